@@ -1,0 +1,38 @@
+"""trimtab trains transformers, watches every run, and says in plain words what goes wrong and why.
+
+Importing this package does not import torch; the names below load it when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.config import Config as Config
+    from trimtab.config import load_config as load_config
+    from trimtab.trainer import LanguageModelTrainer as LanguageModelTrainer
+    from trimtab.trainer import Result as Result
+    from trimtab.trainer import Trainer as Trainer
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Config": "trimtab.config",
+    "load_config": "trimtab.config",
+    "LanguageModelTrainer": "trimtab.trainer",
+    "Trainer": "trimtab.trainer",
+    "Result": "trimtab.trainer",
+}
+
+__all__ = ["Config", "LanguageModelTrainer", "Result", "Trainer", "__version__", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'trimtab' has no attribute {name!r}; it has: {', '.join(sorted(_WHERE))}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

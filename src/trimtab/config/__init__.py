@@ -1,0 +1,84 @@
+"""What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
+
+from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.base import Custom, Section, Span, steps_of
+from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
+from trimtab.config.data import (
+    BpeTokenizer,
+    ByteTokenizer,
+    DataConfig,
+    EmbeddedSource,
+    FileTokenizer,
+    JsonLinesSource,
+    ParquetSource,
+    SourceConfig,
+    TextSource,
+    TokenizerConfig,
+)
+from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.model import CustomModel, DecoderConfig, DropoutConfig, InitializationConfig, ModelConfig
+from trimtab.config.monitor import LoggingConfig
+from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
+from trimtab.config.optimizer import AdamWConfig, CustomOptimizer, GradientsConfig, NoClip, NormClip, OptimizerConfig
+from trimtab.config.run import Config
+from trimtab.config.schedule import (
+    ConstantSchedule,
+    CosineSchedule,
+    LinearSchedule,
+    ScheduleConfig,
+    WsdSchedule,
+)
+from trimtab.config.task import CausalLanguageModeling, TaskConfig
+from trimtab.config.training import Bf16, Fp16, Fp32, PrecisionConfig, TrainingConfig
+
+__all__ = [
+    "ADJUSTABLE",
+    "AdamWConfig",
+    "Adjustable",
+    "Bf16",
+    "BpeTokenizer",
+    "ByteTokenizer",
+    "CausalLanguageModeling",
+    "CheckpointConfig",
+    "Config",
+    "ConstantSchedule",
+    "CosineSchedule",
+    "CrossEntropyConfig",
+    "Custom",
+    "CustomModel",
+    "CustomOptimizer",
+    "DataConfig",
+    "DecoderConfig",
+    "DropoutConfig",
+    "EmbeddedSource",
+    "EvaluationConfig",
+    "FileTokenizer",
+    "Fp16",
+    "Fp32",
+    "GradientsConfig",
+    "InitializationConfig",
+    "JsonLinesSource",
+    "LinearSchedule",
+    "LoggingConfig",
+    "ModelConfig",
+    "NoClip",
+    "NoStopping",
+    "NormClip",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "ParquetSource",
+    "PatienceStopping",
+    "PrecisionConfig",
+    "SamplesConfig",
+    "ScheduleConfig",
+    "Section",
+    "SourceConfig",
+    "Span",
+    "StoppingConfig",
+    "TaskConfig",
+    "TextSource",
+    "TokenizerConfig",
+    "TrainingConfig",
+    "WsdSchedule",
+    "steps_of",
+]

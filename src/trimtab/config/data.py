@@ -1,0 +1,90 @@
+"""Where text comes from, how it becomes tokens, and in what order they are seen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trimtab.config.base import Count, Section
+
+
+class EmbeddedSource(Section):
+    """Python code and its English docstrings, in packages that torch itself installs (22 MB, BSD)."""
+
+    name: Literal["embedded"] = "embedded"
+    packages: tuple[str, ...] = Field(
+        ("sympy", "networkx", "mpmath"), min_length=1, description="installed packages whose .py files are read"
+    )
+
+
+class TextSource(Section):
+    """A text file, or a folder of them; a document is a file."""
+
+    name: Literal["text"] = "text"
+    path: str = Field(min_length=1, description="a file or a folder")
+    pattern: str = Field("*", min_length=1, description="which files of a folder, searched at any depth")
+
+
+class JsonLinesSource(Section):
+    """JSON Lines: a document is the text in one field of a line."""
+
+    name: Literal["jsonl"] = "jsonl"
+    path: str = Field(min_length=1, description="a .jsonl file, or a folder of them")
+    field: str = Field("text", min_length=1, description="the key that holds the text")
+
+
+class ParquetSource(Section):
+    """Parquet: a document is the text in one column of a row (extra: parquet)."""
+
+    name: Literal["parquet"] = "parquet"
+    path: str = Field(min_length=1, description="a .parquet file, or a folder of them")
+    column: str = Field("text", min_length=1, description="the column that holds the text")
+
+
+SourceConfig = Annotated[
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource, Field(discriminator="name")
+]
+
+
+class BpeTokenizer(Section):
+    """Byte-level byte-pair encoding, trained on the training documents and cached by their content."""
+
+    name: Literal["bpe"] = "bpe"
+    vocabulary_size: int = Field(4096, ge=257, le=65_536, description="tokens, the 256 bytes and <|endoftext|> included")
+    training_bytes: int = Field(
+        8_000_000, ge=1_000, description="at most so much text is read to learn the merges, spread over all documents"
+    )
+
+
+class ByteTokenizer(Section):
+    """One token a byte, and one for the end of a document: 257 tokens."""
+
+    name: Literal["bytes"] = "bytes"
+
+
+class FileTokenizer(Section):
+    """A `tokenizer.json` of Hugging Face tokenizers, read from disk."""
+
+    name: Literal["file"] = "file"
+    path: str = Field(min_length=1, description="a tokenizer.json, or the folder that holds it")
+    end_of_text: str = Field("<|endoftext|>", min_length=1, description="the token that ends a document")
+
+
+TokenizerConfig = Annotated[BpeTokenizer | ByteTokenizer | FileTokenizer, Field(discriminator="name")]
+
+
+class DataConfig(Section):
+    """Text, tokens, sequences and their order."""
+
+    source: SourceConfig = Field(default_factory=EmbeddedSource)
+    validation_source: SourceConfig | None = Field(
+        None, description="held-out text; without it, a part of the source's documents is held out"
+    )
+    validation_fraction: float = Field(
+        0.05, gt=0.0, lt=0.5, description="part of the documents held out, chosen by hash of their name"
+    )
+    tokenizer: TokenizerConfig = Field(default_factory=BpeTokenizer)
+    sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
+    shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
+    prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")

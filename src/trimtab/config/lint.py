@@ -1,0 +1,13 @@
+"""Which refusals of the lint are lifted."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from trimtab.config.base import Section
+
+
+class LintConfig(Section):
+    """A configuration is looked over before it costs compute."""
+
+    allow: tuple[str, ...] = Field((), description="codes of refusals to lift")

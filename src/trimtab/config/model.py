@@ -1,0 +1,138 @@
+"""The shape of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from trimtab.config.base import Count, Custom, Positive, Rate, Section
+
+
+class LayerNorm(Section):
+    """Layer normalization (Ba et al. 2016, arXiv 1607.06450)."""
+
+    name: Literal["layer_norm"] = "layer_norm"
+    placement: Literal["pre", "post"] = Field("pre", description="x + f(norm(x)), or norm(x + f(x))")
+    epsilon: Positive = 1e-5
+
+
+class RmsNorm(Section):
+    """Root-mean-square normalization (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    name: Literal["rms_norm"] = "rms_norm"
+    placement: Literal["pre", "post"] = Field("pre", description="x + f(norm(x)), or norm(x + f(x))")
+    epsilon: Positive = 1e-6
+
+
+NormConfig = Annotated[LayerNorm | RmsNorm, Field(discriminator="name")]
+
+
+class LearnedPositions(Section):
+    """A learned vector for each position."""
+
+    name: Literal["learned"] = "learned"
+
+
+class SinusoidalPositions(Section):
+    """Fixed sines and cosines (Vaswani et al. 2017, section 3.5)."""
+
+    name: Literal["sinusoidal"] = "sinusoidal"
+
+
+class RotaryPositions(Section):
+    """Rotary embeddings of queries and keys (Su et al. 2021, arXiv 2104.09864)."""
+
+    name: Literal["rotary"] = "rotary"
+    base: float = Field(10_000.0, gt=1.0)
+
+
+PositionsConfig = Annotated[
+    LearnedPositions | SinusoidalPositions | RotaryPositions, Field(discriminator="name")
+]
+
+
+class DropoutConfig(Section):
+    """Probability of dropping at each site."""
+
+    embedding: Rate = 0.0
+    attention: Rate = Field(0.0, description="on the attention weights")
+    residual: Rate = Field(0.0, description="on the output of attention, before the residual is added")
+    feed_forward: Rate = Field(0.0, description="on the output of the feed-forward block, before the residual is added")
+
+
+class InitializationConfig(Section):
+    """Weights at step 0: normal, with the residual projections scaled by 1/sqrt(2 * num_layers)."""
+
+    standard_deviation: Positive = 0.02
+    depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
+
+
+class DecoderConfig(Section):
+    """A decoder-only transformer: GPT and Llama are settings of it."""
+
+    name: Literal["decoder"] = "decoder"
+    num_layers: Count = 4
+    hidden_size: Count = 256
+    num_heads: Count = 4
+    num_kv_heads: Count | None = Field(None, description="heads of keys and values; as many as num_heads if not given")
+    feed_forward_size: Count | None = Field(
+        None, description="4 * hidden_size if not given; with swiglu 8/3 of it, rounded up to a multiple of 64"
+    )
+    activation: Literal["gelu", "swiglu", "relu_squared"] = "gelu"
+    norm: NormConfig = Field(default_factory=LayerNorm)
+    positions: PositionsConfig = Field(default_factory=RotaryPositions)
+    max_positions: Count | None = Field(
+        None, description="positions that the model can tell apart; data.sequence_length if not given"
+    )
+    qk_norm: bool = Field(False, description="RMS-normalize queries and keys")
+    bias: bool = Field(False, description="biases in linear layers and layer norms")
+    tied_embeddings: bool = Field(True, description="the head uses the embedding's weights")
+    document_mask: bool = Field(False, description="no attention across the documents packed in a sequence")
+    dropout: DropoutConfig = Field(default_factory=DropoutConfig)
+    initialization: InitializationConfig = Field(default_factory=InitializationConfig)
+
+    @model_validator(mode="after")
+    def _shapes(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of num_heads: {self.hidden_size} over {self.num_heads} heads"
+            )
+        if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads must be a multiple of num_kv_heads: {self.num_heads} over {self.num_kv_heads}"
+            )
+        if self.positions.name == "rotary" and (self.hidden_size // self.num_heads) % 2:
+            raise ValueError(
+                f"rotary positions need an even head size: {self.hidden_size} / {self.num_heads} heads "
+                f"= {self.hidden_size // self.num_heads}"
+            )
+        return self
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def resolved_feed_forward_size(self) -> int:
+        """`feed_forward_size`, or what it means when not given."""
+        if self.feed_forward_size is not None:
+            return self.feed_forward_size
+        if self.activation == "swiglu":
+            return -(-8 * self.hidden_size // 3 // 64) * 64
+        return 4 * self.hidden_size
+
+
+class CustomModel(Custom):
+    """Any `nn.Module`: called with tokens_BT, it returns logits_BTV (or a trimtab `ModelOutput`)."""
+
+    name: Literal["custom"] = "custom"
+
+
+ModelConfig = Annotated[DecoderConfig | CustomModel, Field(discriminator="name")]
+AnyModel = DecoderConfig | CustomModel
+
+
+def default_model() -> Any:
+    return DecoderConfig()

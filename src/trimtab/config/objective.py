@@ -1,0 +1,23 @@
+"""What is minimized."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from trimtab.config.base import NonNegative, Rate, Section
+
+
+class CrossEntropyConfig(Section):
+    """Token cross-entropy, with label smoothing and a z-loss if wanted."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Rate = 0.0
+    spread: Literal["all", "others"] = Field(
+        "all", description="smoothing over all classes (eps/K on each, as torch) or over the others (eps/(K-1))"
+    )
+    z_loss: NonNegative = Field(0.0, description="weight of the mean of log(Z)^2 (PaLM, section 5)")
+
+
+ObjectiveConfig = CrossEntropyConfig

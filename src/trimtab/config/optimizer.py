@@ -1,0 +1,66 @@
+"""How gradients become updates: the optimizer, and what is done to gradients before it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trimtab.config.base import Custom, NonNegative, Positive, Section
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class DecayConfig(Section):
+    """Which parameters weight decay acts on, besides the weights of linear layers and convolutions."""
+
+    biases: bool = False
+    norms: bool = False
+    embeddings: bool = True
+
+
+class AdamWConfig(Section):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: Positive = 3e-4
+    beta1: Beta = 0.9
+    beta2: Beta = 0.95
+    epsilon: Positive = 1e-8
+    weight_decay: NonNegative = 0.1
+    decay: DecayConfig = Field(default_factory=DecayConfig)
+
+
+class CustomOptimizer(Custom):
+    """Any `torch.optim.Optimizer` class, for example target: 'torch.optim:SGD'."""
+
+    name: Literal["custom"] = "custom"
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = Field(0.0, description="passed on only when it is not 0")
+    decay: DecayConfig = Field(default_factory=DecayConfig)
+
+
+OptimizerConfig = Annotated[AdamWConfig | CustomOptimizer, Field(discriminator="name")]
+
+
+class NormClip(Section):
+    """Scale the whole gradient down to `threshold` when its norm is larger (Pascanu et al. 2013)."""
+
+    name: Literal["norm"] = "norm"
+    threshold: Positive = 1.0
+
+
+class NoClip(Section):
+    """Leave the gradient as it is."""
+
+    name: Literal["none"] = "none"
+
+
+class GradientsConfig(Section):
+    """What happens to the gradient between backward and update."""
+
+    clip: Annotated[NormClip | NoClip, Field(discriminator="name")] = Field(default_factory=NormClip)
+    skip_non_finite: bool = Field(True, description="a step whose gradient is not finite changes nothing")
+    max_skipped: int = Field(
+        20, ge=1, description="so many skipped steps on end stop the run with exit code 4 (fp16: after the scale is at its floor)"
+    )

@@ -1,0 +1,43 @@
+"""What can be chosen: one literal table per room, torch-free, from a name to the part's card."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from trimtab.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The card of one part: where it is, what it is, who described it, what it needs and can do."""
+
+    path: str
+    """'package.module:name'."""
+    description: str
+    source: str
+    needs: tuple[str, ...] = ()
+    """Extras of trimtab that must be installed."""
+    capturable: bool = False
+    """May run inside a CUDA graph: keeps no step count or other state in Python."""
+    compilable: bool = False
+    """May be compiled by torch.compile."""
+    layouts: tuple[str, ...] = ()
+    """Optimizers: parameter storage they work on, `flat` or `per_tensor`."""
+
+
+def load_target(path: str, where: str) -> Any:
+    """The object that 'package.module:name' names; ConfigError naming the setting `where` if it is not there."""
+    module_name, _, name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{where}: cannot import {module_name!r} ({error}). Received: {path!r}",
+            hint="the module must be importable from where trimtab runs: install it, or set PYTHONPATH",
+        ) from error
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        raise ConfigError(f"{where}: module {module_name!r} has no {name!r}. Received: {path!r}") from error

@@ -1,0 +1,59 @@
+"""A whole run: one section for each room."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from trimtab.config.base import Section
+from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
+from trimtab.config.data import DataConfig
+from trimtab.config.evaluation import EvaluationConfig
+from trimtab.config.lint import LintConfig
+from trimtab.config.model import DecoderConfig, ModelConfig, default_model
+from trimtab.config.monitor import LoggingConfig
+from trimtab.config.objective import ObjectiveConfig
+from trimtab.config.optimizer import AdamWConfig, GradientsConfig, OptimizerConfig
+from trimtab.config.schedule import CosineSchedule, ScheduleConfig
+from trimtab.config.task import TaskConfig
+from trimtab.config.training import TrainingConfig
+
+
+class Config(Section):
+    """What a run should be."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="part of the run directory's name")
+    seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of data, dropout and samples")
+    task: TaskConfig = Field(default_factory=TaskConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=default_model)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = Field(default_factory=AdamWConfig)
+    schedule: ScheduleConfig = Field(default_factory=CosineSchedule)
+    gradients: GradientsConfig = Field(default_factory=GradientsConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    stopping: StoppingConfig = Field(default_factory=PatienceStopping)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    lint: LintConfig = Field(default_factory=LintConfig)
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        model, length = self.model, self.data.sequence_length
+        if isinstance(model, DecoderConfig) and model.max_positions is not None and model.max_positions < length:
+            raise ValueError(
+                f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}"
+            )
+        return self
+
+    @property
+    def save_every(self) -> int:
+        """Steps between periodic checkpoints."""
+        return self.checkpoint.every or self.evaluation.every
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Token positions in one update."""
+        return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length

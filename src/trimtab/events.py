@@ -1,0 +1,214 @@
+"""What happens in a run, as host values; who may look at it, and who may ask for a change.
+
+A `Monitor` only looks. A `Controller` answers an event with a `Decision` or None. At an event every
+controller is asked first, then the loop acts in a fixed order: rollback, adjust, evaluate, save, stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """An attempt begins: `step` updates are already done."""
+
+    step: int
+    attempt: int
+    """1 for the first process of a run; each resume adds one."""
+    branch: int
+    """The line of history that this attempt writes; a resume or rollback opens the next."""
+    resumed_from: int | None
+    """The step of the checkpoint that it goes on from."""
+    total_steps: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepsEnded:
+    """One window: steps `first_step` to `last_step`, counted from 1, both included.
+
+    It is delivered at the end of the next window, so that nothing waits for the device.
+    """
+
+    first_step: int
+    last_step: int
+    per_step: Mapping[str, FloatArray]
+    """Metric name to one value a step."""
+    values: Mapping[str, float]
+    """Metric name to one value for the window."""
+    layers: Mapping[str, float] = field(default_factory=dict)
+    """`layer/<name>/<metric>` to its value reduced over the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationEnded:
+    """One round of evaluation: all sets, all variants of the weights, after `step` updates."""
+
+    step: int
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSaved:
+    """A checkpoint is complete and verified on disk."""
+
+    step: int
+    path: str
+    """Relative to the run directory."""
+    bytes: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsChanged:
+    """The doctor's findings differ from those before: each as the contract's JSON."""
+
+    step: int
+    findings: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the run."""
+
+    reason: str
+    restore_best: bool = False
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write a checkpoint at this boundary."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Go back to the newest verified checkpoint at or before `onset_step`, leaving out the data of some steps."""
+
+    reason: str
+    onset_step: int
+    """The first step that must not be kept; the checkpoint lies before it."""
+    exclude_steps: tuple[tuple[int, int], ...] = ()
+    """Ranges of steps (both included) whose samples are left out when training goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """Change one entry of `ADJUSTABLE`: a factor for a setting, a value for a structure."""
+
+    reason: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate:
+    """Run a round of evaluation at this boundary."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advise:
+    """Show a finding; nothing is changed."""
+
+    reason: str
+    finding: Mapping[str, Any] = field(default_factory=dict)
+
+
+Decision = Stop | Save | Rollback | Adjust | Evaluate | Advise
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTaken:
+    """What a controller (or a person) asked for, and what came of it."""
+
+    step: int
+    """The boundary where it takes effect."""
+    observed_until_step: int
+    """The newest step whose values the controller had seen."""
+    controller: str
+    decision: Decision
+    outcome: Literal["taken", "overruled"] = "taken"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactLogged:
+    """A sample, picture, histogram or text."""
+
+    step: int
+    kind: Literal["sample", "picture", "histogram", "text"]
+    name: str
+    text: str = ""
+    path: str | None = None
+    """Relative to the run directory, when it is a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The end of an attempt."""
+
+    step: int
+    status: Literal["finished", "stopped", "interrupted", "failed"]
+    reason: str
+    best_step: int | None
+    best_value: float | None
+    restored_step: int | None
+    """The step whose weights the model was left with, when not the last."""
+    seconds: float
+    time_split: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by cause: training, data, evaluation, checkpoint, start …"""
+
+
+Event = (
+    RunStarted
+    | StepsEnded
+    | EvaluationEnded
+    | CheckpointSaved
+    | FindingsChanged
+    | DecisionTaken
+    | ArtifactLogged
+    | RunEnded
+)
+
+
+class Monitor(Protocol):
+    """Looks at a run; what it raises is a warning and never stops the run."""
+
+    def observe(self, event: Event) -> None:
+        """Take note of `event`."""
+        ...
+
+
+class Controller(Protocol):
+    """Steers a run from what it observes. All it remembers is in its state, which checkpoints keep."""
+
+    @property
+    def name(self) -> str:
+        """Unique in a run; the key of its state in a checkpoint."""
+        ...
+
+    def decide(self, event: Event) -> Decision | None:
+        """What to change at this boundary, or None."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All it remembers, as JSON values."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` says."""
+        ...

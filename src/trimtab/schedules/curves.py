@@ -1,0 +1,108 @@
+"""The curves: `factor(step)` for step 0, 1, …; the last step of a run of N steps is step N - 1.
+
+With a warm-up of w steps, step s < w has the factor (s + 1) / w: the first step trains (it is not 0), and
+step w - 1 already has the full rate. A decay from step a to the last step reaches `floor` exactly there.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, final
+
+
+class Schedule(Protocol):
+    """A pure function from step to factor."""
+
+    def factor(self, step: int) -> float:
+        """The factor at `step`, counted from 0."""
+        ...
+
+
+def _warmup(step: int, warmup_steps: int) -> float | None:
+    return (step + 1) / warmup_steps if step < warmup_steps else None
+
+
+def _progress(step: int, start: int, last: int) -> float:
+    """0 just before `start`, 1 at `last`; beyond it stays 1."""
+    length = last - start + 1
+    return 1.0 if length <= 0 else min(1.0, max(0.0, (step - start + 1) / length))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """1 after the warm-up."""
+
+    warmup_steps: int = 0
+
+    def factor(self, step: int) -> float:
+        """1, or the warm-up's part."""
+        warm = _warmup(step, self.warmup_steps)
+        return 1.0 if warm is None else warm
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A straight line from 1 to `floor` after the warm-up."""
+
+    total_steps: int
+    warmup_steps: int = 0
+    floor: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """1 - (1 - floor) * progress."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        return 1.0 - (1.0 - self.floor) * _progress(step, self.warmup_steps, self.total_steps - 1)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Cosine:
+    """floor + (1 - floor) * (1 + cos(pi * progress)) / 2 after the warm-up.
+
+    Source: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5, one period.
+    """
+
+    total_steps: int
+    warmup_steps: int = 0
+    floor: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """The warm-up's part, or the cosine's."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        progress = _progress(step, self.warmup_steps, self.total_steps - 1)
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Wsd:
+    """1 after the warm-up; in the last `decay_steps` a fall to `floor`.
+
+    Source: Hu et al. 2024, arXiv 2404.06395, section 4; shape `sqrt`: Hägele et al. 2024, arXiv 2405.18392,
+    equation 2.
+    """
+
+    total_steps: int
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    shape: str = "linear"
+    floor: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """The warm-up's part, 1, or the fall's."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        start = max(self.warmup_steps, self.total_steps - self.decay_steps)
+        if step < start:
+            return 1.0
+        progress = _progress(step, start, self.total_steps - 1)
+        fall = progress if self.shape == "linear" else math.sqrt(progress)
+        return 1.0 - (1.0 - self.floor) * fall

@@ -1,0 +1,23 @@
+"""What passes between data, model, objective and step: batches, terms, probes, transforms, the device ring."""
+
+from trimtab.signals.batch import IGNORED, Batch
+from trimtab.signals.probe import InlineProbe, StepSignals
+from trimtab.signals.ring import PendingRows, Ring
+from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
+from trimtab.signals.transform import Gradients, GradientTransform
+
+__all__ = [
+    "IGNORED",
+    "Batch",
+    "GradientTransform",
+    "Gradients",
+    "InlineProbe",
+    "LossTerms",
+    "ModelOutput",
+    "PendingRows",
+    "Ring",
+    "StepSignals",
+    "Task",
+    "Term",
+    "Unit",
+]
