@@ -15,11 +15,23 @@ from trimtab.config.data import (
     TextSource,
     TokenizerConfig,
 )
+from trimtab.config.dump import dump_config
 from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.explain import config_schema, explain
+from trimtab.config.keys import difference, flatten
+from trimtab.config.load import Loaded, load_config, load_with_origin
 from trimtab.config.model import CustomModel, DecoderConfig, DropoutConfig, InitializationConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
-from trimtab.config.optimizer import AdamWConfig, CustomOptimizer, GradientsConfig, NoClip, NormClip, OptimizerConfig
+from trimtab.config.optimizer import (
+    AdamWConfig,
+    CustomOptimizer,
+    GradientsConfig,
+    NoClip,
+    NormClip,
+    OptimizerConfig,
+)
+from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
     ConstantSchedule,
@@ -59,6 +71,7 @@ __all__ = [
     "InitializationConfig",
     "JsonLinesSource",
     "LinearSchedule",
+    "Loaded",
     "LoggingConfig",
     "ModelConfig",
     "NoClip",
@@ -80,5 +93,13 @@ __all__ = [
     "TokenizerConfig",
     "TrainingConfig",
     "WsdSchedule",
+    "config_schema",
+    "difference",
+    "dump_config",
+    "explain",
+    "flatten",
+    "list_presets",
+    "load_config",
+    "load_with_origin",
     "steps_of",
 ]

@@ -13,7 +13,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Adjustable:
-    """One thing a controller may change: its kind and the range of factors (setting) or values (structure)."""
+    """What a controller may change: its kind, and the range of factors (setting) or values (structure)."""
 
     kind: Literal["setting", "structure"]
     low: float

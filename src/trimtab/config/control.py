@@ -15,7 +15,7 @@ class PatienceStopping(Section):
     name: Literal["patience"] = "patience"
     patience: Count = Field(5, description="evaluations on end without improvement")
     min_delta: NonNegative = Field(0.0, description="a change that is not larger is no improvement")
-    metric: str = Field("validation/loss", min_length=1)
+    metric: str = Field("validation/loss", min_length=1, description="what must improve")
     restore_best: bool = Field(True, description="leave the best checkpoint's weights in the model")
 
 
@@ -34,4 +34,4 @@ class CheckpointConfig(Section):
     every: Count | None = Field(None, description="steps between saves; evaluation.every if not given")
     keep_latest: Count = Field(2, description="newest checkpoints kept")
     keep_best: int = Field(1, ge=0, description="best checkpoints kept, by `metric`")
-    metric: str = Field("validation/loss", min_length=1)
+    metric: str = Field("validation/loss", min_length=1, description="what tells the best checkpoint")

@@ -6,15 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trimtab.config.base import Count, Section
+from trimtab.config.base import Count, Section, Texts
 
 
 class EmbeddedSource(Section):
     """Python code and its English docstrings, in packages that torch itself installs (22 MB, BSD)."""
 
     name: Literal["embedded"] = "embedded"
-    packages: tuple[str, ...] = Field(
-        ("sympy", "networkx", "mpmath"), min_length=1, description="installed packages whose .py files are read"
+    packages: Texts = Field(
+        ("sympy", "networkx", "mpmath"),
+        min_length=1,
+        description="installed packages whose .py files are read",
     )
 
 
@@ -42,18 +44,20 @@ class ParquetSource(Section):
     column: str = Field("text", min_length=1, description="the column that holds the text")
 
 
-SourceConfig = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource, Field(discriminator="name")
-]
+SourceConfig = Annotated[EmbeddedSource | TextSource | JsonLinesSource | ParquetSource, Field(discriminator="name")]
 
 
 class BpeTokenizer(Section):
     """Byte-level byte-pair encoding, trained on the training documents and cached by their content."""
 
     name: Literal["bpe"] = "bpe"
-    vocabulary_size: int = Field(4096, ge=257, le=65_536, description="tokens, the 256 bytes and <|endoftext|> included")
+    vocabulary_size: int = Field(
+        4096, ge=257, le=65_536, description="tokens, the 256 bytes and <|endoftext|> included"
+    )
     training_bytes: int = Field(
-        8_000_000, ge=1_000, description="at most so much text is read to learn the merges, spread over all documents"
+        8_000_000,
+        ge=1_000,
+        description="at most so much text is read to learn the merges, spread over all documents",
     )
 
 
@@ -82,7 +86,10 @@ class DataConfig(Section):
         None, description="held-out text; without it, a part of the source's documents is held out"
     )
     validation_fraction: float = Field(
-        0.05, gt=0.0, lt=0.5, description="part of the documents held out, chosen by hash of their name"
+        0.05,
+        gt=0.0,
+        lt=0.5,
+        description="part of the documents held out, chosen by hash; of fewer than 20 documents, the end of each",
     )
     tokenizer: TokenizerConfig = Field(default_factory=BpeTokenizer)
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from trimtab.config.base import Section
+from trimtab.config.base import Section, Texts
 
 
 class LintConfig(Section):
     """A configuration is looked over before it costs compute."""
 
-    allow: tuple[str, ...] = Field((), description="codes of refusals to lift")
+    allow: Texts = Field((), description="codes of refusals to lift")

@@ -14,7 +14,7 @@ class LayerNorm(Section):
 
     name: Literal["layer_norm"] = "layer_norm"
     placement: Literal["pre", "post"] = Field("pre", description="x + f(norm(x)), or norm(x + f(x))")
-    epsilon: Positive = 1e-5
+    epsilon: Positive = Field(1e-5, description="added to the variance")
 
 
 class RmsNorm(Section):
@@ -22,7 +22,7 @@ class RmsNorm(Section):
 
     name: Literal["rms_norm"] = "rms_norm"
     placement: Literal["pre", "post"] = Field("pre", description="x + f(norm(x)), or norm(x + f(x))")
-    epsilon: Positive = 1e-6
+    epsilon: Positive = Field(1e-6, description="added to the mean square")
 
 
 NormConfig = Annotated[LayerNorm | RmsNorm, Field(discriminator="name")]
@@ -44,18 +44,16 @@ class RotaryPositions(Section):
     """Rotary embeddings of queries and keys (Su et al. 2021, arXiv 2104.09864)."""
 
     name: Literal["rotary"] = "rotary"
-    base: float = Field(10_000.0, gt=1.0)
+    base: float = Field(10_000.0, gt=1.0, description="of the geometric row of wavelengths")
 
 
-PositionsConfig = Annotated[
-    LearnedPositions | SinusoidalPositions | RotaryPositions, Field(discriminator="name")
-]
+PositionsConfig = Annotated[LearnedPositions | SinusoidalPositions | RotaryPositions, Field(discriminator="name")]
 
 
 class DropoutConfig(Section):
     """Probability of dropping at each site."""
 
-    embedding: Rate = 0.0
+    embedding: Rate = Field(0.0, description="on the sum of token and position embeddings")
     attention: Rate = Field(0.0, description="on the attention weights")
     residual: Rate = Field(0.0, description="on the output of attention, before the residual is added")
     feed_forward: Rate = Field(0.0, description="on the output of the feed-forward block, before the residual is added")
@@ -64,7 +62,7 @@ class DropoutConfig(Section):
 class InitializationConfig(Section):
     """Weights at step 0: normal, with the residual projections scaled by 1/sqrt(2 * num_layers)."""
 
-    standard_deviation: Positive = 0.02
+    standard_deviation: Positive = Field(0.02, description="of the normal distribution")
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 
 
@@ -72,14 +70,17 @@ class DecoderConfig(Section):
     """A decoder-only transformer: GPT and Llama are settings of it."""
 
     name: Literal["decoder"] = "decoder"
-    num_layers: Count = 4
-    hidden_size: Count = 256
-    num_heads: Count = 4
+    num_layers: Count = Field(4, description="blocks of attention and feed-forward")
+    hidden_size: Count = Field(256, description="width of the residual stream; a multiple of num_heads")
+    num_heads: Count = Field(4, description="attention heads")
     num_kv_heads: Count | None = Field(None, description="heads of keys and values; as many as num_heads if not given")
     feed_forward_size: Count | None = Field(
-        None, description="4 * hidden_size if not given; with swiglu 8/3 of it, rounded up to a multiple of 64"
+        None,
+        description="4 * hidden_size if not given; with swiglu 8/3 of it, rounded up to a multiple of 64",
     )
-    activation: Literal["gelu", "swiglu", "relu_squared"] = "gelu"
+    activation: Literal["gelu", "swiglu", "relu_squared"] = Field(
+        "gelu", description="between the two linear layers of the feed-forward block"
+    )
     norm: NormConfig = Field(default_factory=LayerNorm)
     positions: PositionsConfig = Field(default_factory=RotaryPositions)
     max_positions: Count | None = Field(
@@ -99,9 +100,7 @@ class DecoderConfig(Section):
                 f"hidden_size must be a multiple of num_heads: {self.hidden_size} over {self.num_heads} heads"
             )
         if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads must be a multiple of num_kv_heads: {self.num_heads} over {self.num_kv_heads}"
-            )
+            raise ValueError(f"num_heads must be a multiple of num_kv_heads: {self.num_heads} over {self.num_kv_heads}")
         if self.positions.name == "rotary" and (self.hidden_size // self.num_heads) % 2:
             raise ValueError(
                 f"rotary positions need an even head size: {self.hidden_size} / {self.num_heads} heads "

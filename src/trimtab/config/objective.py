@@ -13,9 +13,10 @@ class CrossEntropyConfig(Section):
     """Token cross-entropy, with label smoothing and a z-loss if wanted."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Rate = 0.0
+    label_smoothing: Rate = Field(0.0, description="probability taken from the true token")
     spread: Literal["all", "others"] = Field(
-        "all", description="smoothing over all classes (eps/K on each, as torch) or over the others (eps/(K-1))"
+        "all",
+        description="smoothing over all classes (eps/K on each, as torch) or over the others (eps/(K-1))",
     )
     z_loss: NonNegative = Field(0.0, description="weight of the mean of log(Z)^2 (PaLM, section 5)")
 

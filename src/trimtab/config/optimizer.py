@@ -14,20 +14,20 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 class DecayConfig(Section):
     """Which parameters weight decay acts on, besides the weights of linear layers and convolutions."""
 
-    biases: bool = False
-    norms: bool = False
-    embeddings: bool = True
+    biases: bool = Field(False, description="decay biases")
+    norms: bool = Field(False, description="decay the scales and shifts of norms")
+    embeddings: bool = Field(True, description="decay token and position embeddings")
 
 
 class AdamWConfig(Section):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
 
     name: Literal["adamw"] = "adamw"
-    learning_rate: Positive = 3e-4
-    beta1: Beta = 0.9
-    beta2: Beta = 0.95
-    epsilon: Positive = 1e-8
-    weight_decay: NonNegative = 0.1
+    learning_rate: Positive = Field(3e-4, description="the full rate, which the schedule scales")
+    beta1: Beta = Field(0.9, description="decay of the average of gradients")
+    beta2: Beta = Field(0.95, description="decay of the average of squared gradients")
+    epsilon: Positive = Field(1e-8, description="added to the root of the averaged squares")
+    weight_decay: NonNegative = Field(0.1, description="a step takes learning_rate * weight_decay of each weight")
     decay: DecayConfig = Field(default_factory=DecayConfig)
 
 
@@ -35,7 +35,7 @@ class CustomOptimizer(Custom):
     """Any `torch.optim.Optimizer` class, for example target: 'torch.optim:SGD'."""
 
     name: Literal["custom"] = "custom"
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = Field(1e-3, description="the full rate, which the schedule scales")
     weight_decay: NonNegative = Field(0.0, description="passed on only when it is not 0")
     decay: DecayConfig = Field(default_factory=DecayConfig)
 
@@ -47,7 +47,7 @@ class NormClip(Section):
     """Scale the whole gradient down to `threshold` when its norm is larger (Pascanu et al. 2013)."""
 
     name: Literal["norm"] = "norm"
-    threshold: Positive = 1.0
+    threshold: Positive = Field(1.0, description="largest norm that is left as it is")
 
 
 class NoClip(Section):
@@ -62,5 +62,8 @@ class GradientsConfig(Section):
     clip: Annotated[NormClip | NoClip, Field(discriminator="name")] = Field(default_factory=NormClip)
     skip_non_finite: bool = Field(True, description="a step whose gradient is not finite changes nothing")
     max_skipped: int = Field(
-        20, ge=1, description="so many skipped steps on end stop the run with exit code 4 (fp16: after the scale is at its floor)"
+        20,
+        ge=1,
+        description="so many skipped steps on end stop the run with exit code 4 "
+        "(fp16: after the scale is at its floor)",
     )

@@ -23,7 +23,9 @@ from trimtab.config.training import TrainingConfig
 class Config(Section):
     """What a run should be."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="part of the run directory's name")
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="part of the run directory's name"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of data, dropout and samples")
     task: TaskConfig = Field(default_factory=TaskConfig)
     data: DataConfig = Field(default_factory=DataConfig)
@@ -43,9 +45,7 @@ class Config(Section):
     def _together(self) -> Self:
         model, length = self.model, self.data.sequence_length
         if isinstance(model, DecoderConfig) and model.max_positions is not None and model.max_positions < length:
-            raise ValueError(
-                f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}"
-            )
+            raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
         return self
 
     @property

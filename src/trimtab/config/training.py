@@ -25,7 +25,7 @@ class Fp16(Section):
     """float16 autocast over fp32 weights, with dynamic loss scaling (Micikevicius et al. 2018)."""
 
     name: Literal["fp16"] = "fp16"
-    initial_scale: Positive = 65_536.0
+    initial_scale: Positive = Field(65_536.0, description="factor on the loss at step 1")
     growth_every: Count = Field(2_000, description="steps without overflow after which the scale doubles")
 
 
@@ -39,7 +39,7 @@ class TrainingConfig(Section):
     micro_batch_size: Count = Field(16, description="sequences in one forward and backward pass")
     accumulation: Count = Field(1, description="micro-batches in one update")
     precision: PrecisionConfig = Field(default_factory=Fp32)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one")
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="torch.compile: auto measures it once when the run is long enough to gain from it"
     )

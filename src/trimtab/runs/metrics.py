@@ -25,28 +25,97 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "train/loss": Metric("nats", "lower", "per_step", "mean", "training", "total of the objective's terms per counted token"),
-    "train/loss/<term>": Metric("nats", "lower", "per_step", "mean", "objective", "one term, unweighted; written when there is more than one"),
-    "train/accuracy": Metric("fraction", "higher", "per_step", "mean", "objective", "counted tokens whose most probable prediction is right"),
-    "grad_norm": Metric("norm", "neither", "per_step", "same", "optimizer", "2-norm of the whole gradient, unscaled, before clipping"),
+    "train/loss": Metric(
+        "nats", "lower", "per_step", "mean", "training", "total of the objective's terms per counted token"
+    ),
+    "train/loss/<term>": Metric(
+        "nats",
+        "lower",
+        "per_step",
+        "mean",
+        "objective",
+        "one term, unweighted; written when there is more than one",
+    ),
+    "train/accuracy": Metric(
+        "fraction",
+        "higher",
+        "per_step",
+        "mean",
+        "objective",
+        "counted tokens whose most probable prediction is right",
+    ),
+    "grad_norm": Metric(
+        "norm",
+        "neither",
+        "per_step",
+        "same",
+        "optimizer",
+        "2-norm of the whole gradient, unscaled, before clipping",
+    ),
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
     "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted target tokens"),
     "skipped": Metric("flag", "lower", "per_step", "same", "optimizer", "1 when the update was skipped"),
     "loss_scale": Metric("factor", "neither", "per_step", "same", "training", "fp16 loss scale of the step"),
-    "step_seconds": Metric("seconds", "lower", "per_step", "max", "training", "from boundary to boundary, without evaluation and checkpoints"),
+    "step_seconds": Metric(
+        "seconds",
+        "lower",
+        "per_step",
+        "max",
+        "training",
+        "from boundary to boundary, without evaluation and checkpoints",
+    ),
     "data_seconds": Metric("seconds", "lower", "per_step", "max", "training", "of it, waiting for data"),
-    "tokens_per_second": Metric("tokens/s", "higher", "mean", "sum", "training", "counted tokens over the window's seconds"),
-    "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
-    "validation/loss": Metric("nats", "lower", "evaluation", "same", "evaluation", "per counted token, eval mode, main set"),
-    "validation/accuracy": Metric("fraction", "higher", "evaluation", "same", "evaluation", "counted tokens predicted right, main set"),
-    "validation/bits_per_byte": Metric("bits/byte", "lower", "evaluation", "same", "evaluation", "total loss in bits over UTF-8 bytes of the text, main set"),
-    "validation/perplexity": Metric("ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"),
-    "validation/<set>/<metric>": Metric("as the metric", "neither", "evaluation", "same", "evaluation", "the same on a further set; @ema for averaged weights"),
-    "training_slice/loss": Metric("nats", "lower", "evaluation", "same", "evaluation", "loss on a fixed slice of the training set, eval mode"),
-    "generalization_gap": Metric("nats", "lower", "evaluation", "same", "evaluation", "validation/loss - training_slice/loss"),
-    "layer/<name>/grad_norm": Metric("norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"),
-    "layer/<name>/weight_norm": Metric("norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"),
-    "layer/<name>/activation_rms": Metric("rms", "neither", "mean", "mean", "model", "root mean square of a block's output"),
+    "tokens_per_second": Metric(
+        "tokens/s", "higher", "mean", "sum", "training", "counted tokens over the window's seconds"
+    ),
+    "memory_bytes": Metric(
+        "bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"
+    ),
+    "validation/loss": Metric(
+        "nats", "lower", "evaluation", "same", "evaluation", "per counted token, eval mode, main set"
+    ),
+    "validation/accuracy": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "counted tokens predicted right, main set"
+    ),
+    "validation/bits_per_byte": Metric(
+        "bits/byte",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "total loss in bits over UTF-8 bytes of the text, main set",
+    ),
+    "validation/perplexity": Metric(
+        "ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"
+    ),
+    "validation/<set>/<metric>": Metric(
+        "as the metric",
+        "neither",
+        "evaluation",
+        "same",
+        "evaluation",
+        "the same on a further set; @ema for averaged weights",
+    ),
+    "training_slice/loss": Metric(
+        "nats",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "loss on a fixed slice of the training set, eval mode",
+    ),
+    "generalization_gap": Metric(
+        "nats", "lower", "evaluation", "same", "evaluation", "validation/loss - training_slice/loss"
+    ),
+    "layer/<name>/grad_norm": Metric(
+        "norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"
+    ),
+    "layer/<name>/weight_norm": Metric(
+        "norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"
+    ),
+    "layer/<name>/activation_rms": Metric(
+        "rms", "neither", "mean", "mean", "model", "root mean square of a block's output"
+    ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }
 

@@ -1,7 +1,8 @@
-"""What passes between data, model, objective and step: batches, terms, probes, transforms, the device ring."""
+"""What passes between data, model, objective and step: batches, terms, probes, transforms, randomness, the device ring."""
 
 from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, StepSignals
+from trimtab.signals.randomness import key, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
 from trimtab.signals.transform import Gradients, GradientTransform
@@ -20,4 +21,6 @@ __all__ = [
     "Task",
     "Term",
     "Unit",
+    "key",
+    "set_randomness",
 ]

@@ -63,7 +63,7 @@ class Ring:
             return PendingRows(rows.clone(), None)
         host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
         host.copy_(rows, non_blocking=True)
-        arrived = torch.cuda.Event()
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         return PendingRows(host, arrived)
 

@@ -28,7 +28,11 @@ class Spec:
 
 
 def load_target(path: str, where: str) -> Any:
-    """The object that 'package.module:name' names; ConfigError naming the setting `where` if it is not there."""
+    """The object that 'package.module:name' names.
+
+    Raises:
+        ConfigError: it is not there; the message names the setting `where`.
+    """
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)

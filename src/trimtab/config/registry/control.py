@@ -3,7 +3,11 @@
 from trimtab.config.registry import Spec
 
 CONTROLLERS: dict[str, Spec] = {
-    "patience": Spec("trimtab.control.stopping.patience:Patience", "stop when the metric no longer improves", "Prechelt 1998"),
+    "patience": Spec(
+        "trimtab.control.stopping.patience:Patience",
+        "stop when the metric no longer improves",
+        "Prechelt 1998",
+    ),
     "saving": Spec("trimtab.control.saving:SaveBest", "save when the metric is the best so far", "own"),
     "skipped": Spec("trimtab.control.stopping.skipped:SkippedSteps", "stop after too many skipped steps on end", "own"),
 }

@@ -3,14 +3,22 @@
 from trimtab.config.registry import Spec
 
 SOURCES: dict[str, Spec] = {
-    "embedded": Spec("trimtab.data.corpora:embedded_documents", "code and docstrings of packages that torch installs", "sympy, networkx, mpmath: BSD"),
-    "text": Spec("trimtab.data.corpora:text_documents", "text files, or a folder of them", "own"),
-    "jsonl": Spec("trimtab.data.corpora:jsonl_documents", "JSON Lines with a text field", "own"),
-    "parquet": Spec("trimtab.data.corpora:parquet_documents", "Parquet with a text column", "own", needs=("parquet",)),
+    "embedded": Spec(
+        "trimtab.data.corpora:embedded_corpus",
+        "code and docstrings of packages that torch installs",
+        "sympy, networkx, mpmath: BSD",
+    ),
+    "text": Spec("trimtab.data.corpora:text_corpus", "text files, or a folder of them", "own"),
+    "jsonl": Spec("trimtab.data.corpora:jsonl_corpus", "JSON Lines with a text field", "own"),
+    "parquet": Spec("trimtab.data.corpora:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)),
 }
 
 TOKENIZERS: dict[str, Spec] = {
-    "bpe": Spec("trimtab.data.tokenizer:train_bpe", "byte-level BPE trained on the run's text", "Sennrich et al. 2016, arXiv 1508.07909"),
+    "bpe": Spec(
+        "trimtab.data.tokenizer:train_bpe",
+        "byte-level BPE trained on the run's text",
+        "Sennrich et al. 2016, arXiv 1508.07909",
+    ),
     "bytes": Spec("trimtab.data.tokenizer:byte_tokenizer", "one token a byte", "own"),
     "file": Spec("trimtab.data.tokenizer:load_tokenizer", "a tokenizer.json from disk", "Hugging Face tokenizers"),
 }

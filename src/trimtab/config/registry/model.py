@@ -10,4 +10,5 @@ MODELS: dict[str, Spec] = {
         compilable=True,
         capturable=True,
     ),
+    "custom": Spec("trimtab.model.foreign:ForeignModel", "any nn.Module that turns tokens into logits, wrapped", "own"),
 }

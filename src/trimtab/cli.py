@@ -1,0 +1,358 @@
+"""The command line: thin commands; what is heavy is imported inside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+from trimtab.errors import EXIT_INTERNAL, EXIT_KILLED_TWICE, TrimtabError, UsageError
+
+if TYPE_CHECKING:
+    from trimtab.config import Config
+    from trimtab.trainer import Result
+
+app = typer.Typer(
+    name="trimtab",
+    help="Trains transformers, watches every run, says in plain words what goes wrong and why, and corrects it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override all others.")
+]
+Source = Annotated[
+    str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML or TOML file, or the name of a preset.")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Which = Annotated[str, typer.Option("--checkpoint", help="best, latest, or the number of a step.")]
+LogFormat = Annotated[str, typer.Option("--log-format", help="text, or json for one event a line.")]
+AcceptDrift = Annotated[
+    bool, typer.Option("--accept-drift", help="Go on although the configuration, data or versions differ.")
+]
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Where the run is kept.")] = None,
+    log_format: LogFormat = "text",
+) -> None:
+    """Train a small GPT on Python code that is already on this machine: about four minutes on two cores."""
+    _train("demo", overrides or [], run, accept_drift=False, log_format=log_format)
+
+
+@app.command()
+def train(
+    source: Source,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="A new run directory, or an unfinished one to go on with.")
+    ] = None,
+    accept_drift: AcceptDrift = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Train what a configuration describes; with the --run of an unfinished run, go on with it."""
+    _train(source, overrides or [], run, accept_drift=accept_drift, log_format=log_format)
+
+
+@app.command()
+def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = "text") -> None:
+    """Go on with a run that was interrupted or killed."""
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.files import read_json
+
+    directory = RunDirectory.open(run)
+    if directory.environment.exists() and read_json(directory.environment).get("source") == "python":
+        raise UsageError(
+            f"{run} was begun from Python objects, which the command line cannot build",
+            hint=f"in Python: Trainer(config, model=…, run={str(run)!r}).fit()",
+        )
+    _train(str(directory.config), [], run, accept_drift=accept_drift, log_format=log_format)
+
+
+@app.command()
+def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
+    """Judge a checkpoint on the whole validation set."""
+    from trimtab.data import prepare_data
+    from trimtab.trainer import build_evaluation, open_trained
+
+    trained = open_trained(run, checkpoint)
+    data = prepare_data(trained.config.data, seed=trained.config.seed)
+    metrics = build_evaluation(trained.config, trained.model, data).metrics()
+    if as_json:
+        _print_json({"run": str(run), "step": trained.checkpoint.step, "metrics": metrics})
+        return
+    typer.echo(f"{run}, step {trained.checkpoint.step}")
+    for name, value in metrics.items():
+        typer.echo(f"  {name:<28} {value:.4f}")
+    typer.echo(f"next: trimtab generate {run} --prompt 'def '")
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most probable token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
+    checkpoint: Which = "best",
+    as_json: Json = False,
+) -> None:
+    """Let a trained model write."""
+    from trimtab.config import SamplesConfig
+    from trimtab.evaluation import write_text
+    from trimtab.runs.printable import printable
+    from trimtab.trainer import open_trained
+
+    trained = open_trained(run, checkpoint)
+    sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
+    length = trained.config.data.sequence_length
+    text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
+    if as_json:
+        _print_json({"run": str(run), "step": trained.checkpoint.step, "prompt": prompt, "text": text})
+    else:
+        typer.echo(printable(text, lines=True))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the runs in a folder."""
+    from trimtab.runs.summary import list_summaries, render_list
+
+    summaries = list_summaries(folder)
+    if as_json:
+        _print_json(summaries)
+    else:
+        typer.echo(render_list(summaries, folder))
+
+
+@app.command()
+def show(run: Run, as_json: Json = False) -> None:
+    """Tell how a run went, and why it ended."""
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.summary import render, summarize
+
+    summary = summarize(RunDirectory.open(run))
+    if as_json:
+        _print_json(summary)
+    else:
+        typer.echo(render(summary))
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a run's checkpoints against their hashes."""
+    from trimtab.errors import CheckpointError
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.checkpoints import list_checkpoints
+    from trimtab.runs.checkpoints import verify as problems_of
+
+    folders = [path] if (path / "manifest.json").exists() else []
+    if not folders:
+        folders = [info.path for info in list_checkpoints(RunDirectory.open(path).path)]
+    problems = {str(folder): problems_of(folder) for folder in folders}
+    if as_json:
+        _print_json(problems)
+    elif not folders:
+        typer.echo(f"{path} has no checkpoint yet")
+    else:
+        for folder, found in problems.items():
+            typer.echo(f"{'damaged' if found else 'intact '}  {folder}")
+            for problem in found:
+                typer.echo(f"         {problem}")
+    if any(problems.values()):
+        raise typer.Exit(CheckpointError.exit_code)
+
+
+@app.command()
+def check(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Look a configuration over before it costs compute."""
+    from trimtab.config import load_config
+    from trimtab.doctor.lint import lint, refuse
+
+    config = load_config(source, overrides or [])
+    findings = lint(config)
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({"findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            typer.echo(str(finding))
+    refuse(findings, config.lint.allow)
+    if not as_json:
+        typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
+        typer.echo(f"next: trimtab train {' '.join([source, *(overrides or [])])}")
+
+
+config_app = typer.Typer(
+    help="Show, explain and describe configurations.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(config_app, name="config")
+
+
+@config_app.command("show")
+def config_show(
+    source: Source,
+    overrides: Overrides = None,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a whole configuration, as a run would keep it."""
+    from trimtab.config import dump_config, flatten, load_with_origin
+
+    loaded = load_with_origin(source, overrides or [])
+    values = flatten(loaded.config)
+    if as_json:
+        _print_json(
+            {
+                name: {"value": value, "origin": loaded.origins.get(name, "default")}
+                for name, value in values.items()
+            }
+            if origin
+            else loaded.config.model_dump(mode="json")
+        )
+    elif origin:
+        width = max(map(len, values))
+        for name, value in values.items():
+            typer.echo(f"{name:<{width}}  {json.dumps(value):<28}  {loaded.origins.get(name, 'default')}")
+    else:
+        typer.echo(dump_config(loaded.config), nl=False)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of configurations, for editors."""
+    from trimtab.config import config_schema
+
+    _print_json(config_schema())
+
+
+@config_app.command("explain")
+def config_explain(
+    name: Annotated[
+        str, typer.Argument(metavar="SECTION.KEY", help="A setting, such as optimizer.learning_rate.")
+    ],
+) -> None:
+    """Say what a setting means, its default and what is allowed."""
+    from trimtab.config import explain
+
+    typer.echo(explain(name))
+
+
+@config_app.command("presets")
+def config_presets(as_json: Json = False) -> None:
+    """List the presets."""
+    from trimtab.config import list_presets
+
+    presets = list_presets()
+    if as_json:
+        _print_json(presets)
+        return
+    for name, description in presets.items():
+        typer.echo(f"{name:<16} {description}")
+    typer.echo(
+        "next: trimtab config show PRESET, or trimtab train PRESET data.source.name=text data.source.path=FOLDER"
+    )
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from trimtab import __version__
+
+        typer.echo(f"trimtab {__version__}")
+        raise typer.Exit
+
+
+def _train(
+    source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str
+) -> None:
+    """Check all that can be checked without torch, then train, and end with the run's exit code."""
+    from trimtab.config import load_config
+    from trimtab.doctor.lint import lint, refuse
+    from trimtab.runs import RunDirectory
+
+    if log_format not in ("text", "json"):
+        raise UsageError(f"--log-format: must be text or json. Received: {log_format!r}")
+    config = load_config(source, overrides)
+    refuse(lint(config), config.lint.allow)
+    if run is not None and RunDirectory.is_run(run):
+        status = RunDirectory.open(run).status()
+        if status in ("finished", "stopped"):
+            typer.echo(f"{run} is already {status}\nnext: trimtab show {run}")
+            return
+    result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Literal["text", "json"]) -> Result:
+    from trimtab.monitor.sinks.console import Console
+
+    # Opened before torch is imported, so that the screen says at once what is going on.
+    console = Console(sys.stdout, config.training.steps, log_format=log_format)
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.trainer import Trainer
+
+        return Trainer(
+            config, run=run, monitors=[console], accept_drift=accept_drift, report=console.preparing
+        ).fit()
+    finally:
+        console.close()
+
+
+def _print_json(value: Any) -> None:
+    from trimtab.runs.files import json_value
+
+    typer.echo(json.dumps(json_value(value), indent=2, allow_nan=False))
+
+
+def main() -> NoReturn:
+    """Run a command; every error ends in a message for people and its own exit code."""
+    try:
+        app(standalone_mode=True)
+    except TrimtabError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(EXIT_KILLED_TWICE)
+    except BrokenPipeError:
+        # The reader has gone: nothing more can be said, and Python must not complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:
+        traceback.print_exc()
+        typer.echo("error: this is a fault in trimtab. Please report it with the lines above.", err=True)
+        sys.exit(EXIT_INTERNAL)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

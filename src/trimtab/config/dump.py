@@ -1,0 +1,75 @@
+"""A configuration as YAML, every key with its description; loading it back gives an equal one."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config.base import Section
+from trimtab.config.keys import Key, first_line, keys, tag_of
+from trimtab.config.run import Config
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_RESERVED = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+
+
+def yaml_value(value: Any) -> str:
+    """One value in YAML's flow style, on one line."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case float() if not math.isfinite(value):
+            return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+        case int() | float():
+            return repr(value)
+        case str():
+            return _text(value)
+        case Mapping():
+            return "{" + ", ".join(f"{_text(str(k))}: {yaml_value(v)}" for k, v in value.items()) + "}"
+        case list() | tuple():
+            return "[" + ", ".join(map(yaml_value, value)) + "]"
+        case _:
+            return _text(str(value))
+
+
+def _text(text: str) -> str:
+    if _PLAIN.fullmatch(text) and text.lower() not in _RESERVED:
+        return text
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    code = ord(character)
+    if character.isprintable():
+        return character
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def dump_config(config: Config) -> str:
+    """The whole configuration as YAML with comments; `load_config` reads it back as it is."""
+    header = f"# {first_line(Config)} Written by trimtab; it loads as it is."
+    return "\n".join([header, *_lines(config, "", "")]) + "\n"
+
+
+def _lines(section: Section, prefix: str, indent: str) -> Iterator[str]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        (key,) = (one for one in keys()[prefix + name] if one.owner is type(section))
+        if isinstance(value, Section):
+            yield f"{indent}{name}:{_comment(key, value)}"
+            yield from _lines(value, f"{prefix}{name}.", indent + "  ")
+        else:
+            yield f"{indent}{name}: {yaml_value(value)}{_comment(key, value)}"
+
+
+def _comment(key: Key, value: Any) -> str:
+    """What the key is; in a section with a `name` that line says it."""
+    told_below = isinstance(value, Section) and tag_of(type(value)) is not None
+    description = key.field.description if told_below else key.description
+    return f"  # {description}" if description else ""

@@ -1,0 +1,179 @@
+"""From a preset, a file, the environment and overrides to one checked configuration that knows its origins.
+
+Precedence: default < preset < file < environment < override. A value is taken whole from the highest layer
+that gives it; sections are merged key by key. A layer that names another variant of a section (such as
+`optimizer.name`) starts that section afresh.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from trimtab.config.keys import flatten, keys
+from trimtab.config.layers import Given, KeyPath, Layer, lay_over, nested, put, put_tree
+from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.config.presets import list_presets, preset_text
+from trimtab.config.problems import Problem, problems_of, raise_problems
+from trimtab.config.run import Config
+
+_PREFIX = "TRIMTAB_"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and where each of its values came from."""
+
+    config: Config
+    origins: dict[str, str]
+    """Dotted key to 'default', 'preset NAME', 'FILE:LINE', 'environment NAME', 'override' or 'python'."""
+    source: str
+    """What it was loaded from, in words."""
+
+
+def load_config(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration that a preset's name, a YAML or TOML file, or a mapping gives, with overrides.
+
+    `overrides` are `section.key=value`, values as YAML; `environment` is that of the process if not given.
+
+    Raises:
+        ConfigError: all that is wrong, each with its place, key, value, what is allowed and the nearest key.
+    """
+    return load_with_origin(source, overrides, environment=environment).config
+
+
+def load_with_origin(
+    source: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
+    """`load_config`, with the origin of every value.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    problems: list[Problem] = []
+    merged, said = _source_layer(source, problems)
+    lay_over(merged, _environment_layer(os.environ if environment is None else environment, problems))
+    lay_over(merged, _override_layer(overrides, problems))
+    _whole_numbers(merged)
+    try:
+        config = Config.model_validate(nested(merged))
+    except ValidationError as error:
+        raise_problems(problems + problems_of(error, merged, said))
+    if problems:
+        raise_problems(problems)
+    origins = {}
+    for key in flatten(config):
+        given = merged.get(tuple(key.split(".")))
+        origins[key] = "default" if given is None else given.origin
+    return Loaded(config, origins, said)
+
+
+def _source_layer(source: str | Path | Mapping[str, Any] | None, problems: list[Problem]) -> tuple[Layer, str]:
+    layer: Layer = {}
+    match source:
+        case None:
+            return layer, "defaults"
+        case Mapping():
+            said = "python"
+            put_tree(layer, (), source, lambda _: said)
+        case str() if not _is_file_name(source):
+            return _preset_layer(source), f"preset {source}"
+        case _:
+            from trimtab.config.read import SUFFIXES, read_file
+
+            path, said = Path(source), str(source)
+            if path.suffix.lower() not in SUFFIXES and not path.is_dir():
+                message = "a configuration file ends in .yaml, .yml or .toml"
+                raise_problems([Problem(said, "", message, hint="a preset is called by its name alone")])
+            layer, found = read_file(path)
+            problems += found
+    preset = layer.pop(("preset",), None)
+    if preset is None:
+        return layer, said
+    presets = list_presets()
+    if not isinstance(preset.value, str) or preset.value not in presets:
+        near = did_you_mean(nearest_names(str(preset.value), presets))
+        allowed = f"one of: {', '.join(presets)}"
+        problem = Problem(preset.origin, "preset", "there is no such preset", str(preset.value), allowed, near)
+        raise_problems([*problems, problem])
+    base = _preset_layer(preset.value)
+    lay_over(base, layer)
+    return base, f"{said} (preset {preset.value})"
+
+
+def _is_file_name(source: str) -> bool:
+    return source.endswith((".yaml", ".yml", ".toml")) or "/" in source or os.sep in source or Path(source).exists()
+
+
+def _preset_layer(name: str) -> Layer:
+    from trimtab.config.read import read_yaml
+
+    text = preset_text(name)
+    layer, problems = read_yaml(text, lambda _: f"preset {name}")
+    if problems:
+        raise_problems(problems)
+    return layer
+
+
+def _environment_layer(environment: Mapping[str, str], problems: list[Problem]) -> Layer:
+    """What variables give that name a section (`__`) or a top-level key; others, or empty, do not count."""
+    layer: Layer = {}
+    for name in sorted(environment):
+        path = tuple(name.removeprefix(_PREFIX).lower().split("__"))
+        is_key = len(path) > 1 or path[0] in Config.model_fields
+        if name.startswith(_PREFIX) and is_key and environment[name]:
+            _put_text(layer, path, environment[name], f"environment {name}", problems)
+    return layer
+
+
+def _override_layer(overrides: Sequence[str], problems: list[Problem]) -> Layer:
+    layer: Layer = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        path = tuple(key.strip().split("."))
+        allowed = "section.key=value"
+        if not equals or not all(path):
+            hint = "a key and its value are joined by '=', without spaces" if not equals else None
+            problems.append(Problem("override", "", "is not an override", repr(override), allowed, hint))
+        elif key.startswith("-"):
+            hint = f"without the dashes: {override.lstrip('-')}"
+            problems.append(Problem("override", "", "is not an override", repr(override), allowed, hint))
+        else:
+            _put_text(layer, path, text, "override", problems)
+    return layer
+
+
+def _put_text(layer: Layer, path: KeyPath, text: str, origin: str, problems: list[Problem]) -> None:
+    """Put a value given as text: as it is where the key takes any text (unless in quotes), else as YAML."""
+    several = keys().get(".".join(path), ())
+    if several and all(key.takes_text for key in several) and text[:1] not in "\"'":
+        put(layer, path, Given(text, origin))
+        return
+    from trimtab.config.read import read_value
+
+    found, wrong = read_value(path, text, origin)
+    problems += wrong
+    for entry, given in found.items():
+        put(layer, entry, given)
+
+
+def _whole_numbers(layer: Layer) -> None:
+    """1e4 is a whole number where one is wanted."""
+    for path, given in layer.items():
+        if isinstance(given.value, float) and given.value.is_integer():
+            several = keys().get(".".join(path), ())
+            if several and all(key.takes_integer for key in several):
+                layer[path] = Given(int(given.value), given.origin)

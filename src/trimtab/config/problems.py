@@ -1,0 +1,179 @@
+"""What is wrong with a configuration: where, which key, what was received, what is allowed, what is near."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from trimtab.config.base import Section
+from trimtab.config.dump import yaml_value
+from trimtab.config.keys import Key, keys, tag_of
+from trimtab.config.layers import KeyPath, Layer
+from trimtab.config.nearest import any_of, did_you_mean, nearest_keys, nearest_names
+from trimtab.config.run import Config
+from trimtab.errors import ConfigError
+
+_LONGEST_VALUE = 80
+_MOST_TOLD = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong."""
+
+    where: str
+    """'my.yaml:12', 'override', 'environment TRIMTAB_…'."""
+    key: str
+    """Dotted; '' for the whole."""
+    message: str
+    received: str | None = None
+    allowed: str | None = None
+    hint: str | None = None
+
+    def lines(self) -> list[str]:
+        """The hint apart, as a reader wants it."""
+        place = ": ".join(filter(None, (self.where, self.key, self.message)))
+        received = None if self.received is None else f"Received: {self.received}"
+        allowed = None if self.allowed is None else f"Allowed: {self.allowed}"
+        return [line for line in (place, received, allowed) if line is not None]
+
+
+def short(value: Any) -> str:
+    """A value as the user would write it, cut when it is long."""
+    text = yaml_value(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+
+
+def raise_problems(problems: Sequence[Problem]) -> NoReturn:
+    """One ConfigError that lists all of them.
+
+    Raises:
+        ConfigError: always.
+    """
+    if len(problems) == 1:
+        (one,) = problems
+        hint = one.hint or (f"`trimtab config explain {one.key}` says more" if one.key in keys() else None)
+        raise ConfigError("\n  ".join(one.lines()), hint=hint)
+    lines = [f"{len(problems)} problems in the configuration"]
+    for one in problems[:_MOST_TOLD]:
+        first, *rest = one.lines()
+        lines += [f"  {first}", *(f"    {line}" for line in rest)]
+        if one.hint is not None:
+            lines.append(f"    hint: {one.hint}")
+    if len(problems) > _MOST_TOLD:
+        lines.append(f"  … and {len(problems) - _MOST_TOLD} more")
+    raise ConfigError("\n".join(lines), hint="`trimtab config explain SECTION.KEY` says what a key takes")
+
+
+def problems_of(error: ValidationError, layer: Layer, source: str) -> list[Problem]:
+    """The errors of pydantic by key and by place in `layer`; `source` is the place of what is not there."""
+    errors = sorted(error.errors(include_url=False), key=lambda one: _line(_locate(one["loc"])[0], layer))
+    told = [_problem(one, layer, source) for one in errors[:_MOST_TOLD]]
+    return told + [Problem("", "", str(one["type"])) for one in errors[_MOST_TOLD:]]
+
+
+def _line(path: KeyPath, layer: Layer) -> int:
+    found = re.search(r":(\d+)$", _where(path, layer, ""))
+    return int(found[1]) if found else 0
+
+
+def _locate(location: Iterable[int | str]) -> tuple[KeyPath, type[Section] | None, Key | None]:
+    """The path without pydantic's marks for variants, the section that holds its last key, and that key.
+
+    What lies inside a value (an entry of a list) is located at the value.
+    """
+    path: list[str] = []
+    inside: Mapping[str, type[Section]] = {"": Config}
+    owner: type[Section] | None = None
+    key: Key | None = None
+    for part in map(str, location):
+        if len(inside) > 1 and part in inside:
+            inside = {"": inside[part]}
+        elif inside:
+            path.append(part)
+            (owner,) = inside.values()
+            key = next((one for one in keys().get(".".join(path), ()) if one.owner is owner), None)
+            inside = key.sections if key is not None else {}
+    return tuple(path), owner, key
+
+
+def _where(path: KeyPath, layer: Layer, source: str) -> str:
+    for length in range(len(path), 0, -1):
+        if path[:length] in layer:
+            return layer[path[:length]].origin
+    return source
+
+
+def _problem(error: ErrorDetails, layer: Layer, source: str) -> Problem:
+    path, owner, key = _locate(error["loc"])
+    where, received, kind = _where(path, layer, source), short(error["input"]), error["type"]
+    said = str(error.get("ctx", {}).get("error", error["msg"]))
+    if kind == "value_error" and (key is None or key.sections):
+        return _combination(path, said, layer, where)
+    if key is None:
+        return _unknown(path, owner or Config, where, received)
+    if kind == "missing":
+        return Problem(where, key.path, f"must be given: {key.description}", allowed=key.allowed)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        name = error["input"]["name"] if kind == "union_tag_invalid" else None
+        return _unnamed((*path, "name"), key, name, layer, source)
+    if key.sections:
+        return _not_a_section(key, error["input"], where)
+    message = said if kind == "value_error" else f"must be {key.allowed}"
+    hint = did_you_mean(nearest_names(str(error["input"]).lower(), key.choices))
+    if key.takes_text and isinstance(error["input"], int | float):
+        hint = f"put it in quotes: '{received}'"
+    return Problem(where, key.path, message, received, key.allowed if kind == "value_error" else None, hint)
+
+
+def _not_a_section(key: Key, value: Any, where: str) -> Problem:
+    name = key.path.rpartition(".")[2]
+    near = nearest_names(str(value), key.sections) if len(key.sections) > 1 else []
+    hint = f"did you mean `{name}: {{name: {near[0]}}}`?" if near else None
+    return Problem(where, key.path, "must be a section, not a value", short(value), key.allowed, hint)
+
+
+def _unknown(path: KeyPath, section: type[Section], where: str, received: str) -> Problem:
+    *above, name = path
+    here = list(section.model_fields)
+    allowed = ", ".join(here)
+    variants = [tag for one in keys().get(".".join(path), ()) if (tag := tag_of(one.owner)) is not None]
+    if variants:
+        parent = ".".join(above)
+        message = f"has no effect: {parent} is {tag_of(section)!r}, which has no such key"
+        hint = f"{parent}.name {any_of(variants)} has it"
+        return Problem(where, ".".join(path), message, received, allowed, hint)
+    prefix = "".join(f"{part}." for part in above)
+    near = nearest_keys(tuple(above), name, here, keys())
+    hint = did_you_mean([one.removeprefix(prefix) if one.removeprefix(prefix) in here else one for one in near])
+    if hint is not None and above and any("." not in one for one in near):
+        hint = f"{hint} It stands at the top, in no section."
+    return Problem(where, ".".join(path), "there is no such key", received, allowed, hint)
+
+
+def _unnamed(path: KeyPath, key: Key, name: Any, layer: Layer, source: str) -> Problem:
+    allowed = f"one of: {', '.join(key.sections)}"
+    where = _where(path, layer, source)
+    if name is None:
+        return Problem(where, ".".join(path), "must be given", None, allowed)
+    near = nearest_names(str(name), key.sections)
+    return Problem(where, ".".join(path), "there is no such choice", short(name), allowed, did_you_mean(near))
+
+
+def _combination(section: KeyPath, message: str, layer: Layer, where: str) -> Problem:
+    """Values that do not go together: the places and values of all keys that the message names."""
+    named = dict.fromkeys(re.findall(r"[a-z_]+(?:\.[a-z_]+)*", message))
+    paths = dict.fromkeys(
+        path
+        for word in named
+        for path in ((*section, *word.split(".")), tuple(word.split(".")))
+        if path in layer and not layer[path].is_section
+    )
+    places = dict.fromkeys(layer[path].origin for path in paths)
+    received = ", ".join(f"{'.'.join(path)}: {short(layer[path].value)}" for path in paths)
+    return Problem(", ".join(places) or where, ".".join(section), message, received or None)

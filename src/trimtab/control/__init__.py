@@ -1,0 +1,51 @@
+"""What may steer a run: stopping and saving, from host values alone, with a reason for every decision."""
+
+from trimtab.config import Config, PatienceStopping
+from trimtab.control.saving import SaveBest
+from trimtab.control.stopping import Patience, SkippedSteps
+from trimtab.errors import ConfigError
+from trimtab.events import Controller
+from trimtab.runs.metrics import METRICS
+
+__all__ = ["Patience", "SaveBest", "SkippedSteps", "build_controllers"]
+
+
+def build_controllers(config: Config) -> list[Controller]:
+    """The controllers that `config` asks for, in the order in which they are asked.
+
+    Raises: ConfigError when one of them waits for a metric that no evaluation measures.
+    """
+    controllers: list[Controller] = [SkippedSteps(config.gradients.max_skipped)]
+    _require_measured(config, "checkpoint.metric", config.checkpoint.metric)
+    if config.checkpoint.keep_best:
+        controllers.append(SaveBest(config.checkpoint.metric))
+    stopping = config.stopping
+    if isinstance(stopping, PatienceStopping):
+        _require_measured(config, "stopping.metric", stopping.metric)
+        if stopping.restore_best and not config.checkpoint.keep_best:
+            raise ConfigError(
+                "stopping.restore_best: the best checkpoint must be kept to be restored. "
+                "Received: true, with checkpoint.keep_best=0",
+                hint="set checkpoint.keep_best=1, or stopping.restore_best=false",
+            )
+        controllers.append(
+            Patience(
+                stopping.patience,
+                metric=stopping.metric,
+                min_delta=stopping.min_delta,
+                restore_best=stopping.restore_best,
+            )
+        )
+    return controllers
+
+
+def _require_measured(config: Config, setting: str, name: str) -> None:
+    measured = [metric for metric, row in METRICS.items() if row.window == "evaluation" and "<" not in metric]
+    if config.evaluation.gap_tokens == 0:
+        measured = [
+            metric for metric in measured if metric not in ("training_slice/loss", "generalization_gap")
+        ]
+    if name not in measured:
+        raise ConfigError(
+            f"{setting}: no evaluation measures it. Received: {name!r}; measured: {', '.join(measured)}"
+        )

@@ -1,0 +1,40 @@
+"""Save what is the best so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+from trimtab.events import EvaluationEnded, Event, Save
+from trimtab.runs.metrics import better_direction
+
+
+@final
+class SaveBest:
+    """Asks for a checkpoint at every evaluation that is better than all before."""
+
+    name = "save_best"
+
+    def __init__(self, metric: str = "validation/loss") -> None:
+        self.metric = metric
+        self._sign = -1.0 if better_direction(metric) == "higher" else 1.0
+        self._best: float | None = None
+
+    def decide(self, event: Event) -> Save | None:
+        """Save when the metric improved."""
+        if not isinstance(event, EvaluationEnded) or self.metric not in event.metrics:
+            return None
+        value = event.metrics[self.metric]
+        if not math.isfinite(value) or (self._best is not None and self._sign * (self._best - value) <= 0):
+            return None
+        self._best = value
+        return Save(f"best {self.metric}: {value:.4f}")
+
+    def state(self) -> dict[str, Any]:
+        """The best value."""
+        return {"best": self._best}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` says."""
+        self._best = state["best"]

@@ -1,0 +1,28 @@
+"""From text to micro-batches: where documents come from, how they become tokens, in what order they come."""
+
+from trimtab.data.cache import cache_folder
+from trimtab.data.corpora import Corpus, Document, open_corpus
+from trimtab.data.loader import Loader, Window
+from trimtab.data.order import DataPlan, Order
+from trimtab.data.packing import PackedSequences
+from trimtab.data.prepare import PreparedData, prepare_data
+from trimtab.data.tokenizer import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe
+
+__all__ = [
+    "END_OF_TEXT",
+    "Corpus",
+    "DataPlan",
+    "Document",
+    "Loader",
+    "Order",
+    "PackedSequences",
+    "PreparedData",
+    "Tokenizer",
+    "Window",
+    "byte_tokenizer",
+    "cache_folder",
+    "load_tokenizer",
+    "open_corpus",
+    "prepare_data",
+    "train_bpe",
+]

@@ -1,0 +1,356 @@
+"""Documents, read from where they lie: installed packages, text files, JSON Lines, Parquet.
+
+A corpus can be read as often as needed and keeps nothing in memory, so that a text may be larger than it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, final
+
+from trimtab.config import EmbeddedSource, JsonLinesSource, ParquetSource, SourceConfig, TextSource
+from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.errors import ConfigError, DataError
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text that is one piece."""
+
+    name: str
+    """Unique in its corpus and the same wherever the corpus lies: `sympy/core/add.py`, `data.jsonl:17`."""
+    text: str
+    """Never empty; can be encoded as UTF-8."""
+    identity: str
+    """What decides whether it is held out: the name of a file, the text of a row (its number may change)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file, and its name relative to where the corpus begins."""
+
+    name: str
+    path: Path
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Files, and how documents are read from them."""
+
+    description: str
+    reading: dict[str, str]
+    """What, apart from the files, decides which documents come out."""
+    files: tuple[SourceFile, ...]
+    read: Callable[[SourceFile, Counter[str]], Iterator[Document]]
+
+    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+        """All documents, in the order of the files; those without text are counted in `skipped` by reason.
+
+        Raises:
+            DataError: a file cannot be read or understood; it names the file and the place.
+        """
+        for file in self.files:
+            try:
+                yield from self.read(file, skipped)
+            except OSError as error:
+                raise _unreadable(file.path, error) from error
+
+    def content_hash(self) -> str:
+        """SHA-256 over how it is read, and names and bytes of all files."""
+        digest = hashlib.sha256(json.dumps(self.reading, sort_keys=True).encode())
+        for file in self.files:
+            try:
+                with file.path.open("rb") as stream:
+                    content = hashlib.file_digest(stream, "sha256").hexdigest()
+            except OSError as error:
+                raise _unreadable(file.path, error) from error
+            digest.update(f"{file.name}\0{content}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def open_corpus(config: SourceConfig, where: str) -> Corpus:
+    """The corpus that `config` describes; `where` is the setting that errors name.
+
+    Raises:
+        DataError: there is nothing there to read.
+    """
+    match config:
+        case EmbeddedSource():
+            return embedded_corpus(config.packages, where=where)
+        case TextSource():
+            return text_corpus(config.path, config.pattern, where=where)
+        case JsonLinesSource():
+            return jsonl_corpus(config.path, config.field, where=where)
+        case ParquetSource():
+            return parquet_corpus(config.path, config.column, where=where)
+
+
+def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") -> Corpus:
+    """The .py files of installed packages without their tests; nothing is imported. A document is a file."""
+    files: list[SourceFile] = []
+    versions: list[str] = []
+    for package in dict.fromkeys(packages):
+        found = _package_files(package)
+        if not found:
+            raise DataError(
+                f"{where}.packages: no .py files of a package {package!r} are installed. "
+                f"Received: {list(packages)}",
+                hint=f"pip install {package}, or leave it out of {where}.packages",
+            )
+        files += found
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(package)
+    description = f"Python code and docstrings of {', '.join(versions)}"
+    return Corpus(description, {"name": "text"}, tuple(files), _TextReader(skip_binary=True).read)
+
+
+def text_corpus(path: str, pattern: str = "*", *, where: str = "data.source") -> Corpus:
+    """A text file, or those of a folder whose path matches `pattern`; hidden ones are left out."""
+    files, is_folder = _files(path, pattern, where)
+    description = f"{len(files)} text files in {path}" if is_folder else f"text file {path}"
+    return Corpus(description, {"name": "text"}, files, _TextReader(skip_binary=is_folder).read)
+
+
+def jsonl_corpus(path: str, field: str = "text", *, where: str = "data.source") -> Corpus:
+    """JSON Lines, a file or the .jsonl files of a folder; a document is `field` of a line."""
+    files, _ = _files(path, "*.jsonl", where)
+    reading = {"name": "jsonl", "field": field}
+    return Corpus(f"JSON Lines {path}, field {field!r}", reading, files, _JsonLinesReader(field, where).read)
+
+
+def parquet_corpus(path: str, column: str = "text", *, where: str = "data.source") -> Corpus:
+    """Parquet, a file or the .parquet files of a folder; a document is a row of `column`.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ConfigError(
+            f"{where}: reading Parquet needs pyarrow, which is not installed: pip install 'trimtab[parquet]'"
+        )
+    files, _ = _files(path, "*.parquet", where)
+    reading = {"name": "parquet", "column": column}
+    return Corpus(f"Parquet {path}, column {column!r}", reading, files, _ParquetReader(column, where).read)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _TextReader:
+    skip_binary: bool
+
+    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
+        data = file.path.read_bytes()
+        if data.startswith(_UTF16_MARKS):
+            raise DataError(
+                f"{file.path}: is UTF-16, not UTF-8 (byte order mark at byte 0)",
+                hint=f"convert it: iconv -f utf-16 -t utf-8 {file.path} > {file.path}.utf8",
+            )
+        if (offset := data.find(b"\0")) >= 0:
+            if not self.skip_binary:
+                raise DataError(
+                    f"{file.path}: is binary, not text: a NUL byte at byte {offset}",
+                    hint="training text is plain UTF-8; extract the text first",
+                )
+            skipped["binary"] += 1
+            return
+        start = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
+        try:
+            text = data[start:].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _undecodable(
+                file.path, str(file.path), start + error.start, data[start + error.start]
+            ) from error
+        if not text:
+            skipped["empty"] += 1
+            return
+        yield Document(file.name, text, identity=file.name)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _JsonLinesReader:
+    field: str
+    where: str
+
+    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
+        with file.path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                if not line.strip():
+                    continue
+                text = self._text(line, file.path, number)
+                if text:
+                    yield Document(f"{file.name}:{number}", text, identity=text)
+                else:
+                    skipped["empty"] += 1
+
+    def _text(self, line: bytes, path: Path, number: int) -> str:
+        place = f"{path}:{number}"
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise _undecodable(path, place, error.start, line[error.start], of="of the line") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{place}: is not JSON: {error}", hint="JSON Lines has one whole object on each line"
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{place}: must be a JSON object. Received: {type(row).__name__}")
+        if self.field not in row:
+            raise DataError(
+                f"{place}: has no field {self.field!r} ({self.where}.field). Its fields: {_names(list(row))}",
+                hint=did_you_mean(nearest_names(self.field, list(row))),
+            )
+        text = row[self.field]
+        if not isinstance(text, str):
+            raise DataError(
+                f"{place}: field {self.field!r} must be a string. Received: {type(text).__name__}"
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{place}: field {self.field!r} holds half of a surrogate pair at character {error.start}, "
+                f"which is no text. Received: {text[error.start]!r}"
+            ) from error
+        return text
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _ParquetReader:
+    column: str
+    where: str
+
+    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(file.path) as table:
+                self._check(table.schema_arrow, file.path)
+                number = 0
+                for batch in table.iter_batches(batch_size=1024, columns=[self.column]):
+                    for text in batch.column(0).to_pylist():
+                        number += 1
+                        if text:
+                            yield Document(f"{file.name}:{number}", text, identity=text)
+                        else:
+                            skipped["empty"] += 1
+        except pyarrow.ArrowException as error:
+            raise DataError(f"{file.path}: cannot be read as Parquet: {error}") from error
+        except UnicodeDecodeError as error:
+            raise _undecodable(
+                file.path, f"{file.path}:{number + 1}", error.start, error.object[error.start]
+            ) from error
+
+    def _check(self, schema: Any, path: Path) -> None:
+        import pyarrow.types as types
+
+        if self.column not in schema.names:
+            raise DataError(
+                f"{path}: has no column {self.column!r} ({self.where}.column). "
+                f"Its columns: {_names(schema.names)}",
+                hint=did_you_mean(nearest_names(self.column, schema.names)),
+            )
+        kind = schema.field(self.column).type
+        value_kind = kind.value_type if types.is_dictionary(kind) else kind
+        if not (
+            types.is_string(value_kind)
+            or types.is_large_string(value_kind)
+            or types.is_string_view(value_kind)
+        ):
+            raise DataError(f"{path}: column {self.column!r} must hold strings. Received: {kind}")
+
+
+def _package_files(package: str) -> list[SourceFile]:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return []
+    if spec is None:
+        return []
+    name = package.replace(".", "/")
+    if spec.submodule_search_locations is None:
+        path = Path(spec.origin or "")
+        return [SourceFile(f"{name}.py", path)] if path.suffix == ".py" and path.is_file() else []
+    return [
+        SourceFile(f"{name}/{file.name}", file.path)
+        for location in spec.submodule_search_locations
+        for file in _walk(Path(location), "*.py")
+        if not {"tests", "testing"} & set(file.name.split("/"))
+    ]
+
+
+def _files(path: str, pattern: str, where: str) -> tuple[tuple[SourceFile, ...], bool]:
+    """The files at `path`, and whether it is a folder."""
+    root = Path(path).expanduser()
+    if root.is_file():
+        return (SourceFile(root.name, root),), False
+    if not root.exists():
+        parent = next((str(folder) for folder in root.absolute().parents if folder.is_dir()), "/")
+        raise DataError(
+            f"{where}.path: there is nothing at {path!r}", hint=f"the path exists as far as {parent}"
+        )
+    if not root.is_dir():
+        raise DataError(f"{where}.path: must be a file or a folder. Received: {path!r}")
+    files = tuple(_walk(root, pattern))
+    if not files:
+        others = list(_walk(root, "*"))
+        if not others:
+            raise DataError(
+                f"{where}.path: the folder holds no files (hidden ones are not read). Received: {path!r}"
+            )
+        raise DataError(
+            f"{where}: none of the {len(others)} files in {path!r} matches {pattern!r}, "
+            f"such as {others[0].name!r}"
+        )
+    return files, True
+
+
+def _walk(root: Path, pattern: str) -> Iterator[SourceFile]:
+    """Files under `root` whose path ends as `pattern` says, sorted by name; hidden ones left out."""
+
+    def stop(error: OSError) -> None:
+        raise _unreadable(Path(error.filename), error) from error
+
+    names: list[str] = []
+    for folder, folders, files in os.walk(root, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names += [
+            Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")
+        ]
+    for name in sorted(names):
+        if PurePosixPath(name).match(pattern) and (root / name).is_file():
+            yield SourceFile(name, root / name)
+
+
+def _undecodable(path: Path, place: str, offset: int, byte: int, of: str = "") -> DataError:
+    return DataError(
+        f"{place}: is not UTF-8: byte 0x{byte:02x} at byte {offset}{of and ' ' + of}",
+        hint=f"convert it from what it is, such as Latin-1: iconv -f latin1 -t utf-8 {path} > {path}.utf8",
+    )
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read: {error.strerror or error}")
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:12])
+    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"

@@ -1,0 +1,108 @@
+"""In what order sequences are seen: a pure function of (seed, epoch, position, data plan)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Positions = NDArray[np.int64]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DataPlan:
+    """What has been decided about the stream of sequences since the run began."""
+
+    excluded: tuple[tuple[int, int], ...] = ()
+    """Ranges [start, end) of positions that are left out: rising, neither touching nor overlapping."""
+
+    def __post_init__(self) -> None:
+        edges = [edge for span in self.excluded for edge in span]
+        if any(later <= earlier for earlier, later in pairwise(edges)) or min(edges, default=0) < 0:
+            raise ValueError(
+                f"excluded ranges must be rising, apart, and not empty. Received: {self.excluded}"
+            )
+
+    def excluding(self, start: int, end: int) -> DataPlan:
+        """The plan that also leaves out positions `start` to `end`, the latter not included."""
+        if end <= start:
+            return self
+        merged: list[tuple[int, int]] = []
+        for begin, stop in sorted([*self.excluded, (start, end)]):
+            if merged and begin <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+            else:
+                merged.append((begin, stop))
+        return DataPlan(tuple(merged))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for checkpoints."""
+        return {"excluded": [list(span) for span in self.excluded]}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Sequence[Sequence[int]]]) -> DataPlan:
+        """What `to_json` wrote."""
+        return cls(tuple((int(start), int(end)) for start, end in state["excluded"]))
+
+
+@final
+class Order:
+    """An endless stream of sequences: each epoch shows every one of them once, in an order of its own.
+
+    Any position is found at once, without going through those before it.
+    """
+
+    def __init__(self, num_sequences: int, *, seed: int, shuffle: bool = True) -> None:
+        if num_sequences < 1:
+            raise ValueError(f"an order needs at least one sequence. Received: {num_sequences}")
+        self.num_sequences = num_sequences
+        self.seed = seed
+        self.shuffle = shuffle
+        self._permutations: dict[int, Positions] = {}
+
+    def sequence_at(self, position: int) -> int:
+        """Which sequence stands at `position` of the stream."""
+        return int(self.sequences_at(np.array([position]))[0])
+
+    def sequences_at(self, positions: Positions) -> NDArray[np.int64]:
+        """Which sequence stands at each of `positions`."""
+        epochs, places = np.divmod(positions, self.num_sequences)
+        if not self.shuffle:
+            return places
+        sequences = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            sequences[here] = self._permutation(epoch)[places[here]]
+        return sequences
+
+    def advance(self, position: int, count: int, plan: DataPlan) -> tuple[Positions, int]:
+        """The next `count` positions from `position` on that `plan` leaves in, and where to go on."""
+        runs: list[Positions] = []
+        for start, end in plan.excluded:
+            if start > position:
+                run = np.arange(position, min(start, position + count))
+                runs.append(run)
+                position += len(run)
+                count -= len(run)
+            if start <= position < end and count:
+                position = end
+        runs.append(np.arange(position, position + count))
+        return np.concatenate(runs), position + count
+
+    def _permutation(self, epoch: int) -> Positions:
+        permutation = self._permutations.get(epoch)
+        if permutation is None:
+            # Sorting raw words: NumPy may change what Generator.permutation gives, but not Philox's words.
+            words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(
+                self.num_sequences
+            )
+            permutation = np.argsort(words, kind="stable")
+            # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
+            kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}
+            self._permutations = {**kept, epoch: permutation}
+        return permutation

@@ -1,0 +1,92 @@
+"""Sequences cut from a stream of tokens: the packing index.
+
+All documents of a set follow each other in one memory-mapped stream, each ended by the end-of-text token.
+Sequence i reads the T tokens from i*T on and predicts the T tokens from i*T + 1 on, so that every token but
+the very first is predicted exactly once. That includes the end of a document, and the first token of the next
+one, which is predicted from the end of the one before.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trimtab.signals import IGNORED, Batch
+
+Tokens = NDArray[np.integer[Any]]
+
+
+@final
+class PackedSequences:
+    """Sequences of one length, made when they are asked for."""
+
+    def __init__(
+        self, tokens: Tokens, document_starts: NDArray[np.int64], sequence_length: int, *, num_bytes: int
+    ) -> None:
+        """`tokens` is the stream, at least two; `document_starts` are positions in it, rising from 0."""
+        self.tokens = tokens
+        self.document_starts = document_starts
+        self.sequence_length = sequence_length
+        self.num_tokens = len(tokens)
+        self.num_bytes = num_bytes
+        """UTF-8 bytes of the text in the stream."""
+
+    @property
+    def num_documents(self) -> int:
+        """Documents in the stream."""
+        return len(self.document_starts)
+
+    def __len__(self) -> int:
+        """Sequences; the last one may be shorter, and is padded."""
+        return -(-(self.num_tokens - 1) // self.sequence_length)
+
+    def batch(self, indices: NDArray[np.int64], batch_size: int | None = None) -> Batch:
+        """The sequences `indices` as a batch of `batch_size` rows, `len(indices)` if not given.
+
+        document_ids_BT counts documents of the whole stream. positions_BT counts from the start of the
+        document, or from the start of the sequence in a document that began before it. Padding, at the end of
+        the last sequence and in rows without one: token 0, target IGNORED, document -1, position 0; sample -1
+        for a whole row.
+
+        Raises:
+            IndexError: an index is out of range, or there are more than `batch_size`.
+        """
+        rows, length = len(indices) if batch_size is None else batch_size, self.sequence_length
+        if len(indices) > rows:
+            raise IndexError(f"{len(indices)} sequences do not fit into a batch of {rows}")
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(
+                f"sequence indices must be at least 0 and below {len(self)}. Received: {indices}"
+            )
+        tokens_BT = np.zeros((rows, length), dtype=np.int64)
+        targets_BT = np.full((rows, length), IGNORED, dtype=np.int64)
+        document_ids_BT = np.full((rows, length), -1, dtype=np.int32)
+        positions_BT = np.zeros((rows, length), dtype=np.int32)
+        sample_ids_B = np.full(rows, -1, dtype=np.int64)
+        count = 0
+        for row, index in enumerate(indices.tolist()):
+            begin = index * length
+            window = self.tokens[begin : begin + length + 1]
+            num = len(window) - 1
+            tokens_BT[row, :num] = window[:-1]
+            targets_BT[row, :num] = window[1:]
+            place = np.arange(begin, begin + num)
+            first = int(np.searchsorted(self.document_starts, begin, side="right")) - 1
+            after = int(np.searchsorted(self.document_starts, begin + num, side="left"))
+            starts = self.document_starts[first:after]
+            document = np.searchsorted(starts, place, side="right") - 1
+            document_ids_BT[row, :num] = first + document
+            positions_BT[row, :num] = place - np.maximum(starts, begin)[document]
+            sample_ids_B[row] = index
+            count += num
+        return Batch(
+            torch.from_numpy(tokens_BT),
+            torch.from_numpy(targets_BT),
+            torch.from_numpy(document_ids_BT),
+            torch.from_numpy(positions_BT),
+            torch.from_numpy(sample_ids_B),
+            count,
+        )

@@ -1,0 +1,108 @@
+"""One round of evaluation: metrics on the validation set and a fixed training slice, and samples of text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from trimtab.config import EvaluationConfig, SamplesConfig
+from trimtab.data import PackedSequences, PreparedData, Tokenizer
+from trimtab.evaluation.generate import generate
+from trimtab.evaluation.language import evaluate
+from trimtab.events import ArtifactLogged, EvaluationEnded
+from trimtab.signals import Task, key
+
+
+@final
+class Evaluation:
+    """Judges `model` on `data` as `config` says, in portions of `batch_size` sequences."""
+
+    def __init__(
+        self,
+        config: EvaluationConfig,
+        *,
+        model: nn.Module,
+        task: Task,
+        data: PreparedData,
+        batch_size: int,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.model, self.task, self.data = model, task, data
+        self.batch_size = config.batch_size or batch_size
+        self.device, self.autocast, self.seed = device, autocast, seed
+
+    def __call__(self, step: int) -> tuple[EvaluationEnded, list[ArtifactLogged]]:
+        """The round after `step` updates. Samples have the same prompts and seeds in every round."""
+        begun = time.perf_counter()
+        metrics = self.metrics()
+        samples = self.config.samples
+        artifacts = [
+            ArtifactLogged(
+                step,
+                "sample",
+                f"sample-{index}",
+                write_text(
+                    self.model,
+                    self.data.tokenizer,
+                    prompt,
+                    samples,
+                    context_length=self.data.training.sequence_length,
+                    seed=key(self.seed, 0, index, "generation"),
+                ),
+            )
+            for index, prompt in enumerate(samples.prompts if samples.max_tokens else ())
+        ]
+        return EvaluationEnded(step, metrics, time.perf_counter() - begun), artifacts
+
+    def metrics(self) -> dict[str, float]:
+        """`validation/...`, and with a training slice its loss and the generalization gap, both in eval mode."""
+        measured = self._measure(self.data.validation, self.config.max_tokens)
+        metrics = {f"validation/{name}": value for name, value in measured.items()}
+        if self.config.gap_tokens:
+            metrics["training_slice/loss"] = self._measure(self.data.training, self.config.gap_tokens)["loss"]
+            metrics["generalization_gap"] = metrics["validation/loss"] - metrics["training_slice/loss"]
+        return metrics
+
+    def _measure(self, sequences: PackedSequences, max_tokens: int | None) -> dict[str, float]:
+        return evaluate(
+            self.model,
+            self.task,
+            sequences,
+            batch_size=self.batch_size,
+            device=self.device,
+            autocast=self.autocast,
+            max_tokens=max_tokens,
+            token_bytes=self.data.tokenizer.token_bytes,
+        )
+
+
+def write_text(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    prompt: str,
+    sampling: SamplesConfig,
+    *,
+    context_length: int,
+    seed: int,
+) -> str:
+    """`prompt` and its continuation by `model`; an empty prompt begins a document."""
+    written = generate(
+        model,
+        tokenizer.encode(prompt),
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        seed=seed,
+        end_of_text=tokenizer.end_of_text,
+        context_length=context_length,
+        device=next(model.parameters()).device,
+    )
+    return prompt + tokenizer.decode(written)

@@ -1,0 +1,30 @@
+"""Models: the decoder and its parts, their initialization and size, and foreign modules made to fit."""
+
+from trimtab.model.attention import Attention
+from trimtab.model.block import Block
+from trimtab.model.dropout import Dropout, set_dropout_factor
+from trimtab.model.factory import build_model
+from trimtab.model.feed_forward import FeedForward
+from trimtab.model.foreign import ForeignModel, as_output, wrap_model
+from trimtab.model.initialize import init_weights
+from trimtab.model.mode import evaluating
+from trimtab.model.size import ParameterCounts, flops_per_token, parameter_counts
+from trimtab.model.transformer import Decoder
+
+__all__ = [
+    "Attention",
+    "Block",
+    "Decoder",
+    "Dropout",
+    "FeedForward",
+    "ForeignModel",
+    "ParameterCounts",
+    "as_output",
+    "build_model",
+    "evaluating",
+    "flops_per_token",
+    "init_weights",
+    "parameter_counts",
+    "set_dropout_factor",
+    "wrap_model",
+]

@@ -1,0 +1,82 @@
+"""From a configuration to a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.config import CustomModel, DecoderConfig, ModelConfig
+from trimtab.config.registry import load_target
+from trimtab.errors import ConfigError
+from trimtab.model.foreign import ForeignModel, wrap_model
+from trimtab.model.initialize import init_weights
+from trimtab.model.transformer import Decoder
+
+
+def build_model(
+    config: ModelConfig, *, vocabulary_size: int, sequence_length: int, seed: int
+) -> Decoder | ForeignModel:
+    """The model that `config` describes, on the CPU, in training mode, with the weights of `seed`.
+
+    The state of torch's CPU generator is left as it was. A custom model initializes itself, from torch's
+    generators seeded with `seed`.
+
+    Raises:
+        ConfigError: a custom model that cannot be imported or built.
+    """
+    with torch.random.fork_rng(devices=[]):
+        if isinstance(config, CustomModel):
+            torch.manual_seed(seed)
+            return wrap_model(_build_custom(config), vocabulary_size)
+        model = _build_decoder(config, vocabulary_size, config.max_positions or sequence_length)
+    init_weights(
+        model,
+        standard_deviation=config.initialization.standard_deviation,
+        depth_scaled=config.initialization.depth_scaled,
+        num_layers=config.num_layers,
+        seed=seed,
+    )
+    return model
+
+
+def _build_decoder(config: DecoderConfig, vocabulary_size: int, max_positions: int) -> Decoder:
+    return Decoder(
+        vocabulary_size=vocabulary_size,
+        max_positions=max_positions,
+        num_layers=config.num_layers,
+        hidden_size=config.hidden_size,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        feed_forward_size=config.resolved_feed_forward_size,
+        activation=config.activation,
+        norm=config.norm.name,
+        norm_placement=config.norm.placement,
+        norm_epsilon=config.norm.epsilon,
+        positions=config.positions.name,
+        rotary_base=config.positions.base if config.positions.name == "rotary" else 10_000.0,
+        qk_norm=config.qk_norm,
+        bias=config.bias,
+        tied_embeddings=config.tied_embeddings,
+        document_mask=config.document_mask,
+        embedding_dropout=config.dropout.embedding,
+        attention_dropout=config.dropout.attention,
+        residual_dropout=config.dropout.residual,
+        feed_forward_dropout=config.dropout.feed_forward,
+    )
+
+
+def _build_custom(config: CustomModel) -> nn.Module:
+    target = load_target(config.target, "model.target")
+    try:
+        module: Any = target(**config.arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"model.arguments: {config.target} cannot be called so: {error}. Received: {config.arguments}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"model.target: {config.target} must give an nn.Module. Received: {type(module).__qualname__}"
+        )
+    return module

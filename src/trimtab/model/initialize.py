@@ -1,0 +1,43 @@
+"""Weights at step 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from trimtab.model.attention import Attention
+from trimtab.model.feed_forward import FeedForward
+
+
+@torch.no_grad()
+def init_weights(
+    model: nn.Module,
+    *,
+    standard_deviation: float = 0.02,
+    depth_scaled: bool = True,
+    num_layers: int,
+    seed: int,
+) -> None:
+    """Matrices normal with mean 0, biases 0, scales of norms 1.
+
+    With `depth_scaled` the two projections of each block that write to the residual stream are scaled by
+    1/sqrt(2 * num_layers), so that its variance does not grow with depth. The same seed gives the same
+    weights on every device, whatever the state of torch's own generators, which stay untouched.
+    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    residual_scale = 1.0 / math.sqrt(2 * num_layers) if depth_scaled else 1.0
+    residual_weights: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, Attention):
+            residual_weights.add(id(module.output.weight))
+        elif isinstance(module, FeedForward):
+            residual_weights.add(id(module.down.weight))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1:
+            deviation = standard_deviation * (residual_scale if id(parameter) in residual_weights else 1.0)
+            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator))
+        else:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)

@@ -1,0 +1,453 @@
+"""A run as a person follows it: in a terminal, in a log, or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, Literal, TextIO, final
+
+import rich.console
+from rich import box
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from trimtab import __version__
+from trimtab.events import (
+    ArtifactLogged,
+    CheckpointSaved,
+    DecisionTaken,
+    EvaluationEnded,
+    Event,
+    Evaluate,
+    FindingsChanged,
+    RunEnded,
+    RunStarted,
+    Save,
+    StepsEnded,
+)
+from trimtab.runs import event_to_json, format
+from trimtab.runs.metrics import better_direction
+from trimtab.runs.printable import printable
+from trimtab.runs.summary import describe_decision, describe_finding, describe_split, next_command
+
+_SMOOTHING: Final = 0.95
+"""Weight of the past in the moving average of the loss, per step."""
+_REDRAW_SECONDS: Final = 0.1
+_SAMPLE_LINES: Final = 4
+_SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
+_STATUS: Final = {"finished": "bold green", "stopped": "bold green", "interrupted": "bold yellow"}
+
+
+@final
+class Console:
+    """A monitor that writes to `stream`.
+
+    In a terminal one line is drawn again and again below the lines that stay. Elsewhere, or when `plain`, there
+    are only lines that stay, without control characters: progress at most every `every_seconds` and every
+    hundredth of the run, except the first. With `log_format="json"` each event is a line of JSON, as in the
+    record. A stream that is closed or breaks is no error: nothing more is written.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        total_steps: int,
+        *,
+        plain: bool | None = None,
+        log_format: Literal["text", "json"] = "text",
+        every_seconds: float = 10.0,
+        metric: str = "validation/loss",
+    ) -> None:
+        """`metric` decides which evaluation is marked as the best so far."""
+        self._stream = stream
+        self._json = log_format == "json"
+        self._every_seconds = every_seconds
+        self._metric = metric
+        self._total_steps = max(total_steps, 1)
+        if plain is None:
+            plain = not _is_terminal(stream)
+        self._live: Live | None = None
+        if not plain and not self._json:
+            self._live = Live(
+                Text(),
+                console=rich.console.Console(
+                    file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
+                ),
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=_is_terminal(sys.stderr),
+            )
+        self._broken = False
+        self._begun = time.monotonic()
+        self._last_drawn = -math.inf
+        self._last_drawn_step = 0
+        self._last_told: dict[str, int] = {}
+        self._preparing = ""
+        self._run = ""
+        self._step = 0
+        self._started = False
+        self._smoothed = self._weight = 0.0
+        self._best: float | None = None
+        self._newest: float | None = None
+        self._skipped = 0
+        self._shown: dict[str, str] = {}
+        self._pace: deque[tuple[float, int]] = deque(maxlen=50)
+
+    def preparing(self, what: str, fraction: float) -> None:
+        """Show what is done before the first step, and how far it is (0 to 1)."""
+        what = printable(what, limit=60)
+        if self._json or self._started:
+            return
+        if self._live is not None:
+            line = Text.assemble("  ", _bar(fraction, 20), ("  " + what, "dim"))
+            self._draw(line, now=what != self._preparing)
+        elif what != self._preparing:
+            self._write(f"{what} ...\n")
+        self._preparing = what
+
+    def observe(self, event: Event) -> None:
+        """Show `event`."""
+        if self._json:
+            if isinstance(event, StepsEnded):
+                event = replace(event, layers={})
+            self._write(json.dumps(event_to_json(event), ensure_ascii=True) + "\n")
+            return
+        match event:
+            case RunStarted():
+                self._begin(event)
+            case StepsEnded():
+                self._progress(event)
+            case EvaluationEnded():
+                self._evaluation(event)
+            case CheckpointSaved():
+                if self._live is not None or self._is_time_to_tell("saved", event.step):
+                    text = f"saved {format.size(event.bytes)} ({printable(event.reason, limit=100)})"
+                    self._say(self._at(event.step), Text(text, "dim"))
+            case ArtifactLogged(kind="sample"):
+                self._sample(event)
+            case DecisionTaken(decision=Save() | Evaluate()):
+                pass
+            case DecisionTaken():
+                self._say(self._at(event.step), Text(describe_decision(event_to_json(event)), "bold yellow"))
+            case FindingsChanged():
+                self._findings(event)
+            case RunEnded():
+                self._end(event)
+
+    def close(self) -> None:
+        """Take the progress line away; closing again does nothing."""
+        if self._live is not None and self._live.is_started:
+            try:
+                self._live.stop()
+            except (OSError, ValueError):
+                self._broken = True
+
+    def _begin(self, event: RunStarted) -> None:
+        self._step, self._total_steps = event.step, max(event.total_steps, 1)
+        self._smoothed = self._weight = 0.0
+        self._pace.clear()
+        self._pace.append((time.monotonic(), event.step))
+        if self._started:
+            self._say(
+                self._at(event.step), Text(f"went back to step {format.count(event.step)}", "bold yellow")
+            )
+            return
+        self._started = True
+        facts = event.facts
+        self._run = str(facts.get("run", ""))
+        if isinstance(best := facts.get("best_value"), int | float):
+            self._best = float(best)
+        self._say(None, Text.assemble(("trimtab ", "bold"), (__version__, "dim")))
+        for label, text in _describe_facts(facts, event.total_steps):
+            self._say(label, Text(printable(text)))
+        if event.resumed_from is not None:
+            text = f"goes on from step {format.count(event.resumed_from)}, attempt {event.attempt}"
+            self._say("resumed", Text(text, "bold"))
+        for note in list(facts.get("notes", ()))[:8]:
+            self._say("note", Text(printable(str(note), limit=300), "yellow"))
+        self._say(None, Text())
+        self._draw(self._line(), now=True)
+
+    def _progress(self, event: StepsEnded) -> None:
+        self._step = event.last_step
+        losses = event.per_step.get("train/loss", ())
+        for loss in losses:
+            if math.isfinite(loss):
+                self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * float(loss)
+                self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
+        self._pace.append((time.monotonic(), event.last_step))
+        shown: dict[str, str] = {}
+        if len(losses):
+            whole = self._weight and math.isfinite(losses[-1])
+            shown["loss"] = format.decimal(self._smoothed / self._weight if whole else float(losses[-1]))
+        if self._newest is not None:
+            shown["val"] = format.decimal(self._newest)
+        if len(rates := event.per_step.get("learning_rate", ())):
+            shown["lr"] = format.scientific(float(rates[-1]))
+        if len(norms := event.per_step.get("grad_norm", ())):
+            shown["grad"] = format.decimal(float(norms[-1]))
+        if (speed := event.values.get("tokens_per_second")) is not None:
+            shown["speed"] = format.tokens_per_second(speed)
+        if (left := self._seconds_left()) is not None:
+            shown["left"] = format.duration(left)
+        self._shown = shown
+        skipped = int(sum(event.per_step.get("skipped", ())))
+        if skipped:
+            self._skipped += skipped
+            if self._is_time_to_tell("skipped", event.last_step):
+                text = f"{skipped} of steps {event.first_step} to {event.last_step} skipped: not finite, or an outlier"
+                self._say(self._at(event.last_step), Text(text, "yellow"))
+        self._draw(self._line(), now=self._last_drawn_step == 0)
+
+    def _evaluation(self, event: EvaluationEnded) -> None:
+        text = Text()
+        judged = event.metrics.get(self._metric, math.nan)
+        better = math.isfinite(judged) and (
+            self._best is None
+            or (judged > self._best if better_direction(self._metric) == "higher" else judged < self._best)
+        )
+        if (loss := event.metrics.get("validation/loss")) is not None:
+            self._newest = loss
+            text.append("val ", "dim").append(format.decimal(loss), "bold green" if better else "bold")
+        elif math.isfinite(judged):
+            text.append(f"{printable(self._metric)} ", "dim").append(format.decimal(judged), "bold")
+        if (bits := event.metrics.get("validation/bits_per_byte")) is not None:
+            text.append("   " + format.bits_per_byte(bits))
+        if (accuracy := event.metrics.get("validation/accuracy")) is not None:
+            text.append("   accuracy ", "dim").append(f"{100 * accuracy:.1f} %")
+        if (gap := event.metrics.get("generalization_gap")) is not None:
+            text.append("   gap ", "dim").append(format.signed(gap))
+        text.append(f"   {format.duration(time.monotonic() - self._begun)}", "dim")
+        if better:
+            self._best = judged
+            text.append("   ★ best" if self._live is not None else "   best", "green")
+        self._say(self._at(event.step), text)
+
+    def _sample(self, event: ArtifactLogged) -> None:
+        if self._live is None:
+            if self._is_time_to_tell("sample", event.step):
+                text = " ".join(printable(event.text).split())
+                self._say(self._at(event.step), Text(f"writes: {printable(text, limit=120)}"))
+        elif self._last_told.get("sample") != event.step:
+            self._last_told["sample"] = event.step
+            lines = [line for line in printable(event.text, lines=True).splitlines() if line.strip()]
+            lines = lines[:_SAMPLE_LINES] + (["…"] if len(lines) > _SAMPLE_LINES else [])
+            body = Text("\n".join(lines) or " ", no_wrap=True, overflow="ellipsis")
+            panel = Panel(
+                body,
+                box=box.ROUNDED,
+                border_style="dim",
+                style="",
+                title="sample",
+                title_align="left",
+                width=76,
+            )
+            self._say(self._at(event.step), panel)
+
+    def _findings(self, event: FindingsChanged) -> None:
+        for finding in event.findings:
+            text = Text(describe_finding(finding), _SEVERITY.get(str(finding.get("severity")), ""))
+            for remedy in list(finding.get("remedies", ()))[:1]:
+                text.append(f" → {printable(str(remedy.get('summary', '')))}", "default")
+            self._say(self._at(event.step), text)
+
+    def _end(self, event: RunEnded) -> None:
+        self.close()
+        self._say(None, Text())
+        style = _STATUS.get(event.status, "bold red")
+        text = Text.assemble(
+            (event.status, style), f": {printable(event.reason)}, {format.duration(event.seconds)}"
+        )
+        self._say(None, text)
+        if event.best_step is not None and event.best_value is not None:
+            best = f"{printable(self._metric)} {format.decimal(event.best_value)} at step {format.count(event.best_step)}"
+            restored = ", restored" if event.restored_step == event.best_step else ""
+            self._say("best", Text(best + restored))
+        if self._skipped:
+            self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
+        if split := describe_split(event.time_split):
+            self._say("time", Text(split))
+        if self._run:
+            self._say(None, Text.assemble(("next: ", "dim"), next_command(event.status, self._run)))
+
+    def _at(self, step: int) -> str:
+        return f"step {format.count(step):>{len(format.count(self._total_steps))}}"
+
+    def _seconds_left(self) -> float | None:
+        (then, earlier), (now, step) = self._pace[0], self._pace[-1]
+        return None if step <= earlier else (now - then) / (step - earlier) * max(self._total_steps - step, 0)
+
+    def _is_time_to_tell(self, kind: str, step: int) -> bool:
+        """Whether something that happens often is told again: at first, then every twentieth of the run."""
+        last = self._last_told.get(kind)
+        if last is not None and step - last < self._total_steps / 20:
+            return False
+        self._last_told[kind] = step
+        return True
+
+    def _line(self) -> Text:
+        """The progress line: as many parts as fit, the least important left out first."""
+        fraction = self._step / self._total_steps
+        steps = f"{format.count(self._step)}/{format.count(self._total_steps)}"
+        labels = {"loss": "loss ", "val": "val ", "lr": "lr ", "grad": "grad ", "speed": "", "left": ""}
+        parts = {
+            name: Text.assemble((labels[name], "dim"), (value, "bold" if name == "loss" else ""))
+            for name, value in self._shown.items()
+        }
+        if "left" in parts:
+            parts["left"].append(" left", "dim")
+        if self._skipped:
+            parts["skipped"] = Text(f"skipped {self._skipped}", "yellow")
+        if not self._shown:
+            parts["waiting"] = Text("first steps …" if self._live is not None else "first steps", "dim")
+        elapsed = format.duration(time.monotonic() - self._begun)
+        if self._live is None:
+            return Text("   ").join([Text(f"{format.percent(fraction):>5}"), *parts.values(), Text(elapsed)])
+        head = Text.assemble(f"  {steps}", (f"  {format.percent(fraction)}", "dim"))
+        width = self._live.console.width - 1
+        for name in ("grad", "lr", "speed", "val"):
+            if head.cell_len + 14 + sum(part.cell_len + 2 for part in parts.values()) > width:
+                parts.pop(name, None)
+        room = width - head.cell_len - 2 - sum(part.cell_len + 2 for part in parts.values())
+        bar = [_bar(fraction, min(room, 30))] if room >= 8 else []
+        line = Text("  ").join([head, *bar, *parts.values()])
+        line.no_wrap, line.overflow = True, "ellipsis"
+        return line
+
+    def _draw(self, line: Text, *, now: bool) -> None:
+        """Show the progress line, if it is time."""
+        seconds = time.monotonic() - self._last_drawn
+        if self._live is not None:
+            if now or seconds >= _REDRAW_SECONDS:
+                self._last_drawn = time.monotonic()
+                self._show(line)
+        elif self._shown and (
+            now
+            or (
+                seconds >= self._every_seconds
+                and self._step - self._last_drawn_step >= self._total_steps / 100
+            )
+        ):
+            self._last_drawn, self._last_drawn_step = time.monotonic(), self._step
+            self._say(self._at(self._step), line)
+
+    def _show(self, line: Text) -> None:
+        if self._broken or self._live is None:
+            return
+        try:
+            if not self._live.is_started:
+                self._live.start()
+                # A killed process must not leave the terminal without a cursor.
+                self._live.console.show_cursor(True)
+            self._live.update(line, refresh=True)
+        except (OSError, ValueError):
+            self._broken = True
+
+    def _say(self, label: str | None, content: Text | Panel) -> None:
+        """Write a line that stays, with its label in a column of its own."""
+        if self._live is None:
+            if isinstance(content, Text):
+                self._write(content.plain + "\n" if label is None else f"{label:<8}  {content.plain}\n")
+            return
+        if self._broken:
+            return
+        try:
+            if label is None:
+                self._live.console.print(content)
+            else:
+                grid = Table.grid(padding=(0, 2, 0, 0), expand=False)
+                grid.add_column(style="dim", no_wrap=True, min_width=11)
+                grid.add_column(overflow="fold")
+                grid.add_row(f"  {label}", content)
+                self._live.console.print(grid)
+        except (OSError, ValueError):
+            self._broken = True
+
+    def _write(self, text: str) -> None:
+        if self._broken:
+            return
+        try:
+            encoding = getattr(self._stream, "encoding", None) or "utf-8"
+            self._stream.write(text.encode(encoding, "replace").decode(encoding))
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._broken = True
+
+
+def _describe_facts(facts: Mapping[str, Any], total_steps: int) -> list[tuple[str, str]]:
+    """What is known before step 1, label and text; only what is there."""
+    lines: list[tuple[str, str]] = []
+
+    def number(*path: str) -> float | None:
+        value: Any = facts
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return float(value) if isinstance(value, int | float) else None
+
+    def tell(label: str, *parts: str | None) -> None:
+        if text := ", ".join(part for part in parts if part):
+            lines.append((label, text))
+
+    def worded(value: float | None, words: str) -> str | None:
+        return None if value is None else f"{format.short(value)} {words}"
+
+    frozen = number("parameters", "frozen")
+    tell("model", worded(number("parameters", "total"), "parameters"), worded(frozen or None, "frozen"))
+    tell("data", str(facts["source"]) if facts.get("source") else None)
+    tell(
+        "tokens",
+        worded(number("training", "tokens"), "to train on"),
+        worded(number("validation", "tokens"), "to validate"),
+        worded(number("tokenizer", "vocabulary_size"), "in the vocabulary"),
+    )
+    epochs = number("epochs")
+    tell(
+        "plan",
+        f"{format.count(total_steps)} steps",
+        worded(number("tokens_per_step"), "tokens each"),
+        None if epochs is None else f"{epochs:.2g} epochs",
+    )
+    plan = facts.get("plan")
+    if isinstance(plan, Mapping):
+        compiled = plan.get("compile")
+        threads = number("plan", "threads")
+        tell(
+            "machine",
+            str(plan.get("device", "")),
+            None if threads is None else f"{threads:.0f} thread{'s' if threads != 1 else ''}",
+            str(plan.get("precision", "")),
+            "compiled" if isinstance(compiled, Mapping) and compiled.get("chosen") else None,
+        )
+    yardsticks = facts.get("yardsticks")
+    if isinstance(yardsticks, Mapping):
+        known = [
+            f"{name} {value:.2f}" for name, value in yardsticks.items() if isinstance(value, int | float)
+        ]
+        tell("to beat", ", ".join(known) + " bits/byte" if known else None)
+    tell("run", str(facts["run"]) if facts.get("run") else None)
+    return lines
+
+
+def _bar(fraction: float, width: int) -> Text:
+    """A bar in half cells."""
+    halves = round(2 * width * min(max(fraction, 0.0), 1.0))
+    full, half = divmod(halves, 2)
+    return Text.assemble(("━" * full + "╸" * half, "cyan"), ("━" * (width - full - half), "bright_black"))
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Whether lines can be drawn again there."""
+    try:
+        encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
+        return stream.isatty() and os.environ.get("TERM") != "dumb" and encoding in ("utf8", "utf8sig")
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,1 @@
+"""One optimizer per file, over the storage contract."""

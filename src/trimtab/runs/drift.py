@@ -1,0 +1,40 @@
+"""What differs between a run and the process that wants to go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from trimtab.errors import DriftError
+
+_HARMLESS: Final = ("name", "lint.allow", "data.prefetch")
+"""Settings that change no result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference."""
+
+    what: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.what}: was {self.was!r}, now {self.now!r}"
+
+
+def drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Drift]:
+    """The differences between two flat descriptions (`config.<key>`, `data.fingerprint`, `version.torch` …)."""
+    keys = [key for key in dict.fromkeys([*was, *now]) if key.removeprefix("config.") not in _HARMLESS]
+    return [Drift(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
+
+
+def refuse_drift(differences: Sequence[Drift]) -> None:
+    """Raises: DriftError listing `differences`, when there are any."""
+    if differences:
+        lines = "".join(f"\n  {difference}" for difference in differences)
+        raise DriftError(
+            f"this is not the run that was begun; going on would mix two experiments:{lines}",
+            hint="undo the change, give --accept-drift to go on all the same, or train into another --run directory",
+        )

@@ -1,0 +1,403 @@
+"""record.jsonl: what happened in a run, one event a line, each with its checksum.
+
+A line is an ASCII JSON object without spaces, whose last key is `crc32`:
+
+    {"schema":1,"sequence":7,"branch":1,"step":20,"time":1790000000.123,"event":"StepsEnded",…,"crc32":123}
+
+`crc32` is zlib's, over the line as it would be without that key: the bytes before `,"crc32":`, then `}`.
+So a script needs no more than
+
+    for line in open("record.jsonl", "rb"):
+        body, _, checksum = line.rstrip(b"\\n").rpartition(b',"crc32":')
+        assert zlib.crc32(body + b"}") == int(checksum[:-1])
+
+`sequence` counts the lines of a file; it orders them, `time` (Unix seconds) need not. Non-finite numbers are
+the strings "nan", "inf", "-inf". In StepsEnded a metric that is constant in the window is one number,
+another is a list with one number a step, rounded to 7 significant digits (the device measures in fp32);
+whole numbers and all other values are exact. A window with more than about 50 values becomes several lines,
+each of them a StepsEnded of its own with a part of the steps; the window's `values` are in the last.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, BinaryIO, final
+
+import numpy as np
+
+from trimtab import events
+from trimtab.errors import StorageError
+from trimtab.events import DecisionTaken, Event, FindingsChanged, StepsEnded
+from trimtab.runs.files import SCHEMA, AppendFile, check_schema, json_value
+
+VALUES_A_LINE = 50
+_MARK = b',"crc32":'
+_ENVELOPE: dict[str, Any] = {"sequence": int, "branch": int, "step": int, "time": int | float, "event": str}
+_PLACES: dict[str, dict[str, Any]] = {
+    "StepsEnded": {"first_step": int, "last_step": int},
+    "RunStarted": {"attempt": int, "resumed_from": int | None},
+}
+_EVENTS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (
+        events.RunStarted,
+        events.StepsEnded,
+        events.EvaluationEnded,
+        events.CheckpointSaved,
+        events.FindingsChanged,
+        events.DecisionTaken,
+        events.ArtifactLogged,
+        events.RunEnded,
+    )
+}
+_DECISIONS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (events.Stop, events.Save, events.Rollback, events.Adjust, events.Evaluate, events.Advise)
+}
+_NUMBERS = ("values", "metrics", "layers", "time_split", "seconds", "best_value")
+"""The fields whose strings are non-finite numbers; anywhere else a string is a string."""
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """`event` as JSON values: "event" names its kind, "step" is where it belongs, then its own fields."""
+    line: dict[str, Any] = {
+        "event": type(event).__name__,
+        "step": event.last_step if isinstance(event, StepsEnded) else event.step,
+    }
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if field.name == "per_step":
+            value = {name: _series(array) for name, array in value.items()}
+        elif field.name == "decision":
+            value = {"kind": type(value).__name__} | {
+                part.name: json_value(getattr(value, part.name)) for part in fields(value)
+            }
+        elif field.name in _NUMBERS:
+            value = _encoded(value)
+        elif field.name == "layers" and not value:
+            continue
+        else:
+            value = json_value(value)
+        line[field.name] = value
+    return line
+
+
+def event_from_json(line: Mapping[str, Any]) -> Event:
+    """The event in a line of the record, or in what `event_to_json` gave.
+
+    Raises: ValueError when it is no event of this version.
+    """
+    try:
+        kind = _EVENTS[line["event"]]
+        content = {field.name: line[field.name] for field in fields(kind) if field.name in line}
+        for name in _NUMBERS:
+            if name in content:
+                content[name] = _decoded(content[name])
+        if kind is StepsEnded:
+            steps = content["last_step"] - content["first_step"] + 1
+            content["per_step"] = {
+                name: np.broadcast_to(np.asarray(_decoded(series), dtype=np.float64), steps)
+                for name, series in content["per_step"].items()
+            }
+        elif kind is FindingsChanged:
+            content["findings"] = tuple(content["findings"])
+        elif kind is DecisionTaken:
+            content["decision"] = _decision(content["decision"])
+        event: Event = kind(**content)
+        return event
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no event of this version of trimtab: {line.get('event')!r} ({error!r})") from error
+
+
+def _decision(content: Mapping[str, Any]) -> events.Decision:
+    values = {name: value for name, value in content.items() if name != "kind"}
+    if "value" in values:
+        values["value"] = _decoded(values["value"])
+    if "exclude_steps" in values:
+        values["exclude_steps"] = tuple((first, last) for first, last in values["exclude_steps"])
+    decision: events.Decision = _DECISIONS[content["kind"]](**values)
+    return decision
+
+
+def _encoded(value: Any) -> Any:
+    """Numbers, or a mapping of numbers, for JSON; what is no number yet (a tensor, say) is made one."""
+    if isinstance(value, Mapping):
+        return {str(name): _encoded(part) for name, part in value.items()}
+    if value is None or isinstance(value, int):
+        return value
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return float(value)
+    if isinstance(value, list):
+        return [_decoded(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _decoded(part) for name, part in value.items()}
+    return value
+
+
+def _series(array: Any) -> Any:
+    """One number when all steps have the same, else a list."""
+    numbers = [_rounded(value) for value in np.asarray(array, dtype=np.float64).tolist()]
+    return numbers[0] if numbers and numbers.count(numbers[0]) == len(numbers) else numbers
+
+
+def _rounded(value: float) -> float | int | str:
+    if not math.isfinite(value):
+        return str(value)
+    if value.is_integer() and abs(value) < 2**53 and (value or math.copysign(1.0, value) > 0):
+        return int(value)
+    return float(f"{value:.7g}")
+
+
+def lines_of(event: Event) -> Iterator[dict[str, Any]]:
+    """The lines of `event`; more than one for a window with many values."""
+    if not isinstance(event, StepsEnded):
+        yield event_to_json(event)
+        return
+    first, last = event.first_step, event.last_step
+    varying = sum(bool(np.any(array[1:] != array[:1])) for array in event.per_step.values())
+    num_lines = -(-(last - first + 1) * varying // VALUES_A_LINE) or 1
+    steps_a_line = max(1, -(-(last - first + 1) // num_lines))
+    values = list(event.values.items())
+    num_with_values = -(-len(values) // VALUES_A_LINE) or 1
+    for start in range(first, last + 1, steps_a_line):
+        end = min(start + steps_a_line - 1, last)
+        part = {name: array[start - first : end - first + 1] for name, array in event.per_step.items()}
+        with_values = end == last and num_with_values == 1
+        yield event_to_json(StepsEnded(start, end, part, event.values if with_values else {}))
+    if num_with_values > 1:
+        for begin in range(0, len(values), VALUES_A_LINE):
+            yield event_to_json(StepsEnded(first, last, {}, dict(values[begin : begin + VALUES_A_LINE])))
+
+
+def encode_line(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a line, checksum and line end included."""
+    body = json.dumps(content, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return body[:-1] + _MARK + str(zlib.crc32(body)).encode() + b"}\n"
+
+
+def decode_line(raw: bytes) -> dict[str, Any] | None:
+    """The content of a line with or without its line end; None when it is torn, damaged or of another schema."""
+    content = _checked(raw)
+    return content if content is not None and content.get("schema") == SCHEMA and _is_whole(content) else None
+
+
+def _checked(raw: bytes) -> dict[str, Any] | None:
+    body, _, checksum = raw.rstrip(b"\n").rpartition(_MARK)
+    if checksum[-1:] != b"}" or not checksum[:-1].isdigit() or zlib.crc32(body + b"}") != int(checksum[:-1]):
+        return None
+    try:
+        content = json.loads(body + b"}")
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    return all(isinstance(content.get(name), kind) for name, kind in _ENVELOPE.items()) and all(
+        isinstance(content.get(name), kind) for name, kind in _PLACES.get(content["event"], {}).items()
+    )
+
+
+@final
+class RecordWriter:
+    """Appends lines to a record; goes on after the last complete line of an earlier process."""
+
+    def __init__(
+        self,
+        path: Path,
+        branch: int = 0,
+        *,
+        retries: int = 5,
+        retry_seconds: float = 0.2,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`retries` are the further attempts that `sync` and `close` make to write what the disk refused.
+
+        Raises: StorageError when the file cannot be opened.
+        """
+        self.branch = branch
+        self._retries, self._retry_seconds, self._now = retries, retry_seconds, now
+        last = _drop_torn_tail(path)
+        self._sequence = 0 if last is None else last["sequence"]
+        self._file = AppendFile(path)
+
+    @property
+    def sequence(self) -> int:
+        """The number of the newest line."""
+        return self._sequence
+
+    @property
+    def pending(self) -> int:
+        """Bytes of lines that the disk has not taken yet."""
+        return self._file.pending
+
+    def append(self, *lines: Mapping[str, Any]) -> None:
+        """Write lines that `event_to_json` made; never raises for the disk's sake, see `pending`."""
+        written = b""
+        for line in lines:
+            self._sequence += 1
+            content = {
+                "schema": SCHEMA,
+                "sequence": self._sequence,
+                "branch": self.branch,
+                "step": line["step"],
+                "time": round(self._now(), 3),
+                "event": line["event"],
+            }
+            written += encode_line(content | {key: line[key] for key in line if key not in content})
+        self._file.append(written)
+
+    def sync(self) -> None:
+        """Bring all lines to the disk. Raises: StorageError when the retries are spent."""
+        self._file.sync(retries=self._retries, retry_seconds=self._retry_seconds)
+
+    def close(self) -> None:
+        """Sync and close; closing again does nothing. Raises: StorageError."""
+        self._file.close(retries=self._retries, retry_seconds=self._retry_seconds)
+
+
+def _drop_torn_tail(path: Path) -> dict[str, Any] | None:
+    """Cut off what a killed process left of a line, and give the newest valid line."""
+    try:
+        with open(path, "r+b") as file:
+            newest: dict[str, Any] | None = None
+            for index, (raw, start) in enumerate(lines_backwards(file)):
+                newest = _checked(raw)
+                if index == 0 and newest is not None:
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"\n")
+                elif index == 0:
+                    file.truncate(start)
+                if newest is not None:
+                    check_schema(newest, path)
+                    if _is_whole(newest):
+                        return newest
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be opened for writing ({error.strerror})") from error
+
+
+def lines_backwards(file: BinaryIO, block_bytes: int = 65_536) -> Iterator[tuple[bytes, int]]:
+    """What lies between line ends, from the last (empty in a whole file) to the first, and its offset."""
+    end = file.seek(0, os.SEEK_END)
+    rest = b""
+    while end > 0:
+        begin = max(0, end - block_bytes)
+        file.seek(begin)
+        first, *others = (file.read(end - begin) + rest).split(b"\n")
+        start = end + len(rest)
+        for raw in reversed(others):
+            start -= len(raw)
+            yield raw, start
+            start -= 1
+        rest, end = first, begin
+    yield rest, 0
+
+
+@final
+class RecordReader:
+    """Reads a record as it grows: each call of `read` gives the lines that are new and complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        """Bytes read so far."""
+        self.damaged = 0
+        """Lines left out because their checksum is wrong; a torn tail is none of them."""
+        self._sequence = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The new lines, of all branches, in their order; nothing while there is no file.
+
+        Raises: UsageError when a newer trimtab wrote them.
+        """
+        lines: list[dict[str, Any]] = []
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self.offset)
+                for raw in file:
+                    content = _checked(raw)
+                    if content is None and not raw.endswith(b"\n"):
+                        break
+                    self.offset += len(raw)
+                    if content is not None:
+                        check_schema(content, self.path)
+                    if content is None or not _is_whole(content):
+                        self.damaged += raw != b"\n"
+                        continue
+                    # A write that was repeated after an interruption may have left a line twice.
+                    if content["sequence"] > self._sequence:
+                        self._sequence = content["sequence"]
+                        lines.append(content)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be read ({error.strerror})") from error
+        return lines
+
+
+def read_record(path: Path, *, all_branches: bool = False) -> list[dict[str, Any]]:
+    """The lines of a record; of the surviving branch alone, unless `all_branches`.
+
+    Raises: UsageError when a newer trimtab wrote it.
+    """
+    lines = RecordReader(path).read()
+    return lines if all_branches else surviving(lines)
+
+
+def surviving(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines without what later branches took back, in their order.
+
+    A branch takes back the lines of earlier ones beyond the step where it opens. A checkpoint also holds the
+    window that was not delivered yet; so a branch takes back the windows that it delivers again.
+    """
+    lines = list(lines)
+    first_windows: dict[int, int] = {}
+    for line in lines:
+        if line["event"] == "StepsEnded":
+            first_windows.setdefault(line["branch"], line["first_step"])
+    ends: dict[int, tuple[float, float]] = {}
+    end, window_end = math.inf, math.inf
+    for branch, start in sorted(branch_starts(lines).items(), reverse=True):
+        ends[branch] = end, window_end
+        end = min(end, start)
+        window_end = min(window_end, start, first_windows.get(branch, math.inf) - 1)
+    return [line for line in lines if line["step"] <= ends[line["branch"]][line["event"] == "StepsEnded"]]
+
+
+def branch_starts(lines: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """Branch to the step where it opens: 0 for a run's first."""
+    starts: dict[int, int] = {}
+    for line in lines:
+        if line["branch"] in starts:
+            continue
+        if line["event"] == "RunStarted":
+            start = line["resumed_from"] if line["resumed_from"] is not None else line["step"]
+        else:
+            start = line["first_step"] - 1 if line["event"] == "StepsEnded" else line["step"]
+        starts[line["branch"]] = start
+    return starts
+
+
+def read_attempts(path: Path) -> list[dict[str, Any]]:
+    """The RunStarted lines of a record, quickly: what the next attempt and branch are counted from."""
+    try:
+        with open(path, "rb") as file:
+            candidates = [decode_line(raw) for raw in file if b'"event":"RunStarted"' in raw]
+    except FileNotFoundError:
+        return []
+    return [line for line in candidates if line is not None and line["event"] == "RunStarted"]

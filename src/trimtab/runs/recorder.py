@@ -1,0 +1,68 @@
+"""Writes all that a run's loop tells: the record, and the per-layer statistics beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Self, final
+
+from trimtab.events import (
+    Adjust,
+    DecisionTaken,
+    Event,
+    FindingsChanged,
+    Rollback,
+    RunStarted,
+    StepsEnded,
+    Stop,
+)
+from trimtab.runs.directory import RunDirectory
+from trimtab.runs.record import RecordWriter, lines_of
+from trimtab.runs.statistics import StatisticsWriter
+
+
+@final
+class Recorder:
+    """What the loop tells of every event: lines go to the record, per-layer values to the statistics."""
+
+    def __init__(self, record: RecordWriter, statistics: StatisticsWriter | None = None) -> None:
+        self._record = record
+        self._statistics = statistics
+
+    @classmethod
+    def open(cls, run: RunDirectory, *, branch: int = 0) -> Self:
+        """The recorder of a run, which goes on after what earlier attempts wrote. Raises: StorageError."""
+        return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics))
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the record that the disk has not taken yet."""
+        return self._record.pending
+
+    def record(self, event: Event) -> None:
+        """Write `event`; never raises for the disk's sake. A RunStarted opens its branch."""
+        if isinstance(event, RunStarted):
+            self._record.branch = event.branch
+        if isinstance(event, StepsEnded):
+            if event.layers and self._statistics is not None:
+                self._statistics.append(event.last_step, event.layers)
+            event = replace(event, layers={})
+        elif self._statistics is not None and _is_remarkable(event):
+            self._statistics.mark(event.step)
+        self._record.append(*lines_of(event))
+
+    def sync(self) -> None:
+        """Bring all to the disk. Raises: StorageError when the record cannot be written."""
+        self._record.sync()
+
+    def close(self) -> None:
+        """Sync and close. Raises: StorageError when the record cannot be written."""
+        if self._statistics is not None:
+            self._statistics.close()
+        self._record.close()
+
+
+def _is_remarkable(event: Event) -> bool:
+    """Whether somebody will want to look at every window around `event`."""
+    if isinstance(event, DecisionTaken):
+        return isinstance(event.decision, Stop | Rollback | Adjust)
+    return isinstance(event, FindingsChanged)

@@ -1,0 +1,316 @@
+"""What a run came to: facts for programs, and a page for people."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trimtab.errors import TrimtabError
+from trimtab.events import (
+    DecisionTaken,
+    EvaluationEnded,
+    Event,
+    FindingsChanged,
+    RunEnded,
+    RunStarted,
+    StepsEnded,
+)
+from trimtab.runs import format
+from trimtab.runs.checkpoints import list_checkpoints, verify
+from trimtab.runs.directory import RunDirectory, list_runs
+from trimtab.runs.metrics import better_direction
+from trimtab.runs.printable import printable
+from trimtab.runs.record import (
+    RecordReader,
+    decode_line,
+    event_from_json,
+    event_to_json,
+    lines_backwards,
+    surviving,
+)
+
+_TAIL_BYTES = 131_072
+
+
+def summarize(run: RunDirectory) -> dict[str, Any]:
+    """All that the record and the checkpoints tell, as JSON values; from the branch that survived.
+
+    "best" is by the metric that chose checkpoints; "time_split" counts seconds by cause, over all attempts.
+    """
+    reader = RecordReader(run.record)
+    lines = reader.read()
+    every = _events(lines)
+    kept = _events(surviving(lines))
+    attempts = [event for _, event in every if isinstance(event, RunStarted)]
+    windows = [event for _, event in kept if isinstance(event, StepsEnded)]
+    return {
+        **_outline(run, lines),
+        "attempts": max((event.attempt for event in attempts), default=0),
+        "branches": [
+            {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from}
+            for event in attempts
+        ],
+        "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
+        "skipped": sum(
+            int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step
+        ),
+        "tokens_per_second": windows[-1].values.get("tokens_per_second") if windows else None,
+        "evaluations": sum(isinstance(event, EvaluationEnded) for _, event in kept),
+        "decisions": [
+            {key: value for key, value in event_to_json(event).items() if key != "event"}
+            for _, event in every
+            if isinstance(event, DecisionTaken)
+        ],
+        "findings": next(
+            (list(event.findings) for _, event in reversed(kept) if isinstance(event, FindingsChanged)), []
+        ),
+        "checkpoints": [
+            {
+                "step": info.step,
+                "path": str(info.path.relative_to(run.path)),
+                "reason": info.reason,
+                "bytes": info.bytes,
+                "metrics": dict(info.metrics),
+                "whole": not verify(info.path, hashes=False),
+            }
+            for info in list_checkpoints(run.path)
+        ],
+        "damaged_lines": reader.damaged,
+    }
+
+
+def list_summaries(parent: Path) -> list[dict[str, Any]]:
+    """The outline of every run in `parent`, by name, from the end of its record: quick for hundreds of runs."""
+    return [_outline(run, _newest_lines(run)) for run in list_runs(parent)]
+
+
+def render(summary: Mapping[str, Any]) -> str:
+    """What `summarize` gave, as text for people; it ends with what to run next."""
+    rows: list[tuple[str, str]] = []
+    done, total = summary["step"], summary["total_steps"]
+    steps = format.count(done) if not total else f"{format.count(done)} of {format.count(total)}"
+    if summary["attempts"] > 1:
+        resumed = [
+            str(branch["resumed_from"])
+            for branch in summary["branches"]
+            if branch["resumed_from"] is not None
+        ]
+        at = f", resumed at step {', '.join(resumed)}" if resumed else ""
+        steps += f" in {summary['attempts']} attempts{at}"
+    rows.append(("steps", steps))
+    if summary["ended"] is not None:
+        rows.append(("ended", printable(summary["ended"]["reason"])))
+    if (best := summary["best"]) is not None:
+        restored = summary["ended"] is not None and summary["ended"]["restored_step"] == best["step"]
+        where = f"{printable(best['metric'])} {format.decimal(best['value'])} at step {format.count(best['step'])}"
+        rows.append(("best", where + (", restored" if restored else "")))
+    if (newest := summary["validation"]) is not None:
+        rows.append(
+            ("validation", f"step {format.count(newest['step'])}: {describe_metrics(newest['metrics'])}")
+        )
+    if summary["train_loss"] is not None:
+        tokens = f", {format.short(summary['tokens'])} tokens" if summary["tokens"] else ""
+        speed = summary["tokens_per_second"]
+        tokens += f", {format.tokens_per_second(speed)}" if speed else ""
+        rows.append(("training", f"loss {format.decimal(summary['train_loss'])}{tokens}"))
+    if summary["skipped"]:
+        rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
+    if summary["seconds"]:
+        split = describe_split(summary["time_split"])
+        rows.append(("time", format.duration(summary["seconds"]) + (f": {split}" if split else "")))
+    for checkpoint in summary["checkpoints"]:
+        reason = printable(checkpoint["reason"], limit=60) + ("" if checkpoint["whole"] else "; damaged")
+        rows.append(
+            (
+                "checkpoint",
+                f"step {format.count(checkpoint['step'])}, {format.size(checkpoint['bytes'])}, {reason}",
+            )
+        )
+    steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate")]
+    rows += [
+        ("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering
+    ]
+    rows += [("finding", describe_finding(finding)) for finding in summary["findings"]]
+    if summary["damaged_lines"]:
+        rows.append(("damaged", f"{summary['damaged_lines']} lines of the record were left out"))
+    lines = [f"{printable(summary['name'])}: {summary['status']}"]
+    previous = ""
+    for label, text in rows:
+        lines.append(f"  {label if label != previous else '':<11} {text}")
+        previous = label
+    lines.append(f"next: {next_command(summary['status'], summary['run'])}")
+    return "\n".join(lines)
+
+
+def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
+    """What `list_summaries` gave, one line a run, the newest last; it ends with what to run next."""
+    if not summaries:
+        return f"no runs in {printable(str(parent))}\nnext: trimtab demo"
+    table = [("run", "status", "steps", "best", "at step", "train loss", "time")]
+    for summary in summaries:
+        total, best = summary["total_steps"], summary["best"]
+        table.append(
+            (
+                printable(summary["name"], limit=60),
+                summary["status"],
+                f"{format.count(summary['step'])}/{format.count(total)}" if total else "-",
+                format.decimal(best["value"]) if best else "-",
+                format.count(best["step"]) if best else "-",
+                format.decimal(summary["train_loss"]) if summary["train_loss"] is not None else "-",
+                format.duration(summary["seconds"]) if summary["seconds"] else "-",
+            )
+        )
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+    return "\n".join([*lines, f"next: trimtab show {_quoted(summaries[-1]['run'])}"])
+
+
+def next_command(status: str, run: str) -> str:
+    """What a person is most likely to run after looking at a run of this status."""
+    match status:
+        case "finished" | "stopped":
+            return f"trimtab generate {_quoted(run)}"
+        case "running":
+            return f"trimtab show {_quoted(run)}"
+        case _:
+            return f"trimtab resume {_quoted(run)}"
+
+
+def describe_decision(line: Mapping[str, Any]) -> str:
+    """A DecisionTaken, as `event_to_json` gives it, in a sentence."""
+    decision = line["decision"]
+    what = str(decision["kind"]).lower()
+    if decision["kind"] == "Adjust":
+        what = f"adjust {printable(str(decision['name']))} to {format.decimal(float(decision['value']))}"
+    elif decision["kind"] == "Rollback":
+        what = f"roll back before step {decision['onset_step']}"
+    overruled = " (overruled)" if line["outcome"] == "overruled" else ""
+    note = f" ({printable(str(line['note']))})" if line["note"] else ""
+    who = printable(str(line["controller"]))
+    return f"{who}: {what}{overruled}: {printable(str(decision['reason']))}{note}"
+
+
+def describe_finding(finding: Mapping[str, Any]) -> str:
+    """A finding of the doctor in a line: severity, code, cause."""
+    parts = [str(finding.get(key, "")) for key in ("severity", "code")]
+    return printable(f"{' '.join(parts).strip()}: {finding.get('cause', '')}")
+
+
+def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    events = _events(surviving(lines))
+    started = next((event for _, event in reversed(events) if isinstance(event, RunStarted)), None)
+    ended = next((event for _, event in reversed(events) if isinstance(event, RunEnded | RunStarted)), None)
+    window = next((event for _, event in reversed(events) if isinstance(event, StepsEnded)), None)
+    evaluations = [event for _, event in events if isinstance(event, EvaluationEnded)]
+    newest = evaluations[-1] if evaluations else None
+    split = dict(ended.time_split) if isinstance(ended, RunEnded) else {}
+    elapsed = lines[-1]["time"] - lines[0]["time"] if lines else 0.0
+    return {
+        "schema": 1,
+        "run": str(run.path),
+        "name": run.name,
+        "status": run.status(),
+        "step": max((int(line["step"]) for line, _ in events), default=0),
+        "total_steps": started.total_steps if started is not None else None,
+        "started_seconds": lines[0]["time"] if lines else None,
+        "seconds": sum(split.values()) or max(elapsed, 0.0),
+        "time_split": split,
+        "train_loss": _mean_loss(window),
+        "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
+        "best": _best(run, evaluations),
+        "ended": {
+            "status": ended.status,
+            "reason": ended.reason,
+            "step": ended.step,
+            "restored_step": ended.restored_step,
+        }
+        if isinstance(ended, RunEnded)
+        else None,
+    }
+
+
+def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:
+    """The first line of the record, and those at its end."""
+    lines: list[dict[str, Any]] = []
+    try:
+        with open(run.record, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first = decode_line(file.readline())
+            for raw, start in lines_backwards(file):
+                line = decode_line(raw)
+                if line is not None and start > 0:
+                    lines.append(line)
+                if start < size - _TAIL_BYTES:
+                    break
+    except OSError:
+        return []
+    return ([first] if first is not None else []) + lines[::-1]
+
+
+def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str, Any] | None:
+    """By the metric that chooses checkpoints, from evaluations and from the checkpoints that were kept."""
+    metric = "validation/loss"
+    with contextlib.suppress(TrimtabError, KeyError, TypeError):
+        metric = str(run.read_json(run.facts)["identity"]["config.checkpoint.metric"])
+    sign = -1.0 if better_direction(metric) == "higher" else 1.0
+    measured = [(event.step, event.metrics) for event in evaluations]
+    measured += [(info.step, info.metrics) for info in list_checkpoints(run.path)]
+    values = [
+        (sign * value, step)
+        for step, metrics in measured
+        if math.isfinite(value := metrics.get(metric, math.nan))
+    ]
+    if not values:
+        return None
+    value, step = min(values)
+    return {"metric": metric, "value": sign * value, "step": step}
+
+
+def _events(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Event]]:
+    """Lines with their events, without those that this version does not know."""
+    known = []
+    for line in lines:
+        try:
+            known.append((line, event_from_json(line)))
+        except ValueError:
+            continue
+    return known
+
+
+def _mean_loss(window: StepsEnded | None) -> float | None:
+    if window is None or "train/loss" not in window.per_step or not len(window.per_step["train/loss"]):
+        return None
+    return float(window.per_step["train/loss"].mean())
+
+
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """An evaluation's metrics in a line, without the "validation/" of the main set."""
+    parts = []
+    for name, value in metrics.items():
+        if name.endswith("/bits_per_byte"):
+            parts.append(format.bits_per_byte(value))
+        else:
+            parts.append(f"{printable(name.removeprefix('validation/'))} {format.decimal(value)}")
+    return ", ".join(parts)
+
+
+def describe_split(split: Mapping[str, float]) -> str:
+    """Seconds by cause, as parts of the whole, the largest first; "" when there are none."""
+    whole = sum(split.values())
+    parts = sorted(split.items(), key=lambda item: -item[1])
+    return ", ".join(f"{printable(name)} {format.percent(part / whole)}" for name, part in parts if part > 0)
+
+
+def _quoted(run: str) -> str:
+    return shlex.quote(printable(run))

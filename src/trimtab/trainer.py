@@ -1,0 +1,599 @@
+"""From a configuration to a trained model: the only file that knows every training room.
+
+    Config -> data, model, objective -> optimizer, step -> loop -> record
+
+`Trainer.fit` reads top to bottom: open the run, prepare the data, build the parts, train, say what happened.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+import torch
+from torch import nn
+
+from trimtab.config import Config, PatienceStopping, SamplesConfig
+from trimtab.config import dump_config, flatten, load_config
+from trimtab.config.registry.model import MODELS
+from trimtab.control import build_controllers
+from trimtab.data import Loader, PreparedData, Tokenizer, prepare_data
+from trimtab.doctor.lint import lint, refuse
+from trimtab.errors import EXIT_INTERRUPTED, ResourceError, UsageError
+from trimtab.evaluation import Evaluation, write_text, yardsticks
+from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
+from trimtab.model import (
+    Decoder,
+    ForeignModel,
+    build_model,
+    flops_per_token,
+    parameter_counts,
+    set_dropout_factor,
+    wrap_model,
+)
+from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
+from trimtab.objective import CrossEntropy, build_objective, build_task
+from trimtab.optimizer import ForeignOptimizer, Optimizer, build_optimizer, build_transforms, parameter_groups
+from trimtab.runs import Lock, Recorder, RunDirectory
+from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
+from trimtab.runs.drift import drift, refuse_drift
+from trimtab.runs.environment import environment
+from trimtab.runs.files import read_json, write_json
+from trimtab.runs.files import write_text as write_file
+from trimtab.runs.metrics import better_direction
+from trimtab.schedules import build_schedule
+from trimtab.signals import InlineProbe, Ring, Task, key
+from trimtab.training import (
+    Calendar,
+    Keeper,
+    Loop,
+    Precision,
+    Progress,
+    Requests,
+    Step,
+    Windows,
+    columns_of_step,
+    peak_memory_bytes,
+)
+from trimtab.training.checkpoint import load_model, read_tensors
+from trimtab.training.execution import choose_compile, choose_device, set_threads
+
+MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""Parameter groups in torch's form -> an optimizer over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a call of `fit` came to."""
+
+    run: Path
+    status: str
+    """finished, stopped, interrupted or failed."""
+    reason: str
+    step: int
+    """Updates attempted."""
+    metrics: Mapping[str, float]
+    """The evaluation of the weights that the model was left with, or the newest one."""
+    best_step: int | None
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is trained, and with what."""
+
+    model: nn.Module
+    task: Task
+    objective: CrossEntropy
+    optimizer: Optimizer
+    step: Step
+    windows: Windows
+    device: torch.device
+    compilable: bool
+
+
+@final
+class Trainer:
+    """Trains what `config` describes, and keeps a record of it in a run directory.
+
+    `model`, `make_optimizer`, `monitors` and `controllers` are Python objects in place of, or besides, those of
+    the configuration; the command line cannot resume a run with such a model or optimizer. `run` is a new
+    directory, or that of an unfinished run, which then goes on. `report` is told what is being prepared, and how
+    far it is (0 to 1).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        run: str | Path | None = None,
+        model: nn.Module | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        monitors: Sequence[Monitor] = (),
+        controllers: Sequence[Controller] = (),
+        accept_drift: bool = False,
+        report: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.model: nn.Module | None = None
+        self.data: PreparedData | None = None
+        self.run: RunDirectory | None = None
+        self._run_path = None if run is None else Path(run)
+        self._given_model, self._make_optimizer = model, make_optimizer
+        self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
+        self._accept_drift, self._report = accept_drift, report
+
+    def fit(self) -> Result:
+        """Train to the end, or to a decision to stop. Raises: TrimtabError."""
+        begun = time.perf_counter()
+        config = self.config
+        refuse(lint(config), config.lint.allow)
+        controllers = [*build_controllers(config), *self._given_controllers]
+        self.run = run = _open_run(self._run_path, config.name)
+        with Lock.acquire(run.lock) as lock:
+            plan: dict[str, Any] = read_json(run.plan) if run.plan.exists() else {}
+            threads = set_threads(plan.get("threads", config.training.threads))
+            self.data = data = prepare_data(
+                config.data,
+                seed=config.seed,
+                micro_batch_size=config.training.micro_batch_size,
+                progress=self._report,
+            )
+            parts = self._build(data)
+            self.model = parts.model
+            facts = _facts(config, data, parts)
+            now = _identity(config, data)
+            if run.facts.exists() and not self._accept_drift:
+                refuse_drift(drift(read_json(run.facts)["identity"], now))
+
+            progress = Progress(accumulation=config.training.accumulation)
+            keeper = _keeper(config, run, parts, progress, controllers)
+            resumed_from = keeper.resume()
+            previous = run.attempts()
+            progress.attempt = len(previous) + 1
+            progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
+            adjust = _adjuster(parts, progress)
+            for setting in progress.factors:
+                adjust(setting, progress.factor(setting))
+
+            loader = Loader(
+                data.training,
+                data.order,
+                config.training.micro_batch_size,
+                prefetch=config.data.prefetch * progress.accumulation,
+                pin_memory=parts.device.type == "cuda",
+            )
+            example = data.training.batch(
+                np.arange(config.training.micro_batch_size), config.training.micro_batch_size
+            )
+            plan = {
+                "device": str(parts.device),
+                "threads": threads,
+                "precision": config.training.precision.name,
+                "compile": choose_compile(
+                    config.training, parts.step, example, parts.compilable, plan.get("compile")
+                ),
+            }
+            self._describe(run, data, facts | {"identity": now}, plan)
+            recorder = Recorder.open(run, branch=progress.branch)
+            loop = Loop(
+                step=parts.step,
+                loader=loader,
+                windows=parts.windows,
+                calendar=Calendar(
+                    config.training.steps, config.logging.every, config.evaluation.every, config.save_every
+                ),
+                schedule=build_schedule(config.schedule, config.training.steps),
+                learning_rate=config.optimizer.learning_rate,
+                clip_threshold=config.gradients.clip.threshold
+                if config.gradients.clip.name == "norm"
+                else math.inf,
+                progress=progress,
+                controllers=controllers,
+                monitors=self._monitors,
+                recorder=recorder,
+                evaluate=_judged(build_evaluation(config, parts.model, data), parts.optimizer),
+                checkpoints=keeper,
+                requests=Requests(run.path),
+                selection_metric=config.checkpoint.metric,
+                restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
+                apply_adjustment=adjust,
+                heartbeat=lock.beat,
+            )
+            progress.spend("start", time.perf_counter() - begun)
+            notes = [*keeper.warnings, *(str(finding) for finding in lint(config, facts))]
+            started = RunStarted(
+                progress.step,
+                progress.attempt,
+                progress.branch,
+                resumed_from,
+                config.training.steps,
+                facts | {"notes": notes, "run": str(run.path), "plan": plan},
+            )
+            try:
+                ended = _train(loop, started, recorder)
+            finally:
+                loader.close()
+                recorder.close()
+        exit_code = (
+            EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
+        )
+        return Result(
+            run.path,
+            ended.status,
+            ended.reason,
+            ended.step,
+            _metrics_left(run, ended, progress),
+            ended.best_step,
+            exit_code,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics of the model as it stands, on the validation set."""
+        model, data = self._trained()
+        return build_evaluation(self.config, model, data).metrics()
+
+    def generate(
+        self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
+    ) -> str:
+        """`prompt`, and what the model writes after it."""
+        model, data = self._trained()
+        sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
+        length = self.config.data.sequence_length
+        return write_text(model, data.tokenizer, prompt, sampling, context_length=length, seed=seed)
+
+    def _trained(self) -> tuple[nn.Module, PreparedData]:
+        if self.model is None or self.data is None:
+            raise UsageError("there is no model yet", hint="call fit() first")
+        return self.model, self.data
+
+    def _build(self, data: PreparedData) -> _Parts:
+        config = self.config
+        device = choose_device(config.training.device)
+        torch.use_deterministic_algorithms(config.training.deterministic)
+        vocabulary_size, length = data.tokenizer.vocabulary_size, config.data.sequence_length
+        if self._given_model is not None:
+            model: nn.Module = wrap_model(self._given_model, vocabulary_size)
+        else:
+            model = build_model(
+                config.model,
+                vocabulary_size=vocabulary_size,
+                sequence_length=length,
+                seed=key(config.seed, 0, 0, "model"),
+            )
+        model.to(device).train()
+        compilable = isinstance(model, Decoder) and MODELS["decoder"].compilable
+        objective = build_objective(config.objective).to(device)
+        task = build_task(config.task, objective)
+        if self._make_optimizer is None:
+            optimizer = build_optimizer(config.optimizer, model)
+        else:
+            optimizer = ForeignOptimizer(
+                parameter_groups(model, config.optimizer.weight_decay), self._make_optimizer
+            )
+        probes: list[InlineProbe] = []
+        if config.logging.layers:
+            names = list(optimizer.storage.weights)
+            probes = [GradientNorms(names), WeightNorms(names)]
+            if isinstance(model, Decoder):
+                model.measure_activations = True
+                probes.append(ActivationScale(model.signal_names))
+        precision = Precision(config.training.precision, device)
+        columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
+        ring = Ring(
+            [*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device
+        )
+        step = Step(
+            model=model,
+            task=task,
+            optimizer=optimizer,
+            transforms=build_transforms(config.gradients),
+            probes=probes,
+            precision=precision,
+            ring=ring,
+            device=device,
+            seed=config.seed,
+        )
+        return _Parts(
+            model,
+            task,
+            objective,
+            optimizer,
+            step,
+            Windows(ring, peak_memory_bytes(device)),
+            device,
+            compilable,
+        )
+
+    def _describe(
+        self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
+    ) -> None:
+        """Write what a reader of the run needs, before step 1."""
+        from_python = self._given_model is not None or self._make_optimizer is not None
+        surroundings = environment(seed=self.config.seed, source="python" if from_python else "config")
+        if torch.cuda.is_available():
+            surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
+        write_file(run.config, dump_config(self.config))
+        write_json(run.environment, surroundings)
+        write_json(run.plan, plan)
+        write_json(run.facts, facts)
+        run.artifacts.mkdir(exist_ok=True)
+        data.tokenizer.save(run.artifacts / "tokenizer.json")
+
+
+def _open_run(path: Path | None, name: str) -> RunDirectory:
+    """A new run, or an unfinished one to go on with. Raises: UsageError when it is already finished."""
+    if path is None:
+        return RunDirectory.create(Path("runs"), name)
+    if not path.exists() or not any(path.iterdir()):
+        return RunDirectory.create_at(path)
+    run = RunDirectory.open(path)
+    if (status := run.status()) in ("finished", "stopped"):
+        raise UsageError(f"the run {path} is already {status}", hint=f"read it: trimtab show {path}")
+    return run
+
+
+def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
+    """Run the loop; what it raises is in the record, too."""
+    try:
+        return loop.run(started)
+    except BaseException as error:
+        progress = loop.progress
+        reason = (
+            "interrupted twice"
+            if isinstance(error, KeyboardInterrupt)
+            else f"{type(error).__name__}: {error}"
+        )
+        recorder.record(
+            RunEnded(
+                progress.step,
+                "failed",
+                reason,
+                progress.best_step,
+                progress.best_value,
+                None,
+                0.0,
+                dict(progress.seconds),
+            )
+        )
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise ResourceError(
+                f"out of memory in step {progress.step + 1}: {error}",
+                hint="halve training.micro_batch_size and double training.accumulation: the result is the same",
+            ) from error
+        raise
+
+
+def _adjuster(parts: _Parts, progress: Progress) -> Callable[[str, float], None]:
+    """What an Adjust of each name does; factors that the loop reads in every step need nothing done."""
+
+    def adjust(name: str, value: float) -> None:
+        match name:
+            case "dropout":
+                set_dropout_factor(parts.model, value)
+            case "z_loss":
+                parts.objective.z_factor.fill_(value)
+            case "accumulation":
+                progress.accumulation = round(value)
+
+    return adjust
+
+
+def _keeper(
+    config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
+) -> Keeper:
+    return Keeper(
+        run,
+        step=parts.step,
+        windows=parts.windows,
+        progress=progress,
+        controllers=controllers,
+        keep_latest=config.checkpoint.keep_latest,
+        keep_best=config.checkpoint.keep_best,
+        metric=config.checkpoint.metric,
+        better=_better(config.checkpoint.metric),
+        description={"seed": config.seed},
+    )
+
+
+def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
+    """What must stay the same when a run goes on."""
+    return {
+        **{f"config.{name}": value for name, value in flatten(config).items()},
+        "data.fingerprint": data.fingerprint,
+        "version.torch": torch.__version__,
+    }
+
+
+def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
+    """What is known before step 1."""
+    counts = parameter_counts(parts.model)
+    facts: dict[str, Any] = {
+        **data.facts,
+        "parameters": counts,
+        "flops_per_token": flops_per_token(parts.model, config.data.sequence_length)
+        if isinstance(parts.model, Decoder | ForeignModel)
+        else None,
+        "tokens_per_step": config.tokens_per_step,
+        "planned_steps": config.training.steps,
+        "planned_tokens": config.tokens_per_step * config.training.steps,
+        "epochs": config.tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
+        "device": str(parts.device),
+    }
+    if config.evaluation.yardsticks:
+        facts["yardsticks"] = data.cached_json(
+            "yardsticks",
+            lambda: yardsticks(
+                data.training.tokens,
+                data.validation.tokens,
+                data.tokenizer.token_bytes,
+                data.validation_text(),
+            ),
+        )
+    return facts
+
+
+def build_evaluation(config: Config, model: nn.Module, data: PreparedData) -> Evaluation:
+    """What judges `model`, where it lies, as `config` says."""
+    device = next(model.parameters()).device
+    return Evaluation(
+        config.evaluation,
+        model=model,
+        task=build_task(config.task, build_objective(config.objective).to(device)),
+        data=data,
+        batch_size=config.training.micro_batch_size,
+        device=device,
+        autocast=Precision(config.training.precision, device).autocast,
+        seed=config.seed,
+    )
+
+
+def _judged(
+    evaluation: Evaluation, optimizer: Optimizer
+) -> Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]]:
+    """The evaluation, with the weights that the optimizer wants judged."""
+
+    def judge(step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+        with optimizer.evaluation_weights():
+            return evaluation(step)
+
+    return judge
+
+
+def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dict[str, float]:
+    """The metrics of the weights that the model was left with."""
+    if ended.restored_step is None:
+        return progress.metrics
+    info = next((info for info in list_checkpoints(run.path) if info.step == ended.restored_step), None)
+    return progress.metrics if info is None else dict(info.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """A run's model, in eval mode, as one of its checkpoints left it."""
+
+    config: Config
+    model: nn.Module
+    tokenizer: Tokenizer
+    checkpoint: CheckpointInfo
+
+
+def open_trained(path: Path, which: str = "best") -> TrainedRun:
+    """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
+
+    Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
+    """
+    run = RunDirectory.open(path)
+    config = load_config(run.config)
+    if read_json(run.environment).get("source") == "python":
+        raise UsageError(
+            f"the model of {path} was given as a Python object, so the command line cannot build it"
+        )
+    checkpoint = _choose_checkpoint(run, config, which)
+    tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
+    model = build_model(
+        config.model,
+        vocabulary_size=tokenizer.vocabulary_size,
+        sequence_length=config.data.sequence_length,
+        seed=0,
+    )
+    load_model(model, read_tensors(checkpoint.path, "model/"))
+    return TrainedRun(config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint)
+
+
+def _better(metric: str) -> Literal["lower", "higher"]:
+    return "higher" if better_direction(metric) == "higher" else "lower"
+
+
+def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:
+    metric = config.checkpoint.metric
+    if which == "best":
+        found = best(run.path, metric, _better(metric)) or latest(run.path)
+    elif which == "latest":
+        found = latest(run.path)
+    else:
+        found = next((info for info in list_checkpoints(run.path) if str(info.step) == which), None)
+    if found is None:
+        steps = [str(info.step) for info in list_checkpoints(run.path)]
+        raise UsageError(
+            f"{run.path} has no checkpoint {which!r}; it has: {', '.join(['best', 'latest', *steps]) if steps else 'none yet'}"
+        )
+    return found
+
+
+@final
+class LanguageModelTrainer:
+    """Trains a language model on your text, from Python.
+
+    `text` is a file or a folder (.jsonl and .parquet are read as such), or None for the embedded corpus;
+    `settings` are overrides such as {"training.steps": 500}; `model` any nn.Module from tokens_BT to logits_BTV.
+    """
+
+    def __init__(
+        self,
+        text: str | Path | None = None,
+        *,
+        preset: str = "gpt-1m",
+        settings: Mapping[str, Any] | None = None,
+        run: str | Path | None = None,
+        model: nn.Module | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        monitors: Sequence[Monitor] = (),
+        controllers: Sequence[Controller] = (),
+    ) -> None:
+        source: dict[str, Any] = {}
+        if text is not None:
+            name = {".jsonl": "jsonl", ".parquet": "parquet"}.get(Path(text).suffix, "text")
+            source = {"data.source": {"name": name, "path": str(text)}}
+        overrides = [f"{name}={json.dumps(value)}" for name, value in (source | dict(settings or {})).items()]
+        self._trainer = Trainer(
+            load_config(preset, overrides),
+            run=run,
+            model=model,
+            make_optimizer=make_optimizer,
+            monitors=monitors,
+            controllers=controllers,
+        )
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration."""
+        return self._trainer.config
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model."""
+        return self._trainer._trained()[0]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer it was trained with."""
+        return self._trainer._trained()[1].tokenizer
+
+    def fit(self) -> Result:
+        """Train. Raises: TrimtabError."""
+        return self._trainer.fit()
+
+    def compute_perplexity(self) -> float:
+        """exp of the mean loss per token on the validation set."""
+        return self._trainer.evaluate()["validation/perplexity"]
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 100,
+        temperature: float = 0.8,
+        top_k: int = 50,
+        seed: int = 0,
+    ) -> str:
+        """`prompt`, and what the model writes after it."""
+        return self._trainer.generate(
+            prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed
+        )

@@ -1,0 +1,24 @@
+"""The loop, the step, and what they need: calendar, windows, precision, randomness, checkpoints."""
+
+from trimtab.training.calendar import Calendar
+from trimtab.training.checkpoint import Keeper
+from trimtab.training.loop import Loop
+from trimtab.training.precision import LossScaler, Precision
+from trimtab.training.progress import Progress
+from trimtab.training.requests import Requests
+from trimtab.training.step import Step
+from trimtab.training.windows import Windows, columns_of_step, peak_memory_bytes
+
+__all__ = [
+    "Calendar",
+    "Keeper",
+    "Loop",
+    "LossScaler",
+    "Precision",
+    "Progress",
+    "Requests",
+    "Step",
+    "Windows",
+    "columns_of_step",
+    "peak_memory_bytes",
+]

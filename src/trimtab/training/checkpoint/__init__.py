@@ -1,0 +1,7 @@
+"""All that a run needs to go on to the same bits: taken, written aside, verified, renamed, read back."""
+
+from trimtab.training.checkpoint.files import read_tensors, write_snapshot
+from trimtab.training.checkpoint.keeper import Keeper
+from trimtab.training.checkpoint.snapshot import Snapshot, load_model, restore, take
+
+__all__ = ["Keeper", "Snapshot", "load_model", "read_tensors", "restore", "take", "write_snapshot"]

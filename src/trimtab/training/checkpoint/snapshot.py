@@ -1,0 +1,111 @@
+"""The state of a run, as named host tensors and JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import CheckpointError
+from trimtab.events import Controller
+from trimtab.training.progress import Progress
+from trimtab.training.step import Step
+from trimtab.training.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`, `window/<name>`."""
+
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; a tied parameter appears once, under its first name."""
+    tensors: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
+    every_parameter = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    tensors.update(
+        {name: t.detach() for name, t in model.state_dict().items() if name not in every_parameter}
+    )
+    return tensors
+
+
+def take(step: Step, windows: Windows, progress: Progress, controllers: Sequence[Controller]) -> Snapshot:
+    """The state at this boundary, copied to the host. Waits for the device."""
+    tensors = {f"model/{name}": tensor for name, tensor in model_tensors(step.model).items()}
+    for name, slots in step.optimizer.state_by_name().items():
+        tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
+    if step.precision.scaler is not None:
+        tensors.update({f"scaler/{name}": t for name, t in step.precision.scaler.state().items()})
+    for transform in step.transforms:
+        state = transform.state_by_name()
+        tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
+    window_values, window_tensors = windows.state()
+    tensors.update({f"window/{name}": tensor for name, tensor in window_tensors.items()})
+    host = {
+        name: t.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()
+    }
+    values = {
+        "progress": progress.state(),
+        "controllers": {controller.name: controller.state() for controller in controllers},
+        "windows": window_values,
+    }
+    return Snapshot(host, values)
+
+
+def restore(
+    snapshot: Snapshot,
+    step: Step,
+    windows: Windows,
+    progress: Progress,
+    controllers: Sequence[Controller] = (),
+) -> None:
+    """Put `snapshot` back. Controllers that it does not name keep their state. Raises: CheckpointError."""
+    tensors = snapshot.tensors
+    load_model(step.model, tensors)
+    optimizer: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in _under(tensors, "optimizer").items():
+        parameter, _, slot = name.rpartition("/")
+        optimizer.setdefault(parameter, {})[slot] = tensor
+    try:
+        step.optimizer.load_state_by_name(optimizer)
+        if step.precision.scaler is not None:
+            step.precision.scaler.load_state(_under(tensors, "scaler"))
+        for transform in step.transforms:
+            transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
+        windows.load_state(snapshot.values["windows"], _under(tensors, "window"))
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not hold what this configuration needs: {error}"
+        ) from error
+    progress.load_state(snapshot.values["progress"])
+    for controller in controllers:
+        if controller.name in snapshot.values["controllers"]:
+            controller.load_state(snapshot.values["controllers"][controller.name])
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `model/<name>` into `model`. Raises: CheckpointError unless names and shapes are the same."""
+    ours, theirs = model_tensors(model), _under(tensors, "model")
+    missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    different = [
+        f"{name}: {list(theirs[name].shape)} in the checkpoint, {list(ours[name].shape)} in the model"
+        for name in ours
+        if name in theirs and ours[name].shape != theirs[name].shape
+    ]
+    if missing or unknown or different:
+        raise CheckpointError(
+            "the checkpoint holds another model. "
+            f"Missing: {missing or 'nothing'}; unknown: {unknown or 'nothing'}; other shapes: {different or 'none'}"
+        )
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(theirs[name])
+
+
+def _under(tensors: Mapping[str, Tensor], room: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{room}/"): t for name, t in tensors.items() if name.startswith(f"{room}/")}

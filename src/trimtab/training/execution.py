@@ -1,0 +1,121 @@
+"""Choices made by measuring, once per run, and kept in plan.json."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+import torch
+from torch import nn
+
+from trimtab.config import TrainingConfig
+from trimtab.errors import ConfigError, ResourceError
+from trimtab.signals import Batch
+from trimtab.training.step import Step
+
+_COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 120.0}
+"""Of eager training: compiling takes about a minute on a CPU and some seconds on a GPU, and gains a part of the rest."""
+_COMPILE_GAIN: Final = 0.97
+"""Compiled code is kept when it takes less than this part of the eager time."""
+
+
+def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to train on. Raises: ConfigError when CUDA is asked for and not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "training.device: torch sees no CUDA device. Received: 'cuda'",
+            hint="training.device=auto takes what is there; a GPU needs torch's CUDA build and a driver",
+        )
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def set_threads(threads: int) -> int:
+    """Set torch's CPU threads: `threads`, or for 0 what torch takes, never more than the usable cores; gives them."""
+    chosen = threads or min(torch.get_num_threads(), usable_cores())
+    torch.set_num_threads(chosen)
+    return chosen
+
+
+def choose_compile(
+    config: TrainingConfig, step: Step, batch: Batch, compilable: bool, earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Whether the model is compiled, and why; compiles it when it is. Weights and randomness stay untouched.
+
+    `earlier` is the choice in plan.json, which a resumed run keeps.
+    """
+    if earlier is not None:
+        if earlier["chosen"]:
+            _compile(step.model)
+        return dict(earlier)
+    if config.compile == "off":
+        return {"chosen": False, "reason": "training.compile is off"}
+    if config.compile == "on":
+        _compile(step.model)
+        return {
+            "chosen": True,
+            "reason": "training.compile is on",
+            "compile_seconds": _seconds(step, batch, 1),
+        }
+    if not compilable:
+        return {"chosen": False, "reason": "a model from outside is compiled only with training.compile=on"}
+    _seconds(step, batch, 1)
+    eager_seconds = _seconds(step, batch, 3)
+    total_seconds = eager_seconds * config.accumulation * config.steps
+    choice: dict[str, Any] = {"eager_seconds": eager_seconds, "expected_seconds": total_seconds}
+    threshold = _COMPILE_PAYS_AFTER_SECONDS[step.device.type]
+    if total_seconds < threshold:
+        why = f"eager takes about {total_seconds:.0f} s in all; compiling is tried from {threshold:.0f} s on"
+        return {"chosen": False, "reason": why, **choice}
+    begun = time.perf_counter()
+    try:
+        _compile(step.model)
+        _seconds(step, batch, 1)
+        choice["compile_seconds"] = time.perf_counter() - begun
+        choice["compiled_seconds"] = _seconds(step, batch, 3)
+    except Exception as error:  # the compiler and its back-ends raise errors of many kinds
+        _uncompile(step.model)
+        return {
+            "chosen": False,
+            "reason": f"torch.compile failed: {type(error).__name__}: {error}"[:300],
+            **choice,
+        }
+    gain = 1.0 - choice["compiled_seconds"] / eager_seconds
+    if choice["compiled_seconds"] > _COMPILE_GAIN * eager_seconds:
+        _uncompile(step.model)
+        return {"chosen": False, "reason": f"measured: compiled code is only {gain:.0%} faster", **choice}
+    return {"chosen": True, "reason": f"measured: {gain:.0%} less time a micro-batch", **choice}
+
+
+def _seconds(step: Step, batch: Batch, repeats: int) -> float:
+    """Seconds of one micro-batch; only sums and gradients change, which the next step empties."""
+    batch = batch.to(step.device)
+    begun = time.perf_counter()
+    try:
+        for _ in range(repeats):
+            step.begin()
+            step.accumulate(batch)
+        step.begin()
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"out of memory on {step.device} with a micro-batch of {list(batch.tokens_BT.shape)} tokens: {error}",
+            hint="halve training.micro_batch_size and double training.accumulation: the result is the same",
+        ) from error
+    if step.device.type == "cuda":
+        torch.cuda.synchronize(step.device)
+    return (time.perf_counter() - begun) / repeats
+
+
+def _compile(model: nn.Module) -> None:
+    model.compile(dynamic=False)
+
+
+def _uncompile(model: nn.Module) -> None:
+    # nn.Module.compile keeps the compiled call here; without it the module runs as written.
+    model._compiled_call_impl = None

@@ -1,0 +1,317 @@
+"""The loop: steps, and what happens between them.
+
+At a boundary every controller is asked first; then the loop acts in a fixed order: rollback, adjust, evaluate,
+save, stop. A rollback cancels the evaluation and the save of the same boundary.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TypeVar, final
+
+from trimtab.config import ADJUSTABLE
+from trimtab.data import DataPlan, Loader
+from trimtab.events import (
+    Adjust,
+    Advise,
+    ArtifactLogged,
+    CheckpointSaved,
+    Controller,
+    Decision,
+    DecisionTaken,
+    Evaluate,
+    EvaluationEnded,
+    Event,
+    FindingsChanged,
+    Monitor,
+    Rollback,
+    RunEnded,
+    RunStarted,
+    Save,
+    StepsEnded,
+    Stop,
+)
+from trimtab.runs.metrics import better_direction
+from trimtab.schedules import Schedule
+from trimtab.training.calendar import Calendar
+from trimtab.training.progress import Progress
+from trimtab.training.requests import Requests
+from trimtab.training.step import Step
+from trimtab.training.windows import Windows
+
+D = TypeVar("D", bound=Decision)
+
+
+class Recorder(Protocol):
+    """Writes the record; unlike a monitor's, its failure ends the run."""
+
+    def record(self, event: Event) -> None: ...
+
+    def sync(self) -> None: ...
+
+
+class Checkpoints(Protocol):
+    """Saves and restores all that a run needs to go on."""
+
+    def save(self, reason: str) -> CheckpointSaved: ...
+
+    def roll_back(self, before_step: int) -> int:
+        """Restore the newest verified checkpoint before `before_step`; gives its step."""
+        ...
+
+    def restore_best(self) -> int:
+        """Put the best checkpoint's weights into the model; gives its step."""
+        ...
+
+
+@final
+class Loop:
+    """Trains from `progress` to the end of the calendar, or to a decision to stop."""
+
+    def __init__(
+        self,
+        *,
+        step: Step,
+        loader: Loader,
+        windows: Windows,
+        calendar: Calendar,
+        schedule: Schedule,
+        learning_rate: float,
+        clip_threshold: float,
+        progress: Progress,
+        controllers: Sequence[Controller],
+        monitors: Sequence[Monitor],
+        recorder: Recorder,
+        evaluate: Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]],
+        checkpoints: Checkpoints,
+        requests: Requests,
+        selection_metric: str,
+        restore_best: bool,
+        apply_adjustment: Callable[[str, float], None],
+        heartbeat: Callable[[], None],
+    ) -> None:
+        self._step, self._loader, self._windows = step, loader, windows
+        self._calendar, self._schedule = calendar, schedule
+        self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
+        self.progress = progress
+        self._controllers, self._monitors = tuple(controllers), tuple(monitors)
+        self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
+        self._requests, self._selection_metric = requests, selection_metric
+        self._restore_best, self._apply_adjustment = restore_best, apply_adjustment
+        self._heartbeat = heartbeat
+        self._observed_until = progress.step
+        self._stop: Stop | None = None
+
+    def run(self, started: RunStarted) -> RunEnded:
+        """Train. Raises what the step, the record or a checkpoint raise; monitors' errors are warnings."""
+        progress = self.progress
+        begun = time.perf_counter()
+        self._emit(started)
+        if progress.stop is not None:
+            self._stop = Stop(**progress.stop)
+        with self._requests.listening():
+            self._loader.start(progress.position, DataPlan.from_json(progress.plan))
+            self._boundary_time = time.perf_counter()
+            while self._stop is None and progress.step < self._calendar.total_steps:
+                self._train_step()
+                self._boundary()
+                if self._requests.interrupted is not None and self._stop is None:
+                    return self._interrupt(begun)
+        return self._end(begun)
+
+    def _train_step(self) -> None:
+        progress = self.progress
+        window = self._loader.take(progress.accumulation)
+        step = progress.step + 1
+        learning_rate = (
+            self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
+        )
+        self._step.set(
+            learning_rate=learning_rate,
+            weight_decay=progress.factor("weight_decay"),
+            clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
+        )
+        self._step.run(window.batches, step)
+        tokens = sum(batch.count for batch in window.batches)
+        progress.advance(window.next_position, tokens)
+        now = time.perf_counter()
+        seconds, self._boundary_time = now - self._boundary_time, now
+        progress.spend("data", window.seconds_waited)
+        progress.spend("training", seconds - window.seconds_waited)
+        self._windows.add(
+            {
+                "learning_rate": learning_rate,
+                "tokens": float(tokens),
+                "step_seconds": seconds,
+                "data_seconds": window.seconds_waited,
+            }
+        )
+
+    def _boundary(self) -> None:
+        step, calendar = self.progress.step, self._calendar
+        self._heartbeat()
+        asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
+        if calendar.closes_window(step) and (ended := self._windows.close(step)) is not None:
+            asked += self._deliver(ended)
+        if self._act_on_state(asked):
+            return
+        evaluations = _of_kind(asked, Evaluate)
+        if calendar.evaluates(step) or evaluations:
+            answers = self._deliver_evaluation()
+            if self._act_on_state(answers):
+                return
+            asked += answers
+        self._stop = next((decision for _, decision in _of_kind(asked, Stop)), None)
+        saves = [decision.reason for _, decision in _of_kind(asked, Save)]
+        if calendar.saves(step):
+            saves.append("end of the run" if step == calendar.total_steps else "scheduled")
+        if self._stop is not None:
+            self.progress.stop = {
+                "reason": self._stop.reason,
+                "restore_best": self._stop.restore_best,
+                "exit_code": self._stop.exit_code,
+            }
+            saves.append("stopping")
+        if saves:
+            self._save("; ".join(dict.fromkeys(saves)))
+        self._boundary_time = time.perf_counter()
+
+    def _act_on_state(self, asked: Sequence[tuple[str, Decision]]) -> bool:
+        """Rollback, then adjust. True when the run went back, which cancels the rest of the boundary."""
+        rollbacks = _of_kind(asked, Rollback)
+        for index, (who, decision) in enumerate(asked):
+            overruled = isinstance(decision, Rollback) and decision is not rollbacks[0][1]
+            overruled |= bool(rollbacks) and isinstance(decision, Evaluate | Save)
+            overruled |= isinstance(decision, Adjust) and any(
+                isinstance(earlier, Adjust) and earlier.name == decision.name for _, earlier in asked[:index]
+            )
+            note = self._refusal(decision)
+            self._take_note(who, decision, overruled=overruled or bool(note), note=note)
+            if isinstance(decision, Adjust) and not overruled and not note:
+                self._adjust(who, decision)
+        if rollbacks:
+            self._roll_back(rollbacks[0][1])
+        return bool(rollbacks)
+
+    def _refusal(self, decision: Decision) -> str:
+        if not isinstance(decision, Adjust):
+            return ""
+        entry = ADJUSTABLE.get(decision.name)
+        if entry is None:
+            return f"{decision.name!r} cannot be adjusted; {', '.join(ADJUSTABLE)} can"
+        if not entry.low <= decision.value <= entry.high:
+            return f"{decision.value:g} is outside [{entry.low:g}, {entry.high:g}]"
+        return ""
+
+    def _adjust(self, who: str, decision: Adjust) -> None:
+        if ADJUSTABLE[decision.name].kind == "setting":
+            self.progress.factors.setdefault(decision.name, {})[who] = decision.value
+            self._apply_adjustment(decision.name, self.progress.factor(decision.name))
+        else:
+            self._apply_adjustment(decision.name, decision.value)
+
+    def _roll_back(self, decision: Rollback) -> None:
+        """Weights, optimizer, ring and position go back; controllers, factors and exclusions stay."""
+        self._recorder.sync()
+        plan = DataPlan.from_json(self.progress.plan)
+        for first, last in decision.exclude_steps:
+            plan = plan.excluding(*self.progress.positions_of(first, last))
+        factors, branch, seconds = self.progress.factors, self.progress.branch, self.progress.seconds
+        accumulation = self.progress.accumulation
+        restored = self._checkpoints.roll_back(decision.onset_step)
+        progress = self.progress
+        progress.plan, progress.factors, progress.accumulation = plan.to_json(), factors, accumulation
+        progress.branch, progress.seconds, progress.stop = branch + 1, seconds, None
+        self._observed_until = restored
+        self._loader.start(progress.position, plan)
+        self._emit(
+            RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps)
+        )
+        # Saved at once, so that a kill from here on resumes with the new plan.
+        self._save(f"rolled back to step {restored}")
+        self._boundary_time = time.perf_counter()
+
+    def _deliver_evaluation(self) -> list[tuple[str, Decision]]:
+        begun = time.perf_counter()
+        event, artifacts = self._evaluate(self.progress.step)
+        self.progress.spend("evaluation", time.perf_counter() - begun)
+        self.progress.take_metrics(
+            event.step, event.metrics, self._selection_metric, better_direction(self._selection_metric)
+        )
+        asked = self._deliver(event)
+        for artifact in artifacts:
+            self._emit(artifact)
+        return asked
+
+    def _save(self, reason: str) -> None:
+        begun = time.perf_counter()
+        self._recorder.sync()
+        saved = self._checkpoints.save(reason)
+        self.progress.spend("checkpoint", time.perf_counter() - begun)
+        self._emit(saved)
+
+    def _deliver(self, event: StepsEnded | EvaluationEnded) -> list[tuple[str, Decision]]:
+        """Write and show `event`, then ask every controller."""
+        self._emit(event)
+        self._observed_until = event.last_step if isinstance(event, StepsEnded) else event.step
+        answers = [(controller.name, controller.decide(event)) for controller in self._controllers]
+        return [(who, decision) for who, decision in answers if decision is not None]
+
+    def _take_note(self, who: str, decision: Decision, *, overruled: bool, note: str) -> None:
+        outcome: Literal["taken", "overruled"] = "overruled" if overruled else "taken"
+        self._emit(DecisionTaken(self.progress.step, self._observed_until, who, decision, outcome, note))
+        if isinstance(decision, Advise) and decision.finding:
+            self._emit(FindingsChanged(self.progress.step, (decision.finding,)))
+
+    def _interrupt(self, begun: float) -> RunEnded:
+        signal_name = self._requests.interrupted or "signal"
+        self._save(f"{signal_name} received")
+        return self._finish(begun, "interrupted", f"{signal_name} received; run again to go on", None)
+
+    def _end(self, begun: float) -> RunEnded:
+        for event in self._windows.drain(self.progress.step):
+            self._emit(event)
+        stop = self._stop
+        restores = self._restore_best if stop is None else stop.restore_best
+        restored = None
+        if restores and self.progress.best_step not in (None, self.progress.step):
+            restored = self._checkpoints.restore_best()
+        if stop is None:
+            return self._finish(begun, "finished", f"all {self._calendar.total_steps} steps done", restored)
+        return self._finish(begun, "failed" if stop.exit_code else "stopped", stop.reason, restored)
+
+    def _finish(
+        self,
+        begun: float,
+        status: Literal["finished", "stopped", "interrupted", "failed"],
+        reason: str,
+        restored: int | None,
+    ) -> RunEnded:
+        progress = self.progress
+        ended = RunEnded(
+            progress.step,
+            status,
+            reason,
+            progress.best_step,
+            progress.best_value,
+            restored,
+            time.perf_counter() - begun,
+            dict(progress.seconds),
+        )
+        self._emit(ended)
+        self._recorder.sync()
+        return ended
+
+    def _emit(self, event: Event) -> None:
+        self._recorder.record(event)
+        for monitor in self._monitors:
+            try:
+                monitor.observe(event)
+            except Exception as error:
+                warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
+
+
+def _of_kind(asked: Sequence[tuple[str, Decision]], kind: type[D]) -> list[tuple[str, D]]:
+    return [(who, decision) for who, decision in asked if isinstance(decision, kind)]

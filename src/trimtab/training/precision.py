@@ -1,0 +1,65 @@
+"""In what numbers a step computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from trimtab.config import PrecisionConfig
+
+_LOWEST_SCALE: Final = 1.0
+_HIGHEST_SCALE: Final = 2.0**24
+
+
+@final
+class LossScaler:
+    """Dynamic loss scaling on the device: halved on overflow, doubled after a stable while; never waits.
+
+    Source: Micikevicius et al. 2018, arXiv 1710.03740, section 3.2; halving and growth as in torch.amp.
+    """
+
+    def __init__(self, initial_scale: float, growth_every: int, device: torch.device) -> None:
+        self.growth_every = growth_every
+        self.scale = torch.tensor(initial_scale, dtype=torch.float32, device=device)
+        self._stable_steps = torch.zeros((), dtype=torch.float32, device=device)
+
+    def update(self, skip: Tensor) -> None:
+        """Take note of a step that was skipped (1.0) or not (0.0)."""
+        stable = torch.where(skip > 0, 0.0, self._stable_steps + 1.0)
+        grows = stable >= self.growth_every
+        factor = torch.where(skip > 0, 0.5, torch.where(grows, 2.0, 1.0))
+        self.scale.mul_(factor).clamp_(_LOWEST_SCALE, _HIGHEST_SCALE)
+        self._stable_steps.copy_(torch.where(grows, 0.0, stable))
+
+    def state(self) -> dict[str, Tensor]:
+        """The scale, and steps since it last changed."""
+        return {"scale": self.scale, "stable_steps": self._stable_steps}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` says."""
+        self.scale.copy_(state["scale"])
+        self._stable_steps.copy_(state["stable_steps"])
+
+
+@final
+class Precision:
+    """Weights are fp32 masters; products are computed in `dtype` under autocast."""
+
+    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
+        self.name = config.name
+        self.device = device
+        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.name]
+        self.scaler = (
+            LossScaler(config.initial_scale, config.growth_every, device) if config.name == "fp16" else None
+        )
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context of a forward pass."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        # The cache of cast weights would outlive an update inside a captured program.
+        return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False)

@@ -1,0 +1,59 @@
+"""What a person asks of a running process: signals, and files named SAVE, STOP or EVALUATE in the run directory."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import final
+
+from trimtab.events import Decision, Evaluate, Save, Stop
+
+
+@final
+class Requests:
+    """Polled at every step boundary."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files: dict[Path, Decision] = {
+            folder / "SAVE": Save("the file SAVE was found in the run directory"),
+            folder / "EVALUATE": Evaluate("the file EVALUATE was found in the run directory"),
+            folder / "STOP": Stop("the file STOP was found in the run directory"),
+        }
+        self.interrupted: str | None = None
+        """The name of the first signal that asked this process to end."""
+
+    def poll(self) -> list[Decision]:
+        """What was asked since the last call; a file is removed when it is taken."""
+        asked = []
+        for path, decision in self._files.items():
+            if path.exists():
+                path.unlink(missing_ok=True)
+                asked.append(decision)
+        return asked
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT as a request to save and end; a second one raises KeyboardInterrupt at once.
+
+        Outside the main thread, where Python allows no handlers, signals are left alone.
+        """
+        previous = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                previous[number] = signal.signal(number, self._on_signal)
+        except ValueError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted is not None:
+            raise KeyboardInterrupt
+        self.interrupted = signal.Signals(number).name

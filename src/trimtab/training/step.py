@@ -1,0 +1,154 @@
+"""One update, as two programs: `accumulate` runs once a micro-batch, `update` once a step.
+
+Neither waits for the device. The loss of a micro-batch is divided by the count of the whole step before
+backward, so that any split of the same tokens into micro-batches gives the same gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.optimizer import Optimizer
+from trimtab.signals import (
+    Batch,
+    Gradients,
+    GradientTransform,
+    InlineProbe,
+    ModelOutput,
+    Ring,
+    StepSignals,
+    Task,
+    set_randomness,
+)
+from trimtab.training.precision import Precision
+
+
+@final
+class Step:
+    """Model, task, optimizer and probes, put together into the two programs."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        task: Task,
+        optimizer: Optimizer,
+        transforms: Sequence[GradientTransform],
+        probes: Sequence[InlineProbe],
+        precision: Precision,
+        ring: Ring,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.model, self.task, self.optimizer = model, task, optimizer
+        self.transforms, self.probes = tuple(transforms), tuple(probes)
+        self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
+
+        def scalar() -> Tensor:
+            return torch.zeros((), dtype=torch.float32, device=device)
+
+        self.settings: dict[str, Tensor] = {
+            name: scalar()
+            for name in (
+                "learning_rate",
+                "weight_decay",
+                "clip_threshold",
+                "inverse_tokens",
+                "inverse_sequences",
+                "loss",
+            )
+        }
+        self._on_host: dict[str, float] = {}
+        self._inverse = {
+            "token": self.settings["inverse_tokens"],
+            "sequence": self.settings["inverse_sequences"],
+        }
+        self._means = {name: scalar() for name in task.term_names}
+        self._correct = scalar()
+        self._signals: dict[str, Tensor] = {}
+        self._one = torch.ones((), device=device)
+
+    def set(self, **settings: float) -> None:
+        """Change device scalars; only those that differ are sent."""
+        for name, value in settings.items():
+            if self._on_host.get(name) != value:
+                self._on_host[name] = value
+                self.settings[name].fill_(value)
+
+    def run(self, batches: Sequence[Batch], step: int) -> None:
+        """Attempt update number `step` (counted from 1) on the micro-batches, and write its row of the ring."""
+        num_tokens = sum(batch.count for batch in batches)
+        num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
+        self.set(inverse_tokens=1.0 / max(1, num_tokens), inverse_sequences=1.0 / max(1, num_sequences))
+        self.begin()
+        for index, batch in enumerate(batches):
+            set_randomness(self.seed, step, index, "model", self.device)
+            self.accumulate(batch.to(self.device), 1.0 / len(batches))
+        self.update()
+
+    def begin(self) -> None:
+        """Empty the sums of the step before."""
+        self.optimizer.storage.zero_gradients()
+        torch._foreach_zero_(
+            [self.settings["loss"], self._correct, *self._means.values(), *self._signals.values()]
+        )
+
+    def accumulate(self, batch: Batch, share: float = 1.0) -> None:
+        """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
+        with self.precision.autocast():
+            output = self.model(**self.task.inputs(batch))
+            loss_terms = self.task.terms(output, batch)
+        total = torch.zeros((), device=self.device)
+        for term in loss_terms.terms:
+            mean = term.sum * self._inverse[term.unit]
+            total = total + mean * term.weight
+            self._means[term.name] += mean.detach()
+        scaler = self.precision.scaler
+        torch.autograd.backward(total if scaler is None else total * scaler.scale)
+        self.settings["loss"] += total.detach()
+        self._correct += loss_terms.correct
+        if isinstance(output, ModelOutput):
+            self._take_signals(output.signals, share)
+
+    def _take_signals(self, signals: Mapping[str, Tensor], share: float) -> None:
+        for name, value in signals.items():
+            if name not in self._signals:
+                self._signals[name] = torch.zeros((), dtype=torch.float32, device=self.device)
+            self._signals[name] += share * value.detach()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Norms, transforms, optimizer, and the row of the ring."""
+        storage, scaler = self.optimizer.storage, self.precision.scaler
+        norms_P = torch.stack(torch._foreach_norm(list(storage.gradients.values())))
+        unscale = self._one
+        if scaler is not None:
+            unscale = 1.0 / scaler.scale
+            norms_P = norms_P * unscale
+        gradients = Gradients(
+            by_name=storage.gradients,
+            norms_P=norms_P,
+            total_norm=torch.linalg.vector_norm(norms_P),
+            scale=unscale,
+            skip=torch.zeros((), device=self.device),
+        )
+        for transform in self.transforms:
+            transform.apply(gradients, self.settings)
+        self.optimizer.update(gradients, self.settings)
+        self._write_row(gradients)
+        if scaler is not None:
+            scaler.update(gradients.skip)
+
+    def _write_row(self, gradients: Gradients) -> None:
+        row = [self.settings["loss"]]
+        if len(self._means) > 1:
+            row += self._means.values()
+        row += [self._correct * self.settings["inverse_tokens"], gradients.total_norm, gradients.skip]
+        if self.precision.scaler is not None:
+            row.append(self.precision.scaler.scale)
+        signals = StepSignals(gradients, self.optimizer.storage.weights, self._signals)
+        self.ring.write([*row, *(probe.read(signals) for probe in self.probes)])

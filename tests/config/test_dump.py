@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from trimtab.config import Config, Section, dump_config, flatten, list_presets, load_config, load_with_origin
+from trimtab.config.dump import yaml_value
+from trimtab.config.keys import keys
+from trimtab.config.read import read_value
+
+TEXT = st.text(max_size=12)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a field's JSON Schema lets through."""
+    if "anyOf" in schema:
+        return st.one_of([values(one) for one in schema["anyOf"]])
+    if "const" in schema or "enum" in schema:
+        return st.sampled_from(schema.get("enum", [schema.get("const")]))
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    match schema["type"]:
+        case "integer":
+            return st.integers(low, high - ("exclusiveMaximum" in schema) if high is not None else None)
+        case "number":
+            open_ends = {"exclude_min": "exclusiveMinimum" in schema, "exclude_max": "exclusiveMaximum" in schema}
+            return st.floats(low, high, allow_nan=False, allow_infinity=False, **open_ends)
+        case "boolean":
+            return st.booleans()
+        case "null":
+            return st.none()
+        case "array":
+            return st.lists(TEXT, min_size=schema.get("minItems", 0), max_size=3)
+        case "object":
+            return st.dictionaries(st.text(max_size=5), JSON, max_size=3)
+        case _ if "pattern" in schema:
+            return st.from_regex(schema["pattern"], fullmatch=True)
+        case _:
+            return st.text(min_size=schema.get("minLength", 0), max_size=12)
+
+
+@st.composite
+def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
+    """A section with some of its keys, all of those that must be given."""
+    schema = section.model_json_schema()
+    tree: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        key = next(one for several in keys().values() for one in several if one.field is field)
+        if not key.sections:
+            is_tag = get_origin(field.annotation) is Literal and name == "name"
+            if is_tag:
+                tree[name] = get_args(field.annotation)[0]
+            elif field.is_required() or draw(st.booleans()):
+                tree[name] = draw(values(schema["properties"][name]))
+        elif draw(st.booleans()):
+            tree[name] = draw(sections(draw(st.sampled_from(list(key.sections.values())))))
+    if tree.get("name") == "decoder":
+        tree["num_heads"] = draw(st.integers(1, 32))
+        tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
+        tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
+        tree.pop("max_positions", None)
+    return tree
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=sections(Config))
+def test_round_trip(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError:
+        assume(False)
+    path = tmp_path_factory.getbasetemp() / "config.yaml"
+    path.write_text(dump_config(config), "utf-8")
+    again = load_config(path, environment={})
+    assert again == config
+    before, after = flatten(config), flatten(again)
+    assert {key: type(value) for key, value in after.items()} == {key: type(v) for key, v in before.items()}
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_presets_round_trip(name: str, tmp_path: Path) -> None:
+    config = load_config(name, environment={})
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config), "utf-8")
+    loaded = load_with_origin(path, environment={})
+    assert loaded.config == config
+    assert "default" not in loaded.origins.values()
+
+
+def test_every_key_is_described() -> None:
+    text = dump_config(Config())
+    for line in text.splitlines():
+        if not line.rstrip().endswith(":"):
+            assert "# " in line, line
+    assert all(key.description for several in keys().values() for key in several)
+
+
+@given(JSON)
+def test_values_round_trip(value: Any) -> None:
+    layer, problems = read_value(("a",), f"[{yaml_value(value)}]", "here")
+    assert not problems
+    assert layer["a",].value == [value]
+
+
+def test_values_that_are_not_finite() -> None:
+    assert [yaml_value(value) for value in (math.inf, -math.inf, math.nan)] == [".inf", "-.inf", ".nan"]
+    layer, _ = read_value(("a",), "[.inf, -.inf]", "here")
+    assert layer["a",].value == [math.inf, -math.inf]
+
+
+def test_words_that_other_readers_take_for_something_else_are_quoted() -> None:
+    assert yaml_value("off") == '"off"'
+    assert yaml_value("Null") == '"Null"'
+    assert yaml_value("1e-4") == '"1e-4"'
+    assert yaml_value("validation/loss") == "validation/loss"

@@ -1,0 +1,112 @@
+"""Our own parts keep the promises that third-party parts are held to, and the tests see a broken one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab.control import Patience, SaveBest, SkippedSteps
+from trimtab.events import Event, StepsEnded, Stop
+from trimtab.optimizer import AdamW, ForeignOptimizer, parameter_groups
+from trimtab.schedules import Constant, Cosine, Linear, Wsd
+from trimtab.testing import check_controller, check_monitor, check_optimizer, check_schedule, sample_events
+
+
+@pytest.mark.parametrize("make", [lambda: Patience(2), lambda: SaveBest(), lambda: SkippedSteps(1)])
+def test_controllers(make: Any) -> None:
+    check_controller(make)
+    answers = [make().decide(event) for event in sample_events()]
+    controller = make()
+    assert any(controller.decide(event) is not None for event in sample_events()), answers
+
+
+def test_a_controller_that_forgets_is_found() -> None:
+    class Forgetful:
+        name = "forgetful"
+
+        def __init__(self) -> None:
+            self.seen = 0
+
+        def decide(self, event: Event) -> Stop | None:
+            self.seen += 1
+            return Stop("enough") if self.seen == 5 else None
+
+        def state(self) -> dict[str, Any]:
+            return {}
+
+        def load_state(self, state: Mapping[str, Any]) -> None:
+            pass
+
+    with pytest.raises(AssertionError, match="restored before event"):
+        check_controller(Forgetful)
+
+
+def test_a_monitor_that_changes_events_is_found() -> None:
+    class Meddler:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                event.per_step["train/loss"][0] = 0.0
+
+    with pytest.raises(AssertionError, match="changed"):
+        check_monitor(Meddler)
+
+
+def test_a_monitor_that_raises_is_found() -> None:
+    class Fragile:
+        def observe(self, event: Event) -> None:
+            raise ValueError("no")
+
+    with pytest.raises(AssertionError, match="raised"):
+        check_monitor(Fragile)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model: AdamW(parameter_groups(model, 0.1)),
+        lambda model: ForeignOptimizer(
+            parameter_groups(model, 0.0), lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9)
+        ),
+        lambda model: ForeignOptimizer(parameter_groups(model, 0.1), lambda groups: torch.optim.AdamW(groups)),
+        lambda model: ForeignOptimizer(parameter_groups(model, 0.0), lambda groups: torch.optim.RMSprop(groups)),
+    ],
+    ids=["adamw", "sgd", "torch-adamw", "rmsprop"],
+)
+def test_optimizers(make: Any) -> None:
+    check_optimizer(make)
+
+
+def test_an_optimizer_that_does_not_skip_is_found() -> None:
+    class NeverSkips:
+        def __init__(self, model: torch.nn.Module) -> None:
+            self.inner = AdamW(parameter_groups(model, 0.1))
+            self.storage = self.inner.storage
+            self.state_by_name = self.inner.state_by_name
+            self.load_state_by_name = self.inner.load_state_by_name
+            self.evaluation_weights = self.inner.evaluation_weights
+
+        def update(self, gradients: Any, settings: Any) -> None:
+            gradients.skip = torch.zeros(())
+            self.inner.update(gradients, settings)
+
+    with pytest.raises(AssertionError, match="skipped update"):
+        check_optimizer(NeverSkips)
+
+
+@pytest.mark.parametrize(
+    "schedule", [Constant(3), Linear(50, 5, 0.1), Cosine(50, 5, 0.1), Wsd(50, 5, 10), Wsd(50, 0, 10, "sqrt")]
+)
+def test_schedules(schedule: Any) -> None:
+    check_schedule(schedule, 50)
+
+
+def test_a_schedule_that_starts_at_zero_is_found() -> None:
+    class FromZero:
+        def factor(self, step: int) -> float:
+            return min(1.0, step / 10)
+
+    with pytest.raises(AssertionError, match="trains? nothing"):
+        check_schedule(FromZero(), 50)

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab.model import Decoder, init_weights
+
+SHAPE: dict[str, Any] = {
+    "vocabulary_size": 400,
+    "max_positions": 64,
+    "num_layers": 3,
+    "hidden_size": 64,
+    "num_heads": 4,
+    "feed_forward_size": 256,
+    "positions": "learned",
+    "bias": True,
+    "qk_norm": True,
+}
+
+
+@pytest.mark.parametrize("depth_scaled", [True, False])
+def test_statistics(depth_scaled: bool) -> None:
+    model = Decoder(**SHAPE)
+    init_weights(model, standard_deviation=0.03, depth_scaled=depth_scaled, num_layers=3, seed=5)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+        elif parameter.dim() == 1:
+            assert (parameter == 1.0).all(), name
+        else:
+            residual = depth_scaled and name.endswith(("attention.output.weight", "feed_forward.down.weight"))
+            expected = 0.03 / math.sqrt(6) if residual else 0.03
+            assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
+            assert parameter.mean().item() == pytest.approx(0.0, abs=0.002), name
+
+
+def test_the_seed_alone_decides() -> None:
+    first, second, third = Decoder(**SHAPE), Decoder(**SHAPE), Decoder(**SHAPE)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    init_weights(first, num_layers=3, seed=7)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    init_weights(second, num_layers=3, seed=7)
+    init_weights(third, num_layers=3, seed=8)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.embedding.weight, third.embedding.weight)

@@ -1,0 +1,70 @@
+"""A tiny decoder and its step, built without a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trimtab.config import DecoderConfig, Fp32
+from trimtab.model import build_model
+from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
+from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
+from trimtab.signals import IGNORED, Batch, Ring
+from trimtab.training import Precision, Step, columns_of_step
+
+VOCABULARY, LENGTH = 23, 8
+
+
+def make_batch(rows: int, seed: int, *, ignored: float = 0.0) -> Batch:
+    """Random tokens; each target is left out with probability `ignored`."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, VOCABULARY, (rows, LENGTH), generator=generator)
+    targets = torch.randint(0, VOCABULARY, (rows, LENGTH), generator=generator)
+    targets[torch.rand(rows, LENGTH, generator=generator) < ignored] = IGNORED
+    zeros = torch.zeros(rows, LENGTH, dtype=torch.int32)
+    return Batch(tokens, targets, zeros, zeros, torch.arange(rows), int((targets != IGNORED).sum()))
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of all rows."""
+    columns = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in ("tokens_BT", "targets_BT", "document_ids_BT", "positions_BT", "sample_ids_B")
+    }
+    return Batch(**columns, count=sum(batch.count for batch in batches))
+
+
+def make_step(
+    *, dropout: float = 0.0, objective: CrossEntropy | None = None, precision: Any = None, model: nn.Module | None = None
+) -> Step:
+    """A step over a two-layer decoder with the same weights every time."""
+    config = DecoderConfig.model_validate(
+        {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "dropout": {"residual": dropout, "embedding": dropout}}
+    )
+    model = model or build_model(config, vocabulary_size=VOCABULARY, sequence_length=LENGTH, seed=3)
+    task = CausalLanguageModelingTask(objective or CrossEntropy())
+    device = torch.device("cpu")
+    numbers = Precision(precision or Fp32(), device)
+    ring = Ring(columns_of_step(task.term_names, scaled=numbers.scaler is not None), 10, device)
+    step = Step(
+        model=model.train(),
+        task=task,
+        optimizer=AdamW(parameter_groups(model, 0.1)),
+        transforms=[ClipByNorm(), SkipNonFinite()],
+        probes=[],
+        precision=numbers,
+        ring=ring,
+        device=device,
+        seed=0,
+    )
+    step.set(learning_rate=1e-2, weight_decay=1.0, clip_threshold=1.0)
+    return step
+
+
+@pytest.fixture
+def step_maker() -> Callable[..., Step]:
+    return make_step
