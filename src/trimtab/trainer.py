@@ -62,7 +62,7 @@ from trimtab.training import (
     peak_memory_bytes,
 )
 from trimtab.training.checkpoint import load_model, read_tensors
-from trimtab.training.execution import choose_compile, choose_device, set_threads
+from trimtab.training.execution import choose_compile, choose_device, keep_freed_memory, set_threads
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -139,6 +139,8 @@ class Trainer:
         with Lock.acquire(run.lock) as lock:
             plan: dict[str, Any] = read_json(run.plan) if run.plan.exists() else {}
             threads = set_threads(plan.get("threads", config.training.threads))
+            if not torch.cuda.is_available():
+                keep_freed_memory()
             self.data = data = prepare_data(
                 config.data,
                 seed=config.seed,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from trimtab.config import Config, Section, dump_config, flatten, list_presets, load_config, load_with_origin
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import keys
+from trimtab.config.keys import Key, keys
 from trimtab.config.read import read_value
 
 TEXT = st.text(max_size=12)
@@ -50,19 +51,29 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.text(min_size=schema.get("minLength", 0), max_size=12)
 
 
+@cache
+def properties(section: type[Section]) -> dict[str, Any]:
+    found: dict[str, Any] = section.model_json_schema()["properties"]
+    return found
+
+
+@cache
+def key_of(section: type[Section], name: str) -> Key:
+    return next(one for several in keys().values() for one in several if (one.owner, one.name) == (section, name))
+
+
 @st.composite
 def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     """A section with some of its keys, all of those that must be given."""
-    schema = section.model_json_schema()
     tree: dict[str, Any] = {}
     for name, field in section.model_fields.items():
-        key = next(one for several in keys().values() for one in several if one.field is field)
+        key = key_of(section, name)
         if not key.sections:
             is_tag = get_origin(field.annotation) is Literal and name == "name"
             if is_tag:
                 tree[name] = get_args(field.annotation)[0]
             elif field.is_required() or draw(st.booleans()):
-                tree[name] = draw(values(schema["properties"][name]))
+                tree[name] = draw(values(properties(section)[name]))
         elif draw(st.booleans()):
             tree[name] = draw(sections(draw(st.sampled_from(list(key.sections.values())))))
     if tree.get("name") == "decoder":
@@ -73,7 +84,7 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     return tree
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(tree=sections(Config))
 def test_round_trip(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     try:

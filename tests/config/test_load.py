@@ -330,6 +330,18 @@ def test_near_file_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "config.yaml") in message
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config("demo", environment={}).name == "demo"
+    assert "mine: is a folder" in refused("mine")
+
+
+def test_a_key_without_end_is_cut() -> None:
+    assert len(refused({"training": {"x" * 100_000: "y" * 100_000}})) < 500
+
+
 def test_unknown_preset_in_a_file(tmp_path: Path) -> None:
     path = write(tmp_path, "seed: 1\npreset: gpt-2\n")
     message = refused(path)

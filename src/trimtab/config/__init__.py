@@ -20,7 +20,15 @@ from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.keys import difference, flatten
 from trimtab.config.load import Loaded, load_config, load_with_origin
-from trimtab.config.model import CustomModel, DecoderConfig, DropoutConfig, InitializationConfig, ModelConfig
+from trimtab.config.model import (
+    CustomModel,
+    DecoderConfig,
+    DropoutConfig,
+    InitializationConfig,
+    LayerNorm,
+    ModelConfig,
+    RmsNorm,
+)
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import (
@@ -70,6 +78,7 @@ __all__ = [
     "GradientsConfig",
     "InitializationConfig",
     "JsonLinesSource",
+    "LayerNorm",
     "LinearSchedule",
     "Loaded",
     "LoggingConfig",
@@ -82,6 +91,7 @@ __all__ = [
     "ParquetSource",
     "PatienceStopping",
     "PrecisionConfig",
+    "RmsNorm",
     "SamplesConfig",
     "ScheduleConfig",
     "Section",

@@ -115,7 +115,9 @@ def _source_layer(source: str | Path | Mapping[str, Any] | None, problems: list[
 
 
 def _is_file_name(source: str) -> bool:
-    return source.endswith((".yaml", ".yml", ".toml")) or "/" in source or os.sep in source or Path(source).exists()
+    """Not a preset's name, which counts even where a folder is called the same."""
+    named = source.endswith((".yaml", ".yml", ".toml")) or "/" in source or os.sep in source
+    return named or (source not in list_presets() and Path(source).exists())
 
 
 def _preset_layer(name: str) -> Layer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "adam_epsilon": ("optimizer.epsilon",),
@@ -112,7 +112,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_train_epochs": ("training.steps",),
     "num_train_steps": ("training.steps",),
     "num_warmup_steps": ("schedule.warmup",),
-    "output_dir": ("name",),
     "per_device_train_batch_size": ("training.micro_batch_size",),
     "pos_emb": ("model.positions",),
     "position_embedding": ("model.positions",),
@@ -153,7 +152,6 @@ ABBREVIATIONS: dict[str, str] = {
     "act": "activation",
     "attn": "attention",
     "ckpt": "checkpoint",
-    "config": "",
     "dir": "path",
     "emb": "embedding",
     "embd": "embedding",
@@ -178,12 +176,9 @@ ABBREVIATIONS: dict[str, str] = {
     "mb": "micro batch",
     "mlp": "feed forward",
     "n": "num",
-    "num": "num",
     "opt": "optimizer",
     "optim": "optimizer",
     "pos": "positions",
-    "rate": "rate",
-    "reg": "regularization",
     "resid": "residual",
     "sched": "schedule",
     "scheduler": "schedule",
@@ -208,7 +203,6 @@ VALUE_SYNONYMS: dict[str, tuple[str, ...]] = {
     "absolute": ("learned",),
     "adam": ("adamw",),
     "adamw_torch": ("adamw",),
-    "alibi": ("rotary",),
     "bf16_mixed": ("bf16",),
     "bfloat16": ("bf16",),
     "byte": ("bytes",),
@@ -255,8 +249,13 @@ VALUE_SYNONYMS: dict[str, tuple[str, ...]] = {
 """Choices by the names that other code gives them."""
 
 _ELSEWHERE = 0.9
-_AT_LEAST = 0.62
+"""What a likeness to a key of another section is worth."""
+_LEAST = 0.62
+"""Names that are less alike are not suggested."""
 _TIE = 0.02
+_MOST = 3
+_LONGEST = 80
+"""A longer name is no misspelling of anything."""
 
 
 def words(name: str) -> list[str]:
@@ -308,11 +307,10 @@ def likeness(a: str, b: str) -> float:
     return max(best, 0.9 * shared / max(1, len(set(words_a) | set(words_b))))
 
 
-def _best(scores: dict[str, float]) -> list[str]:
+def _best(scores: Mapping[str, float]) -> list[str]:
     top = max(scores.values(), default=0.0)
-    if top < _AT_LEAST:
-        return []
-    return sorted((name for name, score in scores.items() if score >= top - _TIE), key=lambda n: -scores[n])[:3]
+    near = [name for name, score in scores.items() if score >= max(_LEAST, top - _TIE)]
+    return sorted(near, key=lambda name: -scores[name])[:_MOST]
 
 
 def nearest_keys(section: tuple[str, ...], key: str, here: Iterable[str], everywhere: Iterable[str]) -> list[str]:
@@ -320,6 +318,8 @@ def nearest_keys(section: tuple[str, ...], key: str, here: Iterable[str], everyw
 
     `here` are the keys that the section has, `everywhere` the paths of all keys.
     """
+    if not squash(key) or len(key) > _LONGEST:
+        return []
     prefix = "".join(f"{part}." for part in section)
     scores = {prefix + name: likeness(key, name) for name in here}
     for path in everywhere:
@@ -336,6 +336,8 @@ def nearest_keys(section: tuple[str, ...], key: str, here: Iterable[str], everyw
 
 def nearest_names(name: str, names: Collection[str]) -> list[str]:
     """Those of `names` that `name` most likely means, at most three, best first."""
+    if not squash(name) or len(name) > _LONGEST:
+        return []
     scores = {one: likeness(name, one) for one in names}
     for synonym, meant in VALUE_SYNONYMS.items():
         if squash(synonym) == squash(name):

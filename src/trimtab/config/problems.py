@@ -37,7 +37,7 @@ class Problem:
 
     def lines(self) -> list[str]:
         """The hint apart, as a reader wants it."""
-        place = ": ".join(filter(None, (self.where, self.key, self.message)))
+        place = ": ".join(filter(None, (self.where, _cut(self.key), self.message)))
         received = None if self.received is None else f"Received: {self.received}"
         allowed = None if self.allowed is None else f"Allowed: {self.allowed}"
         return [line for line in (place, received, allowed) if line is not None]
@@ -45,7 +45,10 @@ class Problem:
 
 def short(value: Any) -> str:
     """A value as the user would write it, cut when it is long."""
-    text = yaml_value(value)
+    return _cut(yaml_value(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
@@ -146,8 +149,8 @@ def _unknown(path: KeyPath, section: type[Section], where: str, received: str) -
     if variants:
         parent = ".".join(above)
         message = f"has no effect: {parent} is {tag_of(section)!r}, which has no such key"
-        hint = f"{parent}.name {any_of(variants)} has it"
-        return Problem(where, ".".join(path), message, received, allowed, hint)
+        has_it = f"{parent}.name {any_of(variants)} has it"
+        return Problem(where, ".".join(path), message, received, allowed, has_it)
     prefix = "".join(f"{part}." for part in above)
     near = nearest_keys(tuple(above), name, here, keys())
     hint = did_you_mean([one.removeprefix(prefix) if one.removeprefix(prefix) in here else one for one in near])

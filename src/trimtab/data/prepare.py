@@ -121,6 +121,7 @@ def _tokenize(
     folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress
 ) -> None:
     """Write tokens, document starts, tokenizer and facts into `folder`."""
+    report("reading", 0.0)
     split = choose_split(corpus.documents(Counter()), config.validation_fraction)
     total = max(1, split.num_bytes)
 
@@ -149,6 +150,7 @@ def _tokenize(
                 batch, tokenizer.encode_batch([text for _, text in batch]), strict=True
             ):
                 streams[side].write(text, tokens)
+        report("encoding", 1.0)
     _require_text(training, corpus, "data.source", skipped)
     _require_text(
         validation, held_out or corpus, "data.validation_source" if held_out else "data.source", skipped

@@ -202,7 +202,7 @@ def spread_sample(texts: Iterable[str], total_bytes: int, most_bytes: int) -> It
     if total_bytes <= most_bytes:
         yield from texts
         return
-    keep = min(1 << 14, -(-most_bytes // 16))
+    keep = min(1 << 14, -(-most_bytes // 64))
     # Rounded down, so that a last period that is cut short cannot exceed the budget.
     period = -(-total_bytes // (most_bytes // keep))
     position = 0
@@ -219,11 +219,11 @@ def _pieces(text: str) -> Iterator[str]:
     begin = 0
     while len(text) - begin > _LONGEST_PIECE:
         limit = begin + _LONGEST_PIECE
-        end = text.rfind("\n", begin + 1, limit) + 1
-        # A lone line end between two visible characters is a word of its own, whatever stands around it.
-        while end and (text[end - 2].isspace() or text[end].isspace()):
-            end = text.rfind("\n", begin + 1, end - 1) + 1
-        end = end or limit
+        end = text.rfind(" ", begin + 1, limit)
+        # Before a lone space between two visible characters a new word begins, whatever stands around it.
+        while end > 0 and (text[end - 1].isspace() or text[end + 1].isspace()):
+            end = text.rfind(" ", begin + 1, end)
+        end = end if end > 0 else limit
         yield text[begin:end]
         begin = end
     if begin < len(text):

@@ -54,7 +54,8 @@ def generate(
     with evaluating(model):
         while len(written) < max_tokens:
             window = torch.tensor([context[-context_length:]], dtype=torch.int64, device=device)
-            output = as_output(model(window))
+            # Not model(window): every length would be a new shape to a compiled model.
+            output = as_output(model.forward(window))
             logits_V = output[0, -1] if isinstance(output, Tensor) else output.head(output.features_BTD[:, -1])[0]
             token = choose_token(logits_V, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             if token == end_of_text:

@@ -14,6 +14,7 @@ from trimtab.config import EvaluationConfig, SamplesConfig
 from trimtab.data import PackedSequences, PreparedData, Tokenizer
 from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import evaluate
+from trimtab.errors import NumericsError
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.signals import Task, key
 
@@ -43,24 +44,26 @@ class Evaluation:
         """The round after `step` updates. Samples have the same prompts and seeds in every round."""
         begun = time.perf_counter()
         metrics = self.metrics()
+        return EvaluationEnded(step, metrics, time.perf_counter() - begun), self._samples(step)
+
+    def _samples(self, step: int) -> list[ArtifactLogged]:
         samples = self.config.samples
-        artifacts = [
-            ArtifactLogged(
-                step,
-                "sample",
-                f"sample-{index}",
-                write_text(
+        written = []
+        for index, prompt in enumerate(samples.prompts if samples.max_tokens else ()):
+            try:
+                text = write_text(
                     self.model,
                     self.data.tokenizer,
                     prompt,
                     samples,
                     context_length=self.data.training.sequence_length,
                     seed=key(self.seed, 0, index, "generation"),
-                ),
-            )
-            for index, prompt in enumerate(samples.prompts if samples.max_tokens else ())
-        ]
-        return EvaluationEnded(step, metrics, time.perf_counter() - begun), artifacts
+                )
+            except NumericsError as error:
+                # A run that diverged still has to say so, and to end by its own rules.
+                text = f"({error.message})"
+            written.append(ArtifactLogged(step, "sample", f"sample-{index}", text))
+        return written
 
     def metrics(self) -> dict[str, float]:
         """`validation/...`, and with a training slice its loss and the generalization gap, both in eval mode."""

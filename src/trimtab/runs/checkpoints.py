@@ -292,9 +292,7 @@ def _read(folder: Path, step: int, starts: Mapping[int, int]) -> CheckpointInfo 
     return info if info.step == step else None
 
 
-def _ranked(
-    infos: list[CheckpointInfo], metric: str, better: Literal["lower", "higher"]
-) -> list[CheckpointInfo]:
+def _ranked(infos: list[CheckpointInfo], metric: str, better: Literal["lower", "higher"]) -> list[CheckpointInfo]:
     """The best first; those without a finite value are left out."""
     sign = 1 if better == "lower" else -1
     finite = [info for info in infos if math.isfinite(info.metrics.get(metric, math.nan))]

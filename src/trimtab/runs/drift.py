@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from trimtab.errors import DriftError
+from trimtab.runs.files import json_value
 
 _HARMLESS: Final = ("name", "lint.allow", "data.prefetch")
 """Settings that change no result."""
@@ -27,7 +28,8 @@ class Drift:
 def drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Drift]:
     """The differences between two flat descriptions (`config.<key>`, `data.fingerprint`, `version.torch` …)."""
     keys = [key for key in dict.fromkeys([*was, *now]) if key.removeprefix("config.") not in _HARMLESS]
-    return [Drift(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
+    pairs = [(key, json_value(was.get(key)), json_value(now.get(key))) for key in keys]
+    return [Drift(key, before, after) for key, before, after in pairs if before != after]
 
 
 def refuse_drift(differences: Sequence[Drift]) -> None:

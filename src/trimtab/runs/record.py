@@ -73,6 +73,8 @@ def event_to_json(event: Event) -> dict[str, Any]:
     }
     for field in fields(event):
         value = getattr(event, field.name)
+        if field.name == "layers" and not value:
+            continue
         if field.name == "per_step":
             value = {name: _series(array) for name, array in value.items()}
         elif field.name == "decision":
@@ -81,8 +83,6 @@ def event_to_json(event: Event) -> dict[str, Any]:
             }
         elif field.name in _NUMBERS:
             value = _encoded(value)
-        elif field.name == "layers" and not value:
-            continue
         else:
             value = json_value(value)
         line[field.name] = value
@@ -155,9 +155,10 @@ def _series(array: Any) -> Any:
 def _rounded(value: float) -> float | int | str:
     if not math.isfinite(value):
         return str(value)
-    if value.is_integer() and abs(value) < 2**53 and (value or math.copysign(1.0, value) > 0):
-        return int(value)
-    return float(f"{value:.7g}")
+    if not value.is_integer() or abs(value) >= 2**53:
+        value = float(f"{value:.7g}")
+    whole = value.is_integer() and abs(value) < 2**53 and (value != 0 or math.copysign(1.0, value) > 0)
+    return int(value) if whole else value
 
 
 def lines_of(event: Event) -> Iterator[dict[str, Any]]:
@@ -188,9 +189,12 @@ def encode_line(content: Mapping[str, Any]) -> bytes:
 
 
 def decode_line(raw: bytes) -> dict[str, Any] | None:
-    """The content of a line with or without its line end; None when it is torn, damaged or of another schema."""
+    """The content of a line with or without its line end; None when it is torn, damaged or of another schema.
+
+    In per_step, values, metrics and the like, "nan" and "inf" are floats again.
+    """
     content = _checked(raw)
-    return content if content is not None and content.get("schema") == SCHEMA and _is_whole(content) else None
+    return _whole(content) if content is not None and content.get("schema") == SCHEMA else None
 
 
 def _checked(raw: bytes) -> dict[str, Any] | None:
@@ -204,10 +208,15 @@ def _checked(raw: bytes) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _is_whole(content: Mapping[str, Any]) -> bool:
-    return all(isinstance(content.get(name), kind) for name, kind in _ENVELOPE.items()) and all(
-        isinstance(content.get(name), kind) for name, kind in _PLACES.get(content["event"], {}).items()
-    )
+def _whole(content: dict[str, Any]) -> dict[str, Any] | None:
+    """`content` with its numbers as numbers; None when it lacks what every line of its event has."""
+    places = _ENVELOPE | _PLACES.get(str(content.get("event")), {})
+    if not all(isinstance(content.get(name), kind) for name, kind in places.items()):
+        return None
+    try:
+        return content | {name: _decoded(content[name]) for name in ("per_step", *_NUMBERS) if name in content}
+    except ValueError:
+        return None
 
 
 @final
@@ -282,7 +291,7 @@ def _drop_torn_tail(path: Path) -> dict[str, Any] | None:
                     file.truncate(start)
                 if newest is not None:
                     check_schema(newest, path)
-                    if _is_whole(newest):
+                    if _whole(newest) is not None:
                         return newest
             return None
     except FileNotFoundError:
@@ -336,7 +345,8 @@ class RecordReader:
                     self.offset += len(raw)
                     if content is not None:
                         check_schema(content, self.path)
-                    if content is None or not _is_whole(content):
+                        content = _whole(content)
+                    if content is None:
                         self.damaged += raw != b"\n"
                         continue
                     # A write that was repeated after an interruption may have left a line twice.

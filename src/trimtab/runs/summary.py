@@ -52,13 +52,10 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         **_outline(run, lines),
         "attempts": max((event.attempt for event in attempts), default=0),
         "branches": [
-            {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from}
-            for event in attempts
+            {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from} for event in attempts
         ],
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
-        "skipped": sum(
-            int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step
-        ),
+        "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
         "tokens_per_second": windows[-1].values.get("tokens_per_second") if windows else None,
         "evaluations": sum(isinstance(event, EvaluationEnded) for _, event in kept),
         "decisions": [
@@ -95,11 +92,7 @@ def render(summary: Mapping[str, Any]) -> str:
     done, total = summary["step"], summary["total_steps"]
     steps = format.count(done) if not total else f"{format.count(done)} of {format.count(total)}"
     if summary["attempts"] > 1:
-        resumed = [
-            str(branch["resumed_from"])
-            for branch in summary["branches"]
-            if branch["resumed_from"] is not None
-        ]
+        resumed = [str(branch["resumed_from"]) for branch in summary["branches"] if branch["resumed_from"] is not None]
         at = f", resumed at step {', '.join(resumed)}" if resumed else ""
         steps += f" in {summary['attempts']} attempts{at}"
     rows.append(("steps", steps))
@@ -110,9 +103,7 @@ def render(summary: Mapping[str, Any]) -> str:
         where = f"{printable(best['metric'])} {format.decimal(best['value'])} at step {format.count(best['step'])}"
         rows.append(("best", where + (", restored" if restored else "")))
     if (newest := summary["validation"]) is not None:
-        rows.append(
-            ("validation", f"step {format.count(newest['step'])}: {describe_metrics(newest['metrics'])}")
-        )
+        rows.append(("validation", f"step {format.count(newest['step'])}: {describe_metrics(newest['metrics'])}"))
     if summary["train_loss"] is not None:
         tokens = f", {format.short(summary['tokens'])} tokens" if summary["tokens"] else ""
         speed = summary["tokens_per_second"]
@@ -132,9 +123,7 @@ def render(summary: Mapping[str, Any]) -> str:
             )
         )
     steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate")]
-    rows += [
-        ("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering
-    ]
+    rows += [("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering]
     rows += [("finding", describe_finding(finding)) for finding in summary["findings"]]
     if summary["damaged_lines"]:
         rows.append(("damaged", f"{summary['damaged_lines']} lines of the record were left out"))
@@ -192,7 +181,7 @@ def describe_decision(line: Mapping[str, Any]) -> str:
     decision = line["decision"]
     what = str(decision["kind"]).lower()
     if decision["kind"] == "Adjust":
-        what = f"adjust {printable(str(decision['name']))} to {format.decimal(float(decision['value']))}"
+        what = f"adjust {printable(str(decision['name']))} ({float(decision['value']):g})"
     elif decision["kind"] == "Rollback":
         what = f"roll back before step {decision['onset_step']}"
     overruled = " (overruled)" if line["outcome"] == "overruled" else ""
@@ -267,9 +256,7 @@ def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str
     measured = [(event.step, event.metrics) for event in evaluations]
     measured += [(info.step, info.metrics) for info in list_checkpoints(run.path)]
     values = [
-        (sign * value, step)
-        for step, metrics in measured
-        if math.isfinite(value := metrics.get(metric, math.nan))
+        (sign * value, step) for step, metrics in measured if math.isfinite(value := metrics.get(metric, math.nan))
     ]
     if not values:
         return None
@@ -309,7 +296,7 @@ def describe_split(split: Mapping[str, float]) -> str:
     """Seconds by cause, as parts of the whole, the largest first; "" when there are none."""
     whole = sum(split.values())
     parts = sorted(split.items(), key=lambda item: -item[1])
-    return ", ".join(f"{printable(name)} {format.percent(part / whole)}" for name, part in parts if part > 0)
+    return ", ".join(f"{printable(name)} {100 * part / whole:.0f} %" for name, part in parts if part > 0)
 
 
 def _quoted(run: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -41,6 +43,22 @@ def set_threads(threads: int) -> int:
     chosen = threads or min(torch.get_num_threads(), usable_cores())
     torch.set_num_threads(chosen)
     return chosen
+
+
+def keep_freed_memory() -> bool:
+    """Tell the C library's allocator to keep freed memory, instead of giving it back after every step; whether it took.
+
+    On a CPU a step frees and asks for the same hundreds of megabytes again and again, and the kernel zeroes every
+    page anew: on two cores this cost a third of the time of a small model's step (docs/benchmarks.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        library = ctypes.CDLL(None)
+        # M_MMAP_MAX: nothing by mmap, which is unmapped when freed. M_TRIM_THRESHOLD: the heap's end stays.
+        return bool(library.mallopt(-4, 0)) and bool(library.mallopt(-1, 2**31 - 1))
+    except (OSError, AttributeError):  # another C library
+        return False
 
 
 def choose_compile(

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Literal, TextIO, final
 
+import numpy as np
 import rich.console
 from rich import box
 from rich.live import Live
@@ -24,9 +25,9 @@ from trimtab.events import (
     ArtifactLogged,
     CheckpointSaved,
     DecisionTaken,
+    Evaluate,
     EvaluationEnded,
     Event,
-    Evaluate,
     FindingsChanged,
     RunEnded,
     RunStarted,
@@ -94,6 +95,7 @@ class Console:
         self._preparing = ""
         self._run = ""
         self._step = 0
+        self._labelled_step: int | None = None
         self._started = False
         self._smoothed = self._weight = 0.0
         self._best: float | None = None
@@ -157,9 +159,7 @@ class Console:
         self._pace.clear()
         self._pace.append((time.monotonic(), event.step))
         if self._started:
-            self._say(
-                self._at(event.step), Text(f"went back to step {format.count(event.step)}", "bold yellow")
-            )
+            self._say(self._at(event.step), Text(f"went back to step {format.count(event.step)}", "bold yellow"))
             return
         self._started = True
         facts = event.facts
@@ -179,7 +179,8 @@ class Console:
 
     def _progress(self, event: StepsEnded) -> None:
         self._step = event.last_step
-        losses = event.per_step.get("train/loss", ())
+        nothing = np.empty(0)
+        losses = event.per_step.get("train/loss", nothing)
         for loss in losses:
             if math.isfinite(loss):
                 self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * float(loss)
@@ -191,20 +192,21 @@ class Console:
             shown["loss"] = format.decimal(self._smoothed / self._weight if whole else float(losses[-1]))
         if self._newest is not None:
             shown["val"] = format.decimal(self._newest)
-        if len(rates := event.per_step.get("learning_rate", ())):
+        if len(rates := event.per_step.get("learning_rate", nothing)):
             shown["lr"] = format.scientific(float(rates[-1]))
-        if len(norms := event.per_step.get("grad_norm", ())):
-            shown["grad"] = format.decimal(float(norms[-1]))
+        if len(norms := event.per_step.get("grad_norm", nothing)):
+            shown["grad"] = f"{float(norms[-1]):.3g}"
         if (speed := event.values.get("tokens_per_second")) is not None:
             shown["speed"] = format.tokens_per_second(speed)
         if (left := self._seconds_left()) is not None:
             shown["left"] = format.duration(left)
         self._shown = shown
-        skipped = int(sum(event.per_step.get("skipped", ())))
+        skipped = int(event.per_step.get("skipped", nothing).sum())
         if skipped:
             self._skipped += skipped
             if self._is_time_to_tell("skipped", event.last_step):
-                text = f"{skipped} of steps {event.first_step} to {event.last_step} skipped: not finite, or an outlier"
+                where = f"steps {event.first_step} to {event.last_step}"
+                text = f"{skipped} of {where} skipped: not finite, or an outlier"
                 self._say(self._at(event.last_step), Text(text, "yellow"))
         self._draw(self._line(), now=self._last_drawn_step == 0)
 
@@ -233,15 +235,15 @@ class Console:
         self._say(self._at(event.step), text)
 
     def _sample(self, event: ArtifactLogged) -> None:
+        if not self._is_time_to_tell("sample", event.step):
+            return
         if self._live is None:
-            if self._is_time_to_tell("sample", event.step):
-                text = " ".join(printable(event.text).split())
-                self._say(self._at(event.step), Text(f"writes: {printable(text, limit=120)}"))
-        elif self._last_told.get("sample") != event.step:
-            self._last_told["sample"] = event.step
+            text = " ".join(printable(event.text).split())
+            self._say(self._at(event.step), Text(f"writes: {printable(text, limit=120)}"))
+        else:
             lines = [line for line in printable(event.text, lines=True).splitlines() if line.strip()]
-            lines = lines[:_SAMPLE_LINES] + (["…"] if len(lines) > _SAMPLE_LINES else [])
-            body = Text("\n".join(lines) or " ", no_wrap=True, overflow="ellipsis")
+            text = "\n".join(lines[:_SAMPLE_LINES]) + (" …" if len(lines) > _SAMPLE_LINES else "")
+            body = Text(text or " ", no_wrap=True, overflow="ellipsis")
             panel = Panel(
                 body,
                 box=box.ROUNDED,
@@ -264,14 +266,12 @@ class Console:
         self.close()
         self._say(None, Text())
         style = _STATUS.get(event.status, "bold red")
-        text = Text.assemble(
-            (event.status, style), f": {printable(event.reason)}, {format.duration(event.seconds)}"
-        )
+        text = Text.assemble((event.status, style), f": {printable(event.reason)}, {format.duration(event.seconds)}")
         self._say(None, text)
         if event.best_step is not None and event.best_value is not None:
-            best = f"{printable(self._metric)} {format.decimal(event.best_value)} at step {format.count(event.best_step)}"
+            best = f"{printable(self._metric)} {format.decimal(event.best_value)}"
             restored = ", restored" if event.restored_step == event.best_step else ""
-            self._say("best", Text(best + restored))
+            self._say("best", Text(f"{best} at step {format.count(event.best_step)}{restored}"))
         if self._skipped:
             self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
         if split := describe_split(event.time_split):
@@ -280,6 +280,10 @@ class Console:
             self._say(None, Text.assemble(("next: ", "dim"), next_command(event.status, self._run)))
 
     def _at(self, step: int) -> str:
+        """The label of what happened at `step`; in a terminal only the first of several lines says it."""
+        if self._live is not None and step == self._labelled_step:
+            return ""
+        self._labelled_step = step
         return f"step {format.count(step):>{len(format.count(self._total_steps))}}"
 
     def _seconds_left(self) -> float | None:
@@ -309,9 +313,9 @@ class Console:
             parts["skipped"] = Text(f"skipped {self._skipped}", "yellow")
         if not self._shown:
             parts["waiting"] = Text("first steps …" if self._live is not None else "first steps", "dim")
-        elapsed = format.duration(time.monotonic() - self._begun)
         if self._live is None:
-            return Text("   ").join([Text(f"{format.percent(fraction):>5}"), *parts.values(), Text(elapsed)])
+            elapsed = Text(f"{format.duration(time.monotonic() - self._begun)} elapsed")
+            return Text("   ").join([Text(f"{format.percent(fraction):>5}"), *parts.values(), elapsed])
         head = Text.assemble(f"  {steps}", (f"  {format.percent(fraction)}", "dim"))
         width = self._live.console.width - 1
         for name in ("grad", "lr", "speed", "val"):
@@ -331,11 +335,7 @@ class Console:
                 self._last_drawn = time.monotonic()
                 self._show(line)
         elif self._shown and (
-            now
-            or (
-                seconds >= self._every_seconds
-                and self._step - self._last_drawn_step >= self._total_steps / 100
-            )
+            now or (seconds >= self._every_seconds and self._step - self._last_drawn_step >= self._total_steps / 100)
         ):
             self._last_drawn, self._last_drawn_step = time.monotonic(), self._step
             self._say(self._at(self._step), line)
@@ -429,9 +429,7 @@ def _describe_facts(facts: Mapping[str, Any], total_steps: int) -> list[tuple[st
         )
     yardsticks = facts.get("yardsticks")
     if isinstance(yardsticks, Mapping):
-        known = [
-            f"{name} {value:.2f}" for name, value in yardsticks.items() if isinstance(value, int | float)
-        ]
+        known = [f"{name} {value:.2f}" for name, value in yardsticks.items() if isinstance(value, int | float)]
         tell("to beat", ", ".join(known) + " bits/byte" if known else None)
     tell("run", str(facts["run"]) if facts.get("run") else None)
     return lines

@@ -1,0 +1,92 @@
+"""A configuration looked over before it costs compute: one rule a file, whose docstring is its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from trimtab.config import Config
+from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.doctor.lint import (
+    attention_dropout,
+    clipping_off,
+    decay_on_norms,
+    decay_overlaps_warmup,
+    epochs_over_data,
+    evaluation_never,
+    fp16_without_cuda,
+    high_dropout_small_model,
+    l2_with_adam,
+    learning_rate_range,
+    over_regularised,
+    patience_never,
+    post_norm_without_warmup,
+    schedule_misses_floor,
+    short_head_size,
+    stopping_before_decay,
+    tokens_per_parameter,
+    vocabulary_too_large_for_data,
+    warmup_longer_than_run,
+)
+from trimtab.doctor.lint.finding import LintFinding
+from trimtab.errors import ConfigError
+
+__all__ = ["RULES", "LintFinding", "Rule", "lint", "refuse"]
+
+Rule = Callable[[Config, Mapping[str, Any]], Iterator[LintFinding]]
+"""What a rule has to say of a configuration and the facts that are known of the run."""
+
+RULES: dict[str, Rule] = {
+    "warmup-longer-than-run": warmup_longer_than_run.check,
+    "l2-with-adam": l2_with_adam.check,
+    "learning-rate-range": learning_rate_range.check,
+    "clipping-off": clipping_off.check,
+    "decay-on-norms": decay_on_norms.check,
+    "post-norm-without-warmup": post_norm_without_warmup.check,
+    "decay-overlaps-warmup": decay_overlaps_warmup.check,
+    "stopping-before-decay": stopping_before_decay.check,
+    "patience-never": patience_never.check,
+    "evaluation-never": evaluation_never.check,
+    "over-regularised": over_regularised.check,
+    "high-dropout-small-model": high_dropout_small_model.check,
+    "epochs-over-data": epochs_over_data.check,
+    "vocabulary-too-large-for-data": vocabulary_too_large_for_data.check,
+    "schedule-misses-floor": schedule_misses_floor.check,
+    "tokens-per-parameter": tokens_per_parameter.check,
+    "attention-dropout": attention_dropout.check,
+    "short-head-size": short_head_size.check,
+    "fp16-without-cuda": fp16_without_cuda.check,
+}
+"""All rules by code, the gravest first."""
+
+
+def lint(config: Config, facts: Mapping[str, Any] | None = None) -> list[LintFinding]:
+    """What the rules have to say, in the order of `RULES`.
+
+    `facts` is what facts.json holds, as far as it is known; a rule whose fact is missing says nothing.
+
+    Raises:
+        ConfigError: `lint.allow` names a code that does not exist.
+    """
+    for code in config.lint.allow:
+        if code not in RULES:
+            raise ConfigError(
+                f"lint.allow: there is no such code. Received: {code!r}\nAllowed: {', '.join(RULES)}",
+                hint=did_you_mean(nearest_names(code, RULES)),
+            )
+    return [finding for rule in RULES.values() for finding in rule(config, facts or {})]
+
+
+def refuse(findings: Iterable[LintFinding], allow: Collection[str]) -> None:
+    """Nothing, when every refusal among `findings` is allowed.
+
+    Raises:
+        ConfigError: with every refusal whose code is not in `allow`, and how to lift it.
+    """
+    refused = [finding for finding in findings if finding.severity == "refusal" and finding.code not in allow]
+    if refused:
+        codes = ", ".join(dict.fromkeys([*allow, *(finding.code for finding in refused)]))
+        raise ConfigError(
+            "the configuration is refused:\n" + "\n".join(f"  {finding}" for finding in refused),
+            hint=f"put it right, or lift what is meant so: lint.allow=[{codes}]",
+        )

@@ -1,0 +1,36 @@
+"""decay-overlaps-warmup: warm-up and decay together are longer than the run.
+
+Looks for: a `wsd` schedule whose warm-up and decay add up to more than all steps.
+Why: the decay begins where the warm-up ends, so it is shorter than was asked for and nothing is stable.
+Evidence: `schedule.warmup`, `schedule.decay` and `training.steps`.
+Remedy: give both as parts of the run: 0.02 and 0.2.
+False alarms: none known.
+Source: own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import Config, WsdSchedule, steps_of
+from trimtab.doctor.lint.finding import LintFinding
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Warns when a decay cannot be as long as it says."""
+    steps, schedule = config.training.steps, config.schedule
+    if not isinstance(schedule, WsdSchedule):
+        return
+    warmup = steps_of(schedule.warmup, steps)
+    decay = schedule.decay if isinstance(schedule.decay, int) else steps_of(schedule.decay, steps)
+    if warmup < steps < warmup + decay:
+        yield LintFinding(
+            "decay-overlaps-warmup",
+            "warning",
+            "schedule.decay",
+            f"{warmup} steps of warm-up and {decay} of decay in a run of {steps}",
+            f"only {steps - warmup} steps of decay take effect, and none is at the full rate between",
+            "schedule.decay=0.2",
+            "own",
+        )

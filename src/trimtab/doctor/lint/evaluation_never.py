@@ -1,0 +1,33 @@
+"""evaluation-never: there is no evaluation before the last step.
+
+Looks for: `evaluation.every` larger than `training.steps`.
+Why: overfitting, divergence of the validation loss and the best checkpoint are seen by evaluations alone; early
+    stopping cannot act without one.
+Evidence: the two settings.
+Remedy: ten evaluations or so in a run.
+False alarms: measurements of speed.
+Source: own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import Config
+from trimtab.doctor.lint.finding import LintFinding
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Warns when evaluations are further apart than the run is long."""
+    steps, every = config.training.steps, config.evaluation.every
+    if every > steps:
+        yield LintFinding(
+            "evaluation-never",
+            "warning",
+            "evaluation.every",
+            f"every {every} steps in a run of {steps}: the only evaluation is at the end",
+            "nothing can tell overfitting, and no earlier checkpoint can be the best",
+            f"evaluation.every={max(1, steps // 10)}",
+            "own",
+        )

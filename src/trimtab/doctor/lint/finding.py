@@ -1,0 +1,29 @@
+"""What a rule has to say about a configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class LintFinding:
+    """One remark on one key of a configuration."""
+
+    code: str
+    severity: Literal["info", "warning", "refusal"]
+    """A refusal ends the command with exit code 2 unless `lint.allow` names its code."""
+    key: str
+    """Dotted path of the setting that it is about."""
+    message: str
+    """What is the case, with the values."""
+    reason: str
+    """Why that matters."""
+    fix: str | None
+    """An override `section.key=value` that puts it right, where there is one."""
+    source: str
+    """Who says so."""
+
+    def __str__(self) -> str:
+        fix = "" if self.fix is None else f" (try {self.fix})"
+        return f"{self.severity} {self.code}: {self.key}: {self.message}. {self.reason}.{fix}"

@@ -1,0 +1,42 @@
+"""l2-with-adam: weight decay as an L2 penalty inside Adam.
+
+Looks for: `torch.optim`'s Adam, Adamax, NAdam or RAdam with weight decay that is not decoupled.
+Why: these add the decay to the gradient, where it is divided by the gradient's own scale: weights with large
+    gradients are decayed less than others, and the strength depends on the learning rate's history. AdamW
+    decays all weights alike, and generalizes better.
+Evidence: `optimizer.target`, `optimizer.weight_decay`, `optimizer.arguments`.
+Remedy: `optimizer.name=adamw`, or the argument `decoupled_weight_decay: true` where the class has it.
+False alarms: reproducing a paper that trained so: lift it with `lint.allow`.
+Source: Loshchilov and Hutter 2019, arXiv 1711.05101, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import Config, CustomOptimizer
+from trimtab.doctor.lint.finding import LintFinding
+
+_COUPLED = {"Adam", "Adamax", "NAdam", "RAdam"}
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Refuses an L2 penalty in an adaptive optimizer."""
+    optimizer = config.optimizer
+    if not isinstance(optimizer, CustomOptimizer):
+        return
+    module, _, name = optimizer.target.partition(":")
+    given = optimizer.arguments.get("weight_decay")
+    decay = given if isinstance(given, int | float) else optimizer.weight_decay
+    decoupled = optimizer.arguments.get("decoupled_weight_decay") is True
+    if module.startswith("torch.optim") and name in _COUPLED and decay > 0 and not decoupled:
+        yield LintFinding(
+            "l2-with-adam",
+            "refusal",
+            "optimizer.weight_decay",
+            f"{name} takes a weight decay of {decay} as an L2 penalty",
+            "the adaptive scaling distorts it: weights with large gradients are hardly decayed",
+            "optimizer.name=adamw",
+            "Loshchilov and Hutter 2019, arXiv 1711.05101, section 2",
+        )

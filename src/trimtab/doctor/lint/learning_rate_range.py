@@ -1,0 +1,37 @@
+"""learning-rate-range: a learning rate that AdamW is hardly ever trained with.
+
+Looks for: AdamW above 1e-2 or below 1e-6.
+Why: an update of AdamW moves each weight by about the learning rate: above 1e-2 that is a large part of a
+    weight's usual size (0.02 at the start), below 1e-6 a run of usual length leaves the weights where they were.
+    The cause is often a rate from SGD, or a sign lost from an exponent.
+Evidence: `optimizer.learning_rate`.
+Remedy: 1e-4 for large models to 1e-3 for small ones.
+False alarms: parametrizations that scale rates per layer; models of a few thousand weights.
+Source: Loshchilov and Hutter 2019, arXiv 1711.05101; the project's rules of thumb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import AdamWConfig, Config
+from trimtab.doctor.lint.finding import LintFinding
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Warns of a rate outside 1e-6 to 1e-2."""
+    optimizer = config.optimizer
+    if isinstance(optimizer, AdamWConfig) and not 1e-6 <= optimizer.learning_rate <= 1e-2:
+        high = optimizer.learning_rate > 1e-2
+        yield LintFinding(
+            "learning-rate-range",
+            "warning",
+            "optimizer.learning_rate",
+            f"{optimizer.learning_rate:g} is {'above 0.01' if high else 'below 0.000001'}",
+            "each update moves a weight by about so much, and weights begin at 0.02"
+            if high
+            else "each update moves a weight by about so much: the model would hardly change",
+            "optimizer.learning_rate=3e-4",
+            "Loshchilov and Hutter 2019, arXiv 1711.05101",
+        )

@@ -1,0 +1,35 @@
+"""over-regularised: dropout, label smoothing and weight decay, all of them strong.
+
+Looks for: dropout of 0.2 or more, label smoothing of 0.1 or more and weight decay of 0.1 or more together.
+Why: each holds the model back in its own way; together they keep it from fitting what it could.
+Evidence: `model.dropout`, `objective.label_smoothing`, `optimizer.weight_decay`.
+Remedy: halve one at a time, beginning with label smoothing, which language models seldom need.
+False alarms: small data seen many times, where all three may be wanted.
+Source: the project's rules of thumb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import Config, DecoderConfig
+from trimtab.doctor.lint.finding import LintFinding
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Warns when three strong regularizers come together."""
+    if not isinstance(config.model, DecoderConfig):
+        return
+    dropout = max(config.model.dropout.model_dump().values())
+    smoothing, decay = config.objective.label_smoothing, config.optimizer.weight_decay
+    if dropout >= 0.2 and smoothing >= 0.1 and decay >= 0.1:
+        yield LintFinding(
+            "over-regularised",
+            "warning",
+            "objective.label_smoothing",
+            f"dropout {dropout}, label smoothing {smoothing} and weight decay {decay} together",
+            "each holds the model back, and together they may keep it from fitting",
+            "objective.label_smoothing=0.0",
+            "rules of thumb",
+        )

@@ -1,0 +1,42 @@
+"""tokens-per-parameter: the model is large for the tokens that it will see.
+
+Looks for: fewer than 10 planned tokens for each parameter.
+Why: for a given amount of compute the loss is lowest at about 20 tokens for each parameter; with far fewer, a
+    smaller model trained for longer reaches a lower loss for the same cost. The optimum is flat, so the boundary
+    lies at half of it.
+Evidence: the facts `parameters` and `planned_tokens` (by the configuration if not given); without the first
+    nothing is said.
+Remedy: more steps, larger batches, or a smaller model.
+False alarms: fine-tuning; demonstrations; runs that are continued.
+Source: Hoffmann et al. 2022, arXiv 2203.15556, table 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import Config
+from trimtab.doctor.lint.finding import LintFinding
+
+_FEW = 10
+_BEST = 20
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Tells of fewer than ten tokens a parameter."""
+    if "parameters" not in facts:
+        return
+    steps, parameters = config.training.steps, facts["parameters"]["total"]
+    planned_tokens = facts.get("planned_tokens", config.tokens_per_step * steps)
+    if planned_tokens < _FEW * parameters:
+        wanted = -(-_BEST * parameters * steps // max(1, planned_tokens))
+        yield LintFinding(
+            "tokens-per-parameter",
+            "info",
+            "training.steps",
+            f"{planned_tokens / parameters:.1f} tokens a parameter: {planned_tokens:,} for {parameters:,}",
+            f"about {_BEST} make the best of a given amount of compute; a smaller model would learn more from these",
+            f"training.steps={wanted}",
+            "Hoffmann et al. 2022, arXiv 2203.15556, table 3",
+        )

@@ -1,0 +1,40 @@
+"""vocabulary-too-large-for-data: most tokens of the vocabulary are too rare to be learnt.
+
+Looks for: fewer than 100 tokens of training data for each token of the vocabulary.
+Why: a token's embedding is learnt from its occurrences alone. Rare tokens keep nearly their random vector, and
+    their rows cost memory and compute in every step.
+Evidence: the facts `tokenizer` and `tokens_per_epoch`; without the second nothing is said. Without the first the
+    vocabulary is what `data.tokenizer` asks for.
+Remedy: a smaller vocabulary, or bytes; or more text.
+False alarms: a tokenizer that belongs to a pretrained model. The paper asks for 100 occurrences of 95 % of all
+    tokens; the average of 100 used here is a weaker demand, so it speaks later.
+Source: Gowda and May 2020, arXiv 2004.02334, section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from trimtab.config import BpeTokenizer, Config
+from trimtab.doctor.lint.finding import LintFinding
+
+_ENOUGH = 100
+
+
+def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
+    """Warns of fewer than a hundred occurrences a token on average."""
+    tokenizer, tokens = config.data.tokenizer, facts.get("tokens_per_epoch", 0)
+    asked = tokenizer.vocabulary_size if isinstance(tokenizer, BpeTokenizer) else 0
+    size = facts.get("tokenizer", {}).get("vocabulary_size", asked)
+    if 0 < tokens < _ENOUGH * size:
+        fitting = max(257, tokens // _ENOUGH)
+        yield LintFinding(
+            "vocabulary-too-large-for-data",
+            "warning",
+            "data.tokenizer.vocabulary_size" if asked else "data.tokenizer",
+            f"{size:,} tokens in the vocabulary, {tokens:,} in the data: {tokens / size:.0f} occurrences each",
+            "rare tokens keep nearly their random vectors, and their rows cost compute in every step",
+            f"data.tokenizer.vocabulary_size={fitting}" if asked and fitting < size else None,
+            "Gowda and May 2020, arXiv 2004.02334, section 5",
+        )

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trimtab.doctor.lint as room
+from trimtab.config import Config, list_presets, load_config
+from trimtab.config.keys import keys
+from trimtab.doctor.lint import RULES, LintFinding, lint, refuse
+from trimtab.errors import ConfigError
+
+POST = "model.norm.placement=post"
+ADAM = ["optimizer.name=custom", "optimizer.target=torch.optim:Adam"]
+SMALL = {"parameters": {"total": 1_000_000}}
+DATA = {"tokens_per_epoch": 1_000_000, "tokenizer": {"vocabulary_size": 4096}}
+
+FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
+    ("warmup-longer-than-run", ["schedule.warmup=1000"], {}),
+    ("warmup-longer-than-run", ["schedule.warmup=1.0"], {}),
+    ("warmup-longer-than-run", ["training.steps=10", "schedule.warmup=500"], {}),
+    ("l2-with-adam", [*ADAM, "optimizer.weight_decay=0.01"], {}),
+    ("l2-with-adam", [*ADAM, "optimizer.arguments={weight_decay: 0.01}"], {}),
+    ("l2-with-adam", [ADAM[0], "optimizer.target=torch.optim.nadam:NAdam", "optimizer.weight_decay=0.01"], {}),
+    ("learning-rate-range", ["optimizer.learning_rate=0.03"], {}),
+    ("learning-rate-range", ["optimizer.learning_rate=3e-7"], {}),
+    ("clipping-off", ["gradients.clip.name=none"], {}),
+    ("clipping-off", ["gradients.clip.threshold=100"], {}),
+    ("decay-on-norms", ["optimizer.decay.norms=true"], {}),
+    ("decay-on-norms", ["optimizer.decay.biases=true"], {}),
+    ("post-norm-without-warmup", [POST, "schedule.warmup=0"], {}),
+    ("post-norm-without-warmup", [POST, "schedule.warmup=9"], {}),
+    ("decay-overlaps-warmup", ["schedule={name: wsd, warmup: 0.5, decay: 0.6}"], {}),
+    ("decay-overlaps-warmup", ["schedule={name: wsd, decay: 2000}"], {}),
+    ("stopping-before-decay", ["evaluation.every=50"], {}),
+    ("stopping-before-decay", ["schedule.name=wsd"], {}),
+    ("stopping-before-decay", ["schedule.name=linear", "stopping.patience=2"], {}),
+    ("patience-never", ["stopping.patience=10"], {}),
+    ("patience-never", ["evaluation.every=1000"], {}),
+    ("evaluation-never", ["evaluation.every=1001"], {}),
+    ("over-regularised", ["model.dropout.residual=0.2", "objective.label_smoothing=0.1"], {}),
+    ("high-dropout-small-model", ["model.dropout.residual=0.4"], SMALL),
+    ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000}),
+    ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000, "planned_tokens": 4_000_001}),
+    ("vocabulary-too-large-for-data", [], {"tokens_per_epoch": 400_000}),
+    ("vocabulary-too-large-for-data", [], {"tokens_per_epoch": 400_000, "tokenizer": {"vocabulary_size": 5000}}),
+    ("schedule-misses-floor", ["schedule.name=constant"], {}),
+    ("schedule-misses-floor", ["schedule={name: wsd, decay: 0}"], {}),
+    ("schedule-misses-floor", ["schedule.floor=0.9"], {}),
+    ("tokens-per-parameter", [], SMALL),
+    ("tokens-per-parameter", [], SMALL | {"planned_tokens": 9_999_999}),
+    ("attention-dropout", ["model.dropout.attention=0.1"], {}),
+    ("short-head-size", ["model.num_heads=16"], {}),
+    ("short-head-size", ["model.hidden_size=328", "model.num_heads=4"], {}),
+    ("fp16-without-cuda", ["training.precision.name=fp16"], {}),
+    ("fp16-without-cuda", ["training.precision.name=fp16"], {"device": "cpu"}),
+]
+
+SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
+    ("warmup-longer-than-run", ["schedule.warmup=999"], {}),
+    ("warmup-longer-than-run", ["training.steps=1", "schedule.warmup=1"], {}),
+    ("l2-with-adam", ADAM, {}),
+    ("l2-with-adam", [ADAM[0], "optimizer.target=torch.optim:AdamW", "optimizer.weight_decay=0.01"], {}),
+    ("l2-with-adam", [ADAM[0], "optimizer.target=torch.optim:SGD", "optimizer.weight_decay=0.01"], {}),
+    ("l2-with-adam", [ADAM[0], "optimizer.target=mine:Adam", "optimizer.weight_decay=0.01"], {}),
+    (
+        "l2-with-adam",
+        [*ADAM, "optimizer.weight_decay=0.01", "optimizer.arguments={decoupled_weight_decay: true}"],
+        {},
+    ),
+    ("learning-rate-range", ["optimizer.learning_rate=1e-2"], {}),
+    ("learning-rate-range", [*ADAM, "optimizer.learning_rate=1.0"], {}),
+    ("clipping-off", ["gradients.clip.threshold=10"], {}),
+    ("decay-on-norms", ["optimizer.decay.norms=true", "optimizer.weight_decay=0"], {}),
+    ("post-norm-without-warmup", [POST], {}),
+    ("post-norm-without-warmup", ["schedule.warmup=0"], {}),
+    ("decay-overlaps-warmup", ["schedule={name: wsd, warmup: 0.5, decay: 0.5}"], {}),
+    ("stopping-before-decay", ["schedule.name=wsd", "stopping.name=none"], {}),
+    ("stopping-before-decay", ["schedule.name=constant"], {}),
+    ("stopping-before-decay", ["schedule.name=wsd", "stopping.patience=8"], {}),
+    ("patience-never", ["stopping.patience=9"], {}),
+    ("patience-never", ["evaluation.every=1000", "stopping.name=none"], {}),
+    ("evaluation-never", ["evaluation.every=1000"], {}),
+    ("over-regularised", ["model.dropout.residual=0.3"], {}),
+    ("high-dropout-small-model", ["model.dropout.residual=0.4"], {}),
+    ("high-dropout-small-model", ["model.dropout.residual=0.4"], {"parameters": {"total": 5_000_000}}),
+    ("high-dropout-small-model", ["model.dropout.residual=0.3"], SMALL),
+    ("epochs-over-data", [], {}),
+    ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000, "planned_tokens": 4_000_000}),
+    ("vocabulary-too-large-for-data", [], DATA),
+    ("vocabulary-too-large-for-data", ["data.tokenizer.name=bytes"], {"tokens_per_epoch": 30_000}),
+    ("schedule-misses-floor", ["schedule.name=wsd"], {}),
+    ("tokens-per-parameter", [], {}),
+    ("tokens-per-parameter", [], SMALL | {"planned_tokens": 10_000_000}),
+    ("attention-dropout", ["model.dropout.residual=0.1"], {}),
+    ("short-head-size", ["model.num_heads=8"], {}),
+    ("fp16-without-cuda", ["training.precision.name=fp16", "training.device=cuda"], {}),
+    ("fp16-without-cuda", ["training.precision.name=fp16"], {"device": "cuda:0"}),
+    ("fp16-without-cuda", ["training.precision.name=bf16"], {}),
+]
+
+
+def findings(overrides: Sequence[str], facts: Mapping[str, Any]) -> dict[str, LintFinding]:
+    return {found.code: found for found in lint(load_config(None, overrides, environment={}), facts)}
+
+
+@pytest.mark.parametrize("code, overrides, facts", FIRES)
+def test_fires(code: str, overrides: Sequence[str], facts: Mapping[str, Any]) -> None:
+    finding = findings(overrides, facts)[code]
+    assert finding.key in keys()
+    assert finding.severity in ("info", "warning", "refusal")
+    if finding.fix is not None and not {"planned_tokens", "tokenizer"} & set(facts):
+        assert code not in findings([*overrides, finding.fix] if code != "l2-with-adam" else [finding.fix], facts)
+    text = str(finding)
+    assert text.startswith(f"{finding.severity} {code}: {finding.key}: ")
+    assert "\n" not in text
+    assert all(part for part in (finding.message, finding.reason, finding.source))
+
+
+@pytest.mark.parametrize("code, overrides, facts", SILENT)
+def test_stays_silent(code: str, overrides: Sequence[str], facts: Mapping[str, Any]) -> None:
+    assert code not in findings(overrides, facts)
+
+
+def test_every_rule_fires_and_stays_silent_somewhere() -> None:
+    assert {code for code, _, _ in FIRES} == {code for code, _, _ in SILENT} == set(RULES)
+
+
+def test_the_default_has_no_remarks() -> None:
+    assert lint(Config()) == []
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_presets_are_not_refused(name: str) -> None:
+    refuse(lint(load_config(name, environment={})), ())
+
+
+def test_custom_model_is_no_obstacle() -> None:
+    assert "clipping-off" in findings(
+        ["model.name=custom", "model.target=a:b", "gradients.clip.name=none"], SMALL | DATA
+    )
+
+
+def test_refusal_and_how_to_lift_it() -> None:
+    overrides = ["schedule.warmup=5000", *ADAM, "optimizer.weight_decay=0.1"]
+    found = lint(load_config(None, overrides, environment={}))
+    with pytest.raises(ConfigError) as caught:
+        refuse(found, ())
+    message = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "schedule.warmup: a warm-up of 5000 steps in a run of 1000 steps" in message
+    assert "lint.allow=[warmup-longer-than-run, l2-with-adam]" in message
+    with pytest.raises(ConfigError, match="l2-with-adam"):
+        refuse(found, ["warmup-longer-than-run"])
+    refuse(found, ["warmup-longer-than-run", "l2-with-adam"])
+
+
+def test_unknown_code() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'clipping-off'"):
+        lint(load_config(None, ["lint.allow=[cliping-off]"], environment={}))
+
+
+def test_every_rule_has_its_file_and_its_page() -> None:
+    files = {module.name for module in pkgutil.iter_modules(room.__path__)} - {"finding"}
+    assert {code.replace("-", "_") for code in RULES} == files
+    for code, rule in RULES.items():
+        page = importlib.import_module(rule.__module__).__doc__ or ""
+        assert page.startswith(f"{code}: ")
+        for part in ("Looks for:", "Why:", "Evidence:", "Remedy:", "False alarms:", "Source:"):
+            assert part in page, (code, part)
+
+
+@given(
+    steps=st.integers(1, 5000),
+    every=st.integers(1, 5000),
+    patience=st.integers(1, 50),
+    schedule=st.sampled_from(["constant", "linear", "cosine", "wsd"]),
+    warmup=st.floats(0, 1) | st.integers(0, 6000),
+)
+def test_any_budget_is_judged(steps: int, every: int, patience: int, schedule: str, warmup: float) -> None:
+    config = Config.model_validate(
+        {
+            "training": {"steps": steps},
+            "evaluation": {"every": every},
+            "stopping": {"name": "patience", "patience": patience},
+            "schedule": {"name": schedule, "warmup": warmup},
+        }
+    )
+    for finding in lint(config, {"tokens_per_epoch": 1, "planned_tokens": 0, **SMALL}):
+        assert finding.code in RULES

@@ -1,0 +1,357 @@
+"""The loop on a tiny real model: delivery of windows, order of acting, adjusting, rolling back, resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trimtab.config import Bf16, DecoderConfig, Fp16, Fp32
+from trimtab.data import DataPlan, Loader, Order, PackedSequences
+from trimtab.events import (
+    Adjust,
+    ArtifactLogged,
+    CheckpointSaved,
+    Decision,
+    DecisionTaken,
+    Evaluate,
+    EvaluationEnded,
+    Event,
+    Rollback,
+    RunEnded,
+    RunStarted,
+    Save,
+    StepsEnded,
+    Stop,
+)
+from trimtab.model import build_model, set_dropout_factor
+from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
+from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
+from trimtab.runs import Recorder, RunDirectory, read_record
+from trimtab.schedules import Constant
+from trimtab.signals import Ring
+from trimtab.training import Calendar, Keeper, Loop, Precision, Progress, Requests, Step, Windows, columns_of_step
+
+VOCABULARY, LENGTH = 31, 8
+
+
+class Scripted:
+    """Answers events as a table says: (kind of event, its step) -> decision."""
+
+    name = "scripted"
+
+    def __init__(self, answers: Mapping[tuple[type, int], Decision], name: str = "scripted") -> None:
+        self.answers = dict(answers)
+        self.name = name
+        self.seen: list[Event] = []
+
+    def decide(self, event: Event) -> Decision | None:
+        self.seen.append(event)
+        step = event.last_step if isinstance(event, StepsEnded) else event.step
+        return self.answers.pop((type(event), step), None)
+
+    def state(self) -> dict[str, Any]:
+        return {"left": len(self.answers)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@dataclass
+class Rig:
+    """All that a loop needs, over random tokens."""
+
+    folder: Path
+    controllers: Sequence[Any] = ()
+    steps: int = 12
+    log_every: int = 4
+    evaluate_every: int = 6
+    save_every: int = 6
+    accumulation: int = 1
+    precision: Any = field(default_factory=Fp32)
+    watch: Watch = field(default_factory=Watch)
+    evaluate: Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]] | None = None
+
+    def build(self) -> Loop:
+        tokens = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
+        sequences = PackedSequences(tokens, np.array([0]), LENGTH, num_bytes=4000)
+        config = DecoderConfig.model_validate(
+            {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "dropout": {"residual": 0.2}}
+        )
+        self.model = build_model(config, vocabulary_size=VOCABULARY, sequence_length=LENGTH, seed=1)
+        device = torch.device("cpu")
+        task = CausalLanguageModelingTask(CrossEntropy())
+        precision = Precision(self.precision, device)
+        ring = Ring(columns_of_step(task.term_names, scaled=precision.scaler is not None), self.log_every, device)
+        step = Step(
+            model=self.model,
+            task=task,
+            optimizer=AdamW(parameter_groups(self.model, 0.1)),
+            transforms=[ClipByNorm(), SkipNonFinite()],
+            probes=[],
+            precision=precision,
+            ring=ring,
+            device=device,
+            seed=5,
+        )
+        windows = Windows(ring, lambda: 0.0)
+        progress = Progress(accumulation=self.accumulation)
+        self.run = RunDirectory(self.folder)
+        self.folder.mkdir(exist_ok=True)
+        self.keeper = Keeper(
+            self.run,
+            step=step,
+            windows=windows,
+            progress=progress,
+            controllers=self.controllers,
+            keep_latest=10,
+            keep_best=1,
+            metric="validation/loss",
+            better="lower",
+            description={},
+        )
+        self.resumed_from = self.keeper.resume()
+        attempts = self.run.attempts()
+        progress.attempt, progress.branch = len(attempts) + 1, len(attempts)
+        self.recorder = Recorder.open(self.run, branch=progress.branch)
+        self.loader = Loader(sequences, Order(len(sequences), seed=2), 2, prefetch=2)
+        self.adjusted: list[tuple[str, float]] = []
+
+        def adjust(name: str, value: float) -> None:
+            self.adjusted.append((name, value))
+            if name == "accumulation":
+                progress.accumulation = round(value)
+            if name == "dropout":
+                set_dropout_factor(self.model, value)
+
+        return Loop(
+            step=step,
+            loader=self.loader,
+            windows=windows,
+            calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
+            schedule=Constant(),
+            learning_rate=1e-2,
+            clip_threshold=1.0,
+            progress=progress,
+            controllers=self.controllers,
+            monitors=[self.watch],
+            recorder=self.recorder,
+            evaluate=self.evaluate or (lambda step: (EvaluationEnded(step, {"validation/loss": 5.0 - step}, 0.0), ())),
+            checkpoints=self.keeper,
+            requests=Requests(self.folder),
+            selection_metric="validation/loss",
+            restore_best=False,
+            apply_adjustment=adjust,
+            heartbeat=lambda: None,
+        )
+
+    def go(self) -> RunEnded:
+        loop = self.build()
+        self.loop = loop
+        progress = loop.progress
+        started = RunStarted(progress.step, progress.attempt, progress.branch, self.resumed_from, self.steps)
+        try:
+            return loop.run(started)
+        finally:
+            self.loader.close()
+            self.recorder.close()
+
+    def weights(self) -> torch.Tensor:
+        return torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()])
+
+
+def test_windows_are_delivered_one_late_and_cross_no_evaluation(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=14, log_every=4, evaluate_every=6, save_every=100)
+    assert rig.go().status == "finished"
+    spans = [(event.first_step, event.last_step) for event in rig.watch.of(StepsEnded)]
+    assert spans == [(1, 1), (2, 2), (3, 4), (5, 6), (7, 8), (9, 12), (13, 14)]
+    seen: list[Any] = []
+    for event in rig.watch.events:
+        if isinstance(event, StepsEnded):
+            seen.append(event.last_step)
+        elif isinstance(event, EvaluationEnded):
+            seen.append(f"evaluated {event.step}")
+    # At the evaluation of step 6 the window that ends there is still on its way.
+    assert seen == [1, 2, 4, "evaluated 6", 6, 8, "evaluated 12", 12, "evaluated 14", 14]
+    losses = np.concatenate([event.per_step["train/loss"] for event in rig.watch.of(StepsEnded)])
+    assert len(losses) == 14
+    assert np.isfinite(losses).all()
+
+
+def test_every_controller_is_asked_and_decisions_act_in_order(tmp_path: Path) -> None:
+    first = Scripted({(EvaluationEnded, 6): Save("a"), (StepsEnded, 4): Adjust("calm", "learning_rate", 0.5)}, "first")
+    second = Scripted({(EvaluationEnded, 6): Stop("b"), (StepsEnded, 4): Adjust("wild", "learning_rate", 2.0)}, "second")
+    rig = Rig(tmp_path / "run", controllers=[first, second], save_every=100)
+    ended = rig.go()
+    assert (ended.status, ended.reason, ended.step) == ("stopped", "b", 6)
+    assert len(first.seen) == len(second.seen)
+    taken = {(d.controller, type(d.decision).__name__): d.outcome for d in rig.watch.of(DecisionTaken)}
+    assert taken[("first", "Adjust")] == "taken"
+    assert taken[("second", "Adjust")] == "overruled"
+    (saved,) = rig.watch.of(CheckpointSaved)
+    assert saved.step == 6
+    assert "a" in saved.reason
+    kinds = [type(event).__name__ for event in rig.watch.events]
+    assert kinds.index("EvaluationEnded") < kinds.index("CheckpointSaved") < kinds.index("RunEnded")
+    adjust = next(d for d in rig.watch.of(DecisionTaken) if isinstance(d.decision, Adjust))
+    assert adjust.observed_until_step == 4
+    assert adjust.step == 6
+
+
+def test_adjusting_multiplies_the_factors_of_controllers(tmp_path: Path) -> None:
+    first = Scripted({(StepsEnded, 1): Adjust("x", "learning_rate", 0.5)}, "first")
+    second = Scripted({(StepsEnded, 2): Adjust("y", "learning_rate", 0.1)}, "second")
+    rig = Rig(tmp_path / "run", controllers=[first, second])
+    rig.go()
+    rates = np.concatenate([event.per_step["learning_rate"] for event in rig.watch.of(StepsEnded)])
+    assert rates[:2] == pytest.approx(1e-2)
+    assert rates[2:4] == pytest.approx(5e-3)
+    assert rates[4:] == pytest.approx(5e-4)
+
+
+def test_structure_and_wrong_adjustments(tmp_path: Path) -> None:
+    controller = Scripted(
+        {
+            (StepsEnded, 1): Adjust("more", "accumulation", 3),
+            (StepsEnded, 2): Adjust("no such", "colour", 1.0),
+            (StepsEnded, 4): Adjust("too much", "dropout", 99.0),
+        }
+    )
+    rig = Rig(tmp_path / "run", controllers=[controller])
+    rig.go()
+    tokens = np.concatenate([event.per_step["tokens"] for event in rig.watch.of(StepsEnded)])
+    assert tokens.tolist() == [16.0] * 2 + [48.0] * 10
+    notes = [(d.outcome, d.note) for d in rig.watch.of(DecisionTaken)]
+    assert [outcome for outcome, _ in notes] == ["taken", "overruled", "overruled"]
+    assert "cannot be adjusted" in notes[1][1]
+    assert "outside" in notes[2][1]
+    assert rig.adjusted == [("accumulation", 3)]
+
+
+def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Path) -> None:
+    controller = Scripted({(EvaluationEnded, 9): Rollback("spike", 8, ((8, 9),))})
+    other = Scripted({(EvaluationEnded, 9): Save("keep")}, "other")
+    rig = Rig(
+        tmp_path / "run", controllers=[controller, other], steps=12, log_every=3, evaluate_every=3, save_every=3
+    )
+    ended = rig.go()
+    assert ended.status == "finished"
+    started = rig.watch.of(RunStarted)
+    assert [(event.step, event.branch) for event in started] == [(0, 0), (6, 1)]
+    outcomes = {d.controller: d.outcome for d in rig.watch.of(DecisionTaken)}
+    assert outcomes == {"scripted": "taken", "other": "overruled"}
+    # Steps 8 and 9 consumed positions 14 to 18: they are never shown again.
+    assert rig.loop.progress.plan == {"excluded": [[14, 18]]}
+    assert rig.loop.progress.position == 28
+    # The windows of steps 4 to 6 came back with the checkpoint; those of the abandoned steps 7 to 9 were never told.
+    assert [(e.first_step, e.last_step) for e in rig.watch.of(StepsEnded)] == [(1, 1), (2, 2), (3, 3), (4, 6), (4, 6), (7, 9), (10, 12)]
+    lines = read_record(rig.run.record)
+    steps = [line for line in lines if line["event"] == "EvaluationEnded"]
+    assert [line["step"] for line in steps] == [3, 6, 9, 12]
+    assert [line["branch"] for line in steps] == [0, 0, 1, 1]
+
+
+def test_requests_by_file(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=40, evaluate_every=100, save_every=100)
+
+    class Asks(Watch):
+        def observe(self, event: Event) -> None:
+            super().observe(event)
+            if isinstance(event, StepsEnded) and event.last_step == 8:
+                (rig.folder / "SAVE").touch()
+                (rig.folder / "EVALUATE").touch()
+            if isinstance(event, StepsEnded) and event.last_step == 16:
+                (rig.folder / "STOP").touch()
+
+    rig.watch = Asks()
+    ended = rig.go()
+    assert ended.status == "stopped"
+    assert "STOP" in ended.reason
+    assert rig.watch.of(EvaluationEnded)
+    assert {d.controller for d in rig.watch.of(DecisionTaken)} == {"request"}
+    assert not any((rig.folder / name).exists() for name in ("SAVE", "STOP", "EVALUATE"))
+
+
+@pytest.mark.parametrize("precision", [Fp32(), Bf16(), Fp16(initial_scale=256.0)], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("kill_at", [3, 5, 8])
+def test_resuming_from_any_boundary_gives_the_same_bits_and_events(tmp_path: Path, kill_at: int, precision: Any) -> None:
+    """A save that was asked for in the middle of a window changes nothing, and nothing is lost by going on from it."""
+
+    class Killed(Exception):
+        pass
+
+    whole = Rig(tmp_path / "whole", accumulation=2, precision=precision)
+    whole.go()
+
+    rig = Rig(tmp_path / "run", accumulation=2, precision=precision)
+    loop = rig.build()
+    train = loop._train_step
+
+    def until_killed() -> None:
+        if loop.progress.step == kill_at:
+            loop._save("for the test")
+            raise Killed
+        train()
+
+    loop._train_step = until_killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        loop.run(RunStarted(0, 1, 0, None, rig.steps))
+    rig.loader.close()
+    rig.recorder.close()
+
+    again = Rig(tmp_path / "run", accumulation=2, precision=precision)
+    again.go()
+    assert again.resumed_from == kill_at
+    assert torch.equal(whole.weights(), again.weights())
+    ours, theirs = ({}, {})
+    for lines, into in ((read_record(rig.run.record), ours), (read_record(whole.run.record), theirs)):
+        for line in lines:
+            if line["event"] == "StepsEnded":
+                assert line["first_step"] not in into, "a window was told twice"
+                into[line["first_step"]] = line["per_step"]["train/loss"]
+    assert ours == theirs
+
+
+def test_a_finished_stop_is_not_trained_on_when_killed_before_its_end_was_written(tmp_path: Path) -> None:
+    controller = Scripted({(EvaluationEnded, 6): Stop("enough")})
+    rig = Rig(tmp_path / "run", controllers=[controller])
+    loop = rig.build()
+    loop._end = lambda begun: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(RunStarted(0, 1, 0, None, rig.steps))
+    rig.loader.close()
+    rig.recorder.close()
+    again = Rig(tmp_path / "run", controllers=[Scripted({})])
+    ended = again.go()
+    assert (ended.step, ended.status, ended.reason) == (6, "stopped", "enough")
+
+
+def test_a_monitor_that_raises_is_a_warning(tmp_path: Path) -> None:
+    class Fragile(Watch):
+        def observe(self, event: Event) -> None:
+            raise RuntimeError("broken sink")
+
+    rig = Rig(tmp_path / "run", watch=Fragile())
+    with pytest.warns(UserWarning, match="broken sink"):
+        assert rig.go().status == "finished"
+
+
+def test_an_unneeded_plan_is_empty() -> None:
+    assert DataPlan.from_json(Progress().plan) == DataPlan()
+    assert Evaluate("x").reason == "x"
