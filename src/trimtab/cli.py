@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from trimtab.errors import EXIT_INTERNAL, EXIT_KILLED_TWICE, TrimtabError, UsageError
+from trimtab.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_KILLED_TWICE, TrimtabError, UsageError
 
 if TYPE_CHECKING:
     from trimtab.config import Config
@@ -31,9 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override all others.")
 ]
-Source = Annotated[
-    str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML or TOML file, or the name of a preset.")
-]
+Source = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML or TOML file, or the name of a preset.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Which = Annotated[str, typer.Option("--checkpoint", help="best, latest, or the number of a step.")]
 LogFormat = Annotated[str, typer.Option("--log-format", help="text, or json for one event a line.")]
@@ -85,7 +85,8 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
 def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
     """Judge a checkpoint on the whole validation set."""
     from trimtab.data import prepare_data
-    from trimtab.trainer import build_evaluation, open_trained
+    from trimtab.trainer import build_evaluation
+    from trimtab.training.trained import open_trained
 
     trained = open_trained(run, checkpoint)
     data = prepare_data(trained.config.data, seed=trained.config.seed)
@@ -114,7 +115,7 @@ def generate(
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_text
     from trimtab.runs.printable import printable
-    from trimtab.trainer import open_trained
+    from trimtab.training.trained import open_trained
 
     trained = open_trained(run, checkpoint)
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
@@ -156,9 +157,7 @@ def show(run: Run, as_json: Json = False) -> None:
 
 @app.command()
 def verify(
-    path: Annotated[
-        Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")
-    ],
+    path: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
     as_json: Json = False,
 ) -> None:
     """Check every byte of a run's checkpoints against their hashes."""
@@ -205,9 +204,7 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
         typer.echo(f"next: trimtab train {' '.join([source, *(overrides or [])])}")
 
 
-config_app = typer.Typer(
-    help="Show, explain and describe configurations.", no_args_is_help=True, rich_markup_mode=None
-)
+config_app = typer.Typer(help="Show, explain and describe configurations.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 
 
@@ -225,10 +222,7 @@ def config_show(
     values = flatten(loaded.config)
     if as_json:
         _print_json(
-            {
-                name: {"value": value, "origin": loaded.origins.get(name, "default")}
-                for name, value in values.items()
-            }
+            {name: {"value": value, "origin": loaded.origins.get(name, "default")} for name, value in values.items()}
             if origin
             else loaded.config.model_dump(mode="json")
         )
@@ -250,9 +244,7 @@ def config_schema() -> None:
 
 @config_app.command("explain")
 def config_explain(
-    name: Annotated[
-        str, typer.Argument(metavar="SECTION.KEY", help="A setting, such as optimizer.learning_rate.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="SECTION.KEY", help="A setting, such as optimizer.learning_rate.")],
 ) -> None:
     """Say what a setting means, its default and what is allowed."""
     from trimtab.config import explain
@@ -278,9 +270,7 @@ def config_presets(as_json: Json = False) -> None:
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
 ) -> None:
     if version:
         from trimtab import __version__
@@ -289,9 +279,7 @@ def _version(
         raise typer.Exit
 
 
-def _train(
-    source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str
-) -> None:
+def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
     from trimtab.config import load_config
     from trimtab.doctor.lint import lint, refuse
@@ -314,17 +302,23 @@ def _train(
 def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Literal["text", "json"]) -> Result:
     from trimtab.monitor.sinks.console import Console
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupted_early)
     # Opened before torch is imported, so that the screen says at once what is going on.
     console = Console(sys.stdout, config.training.steps, log_format=log_format)
     try:
         console.preparing("starting", 0.0)
         from trimtab.trainer import Trainer
 
-        return Trainer(
-            config, run=run, monitors=[console], accept_drift=accept_drift, report=console.preparing
-        ).fit()
+        return Trainer(config, run=run, monitors=[console], accept_drift=accept_drift, report=console.preparing).fit()
     finally:
         console.close()
+
+
+def _interrupted_early(number: int, frame: FrameType | None) -> NoReturn:
+    """Until the loop takes signals itself, there is nothing to save."""
+    typer.echo(f"{signal.Signals(number).name} received before the first step; run again to go on", err=True)
+    raise SystemExit(EXIT_INTERRUPTED)
 
 
 def _print_json(value: Any) -> None:

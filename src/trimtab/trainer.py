@@ -11,23 +11,23 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import nn
 
-from trimtab.config import Config, PatienceStopping, SamplesConfig
-from trimtab.config import dump_config, flatten, load_config
+from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, flatten, load_config
 from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
 from trimtab.data import Loader, PreparedData, Tokenizer, prepare_data
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ResourceError, UsageError
 from trimtab.evaluation import Evaluation, write_text, yardsticks
-from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
+from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
     Decoder,
     ForeignModel,
@@ -41,12 +41,12 @@ from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
 from trimtab.objective import CrossEntropy, build_objective, build_task
 from trimtab.optimizer import ForeignOptimizer, Optimizer, build_optimizer, build_transforms, parameter_groups
 from trimtab.runs import Lock, Recorder, RunDirectory
-from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
+from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
-from trimtab.runs.metrics import better_direction
+from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key
 from trimtab.training import (
@@ -61,7 +61,6 @@ from trimtab.training import (
     columns_of_step,
     peak_memory_bytes,
 )
-from trimtab.training.checkpoint import load_model, read_tensors
 from trimtab.training.execution import choose_compile, choose_device, keep_freed_memory, set_threads
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -171,16 +170,12 @@ class Trainer:
                 prefetch=config.data.prefetch * progress.accumulation,
                 pin_memory=parts.device.type == "cuda",
             )
-            example = data.training.batch(
-                np.arange(config.training.micro_batch_size), config.training.micro_batch_size
-            )
+            example = data.training.batch(np.arange(config.training.micro_batch_size), config.training.micro_batch_size)
             plan = {
                 "device": str(parts.device),
                 "threads": threads,
                 "precision": config.training.precision.name,
-                "compile": choose_compile(
-                    config.training, parts.step, example, parts.compilable, plan.get("compile")
-                ),
+                "compile": choose_compile(config.training, parts.step, example, parts.compilable, plan.get("compile")),
             }
             self._describe(run, data, facts | {"identity": now}, plan)
             recorder = Recorder.open(run, branch=progress.branch)
@@ -193,14 +188,12 @@ class Trainer:
                 ),
                 schedule=build_schedule(config.schedule, config.training.steps),
                 learning_rate=config.optimizer.learning_rate,
-                clip_threshold=config.gradients.clip.threshold
-                if config.gradients.clip.name == "norm"
-                else math.inf,
+                clip_threshold=config.gradients.clip.threshold if config.gradients.clip.name == "norm" else math.inf,
                 progress=progress,
                 controllers=controllers,
                 monitors=self._monitors,
                 recorder=recorder,
-                evaluate=_judged(build_evaluation(config, parts.model, data), parts.optimizer),
+                evaluate=build_evaluation(config, parts.model, data, parts.optimizer.evaluation_weights),
                 checkpoints=keeper,
                 requests=Requests(run.path),
                 selection_metric=config.checkpoint.metric,
@@ -223,9 +216,7 @@ class Trainer:
             finally:
                 loader.close()
                 recorder.close()
-        exit_code = (
-            EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
-        )
+        exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
         return Result(
             run.path,
             ended.status,
@@ -276,9 +267,7 @@ class Trainer:
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model)
         else:
-            optimizer = ForeignOptimizer(
-                parameter_groups(model, config.optimizer.weight_decay), self._make_optimizer
-            )
+            optimizer = ForeignOptimizer(parameter_groups(model, config.optimizer.weight_decay), self._make_optimizer)
         probes: list[InlineProbe] = []
         if config.logging.layers:
             names = list(optimizer.storage.weights)
@@ -288,9 +277,7 @@ class Trainer:
                 probes.append(ActivationScale(model.signal_names))
         precision = Precision(config.training.precision, device)
         columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
-        ring = Ring(
-            [*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device
-        )
+        ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
         step = Step(
             model=model,
             task=task,
@@ -347,11 +334,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         return loop.run(started)
     except BaseException as error:
         progress = loop.progress
-        reason = (
-            "interrupted twice"
-            if isinstance(error, KeyboardInterrupt)
-            else f"{type(error).__name__}: {error}"
-        )
+        reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         recorder.record(
             RunEnded(
                 progress.step,
@@ -399,7 +382,7 @@ def _keeper(
         keep_latest=config.checkpoint.keep_latest,
         keep_best=config.checkpoint.keep_best,
         metric=config.checkpoint.metric,
-        better=_better(config.checkpoint.metric),
+        better=selection_direction(config.checkpoint.metric),
         description={"seed": config.seed},
     )
 
@@ -441,8 +424,13 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
     return facts
 
 
-def build_evaluation(config: Config, model: nn.Module, data: PreparedData) -> Evaluation:
-    """What judges `model`, where it lies, as `config` says."""
+def build_evaluation(
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Evaluation:
+    """What judges `model`, where it lies, as `config` says, inside the context `weights`."""
     device = next(model.parameters()).device
     return Evaluation(
         config.evaluation,
@@ -452,20 +440,9 @@ def build_evaluation(config: Config, model: nn.Module, data: PreparedData) -> Ev
         batch_size=config.training.micro_batch_size,
         device=device,
         autocast=Precision(config.training.precision, device).autocast,
+        weights=weights,
         seed=config.seed,
     )
-
-
-def _judged(
-    evaluation: Evaluation, optimizer: Optimizer
-) -> Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]]:
-    """The evaluation, with the weights that the optimizer wants judged."""
-
-    def judge(step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
-        with optimizer.evaluation_weights():
-            return evaluation(step)
-
-    return judge
 
 
 def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dict[str, float]:
@@ -474,59 +451,6 @@ def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dic
         return progress.metrics
     info = next((info for info in list_checkpoints(run.path) if info.step == ended.restored_step), None)
     return progress.metrics if info is None else dict(info.metrics)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedRun:
-    """A run's model, in eval mode, as one of its checkpoints left it."""
-
-    config: Config
-    model: nn.Module
-    tokenizer: Tokenizer
-    checkpoint: CheckpointInfo
-
-
-def open_trained(path: Path, which: str = "best") -> TrainedRun:
-    """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
-
-    Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
-    """
-    run = RunDirectory.open(path)
-    config = load_config(run.config)
-    if read_json(run.environment).get("source") == "python":
-        raise UsageError(
-            f"the model of {path} was given as a Python object, so the command line cannot build it"
-        )
-    checkpoint = _choose_checkpoint(run, config, which)
-    tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
-    model = build_model(
-        config.model,
-        vocabulary_size=tokenizer.vocabulary_size,
-        sequence_length=config.data.sequence_length,
-        seed=0,
-    )
-    load_model(model, read_tensors(checkpoint.path, "model/"))
-    return TrainedRun(config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint)
-
-
-def _better(metric: str) -> Literal["lower", "higher"]:
-    return "higher" if better_direction(metric) == "higher" else "lower"
-
-
-def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:
-    metric = config.checkpoint.metric
-    if which == "best":
-        found = best(run.path, metric, _better(metric)) or latest(run.path)
-    elif which == "latest":
-        found = latest(run.path)
-    else:
-        found = next((info for info in list_checkpoints(run.path) if str(info.step) == which), None)
-    if found is None:
-        steps = [str(info.step) for info in list_checkpoints(run.path)]
-        raise UsageError(
-            f"{run.path} has no checkpoint {which!r}; it has: {', '.join(['best', 'latest', *steps]) if steps else 'none yet'}"
-        )
-    return found
 
 
 @final
@@ -596,6 +520,4 @@ class LanguageModelTrainer:
         seed: int = 0,
     ) -> str:
         """`prompt`, and what the model writes after it."""
-        return self._trainer.generate(
-            prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed
-        )
+        return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)

@@ -104,9 +104,7 @@ def test_two_builders_agree(cache: Path) -> None:
         build(folder)
         both.wait(5)
 
-    threads = [
-        threading.Thread(target=lambda: folders.append(cached_folder("key", together))) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: folders.append(cached_folder("key", together))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

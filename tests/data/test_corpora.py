@@ -91,9 +91,7 @@ def test_a_binary_file_names_the_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
 def test_what_is_not_utf8_names_the_place(tmp_path: Path, prefix: bytes) -> None:
     (tmp_path / "a.txt").write_bytes(prefix + "naïve".encode("latin-1"))
-    with pytest.raises(
-        DataError, match=rf"a.txt: is not UTF-8: byte 0xef at byte {2 + len(prefix)}\nhint.*iconv"
-    ):
+    with pytest.raises(DataError, match=rf"a.txt: is not UTF-8: byte 0xef at byte {2 + len(prefix)}\nhint.*iconv"):
         texts(text_corpus(str(tmp_path)))
 
 

@@ -16,9 +16,7 @@ NUM_SEQUENCES = 13
 
 
 def sequences() -> PackedSequences:
-    return PackedSequences(
-        np.arange(4 * NUM_SEQUENCES + 1), np.array([0, 7, 30]), 4, num_bytes=4 * NUM_SEQUENCES + 1
-    )
+    return PackedSequences(np.arange(4 * NUM_SEQUENCES + 1), np.array([0, 7, 30]), 4, num_bytes=4 * NUM_SEQUENCES + 1)
 
 
 def loader(prefetch: int = 3, num_sequences: int = NUM_SEQUENCES) -> Loader:

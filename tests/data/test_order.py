@@ -55,9 +55,7 @@ def test_the_order_is_the_same_in_every_version() -> None:
 
 
 @given(num=st.integers(1, 20), positions=st.lists(st.integers(0, 200), min_size=1), seed=st.integers(0, 5))
-def test_a_position_does_not_depend_on_what_was_asked_before(
-    num: int, positions: list[int], seed: int
-) -> None:
+def test_a_position_does_not_depend_on_what_was_asked_before(num: int, positions: list[int], seed: int) -> None:
     used = Order(num, seed=seed)
     together = used.sequences_at(np.array(positions))
     assert together.tolist() == [Order(num, seed=seed).sequence_at(position) for position in positions]

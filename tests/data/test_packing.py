@@ -20,9 +20,7 @@ def packed(lengths: list[int], sequence_length: int) -> PackedSequences:
 
 
 @given(lengths=lengths_of_documents, length=st.integers(2, 11), batch_size=st.integers(1, 4))
-def test_every_token_but_the_first_is_a_counted_target_once(
-    lengths: list[int], length: int, batch_size: int
-) -> None:
+def test_every_token_but_the_first_is_a_counted_target_once(lengths: list[int], length: int, batch_size: int) -> None:
     sequences = packed(lengths, length)
     targets: list[int] = []
     for start in range(0, len(sequences), batch_size):
@@ -60,9 +58,7 @@ def test_documents_and_positions_are_those_of_the_stream(lengths: list[int], len
 
 def test_the_types_are_those_of_the_contract() -> None:
     batch = packed([4, 5], 4).batch(np.array([1, 0, 1]))
-    assert [tensor.dtype for tensor in (batch.tokens_BT, batch.targets_BT, batch.sample_ids_B)] == [
-        torch.int64
-    ] * 3
+    assert [tensor.dtype for tensor in (batch.tokens_BT, batch.targets_BT, batch.sample_ids_B)] == [torch.int64] * 3
     assert [tensor.dtype for tensor in (batch.document_ids_BT, batch.positions_BT)] == [torch.int32] * 2
     assert batch.sample_ids_B.tolist() == [1, 0, 1]
 

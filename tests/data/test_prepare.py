@@ -118,9 +118,7 @@ def test_the_fingerprint_is_of_what_is_seen(tmp_path: Path) -> None:
         {"validation_fraction": 0.2},
         {"tokenizer": {"name": "bpe", "vocabulary_size": 258}},
     ]
-    fingerprints = {
-        prepare_data(bytes_config(tmp_path / "a2.txt", **change), seed=0).fingerprint for change in others
-    }
+    fingerprints = {prepare_data(bytes_config(tmp_path / "a2.txt", **change), seed=0).fingerprint for change in others}
     assert len(fingerprints | {first.fingerprint}) == 4
 
 
@@ -148,9 +146,7 @@ def test_a_validation_source_of_its_own_and_leakage(tmp_path: Path) -> None:
     rows = [f"training document {i}" for i in range(30)]
     held_out = ["training document 7", "another one, never seen", "training document 9"]
     for name, texts in (("train", rows), ("held", held_out)):
-        (tmp_path / f"{name}.jsonl").write_text(
-            "\n".join(json.dumps({"text": text}) for text in [*texts, ""])
-        )
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in [*texts, ""]))
     data = prepare_data(
         bytes_config(
             tmp_path,
@@ -205,9 +201,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "tokenizer.json").read_text())
     state["model"]["vocab"] |= {f"word{i}": 257 + i for i in range(70_000)}
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    data = prepare_data(
-        bytes_config(tmp_path / "a.txt", tokenizer={"name": "file", "path": str(tmp_path)}), seed=0
-    )
+    data = prepare_data(bytes_config(tmp_path / "a.txt", tokenizer={"name": "file", "path": str(tmp_path)}), seed=0)
     assert data.tokenizer.vocabulary_size == 70_257
     assert data.training.tokens.dtype == np.uint32
     assert data.tokenizer.to_bytes(data.training.tokens).startswith(b"a line of text\n")
@@ -234,9 +228,7 @@ def test_too_little_text_says_what_there_is_and_what_to_lower(tmp_path: Path) ->
 def test_nothing_but_empty_files(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("")
-    with pytest.raises(
-        DataError, match=r"data.source: no text for training in: 2 text files .*left out: 2 empty"
-    ):
+    with pytest.raises(DataError, match=r"data.source: no text for training in: 2 text files .*left out: 2 empty"):
         prepare_data(bytes_config(tmp_path), seed=0)
     (tmp_path / "b.txt").write_text("text " * 100)
     held_out = {"name": "text", "path": str(tmp_path / "a.txt")}

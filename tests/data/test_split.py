@@ -36,9 +36,7 @@ def test_equal_rows_stay_together() -> None:
     rows = [Document(f"rows:{i}", f"text {i % 10}", f"text {i % 10}") for i in range(100)]
     split = choose_split(rows, 0.1)
     sides = [split.divide(row) for row in rows]
-    assert not {training for training, _ in sides if training} & {
-        validation for _, validation in sides if validation
-    }
+    assert not {training for training, _ in sides if training} & {validation for _, validation in sides if validation}
     assert any(validation for _, validation in sides)
 
 

@@ -86,9 +86,7 @@ def test_cutting_anywhere_loses_nothing(text: str) -> None:
 def test_a_batch_is_each_text_alone() -> None:
     texts = ["one", "", "def f():\n    return 1\n", END_OF_TEXT]
     for tokenizer in (BPE, BYTES):
-        assert [tokens.tolist() for tokens in tokenizer.encode_batch(texts)] == [
-            *map(tokenizer.encode, texts)
-        ]
+        assert [tokens.tolist() for tokens in tokenizer.encode_batch(texts)] == [*map(tokenizer.encode, texts)]
 
 
 @both

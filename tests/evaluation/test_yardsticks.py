@@ -61,9 +61,7 @@ def test_on_code_each_is_better_than_the_one_before() -> None:
     assert spec is not None
     assert spec.origin is not None
     folder = Path(spec.origin).parent
-    training = (folder / "functions" / "functions.py").read_bytes() + (
-        folder / "libmp" / "libmpf.py"
-    ).read_bytes()
+    training = (folder / "functions" / "functions.py").read_bytes() + (folder / "libmp" / "libmpf.py").read_bytes()
     text = (folder / "libmp" / "gammazeta.py").read_bytes()
     stream = np.frombuffer(b"\n" + text, np.uint8)
     result = yardsticks(np.frombuffer(training, np.uint8), stream, np.ones(256, dtype=np.int64), text)

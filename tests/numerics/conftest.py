@@ -39,7 +39,11 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def make_step(
-    *, dropout: float = 0.0, objective: CrossEntropy | None = None, precision: Any = None, model: nn.Module | None = None
+    *,
+    dropout: float = 0.0,
+    objective: CrossEntropy | None = None,
+    precision: Any = None,
+    model: nn.Module | None = None,
 ) -> Step:
     """A step over a two-layer decoder with the same weights every time."""
     config = DecoderConfig.model_validate(

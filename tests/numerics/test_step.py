@@ -52,7 +52,9 @@ def test_loss_and_gradients_against_plain_recomputation() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    rows=st.lists(st.integers(1, 4), min_size=2, max_size=4), ignored=st.sampled_from([0.0, 0.4, 0.8]), seed=st.integers(0, 99)
+    rows=st.lists(st.integers(1, 4), min_size=2, max_size=4),
+    ignored=st.sampled_from([0.0, 0.4, 0.8]),
+    seed=st.integers(0, 99),
 )
 def test_ragged_accumulation_equals_the_large_batch(rows: list[int], ignored: float, seed: int) -> None:
     batches = [make_batch(n, seed + i, ignored=ignored) for i, n in enumerate(rows)]
@@ -115,7 +117,9 @@ def test_the_loss_of_the_row_is_the_sum_of_weighted_terms() -> None:
     step = make_step(objective=CrossEntropy(z_loss=0.5))
     step.run([make_batch(2, 0), make_batch(3, 1)], 1)
     row = _row(step)
-    assert row["train/loss"] == pytest.approx(row["train/loss/cross_entropy"] + 0.5 * row["train/loss/z_loss"], rel=1e-5)
+    assert row["train/loss"] == pytest.approx(
+        row["train/loss/cross_entropy"] + 0.5 * row["train/loss/z_loss"], rel=1e-5
+    )
     assert 0.0 <= row["train/accuracy"] <= 1.0
 
 

@@ -54,7 +54,11 @@ steps = st.integers(0, 10**7)
 names = st.text(min_size=1, max_size=12)
 numbers = st.floats(width=64)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -86,7 +90,9 @@ events = st.one_of(
     windows(),
     st.builds(EvaluationEnded, steps, metrics, numbers),
     st.builds(CheckpointSaved, steps, st.text(), steps, numbers, st.text()),
-    st.builds(FindingsChanged, steps, st.lists(st.dictionaries(st.text(), json_values, max_size=3), max_size=3).map(tuple)),
+    st.builds(
+        FindingsChanged, steps, st.lists(st.dictionaries(st.text(), json_values, max_size=3), max_size=3).map(tuple)
+    ),
     st.builds(DecisionTaken, steps, steps, st.text(), decisions, st.sampled_from(["taken", "overruled"]), st.text()),
     st.builds(
         ArtifactLogged,
@@ -283,7 +289,7 @@ def test_a_record_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -
     content = body[:-1] + b',"crc32":%d}\n' % zlib.crc32(body)
     path.write_bytes(content)
     for use in (RecordWriter, read_record):
-        with pytest.raises(UsageError, match="schema 1. Received: 2"):
+        with pytest.raises(UsageError, match=r"schema 1\. Received: 2"):
             use(path)
     assert path.read_bytes() == content
 
@@ -302,7 +308,12 @@ def test_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     recorder.record(EvaluationEnded(60, {"validation/loss": 0.7}, 0.1))
     recorder.close()
     lines = read_record(tmp_path / "record.jsonl")
-    covered = [step for line in lines if line["event"] == "StepsEnded" for step in range(line["first_step"], line["last_step"] + 1)]
+    covered = [
+        step
+        for line in lines
+        if line["event"] == "StepsEnded"
+        for step in range(line["first_step"], line["last_step"] + 1)
+    ]
     assert covered == list(range(1, 61))
     assert [line["step"] for line in lines if line["event"] == "EvaluationEnded"] == [30, 60]
     assert [line["branch"] for line in lines if line["event"] == "RunStarted"] == [0, 1]
@@ -349,7 +360,8 @@ _ENDLESS = """
     step = 0
     while True:
         step += 1
-        writer.append({"event": "EvaluationEnded", "step": step, "metrics": {"validation/loss": 1 / step}, "seconds": 0.0})
+        metrics = {"validation/loss": 1 / step}
+        writer.append({"event": "EvaluationEnded", "step": step, "metrics": metrics, "seconds": 0.0})
         print(step, flush=True)
 """
 

@@ -196,7 +196,9 @@ def test_windows_are_delivered_one_late_and_cross_no_evaluation(tmp_path: Path) 
 
 def test_every_controller_is_asked_and_decisions_act_in_order(tmp_path: Path) -> None:
     first = Scripted({(EvaluationEnded, 6): Save("a"), (StepsEnded, 4): Adjust("calm", "learning_rate", 0.5)}, "first")
-    second = Scripted({(EvaluationEnded, 6): Stop("b"), (StepsEnded, 4): Adjust("wild", "learning_rate", 2.0)}, "second")
+    second = Scripted(
+        {(EvaluationEnded, 6): Stop("b"), (StepsEnded, 4): Adjust("wild", "learning_rate", 2.0)}, "second"
+    )
     rig = Rig(tmp_path / "run", controllers=[first, second], save_every=100)
     ended = rig.go()
     assert (ended.status, ended.reason, ended.step) == ("stopped", "b", 6)
@@ -247,9 +249,7 @@ def test_structure_and_wrong_adjustments(tmp_path: Path) -> None:
 def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Path) -> None:
     controller = Scripted({(EvaluationEnded, 9): Rollback("spike", 8, ((8, 9),))})
     other = Scripted({(EvaluationEnded, 9): Save("keep")}, "other")
-    rig = Rig(
-        tmp_path / "run", controllers=[controller, other], steps=12, log_every=3, evaluate_every=3, save_every=3
-    )
+    rig = Rig(tmp_path / "run", controllers=[controller, other], steps=12, log_every=3, evaluate_every=3, save_every=3)
     ended = rig.go()
     assert ended.status == "finished"
     started = rig.watch.of(RunStarted)
@@ -260,7 +260,15 @@ def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Pat
     assert rig.loop.progress.plan == {"excluded": [[14, 18]]}
     assert rig.loop.progress.position == 28
     # The windows of steps 4 to 6 came back with the checkpoint; those of the abandoned steps 7 to 9 were never told.
-    assert [(e.first_step, e.last_step) for e in rig.watch.of(StepsEnded)] == [(1, 1), (2, 2), (3, 3), (4, 6), (4, 6), (7, 9), (10, 12)]
+    assert [(e.first_step, e.last_step) for e in rig.watch.of(StepsEnded)] == [
+        (1, 1),
+        (2, 2),
+        (3, 3),
+        (4, 6),
+        (4, 6),
+        (7, 9),
+        (10, 12),
+    ]
     lines = read_record(rig.run.record)
     steps = [line for line in lines if line["event"] == "EvaluationEnded"]
     assert [line["step"] for line in steps] == [3, 6, 9, 12]
@@ -290,7 +298,9 @@ def test_requests_by_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", [Fp32(), Bf16(), Fp16(initial_scale=256.0)], ids=["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("kill_at", [3, 5, 8])
-def test_resuming_from_any_boundary_gives_the_same_bits_and_events(tmp_path: Path, kill_at: int, precision: Any) -> None:
+def test_resuming_from_any_boundary_gives_the_same_bits_and_events(
+    tmp_path: Path, kill_at: int, precision: Any
+) -> None:
     """A save that was asked for in the middle of a window changes nothing, and nothing is lost by going on from it."""
 
     class Killed(Exception):

@@ -42,10 +42,6 @@ def build_controllers(config: Config) -> list[Controller]:
 def _require_measured(config: Config, setting: str, name: str) -> None:
     measured = [metric for metric, row in METRICS.items() if row.window == "evaluation" and "<" not in metric]
     if config.evaluation.gap_tokens == 0:
-        measured = [
-            metric for metric in measured if metric not in ("training_slice/loss", "generalization_gap")
-        ]
+        measured = [metric for metric in measured if metric not in ("training_slice/loss", "generalization_gap")]
     if name not in measured:
-        raise ConfigError(
-            f"{setting}: no evaluation measures it. Received: {name!r}; measured: {', '.join(measured)}"
-        )
+        raise ConfigError(f"{setting}: no evaluation measures it. Received: {name!r}; measured: {', '.join(measured)}")

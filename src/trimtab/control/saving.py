@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from trimtab.events import EvaluationEnded, Event, Save
-from trimtab.runs.metrics import better_direction
+from trimtab.runs.metrics import selection_direction
 
 
 @final
@@ -18,7 +18,7 @@ class SaveBest:
 
     def __init__(self, metric: str = "validation/loss") -> None:
         self.metric = metric
-        self._sign = -1.0 if better_direction(metric) == "higher" else 1.0
+        self._sign = -1.0 if selection_direction(metric) == "higher" else 1.0
         self._best: float | None = None
 
     def decide(self, event: Event) -> Save | None:

@@ -49,9 +49,7 @@ def cached_folder(key: str, build: Callable[[Path], None]) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent)
         if folder.exists():
-            warnings.warn(
-                f"prepared data in {folder} is damaged ({damage}); preparing it again", stacklevel=2
-            )
+            warnings.warn(f"prepared data in {folder} is damaged ({damage}); preparing it again", stacklevel=2)
             _discard(folder)
         _build(folder, build)
         damage = _damage(folder)
@@ -107,8 +105,7 @@ def _build(folder: Path, build: Callable[[Path], None]) -> None:
     try:
         build(aside)
         files = {
-            path.name: {"bytes": path.stat().st_size, "sha256": _file_hash(path)}
-            for path in sorted(aside.iterdir())
+            path.name: {"bytes": path.stat().st_size, "sha256": _file_hash(path)} for path in sorted(aside.iterdir())
         }
         (aside / _MANIFEST).write_text(json.dumps({"schema": 1, "files": files}, indent=1))
         aside.chmod(0o755)

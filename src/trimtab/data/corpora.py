@@ -105,8 +105,7 @@ def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") ->
         found = _package_files(package)
         if not found:
             raise DataError(
-                f"{where}.packages: no .py files of a package {package!r} are installed. "
-                f"Received: {list(packages)}",
+                f"{where}.packages: no .py files of a package {package!r} are installed. Received: {list(packages)}",
                 hint=f"pip install {package}, or leave it out of {where}.packages",
             )
         files += found
@@ -171,9 +170,7 @@ class _TextReader:
         try:
             text = data[start:].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _undecodable(
-                file.path, str(file.path), start + error.start, data[start + error.start]
-            ) from error
+            raise _undecodable(file.path, str(file.path), start + error.start, data[start + error.start]) from error
         if not text:
             skipped["empty"] += 1
             return
@@ -218,9 +215,7 @@ class _JsonLinesReader:
             )
         text = row[self.field]
         if not isinstance(text, str):
-            raise DataError(
-                f"{place}: field {self.field!r} must be a string. Received: {type(text).__name__}"
-            )
+            raise DataError(f"{place}: field {self.field!r} must be a string. Received: {type(text).__name__}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -264,17 +259,12 @@ class _ParquetReader:
 
         if self.column not in schema.names:
             raise DataError(
-                f"{path}: has no column {self.column!r} ({self.where}.column). "
-                f"Its columns: {_names(schema.names)}",
+                f"{path}: has no column {self.column!r} ({self.where}.column). Its columns: {_names(schema.names)}",
                 hint=did_you_mean(nearest_names(self.column, schema.names)),
             )
         kind = schema.field(self.column).type
         value_kind = kind.value_type if types.is_dictionary(kind) else kind
-        if not (
-            types.is_string(value_kind)
-            or types.is_large_string(value_kind)
-            or types.is_string_view(value_kind)
-        ):
+        if not (types.is_string(value_kind) or types.is_large_string(value_kind) or types.is_string_view(value_kind)):
             raise DataError(f"{path}: column {self.column!r} must hold strings. Received: {kind}")
 
 
@@ -304,21 +294,16 @@ def _files(path: str, pattern: str, where: str) -> tuple[tuple[SourceFile, ...],
         return (SourceFile(root.name, root),), False
     if not root.exists():
         parent = next((str(folder) for folder in root.absolute().parents if folder.is_dir()), "/")
-        raise DataError(
-            f"{where}.path: there is nothing at {path!r}", hint=f"the path exists as far as {parent}"
-        )
+        raise DataError(f"{where}.path: there is nothing at {path!r}", hint=f"the path exists as far as {parent}")
     if not root.is_dir():
         raise DataError(f"{where}.path: must be a file or a folder. Received: {path!r}")
     files = tuple(_walk(root, pattern))
     if not files:
         others = list(_walk(root, "*"))
         if not others:
-            raise DataError(
-                f"{where}.path: the folder holds no files (hidden ones are not read). Received: {path!r}"
-            )
+            raise DataError(f"{where}.path: the folder holds no files (hidden ones are not read). Received: {path!r}")
         raise DataError(
-            f"{where}: none of the {len(others)} files in {path!r} matches {pattern!r}, "
-            f"such as {others[0].name!r}"
+            f"{where}: none of the {len(others)} files in {path!r} matches {pattern!r}, such as {others[0].name!r}"
         )
     return files, True
 
@@ -332,9 +317,7 @@ def _walk(root: Path, pattern: str) -> Iterator[SourceFile]:
     names: list[str] = []
     for folder, folders, files in os.walk(root, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        names += [
-            Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")
-        ]
+        names += [Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
     for name in sorted(names):
         if PurePosixPath(name).match(pattern) and (root / name).is_file():
             yield SourceFile(name, root / name)

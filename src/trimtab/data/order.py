@@ -24,9 +24,7 @@ class DataPlan:
     def __post_init__(self) -> None:
         edges = [edge for span in self.excluded for edge in span]
         if any(later <= earlier for earlier, later in pairwise(edges)) or min(edges, default=0) < 0:
-            raise ValueError(
-                f"excluded ranges must be rising, apart, and not empty. Received: {self.excluded}"
-            )
+            raise ValueError(f"excluded ranges must be rising, apart, and not empty. Received: {self.excluded}")
 
     def excluding(self, start: int, end: int) -> DataPlan:
         """The plan that also leaves out positions `start` to `end`, the latter not included."""
@@ -98,9 +96,7 @@ class Order:
         permutation = self._permutations.get(epoch)
         if permutation is None:
             # Sorting raw words: NumPy may change what Generator.permutation gives, but not Philox's words.
-            words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(
-                self.num_sequences
-            )
+            words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.num_sequences)
             permutation = np.argsort(words, kind="stable")
             # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
             kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}

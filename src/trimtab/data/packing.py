@@ -58,9 +58,7 @@ class PackedSequences:
         if len(indices) > rows:
             raise IndexError(f"{len(indices)} sequences do not fit into a batch of {rows}")
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"sequence indices must be at least 0 and below {len(self)}. Received: {indices}"
-            )
+            raise IndexError(f"sequence indices must be at least 0 and below {len(self)}. Received: {indices}")
         tokens_BT = np.zeros((rows, length), dtype=np.int64)
         targets_BT = np.full((rows, length), IGNORED, dtype=np.int64)
         document_ids_BT = np.full((rows, length), -1, dtype=np.int32)

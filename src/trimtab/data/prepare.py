@@ -74,9 +74,7 @@ def prepare_data(
         StorageError: the cache cannot be written.
     """
     corpus = open_corpus(config.source, "data.source")
-    held_out = (
-        open_corpus(config.validation_source, "data.validation_source") if config.validation_source else None
-    )
+    held_out = open_corpus(config.validation_source, "data.validation_source") if config.validation_source else None
     sources = [corpus] if held_out is None else [corpus, held_out]
     contents = [source.content_hash() for source in sources]
     fraction = config.validation_fraction if held_out is None else None
@@ -117,9 +115,7 @@ def prepare_data(
     return PreparedData(tokenizer, training, validation, order, facts, fingerprint, folder)
 
 
-def _tokenize(
-    folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress
-) -> None:
+def _tokenize(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress) -> None:
     """Write tokens, document starts, tokenizer and facts into `folder`."""
     report("reading", 0.0)
     split = choose_split(corpus.documents(Counter()), config.validation_fraction)
@@ -146,15 +142,11 @@ def _tokenize(
         streams = {"training": training, "validation": validation}
         for batch in _batches(parts(skipped)):
             report("encoding", min(1.0, training.num_bytes / total))
-            for (side, text), tokens in zip(
-                batch, tokenizer.encode_batch([text for _, text in batch]), strict=True
-            ):
+            for (side, text), tokens in zip(batch, tokenizer.encode_batch([text for _, text in batch]), strict=True):
                 streams[side].write(text, tokens)
         report("encoding", 1.0)
     _require_text(training, corpus, "data.source", skipped)
-    _require_text(
-        validation, held_out or corpus, "data.validation_source" if held_out else "data.source", skipped
-    )
+    _require_text(validation, held_out or corpus, "data.validation_source" if held_out else "data.source", skipped)
     facts = {
         "split": split.description if held_out is None else "validation has a source of its own",
         "skipped": dict(sorted(skipped.items())),
@@ -181,9 +173,7 @@ def _require_text(stream: _Stream, source: Corpus, where: str, skipped: Counter[
         )
 
 
-def _make_tokenizer(
-    config: TokenizerConfig, texts: Iterator[str], num_bytes: int, report: Progress
-) -> Tokenizer:
+def _make_tokenizer(config: TokenizerConfig, texts: Iterator[str], num_bytes: int, report: Progress) -> Tokenizer:
     match config:
         case BpeTokenizer():
             report("learning the tokenizer", 0.0)
@@ -274,9 +264,7 @@ class _Stream:
 def _open(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:
     tokens = np.memmap(folder / f"{name}.tokens.bin", dtype=facts[name]["dtype"], mode="r")
     starts = np.memmap(folder / f"{name}.starts.bin", dtype=np.int64, mode="r")
-    return PackedSequences(
-        np.asarray(tokens), np.asarray(starts), sequence_length, num_bytes=int(facts[name]["bytes"])
-    )
+    return PackedSequences(np.asarray(tokens), np.asarray(starts), sequence_length, num_bytes=int(facts[name]["bytes"]))
 
 
 def _require_enough(

@@ -56,9 +56,7 @@ class Tokenizer:
         self.end_of_text: int = identity
         """The token that ends a document."""
         self.vocabulary_size: int = max(vocabulary.values()) + 1
-        self.fingerprint: str = hashlib.sha256(
-            json.dumps([state, end_of_text], sort_keys=True).encode()
-        ).hexdigest()
+        self.fingerprint: str = hashlib.sha256(json.dumps([state, end_of_text], sort_keys=True).encode()).hexdigest()
         """SHA-256 of all that decides how text is encoded."""
         self._bytes = _bytes_of_tokens(state, vocabulary, self.vocabulary_size)
         self._bytes[identity] = b""
@@ -73,9 +71,7 @@ class Tokenizer:
         """The token of each byte, [256], if every token is a byte: then encoding is one look-up."""
         single = {piece[0]: token for token, piece in enumerate(self._bytes) if len(piece) == 1}
         splits = state["pre_tokenizer"] or {}
-        plain = (
-            splits.get("type") == "ByteLevel" and not splits["add_prefix_space"] and not state["normalizer"]
-        )
+        plain = splits.get("type") == "ByteLevel" and not splits["add_prefix_space"] and not state["normalizer"]
         if not plain or len(single) != 256 or self.vocabulary_size != 257:
             return None
         return np.array([single[byte] for byte in range(256)], dtype=np.int64)
@@ -168,9 +164,7 @@ def byte_tokenizer() -> Tokenizer:
     """A tokenizer whose token b is the byte b, and 256 the end of a document."""
     alphabet = {character: byte for byte, character in _CHARACTER_OF_BYTE.items()}
     inner = tokenizers.Tokenizer(models.BPE(alphabet, []))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, trim_offsets=False, use_regex=False
-    )
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([END_OF_TEXT])
     return Tokenizer(inner)
@@ -238,9 +232,7 @@ def _characters_of_bytes() -> dict[int, str]:
         *range(ord("®"), ord("ÿ") + 1),
     ]
     others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {
-        byte: chr(256 + rank) for rank, byte in enumerate(others)
-    }
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
 
 
 _CHARACTER_OF_BYTE: Final = _characters_of_bytes()

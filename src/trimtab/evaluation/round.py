@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, final
 
 import torch
@@ -12,16 +12,16 @@ from torch import nn
 
 from trimtab.config import EvaluationConfig, SamplesConfig
 from trimtab.data import PackedSequences, PreparedData, Tokenizer
+from trimtab.errors import NumericsError
 from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import evaluate
-from trimtab.errors import NumericsError
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.signals import Task, key
 
 
 @final
 class Evaluation:
-    """Judges `model` on `data` as `config` says, in portions of `batch_size` sequences."""
+    """Judges `model` on `data` as `config` says, in portions of `batch_size` sequences, with the `weights` that are to be judged."""
 
     def __init__(
         self,
@@ -34,17 +34,19 @@ class Evaluation:
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[Any]],
         seed: int,
+        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.config = config
         self.model, self.task, self.data = model, task, data
         self.batch_size = config.batch_size or batch_size
-        self.device, self.autocast, self.seed = device, autocast, seed
+        self.device, self.autocast, self.seed, self.weights = device, autocast, seed, weights
 
     def __call__(self, step: int) -> tuple[EvaluationEnded, list[ArtifactLogged]]:
         """The round after `step` updates. Samples have the same prompts and seeds in every round."""
         begun = time.perf_counter()
-        metrics = self.metrics()
-        return EvaluationEnded(step, metrics, time.perf_counter() - begun), self._samples(step)
+        with self.weights():
+            metrics, samples = self.metrics(), self._samples(step)
+        return EvaluationEnded(step, metrics, time.perf_counter() - begun), samples
 
     def _samples(self, step: int) -> list[ArtifactLogged]:
         samples = self.config.samples

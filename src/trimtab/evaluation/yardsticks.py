@@ -86,9 +86,7 @@ class BigramModel:
         """log2 P(following | previous), element by element."""
         keys = self._key(previous, following)
         at = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))
-        count = (
-            np.where(self._keys[at] == keys, self._counts[at], 0) if len(self._keys) else np.zeros(len(keys))
-        )
+        count = np.where(self._keys[at] == keys, self._counts[at], 0) if len(self._keys) else np.zeros(len(keys))
         after, kinds = self._after[previous], self._kinds_after[previous]
         seen = after > 0
         total = np.where(seen, after, 1.0)

@@ -52,9 +52,7 @@ class CrossEntropy(nn.Module):
             log_normalizer_N = torch.logsumexp(logits_NV, -1)
             picked_N = logits_NV.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
             plain_N = torch.where(counted_N, log_normalizer_N - picked_N, 0.0)
-            terms = (
-                Term("cross_entropy", self._smoothed(plain_N, log_normalizer_N, logits_NV, counted_N).sum()),
-            )
+            terms = (Term("cross_entropy", self._smoothed(plain_N, log_normalizer_N, logits_NV, counted_N).sum()),)
             if self.z_loss > 0:
                 squared_N = torch.where(counted_N, log_normalizer_N.square(), 0.0)
                 terms = (*terms, Term("z_loss", squared_N.sum(), weight=self.z_loss * self.z_factor))
@@ -64,9 +62,7 @@ class CrossEntropy(nn.Module):
             correct = ((picked_N >= logits_NV.amax(-1)) & counted_N).sum()
         return LossTerms(terms, plain_N.detach().view(targets_BT.shape), correct)
 
-    def _smoothed(
-        self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, counted_N: Tensor
-    ) -> Tensor:
+    def _smoothed(self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, counted_N: Tensor) -> Tensor:
         if self.label_smoothing == 0.0:
             return plain_N
         num_classes, smoothing = logits_NV.shape[-1], self.label_smoothing

@@ -69,9 +69,7 @@ class ForeignOptimizer:
         """Put `state` where the optimizer expects it. Raises: CheckpointError for a parameter that is not there."""
         parameters = {name: p for group in self.groups for name, p in group.parameters.items()}
         if unknown := set(state) - set(parameters):
-            raise CheckpointError(
-                f"the optimizer's state names parameters that the model lacks: {sorted(unknown)}"
-            )
+            raise CheckpointError(f"the optimizer's state names parameters that the model lacks: {sorted(unknown)}")
         self.optimizer.state.clear()
         for name, slots in state.items():
             self.optimizer.state[parameters[name]] = {

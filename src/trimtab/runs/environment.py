@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 
@@ -111,23 +110,19 @@ def hide_secrets(arguments: Sequence[str]) -> list[str]:
     shown: list[str] = []
     hide_next = False
     for argument in arguments:
-        name, equals, value = argument.partition("=")
+        name, equals, _ = argument.partition("=")
         if hide_next and not argument.startswith("-"):
             shown.append(_CUT)
         elif equals and _SECRET.search(name):
             shown.append(f"{name}={_CUT}")
         else:
-            shown.append(name + equals + _without_password(value) if equals else _without_password(argument))
+            shown.append(_without_password(argument))
         hide_next = argument.startswith("-") and not equals and _SECRET.search(name) is not None
     return shown
 
 
 def _without_password(text: str) -> str:
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(text)
-        if parts.scheme and "@" in parts.netloc:
-            return urlunsplit(parts._replace(netloc=f"{_CUT}@{parts.netloc.rpartition('@')[2]}"))
-    return text
+    return re.sub(r"(\w://)[^/@\s]+@", rf"\1{_CUT}@", text)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

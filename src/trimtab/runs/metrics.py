@@ -68,9 +68,7 @@ METRICS: dict[str, Metric] = {
     "tokens_per_second": Metric(
         "tokens/s", "higher", "mean", "sum", "training", "counted tokens over the window's seconds"
     ),
-    "memory_bytes": Metric(
-        "bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"
-    ),
+    "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
     "validation/loss": Metric(
         "nats", "lower", "evaluation", "same", "evaluation", "per counted token, eval mode, main set"
     ),
@@ -110,9 +108,7 @@ METRICS: dict[str, Metric] = {
     "layer/<name>/grad_norm": Metric(
         "norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"
     ),
-    "layer/<name>/weight_norm": Metric(
-        "norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"
-    ),
+    "layer/<name>/weight_norm": Metric("norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"),
     "layer/<name>/activation_rms": Metric(
         "rms", "neither", "mean", "mean", "model", "root mean square of a block's output"
     ),
@@ -128,3 +124,8 @@ def better_direction(name: str) -> Literal["lower", "higher", "neither"]:
     last = plain.rsplit("/", 1)[-1]
     main = METRICS.get(f"validation/{last}")
     return main.better if plain.startswith("validation/") and main is not None else "neither"
+
+
+def selection_direction(name: str) -> Literal["lower", "higher"]:
+    """Which way `name` is better, for choosing by it: a metric without a direction is taken as a loss."""
+    return "higher" if better_direction(name) == "higher" else "lower"

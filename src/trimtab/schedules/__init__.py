@@ -18,6 +18,4 @@ def build_schedule(config: ScheduleConfig, total_steps: int) -> Schedule:
         case "cosine":
             return Cosine(total_steps, warmup_steps, config.floor)
         case "wsd":
-            return Wsd(
-                total_steps, warmup_steps, steps_of(config.decay, total_steps), config.shape, config.floor
-            )
+            return Wsd(total_steps, warmup_steps, steps_of(config.decay, total_steps), config.shape, config.floor)

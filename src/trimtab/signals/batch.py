@@ -36,15 +36,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`, without waiting for the copy."""
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-            if f.name != "count"
-        }
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "count"}
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from which copies to a GPU do not wait."""
-        return replace(
-            self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "count"}
-        )
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "count"})

@@ -18,7 +18,5 @@ def key(seed: int, step: int, micro_batch: int, purpose: Purpose) -> int:
 
 def set_randomness(seed: int, step: int, micro_batch: int, purpose: Purpose, device: torch.device) -> None:
     """Set torch's generator of `device`, from which dropout draws; does not wait for the device."""
-    generator = (
-        torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
-    )
+    generator = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
     generator.manual_seed(key(seed, step, micro_batch, purpose))

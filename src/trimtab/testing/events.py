@@ -11,6 +11,7 @@ from trimtab.events import (
     Advise,
     ArtifactLogged,
     CheckpointSaved,
+    Decision,
     DecisionTaken,
     Evaluate,
     EvaluationEnded,
@@ -48,11 +49,13 @@ def sample_events(num_windows: int = 8) -> list[Event]:
         events.append(StepsEnded(first, last, per_step, values, {"layer/blocks.0/activation_rms": 1.0}))
         validation = 2.5 + 0.1 * window if window else math.nan
         events.append(
-            EvaluationEnded(last, {"validation/loss": validation, "validation/accuracy": 0.1, "validation/x/loss": 3.0}, 0.5)
+            EvaluationEnded(
+                last, {"validation/loss": validation, "validation/accuracy": 0.1, "validation/x/loss": 3.0}, 0.5
+            )
         )
         events.append(CheckpointSaved(last, f"checkpoints/step-{last:08d}", 1_000, 0.01, "scheduled"))
     last = 10 * num_windows
-    decisions = [
+    decisions: list[Decision] = [
         Save("best"),
         Evaluate("asked"),
         Adjust("noise", "learning_rate", 0.5),

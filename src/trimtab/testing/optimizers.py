@@ -28,7 +28,9 @@ def check_optimizer(make: Callable[[nn.Module], Optimizer]) -> None:
     next(iter(optimizer.storage.gradients.values())).fill_(math.nan)
     optimizer.update(_gradients(optimizer, skip=1.0), _settings())
     assert _equal(weights, _weights(optimizer)), "a skipped update changed the weights"
-    assert all(_equal(state[name], slots) for name, slots in _copied(optimizer).items()), "a skipped update changed state"
+    assert all(_equal(state[name], slots) for name, slots in _copied(optimizer).items()), (
+        "a skipped update changed state"
+    )
 
     _update(model, optimizer, learning_rate=0.0)
     assert _equal(weights, _weights(optimizer)), "a learning rate of 0 moved the weights"
@@ -80,7 +82,7 @@ def _update(
     model: nn.Module, optimizer: Optimizer, *, learning_rate: float = 0.01, factor: float = 1.0, scale: float = 1.0
 ) -> None:
     optimizer.storage.zero_gradients()
-    (_loss_tensor(model) * factor).backward()
+    torch.autograd.backward(_loss_tensor(model) * factor)
     optimizer.update(_gradients(optimizer, scale=scale), _settings(learning_rate))
 
 

@@ -33,7 +33,7 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
-from trimtab.runs.metrics import better_direction
+from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import Schedule
 from trimtab.training.calendar import Calendar
 from trimtab.training.progress import Progress
@@ -108,10 +108,10 @@ class Loop:
         """Train. Raises what the step, the record or a checkpoint raise; monitors' errors are warnings."""
         progress = self.progress
         begun = time.perf_counter()
-        self._emit(started)
         if progress.stop is not None:
             self._stop = Stop(**progress.stop)
         with self._requests.listening():
+            self._emit(started)
             self._loader.start(progress.position, DataPlan.from_json(progress.plan))
             self._boundary_time = time.perf_counter()
             while self._stop is None and progress.step < self._calendar.total_steps:
@@ -125,9 +125,7 @@ class Loop:
         progress = self.progress
         window = self._loader.take(progress.accumulation)
         step = progress.step + 1
-        learning_rate = (
-            self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
-        )
+        learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
         self._step.set(
             learning_rate=learning_rate,
             weight_decay=progress.factor("weight_decay"),
@@ -226,9 +224,7 @@ class Loop:
         progress.branch, progress.seconds, progress.stop = branch + 1, seconds, None
         self._observed_until = restored
         self._loader.start(progress.position, plan)
-        self._emit(
-            RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps)
-        )
+        self._emit(RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps))
         # Saved at once, so that a kill from here on resumes with the new plan.
         self._save(f"rolled back to step {restored}")
         self._boundary_time = time.perf_counter()
@@ -238,7 +234,7 @@ class Loop:
         event, artifacts = self._evaluate(self.progress.step)
         self.progress.spend("evaluation", time.perf_counter() - begun)
         self.progress.take_metrics(
-            event.step, event.metrics, self._selection_metric, better_direction(self._selection_metric)
+            event.step, event.metrics, self._selection_metric, selection_direction(self._selection_metric)
         )
         asked = self._deliver(event)
         for artifact in artifacts:

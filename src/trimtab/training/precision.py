@@ -53,9 +53,7 @@ class Precision:
         self.name = config.name
         self.device = device
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.name]
-        self.scaler = (
-            LossScaler(config.initial_scale, config.growth_every, device) if config.name == "fp16" else None
-        )
+        self.scaler = LossScaler(config.initial_scale, config.growth_every, device) if config.name == "fp16" else None
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of a forward pass."""

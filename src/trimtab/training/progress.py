@@ -69,9 +69,7 @@ class Progress:
         value = metrics.get(selection, math.nan)
         if not math.isfinite(value):
             return
-        if self.best_value is None or (
-            value > self.best_value if better == "higher" else value < self.best_value
-        ):
+        if self.best_value is None or (value > self.best_value if better == "higher" else value < self.best_value):
             self.best_step, self.best_value = step, value
 
     def spend(self, cause: str, seconds: float) -> None:

@@ -93,9 +93,7 @@ class Step:
     def begin(self) -> None:
         """Empty the sums of the step before."""
         self.optimizer.storage.zero_gradients()
-        torch._foreach_zero_(
-            [self.settings["loss"], self._correct, *self._means.values(), *self._signals.values()]
-        )
+        torch._foreach_zero_([self.settings["loss"], self._correct, *self._means.values(), *self._signals.values()])
 
     def accumulate(self, batch: Batch, share: float = 1.0) -> None:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""

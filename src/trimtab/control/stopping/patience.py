@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from trimtab.events import EvaluationEnded, Event, Stop
-from trimtab.runs.metrics import better_direction
+from trimtab.runs.metrics import selection_direction
 
 
 @final
@@ -34,7 +34,7 @@ class Patience:
             min_delta,
             restore_best,
         )
-        self._sign = -1.0 if better_direction(metric) == "higher" else 1.0
+        self._sign = -1.0 if selection_direction(metric) == "higher" else 1.0
         self._best: float | None = None
         self._best_step = 0
         self._without_improvement = 0
@@ -44,9 +44,7 @@ class Patience:
         if not isinstance(event, EvaluationEnded) or self.metric not in event.metrics:
             return None
         value = event.metrics[self.metric]
-        improved = math.isfinite(value) and (
-            self._best is None or self._sign * (self._best - value) > self.min_delta
-        )
+        improved = math.isfinite(value) and (self._best is None or self._sign * (self._best - value) > self.min_delta)
         if improved:
             self._best, self._best_step, self._without_improvement = value, event.step, 0
             return None

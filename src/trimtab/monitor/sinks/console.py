@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, TextIO, final
 import numpy as np
 import rich.console
 from rich import box
-from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -41,8 +40,10 @@ from trimtab.runs.summary import describe_decision, describe_finding, describe_s
 
 _SMOOTHING: Final = 0.95
 """Weight of the past in the moving average of the loss, per step."""
-_REDRAW_SECONDS: Final = 0.1
+_REDRAW_SECONDS: Final = 0.2
 _SAMPLE_LINES: Final = 4
+_CLEAR: Final = "\r\x1b[2K"
+"""To the beginning of the row, which is emptied."""
 _SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
 _STATUS: Final = {"finished": "bold green", "stopped": "bold green", "interrupted": "bold yellow"}
 
@@ -75,18 +76,13 @@ class Console:
         self._total_steps = max(total_steps, 1)
         if plain is None:
             plain = not _is_terminal(stream)
-        self._live: Live | None = None
+        # Rich makes the text; writing it is ours: rich ends the process when a terminal goes away.
+        self._screen: rich.console.Console | None = None
         if not plain and not self._json:
-            self._live = Live(
-                Text(),
-                console=rich.console.Console(
-                    file=stream, force_terminal=True, highlight=False, markup=False, emoji=False
-                ),
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=_is_terminal(sys.stderr),
+            self._screen = rich.console.Console(
+                file=io.StringIO(), force_terminal=True, highlight=False, markup=False, emoji=False
             )
+        self._below: Text | None = None
         self._broken = False
         self._begun = time.monotonic()
         self._last_drawn = -math.inf
@@ -109,7 +105,7 @@ class Console:
         what = printable(what, limit=60)
         if self._json or self._started:
             return
-        if self._live is not None:
+        if self._screen is not None:
             line = Text.assemble("  ", _bar(fraction, 20), ("  " + what, "dim"))
             self._draw(line, now=what != self._preparing)
         elif what != self._preparing:
@@ -131,7 +127,7 @@ class Console:
             case EvaluationEnded():
                 self._evaluation(event)
             case CheckpointSaved():
-                if self._live is not None or self._is_time_to_tell("saved", event.step):
+                if self._screen is not None or self._is_time_to_tell("saved", event.step):
                     text = f"saved {format.size(event.bytes)} ({printable(event.reason, limit=100)})"
                     self._say(self._at(event.step), Text(text, "dim"))
             case ArtifactLogged(kind="sample"):
@@ -147,11 +143,9 @@ class Console:
 
     def close(self) -> None:
         """Take the progress line away; closing again does nothing."""
-        if self._live is not None and self._live.is_started:
-            try:
-                self._live.stop()
-            except (OSError, ValueError):
-                self._broken = True
+        if self._below is not None:
+            self._below = None
+            self._write(_CLEAR)
 
     def _begin(self, event: RunStarted) -> None:
         self._step, self._total_steps = event.step, max(event.total_steps, 1)
@@ -231,13 +225,13 @@ class Console:
         text.append(f"   {format.duration(time.monotonic() - self._begun)}", "dim")
         if better:
             self._best = judged
-            text.append("   ★ best" if self._live is not None else "   best", "green")
+            text.append("   ★ best" if self._screen is not None else "   best", "green")
         self._say(self._at(event.step), text)
 
     def _sample(self, event: ArtifactLogged) -> None:
         if not self._is_time_to_tell("sample", event.step):
             return
-        if self._live is None:
+        if self._screen is None:
             text = " ".join(printable(event.text).split())
             self._say(self._at(event.step), Text(f"writes: {printable(text, limit=120)}"))
         else:
@@ -281,7 +275,7 @@ class Console:
 
     def _at(self, step: int) -> str:
         """The label of what happened at `step`; in a terminal only the first of several lines says it."""
-        if self._live is not None and step == self._labelled_step:
+        if self._screen is not None and step == self._labelled_step:
             return ""
         self._labelled_step = step
         return f"step {format.count(step):>{len(format.count(self._total_steps))}}"
@@ -312,65 +306,64 @@ class Console:
         if self._skipped:
             parts["skipped"] = Text(f"skipped {self._skipped}", "yellow")
         if not self._shown:
-            parts["waiting"] = Text("first steps …" if self._live is not None else "first steps", "dim")
-        if self._live is None:
+            parts["waiting"] = Text("first steps …" if self._screen is not None else "first steps", "dim")
+        if self._screen is None:
             elapsed = Text(f"{format.duration(time.monotonic() - self._begun)} elapsed")
             return Text("   ").join([Text(f"{format.percent(fraction):>5}"), *parts.values(), elapsed])
         head = Text.assemble(f"  {steps}", (f"  {format.percent(fraction)}", "dim"))
-        width = self._live.console.width - 1
-        for name in ("grad", "lr", "speed", "val"):
+        width = self._width() - 1
+        for name in ("grad", "lr", "speed", "val", "skipped", "left"):
             if head.cell_len + 14 + sum(part.cell_len + 2 for part in parts.values()) > width:
                 parts.pop(name, None)
         room = width - head.cell_len - 2 - sum(part.cell_len + 2 for part in parts.values())
         bar = [_bar(fraction, min(room, 30))] if room >= 8 else []
         line = Text("  ").join([head, *bar, *parts.values()])
-        line.no_wrap, line.overflow = True, "ellipsis"
+        line.truncate(width, overflow="ellipsis")
         return line
 
     def _draw(self, line: Text, *, now: bool) -> None:
         """Show the progress line, if it is time."""
         seconds = time.monotonic() - self._last_drawn
-        if self._live is not None:
+        if self._screen is not None:
             if now or seconds >= _REDRAW_SECONDS:
-                self._last_drawn = time.monotonic()
-                self._show(line)
+                self._last_drawn, self._last_drawn_step = time.monotonic(), self._step
+                self._below = line
+                self._write(_CLEAR + self._rendered(line, end="\r"))
         elif self._shown and (
             now or (seconds >= self._every_seconds and self._step - self._last_drawn_step >= self._total_steps / 100)
         ):
             self._last_drawn, self._last_drawn_step = time.monotonic(), self._step
             self._say(self._at(self._step), line)
 
-    def _show(self, line: Text) -> None:
-        if self._broken or self._live is None:
-            return
-        try:
-            if not self._live.is_started:
-                self._live.start()
-                # A killed process must not leave the terminal without a cursor.
-                self._live.console.show_cursor(True)
-            self._live.update(line, refresh=True)
-        except (OSError, ValueError):
-            self._broken = True
-
     def _say(self, label: str | None, content: Text | Panel) -> None:
         """Write a line that stays, with its label in a column of its own."""
-        if self._live is None:
+        if self._screen is None:
             if isinstance(content, Text):
                 self._write(content.plain + "\n" if label is None else f"{label:<8}  {content.plain}\n")
             return
-        if self._broken:
-            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="dim", no_wrap=True, min_width=11)
+        grid.add_column(overflow="fold")
+        grid.add_row(f"  {label}", content)
+        text = self._rendered(content if label is None else grid, end="\n" if label is None else "")
+        if self._below is None:
+            self._write(text)
+        else:
+            self._write(_CLEAR + text + self._rendered(self._below, end="\r"))
+
+    def _rendered(self, content: Text | Panel | Table, *, end: str) -> str:
+        """`content` with the codes for colours, as wide as the terminal is now."""
+        assert self._screen is not None
+        self._screen.width = self._width()
+        with self._screen.capture() as capture:
+            self._screen.print(content, end=end)
+        return capture.get()
+
+    def _width(self) -> int:
         try:
-            if label is None:
-                self._live.console.print(content)
-            else:
-                grid = Table.grid(padding=(0, 2, 0, 0), expand=False)
-                grid.add_column(style="dim", no_wrap=True, min_width=11)
-                grid.add_column(overflow="fold")
-                grid.add_row(f"  {label}", content)
-                self._live.console.print(grid)
+            return max(os.get_terminal_size(self._stream.fileno()).columns, 20)
         except (OSError, ValueError):
-            self._broken = True
+            return 80
 
     def _write(self, text: str) -> None:
         if self._broken:

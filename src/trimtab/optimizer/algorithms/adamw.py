@@ -43,9 +43,7 @@ class AdamW:
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """One update with the settings `learning_rate` and `weight_decay` (a factor on each group's own)."""
         self._applied.add_(1.0 - gradients.skip)
-        run = (
-            self._update_on_host if self.storage.flat_weight.device.type == "cpu" else self._update_on_device
-        )
+        run = self._update_on_host if self.storage.flat_weight.device.type == "cpu" else self._update_on_device
         for group, (start, end) in zip(self.groups, self.storage.group_spans, strict=True):
             run(group.weight_decay, slice(start, end), gradients, settings)
 

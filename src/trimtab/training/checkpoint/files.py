@@ -51,9 +51,7 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
             f"the checkpoint {folder} could not be written: {error}", hint="is the disk full?"
         ) from error
     if problems := verify(folder):
-        raise StorageError(
-            f"the checkpoint {folder} does not read back as it was written: {'; '.join(problems)}"
-        )
+        raise StorageError(f"the checkpoint {folder} does not read back as it was written: {'; '.join(problems)}")
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
@@ -70,9 +68,7 @@ def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
     if problems := verify(folder):
         raise CheckpointError(f"the checkpoint {folder} is damaged: {'; '.join(problems)}")
     document = read_json(folder / "checkpoint.json")
-    return _load(
-        folder, {name: entry for name, entry in document["tensors"].items() if name.startswith(prefix)}
-    )
+    return _load(folder, {name: entry for name, entry in document["tensors"].items() if name.startswith(prefix)})
 
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:

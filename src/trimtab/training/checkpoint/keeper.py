@@ -96,9 +96,7 @@ class Keeper:
             if info.step < before_step and not info.abandoned:
                 restore(read_snapshot(info.path), self._step, self._windows, self._progress)
                 return info.step
-        raise CheckpointError(
-            f"no verified checkpoint lies before step {before_step}: the run cannot go back"
-        )
+        raise CheckpointError(f"no verified checkpoint lies before step {before_step}: the run cannot go back")
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights into the model; gives its step."""

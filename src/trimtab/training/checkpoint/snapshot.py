@@ -28,9 +28,7 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name; a tied parameter appears once, under its first name."""
     tensors: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
     every_parameter = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tensors.update(
-        {name: t.detach() for name, t in model.state_dict().items() if name not in every_parameter}
-    )
+    tensors.update({name: t.detach() for name, t in model.state_dict().items() if name not in every_parameter})
     return tensors
 
 
@@ -46,9 +44,7 @@ def take(step: Step, windows: Windows, progress: Progress, controllers: Sequence
         tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
     window_values, window_tensors = windows.state()
     tensors.update({f"window/{name}": tensor for name, tensor in window_tensors.items()})
-    host = {
-        name: t.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()
-    }
+    host = {name: t.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()}
     values = {
         "progress": progress.state(),
         "controllers": {controller.name: controller.state() for controller in controllers},
@@ -79,9 +75,7 @@ def restore(
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
         windows.load_state(snapshot.values["windows"], _under(tensors, "window"))
     except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint does not hold what this configuration needs: {error}"
-        ) from error
+        raise CheckpointError(f"the checkpoint does not hold what this configuration needs: {error}") from error
     progress.load_state(snapshot.values["progress"])
     for controller in controllers:
         if controller.name in snapshot.values["controllers"]:

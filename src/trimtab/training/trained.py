@@ -1,0 +1,66 @@
+"""A run's model, for whoever comes after training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from trimtab.config import Config, load_config
+from trimtab.data import Tokenizer
+from trimtab.errors import UsageError
+from trimtab.model import build_model
+from trimtab.runs import RunDirectory
+from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
+from trimtab.runs.files import read_json
+from trimtab.runs.metrics import selection_direction
+from trimtab.training.checkpoint import load_model, read_tensors
+from trimtab.training.execution import choose_device
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """A run's model, in eval mode, as one of its checkpoints left it."""
+
+    config: Config
+    model: nn.Module
+    tokenizer: Tokenizer
+    checkpoint: CheckpointInfo
+
+
+def open_trained(path: Path, which: str = "best") -> TrainedRun:
+    """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
+
+    Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
+    """
+    run = RunDirectory.open(path)
+    config = load_config(run.config)
+    if read_json(run.environment).get("source") == "python":
+        raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
+    checkpoint = _choose_checkpoint(run, config, which)
+    tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
+    model = build_model(
+        config.model,
+        vocabulary_size=tokenizer.vocabulary_size,
+        sequence_length=config.data.sequence_length,
+        seed=0,
+    )
+    load_model(model, read_tensors(checkpoint.path, "model/"))
+    return TrainedRun(config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint)
+
+
+def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:
+    metric = config.checkpoint.metric
+    if which == "best":
+        found = best(run.path, metric, selection_direction(metric)) or latest(run.path)
+    elif which == "latest":
+        found = latest(run.path)
+    else:
+        found = next((info for info in list_checkpoints(run.path) if str(info.step) == which), None)
+    if found is None:
+        steps = [str(info.step) for info in list_checkpoints(run.path)]
+        raise UsageError(
+            f"{run.path} has no checkpoint {which!r}; it has: {', '.join(['best', 'latest', *steps]) if steps else 'none yet'}"
+        )
+    return found

@@ -1,0 +1,155 @@
+"""Kills, signals and damage, through the command line; bits are judged by a script that knows nothing of trimtab."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import SIGINT, SIGKILL, SIGTERM, Cli, events, wait_for
+
+
+def decisions(run: Path) -> list[tuple[int, str, str]]:
+    """Step, controller and reason of every decision on the surviving branch."""
+    from trimtab.runs import read_record
+
+    return [
+        (line["step"], line["controller"], line["decision"]["reason"])
+        for line in read_record(run / "record.jsonl")
+        if line["event"] == "DecisionTaken"
+    ]
+
+
+def losses(run: Path) -> dict[int, object]:
+    """First step of each window to its losses, on the surviving branch."""
+    from trimtab.runs import read_record
+
+    told: dict[int, object] = {}
+    for line in read_record(run / "record.jsonl"):
+        if line["event"] == "StepsEnded":
+            assert line["first_step"] not in told
+            told[line["first_step"]] = line["per_step"]["train/loss"]
+    return told
+
+
+def test_five_kills_then_the_same_bits(cli: Cli, whole: tuple[Path, str]) -> None:
+    """SIGKILL five times at steps spread over the run: same weights, state, losses and decisions in the end."""
+    run = cli.folder / "run"
+    order = random.Random(3)
+    for number in range(5):
+        # A step within the next stretch of the run, never the same distance from a save.
+        wanted = 30 + 35 * number + order.randrange(0, 12)
+        process = cli.start("train", cli.config, "--run", run)
+        deadline_text = f'"last_step":{10 * (wanted // 10)}'
+        wait_for(run / "record.jsonl", deadline_text, process)
+        process.send_signal(SIGKILL)
+        process.communicate()
+        assert process.returncode == -SIGKILL
+    output = cli.train(run)
+    assert "finished" in output or "stopped" in output
+    assert cli.same_bits(run, whole[0]) == "same"
+    assert losses(run) == losses(whole[0])
+    assert decisions(run) == decisions(whole[0])
+    branches = {json.loads(line)["branch"] for line in events(run, "RunStarted")}
+    assert branches == set(range(6))
+
+
+def test_sigterm_saves_and_exits_75_and_goes_on_to_the_same_bits(cli: Cli, whole: tuple[Path, str]) -> None:
+    run = cli.folder / "run"
+    code, output = cli.train_until(run, '"last_step":60', SIGTERM)
+    assert code == 75, output
+    assert "trimtab resume" in output or "run again" in output
+    ended = json.loads(events(run, "RunEnded")[-1])
+    saved = json.loads(events(run, "CheckpointSaved")[-1])
+    assert ended["status"] == "interrupted"
+    assert saved["step"] == ended["step"]
+    cli.run("resume", run)
+    assert cli.same_bits(run, whole[0]) == "same"
+    assert losses(run) == losses(whole[0])
+
+
+def test_a_finished_run_says_so(whole: tuple[Path, str], cli: Cli) -> None:
+    copy = cli.folder / "run"
+    shutil.copytree(whole[0], copy)
+    before = (copy / "record.jsonl").read_bytes()
+    output = cli.run("train", whole[0].parent / "config.yaml", "--run", copy)
+    assert "already" in output
+    assert (copy / "record.jsonl").read_bytes() == before
+
+
+def test_two_interrupts_end_at_once(cli: Cli) -> None:
+    run = cli.folder / "run"
+    process = cli.start("train", cli.config, "training.steps=100000", "evaluation.every=100000", "--run", run)
+    wait_for(run / "record.jsonl", '"last_step":20', process)
+    process.send_signal(SIGINT)
+    process.send_signal(SIGINT)
+    process.communicate(timeout=30)
+    # The second may come when the first has already been answered.
+    assert process.returncode in (130, 75)
+    assert "finished" not in cli.run("show", run)
+
+
+def test_a_second_process_is_refused_and_a_stale_lock_is_taken_over(cli: Cli) -> None:
+    run = cli.folder / "run"
+    process = cli.start("train", cli.config, "training.steps=100000", "--run", run)
+    wait_for(run / "record.jsonl", '"last_step":10', process)
+    output = cli.train(run, "training.steps=100000", expect=5)
+    assert str(process.pid) in output
+    process.send_signal(SIGKILL)
+    process.communicate()
+    code, output = cli.train_until(run, '"attempt":2', SIGTERM, "training.steps=100000")
+    assert code == 75, output
+
+
+def test_sigterm_before_the_first_step_exits_75(cli: Cli) -> None:
+    run = cli.folder / "run"
+    process = cli.start("train", cli.config, "--run", run)
+    wait_for(run / "lock.json", "pid", process)
+    process.send_signal(SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 75, output
+    assert "run again" in output
+
+
+def test_drift_is_shown_and_refused(cli: Cli) -> None:
+    run = cli.folder / "run"
+    cli.train_until(run, '"last_step":30', SIGTERM)
+    output = cli.train(run, "training.micro_batch_size=8", expect=2)
+    assert "training.micro_batch_size: was 4, now 8" in output
+    (next((cli.folder / "text").iterdir())).write_text("changed " * 2000)
+    output = cli.train(run, expect=2)
+    assert "data.fingerprint" in output
+    output = cli.run("train", cli.config, "training.steps=60", "--accept-drift", "--run", run)
+    assert "finished" in output
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
+def test_a_damaged_checkpoint_is_passed_over_and_said(cli: Cli, whole: tuple[Path, str], damage: str) -> None:
+    run = cli.folder / "run"
+    cli.train_until(run, '"last_step":90', SIGKILL)
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1]
+    victim = newest / "tensors.safetensors"
+    data = bytearray(victim.read_bytes())
+    if damage == "truncate":
+        victim.write_bytes(data[: len(data) // 2])
+    elif damage == "flip":
+        data[len(data) // 2] ^= 4
+        victim.write_bytes(data)
+    else:
+        victim.unlink()
+    output = cli.run("verify", run, expect=5)
+    assert "damaged" in output
+    assert newest.name in output
+    output = cli.train(run)
+    assert newest.name in output
+    assert cli.same_bits(run, whole[0]) == "same"
+
+
+def test_a_run_without_any_checkpoint_begins_anew(cli: Cli, whole: tuple[Path, str]) -> None:
+    run = cli.folder / "run"
+    cli.train_until(run, '"last_step":2', SIGKILL)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    cli.train(run)
+    assert cli.same_bits(run, whole[0]) == "same"

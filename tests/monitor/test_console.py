@@ -1,0 +1,298 @@
+"""The console, in a real terminal, in a pipe and as JSON."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import math
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.events import (
+    Adjust,
+    ArtifactLogged,
+    CheckpointSaved,
+    DecisionTaken,
+    EvaluationEnded,
+    FindingsChanged,
+    RunEnded,
+    RunStarted,
+    Save,
+    StepsEnded,
+)
+from trimtab.monitor.sinks import Console
+from trimtab.runs import event_from_json
+
+FACTS = {
+    "source": "Python code",
+    "parameters": {"total": 1_544_320, "frozen": 0},
+    "training": {"tokens": 5_201_233},
+    "validation": {"tokens": 270_100},
+    "tokenizer": {"vocabulary_size": 2048},
+    "tokens_per_step": 2048,
+    "epochs": 0.24,
+    "plan": {"device": "cpu", "threads": 2, "precision": "fp32", "compile": {"chosen": True}},
+    "yardsticks": {"bigram": 3.214, "zlib": 2.101},
+    "run": "runs/demo \x1b[31m",
+    "notes": ["look \x1b[2Jout"],
+}
+HOSTILE = "def f():\n    \x1b]0;owned\x07return '\u202e'\r\x08\n" * 5
+
+
+def window(first: int, loss: float = 2.0, **per_step: float) -> StepsEnded:
+    values = {"train/loss": loss, "learning_rate": 3e-4, "grad_norm": 0.5217} | per_step
+    arrays = {name: np.full(10, value) for name, value in values.items()}
+    return StepsEnded(first, first + 9, arrays, {"tokens_per_second": 3121.0}, {"layer/a/grad_norm": 1.0})
+
+
+def evaluation(step: int, loss: float) -> EvaluationEnded:
+    metrics = {
+        "validation/loss": loss,
+        "validation/accuracy": 0.346,
+        "validation/bits_per_byte": loss / 2,
+        "generalization_gap": 0.0123,
+    }
+    return EvaluationEnded(step, metrics, 0.5)
+
+
+def whole_run(console: Console, total_steps: int = 100) -> None:
+    """Every kind of event."""
+    for fraction in (0.0, 0.5, 1.0):
+        console.preparing("tokenizing", fraction)
+    console.observe(RunStarted(0, 1, 0, None, total_steps, FACTS))
+    best = math.inf
+    for first in range(1, total_steps + 1, 10):
+        console.observe(window(first, 5.0 / first))
+        last = first + 9
+        if last % max(total_steps // 100, 20) == 0:
+            loss = 3.0 - math.sin(last / total_steps * 2)
+            console.observe(evaluation(last, loss))
+            console.observe(DecisionTaken(last, last, "save_best", Save("best")))
+            console.observe(ArtifactLogged(last, "sample", "sample-0", HOSTILE))
+            path = f"checkpoints/step-{last:08d}"
+            console.observe(CheckpointSaved(last, path, 18_532_112, 0.1, "best \x1b[31m; scheduled"))
+            best = min(best, loss)
+    console.observe(DecisionTaken(50, 40, "plateau", Adjust("flat \u202e", "learning_rate", 0.5)))
+    finding = {"code": "overfitting", "severity": "warning", "cause": "gap", "remedies": [{"summary": "dropout"}]}
+    console.observe(FindingsChanged(50, (finding,)))
+    console.observe(window(91, math.nan, skipped=1.0))
+    split = {"training": 80.0, "data": 20.0}
+    console.observe(RunEnded(total_steps, "finished", "all steps done", 80, best, 80, 222.0, split))
+    console.close()
+
+
+def test_a_pipe_gets_plain_lines() -> None:
+    stream = io.StringIO()
+    whole_run(Console(stream, 100))
+    text = stream.getvalue()
+    assert all(character == "\n" or character.isprintable() for character in text)
+    lines = text.splitlines()
+    first_loss = next(index for index, line in enumerate(lines) if "loss 5.0000" in line)
+    assert first_loss <= 25
+    assert lines[first_loss].startswith("step  10   10 %   loss 5.0000   lr 3.0e-4   grad 0.522   3.12k tok/s")
+    assert sum("tok/s" in line for line in lines) == 1
+    assert "tokens    5.20M to train on, 270k to validate, 2.05k in the vocabulary" in lines
+    assert "machine   cpu, 2 threads, fp32, compiled" in lines
+    assert any(
+        re.fullmatch(r"step  20  val 2\.6106   1\.31 bits/byte   accuracy 34\.6 %   gap \+0\.0123   .*s   best", line)
+        for line in lines
+    )
+    assert any("plateau: adjust learning_rate (0.5): flat" in line for line in lines)
+    assert any("warning overfitting: gap → dropout" in line for line in lines)
+    assert not any("save_best" in line for line in lines)
+    assert any("10 of steps 91 to 100 skipped" in line for line in lines)
+    assert "best      validation/loss 2.0004 at step 80, restored" in lines
+    assert lines[-1] == "next: trimtab generate 'runs/demo '"
+
+
+def test_a_long_run_in_a_pipe_stays_short() -> None:
+    stream = io.StringIO()
+    whole_run(Console(stream, 10_000, every_seconds=0.0), 10_000)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 300
+    assert sum("tok/s" in line for line in lines) == pytest.approx(100, abs=2)
+
+
+def test_json_lines_are_the_events() -> None:
+    stream = io.StringIO()
+    whole_run(Console(stream, 100, log_format="json"))
+    events = [event_from_json(json.loads(line)) for line in stream.getvalue().splitlines()]
+    assert [type(event).__name__ for event in events[:2]] == ["RunStarted", "StepsEnded"]
+    assert isinstance(events[1], StepsEnded)
+    assert events[1].per_step["train/loss"].tolist() == [5.0] * 10
+    assert not events[1].layers
+    assert isinstance(events[-1], RunEnded)
+    assert stream.getvalue().isascii()
+
+
+def test_the_loss_is_a_debiased_average_of_what_is_finite() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 20, every_seconds=0.0)
+    console.observe(RunStarted(0, 1, 0, None, 20))
+    losses = np.array([4.0, 2.0, math.nan, 1.0])
+    console.observe(StepsEnded(1, 4, {"train/loss": losses}, {}))
+    weights = 0.95 ** np.array([2, 1, 0])
+    expected = (weights * np.array([4.0, 2.0, 1.0])).sum() / weights.sum()
+    assert f"loss {expected:.4f}" in stream.getvalue()
+    console.observe(StepsEnded(5, 6, {"train/loss": np.array([1.0, math.inf])}, {}))
+    assert "loss inf" in stream.getvalue()
+
+
+def test_a_resumed_run_knows_its_best_and_a_rollback_is_told() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 100)
+    console.observe(RunStarted(40, 2, 1, 40, 100, {"best_value": 1.0}))
+    console.observe(evaluation(50, 1.5))
+    console.observe(RunStarted(40, 2, 2, 40, 100))
+    console.observe(evaluation(60, 0.5))
+    lines = stream.getvalue().splitlines()
+    assert "resumed   goes on from step 40, attempt 2" in lines
+    assert not next(line for line in lines if "val 1.5000" in line).endswith("best")
+    assert any("went back to step 40" in line for line in lines)
+    assert next(line for line in lines if "val 0.5000" in line).endswith("best")
+
+
+class Broken(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_broken_stream_is_no_error(plain: bool) -> None:
+    whole_run(Console(Broken(), 100, plain=plain))
+    closed = io.StringIO()
+    closed.close()
+    whole_run(Console(closed, 100, plain=plain))
+
+
+def test_a_stream_without_unicode_gets_what_it_can_hold() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", newline="\n")
+    whole_run(Console(stream, 100))
+    assert b"warning overfitting: gap ? dropout" in raw.getvalue()
+
+
+def test_nothing_is_shown_twice_when_the_pipe_is_read(tmp_path: Path) -> None:
+    """Through a real pipe: the first line of progress arrives while the run goes on."""
+    script = """
+        import sys, time
+        sys.path.insert(0, sys.argv[1])
+        from test_console import window
+        from trimtab.events import RunStarted
+        from trimtab.monitor.sinks import Console
+        console = Console(sys.stdout, 100)
+        console.observe(RunStarted(0, 1, 0, None, 100))
+        console.observe(window(1))
+        time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(Path(__file__).parent)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    received = b""
+    while b"loss 2.0000" not in received:
+        assert select.select([process.stdout], [], [], 20)[0]
+        received += os.read(process.stdout.fileno(), 4096)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not any(byte < 32 and byte != 10 for byte in received)
+
+
+def in_terminal(width: int, **environment: str) -> str:
+    """What a terminal of `width` columns receives of a whole run."""
+    script = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from test_console import whole_run
+        from trimtab.monitor.sinks import Console
+        whole_run(Console(sys.stdout, 100))
+    """
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    settings = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(Path(__file__).parent)],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=settings | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment,
+    )
+    os.close(follower)
+    received = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            block = os.read(leader, 65_536)
+        except OSError:
+            break
+        if not block:
+            break
+        received += block
+    assert process.wait() == 0, received.decode()
+    os.close(leader)
+    return received.decode()
+
+
+def screen(text: str) -> list[str]:
+    """The lines that stay: colours removed, what was drawn over left out."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return [line.split("\x1b[2K")[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
+
+
+def test_a_terminal_gets_colours_and_one_line_that_is_redrawn() -> None:
+    text = in_terminal(110)
+    # The cursor is never hidden: a killed process would leave it so.
+    assert set(re.findall(r"\x1b[^m\x1b]*?[A-Za-z]", text)) - set(re.findall(r"\x1b\[[0-9;]*m", text)) == {"\x1b[2K"}
+    drawn = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert re.search(r"10/100  10 %  ━+╸?━*  loss 5\.0000  lr 3\.0e-4  grad 0\.522  3\.12k tok/s  .* left", drawn)
+    assert "\x1b]0;owned" not in text
+    assert "\u202e" not in text
+    assert "\x1b[2J" not in text
+    lines = screen(text)
+    stays = [line for line in lines if "━" not in line]
+    assert any(line.startswith("  step  20   val 2.6106") and line.endswith("★ best") for line in stays)
+    assert any("╭─ sample ─" in line for line in stays)
+    assert not any("tok/s" in line for line in stays)
+    assert any(line.startswith("finished: all steps done") for line in stays)
+    assert [line for line in stays if line][-1] == "next: trimtab generate 'runs/demo '"
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_the_progress_line_fits_the_terminal(width: int) -> None:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(width))
+    drawn = [part for part in re.split(r"\r|\n|\x1b\[2K", text) if "/100  " in part]
+    assert drawn
+    assert all(len(part) < width for part in drawn)
+
+
+def test_colours_can_be_switched_off() -> None:
+    colours = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    assert colours.search(in_terminal(80))
+    assert not colours.search(in_terminal(80, NO_COLOR="1"))
+    assert "\x1b" not in in_terminal(80, TERM="dumb")
+
+
+def test_observing_costs_little() -> None:
+    console = Console(io.StringIO(), 100_000)
+    console.observe(RunStarted(0, 1, 0, None, 100_000))
+    event = window(1)
+    begun = time.perf_counter()
+    for _ in range(200):
+        console.observe(event)
+    assert (time.perf_counter() - begun) / 200 < 1e-3

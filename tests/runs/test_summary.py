@@ -1,0 +1,159 @@
+"""What a run came to, from its files alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.events import (
+    Adjust,
+    DecisionTaken,
+    EvaluationEnded,
+    FindingsChanged,
+    Rollback,
+    RunEnded,
+    RunStarted,
+    Save,
+    StepsEnded,
+)
+from trimtab.runs import Recorder, RunDirectory
+from trimtab.runs.checkpoints import commit, step_folder, write_manifest
+from trimtab.runs.summary import list_summaries, next_command, render, render_list, summarize
+
+
+def save(run: RunDirectory, step: int, loss: float, branch: int) -> None:
+    temporary = run.checkpoints / ".tmp-save"
+    temporary.mkdir(parents=True)
+    description = {
+        "schema": 1,
+        "step": step,
+        "branch": branch,
+        "reason": "best",
+        "metrics": {"validation/loss": loss},
+        "created_seconds": 1.0,
+    }
+    (temporary / "checkpoint.json").write_text(json.dumps(description))
+    write_manifest(temporary)
+    commit(temporary, run.checkpoints / step_folder(step))
+
+
+def window(first: int, loss: float) -> StepsEnded:
+    per_step = {"train/loss": np.full(10, loss), "tokens": np.full(10, 100.0), "skipped": np.eye(10)[0]}
+    return StepsEnded(first, first + 9, per_step, {"tokens_per_second": 3121.0})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run of two attempts: killed at 40, resumed from 20, stopped at 40."""
+    run = RunDirectory.create(tmp_path, "demo")
+    recorder = Recorder.open(run)
+    recorder.record(RunStarted(0, 1, 0, None, 100))
+    for first in (1, 11, 21, 31):
+        recorder.record(window(first, 50.0 / first))
+    recorder.record(EvaluationEnded(20, {"validation/loss": 2.0}, 0.1))
+    save(run, 20, 2.0, 0)
+    recorder.record(EvaluationEnded(40, {"validation/loss": 0.1}, 0.1))
+    recorder.record(DecisionTaken(40, 30, "spike", Rollback("a spike", 25)))
+    recorder.close()
+    recorder = Recorder.open(run, branch=1)
+    recorder.record(RunStarted(20, 2, 1, 20, 100))
+    for first in (21, 31):
+        recorder.record(window(first, 40.0 / first))
+    recorder.record(EvaluationEnded(40, {"validation/loss": 2.5, "validation/bits_per_byte": 1.456}, 0.1))
+    recorder.record(DecisionTaken(40, 30, "save_best", Save("best")))
+    recorder.record(DecisionTaken(40, 30, "plateau", Adjust("flat", "learning_rate", 0.5), "overruled", "too late"))
+    recorder.record(FindingsChanged(40, ({"severity": "warning", "code": "overfitting", "cause": "the gap grows"},)))
+    save(run, 40, 2.5, 1)
+    split = {"training": 60.0, "evaluation": 20.0}
+    recorder.record(RunEnded(40, "stopped", "no \x1b[31mimprovement", 20, 2.0, 20, 12.0, split))
+    recorder.close()
+    return run
+
+
+def test_the_surviving_branch_is_told(run: RunDirectory) -> None:
+    summary = summarize(run)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert (summary["status"], summary["step"], summary["total_steps"]) == ("stopped", 40, 100)
+    assert summary["attempts"] == 2
+    assert [branch["resumed_from"] for branch in summary["branches"]] == [None, 20]
+    assert summary["best"] == {"metric": "validation/loss", "value": 2.0, "step": 20}
+    assert summary["validation"]["step"] == 40
+    assert summary["tokens"] == 4000
+    assert summary["skipped"] == 4
+    assert summary["evaluations"] == 2
+    assert summary["train_loss"] == pytest.approx(40 / 31)
+    assert summary["seconds"] == 80.0
+    assert [decision["controller"] for decision in summary["decisions"]] == ["spike", "save_best", "plateau"]
+    assert [(one["step"], one["whole"]) for one in summary["checkpoints"]] == [(20, True), (40, True)]
+
+
+def test_the_page_tells_all_and_ends_with_what_to_run(run: RunDirectory) -> None:
+    page = render(summarize(run))
+    lines = page.splitlines()
+    assert lines[0] == f"{run.name}: stopped"
+    assert lines[-1] == f"next: trimtab generate {run.path}"
+    assert "40 of 100 in 2 attempts, resumed at step 20" in page
+    assert "no improvement" in page
+    assert "validation/loss 2.0000 at step 20, restored" in page
+    assert "step 40: loss 2.5000, 1.46 bits/byte" in page
+    assert "spike: roll back before step 25: a spike" in page
+    assert "plateau: adjust learning_rate (0.5) (overruled): flat (too late)" in page
+    assert "save_best" not in page
+    assert "warning overfitting: the gap grows" in page
+    assert "training 75 %, evaluation 25 %" in page
+    assert all(character == "\n" or character.isprintable() for character in page)
+
+
+def test_the_list_agrees_with_the_page(run: RunDirectory) -> None:
+    (run.path.parent / "new").mkdir()
+    (run.path.parent / "new" / "config.yaml").touch()
+    outline, new = list_summaries(run.path.parent)
+    whole = summarize(run)
+    assert outline == {key: whole[key] for key in outline}
+    assert (new["status"], new["step"], new["best"]) == ("new", 0, None)
+    table = render_list([outline, new], run.path.parent).splitlines()
+    assert table[0].split() == ["run", "status", "steps", "best", "at", "step", "train", "loss", "time"]
+    assert table[1].split() == [run.name, "stopped", "40/100", "2.0000", "20", "1.2903", "1m", "20s"]
+    assert table[-1].startswith("next: trimtab show")
+    assert render_list([], Path("runs")) == "no runs in runs\nnext: trimtab demo"
+    assert render(summarize(RunDirectory(run.path.parent / "new"))).startswith("new: new")
+
+
+def test_long_records_are_outlined_from_their_end(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "long")
+    recorder = Recorder.open(run)
+    recorder.record(RunStarted(0, 1, 0, None, 50_000))
+    generator = np.random.default_rng(0)
+    for first in range(1, 20_000, 10):
+        loss = generator.random(10)
+        recorder.record(StepsEnded(first, first + 9, {"train/loss": loss, "grad_norm": loss}, {}))
+    recorder.close()
+    assert run.record.stat().st_size > 500_000
+    begun = time.perf_counter()
+    (outline,) = list_summaries(tmp_path)
+    assert time.perf_counter() - begun < 0.1
+    assert (outline["step"], outline["total_steps"], outline["status"]) == (20_000, 50_000, "killed")
+    assert outline == {key: value for key, value in summarize(run).items() if key in outline}
+
+
+def test_the_metric_that_chooses_checkpoints_chooses_the_best(run: RunDirectory) -> None:
+    run.write_json(run.facts, {"identity": {"config.checkpoint.metric": "validation/bits_per_byte"}})
+    assert summarize(run)["best"] == {"metric": "validation/bits_per_byte", "value": 1.456, "step": 40}
+
+
+def test_a_damaged_record_is_told(run: RunDirectory) -> None:
+    data = bytearray(run.record.read_bytes())
+    data[len(data) // 2] ^= 1
+    run.record.write_bytes(data)
+    summary = summarize(run)
+    assert summary["damaged_lines"] == 1
+    assert "1 lines of the record were left out" in render(summary)
+
+
+def test_what_to_run_next_follows_the_status() -> None:
+    assert next_command("killed", "runs/a b") == "trimtab resume 'runs/a b'"
+    assert next_command("finished", "runs/a") == "trimtab generate runs/a"
