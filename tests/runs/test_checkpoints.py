@@ -214,7 +214,7 @@ def test_a_failed_replacement_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 _KILL = """
-    import os, sys
+    import os, shutil, sys
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
     from test_checkpoints import branches, latest, list_checkpoints, prune, save, verify
@@ -262,6 +262,7 @@ _KILL = """
         assert [(info.step, info.branch) for info in list_checkpoints(run, verified=True)] == [(30, 1)], points
         if code == 0:
             break
+        shutil.rmtree(run)
     print(points)
 """
 

@@ -6,12 +6,17 @@ Shape suffixes: V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import NumericsError, UsageError
 from trimtab.model import as_output, evaluating
+
+
+_GREEDY_BELOW: Final = 1e-6
+"""Temperatures below this are 0: dividing by them would overflow."""
 
 
 def generate(
@@ -77,7 +82,7 @@ def choose_token(logits_V: Tensor, *, temperature: float, top_k: int, top_p: flo
     logits_V = logits_V.float().cpu()
     if not logits_V.max().isfinite():
         raise NumericsError("cannot choose a token: the model's logits are not finite")
-    if temperature == 0.0:
+    if temperature < _GREEDY_BELOW:
         return int(logits_V.argmax())
     num_kept = min(top_k or len(logits_V), len(logits_V))
     kept, ids = logits_V.topk(num_kept)

@@ -70,12 +70,16 @@ class Lock:
             while True:
                 previous = _identity(path)
                 rival = live_holder(path)
-                if rival is not None:
+                late = time.monotonic() > deadline
+                if rival is None:
+                    taken = cls._take(path, previous)
+                    if taken is not None:
+                        return taken
+                elif late or _runs_here(rival) or rival.host != socket.gethostname():
                     raise _refusal(path, rival)
-                taken = cls._take(path, previous)
-                if taken is not None:
-                    return taken
-                if time.monotonic() > deadline:
+                # The threads of a process that is being killed end, and let go, one after the other.
+                time.sleep(0.02)
+                if late:
                     raise StorageError(f"{path}: cannot be locked: it changes hands again and again")
 
     @classmethod
@@ -168,21 +172,25 @@ def _refusal(path: Path, holder: Holder) -> StorageError:
 
 
 def _is_alive(holder: Holder, path: Path) -> bool:
+    if _runs_here(holder):
+        return True
     fresh = time.time() - holder.heartbeat < STALE_SECONDS
+    # Containers may share a host's name but not its pids: there only the kernel's lock tells.
+    return fresh and (holder.host != socket.gethostname() or _is_flocked(path))
+
+
+def _runs_here(holder: Holder) -> bool:
+    """Whether the very process runs on this host, as far as its pid can be seen from here."""
     if holder.host != socket.gethostname():
-        return fresh
+        return False
     try:
         process = psutil.Process(holder.pid)
-        if process.status() != psutil.STATUS_ZOMBIE and (
-            abs(process.create_time() - holder.process_started) < _START_TOLERANCE_SECONDS
-        ):
-            return True
+        same = abs(process.create_time() - holder.process_started) < _START_TOLERANCE_SECONDS
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.AccessDenied:
         return True
     except psutil.Error:
-        pass
-    # Containers share a host's name but not its pids: there only the kernel's lock tells.
-    return fresh and _is_flocked(path)
+        return False
 
 
 def _identity(path: Path) -> os.stat_result | None:

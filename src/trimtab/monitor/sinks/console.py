@@ -420,10 +420,9 @@ def _describe_facts(facts: Mapping[str, Any], total_steps: int) -> list[tuple[st
             str(plan.get("precision", "")),
             "compiled" if isinstance(compiled, Mapping) and compiled.get("chosen") else None,
         )
-    yardsticks = facts.get("yardsticks")
-    if isinstance(yardsticks, Mapping):
-        known = [f"{name} {value:.2f}" for name, value in yardsticks.items() if isinstance(value, int | float)]
-        tell("to beat", ", ".join(known) + " bits/byte" if known else None)
+    yardsticks = {name: number("yardsticks", name) for name in ("unigram", "bigram", "zlib", "lzma")}
+    known = [f"{name} {value:.2f}" for name, value in yardsticks.items() if value is not None]
+    tell("to beat", ", ".join(known) + " bits/byte" if known else None)
     tell("run", str(facts["run"]) if facts.get("run") else None)
     return lines
 
