@@ -163,12 +163,12 @@ def verify(
     """Check every byte of a run's checkpoints against their hashes."""
     from trimtab.errors import CheckpointError
     from trimtab.runs import RunDirectory
-    from trimtab.runs.checkpoints import list_checkpoints
+    from trimtab.runs.checkpoints import checkpoint_folders
     from trimtab.runs.checkpoints import verify as problems_of
 
     folders = [path] if (path / "manifest.json").exists() else []
     if not folders:
-        folders = [info.path for info in list_checkpoints(RunDirectory.open(path).path)]
+        folders = checkpoint_folders(RunDirectory.open(path).path)
     problems = {str(folder): problems_of(folder) for folder in folders}
     if as_json:
         _print_json(problems)

@@ -157,7 +157,7 @@ class Trainer:
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
             previous = run.attempts()
-            progress.attempt = len(previous) + 1
+            progress.attempt = max((attempt["attempt"] for attempt in previous), default=0) + 1
             progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
             adjust = _adjuster(parts, progress)
             for setting in progress.factors:
@@ -209,7 +209,7 @@ class Trainer:
                 progress.branch,
                 resumed_from,
                 config.training.steps,
-                facts | {"notes": notes, "run": str(run.path), "plan": plan},
+                facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value},
             )
             try:
                 ended = _train(loop, started, recorder)

@@ -72,7 +72,7 @@ def test_long_documents_are_cut_without_changing_their_tokens(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tokenizer.encode(CODE)
-    monkeypatch.setattr(trimtab.data.tokenizer, "_LONGEST_PIECE", 2_000)
+    monkeypatch.setattr(trimtab.data.tokenizer, "_LONGEST_PIECE", 10_000)
     assert tokenizer.encode(CODE) == whole
 
 

@@ -80,7 +80,7 @@ def test_the_surviving_branch_is_told(run: RunDirectory) -> None:
     assert (summary["status"], summary["step"], summary["total_steps"]) == ("stopped", 40, 100)
     assert summary["attempts"] == 2
     assert [branch["resumed_from"] for branch in summary["branches"]] == [None, 20]
-    assert summary["best"] == {"metric": "validation/loss", "value": 2.0, "step": 20}
+    assert summary["best"] == {"metric": "validation/loss", "value": 2.0, "step": 20, "bits_per_byte": None}
     assert summary["validation"]["step"] == 40
     assert summary["tokens"] == 4000
     assert summary["skipped"] == 4

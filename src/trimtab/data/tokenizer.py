@@ -209,7 +209,10 @@ def spread_sample(texts: Iterable[str], total_bytes: int, most_bytes: int) -> It
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """`text` in pieces of bearable length, cut where the word pattern of GPT-2 cuts anyway."""
+    """`text` in pieces of bearable length, cut where the word pattern of GPT-2 cuts anyway.
+
+    A stretch of that length without such a place is cut anywhere: other tokens, but the same text.
+    """
     begin = 0
     while len(text) - begin > _LONGEST_PIECE:
         limit = begin + _LONGEST_PIECE

@@ -35,6 +35,8 @@ from trimtab.runs.record import (
 )
 
 _TAIL_BYTES = 131_072
+YARDSTICKS = ("bigram", "zlib", "lzma")
+"""What a model's bits per byte are held against, the weakest first."""
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
@@ -92,7 +94,9 @@ def render(summary: Mapping[str, Any]) -> str:
     done, total = summary["step"], summary["total_steps"]
     steps = format.count(done) if not total else f"{format.count(done)} of {format.count(total)}"
     if summary["attempts"] > 1:
-        resumed = [str(branch["resumed_from"]) for branch in summary["branches"] if branch["resumed_from"] is not None]
+        resumed = [
+            format.count(branch["resumed_from"]) for branch in summary["branches"] if branch["resumed_from"] is not None
+        ]
         at = f", resumed at step {', '.join(resumed)}" if resumed else ""
         steps += f" in {summary['attempts']} attempts{at}"
     rows.append(("steps", steps))
@@ -102,6 +106,8 @@ def render(summary: Mapping[str, Any]) -> str:
         restored = summary["ended"] is not None and summary["ended"]["restored_step"] == best["step"]
         where = f"{printable(best['metric'])} {format.decimal(best['value'])} at step {format.count(best['step'])}"
         rows.append(("best", where + (", restored" if restored else "")))
+        if quality := describe_quality(best["bits_per_byte"], summary["yardsticks"]):
+            rows.append(("quality", quality))
     if (newest := summary["validation"]) is not None:
         rows.append(("validation", f"step {format.count(newest['step'])}: {describe_metrics(newest['metrics'])}"))
     if summary["train_loss"] is not None:
@@ -218,6 +224,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "train_loss": _mean_loss(window),
         "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
         "best": _best(run, evaluations),
+        "yardsticks": _yardsticks(run),
         "ended": {
             "status": ended.status,
             "reason": ended.reason,
@@ -247,6 +254,12 @@ def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:
     return ([first] if first is not None else []) + lines[::-1]
 
 
+def _yardsticks(run: RunDirectory) -> dict[str, Any]:
+    with contextlib.suppress(TrimtabError):
+        return run.read_json(run.facts).get("yardsticks") or {}
+    return {}
+
+
 def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str, Any] | None:
     """By the metric that chooses checkpoints, from evaluations and from the checkpoints that were kept."""
     metric = "validation/loss"
@@ -261,7 +274,8 @@ def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str
     if not values:
         return None
     value, step = min(values)
-    return {"metric": metric, "value": sign * value, "step": step}
+    bits = next((m.get("validation/bits_per_byte") for s, m in measured if s == step), None)
+    return {"metric": metric, "value": sign * value, "step": step, "bits_per_byte": bits}
 
 
 def _events(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Event]]:
@@ -290,6 +304,18 @@ def describe_metrics(metrics: Mapping[str, float]) -> str:
         else:
             parts.append(f"{printable(name.removeprefix('validation/'))} {format.decimal(value)}")
     return ", ".join(parts)
+
+
+def describe_quality(bits_per_byte: float | None, yardsticks: Mapping[str, Any]) -> str:
+    """Bits per byte beside what counting and compressing reach on the same text: '1.51 bits/byte, better than …'."""
+    if bits_per_byte is None or not math.isfinite(bits_per_byte):
+        return ""
+    text = format.bits_per_byte(bits_per_byte)
+    known = {name: float(yardsticks[name]) for name in YARDSTICKS if isinstance(yardsticks.get(name), int | float)}
+    beaten = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte < value]
+    ahead = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte >= value]
+    text += f", better than {', '.join(beaten)}" if beaten else ""
+    return text + (f", not yet {', '.join(ahead)}" if ahead else "")
 
 
 def describe_split(split: Mapping[str, float]) -> str:

@@ -36,12 +36,13 @@ from trimtab.events import (
 from trimtab.runs import event_to_json, format
 from trimtab.runs.metrics import better_direction
 from trimtab.runs.printable import printable
-from trimtab.runs.summary import describe_decision, describe_finding, describe_split, next_command
+from trimtab.runs.summary import YARDSTICKS, describe_decision, describe_finding, describe_quality, describe_split, next_command
 
 _SMOOTHING: Final = 0.95
 """Weight of the past in the moving average of the loss, per step."""
 _REDRAW_SECONDS: Final = 0.2
 _SAMPLE_LINES: Final = 4
+_LAST_SAMPLE_LINES: Final = 14
 _CLEAR: Final = "\r\x1b[2K"
 """To the beginning of the row, which is emptied."""
 _SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
@@ -95,6 +96,9 @@ class Console:
         self._started = False
         self._smoothed = self._weight = 0.0
         self._best: float | None = None
+        self._best_bits: float | None = None
+        self._yardsticks: Mapping[str, Any] = {}
+        self._sample_text = ""
         self._newest: float | None = None
         self._skipped = 0
         self._shown: dict[str, str] = {}
@@ -158,6 +162,7 @@ class Console:
         self._started = True
         facts = event.facts
         self._run = str(facts.get("run", ""))
+        self._yardsticks = facts.get("yardsticks") or {}
         if isinstance(best := facts.get("best_value"), int | float):
             self._best = float(best)
         self._say(None, Text.assemble(("trimtab ", "bold"), (__version__, "dim")))
@@ -224,30 +229,19 @@ class Console:
             text.append("   gap ", "dim").append(format.signed(gap))
         text.append(f"   {format.duration(time.monotonic() - self._begun)}", "dim")
         if better:
-            self._best = judged
+            self._best, self._best_bits = judged, bits
             text.append("   ★ best" if self._screen is not None else "   best", "green")
         self._say(self._at(event.step), text)
 
     def _sample(self, event: ArtifactLogged) -> None:
+        self._sample_text = event.text
         if not self._is_time_to_tell("sample", event.step):
             return
         if self._screen is None:
             text = " ".join(printable(event.text).split())
             self._say(self._at(event.step), Text(f"writes: {printable(text, limit=120)}"))
         else:
-            lines = [line for line in printable(event.text, lines=True).splitlines() if line.strip()]
-            text = "\n".join(lines[:_SAMPLE_LINES]) + (" …" if len(lines) > _SAMPLE_LINES else "")
-            body = Text(text or " ", no_wrap=True, overflow="ellipsis")
-            panel = Panel(
-                body,
-                box=box.ROUNDED,
-                border_style="dim",
-                style="",
-                title="sample",
-                title_align="left",
-                width=76,
-            )
-            self._say(self._at(event.step), panel)
+            self._say(self._at(event.step), _panel(event.text, _SAMPLE_LINES, "sample"))
 
     def _findings(self, event: FindingsChanged) -> None:
         for finding in event.findings:
@@ -266,6 +260,10 @@ class Console:
             best = f"{printable(self._metric)} {format.decimal(event.best_value)}"
             restored = ", restored" if event.restored_step == event.best_step else ""
             self._say("best", Text(f"{best} at step {format.count(event.best_step)}{restored}"))
+        if quality := describe_quality(self._best_bits, self._yardsticks):
+            self._say("quality", Text(quality, "bold"))
+        if self._sample_text and self._screen is not None:
+            self._say("writes", _panel(self._sample_text, _LAST_SAMPLE_LINES, "the last sample"))
         if self._skipped:
             self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
         if split := describe_split(event.time_split):
@@ -420,7 +418,7 @@ def _describe_facts(facts: Mapping[str, Any], total_steps: int) -> list[tuple[st
             str(plan.get("precision", "")),
             "compiled" if isinstance(compiled, Mapping) and compiled.get("chosen") else None,
         )
-    yardsticks = {name: number("yardsticks", name) for name in ("unigram", "bigram", "zlib", "lzma")}
+    yardsticks = {name: number("yardsticks", name) for name in YARDSTICKS}
     known = [f"{name} {value:.2f}" for name, value in yardsticks.items() if value is not None]
     tell("to beat", ", ".join(known) + " bits/byte" if known else None)
     tell("run", str(facts["run"]) if facts.get("run") else None)
@@ -432,6 +430,14 @@ def _bar(fraction: float, width: int) -> Text:
     halves = round(2 * width * min(max(fraction, 0.0), 1.0))
     full, half = divmod(halves, 2)
     return Text.assemble(("━" * full + "╸" * half, "cyan"), ("━" * (width - full - half), "bright_black"))
+
+
+def _panel(text: str, num_lines: int, title: str) -> Panel:
+    """The first lines of a text that the model wrote."""
+    lines = [line for line in printable(text, lines=True).splitlines() if line.strip()]
+    shown = "\n".join(lines[:num_lines]) + (" …" if len(lines) > num_lines else "")
+    body = Text(shown or " ", no_wrap=True, overflow="ellipsis")
+    return Panel(body, box=box.ROUNDED, border_style="dim", style="", title=title, title_align="left", width=76)
 
 
 def _is_terminal(stream: TextIO) -> bool:

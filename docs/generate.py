@@ -1,0 +1,607 @@
+"""Writes the generated pages of docs/reference/ from the code.
+
+    python docs/generate.py            write them
+    python docs/generate.py --check    exit 1 naming the pages that are out of date
+
+Nothing here imports torch: tables, commands and configuration are imported, the rest is read from the source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import html
+import importlib
+import inspect
+import re
+import sys
+import textwrap
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+from pydantic_core import PydanticUndefined
+from typer.models import ArgumentInfo, OptionInfo
+
+import trimtab
+from trimtab import events
+from trimtab.config import ADJUSTABLE, Config, list_presets
+from trimtab.config.base import Section
+from trimtab.config.dump import yaml_value
+from trimtab.config.keys import Key, first_line, keys
+from trimtab.config.presets import preset_text
+from trimtab.runs.metrics import METRICS
+
+REFERENCE: Final = Path(__file__).parent / "reference"
+SOURCE: Final = Path(trimtab.__file__).parent
+_HEADER: Final = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->\n\n"
+
+Definition = ast.FunctionDef | ast.ClassDef
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the pages, or with --check compare them; gives the exit code."""
+    parser = argparse.ArgumentParser(description="Writes docs/reference/ from the code.")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 when a page is out of date"
+    )
+    check = parser.parse_args(arguments).check
+    stale = {name: text for name, text in pages().items() if _current(REFERENCE / name) != text}
+    for name, text in stale.items():
+        if not check:
+            REFERENCE.mkdir(exist_ok=True)
+            (REFERENCE / name).write_text(text, encoding="utf-8", newline="\n")
+        print(f"docs/reference/{name} {'is out of date' if check else 'written'}")
+    if check and stale:
+        print("next: python docs/generate.py")
+    return 1 if check and stale else 0
+
+
+def pages() -> dict[str, str]:
+    """File name to text of every generated page."""
+    makers: dict[str, Callable[[], Iterator[str]]] = {
+        "commands.md": commands,
+        "configuration.md": configuration,
+        "presets.md": presets,
+        "metrics.md": metrics,
+        "lint-rules.md": lint_rules,
+        "events.md": events_and_decisions,
+        "adjustable.md": adjustable,
+        "registries.md": registries,
+        "errors.md": errors,
+        "python-api.md": python_api,
+    }
+    return {
+        name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()
+    }
+
+
+def _current(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+# ---- commands ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """An argument or option of a command."""
+
+    name: str
+    kind: Any
+    default: Any
+    info: ArgumentInfo | OptionInfo
+
+    @property
+    def shown(self) -> str:
+        """As a user writes it."""
+        if isinstance(self.info, ArgumentInfo):
+            return f"{self.info.metavar}..." if "list" in str(self.kind) else str(self.info.metavar)
+        name = next(iter(self.info.param_decls or ()), f"--{self.name.replace('_', '-')}")
+        return name + {bool: "", int: " INTEGER", float: " NUMBER", str: " TEXT"}.get(self.kind, " PATH")
+
+    @property
+    def default_shown(self) -> str:
+        """What it is when it is not given."""
+        if self.default is inspect.Parameter.empty:
+            return "must be given"
+        return "" if self.default in (None, False, "") else f"`{self.default}`"
+
+
+def commands() -> Iterator[str]:
+    """Every command: what it does, its arguments and options."""
+    from trimtab.cli import app
+
+    yield "# Commands"
+    yield _text("""
+        `trimtab COMMAND --help` says the same in a terminal. How commands end: [exit codes](errors.md). With `--json` a
+        command prints JSON to its standard output, and nothing else.
+        """)
+    for name, function in _commands(app, "trimtab"):
+        parameters = list(_parameters(function))
+        arguments = [one for one in parameters if isinstance(one.info, ArgumentInfo)]
+        options = [one for one in parameters if isinstance(one.info, OptionInfo)]
+        usage = [name, *(["[OPTIONS]"] if options else [])]
+        usage += [
+            one.shown if one.default is inspect.Parameter.empty else f"[{one.shown}]" for one in arguments
+        ]
+        yield f"## {name}"
+        yield str(inspect.getdoc(function))
+        yield f"```text\n{' '.join(usage)}\n```"
+        for kind, some in (("argument", arguments), ("option", options)):
+            rows = [(f"`{one.shown}`", one.default_shown, one.info.help or "") for one in some]
+            yield _table((kind, "default", "meaning"), rows)
+
+
+def _commands(app: typer.Typer, prefix: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        yield f"{prefix} {command.name or command.callback.__name__}", command.callback
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from _commands(group.typer_instance, f"{prefix} {group.name}")
+
+
+def _parameters(function: Callable[..., Any]) -> Iterator[_Parameter]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = typing.get_args(hints[name])
+        yield _Parameter(name, kind, parameter.default, info)
+
+
+# ---- configuration and presets -------------------------------------------------------------------------------------
+
+
+def configuration() -> Iterator[str]:
+    """Every section and key, the variants of a section apart."""
+    yield "# Configuration"
+    yield _text("""
+        Every key. A file gives some of them; the others keep the value of the `preset` that the file names, or their
+        default. How files, environment and overrides go together: [change settings](../how-to/change-settings.md).
+        `trimtab config explain SECTION.KEY` says the same in a terminal, and `trimtab config schema` prints a JSON
+        Schema for editors.
+        """)
+    yield _text("""
+        A section with variants is told by its `name`. Naming another variant starts the section afresh: what a preset
+        or file gave for the other variant is dropped. A stretch of a run, such as `schedule.warmup`, counts steps when
+        it is a whole number, and is a part of the run when it is a number from 0.0 to 1.0.
+        """)
+    yield "```yaml\npreset: gpt-1m\noptimizer: {name: adamw, learning_rate: 1e-3}\ntraining:\n  steps: 500\n```"
+    yield "## At the top"
+    yield _key_table(key for key in _keys_of(Config, "") if not key.sections)
+    yield from _sections([Config], "", 2)
+
+
+def _keys_of(section: type[Section], prefix: str) -> list[Key]:
+    return [
+        next(key for key in keys()[prefix + name] if key.owner is section) for name in section.model_fields
+    ]
+
+
+def _sections(owners: Iterable[type[Section]], prefix: str, level: int) -> Iterator[str]:
+    """What stands below the sections `owners`, which are variants of one another, in the order of their fields."""
+    told: set[str] = set()
+    for key in [key for owner in owners for key in _keys_of(owner, prefix) if key.sections]:
+        if key.path in told:
+            continue
+        told.add(key.path)
+        variants = list(key.sections.values())
+        yield f"{'#' * level} {key.path}"
+        if len(variants) == 1:
+            yield first_line(variants[0])
+            yield _key_table(one for one in _keys_of(variants[0], f"{key.path}.") if not one.sections)
+        else:
+            yield _introduction(key)
+            if key.path == "data.validation_source":
+                continue
+            for name, variant in key.sections.items():
+                yield f"**`name: {name}`**"
+                yield first_line(variant)
+                own = [
+                    one for one in _keys_of(variant, f"{key.path}.") if not one.sections and not one.is_tag
+                ]
+                yield _key_table(own)
+        yield from _sections(variants, f"{key.path}.", level + 1)
+
+
+def _introduction(key: Key) -> str:
+    own = key.description if key.description not in map(first_line, key.sections.values()) else ""
+    said = f"{own[:1].upper()}{own[1:].rstrip('.')}. " if own else ""
+    if key.path == "data.validation_source":
+        return f"{said}Its variants are those of [data.source](#datasource)."
+    return f"{said}One of {len(key.sections)} variants; if not given, `{key.default_name}`."
+
+
+def _key_table(shown: Iterable[Key]) -> str:
+    rows = []
+    for key in shown:
+        default = "must be given" if key.default is PydanticUndefined else f"`{yaml_value(key.default)}`"
+        takes = re.sub("(?<=text that matches )(.+)", r"`\1`", key.allowed)
+        rows.append((f"`{key.path}`", takes, default, key.description))
+    return _table(("key", "takes", "default", "meaning"), rows)
+
+
+def presets() -> Iterator[str]:
+    """Every preset, with its text."""
+    yield "# Presets"
+    yield _text("""
+        A preset is a configuration to start from: `trimtab train PRESET`, or `preset: PRESET` in a file. Which one to
+        take: [choose a preset](../how-to/choose-a-preset.md). `trimtab config show PRESET` prints one with every
+        default filled in.
+        """)
+    yield _table(
+        ("preset", "what it is for"), [(f"[{name}](#{name})", text) for name, text in list_presets().items()]
+    )
+    for name in list_presets():
+        yield f"## {name}"
+        yield f"```yaml\n{preset_text(name).rstrip()}\n```"
+
+
+# ---- literal tables ------------------------------------------------------------------------------------------------
+
+
+def metrics() -> Iterator[str]:
+    """The table of metrics."""
+    yield "# Metrics"
+    yield _text("""
+        What trimtab may write, from `runs/metrics.py`. Names with `<…>` stand for a family. Losses are sums over
+        counted tokens divided by counts ([exact losses](../explanation/exact-losses.md)). *Window* says how the steps
+        of a window become what is written: `per step` keeps one value for each step, and what is measured by an
+        evaluation says so. *Ranks* says how the values of several processes would become one; this version trains in
+        one process.
+        """)
+    rows = [
+        (f"`{name}`", m.unit, m.better, m.window.replace("_", " "), m.ranks, m.writer, m.description)
+        for name, m in METRICS.items()
+    ]
+    yield _table(("metric", "unit", "better", "window", "ranks", "measured by", "what it is"), rows)
+    yield "Where they are kept: [the run directory](run-directory.md)."
+
+
+def adjustable() -> Iterator[str]:
+    """The table of what may be changed in a running run."""
+    yield "# What may be adjusted"
+    yield _text("""
+        What a controller may change while a run goes on, with the decision `Adjust`; nothing else may. A *setting* is
+        a number that the step reads from the device: the controller gives a factor, and the value in use is the
+        schedule's times one factor for each controller. A *structure* change gives the new value itself. An `Adjust`
+        of another name or out of range is recorded as overruled, and changes nothing.
+        """)
+    rows = [
+        (f"`{name}`", entry.kind, f"{entry.low:g}", f"{entry.high:g}", entry.description)
+        for name, entry in ADJUSTABLE.items()
+    ]
+    yield _table(("name", "kind", "lowest", "highest", "meaning"), rows)
+    yield "When a decision takes effect: [windows and decisions](../explanation/windows-and-decisions.md)."
+
+
+def registries() -> Iterator[str]:
+    """What can be chosen by name in a configuration."""
+    yield "# Registries"
+    yield _text("""
+        What can be chosen by name, from the literal tables in `config/registry/`. A part of your own needs no entry:
+        [extend](../how-to/extend.md). *Needs* names extras that must be installed. *Compilable* parts may be compiled
+        by `torch.compile`; *capturable* ones could run inside a CUDA graph, which this version does not use. *Storage*
+        is what an optimizer works on: all parameters in one buffer (`flat`) or each where it is (`per_tensor`).
+        """)
+    tables: list[tuple[str, str, str, str, tuple[str, ...]]] = [
+        ("Models", "model.name", "model", "MODELS", ("compilable", "capturable")),
+        ("Optimizers", "optimizer.name", "optimizer", "OPTIMIZERS", ("capturable", "storage")),
+        ("Schedules", "schedule.name", "schedules", "SCHEDULES", ()),
+        ("Tasks", "task.name", "objective", "TASKS", ()),
+        ("Objectives", "objective.name", "objective", "OBJECTIVES", ("compilable", "capturable")),
+        ("Sources of text", "data.source.name", "data", "SOURCES", ("needs",)),
+        ("Tokenizers", "data.tokenizer.name", "data", "TOKENIZERS", ()),
+        ("Controllers", "", "control", "CONTROLLERS", ()),
+    ]
+    for title, setting, room, table, flags in tables:
+        specs = getattr(importlib.import_module(f"trimtab.config.registry.{room}"), table)
+        yield f"## {title}"
+        yield f"Chosen with `{setting}`." if setting else "Built as the configuration asks for them."
+        rows = []
+        for name, spec in specs.items():
+            shown = {
+                "compilable": "yes" if spec.compilable else "no",
+                "capturable": "yes" if spec.capturable else "no",
+                "storage": ", ".join(f"`{layout}`" for layout in spec.layouts),
+                "needs": ", ".join(spec.needs),
+            }
+            cells = [shown[flag] for flag in flags]
+            rows.append((f"`{name}`", spec.description, *cells, spec.source, f"`{spec.path}`"))
+        yield _table(("name", "what it is", *flags, "source", "where"), rows)
+
+
+def lint_rules() -> Iterator[str]:
+    """Every rule: its docstring is its page."""
+    rules: Mapping[str, Any] = importlib.import_module("trimtab.doctor.lint").RULES
+    yield "# Lint rules"
+    yield _text("""
+        `trimtab check` looks a configuration over before it costs compute, and `trimtab train` does the same before it
+        begins. An `info` or a `warning` is told; a `refusal` ends the command with exit code 2 unless `lint.allow`
+        names its code. A rule that needs a fact which is not known yet says nothing.
+        """)
+    parsed = {code: _rule(rule) for code, rule in rules.items()}
+    rows = [(f"[{code}](#{code})", severity, title) for code, (severity, title, _) in parsed.items()]
+    yield _table(("code", "severity", "in a sentence"), rows)
+    for code, (severity, title, body) in parsed.items():
+        yield f"## {code}"
+        yield f"{title} Severity: {severity}."
+        yield body
+
+
+def _rule(rule: Callable[..., Any]) -> tuple[str, str, str]:
+    """Severity, sentence and body of the page of a rule."""
+    module = sys.modules[rule.__module__]
+    title, _, body = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+    calls = [node for node in ast.walk(_parse(Path(str(module.__file__)))) if isinstance(node, ast.Call)]
+    given = [
+        node.value
+        for call in calls
+        if ast.unparse(call.func) == "LintFinding"
+        for node in ast.walk(call.args[1])
+        if isinstance(node, ast.Constant)
+    ]
+    severity = " or ".join(one for one in ("refusal", "warning", "info") if one in given)
+    sentence = title.partition(": ")[2]
+    items = re.sub(r"\n +", "\n  ", re.sub(r"(?m)^([A-Z][A-Za-z ]+): ", r"- **\1**: ", body))
+    return severity, sentence[:1].upper() + sentence[1:], items
+
+
+_EXIT_CODES: Final = {
+    0: "done; a run that stopped early is done, and so is a finished run that is asked to go on",
+    2: "usage or configuration: nothing was trained",
+    3: "data: missing, not readable, or too little",
+    4: "numerics: too many updates on end were not finite",
+    5: "storage or checkpoint: a disk, a damaged checkpoint, or a second writer in one run",
+    6: "reserved for findings; nothing in this version ends so",
+    7: "resources: out of memory, or a worker that died",
+    70: "a fault in trimtab: please report it",
+    75: "interrupted once: a checkpoint was saved; run again to go on",
+    130: "interrupted twice: ended at once, without saving",
+}
+
+
+def errors() -> Iterator[str]:
+    """The error tree and every exit code."""
+    module = importlib.import_module("trimtab.errors")
+    classes = [
+        kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
+    ]
+    classes.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
+    constants = [value for name, value in vars(module).items() if name.startswith("EXIT_")]
+    codes = sorted({*constants, *(kind.exit_code for kind in classes)})
+    if codes != sorted(_EXIT_CODES):
+        raise SystemExit(f"docs/generate.py: _EXIT_CODES has {sorted(_EXIT_CODES)}, the code has {codes}")
+    yield "# Errors and exit codes"
+    yield "## Exit codes"
+    names = {
+        code: ", ".join(f"`{kind.__name__}`" for kind in classes if kind.exit_code == code) for code in codes
+    }
+    yield _table(
+        ("code", "meaning", "errors"), [(f"`{code}`", _EXIT_CODES[code], names[code]) for code in codes]
+    )
+    yield _text("""
+        An error is one message on the standard error: what is wrong and where, what was received, what is allowed, then
+        a line that begins with `hint:`. How to act on exit codes: [use in scripts](../how-to/use-in-scripts.md).
+        """)
+    yield "## The error tree"
+    yield "All are in `trimtab.errors`."
+    drawn = inspect.cleandoc(module.__doc__ or "").split("\n\n")[1]
+    yield f"```text\n{textwrap.dedent(drawn)}\n```"
+    rows = [(f"`{kind.__name__}`", f"`{kind.exit_code}`", inspect.getdoc(kind)) for kind in classes]
+    yield _table(("error", "exit code", "what it is"), rows)
+
+
+# ---- read from the source: events, Python API ----------------------------------------------------------------------
+
+
+def events_and_decisions() -> Iterator[str]:
+    """Every event and decision, with its fields."""
+    classes = {
+        node.name: node for node in _parse(SOURCE / "events.py").body if isinstance(node, ast.ClassDef)
+    }
+    yield "# Events and decisions"
+    yield _text("""
+        What happens in a run, as values on the host; all are in `trimtab.events`. The same events are the lines of
+        [the record](run-directory.md#recordjsonl). When they come, and when a decision takes effect:
+        [windows and decisions](../explanation/windows-and-decisions.md).
+        """)
+    unions = {"Events": typing.get_args(events.Event), "Decisions": typing.get_args(events.Decision)}
+    for title, kinds in unions.items():
+        yield f"## {title}"
+        for kind in kinds:
+            yield f"### {kind.__name__}"
+            yield _docstring(classes[kind.__name__])
+            yield _fields(classes[kind.__name__])
+    yield "## Who looks and who steers"
+    for name in ("Monitor", "Controller"):
+        yield f"### {name}"
+        yield _docstring(classes[name])
+        yield _methods(classes[name])
+
+
+def python_api() -> Iterator[str]:
+    """What `import trimtab` gives, the rest of trainer.py, the conformance tests, and the names of every room."""
+    yield "# Python API"
+    yield _text("""
+        `import trimtab` takes a moment only: the names below load torch when they are first used. A walk through them:
+        [from Python](../tutorial/from-python.md).
+        """)
+    yield "## trimtab"
+    for name in (name for name in trimtab.__all__ if not name.startswith("__")):
+        yield from _definition("trimtab", trimtab._WHERE[name], name)
+    trainer = _parse(SOURCE / "trainer.py").body
+    names = [node.name for node in trainer if isinstance(node, Definition) and not node.name.startswith("_")]
+    yield "## trimtab.trainer"
+    yield "Besides the names above:"
+    for name in (name for name in names if name not in trimtab.__all__):
+        yield from _definition("trimtab.trainer", "trimtab.trainer", name)
+    yield "## trimtab.testing"
+    yield str(ast.get_docstring(_parse(_file("trimtab.testing"))))
+    for name in _exports("trimtab.testing"):
+        yield from _definition("trimtab.testing", "trimtab.testing", name)
+    yield "## The rooms"
+    yield "What each package of trimtab exports, in a line; the docstrings say the rest."
+    for room in sorted(path.parent.name for path in SOURCE.glob("*/__init__.py")):
+        yield f"### trimtab.{room}"
+        yield str(ast.get_docstring(_parse(_file(f"trimtab.{room}"))))
+        ordered = sorted(_exports(f"trimtab.{room}"), key=str.lower)
+        yield _table(
+            ("name", "what it is"), [(f"`{one}`", _one_line(f"trimtab.{room}", one)) for one in ordered]
+        )
+
+
+def _definition(shown_in: str, module: str, name: str) -> Iterator[str]:
+    node = _find(module, name)
+    if not isinstance(node, Definition):
+        raise SystemExit(f"docs/generate.py: {module} defines no class or function {name}")
+    yield f"### {shown_in}.{name}"
+    if isinstance(node, ast.FunctionDef):
+        yield f"```python\n{_signature(node)}\n```"
+        yield _docstring(node)
+        return
+    made = next(
+        (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None
+    )
+    if made is not None:
+        yield f"```python\n{_signature(made, name)}\n```"
+    yield _docstring(node)
+    if any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        yield _fields(node)
+    yield _methods(node)
+
+
+def _methods(node: ast.ClassDef) -> str:
+    lines = []
+    for method in node.body:
+        if not isinstance(method, ast.FunctionDef) or method.name.startswith("_"):
+            continue
+        shown = " ".join(_signature(method).replace("(\n", "(").replace(",\n)", ")").split())
+        if any(ast.unparse(decorator) == "property" for decorator in method.decorator_list):
+            shown = shown.replace("() -> ", ": ")
+        lines.append(f"- `{shown}`: {' '.join(_docstring(method).split())}")
+    return "\n".join(lines)
+
+
+def _fields(node: ast.ClassDef) -> str:
+    rows = []
+    for field, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if isinstance(field, ast.AnnAssign):
+            default = "" if field.value is None else f"`{ast.unparse(field.value)}`"
+            default = re.sub(r"field\(default_factory=(\w+)\)", r"\1()", default)
+            rows.append(
+                (
+                    f"`{ast.unparse(field.target)}`",
+                    f"`{ast.unparse(field.annotation)}`",
+                    default,
+                    _said(following),
+                )
+            )
+    return _table(("field", "type", "default", "meaning"), rows)
+
+
+def _said(statement: ast.stmt | None) -> str:
+    """The text of a statement that is a docstring."""
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return " ".join(str(ast.literal_eval(statement.value)).split()) if is_text else ""  # type: ignore[union-attr]
+
+
+def _signature(node: ast.FunctionDef, name: str | None = None) -> str:
+    """The call, without self; on one line when it fits, else one parameter a line."""
+    given = node.args
+    defaults = [None] * (len(given.args) - len(given.defaults)) + list(given.defaults)
+    parts = [_parameter(*pair) for pair in zip(given.args, defaults, strict=True) if pair[0].arg != "self"]
+    if given.kwonlyargs:
+        parts += ["*", *(_parameter(*pair) for pair in zip(given.kwonlyargs, given.kw_defaults, strict=True))]
+    returns = "" if node.returns is None or name is not None else f" -> {ast.unparse(node.returns)}"
+    flat = f"{name or node.name}({', '.join(parts)}){returns}"
+    if len(flat) <= 100:
+        return flat
+    return f"{name or node.name}(\n" + "".join(f"    {part},\n" for part in parts) + f"){returns}"
+
+
+def _parameter(argument: ast.arg, default: ast.expr | None) -> str:
+    annotation = "" if argument.annotation is None else f": {ast.unparse(argument.annotation)}"
+    return f"{argument.arg}{annotation}" + ("" if default is None else f" = {ast.unparse(default)}")
+
+
+def _one_line(module: str, name: str) -> str:
+    """What a public name is: the beginning of its docstring, or the text below its assignment, or its value."""
+    node = _find(module, name)
+    if isinstance(node, Definition):
+        return " ".join(_docstring(node).partition("\n\n")[0].split())
+    if isinstance(node, tuple):
+        statement, following = node
+        value = getattr(statement, "value", None)
+        shown = "" if value is None else ast.unparse(value)
+        return _said(following) or (f"`{shown}`" if 0 < len(shown) < 80 else "")
+    return ""
+
+
+@cache
+def _find(module: str, name: str) -> Definition | tuple[ast.stmt, ast.stmt | None] | None:
+    """Where `module`, or a module that it imports `name` from, defines it."""
+    body = _parse(_file(module)).body
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        match statement:
+            case ast.FunctionDef() | ast.ClassDef() if statement.name == name:
+                return statement
+            case ast.Assign(targets=[ast.Name(id=target)]) | ast.AnnAssign(target=ast.Name(id=target)) if (
+                target == name
+            ):
+                return statement, following
+            case ast.ImportFrom(module=str(origin), names=aliases) if name in [one.name for one in aliases]:
+                return _find(origin, name) if origin.startswith("trimtab") else None
+    return None
+
+
+def _exports(module: str) -> list[str]:
+    found = _find(module, "__all__")
+    return ast.literal_eval(found[0].value) if isinstance(found, tuple) else []  # type: ignore[attr-defined]
+
+
+def _file(module: str) -> Path:
+    path = SOURCE.joinpath(*module.split(".")[1:])
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+# ---- Markdown ------------------------------------------------------------------------------------------------------
+
+
+def _docstring(node: Definition) -> str:
+    """The docstring as Markdown: what is indented is no code here."""
+    return re.sub(r"\n +", " ", ast.get_docstring(node) or "")
+
+
+def _text(paragraph: str) -> str:
+    return textwrap.dedent(paragraph).strip()
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines]) if lines else ""
+
+
+def _cell(text: Any) -> str:
+    """Text with `code` in it, as a cell: a bar must not end it, and < must not begin a tag."""
+    parts = " ".join(str(text).split()).split("`")
+    for index, part in enumerate(parts):
+        if index % 2 == 0:
+            parts[index] = part.replace("<", "&lt;").replace("|", "\\|")
+        else:
+            bars = html.escape(part, quote=False).replace("|", "&#124;")
+            parts[index] = f"<code>{bars}</code>" if "|" in part else f"`{part}`"
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
