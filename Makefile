@@ -22,12 +22,12 @@ $(V)/bin/python:
 
 $(V)/.core: $(V)/bin/python pyproject.toml constraints.txt
 	@echo 'installing trimtab and torch (about a minute)'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
 $(V)/.dev: $(V)/.core
 	@echo 'installing what the tests need'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 install: $(V)/.core

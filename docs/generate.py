@@ -28,12 +28,14 @@ from pydantic_core import PydanticUndefined
 from typer.models import ArgumentInfo, OptionInfo
 
 import trimtab
+from trimtab import errors as failures
 from trimtab import events
 from trimtab.config import ADJUSTABLE, Config, list_presets
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import Key, first_line, keys
+from trimtab.config.keys import Key, first_line, keys, tag_of
 from trimtab.config.presets import preset_text
+from trimtab.errors import TrimtabError
 from trimtab.runs.metrics import METRICS
 
 REFERENCE: Final = Path(__file__).parent / "reference"
@@ -46,9 +48,7 @@ Definition = ast.FunctionDef | ast.ClassDef
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or with --check compare them; gives the exit code."""
     parser = argparse.ArgumentParser(description="Writes docs/reference/ from the code.")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 when a page is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is out of date")
     check = parser.parse_args(arguments).check
     stale = {name: text for name, text in pages().items() if _current(REFERENCE / name) != text}
     for name, text in stale.items():
@@ -75,9 +75,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors,
         "python-api.md": python_api,
     }
-    return {
-        name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()
-    }
+    return {name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()}
 
 
 def _current(path: Path) -> str | None:
@@ -126,9 +124,7 @@ def commands() -> Iterator[str]:
         arguments = [one for one in parameters if isinstance(one.info, ArgumentInfo)]
         options = [one for one in parameters if isinstance(one.info, OptionInfo)]
         usage = [name, *(["[OPTIONS]"] if options else [])]
-        usage += [
-            one.shown if one.default is inspect.Parameter.empty else f"[{one.shown}]" for one in arguments
-        ]
+        usage += [one.shown if one.default is inspect.Parameter.empty else f"[{one.shown}]" for one in arguments]
         yield f"## {name}"
         yield str(inspect.getdoc(function))
         yield f"```text\n{' '.join(usage)}\n```"
@@ -177,12 +173,10 @@ def configuration() -> Iterator[str]:
 
 
 def _keys_of(section: type[Section], prefix: str) -> list[Key]:
-    return [
-        next(key for key in keys()[prefix + name] if key.owner is section) for name in section.model_fields
-    ]
+    return [next(key for key in keys()[prefix + name] if key.owner is section) for name in section.model_fields]
 
 
-def _sections(owners: Iterable[type[Section]], prefix: str, level: int) -> Iterator[str]:
+def _sections(owners: Sequence[type[Section]], prefix: str, level: int) -> Iterator[str]:
     """What stands below the sections `owners`, which are variants of one another, in the order of their fields."""
     told: set[str] = set()
     for key in [key for owner in owners for key in _keys_of(owner, prefix) if key.sections]:
@@ -191,6 +185,9 @@ def _sections(owners: Iterable[type[Section]], prefix: str, level: int) -> Itera
         told.add(key.path)
         variants = list(key.sections.values())
         yield f"{'#' * level} {key.path}"
+        having = [str(tag_of(one.owner)) for one in keys()[key.path]]
+        if len(having) < len(owners):
+            yield f"With `{prefix}name: {', '.join(having)}`."
         if len(variants) == 1:
             yield first_line(variants[0])
             yield _key_table(one for one in _keys_of(variants[0], f"{key.path}.") if not one.sections)
@@ -201,9 +198,7 @@ def _sections(owners: Iterable[type[Section]], prefix: str, level: int) -> Itera
             for name, variant in key.sections.items():
                 yield f"**`name: {name}`**"
                 yield first_line(variant)
-                own = [
-                    one for one in _keys_of(variant, f"{key.path}.") if not one.sections and not one.is_tag
-                ]
+                own = [one for one in _keys_of(variant, f"{key.path}.") if not one.sections and not one.is_tag]
                 yield _key_table(own)
         yield from _sections(variants, f"{key.path}.", level + 1)
 
@@ -233,9 +228,7 @@ def presets() -> Iterator[str]:
         take: [choose a preset](../how-to/choose-a-preset.md). `trimtab config show PRESET` prints one with every
         default filled in.
         """)
-    yield _table(
-        ("preset", "what it is for"), [(f"[{name}](#{name})", text) for name, text in list_presets().items()]
-    )
+    yield _table(("preset", "what it is for"), [(f"[{name}](#{name})", text) for name, text in list_presets().items()])
     for name in list_presets():
         yield f"## {name}"
         yield f"```yaml\n{preset_text(name).rstrip()}\n```"
@@ -367,30 +360,22 @@ _EXIT_CODES: Final = {
 
 def errors() -> Iterator[str]:
     """The error tree and every exit code."""
-    module = importlib.import_module("trimtab.errors")
-    classes = [
-        kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__
-    ]
-    classes.sort(key=lambda kind: inspect.getsourcelines(kind)[1])
-    constants = [value for name, value in vars(module).items() if name.startswith("EXIT_")]
+    classes = [kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, TrimtabError)]
+    constants = [value for name, value in vars(failures).items() if name.startswith("EXIT_")]
     codes = sorted({*constants, *(kind.exit_code for kind in classes)})
     if codes != sorted(_EXIT_CODES):
         raise SystemExit(f"docs/generate.py: _EXIT_CODES has {sorted(_EXIT_CODES)}, the code has {codes}")
     yield "# Errors and exit codes"
     yield "## Exit codes"
-    names = {
-        code: ", ".join(f"`{kind.__name__}`" for kind in classes if kind.exit_code == code) for code in codes
-    }
-    yield _table(
-        ("code", "meaning", "errors"), [(f"`{code}`", _EXIT_CODES[code], names[code]) for code in codes]
-    )
+    names = {code: ", ".join(f"`{kind.__name__}`" for kind in classes if kind.exit_code == code) for code in codes}
+    yield _table(("code", "meaning", "errors"), [(f"`{code}`", _EXIT_CODES[code], names[code]) for code in codes])
     yield _text("""
         An error is one message on the standard error: what is wrong and where, what was received, what is allowed, then
         a line that begins with `hint:`. How to act on exit codes: [use in scripts](../how-to/use-in-scripts.md).
         """)
     yield "## The error tree"
     yield "All are in `trimtab.errors`."
-    drawn = inspect.cleandoc(module.__doc__ or "").split("\n\n")[1]
+    drawn = inspect.cleandoc(failures.__doc__ or "").split("\n\n")[1]
     yield f"```text\n{textwrap.dedent(drawn)}\n```"
     rows = [(f"`{kind.__name__}`", f"`{kind.exit_code}`", inspect.getdoc(kind)) for kind in classes]
     yield _table(("error", "exit code", "what it is"), rows)
@@ -401,9 +386,7 @@ def errors() -> Iterator[str]:
 
 def events_and_decisions() -> Iterator[str]:
     """Every event and decision, with its fields."""
-    classes = {
-        node.name: node for node in _parse(SOURCE / "events.py").body if isinstance(node, ast.ClassDef)
-    }
+    classes = {node.name: node for node in _parse(SOURCE / "events.py").body if isinstance(node, ast.ClassDef)}
     yield "# Events and decisions"
     yield _text("""
         What happens in a run, as values on the host; all are in `trimtab.events`. The same events are the lines of
@@ -450,9 +433,7 @@ def python_api() -> Iterator[str]:
         yield f"### trimtab.{room}"
         yield str(ast.get_docstring(_parse(_file(f"trimtab.{room}"))))
         ordered = sorted(_exports(f"trimtab.{room}"), key=str.lower)
-        yield _table(
-            ("name", "what it is"), [(f"`{one}`", _one_line(f"trimtab.{room}", one)) for one in ordered]
-        )
+        yield _table(("name", "what it is"), [(f"`{one}`", _one_line(f"trimtab.{room}", one)) for one in ordered])
 
 
 def _definition(shown_in: str, module: str, name: str) -> Iterator[str]:
@@ -464,9 +445,7 @@ def _definition(shown_in: str, module: str, name: str) -> Iterator[str]:
         yield f"```python\n{_signature(node)}\n```"
         yield _docstring(node)
         return
-    made = next(
-        (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None
-    )
+    made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
     if made is not None:
         yield f"```python\n{_signature(made, name)}\n```"
     yield _docstring(node)
@@ -480,7 +459,7 @@ def _methods(node: ast.ClassDef) -> str:
     for method in node.body:
         if not isinstance(method, ast.FunctionDef) or method.name.startswith("_"):
             continue
-        shown = " ".join(_signature(method).replace("(\n", "(").replace(",\n)", ")").split())
+        shown = _signature(method).replace("(\n    ", "(").replace(",\n)", ")").replace("\n   ", "")
         if any(ast.unparse(decorator) == "property" for decorator in method.decorator_list):
             shown = shown.replace("() -> ", ": ")
         lines.append(f"- `{shown}`: {' '.join(_docstring(method).split())}")
@@ -493,14 +472,8 @@ def _fields(node: ast.ClassDef) -> str:
         if isinstance(field, ast.AnnAssign):
             default = "" if field.value is None else f"`{ast.unparse(field.value)}`"
             default = re.sub(r"field\(default_factory=(\w+)\)", r"\1()", default)
-            rows.append(
-                (
-                    f"`{ast.unparse(field.target)}`",
-                    f"`{ast.unparse(field.annotation)}`",
-                    default,
-                    _said(following),
-                )
-            )
+            name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+            rows.append((f"`{name}`", f"`{kind}`", default, _said(following)))
     return _table(("field", "type", "default", "meaning"), rows)
 
 
@@ -550,9 +523,7 @@ def _find(module: str, name: str) -> Definition | tuple[ast.stmt, ast.stmt | Non
         match statement:
             case ast.FunctionDef() | ast.ClassDef() if statement.name == name:
                 return statement
-            case ast.Assign(targets=[ast.Name(id=target)]) | ast.AnnAssign(target=ast.Name(id=target)) if (
-                target == name
-            ):
+            case ast.Assign(targets=[ast.Name(id=found)]) | ast.AnnAssign(target=ast.Name(id=found)) if found == name:
                 return statement, following
             case ast.ImportFrom(module=str(origin), names=aliases) if name in [one.name for one in aliases]:
                 return _find(origin, name) if origin.startswith("trimtab") else None

@@ -187,9 +187,11 @@ def verify(
 def check(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
+    from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
 
     config = load_config(source, overrides or [])
+    build_controllers(config)
     findings = lint(config)
     if as_json:
         from dataclasses import asdict
@@ -282,12 +284,14 @@ def _version(
 def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
     from trimtab.config import load_config
+    from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
     from trimtab.runs import RunDirectory
 
     if log_format not in ("text", "json"):
         raise UsageError(f"--log-format: must be text or json. Received: {log_format!r}")
     config = load_config(source, overrides)
+    build_controllers(config)
     refuse(lint(config), config.lint.allow)
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()

@@ -202,7 +202,7 @@ class Trainer:
                 heartbeat=lock.beat,
             )
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *(str(finding) for finding in lint(config, facts))]
+            notes = [*keeper.warnings, *(str(f) for f in lint(config, facts) if f.severity != "info")]
             started = RunStarted(
                 progress.step,
                 progress.attempt,

@@ -142,7 +142,12 @@ def test_long_records_are_outlined_from_their_end(tmp_path: Path) -> None:
 
 def test_the_metric_that_chooses_checkpoints_chooses_the_best(run: RunDirectory) -> None:
     run.write_json(run.facts, {"identity": {"config.checkpoint.metric": "validation/bits_per_byte"}})
-    assert summarize(run)["best"] == {"metric": "validation/bits_per_byte", "value": 1.456, "step": 40}
+    assert summarize(run)["best"] == {
+        "metric": "validation/bits_per_byte",
+        "value": 1.456,
+        "step": 40,
+        "bits_per_byte": 1.456,
+    }
 
 
 def test_a_damaged_record_is_told(run: RunDirectory) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from trimtab.errors import NumericsError, UsageError
 from trimtab.model import as_output, evaluating
 
-
 _GREEDY_BELOW: Final = 1e-6
 """Temperatures below this are 0: dividing by them would overflow."""
 

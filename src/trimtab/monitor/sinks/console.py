@@ -36,7 +36,14 @@ from trimtab.events import (
 from trimtab.runs import event_to_json, format
 from trimtab.runs.metrics import better_direction
 from trimtab.runs.printable import printable
-from trimtab.runs.summary import YARDSTICKS, describe_decision, describe_finding, describe_quality, describe_split, next_command
+from trimtab.runs.summary import (
+    YARDSTICKS,
+    describe_decision,
+    describe_finding,
+    describe_quality,
+    describe_split,
+    next_command,
+)
 
 _SMOOTHING: Final = 0.95
 """Weight of the past in the moving average of the loss, per step."""

@@ -1,0 +1,83 @@
+"""The command line: help, errors, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def trimtab(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "trimtab.cli", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    "command", ["", "demo", "train", "resume", "evaluate", "generate", "runs", "show", "verify", "check", "config"]
+)
+def test_help_is_quick(command: str) -> None:
+    seconds = []
+    for _ in range(2):
+        begun = time.perf_counter()
+        output = trimtab(*([command] if command else []), "--help").stdout
+        seconds.append(time.perf_counter() - begun)
+        assert "Usage" in output
+    # 0.3 s is the promise; a machine that runs tests on all its cores is given twice that.
+    assert min(seconds) < 0.6
+
+
+def test_a_mistyped_setting_is_put_right_before_torch_is_imported() -> None:
+    done = trimtab("train", "demo", "optimizer.learning_rat=1e-3", expect=2)
+    assert "did you mean 'learning_rate'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistyped_command_and_run() -> None:
+    assert "Did you mean 'train'" in trimtab("trian", expect=2).stderr
+    assert "no such directory" in trimtab("show", "no/such/run", expect=2).stderr
+
+
+def test_a_refused_configuration_names_its_code_and_can_be_allowed() -> None:
+    overrides = ["training.steps=10", "schedule.warmup=50", "evaluation.every=5"]
+    done = trimtab("check", "gpt-1m", *overrides, expect=2)
+    assert "warmup-longer-than-run" in done.stderr
+    trimtab("check", "gpt-1m", *overrides, "lint.allow=[warmup-longer-than-run]")
+
+
+def test_a_metric_that_nobody_measures_is_refused() -> None:
+    done = trimtab("check", "gpt-1m", "stopping.metric=validation/lss", expect=2)
+    assert "validation/loss" in done.stderr
+
+
+def test_json() -> None:
+    shown = json.loads(trimtab("config", "show", "demo", "--json").stdout)
+    assert shown["name"] == "demo"
+    presets = json.loads(trimtab("config", "presets", "--json").stdout)
+    assert "gpt2" in presets
+    schema = json.loads(trimtab("config", "schema").stdout)
+    assert schema["properties"]["optimizer"]
+    findings = json.loads(trimtab("check", "demo", "--json").stdout)
+    assert isinstance(findings["findings"], list)
+
+
+def test_origins() -> None:
+    output = trimtab("config", "show", "demo", "optimizer.beta1=0.8", "--origin").stdout
+    line = next(line for line in output.splitlines() if line.startswith("optimizer.beta1 "))
+    assert line.split()[-1] == "override"
+    line = next(line for line in output.splitlines() if line.startswith("training.steps "))
+    assert "preset demo" in line
+
+
+def test_runs_of_a_folder_without_runs(tmp_path: Path) -> None:
+    assert "no runs" in trimtab("runs", tmp_path).stdout.lower()
+
+
+def test_version() -> None:
+    assert trimtab("--version").stdout.startswith("trimtab 0.")
