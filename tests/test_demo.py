@@ -93,3 +93,19 @@ def test_generate_repeats(demo: tuple[Path, str, dict[str, str]]) -> None:
 def test_verify_and_runs(demo: tuple[Path, str, dict[str, str]]) -> None:
     assert "intact" in _trimtab(demo, "verify", "run")
     assert "finished" in _trimtab(demo, "runs", ".")
+
+
+def test_every_layer_was_measured(demo: tuple[Path, str, dict[str, str]]) -> None:
+    """The last weight norms are those of the weights in the last checkpoint."""
+    from trimtab.runs import read_statistics
+    from trimtab.training.checkpoint import read_tensors
+
+    steps, columns, values = read_statistics(demo[0] / "run/statistics")
+    assert steps[-1] == 120
+    last = dict(zip(columns, values[-1], strict=True))
+    weights = read_tensors(demo[0] / "run/checkpoints/step-00000120", "model/")
+    for name, tensor in weights.items():
+        plain = name.removeprefix("model/")
+        assert last[f"layer/{plain}/weight_norm"] == pytest.approx(float(tensor.norm()), rel=1e-5)
+        assert last[f"layer/{plain}/grad_norm"] > 0
+    assert all(last[f"layer/blocks.{index}/activation_rms"] > 0 for index in range(4))

@@ -108,5 +108,5 @@ def test_a_schedule_that_starts_at_zero_is_found() -> None:
         def factor(self, step: int) -> float:
             return min(1.0, step / 10)
 
-    with pytest.raises(AssertionError, match="trains? nothing"):
+    with pytest.raises(AssertionError, match="train nothing"):
         check_schedule(FromZero(), 50)

@@ -275,6 +275,22 @@ def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Pat
     assert [line["branch"] for line in steps] == [0, 0, 1, 1]
 
 
+def test_a_stop_beside_a_rollback_stops_after_it(tmp_path: Path) -> None:
+    first = Scripted({(EvaluationEnded, 9): Stop("hopeless", exit_code=4)}, "first")
+    second = Scripted({(EvaluationEnded, 9): Rollback("spike", 8)}, "second")
+    rig = Rig(tmp_path / "run", controllers=[first, second], log_every=3, evaluate_every=3, save_every=3)
+    ended = rig.go()
+    assert (ended.status, ended.reason, ended.step) == ("failed", "hopeless", 6)
+    assert rig.loop.progress.stop == {"reason": "hopeless", "restore_best": False, "exit_code": 4}
+
+
+def test_an_evaluation_asked_for_at_an_evaluation_is_overruled(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", controllers=[Scripted({(EvaluationEnded, 6): Evaluate("again")})])
+    rig.go()
+    assert [(d.decision.reason, d.outcome) for d in rig.watch.of(DecisionTaken)] == [("again", "overruled")]
+    assert [event.step for event in rig.watch.of(EvaluationEnded)] == [6, 12]
+
+
 def test_requests_by_file(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "run", steps=40, evaluate_every=100, save_every=100)
 
@@ -303,7 +319,7 @@ def test_resuming_from_any_boundary_gives_the_same_bits_and_events(
 ) -> None:
     """A save that was asked for in the middle of a window changes nothing, and nothing is lost by going on from it."""
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     whole = Rig(tmp_path / "whole", accumulation=2, precision=precision)
@@ -316,11 +332,11 @@ def test_resuming_from_any_boundary_gives_the_same_bits_and_events(
     def until_killed() -> None:
         if loop.progress.step == kill_at:
             loop._save("for the test")
-            raise Killed
+            raise KilledError
         train()
 
     loop._train_step = until_killed  # type: ignore[method-assign]
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         loop.run(RunStarted(0, 1, 0, None, rig.steps))
     rig.loader.close()
     rig.recorder.close()
@@ -364,4 +380,3 @@ def test_a_monitor_that_raises_is_a_warning(tmp_path: Path) -> None:
 
 def test_an_unneeded_plan_is_empty() -> None:
     assert DataPlan.from_json(Progress().plan) == DataPlan()
-    assert Evaluate("x").reason == "x"

@@ -21,7 +21,10 @@ from trimtab.signals import Task, key
 
 @final
 class Evaluation:
-    """Judges `model` on `data` as `config` says, in portions of `batch_size` sequences, with the `weights` that are to be judged."""
+    """Judges `model` on `data` as `config` says, in portions of `batch_size` sequences.
+
+    Inside the context `weights` the model holds the weights that are to be judged.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What passes between data, model, objective and step: batches, terms, probes, transforms, randomness, the device ring."""
+"""What passes between data, model, objective and step: batches, terms, transforms, probes, randomness, the ring."""
 
 from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, StepSignals

@@ -30,6 +30,11 @@ class InlineProbe(Protocol):
         """The metric of each value, `layer/<name>/<metric>`."""
         ...
 
+    @property
+    def only_at_window_end(self) -> bool:
+        """True for what is read at the last step of a window alone, because only its last value is kept."""
+        ...
+
     def read(self, signals: StepSignals) -> Tensor:
         """One fp32 value a column, on the device."""
         ...

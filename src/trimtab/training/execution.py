@@ -18,7 +18,7 @@ from trimtab.signals import Batch
 from trimtab.training.step import Step
 
 _COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 120.0}
-"""Of eager training: compiling takes about a minute on a CPU and some seconds on a GPU, and gains a part of the rest."""
+"""Of eager training: compiling takes a minute on a CPU, seconds on a GPU, and gains a part of the rest."""
 _COMPILE_GAIN: Final = 0.97
 """Compiled code is kept when it takes less than this part of the eager time."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Literal, Protocol, TypeVar, final
 
 from trimtab.config import ADJUSTABLE
@@ -117,8 +118,9 @@ class Loop:
             while self._stop is None and progress.step < self._calendar.total_steps:
                 self._train_step()
                 self._boundary()
-                if self._requests.interrupted is not None and self._stop is None:
-                    return self._interrupt(begun)
+                going_on = self._stop is None and progress.step < self._calendar.total_steps
+                if self._requests.interrupted is not None and going_on:
+                    return self._interrupt(begun, self._requests.interrupted)
         return self._end(begun)
 
     def _train_step(self) -> None:
@@ -131,7 +133,7 @@ class Loop:
             weight_decay=progress.factor("weight_decay"),
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
-        self._step.run(window.batches, step)
+        self._step.run(window.batches, step, ends_window=self._calendar.closes_window(step))
         tokens = sum(batch.count for batch in window.batches)
         progress.advance(window.next_position, tokens)
         now = time.perf_counter()
@@ -153,38 +155,40 @@ class Loop:
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
         if calendar.closes_window(step) and (ended := self._windows.close(step)) is not None:
             asked += self._deliver(ended)
-        if self._act_on_state(asked):
-            return
-        evaluations = _of_kind(asked, Evaluate)
-        if calendar.evaluates(step) or evaluations:
+        went_back = self._act_on_state(asked)
+        if not went_back and (calendar.evaluates(step) or _of_kind(asked, Evaluate)):
             answers = self._deliver_evaluation()
-            if self._act_on_state(answers):
-                return
+            went_back = self._act_on_state(answers, evaluated=True)
             asked += answers
-        self._stop = next((decision for _, decision in _of_kind(asked, Stop)), None)
         saves = [decision.reason for _, decision in _of_kind(asked, Save)]
-        if calendar.saves(step):
+        if went_back:
+            # Saved at once, so that a kill from here on resumes with what the rollback left out.
+            saves = [f"rolled back to step {self.progress.step}"]
+        elif calendar.saves(step):
             saves.append("end of the run" if step == calendar.total_steps else "scheduled")
+        self._stop = next((decision for _, decision in _of_kind(asked, Stop)), None)
         if self._stop is not None:
-            self.progress.stop = {
-                "reason": self._stop.reason,
-                "restore_best": self._stop.restore_best,
-                "exit_code": self._stop.exit_code,
-            }
+            self.progress.stop = asdict(self._stop)
             saves.append("stopping")
         if saves:
             self._save("; ".join(dict.fromkeys(saves)))
         self._boundary_time = time.perf_counter()
 
-    def _act_on_state(self, asked: Sequence[tuple[str, Decision]]) -> bool:
-        """Rollback, then adjust. True when the run went back, which cancels the rest of the boundary."""
+    def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
+        """Note every decision, then roll back, or adjust. True when the run went back, which cancels the rest."""
         rollbacks = _of_kind(asked, Rollback)
         for index, (who, decision) in enumerate(asked):
-            overruled = isinstance(decision, Rollback) and decision is not rollbacks[0][1]
-            overruled |= bool(rollbacks) and isinstance(decision, Evaluate | Save)
-            overruled |= isinstance(decision, Adjust) and any(
-                isinstance(earlier, Adjust) and earlier.name == decision.name for _, earlier in asked[:index]
-            )
+            match decision:
+                case Rollback():
+                    overruled = decision is not rollbacks[0][1]
+                case Evaluate():
+                    overruled = bool(rollbacks) or evaluated
+                case Save():
+                    overruled = bool(rollbacks)
+                case Adjust():
+                    overruled = any(decision.name == earlier.name for _, earlier in _of_kind(asked[:index], Adjust))
+                case _:
+                    overruled = False
             note = self._refusal(decision)
             self._take_note(who, decision, overruled=overruled or bool(note), note=note)
             if isinstance(decision, Adjust) and not overruled and not note:
@@ -225,9 +229,6 @@ class Loop:
         self._observed_until = restored
         self._loader.start(progress.position, plan)
         self._emit(RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps))
-        # Saved at once, so that a kill from here on resumes with the new plan.
-        self._save(f"rolled back to step {restored}")
-        self._boundary_time = time.perf_counter()
 
     def _deliver_evaluation(self) -> list[tuple[str, Decision]]:
         begun = time.perf_counter()
@@ -261,8 +262,7 @@ class Loop:
         if isinstance(decision, Advise) and decision.finding:
             self._emit(FindingsChanged(self.progress.step, (decision.finding,)))
 
-    def _interrupt(self, begun: float) -> RunEnded:
-        signal_name = self._requests.interrupted or "signal"
+    def _interrupt(self, begun: float, signal_name: str) -> RunEnded:
         self._save(f"{signal_name} received")
         return self._finish(begun, "interrupted", f"{signal_name} received; run again to go on", None)
 

@@ -70,6 +70,7 @@ class Step:
         self._means = {name: scalar() for name in task.term_names}
         self._correct = scalar()
         self._signals: dict[str, Tensor] = {}
+        self._unread = [torch.zeros(len(probe.columns), device=device) for probe in self.probes]
         self._one = torch.ones((), device=device)
 
     def set(self, **settings: float) -> None:
@@ -79,7 +80,7 @@ class Step:
                 self._on_host[name] = value
                 self.settings[name].fill_(value)
 
-    def run(self, batches: Sequence[Batch], step: int) -> None:
+    def run(self, batches: Sequence[Batch], step: int, *, ends_window: bool = True) -> None:
         """Attempt update number `step` (counted from 1) on the micro-batches, and write its row of the ring."""
         num_tokens = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
@@ -88,7 +89,7 @@ class Step:
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device)
             self.accumulate(batch.to(self.device), 1.0 / len(batches))
-        self.update()
+        self.update(ends_window=ends_window)
 
     def begin(self) -> None:
         """Empty the sums of the step before."""
@@ -119,7 +120,7 @@ class Step:
             self._signals[name] += share * value.detach()
 
     @torch.no_grad()
-    def update(self) -> None:
+    def update(self, *, ends_window: bool = True) -> None:
         """Norms, transforms, optimizer, and the row of the ring."""
         storage, scaler = self.optimizer.storage, self.precision.scaler
         norms_P = torch.stack(torch._foreach_norm(list(storage.gradients.values())))
@@ -137,11 +138,11 @@ class Step:
         for transform in self.transforms:
             transform.apply(gradients, self.settings)
         self.optimizer.update(gradients, self.settings)
-        self._write_row(gradients)
+        self._write_row(gradients, ends_window)
         if scaler is not None:
             scaler.update(gradients.skip)
 
-    def _write_row(self, gradients: Gradients) -> None:
+    def _write_row(self, gradients: Gradients, ends_window: bool) -> None:
         row = [self.settings["loss"]]
         if len(self._means) > 1:
             row += self._means.values()
@@ -149,4 +150,6 @@ class Step:
         if self.precision.scaler is not None:
             row.append(self.precision.scaler.scale)
         signals = StepSignals(gradients, self.optimizer.storage.weights, self._signals)
-        self.ring.write([*row, *(probe.read(signals) for probe in self.probes)])
+        for probe, unread in zip(self.probes, self._unread, strict=True):
+            row.append(probe.read(signals) if ends_window or not probe.only_at_window_end else unread)
+        self.ring.write(row)

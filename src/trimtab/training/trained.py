@@ -60,7 +60,6 @@ def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> Checkpo
         found = next((info for info in list_checkpoints(run.path) if str(info.step) == which), None)
     if found is None:
         steps = [str(info.step) for info in list_checkpoints(run.path)]
-        raise UsageError(
-            f"{run.path} has no checkpoint {which!r}; it has: {', '.join(['best', 'latest', *steps]) if steps else 'none yet'}"
-        )
+        there = ", ".join(["best", "latest", *steps]) if steps else "none yet"
+        raise UsageError(f"{run.path} has no checkpoint {which!r}; it has: {there}")
     return found

@@ -54,7 +54,8 @@ class Patience:
         best = "none was finite" if self._best is None else f"best {self._best:.4f} at step {self._best_step}"
         beyond = f" by more than {self.min_delta:g}" if self.min_delta else ""
         return Stop(
-            f"{self.metric} has not improved{beyond} for {self._without_improvement} evaluations ({best}, now {value:.4f})",
+            f"{self.metric} has not improved{beyond} for {self._without_improvement} evaluations "
+            f"({best}, now {value:.4f})",
             restore_best=self.restore_best and self._best is not None,
         )
 

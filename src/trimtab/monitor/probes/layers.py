@@ -15,6 +15,8 @@ from trimtab.signals import StepSignals
 class GradientNorms:
     """2-norm of each parameter's gradient, before clipping. Costs nothing: clipping needs them anyway."""
 
+    only_at_window_end = False
+
     def __init__(self, parameter_names: Sequence[str]) -> None:
         self.columns = tuple(f"layer/{name}/grad_norm" for name in parameter_names)
 
@@ -25,7 +27,9 @@ class GradientNorms:
 
 @final
 class WeightNorms:
-    """2-norm of each parameter after the update. One pass over the weights."""
+    """2-norm of each parameter after the update, at the end of each window: one pass over the weights."""
+
+    only_at_window_end = True
 
     def __init__(self, parameter_names: Sequence[str]) -> None:
         self.columns = tuple(f"layer/{name}/weight_norm" for name in parameter_names)
@@ -38,6 +42,8 @@ class WeightNorms:
 @final
 class ActivationScale:
     """Root mean square of each block's output, averaged over the micro-batches; the model gives it."""
+
+    only_at_window_end = False
 
     def __init__(self, signal_names: Sequence[str]) -> None:
         self.columns = tuple(signal_names)
