@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -38,6 +39,7 @@ from trimtab.model import (
     wrap_model,
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
+from trimtab.monitor.sinks.console import Console
 from trimtab.objective import CrossEntropy, build_objective, build_task
 from trimtab.optimizer import ForeignOptimizer, Optimizer, build_optimizer, build_transforms, parameter_groups
 from trimtab.runs import Lock, Recorder, RunDirectory
@@ -458,7 +460,8 @@ class LanguageModelTrainer:
     """Trains a language model on your text, from Python.
 
     `text` is a file or a folder (.jsonl and .parquet are read as such), or None for the embedded corpus;
-    `settings` are overrides such as {"training.steps": 500}; `model` any nn.Module from tokens_BT to logits_BTV.
+    `settings` are overrides such as {"training.steps": 500}; `model` any nn.Module from tokens_BT to logits_BTV;
+    `progress` shows the run on standard output.
     """
 
     def __init__(
@@ -472,19 +475,23 @@ class LanguageModelTrainer:
         make_optimizer: MakeOptimizer | None = None,
         monitors: Sequence[Monitor] = (),
         controllers: Sequence[Controller] = (),
+        progress: bool = True,
     ) -> None:
         source: dict[str, Any] = {}
         if text is not None:
             name = {".jsonl": "jsonl", ".parquet": "parquet"}.get(Path(text).suffix, "text")
             source = {"data.source": {"name": name, "path": str(text)}}
         overrides = [f"{name}={json.dumps(value)}" for name, value in (source | dict(settings or {})).items()]
+        config = load_config(preset, overrides)
+        self._console = Console(sys.stdout, config.training.steps) if progress else None
         self._trainer = Trainer(
-            load_config(preset, overrides),
+            config,
             run=run,
             model=model,
             make_optimizer=make_optimizer,
-            monitors=monitors,
+            monitors=[*monitors, *([self._console] if self._console else [])],
             controllers=controllers,
+            report=self._console.preparing if self._console else None,
         )
 
     @property
@@ -504,7 +511,11 @@ class LanguageModelTrainer:
 
     def fit(self) -> Result:
         """Train. Raises: TrimtabError."""
-        return self._trainer.fit()
+        try:
+            return self._trainer.fit()
+        finally:
+            if self._console is not None:
+                self._console.close()
 
     def compute_perplexity(self) -> float:
         """exp of the mean loss per token on the validation set."""

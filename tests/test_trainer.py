@@ -1,0 +1,238 @@
+"""Training from Python: objects in place of configuration, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trimtab import LanguageModelTrainer, Trainer, load_config
+from trimtab.errors import ConfigError, DataError, DriftError, UsageError
+from trimtab.events import EvaluationEnded, Event, RunEnded, StepsEnded, Stop
+from trimtab.runs import RunDirectory
+
+SETTINGS: dict[str, Any] = {
+    "data.tokenizer": {"name": "bytes"},
+    "data.sequence_length": 32,
+    "model": {"name": "decoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2},
+    "optimizer.learning_rate": 5e-3,
+    "training.steps": 40,
+    "training.micro_batch_size": 8,
+    "evaluation.every": 10,
+    "evaluation.max_tokens": 2048,
+    "evaluation.gap_tokens": 1024,
+    "evaluation.samples.max_tokens": 5,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    source = Path(os.__file__).parent
+    for name in ("heapq.py", "bisect.py", "textwrap.py", "queue.py"):
+        (folder / name).write_text((source / name).read_text())
+    return folder
+
+
+def language_model(text: Path | None, run: Path, settings: Mapping[str, Any] | None = None, **rest: Any) -> Any:
+    return LanguageModelTrainer(text, settings={**SETTINGS, **(settings or {})}, run=run, progress=False, **rest)
+
+
+class Remembers:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_a_language_model_in_ten_lines(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = LanguageModelTrainer(text, settings=SETTINGS, run=tmp_path / "run")
+    result = trainer.fit()
+    assert result.status == "finished"
+    assert result.exit_code == 0
+    assert result.metrics["validation/loss"] < 4.0 < math.log(257)
+    assert trainer.compute_perplexity() == pytest.approx(math.exp(result.metrics["validation/loss"]), rel=1e-4)
+    assert trainer.generate("def ", max_tokens=5).startswith("def ")
+    assert "finished" in capsys.readouterr().out
+
+
+class Recurrent(nn.Module):
+    """Not a transformer: any module from tokens to logits will do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(257, 24)
+        self.recurrent = nn.GRU(24, 24, batch_first=True)
+        self.head = nn.Linear(24, 257)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.recurrent(self.embedding(tokens))[0])
+        return logits
+
+
+def test_own_module_and_own_optimizer_resume_in_python(text: Path, tmp_path: Path) -> None:
+    def trainer(run: str, *, stop_at: int | None = None) -> Any:
+        torch.manual_seed(0)
+
+        class Leaves:
+            def observe(self, event: Event) -> None:
+                if isinstance(event, StepsEnded) and event.last_step == stop_at:
+                    raise KeyboardInterrupt
+
+        return language_model(
+            text,
+            tmp_path / run,
+            model=Recurrent(),
+            make_optimizer=lambda groups: torch.optim.SGD(groups, lr=0.5, momentum=0.9),
+            monitors=[Leaves()],
+        )
+
+    whole = trainer("a")
+    assert whole.fit().metrics["validation/loss"] < math.log(257)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("b", stop_at=20).fit()
+    again = trainer("b")
+    again.fit()
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert json.loads((tmp_path / "b/environment.json").read_text())["source"] == "python"
+
+
+def test_early_stopping_restores_the_best(text: Path, tmp_path: Path) -> None:
+    """A rate that destroys the model after a good start: patience ends the run, and the best weights come back."""
+    events = Remembers()
+    trainer = language_model(
+        text,
+        tmp_path / "run",
+        {
+            "schedule": {"name": "constant", "warmup": 0},
+            "stopping": {"name": "patience", "patience": 2},
+            "gradients.clip": {"name": "none"},
+            "training.steps": 400,
+        },
+        monitors=[events],
+        controllers=[Wild(at=30)],
+    )
+    result = trainer.fit()
+    assert result.status == "stopped"
+    assert "has not improved" in result.reason
+    ended = next(event for event in events.events if isinstance(event, RunEnded))
+    evaluations = {e.step: e.metrics["validation/loss"] for e in events.events if isinstance(e, EvaluationEnded)}
+    best = min(evaluations, key=lambda step: evaluations[step])
+    assert ended.restored_step == result.best_step == best < result.step
+    assert trainer.compute_perplexity() == pytest.approx(math.exp(evaluations[best]), rel=1e-4)
+
+
+class Wild:
+    """Raises the learning rate tenfold, and so spoils a run."""
+
+    name = "wild"
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def decide(self, event: Event) -> Any:
+        from trimtab.events import Adjust
+
+        if isinstance(event, EvaluationEnded) and event.step == self.at:
+            return Adjust("to see what happens", "learning_rate", 10.0)
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def test_a_run_of_nothing_but_nan_ends_with_exit_code_4(text: Path, tmp_path: Path) -> None:
+    class Broken(Recurrent):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(tokens) * math.nan
+
+    result = language_model(text, tmp_path / "run", {"gradients.max_skipped": 5}, model=Broken()).fit()
+    assert result.status == "failed"
+    assert result.exit_code == 4
+    assert "not finite" in result.reason
+
+
+def test_own_controllers_decide(text: Path, tmp_path: Path) -> None:
+    class Enough:
+        name = "enough"
+
+        def decide(self, event: Event) -> Stop | None:
+            return Stop("enough") if isinstance(event, EvaluationEnded) and event.step == 20 else None
+
+        def state(self) -> dict[str, Any]:
+            return {}
+
+        def load_state(self, state: Mapping[str, Any]) -> None:
+            pass
+
+    result = language_model(text, tmp_path / "run", controllers=[Enough()]).fit()
+    assert (result.status, result.reason, result.step) == ("stopped", "enough", 20)
+
+
+def test_errors_say_what_to_do(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="call fit"):
+        language_model(text, tmp_path / "x").generate("a")
+    with pytest.raises(DataError):
+        language_model(tmp_path / "nothing", tmp_path / "y").fit()
+    (tmp_path / "tiny.txt").write_text("a short line of text\n" * 9)
+    with pytest.raises(DataError, match="sequence_length"):
+        language_model(tmp_path / "tiny.txt", tmp_path / "z").fit()
+    with pytest.raises(ConfigError, match="no evaluation measures"):
+        language_model(text, tmp_path / "w", {"checkpoint.metric": "validation/beauty"}).fit()
+    with pytest.raises(ConfigError, match="float32"):
+        language_model(text, tmp_path / "v", model=Recurrent().half()).fit()
+
+
+def test_a_finished_run_is_not_begun_again_and_drift_is_refused(text: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    language_model(text, run).fit()
+    with pytest.raises(UsageError, match="already finished"):
+        language_model(text, run).fit()
+    interrupted = tmp_path / "other"
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, interrupted, monitors=[Leaves()]).fit()
+    with pytest.raises(DriftError, match=r"optimizer\.beta1"):
+        language_model(text, interrupted, {"optimizer.beta1": 0.5}).fit()
+
+
+def test_jsonl_and_a_file(tmp_path: Path, text: Path) -> None:
+    lines = [json.dumps({"text": path.read_text()}) for path in text.iterdir() for _ in range(1)]
+    (tmp_path / "data.jsonl").write_text("\n".join(lines))
+    trainer = language_model(tmp_path / "data.jsonl", tmp_path / "run", {"training.steps": 4, "evaluation.every": 4})
+    assert trainer.config.data.source.name == "jsonl"
+    assert trainer.fit().status == "finished"
+
+
+def test_the_run_keeps_its_configuration(text: Path, tmp_path: Path) -> None:
+    trainer = Trainer(
+        load_config(None, [f"{k}={json.dumps(v)}" for k, v in SETTINGS.items()] + [
+            f'data.source={{"name": "text", "path": "{text}"}}', "training.steps=2", "evaluation.every=2",
+        ]),
+        run=tmp_path / "run",
+    )  # fmt: skip
+    trainer.fit()
+    assert load_config(RunDirectory.open(tmp_path / "run").config) == trainer.config
