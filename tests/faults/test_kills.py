@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import SIGINT, SIGKILL, SIGTERM, Cli, events, wait_for
+from processes import SIGINT, SIGKILL, SIGTERM, Cli, events, wait_for
 
 
 def decisions(run: Path) -> list[tuple[int, str, str]]:

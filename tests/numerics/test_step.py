@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import join, make_batch, make_step
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_step import join, make_batch, make_step
 from torch.nn import functional as F
 
 from trimtab.config import Bf16, Fp16
@@ -44,7 +44,7 @@ def test_loss_and_gradients_against_plain_recomputation() -> None:
     logits = plain(batch.tokens_BT).logits_BTV
     expected = F.cross_entropy(logits.flatten(0, 1), batch.targets_BT.flatten(), ignore_index=IGNORED)
     expected.backward()
-    assert loss == pytest.approx(float(expected), rel=1e-6)
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
     for name, parameter in plain.named_parameters():
         assert parameter.grad is not None
         assert torch.allclose(ours[name], parameter.grad, rtol=1e-5, atol=1e-7), name

@@ -38,7 +38,7 @@ def test_smoothing_over_all_is_torchs(seed: int, smoothing: float) -> None:
     theirs = F.cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
     )
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     (a,), (b,) = torch.autograd.grad(ours, logits), torch.autograd.grad(theirs, logits)
     assert torch.allclose(a, b, atol=1e-6)
 
@@ -51,7 +51,7 @@ def test_smoothing_over_the_others_by_hand() -> None:
     probabilities.scatter_(-1, targets.clamp_min(0)[..., None], 1.0 - smoothing)
     by_hand = -(probabilities * logits.log_softmax(-1)).sum(-1)[targets != IGNORED].sum()
     ours = CrossEntropy(smoothing, "others")(logits, targets)
-    assert float(ours.terms[0].sum) == pytest.approx(float(by_hand), rel=1e-5)
+    assert ours.terms[0].sum.item() == pytest.approx(by_hand.item(), rel=1e-5)
 
 
 def test_the_plain_token_loss_is_free_of_smoothing_and_z_loss() -> None:
@@ -66,7 +66,7 @@ def test_z_loss_is_the_squared_log_normalizer() -> None:
     objective = CrossEntropy(z_loss=1e-3)
     term = objective(logits, targets).terms[1]
     expected = torch.logsumexp(logits, -1).square()[targets != IGNORED].sum()
-    assert float(term.sum) == pytest.approx(float(expected), rel=1e-5)
+    assert term.sum.item() == pytest.approx(expected.item(), rel=1e-5)
     assert float(term.weight) == pytest.approx(1e-3)
     objective.z_factor.fill_(2.0)
     assert float(objective(logits, targets).terms[1].weight) == pytest.approx(2e-3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -130,8 +130,3 @@ class CustomModel(Custom):
 
 
 ModelConfig = Annotated[DecoderConfig | CustomModel, Field(discriminator="name")]
-AnyModel = DecoderConfig | CustomModel
-
-
-def default_model() -> Any:
-    return DecoderConfig()

@@ -11,7 +11,7 @@ from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingC
 from trimtab.config.data import DataConfig
 from trimtab.config.evaluation import EvaluationConfig
 from trimtab.config.lint import LintConfig
-from trimtab.config.model import DecoderConfig, ModelConfig, default_model
+from trimtab.config.model import DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, GradientsConfig, OptimizerConfig
@@ -29,7 +29,7 @@ class Config(Section):
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of data, dropout and samples")
     task: TaskConfig = Field(default_factory=TaskConfig)
     data: DataConfig = Field(default_factory=DataConfig)
-    model: ModelConfig = Field(default_factory=default_model)
+    model: ModelConfig = Field(default_factory=DecoderConfig)
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig)
     schedule: ScheduleConfig = Field(default_factory=CosineSchedule)

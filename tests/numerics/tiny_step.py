@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
 
@@ -67,8 +66,3 @@ def make_step(
     )
     step.set(learning_rate=1e-2, weight_decay=1.0, clip_threshold=1.0)
     return step
-
-
-@pytest.fixture
-def step_maker() -> Callable[..., Step]:
-    return make_step

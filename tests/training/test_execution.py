@@ -1,0 +1,90 @@
+"""Choices made by measuring leave the run as it was, and are kept."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+import torch
+from tiny_step import make_batch, make_step
+
+from trimtab.config import TrainingConfig
+from trimtab.errors import ConfigError
+from trimtab.training import Step, execution
+from trimtab.training.execution import choose_compile, choose_device, keep_freed_memory, set_threads
+
+
+def _state(step: Step) -> list[torch.Tensor]:
+    slots = [t for slots in step.optimizer.state_by_name().values() for t in slots.values()]
+    return [t.clone() for t in [*step.optimizer.storage.weights.values(), *slots]]
+
+
+def test_a_short_run_is_not_compiled_and_says_why() -> None:
+    step = make_step()
+    before = _state(step)
+    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
+    assert choice["chosen"] is False
+    assert choice["eager_seconds"] > 0
+    assert "tried from 600 s on" in choice["reason"]
+    assert all(torch.equal(a, b) for a, b in zip(before, _state(step), strict=True))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_long_run_is_measured_compiled_and_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
+    monkeypatch.setattr(execution, "_COMPILE_GAIN", 1e9)
+    step, plain = make_step(), make_step()
+    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
+    assert choice["chosen"] is True, choice
+    assert choice["compiled_seconds"] > 0
+    for number in range(1, 4):
+        step.run([make_batch(2, number)], number)
+        plain.run([make_batch(2, number)], number)
+    for a, b in zip(_state(step), _state(plain), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    kept = choose_compile(TrainingConfig(steps=10), make_step(), make_batch(2, 0), True, choice)
+    assert kept == choice
+
+
+def test_what_is_slower_compiled_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
+    monkeypatch.setattr(execution, "_compile", lambda model: None)
+    monkeypatch.setattr(execution, "_COMPILE_GAIN", 0.0)
+    step = make_step()
+    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
+    assert choice["chosen"] is False
+    assert "measured" in choice["reason"]
+
+
+def test_a_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: object) -> None:
+        raise RuntimeError("no compiler here")
+
+    monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
+    monkeypatch.setattr(execution, "_compile", broken)
+    choice = choose_compile(TrainingConfig(steps=10), make_step(), make_batch(2, 0), True, None)
+    assert choice["chosen"] is False
+    assert "no compiler here" in choice["reason"]
+
+
+def test_off_and_foreign() -> None:
+    assert not choose_compile(TrainingConfig(compile="off"), make_step(), make_batch(1, 0), True, None)["chosen"]
+    assert not choose_compile(TrainingConfig(), make_step(), make_batch(1, 0), False, None)["chosen"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
+def test_cuda_that_is_not_there_is_refused() -> None:
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        choose_device("cuda")
+
+
+def test_threads_and_allocator() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert set_threads(1) == 1
+        assert set_threads(0) == 1
+    finally:
+        torch.set_num_threads(before)
+    assert keep_freed_memory() == sys.platform.startswith("linux")
