@@ -30,7 +30,7 @@ from typer.models import ArgumentInfo, OptionInfo
 import trimtab
 from trimtab import errors as failures
 from trimtab import events
-from trimtab.config import ADJUSTABLE, Config, list_presets
+from trimtab.config import ADJUSTABLE, Config, DecoderConfig, list_presets, load_config
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
 from trimtab.config.keys import Key, first_line, keys, tag_of
@@ -229,6 +229,20 @@ def presets() -> Iterator[str]:
         default filled in.
         """)
     yield _table(("preset", "what it is for"), [(f"[{name}](#{name})", text) for name, text in list_presets().items()])
+    head = ("preset", "layers", "hidden size", "sequence length", "steps", "tokens in a step", "tokens in all")
+    rows = []
+    for name in list_presets():
+        config = load_config(name, environment={})
+        assert isinstance(config.model, DecoderConfig)
+        shape = (config.model.num_layers, config.model.hidden_size, config.data.sequence_length)
+        numbers = (
+            *shape,
+            config.training.steps,
+            config.tokens_per_step,
+            config.tokens_per_step * config.training.steps,
+        )
+        rows.append((name, *(f"{number:,}" for number in numbers)))
+    yield _table(head, rows)
     for name in list_presets():
         yield f"## {name}"
         yield f"```yaml\n{preset_text(name).rstrip()}\n```"
@@ -354,7 +368,7 @@ _EXIT_CODES: Final = {
     7: "resources: out of memory, or a worker that died",
     70: "a fault in trimtab: please report it",
     75: "interrupted once: a checkpoint was saved; run again to go on",
-    130: "interrupted twice: ended at once, without saving",
+    130: "interrupted twice: ended at once",
 }
 
 
