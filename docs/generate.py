@@ -328,8 +328,9 @@ def lint_rules() -> Iterator[str]:
     yield "# Lint rules"
     yield _text("""
         `trimtab check` looks a configuration over before it costs compute, and `trimtab train` does the same before it
-        begins. An `info` or a `warning` is told; a `refusal` ends the command with exit code 2 unless `lint.allow`
-        names its code. A rule that needs a fact which is not known yet says nothing.
+        begins. A `refusal` ends the command with exit code 2 unless `lint.allow` names its code. `check` tells all
+        findings; a run tells refusals and warnings. A rule that needs a fact which is known only once the data and
+        the model are there, such as the number of parameters, says nothing before.
         """)
     parsed = {code: _rule(rule) for code, rule in rules.items()}
     rows = [(f"[{code}](#{code})", severity, title) for code, (severity, title, _) in parsed.items()]

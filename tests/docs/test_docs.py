@@ -22,7 +22,7 @@ from trimtab.config import load_config
 from trimtab.errors import ConfigError
 from trimtab.events import CheckpointSaved, EvaluationEnded, RunStarted
 from trimtab.runs import RecordWriter, StatisticsWriter
-from trimtab.runs.record import lines_of
+from trimtab.runs.record import decode_line, event_from_json, lines_of
 from trimtab.training.checkpoint import Snapshot, write_snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +237,13 @@ def run(folder: Path) -> Path:
     description = {"step": 300, "branch": 1, "reason": "scheduled", "metrics": {"validation/loss": 3.25}}
     write_snapshot(Snapshot(tensors, {}), checkpoints / ".tmp-1", checkpoints / "step-00000300", description)
     return run
+
+
+def test_the_line_that_is_shown_is_one_of_a_record() -> None:
+    (block,) = [block for block in BLOCKS if block.language == "json" and "crc32" in block.text]
+    line = decode_line(block.text.encode())
+    assert line is not None
+    assert isinstance(event_from_json(line), CheckpointSaved)
 
 
 def _script(page: str, containing: str, folder: Path) -> Path:
