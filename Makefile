@@ -52,7 +52,7 @@ check: dev
 
 docs: dev
 	$(BIN)/python docs/generate.py --check
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	$(BIN)/mkdocs build --strict --site-dir site
 
 format: dev
 	$(BIN)/ruff check --fix src tests docs

@@ -201,6 +201,104 @@ def test_errors_say_what_to_do(text: Path, tmp_path: Path) -> None:
         language_model(text, tmp_path / "v", model=Recurrent().half()).fit()
 
 
+def test_an_optimizer_that_counts_in_its_groups_resumes(text: Path, tmp_path: Path) -> None:
+    class Counts(torch.optim.SGD):
+        """Its rate falls with a count that it keeps in its groups, as Prodigy's and schedule-free's do."""
+
+        def __init__(self, groups: Any) -> None:
+            super().__init__(groups, lr=0.5, momentum=0.9)
+            for group in self.param_groups:
+                group["k"] = 0
+
+        def step(self, closure: Any = None) -> Any:
+            for group in self.param_groups:
+                group["k"] += 1
+                group["lr"] = group["lr"] / group["k"] ** 0.5
+            return super().step()
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step == 20:
+                raise KeyboardInterrupt
+
+    whole = language_model(text, tmp_path / "a", make_optimizer=Counts)
+    whole.fit()
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "b", make_optimizer=Counts, monitors=[Leaves()]).fit()
+    again = language_model(text, tmp_path / "b", make_optimizer=Counts)
+    again.fit()
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_own_optimizers_get_the_groups_that_the_configuration_asks_for(text: Path, tmp_path: Path) -> None:
+    seen: list[list[dict[str, Any]]] = []
+
+    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        seen.append(groups)
+        return torch.optim.SGD(groups, lr=0.1)
+
+    settings = {"optimizer.decay.embeddings": False, "training.steps": 2, "evaluation.every": 2}
+    language_model(text, tmp_path / "run", settings, make_optimizer=make).fit()
+    embedding = 257 * 32
+    assert embedding not in [p.numel() for p in seen[0][0]["params"]]
+    assert embedding in [p.numel() for p in seen[0][1]["params"]]
+
+
+def test_controllers_given_in_python_belong_to_the_run(text: Path, tmp_path: Path) -> None:
+    from trimtab.control import Patience
+
+    with pytest.raises(ConfigError, match="distinct"):
+        language_model(text, tmp_path / "x", controllers=[Patience(3)]).fit()
+    language_model(text, tmp_path / "run", {"training.steps": 2, "evaluation.every": 2}, controllers=[Wild(9)]).fit()
+    assert json.loads((tmp_path / "run/environment.json").read_text())["source"] == "python"
+    identity = json.loads((tmp_path / "run/facts.json").read_text())["identity"]
+    assert identity["controllers"][-1] == "wild"
+    assert identity["device"] in ("cpu", "cuda")
+
+
+def test_accepted_drift_takes_effect(text: Path, tmp_path: Path) -> None:
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step == 20:
+                raise KeyboardInterrupt
+
+    run, settings = tmp_path / "run", {**SETTINGS, "data.source": {"name": "text", "path": str(text)}}
+    overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(load_config("gpt-1m", [*overrides, "training.accumulation=2"]), run=run, monitors=[Leaves()]).fit()
+    events = Remembers()
+    Trainer(load_config("gpt-1m", overrides), run=run, monitors=[events], accept_drift=True).fit()
+    tokens = [event.per_step["tokens"][-1] for event in events.events if isinstance(event, StepsEnded)]
+    assert tokens[-1] == 8 * 32
+
+
+def test_measuring_leaves_running_statistics_alone(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Normalized(Recurrent):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(24)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            hidden = self.norm(self.embedding(tokens).transpose(1, 2)).transpose(1, 2)
+            logits: Tensor = self.head(self.recurrent(hidden)[0])
+            return logits
+
+    settings = {"training.compile": "on", "training.steps": 3, "evaluation.every": 3}
+    module = Normalized()
+    monkeypatch.setattr("trimtab.training.execution._compile", lambda model: None)
+    language_model(text, tmp_path / "run", settings, model=module).fit()
+    assert int(module.norm.num_batches_tracked) == 3
+
+
+def test_a_folder_of_jsonl_is_read_as_such(text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    for path in text.iterdir():
+        (folder / f"{path.stem}.jsonl").write_text(json.dumps({"text": path.read_text()}))
+    assert language_model(folder, tmp_path / "run").config.data.source.name == "jsonl"
+
+
 def test_a_finished_run_is_not_begun_again_and_drift_is_refused(text: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     language_model(text, run).fit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from trimtab.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_KILLED_TWICE, TrimtabError, UsageError
+from trimtab.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_KILLED_TWICE, StorageError, TrimtabError, UsageError
 
 if TYPE_CHECKING:
     from trimtab.config import Config
@@ -83,13 +84,15 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
 
 @app.command()
 def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
-    """Judge a checkpoint on the whole validation set."""
+    """Judge a checkpoint as its run was judged, on the same text."""
     from trimtab.data import prepare_data
+    from trimtab.runs.drift import drift, refuse_drift
     from trimtab.trainer import build_evaluation
     from trimtab.training.trained import open_trained
 
     trained = open_trained(run, checkpoint)
     data = prepare_data(trained.config.data, seed=trained.config.seed)
+    refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
     metrics = build_evaluation(trained.config, trained.model, data).metrics()
     if as_json:
         _print_json({"run": str(run), "step": trained.checkpoint.step, "metrics": metrics})
@@ -97,7 +100,7 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
     typer.echo(f"{run}, step {trained.checkpoint.step}")
     for name, value in metrics.items():
         typer.echo(f"  {name:<28} {value:.4f}")
-    typer.echo(f"next: trimtab generate {run} --prompt 'def '")
+    typer.echo(f"next: trimtab generate {shlex.quote(str(run))}")
 
 
 @app.command()
@@ -105,9 +108,9 @@ def generate(
     run: Run,
     prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most probable token.")] = 0.8,
+    temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most probable token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same text.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed writes the same text.")] = 0,
     checkpoint: Which = "best",
     as_json: Json = False,
 ) -> None:
@@ -117,6 +120,10 @@ def generate(
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UsageError("--prompt: must be UTF-8 text") from None
     trained = open_trained(run, checkpoint)
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
@@ -135,6 +142,8 @@ def runs(
     """List the runs in a folder."""
     from trimtab.runs.summary import list_summaries, render_list
 
+    if not folder.is_dir() and folder != Path("runs"):
+        raise UsageError(f"{folder}: there is no such folder")
     summaries = list_summaries(folder)
     if as_json:
         _print_json(summaries)
@@ -203,7 +212,7 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     refuse(findings, config.lint.allow)
     if not as_json:
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
-        typer.echo(f"next: trimtab train {' '.join([source, *(overrides or [])])}")
+        typer.echo(f"next: trimtab train {shlex.join([source, *(overrides or [])])}")
 
 
 config_app = typer.Typer(help="Show, explain and describe configurations.", no_args_is_help=True, rich_markup_mode=None)
@@ -296,7 +305,7 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()
         if status in ("finished", "stopped"):
-            typer.echo(f"{run} is already {status}\nnext: trimtab show {run}")
+            typer.echo(f"{run} is already {status}\nnext: trimtab show {shlex.quote(str(run))}")
             return
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
@@ -345,6 +354,9 @@ def main() -> NoReturn:
         # The reader has gone: nothing more can be said, and Python must not complain when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        typer.echo(f"error: {error}\nhint: is the disk full, or a file not readable?", err=True)
+        sys.exit(StorageError.exit_code)
     except Exception:
         traceback.print_exc()
         typer.echo("error: this is a fault in trimtab. Please report it with the lines above.", err=True)

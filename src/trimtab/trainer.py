@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
 from trimtab.data import Loader, PreparedData, Tokenizer, prepare_data
 from trimtab.doctor.lint import lint, refuse
-from trimtab.errors import EXIT_INTERRUPTED, ResourceError, UsageError
+from trimtab.errors import EXIT_INTERRUPTED, ConfigError, TrimtabError, UsageError
 from trimtab.evaluation import Evaluation, write_text, yardsticks
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
@@ -41,7 +42,7 @@ from trimtab.model import (
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
 from trimtab.monitor.sinks.console import Console
 from trimtab.objective import CrossEntropy, build_objective, build_task
-from trimtab.optimizer import ForeignOptimizer, Optimizer, build_optimizer, build_transforms, parameter_groups
+from trimtab.optimizer import ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.drift import drift, refuse_drift
@@ -63,7 +64,13 @@ from trimtab.training import (
     columns_of_step,
     peak_memory_bytes,
 )
-from trimtab.training.execution import choose_compile, choose_device, keep_freed_memory, set_threads
+from trimtab.training.execution import (
+    choose_compile,
+    choose_device,
+    keep_freed_memory,
+    out_of_memory_explained,
+    set_threads,
+)
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -136,28 +143,48 @@ class Trainer:
         config = self.config
         refuse(lint(config), config.lint.allow)
         controllers = [*build_controllers(config), *self._given_controllers]
+        names = [controller.name for controller in controllers]
+        if len(set(names)) < len(names) or "request" in names:
+            raise ConfigError(
+                f"controllers: their names must be distinct, and not 'request'. Received: {', '.join(names)}",
+                hint="stopping={name: none} leaves the configuration's own patience out",
+            )
+        device = choose_device(config.training.device)
         self.run = run = _open_run(self._run_path, config.name)
-        with Lock.acquire(run.lock) as lock:
+        with Lock.acquire(run.lock) as lock, out_of_memory_explained():
+            if not run.config.exists():
+                write_file(run.config, dump_config(config))
             plan: dict[str, Any] = read_json(run.plan) if run.plan.exists() else {}
             threads = set_threads(plan.get("threads", config.training.threads))
-            if not torch.cuda.is_available():
+            if device.type == "cpu":
                 keep_freed_memory()
-            self.data = data = prepare_data(
-                config.data,
-                seed=config.seed,
-                micro_batch_size=config.training.micro_batch_size,
-                progress=self._report,
-            )
-            parts = self._build(data)
+            try:
+                self.data = data = prepare_data(
+                    config.data,
+                    seed=config.seed,
+                    micro_batch_size=config.training.micro_batch_size,
+                    progress=self._report,
+                )
+            except TrimtabError:
+                if self._run_path is None:
+                    shutil.rmtree(run.path)  # nobody asked for this directory, and there is nothing in it
+                raise
+            parts = self._build(data, device)
             self.model = parts.model
             facts = _facts(config, data, parts)
-            now = _identity(config, data)
-            if run.facts.exists() and not self._accept_drift:
-                refuse_drift(drift(read_json(run.facts)["identity"], now))
+            now = _identity(config, data, parts.device, names)
+            changes = drift(read_json(run.facts)["identity"], now) if run.facts.exists() else []
+            if not self._accept_drift:
+                refuse_drift(changes)
 
             progress = Progress(accumulation=config.training.accumulation)
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
+            changed = {change.what for change in changes}
+            if "config.training.accumulation" in changed:
+                progress.accumulation = config.training.accumulation
+            if changed & {"config.training.threads", "config.training.compile", "device"}:
+                plan, threads = {}, set_threads(config.training.threads)
             previous = run.attempts()
             progress.attempt = max((attempt["attempt"] for attempt in previous), default=0) + 1
             progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
@@ -248,9 +275,8 @@ class Trainer:
             raise UsageError("there is no model yet", hint="call fit() first")
         return self.model, self.data
 
-    def _build(self, data: PreparedData) -> _Parts:
+    def _build(self, data: PreparedData, device: torch.device) -> _Parts:
         config = self.config
-        device = choose_device(config.training.device)
         torch.use_deterministic_algorithms(config.training.deterministic)
         vocabulary_size, length = data.tokenizer.vocabulary_size, config.data.sequence_length
         if self._given_model is not None:
@@ -269,7 +295,7 @@ class Trainer:
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model)
         else:
-            optimizer = ForeignOptimizer(parameter_groups(model, config.optimizer.weight_decay), self._make_optimizer)
+            optimizer = ForeignOptimizer(build_groups(config.optimizer, model), self._make_optimizer)
         probes: list[InlineProbe] = []
         if config.logging.layers:
             names = list(optimizer.storage.weights)
@@ -306,7 +332,7 @@ class Trainer:
         self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
-        from_python = self._given_model is not None or self._make_optimizer is not None
+        from_python = self._given_model or self._make_optimizer or self._given_controllers
         surroundings = environment(seed=self.config.seed, source="python" if from_python else "config")
         if torch.cuda.is_available():
             surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
@@ -314,19 +340,23 @@ class Trainer:
         write_json(run.environment, surroundings)
         write_json(run.plan, plan)
         write_json(run.facts, facts)
-        run.artifacts.mkdir(exist_ok=True)
-        data.tokenizer.save(run.artifacts / "tokenizer.json")
+        if not (run.artifacts / "tokenizer.json").exists():
+            run.artifacts.mkdir(exist_ok=True)
+            data.tokenizer.save(run.artifacts / "tokenizer.json")
 
 
 def _open_run(path: Path | None, name: str) -> RunDirectory:
     """A new run, or an unfinished one to go on with. Raises: UsageError when it is already finished."""
     if path is None:
         return RunDirectory.create(Path("runs"), name)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: a run is a directory, and this is a file")
     if not path.exists() or not any(path.iterdir()):
         return RunDirectory.create_at(path)
     run = RunDirectory.open(path)
     if (status := run.status()) in ("finished", "stopped"):
         raise UsageError(f"the run {path} is already {status}", hint=f"read it: trimtab show {path}")
+    run.check_writable()
     return run
 
 
@@ -349,11 +379,6 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
                 dict(progress.seconds),
             )
         )
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise ResourceError(
-                f"out of memory in step {progress.step + 1}: {error}",
-                hint="halve training.micro_batch_size and double training.accumulation: the result is the same",
-            ) from error
         raise
 
 
@@ -389,12 +414,14 @@ def _keeper(
     )
 
 
-def _identity(config: Config, data: PreparedData) -> dict[str, Any]:
+def _identity(config: Config, data: PreparedData, device: torch.device, controllers: Sequence[str]) -> dict[str, Any]:
     """What must stay the same when a run goes on."""
     return {
         **{f"config.{name}": value for name, value in flatten(config).items()},
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,
+        "device": device.type,
+        "controllers": list(controllers),
     }
 
 
@@ -477,11 +504,9 @@ class LanguageModelTrainer:
         controllers: Sequence[Controller] = (),
         progress: bool = True,
     ) -> None:
-        source: dict[str, Any] = {}
-        if text is not None:
-            name = {".jsonl": "jsonl", ".parquet": "parquet"}.get(Path(text).suffix, "text")
-            source = {"data.source": {"name": name, "path": str(text)}}
-        overrides = [f"{name}={json.dumps(value)}" for name, value in (source | dict(settings or {})).items()]
+        source = {} if text is None else {"data.source": {"name": _source_name(Path(text)), "path": str(text)}}
+        values = {**source, **(settings or {})}
+        overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items()]
         config = load_config(preset, overrides)
         self._console = Console(sys.stdout, config.training.steps) if progress else None
         self._trainer = Trainer(
@@ -532,3 +557,10 @@ class LanguageModelTrainer:
     ) -> str:
         """`prompt`, and what the model writes after it."""
         return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+
+
+def _source_name(path: Path) -> str:
+    """How a file, or all files of a folder, are read: by their suffix, or as text."""
+    readers = {".jsonl": "jsonl", ".parquet": "parquet"}
+    suffixes = {file.suffix for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path.suffix}
+    return readers.get(suffixes.pop(), "text") if len(suffixes) == 1 else "text"

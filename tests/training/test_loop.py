@@ -275,6 +275,58 @@ def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Pat
     assert [line["branch"] for line in steps] == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize(
+    "rollback,why", [(Rollback("x", 1), "no checkpoint"), (Rollback("x", 8, ((0, 1),)), "between 1 and 9")]
+)
+def test_a_rollback_that_cannot_be_is_overruled_and_the_run_goes_on(
+    tmp_path: Path, rollback: Rollback, why: str
+) -> None:
+    rig = Rig(
+        tmp_path / "run", controllers=[Scripted({(EvaluationEnded, 9): rollback})], evaluate_every=3, save_every=3
+    )
+    assert rig.go().status == "finished"
+    (decision,) = rig.watch.of(DecisionTaken)
+    assert decision.outcome == "overruled"
+    assert why in decision.note
+
+
+def test_after_a_rollback_the_best_of_the_abandoned_branch_is_forgotten(tmp_path: Path) -> None:
+    from trimtab.control import Patience, SaveBest
+
+    losses = iter([3.0, 2.0, 1.0, 2.5, 1.9])
+    rig = Rig(
+        tmp_path / "run",
+        controllers=[Patience(2), SaveBest(), Scripted({(EvaluationEnded, 9): Rollback("too good to be true", 8)})],
+        steps=12,
+        evaluate_every=3,
+        save_every=3,
+        evaluate=lambda step: (EvaluationEnded(step, {"validation/loss": next(losses)}, 0.0), ()),
+    )
+    assert rig.go().status == "finished"
+    saves = [d.decision.reason for d in rig.watch.of(DecisionTaken) if isinstance(d.decision, Save)]
+    assert [reason[-6:] for reason in saves if "best" in reason] == ["3.0000", "2.0000", "1.0000", "2.5000", "1.9000"]
+    assert rig.loop.progress.best_value == 1.9
+
+
+def test_findings_of_one_boundary_are_told_together(tmp_path: Path) -> None:
+    from trimtab.events import Advise, FindingsChanged
+
+    first = Scripted({(EvaluationEnded, 6): Advise("a", {"code": "a"})}, "first")
+    second = Scripted({(EvaluationEnded, 6): Advise("b", {"code": "b"})}, "second")
+    rig = Rig(tmp_path / "run", controllers=[first, second])
+    rig.go()
+    (changed,) = rig.watch.of(FindingsChanged)
+    assert [finding["code"] for finding in changed.findings] == ["a", "b"]
+
+
+def test_a_failure_may_be_tried_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", controllers=[Scripted({(EvaluationEnded, 6): Stop("nothing but NaN", exit_code=4)})])
+    assert rig.go().status == "failed"
+    again = Rig(tmp_path / "run", controllers=[Scripted({})])
+    assert again.go().status == "finished"
+    assert again.resumed_from == 6
+
+
 def test_a_stop_beside_a_rollback_stops_after_it(tmp_path: Path) -> None:
     first = Scripted({(EvaluationEnded, 9): Stop("hopeless", exit_code=4)}, "first")
     second = Scripted({(EvaluationEnded, 9): Rollback("spike", 8)}, "second")

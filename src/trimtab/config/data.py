@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, Section, Texts
 
@@ -95,3 +95,9 @@ class DataConfig(Section):
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
     prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")
+
+    @model_validator(mode="after")
+    def _takes_effect(self) -> Self:
+        if self.validation_source is not None and self.validation_fraction != 0.05:
+            raise ValueError("validation_fraction holds out a part of the source, but there is a validation_source")
+        return self

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.base import Custom, NonNegative, Positive, Section
 
@@ -67,3 +67,9 @@ class GradientsConfig(Section):
         description="so many skipped steps on end stop the run with exit code 4 "
         "(fp16: after the scale is at its floor)",
     )
+
+    @model_validator(mode="after")
+    def _takes_effect(self) -> Self:
+        if self.max_skipped != 20 and not self.skip_non_finite:
+            raise ValueError("max_skipped counts skipped steps, and skip_non_finite is false")
+        return self

@@ -71,7 +71,7 @@ def _build_custom(config: CustomModel) -> nn.Module:
     target = load_target(config.target, "model.target")
     try:
         module: Any = target(**config.arguments)
-    except TypeError as error:
+    except Exception as error:  # whatever a constructor from elsewhere raises
         raise ConfigError(
             f"model.arguments: {config.target} cannot be called so: {error}. Received: {config.arguments}"
         ) from error

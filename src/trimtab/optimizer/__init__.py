@@ -29,6 +29,7 @@ __all__ = [
     "PerTensorStorage",
     "SkipNonFinite",
     "Storage",
+    "build_groups",
     "build_optimizer",
     "build_transforms",
     "kinds",
@@ -61,15 +62,20 @@ class Optimizer(Protocol):
         ...
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
-    """The optimizer that `config` describes, over the trainable parameters of `model`."""
-    groups = parameter_groups(
+def build_groups(config: OptimizerConfig, model: nn.Module) -> list[ParameterGroup]:
+    """The trainable parameters of `model`, grouped as `config` says."""
+    return parameter_groups(
         model,
         config.weight_decay,
         biases=config.decay.biases,
         norms=config.decay.norms,
         embeddings=config.decay.embeddings,
     )
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
+    """The optimizer that `config` describes, over the trainable parameters of `model`."""
+    groups = build_groups(config, model)
     if config.name == "adamw":
         return AdamW(groups, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)
     target: Any = load_target(config.target, "optimizer.target")

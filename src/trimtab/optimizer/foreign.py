@@ -34,9 +34,9 @@ class ForeignOptimizer:
             torch_groups.append(entry)
         try:
             self.optimizer = make(torch_groups)
-        except TypeError as error:
+        except Exception as error:  # whatever a constructor from elsewhere raises
             raise ConfigError(
-                f"optimizer.arguments: {error}", hint="they are passed to the target as they stand"
+                f"optimizer: it cannot be built: {error}", hint="optimizer.arguments go to the target as they stand"
             ) from error
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise ConfigError("optimizer.target: LBFGS calls the model itself, which the step does not allow")
@@ -55,28 +55,61 @@ class ForeignOptimizer:
         self.optimizer.step()
 
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
-        """Each parameter's slots; numbers become 0-dim tensors of fp64."""
+        """Each parameter's slots, and under `group-<n>` what the optimizer counts in its groups, as Prodigy does.
+
+        Numbers become 0-dim tensors of fp64. Raises: CheckpointError for a value that is neither.
+        """
         state: dict[str, dict[str, Tensor]] = {}
         for parameter, slots in self.optimizer.state.items():
-            state[self._names[id(parameter)]] = {
-                slot: value if isinstance(value, Tensor) else torch.tensor(float(value), dtype=torch.float64)
-                for slot, value in slots.items()
-                if value is not None
-            }
+            name = self._names.get(id(parameter))
+            if name is None:
+                raise CheckpointError("the optimizer keeps state that belongs to no parameter, which cannot be saved")
+            state[name] = {slot: _tensor(value, f"{name}/{slot}") for slot, value in slots.items() if value is not None}
+        for index, group in enumerate(self.optimizer.param_groups):
+            numbers = {key: value for key, value in group.items() if _counts(key, value)}
+            if numbers:
+                state[f"group-{index}"] = {key: _tensor(value, key) for key, value in numbers.items()}
         return state
 
     def load_state_by_name(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Put `state` where the optimizer expects it. Raises: CheckpointError for a parameter that is not there."""
-        parameters = {name: p for group in self.groups for name, p in group.parameters.items()}
-        if unknown := set(state) - set(parameters):
+        """Put `state` where the optimizer expects it, on its parameters' devices, by torch's own rules.
+
+        Raises: CheckpointError for a parameter that is not there.
+        """
+        groups = self.optimizer.param_groups
+        for index, group in enumerate(groups):
+            for key, value in state.get(f"group-{index}", {}).items():
+                group[key] = value.clone() if isinstance(group.get(key), Tensor) else type(group[key])(value.item())
+        slots_of = {name: slots for name, slots in state.items() if not name.startswith("group-")}
+        if unknown := set(slots_of) - set(self._names.values()):
             raise CheckpointError(f"the optimizer's state names parameters that the model lacks: {sorted(unknown)}")
-        self.optimizer.state.clear()
-        for name, slots in state.items():
-            self.optimizer.state[parameters[name]] = {
-                slot: float(value) if value.ndim == 0 and value.dtype == torch.float64 else value.clone()
-                for slot, value in slots.items()
-            }
+        order = [self._names[id(parameter)] for group in groups for parameter in group["params"]]
+        torch_state = self.optimizer.state_dict()
+        torch_state["state"] = {
+            index: {slot: _value(tensor) for slot, tensor in slots_of[name].items()}
+            for index, name in enumerate(order)
+            if name in slots_of
+        }
+        self.optimizer.load_state_dict(torch_state)
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: here those it trains."""
         return nullcontext()
+
+
+def _counts(key: str, value: Any) -> bool:
+    """Whether a group's entry is something that the optimizer may change by itself."""
+    return key not in ("params", "lr", "weight_decay") and isinstance(value, Tensor | int | float)
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, bool | int | float):
+        return torch.tensor(float(value), dtype=torch.float64)
+    raise CheckpointError(f"the optimizer keeps a {type(value).__name__} in {where}, which cannot be saved")
+
+
+def _value(tensor: Tensor) -> Tensor | float:
+    """A number again, or a tensor of its own."""
+    return tensor.item() if tensor.ndim == 0 and tensor.dtype == torch.float64 else tensor.clone()

@@ -33,6 +33,15 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
+def python_value(value: Any) -> Any:
+    """What `json_value` made, with its texts "nan", "inf" and "-inf" as floats again."""
+    if isinstance(value, str):
+        return float(value) if value in ("nan", "inf", "-inf") else value
+    if isinstance(value, Mapping):
+        return {key: python_value(part) for key, part in value.items()}
+    return [python_value(part) for part in value] if isinstance(value, list) else value
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` with "schema": 1 in front; a reader sees the old file or the new one, never a part.
 

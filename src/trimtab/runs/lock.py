@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -58,6 +59,16 @@ class Lock:
         self._descriptor: int | None = descriptor
         self.holder = holder
         self._next_beat = time.monotonic() + BEAT_SECONDS
+        self._taken_over: StorageError | None = None
+        self._closed = threading.Event()
+        self._one_beat = threading.Lock()
+        # Reading text, compiling and evaluating may take longer than other hosts wait for a sign of life.
+        threading.Thread(target=self._keep_beating, name="trimtab-heartbeat", daemon=True).start()
+
+    def _keep_beating(self) -> None:
+        while not self._closed.wait(BEAT_SECONDS):
+            with contextlib.suppress(StorageError):  # the loop hears of it at its next boundary
+                self.beat()
 
     @classmethod
     def acquire(cls, path: Path) -> Self:
@@ -115,6 +126,7 @@ class Lock:
             # Without the kernel's lock two processes may have replaced one stale file: the last one stays.
             time.sleep(0.2)
         if not lock._is_ours():
+            lock._closed.set()
             os.close(descriptor)
             return None
         return lock
@@ -124,18 +136,23 @@ class Lock:
 
         Raises: StorageError when another process has taken the run over, after this one stood still.
         """
-        if self._descriptor is None or time.monotonic() < self._next_beat:
-            return
-        self._next_beat = time.monotonic() + BEAT_SECONDS
-        if not self._is_ours():
-            rival = _read(self._path)
-            raise _refusal(self._path, rival) if rival else StorageError(f"{self._path}: was replaced")
-        self.holder = replace(self.holder, heartbeat=time.time())
-        with contextlib.suppress(OSError):
-            _write(self._descriptor, self.holder)
+        with self._one_beat:
+            if self._taken_over is not None:
+                raise self._taken_over
+            if self._descriptor is None or time.monotonic() < self._next_beat:
+                return
+            self._next_beat = time.monotonic() + BEAT_SECONDS
+            if not self._is_ours():
+                rival = _read(self._path)
+                self._taken_over = _refusal(self._path, rival) if rival else StorageError(f"{self._path}: was replaced")
+                raise self._taken_over
+            self.holder = replace(self.holder, heartbeat=time.time())
+            with contextlib.suppress(OSError):
+                _write(self._descriptor, self.holder)
 
     def close(self) -> None:
         """Let go; closing again does nothing."""
+        self._closed.set()
         if self._descriptor is None:
             return
         with contextlib.suppress(OSError):

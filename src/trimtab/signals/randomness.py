@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import Literal
 
 import torch
@@ -17,6 +18,12 @@ def key(seed: int, step: int, micro_batch: int, purpose: Purpose) -> int:
 
 
 def set_randomness(seed: int, step: int, micro_batch: int, purpose: Purpose, device: torch.device) -> None:
-    """Set torch's generator of `device`, from which dropout draws; does not wait for the device."""
-    generator = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
-    generator.manual_seed(key(seed, step, micro_batch, purpose))
+    """Set the generators that a model may draw from: torch's of `device` and of the CPU, and Python's own.
+
+    numpy's global generator is left alone. Does not wait for the device.
+    """
+    value = key(seed, step, micro_batch, purpose)
+    torch.default_generator.manual_seed(value)
+    random.seed(value)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(value)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from trimtab.config import ADJUSTABLE
 from trimtab.events import Adjust, Advise, Controller, Evaluate, Event, Rollback, Save, Stop
+from trimtab.runs.files import json_value, python_value
 from trimtab.testing.events import sample_events
 
 
@@ -20,7 +21,7 @@ def check_controller(make: Callable[[], Controller], events: Sequence[Event] | N
     assert controller.name, "name must not be empty"
     answers, states = [], []
     for event in events:
-        states.append(json.dumps(controller.state(), sort_keys=True))
+        states.append(_written(controller))
         answer = controller.decide(event)
         assert answer is None or isinstance(answer, Stop | Save | Rollback | Adjust | Evaluate | Advise), (
             f"decide gave {answer!r}, which is no decision"
@@ -35,7 +36,17 @@ def check_controller(make: Callable[[], Controller], events: Sequence[Event] | N
     assert [again.decide(event) for event in events] == answers, "the same events gave other answers"
     for index, state in enumerate(states):
         restored = make()
-        restored.load_state(json.loads(state))
-        assert json.dumps(restored.state(), sort_keys=True) == state, f"state before event {index} did not survive"
+        restored.load_state(python_value(json.loads(state)))
+        assert _written(restored) == state, f"state before event {index} did not survive"
         rest = [restored.decide(event) for event in events[index:]]
         assert rest == answers[index:], f"restored before event {index}, it answers otherwise"
+
+
+def _written(controller: Controller) -> str:
+    """Its state as a checkpoint holds it."""
+    state = controller.state()
+    try:
+        json.dumps(state)
+    except TypeError as error:
+        raise AssertionError(f"the state must consist of JSON values: {error}") from error
+    return json.dumps(json_value(state), sort_keys=True, allow_nan=False)

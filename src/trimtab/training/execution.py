@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError, ResourceError
+from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
 from trimtab.training.step import Step
 
@@ -31,11 +32,6 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
             hint="training.device=auto takes what is there; a GPU needs torch's CUDA build and a driver",
         )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def set_threads(threads: int) -> int:
@@ -111,23 +107,38 @@ def choose_compile(
     return {"chosen": True, "reason": f"measured: {gain:.0%} less time a micro-batch", **choice}
 
 
-def _seconds(step: Step, batch: Batch, repeats: int) -> float:
-    """Seconds of one micro-batch; only sums and gradients change, which the next step empties."""
-    batch = batch.to(step.device)
-    begun = time.perf_counter()
+@contextmanager
+def out_of_memory_explained() -> Iterator[None]:
+    """Turn every form of running out of memory into a ResourceError that says what to lower."""
     try:
-        for _ in range(repeats):
-            step.begin()
-            step.accumulate(batch)
-        step.begin()
-    except torch.OutOfMemoryError as error:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        texts = ("can't allocate memory", "not enough memory")  # a CPU's allocator has no class of its own
+        if type(error) is RuntimeError and not any(text in str(error) for text in texts):
+            raise
         raise ResourceError(
-            f"out of memory on {step.device} with a micro-batch of {list(batch.tokens_BT.shape)} tokens: {error}",
-            hint="halve training.micro_batch_size and double training.accumulation: the result is the same",
+            f"out of memory: {str(error).splitlines()[0] if str(error) else 'the system gave no more'}",
+            hint="halve training.micro_batch_size and double training.accumulation: the result is the same; "
+            "or take a smaller model",
         ) from error
+
+
+def _seconds(step: Step, batch: Batch, repeats: int) -> float:
+    """Seconds of one micro-batch. Sums and gradients change, which the next step empties; buffers are put back."""
+    batch = batch.to(step.device)
+    buffers = [(buffer, buffer.clone()) for buffer in step.model.buffers()]
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        step.begin()
+        step.accumulate(batch)
+    step.begin()
     if step.device.type == "cuda":
         torch.cuda.synchronize(step.device)
-    return (time.perf_counter() - begun) / repeats
+    seconds = time.perf_counter() - begun
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return seconds / repeats
 
 
 def _compile(model: nn.Module) -> None:

@@ -37,6 +37,7 @@ from trimtab.events import (
 from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import Schedule
 from trimtab.training.calendar import Calendar
+from trimtab.training.decisions import weigh
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
 from trimtab.training.step import Step
@@ -57,6 +58,10 @@ class Checkpoints(Protocol):
     """Saves and restores all that a run needs to go on."""
 
     def save(self, reason: str) -> CheckpointSaved: ...
+
+    def can_roll_back(self, before_step: int) -> bool:
+        """Whether a checkpoint lies before `before_step`."""
+        ...
 
     def roll_back(self, before_step: int) -> int:
         """Restore the newest verified checkpoint before `before_step`; gives its step."""
@@ -109,8 +114,9 @@ class Loop:
         """Train. Raises what the step, the record or a checkpoint raise; monitors' errors are warnings."""
         progress = self.progress
         begun = time.perf_counter()
-        if progress.stop is not None:
+        if progress.stop is not None and progress.stop["exit_code"] == 0:
             self._stop = Stop(**progress.stop)
+        progress.stop = None if self._stop is None else progress.stop  # a failure may be tried again
         with self._requests.listening():
             self._emit(started)
             self._loader.start(progress.position, DataPlan.from_json(progress.plan))
@@ -121,7 +127,7 @@ class Loop:
                 going_on = self._stop is None and progress.step < self._calendar.total_steps
                 if self._requests.interrupted is not None and going_on:
                     return self._interrupt(begun, self._requests.interrupted)
-        return self._end(begun)
+            return self._end(begun)
 
     def _train_step(self) -> None:
         progress = self.progress
@@ -172,40 +178,23 @@ class Loop:
             saves.append("stopping")
         if saves:
             self._save("; ".join(dict.fromkeys(saves)))
-        self._boundary_time = time.perf_counter()
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
-        """Note every decision, then roll back, or adjust. True when the run went back, which cancels the rest."""
-        rollbacks = _of_kind(asked, Rollback)
-        for index, (who, decision) in enumerate(asked):
-            match decision:
-                case Rollback():
-                    overruled = decision is not rollbacks[0][1]
-                case Evaluate():
-                    overruled = bool(rollbacks) or evaluated
-                case Save():
-                    overruled = bool(rollbacks)
-                case Adjust():
-                    overruled = any(decision.name == earlier.name for _, earlier in _of_kind(asked[:index], Adjust))
-                case _:
-                    overruled = False
-            note = self._refusal(decision)
-            self._take_note(who, decision, overruled=overruled or bool(note), note=note)
-            if isinstance(decision, Adjust) and not overruled and not note:
+        """Note every decision, then adjust, or roll back. True when the run went back, which cancels the rest."""
+        step = self.progress.step
+        verdicts = weigh(asked, step=step, can_roll_back=self._checkpoints.can_roll_back, evaluated=evaluated)
+        for verdict in verdicts:
+            who, decision = verdict.controller, verdict.decision
+            outcome: Literal["taken", "overruled"] = "taken" if verdict.taken else "overruled"
+            self._emit(DecisionTaken(step, self._observed_until, who, decision, outcome, verdict.note))
+            if isinstance(decision, Adjust) and verdict.taken:
                 self._adjust(who, decision)
-        if rollbacks:
-            self._roll_back(rollbacks[0][1])
-        return bool(rollbacks)
-
-    def _refusal(self, decision: Decision) -> str:
-        if not isinstance(decision, Adjust):
-            return ""
-        entry = ADJUSTABLE.get(decision.name)
-        if entry is None:
-            return f"{decision.name!r} cannot be adjusted; {', '.join(ADJUSTABLE)} can"
-        if not entry.low <= decision.value <= entry.high:
-            return f"{decision.value:g} is outside [{entry.low:g}, {entry.high:g}]"
-        return ""
+        if findings := tuple(advice.finding for _, advice in _of_kind(asked, Advise) if advice.finding):
+            self._emit(FindingsChanged(step, findings))
+        rollback = next((v.decision for v in verdicts if v.taken and isinstance(v.decision, Rollback)), None)
+        if rollback is not None:
+            self._roll_back(rollback)
+        return rollback is not None
 
     def _adjust(self, who: str, decision: Adjust) -> None:
         if ADJUSTABLE[decision.name].kind == "setting":
@@ -220,20 +209,23 @@ class Loop:
         plan = DataPlan.from_json(self.progress.plan)
         for first, last in decision.exclude_steps:
             plan = plan.excluding(*self.progress.positions_of(first, last))
-        factors, branch, seconds = self.progress.factors, self.progress.branch, self.progress.seconds
-        accumulation = self.progress.accumulation
-        restored = self._checkpoints.roll_back(decision.onset_step)
         progress = self.progress
-        progress.plan, progress.factors, progress.accumulation = plan.to_json(), factors, accumulation
-        progress.branch, progress.seconds, progress.stop = branch + 1, seconds, None
+        kept = {name: getattr(progress, name) for name in ("attempt", "factors", "accumulation", "seconds")}
+        branch = progress.branch + 1
+        restored = self._checkpoints.roll_back(decision.onset_step)
+        for name, value in {**kept, "branch": branch, "plan": plan.to_json(), "stop": None}.items():
+            setattr(progress, name, value)
         self._observed_until = restored
         self._loader.start(progress.position, plan)
-        self._emit(RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps))
+        started = RunStarted(restored, progress.attempt, branch, restored, self._calendar.total_steps)
+        self._emit(started)
+        for controller in self._controllers:
+            controller.decide(started)  # so that it forgets what the abandoned branch taught; nothing to decide yet
 
     def _deliver_evaluation(self) -> list[tuple[str, Decision]]:
         begun = time.perf_counter()
         event, artifacts = self._evaluate(self.progress.step)
-        self.progress.spend("evaluation", time.perf_counter() - begun)
+        self._book("evaluation", begun)
         self.progress.take_metrics(
             event.step, event.metrics, self._selection_metric, selection_direction(self._selection_metric)
         )
@@ -246,8 +238,14 @@ class Loop:
         begun = time.perf_counter()
         self._recorder.sync()
         saved = self._checkpoints.save(reason)
-        self.progress.spend("checkpoint", time.perf_counter() - begun)
+        self._book("checkpoint", begun)
         self._emit(saved)
+
+    def _book(self, cause: str, begun: float) -> None:
+        """Time that belongs to no step; all else at a boundary, waiting for the device included, does."""
+        seconds = time.perf_counter() - begun
+        self.progress.spend(cause, seconds)
+        self._boundary_time += seconds
 
     def _deliver(self, event: StepsEnded | EvaluationEnded) -> list[tuple[str, Decision]]:
         """Write and show `event`, then ask every controller."""
@@ -255,12 +253,6 @@ class Loop:
         self._observed_until = event.last_step if isinstance(event, StepsEnded) else event.step
         answers = [(controller.name, controller.decide(event)) for controller in self._controllers]
         return [(who, decision) for who, decision in answers if decision is not None]
-
-    def _take_note(self, who: str, decision: Decision, *, overruled: bool, note: str) -> None:
-        outcome: Literal["taken", "overruled"] = "overruled" if overruled else "taken"
-        self._emit(DecisionTaken(self.progress.step, self._observed_until, who, decision, outcome, note))
-        if isinstance(decision, Advise) and decision.finding:
-            self._emit(FindingsChanged(self.progress.step, (decision.finding,)))
 
     def _interrupt(self, begun: float, signal_name: str) -> RunEnded:
         self._save(f"{signal_name} received")
@@ -274,9 +266,12 @@ class Loop:
         restored = None
         if restores and self.progress.best_step not in (None, self.progress.step):
             restored = self._checkpoints.restore_best()
+        reason = f"all {self._calendar.total_steps:,} steps done" if stop is None else stop.reason
+        if restored not in (None, self.progress.best_step):
+            reason += f"; the best checkpoint is damaged, so the next best was restored, of step {restored}"
         if stop is None:
-            return self._finish(begun, "finished", f"all {self._calendar.total_steps} steps done", restored)
-        return self._finish(begun, "failed" if stop.exit_code else "stopped", stop.reason, restored)
+            return self._finish(begun, "finished", reason, restored)
+        return self._finish(begun, "failed" if stop.exit_code else "stopped", reason, restored)
 
     def _finish(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import final
@@ -29,9 +29,10 @@ class Requests:
         """What was asked since the last call; a file is removed when it is taken."""
         asked = []
         for path, decision in self._files.items():
-            if path.exists():
-                path.unlink(missing_ok=True)
-                asked.append(decision)
+            if path.is_file():
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    asked.append(decision)
         return asked
 
     @contextmanager

@@ -12,6 +12,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from trimtab.errors import ConfigError
 from trimtab.optimizer import Optimizer
 from trimtab.signals import (
     Batch,
@@ -103,6 +104,12 @@ class Step:
             loss_terms = self.task.terms(output, batch)
         total = torch.zeros((), device=self.device)
         for term in loss_terms.terms:
+            if not term.additive and share < 1.0:
+                raise ConfigError(
+                    f"training.accumulation: the loss term {term.name!r} is no sum over micro-batches, so it needs "
+                    "the whole batch at once",
+                    hint="set training.accumulation=1",
+                )
             mean = term.sum * self._inverse[term.unit]
             total = total + mean * term.weight
             self._means[term.name] += mean.detach()

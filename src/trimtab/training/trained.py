@@ -27,6 +27,8 @@ class TrainedRun:
     model: nn.Module
     tokenizer: Tokenizer
     checkpoint: CheckpointInfo
+    fingerprint: str
+    """Of the data it was trained and judged on."""
 
 
 def open_trained(path: Path, which: str = "best") -> TrainedRun:
@@ -35,10 +37,11 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
     Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
     """
     run = RunDirectory.open(path)
-    config = load_config(run.config)
+    config = load_config(run.config, environment={})
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
     checkpoint = _choose_checkpoint(run, config, which)
+    fingerprint = str(read_json(run.facts)["identity"]["data.fingerprint"])
     tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
     model = build_model(
         config.model,
@@ -47,7 +50,9 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
         seed=0,
     )
     load_model(model, read_tensors(checkpoint.path, "model/"))
-    return TrainedRun(config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint)
+    return TrainedRun(
+        config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, fingerprint
+    )
 
 
 def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, final
 
-from trimtab.events import EvaluationEnded, Event, Stop
+from trimtab.events import EvaluationEnded, Event, RunStarted, Stop
 from trimtab.runs.metrics import selection_direction
 
 
@@ -15,7 +15,8 @@ class Patience:
     """Counts evaluations on end that did not improve on the best by more than `min_delta`.
 
     Patience is counted in evaluations. A value that is not finite is no improvement.
-    Source: Prechelt 1998, "Early Stopping - But When?", the criterion UP with one strip per evaluation.
+    Source: Prechelt 1998, "Early Stopping - But When?", after the criterion UP, which compares with the strip
+    before; this compares with the best so far, as most trainers do.
     """
 
     name = "patience"
@@ -41,6 +42,9 @@ class Patience:
 
     def decide(self, event: Event) -> Stop | None:
         """Stop once patience is used up."""
+        if isinstance(event, RunStarted) and event.step < self._best_step:
+            # The best belongs to a branch that was given up.
+            self._best, self._best_step, self._without_improvement = None, 0, 0
         if not isinstance(event, EvaluationEnded) or self.metric not in event.metrics:
             return None
         value = event.metrics[self.metric]

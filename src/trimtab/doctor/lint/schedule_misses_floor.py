@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, ConstantSchedule
+from trimtab.config import Config, ConstantSchedule, WsdSchedule
 from trimtab.doctor.lint.finding import LintFinding
 from trimtab.schedules import build_schedule
 
@@ -28,8 +28,10 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             key, fix = "schedule.name", "schedule.name=cosine"
         elif config.schedule.floor > 0.5:
             key, fix = "schedule.floor", "schedule.floor=0.0"
-        else:
+        elif isinstance(config.schedule, WsdSchedule):
             key, fix = "schedule.decay", "schedule.decay=0.2"
+        else:
+            key, fix = "schedule.warmup", "schedule.warmup=0.05"
         yield LintFinding(
             "schedule-misses-floor",
             "info",

@@ -28,6 +28,9 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
     try:
         temporary.mkdir(parents=True)
         safetensors.torch.save_file(dict(snapshot.tensors), temporary / _TENSORS)
+        # safetensors makes files that nobody else can read; the run's other files follow the umask.
+        (temporary / "checkpoint.json").touch()
+        (temporary / _TENSORS).chmod((temporary / "checkpoint.json").stat().st_mode)
         offsets = _offsets(temporary / _TENSORS)
         document = {
             **description,
@@ -45,11 +48,12 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
         write_json(temporary / "checkpoint.json", document)
         write_manifest(temporary)
         commit(temporary, folder)
-    except (OSError, safetensors.SafetensorError) as error:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageError(
-            f"the checkpoint {folder} could not be written: {error}", hint="is the disk full?"
-        ) from error
+        if isinstance(error, OSError | safetensors.SafetensorError):
+            message = f"the checkpoint {folder} could not be written: {error}"
+            raise StorageError(message, hint="is the disk full?") from error
+        raise
     if problems := verify(folder):
         raise StorageError(f"the checkpoint {folder} does not read back as it was written: {'; '.join(problems)}")
     return sum(file.stat().st_size for file in folder.iterdir())

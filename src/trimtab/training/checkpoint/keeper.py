@@ -85,15 +85,24 @@ class Keeper:
         for folder in checkpoint_folders(self._run.path):
             if (info is None or folder.name > info.path.name) and (problems := verify(folder)):
                 self.warnings.append(f"{folder.name} is damaged and was passed over: {'; '.join(problems)}")
+        if info is None and self.warnings:
+            raise CheckpointError(
+                f"no checkpoint of {self._run.path} is whole: {'; '.join(self.warnings)}",
+                hint=f"to begin this run anew, move {self._run.checkpoints} away",
+            )
         if info is None:
             return None
         restore(read_snapshot(info.path), self._step, self._windows, self._progress, self._controllers)
         return info.step
 
+    def can_roll_back(self, before_step: int) -> bool:
+        """Whether a checkpoint lies before `before_step`, by its manifest."""
+        return any(info.step < before_step for info in list_checkpoints(self._run.path))
+
     def roll_back(self, before_step: int) -> int:
         """Restore the newest verified checkpoint before `before_step`; controllers keep their state."""
         for info in reversed(list_checkpoints(self._run.path, verified=True)):
-            if info.step < before_step and not info.abandoned:
+            if info.step < before_step:
                 restore(read_snapshot(info.path), self._step, self._windows, self._progress)
                 return info.step
         raise CheckpointError(f"no verified checkpoint lies before step {before_step}: the run cannot go back")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
 from trimtab.events import Controller
+from trimtab.runs.files import python_value
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
@@ -79,7 +80,7 @@ def restore(
     progress.load_state(snapshot.values["progress"])
     for controller in controllers:
         if controller.name in snapshot.values["controllers"]:
-            controller.load_state(snapshot.values["controllers"][controller.name])
+            controller.load_state(python_value(snapshot.values["controllers"][controller.name]))
 
 
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,64 @@
+"""Which of the decisions asked for at one boundary are taken, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trimtab.config import ADJUSTABLE
+from trimtab.events import Adjust, Decision, Evaluate, Rollback, Save
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One decision, and what comes of it."""
+
+    controller: str
+    decision: Decision
+    taken: bool
+    note: str
+    """Why it cannot be taken, when that lies in the decision itself."""
+
+
+def weigh(
+    asked: Sequence[tuple[str, Decision]], *, step: int, can_roll_back: Callable[[int], bool], evaluated: bool
+) -> list[Verdict]:
+    """A verdict on each decision, in the order asked.
+
+    Of two rollbacks, and of two adjustments of one thing, the first wins. A rollback overrules evaluations and
+    saves; so does an evaluation that has just ended (`evaluated`) another one.
+    """
+    notes = [_impossible(decision, step, can_roll_back) for _, decision in asked]
+    verdicts: list[Verdict] = []
+    goes_back = any(isinstance(d, Rollback) and not note for (_, d), note in zip(asked, notes, strict=True))
+    for (controller, decision), note in zip(asked, notes, strict=True):
+        earlier = [verdict.decision for verdict in verdicts if verdict.taken]
+        match decision:
+            case Rollback():
+                overruled = any(isinstance(other, Rollback) for other in earlier)
+            case Evaluate():
+                overruled = goes_back or evaluated
+            case Save():
+                overruled = goes_back
+            case Adjust():
+                overruled = any(isinstance(other, Adjust) and other.name == decision.name for other in earlier)
+            case _:
+                overruled = False
+        verdicts.append(Verdict(controller, decision, not (overruled or note), note))
+    return verdicts
+
+
+def _impossible(decision: Decision, step: int, can_roll_back: Callable[[int], bool]) -> str:
+    match decision:
+        case Rollback():
+            if any(not 1 <= first <= last <= step for first, last in decision.exclude_steps):
+                return f"steps to leave out must lie between 1 and {step}"
+            if not can_roll_back(decision.onset_step):
+                return f"no checkpoint lies before step {decision.onset_step}"
+        case Adjust():
+            entry = ADJUSTABLE.get(decision.name)
+            if entry is None:
+                return f"{decision.name!r} cannot be adjusted; {', '.join(ADJUSTABLE)} can"
+            if not entry.low <= decision.value <= entry.high:
+                return f"{decision.value:g} is outside [{entry.low:g}, {entry.high:g}]"
+    return ""
