@@ -270,7 +270,7 @@ def test_accepted_drift_takes_effect(text: Path, tmp_path: Path) -> None:
     events = Remembers()
     Trainer(load_config("gpt-1m", overrides), run=run, monitors=[events], accept_drift=True).fit()
     tokens = [event.per_step["tokens"][-1] for event in events.events if isinstance(event, StepsEnded)]
-    assert tokens[-1] == 8 * 32
+    assert tokens[-1] <= 8 * 32 < tokens[0]  # the end of the text may be shorter than a sequence
 
 
 def test_measuring_leaves_running_statistics_alone(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -136,10 +136,10 @@ def test_a_step_never_waits_for_the_device(text: Path, tmp_path: Path) -> None:
 
     run = Step.run
 
-    def watched(self: Step, *arguments: Any) -> None:
+    def watched(self: Step, *arguments: Any, **named: Any) -> None:
         torch.cuda.set_sync_debug_mode("error")
         try:
-            run(self, *arguments)
+            run(self, *arguments, **named)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
