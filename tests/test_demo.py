@@ -24,7 +24,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, str]]:
     folder = tmp_path_factory.mktemp("demo")
-    environment = {**os.environ, "TRIMTAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "TRIMTAB_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "trimtab.cli", "demo", *SMALL, "--run", "run"],
         cwd=folder, env=environment, capture_output=True, text=True, check=False,
