@@ -204,7 +204,14 @@ class Trainer:
                 "device": str(parts.device),
                 "threads": threads,
                 "precision": config.training.precision.name,
-                "compile": choose_compile(config.training, parts.step, example, parts.compilable, plan.get("compile")),
+                "compile": choose_compile(
+                    config.training,
+                    parts.step,
+                    example,
+                    parts.compilable,
+                    plan.get("compile"),
+                    self._report or (lambda what, fraction: None),
+                ),
             }
             self._describe(run, data, facts | {"identity": now}, plan)
             recorder = Recorder.open(run, branch=progress.branch)

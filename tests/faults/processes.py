@@ -20,7 +20,7 @@ data:
 model: {{name: decoder, num_layers: 2, hidden_size: 32, num_heads: 2, dropout: {{residual: 0.1, embedding: 0.1}}}}
 optimizer: {{name: adamw, learning_rate: 5e-3}}
 schedule: {{name: cosine, warmup: 10, floor: 0.1}}
-training: {{steps: 240, micro_batch_size: 4, accumulation: 2, threads: 1, device: cpu}}
+training: {{steps: 240, micro_batch_size: 4, accumulation: 2, threads: 1, device: cpu, compile: "off"}}
 evaluation: {{every: 40, gap_tokens: 512, max_tokens: 2048, yardsticks: false, samples: {{max_tokens: 0}}}}
 checkpoint: {{every: 25, keep_latest: 3}}
 stopping: {{name: patience, patience: 4}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -58,7 +58,12 @@ def keep_freed_memory() -> bool:
 
 
 def choose_compile(
-    config: TrainingConfig, step: Step, batch: Batch, compilable: bool, earlier: Mapping[str, Any] | None
+    config: TrainingConfig,
+    step: Step,
+    batch: Batch,
+    compilable: bool,
+    earlier: Mapping[str, Any] | None,
+    report: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> dict[str, Any]:
     """Whether the model is compiled, and why; compiles it when it is. Weights and randomness stay untouched.
 
@@ -71,6 +76,7 @@ def choose_compile(
     if config.compile == "off":
         return {"chosen": False, "reason": "training.compile is off"}
     if config.compile == "on":
+        report("compiling the model", 0.0)
         _compile(step.model)
         return {
             "chosen": True,
@@ -87,6 +93,7 @@ def choose_compile(
     if total_seconds < threshold:
         why = f"eager takes about {total_seconds:.0f} s in all; compiling is tried from {threshold:.0f} s on"
         return {"chosen": False, "reason": why, **choice}
+    report("compiling the model, to see whether it pays (training.compile=off leaves it)", 0.0)
     begun = time.perf_counter()
     try:
         _compile(step.model)
