@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
-    from trimtab.trainer import LanguageModelTrainer as LanguageModelTrainer
     from trimtab.trainer import Result as Result
     from trimtab.trainer import Trainer as Trainer
+    from trimtab.trainers import LanguageModelTrainer as LanguageModelTrainer
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Config": "trimtab.config",
     "load_config": "trimtab.config",
-    "LanguageModelTrainer": "trimtab.trainer",
+    "LanguageModelTrainer": "trimtab.trainers",
     "Trainer": "trimtab.trainer",
     "Result": "trimtab.trainer",
 }

@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,10 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, flatten, load_config
+from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, flatten
 from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
-from trimtab.data import Loader, PreparedData, Tokenizer, prepare_data
+from trimtab.data import Loader, PreparedData, prepare_data
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, TrimtabError, UsageError
 from trimtab.evaluation import Evaluation, write_text, yardsticks
@@ -40,7 +38,6 @@ from trimtab.model import (
     wrap_model,
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
-from trimtab.monitor.sinks.console import Console
 from trimtab.objective import CrossEntropy, build_objective, build_task
 from trimtab.optimizer import ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
 from trimtab.runs import Lock, Recorder, RunDirectory
@@ -265,19 +262,20 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it stands, on the validation set."""
-        model, data = self._trained()
+        model, data = self.trained()
         return build_evaluation(self.config, model, data).metrics()
 
     def generate(
         self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
     ) -> str:
         """`prompt`, and what the model writes after it."""
-        model, data = self._trained()
+        model, data = self.trained()
         sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
         length = self.config.data.sequence_length
         return write_text(model, data.tokenizer, prompt, sampling, context_length=length, seed=seed)
 
-    def _trained(self) -> tuple[nn.Module, PreparedData]:
+    def trained(self) -> tuple[nn.Module, PreparedData]:
+        """The model as it stands, and its data. Raises: UsageError before `fit`."""
         if self.model is None or self.data is None:
             raise UsageError("there is no model yet", hint="call fit() first")
         return self.model, self.data
@@ -487,87 +485,3 @@ def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dic
         return progress.metrics
     info = next((info for info in list_checkpoints(run.path) if info.step == ended.restored_step), None)
     return progress.metrics if info is None else dict(info.metrics)
-
-
-@final
-class LanguageModelTrainer:
-    """Trains a language model on your text, from Python.
-
-    `text` is a file or a folder (.jsonl and .parquet are read as such), or None for the embedded corpus;
-    `settings` are overrides such as {"training.steps": 500}; `model` any nn.Module from tokens_BT to logits_BTV;
-    `progress` shows the run on standard output.
-    """
-
-    def __init__(
-        self,
-        text: str | Path | None = None,
-        *,
-        preset: str = "gpt-1m",
-        settings: Mapping[str, Any] | None = None,
-        run: str | Path | None = None,
-        model: nn.Module | None = None,
-        make_optimizer: MakeOptimizer | None = None,
-        monitors: Sequence[Monitor] = (),
-        controllers: Sequence[Controller] = (),
-        progress: bool = True,
-    ) -> None:
-        source = {} if text is None else {"data.source": {"name": _source_name(Path(text)), "path": str(text)}}
-        values = {**source, **(settings or {})}
-        overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items()]
-        config = load_config(preset, overrides)
-        self._console = Console(sys.stdout, config.training.steps) if progress else None
-        self._trainer = Trainer(
-            config,
-            run=run,
-            model=model,
-            make_optimizer=make_optimizer,
-            monitors=[*monitors, *([self._console] if self._console else [])],
-            controllers=controllers,
-            report=self._console.preparing if self._console else None,
-        )
-
-    @property
-    def config(self) -> Config:
-        """The whole configuration."""
-        return self._trainer.config
-
-    @property
-    def model(self) -> nn.Module:
-        """The trained model."""
-        return self._trainer._trained()[0]
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer it was trained with."""
-        return self._trainer._trained()[1].tokenizer
-
-    def fit(self) -> Result:
-        """Train. Raises: TrimtabError."""
-        try:
-            return self._trainer.fit()
-        finally:
-            if self._console is not None:
-                self._console.close()
-
-    def compute_perplexity(self) -> float:
-        """exp of the mean loss per token on the validation set."""
-        return self._trainer.evaluate()["validation/perplexity"]
-
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        max_tokens: int = 100,
-        temperature: float = 0.8,
-        top_k: int = 50,
-        seed: int = 0,
-    ) -> str:
-        """`prompt`, and what the model writes after it."""
-        return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
-
-
-def _source_name(path: Path) -> str:
-    """How a file, or all files of a folder, are read: by their suffix, or as text."""
-    readers = {".jsonl": "jsonl", ".parquet": "parquet"}
-    suffixes = {file.suffix for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path.suffix}
-    return readers.get(suffixes.pop(), "text") if len(suffixes) == 1 else "text"

@@ -1,0 +1,101 @@
+"""Thin trainers with the defaults of one task: a `Trainer` for people who would rather not write a configuration."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from trimtab.config import Config, load_config
+from trimtab.data import Tokenizer
+from trimtab.events import Controller, Monitor
+from trimtab.monitor.sinks.console import Console
+from trimtab.trainer import MakeOptimizer, Result, Trainer
+
+
+@final
+class LanguageModelTrainer:
+    """Trains a language model on your text, from Python.
+
+    `text` is a file or a folder (.jsonl and .parquet are read as such), or None for the embedded corpus;
+    `settings` are overrides such as {"training.steps": 500}; `model` any nn.Module from tokens_BT to logits_BTV;
+    `progress` shows the run on standard output.
+    """
+
+    def __init__(
+        self,
+        text: str | Path | None = None,
+        *,
+        preset: str = "gpt-1m",
+        settings: Mapping[str, Any] | None = None,
+        run: str | Path | None = None,
+        model: nn.Module | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        monitors: Sequence[Monitor] = (),
+        controllers: Sequence[Controller] = (),
+        progress: bool = True,
+    ) -> None:
+        source = {} if text is None else {"data.source": {"name": _source_name(Path(text)), "path": str(text)}}
+        values = {**source, **(settings or {})}
+        overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items()]
+        config = load_config(preset, overrides)
+        self._console = Console(sys.stdout, config.training.steps) if progress else None
+        self._trainer = Trainer(
+            config,
+            run=run,
+            model=model,
+            make_optimizer=make_optimizer,
+            monitors=[*monitors, *([self._console] if self._console else [])],
+            controllers=controllers,
+            report=self._console.preparing if self._console else None,
+        )
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration."""
+        return self._trainer.config
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model."""
+        return self._trainer.trained()[0]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer it was trained with."""
+        return self._trainer.trained()[1].tokenizer
+
+    def fit(self) -> Result:
+        """Train. Raises: TrimtabError."""
+        try:
+            return self._trainer.fit()
+        finally:
+            if self._console is not None:
+                self._console.close()
+
+    def compute_perplexity(self) -> float:
+        """exp of the mean loss per token on the validation set."""
+        return self._trainer.evaluate()["validation/perplexity"]
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 100,
+        temperature: float = 0.8,
+        top_k: int = 50,
+        seed: int = 0,
+    ) -> str:
+        """`prompt`, and what the model writes after it."""
+        return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+
+
+def _source_name(path: Path) -> str:
+    """How a file, or all files of a folder, are read: by their suffix, or as text."""
+    readers = {".jsonl": "jsonl", ".parquet": "parquet"}
+    suffixes = {file.suffix for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path.suffix}
+    return readers.get(suffixes.pop(), "text") if len(suffixes) == 1 else "text"
