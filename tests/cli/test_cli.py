@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,18 +19,23 @@ def trimtab(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProc
     return done
 
 
+def _seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.parametrize(
     "command", ["", "demo", "train", "resume", "evaluate", "generate", "runs", "show", "verify", "check", "config"]
 )
 def test_help_is_quick(command: str) -> None:
     seconds = []
     for _ in range(2):
-        begun = time.perf_counter()
+        begun = _seconds_of_children()
         output = trimtab(*([command] if command else []), "--help").stdout
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(_seconds_of_children() - begun)
         assert "Usage" in output
-    # 0.3 s is the promise; a machine that runs tests on all its cores is given twice that.
-    assert min(seconds) < 0.6
+    # Of the processor, which a busy machine does not change: alone, that is the time on the clock.
+    assert min(seconds) < 0.3
 
 
 def test_a_mistyped_setting_is_put_right_before_torch_is_imported() -> None:

@@ -135,9 +135,9 @@ def test_long_records_are_outlined_from_their_end(tmp_path: Path) -> None:
     assert run.record.stat().st_size > 500_000
     seconds = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = time.process_time()
         (outline,) = list_summaries(tmp_path)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
     assert min(seconds) < 0.1
     assert (outline["step"], outline["total_steps"], outline["status"]) == (20_000, 50_000, "killed")
     assert outline == {key: value for key, value in summarize(run).items() if key in outline}
