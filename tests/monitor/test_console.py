@@ -292,7 +292,7 @@ def test_observing_costs_little() -> None:
     console = Console(io.StringIO(), 100_000)
     console.observe(RunStarted(0, 1, 0, None, 100_000))
     event = window(1)
-    begun = time.perf_counter()
+    begun = time.process_time()
     for _ in range(200):
         console.observe(event)
-    assert (time.perf_counter() - begun) / 200 < 1e-3
+    assert (time.process_time() - begun) / 200 < 1e-3
