@@ -99,8 +99,11 @@ class _Parameter:
         """As a user writes it."""
         if isinstance(self.info, ArgumentInfo):
             return f"{self.info.metavar}..." if "list" in str(self.kind) else str(self.info.metavar)
-        name = next(iter(self.info.param_decls or ()), f"--{self.name.replace('_', '-')}")
-        return name + {bool: "", int: " INTEGER", float: " NUMBER", str: " TEXT"}.get(self.kind, " PATH")
+        # Inside Annotated, typer keeps the first name where the default would stand.
+        given = [*(self.info.param_decls or ()), self.info.default]
+        name = next((n for n in given if isinstance(n, str) and n.startswith("--")), f"--{self.name.replace('_', '-')}")
+        kinds = {bool: "", int: " INTEGER", float: " NUMBER", str: " TEXT", str | None: " TEXT"}
+        return name + kinds.get(self.kind, " PATH")
 
     @property
     def default_shown(self) -> str:

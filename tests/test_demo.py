@@ -90,6 +90,11 @@ def test_generate_repeats(demo: tuple[Path, str, dict[str, str]]) -> None:
     assert _trimtab(demo, *arguments) == _trimtab(demo, *arguments)
 
 
+def test_generate_without_a_prompt_takes_one_of_the_run(demo: tuple[Path, str, dict[str, str]]) -> None:
+    """The demo ends by recommending this command."""
+    assert _trimtab(demo, "generate", "run", "--max-tokens", "12").startswith("def")
+
+
 def test_verify_and_runs(demo: tuple[Path, str, dict[str, str]]) -> None:
     assert "intact" in _trimtab(demo, "verify", "run")
     assert "finished" in _trimtab(demo, "runs", ".")

@@ -106,7 +106,9 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
 @app.command()
 def generate(
     run: Run,
-    prompt: Annotated[str, typer.Option(help="The beginning of the text.")] = "",
+    prompt: Annotated[
+        str | None, typer.Option(help="The beginning of the text; without it, a prompt of the run's own samples.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most probable token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
@@ -121,10 +123,12 @@ def generate(
     from trimtab.training.trained import open_trained
 
     try:
-        prompt.encode()
+        (prompt or "").encode()
     except UnicodeEncodeError:
         raise UsageError("--prompt: must be UTF-8 text") from None
     trained = open_trained(run, checkpoint)
+    if prompt is None:
+        prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
     text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
@@ -132,6 +136,8 @@ def generate(
         _print_json({"run": str(run), "step": trained.checkpoint.step, "prompt": prompt, "text": text})
     else:
         typer.echo(printable(text, lines=True))
+        if not text.strip():
+            typer.echo("(the model ended its text at once: try --seed 1, or a --prompt)", err=True)
 
 
 @app.command()

@@ -86,3 +86,9 @@ def test_runs_of_a_folder_without_runs(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert trimtab("--version").stdout.startswith("trimtab 0.")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_lines_of_json_are_not_trained_on_as_plain_text(suffix: str) -> None:
+    done = trimtab("check", "gpt-1m", "data.source.name=text", f"data.source.path=x.{suffix}", expect=2)
+    assert f"name={suffix}" in done.stderr

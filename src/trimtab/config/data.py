@@ -27,6 +27,13 @@ class TextSource(Section):
     path: str = Field(min_length=1, description="a file or a folder")
     pattern: str = Field("*", min_length=1, description="which files of a folder, searched at any depth")
 
+    @model_validator(mode="after")
+    def _is_plain_text(self) -> Self:
+        for suffix, name in ((".jsonl", "jsonl"), (".parquet", "parquet")):
+            if self.path.lower().endswith(suffix):
+                raise ValueError(f"a {suffix} file is not read as plain text: use name={name} instead of name=text")
+        return self
+
 
 class JsonLinesSource(Section):
     """JSON Lines: a document is the text in one field of a line."""
