@@ -1,4 +1,4 @@
-"""trimtab trains transformers, watches every run, and says in plain words what goes wrong and why.
+"""trimtab trains transformers, watches every run, and says in plain words what happens and why.
 
 Importing this package does not import torch; the names below load it when they are first used.
 """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="trimtab",
-    help="Trains transformers, watches every run, says in plain words what goes wrong and why, and corrects it.",
+    help="Trains transformers, watches every run, and says in plain words what happens and why.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

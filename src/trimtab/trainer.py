@@ -2,7 +2,7 @@
 
     Config -> data, model, objective -> optimizer, step -> loop -> record
 
-`Trainer.fit` reads top to bottom: open the run, prepare the data, build the parts, train, say what happened.
+`Trainer.fit` reads top to bottom: open the run, prepare the data, build the parts, go on from a checkpoint, train.
 """
 
 from __future__ import annotations
@@ -139,125 +139,124 @@ class Trainer:
         begun = time.perf_counter()
         config = self.config
         refuse(lint(config), config.lint.allow)
-        controllers = [*build_controllers(config), *self._given_controllers]
-        names = [controller.name for controller in controllers]
-        if len(set(names)) < len(names) or "request" in names:
-            raise ConfigError(
-                f"controllers: their names must be distinct, and not 'request'. Received: {', '.join(names)}",
-                hint="stopping={name: none} leaves the configuration's own patience out",
-            )
+        controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         self.run = run = _open_run(self._run_path, config.name)
         with Lock.acquire(run.lock) as lock, out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
-            plan: dict[str, Any] = read_json(run.plan) if run.plan.exists() else {}
-            threads = set_threads(plan.get("threads", config.training.threads))
-            if device.type == "cpu":
-                keep_freed_memory()
-            try:
-                self.data = data = prepare_data(
-                    config.data,
-                    seed=config.seed,
-                    micro_batch_size=config.training.micro_batch_size,
-                    progress=self._report,
-                )
-            except TrimtabError:
-                if self._run_path is None:
-                    shutil.rmtree(run.path)  # nobody asked for this directory, and there is nothing in it
-                raise
+            self.data = data = self._prepare(run)
             parts = self._build(data, device)
             self.model = parts.model
-            facts = _facts(config, data, parts)
-            now = _identity(config, data, parts.device, names)
-            changes = drift(read_json(run.facts)["identity"], now) if run.facts.exists() else []
-            if not self._accept_drift:
-                refuse_drift(changes)
+            facts = _facts(config, data, parts) | {"identity": _identity(config, data, device, controllers)}
+            changes = self._changes(run, facts)
 
             progress = Progress(accumulation=config.training.accumulation)
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
-            changed = {change.what for change in changes}
-            if "config.training.accumulation" in changed:
-                progress.accumulation = config.training.accumulation
-            if changed & {"config.training.threads", "config.training.compile", "device"}:
-                plan, threads = {}, set_threads(config.training.threads)
-            previous = run.attempts()
-            progress.attempt = max((attempt["attempt"] for attempt in previous), default=0) + 1
-            progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
-            adjust = _adjuster(parts, progress)
-            for setting in progress.factors:
-                adjust(setting, progress.factor(setting))
+            if "config.training.accumulation" in changes:
+                progress.accumulation = config.training.accumulation  # the checkpoint holds the one before
+            _open_branch(run, progress)
+            plan = self._choose(run, data, parts, changes)
+            self._describe(run, data, facts, plan)
 
-            loader = Loader(
+            recorder = Recorder.open(run, branch=progress.branch)
+            loop = self._loop(data, parts, progress, controllers, keeper, recorder, lock)
+            progress.spend("start", time.perf_counter() - begun)
+            notes = [*keeper.warnings, *(str(f) for f in lint(config, facts) if f.severity != "info")]
+            told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
+            steps = config.training.steps
+            started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
+            try:
+                ended = _train(loop, started, recorder)
+            finally:
+                loop.close()
+                recorder.close()
+        exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
+        metrics = _metrics_left(run, ended, progress)
+        return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code)
+
+    def _prepare(self, run: RunDirectory) -> PreparedData:
+        """Text to sequences; a directory that nobody asked for does not outlive a failure."""
+        try:
+            return prepare_data(
+                self.config.data,
+                seed=self.config.seed,
+                micro_batch_size=self.config.training.micro_batch_size,
+                progress=self._report,
+            )
+        except TrimtabError:
+            if self._run_path is None:
+                shutil.rmtree(run.path)
+            raise
+
+    def _changes(self, run: RunDirectory, facts: Mapping[str, Any]) -> set[str]:
+        """What differs from the run that is gone on with. Raises: DriftError unless that is accepted."""
+        if not run.facts.exists():
+            return set()
+        changes = drift(read_json(run.facts)["identity"], facts["identity"])
+        if not self._accept_drift:
+            refuse_drift(changes)
+        return {change.what for change in changes}
+
+    def _choose(self, run: RunDirectory, data: PreparedData, parts: _Parts, changes: set[str]) -> dict[str, Any]:
+        """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
+        training = self.config.training
+        stale = changes & {"config.training.threads", "config.training.compile", "device"}
+        earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
+        threads = set_threads(earlier.get("threads", training.threads))
+        if parts.device.type == "cpu":
+            keep_freed_memory()
+        example = data.training.batch(np.arange(training.micro_batch_size), training.micro_batch_size)
+        report = self._report or (lambda what, fraction: None)
+        compiled = choose_compile(training, parts.step, example, parts.compilable, earlier.get("compile"), report)
+        return {
+            "device": str(parts.device),
+            "threads": threads,
+            "precision": training.precision.name,
+            "compile": compiled,
+        }
+
+    def _loop(
+        self,
+        data: PreparedData,
+        parts: _Parts,
+        progress: Progress,
+        controllers: Sequence[Controller],
+        keeper: Keeper,
+        recorder: Recorder,
+        lock: Lock,
+    ) -> Loop:
+        """The loop over all that was built."""
+        config, steps = self.config, self.config.training.steps
+        adjust = _adjuster(parts, progress)
+        for setting in progress.factors:
+            adjust(setting, progress.factor(setting))
+        return Loop(
+            step=parts.step,
+            loader=Loader(
                 data.training,
                 data.order,
                 config.training.micro_batch_size,
                 prefetch=config.data.prefetch * progress.accumulation,
                 pin_memory=parts.device.type == "cuda",
-            )
-            example = data.training.batch(np.arange(config.training.micro_batch_size), config.training.micro_batch_size)
-            plan = {
-                "device": str(parts.device),
-                "threads": threads,
-                "precision": config.training.precision.name,
-                "compile": choose_compile(
-                    config.training,
-                    parts.step,
-                    example,
-                    parts.compilable,
-                    plan.get("compile"),
-                    self._report or (lambda what, fraction: None),
-                ),
-            }
-            self._describe(run, data, facts | {"identity": now}, plan)
-            recorder = Recorder.open(run, branch=progress.branch)
-            loop = Loop(
-                step=parts.step,
-                loader=loader,
-                windows=parts.windows,
-                calendar=Calendar(
-                    config.training.steps, config.logging.every, config.evaluation.every, config.save_every
-                ),
-                schedule=build_schedule(config.schedule, config.training.steps),
-                learning_rate=config.optimizer.learning_rate,
-                clip_threshold=config.gradients.clip.threshold if config.gradients.clip.name == "norm" else math.inf,
-                progress=progress,
-                controllers=controllers,
-                monitors=self._monitors,
-                recorder=recorder,
-                evaluate=build_evaluation(config, parts.model, data, parts.optimizer.evaluation_weights),
-                checkpoints=keeper,
-                requests=Requests(run.path),
-                selection_metric=config.checkpoint.metric,
-                restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
-                apply_adjustment=adjust,
-                heartbeat=lock.beat,
-            )
-            progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *(str(f) for f in lint(config, facts) if f.severity != "info")]
-            started = RunStarted(
-                progress.step,
-                progress.attempt,
-                progress.branch,
-                resumed_from,
-                config.training.steps,
-                facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value},
-            )
-            try:
-                ended = _train(loop, started, recorder)
-            finally:
-                loader.close()
-                recorder.close()
-        exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
-        return Result(
-            run.path,
-            ended.status,
-            ended.reason,
-            ended.step,
-            _metrics_left(run, ended, progress),
-            ended.best_step,
-            exit_code,
+            ),
+            windows=parts.windows,
+            calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
+            schedule=build_schedule(config.schedule, steps),
+            learning_rate=config.optimizer.learning_rate,
+            clip_threshold=config.gradients.clip.threshold if config.gradients.clip.name == "norm" else math.inf,
+            progress=progress,
+            controllers=controllers,
+            monitors=self._monitors,
+            recorder=recorder,
+            evaluate=build_evaluation(config, parts.model, data, parts.optimizer.evaluation_weights),
+            checkpoints=keeper,
+            requests=Requests(keeper.run.path),
+            selection_metric=config.checkpoint.metric,
+            restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
+            apply_adjustment=adjust,
+            heartbeat=lock.beat,
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -350,6 +349,24 @@ class Trainer:
             data.tokenizer.save(run.artifacts / "tokenizer.json")
 
 
+def _distinct(controllers: list[Controller]) -> list[Controller]:
+    """`controllers`, whose state and factors are kept by name. Raises: ConfigError for a name given twice."""
+    names = [controller.name for controller in controllers]
+    if len(set(names)) < len(names) or "request" in names:
+        raise ConfigError(
+            f"controllers: their names must be distinct, and not 'request'. Received: {', '.join(names)}",
+            hint="stopping={name: none} leaves the configuration's own patience out",
+        )
+    return controllers
+
+
+def _open_branch(run: RunDirectory, progress: Progress) -> None:
+    """Number this attempt, and the line of history that it writes."""
+    previous = run.attempts()
+    progress.attempt = max((attempt["attempt"] for attempt in previous), default=0) + 1
+    progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
+
+
 def _open_run(path: Path | None, name: str) -> RunDirectory:
     """A new run, or an unfinished one to go on with. Raises: UsageError when it is already finished."""
     if path is None:
@@ -419,14 +436,16 @@ def _keeper(
     )
 
 
-def _identity(config: Config, data: PreparedData, device: torch.device, controllers: Sequence[str]) -> dict[str, Any]:
+def _identity(
+    config: Config, data: PreparedData, device: torch.device, controllers: Sequence[Controller]
+) -> dict[str, Any]:
     """What must stay the same when a run goes on."""
     return {
         **{f"config.{name}": value for name, value in flatten(config).items()},
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,
         "device": device.type,
-        "controllers": list(controllers),
+        "controllers": [controller.name for controller in controllers],
     }
 
 

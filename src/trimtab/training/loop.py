@@ -129,6 +129,10 @@ class Loop:
                     return self._interrupt(begun, self._requests.interrupted)
             return self._end(begun)
 
+    def close(self) -> None:
+        """End the thread that prepares data; may be called again."""
+        self._loader.close()
+
     def _train_step(self) -> None:
         progress = self.progress
         window = self._loader.take(progress.accumulation)

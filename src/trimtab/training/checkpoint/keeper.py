@@ -45,7 +45,7 @@ class Keeper:
         better: Literal["lower", "higher"],
         description: Mapping[str, Any],
     ) -> None:
-        self._run, self._step, self._windows, self._progress = run, step, windows, progress
+        self.run, self._step, self._windows, self._progress = run, step, windows, progress
         self._controllers = tuple(controllers)
         self._keep_latest, self._keep_best = keep_latest, keep_best
         self._metric, self._better = metric, better
@@ -58,7 +58,7 @@ class Keeper:
         begun = time.perf_counter()
         progress = self._progress
         snapshot = take(self._step, self._windows, progress, self._controllers)
-        folder = self._run.checkpoints / step_folder(progress.step)
+        folder = self.run.checkpoints / step_folder(progress.step)
         description = {
             **self._description,
             "step": progress.step,
@@ -68,27 +68,27 @@ class Keeper:
         }
         size = write_snapshot(snapshot, folder.with_name(f".tmp-{folder.name}-{os.getpid()}"), folder, description)
         prune(
-            self._run.path,
+            self.run.path,
             self._keep_latest,
             self._keep_best,
             self._metric,
             self._better,
             verified_step=progress.step,
         )
-        path = str(folder.relative_to(self._run.path))
+        path = str(folder.relative_to(self.run.path))
         return CheckpointSaved(progress.step, path, size, time.perf_counter() - begun, reason)
 
     def resume(self) -> int | None:
         """Restore the newest checkpoint that verifies; gives its step, or None when there is none yet."""
-        clean(self._run.path)
-        info = latest(self._run.path)
-        for folder in checkpoint_folders(self._run.path):
+        clean(self.run.path)
+        info = latest(self.run.path)
+        for folder in checkpoint_folders(self.run.path):
             if (info is None or folder.name > info.path.name) and (problems := verify(folder)):
                 self.warnings.append(f"{folder.name} is damaged and was passed over: {'; '.join(problems)}")
         if info is None and self.warnings:
             raise CheckpointError(
-                f"no checkpoint of {self._run.path} is whole: {'; '.join(self.warnings)}",
-                hint=f"to begin this run anew, move {self._run.checkpoints} away",
+                f"no checkpoint of {self.run.path} is whole: {'; '.join(self.warnings)}",
+                hint=f"to begin this run anew, move {self.run.checkpoints} away",
             )
         if info is None:
             return None
@@ -97,11 +97,11 @@ class Keeper:
 
     def can_roll_back(self, before_step: int) -> bool:
         """Whether a checkpoint lies before `before_step`, by its manifest."""
-        return any(info.step < before_step for info in list_checkpoints(self._run.path))
+        return any(info.step < before_step for info in list_checkpoints(self.run.path))
 
     def roll_back(self, before_step: int) -> int:
         """Restore the newest verified checkpoint before `before_step`; controllers keep their state."""
-        for info in reversed(list_checkpoints(self._run.path, verified=True)):
+        for info in reversed(list_checkpoints(self.run.path, verified=True)):
             if info.step < before_step:
                 restore(read_snapshot(info.path), self._step, self._windows, self._progress)
                 return info.step
@@ -109,7 +109,7 @@ class Keeper:
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights into the model; gives its step."""
-        info = best(self._run.path, self._metric, self._better)
+        info = best(self.run.path, self._metric, self._better)
         if info is None:
             raise CheckpointError(f"no verified checkpoint has {self._metric}")
         load_model(self._step.model, read_tensors(info.path, "model/"))
