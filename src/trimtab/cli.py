@@ -298,10 +298,12 @@ def _version(
 
 def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
-    from trimtab.config import load_config
+    from trimtab.config import flatten, load_config
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
     from trimtab.runs import RunDirectory
+    from trimtab.runs.drift import drift, refuse_drift
+    from trimtab.runs.files import read_json
 
     if log_format not in ("text", "json"):
         raise UsageError(f"--log-format: must be text or json. Received: {log_format!r}")
@@ -311,6 +313,10 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()
         if status in ("finished", "stopped"):
+            was = read_json(RunDirectory(run).facts)["identity"]
+            now = was | {f"config.{name}": value for name, value in flatten(config).items()}
+            if not accept_drift:
+                refuse_drift(drift(was, now))
             typer.echo(f"{run} is already {status}\nnext: trimtab show {shlex.quote(str(run))}")
             return
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")

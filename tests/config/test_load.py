@@ -208,7 +208,6 @@ def test_toml(tmp_path: Path) -> None:
 def test_variables_that_are_not_settings_do_not_count() -> None:
     environment = {
         "TRIMTAB_CACHE": "/somewhere",
-        "TRIMTAB_UNHEARD_OF": "1",
         "TRIMTAB_NAME": "",
         "OTHER__THING": "1",
         "trimtab_seed": "9",
@@ -392,3 +391,22 @@ def test_python_values_are_as_strict() -> None:
         Config.model_validate({"training": {"steps": "3"}})
     with pytest.raises(ValueError):
         Config.model_validate({"training": {"steps": True}})
+
+
+@pytest.mark.parametrize(
+    "name,near",
+    [
+        ("TRIMTAB_OPTIMIZER_LEARNING_RATE", "TRIMTAB_OPTIMIZER__LEARNING_RATE"),
+        ("TRIMTAB_STEPS", "TRIMTAB_TRAINING__STEPS"),
+        ("TRIMTAB_LR", "TRIMTAB_OPTIMIZER__LEARNING_RATE"),
+    ],
+)
+def test_an_environment_name_that_is_no_setting_is_refused_with_the_right_one(name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match="there is no such key") as caught:
+        load_config("gpt-1m", environment={name: "5"})
+    assert name in str(caught.value)
+    assert near in str(caught.value)
+
+
+def test_environment_names_that_are_not_settings_but_known_are_left_alone() -> None:
+    assert load_config("gpt-1m", environment={"TRIMTAB_CACHE": "/x", "TRIMTABULATE": "1", "TRIMTAB_FOO": ""})

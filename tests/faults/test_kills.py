@@ -77,6 +77,8 @@ def test_a_finished_run_says_so(whole: tuple[Path, str], cli: Cli) -> None:
     output = cli.run("train", whole[0].parent / "config.yaml", "--run", copy)
     assert "already" in output
     assert (copy / "record.jsonl").read_bytes() == before
+    output = cli.run("train", whole[0].parent / "config.yaml", "training.steps=300", "--run", copy, expect=2)
+    assert "training.steps: was 240, now 300" in output
 
 
 def test_two_interrupts_end_at_once(cli: Cli) -> None:

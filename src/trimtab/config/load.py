@@ -17,12 +17,15 @@ from pydantic import ValidationError
 
 from trimtab.config.keys import flatten, keys
 from trimtab.config.layers import Given, KeyPath, Layer, lay_over, nested, put, put_tree
-from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.config.nearest import did_you_mean, nearest_keys, nearest_names
 from trimtab.config.presets import list_presets, preset_text
 from trimtab.config.problems import Problem, problems_of, raise_problems
 from trimtab.config.run import Config
 
 _PREFIX = "TRIMTAB_"
+_SPELLING = "TRIMTAB_SECTION__KEY, with two underscores after each section"
+_NO_SETTINGS = frozenset({"TRIMTAB_CACHE"})
+"""Variables that are read elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +134,20 @@ def _preset_layer(name: str) -> Layer:
 
 
 def _environment_layer(environment: Mapping[str, str], problems: list[Problem]) -> Layer:
-    """What variables give that name a section (`__`) or a top-level key; others, or empty, do not count."""
+    """What variables give: `__` stands between section and key. Empty ones, and trimtab's other ones, do not count."""
     layer: Layer = {}
     for name in sorted(environment):
+        if not name.startswith(_PREFIX) or name in _NO_SETTINGS or not environment[name]:
+            continue
         path = tuple(name.removeprefix(_PREFIX).lower().split("__"))
-        is_key = len(path) > 1 or path[0] in Config.model_fields
-        if name.startswith(_PREFIX) and is_key and environment[name]:
+        if len(path) > 1 or path[0] in Config.model_fields:
             _put_text(layer, path, environment[name], f"environment {name}", problems)
+        else:
+            meant = [key for key in keys() if key.replace(".", "_") == path[0]] or nearest_keys((), path[0], (), keys())
+            hint = did_you_mean([_PREFIX + key.upper().replace(".", "__") for key in meant])
+            problems.append(
+                Problem(f"environment {name}", "", "there is no such key", repr(environment[name]), _SPELLING, hint)
+            )
     return layer
 
 
