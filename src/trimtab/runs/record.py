@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, final
 
 import numpy as np
+import orjson
 
 from trimtab import events
 from trimtab.errors import StorageError
@@ -39,10 +40,16 @@ from trimtab.runs.files import SCHEMA, AppendFile, check_schema, json_value
 
 VALUES_A_LINE = 50
 _MARK = b',"crc32":'
-_ENVELOPE: dict[str, Any] = {"sequence": int, "branch": int, "step": int, "time": int | float, "event": str}
-_PLACES: dict[str, dict[str, Any]] = {
-    "StepsEnded": {"first_step": int, "last_step": int},
-    "RunStarted": {"attempt": int, "resumed_from": int | None},
+_ENVELOPE: tuple[tuple[str, Any], ...] = (
+    ("sequence", int),
+    ("branch", int),
+    ("step", int),
+    ("time", (int, float)),
+    ("event", str),
+)
+_PLACES: dict[str, tuple[tuple[str, Any], ...]] = {
+    "StepsEnded": (*_ENVELOPE, ("first_step", int), ("last_step", int), ("per_step", dict), ("values", dict)),
+    "RunStarted": (*_ENVELOPE, ("attempt", int), ("resumed_from", (int, type(None)))),
 }
 _EVENTS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -63,6 +70,7 @@ _DECISIONS: dict[str, type[Any]] = {
 }
 _NUMBERS = ("values", "metrics", "layers", "time_split", "seconds", "best_value")
 """The fields whose strings are non-finite numbers; anywhere else a string is a string."""
+_DECODED = frozenset(("per_step", *_NUMBERS))
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
@@ -99,11 +107,11 @@ def event_from_json(line: Mapping[str, Any]) -> Event:
         content = {field.name: line[field.name] for field in fields(kind) if field.name in line}
         for name in _NUMBERS:
             if name in content:
-                content[name] = _decoded(content[name])
+                content[name] = decoded(content[name])
         if kind is StepsEnded:
             steps = content["last_step"] - content["first_step"] + 1
             content["per_step"] = {
-                name: np.broadcast_to(np.asarray(_decoded(series), dtype=np.float64), steps)
+                name: np.broadcast_to(np.asarray(decoded(series), dtype=np.float64), steps)
                 for name, series in content["per_step"].items()
             }
         elif kind is FindingsChanged:
@@ -119,7 +127,7 @@ def event_from_json(line: Mapping[str, Any]) -> Event:
 def _decision(content: Mapping[str, Any]) -> events.Decision:
     values = {name: value for name, value in content.items() if name != "kind"}
     if "value" in values:
-        values["value"] = _decoded(values["value"])
+        values["value"] = decoded(values["value"])
     if "exclude_steps" in values:
         values["exclude_steps"] = tuple((first, last) for first, last in values["exclude_steps"])
     decision: events.Decision = _DECISIONS[content["kind"]](**values)
@@ -136,14 +144,20 @@ def _encoded(value: Any) -> Any:
     return number if math.isfinite(number) else str(number)
 
 
-def _decoded(value: Any) -> Any:
-    if isinstance(value, str):
-        return float(value)
-    if isinstance(value, list):
-        return [_decoded(part) for part in value]
-    if isinstance(value, dict):
-        return {name: _decoded(part) for name, part in value.items()}
-    return value
+def decoded(value: Any) -> Any:
+    """A number, list or mapping of numbers from JSON: "nan" and "inf" are floats again."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return value
+    if kind is list:
+        try:
+            sum(value)  # the quickest way to see that all are numbers
+        except TypeError:
+            return [decoded(part) for part in value]
+        return value
+    if kind is dict:
+        return {name: decoded(part) for name, part in value.items()}
+    return float(value) if kind is str else value
 
 
 def _series(array: Any) -> Any:
@@ -199,24 +213,30 @@ def decode_line(raw: bytes) -> dict[str, Any] | None:
 
 def _checked(raw: bytes) -> dict[str, Any] | None:
     body, _, checksum = raw.rstrip(b"\n").rpartition(_MARK)
-    if checksum[-1:] != b"}" or not checksum[:-1].isdigit() or zlib.crc32(body + b"}") != int(checksum[:-1]):
+    if checksum[-1:] != b"}" or not checksum[:-1].isdigit() or zlib.crc32(b"}", zlib.crc32(body)) != int(checksum[:-1]):
         return None
     try:
-        content = json.loads(body + b"}")
-    except (ValueError, RecursionError):
+        content = orjson.loads(body + b"}")
+    except ValueError:
         return None
     return content if isinstance(content, dict) else None
 
 
 def _whole(content: dict[str, Any]) -> dict[str, Any] | None:
     """`content` with its numbers as numbers; None when it lacks what every line of its event has."""
-    places = _ENVELOPE | _PLACES.get(str(content.get("event")), {})
-    if not all(isinstance(content.get(name), kind) for name, kind in places.items()):
-        return None
+    places = _PLACES.get(str(content.get("event")), _ENVELOPE)
+    for name, kind in places:
+        if not isinstance(content.get(name), kind):
+            return None
     try:
-        return content | {name: _decoded(content[name]) for name in ("per_step", *_NUMBERS) if name in content}
+        return decoded_line(content)
     except ValueError:
         return None
+
+
+def decoded_line(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` of a line with "nan" and "inf" as floats again. Raises: ValueError for another string."""
+    return {name: decoded(value) if name in _DECODED else value for name, value in content.items()}
 
 
 @final

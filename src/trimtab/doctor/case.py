@@ -1,0 +1,52 @@
+"""All that a rule may look at: what was measured, what was configured, and what was known before step 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trimtab.doctor.finding import Target
+from trimtab.runs.history import History, Series
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run, or the part of it up to now. Rules are pure functions of it."""
+
+    history: History
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted setting to value, as `flatten` gives it; empty for a run of another trainer."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What facts.json holds; empty where nothing is known."""
+    target: Target = "trimtab"
+    """Whose words remedies are put in."""
+
+    def loss(self) -> Series | None:
+        """The training loss."""
+        return self.history.get("train/loss")
+
+    def validation_loss(self) -> Series | None:
+        """The loss on the main validation set."""
+        return self.history.get("validation/loss")
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting, or None where it is not known."""
+        return self.config.get(name)
+
+    def fact(self, *path: str) -> Any:
+        """A fact by its path, or None where it is not known."""
+        value: Any = self.facts
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def number(self, *path: str) -> float | None:
+        """A fact that is a number, or None."""
+        value = self.fact(*path)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    @property
+    def planned_steps(self) -> int:
+        """Steps of the whole run where that is known, else those that were seen."""
+        return self.history.total_steps or self.history.last_step

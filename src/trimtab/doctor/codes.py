@@ -1,0 +1,172 @@
+"""Every code that a finding can have: one closed literal table, and what explains what.
+
+A *root* is a cause that a remedy can act on; a *symptom* is what such causes look like, and stands for itself only
+when no root explains it. `explains` is the causal order: when both are found, and the cause begins no later, the
+other is its consequence and is listed under it. `signals` are the least that must have been logged to speak of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One row of the table."""
+
+    sentence: str
+    """What it says, and where it ends and its neighbour begins."""
+    kind: Literal["root", "symptom", "lint"]
+    signals: tuple[str, ...] = ()
+    explains: tuple[str, ...] = ()
+
+
+CODES: dict[str, Code] = {
+    # What the optimizer does
+    "nan-loss": Code(
+        "the loss or the gradient is not a number or infinite; leaving without that is divergence",
+        "symptom",
+        ("train/loss",),
+        ("divergence", "loss-spike", "underfitting", "plateau", "noisy-loss"),
+    ),
+    "learning-rate-too-high": Code(
+        "updates are too large: the run trains, but noisily or worse than it could, or diverges for that reason",
+        "root",
+        ("train/loss", "learning_rate"),
+        ("divergence", "nan-loss", "loss-spike", "noisy-loss", "underfitting", "plateau", "exploding-gradients"),
+    ),
+    "missing-warmup": Code(
+        "the rate is at its full height from the first step and the first updates do damage; later ones are sound",
+        "root",
+        ("train/loss", "learning_rate"),
+        ("loss-spike", "divergence"),
+    ),
+    "exploding-gradients": Code(
+        "the gradient grows by orders of magnitude and the loss follows; in a divergence the loss leads",
+        "symptom",
+        ("train/loss", "grad_norm"),
+        ("divergence", "nan-loss", "loss-spike"),
+    ),
+    "divergence": Code(
+        "the loss leaves for good; one that comes back is a loss-spike",
+        "symptom",
+        ("train/loss",),
+        ("loss-spike", "noisy-loss", "underfitting", "plateau", "overfitting"),
+    ),
+    "loss-spike": Code(
+        "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
+        "symptom",
+        ("train/loss",),
+    ),
+    "frozen-parameters": Code(
+        "parameters that should learn do not change: no gradient reaches them, or they are left out",
+        "root",
+        ("layer/*/grad_norm",),
+        ("underfitting", "plateau", "learning-rate-too-low"),
+    ),
+    "learning-rate-too-low": Code(
+        "updates are too small: the loss still falls steadily where the budget ends, far from what the model could do",
+        "root",
+        ("train/loss", "learning_rate"),
+        ("underfitting", "plateau"),
+    ),
+    "decayed-too-early": Code(
+        "the rate is near zero long before the end, while the loss was still falling",
+        "root",
+        ("train/loss", "learning_rate"),
+        ("underfitting", "plateau"),
+    ),
+    "schedule-mismatch": Code(
+        "the rate that was applied is not the one that the configuration describes",
+        "root",
+        ("learning_rate",),
+    ),
+    "noisy-loss": Code(
+        "steps differ so much that progress drowns in them: the batch is too small; if a lower rate cures it, the "
+        "learning rate is too high",
+        "root",
+        ("train/loss",),
+        ("plateau", "underfitting"),
+    ),
+    "loss-scale-collapse": Code("the fp16 loss scale falls to its floor and updates are lost", "root", ("loss_scale",)),
+    "vanishing-gradients": Code(
+        "the gradient of early layers is orders of magnitude below that of late ones", "symptom", ("layer/*/grad_norm",)
+    ),
+    "dead-units": Code("units whose output is zero for every input", "symptom", ("layer/*/dead_fraction",)),
+    "bad-initialization": Code(
+        "the first loss is far from that of a uniform guess, or activations grow or vanish with depth",
+        "root",
+        ("train/loss", "layer/*/activation_rms"),
+    ),
+    "unscaled-inputs": Code("inputs far from unit scale", "root", ("facts.first_batch",)),
+    "outlier-dominated-loss": Code("a few samples make most of the loss", "root", ("sample_loss",)),
+    "gradients-not-cleared": Code("gradients of earlier steps are still in the sum", "root", ("grad_norm",)),
+    "accumulation-not-normalised": Code(
+        "the loss is summed over micro-batches and not divided", "root", ("train/loss", "grad_norm")
+    ),
+    "double-softmax": Code("the logits are probabilities already", "root", ("facts.first_batch",)),
+    "evaluated-in-training-mode": Code("dropout is active in evaluation", "root", ("validation/loss",)),
+    # What the model learns
+    "overfitting": Code(
+        "the validation loss rises while the training loss falls; where both stay high it is underfitting",
+        "root",
+        ("train/loss", "validation/loss"),
+        ("overconfident",),
+    ),
+    "underfitting": Code(
+        "training and validation loss both stay high, and no longer fall; still falling is stopped-too-early",
+        "root",
+        ("train/loss", "validation/loss"),
+        ("plateau",),
+    ),
+    "over-regularised": Code(
+        "underfitting for which dropout, weight decay or smoothing is the reason", "root", ("train/loss",)
+    ),
+    "overconfident": Code(
+        "the validation loss rises while the accuracy still improves", "symptom", ("validation/accuracy",)
+    ),
+    "plateau": Code("the training loss stands still early, and nothing else explains it", "symptom", ("train/loss",)),
+    "stopped-too-early": Code("the loss was still falling where the run ended", "root", ("train/loss",)),
+    # What it learns from
+    "label-noise": Code("part of the labels are wrong; all of them is random-labels", "root", ("sample_loss",)),
+    "random-labels": Code("no label has to do with its input", "root", ("train/loss", "validation/loss")),
+    "class-collapse": Code("every input gets the same class", "symptom", ("validation/accuracy",)),
+    "unshuffled-data": Code("the data comes in an order that the loss follows", "root", ("train/loss",)),
+    "corrupt-batch": Code("a spike that is traced to one batch", "root", ("sample_loss",), ("loss-spike", "nan-loss")),
+    "leakage": Code("validation samples are in the training data", "root", ("facts.leakage",)),
+    "target-leak": Code("the answer is in the input", "root", ("train/loss",)),
+    "validation-shift": Code("the validation data is of another kind", "root", ("validation/loss",)),
+    "validation-too-small": Code("the validation loss is too noisy to choose by", "root", ("validation/loss",)),
+    # What the machine does
+    "input-bound": Code(
+        "steps wait for data; a loop that slows down over time is throughput-decay",
+        "root",
+        ("data_seconds", "step_seconds"),
+    ),
+    "throughput-decay": Code("steps take longer and longer", "root", ("step_seconds",)),
+    "memory-leak": Code("memory grows steadily", "root", ("memory_bytes",)),
+    "resume-discontinuity": Code("the loss jumps where a run was resumed", "root", ("train/loss",)),
+    "communication-bound": Code("steps wait for other devices", "root", ("communication_seconds",)),
+    "rank-imbalance": Code("one device makes all others wait", "root", ("communication_seconds",)),
+    "thread-oversubscription": Code("more threads than cores, so that they wait for each other", "root"),
+    # What a configuration shows before it costs compute
+    "warmup-longer-than-run": Code("the warm-up takes the whole run", "lint"),
+    "l2-with-adam": Code("an L2 penalty with an adaptive optimizer", "lint"),
+    "learning-rate-range": Code("a learning rate that AdamW is hardly ever trained with", "lint"),
+    "clipping-off": Code("no clipping of gradients", "lint"),
+    "decay-on-norms": Code("weight decay on norms or biases", "lint"),
+    "post-norm-without-warmup": Code("post-norm without warm-up", "lint"),
+    "decay-overlaps-warmup": Code("the decay begins before the warm-up ends", "lint"),
+    "stopping-before-decay": Code("early stopping that fires before the rate has decayed", "lint"),
+    "patience-never": Code("early stopping that cannot fire", "lint"),
+    "evaluation-never": Code("no evaluation before the end", "lint"),
+    "high-dropout-small-model": Code("strong dropout in a small model", "lint"),
+    "epochs-over-data": Code("many passes over the same data", "lint"),
+    "vocabulary-too-large-for-data": Code("a vocabulary that the data cannot fill", "lint"),
+    "schedule-misses-floor": Code("a schedule that ends before it has decayed", "lint"),
+    "tokens-per-parameter": Code("far more or fewer tokens than the model can use", "lint"),
+    "attention-dropout": Code("dropout inside the attention", "lint"),
+    "short-head-size": Code("heads too narrow for the hardware", "lint"),
+    "fp16-without-cuda": Code("fp16 on a device that has no use for it", "lint"),
+}

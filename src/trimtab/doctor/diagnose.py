@@ -1,0 +1,94 @@
+"""From a case to a diagnosis: every rule is asked, causes are put before what they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.codes import CODES
+from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Verdict, Withheld, more_severe
+from trimtab.doctor.narrate import summarize
+from trimtab.doctor.rules import RULES
+
+SLACK_STEPS = 0.05
+"""A cause may begin to show this part of the run after its consequence: detectors differ in how early they see."""
+
+
+def diagnose(case: Case, run: str = "") -> Diagnosis:
+    """The verdict on `case`: the same for the same prefix of a run, live or after the fact."""
+    findings: list[Finding] = []
+    withheld: list[Withheld] = []
+    for code in RULES:
+        for said in _ask(code, case):
+            if isinstance(said, Finding):
+                findings.append(said)
+            else:
+                withheld.append(said)
+    findings = in_causal_order(findings, case.planned_steps)
+    verdict = verdict_of(findings)
+    found = {code for finding in findings for code in (finding.code, *finding.consequences)}
+    kept = tuple(item for item in withheld if item.code not in found)
+    return Diagnosis(run, verdict, tuple(findings), kept, summarize(case, verdict, findings, kept))
+
+
+def _ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
+    missing = tuple(signal for signal in CODES[code].signals if not is_there(case, signal))
+    if missing:
+        yield Withheld(code, missing)
+    else:
+        yield from RULES[code](case)
+
+
+def is_there(case: Case, signal: str) -> bool:
+    """Whether a signal was logged: a metric, `layer/*/<metric>`, or `facts.<path>`."""
+    if signal.startswith("facts."):
+        return case.fact(*signal.split(".")[1:]) is not None
+    return case.history.has(signal)
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+    """Failed with any error, attention with any warning, else healthy."""
+    severities = {finding.severity for finding in findings}
+    return "failed" if "error" in severities else "attention" if "warning" in severities else "healthy"
+
+
+def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Finding]:
+    """Roots first, each with the findings that it explains: their codes, their evidence and their severity."""
+    slack = SLACK_STEPS * planned_steps
+    order = sorted(findings, key=_weight)
+    explained: dict[int, int] = {}
+    for effect_index, effect in enumerate(order):
+        for cause_index, cause in enumerate(order):
+            if (
+                effect.code in CODES[cause.code].explains
+                and cause.onset_step <= effect.onset_step + slack
+                and cause_index not in explained
+                and SEVERITIES.index(cause.severity) > 0
+            ):
+                explained[effect_index] = cause_index
+                break
+    roots = {index: finding for index, finding in enumerate(order) if index not in explained}
+    for effect_index, cause_index in explained.items():
+        while cause_index in explained:
+            cause_index = explained[cause_index]
+        cause, effect = roots[cause_index], order[effect_index]
+        roots[cause_index] = replace(
+            cause,
+            severity=more_severe(cause.severity, effect.severity),
+            onset_step=min(cause.onset_step, effect.onset_step),
+            evidence=cause.evidence + effect.evidence,
+            consequences=(*cause.consequences, effect.code),
+        )
+    return sorted(roots.values(), key=_weight)
+
+
+def _weight(finding: Finding) -> tuple[int, int, float, int, str]:
+    """Graver before milder, roots before symptoms, surer before less sure, earlier before later."""
+    return (
+        -SEVERITIES.index(finding.severity),
+        CODES[finding.code].kind == "symptom",
+        -finding.confidence,
+        finding.onset_step,
+        finding.code,
+    )

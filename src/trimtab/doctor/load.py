@@ -1,0 +1,31 @@
+"""A run directory as a case."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.doctor.case import Case
+from trimtab.errors import TrimtabError
+from trimtab.runs.directory import RunDirectory
+from trimtab.runs.history import History
+
+
+def open_case(run: RunDirectory) -> Case:
+    """What a run left: its record, its per-layer values, and its facts with the settings among them.
+
+    Raises: UsageError when a newer trimtab wrote it; StorageError when it cannot be read.
+    """
+    facts: Mapping[str, Any] = {}
+    with contextlib.suppress(TrimtabError):
+        facts = run.read_json(run.facts) if run.facts.exists() else {}
+    return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts)
+
+
+def settings_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a run was begun with, by their dotted names."""
+    identity = facts.get("identity")
+    if not isinstance(identity, Mapping):
+        return {}
+    return {key.removeprefix("config."): value for key, value in identity.items() if key.startswith("config.")}

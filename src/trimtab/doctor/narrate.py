@@ -1,0 +1,65 @@
+"""The doctor's words: three sentences that say how a run went, what leads, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.finding import Finding, Verdict, Withheld
+from trimtab.runs import format
+from trimtab.runs.printable import printable
+
+
+def summarize(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
+    """Three sentences."""
+    return " ".join([_course(case), _leading(verdict, findings, withheld), _next(verdict, findings, withheld)])
+
+
+def _course(case: Case) -> str:
+    history = case.history
+    steps = f"{format.count(history.last_step)} of {format.count(case.planned_steps)} steps"
+    if history.last_step >= case.planned_steps:
+        steps = f"{format.count(history.last_step)} steps"
+    parts = []
+    loss = case.loss()
+    if loss is not None and len(loss.finite()[1]):
+        _, values = loss.finite()
+        few = max(1, len(values) // 20)
+        parts.append(
+            f"the training loss went from {format.decimal(float(values[:few].mean()))} "
+            f"to {format.decimal(float(values[-few:].mean()))}"
+        )
+    validation = case.validation_loss()
+    if validation is not None and len(validation.finite()[1]):
+        at, values = validation.finite()
+        best = int(values.argmin())
+        parts.append(f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}")
+    return f"In {steps} " + (" and ".join(parts) if parts else "no loss was logged") + "."
+
+
+def _leading(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
+    if not findings or verdict == "healthy":
+        notes = f" ({len(findings)} remarks)" if findings else ""
+        return f"Nothing that was logged speaks of a fault{notes}."
+    lead = findings[0]
+    also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
+    others = len(findings) - 1
+    more = f" ({others} further finding{'s' if others > 1 else ''})" if others else ""
+    sure = "almost surely" if lead.confidence >= 0.9 else "probably" if lead.confidence >= 0.6 else "possibly"
+    return f"From step {lead.onset_step:,} on it is {sure} {lead.code}{also}: {_clause(lead.cause)}{more}."
+
+
+def _next(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
+    if findings and verdict != "healthy":
+        remedies = findings[0].remedies
+        return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
+    if withheld:
+        needs = list(dict.fromkeys(need for item in withheld for need in item.needs))
+        return f"To judge {', '.join(item.code for item in withheld)}, log {', '.join(needs)}."
+    return "No change is proposed."
+
+
+def _clause(text: str) -> str:
+    text = printable(text).strip().rstrip(".")
+    first = text.split(" ", 1)[0]
+    return text if first.isupper() or not text else text[0].lower() + text[1:]

@@ -1,0 +1,418 @@
+"""A run's metrics as columns: what the doctor, the report and the board read instead of lines.
+
+A `Series` keeps at most 4,096 buckets, each with minimum, mean and maximum, and the newest samples raw, so that a
+run of ten million steps is as quick to judge as one of a thousand. The buckets depend on the samples alone, never on
+how they were cut into windows or reads: a history that followed a run equals one read after the fact.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.events import (
+    ArtifactLogged,
+    CheckpointSaved,
+    DecisionTaken,
+    EvaluationEnded,
+    Event,
+    FindingsChanged,
+    RunEnded,
+    RunStarted,
+    StepsEnded,
+)
+from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, surviving
+from trimtab.runs.statistics import read_statistics
+
+MAX_BUCKETS: Final = 4096
+RAW_SAMPLES: Final = 4096
+LAYER_ROWS: Final = 1024
+
+Floats = NDArray[np.float64]
+Steps = NDArray[np.int64]
+
+
+class _Columns(NamedTuple):
+    """Buckets, one row each."""
+
+    first: Steps
+    last: Steps
+    total: Floats
+    low: Floats
+    high: Floats
+    finite: Steps
+    samples: Steps
+
+
+@final
+class Series:
+    """One metric over steps, in at most `capacity` buckets of equally many samples.
+
+    `width`, the samples in a bucket, is a power of two: 1 until there are more than `capacity` samples, then it
+    doubles whenever the buckets are full. Non-finite samples are counted in `bad` and left out of the rest.
+    """
+
+    def __init__(self, capacity: int = MAX_BUCKETS) -> None:
+        self.capacity = capacity
+        self.width = 1
+        self.first_bad_step: int | None = None
+        self.last_bad_step: int | None = None
+        self._closed: _Columns = _no_columns()
+        self._open: list[tuple[Steps, Floats]] = []  # samples of the bucket that is not full yet
+        self._num_open = 0
+        self._raw: deque[tuple[Steps, Floats]] = deque()
+        self._num_raw = 0
+        self._view: _Columns | None = None
+
+    def append(self, steps: Steps, values: Floats) -> None:
+        """Add samples, in the order of their steps."""
+        if not len(steps):
+            return
+        self._view = None
+        bad = ~np.isfinite(values)
+        if bad.any():
+            if self.first_bad_step is None:
+                self.first_bad_step = int(steps[bad][0])
+            self.last_bad_step = int(steps[bad][-1])
+        self._raw.append((steps, values))
+        self._num_raw += len(steps)
+        while self._num_raw - len(self._raw[0][0]) >= RAW_SAMPLES:
+            self._num_raw -= len(self._raw.popleft()[0])
+        self._open.append((steps, values))
+        self._num_open += len(steps)
+        if self._num_open >= self.width:
+            self._close_buckets()
+
+    def _close_buckets(self) -> None:
+        steps, values = _joined(self._open)
+        parts = [self._closed]
+        num_closed, taken = len(self._closed.first), 0
+        while len(steps) - taken >= self.width:
+            room = self.capacity - num_closed
+            if room == 0:
+                parts = [_halved(_concatenated(parts))]
+                num_closed = len(parts[0].first)
+                self.width *= 2
+                continue
+            num = min(room, (len(steps) - taken) // self.width)
+            end = taken + num * self.width
+            parts.append(_buckets(steps[taken:end], values[taken:end], self.width))
+            num_closed, taken = num_closed + num, end
+        self._closed = _concatenated(parts)
+        self._open = [(steps[taken:], values[taken:])] if taken < len(steps) else []
+        self._num_open = len(steps) - taken
+
+    @property
+    def columns(self) -> _Columns:
+        """All buckets, that of the newest samples included."""
+        if self._view is None:
+            self._view = self._closed
+            if self._num_open:
+                steps, values = _joined(self._open)
+                self._view = _concatenated([self._closed, _buckets(steps, values, len(steps))])
+        return self._view
+
+    def __len__(self) -> int:
+        """Buckets, the open one included."""
+        return len(self.columns.first)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples, non-finite ones included."""
+        return int(self.columns.samples.sum())
+
+    @property
+    def num_bad(self) -> int:
+        """Samples that are not finite."""
+        return int(self.bad.sum())
+
+    @property
+    def first_steps(self) -> Steps:
+        """The first step of each bucket [N]."""
+        return self.columns.first
+
+    @property
+    def steps(self) -> Steps:
+        """The last step of each bucket [N]; the step itself while `width` is 1."""
+        return self.columns.last
+
+    @property
+    def mean(self) -> Floats:
+        """The mean of each bucket's finite samples [N]; NaN where there are none."""
+        total, finite = self.columns.total, self.columns.finite
+        mean = np.full(len(total), np.nan)
+        np.divide(total, finite, out=mean, where=finite > 0)
+        return mean
+
+    @property
+    def minimum(self) -> Floats:
+        """The smallest finite sample of each bucket [N]; NaN where there is none."""
+        return self.columns.low
+
+    @property
+    def maximum(self) -> Floats:
+        """The largest finite sample of each bucket [N]; NaN where there is none."""
+        return self.columns.high
+
+    @property
+    def bad(self) -> Steps:
+        """How many samples of each bucket are not finite [N]."""
+        return self.columns.samples - self.columns.finite
+
+    def finite(self) -> tuple[Steps, Floats]:
+        """Steps and means of the buckets that hold a finite sample."""
+        mean = self.mean
+        kept = np.isfinite(mean)
+        return self.steps[kept], mean[kept]
+
+    def raw(self) -> tuple[Steps, Floats]:
+        """The newest 4,096 samples one by one, non-finite ones included."""
+        if not self._raw:
+            return np.empty(0, np.int64), np.empty(0)
+        steps, values = _joined(self._raw)
+        return steps[-RAW_SAMPLES:], values[-RAW_SAMPLES:]
+
+    @property
+    def last(self) -> float:
+        """The newest sample, finite or not; NaN when there is none."""
+        return float(self._raw[-1][1][-1]) if self._raw else float("nan")
+
+
+def _no_columns() -> _Columns:
+    steps, values = np.empty(0, np.int64), np.empty(0)
+    return _Columns(steps, steps, values, values, values, steps, steps)
+
+
+def _joined(parts: Collection[tuple[Steps, Floats]]) -> tuple[Steps, Floats]:
+    return np.concatenate([steps for steps, _ in parts]), np.concatenate([values for _, values in parts])
+
+
+def _concatenated(parts: Sequence[_Columns]) -> _Columns:
+    return parts[0] if len(parts) == 1 else _Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _halved(columns: _Columns) -> _Columns:
+    """Neighbours joined, so that there is room for as many samples again."""
+    first, last, total, low, high, finite, samples = columns
+    return _Columns(
+        first[0::2],
+        last[1::2],
+        total[0::2] + total[1::2],
+        np.fmin(low[0::2], low[1::2]),
+        np.fmax(high[0::2], high[1::2]),
+        finite[0::2] + finite[1::2],
+        samples[0::2] + samples[1::2],
+    )
+
+
+def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
+    """Whole buckets of `width` samples. Sums go by pairs, as joining neighbours does: the same bits either way."""
+    finite = np.isfinite(values)
+    masked = np.where(finite, values, np.nan).reshape(-1, width)
+    total_NW, finite_NW = np.where(finite, values, 0.0).reshape(-1, width), finite.reshape(-1, width)
+    while (size := total_NW.shape[1]) > 1:
+        pairs = total_NW[:, 0 : size - 1 : 2] + total_NW[:, 1::2]
+        total_NW = np.concatenate([pairs, total_NW[:, -1:]], axis=1) if size % 2 else pairs
+    first, last = steps.reshape(-1, width)[:, 0], steps.reshape(-1, width)[:, -1]
+    count = np.full(len(first), width, np.int64)
+    low, high = np.fmin.reduce(masked, axis=1), np.fmax.reduce(masked, axis=1)
+    return _Columns(first, last, total_NW[:, 0], low, high, finite_NW.sum(axis=1), count)
+
+
+@final
+class Layers:
+    """Per-layer values: `values_WC` by window and column, `steps` where the windows end; NaN: not measured there.
+
+    Beyond 1,024 windows every second one of the older is left out.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, int] = {}
+        self._steps: list[int] = []
+        self._rows: list[tuple[NDArray[np.int64], Floats]] = []
+
+    def append(self, step: int, names: Sequence[str], values: Floats) -> None:
+        """Add the window that ends at `step`."""
+        where = np.fromiter(
+            (self._columns.setdefault(name, len(self._columns)) for name in names), np.int64, count=len(names)
+        )
+        self._steps.append(step)
+        self._rows.append((where, values))
+        if len(self._rows) > LAYER_ROWS:
+            kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, len(self._rows))]
+            self._steps = [self._steps[index] for index in kept]
+            self._rows = [self._rows[index] for index in kept]
+
+    def has(self, metric: str) -> bool:
+        """Whether any layer has this metric."""
+        return any(name.endswith(f"/{metric}") for name in self._columns)
+
+    def values(self, metric: str) -> tuple[Steps, tuple[str, ...], Floats]:
+        """Steps [W], layer names [L] and values [W, L] of one metric."""
+        ending = f"/{metric}"
+        names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
+        wanted = np.full(len(self._columns), -1, np.int64)
+        wanted[list(names.values())] = np.arange(len(names))
+        values_WL = np.full((len(self._rows), len(names)), np.nan)
+        for index, (where, row) in enumerate(self._rows):
+            there = wanted[where] >= 0
+            values_WL[index, wanted[where][there]] = row[there]
+        layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
+        return np.array(self._steps, np.int64), layers, values_WL
+
+
+@final
+class History:
+    """All that a run told: a series for each metric, and the events that are no numbers.
+
+    It holds the branch that survived. One that follows a run is told every event by `observe`; after a rollback or a
+    resume it is read anew from the record, since buckets cannot be taken apart.
+    """
+
+    def __init__(self) -> None:
+        self.layers = Layers()
+        self._series: dict[str, Series] = {}
+        self._waiting: list[StepsEnded] = []
+        self.starts: list[RunStarted] = []
+        self.ended: RunEnded | None = None
+        self.decisions: list[DecisionTaken] = []
+        self.checkpoints: list[CheckpointSaved] = []
+        self.artifacts: list[ArtifactLogged] = []
+        self.findings: list[FindingsChanged] = []
+        self.evaluation_seconds: list[float] = []
+        self._last_step = 0
+        self.total_steps: int | None = None
+        """Steps that were planned, where that is known."""
+        self.damaged_lines = 0
+
+    @classmethod
+    def read(cls, record: Path, *, statistics: Path | None = None, all_branches: bool = False) -> Self:
+        """The history in a record, of the surviving branch alone unless `all_branches`.
+
+        Raises: UsageError when a newer trimtab wrote it.
+        """
+        reader = RecordReader(record)
+        lines = reader.read()
+        history = cls()
+        history.extend(lines if all_branches else surviving(lines))
+        history.damaged_lines = reader.damaged
+        if statistics is not None:
+            steps, names, values_WC = read_statistics(statistics)
+            for step, row in zip(steps, values_WC, strict=True):
+                history.layers.append(int(step), names, row.astype(np.float64))
+        return history
+
+    def extend(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines of a record, as its reader gives them."""
+        gathered: dict[str, _Gathered] = {}
+        for line in lines:
+            if line["event"] == "StepsEnded":
+                _gather(line, gathered)
+                continue
+            try:
+                event = event_from_json(line)
+            except ValueError:
+                continue
+            self._note(event)
+        for name, (firsts, nums, values) in gathered.items():
+            self.add(name, _ranges(firsts, nums), np.array(values, np.float64))
+
+    def observe(self, event: Event) -> None:
+        """Add an event of a run that is going on; a window is only put aside until somebody asks."""
+        if isinstance(event, StepsEnded):
+            self._waiting.append(event)
+        else:
+            self._note(event)
+
+    def add(self, name: str, steps: Steps, values: Floats) -> None:
+        """Add samples of one metric, in the order of their steps."""
+        if len(steps):
+            self._series.setdefault(name, Series()).append(steps, values)
+            self._last_step = max(self._last_step, int(steps[-1]))
+
+    @property
+    def series(self) -> Mapping[str, Series]:
+        """Metric name to its values; evaluations among them, at the steps where they took place."""
+        waiting, self._waiting = self._waiting, []
+        self.extend(decoded_line(line) for event in waiting for line in lines_of(event))  # as the record rounds
+        for event in waiting:
+            if event.layers:
+                row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
+                self.layers.append(event.last_step, tuple(event.layers), row)
+        return self._series
+
+    @property
+    def last_step(self) -> int:
+        """The newest step that anything is known of."""
+        return max(self._last_step, self._waiting[-1].last_step if self._waiting else 0)
+
+    def _note(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.starts.append(event)
+                self.total_steps = event.total_steps
+                self.ended = None
+            case EvaluationEnded():
+                self.evaluation_seconds.append(event.seconds)
+                for name, value in event.metrics.items():
+                    self.add(name, np.array([event.step]), np.array([value], dtype=np.float64))
+            case CheckpointSaved():
+                self.checkpoints.append(event)
+            case DecisionTaken():
+                self.decisions.append(event)
+            case ArtifactLogged():
+                self.artifacts.append(event)
+            case FindingsChanged():
+                self.findings.append(event)
+            case RunEnded():
+                self.ended = event
+
+    def get(self, *names: str) -> Series | None:
+        """The first of `names` that was measured."""
+        series = self.series
+        return next((series[name] for name in names if name in series), None)
+
+    def has(self, name: str) -> bool:
+        """Whether a metric was measured; `layer/*/<metric>` asks for any layer's."""
+        if name.startswith("layer/*/"):
+            return bool(self.series) and self.layers.has(name.removeprefix("layer/*/"))
+        return name in self.series
+
+
+_Gathered = tuple[list[int], list[int], list[float]]
+"""Of one metric: first step and number of values of each part, and the values of all parts."""
+
+
+def _gather(line: Mapping[str, Any], gathered: dict[str, _Gathered]) -> None:
+    """Put the values of a StepsEnded line behind those gathered before."""
+    first, last = line["first_step"], line["last_step"]
+    num = last - first + 1
+    for name, series in line["per_step"].items():
+        values = series if type(series) is list else [series] * num
+        if len(values) == num:
+            if name not in gathered:
+                gathered[name] = ([], [], [])
+            firsts, nums, all_values = gathered[name]
+            firsts.append(first)
+            nums.append(num)
+            all_values += values
+    for name, value in line["values"].items():
+        if name not in gathered:
+            gathered[name] = ([], [], [])
+        firsts, nums, all_values = gathered[name]
+        firsts.append(last)
+        nums.append(1)
+        all_values.append(value)
+
+
+def _ranges(firsts: Sequence[int], nums: Sequence[int]) -> Steps:
+    """first, first + 1, … of each part, one behind the other."""
+    lengths = np.array(nums, np.int64)
+    begins = np.cumsum(lengths) - lengths
+    offsets: Steps = np.repeat(np.array(firsts, np.int64) - begins, lengths)
+    return np.arange(len(offsets)) + offsets
