@@ -1,0 +1,179 @@
+"""Curves as the rules see them: levels, noise and progress by medians, which single steps cannot move.
+
+Everything is estimated from the run itself: the noise of a step from the differences of neighbours, the phases of the
+schedule from the rates that were applied. Nothing here knows what a good loss is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self, final
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from trimtab.runs.history import Series
+
+Floats = NDArray[np.float64]
+Steps = NDArray[np.int64]
+
+NORMAL = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+
+@final
+@dataclass(frozen=True)
+class Curve:
+    """The finite values of a metric over steps; each is the mean of a bucket when the run is long."""
+
+    steps: Steps
+    values: Floats
+
+    @classmethod
+    def of(cls, series: Series | None) -> Self | None:
+        """The curve of a series; None when it has no finite value."""
+        if series is None:
+            return None
+        steps, values = series.finite()
+        return cls(steps, values) if len(values) else None
+
+    def __len__(self) -> int:
+        """Values."""
+        return len(self.values)
+
+    @property
+    def first_step(self) -> int:
+        """Step of the first value."""
+        return int(self.steps[0])
+
+    @property
+    def last_step(self) -> int:
+        """Step of the last value."""
+        return int(self.steps[-1])
+
+    @cached_property
+    def noise(self) -> float:
+        """Standard deviation of one value around the trend, from the differences of neighbours."""
+        return noise_of(self.values)
+
+    @cached_property
+    def width(self) -> int:
+        """Values that smoothing looks at: a fortieth of the curve, odd, 5 to 101."""
+        return int(np.clip(len(self) // 40, 2, 50)) * 2 + 1
+
+    @cached_property
+    def smoothed(self) -> Floats:
+        """Running median, centred."""
+        return running_median(self.values, self.width)
+
+    @cached_property
+    def start(self) -> float:
+        """Where it begins: the median of the first hundredth."""
+        return float(np.median(self.values[: max(1, len(self) // 100)]))
+
+    @cached_property
+    def end(self) -> float:
+        """Where it ends: the median of the last twentieth, of three values at least."""
+        return float(np.median(self.values[-max(3, len(self) // 20) :]))
+
+    @cached_property
+    def floor(self) -> float:
+        """The lowest that it has been, smoothed."""
+        return float(self.smoothed.min())
+
+    @property
+    def descent(self) -> float:
+        """From the start to the floor."""
+        return max(self.start - self.floor, 0.0)
+
+    def between(self, first: float, last: float) -> Curve | None:
+        """The part from one step to another, both included; None when nothing lies there."""
+        kept = (self.steps >= first) & (self.steps <= last)
+        return Curve(self.steps[kept], self.values[kept]) if kept.any() else None
+
+    def level(self, first: float, last: float) -> float:
+        """The median between two steps; NaN when nothing lies there."""
+        part = self.between(first, last)
+        return float(np.median(part.values)) if part is not None else float("nan")
+
+    def at(self, step: float) -> float:
+        """The smoothed value at a step, interpolated."""
+        return float(np.interp(step, self.steps, self.smoothed))
+
+    def blocks(self, num: int) -> tuple[Steps, Floats, int]:
+        """Last step and median of `num` equal parts (fewer when there are fewer values), and values in a part."""
+        num = min(num, len(self))
+        size = len(self) // num
+        tail = len(self) - size * num  # what does not fill a part is left out at the front
+        values = np.median(self.values[tail:].reshape(num, size), axis=1)
+        return self.steps[tail:].reshape(num, size)[:, -1], values, size
+
+    def progress(self, first: float, last: float) -> float:
+        """How far it falls between two steps: first quarter's median less last quarter's."""
+        quarter = (last - first) / 4
+        return self.level(first, first + quarter) - self.level(last - quarter, last)
+
+    def error(self, num: int) -> float:
+        """Standard error of a median of `num` values."""
+        return 1.2533 * self.noise / float(np.sqrt(max(num, 1)))
+
+
+@final
+@dataclass(frozen=True)
+class Phases:
+    """What the schedule does, read from the rates that were applied."""
+
+    peak: float
+    peak_from: int
+    """The first step within 1 % of the peak: where a warm-up ends."""
+    high_until: int
+    """The last step with at least half of the peak."""
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, rates: Series | None, first: int, last: int) -> Self:
+        """The phases of the learning rate; one without rates is taken as constant."""
+        curve = Curve.of(rates)
+        if curve is None or float(curve.values.max()) <= 0:
+            return cls(0.0 if curve is not None else float("nan"), first, last, first, last)
+        peak = float(curve.values.max())
+        high = curve.steps[curve.values >= 0.5 * peak]
+        return cls(peak, int(curve.steps[curve.values >= 0.99 * peak][0]), int(high[-1]), first, last)
+
+    @property
+    def decays(self) -> bool:
+        """Whether the rate falls below half of its peak before the end."""
+        return self.high_until < self.last - 0.02 * (self.last - self.first)
+
+
+def noise_of(values: Floats) -> float:
+    """Standard deviation of single values around their trend, robustly: 0 for fewer than three."""
+    if len(values) < 3:
+        return 0.0
+    differences = np.diff(values)
+    return float(NORMAL * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2))
+
+
+def running_median(values: Floats, width: int) -> Floats:
+    """Centred running median over `width` (odd) values; the ends are repeated."""
+    if len(values) < 3:
+        return values
+    width = min(width, len(values) - (len(values) + 1) % 2)
+    padded = np.pad(values, width // 2, mode="edge")
+    median: Floats = np.median(sliding_window_view(padded, width), axis=1)
+    return median
+
+
+def trailing_median(values: Floats, width: int) -> Floats:
+    """The median of the `width` values before each, itself left out; of those that there are at the start."""
+    padded = np.concatenate([np.full(width, np.nan), values[:-1]])
+    result = np.full(len(values), np.nan)
+    full = sliding_window_view(padded, width)[: len(values)]
+    if len(values) > width:
+        result[width:] = np.median(full[width:], axis=1)
+    for index in range(1, min(width, len(values))):
+        result[index] = np.median(values[:index])
+    return result

@@ -1,0 +1,111 @@
+"""Changes that rules propose, in the words of the trainer that made the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.finding import Remedy, Target
+
+NAMES: Final[Mapping[str, Mapping[Target, str]]] = {
+    "learning_rate": {
+        "trimtab": "optimizer.learning_rate",
+        "huggingface": "learning_rate",
+        "lightning": "optimizer.lr",
+        "text": "learning_rate",
+    },
+    "warmup": {
+        "trimtab": "schedule.warmup",
+        "huggingface": "warmup_ratio",
+        "lightning": "scheduler.warmup",
+        "text": "warmup",
+    },
+    "clip": {
+        "trimtab": "gradients.clip.threshold",
+        "huggingface": "max_grad_norm",
+        "lightning": "trainer.gradient_clip_val",
+        "text": "clip_norm",
+    },
+    "weight_decay": {
+        "trimtab": "optimizer.weight_decay",
+        "huggingface": "weight_decay",
+        "lightning": "optimizer.weight_decay",
+        "text": "weight_decay",
+    },
+    "accumulation": {
+        "trimtab": "training.accumulation",
+        "huggingface": "gradient_accumulation_steps",
+        "lightning": "trainer.accumulate_grad_batches",
+        "text": "accumulation",
+    },
+    "steps": {
+        "trimtab": "training.steps",
+        "huggingface": "max_steps",
+        "lightning": "trainer.max_steps",
+        "text": "steps",
+    },
+    "precision": {
+        "trimtab": "training.precision.name",
+        "huggingface": "bf16",
+        "lightning": "trainer.precision",
+        "text": "precision",
+    },
+    "workers": {
+        "trimtab": "data.prefetch",
+        "huggingface": "dataloader_num_workers",
+        "lightning": "dataloader.num_workers",
+        "text": "num_workers",
+    },
+}
+"""What we mean -> target -> its name for it."""
+
+
+def change(case: Case, summary: str, **values: Any) -> Remedy:
+    """A remedy that sets some of `NAMES`, in the words of the case's target."""
+    return Remedy(summary, case.target, {NAMES[name][case.target]: value for name, value in values.items()})
+
+
+def learning_rate_in_use(case: Case) -> float | None:
+    """The configured rate, or else the highest that was applied."""
+    configured = case.setting("optimizer.learning_rate")
+    if isinstance(configured, int | float) and configured > 0:
+        return float(configured)
+    series = case.history.get("learning_rate")
+    if series is None or not len(series.finite()[1]):
+        return None
+    peak = float(series.finite()[1].max())
+    return peak if peak > 0 else None
+
+
+def scaled_rate(case: Case, factor: float) -> float | None:
+    """The rate in use times a factor, in one digit or two: `3e-4`."""
+    rate = learning_rate_in_use(case)
+    return None if rate is None else float(f"{rate * factor:.1e}")
+
+
+def lower_rate(case: Case, factor: float = 0.3) -> Remedy:
+    """Lower the learning rate by `factor`."""
+    rate = scaled_rate(case, factor)
+    if rate is None:
+        return Remedy("lower the learning rate to a third", "text")
+    return change(case, f"lower the learning rate to {rate:g}", learning_rate=rate)
+
+
+def sound_rate(case: Case) -> float | None:
+    """A rate that AdamW is usually trained with at this size; None where the size is not known.
+
+    Source: Kaplan et al. 2020, arXiv 2001.08361, equation D.1: 0.003239 - 0.0001395 ln N, N parameters without
+    embeddings; fitted from 1e3 to 1e9 parameters with large batches, so it is a yardstick, not a bound.
+    """
+    size = case.number("parameters", "non_embedding") or case.number("parameters", "total")
+    if size is None or size < 1:
+        return None
+    return max(0.003239 - 0.0001395 * math.log(size), 1e-4)
+
+
+def uses_adam(case: Case) -> bool | None:
+    """Whether an optimizer of Adam's kind made the updates; None where that is not known."""
+    name = case.fact("optimizer") or case.setting("optimizer.name")
+    return None if name is None else "adam" in str(name).lower()

@@ -1,0 +1,101 @@
+"""frozen-parameters: parameters that should learn do not change.
+
+Looks for: parameters in the optimizer whose gradient is exactly zero in every window while the rate is not; and
+    parameters without a gradient at all, in a model whose first loss is that of a guess: what is frozen is random.
+Why it matters: part of the model takes no part in learning, and no curve says so.
+Evidence: the names and the share of such parameters.
+Remedy: unfreeze them; look for a detach, a no_grad or a branch that is not used.
+False alarms: fine-tuning on purpose, with adapters or a new head, is a remark: its first loss is better than a guess.
+Source: own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.levels import uniform_loss
+from trimtab.runs import format
+from trimtab.runs.printable import printable
+
+FEWEST_WINDOWS = 3
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning when no gradient reaches parameters that are to learn, or random ones are frozen."""
+    steps, names, norms_WL = case.history.layers.values("grad_norm")
+    rates = Curve.of(case.history.get("learning_rate"))
+    if len(steps) < FEWEST_WINDOWS or rates is None or float(rates.values.max()) <= 0:
+        return
+    seen_L = np.isfinite(norms_WL).sum(axis=0) >= FEWEST_WINDOWS
+    dead_L = seen_L & ~(np.nan_to_num(norms_WL) != 0).any(axis=0)
+    dead = [name for name, is_dead in zip(names, dead_L, strict=True) if is_dead]
+    total, frozen = case.number("parameters", "total"), case.number("parameters", "frozen") or 0.0
+    share = frozen / total if total else 0.0
+    evidence = []
+    if dead:
+        shown = ", ".join(printable(name, limit=60) for name in dead[:6]) + (" …" if len(dead) > 6 else "")
+        evidence.append(
+            Evidence(
+                "layer/*/grad_norm",
+                (int(steps[0]), int(steps[-1])),
+                0.0,
+                None,
+                f"the gradient of {len(dead)} of {len(names)} parameter tensors is exactly zero in all "
+                f"{len(steps)} windows: {shown}",
+            )
+        )
+    if share > 0:
+        evidence.append(
+            Evidence(
+                "facts.parameters.frozen",
+                (0, 0),
+                share,
+                None,
+                f"{format.short(frozen)} of {format.short(total or 0)} parameters ({100 * share:.0f} %) are frozen",
+            )
+        )
+    if not evidence:
+        return
+    from_scratch = _begins_like_a_guess(case)
+    if from_scratch is not None and share > 0:
+        evidence.append(from_scratch)
+    grave = len(dead) >= 2 or len(dead) > 0.1 * len(names) or (share > 0.05 and from_scratch is not None)
+    what = (
+        f"no gradient reaches {len(dead)} of {len(names)} parameter tensors"
+        if dead
+        else f"{100 * share:.0f} % of the parameters are frozen"
+    )
+    yield Finding(
+        "frozen-parameters",
+        "warning" if grave else "info",
+        0.9 if dead and grave else 0.85 if grave else 0.6,
+        int(steps[0]) if dead else 1,
+        what
+        + (", at random values, since the model is not pretrained" if not dead and from_scratch is not None else ""),
+        tuple(evidence),
+        remedies=(
+            Remedy("look for detach(), no_grad() or a branch that is not used on the way from the loss to them")
+            if dead
+            else Remedy("set requires_grad to True for what should learn, before the trainer is built"),
+        ),
+    )
+
+
+def _begins_like_a_guess(case: Case) -> Evidence | None:
+    """The first loss, when it is what a uniform guess costs, or more: no weight has learned anything yet."""
+    loss, uniform = Curve.of(case.loss()), uniform_loss(case)
+    if loss is None or uniform is None or loss.first_step > 20 or loss.start < 0.9 * uniform:
+        return None
+    return Evidence(
+        "train/loss",
+        (loss.first_step, loss.first_step),
+        loss.start,
+        uniform,
+        f"the first loss, {format.decimal(loss.start)}, is that of a guess ({format.decimal(uniform)}): "
+        "nothing is pretrained",
+    )

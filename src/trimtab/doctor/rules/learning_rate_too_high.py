@@ -1,0 +1,296 @@
+"""learning-rate-too-high: updates are so large that the run trains noisily, or worse than it could, or diverges.
+
+Looks for several signs that each may have another reason, and counts them: a hump (the loss rises while the rate
+    rises or is at its height, early in the run); a loss that swings far more than the noise of its steps explains; a
+    loss that stands at what counting tokens reaches while the rate is high; a fall that only begins when the rate
+    decays; weights that grow several-fold within the first steps; a rate far above what AdamW is usually trained with
+    at this size; a loss that left, or was no longer a number, when the rate was at its height.
+Why it matters: the run wastes its budget, or ends in a divergence; a lower rate costs nothing to try.
+Evidence: each sign with its numbers.
+Remedy: a third of the rate, or more warm-up when all of it happens at the start.
+False alarms: the late fall of warm-up-stable-decay schedules is healthy by itself; so is noise of small batches.
+Source: own; the usual rate from Kaplan et al. 2020, arXiv 2001.08361, equation D.1; humps and weight growth from
+    Wortsman et al. 2023, arXiv 2309.14322.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.levels import counted_loss, judged
+from trimtab.doctor.remedies import change, learning_rate_in_use, lower_rate, sound_rate, uses_adam
+from trimtab.runs import format
+
+ENOUGH = 3.0
+"""Points that the signs must make together."""
+Sign = tuple[float, Evidence]
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning when the signs make enough points, at least one of them from the curve."""
+    curve = Curve.of(case.loss())
+    if curve is None or len(curve) < 24:
+        return
+    phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
+    if not phases.peak > 0:
+        return
+    seen: list[Sign] = [
+        *_hump(curve, phases),
+        *_swings(curve, phases),
+        *_stands(case, phases),
+        *_late_fall(curve, phases),
+    ]
+    seen += [*_left(case, curve, phases), *_late_rise(case, curve)]
+    known: list[Sign] = [*_growth(case), *_usual(case)]
+    points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
+    if not seen or sum(weight for weight, _ in seen) < 1.5 or points < ENOUGH:
+        return
+    signs = sorted([*seen, *(sign for sign in known if sign[0] > 0)], key=lambda sign: -sign[0])
+    rate = learning_rate_in_use(case) or phases.peak
+    onset = min((evidence.steps[0] for _, evidence in seen if evidence.steps[0] > 0), default=phases.peak_from)
+    remedies = [lower_rate(case, 0.3 if points < 5 else 0.1)]
+    usual = sound_rate(case)
+    if usual is not None and uses_adam(case) and rate > 3 * usual:
+        value = float(f"{usual:.0e}")
+        remedies.insert(0, change(case, f"a rate that is usual at this size: {value:g}", learning_rate=value))
+    if onset < 0.1 * case.planned_steps:
+        remedies.append(change(case, "warm up longer", warmup=0.1))
+    yield Finding(
+        "learning-rate-too-high",
+        "warning",
+        float(np.clip(0.55 + 0.1 * (points - ENOUGH), 0.5, 0.95)),
+        onset,
+        f"a learning rate of {rate:.2g} moves the weights too far in each step: "
+        + (
+            "the run stays far above what it could reach"
+            if case.history.ended or phases.decays
+            else "the loss is unsteady"
+        ),
+        tuple(evidence for _, evidence in signs),
+        remedies=tuple(remedies),
+    )
+
+
+def _hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """The loss falls, then rises for a while, in the first part of the run while the rate is high."""
+    until = min(phases.high_until, curve.first_step + 0.5 * (curve.last_step - curve.first_step))
+    part = curve.between(curve.first_step, until)
+    if part is None or len(part) < 16:
+        return
+    steps, levels, size = part.blocks(16)
+    lowest = np.minimum.accumulate(levels)
+    rises = levels - lowest
+    at = int(np.argmax(rises))
+    rise, fell = float(rises[at]), curve.start - float(lowest[at])
+    if rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
+        onset = int(steps[int(np.argmin(levels[: at + 1]))])
+        weight = 3.0 if rise > 0.2 * max(fell, 1e-12) else 2.0
+        yield (
+            weight,
+            Evidence(
+                "train/loss",
+                (onset, int(steps[at])),
+                float(levels[at]),
+                float(lowest[at]),
+                f"the loss rose again from {format.decimal(float(lowest[at]))} to {format.decimal(float(levels[at]))} "
+                f"between steps {onset:,} and {int(steps[at]):,}, while the rate was high",
+            ),
+        )
+
+
+def _swings(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Levels of neighbouring stretches that differ more than the noise of single steps explains."""
+    begin = curve.first_step + 0.2 * (phases.high_until - curve.first_step)
+    part = curve.between(begin, phases.high_until)
+    if part is None or len(part) < 60:
+        return
+    steps, levels, size = part.blocks(30)
+    second = np.abs(np.diff(levels, n=2)) / np.sqrt(6)
+    swing = float(1.4826 * np.median(second))
+    ratio = swing / max(curve.error(size), 1e-12)
+    if ratio > 3.0 and swing > 0.01 * max(curve.descent, 1e-12):
+        yield (
+            1.5 if ratio < 6 else 2.0,
+            Evidence(
+                "train/loss",
+                (int(steps[0]), int(steps[-1])),
+                swing,
+                curve.error(size),
+                f"the loss swings by {format.decimal(swing)} from one stretch of {size} values to the next, "
+                f"{ratio:.1f} times what the noise of single steps explains",
+            ),
+        )
+
+
+def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
+    """The loss stands at what counting single tokens reaches, while the rate is high."""
+    curve, unigram = judged(case), counted_loss(case, "unigram")
+    training = Curve.of(case.loss())
+    if curve is None or unigram is None or training is None:
+        return
+    begin = phases.peak_from + 0.5 * (phases.high_until - phases.peak_from)
+    part = curve.between(begin, phases.high_until)
+    if part is None:
+        return
+    level = float(np.median(part.values))
+    gained = training.progress(begin, phases.high_until)
+    if level > 0.93 * unigram and gained < max(
+        0.03 * training.descent, 2 * training.noise / np.sqrt(len(training) / 8)
+    ):
+        yield (
+            2.5,
+            Evidence(
+                "validation/loss",
+                (int(begin), phases.high_until),
+                level,
+                unigram,
+                f"at a high rate the loss stands at {format.decimal(level)}, about what the mere frequencies of "
+                f"tokens give ({format.decimal(unigram)})",
+            ),
+        )
+
+
+def _late_fall(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Nothing is gained at the high rate, and much once it decays."""
+    if not phases.decays:
+        return
+    begin = phases.peak_from + 0.4 * (phases.high_until - phases.peak_from)
+    part = curve.between(begin, phases.high_until)
+    if part is None or len(part) < 12:
+        return
+    gained = curve.progress(begin, phases.high_until)
+    level = curve.level(phases.high_until - (phases.high_until - begin) / 4, phases.high_until)
+    fall = level - curve.end
+    if fall > max(0.1 * curve.descent, 4 * curve.error(len(part) // 4)) and gained < 0.15 * fall:
+        yield (
+            1.5,
+            Evidence(
+                "train/loss",
+                (phases.high_until, curve.last_step),
+                fall,
+                gained,
+                f"the loss gained {format.decimal(max(gained, 0.0))} in the last stretch at the high rate, and "
+                f"{format.decimal(fall)} when the rate decayed",
+            ),
+        )
+
+
+def _left(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """The loss left for good, or was no number, early and at the height of the rate."""
+    loss = case.loss()
+    early = curve.first_step + 0.3 * max(case.planned_steps - curve.first_step, 1)
+    if loss is not None and loss.first_bad_step is not None and phases.peak_from * 0.3 <= loss.first_bad_step <= early:
+        usual = sound_rate(case)
+        rate = learning_rate_in_use(case) or phases.peak
+        if (usual is not None and rate > 5 * usual) or rate > 0.02:
+            step = loss.first_bad_step
+            yield (
+                1.5,
+                Evidence(
+                    "train/loss",
+                    (step, step),
+                    None,
+                    None,
+                    f"the loss is no number from step {step:,}, early in the run",
+                ),
+            )
+    risen = curve.end - curve.floor
+    if risen > max(0.5 * curve.descent, 10 * curve.error(max(3, len(curve) // 20))):
+        onset = int(curve.steps[int(np.argmin(curve.smoothed))])
+        if onset <= early and onset <= phases.high_until:
+            yield (
+                1.5,
+                Evidence(
+                    "train/loss",
+                    (onset, curve.last_step),
+                    curve.end,
+                    curve.floor,
+                    f"the loss left at step {onset:,}, when the rate was at its height",
+                ),
+            )
+
+
+def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
+    """The rate itself jumps, and the loss leaves there."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    if rates is None or len(rates) < 30:
+        return
+    before = np.maximum(rates.values[:-1], 1e-30)
+    jumps = rates.values[1:] / before
+    jumps[: max(3, len(jumps) // 20)] = 1.0
+    at = int(np.argmax(jumps))
+    if jumps[at] < 2.0 or before[at] < 1e-3 * rates.values.max():
+        return
+    step = int(rates.steps[at + 1])
+    usual = curve.level(step - 30, step - 1)
+    after = curve.between(step, curve.last_step)
+    if after is None or not np.isfinite(usual):
+        return
+    rise = float(np.median(after.values[: max(5, len(after) // 2)])) - usual
+    if rise > max(6 * curve.error(5), 0.1 * curve.descent):
+        yield (
+            3.0,
+            Evidence(
+                "learning_rate",
+                (step, curve.last_step),
+                float(rates.values[at + 1]),
+                float(before[at]),
+                f"the rate jumped {jumps[at]:.0f}-fold at step {step:,}, and the loss rose by {format.decimal(rise)}",
+            ),
+        )
+
+
+def _growth(case: Case) -> Iterator[Sign]:
+    """Weights that grow several-fold within the first tenth of the run."""
+    steps, names, norms_WL = case.history.layers.values("weight_norm")
+    if len(steps) < 4:
+        return
+    until = max(3, int(np.searchsorted(steps, 0.1 * case.planned_steps)))
+    first, then = norms_WL[0], norms_WL[min(until, len(steps) - 1)]
+    grown = [
+        float(b / a)
+        for name, a, b in zip(names, first, then, strict=True)
+        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
+    ]
+    end = int(steps[min(until, len(steps) - 1)])
+    if grown and (factor := float(np.median(grown))) > 2.5:
+        yield (
+            1.0 if factor < 5 else 1.5,
+            Evidence(
+                "layer/*/weight_norm",
+                (int(steps[0]), end),
+                factor,
+                1.5,
+                f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}",
+            ),
+        )
+
+
+def _usual(case: Case) -> Iterator[Sign]:
+    """The rate beside what AdamW is usually trained with at this size; a usual rate speaks against the finding."""
+    rate, usual, adam = learning_rate_in_use(case), sound_rate(case), uses_adam(case)
+    if rate is None or adam is False:
+        return
+    if usual is None:
+        usual = 1e-3
+        if rate <= 1e-2:
+            return
+    times = rate / usual
+    if times > 5:
+        yield (
+            1.5 if times < 20 else 2.0,
+            Evidence(
+                "optimizer.learning_rate",
+                (0, 0),
+                rate,
+                usual,
+                f"{rate:.2g} is {times:.0f} times the rate that is usual for AdamW at this size ({usual:.1e})",
+            ),
+        )
+    elif times < 2 and adam:
+        yield (-1.0, Evidence("optimizer.learning_rate", (0, 0), rate, usual, f"{rate:.2g} is a usual rate"))

@@ -1,0 +1,158 @@
+"""learning-rate-too-low: updates are so small that the budget ends long before the model has learned what it could.
+
+Looks for: rates that cannot move the weights (AdamW moves a weight by about the rate in each step, so the sum of all
+    rates bounds how far it can get); weights that did not change; a loss that still falls as steadily in the second
+    half as in the first, at a level that is still near the guess.
+Why it matters: the run is not stuck, only slow: the same budget at a higher rate gives far more.
+Evidence: the sum of the rates beside the size of the weights, both halves' progress, the level, the usual rate.
+Remedy: three to ten times the rate; a range test.
+False alarms: fine-tuning needs little movement: there the first loss is far better than a guess.
+Source: Kingma and Ba 2015, arXiv 1412.6980, section 2.1 (the bound on steps); Kaplan et al. 2020, equation D.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.levels import uniform_loss
+from trimtab.doctor.remedies import change, learning_rate_in_use, scaled_rate, sound_rate, uses_adam
+from trimtab.runs import format
+
+ENOUGH = 3.0
+Sign = tuple[float, Evidence]
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning when the signs make enough points."""
+    curve = Curve.of(case.loss())
+    if curve is None or len(curve) < 24 or case.history.last_step < 0.3 * case.planned_steps:
+        return
+    phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
+    rate = learning_rate_in_use(case)
+    if curve.end > curve.start + 3 * curve.noise:
+        return
+    signs = [*_bound(case), *_unmoved(case), *_steady(case, curve, phases), *_usual(case)]
+    points = sum(weight for weight, _ in signs)
+    if points < ENOUGH:
+        return
+    usual = sound_rate(case)
+    higher = scaled_rate(case, 10)
+    if usual is not None and uses_adam(case) and (rate is None or rate < usual):
+        higher = float(f"{usual:.0e}")
+    remedies = [change(case, f"raise the learning rate to {higher:g}", learning_rate=higher)] if higher else []
+    remedies.append(
+        Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of that")
+    )
+    yield Finding(
+        "learning-rate-too-low",
+        "warning",
+        float(np.clip(0.6 + 0.1 * (points - ENOUGH), 0.5, 0.95)),
+        curve.first_step,
+        f"a learning rate of {phases.peak if rate is None else rate:.2g} hardly moves the weights: the loss came from "
+        f"{format.decimal(curve.start)} to {format.decimal(curve.end)} only",
+        tuple(evidence for weight, evidence in signs if weight > 0),
+        remedies=tuple(remedies),
+    )
+
+
+def _bound(case: Case) -> Iterator[Sign]:
+    """How far AdamW can have moved a weight at all, beside how large weights are."""
+    rates = case.history.get("learning_rate")
+    size = case.setting("model.initialization.standard_deviation")
+    if rates is None or not uses_adam(case) or not isinstance(size, int | float) or size <= 0:
+        return
+    total = float((np.nan_to_num(rates.mean) * rates.columns.samples).sum())
+    if total < 0.5 * size:
+        yield (
+            3.0,
+            Evidence(
+                "learning_rate",
+                (1, case.history.last_step),
+                total,
+                float(size),
+                f"all {case.history.last_step:,} updates of AdamW together can move a weight by about {total:.1g} at "
+                f"most, and weights begin at {size:g}",
+            ),
+        )
+
+
+def _unmoved(case: Case) -> Iterator[Sign]:
+    """The weights' norms from the first window to the last."""
+    steps, names, norms_WL = case.history.layers.values("weight_norm")
+    if len(steps) < 4:
+        return
+    first, last = norms_WL[0], norms_WL[-1]
+    changes = [
+        abs(float(b / a) - 1.0)
+        for name, a, b in zip(names, first, last, strict=True)
+        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
+    ]
+    if changes and (moved := float(np.median(changes))) < 0.01:
+        yield (
+            1.0,
+            Evidence(
+                "layer/*/weight_norm",
+                (int(steps[0]), int(steps[-1])),
+                moved,
+                0.1,
+                f"the norm of the median layer's weights changed by {100 * moved:.2g} % in the whole run",
+            ),
+        )
+
+
+def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """The second half gains nearly as much as the first, and the level is still near where it began."""
+    begin, end = min(phases.peak_from, curve.last_step), phases.high_until
+    if end - begin < 0.3 * (curve.last_step - curve.first_step):
+        return
+    middle = (begin + end) / 2
+    early, late = curve.progress(begin, middle), curve.progress(middle, end)
+    error = curve.error(max(3, len(curve) // 16))
+    uniform = uniform_loss(case)
+    if late < 4 * error or early <= 0 or late < 0.45 * early:
+        return
+    near = (uniform is not None and curve.end > 0.6 * uniform) or (uniform is None and curve.end > 0.6 * curve.start)
+    yield (
+        2.0 if near else 1.0,
+        Evidence(
+            "train/loss",
+            (int(begin), int(end)),
+            late,
+            0.25 * early,
+            f"the loss fell by {format.decimal(early)} from step {int(begin):,} to {int(middle):,} and by "
+            f"{format.decimal(late)} from there to {int(end):,}: as steadily as before",
+        ),
+    )
+
+
+def _usual(case: Case) -> Iterator[Sign]:
+    """The rate beside what AdamW is usually trained with at this size; a usual rate speaks against the finding."""
+    rate, usual, adam = learning_rate_in_use(case), sound_rate(case), uses_adam(case)
+    if rate is None or adam is False:
+        return
+    uniform, loss = uniform_loss(case), Curve.of(case.loss())
+    pretrained = uniform is not None and loss is not None and loss.start < 0.8 * uniform
+    if usual is not None and not pretrained:
+        if rate < usual / 15:
+            yield (
+                1.0,
+                Evidence(
+                    "optimizer.learning_rate",
+                    (0, 0),
+                    rate,
+                    usual,
+                    f"{rate:.2g} is a {usual / rate:.0f}th of the usual rate for AdamW at this size ({usual:.1e})",
+                ),
+            )
+        elif rate > usual / 4:
+            yield (-2.0, Evidence("optimizer.learning_rate", (0, 0), rate, usual, f"{rate:.2g} is a usual rate"))
+    elif usual is None and rate < 2e-6:
+        yield (
+            1.0,
+            Evidence("learning_rate", (0, 0), rate, 1e-5, f"{rate:.2g} is less than fine-tuning usually takes (1e-5)"),
+        )

@@ -1,0 +1,137 @@
+"""loss-spike: the loss leaves and comes back.
+
+Looks for: losses far above the median of the steps before, by the noise of a step and by a part of all that was gained,
+    after which the loss returns. The median of the past makes a fast early descent invisible.
+Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
+Evidence: where, how high, how long, and what the gradient and the rate did there.
+Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
+False alarms: data of mixed difficulty, whose hard batches look like spikes of one step: remarks, not warnings.
+Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, trailing_median
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.remedies import change, lower_rate
+from trimtab.runs import format
+from trimtab.runs.history import Series
+
+NOISES = 8.0
+MOST_SHOWN = 5
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning for spikes that are high, long or many; a remark for a small one."""
+    series = case.loss()
+    assert series is not None
+    curve = Curve.of(series)
+    if curve is None or len(curve) < 24:
+        return
+    peaks = series.maximum[np.isfinite(series.mean)]
+    spikes = _spikes(curve, peaks)
+    if not spikes:
+        return
+    highest = max(spikes, key=lambda spike: spike[2])
+    longest = max(last - first + 1 for first, last, _, _ in spikes)
+    part = highest[2] / curve.descent if curve.descent > 0 else float("inf")
+    grave = part >= 0.2 and (longest >= 3 or len(spikes) >= 3 or part >= 0.5)
+    onset = int(curve.steps[spikes[0][0]])
+    norms = case.history.get("grad_norm")
+    evidence = []
+    for first, last, height, usual in sorted(spikes, key=lambda spike: -spike[2])[:MOST_SHOWN]:
+        steps = int(curve.steps[first]), int(curve.steps[last])
+        evidence.append(
+            Evidence(
+                "train/loss",
+                steps,
+                usual + height,
+                usual,
+                f"the loss jumped from {format.decimal(usual)} to {format.decimal(usual + height)} "
+                f"{_where(steps)}, {height / max(curve.noise, 1e-12):.0f} times the noise of a step"
+                f"{_gradient(norms, steps)}",
+            )
+        )
+    changes = _adjusted(case, [(int(curve.steps[first]), int(curve.steps[last])) for first, last, _, _ in spikes])
+    first_spike = _where((onset, int(curve.steps[spikes[0][1]])))
+    again = f", {len(spikes)} times" if len(spikes) > 1 else ""
+    why = f"; {changes}" if changes else ""
+    yield Finding(
+        "loss-spike",
+        "warning" if grave else "info",
+        0.9 if grave else 0.6,
+        onset,
+        f"the training loss jumped {first_spike} and came back{again}{why}",
+        tuple(evidence),
+        remedies=(
+            Remedy(f"look at the batches {first_spike}, and leave them out if they are damaged"),
+            change(case, "clip the gradient lower", clip=0.5),
+            *([lower_rate(case, 0.5)] if len(spikes) >= 2 else []),
+        ),
+    )
+
+
+def _spikes(curve: Curve, peaks: NDArray[np.float64]) -> list[tuple[int, int, float, float]]:
+    """Index of the first and last value, height and usual level of each spike after which the loss came back."""
+    width = max(15, len(curve) // 20)
+    usual = trailing_median(curve.values, width)
+    excess = np.where(np.isfinite(usual), peaks - usual, 0.0)
+    tail = 3.0 * float(np.quantile(np.abs(excess), 0.98))
+    threshold = max(NOISES * curve.noise, min(tail, 20 * curve.noise), 0.08 * curve.descent, 0.02 * abs(curve.end))
+    high = excess > threshold
+    high[: max(8, len(curve) // 50)] = False
+    spikes: list[tuple[int, int, float, float]] = []
+    index = 0
+    while index < len(high):
+        if not high[index]:
+            index += 1
+            continue
+        level = float(usual[index])
+        back = level + max(4 * curve.noise, 0.15 * float(excess[index]))
+        last = index
+        while last + 1 < len(high) and curve.smoothed[last + 1] > back and last - index < len(high) // 3:
+            last += 1
+        while last + 1 < len(high) and peaks[last + 1] - level > threshold:
+            last += 1
+        after = curve.values[last + 1 : last + 1 + width]
+        height = float(peaks[index : last + 1].max()) - level
+        if len(after) >= 3 and float(np.median(after)) <= level + max(4 * curve.noise, 0.3 * height):
+            spikes.append((index, last, height, level))
+        index = last + 2
+    return spikes
+
+
+def _where(steps: tuple[int, int]) -> str:
+    return f"at step {steps[0]:,}" if steps[0] == steps[1] else f"at steps {steps[0]:,} to {steps[1]:,}"
+
+
+def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
+    curve = Curve.of(norms)
+    if curve is None or (part := curve.between(*steps)) is None:
+        return ""
+    usual = float(np.median(curve.values))
+    largest = float(part.values.max())
+    return (
+        f", and the gradient norm to {largest / usual:.0f} times its usual size"
+        if usual > 0 and largest > 3 * usual
+        else ""
+    )
+
+
+def _adjusted(case: Case, spans: list[tuple[int, int]]) -> str:
+    """The change of the rate that came just before a spike, in words."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    if rates is None or len(rates) < 8:
+        return ""
+    for first, last in spans:
+        before = rates.level(first - 20, first - 4)
+        there = rates.between(first - 3, last)
+        if there is not None and np.isfinite(before) and before > 0 and float(there.values.max()) > 2 * before:
+            return f"the learning rate had risen {float(there.values.max()) / before:.0f}-fold there"
+    return ""

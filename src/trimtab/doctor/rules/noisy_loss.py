@@ -1,0 +1,92 @@
+"""noisy-loss: steps differ so much that progress drowns in them.
+
+Looks for: a noise of single steps that is a good part of the loss, in batches of few tokens, while the level does not
+    fall any more at a high rate, so that what is learned in one step is undone in the next.
+Why it matters: a larger batch averages the noise away; with a batch this small only a decaying rate can.
+Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
+Remedy: more samples in a batch, or accumulation; a rate that decays; shuffled data.
+False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
+Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.levels import counted_loss, judged
+from trimtab.doctor.remedies import change
+from trimtab.runs import format
+
+NOISE_OF_LEVEL = 0.06
+FEW_TOKENS = 512
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning when the level stands still in the noise; a remark when it still falls."""
+    curve = Curve.of(case.loss())
+    if curve is None or len(curve) < 60:
+        return
+    series = case.loss()
+    assert series is not None
+    noise = curve.noise * float(np.sqrt(series.width))  # a bucket's mean is that much quieter than a step
+    level = abs(curve.end)
+    tokens = Curve.of(case.history.get("tokens"))
+    batch = float(np.median(tokens.values)) if tokens is not None else case.number("tokens_per_step")
+    if noise < NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
+        return
+    phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
+    begin, end = phases.peak_from, phases.high_until
+    middle = begin + 0.4 * (end - begin)
+    gained = curve.progress(middle, end)
+    stands = gained < max(0.04 * curve.descent, 0.25 * noise)
+    reached = judged(case)
+    bigram = counted_loss(case, "bigram")
+    sound = reached is not None and bigram is not None and reached.floor < bigram
+    decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
+    grave = stands and not sound and decayed < 0.1 * curve.descent
+    evidence = [
+        Evidence(
+            "train/loss",
+            (int(middle), curve.last_step),
+            noise,
+            NOISE_OF_LEVEL * level,
+            f"single steps scatter by {format.decimal(noise)} around a loss of {format.decimal(curve.end)} "
+            f"({100 * noise / max(level, 1e-12):.0f} %)",
+        ),
+        Evidence(
+            "train/loss",
+            (int(middle), int(end)),
+            gained,
+            0.04 * curve.descent,
+            f"from step {int(middle):,} to {int(end):,} the level gained {format.decimal(max(gained, 0.0))} of "
+            f"{format.decimal(curve.descent)} in all",
+        ),
+    ]
+    if batch is not None:
+        evidence.append(
+            Evidence("tokens", (1, curve.last_step), batch, FEW_TOKENS, f"a step sees {format.count(batch)} tokens")
+        )
+    yield Finding(
+        "noisy-loss",
+        "warning" if grave else "info",
+        0.8 if grave and batch is not None else 0.55,
+        curve.first_step,
+        "the batch is so small that steps undo each other: the loss scatters, and its level does not fall any more"
+        if grave
+        else "the batch is small, so the loss scatters; its level still falls",
+        tuple(evidence),
+        remedies=(
+            change(case, "average the gradient over more samples", accumulation=_more(case)),
+            Remedy("let the learning rate decay to a tenth or less by the end"),
+        ),
+    )
+
+
+def _more(case: Case) -> int:
+    now = case.setting("training.accumulation")
+    return 8 * (now if isinstance(now, int) else 1)

@@ -1,0 +1,149 @@
+"""overfitting: the validation loss rises while the training loss falls.
+
+Looks for: a validation loss whose last values lie above its best by more than the noise of evaluations, with at least
+    two evaluations after the best, while the training loss (in evaluation mode on a fixed slice, where that is
+    measured) went on falling, so that the gap between them grows.
+Why it matters: from the best step on the model learns its training samples and not what they have in common.
+Evidence: best and last validation loss, the training loss at both, passes over the data.
+Remedy: stop there and keep the best weights; more data; dropout, weight decay; a smaller model.
+False alarms: a noisy small validation set; validation data of another kind. A steady gap is healthy, however wide.
+    When the best weights were restored in the end it is a remark, unless most of the budget was spent in vain.
+Source: Prechelt 1998, "Early Stopping - But When?"; the project's rules of thumb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import NORMAL, Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.remedies import change
+from trimtab.runs import format
+
+SMALL_RISE = 0.02
+"""Of the best loss: below that it is a remark."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning, or a remark when the rise is small or the best weights were restored."""
+    validation = Curve.of(case.validation_loss())
+    training = Curve.of(case.history.get("training_slice/loss")) or Curve.of(case.loss())
+    if validation is None or training is None or len(validation) < 4:
+        return
+    best_at = int(np.argmin(validation.values))
+    best, after = float(validation.values[best_at]), validation.values[best_at + 1 :]
+    if len(after) < 2:
+        return
+    last = float(np.mean(after[-2:]))
+    noise = _noise_of_evaluations(validation.values)
+    rise, highest = last - best, float(after.max()) - best
+    if rise <= max(3 * noise, 0.005 * abs(best)) or rise < 0.4 * highest:
+        return
+    onset, end = int(validation.steps[best_at]), validation.last_step
+    fell = training.at(onset) - _end_of(training)
+    if fell <= max(0.15 * rise, 2 * training.error(max(3, len(training) // 20))):
+        return
+    ended = case.history.ended
+    restored = ended is not None and ended.restored_step is not None and ended.restored_step <= onset
+    epochs = case.number("epochs")
+    seen = None if epochs is None else epochs * onset / max(case.planned_steps, 1)
+    wasted = onset < 0.25 * case.planned_steps
+    grave = rise >= SMALL_RISE * abs(best) and (not restored or (wasted and rise >= 0.1 * abs(best)))
+    confidence = 0.75 + 0.1 * (rise > 0.1 * abs(best)) + 0.07 * (len(after) >= 4) + 0.05 * ((epochs or 0) > 2)
+    if epochs is not None and epochs <= 1:
+        confidence -= 0.4  # nothing was seen twice, so nothing can have been learned by heart
+    evidence = [
+        Evidence(
+            "validation/loss",
+            (onset, end),
+            last,
+            best,
+            f"the validation loss rose from its best, {format.decimal(best)} at step {onset:,}, to "
+            f"{format.decimal(last)} (+{100 * rise / abs(best):.1f} %)",
+        ),
+        Evidence(
+            "training_slice/loss" if case.history.has("training_slice/loss") else "train/loss",
+            (onset, end),
+            _end_of(training),
+            training.at(onset),
+            f"the training loss went on from {format.decimal(training.at(onset))} to "
+            f"{format.decimal(_end_of(training))}, so the gap grew by {format.decimal(rise + fell)}",
+        ),
+    ]
+    accuracy = Curve.of(case.history.get("validation/accuracy"))
+    if accuracy is not None and len(accuracy) == len(validation) and accuracy.end > accuracy.values[best_at] + 0.002:
+        evidence.append(
+            Evidence(
+                "validation/accuracy",
+                (onset, end),
+                accuracy.end,
+                float(accuracy.values[best_at]),
+                "the validation accuracy still improved: it grows too sure of itself before it decides worse",
+            )
+        )
+    if seen is not None:
+        evidence.append(
+            Evidence(
+                "facts.epochs",
+                (0, onset),
+                seen,
+                None,
+                f"the best step came after {seen:.1f} passes over the training data",
+            )
+        )
+    yield Finding(
+        "overfitting",
+        "warning" if grave else "info",
+        float(np.clip(confidence, 0.2, 0.97)),
+        onset,
+        f"from step {onset:,} on the model learns the training samples by heart: the validation loss rises while the "
+        "training loss falls" + ("; the best weights were restored" if restored else ""),
+        tuple(evidence),
+        remedies=tuple(_remedies(case, onset, restored)),
+    )
+
+
+def _noise_of_evaluations(values: NDArray[np.float64]) -> float:
+    """Noise of one evaluation around a smooth curve, from second differences."""
+    if len(values) < 4:
+        return 0.0
+    second = np.diff(values, n=2)
+    return float(NORMAL * np.median(np.abs(second)) / np.sqrt(6))
+
+
+def _end_of(training: Curve) -> float:
+    return float(np.mean(training.values[-2:])) if len(training) < 20 else training.end
+
+
+def _remedies(case: Case, onset: int, restored: bool) -> Iterator[Remedy]:
+    """The ladder: stop, then regularize what is not regularized yet, then more data."""
+    if not restored:
+        keep = "stop when the validation loss no longer falls, and keep the best weights"
+        if case.target == "huggingface":
+            config = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "eval_strategy": "steps"}
+            yield Remedy(
+                "stop when the validation loss no longer falls, and keep the best weights", case.target, config
+            )
+        elif case.target == "trimtab" and case.setting("stopping.name") == "none":
+            config = {"stopping.name": "patience", "stopping.patience": 3}
+            yield Remedy(
+                "stop when the validation loss no longer falls, and keep the best weights", case.target, config
+            )
+        else:
+            yield Remedy(f"keep the weights of step {onset:,}, and stop there")
+    if case.target == "trimtab":
+        rate = case.setting("model.dropout.residual")
+        if isinstance(rate, int | float) and rate < 0.3:
+            more = 0.1 if rate < 0.1 else 0.3
+            config = {"model.dropout.residual": more, "model.dropout.feed_forward": more}
+            yield Remedy(f"more dropout: {more:g} after attention and feed-forward", case.target, config)
+        decay = case.setting("optimizer.weight_decay")
+        if isinstance(decay, int | float) and decay < 0.1:
+            yield change(case, "more weight decay", weight_decay=0.1)
+    else:
+        yield change(case, "more weight decay", weight_decay=0.1)
+    yield Remedy("more or more varied training data, or a smaller model")

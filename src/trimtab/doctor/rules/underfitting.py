@@ -1,0 +1,113 @@
+"""underfitting: training and validation loss both stay high, and no longer fall.
+
+Looks for: a training loss that stands still while the learning rate is still high, at a level that is known to be high:
+    what counting pairs of tokens reaches, or what guessing costs; with hardly a gap to the validation loss.
+Why it matters: more of the same changes nothing; the model, its regularization or its input is the limit.
+Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
+Remedy: a larger model, less regularization, a longer or better schedule.
+False alarms: tasks whose noise is irreducible. Without a yardstick it is withheld: a curve alone cannot tell.
+Source: own; the project's rules of thumb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.levels import counted_loss, judged, uniform_loss
+from trimtab.runs import format
+
+STILL = 0.03
+"""Of the whole descent: a stretch that gains less stands still."""
+
+
+def check(case: Case) -> Iterator[Finding | Withheld]:
+    """A warning when the loss stands still at a level that counting reaches, too."""
+    training, level = Curve.of(case.loss()), judged(case)
+    bigram, unigram, uniform = counted_loss(case, "bigram"), counted_loss(case, "unigram"), uniform_loss(case)
+    if training is None or level is None or len(training) < 24:
+        return
+    yardstick = bigram if bigram is not None else None if uniform is None else 0.5 * uniform
+    if yardstick is None:
+        yield Withheld("underfitting", ("yardsticks (what guessing and counting reach on the same data)",))
+        return
+    phases = Phases.of(case.history.get("learning_rate"), training.first_step, training.last_step)
+    begin, until = phases.peak_from, phases.high_until
+    length = until - begin
+    if length < 0.25 * (training.last_step - training.first_step) or level.floor < 0.99 * yardstick:
+        return
+    middle = begin + length / 2
+    gained = training.progress(middle, until)
+    still = max(STILL * training.descent, 3 * training.error(max(3, len(training) // 16)))
+    later = training.level(until - length / 8, until) - training.end
+    if gained > still or (training.descent > 0 and later > 0.1 * training.descent):
+        return
+    gap = Curve.of(case.history.get("generalization_gap"))
+    if gap is not None and gap.end > 0.1 * abs(level.floor):
+        return
+    named = "bigram counts" if bigram is not None else "half of what a uniform guess costs"
+    size = case.number("parameters", "non_embedding")
+    worse = unigram is not None and level.floor > 0.99 * unigram
+    evidence = [
+        Evidence(
+            "validation/loss" if case.history.has("validation/loss") else "train/loss",
+            (int(middle), level.last_step),
+            level.floor,
+            yardstick,
+            f"the loss comes to {format.decimal(level.floor)}, where {named} reach{'' if bigram else 'es'} "
+            f"{format.decimal(yardstick)} on the same text",
+        ),
+        Evidence(
+            "train/loss",
+            (int(middle), until),
+            gained,
+            still,
+            f"from step {int(middle):,} to {until:,}, at a high rate still, the training loss gained "
+            f"{format.decimal(max(gained, 0.0))} of {format.decimal(training.descent)} in all",
+        ),
+    ]
+    if gap is not None:
+        evidence.append(
+            Evidence(
+                "generalization_gap",
+                (gap.first_step, gap.last_step),
+                gap.end,
+                None,
+                f"the gap to the validation loss is {format.decimal(gap.end)}: nothing is learned by heart",
+            )
+        )
+    if size is not None:
+        evidence.append(
+            Evidence(
+                "facts.parameters",
+                (0, 0),
+                size,
+                None,
+                f"the model has {format.short(size)} parameters without embeddings",
+            )
+        )
+    yield Finding(
+        "underfitting",
+        "warning",
+        0.85 if bigram is not None and not worse else 0.65,
+        int(middle),
+        "the model is too small for this data, or held back too much: both losses stand still where counting comes",
+        tuple(evidence),
+        remedies=tuple(_remedies(case)),
+    )
+
+
+def _remedies(case: Case) -> Iterator[Remedy]:
+    if case.target == "trimtab" and case.setting("model.name") == "decoder":
+        dropout = case.setting("model.dropout.residual")
+        if isinstance(dropout, int | float) and dropout > 0.1:
+            config = {"model.dropout.residual": 0.0, "model.dropout.feed_forward": 0.0, "model.dropout.embedding": 0.0}
+            yield Remedy("take the dropout out", case.target, config)
+        layers, width = case.setting("model.num_layers"), case.setting("model.hidden_size")
+        if isinstance(layers, int) and isinstance(width, int):
+            config = {"model.num_layers": max(4, layers * 2), "model.hidden_size": max(128, width * 2)}
+            yield Remedy("a larger model", case.target, config)
+            return
+    yield Remedy("a larger model, or less dropout, weight decay and smoothing")
