@@ -455,6 +455,7 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
     facts: dict[str, Any] = {
         **data.facts,
         "parameters": counts,
+        "optimizer": _optimizer_name(config, parts.optimizer),
         "flops_per_token": flops_per_token(parts.model, config.data.sequence_length)
         if isinstance(parts.model, Decoder | ForeignModel)
         else None,
@@ -475,6 +476,10 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
             ),
         )
     return facts
+
+
+def _optimizer_name(config: Config, optimizer: Optimizer) -> str:
+    return type(optimizer.optimizer).__name__ if isinstance(optimizer, ForeignOptimizer) else config.optimizer.name
 
 
 def build_evaluation(

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from trimtab.config.base import Section
 from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
 from trimtab.config.data import DataConfig
+from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
 from trimtab.config.lint import LintConfig
 from trimtab.config.model import DecoderConfig, ModelConfig
@@ -39,6 +40,7 @@ class Config(Section):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     stopping: StoppingConfig = Field(default_factory=PatienceStopping)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
+    doctor: DoctorConfig = Field(default_factory=DoctorConfig)
     lint: LintConfig = Field(default_factory=LintConfig)
 
     @model_validator(mode="after")

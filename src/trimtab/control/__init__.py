@@ -1,13 +1,14 @@
 """What may steer a run: stopping and saving, from host values alone, with a reason for every decision."""
 
 from trimtab.config import Config, PatienceStopping
+from trimtab.control.doctor import Doctor
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
 
-__all__ = ["Patience", "SaveBest", "SkippedSteps", "build_controllers"]
+__all__ = ["Doctor", "Patience", "SaveBest", "SkippedSteps", "build_controllers"]
 
 
 def build_controllers(config: Config) -> list[Controller]:
@@ -42,6 +43,8 @@ def build_controllers(config: Config) -> list[Controller]:
                 restore_best=stopping.restore_best,
             )
         )
+    if config.doctor.live:
+        controllers.append(Doctor())
     return controllers
 
 

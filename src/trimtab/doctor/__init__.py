@@ -1,10 +1,39 @@
-"""Why it happened: rules that read a configuration before a run, and a run's record during and after it."""
+"""Why it happened: rules that read a configuration before a run, and a run's record during and after it.
 
-from trimtab.doctor.case import Case
-from trimtab.doctor.codes import CODES, Code
-from trimtab.doctor.diagnose import diagnose
-from trimtab.doctor.finding import Diagnosis, Evidence, Finding, Remedy, Withheld, finding_to_json
-from trimtab.doctor.load import open_case
+The names below are loaded when they are first used, so that the lint alone starts without numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trimtab.doctor.case import Case as Case
+    from trimtab.doctor.codes import CODES as CODES
+    from trimtab.doctor.codes import Code as Code
+    from trimtab.doctor.diagnose import diagnose as diagnose
+    from trimtab.doctor.finding import Diagnosis as Diagnosis
+    from trimtab.doctor.finding import Evidence as Evidence
+    from trimtab.doctor.finding import Finding as Finding
+    from trimtab.doctor.finding import Remedy as Remedy
+    from trimtab.doctor.finding import Withheld as Withheld
+    from trimtab.doctor.finding import finding_to_json as finding_to_json
+    from trimtab.doctor.load import open_case as open_case
+
+_WHERE = {
+    "CODES": "codes",
+    "Case": "case",
+    "Code": "codes",
+    "Diagnosis": "finding",
+    "Evidence": "finding",
+    "Finding": "finding",
+    "Remedy": "finding",
+    "Withheld": "finding",
+    "diagnose": "diagnose",
+    "finding_to_json": "finding",
+    "open_case": "load",
+}
 
 __all__ = [
     "CODES",
@@ -19,3 +48,9 @@ __all__ = [
     "finding_to_json",
     "open_case",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'trimtab.doctor' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"trimtab.doctor.{_WHERE[name]}"), name)

@@ -241,6 +241,9 @@ class Layers:
         where = np.fromiter(
             (self._columns.setdefault(name, len(self._columns)) for name in names), np.int64, count=len(names)
         )
+        while self._steps and self._steps[-1] >= step:  # windows that a later branch measured again
+            self._steps.pop()
+            self._rows.pop()
         self._steps.append(step)
         self._rows.append((where, values))
         if len(self._rows) > LAYER_ROWS:

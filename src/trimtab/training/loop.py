@@ -118,7 +118,7 @@ class Loop:
             self._stop = Stop(**progress.stop)
         progress.stop = None if self._stop is None else progress.stop  # a failure may be tried again
         with self._requests.listening():
-            self._emit(started)
+            self._start(started)
             self._loader.start(progress.position, DataPlan.from_json(progress.plan))
             self._boundary_time = time.perf_counter()
             while self._stop is None and progress.step < self._calendar.total_steps:
@@ -222,9 +222,13 @@ class Loop:
         self._observed_until = restored
         self._loader.start(progress.position, plan)
         started = RunStarted(restored, progress.attempt, branch, restored, self._calendar.total_steps)
+        self._start(started)
+
+    def _start(self, started: RunStarted) -> None:
+        """Tell everybody that a branch opens; controllers forget what an abandoned one taught, and decide nothing."""
         self._emit(started)
         for controller in self._controllers:
-            controller.decide(started)  # so that it forgets what the abandoned branch taught; nothing to decide yet
+            controller.decide(started)
 
     def _deliver_evaluation(self) -> list[tuple[str, Decision]]:
         begun = time.perf_counter()

@@ -8,6 +8,7 @@ CONTROLLERS: dict[str, Spec] = {
         "stop when the metric no longer improves",
         "Prechelt 1998",
     ),
+    "doctor": Spec("trimtab.control.doctor:Doctor", "show what the doctor finds while the run goes on", "own"),
     "saving": Spec("trimtab.control.saving:SaveBest", "save when the metric is the best so far", "own"),
     "skipped": Spec("trimtab.control.stopping.skipped:SkippedSteps", "stop after too many skipped steps on end", "own"),
 }

@@ -122,7 +122,6 @@ def _end_of(training: Curve) -> float:
 def _remedies(case: Case, onset: int, restored: bool) -> Iterator[Remedy]:
     """The ladder: stop, then regularize what is not regularized yet, then more data."""
     if not restored:
-        keep = "stop when the validation loss no longer falls, and keep the best weights"
         if case.target == "huggingface":
             config = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "eval_strategy": "steps"}
             yield Remedy(
