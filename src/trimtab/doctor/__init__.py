@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from trimtab.doctor.case import Case as Case
     from trimtab.doctor.codes import CODES as CODES
     from trimtab.doctor.codes import Code as Code
-    from trimtab.doctor.diagnose import diagnose as diagnose
     from trimtab.doctor.finding import Diagnosis as Diagnosis
     from trimtab.doctor.finding import Evidence as Evidence
     from trimtab.doctor.finding import Finding as Finding
@@ -30,7 +29,6 @@ _WHERE = {
     "Finding": "finding",
     "Remedy": "finding",
     "Withheld": "finding",
-    "diagnose": "diagnose",
     "finding_to_json": "finding",
     "open_case": "load",
 }
@@ -44,7 +42,6 @@ __all__ = [
     "Finding",
     "Remedy",
     "Withheld",
-    "diagnose",
     "finding_to_json",
     "open_case",
 ]

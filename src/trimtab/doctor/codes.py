@@ -52,12 +52,13 @@ CODES: dict[str, Code] = {
         "the loss leaves for good; one that comes back is a loss-spike",
         "symptom",
         ("train/loss",),
-        ("loss-spike", "noisy-loss", "underfitting", "plateau", "overfitting"),
+        ("nan-loss", "loss-spike", "noisy-loss", "underfitting", "plateau", "overfitting"),
     ),
     "loss-spike": Code(
         "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
         "symptom",
         ("train/loss",),
+        ("underfitting", "plateau"),
     ),
     "frozen-parameters": Code(
         "parameters that should learn do not change: no gradient reaches them, or they are left out",

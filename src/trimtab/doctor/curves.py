@@ -139,7 +139,8 @@ class Phases:
         curve = Curve.of(rates)
         if curve is None or float(curve.values.max()) <= 0:
             return cls(0.0 if curve is not None else float("nan"), first, last, first, last)
-        peak = float(curve.values.max())
+        # The height that a twentieth of the steps exceed: a short jump of the rate is no phase of the schedule.
+        peak = float(np.quantile(curve.values, 0.95, method="lower")) or float(curve.values.max())
         high = curve.steps[curve.values >= 0.5 * peak]
         return cls(peak, int(curve.steps[curve.values >= 0.99 * peak][0]), int(high[-1]), first, last)
 

@@ -60,9 +60,10 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
     explained: dict[int, int] = {}
     for effect_index, effect in enumerate(order):
         for cause_index, cause in enumerate(order):
+            mutual = cause.code in CODES[effect.code].explains  # then the earlier explains the later
             if (
                 effect.code in CODES[cause.code].explains
-                and cause.onset_step <= effect.onset_step + slack
+                and cause.onset_step < effect.onset_step + (0 if mutual else slack + 1)
                 and cause_index not in explained
                 and SEVERITIES.index(cause.severity) > 0
             ):

@@ -39,13 +39,9 @@ def check(case: Case) -> Iterator[Finding]:
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     if not phases.peak > 0:
         return
-    seen: list[Sign] = [
-        *_hump(curve, phases),
-        *_swings(curve, phases),
-        *_stands(case, phases),
-        *_late_fall(curve, phases),
-    ]
-    seen += [*_left(case, curve, phases), *_late_rise(case, curve)]
+    seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *_early_jump(curve, phases)]
+    if curve.end - curve.floor < 0.25 * curve.descent:  # what a loss does after it has left says nothing of why
+        seen += [*_hump(curve, phases), *_swings(curve, phases), *_stands(case, phases), *_late_fall(curve, phases)]
     known: list[Sign] = [*_growth(case), *_usual(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
     if not seen or sum(weight for weight, _ in seen) < 1.5 or points < ENOUGH:
@@ -103,6 +99,31 @@ def _hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
         )
 
 
+def _early_jump(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Single losses above all before them, while the rate rises or has just reached its height."""
+    until = max(phases.peak_from + 0.05 * (curve.last_step - curve.first_step), curve.first_step + 10)
+    part = curve.between(curve.first_step, min(until, phases.high_until))
+    if part is None or len(part) < 6:
+        return
+    lowest = np.minimum.accumulate(part.values)
+    rises = part.values - lowest
+    at = int(np.argmax(rises))
+    rise, fell = float(rises[at]), curve.start - float(lowest[at])
+    if rise > max(12 * curve.noise, 0.2 * curve.descent, 0.6 * fell):
+        before = int(part.steps[int(np.argmin(part.values[: at + 1]))])
+        yield (
+            2.0,
+            Evidence(
+                "train/loss",
+                (before, int(part.steps[at])),
+                float(part.values[at]),
+                float(lowest[at]),
+                f"the loss jumped from {format.decimal(float(lowest[at]))} to {format.decimal(float(part.values[at]))} "
+                f"by step {int(part.steps[at]):,}, when the rate came to its height",
+            ),
+        )
+
+
 def _swings(curve: Curve, phases: Phases) -> Iterator[Sign]:
     """Levels of neighbouring stretches that differ more than the noise of single steps explains."""
     begin = curve.first_step + 0.2 * (phases.high_until - curve.first_step)
@@ -139,7 +160,7 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
         return
     level = float(np.median(part.values))
     gained = training.progress(begin, phases.high_until)
-    if level > 0.93 * unigram and gained < max(
+    if 0.93 * unigram < level < 1.5 * unigram and gained < max(
         0.03 * training.descent, 2 * training.noise / np.sqrt(len(training) / 8)
     ):
         yield (
@@ -224,7 +245,8 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
     jumps = rates.values[1:] / before
     jumps[: max(3, len(jumps) // 20)] = 1.0
     at = int(np.argmax(jumps))
-    if jumps[at] < 2.0 or before[at] < 1e-3 * rates.values.max():
+    stays = float(np.median(rates.values[at + 1 : at + 1 + max(10, len(jumps) // 10)])) > 1.5 * before[at]
+    if jumps[at] < 2.0 or before[at] < 1e-3 * rates.values.max() or not stays:
         return
     step = int(rates.steps[at + 1])
     usual = curve.level(step - 30, step - 1)

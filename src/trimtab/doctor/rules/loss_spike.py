@@ -12,12 +12,13 @@ Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spike
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, trailing_median
+from trimtab.doctor.curves import Curve, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.runs import format
@@ -25,6 +26,15 @@ from trimtab.runs.history import Series
 
 NOISES = 8.0
 MOST_SHOWN = 5
+
+
+class Spike(NamedTuple):
+    """Index of the first and the last value, how high it was, and the level before."""
+
+    first: int
+    last: int
+    height: float
+    usual: float
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -38,14 +48,19 @@ def check(case: Case) -> Iterator[Finding]:
     spikes = _spikes(curve, peaks)
     if not spikes:
         return
-    highest = max(spikes, key=lambda spike: spike[2])
-    longest = max(last - first + 1 for first, last, _, _ in spikes)
-    part = highest[2] / curve.descent if curve.descent > 0 else float("inf")
-    grave = part >= 0.2 and (longest >= 3 or len(spikes) >= 3 or part >= 0.5)
-    onset = int(curve.steps[spikes[0][0]])
+    highest = max(spike.height for spike in spikes)
+    longest = max(spike.last - spike.first + 1 for spike in spikes)
+    part = highest / curve.descent if curve.descent > 0 else float("inf")
+    changes = _adjusted(case, [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes])
+    grave = (
+        (part >= 0.2 and (longest >= 3 or len(spikes) >= 3 or part >= 0.5))
+        or (part >= 0.1 and longest >= max(10, 0.02 * len(curve)))
+        or bool(changes)
+    )
+    onset = int(curve.steps[spikes[0].first])
     norms = case.history.get("grad_norm")
     evidence = []
-    for first, last, height, usual in sorted(spikes, key=lambda spike: -spike[2])[:MOST_SHOWN]:
+    for first, last, height, usual in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
         steps = int(curve.steps[first]), int(curve.steps[last])
         evidence.append(
             Evidence(
@@ -58,8 +73,7 @@ def check(case: Case) -> Iterator[Finding]:
                 f"{_gradient(norms, steps)}",
             )
         )
-    changes = _adjusted(case, [(int(curve.steps[first]), int(curve.steps[last])) for first, last, _, _ in spikes])
-    first_spike = _where((onset, int(curve.steps[spikes[0][1]])))
+    first_spike = _where((onset, int(curve.steps[spikes[0].last])))
     again = f", {len(spikes)} times" if len(spikes) > 1 else ""
     why = f"; {changes}" if changes else ""
     yield Finding(
@@ -77,34 +91,63 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _spikes(curve: Curve, peaks: NDArray[np.float64]) -> list[tuple[int, int, float, float]]:
-    """Index of the first and last value, height and usual level of each spike after which the loss came back."""
+def _spikes(curve: Curve, peaks: NDArray[np.float64]) -> list[Spike]:
+    """The spikes after which the loss came back, by steps. Looked for in single values, and in medians of 5 and 15,
+    since a low one that lasts is as sure as a high one that does not."""
     width = max(15, len(curve) // 20)
     usual = trailing_median(curve.values, width)
-    excess = np.where(np.isfinite(usual), peaks - usual, 0.0)
-    tail = 3.0 * float(np.quantile(np.abs(excess), 0.98))
-    threshold = max(NOISES * curve.noise, min(tail, 20 * curve.noise), 0.08 * curve.descent, 0.02 * abs(curve.end))
-    high = excess > threshold
-    high[: max(8, len(curve) // 50)] = False
-    spikes: list[tuple[int, int, float, float]] = []
+    found: list[Spike] = []
+    for scale in (1, 5, 15):
+        if len(curve) < 6 * scale:
+            break
+        half = scale // 2
+        values = peaks if scale == 1 else running_median(curve.values, scale)
+        before = np.concatenate([np.full(half, np.nan), usual])[: len(usual)]
+        excess = np.where(np.isfinite(before), values - before, 0.0)
+        tail = min(3.0 * float(np.quantile(np.abs(excess), 0.98)), 20 * curve.noise) if scale == 1 else 0.0
+        least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
+        threshold = max(NOISES * curve.error(scale) / (1.2533 if scale == 1 else 1.0), tail, least)
+        high = excess > threshold
+        high[: max(8, len(curve) // 50)] = False
+        found += _spans(curve, values, before, high, width)
+    return _merged(found)
+
+
+def _spans(
+    curve: Curve, values: NDArray[np.float64], usual: NDArray[np.float64], high: NDArray[np.bool_], width: int
+) -> Iterator[Spike]:
+    """From where the loss leaves to where it is back near its level before, where it comes back at all."""
     index = 0
     while index < len(high):
         if not high[index]:
             index += 1
             continue
-        level = float(usual[index])
-        back = level + max(4 * curve.noise, 0.15 * float(excess[index]))
-        last = index
-        while last + 1 < len(high) and curve.smoothed[last + 1] > back and last - index < len(high) // 3:
+        level, last = float(usual[index]), index
+        while last + 1 < len(high) and high[last + 1]:
             last += 1
-        while last + 1 < len(high) and peaks[last + 1] - level > threshold:
-            last += 1
-        after = curve.values[last + 1 : last + 1 + width]
-        height = float(peaks[index : last + 1].max()) - level
-        if len(after) >= 3 and float(np.median(after)) <= level + max(4 * curve.noise, 0.3 * height):
-            spikes.append((index, last, height, level))
+        height = float(values[index : last + 1].max()) - level
+        back = level + max(3 * curve.error(5), 0.25 * height)
+        smooth = running_median(curve.values[index : index + len(high) // 3], 5)
+        over = np.flatnonzero(smooth <= back)
+        over = over[over > last - index]
+        if len(over):
+            last = max(last, index + int(over[0]) - 1)
+            after = curve.values[last + 1 : last + 1 + width]
+            if len(after) >= 3 and float(np.median(after)) <= level + max(4 * curve.error(len(after)), 0.4 * height):
+                yield Spike(index, last, height, level)
         index = last + 2
-    return spikes
+
+
+def _merged(spikes: list[Spike]) -> list[Spike]:
+    """Those that overlap joined into one: the longest stretch, the greatest height."""
+    merged: list[Spike] = []
+    for spike in sorted(spikes):
+        if merged and spike.first <= merged[-1].last + 2:
+            old = merged.pop()
+            higher = max(old, spike, key=lambda one: one.height)
+            spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual)
+        merged.append(spike)
+    return merged
 
 
 def _where(steps: tuple[int, int]) -> str:

@@ -22,8 +22,10 @@ from trimtab.doctor.levels import counted_loss, judged
 from trimtab.doctor.remedies import change
 from trimtab.runs import format
 
-NOISE_OF_LEVEL = 0.06
+NOISE_OF_LEVEL = 0.1
 FEW_TOKENS = 512
+STILL = 0.06
+"""Of the whole descent: a stretch that gains less stands still."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -43,7 +45,7 @@ def check(case: Case) -> Iterator[Finding]:
     begin, end = phases.peak_from, phases.high_until
     middle = begin + 0.4 * (end - begin)
     gained = curve.progress(middle, end)
-    stands = gained < max(0.04 * curve.descent, 0.25 * noise)
+    stands = gained < max(STILL * curve.descent, 0.5 * noise)
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
     sound = reached is not None and bigram is not None and reached.floor < bigram
@@ -62,7 +64,7 @@ def check(case: Case) -> Iterator[Finding]:
             "train/loss",
             (int(middle), int(end)),
             gained,
-            0.04 * curve.descent,
+            STILL * curve.descent,
             f"from step {int(middle):,} to {int(end):,} the level gained {format.decimal(max(gained, 0.0))} of "
             f"{format.decimal(curve.descent)} in all",
         ),

@@ -1,7 +1,7 @@
 """underfitting: training and validation loss both stay high, and no longer fall.
 
-Looks for: a training loss that stands still while the learning rate is still high, at a level that is known to be high:
-    what counting pairs of tokens reaches, or what guessing costs; with hardly a gap to the validation loss.
+Looks for: a training loss that gains hardly anything in the second half of the run, at a level that is known to be
+    high: what counting pairs of tokens reaches, or what guessing costs; with hardly a gap to the validation loss.
 Why it matters: more of the same changes nothing; the model, its regularization or its input is the limit.
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
 Remedy: a larger model, less regularization, a longer or better schedule.
@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, judged, uniform_loss
 from trimtab.runs import format
 
-STILL = 0.03
+STILL = 0.05
 """Of the whole descent: a stretch that gains less stands still."""
+NEAR = 0.95
+"""Of the yardstick: a level above that is no better than counting."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -29,34 +31,34 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     bigram, unigram, uniform = counted_loss(case, "bigram"), counted_loss(case, "unigram"), uniform_loss(case)
     if training is None or level is None or len(training) < 24:
         return
+    lowest = float(level.values.min()) if case.history.has("validation/loss") else level.floor
     yardstick = bigram if bigram is not None else None if uniform is None else 0.5 * uniform
     if yardstick is None:
         yield Withheld("underfitting", ("yardsticks (what guessing and counting reach on the same data)",))
         return
-    phases = Phases.of(case.history.get("learning_rate"), training.first_step, training.last_step)
-    begin, until = phases.peak_from, phases.high_until
-    length = until - begin
-    if length < 0.25 * (training.last_step - training.first_step) or level.floor < 0.99 * yardstick:
+    if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (
+        NEAR * yardstick
+    ):
         return
-    middle = begin + length / 2
-    gained = training.progress(middle, until)
-    still = max(STILL * training.descent, 3 * training.error(max(3, len(training) // 16)))
-    later = training.level(until - length / 8, until) - training.end
-    if gained > still or (training.descent > 0 and later > 0.1 * training.descent):
+    middle, until = (training.first_step + training.last_step) / 2, training.last_step
+    gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
+    still = max(STILL * training.descent, 3 * training.error(max(3, len(training) // 20)))
+    left = training.end - training.floor > 0.25 * training.descent
+    if gained > still or left:
         return
     gap = Curve.of(case.history.get("generalization_gap"))
-    if gap is not None and gap.end > 0.1 * abs(level.floor):
+    if gap is not None and gap.end > 0.1 * abs(lowest):
         return
     named = "bigram counts" if bigram is not None else "half of what a uniform guess costs"
     size = case.number("parameters", "non_embedding")
-    worse = unigram is not None and level.floor > 0.99 * unigram
+    worse = unigram is not None and lowest > 0.99 * unigram
     evidence = [
         Evidence(
             "validation/loss" if case.history.has("validation/loss") else "train/loss",
             (int(middle), level.last_step),
-            level.floor,
+            lowest,
             yardstick,
-            f"the loss comes to {format.decimal(level.floor)}, where {named} reach{'' if bigram else 'es'} "
+            f"the loss comes to {format.decimal(lowest)}, where {named} reach{'' if bigram else 'es'} "
             f"{format.decimal(yardstick)} on the same text",
         ),
         Evidence(
@@ -64,7 +66,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             (int(middle), until),
             gained,
             still,
-            f"from step {int(middle):,} to {until:,}, at a high rate still, the training loss gained "
+            f"from step {int(middle):,} to {until:,} the training loss gained "
             f"{format.decimal(max(gained, 0.0))} of {format.decimal(training.descent)} in all",
         ),
     ]
