@@ -21,7 +21,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.runs import format
 
-PART_OF_DESCENT = 0.25
+PART_OF_DESCENT = 0.2
 NOISES = 8.0
 
 

@@ -89,7 +89,7 @@ def check(case: Case) -> Iterator[Finding]:
 def _begins_like_a_guess(case: Case) -> Evidence | None:
     """The first loss, when it is what a uniform guess costs, or more: no weight has learned anything yet."""
     loss, uniform = Curve.of(case.loss()), uniform_loss(case)
-    if loss is None or uniform is None or loss.first_step > 20 or loss.start < 0.9 * uniform:
+    if loss is None or uniform is None or loss.first_step > 20 or loss.start < 0.85 * uniform:
         return None
     return Evidence(
         "train/loss",

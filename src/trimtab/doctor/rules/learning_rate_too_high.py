@@ -40,7 +40,7 @@ def check(case: Case) -> Iterator[Finding]:
     if not phases.peak > 0:
         return
     seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *_early_jump(curve, phases)]
-    if curve.end - curve.floor < 0.25 * curve.descent:  # what a loss does after it has left says nothing of why
+    if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
         seen += [*_hump(curve, phases), *_swings(curve, phases), *_stands(case, phases), *_late_fall(curve, phases)]
     known: list[Sign] = [*_growth(case), *_usual(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)

@@ -104,13 +104,19 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64]) -> list[Spike]:
         values = peaks if scale == 1 else running_median(curve.values, scale)
         before = np.concatenate([np.full(half, np.nan), usual])[: len(usual)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
-        tail = min(3.0 * float(np.quantile(np.abs(excess), 0.98)), 20 * curve.noise) if scale == 1 else 0.0
+        tail = _tail(excess, curve.noise) if scale == 1 else 0.0
         least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
         threshold = max(NOISES * curve.error(scale) / (1.2533 if scale == 1 else 1.0), tail, least)
         high = excess > threshold
         high[: max(8, len(curve) // 50)] = False
         found += _spans(curve, values, before, high, width)
     return _merged(found)
+
+
+def _tail(excess: NDArray[np.float64], noise: float) -> float:
+    """How far single values reach without being spikes: noise with heavy tails reaches as far down as up."""
+    down = -float(excess[len(excess) // 5 :].min())
+    return max(min(3.0 * float(np.quantile(excess, 0.98)), 20 * noise), 1.4 * down)
 
 
 def _spans(

@@ -50,7 +50,8 @@ def check(case: Case) -> Iterator[Finding]:
     bigram = counted_loss(case, "bigram")
     sound = reached is not None and bigram is not None and reached.floor < bigram
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
-    grave = stands and not sound and decayed < 0.1 * curve.descent
+    known = batch is not None or noise > 0.3 * level
+    grave = stands and known and not sound and decayed < 0.1 * curve.descent
     evidence = [
         Evidence(
             "train/loss",

@@ -40,12 +40,13 @@ def check(case: Case) -> Iterator[Finding]:
         return
     last = float(np.mean(after[-2:]))
     noise = _noise_of_evaluations(validation.values)
-    rise, highest = last - best, float(after.max()) - best
-    if rise <= max(3 * noise, 0.005 * abs(best)) or rise < 0.4 * highest:
+    around = float(np.median(validation.values[max(0, best_at - 1) : best_at + 2]))  # the best is lucky, too
+    rise, highest = last - around, float(after.max()) - around
+    if rise <= max((3 if len(after) >= 4 else 5) * noise, 0.005 * abs(best)) or rise < 0.4 * highest:
         return
     onset, end = int(validation.steps[best_at]), validation.last_step
     fell = training.at(onset) - _end_of(training)
-    if fell <= max(0.15 * rise, 2 * training.error(max(3, len(training) // 20))):
+    if fell <= max(min(0.15 * rise, 0.03 * abs(training.at(onset))), 2 * training.error(max(3, len(training) // 20))):
         return
     ended = case.history.ended
     restored = ended is not None and ended.restored_step is not None and ended.restored_step <= onset

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
@@ -42,7 +44,11 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     middle, until = (training.first_step + training.last_step) / 2, training.last_step
     gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
-    still = max(STILL * training.descent, 3 * training.error(max(3, len(training) // 20)))
+    still, error = STILL * training.descent, training.error(max(3, len(training) // 20))
+    if len(level) >= 3:
+        gained = max(gained, float(np.interp(middle, level.steps, level.values)) - float(level.values[-1]))
+    if 2 * error > still:
+        return  # too few steps to tell standing still from noise
     left = training.end - training.floor > 0.25 * training.descent
     if gained > still or left:
         return

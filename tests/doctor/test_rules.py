@@ -1,0 +1,309 @@
+"""Each rule speaks where it must and is silent where it must not, on curves made by formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import Array, case_of, cosine, falling, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.curves import noise_of as estimated_noise
+from trimtab.doctor.diagnose import diagnose
+
+FACTS: dict[str, Any] = {
+    "parameters": {"total": 1_000_000, "non_embedding": 800_000, "frozen": 0},
+    "optimizer": "adamw",
+    "tokenizer": {"vocabulary_size": 2048},
+    "yardsticks": {"bigram": 2.0, "unigram": 3.0, "judged_tokens": 1000, "judged_bytes": 3000},
+    "epochs": 0.5,
+}
+
+
+def lead(case: Case) -> tuple[str, str]:
+    findings = diagnose(case).findings
+    return (findings[0].code, findings[0].severity) if findings else ("", "")
+
+
+def found(case: Case, code: str) -> Finding | None:
+    return next((one for one in diagnose(case).findings if one.code == code), None)
+
+
+HEALTHY: dict[str, Case] = {
+    "cosine": case_of(falling(1000), rates=cosine(1000), validation={s: 3.2 + 20 / s for s in range(100, 1001, 100)}),
+    "noisy": case_of(falling(1000, noise=0.5), rates=cosine(1000)),
+    "long": case_of(falling(50_000, noise=0.3), rates=cosine(50_000)),
+    "few points": case_of(falling(20, noise=0.02), rates=cosine(20)),
+    "constant rate": case_of(falling(800), rates=np.full(800, 1e-3)),
+    "no rates": case_of(falling(800)),
+    "late drop": case_of(
+        np.concatenate([falling(800), falling(800)[-1] - np.linspace(0, 0.4, 200) + 0.1 * noise_of(200, 1)]),
+        rates=np.concatenate([np.full(800, 1e-3), np.linspace(1e-3, 0, 200)]),
+    ),
+    "restarts": case_of(
+        np.concatenate([falling(500), falling(500, start=3.6, floor=2.9, seed=2)]),
+        rates=np.concatenate([cosine(500), cosine(500, warmup=0.01)]),
+    ),
+    "negative loss": case_of(falling(600) - 6.0, rates=cosine(600)),
+    "training above validation": case_of(
+        falling(1000) + 0.3, rates=cosine(1000), validation={s: 3.0 + 20 / s for s in range(100, 1001, 100)}
+    ),
+    "steady gap": case_of(
+        falling(1000) - 0.5, rates=cosine(1000), validation={s: 3.6 + 20 / s for s in range(100, 1001, 100)}
+    ),
+    "jittery validation": case_of(
+        falling(1000),
+        rates=cosine(1000),
+        validation={s: 3.2 + 20 / s + 0.01 * (-1) ** (s // 50) for s in range(50, 1001, 50)},
+    ),
+    "student noise": case_of(
+        falling(2000, noise=0) + 0.1 * np.random.default_rng(5).standard_t(3, size=2000), rates=cosine(2000)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+@pytest.mark.parametrize("facts", [{}, FACTS], ids=["log alone", "with facts"])
+def test_sound_curves_are_left_in_peace(name: str, facts: dict[str, Any]) -> None:
+    case = HEALTHY[name]
+    diagnosis = diagnose(Case(case.history, case.config, {**facts, "yardsticks": None}))
+    assert diagnosis.verdict == "healthy", diagnosis.findings
+
+
+@pytest.mark.parametrize("part", [0.2, 0.4, 0.6, 0.8])
+@pytest.mark.parametrize("name", ["cosine", "late drop", "steady gap"])
+def test_no_prefix_of_a_sound_run_raises_an_alarm(name: str, part: float) -> None:
+    series = HEALTHY[name].history.series
+    steps = int(1000 * part)
+    case = case_of(series["train/loss"].mean[:steps], rates=series["learning_rate"].mean[:steps], total_steps=1000)
+    assert diagnose(case).verdict == "healthy"
+
+
+@pytest.mark.parametrize("rise", [1.2, 3.0, 30.0, 1e5])
+def test_a_loss_that_leaves_for_good_is_a_divergence(rise: float) -> None:
+    loss = falling(600)
+    loss[400:] += rise * np.minimum(1.0, np.arange(200) / 40)
+    told = found(case_of(loss, rates=cosine(600)), "divergence")
+    assert told is not None
+    assert told.severity == "error"
+    assert 370 <= told.onset_step <= 425
+
+
+def test_a_loss_that_never_fell_and_rises_is_a_divergence() -> None:
+    loss = 7.0 + np.linspace(0, 5, 300) + 0.1 * noise_of(300)
+    told = found(case_of(loss, rates=np.full(300, 1e-3)), "divergence")
+    assert told is not None
+    assert told.onset_step < 60
+
+
+@pytest.mark.parametrize(
+    ("height", "length", "severity"), [(6.0, 1, "warning"), (4.0, 8, "warning"), (0.6, 30, "warning"), (1.2, 1, "info")]
+)
+def test_a_loss_that_comes_back_is_a_spike(height: float, length: int, severity: str) -> None:
+    loss = falling(800, noise=0.08)
+    loss[500 : 500 + length] += height
+    case = case_of(loss, rates=cosine(800))
+    told = found(case, "loss-spike")
+    assert told is not None
+    assert (told.severity, found(case, "divergence")) == (severity, None)
+    assert 490 <= told.onset_step <= 512
+
+
+def test_a_spike_at_the_end_is_not_called_over() -> None:
+    loss = falling(800)
+    loss[-4:] += 5
+    assert found(case_of(loss, rates=cosine(800)), "loss-spike") is None
+
+
+@pytest.mark.parametrize("place", ["train", "validation", "gradient"])
+def test_any_value_that_is_no_number_is_told(place: str) -> None:
+    loss, norms = falling(300), 1 + 0.1 * np.abs(noise_of(300))
+    validation = dict.fromkeys(range(50, 301, 50), 3.5)
+    if place == "train":
+        loss[200:] = np.nan
+    elif place == "gradient":
+        norms[200] = np.inf
+    else:
+        validation[200] = np.nan
+    told = found(case_of(loss, rates=cosine(300), validation=validation, grad_norm=norms), "nan-loss")
+    assert told is not None
+    assert told.severity == ("error" if place == "train" else "warning")
+    assert 200 <= told.onset_step <= 201
+
+
+def test_skipped_steps_of_a_loss_scale_are_no_fault() -> None:
+    norms = 1 + 0.1 * np.abs(noise_of(300))
+    norms[:8] = np.inf
+    case = case_of(falling(300), rates=cosine(300), grad_norm=norms, loss_scale=np.full(300, 2.0**14))
+    assert found(case, "nan-loss") is None
+
+
+def test_an_exploding_gradient_is_seen_before_the_nan() -> None:
+    loss, norms = falling(300), 1 + 0.1 * np.abs(noise_of(300))
+    norms[195:200] = [5, 30, 200, 3000, 1e5]
+    loss[200:] = np.nan
+    told = found(case_of(loss, rates=cosine(300), grad_norm=norms), "nan-loss")
+    assert told is not None
+    assert "exploded" in told.cause
+
+
+def overfit(rise: float, noise: float = 0.0, epochs: float = 20.0) -> Case:
+    validation = {
+        step: 3.5 + 30 / step + (rise * max(0, step - 400) / 600) + noise * float(noise_of(1, step)[0])
+        for step in range(50, 1001, 50)
+    }
+    loss = falling(1000, floor=0.5)
+    return case_of(loss, rates=cosine(1000), validation=validation, facts={**FACTS, "epochs": epochs})
+
+
+@pytest.mark.parametrize("rise", [0.3, 1.0, 4.0])
+def test_validation_that_rises_while_training_falls_is_overfitting(rise: float) -> None:
+    told = found(overfit(rise, noise=0.005), "overfitting")
+    assert told is not None
+    assert told.severity == "warning"
+    assert 350 <= told.onset_step <= 550
+    assert told.confidence > 0.8
+
+
+def test_noise_of_evaluations_is_no_overfitting() -> None:
+    for seed in range(20):
+        validation = {s: 3.5 + 30 / s + 0.03 * float(noise_of(1, seed * 1000 + s)[0]) for s in range(50, 1001, 50)}
+        case = case_of(falling(1000), rates=cosine(1000), validation=validation)
+        told = found(case, "overfitting")
+        assert told is None or told.severity == "info", seed
+
+
+def test_nothing_seen_twice_is_hardly_overfitting() -> None:
+    told = found(overfit(0.5, epochs=0.3), "overfitting")
+    assert told is None or told.confidence < 0.6
+
+
+def high_rate(swing: float) -> Case:
+    """Falls, then rises again while the rate is high, and stands at what single tokens cost."""
+    loss = np.concatenate([np.linspace(7.6, 6.0, 20), 6.3 + 0.1 * np.sin(np.arange(480) / 9) * swing])
+    return case_of(
+        loss + 0.05 * noise_of(500),
+        rates=cosine(500, 0.05),
+        validation=dict.fromkeys(range(50, 501, 50), 6.25),
+        config={"optimizer.learning_rate": 0.05},
+        facts=FACTS,
+    )
+
+
+@pytest.mark.parametrize("swing", [0.5, 3.0])
+def test_a_high_rate_is_named_with_its_signs(swing: float) -> None:
+    case = high_rate(swing)
+    assert lead(case)[0] == "learning-rate-too-high"
+    told = found(case, "learning-rate-too-high")
+    assert told is not None
+    assert any("usual" in item.text for item in told.evidence)
+    assert told.remedies[0].config["optimizer.learning_rate"] < 0.01
+
+
+def test_the_same_curve_at_a_usual_rate_is_not_blamed_on_it() -> None:
+    case = high_rate(0.0)
+    calm = case_of(
+        case.history.series["train/loss"].mean,
+        rates=cosine(500, 5e-4),
+        config={"optimizer.learning_rate": 5e-4},
+        facts=FACTS,
+    )
+    assert found(calm, "learning-rate-too-high") is None
+
+
+def test_a_rate_that_cannot_move_the_weights_is_too_low() -> None:
+    loss = np.linspace(7.62, 7.2, 400) + 0.03 * noise_of(400)
+    config = {"optimizer.learning_rate": 1e-5, "model.initialization.standard_deviation": 0.02}
+    case = case_of(loss, rates=cosine(400, 1e-5), config=config, facts=FACTS)
+    assert lead(case) == ("learning-rate-too-low", "warning")
+    told = found(case, "learning-rate-too-low")
+    assert told is not None
+    assert told.remedies[0].config["optimizer.learning_rate"] > 1e-4
+
+
+def test_fine_tuning_at_a_low_rate_is_sound() -> None:
+    loss = 2.4 + 0.3 * np.exp(-np.arange(400) / 100) + 0.05 * noise_of(400)
+    facts = {**FACTS, "yardsticks": None, "parameters": {"total": 1e8, "non_embedding": 8e7, "frozen": 0}}
+    case = case_of(loss, rates=cosine(400, 2e-5), config={"optimizer.learning_rate": 2e-5}, facts=facts)
+    assert diagnose(case).verdict == "healthy"
+
+
+def test_standing_still_at_what_counting_reaches_is_underfitting_and_needs_a_yardstick() -> None:
+    loss = 4.3 + 3.0 * np.exp(-np.arange(800) / 40) + 0.1 * noise_of(800)
+    validation = dict.fromkeys(range(100, 801, 100), 4.3)
+    facts = {**FACTS, "yardsticks": {**FACTS["yardsticks"], "bigram": 2.05}}  # 4.26 nats a token
+    case = case_of(
+        loss, rates=cosine(800), validation=validation, facts=facts, config={"optimizer.learning_rate": 1e-3}
+    )
+    assert lead(case) == ("underfitting", "warning")
+    bare = diagnose(case_of(loss, rates=cosine(800), validation=validation))
+    assert "underfitting" in {item.code for item in bare.withheld}
+    good = {**facts, "yardsticks": {**facts["yardsticks"], "bigram": 3.0}}
+    assert found(case_of(loss, rates=cosine(800), validation=validation, facts=good), "underfitting") is None
+
+
+def test_scatter_in_tiny_batches_that_stand_still_is_noise() -> None:
+    loss = 5.5 + 2.1 * np.exp(-np.arange(1000) / 20) + 0.9 * noise_of(1000)
+    facts = {**FACTS, "yardsticks": None}
+    tiny = case_of(loss, rates=np.full(1000, 1e-3), tokens=np.full(1000, 16.0), facts=facts)
+    assert lead(tiny) == ("noisy-loss", "warning")
+    large = case_of(loss, rates=np.full(1000, 1e-3), tokens=np.full(1000, 65536.0), facts=facts)
+    assert found(large, "noisy-loss") is None
+
+
+@pytest.mark.parametrize(("waits", "severity"), [(0.5, "warning"), (0.15, "info"), (0.02, None)])
+def test_waiting_for_data_is_counted(waits: float, severity: str | None) -> None:
+    case = case_of(falling(200), step_seconds=np.full(200, 1.0), data_seconds=np.full(200, waits))
+    told = found(case, "input-bound")
+    assert (told.severity if told else None) == severity
+
+
+def test_a_first_step_that_waits_long_is_no_fault() -> None:
+    waits = np.full(200, 0.01)
+    waits[0] = 500.0
+    case = case_of(falling(200), step_seconds=np.full(200, 1.0) + waits, data_seconds=waits)
+    assert found(case, "input-bound") is None
+
+
+def with_layers(dead: int, total: int = 10, facts: dict[str, Any] | None = None, start: float = 8.2) -> Case:
+    case = case_of(falling(200, start=start), rates=cosine(200), facts=FACTS | (facts or {}))
+    names = tuple(f"layer/blocks.{index}.weight/grad_norm" for index in range(total))
+    for window in range(10, 201, 10):
+        norms = np.array([0.0 if index < dead else 1.0 / window for index in range(total)])
+        case.history.layers.append(window, names, norms)
+    return case
+
+
+def test_layers_that_no_gradient_reaches_are_named() -> None:
+    told = found(with_layers(4), "frozen-parameters")
+    assert told is not None
+    assert told.severity == "warning"
+    assert "blocks.3.weight" in told.evidence[0].text
+    assert found(with_layers(0), "frozen-parameters") is None
+
+
+def test_frozen_random_weights_are_a_fault_and_frozen_pretrained_ones_a_remark() -> None:
+    frozen = {"parameters": {"total": 1_000_000, "non_embedding": 800_000, "frozen": 900_000}}
+    scratch = found(with_layers(0, facts=frozen), "frozen-parameters")
+    tuned = found(with_layers(0, facts=frozen, start=3.0), "frozen-parameters")
+    assert scratch is not None
+    assert tuned is not None
+    assert (scratch.severity, tuned.severity) == ("warning", "info")
+
+
+def test_noise_is_estimated_around_a_trend() -> None:
+    values: Array = np.linspace(9, 1, 5000) + 0.2 * noise_of(5000)
+    assert estimated_noise(values) == pytest.approx(0.2, rel=0.05)
+
+
+def test_phases_overlook_a_short_jump_of_the_rate() -> None:
+    rates = cosine(400)
+    rates[200:205] *= 10
+    case = case_of(falling(400), rates=rates)
+    phases = Phases.of(case.history.get("learning_rate"), 1, 400)
+    assert phases.peak == pytest.approx(1e-3, rel=0.02)
+    curve = Curve.of(case.loss())
+    assert curve is not None
+    assert phases.peak_from < 60
