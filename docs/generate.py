@@ -69,6 +69,7 @@ def pages() -> dict[str, str]:
         "presets.md": presets,
         "metrics.md": metrics,
         "lint-rules.md": lint_rules,
+        "doctor-rules.md": doctor_rules,
         "events.md": events_and_decisions,
         "adjustable.md": adjustable,
         "registries.md": registries,
@@ -342,6 +343,41 @@ def lint_rules() -> Iterator[str]:
         yield f"## {code}"
         yield f"{title} Severity: {severity}."
         yield body
+
+
+def doctor_rules() -> Iterator[str]:
+    """Every rule over a run's record, and the closed table of codes."""
+    rules: Mapping[str, Any] = importlib.import_module("trimtab.doctor.rules").RULES
+    codes: Mapping[str, Any] = importlib.import_module("trimtab.doctor.codes").CODES
+    yield "# What the doctor finds"
+    yield _text("""
+        `trimtab doctor` reads the record of a run, or the log of another trainer, and asks these rules; so does every
+        run at its evaluations and at its end. A rule speaks only when what it needs was logged; otherwise its finding
+        is withheld, and the diagnosis says what to log. When one finding explains another, it leads, and the other is
+        listed under it.
+        """)
+    rows = [
+        (f"[{code}](#{code})", codes[code].kind, _list(codes[code].signals), codes[code].sentence) for code in rules
+    ]
+    yield _table(("code", "kind", "needs", "says that"), rows)
+    for code, rule in rules.items():
+        title, _, body = inspect.cleandoc(sys.modules[rule.__module__].__doc__ or "").partition("\n\n")
+        sentence = title.partition(": ")[2]
+        yield f"## {code}"
+        explained = codes[code].explains
+        also = f" It explains {_list(explained)}." if explained else ""
+        yield sentence[:1].upper() + sentence[1:] + also
+        yield re.sub(r"\n +", "\n  ", re.sub(r"(?m)^([A-Z][A-Za-z ]+?)(: | for )", r"- **\1**\2", body))
+    yield "## All codes"
+    yield _text("""
+        The table is closed: no finding has another code. Those without a rule above are to come; `lint` marks what a
+        [configuration](lint-rules.md) shows before it costs compute.
+        """)
+    yield _table(("code", "kind", "says that"), [(code, row.kind, row.sentence) for code, row in codes.items()])
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _rule(rule: Callable[..., Any]) -> tuple[str, str, str]:
