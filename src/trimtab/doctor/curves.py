@@ -159,11 +159,11 @@ def noise_of(values: Floats) -> float:
 
 
 def running_median(values: Floats, width: int) -> Floats:
-    """Centred running median over `width` (odd) values; the ends are repeated."""
+    """Centred running median over `width` (odd) values; the ends are mirrored."""
     if len(values) < 3:
         return values
     width = min(width, len(values) - (len(values) + 1) % 2)
-    padded = np.pad(values, width // 2, mode="edge")
+    padded = np.pad(values, width // 2, mode="reflect")
     median: Floats = np.median(sliding_window_view(padded, width), axis=1)
     return median
 

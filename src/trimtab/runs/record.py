@@ -20,6 +20,7 @@ each of them a StepsEnded of its own with a part of the steps; the window's `val
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -355,6 +356,8 @@ class RecordReader:
         Raises: UsageError when a newer trimtab wrote them.
         """
         lines: list[dict[str, Any]] = []
+        collecting = gc.isenabled()
+        gc.disable()  # a hundred thousand live objects, and none of them garbage: a third of the time of reading
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
@@ -377,6 +380,9 @@ class RecordReader:
             pass
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be read ({error.strerror})") from error
+        finally:
+            if collecting:
+                gc.enable()
         return lines
 
 

@@ -41,7 +41,7 @@ def check(case: Case) -> Iterator[Finding]:
     )
     if risen < needed or floor_at >= len(curve) - 3:
         return
-    onset_at = _left_at(curve, floor_at, curve.floor + max(0.1 * risen, 3 * error))
+    onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]
     if len(after) < 5 or _comes_back(curve, onset_at, risen):
         return
