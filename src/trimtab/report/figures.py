@@ -1,0 +1,169 @@
+"""Which diagrams a report has: the learning curves, the part of them that a finding speaks of, and all the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from trimtab.doctor import Finding
+from trimtab.events import Advise, Evaluate
+from trimtab.report.gather import Report
+from trimtab.report.markup import Markup, element, percentage
+from trimtab.report.panel import Panel, Role, Shade, Trace, Window, draw
+from trimtab.report.words import SEVERITIES, metric_name, metric_unit
+from trimtab.runs import format
+from trimtab.runs.record import event_to_json
+from trimtab.runs.summary import describe_decision
+
+LANE: Final = 22
+MOST_PANELS: Final = 24
+_GAPS: Final = ("generalization_gap", "validation - training loss")
+_MAIN: Final = ("train/loss", "validation/loss", *_GAPS, "learning_rate", "grad_norm")
+_DULL: Final = ("tokens", "skipped")
+_ROLES: Final[dict[str, Role]] = {
+    "learning_rate": "rate",
+    "grad_norm": "gradient",
+    "generalization_gap": "gap",
+    "validation - training loss": "gap",
+}
+
+
+def learning_curves(report: Report) -> Markup:
+    """Loss, gap, learning rate and gradient norm over the same steps, with findings and decisions above."""
+    panels = [_loss_panel(report, 280), *_single_panels(report, [*_GAPS, "learning_rate", "grad_norm"])]
+    onsets = tuple((finding.onset_step, finding.code) for finding in report.diagnosis.findings)
+    window = Window(_origin(report), max(report.last_step, _origin(report) + 1), onsets)
+    drawn = [draw(panel, window) for panel in panels if panel.traces]
+    return _stack([_lanes(report, window), *drawn], window)
+
+
+def finding_curves(report: Report, finding: Finding) -> Markup:
+    """The curves that a finding's evidence speaks of, around the steps where it shows."""
+    names = list(dict.fromkeys(item.metric for item in finding.evidence if item.metric in report.curves))
+    if not names and "train/loss" in report.curves:
+        names = ["train/loss"]
+    panels: list[Panel] = []
+    if any(name in ("train/loss", "validation/loss") for name in names):
+        panels.append(_loss_panel(report, 170, {*names, "train/loss"}))
+    panels += _single_panels(report, [name for name in names if name not in ("train/loss", "validation/loss")], 110)
+    window = _around(report, finding)
+    drawn = [draw(panel, window) for panel in panels[:3] if panel.traces]
+    return _stack(drawn, window) if drawn else Markup()
+
+
+def other_curves(report: Report) -> list[Markup]:
+    """Every further metric, small."""
+    names = [name for name in report.curves if name not in (*_MAIN, *_DULL)]
+    names += [name for name in ("skipped",) if name in report.curves and (report.curves[name].high > 0).any()]
+    window = Window(_origin(report), max(report.last_step, _origin(report) + 1))
+    panels = list(_single_panels(report, names, 110))[:MOST_PANELS]
+    return [_stack([drawn], window) for panel in panels if (drawn := draw(panel, window))]
+
+
+def _origin(report: Report) -> int:
+    """Where the axis of steps begins: at 0 unless the record begins late."""
+    return 0 if report.first_step <= 1 + 0.05 * report.last_step else report.first_step
+
+
+def _loss_panel(report: Report, height: int, wanted: Iterable[str] = ("train/loss", "validation/loss")) -> Panel:
+    traces = []
+    if "train/loss" in wanted and report.curves.get("train/loss") is not None:
+        traces.append(Trace("training", report.curves["train/loss"], "train"))
+    if "validation/loss" in report.curves:
+        best = report.best.step if report.best is not None and report.best.metric == "validation/loss" else None
+        traces.append(Trace("validation", report.curves["validation/loss"], "validation", True, best))
+    return Panel("loss", tuple(traces), "nats per token" if report.settings or report.facts else "", height)
+
+
+def _single_panels(report: Report, names: Sequence[str], height: int = 120) -> Iterator[Panel]:
+    for name in names:
+        curve = report.curves.get(name)
+        if curve is None or not (curve or curve.bad.any()):
+            continue
+        role = _ROLES.get(name, "validation" if name.startswith(("validation/", "training_slice/")) else "other")
+        is_points = len(curve.last) <= 400 and name.startswith(("validation/", "training_slice/", *_GAPS))
+        title = metric_name(name)
+        from_zero = role in ("rate", "gap") or metric_unit(name) in ("bytes", "seconds", "tokens/s")
+        yield Panel(
+            title,
+            (Trace(title, curve, role, is_points),),
+            metric_unit(name),
+            height,
+            from_zero=from_zero,
+            positive=role in ("gradient", "other"),
+        )
+
+
+def _around(report: Report, finding: Finding) -> Window:
+    """Evidence and onset with half as much on either side; the whole run when that is most of it."""
+    begin, end = _origin(report), max(report.last_step, _origin(report) + 1)
+    shades = tuple(
+        Shade(max(item.steps[0], begin), min(item.steps[1], end), item.text)
+        for item in finding.evidence
+        if item.steps[0] <= end and item.steps[1] >= begin
+    )
+    first = min([finding.onset_step, *(shade.first for shade in shades)])
+    last = max([finding.onset_step, *(shade.last for shade in shades)])
+    room = max(round(0.75 * (last - first)), round(0.06 * (end - begin)), 10)
+    first, last = max(begin, first - room), min(end, last + room)
+    if last - first > 0.55 * (end - begin) or last <= first:
+        first, last = begin, end
+    return Window(first, last, ((finding.onset_step, f"onset of {finding.code}"),), _merged(shades))
+
+
+def _merged(shades: Sequence[Shade]) -> tuple[Shade, ...]:
+    """Ranges that are the same are drawn once."""
+    by_range: dict[tuple[int, int], list[str]] = {}
+    for shade in shades:
+        by_range.setdefault((shade.first, shade.last), []).append(shade.label)
+    return tuple(Shade(first, last, " ".join(labels)) for (first, last), labels in by_range.items())
+
+
+def _stack(content: Sequence[Markup | None], window: Window) -> Markup:
+    return element("div", content, class_="stack", data_first=window.first, data_last=window.last)
+
+
+def _lanes(report: Report, window: Window) -> Markup | None:
+    """Findings, decisions and resumes as signs above the curves."""
+    signs: list[tuple[int, Markup]] = []
+    for index, finding in enumerate(report.diagnosis.findings, start=1):
+        told = f"{SEVERITIES[finding.severity]} {finding.code}, from step {format.count(finding.onset_step)}"
+        circle = element("circle", class_=f"flag {finding.severity}", cx=0, cy=0, r=9)
+        digit = element("text", str(index), class_="flag", x=0, y=4)
+        inner = element("g", element("title", told), circle, digit)
+        signs.append((finding.onset_step, element("a", inner, href=f"#finding-{index}", aria_label=told)))
+    for step in report.resumed:
+        told = f"resumed at step {format.count(step)}"
+        signs.append((step, element("g", element("title", told), element("path", class_="sign", d="M-4 -6l9 6l-9 6z"))))
+    for taken in report.decisions:
+        if not isinstance(taken.decision, Evaluate | Advise):
+            told = f"step {format.count(taken.step)}, {describe_decision(event_to_json(taken))}"
+            sign = element("path", class_="sign", d="M0 -7l7 7l-7 7l-7 -7z")
+            signs.append((taken.step, element("g", element("title", told), sign)))
+    if not signs:
+        return None
+    placed: list[list[float]] = []
+    drawn = []
+    for step, sign in sorted(signs, key=lambda item: item[0]):
+        place = min(max(window.place(step), 0.0), 1.0)
+        row = next((i for i, row in enumerate(placed) if place - row[-1] >= 0.07), len(placed))
+        if row == len(placed):
+            placed.append([])
+        placed[row].append(place)
+        drawn.append((place, row, sign))
+    svgs = [
+        element("svg", sign, x=percentage(place), y=row * LANE + LANE // 2, overflow="visible")
+        for place, row, sign in drawn
+        if row < 6
+    ]
+    height = min(len(placed), 6) * LANE
+    field = element(
+        "svg",
+        svgs,
+        class_="lanes",
+        width="100%",
+        height=height,
+        role="group",
+        aria_label="findings and decisions by step",
+    )
+    return element("div", field, class_="plot lane")

@@ -1,0 +1,304 @@
+"""All that a report shows, taken once from a run: its renderers are functions of it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trimtab.config import flatten, list_presets, load_config
+from trimtab.doctor import Case, Diagnosis
+from trimtab.errors import TrimtabError
+from trimtab.events import ArtifactLogged, DecisionTaken, Save
+from trimtab.report.curves import Curve, smoothed
+from trimtab.runs import format
+from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.directory import RunDirectory
+from trimtab.runs.metrics import selection_direction
+
+SHOWN_SAMPLES = 8
+SHOWN_DECISIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One of the key figures."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best evaluation, by the metric that chose checkpoints."""
+
+    metric: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One metric of every layer: `values_WL` by window and layer; NaN where it was not measured."""
+
+    metric: str
+    steps: np.ndarray[Any, np.dtype[np.int64]]
+    names: tuple[str, ...]
+    values_WL: np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is shown. What is not known is empty."""
+
+    name: str
+    diagnosis: Diagnosis
+    status: str
+    """How the newest attempt ended, "killed", "running", or "" where nobody knows."""
+    reason: str
+    first_step: int
+    last_step: int
+    planned_steps: int
+    curves: Mapping[str, Curve]
+    """Metric to its values, evaluations among them."""
+    best: Best | None
+    restored_step: int | None
+    layers: tuple[Layer, ...]
+    figures: tuple[Figure, ...]
+    decisions: tuple[DecisionTaken, ...]
+    """Those that steered the run, and the newest of the others."""
+    num_saves: int
+    resumed: tuple[int, ...]
+    """Steps at which an attempt went on from a checkpoint."""
+    samples: tuple[ArtifactLogged, ...]
+    checkpoints: tuple[tuple[int, str, int, str], ...]
+    """Step, path in the run, bytes and reason of those that are kept."""
+    time_split: Mapping[str, float]
+    settings: Mapping[str, Any]
+    """Dotted setting to value."""
+    differences: tuple[tuple[str, Any, Any], ...]
+    """Setting, its value in `base`, and here."""
+    base: str
+    """What the settings are compared with: "the preset gpt-1m" or "the defaults"."""
+    facts: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    path: str
+    """The run as a command names it; "" for a run of another trainer."""
+    command: str
+    """What was typed, where that is known."""
+    damaged_lines: int = 0
+    prompts: tuple[str, ...] = field(default=())
+
+
+def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report:
+    """What is known of a run: from its directory where there is one, else from the case alone."""
+    history = case.history
+    curves = {name: Curve.of(series) for name, series in sorted(history.series.items())}
+    _add_gap(curves)
+    environment = _read(run, run.environment) if run is not None else {}
+    settings = dict(case.config)
+    base, differences = _differences(settings)
+    ended = history.ended
+    firsts = [int(curve.first[0]) for curve in curves.values() if len(curve.first)]
+    split = dict(ended.time_split) if ended is not None else {}
+    steering = [taken for taken in history.decisions if not isinstance(taken.decision, Save)]
+    best = _best(curves, settings)
+    command = environment.get("command")
+    arguments = [str(part) for part in command] if isinstance(command, Sequence) and command else []
+    return Report(
+        name=diagnosis.run or (run.name if run is not None else ""),
+        diagnosis=diagnosis,
+        status=ended.status if ended is not None else str(run.status()) if run is not None else "",
+        reason=ended.reason if ended is not None else "",
+        first_step=min(firsts, default=0),
+        last_step=history.last_step,
+        planned_steps=case.planned_steps,
+        curves=curves,
+        best=best,
+        restored_step=ended.restored_step if ended is not None else None,
+        layers=tuple(_layers(case)),
+        figures=tuple(_figures(case, curves, best, split)),
+        decisions=tuple(steering[-SHOWN_DECISIONS:]),
+        num_saves=len(history.decisions) - len(steering),
+        resumed=tuple(start.resumed_from for start in history.starts if start.resumed_from is not None),
+        samples=_spread([artifact for artifact in history.artifacts if artifact.kind in ("sample", "text")]),
+        checkpoints=tuple(_checkpoints(run)) if run is not None else (),
+        time_split=split,
+        settings=settings,
+        differences=differences,
+        base=base,
+        facts={key: value for key, value in case.facts.items() if key not in ("identity", "schema")},
+        plan=_read(run, run.plan) if run is not None else {},
+        environment={key: value for key, value in environment.items() if key not in ("schema", "command")},
+        path=_path(run, arguments) if run is not None else "",
+        command=_command(arguments),
+        damaged_lines=history.damaged_lines,
+        prompts=_prompts(settings),
+    )
+
+
+def _read(run: RunDirectory, path: Any) -> dict[str, Any]:
+    with contextlib.suppress(TrimtabError):
+        content = run.read_json(path)
+        return {key: value for key, value in content.items() if key != "schema"}
+    return {}
+
+
+def _path(run: RunDirectory, arguments: Sequence[str]) -> str:
+    """As it was given when the run began; the same from whichever directory the report is written."""
+    for index, argument in enumerate(arguments):
+        if argument == "--run" and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith("--run="):
+            return argument.removeprefix("--run=")
+    return f"runs/{run.name}"
+
+
+def _command(arguments: Sequence[str]) -> str:
+    if not arguments:
+        return ""
+    program = arguments[0].replace("\\", "/").rsplit("/", 1)[-1]
+    known = program if program in ("trimtab", "trimtab.exe") else arguments[0]
+    return " ".join([shlex.quote(known), *map(shlex.quote, arguments[1:])])
+
+
+def _prompts(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    prompts = settings.get("evaluation.samples.prompts")
+    return tuple(map(str, prompts)) if isinstance(prompts, list | tuple) else ()
+
+
+def _add_gap(curves: dict[str, Curve]) -> None:
+    """The gap as validation minus training loss, where the run did not measure it on equal terms."""
+    if "generalization_gap" in curves or "train/loss" not in curves or "validation/loss" not in curves:
+        return
+    steps, losses = curves["train/loss"].finite()
+    at, values = curves["validation/loss"].finite()
+    if len(steps) >= 4 and len(at) >= 2:
+        training = np.interp(at, steps, smoothed(losses))
+        curves["validation - training loss"] = Curve.points(at, values - training)
+
+
+def _differences(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any, Any], ...]]:
+    """What was set otherwise than in the preset of the run's name, or than by default."""
+    if not settings:
+        return "", ()
+    name = settings.get("name")
+    is_preset = isinstance(name, str) and name in list_presets()
+    try:
+        before = flatten(load_config(name if is_preset else None, environment={}))
+    except TrimtabError:
+        return "", ()
+    changed = tuple(
+        (key, before.get(key), value)
+        for key, value in settings.items()
+        if key != "name" and _plain(before.get(key)) != _plain(value)
+    )
+    return f"the preset {name}" if is_preset else "the defaults", changed
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _best(curves: Mapping[str, Curve], settings: Mapping[str, Any]) -> Best | None:
+    metric = settings.get("checkpoint.metric")
+    metric = metric if isinstance(metric, str) and metric in curves else "validation/loss"
+    if metric not in curves:
+        return None
+    steps, values = curves[metric].finite()
+    if not len(steps):
+        return None
+    at = int(values.argmax() if selection_direction(metric) == "higher" else values.argmin())
+    return Best(metric, int(steps[at]), float(values[at]))
+
+
+def _layers(case: Case) -> Iterable[Layer]:
+    layers = case.history.layers
+    for metric in ("grad_norm", "weight_norm", "update_ratio", "activation_rms", "dead_fraction"):
+        if layers.has(metric):
+            steps, names, values_WL = layers.values(metric)
+            if len(steps) > 1:
+                yield Layer(metric, steps, names, values_WL)
+
+
+def _checkpoints(run: RunDirectory) -> Iterable[tuple[int, str, int, str]]:
+    for info in list_checkpoints(run.path):
+        yield info.step, info.path.relative_to(run.path).as_posix(), info.bytes, info.reason
+
+
+def _spread(samples: Sequence[ArtifactLogged]) -> tuple[ArtifactLogged, ...]:
+    """The first and the last, and others evenly between them."""
+    if len(samples) <= SHOWN_SAMPLES:
+        return tuple(samples)
+    places = np.unique(np.rint(np.linspace(0, len(samples) - 1, SHOWN_SAMPLES)).astype(int))
+    return tuple(samples[int(place)] for place in places)
+
+
+def _figures(
+    case: Case, curves: Mapping[str, Curve], best: Best | None, split: Mapping[str, float]
+) -> Iterable[Figure]:
+    """Ten numbers at most, the most telling first."""
+    history = case.history
+    tokens = history.get("tokens")
+    total = float(tokens.columns.total.sum()) if tokens is not None else 0.0
+    steps, planned = history.last_step, case.planned_steps
+    shown = format.count(steps) if steps >= planned else f"{format.count(steps)} of {format.count(planned)}"
+    epochs = _ratio(total, case.number("tokens_per_epoch"))
+    notes = [f"{format.short(total)} tokens" if total else "", f"{epochs:.2f} epochs" if epochs else ""]
+    yield Figure("steps", shown, ", ".join(note for note in notes if note))
+    if curves.get("train/loss"):
+        _, values = curves["train/loss"].finite()
+        few = max(1, len(values) // 20)
+        yield Figure(
+            "training loss", format.decimal(float(values[-few:].mean())), f"from {format.decimal(float(values[0]))}"
+        )
+    if best is not None:
+        _, values = curves[best.metric].finite()
+        last = float(values[-1])
+        note = f"at step {format.count(best.step)}" + (
+            f"; {format.decimal(last)} at the end" if last != best.value else ""
+        )
+        yield Figure(
+            f"best {best.metric.removeprefix('validation/').replace('_', ' ')} on validation"
+            if best.metric.startswith("validation/")
+            else f"best {best.metric}",
+            format.decimal(best.value),
+            note,
+        )
+    if (gap := curves.get("generalization_gap")) and len(gap.finite()[1]):
+        yield Figure("generalization gap", format.signed(float(gap.finite()[1][-1])), "validation above training")
+    if (bits := curves.get("validation/bits_per_byte")) and len(bits.finite()[1]):
+        yield Figure("compression", format.bits_per_byte(float(bits.finite()[1].min())), _yardsticks(case))
+    if accuracy := curves.get("validation/accuracy"):
+        yield Figure("validation accuracy", f"{100 * float(accuracy.finite()[1].max()):.1f} %", "of tokens, at best")
+    parameters = case.number("parameters", "total")
+    if parameters:
+        frozen = case.number("parameters", "frozen") or 0
+        yield Figure("parameters", format.short(parameters), f"{format.short(frozen)} frozen" if frozen else "")
+    if speed := curves.get("tokens_per_second"):
+        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1]))), "typical")
+    if split:
+        yield Figure("time", format.duration(sum(split.values())), "over all attempts")
+    bad = sum(int(curves[name].bad.sum()) for name in ("train/loss",) if name in curves)
+    if bad:
+        yield Figure("non-finite losses", format.count(bad), "steps")
+    skipped = history.get("skipped")
+    if skipped is not None and (num := float(skipped.columns.total.sum())):
+        yield Figure("skipped updates", format.count(num), "steps")
+
+
+def _yardsticks(case: Case) -> str:
+    lzma, bigram = case.number("yardsticks", "lzma"), case.number("yardsticks", "bigram")
+    parts = [f"bigram {bigram:.2f}" if bigram else "", f"lzma {lzma:.2f}" if lzma else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _ratio(part: float, whole: float | None) -> float:
+    return part / whole if whole and math.isfinite(whole) else 0.0

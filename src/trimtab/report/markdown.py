@@ -1,0 +1,123 @@
+"""A report as Markdown, for an issue, a pull request or a notebook."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from trimtab.doctor import Finding, Remedy
+from trimtab.report import words
+from trimtab.report.gather import Report
+from trimtab.runs import format
+from trimtab.runs.printable import printable
+from trimtab.runs.record import event_to_json
+from trimtab.runs.summary import describe_decision
+
+_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$@:^=-])")
+
+
+def render_markdown(report: Report) -> str:
+    """Verdict, three sentences, key figures, findings, decisions and settings; every text escaped."""
+    return "\n".join([*_lines(report), ""])
+
+
+def _lines(report: Report) -> Iterator[str]:
+    diagnosis = report.diagnosis
+    yield f"# {escaped(report.name or 'A run without a name')}"
+    yield ""
+    state = f", {escaped(report.status)}" if report.status else ""
+    yield f"**{words.VERDICTS[diagnosis.verdict]}** ({words.count_of(diagnosis.findings)}{state})"
+    yield ""
+    yield escaped(diagnosis.summary)
+    if report.figures:
+        yield ""
+        rows = [(escaped(one.label), f"**{escaped(one.value)}**", escaped(one.note)) for one in report.figures]
+        yield from _table(("figure", "value", ""), rows)
+    for index, finding in enumerate(diagnosis.findings, start=1):
+        yield ""
+        yield from _finding(report, index, finding)
+    if diagnosis.withheld:
+        yield from ("", "## Not judged", "")
+        yield from _table(
+            ("finding", "log this to judge it"),
+            [(code(item.code), ", ".join(map(code, item.needs))) for item in diagnosis.withheld],
+        )
+    if report.decisions:
+        yield from ("", "## Decisions", "")
+        rows_of = [(format.count(one.step), escaped(describe_decision(event_to_json(one)))) for one in report.decisions]
+        yield from _table(("step", "who: what: why"), rows_of)
+    if report.differences:
+        yield from ("", f"## Settings that differ from {escaped(report.base)}", "")
+        yield from _table(
+            ("setting", "there", "here"),
+            [(code(k), code(words.value_text(was)), code(words.value_text(now))) for k, was, now in report.differences],
+        )
+    if report.command:
+        yield from ("", "## How to do it again", "", *_block(report.command))
+
+
+def _finding(report: Report, index: int, finding: Finding) -> Iterator[str]:
+    yield f"## {index}. {escaped(finding.code)}"
+    yield ""
+    yield f"*{words.SEVERITIES[finding.severity]}, {words.confidence(finding.confidence)}, {words.onset(finding)}*"
+    yield ""
+    yield escaped(finding.cause)
+    if finding.evidence:
+        yield ""
+        yield from (f"- {escaped(item.text)}" for item in finding.evidence)
+    if finding.consequences:
+        yield ""
+        yield f"It explains {', '.join(map(code, finding.consequences))}."
+    for remedy in finding.remedies:
+        yield ""
+        yield from _remedy(report, remedy)
+
+
+def _remedy(report: Report, remedy: Remedy) -> Iterator[str]:
+    yield f"**{escaped(remedy.summary)}**"
+    if remedy.config:
+        yield ""
+        rows = [
+            (code(key), code(was) if was is not None else "", code(now))
+            for key, was, now in words.changes(remedy, report.settings)
+        ]
+        yield from _table(("setting", "now", "proposed"), rows)
+    if remedy.config and remedy.target == "trimtab" and report.path:
+        yield ""
+        yield from _block(words.command_with(f"{report.path}/config.yaml", remedy))
+
+
+def escaped(text: str) -> str:
+    """`text` as Markdown shows it, on one line: no markup, link, HTML or mention comes of it."""
+    return _SPECIAL.sub(_escape, printable(text)).strip()
+
+
+def code(text: str) -> str:
+    """`text` as code, also inside a table."""
+    shown = printable(text).strip()
+    if not shown:
+        return ""
+    if "|" in shown or "`" in shown or "\\" in shown:
+        return escaped(shown)
+    return f"`{shown}`"
+
+
+def _escape(match: re.Match[str]) -> str:
+    # GitHub reads "\@name" as a mention all the same, and shows "\:" as it is inside of some words.
+    sign = match[0]
+    return {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", ":": "&#58;"}.get(sign, "\\" + sign)
+
+
+def _block(line: str) -> list[str]:
+    """One line as a block of code, whose fence is longer than any in it."""
+    shown = printable(line)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", shown)), default=0))
+    return [f"{fence}sh", shown, fence]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"

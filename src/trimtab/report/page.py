@@ -1,0 +1,81 @@
+"""The report as one HTML file: it opens from the disk, fetches nothing, and reads without scripts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
+
+from trimtab.report import findings, sections
+from trimtab.report.figures import learning_curves, other_curves
+from trimtab.report.gather import Report
+from trimtab.report.markup import Markup, element, join
+from trimtab.report.strip import strip
+from trimtab.report.words import VERDICTS
+
+
+def render_html(report: Report) -> str:
+    """The page: the same bytes for the same report."""
+    style, behaviour = _file("style.css"), _file("behaviour.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(behaviour)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    title = f"{report.name or 'run'}: {VERDICTS[report.diagnosis.verdict].lower()}"
+    top = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=policy),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("meta", name="referrer", content="no-referrer"),
+        element("meta", name="generator", content="trimtab"),
+        element("title", title),
+        element("style", Markup(style)),
+    )
+    body = element("body", findings.head(report), _main(report), _foot(report), element("script", Markup(behaviour)))
+    return f"<!DOCTYPE html>\n{element('html', top, body, lang='en')}\n"
+
+
+def _main(report: Report) -> Markup:
+    further = other_curves(report)
+    layers = [strip(layer, max(report.first_step, 0), report.last_step) for layer in report.layers]
+    return element(
+        "main",
+        findings.all_findings(report),
+        sections.section(
+            "Learning curves",
+            learning_curves(report),
+            sections.evaluations(report),
+            sections.folded("Further curves", f"{len(further)} more", element("div", further, class_="small"))
+            if further
+            else None,
+            sections.numbers(report),
+            name="curves",
+        ),
+        sections.section("Layers", layers, name="layers"),
+        sections.section("What the model wrote", sections.samples(report), name="samples"),
+        sections.section("Decisions and checkpoints", sections.decisions(report), name="decisions"),
+        sections.section("Time", sections.time_split(report), name="time"),
+        sections.section("Data and model", sections.data_and_model(report), name="facts"),
+        sections.section("Settings", sections.settings(report), name="settings"),
+        sections.section(
+            "How to do it again", sections.reproduce(report), sections.environment(report), name="reproduce"
+        ),
+    )
+
+
+def _foot(report: Report) -> Markup:
+    damaged = f" {report.damaged_lines} damaged lines of the record were left out." if report.damaged_lines else ""
+    again = f"Made from the run's record; trimtab report {report.path} makes it again." if report.path else ""
+    return element("footer", element("p", join("trimtab. " + again + damaged)))
+
+
+@cache
+def _file(name: str) -> str:
+    return files("trimtab.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

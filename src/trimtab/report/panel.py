@@ -1,0 +1,370 @@
+"""One diagram: curves over steps, with a scale, a legend and what a reader should notice.
+
+Widths are parts of the page and heights are pixels, so that letters keep their size on a phone: places across are
+percentages, and only the curves themselves are stretched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.report.axes import Axis, step_ticks, value_axis
+from trimtab.report.curves import Curve, robust_range, smoothed, stretches
+from trimtab.report.markup import Markup, element, percentage
+from trimtab.runs import format
+
+WIDTH: Final = 6000
+HEIGHT: Final = 1000
+"""Units of the stretched part of a diagram."""
+SCALE_WIDTH: Final = 54
+STEPS_HEIGHT: Final = 22
+MOST_POINTS: Final = 120
+
+Role = Literal["train", "validation", "gap", "rate", "gradient", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One curve of a panel."""
+
+    label: str
+    curve: Curve
+    role: Role
+    points: bool = False
+    """Drawn as points that a line joins: few exact values rather than many noisy ones."""
+    best_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves that share a scale."""
+
+    title: str
+    traces: tuple[Trace, ...]
+    unit: str = ""
+    height: int = 200
+    from_zero: bool = False
+    positive: bool = True
+    """Whether a logarithmic scale may be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shade:
+    """Steps that a reader should look at."""
+
+    first: int
+    last: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The steps that are shown, and what is marked in them."""
+
+    first: int
+    last: int
+    onsets: tuple[tuple[int, str], ...] = ()
+    """Where a finding begins, and what is said there."""
+    shades: tuple[Shade, ...] = ()
+
+    def place(self, step: float) -> float:
+        """Where a step lies, from 0 to 1."""
+        return (step - self.first) / max(self.last - self.first, 1)
+
+
+def draw(panel: Panel, window: Window) -> Markup:
+    """The panel as a figure; nothing when no curve has a value in the window."""
+    shown = [(trace, trace.curve.columns(window.first, window.last)) for trace in panel.traces]
+    shown = [(trace, columns) for trace, columns in shown if len(columns.last)]
+    axis = _axis(panel, [columns for _, columns in shown])
+    if axis is None:
+        return _nothing(panel, shown, window)
+    height = panel.height
+    layers: list[Markup] = [*_grid(axis, window, height), *_shades(window, height)]
+    notes: list[str] = []
+    for trace, columns in shown:
+        layers += _bad(columns, window, height)
+        layers.append(_curve(trace, columns, axis, window, height))
+        layers += _points(trace, axis, window, height)
+        layers += _beyond(columns, axis, window, height, notes)
+    layers += [*_onsets(window, height), *_bests(shown, axis, window, height)]
+    layers.append(element("line", class_="cross", x1="0", x2="0", y1=0, y2=height))
+    field = element(
+        "svg",
+        layers,
+        class_="field",
+        width="100%",
+        height=height + STEPS_HEIGHT,
+        role="img",
+        aria_label=_described(panel, shown),
+    )
+    return _figure(panel, shown, notes, _scale(axis, height), field)
+
+
+def _figure(
+    panel: Panel, shown: Sequence[tuple[Trace, Curve]], notes: list[str], scale: Markup, field: Markup
+) -> Markup:
+    legend = [element("span", _swatch(trace), trace.label, class_="key") for trace, _ in shown]
+    caption = element(
+        "figcaption",
+        element("span", panel.title, class_="panel-title"),
+        element("span", panel.unit, class_="unit") if panel.unit else None,
+        legend if len(shown) > 1 or shown[0][0].label != panel.title else None,
+        [element("span", note, class_="note") for note in notes],
+        element("output", class_="readout"),
+    )
+    return element("figure", caption, element("div", scale, field, class_="plot"), class_="panel")
+
+
+def _nothing(panel: Panel, shown: Sequence[tuple[Trace, Curve]], window: Window) -> Markup:
+    """A panel whose every value is not a number."""
+    bad = [span for _, columns in shown for span in columns.bad_spans()]
+    if not bad:
+        return Markup()
+    note = f"not finite from step {format.count(bad[0][0])} to {format.count(bad[-1][1])}: nothing to draw"
+    scale = element("svg", class_="scale", width=SCALE_WIDTH, height=60)
+    field = element(
+        "svg", _bad(shown[0][1], window, 60), class_="field", width="100%", height=60, role="img", aria_label=note
+    )
+    return _figure(panel, shown, [note], scale, field)
+
+
+def _axis(panel: Panel, curves: Sequence[Curve]) -> Axis | None:
+    parts = [np.concatenate((curve.low, curve.high)) for curve in curves]
+    values = np.concatenate(parts) if parts else np.empty(0)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    if panel.positive and (values > 0).all() and len(values) > 1:
+        low, high = robust_range(np.log10(values)) or (0.0, 0.0)
+        middle = np.quantile(values, [0.02, 0.98])
+        if math.log10(middle[1] / middle[0]) >= 1.2:
+            return value_axis(10.0**low, 10.0**high, positive=True, unit=_kind(panel), from_zero=panel.from_zero)
+    ranges = [bounds for part in parts if (bounds := robust_range(part)) is not None]
+    low, high = min(bounds[0] for bounds in ranges), max(bounds[1] for bounds in ranges)
+    return value_axis(low, high, positive=False, unit=_kind(panel), from_zero=panel.from_zero)
+
+
+def _kind(panel: Panel) -> str:
+    return panel.unit if panel.unit in ("bytes", "fraction") else ""
+
+
+def _scale(axis: Axis, height: int) -> Markup:
+    labels = [
+        element("text", label, x=SCALE_WIDTH - 8, y=(1 - place) * height + 4)
+        for place, label in axis.ticks(max(2, height // 44))
+        if -0.001 <= place <= 1.001
+    ]
+    return element("svg", labels, class_="scale", width=SCALE_WIDTH, height=height + STEPS_HEIGHT, aria_hidden="true")
+
+
+def _grid(axis: Axis, window: Window, height: int) -> Iterator[Markup]:
+    for place, label in axis.ticks(max(2, height // 44)):
+        if -0.001 <= place <= 1.001:
+            y = (1 - place) * height
+            yield element("line", class_="zero" if label == "0" else "grid", x1="0", x2="100%", y1=y, y2=y)
+    yield element("line", class_="base", x1="0", x2="100%", y1=height, y2=height)
+    for index, (place, label) in enumerate(step_ticks(window.first, window.last)):
+        x = percentage(place)
+        side = "start" if place < 0.02 else "end" if place > 0.97 else "middle"
+        name = "tick" if index % 2 == 0 else "tick minor"
+        yield element("line", class_=name, x1=x, x2=x, y1=height, y2=height + 4)
+        yield element("text", label, class_=name, x=x, y=height + 17, text_anchor=side)
+
+
+def _shades(window: Window, height: int) -> Iterator[Markup]:
+    for shade in window.shades:
+        first, last = max(shade.first, window.first), min(shade.last, window.last)
+        if first <= last:
+            width = max(window.place(last) - window.place(first), 0.004)
+            begin = min(window.place(first), 1 - width)
+            yield element(
+                "rect",
+                element("title", shade.label),
+                class_="evidence",
+                x=percentage(begin),
+                width=percentage(width),
+                y=0,
+                height=height,
+            )
+
+
+def _onsets(window: Window, height: int) -> Iterator[Markup]:
+    for step, label in window.onsets:
+        if window.first <= step <= window.last:
+            x = percentage(window.place(step))
+            yield element("line", element("title", label), class_="onset", x1=x, x2=x, y1=0, y2=height)
+
+
+def _bad(columns: Curve, window: Window, height: int) -> Iterator[Markup]:
+    for index, (first, last) in enumerate(columns.bad_spans()):
+        begin, end = (min(max(window.place(step), 0.0), 1.0) for step in (first, last))
+        x = percentage(begin)
+        yield element(
+            "rect",
+            element("title", f"not finite: steps {format.count(first)} to {format.count(last)}"),
+            class_="bad",
+            x=x,
+            width=percentage(end - begin),
+            y=0,
+            height=height,
+        )
+        yield element("line", class_="bad", x1=x, x2=x, y1=0, y2=height)
+        if index == 0:
+            side = "end" if begin > 0.7 else "start"
+            yield element(
+                "text", "not finite", class_="bad", x=x, dx=-6 if side == "end" else 6, y=height - 8, text_anchor=side
+            )
+
+
+def _curve(trace: Trace, columns: Curve, axis: Axis, window: Window, height: int) -> Markup:
+    """The stretched part: a band from least to largest, the raw line where it is all there is, the smoothed line."""
+    x = np.rint((columns.last - window.first) / max(window.last - window.first, 1) * WIDTH)
+    mean = _units(columns.mean, axis)
+    there = np.isfinite(columns.mean)
+    parts: list[Markup] = []
+    is_noisy = not trace.points and int(there.sum()) >= 40
+    if is_noisy:
+        low, high = _units(columns.low, axis), _units(columns.high, axis)
+        if (low != high).mean() > 0.3:
+            parts += [_closed(x[rows], low[rows], high[rows], trace.role) for rows in stretches(there)]
+        else:
+            parts.append(_line(x, mean, there, f"raw {trace.role}"))
+        mean = _units(smoothed(columns.mean), axis)
+    shown = [round_value(value) for value in columns.mean[there]]
+    steps = np.diff(columns.last[there], prepend=0)
+    parts.append(
+        _line(
+            x,
+            mean,
+            there,
+            f"curve {trace.role}",
+            label=trace.label,
+            steps=" ".join(map(str, steps.tolist())),
+            values=" ".join(shown),
+        )
+    )
+    return element(
+        "svg",
+        parts,
+        width="100%",
+        height=height,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        preserveAspectRatio="none",
+    )
+
+
+def _units(values: NDArray[np.float64], axis: Axis) -> NDArray[np.float64]:
+    placed = np.clip(axis.place(values), 0.0, 1.0)
+    units: NDArray[np.float64] = np.rint((1 - placed) * HEIGHT)
+    return units
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64], there: NDArray[np.bool_], class_: str, **data: str) -> Markup:
+    drawn = Markup("".join(_path(x[rows], y[rows]) for rows in stretches(there)))
+    return element("path", class_=class_, d=drawn, **{f"data_{name}": value for name, value in data.items()})
+
+
+def _closed(x: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], role: str) -> Markup:
+    outline = _path(np.concatenate((x, x[::-1])), np.concatenate((high, low[::-1])))
+    return element("path", class_=f"band {role}", d=Markup(outline + "z"))
+
+
+def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    """Straight lines through points, as differences: half the size of absolute places."""
+    xs, ys = x.astype(int).tolist(), y.astype(int).tolist()
+    dxs, dys = np.diff(x).astype(int).tolist(), np.diff(y).astype(int).tolist()
+    moves = "".join(f"{dx}{'' if dy < 0 else ' '}{dy}{' '}" for dx, dy in zip(dxs, dys, strict=True))
+    return f"M{xs[0]} {ys[0]}" + (f"l{moves.rstrip()}" if moves else "h1")
+
+
+def _points(trace: Trace, axis: Axis, window: Window, height: int) -> Iterator[Markup]:
+    inside = trace.curve.between(window.first, window.last)
+    steps, values = inside.finite()
+    if trace.points and len(steps) <= MOST_POINTS:
+        for step, value in zip(steps, np.clip(axis.place(values), 0.0, 1.0), strict=True):
+            yield element(
+                "circle",
+                class_=f"point {trace.role}",
+                cx=percentage(window.place(int(step))),
+                cy=float((1 - value) * height),
+                r=3,
+            )
+
+
+def _bests(shown: Sequence[tuple[Trace, Curve]], axis: Axis, window: Window, height: int) -> Iterator[Markup]:
+    for trace, columns in shown:
+        steps, values = columns.finite()
+        if trace.best_step is None or trace.best_step not in steps:
+            continue
+        value = float(values[int(np.flatnonzero(steps == trace.best_step)[0])])
+        place = window.place(trace.best_step)
+        y = (1 - min(max(axis.at(value), 0.0), 1.0)) * height
+        side = "end" if place > 0.75 else "start" if place < 0.25 else "middle"
+        above = y > 34
+        yield element("circle", class_=f"best {trace.role}", cx=percentage(place), cy=y, r=6.5)
+        yield element(
+            "text",
+            f"best {format.decimal(value)}",
+            class_="best",
+            x=percentage(place),
+            y=y - 13 if above else y + 22,
+            text_anchor=side,
+        )
+
+
+def _beyond(columns: Curve, axis: Axis, window: Window, height: int, notes: list[str]) -> Iterator[Markup]:
+    """Small arrows where a value lies beyond the axis, and one note on the farthest."""
+    for sign, values, top in ((1.0, columns.high, True), (-1.0, columns.low, False)):
+        limit = axis.high if top else axis.low
+        outside = np.isfinite(values) & (sign * values > sign * limit)
+        if not outside.any():
+            continue
+        farthest = int(np.nanargmax(np.where(outside, sign * values, -np.inf)))
+        arrow, edge = ("▲", "up to") if top else ("▼", "down to")
+        notes.append(
+            f"{arrow} beyond the scale {edge} {format.decimal(float(values[farthest]))} "
+            f"at step {format.count(int(columns.last[farthest]))}"
+        )
+        y, tip = (2, -7) if top else (height - 2, 7)
+        groups = stretches(outside)
+        for rows in groups if len(groups) <= 40 else groups[:: math.ceil(len(groups) / 40)]:
+            middle = int(columns.last[(rows.start + rows.stop - 1) // 2])
+            yield element(
+                "svg",
+                element("path", class_="beyond", d=f"M-4.5 0h9l-4.5 {tip}z"),
+                x=percentage(window.place(middle)),
+                y=y - tip if top else y + tip * -1,
+                overflow="visible",
+            )
+
+
+def _swatch(trace: Trace) -> Markup:
+    mark = [element("line", class_=f"curve {trace.role}", x1=0, x2=16, y1=6, y2=6)]
+    if trace.points:
+        mark.append(element("circle", class_=f"point {trace.role}", cx=8, cy=6, r=3))
+    return element("svg", mark, class_="swatch", width=16, height=12, aria_hidden="true")
+
+
+def _described(panel: Panel, shown: Sequence[tuple[Trace, Curve]]) -> str:
+    """The panel in words, for those who hear it."""
+    parts = []
+    for trace, columns in shown:
+        steps, values = columns.finite()
+        if len(steps):
+            parts.append(
+                f"{trace.label} from {format.decimal(float(values[0]))} at step {format.count(int(steps[0]))} "
+                f"to {format.decimal(float(values[-1]))} at step {format.count(int(steps[-1]))}"
+            )
+    return f"{panel.title}: {'; '.join(parts)}"
+
+
+def round_value(value: float) -> str:
+    """A value in four digits, for a read-out."""
+    return f"{value:.4g}"

@@ -1,0 +1,334 @@
+"""The rest of the page: numbers, samples, decisions, time, data and model, settings, machine, how to do it again."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from trimtab.report import words
+from trimtab.report.findings import command
+from trimtab.report.gather import Report
+from trimtab.report.markup import Content, Markup, element, join, percentage
+from trimtab.runs import format
+from trimtab.runs.record import event_to_json
+from trimtab.runs.summary import describe_decision
+
+SAMPLE_CHARACTERS = 2000
+TABLE_ROWS = 16
+
+
+def section(title: str, *content: Content, name: str = "") -> Markup:
+    """A part of the page under its title; nothing when it is empty."""
+    inner = join(*content)
+    return join(element("h2", title, id=name or None), inner) if inner else Markup()
+
+
+def folded(title: str, told: str, *content: Content, is_open: bool = False) -> Markup:
+    """A part that is opened by a click; nothing when it is empty."""
+    inner = join(*content)
+    if not inner:
+        return Markup()
+    return element("details", element("summary", title, element("span", told, class_="soft")), inner, open=is_open)
+
+
+def evaluations(report: Report) -> Markup:
+    """Every evaluation, or some of many: the first, the best and the last are among them."""
+    names = [name for name in report.curves if name.startswith(("validation/", "training_slice/"))]
+    names += [name for name in ("generalization_gap",) if name in report.curves]
+    if not names:
+        return Markup()
+    found = {name: dict(zip(*map(list, report.curves[name].finite()), strict=True)) for name in names}
+    steps = sorted({int(step) for values in found.values() for step in values})
+    best = report.best.step if report.best is not None else None
+    shown = set(steps)
+    if len(steps) > TABLE_ROWS:
+        shown = {steps[int(place)] for place in np.rint(np.linspace(0, len(steps) - 1, TABLE_ROWS))} | {
+            best or steps[0]
+        }
+    heads = [element("th", "step", class_="n"), *(element("th", _short(name), class_="n") for name in names)]
+    rows = [
+        element(
+            "tr",
+            element("td", format.count(step), class_="n"),
+            [element("td", _shown(found[name].get(step), name), class_="n") for name in names],
+            element("td", "best") if step == best else None,
+            class_="marked" if step == best else None,
+        )
+        for step in steps
+        if step in shown
+    ]
+    told = f"{len(steps)} in all" + (f", {len(rows)} shown" if len(rows) < len(steps) else "")
+    return folded("Evaluations", told, _scrolled(element("table", element("tr", heads), rows)))
+
+
+def numbers(report: Report) -> Markup:
+    """Every metric in numbers: the curves for those who do not see them."""
+    heads = ["metric", "samples", "first", "last", "least", "at step", "largest", "at step", "not finite"]
+    rows = []
+    for name, curve in report.curves.items():
+        _, values = curve.finite()
+        bad = int(curve.bad.sum())
+        if not len(values):
+            rows.append([name, "", "", "", "", "", "", "", format.count(bad)])
+            continue
+        low, high = int(np.nanargmin(curve.low)), int(np.nanargmax(curve.high))
+        rows.append(
+            [
+                name,
+                format.count(len(curve.last)),
+                format.decimal(float(values[0])),
+                format.decimal(float(values[-1])),
+                format.decimal(float(curve.low[low])),
+                format.count(int(curve.last[low])),
+                format.decimal(float(curve.high[high])),
+                format.count(int(curve.last[high])),
+                format.count(bad) if bad else "",
+            ]
+        )
+    if not rows:
+        return Markup()
+    table = element(
+        "table",
+        element("tr", [element("th", head, class_="n" if index else None) for index, head in enumerate(heads)]),
+        [
+            element("tr", [element("td", cell, class_="n" if index else None) for index, cell in enumerate(row)])
+            for row in rows
+        ],
+    )
+    return folded("All metrics in numbers", f"{len(rows)} metrics", _scrolled(table))
+
+
+def samples(report: Report) -> Markup:
+    """What the model wrote, the newest open."""
+    parts = []
+    for index, artifact in enumerate(report.samples):
+        prompt = _prompt(report, artifact.name)
+        is_last = index == len(report.samples) - 1
+        parts.append(
+            folded(
+                f"Step {format.count(artifact.step)}",
+                artifact.name + (f", after “{prompt}”" if prompt else ""),
+                element("pre", _clipped(artifact.text), class_="sample"),
+                is_open=is_last,
+            )
+        )
+    return join(parts)
+
+
+def decisions(report: Report) -> Markup:
+    """What steered the run."""
+    rows = [
+        element(
+            "tr",
+            element("td", format.count(taken.step), class_="n"),
+            element("td", describe_decision(event_to_json(taken))),
+        )
+        for taken in report.decisions
+    ]
+    rows += [
+        element("tr", element("td", format.count(step), class_="n"), element("td", "resumed from a checkpoint"))
+        for step in report.resumed
+    ]
+    head = element("tr", element("th", "step", class_="n"), element("th", "who: what: why"))
+    parts: list[Content] = [_scrolled(element("table", head, rows)) if rows else None]
+    if report.num_saves:
+        parts.append(element("p", f"Checkpoints were asked for {report.num_saves} times.", class_="soft"))
+    kept = [
+        element(
+            "tr",
+            element("td", format.count(step), class_="n"),
+            element("td", element("code", path)),
+            element("td", format.size(size), class_="n"),
+            element("td", reason),
+        )
+        for step, path, size, reason in report.checkpoints
+    ]
+    if kept:
+        names = [
+            element("th", "step", class_="n"),
+            element("th", "checkpoint"),
+            element("th", "size", class_="n"),
+            element("th", "kept for"),
+        ]
+        parts.append(_scrolled(element("table", element("tr", names), kept)))
+    return join(parts)
+
+
+def time_split(report: Report) -> Markup:
+    """Where the time went, as one bar."""
+    whole = sum(report.time_split.values())
+    if whole <= 0:
+        return Markup()
+    parts = sorted(report.time_split.items(), key=lambda item: (-item[1], item[0]))
+    at, bars, keys = 0.0, [], []
+    for index, (name, seconds) in enumerate(parts):
+        colour = f"split-{min(index, 5)}"
+        title = element("title", f"{name}: {format.duration(seconds)}")
+        bars.append(
+            element(
+                "rect",
+                title,
+                class_=colour,
+                x=percentage(at / whole),
+                width=percentage(seconds / whole),
+                y=0,
+                height=26,
+            )
+        )
+        swatch = element(
+            "svg",
+            element("rect", class_=colour, width=12, height=12, rx=3),
+            width=12,
+            height=12,
+            class_="swatch",
+            aria_hidden="true",
+        )
+        keys.append(
+            element(
+                "span",
+                swatch,
+                f"{name} ",
+                element("b", format.duration(seconds)),
+                f" {format.percent(seconds / whole)}",
+            )
+        )
+        at += seconds
+    told = ", ".join(f"{name} {format.duration(seconds)}" for name, seconds in parts)
+    bar = element("svg", bars, class_="split", width="100%", height=26, role="img", aria_label=f"time: {told}")
+    return join(bar, element("p", keys, class_="keys"))
+
+
+def data_and_model(report: Report) -> Markup:
+    """What was trained on what, and how it was executed."""
+    groups = [
+        _pairs("plan", {key: value for key, value in report.plan.items() if not isinstance(value, Mapping)}),
+        *(_pairs(f"plan: {key}", value) for key, value in report.plan.items() if isinstance(value, Mapping)),
+    ]
+    flat = {key: value for key, value in report.facts.items() if not isinstance(value, Mapping)}
+    nested = {key: value for key, value in report.facts.items() if isinstance(value, Mapping)}
+    inner = join(_pairs("run", flat), [_pairs(name, values) for name, values in nested.items()], groups)
+    return element("div", inner, class_="facts") if inner else Markup()
+
+
+def settings(report: Report) -> Markup:
+    """What was set otherwise than the preset or the defaults, then all settings."""
+    parts: list[Content] = []
+    if report.differences:
+        rows = [
+            element(
+                "tr",
+                element("td", element("code", key)),
+                element("td", element("code", words.value_text(was))),
+                element("td", element("code", words.value_text(here)), class_="now"),
+            )
+            for key, was, here in report.differences
+        ]
+        names = element("tr", element("th", "setting"), element("th", report.base), element("th", "this run"))
+        parts.append(_scrolled(element("table", names, rows)))
+    elif report.settings:
+        parts.append(element("p", f"All settings are those of {report.base}."))
+    if report.settings:
+        keys = sorted(report.settings, key=lambda key: key.partition(".")[0])
+        groups = [
+            _pairs(name, {key.partition(".")[2] or key: report.settings[key] for key in members}, is_yaml=True)
+            for name, members in itertools.groupby(keys, key=lambda key: key.partition(".")[0])
+        ]
+        parts.append(folded("All settings", f"{len(report.settings)} in all", element("div", groups, class_="facts")))
+    return join(parts)
+
+
+def environment(report: Report) -> Markup:
+    """Versions, code and machine."""
+    flat = {key: value for key, value in report.environment.items() if not isinstance(value, Mapping)}
+    groups = [_pairs(name, value) for name, value in report.environment.items() if isinstance(value, Mapping)]
+    inner = join(_pairs("process", flat), groups)
+    return folded("Machine and versions", _machine(report), element("div", inner, class_="facts")) if inner else inner
+
+
+def reproduce(report: Report) -> Markup:
+    """The commands that made the run, and that make it again."""
+    if not report.path:
+        return Markup()
+    parts: list[Content] = []
+    git, folder = report.environment.get("git"), report.environment.get("working_directory")
+    if report.command:
+        where = f"It was begun in {folder} with" if folder else "It was begun with"
+        parts += [element("p", where, class_="soft"), command(report.command)]
+    if report.environment.get("source") != "python":
+        parts += [
+            element("p", "The same again, into a new directory:", class_="soft"),
+            command(f"trimtab train {words.quoted(report.path + '/config.yaml')}"),
+        ]
+    if isinstance(git, Mapping) and git.get("commit"):
+        state = " with changes that were not committed" if git.get("dirty") else ""
+        parts.append(
+            element("p", "The code was commit ", element("code", str(git["commit"])), state, ".", class_="soft")
+        )
+    return join(parts)
+
+
+def _machine(report: Report) -> str:
+    hardware = report.environment.get("hardware")
+    if not isinstance(hardware, Mapping):
+        return ""
+    gpu = hardware.get("gpu")
+    device = gpu.get("name") if isinstance(gpu, Mapping) else gpu
+    parts = [str(device or hardware.get("cpu") or ""), f"{hardware['cores']} cores" if "cores" in hardware else ""]
+    return ", ".join(part for part in parts if part)
+
+
+def _pairs(title: str, values: Mapping[str, Any], *, is_yaml: bool = False) -> Markup:
+    rows = [
+        element(
+            "tr",
+            element("td", str(key) if is_yaml else str(key).replace("_", " ")),
+            element("td", words.value_text(value) if is_yaml else _fact(str(key), value)),
+        )
+        for key, value in values.items()
+        if value is not None or is_yaml
+    ]
+    return element("div", element("h3", title.replace("_", " ")), element("table", rows)) if rows else Markup()
+
+
+def _fact(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        if key in ("bytes", "memory_bytes") or key.endswith("_bytes"):
+            return format.size(value)
+        if key.endswith("_seconds"):
+            return format.duration(value)
+        return format.count(value) if float(value).is_integer() and abs(value) < 1e15 else format.decimal(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_fact(str(name), part)}" for name, part in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_fact("", part) for part in value)
+    shown = str(value)
+    return shown[:12] if len(shown) in (40, 64) and all(digit in "0123456789abcdef" for digit in shown) else shown
+
+
+def _prompt(report: Report, name: str) -> str:
+    number = name.rpartition("-")[2]
+    return report.prompts[int(number)] if number.isdecimal() and int(number) < len(report.prompts) else ""
+
+
+def _clipped(text: str) -> str:
+    text = text.strip("\n")
+    if len(text) <= SAMPLE_CHARACTERS:
+        return text or "(nothing)"
+    return text[:SAMPLE_CHARACTERS] + f"\n… and {format.count(len(text) - SAMPLE_CHARACTERS)} more characters"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("validation/").replace("training_slice/", "training ").replace("_", " ")
+
+
+def _shown(value: float | None, name: str) -> str:
+    return "" if value is None else format.signed(value) if name == "generalization_gap" else format.decimal(value)
+
+
+def _scrolled(table: Markup) -> Markup:
+    return element("div", table, class_="scroll", tabindex=0)

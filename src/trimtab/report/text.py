@@ -1,0 +1,85 @@
+"""A diagnosis as lines for a terminal or a log."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from trimtab.doctor import Diagnosis, Finding, Remedy, Withheld
+from trimtab.report import words
+from trimtab.runs.printable import printable
+
+_COLOURS: Final = {"error": "31", "failed": "31", "warning": "33", "attention": "33", "info": "36", "healthy": "32"}
+
+
+def render_text(
+    diagnosis: Diagnosis,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    width: int = 100,
+    colour: bool = False,
+) -> str:
+    """Verdict, three sentences, each finding with evidence and remedies, then what was withheld; no line end after.
+
+    `settings` are the run's own, so that a change shows what it was; `colour` adds terminal sequences.
+    """
+    paint = _painted if colour else _plain
+    verdict = words.VERDICTS[diagnosis.verdict]
+    counted = words.count_of(diagnosis.findings)
+    lines = [f"{printable(words.title_of(diagnosis))}: {paint(verdict.lower(), diagnosis.verdict)} ({counted})"]
+    lines += _wrapped(diagnosis.summary, width, "  ")
+    for finding in diagnosis.findings:
+        lines += ["", *_finding(finding, settings or {}, width, paint)]
+    if diagnosis.withheld:
+        lines += ["", *_withheld(diagnosis.withheld, width)]
+    return "\n".join(lines)
+
+
+def _finding(finding: Finding, settings: Mapping[str, Any], width: int, paint: Any) -> Iterator[str]:
+    head = f"{words.SEVERITIES[finding.severity]} {finding.code}"
+    yield f"{paint(head, finding.severity)} ({words.confidence(finding.confidence)}; {words.onset(finding)})"
+    yield from _wrapped(finding.cause, width, "  ")
+    for item in finding.evidence:
+        yield from _wrapped(item.text, width, "    ", "  - ")
+    if finding.consequences:
+        yield from _wrapped(f"explains: {', '.join(finding.consequences)}", width, "  ")
+    for remedy in finding.remedies:
+        yield from _remedy(remedy, settings, width)
+
+
+def _remedy(remedy: Remedy, settings: Mapping[str, Any], width: int) -> Iterator[str]:
+    where = f" (in {words.TARGETS[remedy.target]})" if remedy.target in ("huggingface", "lightning") else ""
+    yield from _wrapped(remedy.summary + where, width, "     ", "  => ")
+    for (_, was, _), override in zip(words.changes(remedy, settings), words.overrides(remedy), strict=True):
+        told = f"     {printable(override)}"
+        yield told if was is None else f"{told}  (was {printable(was, limit=60)})"
+
+
+def _withheld(withheld: Sequence[Withheld], width: int) -> Iterator[str]:
+    """Findings that lack the same signals, in one line."""
+    by_needs: dict[tuple[str, ...], list[str]] = {}
+    for item in withheld:
+        by_needs.setdefault(item.needs, []).append(item.code)
+    yield "not judged, for want of what was not logged:"
+    for needs, codes in by_needs.items():
+        yield from _wrapped(f"{', '.join(codes)}: log {', '.join(needs)}", width, "    ", "  - ")
+
+
+def _wrapped(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        printable(text),
+        max(width, 40),
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _painted(text: str, kind: str) -> str:
+    return f"\x1b[1;{_COLOURS[kind]}m{text}\x1b[0m"
+
+
+def _plain(text: str, kind: str) -> str:
+    return text

@@ -1,0 +1,129 @@
+"""How things are called in a report: metrics, verdicts, settings and the command that makes a change."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from trimtab.config.dump import yaml_value
+from trimtab.doctor import CODES, Diagnosis, Finding, Remedy
+from trimtab.runs.metrics import METRICS
+
+VERDICTS: Final = {"healthy": "Healthy", "attention": "Needs attention", "failed": "Failed"}
+SEVERITIES: Final = {"info": "note", "warning": "warning", "error": "error"}
+TARGETS: Final = {
+    "trimtab": "trimtab",
+    "huggingface": "Hugging Face TrainingArguments",
+    "lightning": "Lightning",
+    "text": "",
+}
+
+_METRICS: Final = {
+    "train/loss": "training loss",
+    "train/accuracy": "training accuracy",
+    "validation/loss": "validation loss",
+    "training_slice/loss": "loss on a slice of the training data",
+    "generalization_gap": "generalization gap",
+    "learning_rate": "learning rate",
+    "grad_norm": "gradient norm",
+    "step_seconds": "seconds a step",
+    "data_seconds": "waiting for data",
+    "tokens_per_second": "throughput",
+    "memory_bytes": "memory",
+    "loss_scale": "loss scale",
+    "skipped": "skipped updates",
+}
+_UNITS: Final = {
+    "norm": "",
+    "rate": "",
+    "ratio": "",
+    "flag": "",
+    "factor": "",
+    "user's": "",
+    "as the metric": "",
+    "rms": "",
+}
+
+
+def metric_name(name: str) -> str:
+    """A metric as a reader says it; one that nobody has named stays as it is."""
+    return _METRICS.get(name) or name.removeprefix("user/").replace("_", " ").replace("/", " ")
+
+
+def metric_unit(name: str) -> str:
+    """The unit of a metric, "" where it has none."""
+    metric = METRICS.get(name.split("@")[0])
+    if metric is None and name.startswith("validation/"):
+        metric = METRICS.get(f"validation/{name.split('@')[0].rsplit('/', 1)[-1]}")
+    return "" if metric is None else _UNITS.get(metric.unit, metric.unit)
+
+
+def sentences(summary: str) -> tuple[str, str, str] | None:
+    """The summary's three parts: how the run went, what leads, what to do next; None when it has no such parts."""
+    first = re.match(r".+?[.!?](?= [A-Z])", summary, re.DOTALL)
+    begins = [found.start() for found in re.finditer(r" (?:Next: |To judge |No change is )", summary)]
+    if first is None or not begins or begins[-1] <= first.end():
+        return None
+    return first[0], summary[first.end() : begins[-1]].strip(), summary[begins[-1] :].strip()
+
+
+def confidence(value: float) -> str:
+    """How sure the doctor is, in words and in a number."""
+    word = "almost sure" if value >= 0.9 else "probable" if value >= 0.6 else "possible"
+    return f"{word}, {100 * value:.0f} %"
+
+
+def overrides(remedy: Remedy) -> list[str]:
+    """A remedy's changes as `section.key=value`, as a command line takes them."""
+    return [shlex.quote(f"{key}={value_text(value)}") for key, value in remedy.config.items()]
+
+
+def value_text(value: Any) -> str:
+    """A setting's value as it is written in a configuration."""
+    return yaml_value(value)
+
+
+def changes(remedy: Remedy, settings: Mapping[str, Any]) -> list[tuple[str, str | None, str]]:
+    """Setting, what it is (None where that is not known) and what is proposed."""
+    return [
+        (key, value_text(settings[key]) if key in settings else None, value_text(value))
+        for key, value in remedy.config.items()
+    ]
+
+
+def command_with(config: str, remedy: Remedy) -> str:
+    """The command that trains anew with a remedy's changes."""
+    return " ".join(["trimtab train", shlex.quote(config), *overrides(remedy)])
+
+
+def onset(finding: Finding) -> str:
+    """Where a finding begins to show."""
+    return f"from step {finding.onset_step:,}" if finding.onset_step > 0 else "from the start"
+
+
+def count_of(findings: Sequence[Finding]) -> str:
+    """How many findings of each severity: "1 error, 2 warnings"; "no findings"."""
+    parts = []
+    for severity in ("error", "warning", "info"):
+        num = sum(finding.severity == severity for finding in findings)
+        if num:
+            parts.append(f"{num} {SEVERITIES[severity]}{'s' if num > 1 else ''}")
+    return ", ".join(parts) or "no findings"
+
+
+def title_of(diagnosis: Diagnosis) -> str:
+    """The run's name, or that it has none."""
+    return diagnosis.run or "a run without a name"
+
+
+def meaning(code: str) -> str:
+    """What a code says, in a sentence."""
+    known = CODES.get(code)
+    return known.sentence if known is not None else ""
+
+
+def quoted(text: str) -> str:
+    """A word of a command line."""
+    return shlex.quote(text)
