@@ -36,17 +36,17 @@ def test_every_rule_and_lint_has_its_code_and_every_explained_code_exists() -> N
 
 def test_a_cause_leads_and_takes_over_what_it_explains() -> None:
     order = in_causal_order(
-        [finding("underfitting"), finding("divergence", "error", 15, 0.99), finding("learning-rate-too-high")], 100
+        [finding("underfitting"), finding("loss-spike", "error", 15, 0.99), finding("learning-rate-too-high")], 100
     )
     assert [one.code for one in order] == ["learning-rate-too-high"]
     assert order[0].severity == "error"
-    assert set(order[0].consequences) == {"divergence", "underfitting"}
-    assert {item.text for item in order[0].evidence} == {"learning-rate-too-high", "divergence", "underfitting"}
+    assert set(order[0].consequences) == {"loss-spike", "underfitting"}
+    assert {item.text for item in order[0].evidence} == {"learning-rate-too-high", "loss-spike", "underfitting"}
 
 
 def test_a_cause_that_comes_too_late_explains_nothing() -> None:
-    order = in_causal_order([finding("learning-rate-too-high", onset=90), finding("divergence", "error", 10)], 100)
-    assert [one.code for one in order] == ["divergence", "learning-rate-too-high"]
+    order = in_causal_order([finding("learning-rate-too-high", onset=90), finding("loss-spike", "error", 10)], 100)
+    assert [one.code for one in order] == ["loss-spike", "learning-rate-too-high"]
 
 
 def test_of_two_that_explain_each_other_the_earlier_leads() -> None:

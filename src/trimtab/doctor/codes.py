@@ -28,13 +28,14 @@ CODES: dict[str, Code] = {
         "the loss or the gradient is not a number or infinite; leaving without that is divergence",
         "symptom",
         ("train/loss",),
-        ("divergence", "loss-spike", "underfitting", "plateau", "noisy-loss"),
+        ("learning-rate-too-high", "divergence", "loss-spike", "underfitting", "plateau", "noisy-loss"),
     ),
     "learning-rate-too-high": Code(
-        "updates are too large: the run trains, but noisily or worse than it could, or diverges for that reason",
+        "updates are too large: the run trains, but noisily or worse than it could; a loss that leaves for good is a "
+        "divergence, of which the rate may be the reason",
         "root",
         ("train/loss", "learning_rate"),
-        ("divergence", "nan-loss", "loss-spike", "noisy-loss", "underfitting", "plateau", "exploding-gradients"),
+        ("loss-spike", "noisy-loss", "underfitting", "plateau", "exploding-gradients"),
     ),
     "missing-warmup": Code(
         "the rate is at its full height from the first step and the first updates do damage; later ones are sound",
@@ -52,7 +53,15 @@ CODES: dict[str, Code] = {
         "the loss leaves for good; one that comes back is a loss-spike",
         "symptom",
         ("train/loss",),
-        ("nan-loss", "loss-spike", "noisy-loss", "underfitting", "plateau", "overfitting"),
+        (
+            "learning-rate-too-high",
+            "nan-loss",
+            "loss-spike",
+            "noisy-loss",
+            "underfitting",
+            "plateau",
+            "overfitting",
+        ),
     ),
     "loss-spike": Code(
         "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
@@ -88,7 +97,7 @@ CODES: dict[str, Code] = {
         "learning rate is too high",
         "root",
         ("train/loss",),
-        ("plateau", "underfitting"),
+        ("plateau", "underfitting", "loss-spike"),
     ),
     "loss-scale-collapse": Code("the fp16 loss scale falls to its floor and updates are lost", "root", ("loss_scale",)),
     "vanishing-gradients": Code(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES
-from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Verdict, Withheld, more_severe
+from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import summarize
 from trimtab.doctor.rules import RULES
 
@@ -80,8 +80,15 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
             onset_step=min(cause.onset_step, effect.onset_step),
             evidence=cause.evidence + effect.evidence,
             consequences=(*cause.consequences, effect.code),
+            remedies=_more_remedies(cause, effect),
         )
     return sorted(roots.values(), key=_weight)
+
+
+def _more_remedies(cause: Finding, effect: Finding) -> tuple[Remedy, ...]:
+    """Those of the cause, then those of the effect that set something else."""
+    known = {key for remedy in cause.remedies for key in remedy.config}
+    return cause.remedies + tuple(r for r in effect.remedies if r.config and not known & set(r.config))
 
 
 def _weight(finding: Finding) -> tuple[int, int, float, int, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from trimtab.doctor import Diagnosis, diagnose, open_case
+from trimtab.doctor import Diagnosis, open_case
+from trimtab.doctor.diagnose import diagnose
 from trimtab.report.gather import gather
 from trimtab.report.page import render_html
 from trimtab.runs.directory import RunDirectory

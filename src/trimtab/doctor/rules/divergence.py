@@ -23,6 +23,8 @@ from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
 NOISES = 8.0
+LASTS = 0.12
+"""Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -43,7 +45,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]
-    if len(after) < 5 or _comes_back(curve, onset_at, risen):
+    lasts = len(after) >= LASTS * len(curve) or risen > 0.6 * curve.descent
+    if len(after) < 5 or not lasts or _comes_back(curve, onset_at, risen):
         return
     onset = int(curve.steps[onset_at])
     evidence = [
@@ -85,8 +88,11 @@ def _left_at(curve: Curve, floor_at: int, threshold: float) -> int:
 
 
 def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
-    """Whether the loss is on its way down again by half of its rise: then it is a spike that is not over."""
+    """Whether it was near its floor again after it had left, or is on its way: it swings, or a spike is not over."""
     after = curve.smoothed[onset_at:]
+    away = np.flatnonzero(after >= curve.floor + 0.5 * risen)
+    if len(away) and float(after[away[0] :].min()) < curve.floor + 0.35 * risen:
+        return True
     peak = float(after.max())
     return peak - curve.end > max(0.5 * (peak - curve.floor), 3 * curve.noise) and peak - curve.floor < 3 * risen
 

@@ -42,9 +42,10 @@ def check(case: Case) -> Iterator[Finding]:
     seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *_early_jump(curve, phases)]
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
         seen += [*_hump(curve, phases), *_swings(curve, phases), *_stands(case, phases), *_late_fall(curve, phases)]
+        seen += _validation_rises(case, phases)
     known: list[Sign] = [*_growth(case), *_usual(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
-    if not seen or sum(weight for weight, _ in seen) < 1.5 or points < ENOUGH:
+    if not seen or sum(weight for weight, _ in seen) < 1.0 or points < ENOUGH:
         return
     signs = sorted([*seen, *(sign for sign in known if sign[0] > 0)], key=lambda sign: -sign[0])
     rate = learning_rate_in_use(case) or phases.peak
@@ -172,6 +173,34 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
                 unigram,
                 f"at a high rate the loss stands at {format.decimal(level)}, about what the mere frequencies of "
                 f"tokens give ({format.decimal(unigram)})",
+            ),
+        )
+
+
+def _validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:
+    """Evaluations that are worse than the one before, though nothing is learned by heart: the gap does not grow."""
+    curve, gap = Curve.of(case.validation_loss()), Curve.of(case.history.get("generalization_gap"))
+    if curve is None or len(curve) < 5:
+        return
+    descent = float(curve.values[0] - curve.values.min())
+    part = curve.between(phases.peak_from, phases.high_until)
+    if part is None or len(part) < 4 or descent <= 0:
+        return
+    rises = np.diff(part.values)
+    at = int(np.argmax(rises))
+    grown = 0.0
+    if gap is not None:
+        grown = gap.at(int(part.steps[at + 1])) - gap.at(int(part.steps[at]))
+    if rises[at] > 0.04 * descent and grown < 0.5 * float(rises[at]):
+        yield (
+            1.0,
+            Evidence(
+                "validation/loss",
+                (int(part.steps[at]), int(part.steps[at + 1])),
+                float(part.values[at + 1]),
+                float(part.values[at]),
+                f"the validation loss rose from {format.decimal(float(part.values[at]))} to "
+                f"{format.decimal(float(part.values[at + 1]))} between two evaluations, at a high rate",
             ),
         )
 

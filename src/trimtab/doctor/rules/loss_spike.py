@@ -53,7 +53,8 @@ def check(case: Case) -> Iterator[Finding]:
     part = highest / curve.descent if curve.descent > 0 else float("inf")
     changes = _adjusted(case, [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes])
     grave = (
-        (part >= 0.2 and (longest >= 3 or len(spikes) >= 3 or part >= 0.5))
+        (part >= 0.2 and (longest >= 3 or len(spikes) >= 3))
+        or (part >= 0.5 and highest > 12 * curve.noise)
         or (part >= 0.1 and longest >= max(10, 0.02 * len(curve)))
         or bool(changes)
     )

@@ -24,6 +24,7 @@ from trimtab.runs import format
 
 NOISE_OF_LEVEL = 0.1
 FEW_TOKENS = 512
+VERY_FEW_TOKENS = 32
 STILL = 0.06
 """Of the whole descent: a stretch that gains less stands still."""
 
@@ -39,13 +40,14 @@ def check(case: Case) -> Iterator[Finding]:
     level = abs(curve.end)
     tokens = Curve.of(case.history.get("tokens"))
     batch = float(np.median(tokens.values)) if tokens is not None else case.number("tokens_per_step")
-    if noise < NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
+    tiny = batch is not None and batch <= VERY_FEW_TOKENS
+    if noise < (0.6 if tiny else 1.0) * NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
         return
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     begin, end = phases.peak_from, phases.high_until
     middle = begin + 0.4 * (end - begin)
     gained = curve.progress(middle, end)
-    stands = gained < max(STILL * curve.descent, 0.5 * noise)
+    stands = tiny or gained < max(STILL * curve.descent, 0.5 * noise)
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
     sound = reached is not None and bigram is not None and reached.floor < bigram
@@ -79,7 +81,7 @@ def check(case: Case) -> Iterator[Finding]:
         "warning" if grave else "info",
         0.8 if grave and batch is not None else 0.55,
         curve.first_step,
-        "the batch is so small that steps undo each other: the loss scatters, and its level does not fall any more"
+        "the batch is so small that steps undo each other: the loss scatters, and its level hardly falls any more"
         if grave
         else "the batch is small, so the loss scatters; its level still falls",
         tuple(evidence),

@@ -45,9 +45,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     middle, until = (training.first_step + training.last_step) / 2, training.last_step
     gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
     still, error = STILL * training.descent, training.error(max(3, len(training) // 20))
-    if len(level) >= 3:
-        gained = max(gained, float(np.interp(middle, level.steps, level.values)) - float(level.values[-1]))
-    if 2 * error > still:
+    if len(level) >= 5 and case.history.has("validation/loss"):
+        gained = float(np.interp(middle, level.steps, level.values)) - float(level.values[-1])  # free of noise
+    elif 2 * error > still:
         return  # too few steps to tell standing still from noise
     left = training.end - training.floor > 0.25 * training.descent
     if gained > still or left:
