@@ -34,8 +34,9 @@ install: $(V)/.core
 
 dev: $(V)/.dev
 
+# 75 is an interruption that saved, and said how to go on. The shell must outlive Ctrl-C to hear of it.
 demo: install
-	@$(BIN)/trimtab demo
+	@trap : INT; $(BIN)/trimtab demo || [ $$? -eq 75 ]
 
 test: dev
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'

@@ -273,7 +273,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("training.steps=" + "9" * 5000, ["training.steps: "]),
         ("training=5", ["training: must be a section, not a value", "with some of the keys: steps"]),
         ("training=null", ["training: must be a section, not a value", "Received: null"]),
-        ("stopping=none", ["stopping: must be a section", "did you mean `stopping: {name: none}`?"]),
+        ("stopping=none", ["stopping: must be a section", "did you mean stopping.name=none?"]),
         ("optimizer.name=adam", ["optimizer.name: there is no such choice", "one of: adamw, custom"]),
         ("optimizer.name=[a]", ["optimizer.name: there is no such choice"]),
         ("optimizer.name={a: 1}", ["optimizer.name: there is no such choice"]),

@@ -42,7 +42,7 @@ def test_embedded_packages_are_read_without_tests() -> None:
     assert names == sorted(set(names))
     assert not any("tests" in name.split("/") for name in names)
     assert "def zeta" in next(d.text for d in documents if d.name == "mpmath/functions/zeta.py")
-    assert corpus.description.endswith(f"mpmath {importlib.metadata.version('mpmath')}")
+    assert corpus.name.endswith(f"mpmath {importlib.metadata.version('mpmath')}")
     assert skipped["empty"] + len(documents) == len(corpus.files)
 
 
@@ -78,8 +78,11 @@ def test_empty_and_binary_files_of_a_folder_are_left_out_and_counted(tmp_path: P
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     skipped: Counter[str] = Counter()
-    assert [document.name for document in text_corpus(str(tmp_path)).documents(skipped)] == ["a.txt"]
+    corpus = text_corpus(str(tmp_path))
+    assert [document.name for document in corpus.documents(skipped)] == ["a.txt"]
     assert skipped == {"empty": 2, "binary": 1}
+    assert corpus.description(skipped) == f"1 text file in {tmp_path} (left out: 1 binary, 2 empty)"
+    assert corpus.description({}) == f"4 text files in {tmp_path}"
 
 
 def test_a_binary_file_names_the_place(tmp_path: Path) -> None:

@@ -108,6 +108,27 @@ def test_the_page_tells_all_and_ends_with_what_to_run(run: RunDirectory) -> None
     assert all(character == "\n" or character.isprintable() for character in page)
 
 
+def test_a_killed_run_says_how_it_ended_and_what_is_redone(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path, "killed")
+    recorder = Recorder.open(run)
+    recorder.record(RunStarted(0, 1, 0, None, 100))
+    recorder.record(window(1, 2.0))
+    recorder.close()
+    assert "resume      goes on from the beginning; 10 steps at least" in render(summarize(run))
+    save(run, 10, 2.0, 0)
+    assert "resume      goes on from step 10\n" in render(summarize(run))
+    recorder = Recorder.open(run)
+    recorder.record(window(11, 2.0))
+    recorder.close()
+    summary = summarize(run)
+    assert (summary["status"], summary["step"], summary["resumes_from"]) == ("killed", 20, 10)
+    page = render(summary)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(summary["last_seconds"]))
+    assert f"ended       killed: no end was written; step 20 was seen last, at {when}" in page
+    assert "resume      goes on from step 10; 10 steps at least will be done again" in page
+    assert page.endswith(f"next: trimtab resume {run.path}")
+
+
 def test_the_list_agrees_with_the_page(run: RunDirectory) -> None:
     (run.path.parent / "new").mkdir()
     (run.path.parent / "new" / "config.yaml").touch()

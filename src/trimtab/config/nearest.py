@@ -45,6 +45,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "embedding_size": ("model.hidden_size",),
     "embed_dim": ("model.hidden_size",),
     "epochs": ("training.steps",),
+    "max_epochs": ("training.steps",),
     "eps": ("optimizer.epsilon",),
     "eta_min": ("schedule.floor",),
     "eval_batch_size": ("evaluation.batch_size",),
@@ -146,6 +147,13 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "width": ("model.hidden_size",),
 }
 """Names of other trainers and papers, and the keys that mean the same here."""
+
+REMARKS: dict[str, str] = dict.fromkeys(
+    ("epochs", "max_epochs", "num_epochs", "num_train_epochs"),
+    "An epoch is so many steps: tokens to train on / (training.micro_batch_size * training.accumulation * "
+    "data.sequence_length). The line 'plan' of a run says how many epochs its steps are.",
+)
+"""What to know of names whose value is not that of the key."""
 
 ABBREVIATIONS: dict[str, str] = {
     "accum": "accumulation",
@@ -343,6 +351,11 @@ def nearest_names(name: str, names: Collection[str]) -> list[str]:
         if squash(synonym) == squash(name):
             scores |= {one: 0.97 for one in meant if one in scores and scores[one] < 0.97}
     return _best(scores)
+
+
+def remark(name: str) -> str | None:
+    """What to know when `name` is given and another key is meant, whose value is another one."""
+    return next((text for one, text in REMARKS.items() if squash(one) == squash(name)), None)
 
 
 def any_of(names: Iterable[str]) -> str:

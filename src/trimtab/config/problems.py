@@ -14,12 +14,13 @@ from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
 from trimtab.config.keys import Key, keys, tag_of
 from trimtab.config.layers import KeyPath, Layer
-from trimtab.config.nearest import any_of, did_you_mean, nearest_keys, nearest_names
+from trimtab.config.nearest import any_of, did_you_mean, nearest_keys, nearest_names, remark, squash
 from trimtab.config.run import Config
 from trimtab.errors import ConfigError
 
 _LONGEST_VALUE = 80
 _MOST_TOLD = 40
+_OF_TORCH = ("SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adafactor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def _problem(error: ErrorDetails, layer: Layer, source: str) -> Problem:
     if kind == "value_error" and (key is None or key.sections):
         return _combination(path, said, layer, where)
     if key is None:
-        return _unknown(path, owner or Config, where, received)
+        return _unknown(path, owner or Config, where, error["input"])
     if kind == "missing":
         return Problem(where, key.path, f"must be given: {key.description}", allowed=key.allowed)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -135,14 +136,34 @@ def _problem(error: ErrorDetails, layer: Layer, source: str) -> Problem:
 
 
 def _not_a_section(key: Key, value: Any, where: str) -> Problem:
-    name = key.path.rpartition(".")[2]
-    near = nearest_names(str(value), key.sections) if len(key.sections) > 1 else []
-    hint = f"did you mean `{name}: {{name: {near[0]}}}`?" if near else None
+    hint = _from_outside(key, value)
+    if hint is None and (choice := _choice(key, value)) is not None:
+        name = key.path.rpartition(".")[2]
+        said = f"{key.path}.name={choice}" if where == "override" else f"`{name}: {{name: {choice}}}`"
+        hint = f"did you mean {said}?"
     return Problem(where, key.path, "must be a section, not a value", short(value), key.allowed, hint)
 
 
-def _unknown(path: KeyPath, section: type[Section], where: str, received: str) -> Problem:
+def _choice(key: Key, value: Any) -> str | None:
+    """The variant that `value` most likely names."""
+    near = nearest_names(str(value), key.sections) if len(key.sections) > 1 else []
+    return near[0] if near else None
+
+
+def _from_outside(key: Key, name: Any) -> str | None:
+    """How an optimizer comes in that is not one of ours."""
+    if key.path != "optimizer" or _choice(key, name) not in (None, "custom"):
+        return None
+    of_torch = next((one for one in _OF_TORCH if squash(one) == squash(str(name))), _OF_TORCH[0])
+    return (
+        f"any class of torch.optim comes in as optimizer.name=custom optimizer.target=torch.optim:{of_torch}, "
+        "and from Python as make_optimizer="
+    )
+
+
+def _unknown(path: KeyPath, section: type[Section], where: str, value: Any) -> Problem:
     *above, name = path
+    received = short(value)
     here = list(section.model_fields)
     allowed = ", ".join(here)
     variants = [tag for one in keys().get(".".join(path), ()) if (tag := tag_of(one.owner)) is not None]
@@ -156,6 +177,10 @@ def _unknown(path: KeyPath, section: type[Section], where: str, received: str) -
     hint = did_you_mean([one.removeprefix(prefix) if one.removeprefix(prefix) in here else one for one in near])
     if hint is not None and above and any("." not in one for one in near):
         hint = f"{hint} It stands at the top, in no section."
+    meant = [key for one in near[:1] for key in keys()[one]]
+    if where == "override" and meant and (choice := _choice(meant[0], value)) is not None:
+        hint = f"did you mean {near[0]}.name={choice}?"
+    hint = " ".join(filter(None, (hint, remark(name)))) or None
     return Problem(where, ".".join(path), "there is no such key", received, allowed, hint)
 
 
@@ -164,8 +189,8 @@ def _unnamed(path: KeyPath, key: Key, name: Any, layer: Layer, source: str) -> P
     where = _where(path, layer, source)
     if name is None:
         return Problem(where, ".".join(path), "must be given", None, allowed)
-    near = nearest_names(str(name), key.sections)
-    return Problem(where, ".".join(path), "there is no such choice", short(name), allowed, did_you_mean(near))
+    hint = _from_outside(key, name) or did_you_mean(nearest_names(str(name), key.sections))
+    return Problem(where, ".".join(path), "there is no such choice", short(name), allowed, hint)
 
 
 def _combination(section: KeyPath, message: str, layer: Layer, where: str) -> Problem:

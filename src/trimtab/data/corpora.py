@@ -11,13 +11,14 @@ import importlib.util
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
 from trimtab.config import EmbeddedSource, JsonLinesSource, ParquetSource, SourceConfig, TextSource
 from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.config.paths import require_text
 from trimtab.errors import ConfigError, DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -49,11 +50,24 @@ class SourceFile:
 class Corpus:
     """Files, and how documents are read from them."""
 
-    description: str
+    name: str
+    """What it is, and where."""
     reading: dict[str, str]
     """What, apart from the files, decides which documents come out."""
     files: tuple[SourceFile, ...]
     read: Callable[[SourceFile, Counter[str]], Iterator[Document]]
+    counts_files: bool = False
+    tells_skipped: bool = True
+    """Whether somebody put the files there, who wants to hear of those that were left out."""
+
+    def description(self, skipped: Mapping[str, int]) -> str:
+        """Its name, how many files it is, and how many were `skipped` for what reason."""
+        left_out = ", ".join(f"{number} {reason}" for reason, number in sorted(skipped.items()))
+        text = self.name
+        if self.counts_files:
+            read = len(self.files) - sum(skipped.values())
+            text = f"{read} text file{'' if read == 1 else 's'} in {text}"
+        return f"{text} (left out: {left_out})" if left_out and self.tells_skipped else text
 
     def documents(self, skipped: Counter[str]) -> Iterator[Document]:
         """All documents, in the order of the files; those without text are counted in `skipped` by reason.
@@ -113,15 +127,16 @@ def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") ->
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(package)
-    description = f"Python code and docstrings of {', '.join(versions)}"
-    return Corpus(description, {"name": "text"}, tuple(files), _TextReader(skip_binary=True).read)
+    name = f"Python code and docstrings of {', '.join(versions)}"
+    reader = _TextReader(skip_binary=True)
+    return Corpus(name, {"name": "text"}, tuple(files), reader.read, tells_skipped=False)
 
 
 def text_corpus(path: str, pattern: str = "*", *, where: str = "data.source") -> Corpus:
     """A text file, or those of a folder whose path matches `pattern`; hidden ones are left out."""
     files, is_folder = _files(path, pattern, where)
-    description = f"{len(files)} text files in {path}" if is_folder else f"text file {path}"
-    return Corpus(description, {"name": "text"}, files, _TextReader(skip_binary=is_folder).read)
+    name = path if is_folder else f"text file {path}"
+    return Corpus(name, {"name": "text"}, files, _TextReader(skip_binary=is_folder).read, counts_files=is_folder)
 
 
 def jsonl_corpus(path: str, field: str = "text", *, where: str = "data.source") -> Corpus:
@@ -289,14 +304,9 @@ def _package_files(package: str) -> list[SourceFile]:
 
 def _files(path: str, pattern: str, where: str) -> tuple[tuple[SourceFile, ...], bool]:
     """The files at `path`, and whether it is a folder."""
-    root = Path(path).expanduser()
+    root = require_text(path, where)
     if root.is_file():
         return (SourceFile(root.name, root),), False
-    if not root.exists():
-        parent = next((str(folder) for folder in root.absolute().parents if folder.is_dir()), "/")
-        raise DataError(f"{where}.path: there is nothing at {path!r}", hint=f"the path exists as far as {parent}")
-    if not root.is_dir():
-        raise DataError(f"{where}.path: must be a file or a folder. Received: {path!r}")
     files = tuple(_walk(root, pattern))
     if not files:
         others = list(_walk(root, "*"))

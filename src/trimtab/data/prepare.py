@@ -33,7 +33,7 @@ from trimtab.errors import DataError
 Progress = Callable[[str, float], None]
 """Called with what is being done, and how much of it is (0 to 1)."""
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 _ENCODED_AT_ONCE: Final = 1 << 22
 
@@ -102,7 +102,7 @@ def prepare_data(
         ]
     )
     facts |= {
-        "source": corpus.description,
+        "source": corpus.description(facts["skipped"]),
         "sequence_length": config.sequence_length,
         "sequences_per_epoch": len(training),
         "tokens_per_epoch": training.num_tokens - 1,
@@ -110,7 +110,7 @@ def prepare_data(
         "fingerprint": fingerprint,
     }
     if held_out is not None:
-        facts["validation_source"] = held_out.description
+        facts["validation_source"] = held_out.description(facts["validation_skipped"])
     order = Order(len(training), seed=seed, shuffle=config.shuffle)
     return PreparedData(tokenizer, training, validation, order, facts, fingerprint, folder)
 
@@ -121,35 +121,40 @@ def _tokenize(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus
     split = choose_split(corpus.documents(Counter()), config.validation_fraction)
     total = max(1, split.num_bytes)
 
-    def parts(skipped: Counter[str]) -> Iterator[tuple[str, str]]:
+    def parts(skipped: Counter[str], skipped_held_out: Counter[str]) -> Iterator[tuple[str, str]]:
         for document in corpus.documents(skipped):
             training, validation = (document.text, "") if held_out is not None else split.divide(document)
             if training:
                 yield "training", training
             if validation:
                 yield "validation", validation
-        for document in held_out.documents(skipped) if held_out is not None else ():
+        for document in held_out.documents(skipped_held_out) if held_out is not None else ():
             yield "validation", document.text
 
-    texts = (text for side, text in parts(Counter()) if side == "training")
+    texts = (text for side, text in parts(Counter(), Counter()) if side == "training")
     tokenizer = _make_tokenizer(config.tokenizer, texts, total, report)
     tokenizer.save(folder / "tokenizer.json")
     skipped: Counter[str] = Counter()
+    skipped_held_out: Counter[str] = Counter()
     with (
         _Stream(folder, "training", tokenizer) as training,
         _Stream(folder, "validation", tokenizer) as validation,
     ):
         streams = {"training": training, "validation": validation}
-        for batch in _batches(parts(skipped)):
+        for batch in _batches(parts(skipped, skipped_held_out)):
             report("encoding", min(1.0, training.num_bytes / total))
             for (side, text), tokens in zip(batch, tokenizer.encode_batch([text for _, text in batch]), strict=True):
                 streams[side].write(text, tokens)
         report("encoding", 1.0)
     _require_text(training, corpus, "data.source", skipped)
-    _require_text(validation, held_out or corpus, "data.validation_source" if held_out else "data.source", skipped)
+    if held_out is None:
+        _require_text(validation, corpus, "data.source", skipped)
+    else:
+        _require_text(validation, held_out, "data.validation_source", skipped_held_out)
     facts = {
         "split": split.description if held_out is None else "validation has a source of its own",
         "skipped": dict(sorted(skipped.items())),
+        "validation_skipped": dict(sorted(skipped_held_out.items())),
         "training": training.facts(),
         "validation": validation.facts(),
         "tokenizer": {
@@ -166,11 +171,7 @@ def _tokenize(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus
 
 def _require_text(stream: _Stream, source: Corpus, where: str, skipped: Counter[str]) -> None:
     if stream.num_tokens == 0:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(skipped.items()))
-        raise DataError(
-            f"{where}: no text for {stream.name} in: {source.description}"
-            + (f" (left out: {reasons})" if reasons else "")
-        )
+        raise DataError(f"{where}: no text for {stream.name} in: {source.description(skipped)}")
 
 
 def _make_tokenizer(config: TokenizerConfig, texts: Iterator[str], num_bytes: int, report: Progress) -> Tokenizer:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.config.paths import tokenizer_file
 from trimtab.errors import ConfigError, DataError
 
 END_OF_TEXT: Final = "<|endoftext|>"
@@ -177,15 +178,7 @@ def load_tokenizer(path: str, end_of_text: str = END_OF_TEXT) -> Tokenizer:
         DataError: it is not there, or is no tokenizer.
         ConfigError: it has no token `end_of_text`.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = file / "tokenizer.json"
-    if not file.is_file():
-        raise DataError(
-            f"data.tokenizer.path: there is no file {str(file)!r}. Received: {path!r}",
-            hint="give a tokenizer.json, or the folder that holds it",
-        )
-    return Tokenizer.load(file, end_of_text)
+    return Tokenizer.load(tokenizer_file(path), end_of_text)
 
 
 def spread_sample(texts: Iterable[str], total_bytes: int, most_bytes: int) -> Iterator[str]:

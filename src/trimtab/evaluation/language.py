@@ -48,6 +48,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     max_tokens: int | None = None,
     token_bytes: Tensor | NDArray[np.int64] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> dict[str, float]:
     """`loss` (nats), `accuracy`, `perplexity`, and with `token_bytes` `bits_per_byte`, over counted tokens.
 
@@ -55,7 +56,7 @@ def evaluate(
     and fetched once, at the end: the result does not depend on `batch_size`, and no batch waits. Eval mode,
     no gradients; modes are restored. With `max_tokens` as many sequences as hold so many tokens, at least
     one, are taken at even distances. `token_bytes` is the number of UTF-8 bytes of each token, [V]; bits per
-    byte are left out when the counted targets stand for no bytes.
+    byte are left out when the counted targets stand for no bytes. `progress` is told the part that is begun.
 
     Raises:
         DataError: no target is counted.
@@ -66,6 +67,8 @@ def evaluate(
     bytes_V = None if token_bytes is None else torch.as_tensor(token_bytes, device=device)
     with evaluating(model):
         for start in range(0, len(indices), batch_size):
+            if progress is not None:
+                progress(start / len(indices))
             batch = sequences.batch(indices[start : start + batch_size], batch_size).to(device)
             with autocast():
                 terms = task.terms(model(**task.inputs(batch)), batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -17,6 +18,9 @@ from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import evaluate
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.signals import Task, key
+
+Report = Callable[[str, float], None]
+"""Told what is being done, and how much of it is (0 to 1)."""
 
 
 @final
@@ -70,16 +74,24 @@ class Evaluation:
             written.append(ArtifactLogged(step, "sample", f"sample-{index}", text))
         return written
 
-    def metrics(self) -> dict[str, float]:
-        """`validation/...`, and with a training slice its loss and the generalization gap, both in eval mode."""
-        measured = self._measure(self.data.validation, self.config.max_tokens)
+    def metrics(self, report: Report | None = None) -> dict[str, float]:
+        """`validation/...`, and with a training slice its loss and the generalization gap, both in eval mode.
+
+        `report` is told what is being judged, and how far that is (0 to 1).
+        """
+        measured = self._measure(self.data.validation, self.config.max_tokens, report, "judging the validation text")
         metrics = {f"validation/{name}": value for name, value in measured.items()}
         if self.config.gap_tokens:
-            metrics["training_slice/loss"] = self._measure(self.data.training, self.config.gap_tokens)["loss"]
+            slice_ = self._measure(
+                self.data.training, self.config.gap_tokens, report, "judging a part of the training text"
+            )
+            metrics["training_slice/loss"] = slice_["loss"]
             metrics["generalization_gap"] = metrics["validation/loss"] - metrics["training_slice/loss"]
         return metrics
 
-    def _measure(self, sequences: PackedSequences, max_tokens: int | None) -> dict[str, float]:
+    def _measure(
+        self, sequences: PackedSequences, max_tokens: int | None, report: Report | None, what: str
+    ) -> dict[str, float]:
         return evaluate(
             self.model,
             self.task,
@@ -89,6 +101,7 @@ class Evaluation:
             autocast=self.autocast,
             max_tokens=max_tokens,
             token_bytes=self.data.tokenizer.token_bytes,
+            progress=None if report is None else partial(report, what),
         )
 
 

@@ -223,4 +223,4 @@ def _nearest(path: Path) -> str:
     near += [name for name in difflib.get_close_matches(wanted, names, n=3, cutoff=0.6) if name not in near]
     if near:
         return "did you mean " + " or ".join(printable(str(names[name])) for name in near[:3]) + "?"
-    return "trimtab runs [DIR] lists the runs"
+    return "`trimtab runs [DIR]` lists the runs"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shlex
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from trimtab.runs.checkpoints import list_checkpoints, verify
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.metrics import better_direction
 from trimtab.runs.printable import printable
+from trimtab.runs.program import command
 from trimtab.runs.record import (
     RecordReader,
     decode_line,
@@ -80,6 +81,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             for info in list_checkpoints(run.path)
         ],
         "damaged_lines": reader.damaged,
+        "resumes_from": _resumes_from(run),
     }
 
 
@@ -102,6 +104,14 @@ def render(summary: Mapping[str, Any]) -> str:
     rows.append(("steps", steps))
     if summary["ended"] is not None:
         rows.append(("ended", printable(summary["ended"]["reason"])))
+    elif summary["status"] == "killed":
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary["last_seconds"]))
+        rows.append(("ended", f"killed: no end was written; step {format.count(done)} was seen last, at {when}"))
+    if summary["resumes_from"] is not None:
+        again = done - summary["resumes_from"]
+        redone = f"; {format.count(again)} step{'' if again == 1 else 's'} at least will be done again" if again else ""
+        where = f"step {format.count(summary['resumes_from'])}" if summary["resumes_from"] else "the beginning"
+        rows.append(("resume", f"goes on from {where}{redone}"))
     if (best := summary["best"]) is not None:
         restored = summary["ended"] is not None and summary["ended"]["restored_step"] == best["step"]
         where = f"{printable(best['metric'])} {format.decimal(best['value'])} at step {format.count(best['step'])}"
@@ -145,7 +155,7 @@ def render(summary: Mapping[str, Any]) -> str:
 def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
     """What `list_summaries` gave, one line a run, the newest last; it ends with what to run next."""
     if not summaries:
-        return f"no runs in {printable(str(parent))}\nnext: trimtab demo"
+        return f"no runs in {printable(str(parent))}\nnext: {command('demo')}"
     table = [("run", "status", "steps", "best", "at step", "train loss", "time")]
     for summary in summaries:
         total, best = summary["total_steps"], summary["best"]
@@ -168,18 +178,18 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
         ).rstrip()
         for row in table
     ]
-    return "\n".join([*lines, f"next: trimtab show {_quoted(summaries[-1]['run'])}"])
+    return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
 
 
 def next_command(status: str, run: str) -> str:
     """What a person is most likely to run after looking at a run of this status."""
     match status:
         case "finished" | "stopped":
-            return f"trimtab generate {_quoted(run)}"
+            return command("generate", printable(run))
         case "running":
-            return f"trimtab show {_quoted(run)}"
+            return command("show", printable(run))
         case _:
-            return f"trimtab resume {_quoted(run)}"
+            return command("resume", printable(run))
 
 
 def describe_decision(line: Mapping[str, Any]) -> str:
@@ -219,6 +229,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "step": max((int(line["step"]) for line, _ in events), default=0),
         "total_steps": started.total_steps if started is not None else None,
         "started_seconds": lines[0]["time"] if lines else None,
+        "last_seconds": lines[-1]["time"] if lines else None,
         "seconds": sum(split.values()) or max(elapsed, 0.0),
         "time_split": split,
         "train_loss": _mean_loss(window),
@@ -234,6 +245,14 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         if isinstance(ended, RunEnded)
         else None,
     }
+
+
+def _resumes_from(run: RunDirectory) -> int | None:
+    """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with."""
+    if run.status() not in ("killed", "interrupted", "failed"):
+        return None
+    whole = (info.step for info in reversed(list_checkpoints(run.path)) if not verify(info.path, hashes=False))
+    return next(whole, 0)
 
 
 def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:
@@ -323,7 +342,3 @@ def describe_split(split: Mapping[str, float]) -> str:
     whole = sum(split.values())
     parts = sorted(split.items(), key=lambda item: -item[1])
     return ", ".join(f"{printable(name)} {100 * part / whole:.0f} %" for name, part in parts if part > 0)
-
-
-def _quoted(run: str) -> str:
-    return shlex.quote(printable(run))

@@ -25,5 +25,10 @@ class LintFinding:
     """Who says so."""
 
     def __str__(self) -> str:
+        return f"{self.severity} {self.text}"
+
+    @property
+    def text(self) -> str:
+        """All but the severity."""
         fix = "" if self.fix is None else f" (try {self.fix})"
-        return f"{self.severity} {self.code}: {self.key}: {self.message}. {self.reason}.{fix}"
+        return f"{self.code}: {self.key}: {self.message}. {self.reason}.{fix}"

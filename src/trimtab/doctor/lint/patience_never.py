@@ -2,7 +2,8 @@
 
 Looks for: a patience of as many evaluations as the run has, or more.
 Why: the first evaluation is always the best so far, so at least one more than `patience` is needed: the option
-    has no effect, while its user may rely on it.
+    has no effect, while its user may rely on it. A note, not a warning: all steps are done, and the patience may
+    be that of a preset, which is meant for a longer run.
 Evidence: `stopping.patience` against the evaluations at every `evaluation.every` steps and at the end.
 Remedy: less patience or more evaluations; or `stopping.name=none`, which says what happens.
 False alarms: settings that are shared by runs of different length.
@@ -19,15 +20,15 @@ from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
-    """Warns when patience is at least the number of evaluations."""
+    """A note when patience is at least the number of evaluations."""
     num_evaluations = -(-config.training.steps // config.evaluation.every)
     if isinstance(config.stopping, PatienceStopping) and config.stopping.patience >= num_evaluations:
         yield LintFinding(
             "patience-never",
-            "warning",
+            "info",
             "stopping.patience",
             f"a patience of {config.stopping.patience} evaluations in a run that has {num_evaluations}",
-            "early stopping cannot take effect",
+            "The run does all its steps: early stopping cannot take effect",
             f"stopping.patience={num_evaluations - 1}" if num_evaluations > 1 else "stopping.name=none",
             "own",
         )

@@ -1,0 +1,46 @@
+"""How this program is called, so that a command that it names works as typed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+_NAME = "trimtab"
+
+
+def program() -> str:
+    """`trimtab` where the shell finds it, else as it was called or lies beside this Python; quoted for the shell."""
+    called = Path(sys.argv[0] if sys.argv else "")
+    script = called if called.stem == _NAME else Path(sys.executable).with_name(_NAME)
+    found = shutil.which(_NAME)
+    if str(script) == _NAME or (found is not None and _are_one(Path(found), script)):
+        return _NAME
+    if script.is_file():
+        return shlex.quote(str(script) if script is called else _shortest(script))
+    return f"{shlex.quote(sys.executable)} -m trimtab.cli"
+
+
+def command(*arguments: str) -> str:
+    """`program` with `arguments`, quoted for the shell."""
+    return f"{program()} {shlex.join(arguments)}"
+
+
+def _are_one(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:
+        return False
+
+
+def _shortest(path: Path) -> str:
+    """From the current folder where it lies below it, else whole."""
+    here = Path.cwd()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
+
+
+def as_typed(text: str) -> str:
+    """`text`, in which commands between backquotes begin with `program`."""
+    return text.replace(f"`{_NAME} ", f"`{program()} ")

@@ -1,0 +1,40 @@
+"""Paths in a configuration: there or not, and the same from every folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trimtab.config import load_config
+from trimtab.config.paths import require_paths, with_absolute_paths
+from trimtab.errors import DataError
+
+TEXT = ["data.source={name: text, path: mine}", "data.tokenizer={name: file, path: ~/tokens}"]
+HELD_OUT = "data.validation_source={name: jsonl, path: /held.jsonl}"
+
+
+def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = with_absolute_paths(load_config(None, [*TEXT, HELD_OUT], environment={}))
+    assert config.data.source.path == str(tmp_path / "mine")
+    assert config.data.tokenizer.path == "/home/me/tokens"
+    assert config.data.validation_source.path == "/held.jsonl"
+    monkeypatch.chdir("/")
+    assert with_absolute_paths(config) == config
+    plain = load_config("demo", environment={})
+    assert with_absolute_paths(plain) is plain
+
+
+def test_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    require_paths(load_config("demo", environment={}).data)
+    config = load_config(None, [TEXT[0], "data.tokenizer={name: file, path: mine}"], environment={})
+    with pytest.raises(DataError, match=rf"data.source.path: there is nothing at 'mine'\nhint: .* {tmp_path}$"):
+        require_paths(config.data)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError, match=r"data.tokenizer.path: there is no file 'mine/tokenizer.json'"):
+        require_paths(config.data)
+    (tmp_path / "mine/tokenizer.json").touch()
+    require_paths(config.data)
