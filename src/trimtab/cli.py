@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from trimtab.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_KILLED_TWICE, StorageError, TrimtabError, UsageError
+from trimtab.errors import (
+    EXIT_FINDINGS,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_KILLED_TWICE,
+    StorageError,
+    TrimtabError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from trimtab.config import Config
+    from trimtab.doctor import Case
     from trimtab.trainer import Result
 
 app = typer.Typer(
@@ -38,6 +47,9 @@ Source = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML or 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Which = Annotated[str, typer.Option("--checkpoint", help="best, latest, or the number of a step.")]
 LogFormat = Annotated[str, typer.Option("--log-format", help="text, or json for one event a line.")]
+Mapping = Annotated[
+    list[str] | None, typer.Option("--map", metavar="THEIRS=OURS", help="What a metric of a foreign log is to us.")
+]
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although the configuration, data or versions differ.")
 ]
@@ -160,14 +172,117 @@ def runs(
 @app.command()
 def show(run: Run, as_json: Json = False) -> None:
     """Tell how a run went, and why it ended."""
+    from trimtab.doctor import open_case
+    from trimtab.doctor.diagnose import diagnose
     from trimtab.runs import RunDirectory
     from trimtab.runs.summary import render, summarize
 
-    summary = summarize(RunDirectory.open(run))
+    directory = RunDirectory.open(run)
+    diagnosis = diagnose(open_case(directory), directory.name)
+    summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
     if as_json:
         _print_json(summary)
     else:
         typer.echo(render(summary))
+
+
+@app.command()
+def doctor(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Run directories, or logs that other trainers wrote.")
+    ],
+    as_json: Json = False,
+    mapping: Mapping = None,
+    fail_on: Annotated[
+        str | None, typer.Option("--fail-on", metavar="SEVERITY", help="info, warning or error: then exit with 6.")
+    ] = None,
+) -> None:
+    """Say what is wrong with a run, what shows it, and what to change."""
+    from trimtab.doctor.diagnose import diagnose
+    from trimtab.doctor.finding import SEVERITIES
+    from trimtab.report import render_text
+    from trimtab.runs.program import command
+
+    if fail_on is not None and fail_on not in SEVERITIES:
+        raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
+    answers, gravest = [], -1
+    for path in paths:
+        case, name, notes = _open_log(path, mapping or [])
+        diagnosis = diagnose(case, name)
+        gravest = max([gravest, *(SEVERITIES.index(finding.severity) for finding in diagnosis.findings)])
+        answers.append(diagnosis.to_json())
+        if not as_json:
+            for note in notes:
+                typer.echo(note)
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
+            if len(paths) == 1:
+                typer.echo(f"next: {command('report', str(path))}")
+            else:
+                typer.echo()
+    if as_json:
+        _print_json(answers[0] if len(paths) == 1 else answers)
+    if fail_on is not None and gravest >= SEVERITIES.index(fail_on):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A run directory, or a log that another trainer wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; report.html in the run if not given.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="html, markdown or text.")] = "html",
+    mapping: Mapping = None,
+) -> None:
+    """Write the report of a run: verdict, findings on the curves, and all that belongs to it, in one file."""
+    from trimtab.doctor.diagnose import diagnose
+    from trimtab.report import gather, render_html, render_markdown, render_text, write_report
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.files import write_text
+    from trimtab.runs.program import command
+
+    if form not in ("html", "markdown", "text"):
+        raise UsageError(f"--format: must be html, markdown or text. Received: {form!r}")
+    run = RunDirectory(path) if RunDirectory.is_run(path) else None
+    if run is not None and output is None and form == "html":
+        write_report(run)
+        typer.echo(run.report)
+        typer.echo(f"next: open it in a browser, or {command('doctor', str(path))}")
+        return
+    case, name, notes = _open_log(path, mapping or [])
+    for note in notes:
+        typer.echo(note, err=True)
+    diagnosis = diagnose(case, name)
+    if form == "text":
+        text = render_text(diagnosis, settings=case.config) + "\n"
+    else:
+        render = render_html if form == "html" else render_markdown
+        text = render(gather(run, case, diagnosis))
+    if output is None and form != "html":
+        typer.echo(text, nl=False)
+        return
+    target = output if output is not None else Path(f"{path.stem}.report.html")
+    write_text(target, text)
+    typer.echo(target)
+
+
+def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...]]:
+    """A run or a foreign log as a case, its name, and what was noticed in reading it."""
+    from trimtab.doctor.load import open_case, open_foreign_case
+    from trimtab.runs import RunDirectory
+
+    names = {}
+    for pair in mapping:
+        theirs, equals, ours = pair.rpartition("=")
+        if not equals or not theirs or not ours:
+            raise UsageError(f"--map: must be theirs=ours, such as my_loss=train/loss. Received: {pair!r}")
+        names[theirs] = ours
+    if RunDirectory.is_run(path):
+        run = RunDirectory.open(path)
+        return open_case(run), run.name, ()
+    case, imported = open_foreign_case(path, names)
+    return case, path.name, tuple(imported.told())
 
 
 @app.command()

@@ -77,6 +77,8 @@ class ResourceError(TrimtabError):
 
 EXIT_DONE = 0
 EXIT_FINDINGS = 6
+EXIT_FINDINGS = 6
+"""Findings at or above `--fail-on`."""
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 75
 EXIT_KILLED_TWICE = 130

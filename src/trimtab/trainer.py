@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config,
 from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
 from trimtab.data import Loader, PreparedData, prepare_data
+from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, TrimtabError, UsageError
 from trimtab.evaluation import Evaluation, write_text, yardsticks
-from trimtab.events import Controller, Monitor, RunEnded, RunStarted
+from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
     Decoder,
     ForeignModel,
@@ -40,6 +42,7 @@ from trimtab.model import (
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
 from trimtab.objective import CrossEntropy, build_objective, build_task
 from trimtab.optimizer import ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
+from trimtab.report import write_report
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.drift import drift, refuse_drift
@@ -87,6 +90,8 @@ class Result:
     """The evaluation of the weights that the model was left with, or the newest one."""
     best_step: int | None
     exit_code: int
+    diagnosis: Diagnosis | None = None
+    """What the doctor says of it; None when that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +174,28 @@ class Trainer:
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             try:
                 ended = _train(loop, started, recorder)
+            except Exception:
+                self._diagnose(run, progress.step)
+                raise
             finally:
                 loop.close()
                 recorder.close()
+            diagnosis = self._diagnose(run, ended.step)
         exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
         metrics = _metrics_left(run, ended, progress)
-        return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code)
+        return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code, diagnosis)
+
+    def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
+        """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
+        try:
+            diagnosis = write_report(run)
+            told = f"{diagnosis.verdict}: {diagnosis.summary}"
+            for monitor in self._monitors:
+                monitor.observe(ArtifactLogged(step, "text", "diagnosis", told, run.report.name))
+        except Exception as error:
+            warnings.warn(f"there is no report: {error!r}; try: trimtab report {run.path}", stacklevel=2)
+            return None
+        return diagnosis
 
     def _prepare(self, run: RunDirectory) -> PreparedData:
         """Text to sequences; a directory that nobody asked for does not outlive a failure."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,9 +139,12 @@ def render(summary: Mapping[str, Any]) -> str:
                 f"step {format.count(checkpoint['step'])}, {format.size(checkpoint['bytes'])}, {reason}",
             )
         )
-    steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate")]
+    steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate", "Advise")]
     rows += [("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering]
-    rows += [("finding", describe_finding(finding)) for finding in summary["findings"]]
+    if (diagnosis := summary.get("diagnosis")) is not None:
+        rows += [("verdict", line) for line in wrapped(f"{diagnosis['verdict']}: {diagnosis['summary']}")]
+    findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
+    rows += [("finding", describe_finding(finding)) for finding in findings]
     if summary["damaged_lines"]:
         rows.append(("damaged", f"{summary['damaged_lines']} lines of the record were left out"))
     lines = [f"{printable(summary['name'])}: {summary['status']}"]
@@ -204,6 +208,11 @@ def describe_decision(line: Mapping[str, Any]) -> str:
     note = f" ({printable(str(line['note']))})" if line["note"] else ""
     who = printable(str(line["controller"]))
     return f"{who}: {what}{overruled}: {printable(str(decision['reason']))}{note}"
+
+
+def wrapped(text: str, width: int = 100) -> list[str]:
+    """`text` in lines of at most `width` characters."""
+    return textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
 
 
 def describe_finding(finding: Mapping[str, Any]) -> str:

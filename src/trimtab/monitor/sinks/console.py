@@ -43,6 +43,7 @@ from trimtab.runs.summary import (
     describe_quality,
     describe_split,
     next_command,
+    wrapped,
 )
 
 _SMOOTHING: Final = 0.95
@@ -97,7 +98,7 @@ class Console:
         self._last_drawn_step = 0
         self._last_told: dict[str, int] = {}
         self._preparing = ""
-        self._run = ""
+        self._run = self._next = ""
         self._step = 0
         self._labelled_step: int | None = None
         self._started = False
@@ -143,6 +144,8 @@ class Console:
                     self._say(self._at(event.step), Text(text, "dim"))
             case ArtifactLogged(kind="sample"):
                 self._sample(event)
+            case ArtifactLogged(kind="text", name="diagnosis"):
+                self._diagnosis(event)
             case DecisionTaken(decision=Save() | Evaluate()):
                 pass
             case DecisionTaken():
@@ -157,6 +160,9 @@ class Console:
         if self._below is not None:
             self._below = None
             self._write(_CLEAR)
+        if self._next:
+            self._say(None, Text.assemble(("next: ", "dim"), self._next))
+            self._next = ""
 
     def _begin(self, event: RunStarted) -> None:
         self._step, self._total_steps = event.step, max(event.total_steps, 1)
@@ -275,8 +281,15 @@ class Console:
             self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
         if split := describe_split(event.time_split):
             self._say("time", Text(split))
-        if self._run:
-            self._say(None, Text.assemble(("next: ", "dim"), next_command(event.status, self._run)))
+        self._next = next_command(event.status, self._run) if self._run else ""
+
+    def _diagnosis(self, event: ArtifactLogged) -> None:
+        """The doctor's verdict, which comes after the end."""
+        for index, line in enumerate(wrapped(event.text, min(self._width() - 14, 100))):
+            self._say("verdict" if index == 0 else "", Text(line))
+        if event.path is not None and self._run:
+            self._say("report", Text(f"{printable(self._run)}/{event.path}"))
+        self.close()
 
     def _at(self, step: int) -> str:
         """The label of what happened at `step`; in a terminal only the first of several lines says it."""
