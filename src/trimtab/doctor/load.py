@@ -1,15 +1,20 @@
-"""A run directory as a case."""
+"""A run directory, or another trainer's log, as a case."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trimtab.doctor.case import Case
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.history import History
+from trimtab.runs.importers import Imported, read_foreign
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def open_case(run: RunDirectory) -> Case:
@@ -21,6 +26,15 @@ def open_case(run: RunDirectory) -> Case:
     with contextlib.suppress(TrimtabError):
         facts = run.read_json(run.facts) if run.facts.exists() else {}
     return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts)
+
+
+def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tuple[Case, Imported]:
+    """The log of another trainer, as `read_foreign` reads it; remedies are in that trainer's words.
+
+    Raises: DataError when nothing can be read as a log; UsageError when there is no file, or the mapping is wrong.
+    """
+    imported = read_foreign(path, mapping)
+    return Case(imported.history, {}, imported.facts, imported.target), imported
 
 
 def settings_of(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -338,6 +338,10 @@ class History:
             self._series.setdefault(name, Series()).append(steps, values)
             self._last_step = max(self._last_step, int(steps[-1]))
 
+    def replace(self, name: str, series: Series) -> None:
+        """Put other samples in place of a metric's."""
+        self._series[name] = series
+
     @property
     def series(self) -> Mapping[str, Series]:
         """Metric name to its values; evaluations among them, at the steps where they took place."""

@@ -1,0 +1,324 @@
+"""From foreign columns to a history: every column gets its meaning, its unit and its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.config.nearest import did_you_mean, nearest_names
+from trimtab.errors import DataError, UsageError
+from trimtab.events import RunStarted
+from trimtab.runs import format
+from trimtab.runs.history import History
+from trimtab.runs.importers.axis import Axis, find_axis, find_epochs, order_of, steps_of_rows
+from trimtab.runs.importers.cells import Floats, Rows
+from trimtab.runs.importers.names import EPOCHS, STEPS, TIMES, Meaning, meaning, words
+from trimtab.runs.importers.table import BUDGET_VALUES, Source, Table
+from trimtab.runs.importers.units import to_ours, without_padding
+from trimtab.runs.metrics import METRICS
+from trimtab.runs.printable import printable
+
+AXES: Final = ("step", "epoch")
+_FAMILIES: Final = ("train/loss/", "validation/", "user/")
+_NAME_LIMIT: Final = 120
+
+
+@dataclass(slots=True)
+class Assembled:
+    """A history, and how it came about."""
+
+    history: History
+    names: dict[str, str]
+    unused: list[str]
+    notes: list[str]
+    axis: Axis
+    num_epochs: float | None = None
+    columns: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What becomes of the columns, decided on the first rows and kept for the rest."""
+
+    axis: Axis
+    epoch: str | None
+    meanings: dict[str, Meaning]
+    known_step_seconds: float | None = None
+    padded: set[str] = field(default_factory=set)
+
+
+def check_mapping(mapping: Mapping[str, str]) -> None:
+    """Raises: UsageError for a name that is none of ours, with the nearest."""
+    plain = [name for name in METRICS if "<" not in name]
+    for theirs, ours in mapping.items():
+        family = any(ours.startswith(one) and len(ours) > len(one) for one in _FAMILIES)
+        if ours not in AXES and ours not in plain and not family:
+            near = did_you_mean(nearest_names(ours, [*plain, *AXES]))
+            raise UsageError(
+                f"--map {printable(theirs, limit=60)}={printable(ours, limit=60)}: trimtab has no metric "
+                f"{printable(ours, limit=60)!r}",
+                hint=near or "a metric of your own is user/<name>; docs/reference/metrics.md lists the others",
+            )
+
+
+def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled:
+    """Read all blocks of `source` into a history.
+
+    Raises: DataError when there are no numbers; UsageError when `mapping` names what is not there.
+    """
+    notes: list[str] = []
+    tables = _tables(source)
+    table = next(tables)
+    asked = _asked(table, source, mapping, path)
+    plan = _plan(table, source, asked, notes)
+    if not plan.meanings:
+        what = "it has a header and no numbers" if table.columns or table.passed_over else "it holds no numbers"
+        raise DataError(
+            f"{path}: {what} that could be read as a log",
+            hint="a log has one row or object a step, with names such as step, loss, val_loss, lr",
+        )
+    history = History()
+    first = _steps_and_order(table, plan, notes)
+    guesses: dict[str, str] = {}
+    last = _add(history, table, plan, *first, guesses)
+    notes += guesses.values()
+    followed = 0
+    for later in tables:
+        last, dropped = _follow(history, later, plan, last)
+        followed += dropped
+    if followed:
+        notes.append(
+            f"{format.count(followed)} rows in the later part of this long file go back in their steps: left out"
+        )
+    num_seen = history.last_step
+    if not num_seen and not history.series:
+        raise DataError(f"{path}: no row has both a step and a number")
+    names = {printable(name, limit=_NAME_LIMIT): one.ours for name, one in plan.meanings.items()}
+    unused = [name for name in table.columns if name not in plan.meanings and name != plan.axis.name]
+    unused += [name for name in (*table.passed_over, *source.left_out) if name not in plan.meanings]
+    notes += _about_columns(table, plan)
+    return Assembled(
+        history,
+        names,
+        [printable(name, limit=_NAME_LIMIT) for name in dict.fromkeys(unused)],
+        [*source.notes, *notes],
+        plan.axis,
+        _num_epochs(table, plan.epoch),
+        [source.short.get(name, name) for name in table.columns],
+    )
+
+
+def _tables(source: Source) -> Iterator[Table]:
+    """The rows in parts of bounded size; the first is as large as it may be, and most files have no second."""
+    table, row = Table(), 0
+    given = False
+    for block in source.blocks:
+        table.add(block)
+        row += block.num_rows
+        if table.num_values >= (BUDGET_VALUES if not given else BUDGET_VALUES // 10):
+            yield table
+            table, given = Table(first_row=row), True
+    if not given or table.num_rows:
+        yield table
+
+
+def _asked(table: Table, source: Source, mapping: Mapping[str, str], path: str) -> dict[str, str]:
+    """`mapping` by the columns' own names. Raises: UsageError for a column that is not there."""
+    asked: dict[str, str] = {}
+    for theirs, ours in mapping.items():
+        if theirs in table.columns:
+            asked[theirs] = ours
+            continue
+        found = [name for name, short in source.short.items() if short == theirs and name in table.columns]
+        if not found:
+            near = did_you_mean(nearest_names(theirs, list(table.columns)[:500]))
+            raise UsageError(
+                f"{path}: there is no column {printable(theirs, limit=60)!r} with numbers to map to {ours}",
+                hint=near or "it has " + ", ".join(printable(name, limit=40) for name in list(table.columns)[:12]),
+            )
+        asked[found[0]] = ours
+    return asked
+
+
+def _plan(table: Table, source: Source, asked: Mapping[str, str], notes: list[str]) -> _Plan:
+    axis = find_axis(table, source.short, asked)
+    if axis.kind == "epoch":
+        notes.append("there is no step in it: epochs are used as steps")
+    elif axis.kind == "row":
+        notes.append("there is no step in it: its rows are counted as steps")
+    candidates: dict[str, list[tuple[bool, int, int, str, Meaning]]] = {}
+    meanings: dict[str, Meaning] = {}
+    left_out = set(source.left_out)
+    for name in table.columns:
+        short = source.short.get(name, name)
+        if name == axis.name or (name in left_out and name not in asked):
+            continue
+        plain = words(short)
+        if name in asked:
+            named = Meaning(asked[name], factor=1.0)
+            if (known := meaning(short)) is not None and known.ours == named.ours:
+                named = known
+            meanings[name] = named
+        elif plain in STEPS or plain in EPOCHS or plain in TIMES:
+            continue
+        elif (known := meaning(short)) is None:
+            meanings[name] = _own(short)
+        else:
+            test = known.side == "test"
+            rows = len(table.column(name)[0])
+            candidates.setdefault(known.ours, []).append((test, known.rank, -rows, name, known))
+    taken = set(asked.values())
+    for ours, found in candidates.items():
+        found.sort(key=lambda one: one[:3])
+        for index, (test, _, _, name, known) in enumerate(found):
+            further = f"validation/test/{ours.rpartition('/')[2]}"
+            if ours.startswith("layer/") or (index == 0 and ours not in taken):
+                meanings[name] = known
+                if test:
+                    notes.append(f"{printable(name, limit=60)} is taken for {ours}: there is no other")
+            elif test and not found[0][0] and further not in taken:
+                meanings[name] = Meaning(further, side="test")
+                taken.add(further)
+            else:
+                meanings[name] = _own(source.short.get(name, name))
+    plan = _Plan(axis, find_epochs(table, source.short, asked), meanings)
+    for name, one in meanings.items():
+        if not one.ours.startswith("layer/") and without_padding(table.column(name)[1]) is not None:
+            plan.padded.add(name)
+    plan.known_step_seconds = _step_seconds_by_clock(table, source.short, axis)
+    return plan
+
+
+def _own(name: str) -> Meaning:
+    return Meaning("user/" + printable(name, limit=_NAME_LIMIT).removeprefix("user/"))
+
+
+def _steps_and_order(table: Table, plan: _Plan, notes: list[str]) -> tuple[Rows, NDArray[np.int64], tuple[int, ...]]:
+    steps = steps_of_rows(table, plan.axis, notes)
+    regular = max(
+        plan.meanings, key=lambda name: (plan.meanings[name].ours == "train/loss", len(table.column(name)[0]))
+    )
+    epochs: Floats | None = None
+    if plan.epoch is not None and plan.axis.kind == "step":
+        rows, values = table.column(plan.epoch)
+        epochs = values if len(rows) == table.num_rows else None
+    order = order_of(steps, table.column(regular)[0], epochs, notes)
+    return order.rows, order.steps, order.resumed_at
+
+
+def _add(
+    history: History,
+    table: Table,
+    plan: _Plan,
+    kept: Rows,
+    steps: NDArray[np.int64],
+    resumed_at: tuple[int, ...],
+    guesses: dict[str, str],
+) -> int:
+    """Add the kept rows of a table; the last step."""
+    place = np.full(table.num_rows, -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    layers: dict[str, tuple[Rows, Floats]] = {}
+    for name, one in plan.meanings.items():
+        if name not in table.columns:
+            continue
+        rows, values = table.column(name)
+        if name in plan.padded:
+            there = ~np.isnan(values)
+            rows, values = rows[there], values[there]
+        at = place[rows]
+        there = at >= 0
+        at, values = at[there], values[there]
+        if len(kept) > 1 and len(at) > 1 and (np.diff(at) < 0).any():
+            order = np.argsort(at, kind="stable")
+            at, values = at[order], values[order]
+        if one.ours.startswith("layer/"):
+            layers[one.ours] = at, values
+            continue
+        values, guess = to_ours(printable(name, limit=60), values, one, plan.known_step_seconds)
+        if guess is not None:
+            guesses[name] = guess
+        where, values = _one_a_step(steps[at], values)
+        history.add(one.ours, where, values)
+    for step in resumed_at:
+        history.starts.append(RunStarted(step, len(history.starts) + 2, len(history.starts) + 1, step, 0))
+    if layers:
+        _add_layers(history, layers, steps)
+    return int(steps[-1]) if len(steps) else 0
+
+
+def _one_a_step(steps: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The mean of the values that belong to one step."""
+    if len(steps) < 2 or (np.diff(steps) > 0).all():
+        return steps, values
+    unique, begins, counts = np.unique(steps, return_index=True, return_counts=True)
+    return unique, np.add.reduceat(values, begins) / counts
+
+
+def _add_layers(history: History, layers: Mapping[str, tuple[Rows, Floats]], steps: NDArray[np.int64]) -> None:
+    rows = np.unique(np.concatenate([at for at, _ in layers.values()]))
+    values_RL = np.full((len(rows), len(layers)), np.nan)
+    for column, (at, values) in enumerate(layers.values()):
+        values_RL[np.searchsorted(rows, at), column] = values
+    for row, values in zip(rows, values_RL, strict=True):
+        history.layers.append(int(steps[row]), tuple(layers), values)
+
+
+def _follow(history: History, table: Table, plan: _Plan, last: int) -> tuple[int, int]:
+    """Add a later part of a long file, as far as its steps go on; the last step, and how many rows were left out."""
+    steps = steps_of_rows(table, plan.axis, [])
+    highest = np.maximum.accumulate(np.concatenate([[last], steps[:-1]]))
+    kept = np.flatnonzero(steps >= highest)
+    newest = _add(history, table, plan, kept, steps[kept], (), {}) if len(kept) else last
+    return max(last, newest), table.num_rows - len(kept)
+
+
+def _step_seconds_by_clock(table: Table, short: Mapping[str, str], axis: Axis) -> float | None:
+    """The usual seconds between two steps by the log's own clock, if it has one."""
+    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES), None)
+    if clock is None or axis.name is None or axis.name not in table.columns:
+        return None
+    rows, seconds = table.column(clock)
+    step_rows, steps = table.column(axis.name)
+    both, left, right = np.intersect1d(rows, step_rows, assume_unique=True, return_indices=True)
+    if len(both) < 4:
+        return None
+    passed, done = np.diff(seconds[left]), np.diff(steps[right])
+    good = (done > 0) & (passed > 0) & np.isfinite(passed)
+    return float(np.median(passed[good] / done[good])) if good.sum() >= 3 else None
+
+
+def _num_epochs(table: Table, name: str | None) -> float | None:
+    """Epochs that were begun; many trainers count the first as 0."""
+    if name is None or name not in table.columns:
+        return None
+    values = table.column(name)[1]
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    counted_from_0 = values.min() == 0 and bool((values == np.rint(values)).all())
+    return float(values.max()) + counted_from_0
+
+
+def _about_columns(table: Table, plan: _Plan) -> Iterator[str]:
+    spelled = [name for name in plan.meanings if name in table.spelled]
+    if spelled:
+        yield f"numbers are written as text in {_listed(spelled)}: they were read as numbers"
+    if plan.padded:
+        yield f"NaN in {_listed(list(plan.padded))} stands where nothing was measured: it was left out"
+    loss = [name for name, one in plan.meanings.items() if one.ours == "train/loss"]
+    if any(name in table.nulls for name in loss):
+        yield f"null in {_listed(loss)} is taken for not measured; some writers put it for NaN"
+    if not loss:
+        yield "no column is known for a training loss: name it with --map <column>=train/loss"
+    if len(table.columns) >= 10_000:
+        yield "only the first 10,000 columns were read"
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(printable(name, limit=60) for name in names[:4])
+    return shown + (" …" if len(names) > 4 else "")

@@ -1,0 +1,82 @@
+"""Reads a foreign log: finds the file, tells its format by its content, and assembles the history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from trimtab.errors import DataError
+from trimtab.events import RunEnded
+from trimtab.runs.importers.assemble import Assembled, assemble, check_mapping
+from trimtab.runs.importers.csv_file import open_table
+from trimtab.runs.importers.find import find_log
+from trimtab.runs.importers.huggingface import facts_of_folder, restore_filtered
+from trimtab.runs.importers.imported import Imported
+from trimtab.runs.importers.json_document import open_document
+from trimtab.runs.importers.json_lines import are_json_lines, open_json_lines
+from trimtab.runs.importers.table import Source
+from trimtab.runs.importers.text import Lines, open_lines
+from trimtab.runs.printable import printable
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING) -> Imported:
+    """The log of another trainer at `path`: a file, a checkpoint, or an output folder.
+
+    `mapping` names columns that are not known, theirs to ours, and goes before what is known.
+
+    Raises: DataError when nothing can be read as a log; UsageError when there is no file, or the mapping is wrong.
+    """
+    check_mapping(mapping)
+    file = find_log(path)
+    name = printable(str(file))
+    try:
+        source = _open(open_lines(file))
+        assembled = assemble(source, mapping, name)
+    except MemoryError as error:
+        raise DataError(f"{name}: is too large to be read") from error
+    history, notes = assembled.history, assembled.notes
+    facts: dict[str, Any] = dict(source.facts)
+    if source.format == "huggingface":
+        restore_filtered(history, notes)
+        facts |= facts_of_folder(file.parent)
+        series = history.get("user/eval_runtime")
+        if series is not None:
+            history.evaluation_seconds.extend(series.finite()[1].tolist())
+    history.total_steps = facts.get("planned_steps")
+    if assembled.num_epochs is not None:
+        facts.setdefault("epochs", assembled.num_epochs)
+    if source.finished:
+        history.ended = RunEnded(history.last_step, "finished", "the trainer wrote its summary", None, None, None, 0.0)
+    return Imported(
+        history,
+        source.format,
+        file,
+        assembled.names,
+        tuple(assembled.unused),
+        tuple(dict.fromkeys(notes)),
+        _target(source, assembled),
+        facts,
+    )
+
+
+def _open(lines: Lines) -> Source:
+    head = lines.head().lstrip()
+    if head.startswith(("{", "[")) or lines.path.suffix in (".jsonl", ".ndjson"):
+        return open_json_lines(lines) if are_json_lines(head) else open_document(lines)
+    return open_json_lines(lines) if are_json_lines(head) else open_table(lines)
+
+
+def _target(source: Source, assembled: Assembled) -> Literal["huggingface", "lightning", "text"]:
+    """Whose trainer it was: told by the format, or by columns that only it writes."""
+    columns: Sequence[str] = assembled.columns
+    if source.format in ("huggingface", "lightning"):
+        return "huggingface" if source.format == "huggingface" else "lightning"
+    if any(name in ("train/global_step", "eval/samples_per_second", "eval_samples_per_second") for name in columns):
+        return "huggingface"
+    if "trainer/global_step" in columns:
+        return "lightning"
+    return "text"

@@ -1,0 +1,102 @@
+"""A foreign table in memory: columns of numbers that grow block by block, whatever the file was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from trimtab.runs.importers.cells import Block, Floats, Rows
+from trimtab.runs.importers.names import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, SIDES, STEPS, TIMES, VALUE_COLUMNS, words
+
+MAX_COLUMNS: Final = 10_000
+BUDGET_VALUES: Final = 3_000_000
+"""Numbers that are held at once; a longer file is read on in its own order."""
+
+
+@dataclass(slots=True)
+class Source:
+    """An opened file: its blocks, and what its reader knows and learns of it."""
+
+    format: str
+    blocks: Iterator[Block]
+    notes: list[str] = field(default_factory=list)
+    """Filled while the blocks are read."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    short: dict[str, str] = field(default_factory=dict)
+    """Columns whose names have more in front (a run's name) to what they measure."""
+    left_out: list[str] = field(default_factory=list)
+    """Columns that the reader passes over."""
+    finished: bool = False
+    """Whether the file says that the run came to its end."""
+
+
+@dataclass(slots=True)
+class Table:
+    """Columns of numbers and the rows where they are."""
+
+    first_row: int = 0
+    """The place of its first row in the file."""
+    num_rows: int = 0
+    num_values: int = 0
+    columns: dict[str, list[tuple[Rows, Floats]]] = field(default_factory=dict)
+    spelled: set[str] = field(default_factory=set)
+    nulls: set[str] = field(default_factory=set)
+    passed_over: set[str] = field(default_factory=set)
+    """Columns of words, and those beyond the number that are kept."""
+
+    def add(self, block: Block) -> None:
+        """Append a block's rows."""
+        for name, (rows, values) in spread(block).items():
+            if name not in self.columns and len(self.columns) >= MAX_COLUMNS:
+                continue
+            self.columns.setdefault(name, []).append((rows + self.num_rows, values))
+            self.num_values += len(values)
+        self.num_rows += block.num_rows
+        self.spelled |= block.spelled
+        self.nulls |= block.nulls
+        if len(self.passed_over) < MAX_COLUMNS:
+            self.passed_over |= block.texts.keys()
+
+    def column(self, name: str) -> tuple[Rows, Floats]:
+        """Rows [N] and numbers [N] of a column."""
+        parts = self.columns[name]
+        if len(parts) > 1:
+            parts[:] = [(np.concatenate([rows for rows, _ in parts]), np.concatenate([part for _, part in parts]))]
+        return parts[0]
+
+
+def spread(block: Block) -> dict[str, tuple[Rows, Floats]]:
+    """The columns of a block; where a column of words says whose the numbers are, each side has its own."""
+    numbers = block.numbers
+    value_name = next((name for name in numbers if words(name) in VALUE_COLUMNS), None)
+    for name, (rows, texts) in block.texts.items():
+        if value_name is not None and words(name) in METRIC_COLUMNS:
+            kept = {value_name}
+        elif words(name) in SIDE_COLUMNS and sum(text.lower() in SIDES for text in texts) > 0.5 * len(texts):
+            kept = {other for other in numbers if not _places(other)}
+        else:
+            continue
+        labels = np.zeros(block.num_rows, np.int64)
+        number_of: dict[str, int] = {}
+        labels[rows] = [number_of.setdefault(text, len(number_of) + 1) for text in texts]
+        divided: dict[str, tuple[Rows, Floats]] = {}
+        for other, (where, values) in numbers.items():
+            if other not in kept:
+                divided[other] = where, values
+                continue
+            for text, label in (("", 0), *number_of.items()):
+                mask = labels[where] == label
+                if mask.any():
+                    new = other if not text else text if kept == {value_name} else f"{text}/{other}"
+                    divided[new] = where[mask], values[mask]
+        numbers = divided
+        block.texts.pop(name)
+        break
+    return numbers
+
+
+def _places(name: str) -> bool:
+    return words(name) in STEPS or words(name) in EPOCHS or words(name) in TIMES

@@ -1,0 +1,110 @@
+"""The lines of a foreign file, in bounded memory: its encoding, its line ends, and lines that are too long."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from trimtab.errors import DataError, UsageError
+from trimtab.runs.printable import printable
+
+CHUNK_BYTES: Final = 1 << 20
+LONGEST_LINE: Final = 4 << 20
+_BINARY: Final[dict[bytes, str]] = {
+    b"\x1f\x8b": "gzip: unpack it first",
+    b"PK\x03\x04": "a zip file: a checkpoint or a workbook; export the log as CSV",
+    b"PAR1": "Parquet: export the log as CSV or JSON Lines",
+    b"SQLite format 3": "a database: export the log as CSV",
+    b"\x89PNG": "a picture",
+    b"\x80\x02": "a pickle, which is never loaded",
+    b"\x80\x04": "a pickle, which is never loaded",
+}
+
+
+@dataclass(slots=True)
+class Lines:
+    """A text file, line by line."""
+
+    path: Path
+    encoding: str
+    too_long: int = 0
+    """Lines that were left out because of their length."""
+    ends_whole: bool = field(default=True)
+    """Whether the last line had its end; known when all were read."""
+
+    def blocks(self) -> Iterator[list[str]]:
+        """Lists of whole lines, without their ends."""
+        decoder = codecs.getincrementaldecoder(self.encoding)("replace")
+        rest, skipping = "", False
+        for chunk in _chunks(self.path):
+            text = decoder.decode(chunk).replace("\r\n", "\n").replace("\r", "\n")
+            if skipping:
+                _, end, text = text.partition("\n")
+                if not end:
+                    continue
+                skipping = False
+            lines = (rest + text).split("\n")
+            rest = lines.pop()
+            if len(rest) > LONGEST_LINE:
+                rest, skipping = "", True
+                self.too_long += 1
+            if lines:
+                yield lines
+        rest += decoder.decode(b"", final=True)
+        self.ends_whole = not rest
+        if rest:
+            yield [rest]
+
+    def head(self, num_bytes: int = 1 << 16) -> str:
+        """The first characters."""
+        text = codecs.getincrementaldecoder(self.encoding)("replace").decode(_first_bytes(self.path, num_bytes))
+        return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+
+
+def open_lines(path: Path) -> Lines:
+    """The file at `path` as text. Raises: UsageError when it cannot be read; DataError when it is no text."""
+    first = _first_bytes(path, 1 << 16)
+    name = printable(str(path))
+    if "tfevents" in path.name:
+        raise UsageError(
+            f"{name}: event files of TensorBoard are not read", hint="download its curves as CSV, and give that file"
+        )
+    for encoding, mark in (("utf-8-sig", codecs.BOM_UTF8), ("utf-16", codecs.BOM_UTF16_LE), ("utf-16", b"\xfe\xff")):
+        if first.startswith(mark):
+            return Lines(path, encoding)
+    if not first.strip():
+        raise DataError(f"{name}: is empty", hint="give the log of a run that made some steps")
+    for sign, what in _BINARY.items():
+        if first.startswith(sign):
+            raise DataError(f"{name}: is no log in text but {what}")
+    control = sum(first.count(byte) for byte in (*range(9), *range(14, 32)))
+    if control > 0.01 * len(first):
+        raise DataError(
+            f"{name}: is no text", hint="trainer_state.json, CSV and JSON Lines can be read; export the log as one"
+        )
+    return Lines(path, "utf-8")
+
+
+def _first_bytes(path: Path, num_bytes: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(num_bytes)
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))}: cannot be read ({error.strerror})") from error
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            held = b""
+            while chunk := file.read(CHUNK_BYTES):
+                chunk = held + chunk
+                held = b"\r" if chunk.endswith(b"\r") else b""  # half of a line end
+                yield chunk[: len(chunk) - len(held)]
+            if held:
+                yield held
+    except OSError as error:
+        raise UsageError(f"{printable(str(path))}: cannot be read ({error.strerror})") from error
