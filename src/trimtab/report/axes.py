@@ -44,7 +44,9 @@ class Axis:
         return [(self.at(value), label) for value, label in zip(values, self._labels(values), strict=True)]
 
     def _even(self, wanted: int) -> list[float]:
-        step = nice_step((self.high - self.low) / max(wanted, 1), whole_bytes=self.unit == "bytes")
+        span = self.high - self.low
+        near = [nice_step(span / num) for num in range(max(2, wanted - 2), wanted + 4)]
+        step = min(near, key=lambda size: abs(span / size - wanted))
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [index * step for index in range(first, last + 1)]
@@ -64,17 +66,21 @@ class Axis:
             return [format.size(value) for value in values]
         largest = max((abs(value) for value in values), default=0.0)
         if self.logarithmic:
-            return [_power(value) if largest >= 1e5 or min(values) < 1e-3 else f"{value:,.6g}" for value in values]
+            return [_scientific(value) if largest >= 1e5 or min(values) < 1e-3 else f"{value:,.6g}" for value in values]
         step = values[1] - values[0] if len(values) > 1 else largest or 1.0
+        return [
+            "0" if value == 0 else label
+            for value, label in zip(values, self._even_labels(values, step, largest), strict=True)
+        ]
+
+    def _even_labels(self, values: list[float], step: float, largest: float) -> list[str]:
         if self.unit == "fraction":
             digits = max(0, -math.floor(math.log10(step * 100) + 1e-9))
             return [f"{100 * value:.{digits}f} %" for value in values]
-        if 0 < largest < 1e-3 or largest >= 1e7:
-            power = math.floor(math.log10(largest))
-            digits = max(0, power - math.floor(math.log10(step) + 1e-9))
-            return ["0" if value == 0 else f"{value / 10.0**power:.{digits}f}e{power}" for value in values]
+        if 0 < largest < 0.01 or largest >= 1e7:
+            return [_scientific(value) for value in values]
         if step >= 1000:
-            return ["0" if value == 0 else f"{value / 1000:,.6g}k" for value in values]
+            return [f"{value / 1000:,.6g}k" for value in values]
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         if digits and round(step * 10**digits) != step * 10**digits:
             digits += 1  # a step of 0.25
@@ -108,15 +114,15 @@ def step_ticks(first: int, last: int, wanted: int = 8) -> list[tuple[float, str]
     return [((value - first) / (last - first), label) for value, label in zip(values, labels, strict=True)]
 
 
-def nice_step(size: float, *, whole_bytes: bool = False) -> float:
+def nice_step(size: float) -> float:
     """The smallest of 1, 2, 2.5, 5 times a power of ten that is not below `size`."""
     power = 10.0 ** math.floor(math.log10(size)) if size > 0 and math.isfinite(size) else 1.0
-    for digit in (1.0, 2.0, 5.0) if whole_bytes else (1.0, 2.0, 2.5, 5.0):
+    for digit in (1.0, 2.0, 2.5, 5.0):
         if digit * power >= size * (1 - 1e-9):
             return digit * power
     return 10.0 * power
 
 
-def _power(value: float) -> str:
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+def _scientific(value: float) -> str:
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

@@ -86,7 +86,10 @@ class Curve(NamedTuple):
 
 
 def smoothed(values: Floats, part: float = 0.03) -> Floats:
-    """A centred mean over `part` of the values, narrower towards the ends; gaps stay gaps and are not bridged."""
+    """A centred mean over `part` of the values; gaps stay gaps and are not bridged.
+
+    It is narrower where a stretch begins, for a loss falls steeply there, and one-sided where it ends.
+    """
     half = max(1, round(len(values) * part / 2))
     result = np.full(len(values), np.nan)
     for rows in stretches(np.isfinite(values)):
@@ -104,9 +107,9 @@ def stretches(there: NDArray[np.bool_]) -> list[slice]:
 def _centred_mean(values: Floats, half: int) -> Floats:
     num = len(values)
     at = np.arange(num)
-    reach = np.minimum(np.minimum(at, num - 1 - at), half)
+    begin, end = at - np.minimum(at, half), np.minimum(at + np.minimum(at, half) + 1, num)
     sums = np.concatenate(([0.0], np.cumsum(values)))
-    mean: Floats = (sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1)
+    mean: Floats = (sums[end] - sums[begin]) / (end - begin)
     return mean
 
 

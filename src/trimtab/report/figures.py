@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from trimtab.doctor import Finding
@@ -47,7 +48,7 @@ def finding_curves(report: Report, finding: Finding) -> Markup:
         panels.append(_loss_panel(report, 170, {*names, "train/loss"}))
     panels += _single_panels(report, [name for name in names if name not in ("train/loss", "validation/loss")], 110)
     window = _around(report, finding)
-    drawn = [draw(panel, window) for panel in panels[:3] if panel.traces]
+    drawn = [draw(panel, replace(window, shades=_shades(finding, panel))) for panel in panels[:3] if panel.traces]
     return _stack(drawn, window) if drawn else Markup()
 
 
@@ -72,7 +73,13 @@ def _loss_panel(report: Report, height: int, wanted: Iterable[str] = ("train/los
     if "validation/loss" in report.curves:
         best = report.best.step if report.best is not None and report.best.metric == "validation/loss" else None
         traces.append(Trace("validation", report.curves["validation/loss"], "validation", True, best))
-    return Panel("loss", tuple(traces), "nats per token" if report.settings or report.facts else "", height)
+    return Panel(
+        "loss",
+        tuple(traces),
+        "nats per token" if report.settings or report.facts else "",
+        height,
+        metrics=("train/loss", "validation/loss"),
+    )
 
 
 def _single_panels(report: Report, names: Sequence[str], height: int = 120) -> Iterator[Panel]:
@@ -91,31 +98,29 @@ def _single_panels(report: Report, names: Sequence[str], height: int = 120) -> I
             height,
             from_zero=from_zero,
             positive=role in ("gradient", "other"),
+            metrics=(name,),
         )
 
 
 def _around(report: Report, finding: Finding) -> Window:
     """Evidence and onset with half as much on either side; the whole run when that is most of it."""
     begin, end = _origin(report), max(report.last_step, _origin(report) + 1)
-    shades = tuple(
-        Shade(max(item.steps[0], begin), min(item.steps[1], end), item.text)
-        for item in finding.evidence
-        if item.steps[0] <= end and item.steps[1] >= begin
-    )
-    first = min([finding.onset_step, *(shade.first for shade in shades)])
-    last = max([finding.onset_step, *(shade.last for shade in shades)])
+    ranges = [item.steps for item in finding.evidence if item.steps[0] <= end and item.steps[1] >= begin]
+    first = min([finding.onset_step, *(max(steps[0], begin) for steps in ranges)])
+    last = max([finding.onset_step, *(min(steps[1], end) for steps in ranges)])
     room = max(round(0.75 * (last - first)), round(0.06 * (end - begin)), 10)
     first, last = max(begin, first - room), min(end, last + room)
     if last - first > 0.55 * (end - begin) or last <= first:
         first, last = begin, end
-    return Window(first, last, ((finding.onset_step, f"onset of {finding.code}"),), _merged(shades))
+    return Window(first, last, ((finding.onset_step, f"onset of {finding.code}"),))
 
 
-def _merged(shades: Sequence[Shade]) -> tuple[Shade, ...]:
-    """Ranges that are the same are drawn once."""
+def _shades(finding: Finding, panel: Panel) -> tuple[Shade, ...]:
+    """The steps that the evidence on this panel's metrics names; the same steps are shaded once."""
     by_range: dict[tuple[int, int], list[str]] = {}
-    for shade in shades:
-        by_range.setdefault((shade.first, shade.last), []).append(shade.label)
+    for item in finding.evidence:
+        if item.metric in panel.metrics:
+            by_range.setdefault(item.steps, []).append(item.text)
     return tuple(Shade(first, last, " ".join(labels)) for (first, last), labels in by_range.items())
 
 

@@ -26,7 +26,7 @@ def head(report: Report) -> Markup:
             element("span", _state(report), class_="chip") if report.status else None,
             class_=f"verdict {verdict}",
         ),
-        _story(report.diagnosis.summary),
+        _story(report.diagnosis.summary, "Diagnosis" if verdict == "healthy" else "Why"),
         _figures(report),
     )
 
@@ -79,7 +79,7 @@ def _state(report: Report) -> str:
     return f"{told} ({report.reason})" if report.reason and report.status not in ("finished", "running") else told
 
 
-def _story(summary: str) -> Markup:
+def _story(summary: str, middle: str) -> Markup:
     parts = words.sentences(summary)
     if parts is None:
         return element("p", summary, class_="lead")
@@ -90,7 +90,7 @@ def _story(summary: str) -> Markup:
         "dl",
         element("dt", "What happened"),
         element("dd", happened),
-        element("dt", "Why"),
+        element("dt", middle),
         element("dd", leads),
         element("dt", "What to change"),
         element("dd", advice, class_="do"),

@@ -16,6 +16,7 @@ from trimtab.doctor import Case, Diagnosis
 from trimtab.errors import TrimtabError
 from trimtab.events import ArtifactLogged, DecisionTaken, Save
 from trimtab.report.curves import Curve, smoothed
+from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.directory import RunDirectory
@@ -265,13 +266,7 @@ def _figures(
         note = f"at step {format.count(best.step)}" + (
             f"; {format.decimal(last)} at the end" if last != best.value else ""
         )
-        yield Figure(
-            f"best {best.metric.removeprefix('validation/').replace('_', ' ')} on validation"
-            if best.metric.startswith("validation/")
-            else f"best {best.metric}",
-            format.decimal(best.value),
-            note,
-        )
+        yield Figure(f"best {metric_name(best.metric)}", format.decimal(best.value), note)
     if (gap := curves.get("generalization_gap")) and len(gap.finite()[1]):
         yield Figure("generalization gap", format.signed(float(gap.finite()[1][-1])), "validation above training")
     if (bits := curves.get("validation/bits_per_byte")) and len(bits.finite()[1]):

@@ -52,6 +52,8 @@ class Panel:
     from_zero: bool = False
     positive: bool = True
     """Whether a logarithmic scale may be taken."""
+    metrics: tuple[str, ...] = ()
+    """Names of what is drawn: evidence on them is shaded here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +160,14 @@ def _kind(panel: Panel) -> str:
 def _scale(axis: Axis, height: int) -> Markup:
     labels = [
         element("text", label, x=SCALE_WIDTH - 8, y=(1 - place) * height + 4)
-        for place, label in axis.ticks(max(2, height // 44))
+        for place, label in axis.ticks(max(2, height // 34))
         if -0.001 <= place <= 1.001
     ]
     return element("svg", labels, class_="scale", width=SCALE_WIDTH, height=height + STEPS_HEIGHT, aria_hidden="true")
 
 
 def _grid(axis: Axis, window: Window, height: int) -> Iterator[Markup]:
-    for place, label in axis.ticks(max(2, height // 44)):
+    for place, label in axis.ticks(max(2, height // 34)):
         if -0.001 <= place <= 1.001:
             y = (1 - place) * height
             yield element("line", class_="zero" if label == "0" else "grid", x1="0", x2="100%", y1=y, y2=y)
@@ -229,14 +231,15 @@ def _curve(trace: Trace, columns: Curve, axis: Axis, window: Window, height: int
     mean = _units(columns.mean, axis)
     there = np.isfinite(columns.mean)
     parts: list[Markup] = []
-    is_noisy = not trace.points and int(there.sum()) >= 40
+    is_noisy = not trace.points and trace.role != "rate" and int(there.sum()) >= 40
     if is_noisy:
         low, high = _units(columns.low, axis), _units(columns.high, axis)
         if (low != high).mean() > 0.3:
             parts += [_closed(x[rows], low[rows], high[rows], trace.role) for rows in stretches(there)]
         else:
             parts.append(_line(x, mean, there, f"raw {trace.role}"))
-        mean = _units(smoothed(columns.mean), axis)
+        # As it is drawn: in powers on a logarithmic scale, and one far value does not lift its neighbours.
+        mean = np.rint((1 - smoothed(np.clip(axis.place(columns.mean), -0.1, 1.1)).clip(0, 1)) * HEIGHT)
     shown = [round_value(value) for value in columns.mean[there]]
     steps = np.diff(columns.last[there], prepend=0)
     parts.append(

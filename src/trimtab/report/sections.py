@@ -202,15 +202,43 @@ def time_split(report: Report) -> Markup:
 
 
 def data_and_model(report: Report) -> Markup:
-    """What was trained on what, and how it was executed."""
-    groups = [
-        _pairs("plan", {key: value for key, value in report.plan.items() if not isinstance(value, Mapping)}),
-        *(_pairs(f"plan: {key}", value) for key, value in report.plan.items() if isinstance(value, Mapping)),
+    """What was trained on what in a sentence, then all that was known before the first step."""
+    facts = {"run": {key: value for key, value in report.facts.items() if not isinstance(value, Mapping)}}
+    facts |= {key: value for key, value in report.facts.items() if isinstance(value, Mapping)}
+    facts |= {"execution": {key: value for key, value in report.plan.items() if not isinstance(value, Mapping)}}
+    facts |= {key: value for key, value in report.plan.items() if isinstance(value, Mapping)}
+    groups = join([_pairs(name, values) for name, values in facts.items()])
+    if not groups:
+        return Markup()
+    num = sum(len(values) for values in facts.values())
+    told = _in_short(report)
+    return join(
+        element("p", told) if told else None,
+        folded("All facts", f"{num} in all", element("div", groups, class_="facts")),
+    )
+
+
+def _in_short(report: Report) -> str:
+    """Data, model and budget, as far as they are known."""
+    facts = report.facts
+
+    def known(*path: str) -> float | None:
+        value: Any = facts
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    source, device = facts.get("source"), facts.get("device")
+    counts = [
+        (known("training", "tokens"), "training tokens"),
+        (known("validation", "tokens"), "validation tokens"),
+        (known("tokenizer", "vocabulary_size"), "words in the vocabulary"),
+        (known("parameters", "total"), "parameters"),
+        (known("tokens_per_step"), "tokens a step"),
     ]
-    flat = {key: value for key, value in report.facts.items() if not isinstance(value, Mapping)}
-    nested = {key: value for key, value in report.facts.items() if isinstance(value, Mapping)}
-    inner = join(_pairs("run", flat), [_pairs(name, values) for name, values in nested.items()], groups)
-    return element("div", inner, class_="facts") if inner else Markup()
+    parts = [f"{format.short(value)} {what}" for value, what in counts if value]
+    parts = [str(source)] * isinstance(source, str) + parts + [f"on {device}"] * isinstance(device, str)
+    return ", ".join(parts) + "." if parts else ""
 
 
 def settings(report: Report) -> Markup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 import zlib
 from typing import Final
@@ -164,5 +165,7 @@ def _legend(low: float, high: float, is_log: bool) -> Markup:
 
 def _shortened(name: str) -> str:
     name = name.removesuffix(".weight")
+    if re.fullmatch(r"blocks\.\d+", name):
+        return name.replace("blocks.", "block ")
     name = name.replace("blocks.", "").replace("attention", "attn").replace("feed_forward", "ffn")
     return name if len(name) <= 22 else "…" + name[-21:]
