@@ -85,6 +85,25 @@ def test_evaluate_gives_what_training_said(demo: tuple[Path, str, dict[str, str]
     assert told == pytest.approx(last, rel=1e-6)
 
 
+def test_evaluate_says_what_it_does_apart_from_the_metrics(demo: tuple[Path, str, dict[str, str]]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "trimtab.cli", "evaluate", "run"],
+        cwd=demo[0], env=demo[2], capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "judging the validation text ..." in done.stderr.splitlines()
+    assert done.stdout.startswith("run, step 120\n")
+
+
+def test_verify_as_json(demo: tuple[Path, str, dict[str, str]]) -> None:
+    told = json.loads(_trimtab(demo, "verify", "run", "--json"))
+    assert told["whole"] is True
+    assert [one["path"] for one in told["checkpoints"]] == [
+        "run/checkpoints/step-00000080",
+        "run/checkpoints/step-00000120",
+    ]
+    assert {"path", "whole", "problems"} == set(told["checkpoints"][0])
+
+
 def test_generate_repeats(demo: tuple[Path, str, dict[str, str]]) -> None:
     arguments = ("generate", "run", "--prompt", "def", "--max-tokens", "12", "--seed", "3")
     assert _trimtab(demo, *arguments) == _trimtab(demo, *arguments)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, final
 
 import typer
+import typer.core
 
 from trimtab.errors import (
     EXIT_FINDINGS,
@@ -39,6 +39,42 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+@final
+class _TakesSettings(typer.core.TyperCommand):
+    """A command that answers an unknown option with the setting that is meant."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # By its attribute: typer brings a click of its own, whose name is not public.
+            if (option := getattr(error, "option_name", None)) and (hint := _setting_for(option, given, ctx)):
+                vars(error).update(message=f"No such option: {option}\nhint: {hint}", possibilities=None)
+            raise
+
+
+def _setting_for(option: str, given: list[str], ctx: Any) -> str | None:
+    """How the setting is given that `option` most likely means; None when an option is meant."""
+    from trimtab.config import Config
+    from trimtab.config.keys import keys
+    from trimtab.config.nearest import did_you_mean, likeness, nearest_keys, remark
+
+    name = option.lstrip("-")
+    if any(likeness(name, one) > 0.7 for parameter in ctx.command.params for one in parameter.opts):
+        return None
+    near = nearest_keys((), name, Config.model_fields, keys())
+    if not near:
+        return "settings have no dashes: SECTION.KEY=VALUE"
+    after = [word for index, word in enumerate(given) if index and given[index - 1] == option]
+    after += [word.partition("=")[2] for word in given if word.startswith(f"{option}=")]
+    value = after[0] if after and remark(name) is None else "VALUE"
+    said = f"settings have no dashes: {near[0]}={value}" if len(near) == 1 else did_you_mean(near)
+    said = f"{said}." if remark(name) else said
+    return " ".join(filter(None, (said, remark(name))))
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings that override all others.")
@@ -55,7 +91,7 @@ AcceptDrift = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=_TakesSettings)
 def demo(
     overrides: Overrides = None,
     run: Annotated[Path | None, typer.Option("--run", help="Where the run is kept.")] = None,
@@ -65,7 +101,7 @@ def demo(
     _train("demo", overrides or [], run, accept_drift=False, log_format=log_format)
 
 
-@app.command()
+@app.command(cls=_TakesSettings)
 def train(
     source: Source,
     overrides: Overrides = None,
@@ -91,28 +127,39 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
             f"{run} was begun from Python objects, which the command line cannot build",
             hint=f"in Python: Trainer(config, model=…, run={str(run)!r}).fit()",
         )
+    if not directory.config.exists():
+        raise UsageError(f"{run} was killed before it began", hint=f"`trimtab train CONFIG --run {run}` begins it")
     _train(str(directory.config), [], run, accept_drift=accept_drift, log_format=log_format)
 
 
 @app.command()
 def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
     """Judge a checkpoint as its run was judged, on the same text."""
-    from trimtab.data import prepare_data
-    from trimtab.runs.drift import drift, refuse_drift
-    from trimtab.trainer import build_evaluation
-    from trimtab.training.trained import open_trained
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import wait_briefly
 
-    trained = open_trained(run, checkpoint)
-    data = prepare_data(trained.config.data, seed=trained.config.seed)
-    refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
-    metrics = build_evaluation(trained.config, trained.model, data).metrics()
+    wait_briefly()
+    console = Console(sys.stderr, 1)  # the standard output has the metrics alone
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.data import prepare_data
+        from trimtab.runs.drift import drift, refuse_drift
+        from trimtab.trainer import build_evaluation
+        from trimtab.training.trained import open_trained
+
+        trained = open_trained(run, checkpoint)
+        data = prepare_data(trained.config.data, seed=trained.config.seed, progress=console.preparing)
+        refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
+        metrics = build_evaluation(trained.config, trained.model, data).metrics(console.preparing)
+    finally:
+        console.close()
     if as_json:
         _print_json({"run": str(run), "step": trained.checkpoint.step, "metrics": metrics})
         return
     typer.echo(f"{run}, step {trained.checkpoint.step}")
     for name, value in metrics.items():
         typer.echo(f"  {name:<28} {value:.4f}")
-    typer.echo(f"next: trimtab generate {shlex.quote(str(run))}")
+    _next("generate", str(run))
 
 
 @app.command()
@@ -129,6 +176,9 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Let a trained model write."""
+    from trimtab.runs.company import wait_briefly
+
+    wait_briefly()
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_text
     from trimtab.runs.printable import printable
@@ -301,7 +351,8 @@ def verify(
         folders = checkpoint_folders(RunDirectory.open(path).path)
     problems = {str(folder): problems_of(folder) for folder in folders}
     if as_json:
-        _print_json(problems)
+        checkpoints = [{"path": name, "whole": not found, "problems": found} for name, found in problems.items()]
+        _print_json({"path": str(path), "whole": not any(problems.values()), "checkpoints": checkpoints})
     elif not folders:
         typer.echo(f"{path} has no checkpoint yet")
     else:
@@ -313,10 +364,11 @@ def verify(
         raise typer.Exit(CheckpointError.exit_code)
 
 
-@app.command()
+@app.command(cls=_TakesSettings)
 def check(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
+    from trimtab.config.paths import require_paths
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
 
@@ -331,16 +383,17 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
         for finding in findings:
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
+    require_paths(config.data)
     if not as_json:
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
-        typer.echo(f"next: trimtab train {shlex.join([source, *(overrides or [])])}")
+        _next("train", source, *(overrides or []))
 
 
 config_app = typer.Typer(help="Show, explain and describe configurations.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 
 
-@config_app.command("show")
+@config_app.command("show", cls=_TakesSettings)
 def config_show(
     source: Source,
     overrides: Overrides = None,
@@ -395,9 +448,7 @@ def config_presets(as_json: Json = False) -> None:
         return
     for name, description in presets.items():
         typer.echo(f"{name:<16} {description}")
-    typer.echo(
-        "next: trimtab config show PRESET, or trimtab train PRESET data.source.name=text data.source.path=FOLDER"
-    )
+    _next("train", "PRESET", "data.source.name=text", "data.source.path=FOLDER")
 
 
 @app.callback(invoke_without_command=True)
@@ -414,6 +465,7 @@ def _version(
 def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
     from trimtab.config import flatten, load_config
+    from trimtab.config.paths import require_paths, with_absolute_paths
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
     from trimtab.runs import RunDirectory
@@ -422,7 +474,7 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
 
     if log_format not in ("text", "json"):
         raise UsageError(f"--log-format: must be text or json. Received: {log_format!r}")
-    config = load_config(source, overrides)
+    config = with_absolute_paths(load_config(source, overrides))
     build_controllers(config)
     refuse(lint(config), config.lint.allow)
     if run is not None and RunDirectory.is_run(run):
@@ -432,8 +484,10 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
             now = was | {f"config.{name}": value for name, value in flatten(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            typer.echo(f"{run} is already {status}\nnext: trimtab show {shlex.quote(str(run))}")
+            typer.echo(f"{run} is already {status}")
+            _next("show", str(run))
             return
+    require_paths(config.data)
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)
@@ -441,7 +495,9 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
 
 def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Literal["text", "json"]) -> Result:
     from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import wait_briefly
 
+    wait_briefly()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
     # Opened before torch is imported, so that the screen says at once what is going on.
@@ -456,9 +512,17 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
 
 
 def _interrupted_early(number: int, frame: FrameType | None) -> NoReturn:
-    """Until the loop takes signals itself, there is nothing to save."""
-    typer.echo(f"{signal.Signals(number).name} received before the first step; run again to go on", err=True)
+    """Until the loop takes signals itself, there is nothing to save, and nothing new is left."""
+    name = signal.Signals(number).name
+    typer.echo(f"{name} received before the first step: nothing is lost; run again with the same command", err=True)
     raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _next(*arguments: str) -> None:
+    """Say what to run next, so that it works as typed."""
+    from trimtab.runs.program import command
+
+    typer.echo(f"next: {command(*arguments)}")
 
 
 def _print_json(value: Any) -> None:
@@ -472,7 +536,9 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except TrimtabError as error:
-        typer.echo(f"error: {error}", err=True)
+        from trimtab.runs.program import as_typed
+
+        typer.echo(f"error: {as_typed(str(error))}", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

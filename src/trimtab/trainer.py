@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +21,13 @@ import torch
 from torch import nn
 
 from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, flatten
+from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
 from trimtab.data import Loader, PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
-from trimtab.errors import EXIT_INTERRUPTED, ConfigError, TrimtabError, UsageError
+from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
 from trimtab.evaluation import Evaluation, write_text, yardsticks
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
@@ -45,11 +45,13 @@ from trimtab.optimizer import ForeignOptimizer, Optimizer, build_groups, build_o
 from trimtab.report import write_report
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.company import OtherPrograms
 from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
+from trimtab.runs.start import outermost_missing, undone_on_failure
 from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key
 from trimtab.training import (
@@ -130,7 +132,7 @@ class Trainer:
         accept_drift: bool = False,
         report: Callable[[str, float], None] | None = None,
     ) -> None:
-        self.config = config
+        self.config = with_absolute_paths(config)
         self.model: nn.Module | None = None
         self.data: PreparedData | None = None
         self.run: RunDirectory | None = None
@@ -141,16 +143,22 @@ class Trainer:
 
     def fit(self) -> Result:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
-        begun = time.perf_counter()
+        begun, others = time.perf_counter(), OtherPrograms()
         config = self.config
         refuse(lint(config), config.lint.allow)
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
-        self.run = run = _open_run(self._run_path, config.name)
-        with Lock.acquire(run.lock) as lock, out_of_memory_explained():
+        run, made = _open_run(self._run_path, config.name)
+        self.run = run
+        with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
-            self.data = data = self._prepare(run)
+            self.data = data = prepare_data(
+                config.data,
+                seed=config.seed,
+                micro_batch_size=config.training.micro_batch_size,
+                progress=self._report,
+            )
             parts = self._build(data, device)
             self.model = parts.model
             facts = _facts(config, data, parts) | {"identity": _identity(config, data, device, controllers)}
@@ -168,8 +176,11 @@ class Trainer:
             recorder = Recorder.open(run, branch=progress.branch)
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, lock)
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *(str(f) for f in lint(config, facts) if f.severity != "info")]
+            notes = [*keeper.warnings, *(f.text for f in lint(config, facts) if f.severity != "info")]
+            if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
+                notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
+            told["metrics"] = progress.metrics
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             try:
@@ -196,20 +207,6 @@ class Trainer:
             warnings.warn(f"there is no report: {error!r}; try: trimtab report {run.path}", stacklevel=2)
             return None
         return diagnosis
-
-    def _prepare(self, run: RunDirectory) -> PreparedData:
-        """Text to sequences; a directory that nobody asked for does not outlive a failure."""
-        try:
-            return prepare_data(
-                self.config.data,
-                seed=self.config.seed,
-                micro_batch_size=self.config.training.micro_batch_size,
-                progress=self._report,
-            )
-        except TrimtabError:
-            if self._run_path is None:
-                shutil.rmtree(run.path)
-            raise
 
     def _changes(self, run: RunDirectory, facts: Mapping[str, Any]) -> set[str]:
         """What differs from the run that is gone on with. Raises: DriftError unless that is accepted."""
@@ -388,19 +385,24 @@ def _open_branch(run: RunDirectory, progress: Progress) -> None:
     progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
 
 
-def _open_run(path: Path | None, name: str) -> RunDirectory:
-    """A new run, or an unfinished one to go on with. Raises: UsageError when it is already finished."""
+def _open_run(path: Path | None, name: str) -> tuple[RunDirectory, Path | None]:
+    """A new run with the outermost folder that was made for it, or an unfinished one to go on with.
+
+    Raises: UsageError when it is already finished.
+    """
+    made = outermost_missing(path or Path("runs"))
     if path is None:
-        return RunDirectory.create(Path("runs"), name)
+        run = RunDirectory.create(Path("runs"), name)
+        return run, made or run.path
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path}: a run is a directory, and this is a file")
     if not path.exists() or not any(path.iterdir()):
-        return RunDirectory.create_at(path)
+        return RunDirectory.create_at(path), made
     run = RunDirectory.open(path)
     if (status := run.status()) in ("finished", "stopped"):
-        raise UsageError(f"the run {path} is already {status}", hint=f"read it: trimtab show {path}")
+        raise UsageError(f"the run {path} is already {status}", hint=f"read it: `trimtab show {path}`")
     run.check_writable()
-    return run
+    return run, None
 
 
 def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:

@@ -92,3 +92,58 @@ def test_version() -> None:
 def test_lines_of_json_are_not_trained_on_as_plain_text(suffix: str) -> None:
     done = trimtab("check", "gpt-1m", "data.source.name=text", f"data.source.path=x.{suffix}", expect=2)
     assert f"name={suffix}" in done.stderr
+
+
+def test_text_and_tokenizer_that_are_not_there_are_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").mkdir()
+    source = ["data.source.name=text", "data.source.path=tex"]
+    for command in ("check", "train"):
+        assert "data.source.path: there is nothing at " in trimtab(command, "gpt-1m", *source, expect=3).stderr
+    held_out = "data.validation_source={name: jsonl, path: held.jsonl}"
+    assert "data.validation_source.path" in trimtab("check", "gpt-1m", held_out, expect=3).stderr
+    tokenizer = "data.tokenizer={name: file, path: text}"
+    assert "text/tokenizer.json" in trimtab("check", "gpt-1m", tokenizer, "--json", expect=3).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["text"]
+    source[1] = "data.source.path=text"
+    trimtab("check", "gpt-1m", *source)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--lr", "1e-3"], "hint: settings have no dashes: optimizer.learning_rate=1e-3"),
+        (["--batch-size=8"], "training.micro_batch_size=8"),
+        (["--epochs", "3"], "training.steps=VALUE. An epoch is so many steps: "),
+        (["--acept-drift"], "(Possible options: --accept-drift)"),
+        (["--foo"], "settings have no dashes: SECTION.KEY=VALUE"),
+    ],
+)
+def test_an_option_that_is_a_setting(arguments: list[str], hint: str) -> None:
+    stderr = trimtab("train", "gpt-1m", *arguments, expect=2).stderr
+    assert f"No such option: {arguments[0].partition('=')[0]}" in stderr
+    assert hint in stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "hint"),
+    [
+        ("precision=fp16", "did you mean training.precision.name=fp16?"),
+        ("training.precision=bf16", "did you mean training.precision.name=bf16?"),
+        ("optimizer.name=sgd", "optimizer.name=custom optimizer.target=torch.optim:SGD, and from Python as make_optim"),
+        ("optimizer=rmsprop", "optimizer.name=custom optimizer.target=torch.optim:RMSprop"),
+        ("optimizer.name=adam", "did you mean 'adamw'?"),
+        ("epochs=3", "did you mean 'training.steps'? An epoch is so many steps: tokens to train on / ("),
+    ],
+)
+def test_what_is_meant_can_be_typed(setting: str, hint: str) -> None:
+    assert hint in trimtab("check", "gpt-1m", setting, expect=2).stderr
+    if "=custom" in hint:
+        trimtab("check", "gpt-1m", *[word.rstrip(",") for word in hint.split() if word.startswith("optimizer.")])
+
+
+def test_a_patience_that_a_preset_brings_along_is_no_warning() -> None:
+    stdout = trimtab("check", "gpt-1m", "training.steps=300").stdout
+    assert "info patience-never: stopping.patience: a patience of 12 evaluations in a run that has 3" in stdout

@@ -118,6 +118,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for block in CONFIGURATIONS:
         if block.file_name is not None:
             (tmp_path / block.file_name).write_text(block.text, encoding="utf-8")
+    for name in ("text", "my-text"):  # the text that the pages speak of
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("TRIMTAB_") and name != "TRIMTAB_CACHE"]:
         monkeypatch.delenv(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -189,3 +190,41 @@ def test_judging_on_other_text_is_refused(cli: Cli, whole: tuple[Path, str]) -> 
     finally:
         text.write_text(original)
     assert "data.fingerprint" in output
+
+
+def test_a_killed_run_says_how_it_ended_and_what_is_redone(cli: Cli) -> None:
+    run = cli.folder / "run"
+    cli.train_until(run, '"last_step":90', SIGKILL)
+    output = cli.run("show", run)
+    assert re.search(r"ended +killed: no end was written; step \d+ was seen last, at \d{4}-\d\d-\d\d ", output)
+    summary = json.loads(cli.run("show", run, "--json"))
+    again = summary["step"] - summary["resumes_from"]
+    assert f"goes on from step {summary['resumes_from']}" in output
+    assert (f"; {again} steps at least will be done again" in output) == (again > 1)
+    assert f"resumed   goes on from step {summary['resumes_from']}, attempt 2" in cli.run("resume", run)
+
+
+def test_a_relative_path_means_the_same_text_from_everywhere(cli: Cli) -> None:
+    run, text = cli.folder / "run", cli.folder / "text"
+    cli.config.write_text(cli.config.read_text().replace(str(text), "text"))
+    assert cli.train_until(run, '"last_step":30', SIGTERM, "training.steps=100")[0] == 75
+    assert cli.train_until(run, '"attempt":2', SIGTERM, "training.steps=100")[0] in (75, 0)
+    cli.folder = Path("/")  # where commands are typed
+    assert "finished" in cli.run("resume", run)
+    assert f'path: "{text}"' in (run / "config.yaml").read_text()
+
+
+def test_a_start_that_failed_leaves_nothing_and_can_be_begun_again(cli: Cli) -> None:
+    runs = cli.folder / "runs"
+    too_long = "data.sequence_length=100000"
+    output = cli.train(runs / "mine", too_long, expect=3)
+    assert "too little text" in output
+    assert not runs.exists()
+    runs.mkdir()
+    (runs / "mine").mkdir()
+    cli.train(runs / "mine", too_long, expect=3)
+    assert list((runs / "mine").iterdir()) == []
+    assert cli.train_until(runs / "mine", '"last_step":20', SIGTERM)[0] == 75
+    before = sorted(path.name for path in (runs / "mine").iterdir())
+    cli.train(runs / "mine", too_long, "--accept-drift", expect=3)
+    assert sorted(path.name for path in (runs / "mine").iterdir()) == before

@@ -165,6 +165,38 @@ def test_a_resumed_run_knows_its_best_and_a_rollback_is_told() -> None:
     assert next(line for line in lines if "val 0.5000" in line).endswith("best")
 
 
+def test_after_a_resume_progress_goes_on_where_the_run_stood() -> None:
+    """The first window ends before the checkpoint's step, and the newest evaluation is known."""
+    stream = io.StringIO()
+    console = Console(stream, 100)
+    facts = {"best_value": 1.0, "metrics": {"validation/loss": 1.25}}
+    console.observe(RunStarted(45, 2, 1, 45, 100, facts))
+    console.observe(window(31))
+    line = next(line for line in stream.getvalue().splitlines() if "loss 2.0000" in line)
+    assert line.startswith("step  45   45 %   loss 2.0000   val 1.2500")
+
+
+def test_one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations and the end count from the same moment, that of the command."""
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    stream = io.StringIO()
+    console = Console(stream, 100)
+    console.observe(RunStarted(0, 1, 0, None, 100))
+    now += 40
+    console.observe(evaluation(100, 1.0))
+    console.observe(RunEnded(100, "finished", "all steps done", 100, 1.0, None, 37.0, {}))
+    assert "   40s   best" in stream.getvalue()
+    assert "finished: all steps done, 40s" in stream.getvalue()
+
+
+def test_text_in_the_current_folder_is_named_from_there() -> None:
+    stream = io.StringIO()
+    source = f"3 text files in {os.getcwd()}/my text (left out: 1 empty)"
+    Console(stream, 100).observe(RunStarted(0, 1, 0, None, 100, {"source": source}))
+    assert "data      3 text files in my text (left out: 1 empty)" in stream.getvalue().splitlines()
+
+
 class Broken(io.StringIO):
     """A stream whose reader has gone."""
 

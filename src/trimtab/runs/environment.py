@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 
 _PACKAGES = ("trimtab", "torch", "numpy", "tokenizers", "safetensors", "pydantic", "transformers")
-_VARIABLES = re.compile(r"(?:OMP|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TRIMTAB_\w+")
+_VARIABLES = re.compile(
+    r"(?:OMP|MKL)_NUM_THREADS|GOMP_SPINCOUNT|OMP_WAIT_POLICY|KMP_BLOCKTIME|CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TRIMTAB_\w+"
+)
 _SECRET = re.compile(
     r"(?:token|secret|passw(?:or)?d|passphrase|credentials?|authorization"
     r"|api_?key|access_?key|private_?key)(?:$|[\W_])",

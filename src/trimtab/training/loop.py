@@ -264,7 +264,7 @@ class Loop:
 
     def _interrupt(self, begun: float, signal_name: str) -> RunEnded:
         self._save(f"{signal_name} received")
-        return self._finish(begun, "interrupted", f"{signal_name} received; run again to go on", None)
+        return self._finish(begun, "interrupted", f"{signal_name} received, all is saved", None)
 
     def _end(self, begun: float) -> RunEnded:
         for event in self._windows.drain(self.progress.step):

@@ -178,6 +178,8 @@ class Console:
         self._yardsticks = facts.get("yardsticks") or {}
         if isinstance(best := facts.get("best_value"), int | float):
             self._best = float(best)
+        if isinstance(metrics := facts.get("metrics"), Mapping):
+            self._newest = metrics.get("validation/loss")
         self._say(None, Text.assemble(("trimtab ", "bold"), (__version__, "dim")))
         for label, text in _describe_facts(facts, event.total_steps):
             self._say(label, Text(printable(text)))
@@ -190,7 +192,8 @@ class Console:
         self._draw(self._line(), now=True)
 
     def _progress(self, event: StepsEnded) -> None:
-        self._step = event.last_step
+        # After a resume the first windows end before the step of the checkpoint, which has been shown already.
+        self._step = max(self._step, event.last_step)
         nothing = np.empty(0)
         losses = event.per_step.get("train/loss", nothing)
         for loss in losses:
@@ -267,7 +270,8 @@ class Console:
         self.close()
         self._say(None, Text())
         style = _STATUS.get(event.status, "bold red")
-        text = Text.assemble((event.status, style), f": {printable(event.reason)}, {format.duration(event.seconds)}")
+        elapsed = format.duration(time.monotonic() - self._begun)  # the clock of the evaluations
+        text = Text.assemble((event.status, style), f": {printable(event.reason)}, {elapsed}")
         self._say(None, text)
         if event.best_step is not None and event.best_value is not None:
             best = f"{printable(self._metric)} {format.decimal(event.best_value)}"
@@ -413,7 +417,7 @@ def _describe_facts(facts: Mapping[str, Any], total_steps: int) -> list[tuple[st
 
     frozen = number("parameters", "frozen")
     tell("model", worded(number("parameters", "total"), "parameters"), worded(frozen or None, "frozen"))
-    tell("data", str(facts["source"]) if facts.get("source") else None)
+    tell("data", str(facts["source"]).replace(f"{os.getcwd()}{os.sep}", "") if facts.get("source") else None)
     tell(
         "tokens",
         worded(number("training", "tokens"), "to train on"),
