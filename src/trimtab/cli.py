@@ -321,6 +321,7 @@ def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...
     """A run or a foreign log as a case, its name, and what was noticed in reading it."""
     from trimtab.doctor.load import open_case, open_foreign_case
     from trimtab.runs import RunDirectory
+    from trimtab.runs.printable import printable
 
     names = {}
     for pair in mapping:
@@ -332,7 +333,13 @@ def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...
         run = RunDirectory.open(path)
         return open_case(run), run.name, ()
     case, imported = open_foreign_case(path, names)
-    return case, path.name, tuple(imported.told())
+    told = [f"read as {imported.format}: {imported.source}"]
+    if imported.names:
+        pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in imported.names.items())
+        told.append(f"names: {pairs}")
+    if imported.unused:
+        told.append(f"not used: {', '.join(imported.unused)}")
+    return case, path.name, tuple(printable(line, limit=1000) for line in [*told, *imported.notes])
 
 
 @app.command()

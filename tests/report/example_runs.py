@@ -126,7 +126,7 @@ def overfitting() -> tuple[Case, Diagnosis]:
         ),
     )  # fmt: skip
     late = Finding("noisy-loss", "info", 0.4, 1200, "Steps differ by more than the loss falls in a hundred steps.",
-                   (Evidence("train/loss", (1200, 1500), 0.08, 0.02, "The loss moves by 0.08 from step to step."),))  # fmt: skip
+                   (Evidence("train/loss", (1200, 1500), 0.08, 0.02, "The loss moves by 0.08."),))  # fmt: skip
     return case, judged(case, "shakespeare", [finding, late], [Withheld("dead-units", ("layer/*/dead_fraction",))])
 
 

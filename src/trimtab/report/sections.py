@@ -203,7 +203,9 @@ def time_split(report: Report) -> Markup:
 
 def data_and_model(report: Report) -> Markup:
     """What was trained on what in a sentence, then all that was known before the first step."""
-    facts = {"run": {key: value for key, value in report.facts.items() if not isinstance(value, Mapping)}}
+    facts: dict[str, Mapping[str, Any]] = {
+        "run": {key: value for key, value in report.facts.items() if not isinstance(value, Mapping)}
+    }
     facts |= {key: value for key, value in report.facts.items() if isinstance(value, Mapping)}
     facts |= {"execution": {key: value for key, value in report.plan.items() if not isinstance(value, Mapping)}}
     facts |= {key: value for key, value in report.plan.items() if isinstance(value, Mapping)}

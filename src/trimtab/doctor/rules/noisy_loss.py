@@ -37,7 +37,7 @@ def check(case: Case) -> Iterator[Finding]:
     series = case.loss()
     assert series is not None
     noise = curve.noise * float(np.sqrt(series.width))  # a bucket's mean is that much quieter than a step
-    level = abs(curve.end)
+    level = max(abs(curve.end), 0.5 * curve.descent)  # a loss near zero makes any noise look large
     tokens = Curve.of(case.history.get("tokens"))
     batch = float(np.median(tokens.values)) if tokens is not None else case.number("tokens_per_step")
     tiny = batch is not None and batch <= VERY_FEW_TOKENS

@@ -101,8 +101,8 @@ def check(case: Case) -> Iterator[Finding]:
         "warning" if grave else "info",
         float(np.clip(confidence, 0.2, 0.97)),
         onset,
-        f"from step {onset:,} on the model learns the training samples by heart: the validation loss rises while the "
-        "training loss falls" + ("; the best weights were restored" if restored else ""),
+        "the model learns the training samples by heart: the validation loss rises while the training loss falls"
+        + ("; the best weights were restored" if restored else ""),
         tuple(evidence),
         remedies=tuple(_remedies(case, onset, restored)),
     )
