@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trimtab.doctor.finding import Withheld as Withheld
     from trimtab.doctor.finding import finding_to_json as finding_to_json
     from trimtab.doctor.load import open_case as open_case
+    from trimtab.doctor.load import open_foreign_case as open_foreign_case
 
 _WHERE = {
     "CODES": "codes",
@@ -31,6 +32,7 @@ _WHERE = {
     "Withheld": "finding",
     "finding_to_json": "finding",
     "open_case": "load",
+    "open_foreign_case": "load",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Withheld",
     "finding_to_json",
     "open_case",
+    "open_foreign_case",
 ]
 
 

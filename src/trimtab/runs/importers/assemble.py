@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,8 +24,10 @@ from trimtab.runs.metrics import METRICS
 from trimtab.runs.printable import printable
 
 AXES: Final = ("step", "epoch")
-_FAMILIES: Final = ("train/loss/", "validation/", "user/")
+_FAMILIES: Final = re.compile(r"train/loss/.+|validation/[^/]+/.+|user/.+")
 _NAME_LIMIT: Final = 120
+LARGEST: Final = 1e100
+"""Greater numbers count as infinite, so that sums of the others are finite."""
 
 
 @dataclass(slots=True)
@@ -55,8 +58,7 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
     """Raises: UsageError for a name that is none of ours, with the nearest."""
     plain = [name for name in METRICS if "<" not in name]
     for theirs, ours in mapping.items():
-        family = any(ours.startswith(one) and len(ours) > len(one) for one in _FAMILIES)
-        if ours not in AXES and ours not in plain and not family:
+        if ours not in AXES and ours not in plain and not _FAMILIES.fullmatch(ours):
             near = did_you_mean(nearest_names(ours, [*plain, *AXES]))
             raise UsageError(
                 f"--map {printable(theirs, limit=60)}={printable(ours, limit=60)}: trimtab has no metric "
@@ -75,7 +77,8 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
     table = next(tables)
     asked = _asked(table, source, mapping, path)
     plan = _plan(table, source, asked, notes)
-    if not plan.meanings:
+    known = any(not one.ours.startswith("user/") for one in plan.meanings.values())
+    if not plan.meanings or (table.num_rows < 2 and not known):
         what = "it has a header and no numbers" if table.columns or table.passed_over else "it holds no numbers"
         raise DataError(
             f"{path}: {what} that could be read as a log",
@@ -242,6 +245,7 @@ def _add(
         values, guess = to_ours(printable(name, limit=60), values, one, plan.known_step_seconds)
         if guess is not None:
             guesses[name] = guess
+        values = np.where(np.abs(values) > LARGEST, np.copysign(np.inf, values), values)
         where, values = _one_a_step(steps[at], values)
         history.add(one.ours, where, values)
     for step in resumed_at:

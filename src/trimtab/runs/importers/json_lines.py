@@ -23,7 +23,8 @@ def are_json_lines(head: str) -> bool:
     lines = [line.strip() for line in head.split("\n")[:_LOOKED_AT] if line.strip()]
     objects = [line for line in lines if line.startswith("{") and (line.endswith("}") or line is lines[-1])]
     if len(lines) == 1:
-        return len(objects) == 1 and lines[0].endswith("}") and '"log_history"' not in head
+        content = parse(lines[0])
+        return isinstance(content, dict) and not any(isinstance(value, list) for value in content.values())
     return len(objects) > 0.5 * len(lines)
 
 

@@ -317,7 +317,7 @@ GATHERED: Final[Mapping[str, int]] = {
 }
 """Words that say how a value was gathered, to how little it is preferred."""
 
-_RATES: Final = re.compile(r"(?:(?:optimizer|optim|opt)_)?(?:lr|learning_rate)_(.+)")
+_RATES: Final = re.compile(r"(?:(?:optimizer|optim|opt)_)?(?:lr|learning_rate)(?:_.+)?")
 _NO_RATES: Final = re.compile(r"momentum|decay|schedul|factor|mult|scale|warmup")
 _LAYER: Final = re.compile(
     r"(?:layer/(?P<a>.+)/grad_norm|(?:grad(?:ient)?s?[_/]?(?:2\.0_)?norms?)/(?P<b>.+[./].+))", re.IGNORECASE
@@ -344,7 +344,8 @@ class Meaning:
 
 def words(name: str) -> str:
     """The words of a name, in lower case, joined by "_"."""
-    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name[:200])
+    plain = re.sub(r"[KMG]i?B(?![a-z])", lambda unit: "_" + unit[0].lower(), name[:200])
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain)
     return "_".join(part for part in re.split(r"[^a-z0-9]+", plain.lower()) if part)
 
 
@@ -407,7 +408,7 @@ def _unit_in(name: str, ours: str) -> float | None:
 def _rate(name: str) -> Meaning | None:
     """Learning rates of groups and optimizers: `lr-AdamW`, `lr-AdamW/pg1`, `learning_rate/group_0`."""
     found = _RATES.fullmatch(name)
-    if found is None or _NO_RATES.search(found[1]):
+    if found is None or _NO_RATES.search(name):
         return None
-    digits = re.search(r"(\d+)$", found[1])
+    digits = re.search(r"(\d+)$", name)
     return Meaning("learning_rate", 100 + min(int(digits[1][-4:]) if digits else 0, 9999))

@@ -80,7 +80,7 @@ def open_lines(path: Path) -> Lines:
     for sign, what in _BINARY.items():
         if first.startswith(sign):
             raise DataError(f"{name}: is no log in text but {what}")
-    control = sum(first.count(byte) for byte in (*range(9), *range(14, 32)))
+    control = sum(first.count(byte) for byte in (*range(9), *range(14, 27), *range(28, 32)))
     if control > 0.01 * len(first):
         raise DataError(
             f"{name}: is no text", hint="trainer_state.json, CSV and JSON Lines can be read; export the log as one"

@@ -1,0 +1,97 @@
+"""Whatever bytes a file holds, reading it as a log gives a history or one of our errors, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trimtab.errors import TrimtabError
+from trimtab.runs.importers import read_foreign
+
+NAMES = st.sampled_from(
+    ["step", "epoch", "loss", "val_loss", "lr", "time", "value", "key", "split", "x - loss", "Step", "step_time", "acc"]
+)
+CELLS = st.one_of(
+    st.sampled_from(["", "nan", "-inf", "1e999", "1" * 400, "0x10", "train", "val", "loss", "½", "1,5", '"', "1_0"]),
+    st.floats().map(str),
+    st.integers(-(10**30), 10**30).map(str),
+    st.text(max_size=5),
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**400), 10**400) | st.floats() | CELLS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=4),
+    max_leaves=8,
+)
+FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read_or_refuse(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    try:
+        imported = read_foreign(path)
+    except TrimtabError:
+        return
+    for series in imported.history.series.values():
+        steps, _ = series.raw()
+        assert (steps[1:] >= steps[:-1]).all()
+
+
+@FUZZ
+@given(st.binary(max_size=300))
+def test_any_bytes(tmp_path: Path, content: bytes) -> None:
+    read_or_refuse(tmp_path / "log", content)
+
+
+@FUZZ
+@given(
+    header=st.lists(NAMES | st.text(max_size=4), min_size=1, max_size=5),
+    rows=st.lists(st.lists(CELLS, max_size=6), max_size=15),
+    delimiter=st.sampled_from(",;\t|"),
+)
+def test_any_table(tmp_path: Path, header: list[str], rows: list[list[str]], delimiter: str) -> None:
+    text = "\n".join(delimiter.join(row) for row in [header, *rows])
+    read_or_refuse(tmp_path / "log.csv", text.encode(errors="surrogatepass"))
+
+
+@FUZZ
+@given(st.lists(st.dictionaries(NAMES | st.text(max_size=3), VALUES, max_size=5), max_size=8), st.integers(0, 40))
+def test_any_json(tmp_path: Path, records: list[dict[str, Any]], cut: int) -> None:
+    lines = "\n".join(map(json.dumps, records)).encode()
+    read_or_refuse(tmp_path / "log.jsonl", lines[: len(lines) - cut])
+    document = json.dumps({"log_history": records, "max_steps": cut}).encode()
+    read_or_refuse(tmp_path / "trainer_state.json", document)
+    read_or_refuse(tmp_path / "trainer_state.json", document[: len(document) - cut])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "state", "one_line", "braces"])
+def test_a_file_of_a_gigabyte_needs_little_memory(tmp_path: Path, kind: str) -> None:
+    part = {
+        "csv": "".join(f"{{i}},{step % 97 / 7:.6f},1e-3,{step % 31}\n" for step in range(20_000)),
+        "jsonl": "".join(f'{{"step": {step}, "loss": {step % 97 / 7:.6f}, "lr": 0.001}}\n' for step in range(20_000)),
+        "state": "".join(f'  {{"loss": {step % 97 / 7:.6f}, "step": {step}}},\n' for step in range(20_000)),
+        "one_line": "x," * 500_000,
+        "braces": '{"a":[' * 100_000,
+    }[kind]
+    path = tmp_path / "log"
+    with open(path, "w") as file:
+        file.write({"csv": "i,loss,lr,x\n", "state": '{"log_history": [\n'}.get(kind, ""))
+        for _ in range((1 << 30) // len(part)):
+            file.write(part)
+    code = (
+        "import resource, sys; from pathlib import Path; from trimtab.errors import TrimtabError\n"
+        "from trimtab.runs.importers import read_foreign\n"
+        "try: read_foreign(Path(sys.argv[1]))\n"
+        "except TrimtabError as error: print(type(error).__name__)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    path.unlink()
+    assert int(done.stdout.split()[-1]) < 260, done.stdout
