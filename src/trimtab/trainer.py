@@ -177,6 +177,8 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *(f.text for f in lint(config, facts) if f.severity != "info")]
+            if parts.step.precision.is_emulated:
+                notes.append("bf16 is slow here: this device has no instructions for it (training.precision.name=auto)")
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
@@ -231,7 +233,7 @@ class Trainer:
         return {
             "device": str(parts.device),
             "threads": threads,
-            "precision": training.precision.name,
+            "precision": parts.step.precision.name,
             "compile": compiled,
         }
 
@@ -463,8 +465,10 @@ def _identity(
     config: Config, data: PreparedData, device: torch.device, controllers: Sequence[Controller]
 ) -> dict[str, Any]:
     """What must stay the same when a run goes on."""
+    precision = config.training.precision
     return {
         **{f"config.{name}": value for name, value in flatten(config).items()},
+        **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,
         "device": device.type,

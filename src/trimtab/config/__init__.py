@@ -49,12 +49,13 @@ from trimtab.config.schedule import (
     WsdSchedule,
 )
 from trimtab.config.task import CausalLanguageModeling, TaskConfig
-from trimtab.config.training import Bf16, Fp16, Fp32, PrecisionConfig, TrainingConfig
+from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, TrainingConfig
 
 __all__ = [
     "ADJUSTABLE",
     "AdamWConfig",
     "Adjustable",
+    "AutoPrecision",
     "Bf16",
     "BpeTokenizer",
     "ByteTokenizer",

@@ -29,7 +29,13 @@ class Fp16(Section):
     growth_every: Count = Field(2_000, description="steps without overflow after which the scale doubles")
 
 
-PrecisionConfig = Annotated[Fp32 | Bf16 | Fp16, Field(discriminator="name")]
+class AutoPrecision(Section):
+    """bf16 where the device has instructions for it, else fp32."""
+
+    name: Literal["auto"] = "auto"
+
+
+PrecisionConfig = Annotated[Fp32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
 
 
 class TrainingConfig(Section):
