@@ -82,7 +82,7 @@ class Axis:
         if step >= 1000:
             return [f"{value / 1000:,.6g}k" for value in values]
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        if digits and round(step * 10**digits) != step * 10**digits:
+        if abs(step * 10**digits - round(step * 10**digits)) > 1e-6:
             digits += 1  # a step of 0.25
         return [f"{value:,.{digits}f}" for value in values]
 

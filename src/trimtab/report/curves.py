@@ -88,12 +88,13 @@ class Curve(NamedTuple):
 def smoothed(values: Floats, part: float = 0.03) -> Floats:
     """A centred mean over `part` of the values; gaps stay gaps and are not bridged.
 
-    It is narrower where a stretch begins, for a loss falls steeply there, and one-sided where it ends.
+    It is narrower where a stretch begins, for a loss falls steeply there, and one-sided where it ends. A single value
+    far from its neighbours does not lift them.
     """
     half = max(1, round(len(values) * part / 2))
     result = np.full(len(values), np.nan)
     for rows in stretches(np.isfinite(values)):
-        once = _centred_mean(values[rows], half)
+        once = _centred_mean(_median_of_five(values[rows]), half)
         result[rows] = _centred_mean(once, half)
     return result
 
@@ -102,6 +103,14 @@ def stretches(there: NDArray[np.bool_]) -> list[slice]:
     """The runs of True, as slices."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], there, [False])).astype(np.int8)))
     return [slice(int(begin), int(end)) for begin, end in zip(edges[0::2], edges[1::2], strict=True)]
+
+
+def _median_of_five(values: Floats) -> Floats:
+    if len(values) < 12:
+        return values
+    padded = np.concatenate((values[:1], values[:1], values, values[-1:], values[-1:]))
+    median: Floats = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
+    return median
 
 
 def _centred_mean(values: Floats, half: int) -> Floats:

@@ -8,9 +8,10 @@ from typing import Final
 
 from trimtab.doctor import Finding
 from trimtab.events import Advise, Evaluate
+from trimtab.report.diagram import draw
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element, percentage
-from trimtab.report.panel import Panel, Role, Shade, Trace, Window, draw
+from trimtab.report.panel import Panel, Role, Shade, Trace, Window
 from trimtab.report.words import SEVERITIES, metric_name, metric_unit
 from trimtab.runs import format
 from trimtab.runs.record import event_to_json

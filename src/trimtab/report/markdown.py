@@ -14,7 +14,11 @@ from trimtab.runs.printable import printable
 from trimtab.runs.record import event_to_json
 from trimtab.runs.summary import describe_decision
 
-_SPECIAL: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$@:^=-])")
+_SPECIAL: Final = re.compile(
+    r"[\\`*_\[\]#]|[<>&|~$]|:(?=\S)|(?<=www)\.|^[-+](?=[-+\s]|$)|(?<=^\d)[.)]|^=", re.IGNORECASE
+)
+_ENTITIES: Final = "<>&|~$:."
+"""What some readers of Markdown do not let be escaped by a backslash."""
 
 
 def render_markdown(report: Report) -> str:
@@ -89,8 +93,8 @@ def _remedy(report: Report, remedy: Remedy) -> Iterator[str]:
 
 
 def escaped(text: str) -> str:
-    """`text` as Markdown shows it, on one line: no markup, link, HTML or mention comes of it."""
-    return _SPECIAL.sub(_escape, printable(text)).strip()
+    """`text` as Markdown shows it, on one line: no markup, HTML or link to the web comes of it."""
+    return _SPECIAL.sub(_escape, printable(text).strip())
 
 
 def code(text: str) -> str:
@@ -104,9 +108,8 @@ def code(text: str) -> str:
 
 
 def _escape(match: re.Match[str]) -> str:
-    # GitHub reads "\@name" as a mention all the same, and shows "\:" as it is inside of some words.
     sign = match[0]
-    return {"<": "&lt;", ">": "&gt;", "&": "&amp;", "@": "&#64;", ":": "&#58;"}.get(sign, "\\" + sign)
+    return f"&#{ord(sign)};" if sign in _ENTITIES else "\\" + sign
 
 
 def _block(line: str) -> list[str]:

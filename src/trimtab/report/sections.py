@@ -98,7 +98,7 @@ def numbers(report: Report) -> Markup:
             for row in rows
         ],
     )
-    return folded("All metrics in numbers", f"{len(rows)} metrics", _scrolled(table))
+    return folded("All metrics in numbers", f"{len(rows)} in all", _scrolled(table))
 
 
 def samples(report: Report) -> Markup:
@@ -238,7 +238,9 @@ def _in_short(report: Report) -> str:
         (known("parameters", "total"), "parameters"),
         (known("tokens_per_step"), "tokens a step"),
     ]
-    parts = [f"{format.short(value)} {what}" for value, what in counts if value]
+    parts = [
+        f"{format.count(value) if value < 100_000 else format.short(value)} {what}" for value, what in counts if value
+    ]
     parts = [str(source)] * isinstance(source, str) + parts + [f"on {device}"] * isinstance(device, str)
     return ", ".join(parts) + "." if parts else ""
 
