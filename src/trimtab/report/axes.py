@@ -63,7 +63,7 @@ class Axis:
 
     def _labels(self, values: list[float]) -> list[str]:
         if self.unit == "bytes":
-            return [format.size(value) for value in values]
+            return ["0" if not value else format.size(value).replace(".0 ", " ") for value in values]
         largest = max((abs(value) for value in values), default=0.0)
         if self.logarithmic:
             return [_scientific(value) if largest >= 1e5 or min(values) < 1e-3 else f"{value:,.6g}" for value in values]
@@ -94,7 +94,7 @@ def value_axis(low: float, high: float, *, positive: bool, unit: str = "", from_
         return Axis(low / air, high * air, True, unit)
     if from_zero and low >= 0:
         low = 0.0
-    if high <= low:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         air = abs(high) * 0.1 or 1.0
         return Axis(low - air if low else 0.0, high + air, False, unit)
     air = 0.06 * (high - low)

@@ -136,7 +136,7 @@ def robust_range(values: Floats, *, keep: float = 0.985, tolerance: float = 3.0)
     if inner <= 0:
         return low, high
     if high - inner_high > (tolerance - 1) * inner:
-        high = inner_high + 0.35 * inner
+        high = float(values[values <= inner_high + 0.35 * inner].max())
     if inner_low - low > (tolerance - 1) * inner:
-        low = inner_low - 0.35 * inner
+        low = float(values[values >= inner_low - 0.35 * inner].min())
     return low, high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab.doctor import Finding, Remedy
 from trimtab.report import words
+from trimtab.report.blocks import command, folded, scrolled
 from trimtab.report.figures import finding_curves
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, badge, element, join
@@ -52,18 +53,7 @@ def withheld(report: Report) -> Markup:
     ]
     table = element("table", element("tr", element("th", "not judged"), element("th", "log this to judge it")), rows)
     told = f"{len(items)} more could be judged with more data logged" if len(items) > 1 else "one more could be judged"
-    return element(
-        "details",
-        element("summary", "Not judged", element("span", told, class_="soft")),
-        element("div", table, class_="scroll"),
-    )
-
-
-def command(line: str) -> Markup:
-    """A line to copy."""
-    return element(
-        "div", element("code", line), element("button", "copy", type="button", aria_label="copy"), class_="command"
-    )
+    return folded("Not judged", told, scrolled(table))
 
 
 def _state(report: Report) -> str:

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -192,16 +193,22 @@ def _differences(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any
         return "", ()
     name = settings.get("name")
     is_preset = isinstance(name, str) and name in list_presets()
-    try:
-        before = flatten(load_config(name if is_preset else None, environment={}))
-    except TrimtabError:
-        return "", ()
+    before = _settings_of(name if is_preset else None)
     changed = tuple(
         (key, before.get(key), value)
         for key, value in settings.items()
         if key != "name" and _plain(before.get(key)) != _plain(value)
     )
     return f"the preset {name}" if is_preset else "the defaults", changed
+
+
+@cache
+def _settings_of(preset: str | None) -> Mapping[str, Any]:
+    """All settings of a preset, or the defaults; empty where they need something that is not given."""
+    try:
+        return flatten(load_config(preset, environment={}))
+    except TrimtabError:
+        return {}
 
 
 def _plain(value: Any) -> Any:

@@ -14,9 +14,8 @@ from trimtab.runs.printable import printable
 from trimtab.runs.record import event_to_json
 from trimtab.runs.summary import describe_decision
 
-_SPECIAL: Final = re.compile(
-    r"[\\`*_\[\]#]|[<>&|~$]|:(?=\S)|(?<=www)\.|^[-+](?=[-+\s]|$)|(?<=^\d)[.)]|^=", re.IGNORECASE
-)
+_SPECIAL: Final = re.compile(r"[\\`*_\[\]#]|[<>&|~$]|:(?=\S)|(?<=www)\.|^[-+](?=[-+\s]|$)|^=", re.IGNORECASE)
+_NUMBERED: Final = re.compile(r"^(\d+)([.)])(?=\s|$)")
 _ENTITIES: Final = "<>&|~$:."
 """What some readers of Markdown do not let be escaped by a backslash."""
 
@@ -94,7 +93,7 @@ def _remedy(report: Report, remedy: Remedy) -> Iterator[str]:
 
 def escaped(text: str) -> str:
     """`text` as Markdown shows it, on one line: no markup, HTML or link to the web comes of it."""
-    return _SPECIAL.sub(_escape, printable(text).strip())
+    return _NUMBERED.sub(r"\1\\\2", _SPECIAL.sub(_escape, printable(text).strip()))
 
 
 def code(text: str) -> str:

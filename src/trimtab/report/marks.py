@@ -18,6 +18,7 @@ MOST_POINTS: Final = 120
 
 
 def shades(window: Window, height: int) -> Iterator[Markup]:
+    """Evidence, as a tinted range of steps."""
     for shade in window.shades:
         first, last = max(shade.first, window.first), min(shade.last, window.last)
         if first <= last:
@@ -35,6 +36,7 @@ def shades(window: Window, height: int) -> Iterator[Markup]:
 
 
 def onsets(window: Window, height: int) -> Iterator[Markup]:
+    """Where findings begin."""
     for step, label in window.onsets:
         if window.first <= step <= window.last:
             x = percentage(window.place(step))
@@ -42,6 +44,7 @@ def onsets(window: Window, height: int) -> Iterator[Markup]:
 
 
 def bad(columns: Curve, window: Window, height: int) -> Iterator[Markup]:
+    """Stretches in which values are not finite; the longest says so."""
     spans = columns.bad_spans()
     longest = max(spans, key=lambda span: span[1] - span[0], default=None)
     for first, last in spans:
@@ -65,6 +68,7 @@ def bad(columns: Curve, window: Window, height: int) -> Iterator[Markup]:
 
 
 def points(trace: Trace, axis: Axis, window: Window, height: int) -> Iterator[Markup]:
+    """A point for each exact value, as long as there are few."""
     inside = trace.curve.between(window.first, window.last)
     steps, values = inside.finite()
     if trace.points and len(steps) <= MOST_POINTS:
@@ -79,6 +83,7 @@ def points(trace: Trace, axis: Axis, window: Window, height: int) -> Iterator[Ma
 
 
 def bests(shown: Sequence[tuple[Trace, Curve]], axis: Axis, window: Window, height: int) -> Iterator[Markup]:
+    """A ring around the best value, and the value."""
     for trace, columns in shown:
         steps, values = columns.finite()
         if trace.best_step is None or trace.best_step not in steps:

@@ -7,7 +7,8 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-from trimtab.report import findings, sections
+from trimtab.report import findings, sections, tables
+from trimtab.report.blocks import folded, section
 from trimtab.report.figures import learning_curves, other_curves
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element, join
@@ -44,25 +45,23 @@ def _main(report: Report) -> Markup:
     return element(
         "main",
         findings.all_findings(report),
-        sections.section(
+        section(
             "Learning curves",
             learning_curves(report),
-            sections.evaluations(report),
-            sections.folded("Further curves", f"{len(further)} more", element("div", further, class_="small"))
+            tables.evaluations(report),
+            folded("Further curves", f"{len(further)} more", element("div", further, class_="small"))
             if further
             else None,
-            sections.numbers(report),
+            tables.numbers(report),
             name="curves",
         ),
-        sections.section("Layers", layers, name="layers"),
-        sections.section("What the model wrote", sections.samples(report), name="samples"),
-        sections.section("Decisions and checkpoints", sections.decisions(report), name="decisions"),
-        sections.section("Time", sections.time_split(report), name="time"),
-        sections.section("Data and model", sections.data_and_model(report), name="facts"),
-        sections.section("Settings", sections.settings(report), name="settings"),
-        sections.section(
-            "How to do it again", sections.reproduce(report), sections.environment(report), name="reproduce"
-        ),
+        section("Layers", layers, name="layers"),
+        section("What the model wrote", sections.samples(report), name="samples"),
+        section("Decisions and checkpoints", sections.decisions(report), name="decisions"),
+        section("Time", sections.time_split(report), name="time"),
+        section("Data and model", sections.data_and_model(report), name="facts"),
+        section("Settings", sections.settings(report), name="settings"),
+        section("How to do it again", sections.reproduce(report), sections.environment(report), name="reproduce"),
     )
 
 

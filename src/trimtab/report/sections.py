@@ -6,10 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from trimtab.report import words
-from trimtab.report.findings import command
+from trimtab.report.blocks import command, folded, scrolled
 from trimtab.report.gather import Report
 from trimtab.report.markup import Content, Markup, element, join, percentage
 from trimtab.runs import format
@@ -17,88 +15,6 @@ from trimtab.runs.record import event_to_json
 from trimtab.runs.summary import describe_decision
 
 SAMPLE_CHARACTERS = 2000
-TABLE_ROWS = 16
-
-
-def section(title: str, *content: Content, name: str = "") -> Markup:
-    """A part of the page under its title; nothing when it is empty."""
-    inner = join(*content)
-    return join(element("h2", title, id=name or None), inner) if inner else Markup()
-
-
-def folded(title: str, told: str, *content: Content, is_open: bool = False) -> Markup:
-    """A part that is opened by a click; nothing when it is empty."""
-    inner = join(*content)
-    if not inner:
-        return Markup()
-    return element("details", element("summary", title, element("span", told, class_="soft")), inner, open=is_open)
-
-
-def evaluations(report: Report) -> Markup:
-    """Every evaluation, or some of many: the first, the best and the last are among them."""
-    names = [name for name in report.curves if name.startswith(("validation/", "training_slice/"))]
-    names += [name for name in ("generalization_gap",) if name in report.curves]
-    if not names:
-        return Markup()
-    found = {name: dict(zip(*map(list, report.curves[name].finite()), strict=True)) for name in names}
-    steps = sorted({int(step) for values in found.values() for step in values})
-    best = report.best.step if report.best is not None else None
-    shown = set(steps)
-    if len(steps) > TABLE_ROWS:
-        shown = {steps[int(place)] for place in np.rint(np.linspace(0, len(steps) - 1, TABLE_ROWS))} | {
-            best or steps[0]
-        }
-    heads = [element("th", "step", class_="n"), *(element("th", _short(name), class_="n") for name in names)]
-    rows = [
-        element(
-            "tr",
-            element("td", format.count(step), class_="n"),
-            [element("td", _shown(found[name].get(step), name), class_="n") for name in names],
-            element("td", "best") if step == best else None,
-            class_="marked" if step == best else None,
-        )
-        for step in steps
-        if step in shown
-    ]
-    told = f"{len(steps)} in all" + (f", {len(rows)} shown" if len(rows) < len(steps) else "")
-    return folded("Evaluations", told, _scrolled(element("table", element("tr", heads), rows)))
-
-
-def numbers(report: Report) -> Markup:
-    """Every metric in numbers: the curves for those who do not see them."""
-    heads = ["metric", "samples", "first", "last", "least", "at step", "largest", "at step", "not finite"]
-    rows = []
-    for name, curve in report.curves.items():
-        _, values = curve.finite()
-        bad = int(curve.bad.sum())
-        if not len(values):
-            rows.append([name, "", "", "", "", "", "", "", format.count(bad)])
-            continue
-        low, high = int(np.nanargmin(curve.low)), int(np.nanargmax(curve.high))
-        rows.append(
-            [
-                name,
-                format.count(len(curve.last)),
-                format.decimal(float(values[0])),
-                format.decimal(float(values[-1])),
-                format.decimal(float(curve.low[low])),
-                format.count(int(curve.last[low])),
-                format.decimal(float(curve.high[high])),
-                format.count(int(curve.last[high])),
-                format.count(bad) if bad else "",
-            ]
-        )
-    if not rows:
-        return Markup()
-    table = element(
-        "table",
-        element("tr", [element("th", head, class_="n" if index else None) for index, head in enumerate(heads)]),
-        [
-            element("tr", [element("td", cell, class_="n" if index else None) for index, cell in enumerate(row)])
-            for row in rows
-        ],
-    )
-    return folded("All metrics in numbers", f"{len(rows)} in all", _scrolled(table))
 
 
 def samples(report: Report) -> Markup:
@@ -133,7 +49,7 @@ def decisions(report: Report) -> Markup:
         for step in report.resumed
     ]
     head = element("tr", element("th", "step", class_="n"), element("th", "who: what: why"))
-    parts: list[Content] = [_scrolled(element("table", head, rows)) if rows else None]
+    parts: list[Content] = [scrolled(element("table", head, rows)) if rows else None]
     if report.num_saves:
         parts.append(element("p", f"Checkpoints were asked for {report.num_saves} times.", class_="soft"))
     kept = [
@@ -153,7 +69,7 @@ def decisions(report: Report) -> Markup:
             element("th", "size", class_="n"),
             element("th", "kept for"),
         ]
-        parts.append(_scrolled(element("table", element("tr", names), kept)))
+        parts.append(scrolled(element("table", element("tr", names), kept)))
     return join(parts)
 
 
@@ -259,7 +175,7 @@ def settings(report: Report) -> Markup:
             for key, was, here in report.differences
         ]
         names = element("tr", element("th", "setting"), element("th", report.base), element("th", "this run"))
-        parts.append(_scrolled(element("table", names, rows)))
+        parts.append(scrolled(element("table", names, rows)))
     elif report.settings:
         parts.append(element("p", f"All settings are those of {report.base}."))
     if report.settings:
@@ -352,15 +268,3 @@ def _clipped(text: str) -> str:
     if len(text) <= SAMPLE_CHARACTERS:
         return text or "(nothing)"
     return text[:SAMPLE_CHARACTERS] + f"\n… and {format.count(len(text) - SAMPLE_CHARACTERS)} more characters"
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("validation/").replace("training_slice/", "training ").replace("_", " ")
-
-
-def _shown(value: float | None, name: str) -> str:
-    return "" if value is None else format.signed(value) if name == "generalization_gap" else format.decimal(value)
-
-
-def _scrolled(table: Markup) -> Markup:
-    return element("div", table, class_="scroll", tabindex=0)

@@ -1,0 +1,51 @@
+"""A report holds what is known, and is good with a training loss alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from example_runs import CASES, case_of, judged, write_run
+
+from trimtab.doctor import diagnose, open_case
+from trimtab.events import ArtifactLogged
+from trimtab.report import gather
+from trimtab.report.gather import SHOWN_SAMPLES
+
+
+def test_a_loss_alone() -> None:
+    report = gather(None, *CASES["loss_alone"]())
+    assert [figure.label for figure in report.figures] == ["steps", "training loss"]
+    assert (report.status, report.path, report.command, report.base) == ("", "", "", "")
+    assert list(report.curves) == ["train/loss"]
+
+
+def test_the_gap_is_worked_out_where_it_was_not_measured() -> None:
+    case = case_of({"train/loss": np.full(100, 2.0)}, {"validation/loss": {50: 2.5, 100: 3.0}})
+    report = gather(None, case, judged(case, "x", []))
+    assert report.curves["validation - training loss"].mean.tolist() == [0.5, 1.0]
+    assert report.best is not None
+    assert (report.best.step, report.best.value) == (50, 2.5)
+
+
+def test_a_killed_run_and_one_that_ended(tmp_path: Path) -> None:
+    for ends, status, time in ((False, "killed", False), (True, "stopped", True)):
+        run = write_run(tmp_path / status, ends=ends)
+        case = open_case(run)
+        report = gather(run, case, diagnose(case, run.name))
+        assert report.status == status
+        assert bool(report.time_split) == time
+        assert [sample.step for sample in report.samples] == [100, 200, 300, 400]
+        assert report.num_saves == 4
+        assert report.command.startswith("trimtab train gpt-1m")
+        assert report.path == f"runs/{status}"
+        assert ("optimizer.learning_rate", 0.001, 0.003) in report.differences
+
+
+def test_of_many_samples_the_first_and_the_last_are_among_those_shown() -> None:
+    case = case_of({"train/loss": np.ones(100)})
+    for step in range(100):
+        case.history.observe(ArtifactLogged(step, "sample", "sample-0", "text"))
+    steps = [sample.step for sample in gather(None, case, judged(case, "x", [])).samples]
+    assert len(steps) == SHOWN_SAMPLES
+    assert (steps[0], steps[-1]) == (0, 99)
