@@ -18,7 +18,7 @@ from trimtab.report.words import VERDICTS
 
 def render_html(report: Report) -> str:
     """The page: the same bytes for the same report."""
-    style, behaviour = _file("style.css"), _file("behaviour.js")
+    style, behaviour = packaged("style.css"), packaged("behaviour.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(behaviour)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -72,7 +72,8 @@ def _foot(report: Report) -> Markup:
 
 
 @cache
-def _file(name: str) -> str:
+def packaged(name: str) -> str:
+    """The text of a file that is part of this room."""
     return files("trimtab.report").joinpath(name).read_text("utf-8")
 
 
