@@ -30,3 +30,7 @@ def test_units_and_names() -> None:
     assert words.metric_unit("validation/other/loss@ema") == "nats"
     assert words.metric_unit("grad_norm") == ""
     assert words.metric_unit("unknown") == ""
+    assert words.metric_value("memory_bytes", 9.44e8) == "944.0 MB"
+    assert words.metric_value("validation/accuracy", 0.1234) == "12.3 %"
+    assert words.metric_value("learning_rate", 3e-4) == "3.0e-4"
+    assert words.metric_value("generalization_gap", 0.1) == "+0.1000"

@@ -64,7 +64,7 @@ def _figure(
     caption = element(
         "figcaption",
         element("span", panel.title, class_="panel-title"),
-        element("span", panel.unit, class_="unit") if panel.unit else None,
+        element("span", panel.unit, class_="unit") if panel.unit not in ("", "fraction") else None,
         legend if len(shown) > 1 or shown[0][0].label != panel.title else None,
         [element("span", note, class_="note") for note in notes],
         element("output", class_="readout"),

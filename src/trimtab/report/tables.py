@@ -9,6 +9,7 @@ import numpy as np
 from trimtab.report.blocks import folded, scrolled
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element
+from trimtab.report.words import metric_value
 from trimtab.runs import format
 
 TABLE_ROWS: Final = 16
@@ -20,6 +21,7 @@ def evaluations(report: Report) -> Markup:
     names += [name for name in ("generalization_gap",) if name in report.curves]
     if not names:
         return Markup()
+    names.sort(key=lambda name: name != "validation/loss")
     found = {name: dict(zip(*map(list, report.curves[name].finite()), strict=True)) for name in names}
     steps = sorted({int(step) for values in found.values() for step in values})
     best = report.best.step if report.best is not None else None
@@ -33,7 +35,10 @@ def evaluations(report: Report) -> Markup:
         element(
             "tr",
             element("td", format.count(step), class_="n"),
-            [element("td", _shown(found[name].get(step), name), class_="n") for name in names],
+            [
+                element("td", metric_value(name, found[name][step]) if step in found[name] else "", class_="n")
+                for name in names
+            ],
             element("td", "best") if step == best else None,
             class_="marked" if step == best else None,
         )
@@ -59,11 +64,11 @@ def numbers(report: Report) -> Markup:
             [
                 name,
                 format.count(len(curve.last)),
-                format.decimal(float(values[0])),
-                format.decimal(float(values[-1])),
-                format.decimal(float(curve.low[low])),
+                metric_value(name, float(values[0])),
+                metric_value(name, float(values[-1])),
+                metric_value(name, float(curve.low[low])),
                 format.count(int(curve.last[low])),
-                format.decimal(float(curve.high[high])),
+                metric_value(name, float(curve.high[high])),
                 format.count(int(curve.last[high])),
                 format.count(bad) if bad else "",
             ]
@@ -83,7 +88,3 @@ def numbers(report: Report) -> Markup:
 
 def _short(name: str) -> str:
     return name.removeprefix("validation/").replace("training_slice/", "training ").replace("_", " ")
-
-
-def _shown(value: float | None, name: str) -> str:
-    return "" if value is None else format.signed(value) if name == "generalization_gap" else format.decimal(value)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from trimtab.config.dump import yaml_value
 from trimtab.doctor import CODES, Diagnosis, Finding, Remedy
+from trimtab.runs import format
 from trimtab.runs.metrics import METRICS
 
 VERDICTS: Final = {"healthy": "Healthy", "attention": "Needs attention", "failed": "Failed"}
@@ -58,6 +59,20 @@ def metric_unit(name: str) -> str:
     if metric is None and name.startswith("validation/"):
         metric = METRICS.get(f"validation/{name.split('@')[0].rsplit('/', 1)[-1]}")
     return "" if metric is None else _UNITS.get(metric.unit, metric.unit)
+
+
+def metric_value(name: str, value: float) -> str:
+    """A metric's value as a reader writes it."""
+    match METRICS[name].unit if name in METRICS else metric_unit(name):
+        case "bytes":
+            return format.size(value)
+        case "fraction":
+            return f"{100 * value:.1f} %"
+        case "rate":
+            return format.scientific(value)
+        case "flag" | "tokens":
+            return format.count(value)
+    return format.signed(value) if name == "generalization_gap" else format.decimal(value)
 
 
 def sentences(summary: str) -> tuple[str, str, str] | None:
