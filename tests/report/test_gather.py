@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from example_runs import CASES, case_of, judged, write_run
 
-from trimtab.doctor import diagnose, open_case
+from trimtab.doctor import open_case
+from trimtab.doctor.diagnose import diagnose
 from trimtab.events import ArtifactLogged
 from trimtab.report import gather
 from trimtab.report.gather import SHOWN_SAMPLES

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from test_markup import Parser
 from test_page import NASTY, hostile
 
-from trimtab.doctor import diagnose, open_case
+from trimtab.doctor import open_case
+from trimtab.doctor.diagnose import diagnose
 from trimtab.report import gather, render_markdown
 from trimtab.report.markdown import code, escaped
 
