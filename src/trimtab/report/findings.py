@@ -116,7 +116,9 @@ def _card(report: Report, index: int, finding: Finding) -> Markup:
         element("p", finding.cause, class_="cause"),
         finding_curves(report, finding),
         element("h4", "Evidence") if finding.evidence else None,
-        element("ul", [element("li", item.text) for item in finding.evidence]) if finding.evidence else None,
+        element("ul", [element("li", item.text) for item in finding.evidence], class_="observed")
+        if finding.evidence
+        else None,
         element("h4", "It explains") if consequences else None,
         element("ul", consequences) if consequences else None,
         element("h4", "What to change" if len(finding.remedies) == 1 else "What to change, the likeliest first")
