@@ -147,3 +147,13 @@ def test_what_is_meant_can_be_typed(setting: str, hint: str) -> None:
 def test_a_patience_that_a_preset_brings_along_is_no_warning() -> None:
     stdout = trimtab("check", "gpt-1m", "training.steps=300").stdout
     assert "info patience-never: stopping.patience: a patience of 12 evaluations in a run that has 3" in stdout
+
+
+def test_a_run_that_never_began_and_a_folder_of_text_say_what_to_do(tmp_path: Path) -> None:
+    """Killed while it read its text, a run has no model; `train FOLDER` is what many try first."""
+    (tmp_path / "config.yaml").write_text(trimtab("config", "show", "gpt-1m").stdout)
+    assert "did not come to its first step" in trimtab("generate", tmp_path, expect=2).stderr
+    assert "before its first step" in trimtab("show", tmp_path).stdout
+    (tmp_path / "text").mkdir()
+    hint = f"data.source.name=text data.source.path={tmp_path}/text"
+    assert hint in trimtab("train", tmp_path / "text", expect=2).stderr

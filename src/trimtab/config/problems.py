@@ -170,7 +170,7 @@ def _unknown(path: KeyPath, section: type[Section], where: str, value: Any) -> P
     if variants:
         parent = ".".join(above)
         message = f"has no effect: {parent} is {tag_of(section)!r}, which has no such key"
-        has_it = f"{parent}.name {any_of(variants)} has it"
+        has_it = f"{parent}.name={any_of(variants)} has it"
         return Problem(where, ".".join(path), message, received, allowed, has_it)
     prefix = "".join(f"{part}." for part in above)
     near = nearest_keys(tuple(above), name, here, keys())

@@ -160,7 +160,8 @@ def _text(path: Path) -> str:
     try:
         if path.is_dir():
             inside = path / "config.yaml"
-            hint = f"it holds one: {inside}" if inside.is_file() else None
+            hint = f"to train on text in it: `trimtab train gpt-1m data.source.name=text data.source.path={path}`"
+            hint = f"it holds one: {inside}" if inside.is_file() else hint
             raise_problems([Problem(where, "", "is a folder, not a configuration file", hint=hint)])
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)

@@ -108,6 +108,8 @@ def render(summary: Mapping[str, Any]) -> str:
     elif summary["status"] == "killed":
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary["last_seconds"]))
         rows.append(("ended", f"killed: no end was written; step {format.count(done)} was seen last, at {when}"))
+    elif summary["status"] == "new":
+        rows.append(("ended", "before its first step; nothing was trained yet"))
     if summary["resumes_from"] is not None:
         again = done - summary["resumes_from"]
         redone = f"; {format.count(again)} step{'' if again == 1 else 's'} at least will be done again" if again else ""

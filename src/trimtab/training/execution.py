@@ -93,7 +93,7 @@ def choose_compile(
     if total_seconds < threshold:
         why = f"eager takes about {total_seconds:.0f} s in all; compiling is tried from {threshold:.0f} s on"
         return {"chosen": False, "reason": why, **choice}
-    report("compiling the model, to see whether it pays (training.compile=off leaves it)", 0.0)
+    report("compiling, to measure it (training.compile=off leaves it)", 0.0)
     begun = time.perf_counter()
     try:
         _compile(step.model)
