@@ -44,12 +44,15 @@ def check(case: Case) -> Iterator[Finding]:
         seen += [*_hump(curve, phases), *_swings(curve, phases), *_stands(case, phases), *_late_fall(curve, phases)]
         seen += _validation_rises(case, phases)
     known: list[Sign] = [*_growth(case), *_usual(case)]
+    if sum(weight for weight, _ in known) >= 2.5:  # many sound runs of a usual rate do these
+        seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
     if not seen or sum(weight for weight, _ in seen) < 1.0 or points < ENOUGH:
         return
     signs = sorted([*seen, *(sign for sign in known if sign[0] > 0)], key=lambda sign: -sign[0])
     rate = learning_rate_in_use(case) or phases.peak
-    onset = min((evidence.steps[0] for _, evidence in seen if evidence.steps[0] > 0), default=phases.peak_from)
+    jumped = [evidence.steps[0] for _, evidence in seen if evidence.metric == "learning_rate"]
+    onset = jumped[0] if jumped else phases.peak_from
     remedies = [lower_rate(case, 0.3 if points < 5 else 0.1)]
     usual = sound_rate(case)
     if usual is not None and uses_adam(case) and rate > 3 * usual:
@@ -175,6 +178,30 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
                 f"tokens give ({format.decimal(unigram)})",
             ),
         )
+
+
+def _lingers(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """A fifth of the run or more at what the mere frequencies of tokens give, which a sound run soon leaves behind."""
+    unigram = None if case.setting("objective.label_smoothing") else counted_loss(case, "unigram")
+    part = curve.between(curve.first_step, phases.high_until)
+    if unigram is None or part is None or len(curve) < 60:
+        return
+    there = np.flatnonzero(np.abs(part.smoothed / unigram - 1.0) < 0.05)
+    if len(there) > 0.2 * len(curve):
+        first, last = int(part.steps[there[0]]), int(part.steps[there[-1]])
+        text = f"from step {first:,} to {last:,} the loss stays at what mere frequencies of tokens give ({unigram:.3g})"
+        yield 1.5, Evidence("train/loss", (first, last), float(np.median(part.values[there])), unigram, text)
+
+
+def _poor(case: Case) -> Iterator[Sign]:
+    """No better in the end than counts of pairs; many runs are, so it counts little."""
+    curve, bigram = judged(case), counted_loss(case, "bigram")
+    if curve is None or bigram is None or case.history.last_step < 0.9 * case.planned_steps:
+        return
+    reached = float(curve.values.min())
+    if reached > 0.97 * bigram:
+        text = f"the loss comes to {format.decimal(reached)} only, where counts of pairs reach {format.decimal(bigram)}"
+        yield 1.0, Evidence("validation/loss", (curve.first_step, curve.last_step), reached, bigram, text)
 
 
 def _validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:

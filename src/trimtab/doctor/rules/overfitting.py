@@ -38,11 +38,13 @@ def check(case: Case) -> Iterator[Finding]:
     best, after = float(validation.values[best_at]), validation.values[best_at + 1 :]
     if len(after) < 2:
         return
-    last = float(np.mean(after[-2:]))
+    num_last = max(2, len(after) // 2)
+    last = float(np.mean(after[-num_last:]))
     noise = _noise_of_evaluations(validation.values)
     around = float(np.median(validation.values[max(0, best_at - 1) : best_at + 2]))  # the best is lucky, too
     rise, highest = last - around, float(after.max()) - around
-    if rise <= max((3 if len(after) >= 4 else 5) * noise, 0.005 * abs(best)) or rise < 0.4 * highest:
+    error = noise * float(np.sqrt(1 / num_last + 1 / 3))  # of the last values beside the three around the best
+    if rise <= max((3 if len(after) >= 4 else 5) * error, 0.005 * abs(best)) or rise < 0.4 * highest:
         return
     onset, end = int(validation.steps[best_at]), validation.last_step
     fell = training.at(onset) - _end_of(training)
