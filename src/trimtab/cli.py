@@ -287,7 +287,8 @@ def report(
 ) -> None:
     """Write the report of a run: verdict, findings on the curves, and all that belongs to it, in one file."""
     from trimtab.doctor.diagnose import diagnose
-    from trimtab.report import gather, render_html, render_markdown, render_text, write_report
+    from trimtab.report import render_html, render_markdown, render_text, write_report
+    from trimtab.report.gather import gather
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import write_text
     from trimtab.runs.program import command

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from example_runs import CASES, write_run
 
-from trimtab.report import gather, render_html, write_report
+from trimtab.report import render_html, write_report
+from trimtab.report.gather import gather
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="needs Chromium: apt-get install chromium")

@@ -10,8 +10,7 @@ from example_runs import CASES, case_of, judged, write_run
 from trimtab.doctor import open_case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.events import ArtifactLogged
-from trimtab.report import gather
-from trimtab.report.gather import SHOWN_SAMPLES
+from trimtab.report.gather import SHOWN_SAMPLES, gather
 
 
 def test_a_loss_alone() -> None:

@@ -13,7 +13,8 @@ from test_page import NASTY, hostile
 
 from trimtab.doctor import open_case
 from trimtab.doctor.diagnose import diagnose
-from trimtab.report import gather, render_markdown
+from trimtab.report import render_markdown
+from trimtab.report.gather import gather
 from trimtab.report.markdown import code, escaped
 
 

@@ -16,7 +16,8 @@ from test_markup import Parser
 
 from trimtab.doctor import Case, Diagnosis, Evidence, Finding, Remedy, Withheld
 from trimtab.events import Adjust, ArtifactLogged, DecisionTaken, RunEnded, RunStarted
-from trimtab.report import gather, render_html, write_report
+from trimtab.report import render_html, write_report
+from trimtab.report.gather import gather
 from trimtab.runs import History
 from trimtab.runs.printable import printable
 

@@ -6,13 +6,15 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trimtab.doctor.case import Case
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.history import History
-from trimtab.runs.importers import Imported, read_foreign
+
+if TYPE_CHECKING:
+    from trimtab.runs.importers import Imported
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -33,6 +35,8 @@ def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tupl
 
     Raises: DataError when nothing can be read as a log; UsageError when there is no file, or the mapping is wrong.
     """
+    from trimtab.runs.importers import read_foreign  # a run of our own does not need them
+
     imported = read_foreign(path, mapping)
     return Case(imported.history, {}, imported.facts, imported.target), imported
 

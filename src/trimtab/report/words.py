@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from trimtab.config.dump import yaml_value
 from trimtab.doctor import CODES, Diagnosis, Finding, Remedy
 from trimtab.runs import format
 from trimtab.runs.metrics import METRICS
@@ -97,6 +97,12 @@ def overrides(remedy: Remedy) -> list[str]:
 
 def value_text(value: Any) -> str:
     """A setting's value as it is written in a configuration."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return repr(value)
+    if isinstance(value, str) and value.isascii() and value.isalpha() and len(value) > 5:
+        return value
+    from trimtab.config.dump import yaml_value  # half a second of models, and numbers and plain words do not need it
+
     return yaml_value(value)
 
 

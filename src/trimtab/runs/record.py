@@ -157,7 +157,13 @@ def decoded(value: Any) -> Any:
             return [decoded(part) for part in value]
         return value
     if kind is dict:
-        return {name: decoded(part) for name, part in value.items()}
+        result = value
+        for name, part in value.items():
+            whole = decoded(part) if type(part) is not float else part
+            if whole is not part:
+                result = result if result is not value else dict(value)
+                result[name] = whole
+        return result
     return float(value) if kind is str else value
 
 
@@ -235,9 +241,11 @@ def _whole(content: dict[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def decoded_line(content: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` of a line with "nan" and "inf" as floats again. Raises: ValueError for another string."""
-    return {name: decoded(value) if name in _DECODED else value for name, value in content.items()}
+def decoded_line(content: dict[str, Any]) -> dict[str, Any]:
+    """`content` of a line, in which "nan" and "inf" are made floats again. Raises: ValueError for another string."""
+    for name in _DECODED & content.keys():
+        content[name] = decoded(content[name])
+    return content
 
 
 @final
