@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.report.notebook import monitor_training_metrics as monitor_training_metrics
     from trimtab.trainer import Result as Result
     from trimtab.trainer import Trainer as Trainer
     from trimtab.trainers import LanguageModelTrainer as LanguageModelTrainer
@@ -22,10 +23,19 @@ _WHERE = {
     "load_config": "trimtab.config",
     "LanguageModelTrainer": "trimtab.trainers",
     "Trainer": "trimtab.trainer",
+    "monitor_training_metrics": "trimtab.report.notebook",
     "Result": "trimtab.trainer",
 }
 
-__all__ = ["Config", "LanguageModelTrainer", "Result", "Trainer", "__version__", "load_config"]
+__all__ = [
+    "Config",
+    "LanguageModelTrainer",
+    "Result",
+    "Trainer",
+    "__version__",
+    "load_config",
+    "monitor_training_metrics",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,9 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.finding import Target
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.history import History
@@ -16,6 +17,8 @@ from trimtab.runs.history import History
 if TYPE_CHECKING:
     from trimtab.runs.importers import Imported
 
+_TRAINERS: Final[Mapping[str, Target]] = {"huggingface": "huggingface", "lightning": "lightning"}
+"""Who made a run, as environment.json has it, to whose words remedies are put in."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -25,9 +28,13 @@ def open_case(run: RunDirectory) -> Case:
     Raises: UsageError when a newer trimtab wrote it; StorageError when it cannot be read.
     """
     facts: Mapping[str, Any] = {}
+    target: Target = "trimtab"
     with contextlib.suppress(TrimtabError):
         facts = run.read_json(run.facts) if run.facts.exists() else {}
-    return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts)
+    with contextlib.suppress(TrimtabError):
+        source = run.read_json(run.environment).get("source") if run.environment.exists() else None
+        target = _TRAINERS.get(str(source), target)
+    return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts, target)
 
 
 def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tuple[Case, Imported]:

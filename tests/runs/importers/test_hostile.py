@@ -29,6 +29,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=4),
     max_leaves=8,
 )
+NUM_BYTES = 1 << 28
 FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -72,9 +73,9 @@ def test_any_json(tmp_path: Path, records: list[dict[str, Any]], cut: int) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "state", "one_line", "braces"])
-def test_a_file_of_a_gigabyte_needs_little_memory(tmp_path: Path, kind: str) -> None:
+def test_a_large_file_needs_little_memory(tmp_path: Path, kind: str) -> None:
     part = {
-        "csv": "".join(f"{{i}},{step % 97 / 7:.6f},1e-3,{step % 31}\n" for step in range(20_000)),
+        "csv": "".join(f"{step % 97 / 7:.6f},1e-3,{step % 31}\n" for step in range(20_000)),
         "jsonl": "".join(f'{{"step": {step}, "loss": {step % 97 / 7:.6f}, "lr": 0.001}}\n' for step in range(20_000)),
         "state": "".join(f'  {{"loss": {step % 97 / 7:.6f}, "step": {step}}},\n' for step in range(20_000)),
         "one_line": "x," * 500_000,
@@ -82,8 +83,8 @@ def test_a_file_of_a_gigabyte_needs_little_memory(tmp_path: Path, kind: str) -> 
     }[kind]
     path = tmp_path / "log"
     with open(path, "w") as file:
-        file.write({"csv": "i,loss,lr,x\n", "state": '{"log_history": [\n'}.get(kind, ""))
-        for _ in range((1 << 30) // len(part)):
+        file.write({"csv": "loss,lr,x\n", "state": '{"log_history": [\n'}.get(kind, ""))
+        for _ in range(NUM_BYTES // len(part)):
             file.write(part)
     code = (
         "import resource, sys; from pathlib import Path; from trimtab.errors import TrimtabError\n"
@@ -94,4 +95,4 @@ def test_a_file_of_a_gigabyte_needs_little_memory(tmp_path: Path, kind: str) -> 
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     path.unlink()
-    assert int(done.stdout.split()[-1]) < 260, done.stdout
+    assert int(done.stdout.split()[-1]) < 200, done.stdout

@@ -12,7 +12,7 @@ from trimtab.runs.importers.cells import Block, Floats, Rows
 from trimtab.runs.importers.names import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, SIDES, STEPS, TIMES, VALUE_COLUMNS, words
 
 MAX_COLUMNS: Final = 10_000
-BUDGET_VALUES: Final = 3_000_000
+BUDGET_VALUES: Final = 1_200_000
 """Numbers that are held at once; a longer file is read on in its own order."""
 
 
@@ -49,10 +49,14 @@ class Table:
 
     def add(self, block: Block) -> None:
         """Append a block's rows."""
+        moved: dict[int, Rows] = {}  # columns often share their rows
         for name, (rows, values) in spread(block).items():
             if name not in self.columns and len(self.columns) >= MAX_COLUMNS:
                 continue
-            self.columns.setdefault(name, []).append((rows + self.num_rows, values))
+            if id(rows) not in moved:
+                moved[id(rows)] = rows + self.num_rows
+            where = moved[id(rows)]
+            self.columns.setdefault(name, []).append((where, values))
             self.num_values += len(values)
         self.num_rows += block.num_rows
         self.spelled |= block.spelled

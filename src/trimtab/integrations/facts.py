@@ -1,0 +1,30 @@
+"""What is known before step 1 of a run of another trainer, in the words of facts.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from torch import nn
+
+from trimtab.model.size import parameter_counts
+
+_LANGUAGE_MODELS: Final = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
+
+
+def facts_of_model(model: nn.Module) -> dict[str, Any]:
+    """Parameters, and the size of the vocabulary or the number of classes where the model's configuration tells."""
+    facts: dict[str, Any] = {"parameters": parameter_counts(model), "model": type(model).__name__}
+    config = getattr(model, "config", None)
+    size = getattr(config, "vocab_size", None)
+    if isinstance(size, int) and type(model).__name__.endswith(_LANGUAGE_MODELS):
+        facts["tokenizer"] = {"vocabulary_size": size}
+    labels = getattr(config, "num_labels", None)
+    if isinstance(labels, int) and labels > 1 and type(model).__name__.endswith("ForSequenceClassification"):
+        facts["num_classes"] = labels
+    return facts
+
+
+def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under our names, as the doctor looks for them; those that are None are not known."""
+    return {f"config.{name}": value for name, value in settings.items() if value is not None}
