@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, flatten
+from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, effective
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
@@ -467,7 +467,7 @@ def _identity(
     """What must stay the same when a run goes on."""
     precision = config.training.precision
     return {
-        **{f"config.{name}": value for name, value in flatten(config).items()},
+        **{f"config.{name}": value for name, value in effective(config).items()},
         **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,
