@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -334,3 +334,42 @@ def test_the_run_keeps_its_configuration(text: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     trainer.fit()
     assert load_config(RunDirectory.open(tmp_path / "run").config) == trainer.config
+
+
+class Adjusts:
+    """Adjusts one thing after another, at evaluations."""
+
+    name = "adjusts"
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = list(names)
+
+    def decide(self, event: Event) -> Any:
+        from trimtab.events import Adjust
+
+        return Adjust("to see", self.names.pop(0), 1.0) if isinstance(event, EvaluationEnded) and self.names else None
+
+    def state(self) -> dict[str, Any]:
+        return {"names": self.names}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.names = list(state["names"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_adjustment_of_what_the_run_has_not_is_overruled_and_said(text: Path, tmp_path: Path, there: bool) -> None:
+    from trimtab.config import ADJUSTABLE
+    from trimtab.events import DecisionTaken
+
+    settings: dict[str, Any] = {"training.steps": 6, "evaluation.every": 1, "model.dropout": {"residual": 0.1}}
+    settings |= {"objective.z_loss": 1e-4}
+    if not there:
+        settings |= {"model.dropout": {"residual": 0.0}, "objective.z_loss": 0.0}
+        settings |= {"optimizer.weight_decay": 0.0, "gradients.clip": {"name": "none"}, "lint.allow": ["clipping-off"]}
+    events = Remembers()
+    language_model(text, tmp_path / "run", settings, controllers=[Adjusts(ADJUSTABLE)], monitors=[events]).fit()
+    decided = {e.decision.name: e for e in events.events if isinstance(e, DecisionTaken) and e.controller == "adjusts"}
+    assert list(decided) == list(ADJUSTABLE)
+    missing = {name: decision.note for name, decision in decided.items() if decision.outcome == "overruled"}
+    assert set(missing) == (set() if there else {"dropout", "z_loss", "weight_decay", "clip_threshold"})
+    assert all(note.startswith("without effect in this run: ") for note in missing.values())

@@ -34,6 +34,7 @@ from trimtab.model import (
     Decoder,
     ForeignModel,
     build_model,
+    count_dropout_sites,
     flops_per_token,
     parameter_counts,
     set_dropout_factor,
@@ -55,6 +56,7 @@ from trimtab.runs.start import outermost_missing, undone_on_failure
 from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key
 from trimtab.training import (
+    Adjustments,
     Calendar,
     Keeper,
     Loop,
@@ -72,6 +74,7 @@ from trimtab.training.execution import (
     keep_freed_memory,
     out_of_memory_explained,
     set_threads,
+    synchronizer,
 )
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -249,9 +252,8 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        adjust = _adjuster(parts, progress)
-        for setting in progress.factors:
-            adjust(setting, progress.factor(setting))
+        adjustments = _adjustments(config, parts, progress)
+        adjustments.restore()
         return Loop(
             step=parts.step,
             loader=Loader(
@@ -275,8 +277,9 @@ class Trainer:
             requests=Requests(keeper.run.path),
             selection_metric=config.checkpoint.metric,
             restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
-            apply_adjustment=adjust,
+            adjustments=adjustments,
             heartbeat=lock.beat,
+            synchronize=synchronizer(parts.device),
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -429,19 +432,22 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         raise
 
 
-def _adjuster(parts: _Parts, progress: Progress) -> Callable[[str, float], None]:
-    """What an Adjust of each name does; factors that the loop reads in every step need nothing done."""
-
-    def adjust(name: str, value: float) -> None:
-        match name:
-            case "dropout":
-                set_dropout_factor(parts.model, value)
-            case "z_loss":
-                parts.objective.z_factor.fill_(value)
-            case "accumulation":
-                progress.accumulation = round(value)
-
-    return adjust
+def _adjustments(config: Config, parts: _Parts, progress: Progress) -> Adjustments:
+    """What may be adjusted; the other settings are read by the loop in every step."""
+    present = {
+        "dropout": (count_dropout_sites(parts.model) > 0, "the model has no dropout"),
+        "z_loss": (config.objective.z_loss > 0, "objective.z_loss is 0"),
+        "weight_decay": (config.optimizer.weight_decay > 0, "optimizer.weight_decay is 0"),
+        "clip_threshold": (config.gradients.clip.name != "none", "gradients are not clipped"),
+    }
+    return Adjustments(
+        progress,
+        {
+            "dropout": lambda factor: set_dropout_factor(parts.model, factor),
+            "z_loss": parts.objective.z_factor.fill_,
+        },
+        {name: f"without effect in this run: {why}" for name, (there, why) in present.items() if not there},
+    )
 
 
 def _keeper(

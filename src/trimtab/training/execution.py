@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Literal
 
 import torch
@@ -32,6 +33,11 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
             hint="training.device=auto takes what is there; a GPU needs torch's CUDA build and a driver",
         )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """Waits for all that is queued on `device`; a CPU queues nothing."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
 def set_threads(threads: int) -> int:
@@ -139,8 +145,7 @@ def _seconds(step: Step, batch: Batch, repeats: int) -> float:
         step.begin()
         step.accumulate(batch)
     step.begin()
-    if step.device.type == "cuda":
-        torch.cuda.synchronize(step.device)
+    synchronizer(step.device)()
     seconds = time.perf_counter() - begun
     with torch.no_grad():
         for buffer, before in buffers:
