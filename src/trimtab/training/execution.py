@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import sys
 import time
@@ -17,6 +18,7 @@ from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError, ResourceError
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
+from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.step import Step
 
 _COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 120.0}
@@ -137,8 +139,10 @@ def out_of_memory_explained() -> Iterator[None]:
 
 
 def _seconds(step: Step, batch: Batch, repeats: int) -> float:
-    """Seconds of one micro-batch. Sums and gradients change, which the next step empties; buffers are put back."""
+    """Seconds of one micro-batch. Sums and gradients change, which the next step empties; the rest is put back."""
     batch = batch.to(step.device)
+    keepers = modules_with_extra_state(step.model).values()
+    kept = [copy.deepcopy(module.get_extra_state()) for module in keepers]
     buffers = [(buffer, buffer.clone()) for buffer in step.model.buffers()]
     begun = time.perf_counter()
     for _ in range(repeats):
@@ -150,6 +154,8 @@ def _seconds(step: Step, batch: Batch, repeats: int) -> float:
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
+    for module, state in zip(keepers, kept, strict=True):
+        module.set_extra_state(state)
     return seconds / repeats
 
 

@@ -21,8 +21,9 @@ from trimtab.runs.checkpoints import (
 )
 from trimtab.runs.directory import RunDirectory
 from trimtab.training.checkpoint.files import read_snapshot, read_tensors, write_snapshot
+from trimtab.training.checkpoint.model_state import load_model, require_saveable
 from trimtab.training.checkpoint.rollback import PendingRollback, announce, forget, pending_rollback
-from trimtab.training.checkpoint.snapshot import load_model, restore, take
+from trimtab.training.checkpoint.snapshot import restore, take
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
@@ -30,7 +31,10 @@ from trimtab.training.windows import Windows
 
 @final
 class Keeper:
-    """What the loop calls to save, to go back, and to take the best."""
+    """What the loop calls to save, to go back, and to take the best.
+
+    Raises: ConfigError when the model keeps what no checkpoint can hold.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class Keeper:
         better: Literal["lower", "higher"],
         description: Mapping[str, Any],
     ) -> None:
+        require_saveable(step.model)
         self.run, self._step, self._windows, self._progress = run, step, windows, progress
         self._controllers = tuple(controllers)
         self._keep_latest, self._keep_best = keep_latest, keep_best
