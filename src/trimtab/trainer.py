@@ -34,10 +34,8 @@ from trimtab.model import (
     Decoder,
     ForeignModel,
     build_model,
-    count_dropout_sites,
     flops_per_token,
     parameter_counts,
-    set_dropout_factor,
     wrap_model,
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
@@ -56,7 +54,6 @@ from trimtab.runs.start import outermost_missing, undone_on_failure
 from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key
 from trimtab.training import (
-    Adjustments,
     Calendar,
     Keeper,
     Loop,
@@ -65,6 +62,7 @@ from trimtab.training import (
     Requests,
     Step,
     Windows,
+    build_adjustments,
     columns_of_step,
     peak_memory_bytes,
 )
@@ -252,7 +250,7 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        adjustments = _adjustments(config, parts, progress)
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress)
         adjustments.restore()
         return Loop(
             step=parts.step,
@@ -430,24 +428,6 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
             )
         )
         raise
-
-
-def _adjustments(config: Config, parts: _Parts, progress: Progress) -> Adjustments:
-    """What may be adjusted; the other settings are read by the loop in every step."""
-    present = {
-        "dropout": (count_dropout_sites(parts.model) > 0, "the model has no dropout"),
-        "z_loss": (config.objective.z_loss > 0, "objective.z_loss is 0"),
-        "weight_decay": (config.optimizer.weight_decay > 0, "optimizer.weight_decay is 0"),
-        "clip_threshold": (config.gradients.clip.name != "none", "gradients are not clipped"),
-    }
-    return Adjustments(
-        progress,
-        {
-            "dropout": lambda factor: set_dropout_factor(parts.model, factor),
-            "z_loss": parts.objective.z_factor.fill_,
-        },
-        {name: f"without effect in this run: {why}" for name, (there, why) in present.items() if not there},
-    )
 
 
 def _keeper(

@@ -1,6 +1,6 @@
 """The loop, the step, and what they need: calendar, windows, precision, randomness, checkpoints."""
 
-from trimtab.training.adjustments import Adjustments
+from trimtab.training.adjustments import Adjustments, build_adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.checkpoint import Keeper
 from trimtab.training.loop import Loop
@@ -21,6 +21,7 @@ __all__ = [
     "Requests",
     "Step",
     "Windows",
+    "build_adjustments",
     "columns_of_step",
     "peak_memory_bytes",
 ]

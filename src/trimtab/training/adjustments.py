@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import final
 
-from trimtab.config import ADJUSTABLE
+from torch import nn
+
+from trimtab.config import ADJUSTABLE, Config
 from trimtab.events import Adjust
+from trimtab.model import count_dropout_sites, set_dropout_factor
+from trimtab.objective import CrossEntropy
 from trimtab.training.progress import Progress
 
 
@@ -48,3 +52,18 @@ class Adjustments:
             self._progress.accumulation = round(value)
         elif name in self._actions:
             self._actions[name](value)
+
+
+def build_adjustments(config: Config, model: nn.Module, objective: CrossEntropy, progress: Progress) -> Adjustments:
+    """What may be adjusted in the run that `config` describes; other settings the loop reads in every step."""
+    absent = {
+        "dropout": (count_dropout_sites(model) == 0, "the model has no dropout"),
+        "z_loss": (config.objective.z_loss == 0.0, "objective.z_loss is 0"),
+        "weight_decay": (config.optimizer.weight_decay == 0.0, "optimizer.weight_decay is 0"),
+        "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
+    }
+    return Adjustments(
+        progress,
+        {"dropout": lambda factor: set_dropout_factor(model, factor), "z_loss": objective.z_factor.fill_},
+        {name: f"without effect in this run: {why}" for name, (is_absent, why) in absent.items() if is_absent},
+    )
