@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -278,8 +280,16 @@ def test_measuring_leaves_running_statistics_alone(text: Path, tmp_path: Path, m
         def __init__(self) -> None:
             super().__init__()
             self.norm = nn.BatchNorm1d(24)
+            self.calls = [0]
+
+        def get_extra_state(self) -> list[int]:
+            return self.calls
+
+        def set_extra_state(self, state: list[int]) -> None:
+            self.calls = state
 
         def forward(self, tokens: Tensor) -> Tensor:
+            self.calls[0] += self.training
             hidden = self.norm(self.embedding(tokens).transpose(1, 2)).transpose(1, 2)
             logits: Tensor = self.head(self.recurrent(hidden)[0])
             return logits
@@ -289,6 +299,7 @@ def test_measuring_leaves_running_statistics_alone(text: Path, tmp_path: Path, m
     monkeypatch.setattr("trimtab.training.execution._compile", lambda model: None)
     language_model(text, tmp_path / "run", settings, model=module).fit()
     assert int(module.norm.num_batches_tracked) == 3
+    assert module.calls == [3]
 
 
 def test_a_folder_of_jsonl_is_read_as_such(text: Path, tmp_path: Path) -> None:
@@ -334,3 +345,139 @@ def test_the_run_keeps_its_configuration(text: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     trainer.fit()
     assert load_config(RunDirectory.open(tmp_path / "run").config) == trainer.config
+
+
+class Adjusts:
+    """Adjusts one thing after another, at evaluations."""
+
+    name = "adjusts"
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = list(names)
+
+    def decide(self, event: Event) -> Any:
+        from trimtab.events import Adjust
+
+        return Adjust("to see", self.names.pop(0), 1.0) if isinstance(event, EvaluationEnded) and self.names else None
+
+    def state(self) -> dict[str, Any]:
+        return {"names": self.names}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.names = list(state["names"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_adjustment_of_what_the_run_has_not_is_overruled_and_said(text: Path, tmp_path: Path, there: bool) -> None:
+    from trimtab.config import ADJUSTABLE
+    from trimtab.events import DecisionTaken
+
+    settings: dict[str, Any] = {"training.steps": 6, "evaluation.every": 1, "model.dropout": {"residual": 0.1}}
+    settings |= {"objective.z_loss": 1e-4}
+    if not there:
+        settings |= {"model.dropout": {"residual": 0.0}, "objective.z_loss": 0.0}
+        settings |= {"optimizer.weight_decay": 0.0, "gradients.clip": {"name": "none"}, "lint.allow": ["clipping-off"]}
+    events = Remembers()
+    language_model(text, tmp_path / "run", settings, controllers=[Adjusts(ADJUSTABLE)], monitors=[events]).fit()
+    decided = {e.decision.name: e for e in events.events if isinstance(e, DecisionTaken) and e.controller == "adjusts"}
+    assert list(decided) == list(ADJUSTABLE)
+    missing = {name: decision.note for name, decision in decided.items() if decision.outcome == "overruled"}
+    assert set(missing) == (set() if there else {"dropout", "z_loss", "weight_decay", "clip_threshold"})
+    assert all(note.startswith("without effect in this run: ") for note in missing.values())
+
+
+class Leaves:
+    """Ends a run, as a kill would, when the window that ends at `step` is told."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, StepsEnded) and event.last_step == self.step:
+            raise KeyboardInterrupt
+
+
+class Rolls(Recurrent):
+    """Draws from every global generator, when it is built and in training, and counts in its extra state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("phase", torch.from_numpy(np.random.rand(24)).float(), persistent=False)
+        self.offset = random.random()
+        self.calls: dict[str, Any] = {"number": 0, "largest": math.inf}
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.embedding(tokens) + self.phase * self.offset
+        if self.training:
+            self.calls["number"] += 1
+            hidden = hidden * float(np.random.rand()) + random.random() + torch.rand(()) * self.calls["number"] / 100
+        logits: Tensor = self.head(self.recurrent(hidden)[0])
+        return logits
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return self.calls
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.calls = dict(state)
+
+
+def test_a_module_that_draws_from_every_generator_resumes_to_the_same_bits(text: Path, tmp_path: Path) -> None:
+    settings = {"model": {"name": "custom", "target": f"{__name__}:Rolls"}, "training.accumulation": 2}
+    whole = language_model(text, tmp_path / "a", settings)
+    whole.fit()
+    np.random.seed(1)
+    random.seed(1)
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "b", settings, monitors=[Leaves(20)]).fit()
+    np.random.seed(2)
+    random.seed(2)
+    again = language_model(text, tmp_path / "b", settings)
+    again.fit()
+    for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert again.model.module.calls == whole.model.module.calls
+    assert whole.model.module.calls["number"] == 80
+
+
+def test_a_module_whose_state_cannot_be_saved_is_refused_before_training(text: Path, tmp_path: Path) -> None:
+    class Keeps(Rolls):
+        def get_extra_state(self) -> Any:
+            return {"a set": {1, 2}}
+
+    class Gives(Recurrent):
+        def get_extra_state(self) -> Any:
+            return torch.zeros(2)
+
+    with pytest.raises(ConfigError, match=r"module\._extra_state is a dict, or holds what JSON cannot"):
+        language_model(text, tmp_path / "x", model=Keeps()).fit()
+    with pytest.raises(ConfigError, match="no set_extra_state"):
+        language_model(text, tmp_path / "y", model=Gives()).fit()
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("slot", ["history", "name"])
+def test_an_optimizer_that_keeps_what_cannot_be_saved_is_refused_at_its_first_update(
+    text: Path, tmp_path: Path, slot: str
+) -> None:
+    class Keeps(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    self.state[parameter][slot] = [1.0, 2.0] if slot == "history" else "a text"
+            return super().step()
+
+    events = Remembers()
+    with pytest.raises(ConfigError, match=rf"Keeps cannot be resumed: .*keeps a (list|str) in .*/{slot}"):
+        language_model(text, tmp_path / "run", make_optimizer=lambda g: Keeps(g, lr=0.1), monitors=[events]).fit()
+    assert not [event for event in events.events if isinstance(event, StepsEnded)]
+
+
+def test_an_optimizer_that_is_built_with_what_cannot_be_saved_is_refused_there(text: Path, tmp_path: Path) -> None:
+    def make(groups: Any) -> torch.optim.Optimizer:
+        optimizer = torch.optim.SGD(groups, lr=0.1)
+        optimizer.state[optimizer.param_groups[0]["params"][0]]["window"] = (1, 2)
+        return optimizer
+
+    with pytest.raises(ConfigError, match="keeps a tuple"):
+        language_model(text, tmp_path / "run", make_optimizer=make).fit()
+    assert not (tmp_path / "run").exists()

@@ -472,7 +472,7 @@ def _version(
 
 def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
-    from trimtab.config import flatten, load_config
+    from trimtab.config import effective, load_config
     from trimtab.config.paths import require_paths, with_absolute_paths
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
@@ -489,7 +489,7 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
         status = RunDirectory.open(run).status()
         if status in ("finished", "stopped"):
             was = read_json(RunDirectory(run).facts)["identity"]
-            now = was | {f"config.{name}": value for name, value in flatten(config).items()}
+            now = was | {f"config.{name}": value for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
             typer.echo(f"{run} is already {status}")

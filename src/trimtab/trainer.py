@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, flatten
+from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, effective
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.control import build_controllers
@@ -36,7 +36,6 @@ from trimtab.model import (
     build_model,
     flops_per_token,
     parameter_counts,
-    set_dropout_factor,
     wrap_model,
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
@@ -63,6 +62,7 @@ from trimtab.training import (
     Requests,
     Step,
     Windows,
+    build_adjustments,
     columns_of_step,
     peak_memory_bytes,
 )
@@ -72,6 +72,7 @@ from trimtab.training.execution import (
     keep_freed_memory,
     out_of_memory_explained,
     set_threads,
+    synchronizer,
 )
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -249,9 +250,8 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        adjust = _adjuster(parts, progress)
-        for setting in progress.factors:
-            adjust(setting, progress.factor(setting))
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress)
+        adjustments.restore()
         return Loop(
             step=parts.step,
             loader=Loader(
@@ -275,8 +275,9 @@ class Trainer:
             requests=Requests(keeper.run.path),
             selection_metric=config.checkpoint.metric,
             restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
-            apply_adjustment=adjust,
+            adjustments=adjustments,
             heartbeat=lock.beat,
+            synchronize=synchronizer(parts.device),
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -429,21 +430,6 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         raise
 
 
-def _adjuster(parts: _Parts, progress: Progress) -> Callable[[str, float], None]:
-    """What an Adjust of each name does; factors that the loop reads in every step need nothing done."""
-
-    def adjust(name: str, value: float) -> None:
-        match name:
-            case "dropout":
-                set_dropout_factor(parts.model, value)
-            case "z_loss":
-                parts.objective.z_factor.fill_(value)
-            case "accumulation":
-                progress.accumulation = round(value)
-
-    return adjust
-
-
 def _keeper(
     config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
@@ -467,7 +453,7 @@ def _identity(
     """What must stay the same when a run goes on."""
     precision = config.training.precision
     return {
-        **{f"config.{name}": value for name, value in flatten(config).items()},
+        **{f"config.{name}": value for name, value in effective(config).items()},
         **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from trimtab.config import load_config
-from trimtab.events import Event, StepsEnded
+from trimtab.events import Event, RunEnded, StepsEnded
 from trimtab.optimizer import AdamW, parameter_groups
 from trimtab.signals import Gradients
 from trimtab.trainer import Trainer
@@ -139,3 +139,48 @@ def test_a_step_never_waits_for_the_device(text: Path, tmp_path: Path) -> None:
     finally:
         Step.run = run  # type: ignore[method-assign]
     assert len(losses) == 60
+
+
+def test_what_a_window_queued_is_its_own_time(text: Path, tmp_path: Path) -> None:
+    """A device that sleeps in every step: the seconds of training hold it all, those of evaluation nothing of it."""
+    from trimtab.training.step import Step
+
+    run, cycles = Step.run, 40_000_000
+    begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begun.record()
+    torch.cuda._sleep(cycles)
+    ended.record()
+    torch.cuda.synchronize()
+    asleep = begun.elapsed_time(ended) / 1_000
+
+    def sleepy(self: Step, *arguments: Any, **named: Any) -> None:
+        run(self, *arguments, **named)
+        torch.cuda._sleep(cycles)
+
+    class Seconds:
+        def __init__(self) -> None:
+            self.steps: list[float] = []
+            self.split: dict[str, float] = {}
+
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                self.steps += event.per_step["step_seconds"].tolist()
+            if isinstance(event, RunEnded):
+                self.split = dict(event.time_split)
+
+    def times(name: str) -> Seconds:
+        seconds = Seconds()
+        config = load_config(None, [line.replace("TEXT", str(text)) for line in SETTINGS])
+        Trainer(config, run=tmp_path / name, monitors=[seconds]).fit()
+        return seconds
+
+    awake = times("awake")
+    Step.run = sleepy  # type: ignore[method-assign]
+    try:
+        seconds = times("asleep")
+    finally:
+        Step.run = run  # type: ignore[method-assign]
+    for start in (0, 20, 40):
+        assert sum(seconds.steps[start : start + 20]) > 0.9 * 20 * asleep
+    assert seconds.split["training"] > 0.9 * 60 * asleep
+    assert seconds.split["evaluation"] < awake.split["evaluation"] + 5 * asleep

@@ -24,3 +24,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, 
     cli = Cli(tmp_path_factory.mktemp("whole"), cache)
     run = cli.folder / "run"
     return run, cli.train(run)
+
+
+@pytest.fixture(scope="session")
+def rolled_back(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A run that went back once, and that nobody disturbed."""
+    cli = Cli(tmp_path_factory.mktemp("rolled_back"), cache)
+    run = cli.folder / "run"
+    done = cli.script("rolls_back.py", run)
+    assert done.returncode == 0, done.stderr
+    return run

@@ -73,6 +73,13 @@ class Cli:
         output, _ = process.communicate(timeout=60)
         return process.returncode, output
 
+    def script(self, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a script of this folder on the configuration."""
+        command = [sys.executable, str(Path(__file__).with_name(name)), str(self.config), *map(str, arguments)]
+        return subprocess.run(
+            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=100
+        )
+
     def same_bits(self, a: Path, b: Path) -> str:
         """Judged by the stand-alone script, at the newest checkpoint of each."""
         newest = [str(sorted((run / "checkpoints").glob("step-*"))[-1]) for run in (a, b)]

@@ -228,3 +228,28 @@ def test_a_start_that_failed_leaves_nothing_and_can_be_begun_again(cli: Cli) -> 
     before = sorted(path.name for path in (runs / "mine").iterdir())
     cli.train(runs / "mine", too_long, "--accept-drift", expect=3)
     assert sorted(path.name for path in (runs / "mine").iterdir()) == before
+
+
+@pytest.mark.parametrize("points", [["announced"], ["decided"], ["restored"], ["saved"], ["decided", "resumed"]])
+def test_a_kill_in_the_middle_of_a_rollback_is_finished_by_the_next_attempt(
+    cli: Cli, rolled_back: Path, points: list[str]
+) -> None:
+    """Between the decision in the record and the first save: decided once, the same data left out, the same bits."""
+    run = cli.folder / "run"
+    for point in points:
+        assert cli.script("rolls_back.py", run, point).returncode == -SIGKILL
+        assert (run / "rollback.json").exists()
+    done = cli.script("rolls_back.py", run)
+    assert done.returncode == 0, done.stderr
+    assert not (run / "rollback.json").exists()
+    assert cli.same_bits(run, rolled_back) == "same"
+    # A kill before the decision was in the record: nothing had happened, so it is decided by the next attempt.
+    assert len([line for line in events(run, "DecisionTaken") if '"kind":"Rollback"' in line]) == 1
+    assert losses(run) == losses(rolled_back)
+    states = [
+        json.loads((sorted((path / "checkpoints").glob("step-*"))[-1] / "checkpoint.json").read_text())["state"]
+        for path in (run, rolled_back)
+    ]
+    assert states[0]["controllers"] == states[1]["controllers"]
+    assert states[0]["progress"]["plan"] == states[1]["progress"]["plan"] == {"excluded": [[880, 944]]}
+    assert states[0]["progress"]["factors"] == {"learning_rate": {"lowers": 0.5}}

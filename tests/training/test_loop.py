@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,12 +31,24 @@ from trimtab.events import (
     Stop,
 )
 from trimtab.model import build_model, set_dropout_factor
+from trimtab.monitor.probes import WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
 from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
 from trimtab.runs import Recorder, RunDirectory, read_record
 from trimtab.schedules import Constant
 from trimtab.signals import Ring
-from trimtab.training import Calendar, Keeper, Loop, Precision, Progress, Requests, Step, Windows, columns_of_step
+from trimtab.training import (
+    Adjustments,
+    Calendar,
+    Keeper,
+    Loop,
+    Precision,
+    Progress,
+    Requests,
+    Step,
+    Windows,
+    columns_of_step,
+)
 
 VOCABULARY, LENGTH = 31, 8
 
@@ -87,6 +100,8 @@ class Rig:
     precision: Any = field(default_factory=Fp32)
     watch: Watch = field(default_factory=Watch)
     evaluate: Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]] | None = None
+    synchronize: Callable[[], None] = lambda: None
+    layers: bool = False
 
     def build(self) -> Loop:
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
@@ -98,13 +113,15 @@ class Rig:
         device = torch.device("cpu")
         task = CausalLanguageModelingTask(CrossEntropy())
         precision = Precision(self.precision, device)
-        ring = Ring(columns_of_step(task.term_names, scaled=precision.scaler is not None), self.log_every, device)
+        probes = [WeightNorms(list(dict(self.model.named_parameters())))] if self.layers else []
+        columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
+        ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], self.log_every, device)
         step = Step(
             model=self.model,
             task=task,
             optimizer=AdamW(parameter_groups(self.model, 0.1)),
             transforms=[ClipByNorm(), SkipNonFinite()],
-            probes=[],
+            probes=probes,
             precision=precision,
             ring=ring,
             device=device,
@@ -133,13 +150,12 @@ class Rig:
         self.loader = Loader(sequences, Order(len(sequences), seed=2), 2, prefetch=2)
         self.adjusted: list[tuple[str, float]] = []
 
-        def adjust(name: str, value: float) -> None:
-            self.adjusted.append((name, value))
-            if name == "accumulation":
-                progress.accumulation = round(value)
-            if name == "dropout":
-                set_dropout_factor(self.model, value)
+        def set_dropout(factor: float) -> None:
+            self.adjusted.append(("dropout", factor))
+            set_dropout_factor(self.model, factor)
 
+        adjustments = Adjustments(progress, {"dropout": set_dropout}, {"z_loss": "objective.z_loss is 0"})
+        adjustments.restore()
         return Loop(
             step=step,
             loader=self.loader,
@@ -157,8 +173,9 @@ class Rig:
             requests=Requests(self.folder),
             selection_metric="validation/loss",
             restore_best=False,
-            apply_adjustment=adjust,
+            adjustments=adjustments,
             heartbeat=lambda: None,
+            synchronize=self.synchronize,
         )
 
     def go(self) -> RunEnded:
@@ -243,7 +260,20 @@ def test_structure_and_wrong_adjustments(tmp_path: Path) -> None:
     assert [outcome for outcome, _ in notes] == ["taken", "overruled", "overruled"]
     assert "cannot be adjusted" in notes[1][1]
     assert "outside" in notes[2][1]
-    assert rig.adjusted == [("accumulation", 3)]
+    assert rig.adjusted == []
+    assert rig.loop.progress.accumulation == 3
+
+
+def test_adjusting_what_this_run_has_not_is_overruled_and_said(tmp_path: Path) -> None:
+    controller = Scripted(
+        {(StepsEnded, 1): Adjust("calm", "z_loss", 2.0), (StepsEnded, 2): Adjust("x", "dropout", 2.0)}
+    )
+    rig = Rig(tmp_path / "run", controllers=[controller])
+    rig.go()
+    decided = [(d.decision.name, d.outcome, d.note) for d in rig.watch.of(DecisionTaken)]
+    assert decided == [("z_loss", "overruled", "objective.z_loss is 0"), ("dropout", "taken", "")]
+    assert rig.loop.progress.factors == {"dropout": {"scripted": 2.0}}
+    assert rig.adjusted == [("dropout", 2.0)]
 
 
 def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Path) -> None:
@@ -432,3 +462,113 @@ def test_a_monitor_that_raises_is_a_warning(tmp_path: Path) -> None:
 
 def test_an_unneeded_plan_is_empty() -> None:
     assert DataPlan.from_json(Progress().plan) == DataPlan()
+
+
+def _left_at(rig: Rig, step: int) -> None:
+    """Train until `step`, save there, and leave without a word."""
+
+    class KilledError(Exception):
+        pass
+
+    loop = rig.build()
+    train = loop._train_step
+
+    def until_killed() -> None:
+        if loop.progress.step == step:
+            loop._save("for the test")
+            raise KilledError
+        train()
+
+    loop._train_step = until_killed  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        loop.run(RunStarted(0, 1, 0, None, rig.steps))
+    rig.loader.close()
+    rig.recorder.close()
+
+
+@pytest.mark.parametrize(
+    "then,spans",
+    [
+        # The window of steps 3 to 5 is open, that of step 2 not yet delivered.
+        ({"log_every": 2}, [(1, 1), (2, 2), (3, 5), (6, 6), (7, 8), (9, 10), (11, 12)]),
+        ({"log_every": 12}, [(1, 1), (2, 2), (3, 5), (6, 12)]),
+        ({"layers": True}, [(1, 1), (2, 2), (3, 5), (6, 8), (9, 12)]),
+    ],
+)
+def test_accepted_drift_of_what_is_logged_ends_the_open_window_where_it_stands(
+    tmp_path: Path, then: dict[str, Any], spans: list[tuple[int, int]]
+) -> None:
+    before: dict[str, Any] = {"log_every": 8, "evaluate_every": 100, "save_every": 100}
+    whole = Rig(tmp_path / "whole", **before)
+    whole.go()
+    rig = Rig(tmp_path / "run", **before)
+    _left_at(rig, 5)
+    again = Rig(tmp_path / "run", **{**before, "log_every": 4, **then})
+    again.go()
+    told = {(e.first_step, e.last_step): e for e in rig.watch.of(StepsEnded) + again.watch.of(StepsEnded)}
+    assert list(told) == spans
+    losses = np.concatenate([event.per_step["train/loss"] for event in told.values()])
+    expected = np.concatenate([event.per_step["train/loss"] for event in whole.watch.of(StepsEnded)])
+    assert losses.tolist() == expected.tolist()
+    assert torch.equal(whole.weights(), again.weights())
+
+
+@pytest.mark.parametrize("logs_layers", [True, False])
+def test_layers_that_are_switched_off_are_told_as_far_as_they_were_read(tmp_path: Path, logs_layers: bool) -> None:
+    before: dict[str, Any] = {"log_every": 8, "evaluate_every": 100, "save_every": 100}
+    rig = Rig(tmp_path / "run", layers=True, **before)
+    _left_at(rig, 9)
+    again = Rig(tmp_path / "run", layers=logs_layers, **before)
+    again.go()
+    told = {(e.first_step, e.last_step): len(e.layers) for e in again.watch.of(StepsEnded)}
+    names = sum(1 for _ in again.model.named_parameters())
+    # The weights' norms are read at the end of a window alone: a window that ended before its time has none.
+    open_window = {(9, 12): names} if logs_layers else {(9, 9): 0, (10, 12): 0}
+    assert told == {(3, 8): names, **open_window}
+
+
+def test_a_window_cut_short_by_a_stop_tells_no_norm_that_was_not_read(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=40, log_every=8, evaluate_every=100, save_every=100, layers=True)
+
+    class Asks(Watch):
+        def observe(self, event: Event) -> None:
+            super().observe(event)
+            if isinstance(event, StepsEnded) and event.last_step == 2:
+                (rig.folder / "STOP").touch()
+
+    rig.watch = Asks()
+    rig.go()
+    assert [(e.first_step, e.last_step, bool(e.layers)) for e in rig.watch.of(StepsEnded)] == [
+        (1, 1, True),
+        (2, 2, True),
+        (3, 8, True),
+        (9, 9, False),
+    ]
+
+
+def test_what_is_queued_on_the_device_is_the_time_of_its_window(tmp_path: Path) -> None:
+    """A device that has work left at every boundary: it is waited for before an evaluation or a save is timed."""
+    waited: list[int] = []
+
+    def synchronize() -> None:
+        if rig.loop.progress.step + 1 not in (*waited, *(step + 1 for step in waited)):
+            time.sleep(0.1)
+            waited.append(rig.loop.progress.step + 1)
+
+    rig = Rig(tmp_path / "run", steps=12, log_every=4, evaluate_every=6, save_every=12, synchronize=synchronize)
+    ended = rig.go()
+    assert waited == [6, 12]
+    seconds = np.concatenate([event.per_step["step_seconds"] for event in rig.watch.of(StepsEnded)])
+    assert [step + 1 for step, value in enumerate(seconds) if value >= 0.1] == waited
+    assert ended.time_split["evaluation"] < 0.1
+    assert ended.time_split["training"] >= 0.2
+
+
+def test_what_was_not_planned_waits_too(tmp_path: Path) -> None:
+    saved: list[int] = []
+    controller = Scripted({(StepsEnded, 2): Save("now"), (StepsEnded, 4): Evaluate("now")})
+    rig = Rig(tmp_path / "run", controllers=[controller], evaluate_every=100, save_every=100)
+    rig.synchronize = lambda: saved.append(rig.loop.progress.step)
+    rig.go()
+    assert saved[:2] == [4, 8]
+    assert saved[2:] == [11, 12, 12]

@@ -16,6 +16,7 @@ from trimtab.config.data import (
     TokenizerConfig,
 )
 from trimtab.config.dump import dump_config
+from trimtab.config.effect import effective
 from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.keys import difference, flatten
@@ -107,6 +108,7 @@ __all__ = [
     "config_schema",
     "difference",
     "dump_config",
+    "effective",
     "explain",
     "flatten",
     "list_presets",

@@ -102,9 +102,3 @@ class DataConfig(Section):
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
     prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")
-
-    @model_validator(mode="after")
-    def _takes_effect(self) -> Self:
-        if self.validation_source is not None and self.validation_fraction != 0.05:
-            raise ValueError("validation_fraction holds out a part of the source, but there is a validation_source")
-        return self

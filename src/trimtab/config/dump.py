@@ -1,4 +1,4 @@
-"""A configuration as YAML, every key with its description; loading it back gives an equal one."""
+"""A configuration as YAML, every key with its description; loading it back gives one of the same effect."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trimtab.config.base import Section
+from trimtab.config.effect import Idle, idle_keys
 from trimtab.config.keys import Key, first_line, keys, tag_of
 from trimtab.config.run import Config
 
@@ -52,18 +53,25 @@ def _escaped(character: str) -> str:
 
 
 def dump_config(config: Config) -> str:
-    """The whole configuration as YAML with comments; `load_config` reads it back as it is."""
+    """The whole configuration as YAML with comments, for `load_config` to read back.
+
+    A key without effect stands there as a comment that says why, as `load_config` would refuse it.
+    """
     header = f"# {first_line(Config)} Written by trimtab; it loads as it is."
-    return "\n".join([header, *_lines(config, "", "")]) + "\n"
+    return "\n".join([header, *_lines(config, "", "", idle_keys(config))]) + "\n"
 
 
-def _lines(section: Section, prefix: str, indent: str) -> Iterator[str]:
+def _lines(section: Section, prefix: str, indent: str, idle: Mapping[str, Idle]) -> Iterator[str]:
     for name in type(section).model_fields:
         value = getattr(section, name)
         (key,) = (one for one in keys()[prefix + name] if one.owner is type(section))
         if isinstance(value, Section):
-            yield f"{indent}{name}:{_comment(key, value)}"
-            yield from _lines(value, f"{prefix}{name}.", indent + "  ")
+            below = list(_lines(value, f"{prefix}{name}.", indent + "  ", idle))
+            empty = " {}" if all(line.lstrip().startswith("#") for line in below) else ""
+            yield f"{indent}{name}:{empty}{_comment(key, value)}"
+            yield from below
+        elif key.path in idle:
+            yield f"{indent}# {name}: without effect: {idle[key.path].reason}"
         else:
             yield f"{indent}{name}: {yaml_value(value)}{_comment(key, value)}"
 

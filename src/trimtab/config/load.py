@@ -15,11 +15,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from trimtab.config.effect import asked_for_nothing
 from trimtab.config.keys import flatten, keys
 from trimtab.config.layers import Given, KeyPath, Layer, lay_over, nested, put, put_tree
 from trimtab.config.nearest import did_you_mean, nearest_keys, nearest_names
 from trimtab.config.presets import list_presets, preset_text
-from trimtab.config.problems import Problem, problems_of, raise_problems
+from trimtab.config.problems import Problem, problems_of, raise_problems, short
 from trimtab.config.run import Config
 
 _PREFIX = "TRIMTAB_"
@@ -81,6 +82,20 @@ def load_with_origin(
     for key in flatten(config):
         given = merged.get(tuple(key.split(".")))
         origins[key] = "default" if given is None else given.origin
+    if idle := asked_for_nothing(config, origins):
+        values = flatten(config)
+        raise_problems(
+            [
+                Problem(
+                    origins[key],
+                    key,
+                    f"has no effect: {one.reason}",
+                    short(values[key]),
+                    hint=f"leave it out, or {one.remedy}",
+                )
+                for key, one in idle.items()
+            ]
+        )
     return Loaded(config, origins, said)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from trimtab.config.base import NonNegative, Rate, Section
 
@@ -19,12 +19,6 @@ class CrossEntropyConfig(Section):
         description="smoothing over all classes (eps/K on each, as torch) or over the others (eps/(K-1))",
     )
     z_loss: NonNegative = Field(0.0, description="weight of the mean of log(Z)^2 (PaLM, section 5)")
-
-    @model_validator(mode="after")
-    def _takes_effect(self) -> Self:
-        if self.spread != "all" and self.label_smoothing == 0.0:
-            raise ValueError("spread says how label smoothing is spread, and label_smoothing is 0")
-        return self
 
 
 ObjectiveConfig = CrossEntropyConfig

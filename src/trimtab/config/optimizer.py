@@ -39,6 +39,13 @@ class CustomOptimizer(Custom):
     weight_decay: NonNegative = Field(0.0, description="passed on only when it is not 0")
     decay: DecayConfig = Field(default_factory=DecayConfig)
 
+    @model_validator(mode="after")
+    def _not_twice(self) -> Self:
+        for argument, key in (("lr", "learning_rate"), ("weight_decay", "weight_decay")):
+            if argument in self.arguments:
+                raise ValueError(f"arguments.{argument} has no effect: the step sets it, from {key}; set {key} instead")
+        return self
+
 
 OptimizerConfig = Annotated[AdamWConfig | CustomOptimizer, Field(discriminator="name")]
 
@@ -67,9 +74,3 @@ class GradientsConfig(Section):
         description="so many skipped steps on end stop the run with exit code 4 "
         "(fp16: after the scale is at its floor)",
     )
-
-    @model_validator(mode="after")
-    def _takes_effect(self) -> Self:
-        if self.max_skipped != 20 and not self.skip_non_finite:
-            raise ValueError("max_skipped counts skipped steps, and skip_non_finite is false")
-        return self

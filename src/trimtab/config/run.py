@@ -48,6 +48,11 @@ class Config(Section):
         model, length = self.model, self.data.sequence_length
         if isinstance(model, DecoderConfig) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
+        if self.training.precision.name == "fp16" and not self.gradients.skip_non_finite:
+            raise ValueError(
+                "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
+                "and gradients.skip_non_finite is false"
+            )
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 from trimtab.model.attention import Attention
 from trimtab.model.block import Block
-from trimtab.model.dropout import Dropout, set_dropout_factor
+from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_factor
 from trimtab.model.factory import build_model
 from trimtab.model.feed_forward import FeedForward
 from trimtab.model.foreign import ForeignModel, as_output, wrap_model
@@ -21,6 +21,7 @@ __all__ = [
     "ParameterCounts",
     "as_output",
     "build_model",
+    "count_dropout_sites",
     "evaluating",
     "flops_per_token",
     "init_weights",

@@ -65,3 +65,12 @@ def set_dropout_factor(model: nn.Module, factor: float) -> int:
                 module.p = min(HIGHEST_RATE, original_rate * factor)
                 num_sites += 1
     return num_sites
+
+
+def count_dropout_sites(model: nn.Module) -> int:
+    """How many sites `set_dropout_factor` would change."""
+    return sum(
+        (module.rate if isinstance(module, Dropout) else module.__dict__.get("original_rate", module.p)) > 0.0
+        for module in model.modules()
+        if isinstance(module, Dropout | _DropoutNd)
+    )

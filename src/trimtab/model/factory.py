@@ -13,6 +13,7 @@ from trimtab.errors import ConfigError
 from trimtab.model.foreign import ForeignModel, wrap_model
 from trimtab.model.initialize import init_weights
 from trimtab.model.transformer import Decoder
+from trimtab.signals import seeded
 
 
 def build_model(
@@ -20,16 +21,16 @@ def build_model(
 ) -> Decoder | ForeignModel:
     """The model that `config` describes, on the CPU, in training mode, with the weights of `seed`.
 
-    The state of torch's CPU generator is left as it was. A custom model initializes itself, from torch's
-    generators seeded with `seed`.
+    The state of torch's CPU generator is left as it was. A custom model initializes itself, from the global
+    generators of torch, numpy and Python, seeded with `seed`.
 
     Raises:
         ConfigError: a custom model that cannot be imported or built.
     """
-    with torch.random.fork_rng(devices=[]):
-        if isinstance(config, CustomModel):
-            torch.manual_seed(seed)
+    if isinstance(config, CustomModel):
+        with seeded(seed):
             return wrap_model(_build_custom(config), vocabulary_size)
+    with torch.random.fork_rng(devices=[]):
         model = _build_decoder(config, vocabulary_size, config.max_positions or sequence_length)
     init_weights(
         model,

@@ -41,10 +41,15 @@ class ForeignOptimizer:
         if isinstance(self.optimizer, torch.optim.LBFGS):
             raise ConfigError("optimizer.target: LBFGS calls the model itself, which the step does not allow")
         self._names = {id(p): name for group in groups for name, p in group.parameters.items()}
+        self._is_known_to_save = False
+        self._require_saveable("as it is built")
 
     @torch.no_grad()
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """One `optimizer.step()`, with the scale applied to the gradients and the settings to the groups."""
+        """One `optimizer.step()`, with the scale applied to the gradients and the settings to the groups.
+
+        Raises: ConfigError after the first one when the optimizer keeps what no checkpoint can hold.
+        """
         if float(gradients.skip):
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
@@ -53,6 +58,19 @@ class ForeignOptimizer:
             if "weight_decay" in torch_group:
                 torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
         self.optimizer.step()
+        if not self._is_known_to_save:
+            self._require_saveable("after its first update")
+            self._is_known_to_save = True
+
+    def _require_saveable(self, when: str) -> None:
+        """Refuse at once what the first save would, hours later. Raises: ConfigError."""
+        try:
+            self.state_by_name()
+        except CheckpointError as error:
+            raise ConfigError(
+                f"optimizer: {type(self.optimizer).__qualname__} cannot be resumed: {error.message} ({when})",
+                hint="an optimizer from outside may keep tensors and numbers, for each parameter or in its groups",
+            ) from error
 
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
         """Each parameter's slots, and under `group-<n>` what the optimizer counts in its groups, as Prodigy does.

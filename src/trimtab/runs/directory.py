@@ -119,6 +119,11 @@ class RunDirectory:
         return self.path / "record.jsonl"
 
     @property
+    def rollback(self) -> Path:
+        """What a rollback keeps, from its decision until it is saved."""
+        return self.path / "rollback.json"
+
+    @property
     def statistics(self) -> Path:
         """The folder of per-layer values."""
         return self.path / "statistics"

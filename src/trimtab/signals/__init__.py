@@ -2,7 +2,7 @@
 
 from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, StepSignals
-from trimtab.signals.randomness import key, set_randomness
+from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
 from trimtab.signals.transform import Gradients, GradientTransform
@@ -22,5 +22,6 @@ __all__ = [
     "Term",
     "Unit",
     "key",
+    "seeded",
     "set_randomness",
 ]

@@ -1,5 +1,6 @@
 """The loop, the step, and what they need: calendar, windows, precision, randomness, checkpoints."""
 
+from trimtab.training.adjustments import Adjustments, build_adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.checkpoint import Keeper
 from trimtab.training.loop import Loop
@@ -10,6 +11,7 @@ from trimtab.training.step import Step
 from trimtab.training.windows import Windows, columns_of_step, peak_memory_bytes
 
 __all__ = [
+    "Adjustments",
     "Calendar",
     "Keeper",
     "Loop",
@@ -19,6 +21,7 @@ __all__ = [
     "Requests",
     "Step",
     "Windows",
+    "build_adjustments",
     "columns_of_step",
     "peak_memory_bytes",
 ]

@@ -21,14 +21,19 @@ class Verdict:
 
 
 def weigh(
-    asked: Sequence[tuple[str, Decision]], *, step: int, can_roll_back: Callable[[int], bool], evaluated: bool
+    asked: Sequence[tuple[str, Decision]],
+    *,
+    step: int,
+    can_roll_back: Callable[[int], bool],
+    cannot_adjust: Callable[[str], str],
+    evaluated: bool,
 ) -> list[Verdict]:
-    """A verdict on each decision, in the order asked.
+    """A verdict on each decision, in the order asked; `cannot_adjust` says why a name has no effect in this run.
 
     Of two rollbacks, and of two adjustments of one thing, the first wins. A rollback overrules evaluations and
     saves; so does an evaluation that has just ended (`evaluated`) another one.
     """
-    notes = [_impossible(decision, step, can_roll_back) for _, decision in asked]
+    notes = [_impossible(decision, step, can_roll_back, cannot_adjust) for _, decision in asked]
     verdicts: list[Verdict] = []
     goes_back = any(isinstance(d, Rollback) and not note for (_, d), note in zip(asked, notes, strict=True))
     for (controller, decision), note in zip(asked, notes, strict=True):
@@ -48,7 +53,9 @@ def weigh(
     return verdicts
 
 
-def _impossible(decision: Decision, step: int, can_roll_back: Callable[[int], bool]) -> str:
+def _impossible(
+    decision: Decision, step: int, can_roll_back: Callable[[int], bool], cannot_adjust: Callable[[str], str]
+) -> str:
     match decision:
         case Rollback():
             if any(not 1 <= first <= last <= step for first, last in decision.exclude_steps):
@@ -61,4 +68,5 @@ def _impossible(decision: Decision, step: int, can_roll_back: Callable[[int], bo
                 return f"{decision.name!r} cannot be adjusted; {', '.join(ADJUSTABLE)} can"
             if not entry.low <= decision.value <= entry.high:
                 return f"{decision.value:g} is outside [{entry.low:g}, {entry.high:g}]"
+            return cannot_adjust(decision.name)
     return ""

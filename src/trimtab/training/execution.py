@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Literal
 
 import torch
@@ -16,6 +18,7 @@ from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError, ResourceError
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
+from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.step import Step
 
 _COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 120.0}
@@ -32,6 +35,11 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
             hint="training.device=auto takes what is there; a GPU needs torch's CUDA build and a driver",
         )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def synchronizer(device: torch.device) -> Callable[[], None]:
+    """Waits for all that is queued on `device`; a CPU queues nothing."""
+    return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
 def set_threads(threads: int) -> int:
@@ -131,20 +139,23 @@ def out_of_memory_explained() -> Iterator[None]:
 
 
 def _seconds(step: Step, batch: Batch, repeats: int) -> float:
-    """Seconds of one micro-batch. Sums and gradients change, which the next step empties; buffers are put back."""
+    """Seconds of one micro-batch. Sums and gradients change, which the next step empties; the rest is put back."""
     batch = batch.to(step.device)
+    keepers = modules_with_extra_state(step.model).values()
+    kept = [copy.deepcopy(module.get_extra_state()) for module in keepers]
     buffers = [(buffer, buffer.clone()) for buffer in step.model.buffers()]
     begun = time.perf_counter()
     for _ in range(repeats):
         step.begin()
         step.accumulate(batch)
     step.begin()
-    if step.device.type == "cuda":
-        torch.cuda.synchronize(step.device)
+    synchronizer(step.device)()
     seconds = time.perf_counter() - begun
     with torch.no_grad():
         for buffer, before in buffers:
             buffer.copy_(before)
+    for module, state in zip(keepers, kept, strict=True):
+        module.set_extra_state(state)
     return seconds / repeats
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal, Protocol, TypeVar, final
+from typing import Any, Literal, Protocol, TypeVar, final
 
-from trimtab.config import ADJUSTABLE
 from trimtab.data import DataPlan, Loader
 from trimtab.events import (
     Adjust,
@@ -36,6 +35,7 @@ from trimtab.events import (
 )
 from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import Schedule
+from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.decisions import weigh
 from trimtab.training.progress import Progress
@@ -63,8 +63,12 @@ class Checkpoints(Protocol):
         """Whether a checkpoint lies before `before_step`."""
         ...
 
-    def roll_back(self, before_step: int) -> int:
-        """Restore the newest verified checkpoint before `before_step`; gives its step."""
+    def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:
+        """Write down durably what a rollback is to keep, before its decision is in the record."""
+        ...
+
+    def roll_back(self) -> int:
+        """Go back as announced; gives the step of the checkpoint that was restored."""
         ...
 
     def restore_best(self) -> int:
@@ -95,9 +99,11 @@ class Loop:
         requests: Requests,
         selection_metric: str,
         restore_best: bool,
-        apply_adjustment: Callable[[str, float], None],
+        adjustments: Adjustments,
         heartbeat: Callable[[], None],
+        synchronize: Callable[[], None] = lambda: None,
     ) -> None:
+        """`synchronize` waits for all that is queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._schedule = calendar, schedule
         self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
@@ -105,8 +111,8 @@ class Loop:
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
-        self._restore_best, self._apply_adjustment = restore_best, apply_adjustment
-        self._heartbeat = heartbeat
+        self._restore_best, self._adjustments = restore_best, adjustments
+        self._heartbeat, self._synchronize = heartbeat, synchronize
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -144,6 +150,8 @@ class Loop:
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
         self._step.run(window.batches, step, ends_window=self._calendar.closes_window(step))
+        if self._calendar.evaluates(step) or self._calendar.saves(step):
+            self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
         tokens = sum(batch.count for batch in window.batches)
         progress.advance(window.next_position, tokens)
         now = time.perf_counter()
@@ -163,7 +171,7 @@ class Loop:
         step, calendar = self.progress.step, self._calendar
         self._heartbeat()
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
-        if calendar.closes_window(step) and (ended := self._windows.close(step)) is not None:
+        for ended in self._windows.close(step) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
         went_back = self._act_on_state(asked)
         if not went_back and (calendar.evaluates(step) or _of_kind(asked, Evaluate)):
@@ -176,53 +184,52 @@ class Loop:
             saves = [f"rolled back to step {self.progress.step}"]
         elif calendar.saves(step):
             saves.append("end of the run" if step == calendar.total_steps else "scheduled")
-        self._stop = next((decision for _, decision in _of_kind(asked, Stop)), None)
         if self._stop is not None:
-            self.progress.stop = asdict(self._stop)
             saves.append("stopping")
         if saves:
             self._save("; ".join(dict.fromkeys(saves)))
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
         """Note every decision, then adjust, or roll back. True when the run went back, which cancels the rest."""
-        step = self.progress.step
-        verdicts = weigh(asked, step=step, can_roll_back=self._checkpoints.can_roll_back, evaluated=evaluated)
-        for verdict in verdicts:
-            who, decision = verdict.controller, verdict.decision
-            outcome: Literal["taken", "overruled"] = "taken" if verdict.taken else "overruled"
-            self._emit(DecisionTaken(step, self._observed_until, who, decision, outcome, verdict.note))
-            if isinstance(decision, Adjust) and verdict.taken:
-                self._adjust(who, decision)
+        step, checkpoints = self.progress.step, self._checkpoints
+        verdicts = weigh(
+            asked,
+            step=step,
+            can_roll_back=checkpoints.can_roll_back,
+            cannot_adjust=self._adjustments.why_not,
+            evaluated=evaluated,
+        )
+        taken = [(verdict.controller, verdict.decision) for verdict in verdicts if verdict.taken]
+        for who, adjustment in _of_kind(taken, Adjust):
+            self._adjustments.take(who, adjustment)
+        for _, stop in _of_kind(taken, Stop):
+            self._stop = self._stop or stop
+            self.progress.stop = asdict(self._stop)
+        rollback = next((decision for _, decision in _of_kind(taken, Rollback)), None)
+        plan = DataPlan.from_json(self.progress.plan)
+        if rollback is not None:
+            for first, last in rollback.exclude_steps:
+                plan = plan.excluding(*self.progress.positions_of(first, last))
+            checkpoints.announce_rollback(rollback.onset_step, plan.to_json())
+        for v in verdicts:
+            outcome: Literal["taken", "overruled"] = "taken" if v.taken else "overruled"
+            self._emit(DecisionTaken(step, self._observed_until, v.controller, v.decision, outcome, v.note))
         if findings := tuple(advice.finding for _, advice in _of_kind(asked, Advise) if advice.finding):
             self._emit(FindingsChanged(step, findings))
-        rollback = next((v.decision for v in verdicts if v.taken and isinstance(v.decision, Rollback)), None)
         if rollback is not None:
-            self._roll_back(rollback)
+            self._roll_back(plan)
         return rollback is not None
 
-    def _adjust(self, who: str, decision: Adjust) -> None:
-        if ADJUSTABLE[decision.name].kind == "setting":
-            self.progress.factors.setdefault(decision.name, {})[who] = decision.value
-            self._apply_adjustment(decision.name, self.progress.factor(decision.name))
-        else:
-            self._apply_adjustment(decision.name, decision.value)
-
-    def _roll_back(self, decision: Rollback) -> None:
+    def _roll_back(self, plan: DataPlan) -> None:
         """Weights, optimizer, ring and position go back; controllers, factors and exclusions stay."""
+        begun = time.perf_counter()
         self._recorder.sync()
-        plan = DataPlan.from_json(self.progress.plan)
-        for first, last in decision.exclude_steps:
-            plan = plan.excluding(*self.progress.positions_of(first, last))
-        progress = self.progress
-        kept = {name: getattr(progress, name) for name in ("attempt", "factors", "accumulation", "seconds")}
-        branch = progress.branch + 1
-        restored = self._checkpoints.roll_back(decision.onset_step)
-        for name, value in {**kept, "branch": branch, "plan": plan.to_json(), "stop": None}.items():
-            setattr(progress, name, value)
+        restored, progress = self._checkpoints.roll_back(), self.progress
+        progress.branch += 1
         self._observed_until = restored
         self._loader.start(progress.position, plan)
-        started = RunStarted(restored, progress.attempt, branch, restored, self._calendar.total_steps)
-        self._start(started)
+        self._book("checkpoint", begun)
+        self._start(RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps))
 
     def _start(self, started: RunStarted) -> None:
         """Tell everybody that a branch opens; controllers forget what an abandoned one taught, and decide nothing."""
@@ -231,6 +238,7 @@ class Loop:
             controller.decide(started)
 
     def _deliver_evaluation(self) -> list[tuple[str, Decision]]:
+        self._synchronize()  # where it was not planned, the next step's time
         begun = time.perf_counter()
         event, artifacts = self._evaluate(self.progress.step)
         self._book("evaluation", begun)
@@ -243,6 +251,7 @@ class Loop:
         return asked
 
     def _save(self, reason: str) -> None:
+        self._synchronize()
         begun = time.perf_counter()
         self._recorder.sync()
         saved = self._checkpoints.save(reason)

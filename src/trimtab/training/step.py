@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
+from trimtab.model import ForeignModel
 from trimtab.optimizer import Optimizer
 from trimtab.signals import (
     Batch,
@@ -48,6 +49,7 @@ class Step:
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
+        self._is_foreign = isinstance(model, ForeignModel)
 
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float32, device=device)
@@ -88,7 +90,7 @@ class Step:
         self.set(inverse_tokens=1.0 / max(1, num_tokens), inverse_sequences=1.0 / max(1, num_sequences))
         self.begin()
         for index, batch in enumerate(batches):
-            set_randomness(self.seed, step, index, "model", self.device)
+            set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
             self.accumulate(batch.to(self.device), 1.0 / len(batches))
         self.update(ends_window=ends_window)
 

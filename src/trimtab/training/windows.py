@@ -20,12 +20,17 @@ from trimtab.signals import PendingRows, Ring
 
 
 @dataclass(slots=True)
-class _Pending:
+class _Closed:
+    """A window on its way, with the columns that the ring had when it was written."""
+
     first_step: int
     last_step: int
     host: dict[str, list[float]]
     memory_bytes: float
     rows: PendingRows
+    columns: tuple[str, ...]
+    whole: bool
+    """False when it ended before its time: then what is read at a window's end alone was not read."""
 
 
 @final
@@ -37,40 +42,42 @@ class Windows:
         self._memory_bytes = memory_bytes
         self._host: dict[str, list[float]] = {}
         self._first_step = 1
-        self._pending: _Pending | None = None
+        self._closed: list[_Closed] = []
 
     def add(self, values: Mapping[str, float]) -> None:
         """The host's values of a step whose row is in the ring."""
         for name, value in values.items():
             self._host.setdefault(name, []).append(value)
 
-    def close(self, step: int) -> StepsEnded | None:
-        """End the window with `step`; gives the window before it."""
-        closed = _Pending(self._first_step, step, self._host, self._memory_bytes(), self._ring.take())
-        delivered, self._pending = self._pending, closed
-        self._host, self._first_step = {}, step + 1
-        return None if delivered is None else self._event(delivered)
+    def close(self, step: int) -> list[StepsEnded]:
+        """End the window with `step`; gives those before it: one, or none, or two after accepted drift."""
+        before, self._closed = self._closed, []
+        self._end(step, self._ring.take(), self._ring.columns, whole=True)
+        return [self._event(window) for window in before]
 
     def drain(self, step: int) -> list[StepsEnded]:
         """All that is left, at the end of a run."""
-        events = []
-        if self._first_step <= step and (event := self.close(step)) is not None:
-            events.append(event)
-        if self._pending is not None:
-            events.append(self._event(self._pending))
-            self._pending = None
-        return events
+        if self._first_step <= step:
+            self._end(step, self._ring.take(), self._ring.columns, whole=False)
+        left, self._closed = self._closed, []
+        return [self._event(window) for window in left]
 
-    def _event(self, window: _Pending) -> StepsEnded:
+    def _end(self, step: int, rows: PendingRows, columns: tuple[str, ...], *, whole: bool) -> None:
+        window = _Closed(self._first_step, step, self._host, self._memory_bytes(), rows, columns, whole)
+        self._closed.append(window)
+        self._host, self._first_step = {}, step + 1
+
+    def _event(self, window: _Closed) -> StepsEnded:
         rows = window.rows.wait()
         per_step = {name: np.asarray(values) for name, values in window.host.items()}
         layers: dict[str, float] = {}
-        for index, name in enumerate(self._ring.columns):
-            if name.startswith("layer/"):
-                reduction = METRICS[f"layer/<name>/{name.rsplit('/', 1)[-1]}"].window
-                layers[name] = float(rows[-1, index] if reduction == "last" else rows[:, index].mean())
-            else:
+        for index, name in enumerate(window.columns):
+            if not name.startswith("layer/"):
                 per_step[name] = rows[:, index]
+            elif METRICS[f"layer/<name>/{name.rsplit('/', 1)[-1]}"].window != "last":
+                layers[name] = float(rows[:, index].mean())
+            elif window.whole:
+                layers[name] = float(rows[-1, index])
         seconds = float(per_step["step_seconds"].sum())
         values = {
             "tokens_per_second": float(per_step["tokens"].sum()) / seconds if seconds > 0 else 0.0,
@@ -79,34 +86,53 @@ class Windows:
         return StepsEnded(window.first_step, window.last_step, per_step, values, layers)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """JSON values and host tensors: the open window and the undelivered one. Waits for the device."""
-        values: dict[str, Any] = {"first_step": self._first_step, "host": self._host, "pending": None}
-        tensors = {"open": self._ring.state()}
-        if self._pending is not None:
-            values["pending"] = {
-                "first_step": self._pending.first_step,
-                "last_step": self._pending.last_step,
-                "host": self._pending.host,
-                "memory_bytes": self._pending.memory_bytes,
-            }
-            tensors["pending"] = self._pending.rows.tensor()
-        return values, tensors
+        """JSON values and host tensors: the open window and the undelivered ones. Waits for the device."""
+        values: dict[str, Any] = {
+            "first_step": self._first_step,
+            "host": self._host,
+            "columns": list(self._ring.columns),
+            "capacity": self._ring.capacity,
+            "closed": [
+                {
+                    "first_step": window.first_step,
+                    "last_step": window.last_step,
+                    "host": window.host,
+                    "memory_bytes": window.memory_bytes,
+                    "columns": list(window.columns),
+                    "whole": window.whole,
+                }
+                for window in self._closed
+            ],
+        }
+        tensors = {f"closed-{index}": window.rows.tensor() for index, window in enumerate(self._closed)}
+        return values, {"open": self._ring.state(), **tensors}
 
     def load_state(self, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Become what `state` gave."""
-        self._ring.load_state(tensors["open"])
-        self._first_step = int(values["first_step"])
-        self._host = _floats(values["host"])
-        pending = values["pending"]
-        self._pending = None
-        if pending is not None:
-            self._pending = _Pending(
-                int(pending["first_step"]),
-                int(pending["last_step"]),
-                _floats(pending["host"]),
-                float(pending["memory_bytes"]),
-                PendingRows(tensors["pending"].clone(), None),
+        """Become what `state` gave.
+
+        An open window of another shape, after accepted drift of what is logged, ends where it stands, and is
+        delivered with its own columns.
+        """
+        self._closed = [
+            _Closed(
+                int(window["first_step"]),
+                int(window["last_step"]),
+                _floats(window["host"]),
+                float(window["memory_bytes"]),
+                PendingRows(tensors[f"closed-{index}"].clone(), None),
+                tuple(window["columns"]),
+                bool(window["whole"]),
             )
+            for index, window in enumerate(values["closed"])
+        ]
+        self._first_step, self._host = int(values["first_step"]), _floats(values["host"])
+        rows, columns = tensors["open"], tuple(values["columns"])
+        if (columns, values["capacity"]) == (self._ring.columns, self._ring.capacity):
+            self._ring.load_state(rows)
+            return
+        self._ring.load_state(rows.new_empty(0, self._ring.rows.shape[1]))
+        if len(rows):
+            self._end(self._first_step + len(rows) - 1, PendingRows(rows.clone(), None), columns, whole=False)
 
 
 def _floats(series: Mapping[str, Sequence[float | str]]) -> dict[str, list[float]]:

@@ -27,15 +27,13 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     if not isinstance(optimizer, CustomOptimizer):
         return
     module, _, name = optimizer.target.partition(":")
-    given = optimizer.arguments.get("weight_decay")
-    decay = given if isinstance(given, int | float) else optimizer.weight_decay
     decoupled = optimizer.arguments.get("decoupled_weight_decay") is True
-    if module.startswith("torch.optim") and name in _COUPLED and decay > 0 and not decoupled:
+    if module.startswith("torch.optim") and name in _COUPLED and optimizer.weight_decay > 0 and not decoupled:
         yield LintFinding(
             "l2-with-adam",
             "refusal",
             "optimizer.weight_decay",
-            f"{name} takes a weight decay of {decay} as an L2 penalty",
+            f"{name} takes a weight decay of {optimizer.weight_decay} as an L2 penalty",
             "the adaptive scaling distorts it: weights with large gradients are hardly decayed",
             "optimizer.name=adamw",
             "Loshchilov and Hutter 2019, arXiv 1711.05101, section 2",

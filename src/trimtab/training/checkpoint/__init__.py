@@ -2,6 +2,7 @@
 
 from trimtab.training.checkpoint.files import read_tensors, write_snapshot
 from trimtab.training.checkpoint.keeper import Keeper
-from trimtab.training.checkpoint.snapshot import Snapshot, load_model, restore, take
+from trimtab.training.checkpoint.model_state import load_model
+from trimtab.training.checkpoint.snapshot import Snapshot, restore, take
 
 __all__ = ["Keeper", "Snapshot", "load_model", "read_tensors", "restore", "take", "write_snapshot"]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trimtab.errors import CheckpointError
 from trimtab.events import Controller
 from trimtab.runs.files import python_value
+from trimtab.training.checkpoint.model_state import load_model, model_tensors
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
@@ -23,14 +24,6 @@ class Snapshot:
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
-
-
-def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; a tied parameter appears once, under its first name."""
-    tensors: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
-    every_parameter = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tensors.update({name: t.detach() for name, t in model.state_dict().items() if name not in every_parameter})
-    return tensors
 
 
 def take(step: Step, windows: Windows, progress: Progress, controllers: Sequence[Controller]) -> Snapshot:
@@ -70,8 +63,8 @@ def restore(
         optimizer.setdefault(parameter, {})[slot] = tensor
     try:
         step.optimizer.load_state_by_name(optimizer)
-        if step.precision.scaler is not None:
-            step.precision.scaler.load_state(_under(tensors, "scaler"))
+        if step.precision.scaler is not None and (scaler := _under(tensors, "scaler")):
+            step.precision.scaler.load_state(scaler)  # none is there after accepted drift to fp16: it begins anew
         for transform in step.transforms:
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
         windows.load_state(snapshot.values["windows"], _under(tensors, "window"))
@@ -81,25 +74,6 @@ def restore(
     for controller in controllers:
         if controller.name in snapshot.values["controllers"]:
             controller.load_state(python_value(snapshot.values["controllers"][controller.name]))
-
-
-def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `model/<name>` into `model`. Raises: CheckpointError unless names and shapes are the same."""
-    ours, theirs = model_tensors(model), _under(tensors, "model")
-    missing, unknown = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
-    different = [
-        f"{name}: {list(theirs[name].shape)} in the checkpoint, {list(ours[name].shape)} in the model"
-        for name in ours
-        if name in theirs and ours[name].shape != theirs[name].shape
-    ]
-    if missing or unknown or different:
-        raise CheckpointError(
-            "the checkpoint holds another model. "
-            f"Missing: {missing or 'nothing'}; unknown: {unknown or 'nothing'}; other shapes: {different or 'none'}"
-        )
-    with torch.no_grad():
-        for name, tensor in ours.items():
-            tensor.copy_(theirs[name])
 
 
 def _under(tensors: Mapping[str, Tensor], room: str) -> dict[str, Tensor]:

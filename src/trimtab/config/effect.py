@@ -1,0 +1,146 @@
+"""Options that cannot take effect: one literal table of which, beside what, and why.
+
+Whether somebody asked for one is told by the origin of its value, never by the value: a preset's does no harm, and
+the user's is an error even when it is the default, unless a higher layer switched it off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+from trimtab.config.base import steps_of
+from trimtab.config.keys import flatten
+from trimtab.config.model import DecoderConfig
+from trimtab.config.presets import list_presets
+from trimtab.config.run import Config
+from trimtab.config.schedule import WsdSchedule
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Keys that change nothing in a configuration of which `when` is true, because of the key `switch`."""
+
+    keys: tuple[str, ...]
+    switch: str
+    when: Callable[[Config], bool]
+    reason: str
+    remedy: str
+
+
+IDLE: tuple[Idle, ...] = (
+    Idle(
+        ("objective.spread",),
+        "objective.label_smoothing",
+        lambda config: config.objective.label_smoothing == 0.0,
+        "it says how label smoothing is spread, and objective.label_smoothing is 0",
+        "set objective.label_smoothing above 0",
+    ),
+    Idle(
+        ("gradients.max_skipped",),
+        "gradients.skip_non_finite",
+        lambda config: not config.gradients.skip_non_finite,
+        "it counts skipped steps, and gradients.skip_non_finite is false",
+        "set gradients.skip_non_finite=true",
+    ),
+    Idle(
+        ("data.validation_fraction",),
+        "data.validation_source",
+        lambda config: config.data.validation_source is not None,
+        "it holds out a part of the source, and there is a data.validation_source",
+        "leave out data.validation_source",
+    ),
+    Idle(
+        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        "evaluation.samples.max_tokens",
+        lambda config: config.evaluation.samples.max_tokens == 0,
+        "no samples are written, as evaluation.samples.max_tokens is 0",
+        "set evaluation.samples.max_tokens above 0",
+    ),
+    Idle(
+        ("evaluation.samples.max_tokens", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        "evaluation.samples.prompts",
+        lambda config: not config.evaluation.samples.prompts,
+        "no samples are written, as evaluation.samples.prompts is empty",
+        'give evaluation.samples.prompts; "" starts a document',
+    ),
+    Idle(
+        ("evaluation.samples.top_k",),
+        "evaluation.samples.temperature",
+        lambda config: config.evaluation.samples.temperature == 0.0,
+        "the most probable token is taken, as evaluation.samples.temperature is 0",
+        "set evaluation.samples.temperature above 0",
+    ),
+    Idle(
+        ("optimizer.decay.biases", "optimizer.decay.norms", "optimizer.decay.embeddings"),
+        "optimizer.weight_decay",
+        lambda config: config.optimizer.weight_decay == 0.0,
+        "it says what weight decay acts on, and optimizer.weight_decay is 0",
+        "set optimizer.weight_decay above 0",
+    ),
+    Idle(
+        ("optimizer.decay.biases",),
+        "model.bias",
+        lambda config: isinstance(config.model, DecoderConfig) and not config.model.bias,
+        "the model has no biases, as model.bias is false",
+        "set model.bias=true",
+    ),
+    Idle(
+        ("schedule.shape", "schedule.floor"),
+        "schedule.decay",
+        lambda config: (
+            isinstance(config.schedule, WsdSchedule) and steps_of(config.schedule.decay, config.training.steps) == 0
+        ),
+        "the rate never falls, as schedule.decay is 0 steps",
+        "set schedule.decay above 0",
+    ),
+)
+
+
+def idle_keys(config: Config) -> dict[str, Idle]:
+    """The keys of `config` that change nothing in it, each with the first reason in the table."""
+    found: dict[str, Idle] = {}
+    present = flatten(config)
+    for idle in IDLE:
+        if idle.when(config):
+            found |= {key: idle for key in idle.keys if key in present and key not in found}
+    return found
+
+
+def asked_for_nothing(config: Config, origins: Mapping[str, str]) -> dict[str, Idle]:
+    """The keys without effect that the user set, in the layer of what switches them off or in a higher one."""
+    return {
+        key: idle
+        for key, idle in idle_keys(config).items()
+        if (layer := _layer(origins[key])) > _PRESET and layer >= _layer_of(idle.switch, origins)
+    }
+
+
+_PRESET, _FILE, _ENVIRONMENT, _OVERRIDE = 1, 2, 3, 4
+
+
+def _layer(origin: str) -> int:
+    if origin == "default":
+        return 0
+    if origin in {f"preset {name}" for name in list_presets()}:
+        return _PRESET
+    if origin.startswith("environment "):
+        return _ENVIRONMENT
+    return _OVERRIDE if origin == "override" else _FILE
+
+
+def _layer_of(switch: str, origins: Mapping[str, str]) -> int:
+    return max(_layer(origin) for key, origin in origins.items() if f"{key}.".startswith(f"{switch}."))
+
+
+def effective(config: Config) -> Mapping[str, Any]:
+    """Every value by its dotted key; one without effect is the default, so that it makes no difference."""
+    return flatten(config) | {key: _default(config, key) for key in idle_keys(config)}
+
+
+def _default(config: Config, key: str) -> Any:
+    *sections, name = key.split(".")
+    section = reduce(getattr, sections, config)
+    return type(section).model_fields[name].get_default(call_default_factory=True)

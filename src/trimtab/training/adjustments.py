@@ -1,0 +1,69 @@
+"""What an Adjust of each name does in a run, and which have nothing to act on there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import final
+
+from torch import nn
+
+from trimtab.config import ADJUSTABLE, Config
+from trimtab.events import Adjust
+from trimtab.model import count_dropout_sites, set_dropout_factor
+from trimtab.objective import CrossEntropy
+from trimtab.training.progress import Progress
+
+
+@final
+class Adjustments:
+    """Carries out adjustments, and keeps their factors in `progress`.
+
+    `actions` are what else is to be done with a new factor or value, by name: what the loop reads in every step
+    needs nothing. `without_target` says of a name why it changes nothing in this run.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        actions: Mapping[str, Callable[[float], object]],
+        without_target: Mapping[str, str],
+    ) -> None:
+        self._progress, self._actions, self._without_target = progress, dict(actions), dict(without_target)
+
+    def why_not(self, name: str) -> str:
+        """Why adjusting `name` would change nothing here; "" when it would."""
+        return self._without_target.get(name, "")
+
+    def take(self, controller: str, decision: Adjust) -> None:
+        """Do what `controller` decided."""
+        if ADJUSTABLE[decision.name].kind == "structure":
+            self._act(decision.name, decision.value)
+        else:
+            self._progress.factors.setdefault(decision.name, {})[controller] = decision.value
+            self._act(decision.name, self._progress.factor(decision.name))
+
+    def restore(self) -> None:
+        """Do again what the factors in `progress` say, after a resume."""
+        for name in self._progress.factors:
+            self._act(name, self._progress.factor(name))
+
+    def _act(self, name: str, value: float) -> None:
+        if name == "accumulation":
+            self._progress.accumulation = round(value)
+        elif name in self._actions:
+            self._actions[name](value)
+
+
+def build_adjustments(config: Config, model: nn.Module, objective: CrossEntropy, progress: Progress) -> Adjustments:
+    """What may be adjusted in the run that `config` describes; other settings the loop reads in every step."""
+    absent = {
+        "dropout": (count_dropout_sites(model) == 0, "the model has no dropout"),
+        "z_loss": (config.objective.z_loss == 0.0, "objective.z_loss is 0"),
+        "weight_decay": (config.optimizer.weight_decay == 0.0, "optimizer.weight_decay is 0"),
+        "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
+    }
+    return Adjustments(
+        progress,
+        {"dropout": lambda factor: set_dropout_factor(model, factor), "z_loss": objective.z_factor.fill_},
+        {name: f"without effect in this run: {why}" for name, (is_absent, why) in absent.items() if is_absent},
+    )

@@ -1,0 +1,97 @@
+"""Options without effect: refused where the user set them, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.config import Config, dump_config, effective, flatten, list_presets, load_config
+from trimtab.config.effect import IDLE, idle_keys
+from trimtab.config.keys import keys
+from trimtab.errors import ConfigError
+
+
+def refused(source: Any, *overrides: str, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(source, overrides, environment=environment or {})
+    return str(caught.value)
+
+
+SWITCHED_OFF = [
+    ("objective.spread=all", ["objective.label_smoothing=0.0"]),
+    ("gradients.max_skipped=20", ["gradients.skip_non_finite=false"]),
+    ("data.validation_fraction=0.05", ["data.validation_source={name: text, path: held-out}"]),
+    ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
+    ("evaluation.samples.max_tokens=96", ["evaluation.samples.prompts=[]"]),
+    ("evaluation.samples.top_k=50", ["evaluation.samples.temperature=0.0"]),
+    ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
+    ("optimizer.decay.biases=false", []),
+    ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay=0"]),
+]
+
+
+@pytest.mark.parametrize("option,switches", SWITCHED_OFF)
+def test_an_option_without_effect_is_refused_even_at_its_default(option: str, switches: list[str]) -> None:
+    key, _, value = option.partition("=")
+    message = refused(None, option, *switches)
+    assert f"override: {key}: has no effect: " in message
+    assert "hint: leave it out, or " in message
+    variable = f"TRIMTAB_{key.upper().replace('.', '__')}"
+    layers = {name.upper().replace(".", "__"): text for name, _, text in (s.partition("=") for s in switches)}
+    environment = {variable: value, **{f"TRIMTAB_{name}": text for name, text in layers.items()}}
+    assert f"environment {variable}: {key}: has no effect" in refused(None, environment=environment)
+
+
+def test_the_place_in_a_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("objective:\n  spread: others\n")
+    assert f"{path}:2: objective.spread: has no effect" in refused(path)
+    assert "python: objective.spread: has no effect" in refused({"objective": {"spread": "others"}})
+
+
+def test_what_a_higher_layer_switches_off_need_not_be_taken_out_below(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("evaluation: {samples: {prompts: [class], temperature: 0.5}}\n")
+    config = load_config(path, ["evaluation.samples.max_tokens=0"], environment={})
+    assert config.evaluation.samples.max_tokens == 0
+    load_config("demo", ["evaluation.samples.max_tokens=0"], environment={})
+    load_config("demo", ["optimizer.weight_decay=0.0"], environment={})
+
+
+@pytest.mark.parametrize("name", list_presets())
+def test_what_is_written_out_loads_again_and_differs_in_nothing(name: str, tmp_path: Path) -> None:
+    config = load_config(name, ["optimizer.weight_decay=0.0", "evaluation.samples.max_tokens=0"], environment={})
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    again = load_config(path, environment={})
+    assert effective(again) == effective(config)
+    assert "# norms: without effect: it says what weight decay acts on" in path.read_text()
+
+
+def test_the_table_names_keys_that_there_are() -> None:
+    for idle in IDLE:
+        assert {*idle.keys, idle.switch} <= set(keys())
+        assert idle.switch.rpartition(".")[2] in idle.reason + idle.remedy
+
+
+def test_nothing_is_idle_where_all_is_switched_on() -> None:
+    config = load_config(
+        None,
+        ["objective.label_smoothing=0.1", "objective.spread=others", "model.bias=true", "schedule.name=wsd"],
+        environment={},
+    )
+    assert idle_keys(config) == {}
+    assert effective(config) == flatten(config)
+    assert set(idle_keys(Config())) == {"objective.spread", "optimizer.decay.biases"}
+
+
+def test_arguments_that_the_step_sets_are_refused() -> None:
+    target = "optimizer={name: custom, target: 'torch.optim:SGD', arguments: {weight_decay: 0.1}}"
+    assert "arguments.weight_decay has no effect" in refused(None, target)
+
+
+def test_fp16_needs_steps_that_may_be_skipped() -> None:
+    message = refused(None, "training={device: cuda, precision: {name: fp16}}", "gradients.skip_non_finite=false")
+    assert "finds its loss scale by skipping" in message
