@@ -5,7 +5,7 @@
 Each run trains in a process of its own, on one thread, for 10 to 30 seconds. With `--keep` the runs stay in DIR, with
 a table of their losses in DIR/INDEX.md, and a run that is complete is not made again. A faulty run counts as named
 when the first finding has its code and is a warning or worse; a sound one as a false alarm when any finding is.
-`--twins` also makes every faulty run without its fault, to see what the fault costs. `--pack FILE` writes the logs,
+`--twins` also makes every faulty run without its fault, to see what the fault costs. `--pack FILE` puts the logs,
 without checkpoints and without traces of the machine, into one compressed file.
 
 The rules may be tuned on set 1; set 2 has other text, tokens, sizes, rates, lengths and severities, and is for testing.
@@ -139,11 +139,11 @@ def shrinking_span(config: Config, vocabulary_size: int, *, width: int, spans: M
             self.up = nn.ModuleList(nn.Linear(width, 4 * width) for _ in range(2))
             self.down = nn.ModuleList(nn.Linear(4 * width, width) for _ in range(2))
             self.head = nn.Linear(width, vocabulary_size)
-            self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+            self.passes = 0
 
         def forward(self, tokens: Tensor) -> Tensor:
             self.passes += self.training
-            span = [span for step, span in sorted(spans.items()) if step <= int(self.passes)][-1]
+            span = [span for step, span in sorted(spans.items()) if step <= self.passes][-1]
             place = torch.arange(tokens.shape[1])
             back = place[:, None] - place[None, :]
             hidden = (back < 0) | (back >= span)
@@ -169,14 +169,14 @@ def decoder(config: Config, vocabulary_size: int) -> Any:
     )
 
 
-def cut_below(config: Config, vocabulary_size: int, *, block: int) -> nn.Module:
+def cut_below(config: Config, vocabulary_size: int, *, block: int) -> Any:
     """The decoder with a forgotten `detach` after a block: what lies below gets no gradient, yet is trained."""
     model = decoder(config, vocabulary_size)
     model.blocks[block].register_forward_hook(lambda module, inputs, output: output.detach())
     return model
 
 
-def left_out_below(config: Config, vocabulary_size: int, *, block: int) -> nn.Module:
+def left_out_below(config: Config, vocabulary_size: int, *, block: int) -> Any:
     """The decoder with the embedding and the blocks up to `block` not requiring a gradient."""
     model = decoder(config, vocabulary_size)
     for module in [model.embedding, *model.blocks[: block + 1]]:
@@ -184,7 +184,7 @@ def left_out_below(config: Config, vocabulary_size: int, *, block: int) -> nn.Mo
     return model
 
 
-def division_by_nothing(config: Config, vocabulary_size: int, *, from_pass: int) -> nn.Module:
+def division_by_nothing(config: Config, vocabulary_size: int, *, from_pass: int) -> Any:
     """The decoder with a normalization of one's own whose spread is 0 from some training pass on: 0 / 0."""
     model = decoder(config, vocabulary_size)
     passes = 0
@@ -262,8 +262,8 @@ def uneven(sequences: Any, seconds: float) -> Any:
 
 def write_texts(folder: Path) -> None:
     """The texts that are files; the others are read where they lie."""
-    import mpmath
-    import networkx
+    import mpmath  # type: ignore[import-untyped]
+    import networkx  # type: ignore[import-untyped]
 
     folder.mkdir(parents=True, exist_ok=True)
     graphs = "\n".join(path.read_text() for path in sorted(Path(networkx.__path__[0], "algorithms").glob("*.py")))
@@ -348,7 +348,7 @@ SET_1: tuple[Run, ...] = (
         truth="overfitting",
         sentence="14 kB of text, seen 26 times, no dropout, stopping off",
         settings={**text_file("tiny.txt"), "training.steps": 600, "evaluation.every": 30, "schedule.floor": 0.3},
-        onset=90,
+        onset=210,
     ),
     Run(
         name="overfitting-mild",
@@ -433,13 +433,13 @@ SET_1: tuple[Run, ...] = (
     Run(
         name="noisy-loss",
         truth="noisy-loss",
-        sentence="one sequence of 16 tokens a step, at a rate that suits sixty times as many",
+        sentence="one sequence of 16 tokens a step at a constant rate, of which a third does no better",
         settings={
             "training.micro_batch_size": 1,
             "data.sequence_length": 16,
             "training.steps": 1000,
             "evaluation.every": 100,
-            "optimizer.learning_rate": 3e-3,
+            "optimizer.learning_rate": 1e-3,
             "schedule": {"name": "constant", "warmup": 0.05},
         },
         onset=1,
@@ -456,18 +456,18 @@ SET_1: tuple[Run, ...] = (
     Run(
         name="input-bound",
         truth="input-bound",
-        sentence="every batch takes 0.2 s to be read, several times as long as a step",
-        settings={"training.steps": 160},
+        sentence="every batch takes 0.6 s to be read, many times as long as a step",
+        settings={"training.steps": 60, "evaluation.every": 20},
         onset=1,
-        reading=lambda sequences: waiting(sequences, 0.2),
+        reading=lambda sequences: waiting(sequences, 0.6),
     ),
     Run(
         name="input-bound-bursts",
         truth="input-bound",
-        sentence="every eighth batch takes 0.8 s, as when a new file is opened: most steps do not wait, the run does",
-        settings={"training.steps": 200, "seed": 14},
+        sentence="every eighth batch takes 3 s, as when a new file is opened: most steps do not wait, the run does",
+        settings={"training.steps": 100, "evaluation.every": 25, "seed": 14},
         onset=1,
-        reading=lambda sequences: waiting(sequences, 0.8, every=8),
+        reading=lambda sequences: waiting(sequences, 3.0, every=8),
     ),
     Run(name="cosine", truth=HEALTHY, sentence="cosine schedule with warm-up, the plainest of runs", settings={}),
     Run(
@@ -571,7 +571,7 @@ SET_2: tuple[Run, ...] = (
             "evaluation.every": 25,
             "schedule": {"name": "constant", "warmup": 20},
         },
-        onset=150,
+        onset=175,
     ),
     Run(
         name="underfitting",
@@ -584,6 +584,7 @@ SET_2: tuple[Run, ...] = (
             "schedule.floor": 0.0,
         },
         onset=1,
+        sound={"optimizer.learning_rate": 4e-3},
         model=lambda config, vocabulary: tiny_gru(config, vocabulary, width=6),
     ),
     Run(
@@ -640,7 +641,7 @@ SET_2: tuple[Run, ...] = (
     Run(
         name="noisy-loss",
         truth="noisy-loss",
-        sentence="one sequence of 12 tokens a step at a constant rate",
+        sentence="one sequence of 12 tokens a step at a constant rate, of which half does no better",
         settings={
             "training.micro_batch_size": 1,
             "data.sequence_length": 12,
@@ -663,10 +664,10 @@ SET_2: tuple[Run, ...] = (
     Run(
         name="input-bound",
         truth="input-bound",
-        sentence="batches come over a network: 0.2 s each on average, many at once and some after a second",
-        settings={"training.micro_batch_size": 8, "training.steps": 200},
+        sentence="batches come over a network: 0.5 s each on average, many at once and some after two seconds",
+        settings={"training.micro_batch_size": 8, "training.steps": 80, "evaluation.every": 20},
         onset=1,
-        reading=lambda sequences: uneven(sequences, 0.2),
+        reading=lambda sequences: uneven(sequences, 0.5),
     ),
     Run(
         name="cosine",
@@ -716,8 +717,8 @@ SET_2: tuple[Run, ...] = (
         sentence="one sequence of 48 tokens a step at a low rate that decays",
         settings={
             "training.micro_batch_size": 1,
-            "training.steps": 1400,
-            "evaluation.every": 140,
+            "training.steps": 2000,
+            "evaluation.every": 200,
             "optimizer.learning_rate": 2e-3,
             "seed": 27,
         },
@@ -765,7 +766,7 @@ SET_2: tuple[Run, ...] = (
     Run(
         name="accumulation",
         truth=HEALTHY,
-        sentence="eight micro-batches of two in every update, in bf16",
+        sentence="eight micro-batches of two in every update",
         settings={
             "training.micro_batch_size": 2,
             "training.accumulation": 8,
@@ -819,7 +820,7 @@ def train(run: Run, number: int, path: Path, *, twin: bool) -> None:
         def slow(sequences: Any, *rest: Any, **named: Any) -> Loader:
             return Loader(reading(sequences), *rest, **named)
 
-        trimtab.trainer.Loader = slow  # type: ignore[misc, assignment]
+        trimtab.trainer.Loader = slow  # type: ignore[attr-defined, assignment]
     Trainer(
         config,
         run=path,
@@ -965,10 +966,10 @@ def judge(run: Run, diagnosis: Diagnosis) -> Judgement:
         run.name,
         run.truth,
         run.onset,
-        first and first.code,
-        first and first.severity,
-        first and round(first.confidence, 2),
-        first and first.onset_step,
+        None if first is None else first.code,
+        None if first is None else first.severity,
+        None if first is None else round(first.confidence, 2),
+        None if first is None else first.onset_step,
         right,
         tuple(f"{finding.code} ({finding.severity})" for finding in diagnosis.findings[1:]),
     )
@@ -980,7 +981,7 @@ def judgements(runs: Sequence[Run], folder: Path) -> Iterator[Judgement]:
         yield judge(run, diagnose(open_case(RunDirectory.open(folder / run.name)), run.name))
 
 
-COLUMNS = f"{'run':<24}{'truth':<24}{'first finding':<26}{'severity':<10}{'sure':>5}{'onset':>7}{'planted':>9}  "
+COLUMNS = f"{'run':<30}{'truth':<24}{'first finding':<26}{'severity':<10}{'sure':>5}{'onset':>7}{'planted':>9}  "
 
 
 def row(one: Judgement) -> str:
@@ -988,7 +989,7 @@ def row(one: Judgement) -> str:
     said = f"{one.first or 'nothing':<26}{one.severity or '':<10}{_number(one.confidence):>5}{_number(one.onset):>7}"
     verdict = "right" if one.right else "wrong"
     also = f"  also {', '.join(one.others)}" if one.others else ""
-    return f"{one.run:<24}{one.truth:<24}{said}{_number(one.planted_onset):>9}  {verdict}{also}"
+    return f"{one.run:<30}{one.truth:<24}{said}{_number(one.planted_onset):>9}  {verdict}{also}"
 
 
 def totals(judged: Sequence[Judgement]) -> str:
@@ -1002,35 +1003,44 @@ def totals(judged: Sequence[Judgement]) -> str:
 # Packing them.
 
 
-def pack(runs: Sequence[tuple[int, Run]], folders: Mapping[int, Path], file: Path) -> None:
-    """The logs of `runs` as one .tar.xz, with the table and the hash of this file."""
-    table = [
-        {"set": number, "name": run.name, "truth": run.truth, "onset": run.onset, "sentence": run.sentence}
-        for number, run in runs
-    ]
-    origin = {"generator": "benchmarks/doctor/twenty_runs.py", "sha256": _hash(Path(__file__)), "runs": table}
+def pack(runs: Sequence[Run], number: int, folder: Path, file: Path) -> None:
+    """Put the logs of a set into a .tar.xz, in place of those of the same set; `runs.json` in it is the table."""
+    table: dict[str, Any] = {"generator": "benchmarks/doctor/twenty_runs.py", "sha256": {}, "runs": []}
+    contents: dict[str, bytes] = {}
+    if file.exists():
+        with tarfile.open(file) as archive:
+            for member in archive.getmembers():
+                if (stream := archive.extractfile(member)) is not None:
+                    contents[member.name] = stream.read()
+        table = json.loads(contents.pop("runs.json"))
+    contents = {name: content for name, content in contents.items() if not name.startswith(f"{number}/")}
+    table["sha256"][str(number)] = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    table["runs"] = [row for row in table["runs"] if row["set"] != number]
+    for run in runs:
+        row = {"name": run.name, "truth": run.truth, "onset": run.onset, "sentence": run.sentence}
+        table["runs"].append({"set": number, **row})
+        contents |= {f"{number}/{run.name}/{name}": content for name, content in logs(folder / run.name)}
     with tarfile.open(file, "w:xz", preset=9) as archive:
-        _add(archive, "runs.json", json.dumps(origin, indent=1).encode())
-        for number, run in runs:
-            path = folders[number] / run.name
-            for name in ("config.yaml", "facts.json", "plan.json", "record.jsonl"):
-                _add(archive, f"{number}/{run.name}/{name}", (path / name).read_bytes())
-            surroundings = json.loads((path / "environment.json").read_bytes())
-            for name in ("host", "working_directory", "command", "platform", "hardware", "variables"):
-                surroundings.pop(name, None)
-            _add(archive, f"{number}/{run.name}/environment.json", json.dumps(surroundings).encode())
-            for part in sorted((path / "statistics").iterdir()):
-                _add(archive, f"{number}/{run.name}/statistics/{part.name}", part.read_bytes())
+        _add(archive, "runs.json", json.dumps(table, indent=1).encode())
+        for name in sorted(contents, key=lambda name: (Path(name).suffix, name)):  # what is alike lies together
+            _add(archive, name, contents[name])
+
+
+def logs(path: Path) -> Iterator[tuple[str, bytes]]:
+    """What the doctor reads of a run, without traces of the machine that it was made on."""
+    for name in ("config.yaml", "facts.json", "record.jsonl"):
+        yield name, (path / name).read_bytes()
+    surroundings = json.loads((path / "environment.json").read_bytes())
+    kept = {name: surroundings[name] for name in ("schema", "versions", "seed", "source")}
+    yield "environment.json", json.dumps(kept).encode()
+    for part in sorted((path / "statistics").iterdir()):
+        yield f"statistics/{part.name}", part.read_bytes()
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     archive.addfile(entry, io.BytesIO(content))
-
-
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:
@@ -1042,7 +1052,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--twins", action="store_true", help="make the faulty runs without their fault, too")
     parser.add_argument("--list", action="store_true", help="the table of runs; nothing is made")
-    parser.add_argument("--pack", type=Path, metavar="FILE", help="write the logs into one file (.tar.xz)")
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="put the logs into a file (.tar.xz)")
     parser.add_argument("--make", metavar="NAME", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     runs = SETS[arguments.number]
@@ -1060,14 +1070,14 @@ def main() -> None:
         chosen = runs
     if arguments.list:
         for run in chosen:
-            print(f"{run.name:<24}{run.truth:<24}{run.sentence}")
+            print(f"{run.name:<30}{run.truth:<24}{run.sentence}")
         return
     with contextlib.ExitStack() as stack:
         folder = arguments.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
         write_texts(folder / "texts")
         print(COLUMNS)
-        judged = []
+        judged: list[Judgement] = []
         for run in chosen:
             make(run, arguments.number, folder)
             write_index(runs, folder)
@@ -1082,13 +1092,13 @@ def main() -> None:
                 if run.truth != HEALTHY:
                     with_fault, without = (losses(folder / name) for name in (run.name, f"{run.name}.twin"))
                     print(
-                        f"{run.name:<24} final validation loss {_number(with_fault['validation_final'])}, "
+                        f"{run.name:<30} final validation loss {_number(with_fault['validation_final'])}, "
                         f"without the fault {_number(without['validation_final'])}"
                     )
         if arguments.json:
             arguments.json.write_text(json.dumps([dataclasses.asdict(one) for one in judged], indent=1))
         if arguments.pack:
-            pack([(arguments.number, run) for run in chosen], {arguments.number: folder}, arguments.pack)
+            pack(chosen, arguments.number, folder, arguments.pack)
 
 
 if __name__ == "__main__":
