@@ -100,7 +100,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         "underfitting",
         "warning",
         0.85 if bigram is not None and not worse else 0.65,
-        int(middle),
+        training.first_step,
         "the model is too small for this data, or held back too much: both losses stand still where counting comes",
         tuple(evidence),
         remedies=tuple(_remedies(case)),
