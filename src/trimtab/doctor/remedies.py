@@ -93,6 +93,14 @@ def lower_rate(case: Case, factor: float = 0.3) -> Remedy:
     return change(case, f"lower the learning rate to {rate:g}", learning_rate=rate)
 
 
+def longer_warmup(case: Case) -> list[Remedy]:
+    """A warm-up over a tenth of the run, where it is shorter now or not known."""
+    now = case.setting("schedule.warmup")
+    if isinstance(now, int | float) and (now if now < 1 else now / max(case.planned_steps, 1)) >= 0.1:
+        return []
+    return [change(case, "warm up over a tenth of the run", warmup=0.1)]
+
+
 def sound_rate(case: Case) -> float | None:
     """A rate that AdamW is usually trained with at this size; None where the size is not known.
 

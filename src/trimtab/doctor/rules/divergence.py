@@ -18,7 +18,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import change, lower_rate
+from trimtab.doctor.remedies import longer_warmup, lower_rate
 from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
@@ -76,7 +76,7 @@ def check(case: Case) -> Iterator[Finding]:
         remedies=(
             _back(case, onset),
             lower_rate(case),
-            change(case, "warm up longer", warmup=0.1),
+            *longer_warmup(case),
         ),
     )
 

@@ -23,7 +23,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.levels import counted_loss, judged
-from trimtab.doctor.remedies import change, learning_rate_in_use, lower_rate, sound_rate, uses_adam
+from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
 from trimtab.runs import format
 
 ENOUGH = 3.0
@@ -52,14 +52,14 @@ def check(case: Case) -> Iterator[Finding]:
     signs = sorted([*seen, *(sign for sign in known if sign[0] > 0)], key=lambda sign: -sign[0])
     rate = learning_rate_in_use(case) or phases.peak
     jumped = [evidence.steps[0] for _, evidence in seen if evidence.metric == "learning_rate"]
-    onset = jumped[0] if jumped else phases.peak_from
+    onset = jumped[0] if jumped else curve.first_step
     remedies = [lower_rate(case, 0.3 if points < 5 else 0.1)]
     usual = sound_rate(case)
     if usual is not None and uses_adam(case) and rate > 3 * usual:
         value = float(f"{usual:.0e}")
-        remedies.insert(0, change(case, f"a rate that is usual at this size: {value:g}", learning_rate=value))
-    if onset < 0.1 * case.planned_steps:
-        remedies.append(change(case, "warm up longer", warmup=0.1))
+        summary = f"lower the learning rate to {value:g}, which is usual at this size"
+        remedies = [change(case, summary, learning_rate=value)]
+    remedies += longer_warmup(case)
     yield Finding(
         "learning-rate-too-high",
         "warning",

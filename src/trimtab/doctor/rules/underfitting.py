@@ -23,7 +23,7 @@ from trimtab.runs import format
 
 STILL = 0.05
 """Of the whole descent: a stretch that gains less stands still."""
-NEAR = 0.95
+NEAR = 0.97
 """Of the yardstick: a level above that is no better than counting."""
 
 
@@ -115,7 +115,7 @@ def _remedies(case: Case) -> Iterator[Remedy]:
             yield Remedy("take the dropout out", case.target, config)
         layers, width = case.setting("model.num_layers"), case.setting("model.hidden_size")
         if isinstance(layers, int) and isinstance(width, int):
-            config = {"model.num_layers": max(4, layers * 2), "model.hidden_size": max(128, width * 2)}
+            config = {"model.num_layers": max(4, layers * 2), "model.hidden_size": width * max(2, -(-128 // width))}
             yield Remedy("a larger model", case.target, config)
             return
     yield Remedy("a larger model, or less dropout, weight decay and smoothing")
