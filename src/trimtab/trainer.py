@@ -468,6 +468,7 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
     facts: dict[str, Any] = {
         **data.facts,
         "parameters": counts,
+        "frozen_parameters": [name for name, p in parts.model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, parts.optimizer),
         "flops_per_token": flops_per_token(parts.model, config.data.sequence_length)
         if isinstance(parts.model, Decoder | ForeignModel)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Finding, Verdict, Withheld
 from trimtab.runs import format
@@ -12,7 +14,7 @@ from trimtab.runs.printable import printable
 
 def summarize(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
     """Three sentences."""
-    return " ".join([_course(case), _leading(verdict, findings, withheld), _next(verdict, findings, withheld)])
+    return " ".join([_course(case), _leading(verdict, findings, withheld), _next(case, verdict, findings, withheld)])
 
 
 def _course(case: Case) -> str:
@@ -26,7 +28,7 @@ def _course(case: Case) -> str:
         _, values = loss.finite()
         few = max(1, len(values) // 20)
         parts.append(
-            f"the training loss went from {format.decimal(float(values[:few].mean()))} "
+            f"the training loss went from {format.decimal(float(values[0]))} "
             f"to {format.decimal(float(values[-few:].mean()))}"
         )
     validation = case.validation_loss()
@@ -39,8 +41,8 @@ def _course(case: Case) -> str:
 
 def _leading(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
     if not findings or verdict == "healthy":
-        notes = f" ({len(findings)} remarks)" if findings else ""
-        return f"Nothing that was logged speaks of a fault{notes}."
+        notes = f" ({len(findings)} remark{'s' if len(findings) > 1 else ''})" if findings else ""
+        return f"No fault was found in what was logged{notes}."
     lead = findings[0]
     also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
     others = len(findings) - 1
@@ -49,14 +51,28 @@ def _leading(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[W
     return f"From step {lead.onset_step:,} on it is {sure} {lead.code}{also}: {_clause(lead.cause)}{more}."
 
 
-def _next(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
+def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
     if findings and verdict != "healthy":
         remedies = findings[0].remedies
         return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
+    if _still_falling(case):
+        return "The validation loss was still falling at the end: more steps would very likely lower it."
     if withheld:
         needs = list(dict.fromkeys(need for item in withheld for need in item.needs))
         return f"To judge {', '.join(item.code for item in withheld)}, log {', '.join(needs)}."
     return "No change is proposed."
+
+
+def _still_falling(case: Case) -> bool:
+    """Whether a run that is over had its best evaluation last, well below that at four fifths of the way."""
+    validation = case.validation_loss()
+    if validation is None or case.history.last_step < case.planned_steps:
+        return False
+    steps, values = validation.finite()
+    if len(values) < 5 or values[-1] > values.min():
+        return False
+    before = float(np.interp(0.8 * steps[-1], steps, values))
+    return before - float(values[-1]) > 0.01 * float(values.max() - values.min())
 
 
 def _clause(text: str) -> str:

@@ -78,7 +78,11 @@ class Axis:
             digits = max(0, -math.floor(math.log10(step * 100) + 1e-9))
             return [f"{100 * value:.{digits}f} %" for value in values]
         if 0 < largest < 0.01 or largest >= 1e7:
-            return [_scientific(value) for value in values]
+            labels = [_scientific(value) for value in values]
+            if len(set(labels)) < len(labels):  # a narrow range far from zero
+                digits = math.floor(math.log10(largest)) - math.floor(math.log10(step)) + 1
+                labels = [f"{value:.{digits}e}" for value in values]
+            return labels
         if step >= 1000:
             return [f"{value / 1000:,.6g}k" for value in values]
         digits = max(0, -math.floor(math.log10(step) + 1e-9))

@@ -275,9 +275,12 @@ def _figures(
         )
         yield Figure(f"best {metric_name(best.metric)}", format.decimal(best.value), note)
     if (gap := curves.get("generalization_gap")) and len(gap.finite()[1]):
-        yield Figure("generalization gap", format.signed(float(gap.finite()[1][-1])), "validation above training")
+        last = float(gap.finite()[1][-1])
+        yield Figure("generalization gap", format.signed(last), "validation less training loss, both without dropout")
     if (bits := curves.get("validation/bits_per_byte")) and len(bits.finite()[1]):
-        yield Figure("compression", format.bits_per_byte(float(bits.finite()[1].min())), _yardsticks(case))
+        yield Figure(
+            "compression (less is better)", format.bits_per_byte(float(bits.finite()[1].min())), _yardsticks(case)
+        )
     if accuracy := curves.get("validation/accuracy"):
         yield Figure("validation accuracy", f"{100 * float(accuracy.finite()[1].max()):.1f} %", "of tokens, at best")
     parameters = case.number("parameters", "total")
@@ -287,7 +290,7 @@ def _figures(
     if speed := curves.get("tokens_per_second"):
         yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1]))), "typical")
     if split:
-        yield Figure("time", format.duration(sum(split.values())), "over all attempts")
+        yield Figure("time", format.duration(sum(split.values())), "start, evaluation and checkpoints included")
     bad = sum(int(curves[name].bad.sum()) for name in ("train/loss",) if name in curves)
     if bad:
         yield Figure("non-finite losses", format.count(bad), "steps")

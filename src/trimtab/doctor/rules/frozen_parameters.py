@@ -53,10 +53,11 @@ def check(case: Case) -> Iterator[Finding]:
         evidence.append(
             Evidence(
                 "facts.parameters.frozen",
-                (0, 0),
+                (1, case.history.last_step),
                 share,
                 None,
-                f"{format.short(frozen)} of {format.short(total or 0)} parameters ({100 * share:.0f} %) are frozen",
+                f"{format.short(frozen)} of {format.short(total or 0)} parameters ({100 * share:.0f} %) are frozen"
+                f"{_named(case)}",
             )
         )
     if not evidence:
@@ -86,6 +87,14 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
+def _named(case: Case) -> str:
+    """The first of the frozen parameters by name, where facts.json has them."""
+    names = case.fact("frozen_parameters")
+    if not isinstance(names, list) or not names:
+        return ""
+    return ": " + ", ".join(printable(str(name), limit=60) for name in names[:6]) + (" …" if len(names) > 6 else "")
+
+
 def _begins_like_a_guess(case: Case) -> Evidence | None:
     """The first loss, when it is what a uniform guess costs, or more: no weight has learned anything yet."""
     loss, uniform = Curve.of(case.loss()), uniform_loss(case)
@@ -93,9 +102,9 @@ def _begins_like_a_guess(case: Case) -> Evidence | None:
         return None
     return Evidence(
         "train/loss",
-        (loss.first_step, loss.first_step),
+        (loss.first_step, loss.last_step),
         loss.start,
         uniform,
-        f"the first loss, {format.decimal(loss.start)}, is that of a guess ({format.decimal(uniform)}): "
+        f"the first loss, {format.decimal(loss.start)}, is that of uniform guessing ({format.decimal(uniform)}): "
         "nothing is pretrained",
     )

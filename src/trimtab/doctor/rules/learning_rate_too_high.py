@@ -174,8 +174,8 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
                 (int(begin), phases.high_until),
                 level,
                 unigram,
-                f"at a high rate the loss stands at {format.decimal(level)}, about what the mere frequencies of "
-                f"tokens give ({format.decimal(unigram)})",
+                f"at a high rate the loss stands at {format.decimal(level)}, about what unigram "
+                f"frequencies reach ({format.decimal(unigram)})",
             ),
         )
 
@@ -186,10 +186,10 @@ def _lingers(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     part = curve.between(curve.first_step, phases.high_until)
     if unigram is None or part is None or len(curve) < 60:
         return
-    there = np.flatnonzero(np.abs(part.smoothed / unigram - 1.0) < 0.05)
+    there = np.flatnonzero(np.abs(part.smoothed / unigram - 1.0) < 0.04)
     if len(there) > 0.2 * len(curve):
         first, last = int(part.steps[there[0]]), int(part.steps[there[-1]])
-        text = f"from step {first:,} to {last:,} the loss stays at what mere frequencies of tokens give ({unigram:.3g})"
+        text = f"from step {first:,} to {last:,} the loss stays near what unigram frequencies reach ({unigram:.3g})"
         yield 1.5, Evidence("train/loss", (first, last), float(np.median(part.values[there])), unigram, text)
 
 
@@ -200,7 +200,9 @@ def _poor(case: Case) -> Iterator[Sign]:
         return
     reached = float(curve.values.min())
     if reached > 0.97 * bigram:
-        text = f"the loss comes to {format.decimal(reached)} only, where counts of pairs reach {format.decimal(bigram)}"
+        text = (
+            f"the loss comes to {format.decimal(reached)} at best, where bigram counts reach {format.decimal(bigram)}"
+        )
         yield 1.0, Evidence("validation/loss", (curve.first_step, curve.last_step), reached, bigram, text)
 
 
@@ -251,7 +253,7 @@ def _late_fall(curve: Curve, phases: Phases) -> Iterator[Sign]:
                 (phases.high_until, curve.last_step),
                 fall,
                 gained,
-                f"the loss gained {format.decimal(max(gained, 0.0))} in the last stretch at the high rate, and "
+                f"the loss fell by {format.decimal(max(gained, 0.0))} in the last stretch at the high rate, and by "
                 f"{format.decimal(fall)} when the rate decayed",
             ),
         )

@@ -74,21 +74,25 @@ def check(case: Case) -> Iterator[Finding]:
                 f"{_gradient(norms, steps)}",
             )
         )
-    first_spike = _where((onset, int(curve.steps[spikes[0].last])))
-    again = f", {len(spikes)} times" if len(spikes) > 1 else ""
-    why = f"; {changes}" if changes else ""
+    last = int(curve.steps[spikes[0].last])
+    length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"
+    again = f"; {len(spikes)} such spikes in all" if len(spikes) > 1 else ""
+    remedies = [Remedy(f"look at the batches from step {onset:,} on, and leave them out if they are damaged")]
+    if changes:
+        remedies = [Remedy(f"take out what raised the learning rate at step {onset:,}: {changes}")]
+    else:
+        remedies.append(change(case, "clip the gradient lower", clip=0.5))
+    if len(spikes) >= 2:
+        remedies.append(lower_rate(case, 0.5))
     yield Finding(
         "loss-spike",
         "warning" if grave else "info",
         0.9 if grave else 0.6,
         onset,
-        f"the training loss jumped {first_spike} and came back{again}{why}",
+        f"the training loss jumped at step {onset:,}{length}{again}"
+        + (f"; the learning rate did it: {changes}" if changes else ""),
         tuple(evidence),
-        remedies=(
-            Remedy(f"look at the batches {first_spike}, and leave them out if they are damaged"),
-            change(case, "clip the gradient lower", clip=0.5),
-            *([lower_rate(case, 0.5)] if len(spikes) >= 2 else []),
-        ),
+        remedies=tuple(remedies),
     )
 
 
@@ -183,5 +187,6 @@ def _adjusted(case: Case, spans: list[tuple[int, int]]) -> str:
         before = rates.level(first - 20, first - 4)
         there = rates.between(first - 3, last)
         if there is not None and np.isfinite(before) and before > 0 and float(there.values.max()) > 2 * before:
-            return f"the learning rate had risen {float(there.values.max()) / before:.0f}-fold there"
+            peak = float(there.values.max())
+            return f"it had risen {peak / before:.0f}-fold, from {before:.2g} to {peak:.2g}"
     return ""

@@ -68,7 +68,7 @@ def check(case: Case) -> Iterator[Finding]:
             (int(middle), int(end)),
             gained,
             STILL * curve.descent,
-            f"from step {int(middle):,} to {int(end):,} the level gained {format.decimal(max(gained, 0.0))} of "
+            f"from step {int(middle):,} to {int(end):,} the level fell by {format.decimal(max(gained, 0.0))} of "
             f"{format.decimal(curve.descent)} in all",
         ),
     ]

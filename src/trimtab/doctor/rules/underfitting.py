@@ -72,8 +72,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             (int(middle), until),
             gained,
             still,
-            f"from step {int(middle):,} to {until:,} the training loss gained "
-            f"{format.decimal(max(gained, 0.0))} of {format.decimal(training.descent)} in all",
+            f"from step {int(middle):,} to {until:,} the loss fell by only "
+            f"{format.decimal(max(gained, 0.0))} of {format.decimal(training.descent)} in the whole run",
         ),
     ]
     if gap is not None:
@@ -83,7 +83,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
                 (gap.first_step, gap.last_step),
                 gap.end,
                 None,
-                f"the gap to the validation loss is {format.decimal(gap.end)}: nothing is learned by heart",
+                f"the gap to the validation loss is {format.decimal(gap.end)}: no overfitting",
             )
         )
     if size is not None:
@@ -101,7 +101,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         "warning",
         0.85 if bigram is not None and not worse else 0.65,
         training.first_step,
-        "the model is too small for this data, or held back too much: both losses stand still where counting comes",
+        "the model is too small for this data, or held back too much: both losses stand still near bigram counts",
         tuple(evidence),
         remedies=tuple(_remedies(case)),
     )
