@@ -139,6 +139,7 @@ class Trainer:
         self.run: RunDirectory | None = None
         self._run_path = None if run is None else Path(run)
         self._given_model, self._make_optimizer = model, make_optimizer
+        self._given = {"model": model is not None, "optimizer": make_optimizer is not None}
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
         self._accept_drift, self._report = accept_drift, report
 
@@ -162,7 +163,10 @@ class Trainer:
             )
             parts = self._build(data, device)
             self.model = parts.model
-            facts = _facts(config, data, parts) | {"identity": _identity(config, data, device, controllers)}
+            facts = _facts(config, data, parts) | {
+                "given": [name for name, given in self._given.items() if given],
+                "identity": _identity(config, data, device, controllers),
+            }
             changes = self._changes(run, facts)
 
             progress = Progress(accumulation=config.training.accumulation)

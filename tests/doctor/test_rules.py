@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Array, case_of, cosine, falling, noise_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
@@ -291,6 +293,82 @@ def test_frozen_random_weights_are_a_fault_and_frozen_pretrained_ones_a_remark()
     assert scratch is not None
     assert tuned is not None
     assert (scratch.severity, tuned.severity) == ("warning", "info")
+
+
+@pytest.mark.parametrize("level", [10.8, 0.693, -3.0])
+def test_a_run_that_learns_nothing_is_told_and_a_rate_of_zero_is_its_reason(level: float) -> None:
+    flat = level + 0.02 * noise_of(600)
+    assert lead(case_of(flat, rates=cosine(600))) == ("plateau", "warning")
+    assert lead(case_of(np.full(600, level), rates=cosine(600))) == ("plateau", "warning")
+    assert lead(case_of(flat, rates=np.zeros(600))) == ("learning-rate-too-low", "error")
+
+
+@pytest.mark.parametrize(("steps", "noise"), [(200_000, 0.4), (1_000_000, 0.8)])
+def test_noise_of_a_long_run_is_no_spike_and_a_real_one_is(steps: int, noise: float) -> None:
+    loss = falling(steps, noise=noise)
+    assert diagnose(case_of(loss, rates=cosine(steps))).verdict == "healthy"
+    loss[steps // 2 : steps // 2 + steps // 200] += 6
+    assert found(case_of(loss, rates=cosine(steps)), "loss-spike") is not None
+
+
+def test_losses_of_neighbours_that_belong_together_are_no_fault_of_the_rate() -> None:
+    for seed in range(6):
+        drawn = noise_of(1500, seed)
+        wander = np.zeros(1500)
+        for index in range(1, 1500):
+            wander[index] = 0.99 * wander[index - 1] + 0.3 * np.sqrt(1 - 0.99**2) * drawn[index]
+        case = case_of(falling(1500, noise=0.05, seed=seed) + wander, rates=cosine(1500))
+        assert found(case, "learning-rate-too-high") is None
+
+
+def test_step_decay_of_sgd_is_sound_where_the_optimizer_is_not_known() -> None:
+    rates = np.repeat([0.1, 0.01, 0.001], 1000)
+    levels = np.concatenate([1.2 + 5 * np.exp(-np.arange(1000) / 60), np.full(1000, 0.6), np.full(1000, 0.5)])
+    assert diagnose(case_of(levels + 0.05 * noise_of(3000), rates=rates)).verdict == "healthy"
+
+
+def test_a_new_head_on_a_trained_model_is_sound() -> None:
+    loss = 0.45 + 0.243 * np.exp(-np.arange(400) / 80) + 0.02 * noise_of(400)
+    facts = {"num_classes": 2, "parameters": {"total": 110_000_000, "non_embedding": 86_000_000, "frozen": 109_000_000}}
+    case = case_of(loss, rates=cosine(400, 2e-5), validation=dict.fromkeys(range(50, 401, 50), 0.47), facts=facts)
+    names = ("layer/head.weight/grad_norm",)
+    for window in range(10, 401, 10):
+        case.history.layers.append(window, names, np.array([1.0 / window]))
+    assert diagnose(case).verdict == "healthy"
+
+
+def test_a_best_validation_loss_of_zero_is_no_crash() -> None:
+    validation = dict(zip(range(50, 451, 50), [1, 0.3, 0.01, 0, 0.01, 0.3, 0.5, 0.6, 0.7], strict=True))
+    diagnosis = diagnose(case_of(falling(450, floor=0.1), rates=cosine(450), validation=validation))
+    assert not any("failed" in need for item in diagnosis.withheld for need in item.needs)
+
+
+@given(
+    loss=st.lists(st.floats(width=32), min_size=0, max_size=120),
+    validation=st.lists(st.floats(width=32), max_size=12),
+    rates=st.lists(st.floats(0, 1, width=32), max_size=120),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_numbers_make_a_rule_fail(loss: list[float], validation: list[float], rates: list[float]) -> None:
+    rates = (rates * (len(loss) + 1))[: len(loss)] if rates else [1e-3] * len(loss)
+    with np.errstate(all="ignore"):
+        case = case_of(
+            np.array(loss, dtype=np.float64),
+            rates=np.array(rates, dtype=np.float64),
+            validation={10 * (index + 1): value for index, value in enumerate(validation)},
+            grad_norm=np.array(loss, dtype=np.float64),
+            data_seconds=np.array(rates, dtype=np.float64),
+            step_seconds=np.array(rates, dtype=np.float64),
+            tokens=np.full(len(loss), 64.0),
+            facts=FACTS,
+        )
+        diagnosis = diagnose(case)
+    assert not any("failed" in need for item in diagnosis.withheld for need in item.needs), diagnosis.withheld
+
+
+def test_times_in_different_units_are_not_judged() -> None:
+    case = case_of(falling(200), step_seconds=np.full(200, 0.03), data_seconds=np.full(200, 8.0))
+    assert found(case, "input-bound") is None
 
 
 def test_noise_is_estimated_around_a_trend() -> None:

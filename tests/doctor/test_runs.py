@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import tarfile
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
+from trimtab.config import Config
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.finding import Diagnosis
 from trimtab.doctor.load import open_case
@@ -69,3 +72,20 @@ def test_a_planted_fault_is_named_first(folder: Path, run: dict[str, Any]) -> No
 def test_a_sound_run_gets_no_warning(folder: Path, run: dict[str, Any]) -> None:
     told = _told(_diagnosis(folder, run))
     assert not [code for severity, code in told if severity != "info"], f"{told}: {run['sentence']}"
+
+
+@pytest.mark.parametrize("run", FAULTY)
+def test_what_is_proposed_can_be_set(folder: Path, run: dict[str, Any]) -> None:
+    path = folder / str(run["set"]) / run["name"]
+    for finding in _diagnosis(folder, run).findings:
+        for remedy in finding.remedies:
+            if remedy.config:
+                assert remedy.target == "trimtab"
+                values = YAML(typ="safe").load((path / "config.yaml").read_text())
+                for key, value in remedy.config.items():
+                    *sections, name = key.split(".")
+                    section = reduce(lambda part, one: part[one], sections, values)
+                    if name == "name":
+                        section.clear()  # another choice has settings of its own
+                    section[name] = value
+                Config.model_validate(values)

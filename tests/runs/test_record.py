@@ -49,6 +49,7 @@ from trimtab.runs import (
     read_record,
     read_statistics,
 )
+from trimtab.runs.record import lines_of
 
 steps = st.integers(0, 10**7)
 names = st.text(min_size=1, max_size=12)
@@ -461,3 +462,13 @@ def test_writing_a_window_takes_far_less_than_a_step(tmp_path: Path) -> None:
     # About 0.25 ms a window of ten steps on an idle core; the bound leaves room for a busy machine.
     assert sorted(times)[100] < 2e-3
     assert os.path.getsize(tmp_path / "record.jsonl") < 200 * 2500
+
+
+def test_halves_of_surrogate_pairs_and_huge_numbers_come_back(tmp_path: Path) -> None:
+    told = RunStarted(0, 1, 0, None, 10, {"run": "runs/caf\udce9", "seed": 2**63 - 1})
+    writer = RecordWriter(tmp_path / "record.jsonl")
+    writer.append(*lines_of(told))
+    writer.close()
+    reader = RecordReader(tmp_path / "record.jsonl")
+    assert event_from_json(reader.read()[0]) == told
+    assert reader.damaged == 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
@@ -13,10 +14,13 @@ from trimtab.doctor.load import settings_of
 from trimtab.events import Advise, EvaluationEnded, Event, RunStarted
 from trimtab.runs.history import History
 
+MOST_TIMES: Final = 40
+"""So often is the doctor asked in a run at most, which bounds what it costs; always at the same steps."""
+
 
 @final
 class Doctor:
-    """Diagnoses at every evaluation, and advises on each finding that is new or graver than before.
+    """Diagnoses at evaluations, forty times a run at most, and advises on what is new or graver than before.
 
     It says at most one thing an event, the gravest first; the rest waits for the next. The history is no part of
     its state: after a resume or a rollback it is read anew from the record, which is the truth.
@@ -29,14 +33,29 @@ class Doctor:
         self._facts: Mapping[str, Any] = {}
         self._told: dict[str, int] = {}
         self._to_tell: list[dict[str, Any]] = []
+        self._asked = -1
+        self._every = 0
+        self._failed = False
 
     def decide(self, event: Event) -> Advise | None:
         """What is new since the last evaluation, one finding at a time."""
+        try:
+            return self._advise(event)
+        except Exception as error:  # advice must never cost a run
+            if not self._failed:
+                warnings.warn(f"the doctor failed and is silent from here on: {error!r}", stacklevel=2)
+            self._failed = True
+            return None
+
+    def _advise(self, event: Event) -> Advise | None:
         if isinstance(event, RunStarted):
             self._start(event)
             return None
+        if self._failed:
+            return None
         self._history.observe(event)
-        if isinstance(event, EvaluationEnded):
+        if isinstance(event, EvaluationEnded) and event.step - self._asked >= self._every:
+            self._asked = event.step
             case = Case(self._history, settings_of(self._facts), self._facts)
             self._to_tell = [finding_to_json(finding) for finding in diagnose(case).findings if self._is_news(finding)]
         if not self._to_tell:
@@ -50,6 +69,8 @@ class Doctor:
         if self._facts:
             self._to_tell = []  # a rollback: what the abandoned branch showed is not news any more
         self._facts = event.facts or self._facts
+        self._asked = min(self._asked, event.step)
+        self._every = event.total_steps // MOST_TIMES
         run = self._facts.get("run")
         if event.resumed_from is not None and run is not None:
             self._history = History.read(Path(run) / "record.jsonl", statistics=Path(run) / "statistics")
@@ -62,9 +83,10 @@ class Doctor:
         return SEVERITIES.index(finding.severity) > self._told.get(finding.code, 0)
 
     def state(self) -> dict[str, Any]:
-        """The severity at which each code was told, and what is still to be told."""
-        return {"told": dict(self._told), "to_tell": list(self._to_tell)}
+        """The severity at which each code was told, what is still to be told, and when it was last asked."""
+        return {"told": dict(self._told), "to_tell": list(self._to_tell), "asked": self._asked}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` says."""
         self._told, self._to_tell = dict(state["told"]), list(state["to_tell"])
+        self._asked = int(state["asked"])

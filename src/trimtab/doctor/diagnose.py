@@ -36,8 +36,11 @@ def _ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
     missing = tuple(signal for signal in CODES[code].signals if not is_there(case, signal))
     if missing:
         yield Withheld(code, missing)
-    else:
-        yield from RULES[code](case)
+        return
+    try:
+        yield from list(RULES[code](case))
+    except Exception as error:  # one rule that fails must not silence the others
+        yield Withheld(code, (f"a rule that works: it failed with {type(error).__name__}: {error}",))
 
 
 def is_there(case: Case, signal: str) -> bool:

@@ -9,8 +9,8 @@ from trimtab.doctor.curves import Curve
 
 
 def uniform_loss(case: Case) -> float | None:
-    """ln V: every token equally probable."""
-    size = case.number("tokenizer", "vocabulary_size") or case.number("num_classes")
+    """ln V: every token equally probable. Language models only: a new head on a trained model begins like a guess."""
+    size = case.number("tokenizer", "vocabulary_size")
     return math.log(size) if size is not None and size > 1 else None
 
 

@@ -49,8 +49,13 @@ def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tupl
 
 
 def settings_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run was begun with, by their dotted names."""
+    """The settings that a run was begun with, by their dotted names; none of a model or optimizer given in Python."""
     identity = facts.get("identity")
     if not isinstance(identity, Mapping):
         return {}
-    return {key.removeprefix("config."): value for key, value in identity.items() if key.startswith("config.")}
+    given = tuple(f"config.{section}." for section in facts.get("given") or ())
+    return {
+        key.removeprefix("config."): value
+        for key, value in identity.items()
+        if key.startswith("config.") and not key.startswith(given)
+    }

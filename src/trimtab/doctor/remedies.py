@@ -10,61 +10,29 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Remedy, Target
 
 NAMES: Final[Mapping[str, Mapping[Target, str]]] = {
-    "learning_rate": {
-        "trimtab": "optimizer.learning_rate",
-        "huggingface": "learning_rate",
-        "lightning": "optimizer.lr",
-        "text": "learning_rate",
-    },
-    "warmup": {
-        "trimtab": "schedule.warmup",
-        "huggingface": "warmup_ratio",
-        "lightning": "scheduler.warmup",
-        "text": "warmup",
-    },
+    "learning_rate": {"trimtab": "optimizer.learning_rate", "huggingface": "learning_rate"},
+    "warmup": {"trimtab": "schedule.warmup", "huggingface": "warmup_ratio"},
     "clip": {
         "trimtab": "gradients.clip.threshold",
         "huggingface": "max_grad_norm",
-        "lightning": "trainer.gradient_clip_val",
-        "text": "clip_norm",
+        "lightning": "gradient_clip_val",
     },
-    "weight_decay": {
-        "trimtab": "optimizer.weight_decay",
-        "huggingface": "weight_decay",
-        "lightning": "optimizer.weight_decay",
-        "text": "weight_decay",
-    },
+    "weight_decay": {"trimtab": "optimizer.weight_decay", "huggingface": "weight_decay"},
     "accumulation": {
         "trimtab": "training.accumulation",
         "huggingface": "gradient_accumulation_steps",
-        "lightning": "trainer.accumulate_grad_batches",
-        "text": "accumulation",
+        "lightning": "accumulate_grad_batches",
     },
-    "steps": {
-        "trimtab": "training.steps",
-        "huggingface": "max_steps",
-        "lightning": "trainer.max_steps",
-        "text": "steps",
-    },
-    "precision": {
-        "trimtab": "training.precision.name",
-        "huggingface": "bf16",
-        "lightning": "trainer.precision",
-        "text": "precision",
-    },
-    "workers": {
-        "trimtab": "data.prefetch",
-        "huggingface": "dataloader_num_workers",
-        "lightning": "dataloader.num_workers",
-        "text": "num_workers",
-    },
+    "workers": {"trimtab": "data.prefetch", "huggingface": "dataloader_num_workers"},
 }
-"""What we mean -> target -> its name for it."""
+"""What we mean -> target -> its name for it: settings of trimtab, TrainingArguments, arguments of Lightning's Trainer.
+What has no such name (a rate in Lightning is the user's own code) is said in words alone."""
 
 
 def change(case: Case, summary: str, **values: Any) -> Remedy:
-    """A remedy that sets some of `NAMES`, in the words of the case's target."""
-    return Remedy(summary, case.target, {NAMES[name][case.target]: value for name, value in values.items()})
+    """A remedy that sets some of `NAMES`, in the words of the case's target; in a sentence alone where it has none."""
+    config = {NAMES[name][case.target]: value for name, value in values.items() if case.target in NAMES[name]}
+    return Remedy(summary, case.target, config)
 
 
 def learning_rate_in_use(case: Case) -> float | None:
@@ -119,4 +87,6 @@ def sound_rate(case: Case) -> float | None:
 def uses_adam(case: Case) -> bool | None:
     """Whether an optimizer of Adam's kind made the updates; None where that is not known."""
     name = case.fact("optimizer") or case.setting("optimizer.name")
-    return None if name is None else "adam" in str(name).lower()
+    if name is None:
+        return True if case.target == "huggingface" else None  # AdamW is that trainer's default
+    return "adam" in str(name).lower()

@@ -32,6 +32,7 @@ from trimtab.runs.statistics import read_statistics
 MAX_BUCKETS: Final = 4096
 RAW_SAMPLES: Final = 4096
 LAYER_ROWS: Final = 1024
+WAITING_WINDOWS: Final = 256
 
 Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
@@ -329,6 +330,8 @@ class History:
         """Add an event of a run that is going on; a window is only put aside until somebody asks."""
         if isinstance(event, StepsEnded):
             self._waiting.append(event)
+            if len(self._waiting) >= WAITING_WINDOWS:
+                self._settle()
         else:
             self._note(event)
 
@@ -345,13 +348,17 @@ class History:
     @property
     def series(self) -> Mapping[str, Series]:
         """Metric name to its values; evaluations among them, at the steps where they took place."""
+        self._settle()
+        return self._series
+
+    def _settle(self) -> None:
+        """Take in the windows that were put aside."""
         waiting, self._waiting = self._waiting, []
         self.extend(decoded_line(line) for event in waiting for line in lines_of(event))  # as the record rounds
         for event in waiting:
             if event.layers:
                 row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
                 self.layers.append(event.last_step, tuple(event.layers), row)
-        return self._series
 
     @property
     def last_step(self) -> int:

@@ -16,6 +16,7 @@ from trimtab.doctor.rules import (
     nan_loss,
     noisy_loss,
     overfitting,
+    plateau,
     underfitting,
 )
 
@@ -34,6 +35,7 @@ RULES: dict[str, Rule] = {
     "noisy-loss": noisy_loss.check,
     "overfitting": overfitting.check,
     "underfitting": underfitting.check,
+    "plateau": plateau.check,
     "input-bound": input_bound.check,
 }
 """All rules by the code that they look for."""

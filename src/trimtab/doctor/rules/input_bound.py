@@ -35,7 +35,7 @@ def check(case: Case) -> Iterator[Finding]:
     waits, steps = _totals(waited)[skip:], _totals(lasted)[skip:]
     whole = float(steps.sum())
     part = float(waits.sum()) / whole if whole > 0 else 0.0
-    if part < WORTH_SAYING:
+    if part < WORTH_SAYING or part > 1.0:  # more than the whole: the two are not in the same unit
         return
     begin, end = int(waited.first_steps[skip]), int(waited.steps[-1])
     usual = float(np.median(waits / np.maximum(steps, 1e-12)))
@@ -56,10 +56,17 @@ def check(case: Case) -> Iterator[Finding]:
             ),
         ),
         remedies=(
-            change(case, "prepare more batches ahead", workers=8),
+            *_ahead(case),
             Remedy("tokenize and store the data before training, on a disk that is near"),
         ),
     )
+
+
+def _ahead(case: Case) -> list[Remedy]:
+    now = case.setting("data.prefetch")
+    if isinstance(now, int) and now >= 8:
+        return []
+    return [change(case, "prepare more batches ahead", workers=8)]
 
 
 def _totals(series: Series) -> NDArray[np.float64]:

@@ -40,12 +40,15 @@ def check(case: Case) -> Iterator[Finding]:
     if not phases.peak > 0:
         return
     seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *_early_jump(curve, phases)]
-    if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
-        seen += [*_hump(curve, phases), *_swings(curve, phases), *_stands(case, phases), *_late_fall(curve, phases)]
-        seen += _validation_rises(case, phases)
     known: list[Sign] = [*_growth(case), *_usual(case)]
-    if sum(weight for weight, _ in known) >= 2.5:  # many sound runs of a usual rate do these
-        seen += [*_lingers(case, curve, phases), *_poor(case)]
+    support = sum(weight for weight, _ in known if weight > 0)
+    if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
+        seen += _stands(case, phases)
+        if support > 0 or seen:  # losses of neighbours that belong together swing, too, with no fault of the rate
+            seen += [*_hump(curve, phases), *_swings(curve, phases), *_late_fall(curve, phases)]
+            seen += _validation_rises(case, phases)
+        if support >= 2.5:  # many sound runs of a usual rate do these
+            seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
     if not seen or sum(weight for weight, _ in seen) < 1.0 or points < ENOUGH:
         return
@@ -354,7 +357,7 @@ def _growth(case: Case) -> Iterator[Sign]:
 def _usual(case: Case) -> Iterator[Sign]:
     """The rate beside what AdamW is usually trained with at this size; a usual rate speaks against the finding."""
     rate, usual, adam = learning_rate_in_use(case), sound_rate(case), uses_adam(case)
-    if rate is None or adam is False:
+    if rate is None or not adam:
         return
     if usual is None:
         usual = 1e-3

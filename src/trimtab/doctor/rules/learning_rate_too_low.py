@@ -34,6 +34,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     rate = learning_rate_in_use(case)
+    if phases.peak == 0.0:
+        yield _none(curve)
+        return
     if curve.end > curve.start + 3 * curve.noise:
         return
     signs = [*_bound(case), *_unmoved(case), *_steady(case, curve, phases), *_usual(case)]
@@ -57,6 +60,20 @@ def check(case: Case) -> Iterator[Finding]:
         f"{format.decimal(curve.start)} to {format.decimal(curve.end)} only",
         tuple(evidence for weight, evidence in signs if weight > 0),
         remedies=tuple(remedies),
+    )
+
+
+def _none(curve: Curve) -> Finding:
+    """What to say of a rate that was 0 all along."""
+    steps = curve.first_step, curve.last_step
+    return Finding(
+        "learning-rate-too-low",
+        "error",
+        0.97,
+        curve.first_step,
+        "the learning rate is 0 in every step: nothing is learned",
+        (Evidence("learning_rate", steps, 0.0, None, f"the rate is 0 from step {steps[0]:,} to {steps[1]:,}"),),
+        remedies=(Remedy("look at the schedule: is the rate 0 from the start, or never stepped?"),),
     )
 
 
@@ -116,7 +133,7 @@ def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     uniform = uniform_loss(case)
     if late < 4 * error or early <= 0 or late < 0.45 * early:
         return
-    near = (uniform is not None and curve.end > 0.6 * uniform) or (uniform is None and curve.end > 0.6 * curve.start)
+    near = uniform is not None and curve.end > 0.6 * uniform
     yield (
         2.0 if near else 1.0,
         Evidence(

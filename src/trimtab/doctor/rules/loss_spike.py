@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, running_median, trailing_median
+from trimtab.doctor.curves import Curve, noise_of, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.runs import format
@@ -45,7 +45,7 @@ def check(case: Case) -> Iterator[Finding]:
     if curve is None or len(curve) < 24:
         return
     peaks = series.maximum[np.isfinite(series.mean)]
-    spikes = _spikes(curve, peaks)
+    spikes = _spikes(curve, peaks, buckets=series.width > 1)
     if not spikes:
         return
     highest = max(spike.height for spike in spikes)
@@ -81,7 +81,7 @@ def check(case: Case) -> Iterator[Finding]:
     if changes:
         remedies = [Remedy(f"take out what raised the learning rate at step {onset:,}: {changes}")]
     else:
-        remedies.append(change(case, "clip the gradient lower", clip=0.5))
+        remedies += _clipping(case)
     if len(spikes) >= 2:
         remedies.append(lower_rate(case, 0.5))
     yield Finding(
@@ -96,7 +96,7 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _spikes(curve: Curve, peaks: NDArray[np.float64]) -> list[Spike]:
+def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[Spike]:
     """The spikes after which the loss came back, by steps. Looked for in single values, and in medians of 5 and 15,
     since a low one that lasts is as sure as a high one that does not."""
     width = max(15, len(curve) // 20)
@@ -106,12 +106,15 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64]) -> list[Spike]:
         if len(curve) < 6 * scale:
             break
         half = scale // 2
+        # The largest of a bucket is held against the largest of the buckets before, and against their noise.
         values = peaks if scale == 1 else running_median(curve.values, scale)
-        before = np.concatenate([np.full(half, np.nan), usual])[: len(usual)]
+        level = trailing_median(peaks, width) if scale == 1 and buckets else usual
+        noise = noise_of(peaks) if scale == 1 and buckets else curve.noise
+        before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
-        tail = _tail(excess, curve.noise) if scale == 1 else 0.0
+        tail = _tail(excess, noise) if scale == 1 else 0.0
         least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
-        threshold = max(NOISES * curve.error(scale) / (1.2533 if scale == 1 else 1.0), tail, least)
+        threshold = max(NOISES * (noise if scale == 1 else curve.error(scale)), tail, least)
         high = excess > threshold
         high[: max(8, len(curve) // 50)] = False
         found += _spans(curve, values, before, high, width)
@@ -159,6 +162,15 @@ def _merged(spikes: list[Spike]) -> list[Spike]:
             spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual)
         merged.append(spike)
     return merged
+
+
+def _clipping(case: Case) -> list[Remedy]:
+    """Half of the threshold in use; clipping at all where there is none."""
+    if case.setting("gradients.clip.name") == "none":
+        return [Remedy("clip the gradient to norm 1", case.target, {"gradients.clip.name": "norm"})]
+    now = case.setting("gradients.clip.threshold")
+    lower = min(0.5, now / 2) if isinstance(now, int | float) else 0.5
+    return [change(case, "clip the gradient lower", clip=lower)]
 
 
 def _where(steps: tuple[int, int]) -> str:

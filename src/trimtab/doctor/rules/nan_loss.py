@@ -19,7 +19,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import change, lower_rate
+from trimtab.doctor.remedies import lower_rate
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
@@ -73,8 +73,8 @@ def check(case: Case) -> Iterator[Finding]:
     remedies.append(
         Remedy(f"look at the data and at custom layers at step {onset:,}: log(0), division by zero, a damaged sample")
     )
-    if str(case.setting("training.precision.name")) == "fp16":
-        remedies.insert(0, change(case, "train in bf16, which has the range of fp32", precision="bf16"))
+    if case.setting("training.precision.name") == "fp16":
+        remedies.insert(0, Remedy("train in bf16, which has the range of fp32: training.precision={name: bf16}"))
     clip = case.setting("gradients.clip.name")
     if exploded and clip == "none":
         remedies.insert(0, Remedy("clip the gradient to norm 1", case.target, {"gradients.clip.name": "norm"}))

@@ -86,12 +86,12 @@ def check(case: Case) -> Iterator[Finding]:
         else "the batch is small, so the loss scatters; its level still falls",
         tuple(evidence),
         remedies=(
-            change(case, "average the gradient over more samples", accumulation=_more(case)),
+            *_more(case),
             Remedy("let the learning rate decay to a tenth or less by the end"),
         ),
     )
 
 
-def _more(case: Case) -> int:
-    now = case.setting("training.accumulation")
-    return 8 * (now if isinstance(now, int) else 1)
+def _more(case: Case) -> list[Remedy]:
+    summary, now = "average the gradient over more samples", case.setting("training.accumulation")
+    return [change(case, summary, accumulation=8 * now) if isinstance(now, int) else Remedy(summary)]

@@ -43,8 +43,9 @@ def check(case: Case) -> Iterator[Finding]:
     noise = _noise_of_evaluations(validation.values)
     around = float(np.median(validation.values[max(0, best_at - 1) : best_at + 2]))  # the best is lucky, too
     rise, highest = last - around, float(after.max()) - around
+    scale = max(abs(best), 0.1 * float(validation.values.max() - best))
     error = noise * float(np.sqrt(1 / num_last + 1 / 3))  # of the last values beside the three around the best
-    if rise <= max((3 if len(after) >= 4 else 5) * error, 0.005 * abs(best)) or rise < 0.4 * highest:
+    if rise <= max((3 if len(after) >= 4 else 5) * error, 0.005 * scale) or rise < 0.4 * highest:
         return
     onset, end = int(validation.steps[best_at]), validation.last_step
     fell = training.at(onset) - _end_of(training)
@@ -55,8 +56,8 @@ def check(case: Case) -> Iterator[Finding]:
     epochs = case.number("epochs")
     seen = None if epochs is None else epochs * onset / max(case.planned_steps, 1)
     wasted = onset < 0.25 * case.planned_steps
-    grave = rise >= SMALL_RISE * abs(best) and (not restored or (wasted and rise >= 0.1 * abs(best)))
-    confidence = 0.75 + 0.1 * (rise > 0.1 * abs(best)) + 0.07 * (len(after) >= 4) + 0.05 * ((epochs or 0) > 2)
+    grave = rise >= SMALL_RISE * scale and (not restored or (wasted and rise >= 0.1 * scale))
+    confidence = 0.75 + 0.1 * (rise > 0.1 * scale) + 0.07 * (len(after) >= 4) + 0.05 * ((epochs or 0) > 2)
     if epochs is not None and epochs <= 1:
         confidence -= 0.4  # nothing was seen twice, so nothing can have been learned by heart
     evidence = [
@@ -66,7 +67,7 @@ def check(case: Case) -> Iterator[Finding]:
             last,
             best,
             f"the validation loss rose from its best, {format.decimal(best)} at step {onset:,}, to "
-            f"{format.decimal(last)} (+{100 * rise / abs(best):.1f} %)",
+            f"{format.decimal(last)} (+{100 * rise / scale:.1f} %)",
         ),
         Evidence(
             "training_slice/loss" if case.history.has("training_slice/loss") else "train/loss",
@@ -115,7 +116,10 @@ def _noise_of_evaluations(values: NDArray[np.float64]) -> float:
     if len(values) < 4:
         return 0.0
     second = np.diff(values, n=2)
-    return float(NORMAL * np.median(np.abs(second)) / np.sqrt(6))
+    robust = NORMAL * np.median(np.abs(second))
+    # A median of few values is often far too small; the mean square is not, but a bend makes it large.
+    few = 0.8 * np.sqrt(np.mean(second**2)) if len(values) < 12 else 0.0
+    return float(max(robust, few) / np.sqrt(6))
 
 
 def _end_of(training: Curve) -> float:

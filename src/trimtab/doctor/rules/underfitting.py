@@ -1,7 +1,7 @@
 """underfitting: training and validation loss both stay high, and no longer fall.
 
 Looks for: a training loss that gains hardly anything in the second half of the run, at a level that is known to be
-    high: what counting pairs of tokens reaches, or what guessing costs; with hardly a gap to the validation loss.
+    high: what bigram counts reach on the same text; with hardly a gap to the validation loss.
 Why it matters: more of the same changes nothing; the model, its regularization or its input is the limit.
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
 Remedy: a larger model, less regularization, a longer or better schedule.
@@ -18,7 +18,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss, judged, uniform_loss
+from trimtab.doctor.levels import counted_loss, judged
 from trimtab.runs import format
 
 STILL = 0.05
@@ -30,17 +30,14 @@ NEAR = 0.97
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning when the loss stands still at a level that counting reaches, too."""
     training, level = Curve.of(case.loss()), judged(case)
-    bigram, unigram, uniform = counted_loss(case, "bigram"), counted_loss(case, "unigram"), uniform_loss(case)
+    bigram, unigram = counted_loss(case, "bigram"), counted_loss(case, "unigram")
     if training is None or level is None or len(training) < 24:
         return
-    lowest = float(level.values.min()) if case.history.has("validation/loss") else level.floor
-    yardstick = bigram if bigram is not None else None if uniform is None else 0.5 * uniform
-    if yardstick is None:
-        yield Withheld("underfitting", ("yardsticks (what guessing and counting reach on the same data)",))
+    if bigram is None:
+        yield Withheld("underfitting", ("yardsticks (what counting reaches on the same data)",))
         return
-    if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (
-        NEAR * yardstick
-    ):
+    lowest = float(level.values.min()) if case.history.has("validation/loss") else level.floor
+    if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (NEAR * bigram):
         return
     middle, until = (training.first_step + training.last_step) / 2, training.last_step
     gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
@@ -55,7 +52,6 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     gap = Curve.of(case.history.get("generalization_gap"))
     if gap is not None and gap.end > 0.1 * abs(lowest):
         return
-    named = "bigram counts" if bigram is not None else "half of what a uniform guess costs"
     size = case.number("parameters", "non_embedding")
     worse = unigram is not None and lowest > 0.99 * unigram
     evidence = [
@@ -63,9 +59,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             "validation/loss" if case.history.has("validation/loss") else "train/loss",
             (int(middle), level.last_step),
             lowest,
-            yardstick,
-            f"the loss comes to {format.decimal(lowest)}, where {named} reach{'' if bigram else 'es'} "
-            f"{format.decimal(yardstick)} on the same text",
+            bigram,
+            f"the loss comes to {format.decimal(lowest)}, where bigram counts reach {format.decimal(bigram)} on the "
+            "same text",
         ),
         Evidence(
             "train/loss",
@@ -99,7 +95,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     yield Finding(
         "underfitting",
         "warning",
-        0.85 if bigram is not None and not worse else 0.65,
+        0.65 if worse else 0.85,
         training.first_step,
         "the model is too small for this data, or held back too much: both losses stand still near bigram counts",
         tuple(evidence),

@@ -79,6 +79,9 @@ def steps_of_rows(table: Table, axis: Axis, notes: list[str]) -> NDArray[np.int6
     if not len(rows):
         return np.arange(first_row + 1, first_row + num + 1)
     steps = np.rint(values).astype(np.int64)
+    if (least := int(steps.min())) < 0:
+        notes.append(f"{printable(axis.name, limit=60)} begins at {least}: it was counted from 0")
+        steps = steps - least
     if len(rows) == num:
         return steps
     notes.append(
