@@ -136,9 +136,9 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
 def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
     """Judge a checkpoint as its run was judged, on the same text."""
     from trimtab.monitor.sinks.console import Console
-    from trimtab.runs.company import wait_briefly
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 
-    wait_briefly()
+    wait_briefly_in_company(OtherPrograms())
     console = Console(sys.stderr, 1)  # the standard output has the metrics alone
     try:
         console.preparing("starting", 0.0)
@@ -176,9 +176,9 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Let a trained model write."""
-    from trimtab.runs.company import wait_briefly
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 
-    wait_briefly()
+    wait_briefly_in_company(OtherPrograms())
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_text
     from trimtab.runs.printable import printable
@@ -503,9 +503,9 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
 
 def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Literal["text", "json"]) -> Result:
     from trimtab.monitor.sinks.console import Console
-    from trimtab.runs.company import wait_briefly
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 
-    wait_briefly()
+    wait_briefly_in_company(OtherPrograms())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
     # Opened before torch is imported, so that the screen says at once what is going on.

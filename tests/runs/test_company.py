@@ -10,28 +10,44 @@ import time
 import psutil
 import pytest
 
-from trimtab.runs.company import SPIN_COUNT, OtherPrograms, wait_briefly
+from trimtab.runs.company import SPIN_COUNT, OtherPrograms, wait_briefly_in_company
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> OtherPrograms:
+    """Others take all cores."""
+    monkeypatch.setattr(OtherPrograms, "cores", lambda self: float(os.cpu_count() or 1))
+    return OtherPrograms()
 
 
 @pytest.mark.parametrize("name", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"])
-def test_what_the_user_set_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_user_set_stands(name: str, busy: OtherPrograms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     empty: dict[str, str] = {}
-    assert wait_briefly(empty)
+    assert wait_briefly_in_company(busy, empty)
     assert empty == {"GOMP_SPINCOUNT": SPIN_COUNT}
     given = {name: "7"}
-    assert not wait_briefly(given)
+    assert not wait_briefly_in_company(busy, given)
     assert given == {name: "7"}
 
 
-def test_after_torch_it_is_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_torch_it_is_too_late(busy: OtherPrograms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", sys)
-    assert not wait_briefly({})
+    assert not wait_briefly_in_company(busy, {})
+
+
+def test_alone_it_spins(busy: OtherPrograms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(OtherPrograms, "cores", lambda self: 0.1)
+    assert not wait_briefly_in_company(busy, {})
 
 
 def test_openmp_hears_of_it() -> None:
     """GNU OpenMP itself says what it read when torch loaded it."""
-    code = "from trimtab.runs.company import wait_briefly; wait_briefly(); import torch"
+    code = (
+        "from trimtab.runs.company import OtherPrograms, wait_briefly_in_company as wait;"
+        "OtherPrograms.cores = lambda self: 1024.0; wait(OtherPrograms()); import torch"
+    )
     variables = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -10,23 +10,15 @@ from typing import Final, final
 
 import psutil
 
+from trimtab.runs.environment import usable_cores
+
 SPIN_COUNT: Final = "1000"
 """Turns of GNU OpenMP's waiting loop before a thread sleeps, some microseconds. Its own 300,000 are milliseconds."""
 _WAYS_OF_WAITING: Final = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 _WORTH_TELLING: Final = 0.25
 """Cores that others may take without a word."""
-
-
-def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> bool:
-    """Let torch's threads sleep when they have waited a little, so that others get the core; whether that was set.
-
-    torch's GNU OpenMP reads it when it is loaded, so it must be called before torch is imported. What the user
-    set stands. The results are the same bits (docs/benchmarks.md has the times).
-    """
-    if "torch" in sys.modules or any(name in environment for name in _WAYS_OF_WAITING):
-        return False
-    environment["GOMP_SPINCOUNT"] = SPIN_COUNT
-    return True
+_LEAST_SECONDS: Final = 0.2
+"""The system counts processor time in hundredths of a second."""
 
 
 @final
@@ -36,10 +28,15 @@ class OtherPrograms:
     def __init__(self) -> None:
         self._begun, self._before = time.perf_counter(), _seconds_of_others()
 
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return time.perf_counter() - self._begun
+
     def cores(self) -> float:
         """How many cores they have kept busy."""
-        seconds = time.perf_counter() - self._begun
-        return max(0.0, _seconds_of_others() - self._before) / seconds if seconds > 0 else 0.0
+        taken = max(0.0, _seconds_of_others() - self._before)
+        return taken / self.seconds if self.seconds > 0 else 0.0
 
     def warning(self, threads: int) -> str | None:
         """A line for people when they leave less than `threads` need."""
@@ -50,6 +47,21 @@ class OtherPrograms:
             f"the machine is busy: other programs take {taken:.1f} of its {there} cores, so steps take longer "
             "than they would alone"
         )
+
+
+def wait_briefly_in_company(others: OtherPrograms, environment: MutableMapping[str, str] = os.environ) -> bool:
+    """On a busy machine, let torch's threads sleep when they have waited a little; whether that was set.
+
+    torch's GNU OpenMP reads it when it is loaded, so it must be called before torch is imported. What the user
+    set stands. It changes no result, only times; what it costs alone is not known (docs/experiments.md).
+    """
+    if "torch" in sys.modules or any(name in environment for name in _WAYS_OF_WAITING):
+        return False
+    time.sleep(max(0.0, _LEAST_SECONDS - others.seconds))
+    if others.warning(usable_cores()) is None:
+        return False
+    environment["GOMP_SPINCOUNT"] = SPIN_COUNT
+    return True
 
 
 def _seconds_of_others() -> float:
