@@ -51,8 +51,12 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in ours.items():
             tensor.copy_(given[name])
     for name, module in keepers.items():
-        kept = modules[name]
-        module.set_extra_state(_json_of(extras[kept]) if kept.endswith(".json") else extras[kept].clone())
+        kept = extras[modules[name]]
+        if modules[name].endswith(".json"):
+            module.set_extra_state(json.loads(kept.numpy().tobytes()))
+        else:
+            present = module.get_extra_state()
+            module.set_extra_state(kept.to(present.device if isinstance(present, Tensor) else kept.device, copy=True))
 
 
 def require_saveable(model: nn.Module) -> None:
@@ -106,10 +110,6 @@ def _extra_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _is_extra(name: str) -> bool:
     return name.removesuffix(".json").rpartition(".")[2] == _EXTRA
-
-
-def _json_of(text: Tensor) -> Any:
-    return json.loads(text.numpy().tobytes())
 
 
 def _is_json(value: Any) -> bool:
