@@ -582,6 +582,11 @@ def _find(module: str, name: str) -> Definition | tuple[ast.stmt, ast.stmt | Non
                 return statement, following
             case ast.ImportFrom(module=str(origin), names=aliases) if name in [one.name for one in aliases]:
                 return _find(origin, name) if origin.startswith("trimtab") else None
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=lazy):  # names that are loaded when they are first used
+                for node in lazy:
+                    if isinstance(node, ast.ImportFrom) and name in [one.name for one in node.names]:
+                        origin = str(node.module)
+                        return _find(origin, name) if origin.startswith("trimtab") else None
     return None
 
 
