@@ -24,18 +24,30 @@ def _seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+@pytest.fixture(scope="module")
+def typers_own() -> float:
+    """What typer takes by itself for the help of a command, in seconds of this processor."""
+    seconds = []
+    for _ in range(2):
+        begun = _seconds_of_children()
+        subprocess.run([sys.executable, "-c", "import typer, typer._adapters"], check=True)
+        seconds.append(_seconds_of_children() - begun)
+    return min(seconds)
+
+
 @pytest.mark.parametrize(
     "command", ["", "demo", "train", "resume", "evaluate", "generate", "runs", "show", "verify", "check", "config"]
 )
-def test_help_is_quick(command: str) -> None:
+def test_help_is_quick(command: str, typers_own: float) -> None:
     seconds = []
     for _ in range(2):
         begun = _seconds_of_children()
         output = trimtab(*([command] if command else []), "--help").stdout
         seconds.append(_seconds_of_children() - begun)
         assert "Usage" in output
-    # Of the processor, which a busy machine does not change: alone, that is the time on the clock.
-    assert min(seconds) < 0.3
+    # Of the processor, which a busy machine does not change: alone, that is the time on the clock. What typer takes is
+    # most of it, and a third more on an old processor; what is ours must stay small.
+    assert min(seconds) < max(0.3, typers_own + 0.1)
 
 
 def test_a_mistyped_setting_is_put_right_before_torch_is_imported() -> None:
