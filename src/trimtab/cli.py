@@ -122,6 +122,7 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
     from trimtab.runs.files import read_json
 
     directory = RunDirectory.open(run)
+    directory.refuse_foreign()
     if directory.environment.exists() and read_json(directory.environment).get("source") == "python":
         raise UsageError(
             f"{run} was begun from Python objects, which the command line cannot build",

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from trimtab.doctor import open_case
+from trimtab.errors import UsageError
 from trimtab.runs import RunDirectory, read_record
 from trimtab.runs.history import History
 from trimtab.runs.importers import read_foreign
@@ -126,7 +127,11 @@ def test_the_run_is_served_like_one_of_ours(tmp_path: Path, capsys: pytest.Captu
     assert case.number("epochs") == pytest.approx(30 / 16)
     assert case.setting("optimizer.learning_rate") == 3e-3
     assert run.read_json(run.environment)["source"] == "huggingface"
-    assert "finished" in render(summarize(run))
+    text = render(summarize(run))
+    assert "finished" in text
+    assert "report" in text.splitlines()[-1]
+    with pytest.raises(UsageError, match="made by transformers' Trainer"):
+        run.refuse_foreign()
     assert run.diagnosis.exists()
     assert run.report.exists()
     assert "trimtab: " in capsys.readouterr().err

@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Target
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.history import History
@@ -17,8 +16,6 @@ from trimtab.runs.history import History
 if TYPE_CHECKING:
     from trimtab.runs.importers import Imported
 
-_TRAINERS: Final[Mapping[str, Target]] = {"huggingface": "huggingface", "lightning": "lightning"}
-"""Who made a run, as environment.json has it, to whose words remedies are put in."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -28,13 +25,9 @@ def open_case(run: RunDirectory) -> Case:
     Raises: UsageError when a newer trimtab wrote it; StorageError when it cannot be read.
     """
     facts: Mapping[str, Any] = {}
-    target: Target = "trimtab"
     with contextlib.suppress(TrimtabError):
         facts = run.read_json(run.facts) if run.facts.exists() else {}
-    with contextlib.suppress(TrimtabError):
-        source = run.read_json(run.environment).get("source") if run.environment.exists() else None
-        target = _TRAINERS.get(str(source), target)
-    return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts, target)
+    return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts, run.trainer)
 
 
 def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tuple[Case, Imported]:

@@ -140,7 +140,8 @@ class TrimtabCallback(TrainerCallback):
                 self._remove_hook()
                 watch.take_losses_back(mean)
             watch.unverified = None
-        watch.paused()
+        if mean is not None:
+            watch.paused()
 
     def _evaluated(self, watch: Watch, metrics: dict[str, Any]) -> None:
         seconds = next((value for name, value in metrics.items() if name.endswith("_runtime")), 0.0)

@@ -9,15 +9,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, final
+from typing import Any, Final, Literal, Self, final
 
-from trimtab.errors import StorageError, UsageError
+from trimtab.errors import StorageError, TrimtabError, UsageError
 from trimtab.runs.files import read_json, write_json, write_text
 from trimtab.runs.lock import live_holder
 from trimtab.runs.printable import printable
 from trimtab.runs.record import decode_line, lines_backwards, read_attempts
 
 Status = Literal["finished", "stopped", "interrupted", "failed", "running", "killed", "new"]
+Trainer = Literal["trimtab", "huggingface", "lightning"]
+_TRAINERS: Final[Mapping[str, Trainer]] = {"huggingface": "huggingface", "lightning": "lightning"}
 _SIGNS = ("config.yaml", "record.jsonl", "environment.json", "lock.json")
 """A directory with one of these is a run; with lock.json alone, one that was killed before it began."""
 _ENDS: dict[str, Status] = {
@@ -169,6 +171,23 @@ class RunDirectory:
     def write_text(self, path: Path, text: str) -> None:
         """Write one of the run's text files, whole or not at all. Raises: StorageError."""
         write_text(path, text)
+
+    @property
+    def trainer(self) -> Trainer:
+        """Who made the steps: trimtab itself, or another trainer with our callback in it."""
+        with contextlib.suppress(TrimtabError):
+            source = self.read_json(self.environment).get("source") if self.environment.exists() else None
+            return _TRAINERS.get(str(source), "trimtab")
+        return "trimtab"
+
+    def refuse_foreign(self) -> None:
+        """Raises: UsageError when another trainer made this run, so that only that can build its model."""
+        name = {"huggingface": "transformers' Trainer", "lightning": "lightning.Trainer"}.get(self.trainer)
+        if name is not None:
+            raise UsageError(
+                f"{printable(str(self.path))} was made by {name}: its model and checkpoints are not trimtab's",
+                hint="train and load it there; trimtab's show, doctor, report and runs read it",
+            )
 
     def attempts(self) -> list[dict[str, Any]]:
         """The RunStarted lines of the record: one for each attempt, and one for each rollback."""

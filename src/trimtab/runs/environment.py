@@ -17,7 +17,17 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = ("trimtab", "torch", "numpy", "tokenizers", "safetensors", "pydantic", "transformers")
+_PACKAGES = (
+    "trimtab",
+    "torch",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "pydantic",
+    "transformers",
+    "accelerate",
+    "lightning",
+)
 _VARIABLES = re.compile(
     r"(?:OMP|MKL)_NUM_THREADS|GOMP_SPINCOUNT|OMP_WAIT_POLICY|KMP_BLOCKTIME|CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TRIMTAB_\w+"
 )

@@ -154,7 +154,7 @@ def render(summary: Mapping[str, Any]) -> str:
     for label, text in rows:
         lines.append(f"  {label if label != previous else '':<11} {text}")
         previous = label
-    lines.append(f"next: {next_command(summary['status'], summary['run'])}")
+    lines.append(f"next: {next_command(summary['status'], summary['run'], summary['trainer'])}")
     return "\n".join(lines)
 
 
@@ -187,8 +187,10 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
 
 
-def next_command(status: str, run: str) -> str:
+def next_command(status: str, run: str, trainer: str = "trimtab") -> str:
     """What a person is most likely to run after looking at a run of this status."""
+    if trainer != "trimtab" and status != "running":
+        return command("report", printable(run))
     match status:
         case "finished" | "stopped":
             return command("generate", printable(run))
@@ -236,6 +238,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "schema": 1,
         "run": str(run.path),
         "name": run.name,
+        "trainer": run.trainer,
         "status": run.status(),
         "step": max((int(line["step"]) for line, _ in events), default=0),
         "total_steps": started.total_steps if started is not None else None,

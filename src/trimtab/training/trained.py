@@ -37,6 +37,7 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
     Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
     """
     run = RunDirectory.open(path)
+    run.refuse_foreign()
     if not run.environment.exists():
         raise UsageError(f"{path} has no model yet: it did not come to its first step", hint=f"`trimtab resume {path}`")
     config = load_config(run.config, environment={})
