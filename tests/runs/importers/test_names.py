@@ -55,6 +55,8 @@ def test_units_in_names() -> None:
 def test_a_mapping_to_an_unknown_metric_names_the_nearest() -> None:
     for ours in ("train/loss", "train/loss/aux", "validation/news/loss", "user/reward", "step", "epoch"):
         check_mapping({"x": ours})
+    with pytest.raises(UsageError, match="two columns are mapped to train/loss: x and y"):
+        check_mapping({"x": "train/loss", "y": "train/loss"})
     with pytest.raises(UsageError, match="validation/loss"):
         check_mapping({"x": "validation/los"})
     with pytest.raises(UsageError, match="learning_rate"):

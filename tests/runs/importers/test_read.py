@@ -334,6 +334,9 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
 def test_names_from_outside_are_made_harmless(tmp_path: Path) -> None:
     imported = read_foreign(write(tmp_path / "a.csv", "step,loss,\x1b[31mred\n1,2,3\n2,2,3\n"))
     assert "user/red" in imported.history.series
+    imported = read_foreign(write(tmp_path / "b.csv", "step,loss,red,\x1b[31mred\n1,2,3,4\n2,2,3,4\n"))
+    assert values(imported, "user/red") == ([1, 2], [3, 3])
+    assert values(imported, "user/red.1") == ([1, 2], [4, 4])
 
 
 def test_a_foreign_log_is_a_case() -> None:

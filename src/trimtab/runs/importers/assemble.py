@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -65,6 +65,9 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
                 f"{printable(ours, limit=60)!r}",
                 hint=near or "a metric of your own is user/<name>; docs/reference/metrics.md lists the others",
             )
+        if list(mapping.values()).count(ours) > 1:
+            both = " and ".join(printable(name, limit=60) for name, one in mapping.items() if one == ours)
+            raise UsageError(f"--map: two columns are mapped to {ours}: {both}", hint="give one column a metric")
 
 
 def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled:
@@ -188,12 +191,25 @@ def _plan(table: Table, source: Source, asked: Mapping[str, str], notes: list[st
                 taken.add(further)
             else:
                 meanings[name] = _own(source.short.get(name, name))
+    _make_distinct(meanings)
     plan = _Plan(axis, find_epochs(table, source.short, asked), meanings)
     for name, one in meanings.items():
         if not one.ours.startswith("layer/") and without_padding(table.column(name)[1]) is not None:
             plan.padded.add(name)
     plan.known_step_seconds = _step_seconds_by_clock(table, source.short, axis)
     return plan
+
+
+def _make_distinct(meanings: dict[str, Meaning]) -> None:
+    """Number names of ours that two columns came to, such as names that differ in what cannot be printed."""
+    taken: set[str] = set()
+    for name, one in meanings.items():
+        ours, number = one.ours, 1
+        while ours in taken:
+            ours, number = f"{one.ours}.{number}", number + 1
+        taken.add(ours)
+        if ours != one.ours:
+            meanings[name] = replace(one, ours=ours)
 
 
 def _own(name: str) -> Meaning:
