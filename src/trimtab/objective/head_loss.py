@@ -84,10 +84,17 @@ class _HeadLoss(torch.autograd.Function):
     def backward(context: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         features_gradient, weight_gradient = context.saved_tensors
         if features_gradient is not None:
-            features_gradient = features_gradient.mul_(upstream)
+            features_gradient = _scaled(features_gradient, upstream)
         if weight_gradient is not None:
-            weight_gradient = weight_gradient.mul_(upstream).to(context.weight_dtype)
+            weight_gradient = _scaled(weight_gradient, upstream).to(context.weight_dtype)
         return features_gradient, weight_gradient, None, None, None
+
+
+def _scaled(values: Tensor, factor: Tensor) -> Tensor:
+    """`values` times `factor`, in place."""
+    if _kernel is not None and values.is_cuda and values.is_contiguous() and factor.dtype == torch.float32:
+        return _kernel.scale(values, factor)
+    return values.mul_(factor)
 
 
 def judge(
