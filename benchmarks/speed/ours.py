@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from gate import CASES, Gate
 
+import trimtab.trainer as trainer_module
 from trimtab.config import load_config
 from trimtab.data import PackedSequences
 from trimtab.data.order import Order
@@ -48,12 +49,15 @@ def main() -> None:
     run = Step.run
 
     def counted(self: Step, *arguments: Any, **named: Any) -> None:
+        # What is timed must be the case's shape.
+        assert self.model.embedding.weight.shape == (case["vocabulary"], case["width"])
+        assert arguments[0][0].tokens_BT.shape == (case["batch"], case["length"])
         run(self, *arguments, **named)
         gate.step()
 
     Step.run = counted  # type: ignore[method-assign]
     trainer = Trainer(load_config(None, settings + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
-    trainer._prepare = lambda run: random_data(case)  # type: ignore[method-assign]
+    trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
     trainer.fit()
 
 
