@@ -78,7 +78,7 @@ def metric_value(name: str, value: float) -> str:
 def sentences(summary: str) -> tuple[str, str, str] | None:
     """The summary's three parts: how the run went, what leads, what to do next; None when it has no such parts."""
     first = re.match(r".+?[.!?](?= [A-Z])", summary, re.DOTALL)
-    begins = [found.start() for found in re.finditer(r" (?:Next: |To judge |No change is )", summary)]
+    begins = [found.start() for found in re.finditer(r" (?:Next: |To judge |No change is |The validation loss was )", summary)]
     if first is None or not begins or begins[-1] <= first.end():
         return None
     return first[0], summary[first.end() : begins[-1]].strip(), summary[begins[-1] :].strip()
