@@ -296,7 +296,7 @@ def test_measuring_leaves_running_statistics_alone(text: Path, tmp_path: Path, m
 
     settings = {"training.compile": "on", "training.steps": 3, "evaluation.every": 3}
     module = Normalized()
-    monkeypatch.setattr("trimtab.training.execution._compile", lambda model: None)
+    monkeypatch.setattr("trimtab.training.execution._compile", lambda model, scope: None)
     language_model(text, tmp_path / "run", settings, model=module).fit()
     assert int(module.norm.num_batches_tracked) == 3
     assert module.calls == [3]

@@ -23,6 +23,7 @@ from torch import nn
 from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, effective
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
 from trimtab.data import Loader, PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
@@ -40,7 +41,7 @@ from trimtab.model import (
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
 from trimtab.objective import CrossEntropy, build_objective, build_task
-from trimtab.optimizer import ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
+from trimtab.optimizer import AdamW, ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
 from trimtab.report import write_report
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import list_checkpoints
@@ -67,13 +68,17 @@ from trimtab.training import (
     peak_memory_bytes,
 )
 from trimtab.training.execution import (
+    choose_attention,
+    choose_capture,
     choose_compile,
     choose_device,
+    garbage_rests,
     keep_freed_memory,
     out_of_memory_explained,
     set_threads,
     synchronizer,
 )
+from trimtab.training.precision import choose_parameters
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -109,6 +114,8 @@ class _Parts:
     windows: Windows
     device: torch.device
     compilable: bool
+    parameters: str
+    """Why the model computes with weights of this precision."""
 
 
 @final
@@ -181,7 +188,8 @@ class Trainer:
             recorder = Recorder.open(run, branch=progress.branch)
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, lock)
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *(f.text for f in lint(config, facts) if f.severity != "info")]
+            notes = [*keeper.warnings, *_fallbacks(plan)]
+            notes += [f.text for f in lint(config, facts) if f.severity != "info"]
             if parts.step.precision.is_emulated:
                 notes.append("bf16 is slow here: this device has no instructions for it (training.precision.name=auto)")
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
@@ -191,7 +199,9 @@ class Trainer:
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             try:
-                ended = _train(loop, started, recorder)
+                with garbage_rests():
+                    ended = _train(loop, started, recorder)
+                parts.optimizer.storage.hand_back()
             except Exception:
                 self._diagnose(run, progress.step)
                 raise
@@ -227,19 +237,35 @@ class Trainer:
     def _choose(self, run: RunDirectory, data: PreparedData, parts: _Parts, changes: set[str]) -> dict[str, Any]:
         """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
         training = self.config.training
-        stale = changes & {"config.training.threads", "config.training.compile", "device"}
+        settings = ("threads", "compile", "capture", "attention", "precision.name", "precision.parameters")
+        stale = changes & {"device", *(f"config.training.{name}" for name in settings)}
         earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
         threads = set_threads(earlier.get("threads", training.threads))
         if parts.device.type == "cpu":
             keep_freed_memory()
         example = data.training.batch(np.arange(training.micro_batch_size), training.micro_batch_size)
         report = self._report or (lambda what, fraction: None)
-        compiled = choose_compile(training, parts.step, example, parts.compilable, earlier.get("compile"), report)
+        precision = parts.step.precision
+        length = self.config.data.sequence_length
+        attention = choose_attention(training, parts.model, precision.dtype, length, earlier.get("attention"))
+        captured = earlier.get("capture") or choose_capture(training, parts.device, _held_back(parts))
+        compiled = choose_compile(
+            training,
+            parts.step,
+            example,
+            parts.compilable,
+            earlier.get("compile"),
+            report,
+            captures=captured["chosen"],
+        )
         return {
             "device": str(parts.device),
             "threads": threads,
-            "precision": parts.step.precision.name,
+            "precision": precision.name,
+            "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
+            "attention": attention,
             "compile": compiled,
+            "capture": captured,
         }
 
     def _loop(
@@ -321,8 +347,10 @@ class Trainer:
         compilable = isinstance(model, Decoder) and MODELS["decoder"].compilable
         objective = build_objective(config.objective).to(device)
         task = build_task(config.task, objective)
+        ours = isinstance(model, Decoder) and config.optimizer.name == "adamw" and self._make_optimizer is None
+        parameters, why = choose_parameters(config.training.precision, device, ours)
         if self._make_optimizer is None:
-            optimizer = build_optimizer(config.optimizer, model)
+            optimizer = build_optimizer(config.optimizer, model, parameters)
         else:
             optimizer = ForeignOptimizer(build_groups(config.optimizer, model), self._make_optimizer)
         probes: list[InlineProbe] = []
@@ -332,7 +360,7 @@ class Trainer:
             if isinstance(model, Decoder):
                 model.measure_activations = True
                 probes.append(ActivationScale(model.signal_names))
-        precision = Precision(config.training.precision, device)
+        precision = Precision(config.training.precision, device, parameters)
         columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
         ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
         step = Step(
@@ -355,6 +383,7 @@ class Trainer:
             Windows(ring, peak_memory_bytes(device)),
             device,
             compilable,
+            why,
         )
 
     def _describe(
@@ -372,6 +401,20 @@ class Trainer:
         if not (run.artifacts / "tokenizer.json").exists():
             run.artifacts.mkdir(exist_ok=True)
             data.tokenizer.save(run.artifacts / "tokenizer.json")
+
+
+def _held_back(parts: _Parts) -> str | None:
+    """The part that does not allow its step to be captured, or None."""
+    if not (isinstance(parts.model, Decoder) and MODELS["decoder"].capturable):
+        return "a model from outside may keep state in Python"
+    if not (isinstance(parts.optimizer, AdamW) and OPTIMIZERS["adamw"].capturable):
+        return "an optimizer from outside may count its steps in Python"
+    return None
+
+
+def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
+    """One line for each fast way that this run does not go, though it was not told so."""
+    return [str(entry["reason"]) for entry in plan.values() if isinstance(entry, Mapping) and entry.get("fallback")]
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:
@@ -507,7 +550,8 @@ def build_evaluation(
     weights: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Evaluation:
     """What judges `model`, where it lies, as `config` says, inside the context `weights`."""
-    device = next(model.parameters()).device
+    parameter = next(model.parameters())
+    device = parameter.device
     return Evaluation(
         config.evaluation,
         model=model,
@@ -515,7 +559,7 @@ def build_evaluation(
         data=data,
         batch_size=config.training.micro_batch_size,
         device=device,
-        autocast=Precision(config.training.precision, device).autocast,
+        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
         weights=weights,
         seed=config.seed,
     )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from trimtab.config import load_config
+from trimtab.config import Bf16, DecoderConfig, load_config
 from trimtab.events import Event, RunEnded, StepsEnded
-from trimtab.optimizer import AdamW, parameter_groups
-from trimtab.signals import Gradients
+from trimtab.model import build_model
+from trimtab.objective import CausalLanguageModelingTask, CrossEntropy, head_loss
+from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
+from trimtab.optimizer.algorithms import adamw
+from trimtab.signals import IGNORED, Batch, Gradients, Ring
 from trimtab.trainer import Trainer
+from trimtab.training import Precision, Step, columns_of_step
+from trimtab.training.capture import capture
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -122,8 +129,6 @@ def test_adamw_on_the_device_is_adamw_on_the_host() -> None:
 
 def test_a_step_never_waits_for_the_device(text: Path, tmp_path: Path) -> None:
     """torch's own check raises at every operation that synchronizes; the steps between boundaries have none."""
-    from trimtab.training.step import Step
-
     run = Step.run
 
     def watched(self: Step, *arguments: Any, **named: Any) -> None:
@@ -143,8 +148,6 @@ def test_a_step_never_waits_for_the_device(text: Path, tmp_path: Path) -> None:
 
 def test_what_a_window_queued_is_its_own_time(text: Path, tmp_path: Path) -> None:
     """A device that sleeps in every step: the seconds of training hold it all, those of evaluation nothing of it."""
-    from trimtab.training.step import Step
-
     run, cycles = Step.run, 40_000_000
     begun, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     begun.record()
@@ -184,3 +187,142 @@ def test_what_a_window_queued_is_its_own_time(text: Path, tmp_path: Path) -> Non
         assert sum(seconds.steps[start : start + 20]) > 0.9 * 20 * asleep
     assert seconds.split["training"] > 0.9 * 60 * asleep
     assert seconds.split["evaluation"] < awake.split["evaluation"] + 5 * asleep
+
+
+BF16 = "training.precision.name=bf16"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (BF16,),
+        (BF16, "training.accumulation=1"),
+        (BF16, "training.compile=on"),
+        (BF16, "training.precision.parameters=fp32"),
+        (BF16, "training.capture=off"),
+        ("training.precision.name=fp16",),
+    ],
+    ids=["bf16", "no accumulation", "compiled", "autocast", "uncaptured", "fp16"],
+)
+def test_the_fast_ways_resume_exactly_with_dropout(text: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
+    assert _resumes_exactly(text, tmp_path, *settings)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_captured_run_is_the_uncaptured_one(text: Path, tmp_path: Path, accumulation: int) -> None:
+    """Dropout included: a replay draws what the program would have drawn."""
+    settings = (BF16, "training.deterministic=true", "training.compile=off", f"training.accumulation={accumulation}")
+    _, captured = _fit(text, tmp_path / "a", *settings)
+    _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["capture"]["chosen"]
+    assert not json.loads((tmp_path / "b" / "plan.json").read_text())["capture"]["chosen"]
+    assert captured == pytest.approx(plain, rel=1e-3)
+
+
+def test_a_replay_draws_new_randomness_and_settings_reach_it() -> None:
+    step, batch = _small_step()
+    step.captured = capture(step, batch, in_parts=False)
+    step.set(learning_rate=0.0, weight_decay=0.0, clip_threshold=1.0)
+    for number in (1, 2, 1):
+        step.run([batch], number)
+    first, second, again = step.ring.take().wait()[:, 0].tolist()
+    assert first == again
+    assert first != second
+    before = step.optimizer.storage.weights["blocks.0.attention.qkv.weight"].clone()
+    step.set(learning_rate=1e-2)
+    step.run([batch], 4)
+    assert not torch.equal(before, step.optimizer.storage.weights["blocks.0.attention.qkv.weight"])
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_capturing_leaves_everything_as_it_was(in_parts: bool) -> None:
+    step, batch = _small_step()
+    step.run([batch], 1)
+
+    def state() -> list[torch.Tensor]:
+        optimizer = [t for slots in step.optimizer.state_by_name().values() for t in slots.values()]
+        weights = [*step.optimizer.storage.weights.values(), *step.model.parameters(), *step.model.buffers()]
+        return [t.detach().clone() for t in (*optimizer, *weights, step.ring.rows, step.ring.cursor)]
+
+    before, random = state(), torch.cuda.get_rng_state()
+    step.captured = capture(step, batch, in_parts=in_parts)
+    assert torch.equal(random, torch.cuda.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True))
+
+
+def test_more_micro_batches_are_captured_anew() -> None:
+    losses = []
+    for captured in (True, False):
+        step, batch = _small_step()
+        if captured:
+            step.captured = capture(step, batch, in_parts=False)
+        for number, count in ((1, 1), (2, 3), (3, 1)):
+            step.run([batch] * count, number)
+        losses.append(step.ring.take().wait()[:, :3])
+    assert np.allclose(losses[0], losses[1], rtol=2e-3)
+
+
+def _small_step() -> tuple[Step, Batch]:
+    device = torch.device("cuda")
+    config = DecoderConfig.model_validate(
+        {"num_layers": 2, "hidden_size": 64, "num_heads": 2, "dropout": {"residual": 0.2}}
+    )
+    model = build_model(config, vocabulary_size=101, sequence_length=32, seed=0).to(device).train()
+    task = CausalLanguageModelingTask(CrossEntropy().to(device))
+    step = Step(
+        model=model,
+        task=task,
+        optimizer=AdamW(parameter_groups(model, 0.1), compute_dtype=torch.bfloat16),
+        transforms=[ClipByNorm(), SkipNonFinite()],
+        probes=[],
+        precision=Precision(Bf16(), device, torch.bfloat16),
+        ring=Ring(columns_of_step(task.term_names, scaled=False), 10, device),
+        device=device,
+        seed=0,
+    )
+    step.set(learning_rate=1e-3, weight_decay=1.0, clip_threshold=1.0)
+    tokens = torch.randint(0, 101, (4, 32), generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(4, 32, dtype=torch.int32)
+    return step, Batch(tokens, tokens.roll(-1, 1), zeros, zeros, torch.arange(4), 128)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-4])
+@pytest.mark.parametrize("z", [0.0, 0.1])
+@pytest.mark.parametrize("classes", [23, 1000, 50257])
+def test_the_loss_kernel_is_the_plain_loss(spread: float, z: float, classes: int) -> None:
+    torch.manual_seed(0)
+    columns = classes + -classes % head_loss.VOCABULARY_MULTIPLE
+    logits = 3.0 * torch.randn(65, columns, device="cuda")
+    logits[:, classes:] = 9.0
+    targets = torch.randint(0, classes, (65,), device="cuda")
+    targets[3] = IGNORED
+    weights = head_loss.Weights(0.9, spread, torch.tensor(z, device="cuda"))
+    exact, ours = logits.cpu(), logits.clone()
+    weights_on_host = head_loss.Weights(0.9, spread, torch.tensor(z))
+    expected = head_loss.judge(exact, targets.cpu(), classes, weights_on_host, True)
+    given = head_loss.judge(ours, targets, classes, weights, True)
+    for a, b in zip(given, expected, strict=True):
+        assert torch.allclose(a.cpu(), b, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(ours.cpu(), exact, rtol=1e-4, atol=1e-6)
+    assert float(ours[:, classes:].abs().sum()) == 0.0
+
+
+def test_the_optimizers_kernel_is_its_torch_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(100, 333), nn.LayerNorm(333), nn.Linear(333, 4)).cuda()
+        optimizer = AdamW(parameter_groups(model, 0.1), beta2=0.999, compute_dtype=torch.bfloat16)
+        settings = {"learning_rate": torch.tensor(1e-2).cuda(), "weight_decay": torch.tensor(0.5).cuda()}
+        for step in range(20):
+            optimizer.storage.flat_gradient.normal_()
+            skip = torch.tensor(float(step == 7), device="cuda")
+            by_name, one = optimizer.storage.gradients, torch.ones((), device="cuda")
+            optimizer.update(Gradients(by_name, one, one, 0.5 * one, skip), settings)
+        slots = [t for slots in optimizer.state_by_name().values() for t in slots.values()]
+        assert all(p.dtype == torch.bfloat16 for p in model.parameters())
+        return [t.clone() for t in (*optimizer.storage.weights.values(), *slots, *model.parameters())]
+
+    kernel = trained()
+    monkeypatch.setattr(adamw, "_kernel", None)
+    for ours, plain in zip(kernel, trained(), strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-2 if ours.dtype == torch.bfloat16 else 1e-4, atol=1e-5)

@@ -42,6 +42,7 @@ def make_step(
     dropout: float = 0.0,
     objective: CrossEntropy | None = None,
     precision: Any = None,
+    parameters: torch.dtype = torch.float32,
     model: nn.Module | None = None,
 ) -> Step:
     """A step over a two-layer decoder with the same weights every time."""
@@ -51,12 +52,12 @@ def make_step(
     model = model or build_model(config, vocabulary_size=VOCABULARY, sequence_length=LENGTH, seed=3)
     task = CausalLanguageModelingTask(objective or CrossEntropy())
     device = torch.device("cpu")
-    numbers = Precision(precision or Fp32(), device)
+    numbers = Precision(precision or Fp32(), device, parameters)
     ring = Ring(columns_of_step(task.term_names, scaled=numbers.scaler is not None), 10, device)
     step = Step(
         model=model.train(),
         task=task,
-        optimizer=AdamW(parameter_groups(model, 0.1)),
+        optimizer=AdamW(parameter_groups(model, 0.1), compute_dtype=parameters),
         transforms=[ClipByNorm(), SkipNonFinite()],
         probes=[],
         precision=numbers,

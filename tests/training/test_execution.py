@@ -49,7 +49,7 @@ def test_a_long_run_is_measured_compiled_and_stays_the_same(monkeypatch: pytest.
 
 def test_what_is_slower_compiled_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
-    monkeypatch.setattr(execution, "_compile", lambda model: None)
+    monkeypatch.setattr(execution, "_compile", lambda model, scope: None)
     monkeypatch.setattr(execution, "_COMPILE_GAIN", 0.0)
     step = make_step()
     choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
@@ -58,7 +58,7 @@ def test_what_is_slower_compiled_is_not_kept(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: object) -> None:
+    def broken(model: object, scope: str) -> None:
         raise RuntimeError("no compiler here")
 
     monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)

@@ -39,6 +39,13 @@ IDLE: tuple[Idle, ...] = (
         "set objective.label_smoothing above 0",
     ),
     Idle(
+        ("objective.chunks",),
+        "objective.fused",
+        lambda config: config.objective.fused == "off",
+        "it divides the fused head and loss, and objective.fused is off",
+        "leave out objective.fused",
+    ),
+    Idle(
         ("gradients.max_skipped",),
         "gradients.skip_non_finite",
         lambda config: not config.gradients.skip_non_finite,

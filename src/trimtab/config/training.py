@@ -16,9 +16,14 @@ class Fp32(Section):
 
 
 class Bf16(Section):
-    """bfloat16 autocast over fp32 weights."""
+    """bfloat16 products over fp32 weights, which every update acts on."""
 
     name: Literal["bf16"] = "bf16"
+    parameters: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="what the model computes with: a bf16 copy of the weights, with a bf16 residual stream (auto on "
+        "CUDA, for the decoder under adamw), or the fp32 weights under autocast",
+    )
 
 
 class Fp16(Section):
@@ -33,6 +38,7 @@ class AutoPrecision(Section):
     """bf16 where the device has instructions for it, else fp32."""
 
     name: Literal["auto"] = "auto"
+    parameters: Literal["auto", "bf16", "fp32"] = Field("auto", description="as those of bf16")
 
 
 PrecisionConfig = Annotated[Fp32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
@@ -46,8 +52,16 @@ class TrainingConfig(Section):
     accumulation: Count = Field(1, description="micro-batches in one update")
     precision: PrecisionConfig = Field(default_factory=Fp32)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one")
-    compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="torch.compile: auto measures it once when the run is long enough to gain from it"
+    compile: Literal["auto", "on", "whole", "off"] = Field(
+        "auto",
+        description="torch.compile: on takes block by block where the model has blocks, whole the model in one; auto "
+        "measures it once when the run is long enough to gain from it",
+    )
+    capture: Literal["auto", "off"] = Field(
+        "auto", description="CUDA graphs of the step: auto takes them where every part allows it"
+    )
+    attention: Literal["auto", "cudnn", "flash"] = Field(
+        "auto", description="CUDA kernels of plain causal attention: auto measures once which is faster"
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads for torch; 0: as many as this process may use")
     deterministic: bool = Field(False, description="refuse operations on CUDA that do not repeat bit for bit")

@@ -55,11 +55,11 @@ def generate(
         context = [end_of_text]
     generator = torch.Generator().manual_seed(seed)
     written: list[int] = []
-    with evaluating(model):
+    # Eager: every length would be a new shape to a compiled model or block.
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
         while len(written) < max_tokens:
             window = torch.tensor([context[-context_length:]], dtype=torch.int64, device=device)
-            # Not model(window): every length would be a new shape to a compiled model.
-            output = as_output(model.forward(window))
+            output = as_output(model(window))
             logits_V = output[0, -1] if isinstance(output, Tensor) else output.head(output.features_BTD[:, -1])[0]
             token = choose_token(logits_V, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             if token == end_of_text:

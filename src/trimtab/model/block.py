@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from trimtab.model.attention import Attention
@@ -45,12 +47,24 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(hidden_size, feed_forward_size, activation, bias)
         self.feed_forward_dropout = Dropout(feed_forward_dropout)
 
-    def forward(self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None) -> Tensor:
-        """The residual stream after this layer. `rotation` and `mask` are as `Attention` takes them."""
+    def forward(
+        self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None, measure: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The residual stream after this layer, and with `measure` its root mean square.
+
+        `rotation` and `mask` are as `Attention` takes them. It is measured here, so that a compiled block does it on
+        its way.
+        """
         if self.norm_placement == "pre":
             x_BTD = x_BTD + self.residual_dropout(self.attention(self.attention_norm(x_BTD), rotation, mask))
             x_BTD = x_BTD + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
         else:
             x_BTD = self.attention_norm(x_BTD + self.residual_dropout(self.attention(x_BTD, rotation, mask)))
             x_BTD = self.feed_forward_norm(x_BTD + self.feed_forward_dropout(self.feed_forward(x_BTD)))
-        return x_BTD
+        return x_BTD, _root_mean_square(x_BTD) if measure else None
+
+
+def _root_mean_square(x: Tensor) -> Tensor:
+    """0-dim, fp32, over all positions, padding included; one pass over `x`, no gradient."""
+    norm: Tensor = torch.linalg.vector_norm(x.detach(), dtype=torch.float32)
+    return norm / math.sqrt(x.numel())

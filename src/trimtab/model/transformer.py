@@ -5,7 +5,6 @@ Shape suffixes: B sequences · T positions · D hidden size · V vocabulary; all
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
@@ -58,6 +57,7 @@ class Decoder(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.max_positions = max_positions
         self.hidden_size = hidden_size
+        self.num_heads = num_heads
         self.document_mask = document_mask
         self.measure_activations = False
         """Whether the output's `signals` hold the root mean square of each block's output."""
@@ -133,18 +133,12 @@ class Decoder(nn.Module):
 
         x_BTD: Tensor = self.embedding(tokens_BT)
         if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding(positions)
+            x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
         x_BTD = self.embedding_dropout(x_BTD)
         rotation = None if self.rotary is None else self.rotary(positions)
         signals: dict[str, Tensor] = {}
         for name, block in zip(self.signal_names, self.blocks, strict=True):
-            x_BTD = block(x_BTD, rotation, mask)
-            if self.measure_activations:
-                signals[name] = _root_mean_square(x_BTD)
+            x_BTD, scale = block(x_BTD, rotation, mask, self.measure_activations)
+            if scale is not None:
+                signals[name] = scale
         return ModelOutput(self.final_norm(x_BTD), self.head, signals)
-
-
-def _root_mean_square(x: Tensor) -> Tensor:
-    """0-dim, fp32, over all positions, padding included; one pass over `x`, no gradient."""
-    norm: Tensor = torch.linalg.vector_norm(x.detach(), dtype=torch.float32)
-    return norm / math.sqrt(x.numel())

@@ -10,7 +10,7 @@ __all__ = ["CausalLanguageModelingTask", "CrossEntropy", "build_objective", "bui
 
 def build_objective(config: ObjectiveConfig) -> CrossEntropy:
     """The objective that `config` describes."""
-    return CrossEntropy(config.label_smoothing, config.spread, config.z_loss)
+    return CrossEntropy(config.label_smoothing, config.spread, config.z_loss, fused=config.fused, chunks=config.chunks)
 
 
 def build_task(config: TaskConfig, objective: CrossEntropy) -> Task:

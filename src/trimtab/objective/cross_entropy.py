@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.signals import IGNORED, LossTerms, Term
+from trimtab.objective.head_loss import Weights, head_loss
+from trimtab.signals import IGNORED, LossTerms, ModelOutput, Term
 
 
 @final
@@ -25,9 +26,16 @@ class CrossEntropy(nn.Module):
     z_factor: Tensor
 
     def __init__(
-        self, label_smoothing: float = 0.0, spread: Literal["all", "others"] = "all", z_loss: float = 0.0
+        self,
+        label_smoothing: float = 0.0,
+        spread: Literal["all", "others"] = "all",
+        z_loss: float = 0.0,
+        *,
+        fused: Literal["auto", "on", "off"] = "auto",
+        chunks: int = 1,
     ) -> None:
         super().__init__()
+        self.fused, self.chunks = fused, chunks
         self.label_smoothing = label_smoothing
         self.spread = spread
         self.z_loss = z_loss
@@ -38,6 +46,34 @@ class CrossEntropy(nn.Module):
     def term_names(self) -> tuple[str, ...]:
         """The terms that `forward` gives."""
         return ("cross_entropy", "z_loss") if self.z_loss > 0 else ("cross_entropy",)
+
+    def fuses(self, output: ModelOutput) -> bool:
+        """Whether `of_features` takes `output`: a head without bias, not fp16, and for auto CUDA."""
+        head, features = output.head, output.features_BTD
+        if self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
+            return False
+        kind = features.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
+        return isinstance(head, nn.Linear) and head.bias is None and dtype != torch.float16
+
+    def of_features(self, features_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor) -> LossTerms:
+        """What `forward` gives for the logits features · weightᵀ, as one operation."""
+        num_classes, smoothing = weight_VD.shape[0], self.label_smoothing
+        spread = smoothing / (num_classes if self.spread == "all" else num_classes - 1)
+        # Over the others, the share that "all" puts on the target goes back to it.
+        plain = 1.0 - smoothing - (0.0 if self.spread == "all" else spread)
+        z = self.z_loss * self.z_factor
+        total, plain_N, log_normalizer_N, smoothed_N, correct_N = head_loss(
+            features_BTD.flatten(0, -2), weight_VD, targets_BT.flatten(), Weights(plain, spread, z), self.chunks
+        )
+        terms: tuple[Term, ...] = (Term("cross_entropy", total),)
+        if self.z_loss > 0:
+            # The gradient of both terms comes through the first, whose weight is 1; their values stay apart.
+            terms = (
+                Term("cross_entropy", smoothed_N.sum() + (total - total.detach())),
+                Term("z_loss", log_normalizer_N.square().sum(), weight=z),
+            )
+        return LossTerms(terms, plain_N.view(targets_BT.shape), correct_N.sum())
 
     def forward(self, logits_BTV: Tensor, targets_BT: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets equal to IGNORED count nothing."""

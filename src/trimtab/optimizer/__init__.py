@@ -73,11 +73,20 @@ def build_groups(config: OptimizerConfig, model: nn.Module) -> list[ParameterGro
     )
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
-    """The optimizer that `config` describes, over the trainable parameters of `model`."""
+def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: torch.dtype = torch.float32) -> Optimizer:
+    """The optimizer that `config` describes, over the trainable parameters of `model`.
+
+    `compute_dtype` is what ours lets the model compute in; a custom one leaves the parameters in fp32.
+    """
     groups = build_groups(config, model)
     if config.name == "adamw":
-        return AdamW(groups, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon)
+        return AdamW(
+            groups,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            epsilon=config.epsilon,
+            compute_dtype=compute_dtype,
+        )
     target: Any = load_target(config.target, "optimizer.target")
     if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
         raise ConfigError(f"optimizer.target: must be a subclass of torch.optim.Optimizer. Received: {config.target!r}")

@@ -30,11 +30,27 @@ class Storage(Protocol):
 
     @property
     def gradients(self) -> Mapping[str, Tensor]:
-        """fp32 gradients, into which backward accumulates."""
+        """The gradient of the update: fp32, or in the weights' own precision while one micro-batch is all."""
         ...
 
-    def zero_gradients(self) -> None:
-        """Begin a new window of accumulation."""
+    def zero_gradients(self, *, in_parts: bool = False) -> None:
+        """Begin a new update; `in_parts` when its gradient comes in several micro-batches."""
+        ...
+
+    def expect(self) -> None:
+        """A backward pass begins."""
+        ...
+
+    def collect(self) -> None:
+        """It is over: add what it left; parts are summed in fp32."""
+        ...
+
+    def refresh(self) -> None:
+        """Make the model's weights anew from the masters, which were changed from outside."""
+        ...
+
+    def hand_back(self) -> None:
+        """At the end: the model's parameters are the masters, without gradients."""
         ...
 
 
@@ -42,18 +58,18 @@ class Storage(Protocol):
 class FlatStorage:
     """All parameters of a group in one buffer, all groups in one: one device or data parallel.
 
-    Norms, updates and snapshots are then single passes over memory. Parameters must be fp32.
+    Norms, updates and snapshots are then single passes over memory. Parameters must be fp32. With a narrower
+    `compute_dtype` the model works on a copy in it, whose gradients have it too; updates act on the fp32 masters.
     """
 
     layout = "flat"
 
-    def __init__(self, groups: Sequence[ParameterGroup]) -> None:
+    def __init__(self, groups: Sequence[ParameterGroup], compute_dtype: torch.dtype = torch.float32) -> None:
         parameters = [(name, p) for group in groups for name, p in group.parameters.items()]
         _require_fp32(parameters)
         sizes = [-(-p.numel() // _ALIGNMENT) * _ALIGNMENT for _, p in parameters]
         device = parameters[0][1].device
         self.flat_weight = torch.zeros(sum(sizes), dtype=torch.float32, device=device)
-        self.flat_gradient = torch.zeros_like(self.flat_weight)
         self.spans: dict[str, tuple[int, int]] = {}
         self.shapes: dict[str, torch.Size] = {}
         offset = 0
@@ -62,10 +78,20 @@ class FlatStorage:
             self.shapes[name] = parameter.shape
             offset += size
         self.weights = self.views(self.flat_weight)
-        self.gradients = self.views(self.flat_gradient)
         for name, parameter in parameters:
             self.weights[name].copy_(parameter.detach())
-            parameter.data = self.weights[name]
+        self.narrow = compute_dtype != torch.float32
+        # Narrow gradients never add up in their own buffer: the parts of a step are summed in fp32.
+        self._hands_over = self.narrow and device.type == "cuda"
+        self.flat_compute = self.flat_weight.to(compute_dtype) if self.narrow else self.flat_weight
+        self._own_gradient = torch.zeros_like(self.flat_compute)
+        self._sums: Tensor | None = None
+        self._own_views = self.views(self._own_gradient)
+        self.flat_gradient, self.gradients = self._own_gradient, self._own_views
+        compute = self.views(self.flat_compute)
+        self._parameters = dict(parameters)
+        for name, parameter in parameters:
+            parameter.data = compute[name]
             parameter.grad = self.gradients[name]
         self.group_spans: list[tuple[int, int]] = []
         start = 0
@@ -78,9 +104,48 @@ class FlatStorage:
         """`flat`, cut as the parameters are."""
         return {name: flat[a:b].view(self.shapes[name]) for name, (a, b) in self.spans.items()}
 
-    def zero_gradients(self) -> None:
-        """One pass."""
-        self.flat_gradient.zero_()
+    def zero_gradients(self, *, in_parts: bool = False) -> None:
+        """One pass; nothing where backward's tensors take the place of the old."""
+        if not self._hands_over:
+            self._own_gradient.zero_()
+        sums = in_parts and self.narrow
+        if sums and self._sums is None:
+            self._sums = torch.zeros_like(self.flat_weight)
+        flat = self._sums if sums and self._sums is not None else self._own_gradient
+        if flat is not self.flat_gradient:
+            self.flat_gradient, self.gradients = flat, self.views(flat)
+        if sums:
+            flat.zero_()
+
+    def expect(self) -> None:
+        """On CUDA backward hands its tensors over; elsewhere it adds into the buffer."""
+        if self._hands_over:
+            for parameter in self._parameters.values():
+                parameter.grad = None
+
+    def collect(self) -> None:
+        """On CUDA one pass, which is quicker than an addition for each parameter."""
+        if self._hands_over:
+            views = self._own_views
+            given = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
+            torch._foreach_copy_([views[name] for name in given], list(given.values()))
+            for name, parameter in self._parameters.items():
+                parameter.grad = views[name]
+        if self.flat_gradient is not self._own_gradient:
+            self.flat_gradient.add_(self._own_gradient)
+            if not self._hands_over:
+                self._own_gradient.zero_()
+
+    def refresh(self) -> None:
+        """One pass; nothing where the model works on the masters themselves."""
+        if self.narrow:
+            self.flat_compute.copy_(self.flat_weight)
+
+    def hand_back(self) -> None:
+        """No copy."""
+        for name, parameter in self._parameters.items():
+            parameter.grad = None
+            parameter.data = self.weights[name]
 
 
 @final
@@ -97,9 +162,21 @@ class PerTensorStorage:
         self.weights: dict[str, Tensor] = {name: p.detach() for name, p in parameters}
         self.gradients: dict[str, Tensor] = {name: p.grad for name, p in parameters if p.grad is not None}
 
-    def zero_gradients(self) -> None:
+    def zero_gradients(self, *, in_parts: bool = False) -> None:
         """All at once."""
         torch._foreach_zero_(list(self.gradients.values()))
+
+    def expect(self) -> None:
+        """Nothing: backward adds to the gradients."""
+
+    def collect(self) -> None:
+        """Nothing: backward sums in fp32."""
+
+    def refresh(self) -> None:
+        """Nothing: the model works on the masters themselves."""
+
+    def hand_back(self) -> None:
+        """Nothing."""
 
 
 def _require_fp32(parameters: Sequence[tuple[str, nn.Parameter]]) -> None:

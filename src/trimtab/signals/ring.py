@@ -48,10 +48,16 @@ class Ring:
         self._written = 0
 
     def write(self, values: Sequence[Tensor]) -> None:
-        """Add a row; the concatenation of `values` has one value for each column."""
+        """Add a row on the device; the concatenation of `values` has one value for each column.
+
+        The host does not see it: whoever runs, or replays, the program that writes calls `count_row` for each row.
+        """
         row = torch.cat([value.detach().reshape(-1).float() for value in values])
         self.rows.index_copy_(0, self.cursor, row[None])
         self.cursor.add_(1)
+
+    def count_row(self) -> None:
+        """Note on the host that a row was written."""
         self._written += 1
 
     def take(self) -> PendingRows:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Final, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError, ResourceError
+from trimtab.model import Decoder
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
+from trimtab.training.capture import capture
 from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.step import Step
 
-_COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 120.0}
-"""Of eager training: compiling takes a minute on a CPU, seconds on a GPU, and gains a part of the rest."""
+_COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 20.0}
+"""Of training without it: compiling takes a minute on a CPU, some seconds on a GPU, and gains a part of the rest."""
+_WHOLE_PAYS_AFTER_SECONDS: Final = 900.0
+"""On CUDA: the model in one takes 12 s more to compile than block by block, and gains 2 %."""
 _COMPILE_GAIN: Final = 0.97
 """Compiled code is kept when it takes less than this part of the eager time."""
 
@@ -65,6 +73,17 @@ def keep_freed_memory() -> bool:
         return False
 
 
+def choose_capture(config: TrainingConfig, device: torch.device, held_back: str | None) -> dict[str, Any]:
+    """Whether the step is captured, and why; `held_back` names the part that does not allow it."""
+    if config.capture == "off":
+        return {"chosen": False, "reason": "training.capture is off"}
+    if device.type != "cuda":
+        return {"chosen": False, "reason": "graphs are for CUDA"}
+    if held_back is not None:
+        return {"chosen": False, "reason": f"not captured: {held_back}", "fallback": True}
+    return {"chosen": True, "reason": "every part allows it"}
+
+
 def choose_compile(
     config: TrainingConfig,
     step: Step,
@@ -72,54 +91,137 @@ def choose_compile(
     compilable: bool,
     earlier: Mapping[str, Any] | None,
     report: Callable[[str, float], None] = lambda what, fraction: None,
+    *,
+    captures: bool = False,
 ) -> dict[str, Any]:
     """Whether the model is compiled, and why; compiles it when it is. Weights and randomness stay untouched.
 
-    `earlier` is the choice in plan.json, which a resumed run keeps.
+    With `captures` the step is captured, too, and what is measured are replays. `earlier` is the choice in plan.json,
+    which a resumed run keeps.
     """
     if earlier is not None:
         if earlier["chosen"]:
-            _compile(step.model)
+            _compile(step.model, earlier.get("scope", "whole"))
+        _ready(step, batch, config, captures)
         return dict(earlier)
     if config.compile == "off":
+        _ready(step, batch, config, captures)
         return {"chosen": False, "reason": "training.compile is off"}
-    if config.compile == "on":
+    if config.compile in ("on", "whole"):
+        scope = _scope(step.model, config.compile)
         report("compiling the model", 0.0)
-        _compile(step.model)
-        return {
-            "chosen": True,
-            "reason": "training.compile is on",
-            "compile_seconds": _seconds(step, batch, 1),
-        }
+        begun = time.perf_counter()
+        _compile(step.model, scope)
+        _ready(step, batch, config, captures)
+        _seconds(step, batch, 1)
+        seconds = time.perf_counter() - begun
+        reason = f"training.compile is {config.compile}"
+        return {"chosen": True, "scope": scope, "reason": reason, "compile_seconds": seconds}
     if not compilable:
+        _ready(step, batch, config, captures)
         return {"chosen": False, "reason": "a model from outside is compiled only with training.compile=on"}
-    _seconds(step, batch, 1)
-    eager_seconds = _seconds(step, batch, 3)
+    on_host = step.device.type == "cpu"
+    # On CUDA a part of the batch says enough, and takes no memory that the compiled step does not need.
+    part = batch if on_host else _part(batch, 8)
+    _ready(step, part, config, captures)
+    _seconds(step, part, 1)
+    eager_seconds = _seconds(step, part, 3) * batch.tokens_BT.shape[0] / part.tokens_BT.shape[0]
     total_seconds = eager_seconds * config.accumulation * config.steps
     choice: dict[str, Any] = {"eager_seconds": eager_seconds, "expected_seconds": total_seconds}
     threshold = _COMPILE_PAYS_AFTER_SECONDS[step.device.type]
     if total_seconds < threshold:
         why = f"eager takes about {total_seconds:.0f} s in all; compiling is tried from {threshold:.0f} s on"
+        _ready(step, batch, config, captures and not on_host)
         return {"chosen": False, "reason": why, **choice}
     report("compiling, to measure it (training.compile=off leaves it)", 0.0)
+    whole = on_host or total_seconds > _WHOLE_PAYS_AFTER_SECONDS
+    choice["scope"] = scope = _scope(step.model, "whole" if whole else "on")
     begun = time.perf_counter()
     try:
-        _compile(step.model)
+        _compile(step.model, scope)
+        _ready(step, batch, config, captures)
         _seconds(step, batch, 1)
         choice["compile_seconds"] = time.perf_counter() - begun
         choice["compiled_seconds"] = _seconds(step, batch, 3)
     except Exception as error:  # the compiler and its back-ends raise errors of many kinds
         _uncompile(step.model)
+        _ready(step, batch, config, captures)
         return {
             "chosen": False,
             "reason": f"torch.compile failed: {type(error).__name__}: {error}"[:300],
+            "fallback": True,
             **choice,
         }
+    if not on_host:
+        return {"chosen": True, "reason": f"training takes more than {threshold:.0f} s, so that it pays", **choice}
     gain = 1.0 - choice["compiled_seconds"] / eager_seconds
     if choice["compiled_seconds"] > _COMPILE_GAIN * eager_seconds:
         _uncompile(step.model)
+        _ready(step, batch, config, captures)
         return {"chosen": False, "reason": f"measured: compiled code is only {gain:.0%} faster", **choice}
     return {"chosen": True, "reason": f"measured: {gain:.0%} less time a micro-batch", **choice}
+
+
+def choose_attention(
+    config: TrainingConfig, model: nn.Module, dtype: torch.dtype, length: int, earlier: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Which of CUDA's kernels computes plain causal attention, and why; sets it for this process.
+
+    Choose before anything is compiled: compiled code keeps the kernel it was made with.
+    """
+    choice = dict(earlier) if earlier is not None else _measure_attention(config, model, dtype, length)
+    if torch.cuda.is_available():
+        torch.backends.cuda.enable_cudnn_sdp(choice["chosen"] != "flash")
+        torch.backends.cuda.enable_flash_sdp(choice["chosen"] != "cudnn")
+    return choice
+
+
+def _measure_attention(config: TrainingConfig, model: nn.Module, dtype: torch.dtype, length: int) -> dict[str, Any]:
+    device = next(model.parameters()).device
+    if device.type != "cuda" or not isinstance(model, Decoder) or dtype == torch.float32:
+        return {
+            "chosen": "torch",
+            "reason": "torch's own: only for our decoder in 16 bits on CUDA is it measured",
+        }
+    if config.attention != "auto":
+        return {"chosen": config.attention, "reason": f"training.attention is {config.attention}"}
+    if config.deterministic:
+        return {"chosen": "flash", "reason": "cuDNN's kernels do not repeat bit for bit"}
+    heads, size = model.num_heads, model.hidden_size // model.num_heads
+    shape = (config.micro_batch_size, length, heads, size)
+    milliseconds: dict[str, float] = {}
+    for name, backend in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
+        q, k, v = (torch.randn(shape, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3))
+        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        try:
+            with sdpa_kernel(backend):
+                for repeat in range(13):
+                    if repeat == 3:
+                        begun.record()
+                    torch.autograd.backward(F.scaled_dot_product_attention(q, k, v, is_causal=True), v)
+            ended.record()
+            torch.cuda.synchronize(device)
+        except RuntimeError:  # a kernel that this GPU, or this head size, does not have
+            continue
+        milliseconds[name] = begun.elapsed_time(ended) / 10
+    if not milliseconds:
+        return {"chosen": "torch", "reason": "neither kernel takes these shapes", "fallback": True}
+    chosen = min(milliseconds, key=lambda name: milliseconds[name])
+    return {"chosen": chosen, "reason": "measured: milliseconds of a layer, forward and backward", **milliseconds}
+
+
+@contextmanager
+def garbage_rests() -> Iterator[None]:
+    """Within it what exists already is not searched for garbage, and the rest seldom: a search stops the host."""
+    gc.collect()
+    gc.freeze()
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager
@@ -159,10 +261,33 @@ def _seconds(step: Step, batch: Batch, repeats: int) -> float:
     return seconds / repeats
 
 
-def _compile(model: nn.Module) -> None:
-    model.compile(dynamic=False)
+def _ready(step: Step, batch: Batch, config: TrainingConfig, captures: bool) -> None:
+    """Capture what is to be measured, and kept."""
+    if captures:
+        step.captured = capture(step, batch, in_parts=config.accumulation > 1)
+
+
+def _part(batch: Batch, divisor: int) -> Batch:
+    """The first rows of `batch`."""
+    rows = max(1, batch.tokens_BT.shape[0] // divisor)
+    cut = {field.name: getattr(batch, field.name)[:rows] for field in fields(Batch) if field.name != "count"}
+    return replace(batch, **cut)
+
+
+def _scope(model: nn.Module, asked: str) -> str:
+    """`blocks` where one compiled block serves for all, else `whole`."""
+    return "blocks" if asked == "on" and isinstance(model, Decoder) else "whole"
+
+
+def _compile(model: nn.Module, scope: str) -> None:
+    if scope == "blocks" and isinstance(model, Decoder):
+        for block in model.blocks:
+            block.compile(dynamic=False)
+    else:
+        model.compile(dynamic=False)
 
 
 def _uncompile(model: nn.Module) -> None:
     # nn.Module.compile keeps the compiled call here; without it the module runs as written.
-    model._compiled_call_impl = None
+    for module in (model, *(model.blocks if isinstance(model, Decoder) else ())):
+        module._compiled_call_impl = None

@@ -9,7 +9,8 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from trimtab.config import PrecisionConfig
+from trimtab.config import Bf16, PrecisionConfig
+from trimtab.config.training import AutoPrecision
 
 _LOWEST_SCALE: Final = 1.0
 _HIGHEST_SCALE: Final = 2.0**24
@@ -52,16 +53,25 @@ def computes_in_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def resolved_name(config: PrecisionConfig, device: torch.device) -> str:
+    """fp32, bf16 or fp16: what auto comes to on `device`."""
+    if config.name == "auto":
+        return "bf16" if computes_in_bf16(device) else "fp32"
+    return config.name
+
+
 @final
 class Precision:
-    """Weights are fp32 masters; products are computed in `dtype` under autocast."""
+    """Products are computed in `dtype`: under autocast over fp32 weights, or on weights that are in `dtype` themselves.
 
-    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
-        self.name: str = config.name
-        if config.name == "auto":
-            self.name = "bf16" if computes_in_bf16(device) else "fp32"
+    `parameters` is the precision of the weights that the model computes with; updates act on fp32 masters either way.
+    """
+
+    def __init__(self, config: PrecisionConfig, device: torch.device, parameters: torch.dtype = torch.float32) -> None:
+        self.name = resolved_name(config, device)
         self.device = device
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+        self.parameters = parameters
         self.scaler = LossScaler(config.initial_scale, config.growth_every, device) if config.name == "fp16" else None
 
     @property
@@ -71,7 +81,21 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context of a forward pass."""
-        if self.dtype is torch.float32:
+        if self.dtype == self.parameters:
             return nullcontext()
         # The cache of cast weights would outlive an update inside a captured program.
         return torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False)
+
+
+def choose_parameters(config: PrecisionConfig, device: torch.device, ours: bool) -> tuple[torch.dtype, str]:
+    """The precision of the weights that the model computes with, and why; `ours` for our decoder under our AdamW."""
+    if (name := resolved_name(config, device)) != "bf16":
+        return torch.float32, f"{name} keeps its weights in fp32"
+    asked = config.parameters if isinstance(config, Bf16 | AutoPrecision) else "auto"
+    if asked == "fp32":
+        return torch.float32, "training.precision.parameters is fp32"
+    if not ours:
+        return torch.float32, "a model or optimizer from outside keeps its parameters in fp32, under autocast"
+    if asked == "auto" and device.type != "cuda":
+        return torch.float32, "autocast on a CPU"
+    return torch.bfloat16, "bf16 weights over fp32 masters"

@@ -1,7 +1,8 @@
 """One update, as two programs: `accumulate` runs once a micro-batch, `update` once a step.
 
-Neither waits for the device. The loss of a micro-batch is divided by the count of the whole step before
-backward, so that any split of the same tokens into micro-batches gives the same gradient.
+Neither waits for the device, and where every part allows it both are replayed as CUDA graphs (capture.py).
+The loss of a micro-batch is divided by the count of the whole step before backward, so that any split of the
+same tokens into micro-batches gives the same gradient.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from trimtab.signals import (
     Task,
     set_randomness,
 )
+from trimtab.training.capture import Captured, capture
 from trimtab.training.precision import Precision
 
 
@@ -62,6 +64,7 @@ class Step:
                 "clip_threshold",
                 "inverse_tokens",
                 "inverse_sequences",
+                "share",
                 "loss",
             )
         }
@@ -75,6 +78,9 @@ class Step:
         self._signals: dict[str, Tensor] = {}
         self._unread = [torch.zeros(len(probe.columns), device=device) for probe in self.probes]
         self._one = torch.ones((), device=device)
+        self.holds = scalar()
+        """At 1.0 an update changes nothing: how a warm-up runs without being a step."""
+        self.captured: Captured | None = None
 
     def set(self, **settings: float) -> None:
         """Change device scalars; only those that differ are sent."""
@@ -88,25 +94,44 @@ class Step:
         num_tokens = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
         self.set(inverse_tokens=1.0 / max(1, num_tokens), inverse_sequences=1.0 / max(1, num_sequences))
-        self.begin()
+        in_parts = len(batches) > 1
+        if self.captured is not None and self.captured.in_parts != in_parts:
+            self.captured = capture(self, batches[0], in_parts=in_parts)
+        self.begin(in_parts=in_parts)
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
-            self.accumulate(batch.to(self.device), 1.0 / len(batches))
+            self.accumulate(batch, 1.0 / len(batches))
         self.update(ends_window=ends_window)
 
-    def begin(self) -> None:
-        """Empty the sums of the step before."""
-        self.optimizer.storage.zero_gradients()
+    def begin(self, *, in_parts: bool = False) -> None:
+        """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
+        self.optimizer.storage.zero_gradients(in_parts=in_parts)
         torch._foreach_zero_([self.settings["loss"], self._correct, *self._means.values(), *self._signals.values()])
 
     def accumulate(self, batch: Batch, share: float = 1.0) -> None:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
+        self.set(share=share)
+        if self.captured is not None and self.captured.fits(batch):
+            self.captured.accumulate(batch)
+        else:
+            self.accumulate_program(batch.to(self.device))
+
+    def update(self, *, ends_window: bool = True) -> None:
+        """Norms, transforms, optimizer, and the row of the ring."""
+        if self.captured is not None:
+            self.captured.update(ends_window)
+        else:
+            self.update_program(ends_window)
+        self.ring.count_row()
+
+    def accumulate_program(self, batch: Batch) -> None:
+        """What `accumulate` does on the device: nothing in it may depend on a value that changes on the host."""
         with self.precision.autocast():
             output = self.model(**self.task.inputs(batch))
             loss_terms = self.task.terms(output, batch)
         total = torch.zeros((), device=self.device)
         for term in loss_terms.terms:
-            if not term.additive and share < 1.0:
+            if not term.additive and self._on_host["share"] < 1.0:
                 raise ConfigError(
                     f"training.accumulation: the loss term {term.name!r} is no sum over micro-batches, so it needs "
                     "the whole batch at once",
@@ -116,23 +141,25 @@ class Step:
             total = total + mean * term.weight
             self._means[term.name] += mean.detach()
         scaler = self.precision.scaler
+        self.optimizer.storage.expect()
         torch.autograd.backward(total if scaler is None else total * scaler.scale)
+        self.optimizer.storage.collect()
         self.settings["loss"] += total.detach()
         self._correct += loss_terms.correct
         if isinstance(output, ModelOutput):
-            self._take_signals(output.signals, share)
+            self._take_signals(output.signals)
 
-    def _take_signals(self, signals: Mapping[str, Tensor], share: float) -> None:
+    def _take_signals(self, signals: Mapping[str, Tensor]) -> None:
         for name, value in signals.items():
             if name not in self._signals:
                 self._signals[name] = torch.zeros((), dtype=torch.float32, device=self.device)
-            self._signals[name] += share * value.detach()
+            self._signals[name] += self.settings["share"] * value.detach()
 
     @torch.no_grad()
-    def update(self, *, ends_window: bool = True) -> None:
-        """Norms, transforms, optimizer, and the row of the ring."""
+    def update_program(self, ends_window: bool) -> None:
+        """What `update` does on the device."""
         storage, scaler = self.optimizer.storage, self.precision.scaler
-        norms_P = torch.stack(torch._foreach_norm(list(storage.gradients.values())))
+        norms_P = torch.stack(torch._foreach_norm(list(storage.gradients.values()), 2.0, torch.float32))
         unscale = self._one
         if scaler is not None:
             unscale = 1.0 / scaler.scale
@@ -142,7 +169,7 @@ class Step:
             norms_P=norms_P,
             total_norm=torch.linalg.vector_norm(norms_P),
             scale=unscale,
-            skip=torch.zeros((), device=self.device),
+            skip=self.holds.clone(),
         )
         for transform in self.transforms:
             transform.apply(gradients, self.settings)

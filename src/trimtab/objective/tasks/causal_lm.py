@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from trimtab.objective.cross_entropy import CrossEntropy
 from trimtab.signals import Batch, LossTerms, ModelOutput
@@ -40,6 +40,8 @@ class CausalLanguageModelingTask:
 
     def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
         """Cross-entropy against the next token."""
+        if isinstance(output, ModelOutput) and isinstance(output.head, nn.Linear) and self.objective.fuses(output):
+            return self.objective.of_features(output.features_BTD, output.head.weight, batch.targets_BT)
         terms: LossTerms = self.objective(logits_of(output), batch.targets_BT)
         return terms
 

@@ -14,13 +14,19 @@ from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import FlatStorage
 from trimtab.signals import Gradients
 
+try:  # Triton comes with torch's CUDA builds alone.
+    from trimtab.optimizer.algorithms import adamw_kernel as _kernel
+except ImportError:
+    _kernel = None  # type: ignore[assignment]
+
 
 @final
 class AdamW:
     """theta <- theta - a * m_hat / (sqrt(v_hat) + eps) - a * l * theta, with bias-corrected moments.
 
-    Works on flat storage, in one pass a group. A skipped step leaves weights, moments and the count of applied
-    updates as they were. Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2 (the decay is
+    Works on flat storage, in one pass a group; on CUDA that is one kernel, which leaves the model's
+    bf16 copy, too. A skipped step leaves weights, moments and the count of applied updates as they were.
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2 (the decay is
     multiplied with the learning rate, as in torch).
     """
 
@@ -31,9 +37,10 @@ class AdamW:
         beta1: float = 0.9,
         beta2: float = 0.95,
         epsilon: float = 1e-8,
+        compute_dtype: torch.dtype = torch.float32,
     ) -> None:
         self.groups = tuple(groups)
-        self.storage = FlatStorage(groups)
+        self.storage = FlatStorage(groups, compute_dtype)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self._momentum = torch.zeros_like(self.storage.flat_weight)
         self._square = torch.zeros_like(self.storage.flat_weight)
@@ -43,9 +50,14 @@ class AdamW:
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """One update with the settings `learning_rate` and `weight_decay` (a factor on each group's own)."""
         self._applied.add_(1.0 - gradients.skip)
-        run = self._update_on_host if self.storage.flat_weight.device.type == "cpu" else self._update_on_device
+        if self.storage.flat_weight.device.type == "cpu":
+            run = self._update_on_host
+        else:
+            run = self._update_with_torch if _kernel is None else self._update_with_kernel
         for group, (start, end) in zip(self.groups, self.storage.group_spans, strict=True):
             run(group.weight_decay, slice(start, end), gradients, settings)
+        if run != self._update_with_kernel:
+            self.storage.refresh()
 
     def _update_on_host(
         self, weight_decay: float, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
@@ -53,7 +65,7 @@ class AdamW:
         """torch's fused kernel; reading a scalar costs nothing on a CPU."""
         adamw(
             [self.storage.flat_weight[span]],
-            [self.storage.flat_gradient[span]],
+            [self.storage.flat_gradient[span].float()],
             [self._momentum[span]],
             [self._square[span]],
             [],
@@ -71,14 +83,36 @@ class AdamW:
             maximize=False,
         )
 
-    def _update_on_device(
+    def _update_with_kernel(
+        self, weight_decay: float, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
+    ) -> None:
+        """Everything in one pass over memory, from device scalars alone."""
+        storage = self.storage
+        _kernel.update(
+            storage.flat_weight[span],
+            storage.flat_compute[span] if storage.narrow else None,
+            storage.flat_gradient[span],
+            self._momentum[span],
+            self._square[span],
+            learning_rate=settings["learning_rate"],
+            decay_factor=settings["weight_decay"],
+            scale=gradients.scale,
+            skip=gradients.skip,
+            applied=self._applied,
+            weight_decay=weight_decay,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+        )
+
+    def _update_with_torch(
         self, weight_decay: float, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
     ) -> None:
         """The same from device scalars alone: nothing waits, and a graph can replay it."""
         weight, momentum, square = self.storage.flat_weight[span], self._momentum[span], self._square[span]
         applies = gradients.skip == 0
         # A gradient that is not finite must not reach the moments, not even multiplied by zero.
-        gradient = torch.where(applies, self.storage.flat_gradient[span] * gradients.scale, 0.0)
+        gradient = torch.where(applies, self.storage.flat_gradient[span].float() * gradients.scale, 0.0)
         rate = torch.where(applies, settings["learning_rate"], 0.0)
         keep1 = torch.where(applies, 1.0 - self.beta1, 0.0)
         keep2 = torch.where(applies, 1.0 - self.beta2, 0.0)

@@ -21,9 +21,9 @@ from trimtab.runs.checkpoints import (
 )
 from trimtab.runs.directory import RunDirectory
 from trimtab.training.checkpoint.files import read_snapshot, read_tensors, write_snapshot
-from trimtab.training.checkpoint.model_state import load_model, require_saveable
+from trimtab.training.checkpoint.model_state import require_saveable
 from trimtab.training.checkpoint.rollback import PendingRollback, announce, forget, pending_rollback
-from trimtab.training.checkpoint.snapshot import restore, take
+from trimtab.training.checkpoint.snapshot import load_weights, restore, take
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
@@ -151,5 +151,5 @@ class Keeper:
         info = best(self.run.path, self._metric, self._better)
         if info is None:
             raise CheckpointError(f"no verified checkpoint has {self._metric}")
-        load_model(self._step.model, read_tensors(info.path, "model/"))
+        load_weights(self._step, read_tensors(info.path, "model/"))
         return info.step

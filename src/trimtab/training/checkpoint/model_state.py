@@ -28,9 +28,12 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return _weights(model) | _extra_tensors(model)
 
 
-def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy `model/<name>` into `model`. Raises: CheckpointError unless names and shapes are the same."""
-    ours = _weights(model)
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor], masters: Mapping[str, Tensor] | None = None) -> None:
+    """Copy `model/<name>` into `model`, or into its `masters` where it computes on a narrower copy of them.
+
+    Raises: CheckpointError unless names and shapes are the same.
+    """
+    ours = _weights(model) | dict(masters or {})
     given = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
     extras = {name: given.pop(name) for name in list(given) if _is_extra(name)}
     modules = {name.removesuffix(".json"): name for name in extras}

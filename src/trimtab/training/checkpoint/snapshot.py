@@ -28,7 +28,7 @@ class Snapshot:
 
 def take(step: Step, windows: Windows, progress: Progress, controllers: Sequence[Controller]) -> Snapshot:
     """The state at this boundary, copied to the host. Waits for the device."""
-    tensors = {f"model/{name}": tensor for name, tensor in model_tensors(step.model).items()}
+    tensors = {f"model/{name}": tensor for name, tensor in _masters(step).items()}
     for name, slots in step.optimizer.state_by_name().items():
         tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
     if step.precision.scaler is not None:
@@ -56,7 +56,7 @@ def restore(
 ) -> None:
     """Put `snapshot` back. Controllers that it does not name keep their state. Raises: CheckpointError."""
     tensors = snapshot.tensors
-    load_model(step.model, tensors)
+    load_weights(step, tensors)
     optimizer: dict[str, dict[str, Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer").items():
         parameter, _, slot = name.rpartition("/")
@@ -74,6 +74,18 @@ def restore(
     for controller in controllers:
         if controller.name in snapshot.values["controllers"]:
             controller.load_state(python_value(snapshot.values["controllers"][controller.name]))
+
+
+def _masters(step: Step) -> dict[str, Tensor]:
+    """What `model_tensors` gives, in fp32 also where the model computes on a narrower copy."""
+    return {**model_tensors(step.model), **step.optimizer.storage.weights}
+
+
+def load_weights(step: Step, tensors: Mapping[str, Tensor]) -> None:
+    """Copy `model/<name>` into a run's masters, and these into the model's narrower copy. Raises: CheckpointError."""
+    storage = step.optimizer.storage
+    load_model(step.model, tensors, storage.weights)
+    storage.refresh()
 
 
 def _under(tensors: Mapping[str, Tensor], room: str) -> dict[str, Tensor]:

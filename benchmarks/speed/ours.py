@@ -1,0 +1,65 @@
+"""trimtab's own trainer, whole, on random tokens: `python benchmarks/speed/ours.py 124m [setting=value ...]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from gate import CASES, Gate
+
+import trimtab.trainer as trainer_module
+from trimtab.config import load_config
+from trimtab.data import PackedSequences
+from trimtab.data.order import Order
+from trimtab.data.prepare import PreparedData
+from trimtab.trainer import Trainer
+from trimtab.training import Step
+
+
+def random_data(case: dict[str, int]) -> PreparedData:
+    """Sequences of random tokens."""
+    length, vocabulary = case["length"], case["vocabulary"]
+    tokens = np.random.default_rng(0).integers(0, vocabulary, 2_000 * length + 1).astype(np.uint16)
+    sequences = PackedSequences(tokens, np.array([0]), length, num_bytes=len(tokens))
+    tokenizer: Any = SimpleNamespace(vocabulary_size=vocabulary, token_bytes=None, save=lambda path: None)
+    order = Order(len(sequences), seed=0)
+    return PreparedData(tokenizer, sequences, sequences, order, {}, "random", Path(tempfile.gettempdir()))
+
+
+def main() -> None:
+    """Trains until the driver ends it."""
+    case, warmup = CASES[sys.argv[1]], 12
+    settings = [
+        "data.source={name: embedded}",
+        f"data.sequence_length={case['length']}",
+        f"model={{name: decoder, num_layers: {case['layers']}, hidden_size: {case['width']}, "
+        f"num_heads: {case['heads']}, activation: gelu, positions: {{name: learned}}, bias: false}}",
+        "optimizer={name: adamw, learning_rate: 1e-4}",
+        "training.steps=1000000",
+        f"training.micro_batch_size={case['batch']}",
+        "training.precision={name: bf16}",
+        "evaluation={every: 1000000, yardsticks: false}",
+        "stopping={name: none}",
+    ]
+    gate = Gate(warmup)
+    run = Step.run
+
+    def counted(self: Step, *arguments: Any, **named: Any) -> None:
+        # What is timed must be the case's shape.
+        assert self.model.embedding.weight.shape == (case["vocabulary"], case["width"])
+        assert arguments[0][0].tokens_BT.shape == (case["batch"], case["length"])
+        run(self, *arguments, **named)
+        gate.step()
+
+    Step.run = counted  # type: ignore[method-assign]
+    trainer = Trainer(load_config(None, settings + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
+    trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
+    trainer.fit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The head and the cross-entropy as one operation: logits are made, judged and turned into their gradient in place.
+
+Shape suffixes: N tokens · D hidden size · V vocabulary, padded to a multiple of 64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trimtab.signals import IGNORED
+
+try:  # Triton comes with torch's CUDA builds alone.
+    from trimtab.objective import head_loss_kernel as _kernel
+except ImportError:
+    _kernel = None  # type: ignore[assignment]
+
+VOCABULARY_MULTIPLE: Final = 64
+"""Products of odd sizes are slow on tensor cores: 50,257 columns take 5 % more of a step than 50,304."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The loss of a token: plain * (lse - logit of the target) + spread * (K lse - sum of logits), + z * lse²."""
+
+    plain: float
+    spread: float
+    z: Tensor
+    """0-dim, fp32, on the device."""
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Sum of the weighted loss, differentiable; plain loss a token, log-sum-exp, smoothed loss and hits, which are not.
+
+    The gradient is computed with the loss, while a row of logits is still in the cache, for an upstream gradient of
+    1; backward multiplies with the real one. With chunks the logits of the whole batch never exist at once.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        features_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        weights: Weights,
+        num_chunks: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        num_classes, num_tokens = weight_VD.shape[0], features_ND.shape[0]
+        padding = -num_classes % VOCABULARY_MULTIPLE
+        padded_VD = F.pad(weight_VD, (0, 0, 0, padding)) if padding else weight_VD
+        needs_features, needs_weight = context.needs_input_grad[:2]
+        with_gradient = needs_features or needs_weight
+        features_gradient = torch.empty_like(features_ND) if needs_features else None
+        weight_gradient: Tensor | None = None
+        columns: list[tuple[Tensor, ...]] = []
+        size = -(-num_tokens // num_chunks)
+        for start in range(0, num_tokens, size):
+            rows = slice(start, start + size)
+            logits_NV = features_ND[rows] @ padded_VD.t()
+            columns.append(judge(logits_NV, targets_N[rows], num_classes, weights, with_gradient))
+            if features_gradient is not None:
+                torch.mm(logits_NV, padded_VD, out=features_gradient[rows])
+            if needs_weight:
+                if num_chunks == 1:
+                    weight_gradient = logits_NV.t() @ features_ND[rows]
+                else:
+                    part = (logits_NV.t() @ features_ND[rows]).float()
+                    weight_gradient = part if weight_gradient is None else weight_gradient.add_(part)
+            del logits_NV
+        plain_N, log_normalizer_N, smoothed_N, correct_N = (torch.cat(parts) for parts in zip(*columns, strict=True))
+        if weight_gradient is not None:
+            weight_gradient = weight_gradient[:num_classes]
+        context.save_for_backward(features_gradient, weight_gradient)
+        context.weight_dtype = weight_VD.dtype
+        total = smoothed_N.sum() + weights.z * log_normalizer_N.square().sum()
+        context.mark_non_differentiable(plain_N, log_normalizer_N, smoothed_N, correct_N)
+        return total, plain_N, log_normalizer_N, smoothed_N, correct_N
+
+    @staticmethod
+    def backward(context: Any, upstream: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        features_gradient, weight_gradient = context.saved_tensors
+        if features_gradient is not None:
+            features_gradient = _scaled(features_gradient, upstream)
+        if weight_gradient is not None:
+            weight_gradient = _scaled(weight_gradient, upstream).to(context.weight_dtype)
+        return features_gradient, weight_gradient, None, None, None
+
+
+def _scaled(values: Tensor, factor: Tensor) -> Tensor:
+    """`values` times `factor`, in place."""
+    if _kernel is not None and values.is_cuda and values.is_contiguous() and factor.dtype == torch.float32:
+        return _kernel.scale(values, factor)
+    return values.mul_(factor)
+
+
+def judge(
+    logits_NV: Tensor, targets_N: Tensor, num_classes: int, weights: Weights, with_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """fp32 plain loss, log-sum-exp, smoothed loss, and hits of each row; rows that are not counted give 0.
+
+    With `with_gradient` the logits are overwritten with the gradient of the weighted loss, 0 in padded columns.
+    """
+    if _kernel is not None and logits_NV.is_cuda:
+        return _kernel.judge(logits_NV, targets_N, num_classes, weights, with_gradient)
+    counted_N = targets_N != IGNORED
+    logits = logits_NV[:, :num_classes].float()
+    # Rows that are not counted may hold anything, even infinities: they are replaced, not multiplied by zero.
+    logits = torch.where(counted_N[:, None], logits, 0.0)
+    log_normalizer_N = torch.logsumexp(logits, -1)
+    picked_N = logits.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
+    correct_N = ((picked_N >= logits.amax(-1)) & counted_N).float()
+    plain_N = torch.where(counted_N, log_normalizer_N - picked_N, 0.0)
+    smoothed_N = plain_N * weights.plain
+    if weights.spread != 0.0:
+        all_N = torch.where(counted_N, num_classes * log_normalizer_N - logits.sum(-1), 0.0)
+        smoothed_N = smoothed_N + weights.spread * all_N
+    if with_gradient:
+        factor_N = weights.plain + weights.spread * num_classes + 2.0 * weights.z * log_normalizer_N
+        gradient = (logits - log_normalizer_N[:, None]).exp_().mul_(factor_N[:, None]).sub_(weights.spread)
+        gradient.scatter_add_(-1, targets_N.clamp_min(0)[:, None], torch.full_like(factor_N, -weights.plain)[:, None])
+        logits_NV[:, :num_classes] = torch.where(counted_N[:, None], gradient, 0.0)
+        logits_NV[:, num_classes:] = 0.0
+    return plain_N, torch.where(counted_N, log_normalizer_N, 0.0), smoothed_N, correct_N
+
+
+def head_loss(
+    features_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights: Weights, num_chunks: int = 1
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Total (differentiable), plain loss a token, log-sum-exp, smoothed loss and hits (fp32, of each token).
+
+    Products are in autocast's dtype, or in that of the features. A target equal to IGNORED counts nothing.
+    Source: own; the gradient in place as in Hsu et al. 2024, arXiv 2410.10989 (Liger kernels), section 3.2.
+    """
+    kind = features_ND.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VD.dtype
+    with torch.autocast(kind, enabled=False):
+        given: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            features_ND.to(dtype), weight_VD.to(dtype), targets_N, weights, num_chunks
+        )
+    return given
