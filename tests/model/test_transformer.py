@@ -97,7 +97,7 @@ def test_tied_head_is_the_embedding_also_in_a_copy() -> None:
 def test_activation_scale_of_every_block() -> None:
     model, outputs = decoder(norm_placement="post"), []
     for block in model.blocks:
-        block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output[0]))
     tokens_BT = torch.randint(23, (3, 7))
     assert not model(tokens_BT).signals
     outputs.clear()
