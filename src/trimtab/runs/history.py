@@ -7,8 +7,9 @@ how they were cut into windows or reads: a history that followed a run equals on
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, final
 
@@ -313,18 +314,17 @@ class History:
 
     def extend(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines of a record, as its reader gives them."""
-        gathered: dict[str, _Gathered] = {}
+        columns = _Columnizer(self.add)
         for line in lines:
             if line["event"] == "StepsEnded":
-                _gather(line, gathered)
+                columns.take(line)
                 continue
             try:
                 event = event_from_json(line)
             except ValueError:
                 continue
             self._note(event)
-        for name, (firsts, nums, values) in gathered.items():
-            self.add(name, _ranges(firsts, nums), np.array(values, np.float64))
+        columns.flush()
 
     def observe(self, event: Event) -> None:
         """Add an event of a run that is going on; a window is only put aside until somebody asks."""
@@ -398,35 +398,66 @@ class History:
         return name in self.series
 
 
-_Gathered = tuple[list[int], list[int], list[float]]
-"""Of one metric: first step and number of values of each part, and the values of all parts."""
+@final
+class _Columnizer:
+    """Turns the values of StepsEnded lines into columns, as many lines at a time as have the same metrics."""
+
+    def __init__(self, add: Callable[[str, Steps, Floats], None]) -> None:
+        self._add = add
+        self._names: tuple[str, ...] = ()
+        self._firsts: list[int] = []
+        self._nums: list[int] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self._values: dict[str, tuple[list[int], list[float]]] = {}
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Add a line behind those that were taken before."""
+        first, last, series = line["first_step"], line["last_step"], line["per_step"]
+        if (names := tuple(series)) and names != self._names:
+            self.flush()
+            self._names = names
+        if names:
+            self._firsts.append(first)
+            self._nums.append(last - first + 1)
+            self._rows.append(tuple(series.values()))
+        for name, value in line["values"].items():
+            steps, values = self._values.setdefault(name, ([], []))
+            steps.append(last)
+            values.append(value)
+
+    def flush(self) -> None:
+        """Hand over what was taken."""
+        firsts, nums = np.array(self._firsts, np.int64), np.array(self._nums, np.int64)
+        every_step: Steps | None = None
+        for index, name in enumerate(self._names if self._rows else ()):
+            column = [row[index] for row in self._rows]
+            constant = np.fromiter((type(part) is not list for part in column), np.bool_, len(column))
+            parts = [part if type(part) is list else (part,) for part in column]
+            lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+            values = _numbers(list(itertools.chain.from_iterable(parts)))
+            kept = (constant | (lengths == nums)) & (nums > 0)
+            if kept.all():
+                steps = every_step = _ranges(firsts, nums) if every_step is None else every_step
+            else:
+                steps = _ranges(firsts[kept], nums[kept])
+            if constant.any() or not kept.all():
+                values = np.repeat(values, np.repeat(np.where(constant, nums, 1) * kept, lengths))
+            self._add(name, steps, values)
+        for name, (last_steps, numbers) in self._values.items():
+            self._add(name, np.array(last_steps, np.int64), _numbers(numbers))
+        self._firsts, self._nums, self._rows, self._values = [], [], [], {}
 
 
-def _gather(line: Mapping[str, Any], gathered: dict[str, _Gathered]) -> None:
-    """Put the values of a StepsEnded line behind those gathered before."""
-    first, last = line["first_step"], line["last_step"]
-    num = last - first + 1
-    for name, series in line["per_step"].items():
-        values = series if type(series) is list else [series] * num
-        if len(values) == num:
-            if name not in gathered:
-                gathered[name] = ([], [], [])
-            firsts, nums, all_values = gathered[name]
-            firsts.append(first)
-            nums.append(num)
-            all_values += values
-    for name, value in line["values"].items():
-        if name not in gathered:
-            gathered[name] = ([], [], [])
-        firsts, nums, all_values = gathered[name]
-        firsts.append(last)
-        nums.append(1)
-        all_values.append(value)
+def _numbers(values: list[Any]) -> Floats:
+    """Numbers as an array; what is none becomes NaN."""
+    try:
+        return np.fromiter(values, np.float64, len(values))
+    except (TypeError, ValueError):
+        return np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
 
 
-def _ranges(firsts: Sequence[int], nums: Sequence[int]) -> Steps:
+def _ranges(firsts: Steps, nums: Steps) -> Steps:
     """first, first + 1, … of each part, one behind the other."""
-    lengths = np.array(nums, np.int64)
-    begins = np.cumsum(lengths) - lengths
-    offsets: Steps = np.repeat(np.array(firsts, np.int64) - begins, lengths)
+    begins = np.cumsum(nums) - nums
+    offsets: Steps = np.repeat(firsts - begins, nums)
     return np.arange(len(offsets)) + offsets

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.errors import DataError, UsageError
 from trimtab.events import RunStarted
 from trimtab.runs import format
@@ -59,7 +58,7 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
     plain = [name for name in METRICS if "<" not in name]
     for theirs, ours in mapping.items():
         if ours not in AXES and ours not in plain and not _FAMILIES.fullmatch(ours):
-            near = did_you_mean(nearest_names(ours, [*plain, *AXES]))
+            near = _nearest(ours, [*plain, *AXES])
             raise UsageError(
                 f"--map {printable(theirs, limit=60)}={printable(ours, limit=60)}: trimtab has no metric "
                 f"{printable(ours, limit=60)!r}",
@@ -141,7 +140,7 @@ def _asked(table: Table, source: Source, mapping: Mapping[str, str], path: str) 
             continue
         found = [name for name, short in source.short.items() if short == theirs and name in table.columns]
         if not found:
-            near = did_you_mean(nearest_names(theirs, list(table.columns)[:500]))
+            near = _nearest(theirs, list(table.columns)[:500])
             raise UsageError(
                 f"{path}: there is no column {printable(theirs, limit=60)!r} with numbers to map to {ours}",
                 hint=near or "it has " + ", ".join(printable(name, limit=40) for name in list(table.columns)[:12]),
@@ -342,3 +341,10 @@ def _about_columns(table: Table, plan: _Plan) -> Iterator[str]:
 def _listed(names: list[str]) -> str:
     shown = ", ".join(printable(name, limit=60) for name in names[:4])
     return shown + (" …" if len(names) > 4 else "")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    """A remark on what was most likely meant."""
+    from trimtab.config.nearest import did_you_mean, nearest_names  # loads every model of the configuration
+
+    return did_you_mean(nearest_names(name, names)) or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from trimtab.errors import DataError
 from trimtab.runs import format
@@ -221,10 +224,21 @@ def _block(rows: Sequence[Sequence[str]], header: Sequence[str]) -> Block:
     everywhere = np.arange(len(rows))
     for name, cells in zip(header[:MAX_COLUMNS], zip(*rows, strict=True), strict=False):
         try:
-            block.numbers[name] = everywhere, np.array(list(map(float, cells)))
+            block.numbers[name] = everywhere, _numbers(cells)
             continue
         except ValueError:
             there = [index for index, cell in enumerate(cells) if cell not in _EMPTY]
         if there:
             add_cells(block, name, there, [cells[index] for index in there])
     return block
+
+
+def _numbers(cells: Sequence[str]) -> NDArray[np.float64]:
+    """The cells of a column as numbers. Raises: ValueError when one of them is none."""
+    text = ",".join(cells)
+    if not text.strip("0123456789+-.eE,"):  # so that nothing but numbers can be read from it
+        with contextlib.suppress(ValueError):
+            numbers = orjson.loads(f"[{text}]")  # four times as quick as float, and stricter
+            if len(numbers) == len(cells):
+                return np.array(numbers, np.float64)
+    return np.array(list(map(float, cells)))
