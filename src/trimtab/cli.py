@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, final
 
 import typer
 import typer.core
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from trimtab.config import Config
     from trimtab.doctor import Case
     from trimtab.trainer import Result
+
+_DEMO: Final = "demo"
+_SMALL_DEMO: Final = "demo-small"
+_DEMO_SPEED: Final = 2e11
+"""Floating-point operations a second with which the larger demo is done in four minutes."""
 
 app = typer.Typer(
     name="trimtab",
@@ -98,7 +103,7 @@ def demo(
     log_format: LogFormat = "text",
 ) -> None:
     """Train a small GPT on Python code that is already on this machine: about four minutes on two cores."""
-    _train("demo", overrides or [], run, accept_drift=False, log_format=log_format)
+    _train(_demo(overrides or [], run), overrides or [], run, accept_drift=False, log_format=log_format)
 
 
 @app.command(cls=_TakesSettings)
@@ -469,6 +474,36 @@ def _version(
 
         typer.echo(f"trimtab {__version__}")
         raise typer.Exit
+
+
+def _demo(overrides: list[str], run: Path | None) -> str:
+    """The demo that this machine trains in minutes; for a run that was begun, the one that it is."""
+    from trimtab.config import load_config
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    config = load_config("demo", overrides)  # a typing error is told before torch is loaded
+    if run is not None and RunDirectory.is_run(run):
+        begun = RunDirectory.open(run).config
+        known = begun.exists() and load_config(str(begun)).name in (_DEMO, _SMALL_DEMO)
+        return str(begun) if known else _DEMO
+    typer.echo("measuring this processor ...", err=True)
+    wait_briefly_in_company(OtherPrograms())
+    from trimtab.runs.program import command
+    from trimtab.training.execution import choose_device, processor_speed, set_threads
+
+    if choose_device(config.training.device).type != "cpu":
+        return _DEMO
+    set_threads(config.training.threads)
+    speed = processor_speed()
+    if speed >= _DEMO_SPEED:
+        return _DEMO
+    typer.echo(
+        f"it computes {speed / 1e9:.0f} GFLOP/s: taking the preset {_SMALL_DEMO} "
+        f"(`{command('train', _DEMO)}` trains the larger one)",
+        err=True,
+    )
+    return _SMALL_DEMO
 
 
 def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:

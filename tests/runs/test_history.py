@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -120,3 +121,43 @@ def test_layers_are_told_apart_by_metric_and_thinned() -> None:
     assert len(steps) <= 1024
     np.testing.assert_array_equal(values_WL[:, 0] * 10, steps)
     assert steps[-1] == 29_990
+
+
+NUMBERS = st.floats(-9.0, 9.0) | st.integers(-9, 9) | st.just(math.nan) | st.none()
+
+
+@st.composite
+def step_lines(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """StepsEnded lines as a record's reader gives them, and some that no writer of ours makes."""
+    lines, step = [], 0
+    for _ in range(draw(st.integers(0, 8))):
+        num = draw(st.integers(0, 4))
+        parts = NUMBERS | st.lists(NUMBERS, min_size=num, max_size=num) | st.lists(NUMBERS, max_size=5)
+        per_step = draw(st.dictionaries(st.sampled_from("ab"), parts, max_size=2))
+        values = draw(st.dictionaries(st.just("v"), NUMBERS, max_size=1))
+        window = {"first_step": step + 1, "last_step": step + num, "per_step": per_step, "values": values}
+        lines.append({"event": "StepsEnded", "step": step + num, **window})
+        step += num
+    return lines
+
+
+@settings(max_examples=200, deadline=None)
+@given(step_lines())
+def test_columns_of_many_lines_hold_what_each_line_says(lines: list[dict[str, Any]]) -> None:
+    expected: dict[str, list[tuple[int, float]]] = {"a": [], "b": [], "v": []}
+    for line in lines:
+        steps = range(line["first_step"], line["last_step"] + 1)
+        for name, part in line["per_step"].items():
+            values = part if isinstance(part, list) else [part] * len(steps)
+            if len(values) == len(steps):
+                expected[name] += zip(steps, values, strict=True)
+        expected["v"] += [(line["last_step"], value) for value in line["values"].values()]
+    history = History()
+    history.extend(lines)
+    for name, samples in expected.items():
+        assert (name in history.series) == bool(samples)
+        if samples:
+            steps, values = history.series[name].raw()
+            assert steps.tolist() == [step for step, _ in samples]
+            wanted = [math.nan if value is None else value for _, value in samples]
+            np.testing.assert_array_equal(values, np.array(wanted, np.float64))

@@ -27,7 +27,7 @@ from trimtab.events import (
     RunStarted,
     StepsEnded,
 )
-from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, surviving
+from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, no_garbage, surviving
 from trimtab.runs.statistics import read_statistics
 
 MAX_BUCKETS: Final = 4096
@@ -94,6 +94,8 @@ class Series:
         steps, values = _joined(self._open)
         parts = [self._closed]
         num_closed, taken = len(self._closed.first), 0
+        while not num_closed and len(steps) // self.width > self.capacity:  # where they would end up one by one
+            self.width *= 2
         while len(steps) - taken >= self.width:
             room = self.capacity - num_closed
             if room == 0:
@@ -302,9 +304,11 @@ class History:
         Raises: UsageError when a newer trimtab wrote it.
         """
         reader = RecordReader(record)
-        lines = reader.read()
         history = cls()
-        history.extend(lines if all_branches else surviving(lines))
+        with no_garbage():
+            lines = reader.read()
+            history.extend(lines if all_branches else surviving(lines))
+            del lines
         history.damaged_lines = reader.damaged
         if statistics is not None:
             steps, names, values_WC = read_statistics(statistics)
@@ -428,32 +432,39 @@ class _Columnizer:
     def flush(self) -> None:
         """Hand over what was taken."""
         firsts, nums = np.array(self._firsts, np.int64), np.array(self._nums, np.int64)
-        every_step: Steps | None = None
-        for index, name in enumerate(self._names if self._rows else ()):
-            column = [row[index] for row in self._rows]
-            constant = np.fromiter((type(part) is not list for part in column), np.bool_, len(column))
-            parts = [part if type(part) is list else (part,) for part in column]
-            lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-            values = _numbers(list(itertools.chain.from_iterable(parts)))
-            kept = (constant | (lengths == nums)) & (nums > 0)
-            if kept.all():
-                steps = every_step = _ranges(firsts, nums) if every_step is None else every_step
+        regular = bool((nums > 0).all())
+        every_step = _ranges(firsts, nums) if regular else None
+        for name, column in zip(self._names, zip(*self._rows, strict=True), strict=False):
+            kinds = set(map(type, column))
+            if every_step is None or (list in kinds and (len(kinds) > 1 or list(map(len, column)) != self._nums)):
+                self._add(name, *_of_mixed_parts(column, firsts, nums))
+            elif list in kinds:
+                self._add(name, every_step, _numbers(list(itertools.chain.from_iterable(column))))
             else:
-                steps = _ranges(firsts[kept], nums[kept])
-            if constant.any() or not kept.all():
-                values = np.repeat(values, np.repeat(np.where(constant, nums, 1) * kept, lengths))
-            self._add(name, steps, values)
+                self._add(name, every_step, np.repeat(_numbers(column), nums))
         for name, (last_steps, numbers) in self._values.items():
             self._add(name, np.array(last_steps, np.int64), _numbers(numbers))
         self._firsts, self._nums, self._rows, self._values = [], [], [], {}
 
 
-def _numbers(values: list[Any]) -> Floats:
-    """Numbers as an array; what is none becomes NaN."""
+def _numbers(values: Sequence[Any]) -> Floats:
+    """`values` as an array; what is no number becomes NaN."""
     try:
         return np.fromiter(values, np.float64, len(values))
     except (TypeError, ValueError):
         return np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
+
+
+def _of_mixed_parts(column: Sequence[Any], firsts: Steps, nums: Steps) -> tuple[Steps, Floats]:
+    """Steps and values where some parts are lists, some one number for all their steps; a list of another length is
+    left out."""
+    constant = np.fromiter((type(part) is not list for part in column), np.bool_, len(column))
+    parts = [part if type(part) is list else (part,) for part in column]
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+    kept = (constant | (lengths == nums)) & (nums > 0)
+    values = _numbers(list(itertools.chain.from_iterable(parts)))
+    repeats = np.repeat(np.where(constant, nums, 1) * kept, lengths)
+    return _ranges(firsts[kept], nums[kept]), np.repeat(values, repeats)
 
 
 def _ranges(firsts: Steps, nums: Steps) -> Steps:

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-import psutil
-
 from trimtab.errors import StorageError
 from trimtab.runs.files import SCHEMA
 
@@ -96,6 +94,8 @@ class Lock:
     @classmethod
     def _take(cls, path: Path, previous: os.stat_result | None) -> Self | None:
         """Put a lock file of our own in place of the `previous` one; None when another process was faster."""
+        import psutil  # readers of a run need none of it
+
         process = psutil.Process()
         holder = Holder(process.pid, socket.gethostname(), process.create_time(), time.time())
         aside = path.with_name(f".{path.name}.{holder.pid}-{time.monotonic_ns()}")
@@ -200,6 +200,8 @@ def _runs_here(holder: Holder) -> bool:
     """Whether the very process runs on this host, as far as its pid can be seen from here."""
     if holder.host != socket.gethostname():
         return False
+    import psutil  # readers of a run that is over need none of it
+
     try:
         process = psutil.Process(holder.pid)
         same = abs(process.create_time() - holder.process_started) < _START_TOLERANCE_SECONDS

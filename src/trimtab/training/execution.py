@@ -25,6 +25,7 @@ from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
 from trimtab.training.capture import capture
 from trimtab.training.checkpoint.model_state import modules_with_extra_state
+from trimtab.training.precision import computes_in_bf16
 from trimtab.training.step import Step
 
 _COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 20.0}
@@ -71,6 +72,22 @@ def keep_freed_memory() -> bool:
         return bool(library.mallopt(-4, 0)) and bool(library.mallopt(-1, 2**31 - 1))
     except (OSError, AttributeError):  # another C library
         return False
+
+
+def processor_speed() -> float:
+    """Floating-point operations a second in the products of a small model's step, with torch's threads.
+
+    In bf16 where the processor has it, as `training.precision=auto` computes. Takes a third of a second.
+    """
+    dtype = torch.bfloat16 if computes_in_bf16(torch.device("cpu")) else torch.float32
+    a, b = torch.ones(1024, 256, dtype=dtype), torch.ones(256, 1024, dtype=dtype)
+    best, ends = float("inf"), time.perf_counter() + 0.3
+    while time.perf_counter() < ends or best == float("inf"):
+        begun = time.perf_counter()
+        for _ in range(4):
+            a @ b
+        best = min(best, (time.perf_counter() - begun) / 4)
+    return 2 * 1024 * 256 * 1024 / best
 
 
 def choose_capture(config: TrainingConfig, device: torch.device, held_back: str | None) -> dict[str, Any]:

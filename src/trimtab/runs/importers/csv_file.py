@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import itertools
 import re
@@ -153,8 +152,13 @@ def _blocks(lines: Lines, header: list[str], delimiter: str, num_comments: int, 
         source.notes.append(f"only the first {MAX_COLUMNS:,} of {len(header):,} columns were read")
     losses = _Losses()
     num_rows = max(1, CELLS_A_BLOCK // len(header))
-    reader = csv.reader(_texts(lines, num_comments), delimiter=delimiter, skipinitialspace=True)
-    next(reader, None)
+    texts = _texts(lines, num_comments)
+    next(csv.reader(texts, delimiter=delimiter), None)
+    while plain := list(itertools.islice(texts, num_rows)):
+        if (block := _plain_block(plain, header, delimiter)) is None:
+            break
+        yield block
+    reader = csv.reader(itertools.chain(plain, texts), delimiter=delimiter, skipinitialspace=True)
     while True:
         rows: list[list[str]] = []
         try:
@@ -233,12 +237,33 @@ def _block(rows: Sequence[Sequence[str]], header: Sequence[str]) -> Block:
     return block
 
 
+def _plain_block(lines: Sequence[str], header: Sequence[str], delimiter: str) -> Block | None:
+    """Lines that hold nothing but numbers, a tenth of the time of any others; None when there is another among them."""
+    width = len(header)
+    if any(line.count(delimiter) != width - 1 for line in lines):
+        return None
+    text = ",".join(lines)
+    numbers = _json_numbers(text if delimiter == "," else text.replace(delimiter, ","), len(lines) * width)
+    if numbers is None:
+        return None
+    everywhere = np.arange(len(lines))
+    columns = np.ascontiguousarray(numbers.reshape(-1, width).T)
+    columns_by_name = zip(header[:MAX_COLUMNS], columns, strict=False)
+    return Block(len(lines), {name: (everywhere, column) for name, column in columns_by_name})
+
+
+def _json_numbers(text: str, num: int) -> NDArray[np.float64] | None:
+    """`num` numbers with commas between them; None when it is anything else, or a spelling that JSON has not."""
+    if text.strip("0123456789+-.eE,"):  # something that is no part of a number
+        return None
+    try:
+        numbers = orjson.loads(f"[{text}]")
+    except ValueError:
+        return None
+    return np.array(numbers, np.float64) if len(numbers) == num else None
+
+
 def _numbers(cells: Sequence[str]) -> NDArray[np.float64]:
     """The cells of a column as numbers. Raises: ValueError when one of them is none."""
-    text = ",".join(cells)
-    if not text.strip("0123456789+-.eE,"):  # so that nothing but numbers can be read from it
-        with contextlib.suppress(ValueError):
-            numbers = orjson.loads(f"[{text}]")  # four times as quick as float, and stricter
-            if len(numbers) == len(cells):
-                return np.array(numbers, np.float64)
-    return np.array(list(map(float, cells)))
+    numbers = _json_numbers(",".join(cells), len(cells))  # four times as quick as float
+    return np.array(list(map(float, cells))) if numbers is None else numbers
