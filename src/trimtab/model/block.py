@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
@@ -50,10 +49,10 @@ class Block(nn.Module):
     def forward(
         self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None, measure: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """The residual stream after this layer, and with `measure` its root mean square.
+        """The residual stream after this layer, and with `measure` its 2-norm at each position, fp32 [B, T].
 
         `rotation` and `mask` are as `Attention` takes them. It is measured here, so that a compiled block does it on
-        its way.
+        its way, together with a norm that reads the same rows.
         """
         if self.norm_placement == "pre":
             x_BTD = x_BTD + self.residual_dropout(self.attention(self.attention_norm(x_BTD), rotation, mask))
@@ -61,10 +60,5 @@ class Block(nn.Module):
         else:
             x_BTD = self.attention_norm(x_BTD + self.residual_dropout(self.attention(x_BTD, rotation, mask)))
             x_BTD = self.feed_forward_norm(x_BTD + self.feed_forward_dropout(self.feed_forward(x_BTD)))
-        return x_BTD, _root_mean_square(x_BTD) if measure else None
-
-
-def _root_mean_square(x: Tensor) -> Tensor:
-    """0-dim, fp32, over all positions, padding included; one pass over `x`, no gradient."""
-    norm: Tensor = torch.linalg.vector_norm(x.detach(), dtype=torch.float32)
-    return norm / math.sqrt(x.numel())
+        norm_BT = torch.linalg.vector_norm(x_BTD.detach(), dim=-1, dtype=torch.float32) if measure else None
+        return x_BTD, norm_BT

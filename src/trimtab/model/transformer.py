@@ -5,6 +5,7 @@ Shape suffixes: B sequences · T positions · D hidden size · V vocabulary; all
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -136,9 +137,13 @@ class Decoder(nn.Module):
             x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
         x_BTD = self.embedding_dropout(x_BTD)
         rotation = None if self.rotary is None else self.rotary(positions)
+        norms: list[Tensor] = []
+        for block in self.blocks:
+            x_BTD, norm_BT = block(x_BTD, rotation, mask, self.measure_activations)
+            if norm_BT is not None:
+                norms.append(norm_BT.flatten())
         signals: dict[str, Tensor] = {}
-        for name, block in zip(self.signal_names, self.blocks, strict=True):
-            x_BTD, scale = block(x_BTD, rotation, mask, self.measure_activations)
-            if scale is not None:
-                signals[name] = scale
+        if norms:  # all layers in one: a kernel for each would cost more than the values themselves
+            scales = torch.linalg.vector_norm(torch.stack(norms), dim=1) / math.sqrt(x_BTD.numel())
+            signals = dict(zip(self.signal_names, scales.unbind(), strict=True))
         return ModelOutput(self.final_norm(x_BTD), self.head, signals)

@@ -103,6 +103,6 @@ def judge(
         logits_NV, targets_N, plain, log_normalizer, smoothed, correct, weights.z,
         logits_NV.stride(0), num_classes, num_columns, weights.plain, weights.spread,
         IGNORED=IGNORED, LOWEST=-1e30, SPREADS=weights.spread != 0.0, GRADIENT=with_gradient,
-        BLOCK=block, num_warps=max(1, min(16, block // 256)),
+        BLOCK=block, num_warps=max(1, min(32, block // 128)),
     )  # fmt: skip
     return plain, log_normalizer, smoothed, correct

@@ -75,7 +75,8 @@ class Step:
         }
         self._means = {name: scalar() for name in task.term_names}
         self._correct = scalar()
-        self._signals: dict[str, Tensor] = {}
+        self._signals: Tensor | None = None  # one value a signal of the model, and views of it by name
+        self._signal_views: dict[str, Tensor] = {}
         self._unread = [torch.zeros(len(probe.columns), device=device) for probe in self.probes]
         self._one = torch.ones((), device=device)
         self.holds = scalar()
@@ -106,7 +107,8 @@ class Step:
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
         self.optimizer.storage.zero_gradients(in_parts=in_parts)
-        torch._foreach_zero_([self.settings["loss"], self._correct, *self._means.values(), *self._signals.values()])
+        signals = () if self._signals is None else (self._signals,)
+        torch._foreach_zero_([self.settings["loss"], self._correct, *self._means.values(), *signals])
 
     def accumulate(self, batch: Batch, share: float = 1.0) -> None:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
@@ -150,10 +152,14 @@ class Step:
             self._take_signals(output.signals)
 
     def _take_signals(self, signals: Mapping[str, Tensor]) -> None:
-        for name, value in signals.items():
-            if name not in self._signals:
-                self._signals[name] = torch.zeros((), dtype=torch.float32, device=self.device)
-            self._signals[name] += self.settings["share"] * value.detach()
+        """Add the model's signals, all in one: a kernel for each would be most of what they cost."""
+        if not signals:
+            return
+        if self._signals is None:
+            self._signals = torch.zeros(len(signals), device=self.device)
+            self._signal_views = dict(zip(signals, self._signals.unbind(), strict=True))
+        values = torch.stack([signals[name].detach().float() for name in self._signal_views])
+        self._signals.addcmul_(values, self.settings["share"])
 
     @torch.no_grad()
     def update_program(self, ends_window: bool) -> None:
@@ -185,7 +191,7 @@ class Step:
         row += [self._correct * self.settings["inverse_tokens"], gradients.total_norm, gradients.skip]
         if self.precision.scaler is not None:
             row.append(self.precision.scaler.scale)
-        signals = StepSignals(gradients, self.optimizer.storage.weights, self._signals)
+        signals = StepSignals(gradients, self.optimizer.storage.weights, self._signal_views)
         for probe, unread in zip(self.probes, self._unread, strict=True):
             row.append(probe.read(signals) if ends_window or not probe.only_at_window_end else unread)
         self.ring.write(row)
