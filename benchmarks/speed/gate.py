@@ -60,6 +60,7 @@ def _memory() -> dict[str, float]:
 
 CASES: dict[str, dict[str, int]] = {
     "124m": {"layers": 12, "heads": 12, "width": 768, "vocabulary": 50257, "length": 1024, "batch": 32, "turn": 20},
+    "350m": {"layers": 24, "heads": 16, "width": 1024, "vocabulary": 50257, "length": 1024, "batch": 16, "turn": 12},
     "10m": {"layers": 6, "heads": 6, "width": 384, "vocabulary": 65, "length": 256, "batch": 32, "turn": 200},
     "tiny": {"layers": 2, "heads": 2, "width": 32, "vocabulary": 65, "length": 32, "batch": 4, "turn": 5},
 }
