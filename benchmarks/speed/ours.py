@@ -30,10 +30,9 @@ def random_data(case: dict[str, int]) -> PreparedData:
     return PreparedData(tokenizer, sequences, sequences, order, {}, "random", Path(tempfile.gettempdir()))
 
 
-def main() -> None:
-    """Trains until the driver ends it."""
-    case, warmup = CASES[sys.argv[1]], 12
-    settings = [
+def settings_of(case: dict[str, int]) -> list[str]:
+    """The case as settings, for a run without end."""
+    return [
         "data.source={name: embedded}",
         f"data.sequence_length={case['length']}",
         f"model={{name: decoder, num_layers: {case['layers']}, hidden_size: {case['width']}, "
@@ -42,9 +41,14 @@ def main() -> None:
         "training.steps=1000000",
         f"training.micro_batch_size={case['batch']}",
         "training.precision={name: bf16}",
-        "evaluation={every: 1000000, yardsticks: false}",
+        "evaluation={every: 1000000, yardsticks: false, samples: {prompts: []}}",
         "stopping={name: none}",
     ]
+
+
+def main() -> None:
+    """Trains until the driver ends it."""
+    case, warmup = CASES[sys.argv[1]], 12
     gate = Gate(warmup)
     run = Step.run
 
@@ -56,7 +60,7 @@ def main() -> None:
         gate.step()
 
     Step.run = counted  # type: ignore[method-assign]
-    trainer = Trainer(load_config(None, settings + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
+    trainer = Trainer(load_config(None, settings_of(case) + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
     trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
     trainer.fit()
 

@@ -66,7 +66,10 @@ class CheckpointSaved:
     """Relative to the run directory."""
     bytes: int
     seconds: float
+    """From the copy of the state until it was verified."""
     reason: str
+    stall_seconds: float = 0.0
+    """Of these, how long training stood still."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,6 +207,7 @@ class Trainer:
                 raise
             finally:
                 loop.close()
+                keeper.close()
                 recorder.close()
             diagnosis = self._diagnose(run, ended.step)
         exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
@@ -307,6 +308,7 @@ class Trainer:
             restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
             adjustments=adjustments,
             heartbeat=lock.beat,
+            saves_in_background=config.checkpoint.background,
             synchronize=synchronizer(parts.device),
         )
 
@@ -491,6 +493,7 @@ def _keeper(
         metric=config.checkpoint.metric,
         better=selection_direction(config.checkpoint.metric),
         description={"seed": config.seed},
+        failure_stops=config.checkpoint.on_failure == "stop",
     )
 
 

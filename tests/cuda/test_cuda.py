@@ -22,6 +22,7 @@ from trimtab.signals import IGNORED, Batch, Gradients, Ring
 from trimtab.trainer import Trainer
 from trimtab.training import Precision, Step, columns_of_step
 from trimtab.training.capture import capture
+from trimtab.training.checkpoint import read_tensors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -206,6 +207,20 @@ BF16 = "training.precision.name=bf16"
 )
 def test_the_fast_ways_resume_exactly_with_dropout(text: Path, tmp_path: Path, settings: tuple[str, ...]) -> None:
     assert _resumes_exactly(text, tmp_path, *settings)
+
+
+def test_what_is_saved_in_the_background_is_the_state_at_its_step(text: Path, tmp_path: Path) -> None:
+    """Copied under the next micro-batches, while the host runs ahead: the same bytes as of a save that is waited for."""
+    settings = (BF16, "training.deterministic=true", "checkpoint={every: 7, keep_latest: 20}")
+    _fit(text, tmp_path / "a", *settings)
+    _fit(text, tmp_path / "b", *settings, "checkpoint.background=false")
+    folders = sorted(path.name for path in (tmp_path / "b" / "checkpoints").iterdir())
+    assert len(folders) >= 9
+    for folder in folders:
+        for room in ("model/", "optimizer/"):
+            a, b = (read_tensors(tmp_path / run / "checkpoints" / folder, room) for run in "ab")
+            assert a.keys() == b.keys()
+            assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -35,3 +35,7 @@ class CheckpointConfig(Section):
     keep_latest: Count = Field(2, description="newest checkpoints kept")
     keep_best: int = Field(1, ge=0, description="best checkpoints kept, by `metric`")
     metric: str = Field("validation/loss", min_length=1, description="what tells the best checkpoint")
+    background: bool = Field(True, description="write while training goes on; it stands still for the copy alone")
+    on_failure: Literal["stop", "go_on"] = Field(
+        "stop", description="what a checkpoint means that could not be written in three attempts, before the last one"
+    )

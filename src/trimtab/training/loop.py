@@ -57,7 +57,13 @@ class Recorder(Protocol):
 class Checkpoints(Protocol):
     """Saves and restores all that a run needs to go on."""
 
-    def save(self, reason: str) -> CheckpointSaved: ...
+    def save(self, reason: str, *, background: bool) -> Sequence[CheckpointSaved]:
+        """Begin to save, or save; gives the saves that are complete."""
+        ...
+
+    def finished(self) -> Sequence[CheckpointSaved]:
+        """The saves that were completed since the last call."""
+        ...
 
     def can_roll_back(self, before_step: int) -> bool:
         """Whether a checkpoint lies before `before_step`."""
@@ -101,6 +107,7 @@ class Loop:
         restore_best: bool,
         adjustments: Adjustments,
         heartbeat: Callable[[], None],
+        saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         """`synchronize` waits for all that is queued on the device."""
@@ -113,6 +120,7 @@ class Loop:
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
+        self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -170,6 +178,7 @@ class Loop:
     def _boundary(self) -> None:
         step, calendar = self.progress.step, self._calendar
         self._heartbeat()
+        self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
         for ended in self._windows.close(step) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
@@ -187,7 +196,9 @@ class Loop:
         if self._stop is not None:
             saves.append("stopping")
         if saves:
-            self._save("; ".join(dict.fromkeys(saves)))
+            # The last save of a process, and one that a rollback rests on, are waited for.
+            background = not went_back and self._stop is None and step < calendar.total_steps
+            self._save("; ".join(dict.fromkeys(saves)), background=background and self._saves_in_background)
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
         """Note every decision, then adjust, or roll back. True when the run went back, which cancels the rest."""
@@ -250,13 +261,17 @@ class Loop:
             self._emit(artifact)
         return asked
 
-    def _save(self, reason: str) -> None:
+    def _save(self, reason: str, *, background: bool = False) -> None:
         self._synchronize()
         begun = time.perf_counter()
         self._recorder.sync()
-        saved = self._checkpoints.save(reason)
+        saved = self._checkpoints.save(reason, background=background)
         self._book("checkpoint", begun)
-        self._emit(saved)
+        self._tell(saved)
+
+    def _tell(self, saved: Sequence[CheckpointSaved]) -> None:
+        for event in saved:
+            self._emit(event)
 
     def _book(self, cause: str, begun: float) -> None:
         """Time that belongs to no step; all else at a boundary, waiting for the device included, does."""

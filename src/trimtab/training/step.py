@@ -82,6 +82,7 @@ class Step:
         self.holds = scalar()
         """At 1.0 an update changes nothing: how a warm-up runs without being a step."""
         self.captured: Captured | None = None
+        self._updates_after: tuple[torch.cuda.Event, ...] = ()
 
     def set(self, **settings: float) -> None:
         """Change device scalars; only those that differ are sent."""
@@ -120,11 +121,18 @@ class Step:
 
     def update(self, *, ends_window: bool = True) -> None:
         """Norms, transforms, optimizer, and the row of the ring."""
+        for event in self._updates_after:
+            torch.cuda.current_stream(self.device).wait_event(event)
+        self._updates_after = ()
         if self.captured is not None:
             self.captured.update(ends_window)
         else:
             self.update_program(ends_window)
         self.ring.count_row()
+
+    def updates_after(self, events: Sequence[torch.cuda.Event]) -> None:
+        """Let the device hold the next update until `events` have happened: something still reads the state."""
+        self._updates_after = tuple(events)
 
     def accumulate_program(self, batch: Batch) -> None:
         """What `accumulate` does on the device: nothing in it may depend on a value that changes on the host."""

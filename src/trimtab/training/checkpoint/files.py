@@ -6,10 +6,12 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
-import safetensors.torch
+import safetensors
+import torch
 from torch import Tensor
 
 from trimtab.errors import CheckpointError, StorageError
@@ -18,6 +20,20 @@ from trimtab.runs.files import read_json, write_json
 from trimtab.training.checkpoint.snapshot import Snapshot
 
 _TENSORS: Final = "tensors.safetensors"
+_CHUNK_BYTES: Final = 16 << 20
+_DTYPES: Final[Mapping[torch.dtype, str]] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+"""What a checkpoint can hold, and its name in a safetensors file."""
 
 
 def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, description: Mapping[str, Any]) -> int:
@@ -26,12 +42,9 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
     Raises: StorageError when the disk does not take it; what stood at `folder` before is then untouched.
     """
     try:
+        snapshot.wait()
         temporary.mkdir(parents=True)
-        safetensors.torch.save_file(dict(snapshot.tensors), temporary / _TENSORS)
-        # safetensors makes files that nobody else can read; the run's other files follow the umask.
-        (temporary / "checkpoint.json").touch()
-        (temporary / _TENSORS).chmod((temporary / "checkpoint.json").stat().st_mode)
-        offsets = _offsets(temporary / _TENSORS)
+        offsets = _save_tensors(snapshot.tensors, temporary / _TENSORS)
         document = {
             **description,
             "created_seconds": time.time(),
@@ -50,7 +63,7 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
         commit(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError | safetensors.SafetensorError):
+        if isinstance(error, OSError):
             message = f"the checkpoint {folder} could not be written: {error}"
             raise StorageError(message, hint="is the disk full?") from error
         raise
@@ -80,8 +93,34 @@ def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
         return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
 
 
-def _offsets(path: Path) -> dict[str, list[int]]:
-    """Byte range of each tensor in the data part of a safetensors file, from its header."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[int]]:
+    """Write host tensors as a safetensors file; gives each one's byte range in the data part.
+
+    The library's own writer keeps the interpreter's lock until the last byte, which would hold up training. Raises:
+    OSError.
+    """
+    offsets: dict[str, list[int]] = {}
+    end = 0
+    # Widest first, so that every tensor begins where its type may.
+    ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
+    for name, tensor in ordered.items():
+        offsets[name] = [end, end := end + tensor.nbytes]
+    header = json.dumps(
+        {
+            name: {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets[name]}
+            for name, tensor in ordered.items()
+        },
+        separators=(",", ":"),
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb", buffering=0) as file:
+        _write_all(file, len(header).to_bytes(8, "little") + header)
+        for tensor in ordered.values():
+            _write_all(file, tensor.detach().reshape(-1).view(torch.uint8).numpy())
+    return offsets
+
+
+def _write_all(file: FileIO, data: Any) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left[:_CHUNK_BYTES]) or 0 :]

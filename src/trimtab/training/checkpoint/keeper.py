@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, Literal, final
 
-from trimtab.errors import CheckpointError
+from trimtab.errors import CheckpointError, StorageError
 from trimtab.events import CheckpointSaved, Controller
 from trimtab.runs.checkpoints import (
     CheckpointInfo,
@@ -21,12 +23,17 @@ from trimtab.runs.checkpoints import (
 )
 from trimtab.runs.directory import RunDirectory
 from trimtab.training.checkpoint.files import read_snapshot, read_tensors, write_snapshot
+from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
 from trimtab.training.checkpoint.rollback import PendingRollback, announce, forget, pending_rollback
-from trimtab.training.checkpoint.snapshot import load_weights, restore, take
+from trimtab.training.checkpoint.snapshot import Snapshot, load_weights, restore, take
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
+
+RETRIES: Final = 2
+RETRY_SECONDS: Final = 1.0
+"""Between attempts to write what the disk did not take."""
 
 
 @final
@@ -49,6 +56,7 @@ class Keeper:
         metric: str,
         better: Literal["lower", "higher"],
         description: Mapping[str, Any],
+        failure_stops: bool = True,
     ) -> None:
         require_saveable(step.model)
         self.run, self._step, self._windows, self._progress = run, step, windows, progress
@@ -56,24 +64,75 @@ class Keeper:
         self._keep_latest, self._keep_best = keep_latest, keep_best
         self._metric, self._better = metric, better
         self._description = dict(description)
+        self._failure_stops = failure_stops
         self._pending: PendingRollback | None = None
+        self._copies = HostCopies()
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[CheckpointSaved] | None = None
+        self._may_fail = False
+        self._done: list[CheckpointSaved] = []
         self.warnings: list[str] = []
         """Damaged checkpoints that were passed over, and a rollback that was finished or cannot be."""
 
-    def save(self, reason: str) -> CheckpointSaved:
-        """Write, verify, and prune what need no longer be kept. Raises: StorageError."""
+    def save(self, reason: str, *, background: bool = False) -> list[CheckpointSaved]:
+        """Copy the state, then write, verify, and prune what need no longer be kept; gives the saves that are complete.
+
+        In the background only the copy, and a save that is not complete yet, keep the caller waiting.
+
+        Raises: StorageError, also that of an earlier save.
+        """
         begun = time.perf_counter()
+        self._collect(wait=True)
         progress = self._progress
-        snapshot = take(self._step, self._windows, progress, self._controllers)
-        folder = self.run.checkpoints / step_folder(progress.step)
+        snapshot = take(self._step, self._windows, progress, self._controllers, self._copies)
         description = {
             **self._description,
             "step": progress.step,
             "branch": progress.branch,
             "reason": reason,
-            "metrics": progress.metrics if progress.metrics_step == progress.step else {},
+            "metrics": dict(progress.metrics) if progress.metrics_step == progress.step else {},
         }
-        size = write_snapshot(snapshot, folder.with_name(f".tmp-{folder.name}-{os.getpid()}"), folder, description)
+        stall = time.perf_counter() - begun if background else None
+        self._writing = self._writer.submit(self._write, snapshot, description, begun, stall)
+        self._may_fail = background and not self._failure_stops
+        return self.finished(wait=not background)
+
+    def finished(self, *, wait: bool = False) -> list[CheckpointSaved]:
+        """The saves that were completed since the last call. Raises: StorageError for one that failed."""
+        self._collect(wait=wait)
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        """Wait for what is being written; may be called again. Nothing is written after it."""
+        self._writer.shutdown()
+
+    def _collect(self, *, wait: bool) -> None:
+        if self._writing is None or not (wait or self._writing.done()):
+            return
+        writing, self._writing = self._writing, None
+        try:
+            self._done.append(writing.result())
+        except StorageError as error:
+            if not self._may_fail:
+                raise
+            warnings.warn(f"{error}; the run goes on without it", stacklevel=2)
+
+    def _write(
+        self, snapshot: Snapshot, description: Mapping[str, Any], begun: float, stall: float | None
+    ) -> CheckpointSaved:
+        """What is done in the background."""
+        folder = self.run.checkpoints / step_folder(description["step"])
+        temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+        for retries_left in reversed(range(RETRIES + 1)):
+            try:
+                size = write_snapshot(snapshot, temporary, folder, description)
+                break
+            except StorageError as error:
+                if not retries_left:
+                    raise
+                warnings.warn(f"{error.message}; it is tried again", stacklevel=2)
+                time.sleep(RETRY_SECONDS)
         forget(self.run)
         prune(
             self.run.path,
@@ -81,10 +140,12 @@ class Keeper:
             self._keep_best,
             self._metric,
             self._better,
-            verified_step=progress.step,
+            verified_step=description["step"],
         )
+        seconds = time.perf_counter() - begun
         path = str(folder.relative_to(self.run.path))
-        return CheckpointSaved(progress.step, path, size, time.perf_counter() - begun, reason)
+        reason = description["reason"]
+        return CheckpointSaved(description["step"], path, size, seconds, reason, seconds if stall is None else stall)
 
     def resume(self) -> int | None:
         """Restore the newest checkpoint that verifies; gives its step, or None when there is none yet.
@@ -125,11 +186,13 @@ class Keeper:
         return None
 
     def can_roll_back(self, before_step: int) -> bool:
-        """Whether a checkpoint lies before `before_step`, by its manifest."""
+        """Whether a checkpoint lies before `before_step`, by its manifest; one that is being written counts."""
+        self._collect(wait=True)
         return any(info.step < before_step for info in list_checkpoints(self.run.path))
 
     def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:
         """Write down durably what a rollback to before `before_step` keeps. Raises: StorageError."""
+        self._collect(wait=True)
         self._pending = announce(self.run, self._progress, self._controllers, before_step, plan)
 
     def roll_back(self) -> int:
@@ -148,6 +211,7 @@ class Keeper:
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights into the model; gives its step."""
+        self._collect(wait=True)
         info = best(self.run.path, self._metric, self._better)
         if info is None:
             raise CheckpointError(f"no verified checkpoint has {self._metric}")

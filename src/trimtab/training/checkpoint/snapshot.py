@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ from torch import Tensor
 
 from trimtab.errors import CheckpointError
 from trimtab.events import Controller
+from trimtab.model import ForeignModel
 from trimtab.runs.files import python_value
+from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import load_model, model_tensors
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
@@ -24,10 +27,21 @@ class Snapshot:
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
+    events: Sequence[torch.cuda.Event] = ()
+
+    def wait(self) -> None:
+        """Until the tensors are there."""
+        for event in self.events:
+            event.synchronize()
 
 
-def take(step: Step, windows: Windows, progress: Progress, controllers: Sequence[Controller]) -> Snapshot:
-    """The state at this boundary, copied to the host. Waits for the device."""
+def take(
+    step: Step, windows: Windows, progress: Progress, controllers: Sequence[Controller], copies: HostCopies
+) -> Snapshot:
+    """The state at this boundary on the host, once `wait` has returned, until `copies` is used again.
+
+    From a GPU it is copied while the next micro-batches are computed; the step's next update waits for it.
+    """
     tensors = {f"model/{name}": tensor for name, tensor in _masters(step).items()}
     for name, slots in step.optimizer.state_by_name().items():
         tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
@@ -38,13 +52,17 @@ def take(step: Step, windows: Windows, progress: Progress, controllers: Sequence
         tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
     window_values, window_tensors = windows.state()
     tensors.update({f"window/{name}": tensor for name, tensor in window_tensors.items()})
-    host = {name: t.to("cpu", copy=True, memory_format=torch.contiguous_format) for name, t in tensors.items()}
     values = {
         "progress": progress.state(),
         "controllers": {controller.name: controller.state() for controller in controllers},
         "windows": window_values,
     }
-    return Snapshot(host, values)
+    host, events = copies.take(tensors)
+    step.updates_after(events)
+    snapshot = Snapshot(host, copy.deepcopy(values), events)
+    if isinstance(step.model, ForeignModel):
+        snapshot.wait()  # its buffers may change in a forward pass
+    return snapshot
 
 
 def restore(
