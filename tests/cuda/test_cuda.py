@@ -210,7 +210,7 @@ def test_the_fast_ways_resume_exactly_with_dropout(text: Path, tmp_path: Path, s
 
 
 def test_what_is_saved_in_the_background_is_the_state_at_its_step(text: Path, tmp_path: Path) -> None:
-    """Copied under the next micro-batches, while the host runs ahead: the same bytes as of a save that is waited for."""
+    """Copied under the next micro-batches, while the host runs ahead: the same bytes as when it is waited for."""
     settings = (BF16, "training.deterministic=true", "checkpoint={every: 7, keep_latest: 20}")
     _fit(text, tmp_path / "a", *settings)
     _fit(text, tmp_path / "b", *settings, "checkpoint.background=false")
