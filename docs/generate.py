@@ -168,7 +168,8 @@ def configuration() -> Iterator[str]:
     yield _text("""
         A section with variants is told by its `name`. Naming another variant starts the section afresh: what a preset
         or file gave for the other variant is dropped. A stretch of a run, such as `schedule.warmup`, counts steps when
-        it is a whole number, and is a part of the run when it is a number from 0.0 to 1.0.
+        it is a whole number, is a part of the run when it is a number from 0.0 to 1.0, and may be a text with a unit:
+        `500 steps`, `2e6 tokens`, `0.5 epochs`.
         """)
     yield "```yaml\npreset: gpt-1m\noptimizer: {name: adamw, learning_rate: 1e-3}\ntraining:\n  steps: 500\n```"
     yield "## At the top"

@@ -293,7 +293,7 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            schedule=build_schedule(config.schedule, steps),
+            schedule=build_schedule(config.schedule, config.budget(data.facts["tokens_per_epoch"])),
             learning_rate=config.optimizer.learning_rate,
             clip_threshold=config.gradients.clip.threshold if config.gradients.clip.name == "norm" else math.inf,
             progress=progress,

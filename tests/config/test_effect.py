@@ -29,6 +29,7 @@ SWITCHED_OFF = [
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
     ("optimizer.decay.biases=false", []),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay=0"]),
+    ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay='0 epochs'"]),
 ]
 
 

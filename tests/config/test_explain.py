@@ -21,7 +21,7 @@ def test_variants_apart() -> None:
     assert "with optimizer.name adamw:" in page
     assert "default: 0.0003" in page
     assert "default: 0.001" in page
-    assert "with schedule.name constant:" in explain("schedule.warmup")
+    assert "with schedule.name constant or warm_restarts:" in explain("schedule.warmup")
 
 
 def test_the_name_of_a_variant() -> None:

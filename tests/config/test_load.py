@@ -160,7 +160,7 @@ def test_fields_of_another_variant_in_the_same_or_a_higher_layer_are_refused(tmp
     path = write(tmp_path, "schedule:\n  name: constant\n  floor: 0.1\n")
     message = refused(path)
     assert f"{path}:3: schedule.floor: has no effect" in message
-    assert "schedule.name=linear, cosine or wsd has it" in message
+    assert "schedule.name=linear, cosine, polynomial, " in message
     path = write(tmp_path, "schedule:\n  name: constant\n")
     assert "schedule.decay: has no effect" in refused(path, "schedule.decay=0.1")
 

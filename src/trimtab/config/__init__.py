@@ -1,7 +1,7 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
-from trimtab.config.base import Custom, Section, Span, steps_of
+from trimtab.config.base import Budget, Custom, Section, Span, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
 from trimtab.config.data import (
     BpeTokenizer,
@@ -45,9 +45,18 @@ from trimtab.config.run import Config
 from trimtab.config.schedule import (
     ConstantSchedule,
     CosineSchedule,
+    ExponentialSchedule,
+    ExpRangeSchedule,
+    InverseSquareRootSchedule,
     LinearSchedule,
+    OneCycleSchedule,
+    PolynomialSchedule,
     ScheduleConfig,
+    StepSchedule,
+    TriangularSchedule,
+    WarmRestartsSchedule,
     WsdSchedule,
+    rise_of,
 )
 from trimtab.config.task import CausalLanguageModeling, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, TrainingConfig
@@ -59,6 +68,7 @@ __all__ = [
     "AutoPrecision",
     "Bf16",
     "BpeTokenizer",
+    "Budget",
     "ByteTokenizer",
     "CausalLanguageModeling",
     "CheckpointConfig",
@@ -74,11 +84,14 @@ __all__ = [
     "DropoutConfig",
     "EmbeddedSource",
     "EvaluationConfig",
+    "ExpRangeSchedule",
+    "ExponentialSchedule",
     "FileTokenizer",
     "Fp16",
     "Fp32",
     "GradientsConfig",
     "InitializationConfig",
+    "InverseSquareRootSchedule",
     "JsonLinesSource",
     "LayerNorm",
     "LinearSchedule",
@@ -89,9 +102,11 @@ __all__ = [
     "NoStopping",
     "NormClip",
     "ObjectiveConfig",
+    "OneCycleSchedule",
     "OptimizerConfig",
     "ParquetSource",
     "PatienceStopping",
+    "PolynomialSchedule",
     "PrecisionConfig",
     "RmsNorm",
     "SamplesConfig",
@@ -99,11 +114,15 @@ __all__ = [
     "Section",
     "SourceConfig",
     "Span",
+    "StepSchedule",
     "StoppingConfig",
     "TaskConfig",
     "TextSource",
     "TokenizerConfig",
     "TrainingConfig",
+    "TriangularSchedule",
+    "UnknownLengthError",
+    "WarmRestartsSchedule",
     "WsdSchedule",
     "config_schema",
     "difference",
@@ -114,5 +133,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "rise_of",
+    "steps_asked",
     "steps_of",
 ]

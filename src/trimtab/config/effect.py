@@ -11,12 +11,19 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from trimtab.config.base import steps_of
+from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
 from trimtab.config.model import DecoderConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
 from trimtab.config.schedule import WsdSchedule
+
+
+def _is_no_step(span: int | float | str, config: Config) -> bool:
+    try:
+        return steps_of(span, config.budget()) == 0
+    except UnknownLengthError:  # epochs
+        return is_nothing(span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +104,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("schedule.shape", "schedule.floor"),
         "schedule.decay",
-        lambda config: (
-            isinstance(config.schedule, WsdSchedule) and steps_of(config.schedule.decay, config.training.steps) == 0
-        ),
+        lambda config: isinstance(config.schedule, WsdSchedule) and _is_no_step(config.schedule.decay, config),
         "the rate never falls, as schedule.decay is 0 steps",
         "set schedule.decay above 0",
     ),

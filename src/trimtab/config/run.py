@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Section
+from trimtab.config.base import Budget, Section
 from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
@@ -64,3 +64,7 @@ class Config(Section):
     def tokens_per_step(self) -> int:
         """Token positions in one update."""
         return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
+
+    def budget(self, tokens_per_epoch: int | None = None) -> Budget:
+        """The length of the run; that of an epoch is known once the data is prepared."""
+        return Budget(self.training.steps, self.tokens_per_step, tokens_per_epoch)
