@@ -1,7 +1,15 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
-from trimtab.config.base import Budget, Custom, Section, Span, UnknownLengthError, steps_asked, steps_of
+from trimtab.config.base import (
+    Budget,
+    Custom,
+    Section,
+    Span,
+    UnknownLengthError,
+    steps_asked,
+    steps_of,
+)
 from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
 from trimtab.config.data import (
     BpeTokenizer,
@@ -33,12 +41,22 @@ from trimtab.config.model import (
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import (
+    AdafactorConfig,
+    AdamConfig,
     AdamWConfig,
     CustomOptimizer,
+    DecayConfig,
     GradientsConfig,
+    LambConfig,
+    LionConfig,
+    MuonConfig,
     NoClip,
     NormClip,
     OptimizerConfig,
+    RatesConfig,
+    ScheduleFreeAdamWConfig,
+    SgdConfig,
+    SoapConfig,
 )
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
@@ -63,6 +81,8 @@ from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionCo
 
 __all__ = [
     "ADJUSTABLE",
+    "AdafactorConfig",
+    "AdamConfig",
     "AdamWConfig",
     "Adjustable",
     "AutoPrecision",
@@ -80,6 +100,7 @@ __all__ = [
     "CustomModel",
     "CustomOptimizer",
     "DataConfig",
+    "DecayConfig",
     "DecoderConfig",
     "DropoutConfig",
     "EmbeddedSource",
@@ -93,11 +114,14 @@ __all__ = [
     "InitializationConfig",
     "InverseSquareRootSchedule",
     "JsonLinesSource",
+    "LambConfig",
     "LayerNorm",
     "LinearSchedule",
+    "LionConfig",
     "Loaded",
     "LoggingConfig",
     "ModelConfig",
+    "MuonConfig",
     "NoClip",
     "NoStopping",
     "NormClip",
@@ -108,10 +132,14 @@ __all__ = [
     "PatienceStopping",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "RatesConfig",
     "RmsNorm",
     "SamplesConfig",
     "ScheduleConfig",
+    "ScheduleFreeAdamWConfig",
     "Section",
+    "SgdConfig",
+    "SoapConfig",
     "SourceConfig",
     "Span",
     "StepSchedule",

@@ -12,7 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, W
 class Section(BaseModel):
     """A part of a configuration: values only, frozen; an unknown key or another type is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False)
+    # Deferred, because the schema of the whole holds those of its parts; defaults are constructed for the same reason.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False, defer_build=True
+    )
 
 
 _IN_UNITS = r"\d[\d_]*(\.\d+)?([eE]\d+)? (steps|tokens|epochs)"

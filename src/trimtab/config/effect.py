@@ -88,7 +88,7 @@ IDLE: tuple[Idle, ...] = (
         "set evaluation.samples.temperature above 0",
     ),
     Idle(
-        ("optimizer.decay.biases", "optimizer.decay.norms", "optimizer.decay.embeddings"),
+        tuple(f"optimizer.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors")),
         "optimizer.weight_decay",
         lambda config: config.optimizer.weight_decay == 0.0,
         "it says what weight decay acts on, and optimizer.weight_decay is 0",
