@@ -527,3 +527,33 @@ def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path
     applied = np.concatenate([e.per_step["learning_rate"] for e in told.events if isinstance(e, StepsEnded)])
     expected = [given["optimizer.learning_rate"] * min(1.0, (step + 1) / warmup) for step in range(30)]
     assert applied == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", ["value", "parameter", "agc", "quantile", "z_score"])
+def test_every_gradient_transform_resumes_to_the_same_bits(text: Path, tmp_path: Path, clip: str) -> None:
+    given: dict[str, Any] = {
+        "gradients": {
+            "centralize": True,
+            "clip": {"name": clip, **({"memory": 10} if clip in ("quantile", "z_score") else {})},
+            "noise": {"scale": 1e-6},
+            "outliers": {"deviations": 2.0, "memory": 10},
+        },
+        "evaluation.every": 15,
+        "training.steps": 30,
+        "stopping": {"name": "none"},
+    }
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step >= 16:
+                raise KeyboardInterrupt
+
+    whole = language_model(text, tmp_path / "whole", given)
+    result = whole.fit()
+    assert result.metrics["validation/loss"] < math.log(257)
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
+    resumed = language_model(text, tmp_path / "cut", given)
+    assert resumed.fit().metrics == result.metrics
+    for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), key

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +40,14 @@ from trimtab.model import (
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
 from trimtab.objective import CrossEntropy, build_objective, build_task
-from trimtab.optimizer import ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
+from trimtab.optimizer import (
+    ForeignOptimizer,
+    Optimizer,
+    build_groups,
+    build_optimizer,
+    build_transforms,
+    clip_threshold,
+)
 from trimtab.report import write_report
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import list_checkpoints
@@ -299,7 +305,7 @@ class Trainer:
             schedule=build_schedule(config.schedule, budget),
             learning_rate=config.optimizer.learning_rate,
             decay_schedule=None if decay is None else build_schedule(decay, budget),
-            clip_threshold=config.gradients.clip.threshold if config.gradients.clip.name == "norm" else math.inf,
+            clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
@@ -371,7 +377,7 @@ class Trainer:
             model=model,
             task=task,
             optimizer=optimizer,
-            transforms=build_transforms(config.gradients),
+            transforms=build_transforms(config.gradients, device),
             probes=probes,
             precision=precision,
             ring=ring,

@@ -92,6 +92,7 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("schedule-misses-floor", ["schedule.name=warm_restarts"], {}),
     ("schedule-misses-floor", ["optimizer.name=schedule_free_adamw", "schedule.name=constant"], {}),
     ("schedule-free-with-decay", ["optimizer.name=schedule_free_adamw", "schedule.name=constant"], {}),
+    ("clipping-off", ["gradients.clip.name=quantile"], {}),
     ("l2-with-adam", ["optimizer.name=adam"], {}),
     ("stopping-before-decay", ["schedule.name=constant"], {}),
     ("stopping-before-decay", ["schedule.name=wsd", "stopping.patience=8"], {}),

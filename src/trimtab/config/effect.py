@@ -55,9 +55,23 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("gradients.max_skipped",),
         "gradients.skip_non_finite",
-        lambda config: not config.gradients.skip_non_finite,
+        lambda config: not (config.gradients.skip_non_finite or config.gradients.outliers.deviations),
         "it counts skipped steps, and gradients.skip_non_finite is false",
         "set gradients.skip_non_finite=true",
+    ),
+    Idle(
+        ("gradients.noise.power",),
+        "gradients.noise.scale",
+        lambda config: config.gradients.noise.scale == 0.0,
+        "there is no noise, as gradients.noise.scale is 0",
+        "set gradients.noise.scale above 0",
+    ),
+    Idle(
+        ("gradients.outliers.memory",),
+        "gradients.outliers.deviations",
+        lambda config: config.gradients.outliers.deviations == 0.0,
+        "no outlying step is skipped, as gradients.outliers.deviations is 0",
+        "set gradients.outliers.deviations above 0",
     ),
     Idle(
         ("data.validation_fraction",),

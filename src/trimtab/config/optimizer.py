@@ -1,4 +1,4 @@
-"""How gradients become updates: the optimizer, and what is done to gradients before it."""
+"""How gradients become updates, and which parameters with what factors."""
 
 from __future__ import annotations
 
@@ -190,29 +190,3 @@ OptimizerConfig = Annotated[
     | CustomOptimizer,
     Field(discriminator="name"),
 ]
-
-
-class NormClip(Section):
-    """Scale the whole gradient down to `threshold` when its norm is larger (Pascanu et al. 2013)."""
-
-    name: Literal["norm"] = "norm"
-    threshold: Positive = Field(1.0, description="largest norm that is left as it is")
-
-
-class NoClip(Section):
-    """Leave the gradient as it is."""
-
-    name: Literal["none"] = "none"
-
-
-class GradientsConfig(Section):
-    """What happens to the gradient between backward and update."""
-
-    clip: Annotated[NormClip | NoClip, Field(discriminator="name")] = Field(default_factory=NormClip.model_construct)
-    skip_non_finite: bool = Field(True, description="a step whose gradient is not finite changes nothing")
-    max_skipped: int = Field(
-        20,
-        ge=1,
-        description="so many skipped steps on end stop the run with exit code 4 "
-        "(fp16: after the scale is at its floor)",
-    )

@@ -11,11 +11,12 @@ from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingC
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
+from trimtab.config.gradients import GradientsConfig
 from trimtab.config.lint import LintConfig
 from trimtab.config.model import DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import ObjectiveConfig
-from trimtab.config.optimizer import AdamWConfig, GradientsConfig, OptimizerConfig
+from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import TaskConfig
 from trimtab.config.training import TrainingConfig

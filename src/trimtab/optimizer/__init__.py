@@ -12,18 +12,31 @@ from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
-from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms
+from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms, clip_threshold
 from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, depths, kinds, parameter_groups
+from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
 from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage
-from trimtab.optimizer.transforms import ClipByNorm, SkipNonFinite
+from trimtab.optimizer.transforms import (
+    ClipByNorm,
+    Noise,
+    SkipNonFinite,
+    Stateless,
+    centralize,
+    clip_by_parameter,
+    clip_by_unit,
+    clip_by_value,
+)
 
 __all__ = [
     "AdamW",
     "ClipByNorm",
+    "ClipByQuantile",
+    "ClipByZScore",
     "Factors",
     "FlatStorage",
     "ForeignOptimizer",
+    "Noise",
     "Now",
     "Optimizer",
     "ParameterGroup",
@@ -31,12 +44,19 @@ __all__ = [
     "Rule",
     "RuleOptimizer",
     "SkipNonFinite",
+    "SkipOutliers",
+    "Stateless",
     "Storage",
     "adafactor",
     "adam",
     "build_groups",
     "build_optimizer",
     "build_transforms",
+    "centralize",
+    "clip_by_parameter",
+    "clip_by_unit",
+    "clip_by_value",
+    "clip_threshold",
     "depths",
     "kinds",
     "lamb",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,15 +13,23 @@ from torch import nn
 from trimtab.config import (
     AdafactorConfig,
     AdamConfig,
+    AgcClip,
+    ClipConfig,
     CustomOptimizer,
     GradientsConfig,
     LambConfig,
     LionConfig,
     MuonConfig,
+    NoClip,
+    NormClip,
     OptimizerConfig,
+    ParameterClip,
+    QuantileClip,
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    ValueClip,
+    ZScoreClip,
 )
 from trimtab.config.registry import load_target
 from trimtab.errors import ConfigError
@@ -38,7 +47,16 @@ from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, hidden_matrices, parameter_groups
-from trimtab.optimizer.transforms import ClipByNorm, SkipNonFinite
+from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
+from trimtab.optimizer.transforms import (
+    ClipByNorm,
+    Noise,
+    SkipNonFinite,
+    centralize,
+    clip_by_parameter,
+    clip_by_unit,
+    clip_by_value,
+)
 from trimtab.signals import GradientTransform
 
 
@@ -133,11 +151,37 @@ def _foreign(config: CustomOptimizer, groups: Sequence[ParameterGroup]) -> Forei
     )
 
 
-def build_transforms(config: GradientsConfig) -> list[GradientTransform]:
-    """The gradient transforms that `config` asks for, in the order in which they act."""
-    transforms: list[GradientTransform] = []
-    if config.clip.name == "norm":
-        transforms.append(ClipByNorm())
+def build_transforms(config: GradientsConfig, device: torch.device | None = None) -> list[GradientTransform]:
+    """The gradient transforms that `config` asks for, in the order in which they act: that of its fields."""
+    transforms: list[GradientTransform] = [centralize()] if config.centralize else []
+    match config.clip:
+        case NormClip():
+            transforms.append(ClipByNorm())
+        case ValueClip():
+            transforms.append(clip_by_value())
+        case ParameterClip():
+            transforms.append(clip_by_parameter())
+        case AgcClip(epsilon=epsilon):
+            transforms.append(clip_by_unit(epsilon))
+        case QuantileClip(quantile=quantile, memory=memory):
+            transforms.append(ClipByQuantile(quantile, memory, device))
+        case ZScoreClip(deviations=deviations, memory=memory):
+            transforms.append(ClipByZScore(deviations, memory, device))
+    if config.noise.scale:
+        transforms.append(Noise(config.noise.scale, config.noise.power, device))
+    if config.outliers.deviations:
+        transforms.append(SkipOutliers(config.outliers.deviations, config.outliers.memory, device))
     if config.skip_non_finite:
         transforms.append(SkipNonFinite())
     return transforms
+
+
+def clip_threshold(config: ClipConfig) -> float:
+    """What the setting `clip_threshold` begins with: the threshold, or a factor of 1 on one that follows the norms."""
+    match config:
+        case NormClip() | ValueClip() | ParameterClip() | AgcClip():
+            return config.threshold
+        case QuantileClip() | ZScoreClip():
+            return 1.0
+        case NoClip():
+            return math.inf
