@@ -42,6 +42,8 @@ REFERENCE: Final = Path(__file__).parent / "reference"
 SOURCE: Final = Path(trimtab.__file__).parent
 _HEADER: Final = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->\n\n"
 
+_SAME_VARIANTS: Final = {"data.validation_source": "data.source", "decay_schedule": "schedule"}
+
 Definition = ast.FunctionDef | ast.ClassDef
 
 
@@ -168,7 +170,8 @@ def configuration() -> Iterator[str]:
     yield _text("""
         A section with variants is told by its `name`. Naming another variant starts the section afresh: what a preset
         or file gave for the other variant is dropped. A stretch of a run, such as `schedule.warmup`, counts steps when
-        it is a whole number, and is a part of the run when it is a number from 0.0 to 1.0.
+        it is a whole number, is a part of the run when it is a number from 0.0 to 1.0, and may be a text with a unit:
+        `500 steps`, `2e6 tokens`, `0.5 epochs`.
         """)
     yield "```yaml\npreset: gpt-1m\noptimizer: {name: adamw, learning_rate: 1e-3}\ntraining:\n  steps: 500\n```"
     yield "## At the top"
@@ -197,7 +200,7 @@ def _sections(owners: Sequence[type[Section]], prefix: str, level: int) -> Itera
             yield _key_table(one for one in _keys_of(variants[0], f"{key.path}.") if not one.sections)
         else:
             yield _introduction(key)
-            if key.path == "data.validation_source":
+            if key.path in _SAME_VARIANTS:
                 continue
             for name, variant in key.sections.items():
                 yield f"**`name: {name}`**"
@@ -210,8 +213,9 @@ def _sections(owners: Sequence[type[Section]], prefix: str, level: int) -> Itera
 def _introduction(key: Key) -> str:
     own = key.description if key.description not in map(first_line, key.sections.values()) else ""
     said = f"{own[:1].upper()}{own[1:].rstrip('.')}. " if own else ""
-    if key.path == "data.validation_source":
-        return f"{said}Its variants are those of [data.source](#datasource)."
+    if key.path in _SAME_VARIANTS:
+        there = _SAME_VARIANTS[key.path]
+        return f"{said}Its variants are those of [{there}](#{there.replace('.', '')})."
     return f"{said}One of {len(key.sections)} variants; if not given, `{key.default_name}`."
 
 
@@ -297,12 +301,13 @@ def registries() -> Iterator[str]:
     yield _text("""
         What can be chosen by name, from the literal tables in `config/registry/`. A part of your own needs no entry:
         [extend](../how-to/extend.md). *Needs* names extras that must be installed. *Compilable* parts may be compiled
-        by `torch.compile`; *capturable* ones could run inside a CUDA graph, which this version does not use. *Storage*
-        is what an optimizer works on: all parameters in one buffer (`flat`) or each where it is (`per_tensor`).
+        by `torch.compile`; *capturable* ones may run inside a CUDA graph: with another the step is not captured,
+        as the run then says. *Storage* is what an optimizer works on: all parameters in one buffer (`flat`) or each
+        where it is (`per_tensor`); *state* what it keeps in memory besides weights and gradients.
         """)
     tables: list[tuple[str, str, str, str, tuple[str, ...]]] = [
         ("Models", "model.name", "model", "MODELS", ("compilable", "capturable")),
-        ("Optimizers", "optimizer.name", "optimizer", "OPTIMIZERS", ("capturable", "storage")),
+        ("Optimizers", "optimizer.name", "optimizer", "OPTIMIZERS", ("capturable", "storage", "state")),
         ("Schedules", "schedule.name", "schedules", "SCHEDULES", ()),
         ("Tasks", "task.name", "objective", "TASKS", ()),
         ("Objectives", "objective.name", "objective", "OBJECTIVES", ("compilable", "capturable")),
@@ -320,6 +325,7 @@ def registries() -> Iterator[str]:
                 "compilable": "yes" if spec.compilable else "no",
                 "capturable": "yes" if spec.capturable else "no",
                 "storage": ", ".join(f"`{layout}`" for layout in spec.layouts),
+                "state": spec.state,
                 "needs": ", ".join(spec.needs),
             }
             cells = [shown[flag] for flag in flags]

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError, DataError, DriftError, UsageError
 from trimtab.events import EvaluationEnded, Event, RunEnded, StepsEnded, Stop
 from trimtab.runs import RunDirectory
+from trimtab.training.trained import open_trained
 
 SETTINGS: dict[str, Any] = {
     "data.tokenizer": {"name": "bytes"},
@@ -481,3 +483,77 @@ def test_an_optimizer_that_is_built_with_what_cannot_be_saved_is_refused_there(t
     with pytest.raises(ConfigError, match="keeps a tuple"):
         language_model(text, tmp_path / "run", make_optimizer=make).fit()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
+def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path, tmp_path: Path, name: str) -> None:
+    rates = {"sgd": 0.3, "lion": 1e-3, "adafactor": 0.03, "lamb": 0.02}
+    given: dict[str, Any] = {
+        "optimizer.name": name,
+        "optimizer.learning_rate": rates.get(name, 5e-3),
+        "optimizer.rates.layers": 0.8,
+        "schedule": {"name": "constant", "warmup": "0.05 epochs"},
+        "evaluation.every": 15,
+        "training.steps": 30,
+        "stopping": {"name": "none"},
+    }
+    if name not in ("adam", "sgd", "adafactor"):
+        given["decay_schedule"] = {"name": "linear", "warmup": 0}
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step >= 16:
+                raise KeyboardInterrupt
+
+    told = Remembers()
+    whole = language_model(text, tmp_path / "whole", given, monitors=[told])
+    result = whole.fit()
+    first, *_, last = [event.metrics["validation/loss"] for event in told.events if isinstance(event, EvaluationEnded)]
+    assert last < first < math.log(257)
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
+    resumed = language_model(text, tmp_path / "cut", given)
+    assert resumed.fit().metrics == result.metrics
+    for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), key
+    # The weights that the model is left with, and those of the checkpoint, are the judged ones.
+    assert whole.compute_perplexity() == pytest.approx(math.exp(last), rel=1e-4)
+    trained = open_trained(tmp_path / "whole", "latest")
+    for (key, a), b in zip(whole.model.named_parameters(), trained.model.parameters(), strict=True):
+        assert torch.equal(a, b), key
+    facts = json.loads(RunDirectory.open(tmp_path / "whole").facts.read_text())
+    assert len({group["rate"] for group in facts["parameter_groups"]}) > 1
+    warmup = round(0.05 * facts["tokens_per_epoch"] / facts["tokens_per_step"])
+    applied = np.concatenate([e.per_step["learning_rate"] for e in told.events if isinstance(e, StepsEnded)])
+    expected = [given["optimizer.learning_rate"] * min(1.0, (step + 1) / warmup) for step in range(30)]
+    assert applied == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("clip", ["value", "parameter", "agc", "quantile", "z_score"])
+def test_every_gradient_transform_resumes_to_the_same_bits(text: Path, tmp_path: Path, clip: str) -> None:
+    given: dict[str, Any] = {
+        "gradients": {
+            "centralize": True,
+            "clip": {"name": clip, **({"memory": 10} if clip in ("quantile", "z_score") else {})},
+            "noise": {"scale": 1e-6},
+            "outliers": {"deviations": 2.0, "memory": 10},
+        },
+        "evaluation.every": 15,
+        "training.steps": 30,
+        "stopping": {"name": "none"},
+    }
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step >= 16:
+                raise KeyboardInterrupt
+
+    whole = language_model(text, tmp_path / "whole", given)
+    result = whole.fit()
+    assert result.metrics["validation/loss"] < math.log(257)
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
+    resumed = language_model(text, tmp_path / "cut", given)
+    assert resumed.fit().metrics == result.metrics
+    for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), key

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, effective
 from trimtab.config.paths import with_absolute_paths
@@ -41,7 +40,14 @@ from trimtab.model import (
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
 from trimtab.objective import CrossEntropy, build_objective, build_task
-from trimtab.optimizer import AdamW, ForeignOptimizer, Optimizer, build_groups, build_optimizer, build_transforms
+from trimtab.optimizer import (
+    ForeignOptimizer,
+    Optimizer,
+    build_groups,
+    build_optimizer,
+    build_transforms,
+    clip_threshold,
+)
 from trimtab.report import write_report
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import list_checkpoints
@@ -201,7 +207,7 @@ class Trainer:
             try:
                 with garbage_rests():
                     ended = _train(loop, started, recorder)
-                parts.optimizer.storage.hand_back()
+                _hand_back(parts.optimizer, is_restored=ended.restored_step is not None)
             except Exception:
                 self._diagnose(run, progress.step)
                 raise
@@ -249,7 +255,9 @@ class Trainer:
         precision = parts.step.precision
         length = self.config.data.sequence_length
         attention = choose_attention(training, parts.model, precision.dtype, length, earlier.get("attention"))
-        captured = earlier.get("capture") or choose_capture(training, parts.device, _held_back(parts))
+        captured = earlier.get("capture") or choose_capture(
+            training, parts.device, _held_back(parts, self.config.optimizer.name)
+        )
         compiled = choose_compile(
             training,
             parts.step,
@@ -281,6 +289,7 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
+        budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
         adjustments = build_adjustments(config, parts.model, parts.objective, progress)
         adjustments.restore()
         return Loop(
@@ -294,9 +303,10 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            schedule=build_schedule(config.schedule, steps),
+            schedule=build_schedule(config.schedule, budget),
             learning_rate=config.optimizer.learning_rate,
-            clip_threshold=config.gradients.clip.threshold if config.gradients.clip.name == "norm" else math.inf,
+            decay_schedule=None if decay is None else build_schedule(decay, budget),
+            clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
@@ -349,7 +359,7 @@ class Trainer:
         compilable = isinstance(model, Decoder) and MODELS["decoder"].compilable
         objective = build_objective(config.objective).to(device)
         task = build_task(config.task, objective)
-        ours = isinstance(model, Decoder) and config.optimizer.name == "adamw" and self._make_optimizer is None
+        ours = isinstance(model, Decoder) and config.optimizer.name != "custom" and self._make_optimizer is None
         parameters, why = choose_parameters(config.training.precision, device, ours)
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model, parameters)
@@ -369,7 +379,7 @@ class Trainer:
             model=model,
             task=task,
             optimizer=optimizer,
-            transforms=build_transforms(config.gradients),
+            transforms=build_transforms(config.gradients, device),
             probes=probes,
             precision=precision,
             ring=ring,
@@ -405,12 +415,14 @@ class Trainer:
             data.tokenizer.save(run.artifacts / "tokenizer.json")
 
 
-def _held_back(parts: _Parts) -> str | None:
+def _held_back(parts: _Parts, optimizer: str) -> str | None:
     """The part that does not allow its step to be captured, or None."""
     if not (isinstance(parts.model, Decoder) and MODELS["decoder"].capturable):
         return "a model from outside may keep state in Python"
-    if not (isinstance(parts.optimizer, AdamW) and OPTIMIZERS["adamw"].capturable):
+    if isinstance(parts.optimizer, ForeignOptimizer):
         return "an optimizer from outside may count its steps in Python"
+    if not OPTIMIZERS[optimizer].capturable:
+        return f"{optimizer} asks the device in every update"
     return None
 
 
@@ -479,6 +491,17 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         raise
 
 
+def _hand_back(optimizer: Optimizer, *, is_restored: bool) -> None:
+    """Leave the model with the weights that were judged; what was restored is that already."""
+    judged: dict[str, Tensor] = {}
+    if optimizer.averages and not is_restored:
+        with optimizer.evaluation_weights():
+            judged = {name: weight.clone() for name, weight in optimizer.storage.weights.items()}
+    optimizer.storage.hand_back()
+    for name, weight in judged.items():
+        optimizer.storage.weights[name].copy_(weight)
+
+
 def _keeper(
     config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
@@ -520,6 +543,15 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
         "parameters": counts,
         "frozen_parameters": [name for name, p in parts.model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, parts.optimizer),
+        "parameter_groups": [
+            {
+                "name": group.name,
+                "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
+                "weight_decay": group.weight_decay,
+                "rate": group.rate,
+            }
+            for group in parts.optimizer.groups
+        ],
         "flops_per_token": flops_per_token(parts.model, config.data.sequence_length)
         if isinstance(parts.model, Decoder | ForeignModel)
         else None,

@@ -22,6 +22,8 @@ def refused(source: Any, *overrides: str, environment: dict[str, str] | None = N
 SWITCHED_OFF = [
     ("objective.spread=all", ["objective.label_smoothing=0.0"]),
     ("gradients.max_skipped=20", ["gradients.skip_non_finite=false"]),
+    ("gradients.noise.power=0.55", ["gradients.noise.scale=0.0"]),
+    ("gradients.outliers.memory=100", ["gradients.outliers.deviations=0.0"]),
     ("data.validation_fraction=0.05", ["data.validation_source={name: text, path: held-out}"]),
     ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
     ("evaluation.samples.max_tokens=96", ["evaluation.samples.prompts=[]"]),
@@ -29,6 +31,7 @@ SWITCHED_OFF = [
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
     ("optimizer.decay.biases=false", []),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay=0"]),
+    ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay='0 epochs'"]),
 ]
 
 
@@ -79,12 +82,24 @@ def test_the_table_names_keys_that_there_are() -> None:
 def test_nothing_is_idle_where_all_is_switched_on() -> None:
     config = load_config(
         None,
-        ["objective.label_smoothing=0.1", "objective.spread=others", "model.bias=true", "schedule.name=wsd"],
+        [
+            "objective.label_smoothing=0.1",
+            "objective.spread=others",
+            "model.bias=true",
+            "schedule.name=wsd",
+            "gradients.noise.scale=0.01",
+            "gradients.outliers.deviations=6",
+        ],
         environment={},
     )
     assert idle_keys(config) == {}
     assert effective(config) == flatten(config)
-    assert set(idle_keys(Config())) == {"objective.spread", "optimizer.decay.biases"}
+    assert set(idle_keys(Config())) == {
+        "objective.spread",
+        "optimizer.decay.biases",
+        "gradients.noise.power",
+        "gradients.outliers.memory",
+    }
 
 
 def test_arguments_that_the_step_sets_are_refused() -> None:

@@ -18,10 +18,10 @@ def test_a_value() -> None:
 
 def test_variants_apart() -> None:
     page = explain("optimizer.learning_rate")
-    assert "with optimizer.name adamw:" in page
+    assert "with optimizer.name adamw or adam:" in page
     assert "default: 0.0003" in page
     assert "default: 0.001" in page
-    assert "with schedule.name constant:" in explain("schedule.warmup")
+    assert "with schedule.name constant or warm_restarts:" in explain("schedule.warmup")
 
 
 def test_the_name_of_a_variant() -> None:

@@ -160,7 +160,7 @@ def test_fields_of_another_variant_in_the_same_or_a_higher_layer_are_refused(tmp
     path = write(tmp_path, "schedule:\n  name: constant\n  floor: 0.1\n")
     message = refused(path)
     assert f"{path}:3: schedule.floor: has no effect" in message
-    assert "schedule.name=linear, cosine or wsd has it" in message
+    assert "schedule.name=linear, cosine, polynomial, " in message
     path = write(tmp_path, "schedule:\n  name: constant\n")
     assert "schedule.decay: has no effect" in refused(path, "schedule.decay=0.1")
 
@@ -274,7 +274,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("training=5", ["training: must be a section, not a value", "with some of the keys: steps"]),
         ("training=null", ["training: must be a section, not a value", "Received: null"]),
         ("stopping=none", ["stopping: must be a section", "did you mean stopping.name=none?"]),
-        ("optimizer.name=adam", ["optimizer.name: there is no such choice", "one of: adamw, custom"]),
+        ("optimizer.name=adan", ["optimizer.name: there is no such choice", "one of: adamw, adam, sgd, lion, "]),
         ("optimizer.name=[a]", ["optimizer.name: there is no such choice"]),
         ("optimizer.name={a: 1}", ["optimizer.name: there is no such choice"]),
         ("data.source.name=text", ["data.source.path: must be given", "Allowed: text"]),
@@ -374,7 +374,7 @@ def test_checking_is_fast_and_without_torch(tmp_path: Path) -> None:
                 [sys.executable, "-c", code, str(path)], check=True, capture_output=True, env=environment
             ).stdout
         )
-        for _ in range(2)
+        for _ in range(4)
     ]
     assert min(times) <= 0.5
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 
+from trimtab.config import load_config
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import Patience, SaveBest, SkippedSteps
 from trimtab.events import Event, StepsEnded, Stop
-from trimtab.optimizer import AdamW, ForeignOptimizer, parameter_groups
+from trimtab.optimizer import AdamW, ForeignOptimizer, build_optimizer, parameter_groups
 from trimtab.schedules import Constant, Cosine, Linear, Wsd
 from trimtab.testing import check_controller, check_monitor, check_optimizer, check_schedule, sample_events
 
@@ -115,6 +118,13 @@ def test_a_monitor_that_raises_is_found() -> None:
 )
 def test_optimizers(make: Any) -> None:
     check_optimizer(make)
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
+def test_optimizers_by_name(name: str) -> None:
+    section: Any = {"name": name, "weight_decay": 0.1, "rates": {"factors": {"3.*": 0.5}}}
+    config = load_config(None, [f"optimizer={json.dumps(section)}"], environment={}).optimizer
+    check_optimizer(lambda model: build_optimizer(config, model))
 
 
 def test_an_optimizer_that_does_not_skip_is_found() -> None:

@@ -157,6 +157,7 @@ class Rig:
             calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
             schedule=Constant(),
             learning_rate=1e-2,
+            decay_schedule=None,
             clip_threshold=1.0,
             progress=progress,
             controllers=self.controllers,

@@ -1,7 +1,15 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
-from trimtab.config.base import Custom, Section, Span, steps_of
+from trimtab.config.base import (
+    Budget,
+    Custom,
+    Section,
+    Span,
+    UnknownLengthError,
+    steps_asked,
+    steps_of,
+)
 from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
 from trimtab.config.data import (
     BpeTokenizer,
@@ -19,6 +27,19 @@ from trimtab.config.dump import dump_config
 from trimtab.config.effect import effective
 from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
 from trimtab.config.explain import config_schema, explain
+from trimtab.config.gradients import (
+    AgcClip,
+    ClipConfig,
+    GradientsConfig,
+    NoClip,
+    NoiseConfig,
+    NormClip,
+    OutlierConfig,
+    ParameterClip,
+    QuantileClip,
+    ValueClip,
+    ZScoreClip,
+)
 from trimtab.config.keys import difference, flatten
 from trimtab.config.load import Loaded, load_config, load_with_origin
 from trimtab.config.model import (
@@ -33,35 +54,56 @@ from trimtab.config.model import (
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import (
+    AdafactorConfig,
+    AdamConfig,
     AdamWConfig,
     CustomOptimizer,
-    GradientsConfig,
-    NoClip,
-    NormClip,
+    DecayConfig,
+    LambConfig,
+    LionConfig,
+    MuonConfig,
     OptimizerConfig,
+    RatesConfig,
+    ScheduleFreeAdamWConfig,
+    SgdConfig,
+    SoapConfig,
 )
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
     ConstantSchedule,
     CosineSchedule,
+    ExponentialSchedule,
+    ExpRangeSchedule,
+    InverseSquareRootSchedule,
     LinearSchedule,
+    OneCycleSchedule,
+    PolynomialSchedule,
     ScheduleConfig,
+    StepSchedule,
+    TriangularSchedule,
+    WarmRestartsSchedule,
     WsdSchedule,
+    rise_of,
 )
 from trimtab.config.task import CausalLanguageModeling, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, TrainingConfig
 
 __all__ = [
     "ADJUSTABLE",
+    "AdafactorConfig",
+    "AdamConfig",
     "AdamWConfig",
     "Adjustable",
+    "AgcClip",
     "AutoPrecision",
     "Bf16",
     "BpeTokenizer",
+    "Budget",
     "ByteTokenizer",
     "CausalLanguageModeling",
     "CheckpointConfig",
+    "ClipConfig",
     "Config",
     "ConstantSchedule",
     "CosineSchedule",
@@ -70,41 +112,64 @@ __all__ = [
     "CustomModel",
     "CustomOptimizer",
     "DataConfig",
+    "DecayConfig",
     "DecoderConfig",
     "DropoutConfig",
     "EmbeddedSource",
     "EvaluationConfig",
+    "ExpRangeSchedule",
+    "ExponentialSchedule",
     "FileTokenizer",
     "Fp16",
     "Fp32",
     "GradientsConfig",
     "InitializationConfig",
+    "InverseSquareRootSchedule",
     "JsonLinesSource",
+    "LambConfig",
     "LayerNorm",
     "LinearSchedule",
+    "LionConfig",
     "Loaded",
     "LoggingConfig",
     "ModelConfig",
+    "MuonConfig",
     "NoClip",
     "NoStopping",
+    "NoiseConfig",
     "NormClip",
     "ObjectiveConfig",
+    "OneCycleSchedule",
     "OptimizerConfig",
+    "OutlierConfig",
+    "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PolynomialSchedule",
     "PrecisionConfig",
+    "QuantileClip",
+    "RatesConfig",
     "RmsNorm",
     "SamplesConfig",
     "ScheduleConfig",
+    "ScheduleFreeAdamWConfig",
     "Section",
+    "SgdConfig",
+    "SoapConfig",
     "SourceConfig",
     "Span",
+    "StepSchedule",
     "StoppingConfig",
     "TaskConfig",
     "TextSource",
     "TokenizerConfig",
     "TrainingConfig",
+    "TriangularSchedule",
+    "UnknownLengthError",
+    "ValueClip",
+    "WarmRestartsSchedule",
     "WsdSchedule",
+    "ZScoreClip",
     "config_schema",
     "difference",
     "dump_config",
@@ -114,5 +179,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "rise_of",
+    "steps_asked",
     "steps_of",
 ]

@@ -11,12 +11,19 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from trimtab.config.base import steps_of
+from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
 from trimtab.config.model import DecoderConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
 from trimtab.config.schedule import WsdSchedule
+
+
+def _is_no_step(span: int | float | str, config: Config) -> bool:
+    try:
+        return steps_of(span, config.budget()) == 0
+    except UnknownLengthError:  # epochs
+        return is_nothing(span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +55,23 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("gradients.max_skipped",),
         "gradients.skip_non_finite",
-        lambda config: not config.gradients.skip_non_finite,
+        lambda config: not (config.gradients.skip_non_finite or config.gradients.outliers.deviations),
         "it counts skipped steps, and gradients.skip_non_finite is false",
         "set gradients.skip_non_finite=true",
+    ),
+    Idle(
+        ("gradients.noise.power",),
+        "gradients.noise.scale",
+        lambda config: config.gradients.noise.scale == 0.0,
+        "there is no noise, as gradients.noise.scale is 0",
+        "set gradients.noise.scale above 0",
+    ),
+    Idle(
+        ("gradients.outliers.memory",),
+        "gradients.outliers.deviations",
+        lambda config: config.gradients.outliers.deviations == 0.0,
+        "no outlying step is skipped, as gradients.outliers.deviations is 0",
+        "set gradients.outliers.deviations above 0",
     ),
     Idle(
         ("data.validation_fraction",),
@@ -81,7 +102,7 @@ IDLE: tuple[Idle, ...] = (
         "set evaluation.samples.temperature above 0",
     ),
     Idle(
-        ("optimizer.decay.biases", "optimizer.decay.norms", "optimizer.decay.embeddings"),
+        tuple(f"optimizer.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors")),
         "optimizer.weight_decay",
         lambda config: config.optimizer.weight_decay == 0.0,
         "it says what weight decay acts on, and optimizer.weight_decay is 0",
@@ -97,9 +118,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("schedule.shape", "schedule.floor"),
         "schedule.decay",
-        lambda config: (
-            isinstance(config.schedule, WsdSchedule) and steps_of(config.schedule.decay, config.training.steps) == 0
-        ),
+        lambda config: isinstance(config.schedule, WsdSchedule) and _is_no_step(config.schedule.decay, config),
         "the rate never falls, as schedule.decay is 0 steps",
         "set schedule.decay above 0",
     ),

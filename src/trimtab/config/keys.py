@@ -168,6 +168,8 @@ def _in_words(schema: Mapping[str, Any]) -> str:
             return "a list of texts, not empty" if schema.get("minItems") else "a list of texts"
         case "object":
             return "a mapping of names to values"
+        case _ if "examples" in schema:
+            return f"text such as {' or '.join(map(repr, schema['examples']))}"
         case _ if "pattern" in schema:
             return f"text that matches {schema['pattern']}"
         case _:

@@ -8,7 +8,8 @@ that gives it; sections are merged key by key. A layer that names another varian
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,25 @@ def load_config(
     return load_with_origin(source, overrides, environment=environment).config
 
 
+@contextmanager
+def _without_plugins() -> Iterator[None]:
+    """Inside, pydantic looks for no plugins.
+
+    Sections are built when they are first used, and it would then look among all installed packages, which takes as
+    long as building them.
+    """
+    name = "PYDANTIC_DISABLE_PLUGINS"
+    given = os.environ.get(name)
+    os.environ[name] = "__all__"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if given is not None:
+            os.environ[name] = given
+
+
+@_without_plugins()
 def load_with_origin(
     source: str | Path | Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),

@@ -6,16 +6,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Section
+from trimtab.config.base import Budget, Section
 from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
+from trimtab.config.gradients import GradientsConfig
 from trimtab.config.lint import LintConfig
 from trimtab.config.model import DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import ObjectiveConfig
-from trimtab.config.optimizer import AdamWConfig, GradientsConfig, OptimizerConfig
+from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import TaskConfig
 from trimtab.config.training import TrainingConfig
@@ -28,20 +29,23 @@ class Config(Section):
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="part of the run directory's name"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of data, dropout and samples")
-    task: TaskConfig = Field(default_factory=TaskConfig)
-    data: DataConfig = Field(default_factory=DataConfig)
-    model: ModelConfig = Field(default_factory=DecoderConfig)
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
-    optimizer: OptimizerConfig = Field(default_factory=AdamWConfig)
-    schedule: ScheduleConfig = Field(default_factory=CosineSchedule)
-    gradients: GradientsConfig = Field(default_factory=GradientsConfig)
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    stopping: StoppingConfig = Field(default_factory=PatienceStopping)
-    logging: LoggingConfig = Field(default_factory=LoggingConfig)
-    doctor: DoctorConfig = Field(default_factory=DoctorConfig)
-    lint: LintConfig = Field(default_factory=LintConfig)
+    task: TaskConfig = Field(default_factory=TaskConfig.model_construct)
+    data: DataConfig = Field(default_factory=DataConfig.model_construct)
+    model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig.model_construct)
+    optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
+    schedule: ScheduleConfig = Field(default_factory=CosineSchedule.model_construct)
+    decay_schedule: ScheduleConfig | None = Field(
+        None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
+    )
+    gradients: GradientsConfig = Field(default_factory=GradientsConfig.model_construct)
+    training: TrainingConfig = Field(default_factory=TrainingConfig.model_construct)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
+    stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
+    doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
+    lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -53,6 +57,8 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
+        if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
+            raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         return self
 
     @property
@@ -64,3 +70,7 @@ class Config(Section):
     def tokens_per_step(self) -> int:
         """Token positions in one update."""
         return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
+
+    def budget(self, tokens_per_epoch: int | None = None) -> Budget:
+        """The length of the run; that of an epoch is known once the data is prepared."""
+        return Budget(self.training.steps, self.tokens_per_step, tokens_per_epoch)

@@ -50,7 +50,7 @@ class TrainingConfig(Section):
     steps: Count = Field(1_000, description="updates; a skipped one counts")
     micro_batch_size: Count = Field(16, description="sequences in one forward and backward pass")
     accumulation: Count = Field(1, description="micro-batches in one update")
-    precision: PrecisionConfig = Field(default_factory=Fp32)
+    precision: PrecisionConfig = Field(default_factory=Fp32.model_construct)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one")
     compile: Literal["auto", "on", "whole", "off"] = Field(
         "auto",

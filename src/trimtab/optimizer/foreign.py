@@ -54,7 +54,7 @@ class ForeignOptimizer:
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
         for group, torch_group in zip(self.groups, self.optimizer.param_groups, strict=True):
-            torch_group["lr"] = float(settings["learning_rate"])
+            torch_group["lr"] = group.rate * float(settings["learning_rate"])
             if "weight_decay" in torch_group:
                 torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
         self.optimizer.step()
@@ -109,6 +109,8 @@ class ForeignOptimizer:
             if name in slots_of
         }
         self.optimizer.load_state_dict(torch_state)
+
+    averages = False
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: here those it trains."""

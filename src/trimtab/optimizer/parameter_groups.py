@@ -3,21 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import nn
+
+from trimtab.errors import ConfigError
 
 Kind = Literal["weight", "bias", "norm", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroup:
-    """Parameters with the same weight decay."""
+    """Parameters with the same weight decay and the same factor on the learning rate."""
 
     name: str
     weight_decay: float
     parameters: Mapping[str, nn.Parameter]
+    rate: float = 1.0
+    """Factor on the learning rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A factor for each parameter: one from layer to layer, times that of the last pattern which fits its name."""
+
+    layers: float = 1.0
+    """From each layer to the one below; what comes after the last layer has 1."""
+    patterns: Mapping[str, float] = field(default_factory=dict)
+    """Pattern as of a file name ('blocks.0.*') to factor."""
+    setting: str = "factors"
+    """What an error calls it."""
+
+    def of(self, model: nn.Module) -> dict[str, float]:
+        """Trainable parameter to factor.
+
+        Raises: ConfigError for a pattern that fits no name, or a model without a list of layers where that is needed.
+        """
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        found = dict.fromkeys(names, 1.0)
+        if self.layers != 1.0:
+            depth, top = depths(model), num_layers(model) + 1
+            if top == 1:
+                raise ConfigError(
+                    f"{self.setting}.layers: the model has no nn.ModuleList of layers. Received: {self.layers}",
+                    hint=f"give {self.setting}.factors by patterns of names",
+                )
+            found = {name: self.layers ** (top - depth[name]) for name in names}
+        chosen = dict.fromkeys(names, 1.0)
+        for pattern, factor in self.patterns.items():
+            fitting = [name for name in names if fnmatchcase(name, pattern)]
+            if not fitting:
+                raise ConfigError(
+                    f"{self.setting}.factors: no trainable parameter has such a name. Received: {pattern!r}",
+                    hint=f"the model's begin with {', '.join(names[:3])}",
+                )
+            chosen |= dict.fromkeys(fitting, factor)
+        return {name: found[name] * chosen[name] for name in names}
 
 
 def kinds(model: nn.Module) -> dict[str, Kind]:
@@ -40,6 +83,42 @@ def kinds(model: nn.Module) -> dict[str, Kind]:
     return kind_of
 
 
+def _layers(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The longest list of modules, the outermost of several, with its name and a dot."""
+    lists = [(f"{name}.", module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=lambda one: len(one[1]), default=None)
+
+
+def num_layers(model: nn.Module) -> int:
+    """How many layers `model` has: the length of its longest `nn.ModuleList`, or 0."""
+    found = _layers(model)
+    return 0 if found is None else len(found[1])
+
+
+def depths(model: nn.Module) -> dict[str, int]:
+    """Each parameter's layer: from 1 on inside layers, 0 for what is declared before them, the highest for the rest.
+
+    Source: as Clark et al. 2020, arXiv 2003.10555, and Bao et al. 2021, arXiv 2106.08254, count for layer-wise rates.
+    """
+    found = _layers(model)
+    depth, outside = {}, 0
+    for name, _ in model.named_parameters():
+        if found is not None and name.startswith(found[0]):
+            depth[name] = 1 + int(name.removeprefix(found[0]).partition(".")[0])
+            outside = len(found[1]) + 1
+        else:
+            depth[name] = outside
+    return depth
+
+
+def hidden_matrices(model: nn.Module) -> set[str]:
+    """The weight matrices inside the model's layers; in a model without a list of layers, all weight matrices."""
+    depth, top = depths(model), num_layers(model) + 1
+    shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    matrices = {name for name, kind in kinds(model).items() if kind == "weight" and shapes[name] == 2}
+    return matrices if top == 1 else {name for name in matrices if 0 < depth[name] < top}
+
+
 def parameter_groups(
     model: nn.Module,
     weight_decay: float,
@@ -47,17 +126,26 @@ def parameter_groups(
     biases: bool = False,
     norms: bool = False,
     embeddings: bool = True,
+    decays: Factors | None = None,
+    rates: Factors | None = None,
 ) -> list[ParameterGroup]:
-    """The trainable parameters in up to two groups: with weight decay, and without. Vectors count as biases."""
-    decays: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
+    """The trainable parameters, in a group for each pair of weight decay and rate; those with decay come first.
+
+    Vectors count as biases. `decays` and `rates` are factors on weight decay and on the learning rate.
+    Raises: as `Factors.of`.
+    """
+    acts: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
     kind_of = kinds(model)
+    decay_of, rate_of = (decays or Factors()).of(model), (rates or Factors()).of(model)
+    members: dict[tuple[bool, float, float], dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name in kind_of:
+            decayed = acts[kind_of[name]]
+            key = (not decayed, decay_of[name] if decayed else 1.0, rate_of[name])
+            members.setdefault(key, {})[name] = parameter
     groups = []
-    for name, decay in (("decay", True), ("no_decay", False)):
-        members = {
-            parameter_name: parameter
-            for parameter_name, parameter in model.named_parameters()
-            if parameter_name in kind_of and decays[kind_of[parameter_name]] == decay
-        }
-        if members:
-            groups.append(ParameterGroup(name, weight_decay if decay else 0.0, members))
+    for (exempt, decay, rate), parameters in sorted(members.items(), key=lambda item: item[0][0]):
+        told = [f"decay x {decay:.4g}"] * (decay != 1.0) + [f"rate x {rate:.4g}"] * (rate != 1.0)
+        name = ", ".join(["no_decay" if exempt else "decay", *told])
+        groups.append(ParameterGroup(name, 0.0 if exempt else weight_decay * decay, parameters, rate))
     return groups

@@ -1,8 +1,8 @@
-"""What is done to gradients before the update, on the device."""
+"""What is done to gradients before the update, on the device; what remembers norms is in running_norms.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import final
 
 import torch
@@ -49,3 +49,115 @@ class SkipNonFinite:
 
     def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
         """Nothing."""
+
+
+@final
+class Stateless:
+    """A transform that remembers nothing: a name and what it does."""
+
+    def __init__(self, name: str, function: Callable[[Gradients, Mapping[str, Tensor]], None]) -> None:
+        self.name, self._function = name, function
+
+    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        """Change the gradients."""
+        self._function(gradients, settings)
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing."""
+
+
+def centralize() -> Stateless:
+    """Each row of a matrix's gradient less its mean, so that no update moves a row along the vector of ones.
+
+    The norms are those of what is left. Source: Yong et al. 2020, arXiv 2004.01461, equation 1.
+    """
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        for gradient in gradients.by_name.values():
+            if gradient.ndim > 1:
+                gradient.sub_(gradient.mean(dim=tuple(range(1, gradient.ndim)), keepdim=True))
+        norms = torch._foreach_norm(list(gradients.by_name.values()), 2.0, torch.float32)
+        gradients.norms_P = torch.stack(norms) * gradients.scale
+        gradients.total_norm = torch.linalg.vector_norm(gradients.norms_P)
+
+    return Stateless("centralize", apply)
+
+
+def clip_by_value() -> Stateless:
+    """Every value into [-c, c]; c is the setting `clip_threshold`."""
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        limit = settings["clip_threshold"] / gradients.scale
+        for gradient in gradients.by_name.values():
+            gradient.clamp_(-limit, limit)
+
+    return Stateless("clip_by_value", apply)
+
+
+def clip_by_parameter() -> Stateless:
+    """g * c / ||g|| when ||g|| > c, for each parameter by itself; c is the setting `clip_threshold`."""
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        factors_P = (settings["clip_threshold"] / gradients.norms_P).clamp(max=1.0)
+        for gradient, factor in zip(gradients.by_name.values(), factors_P.unbind(), strict=True):
+            gradient.mul_(factor)
+
+    return Stateless("clip_by_parameter", apply)
+
+
+def clip_by_unit(epsilon: float = 1e-3) -> Stateless:
+    """g_i * c * ||w_i|| / ||g_i|| when ||g_i|| > c * ||w_i||, for each row i of a matrix, and for a vector as a whole.
+
+    c is the setting `clip_threshold`, and ||w_i|| is at least `epsilon`.
+    Source: Brock et al. 2021, arXiv 2102.06171, equation 3 (adaptive gradient clipping).
+    """
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        for name, gradient in gradients.by_name.items():
+            size = _unit_norms(gradients.weights[name]).clamp_min(epsilon)
+            length = _unit_norms(gradient.float()) * gradients.scale
+            # A row without a gradient gives infinity, which is no reason to clip.
+            gradient.mul_((settings["clip_threshold"] * size / length).clamp(max=1.0))
+
+    return Stateless("clip_by_unit", apply)
+
+
+def _unit_norms(tensor: Tensor) -> Tensor:
+    """The norm of each row, in a shape that multiplies `tensor`; of a vector, its own."""
+    dims = tuple(range(1, tensor.ndim)) if tensor.ndim > 1 else None
+    norms: Tensor = torch.linalg.vector_norm(tensor, dim=dims, keepdim=True)
+    return norms
+
+
+@final
+class Noise:
+    """Gaussian noise of variance eta / (1 + t)^gamma on what the optimizer sees; t counts attempted updates from 0.
+
+    Its numbers come from the device's generator, which the step sets by seed and step before.
+    Source: Neelakantan et al. 2015, arXiv 1511.06807, equations 1 and 2; added after clipping, as there.
+    """
+
+    name = "noise"
+
+    def __init__(self, scale: float, power: float, device: torch.device | None = None) -> None:
+        self.scale, self.power = scale, power
+        self._steps = torch.zeros((), dtype=torch.float32, device=device)
+
+    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        """Add the noise."""
+        deviation = (self.scale * torch.pow(1.0 + self._steps, -self.power)).sqrt() / gradients.scale
+        for gradient in gradients.by_name.values():
+            gradient.add_(torch.randn_like(gradient) * deviation)
+        self._steps.add_(1.0)
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        """How often it was applied."""
+        return {"steps": self._steps}
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` says."""
+        self._steps.copy_(state["steps"])

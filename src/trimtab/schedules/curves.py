@@ -82,6 +82,85 @@ class Cosine:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Polynomial:
+    """floor + (1 - floor) * (1 - progress)^power after the warm-up.
+
+    Source: as in torch's PolynomialLR and transformers' get_polynomial_decay_schedule_with_warmup.
+    """
+
+    total_steps: int
+    warmup_steps: int = 0
+    floor: float = 0.0
+    power: float = 2.0
+
+    def factor(self, step: int) -> float:
+        """The warm-up's part, or the power's."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        left = 1.0 - _progress(step, self.warmup_steps, self.total_steps - 1)
+        return float(self.floor + (1.0 - self.floor) * left**self.power)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """floor^progress after the warm-up: torch's ExponentialLR with a gamma of floor^(1 / steps of decay)."""
+
+    total_steps: int
+    warmup_steps: int = 0
+    floor: float = 0.01
+
+    def factor(self, step: int) -> float:
+        """The warm-up's part, or the power of the floor."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        return float(self.floor ** _progress(step, self.warmup_steps, self.total_steps - 1))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class InverseSquareRoot:
+    """sqrt(timescale / (timescale + steps since the warm-up)), never below `floor`.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, equation 3, where the timescale is the warm-up; timescale as in
+    transformers' get_inverse_sqrt_schedule.
+    """
+
+    warmup_steps: int = 0
+    timescale: int = 10_000
+    floor: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """The warm-up's part, or the root's."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        since = step + 1 - self.warmup_steps
+        return max(self.floor, math.sqrt(self.timescale / (self.timescale + since)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepDecay:
+    """decay^n after n stretches of `every` steps since the warm-up, never below `floor`; torch's StepLR."""
+
+    warmup_steps: int = 0
+    every: int = 1
+    decay: float = 0.1
+    floor: float = 0.0
+
+    def factor(self, step: int) -> float:
+        """The warm-up's part, or the stair's."""
+        warm = _warmup(step, self.warmup_steps)
+        if warm is not None:
+            return warm
+        return float(max(self.floor, self.decay ** ((step - self.warmup_steps) // self.every)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Wsd:
     """1 after the warm-up; in the last `decay_steps` a fall to `floor`.
 

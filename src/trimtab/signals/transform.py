@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
@@ -13,12 +13,12 @@ from torch import Tensor
 class Gradients:
     """The gradient of one update, reduced and averaged; all values stay on the device.
 
-    Clipping and skipping do not touch the tensors: they set `scale` and `skip`, which the optimizer applies
-    in its one pass over the state.
+    What acts on the whole gradient alike does not touch the tensors: it sets `scale` and `skip`, which the optimizer
+    applies in its one pass over the state.
     """
 
     by_name: Mapping[str, Tensor]
-    """Parameter name to its gradient, fp32; still multiplied with the loss scale under fp16."""
+    """Parameter name to its gradient; times `scale` it is what the optimizer sees, the loss scale of fp16 taken out."""
     norms_P: Tensor
     """2-norm of each, in the order of `by_name`, without the loss scale."""
     total_norm: Tensor
@@ -27,6 +27,8 @@ class Gradients:
     """0-dim: the factor that the optimizer multiplies the gradient with."""
     skip: Tensor
     """0-dim, 0.0 or 1.0: at 1.0 the update changes nothing."""
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """fp32 master weights, in the same order; to look at."""
 
 
 class GradientTransform(Protocol):

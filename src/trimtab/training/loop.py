@@ -95,6 +95,7 @@ class Loop:
         calendar: Calendar,
         schedule: Schedule,
         learning_rate: float,
+        decay_schedule: Schedule | None,
         clip_threshold: float,
         progress: Progress,
         controllers: Sequence[Controller],
@@ -112,7 +113,7 @@ class Loop:
     ) -> None:
         """`synchronize` waits for all that is queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._schedule = calendar, schedule
+        self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
         self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
@@ -152,9 +153,10 @@ class Loop:
         window = self._loader.take(progress.accumulation)
         step = progress.step + 1
         learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
+        decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
         self._step.set(
             learning_rate=learning_rate,
-            weight_decay=progress.factor("weight_decay"),
+            weight_decay=decay * progress.factor("weight_decay"),
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
         self._step.run(window.batches, step, ends_window=self._calendar.closes_window(step))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
 from trimtab.model import ForeignModel
-from trimtab.optimizer import Optimizer
+from trimtab.optimizer import Noise, Optimizer
 from trimtab.signals import (
     Batch,
     Gradients,
@@ -52,6 +52,7 @@ class Step:
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
         self._is_foreign = isinstance(model, ForeignModel)
+        self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float32, device=device)
@@ -103,6 +104,8 @@ class Step:
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
             self.accumulate(batch, 1.0 / len(batches))
+        if self._draws:
+            set_randomness(self.seed, step, 0, "gradient", self.device)
         self.update(ends_window=ends_window)
 
     def begin(self, *, in_parts: bool = False) -> None:
@@ -184,13 +187,16 @@ class Step:
             total_norm=torch.linalg.vector_norm(norms_P),
             scale=unscale,
             skip=self.holds.clone(),
+            weights=storage.weights,
         )
         for transform in self.transforms:
             transform.apply(gradients, self.settings)
         self.optimizer.update(gradients, self.settings)
         self._write_row(gradients, ends_window)
         if scaler is not None:
-            scaler.update(gradients.skip)
+            # An outlying step is skipped, too, and says nothing of the loss scale.
+            finite = torch.isfinite(gradients.total_norm) & torch.isfinite(self.settings["loss"])
+            scaler.update((~finite).to(gradients.skip.dtype))
 
     def _write_row(self, gradients: Gradients, ends_window: bool) -> None:
         row = [self.settings["loss"]]

@@ -15,7 +15,7 @@ from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
-from trimtab.training.checkpoint import load_model, read_tensors
+from trimtab.training.checkpoint import load_model, read_judged
 from trimtab.training.execution import choose_device
 
 
@@ -52,7 +52,7 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
         sequence_length=config.data.sequence_length,
         seed=0,
     )
-    load_model(model, read_tensors(checkpoint.path, "model/"))
+    load_model(model, read_judged(checkpoint.path))
     return TrainedRun(
         config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, fingerprint
     )

@@ -25,6 +25,8 @@ class Spec:
     """May be compiled by torch.compile."""
     layouts: tuple[str, ...] = ()
     """Optimizers: parameter storage they work on, `flat` or `per_tensor`."""
+    state: str = ""
+    """Optimizers: the memory of their state, besides the weights."""
 
 
 def load_target(path: str, where: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config
+from trimtab.config import Config, UnknownLengthError
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.doctor.lint import (
     attention_dropout,
@@ -21,6 +21,7 @@ from trimtab.doctor.lint import (
     over_regularised,
     patience_never,
     post_norm_without_warmup,
+    schedule_free_with_decay,
     schedule_misses_floor,
     short_head_size,
     stopping_before_decay,
@@ -51,6 +52,7 @@ RULES: dict[str, Rule] = {
     "high-dropout-small-model": high_dropout_small_model.check,
     "epochs-over-data": epochs_over_data.check,
     "vocabulary-too-large-for-data": vocabulary_too_large_for_data.check,
+    "schedule-free-with-decay": schedule_free_with_decay.check,
     "schedule-misses-floor": schedule_misses_floor.check,
     "tokens-per-parameter": tokens_per_parameter.check,
     "attention-dropout": attention_dropout.check,
@@ -74,7 +76,14 @@ def lint(config: Config, facts: Mapping[str, Any] | None = None) -> list[LintFin
                 f"lint.allow: there is no such code. Received: {code!r}\nAllowed: {', '.join(RULES)}",
                 hint=did_you_mean(nearest_names(code, RULES)),
             )
-    return [finding for rule in RULES.values() for finding in rule(config, facts or {})]
+    return [finding for rule in RULES.values() for finding in _said(rule, config, facts or {})]
+
+
+def _said(rule: Rule, config: Config, facts: Mapping[str, Any]) -> list[LintFinding]:
+    try:
+        return list(rule(config, facts))
+    except UnknownLengthError:  # a stretch in epochs, before the data is there
+        return []
 
 
 def refuse(findings: Iterable[LintFinding], allow: Collection[str]) -> None:

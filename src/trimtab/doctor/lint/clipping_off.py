@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, NormClip
+from trimtab.config import Config, NoClip, NormClip
 from trimtab.doctor.lint.finding import LintFinding
 
 _LARGE = 10.0
@@ -23,9 +23,9 @@ _LARGE = 10.0
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of clipping that is off or as good as off."""
     clip = config.gradients.clip
-    if isinstance(clip, NormClip) and clip.threshold <= _LARGE:
+    off = isinstance(clip, NoClip)
+    if not off and not (isinstance(clip, NormClip) and clip.threshold > _LARGE):
         return
-    off = not isinstance(clip, NormClip)
     yield LintFinding(
         "clipping-off",
         "warning",

@@ -13,17 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, WsdSchedule, steps_of
+from trimtab.config import Config, WsdSchedule, steps_asked, steps_of
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when a decay cannot be as long as it says."""
     steps, schedule = config.training.steps, config.schedule
+    budget = config.budget(facts.get("tokens_per_epoch"))
     if not isinstance(schedule, WsdSchedule):
         return
-    warmup = steps_of(schedule.warmup, steps)
-    decay = schedule.decay if isinstance(schedule.decay, int) else steps_of(schedule.decay, steps)
+    warmup, decay = steps_of(schedule.warmup, budget), steps_asked(schedule.decay, budget)
     if warmup < steps < warmup + decay:
         yield LintFinding(
             "decay-overlaps-warmup",

@@ -1,10 +1,11 @@
 """l2-with-adam: weight decay as an L2 penalty inside Adam.
 
-Looks for: `torch.optim`'s Adam, Adamax, NAdam or RAdam with weight decay that is not decoupled.
+Looks for: `optimizer.name: adam`, or `torch.optim`'s Adam, Adamax, NAdam or RAdam, with weight decay that is not
+    decoupled.
 Why: these add the decay to the gradient, where it is divided by the gradient's own scale: weights with large
     gradients are decayed less than others, and the strength depends on the learning rate's history. AdamW
     decays all weights alike, and generalizes better.
-Evidence: `optimizer.target`, `optimizer.weight_decay`, `optimizer.arguments`.
+Evidence: `optimizer.name`, `optimizer.target`, `optimizer.weight_decay`, `optimizer.arguments`.
 Remedy: `optimizer.name=adamw`, or the argument `decoupled_weight_decay: true` where the class has it.
 False alarms: reproducing a paper that trained so: lift it with `lint.allow`.
 Source: Loshchilov and Hutter 2019, arXiv 1711.05101, section 2.
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, CustomOptimizer
+from trimtab.config import AdamConfig, Config, CustomOptimizer
 from trimtab.doctor.lint.finding import LintFinding
 
 _COUPLED = {"Adam", "Adamax", "NAdam", "RAdam"}
@@ -24,11 +25,14 @@ _COUPLED = {"Adam", "Adamax", "NAdam", "RAdam"}
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Refuses an L2 penalty in an adaptive optimizer."""
     optimizer = config.optimizer
-    if not isinstance(optimizer, CustomOptimizer):
-        return
-    module, _, name = optimizer.target.partition(":")
-    decoupled = optimizer.arguments.get("decoupled_weight_decay") is True
-    if module.startswith("torch.optim") and name in _COUPLED and optimizer.weight_decay > 0 and not decoupled:
+    name = "Adam"
+    if isinstance(optimizer, CustomOptimizer):
+        module, _, name = optimizer.target.partition(":")
+        decoupled = optimizer.arguments.get("decoupled_weight_decay") is True
+        couples = module.startswith("torch.optim") and name in _COUPLED and not decoupled
+    else:
+        couples = isinstance(optimizer, AdamConfig)
+    if couples and optimizer.weight_decay > 0:
         yield LintFinding(
             "l2-with-adam",
             "refusal",

@@ -1,6 +1,6 @@
 """learning-rate-range: a learning rate that AdamW is hardly ever trained with.
 
-Looks for: AdamW above 1e-2 or below 1e-6.
+Looks for: AdamW or Adam above 1e-2 or below 1e-6.
 Why: an update of AdamW moves each weight by about the learning rate: above 1e-2 that is a large part of a
     weight's usual size (0.02 at the start), below 1e-6 a run of usual length leaves the weights where they were.
     The cause is often a rate from SGD, or a sign lost from an exponent.
@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import AdamWConfig, Config
+from trimtab.config import AdamConfig, AdamWConfig, Config
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of a rate outside 1e-6 to 1e-2."""
     optimizer = config.optimizer
-    if isinstance(optimizer, AdamWConfig) and not 1e-6 <= optimizer.learning_rate <= 1e-2:
+    if isinstance(optimizer, AdamWConfig | AdamConfig) and not 1e-6 <= optimizer.learning_rate <= 1e-2:
         high = optimizer.learning_rate > 1e-2
         yield LintFinding(
             "learning-rate-range",

@@ -14,22 +14,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig, steps_of
+from trimtab.config import Config, DecoderConfig, rise_of, steps_of
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of post-norm with a warm-up under 1 %."""
     steps = config.training.steps
-    warmup = steps_of(config.schedule.warmup, steps)
+    key, rise = rise_of(config.schedule)
+    warmup = steps_of(rise, config.budget(facts.get("tokens_per_epoch")))
     is_post = isinstance(config.model, DecoderConfig) and config.model.norm.placement == "post"
     if is_post and 100 * warmup < steps:
         yield LintFinding(
             "post-norm-without-warmup",
             "warning",
-            "schedule.warmup",
+            key,
             f"norms after the residual, and a warm-up of {warmup} of {steps} steps",
             "the gradients of the last layers are large at the start: the full rate then may ruin the model",
-            "schedule.warmup=0.05",
+            f"{key}=0.05",
             "Xiong et al. 2020, arXiv 2002.04745",
         )

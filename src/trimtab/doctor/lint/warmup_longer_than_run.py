@@ -14,20 +14,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, steps_of
+from trimtab.config import Config, rise_of, steps_of
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Refuses a warm-up that lasts to the end of the run."""
-    steps, warmup = config.training.steps, config.schedule.warmup
-    if steps > 1 and steps_of(warmup, steps) >= steps:
+    steps = config.training.steps
+    key, warmup = rise_of(config.schedule)
+    if steps > 1 and steps_of(warmup, config.budget(facts.get("tokens_per_epoch"))) >= steps:
+        unit = {int: " steps", float: " of the run", str: ""}[type(warmup)]
         yield LintFinding(
             "warmup-longer-than-run",
             "refusal",
-            "schedule.warmup",
-            f"a warm-up of {warmup} {'steps' if isinstance(warmup, int) else 'of the run'} in a run of {steps} steps",
+            key,
+            f"a warm-up of {warmup}{unit} in a run of {steps} steps",
             "the full rate would be reached in the last step or never, and no decay follows",
-            "schedule.warmup=0.05",
+            f"{key}=0.05",
             "own",
         )

@@ -55,12 +55,12 @@ class AdamW:
         else:
             run = self._update_with_torch if _kernel is None else self._update_with_kernel
         for group, (start, end) in zip(self.groups, self.storage.group_spans, strict=True):
-            run(group.weight_decay, slice(start, end), gradients, settings)
+            run(group, slice(start, end), gradients, settings)
         if run != self._update_with_kernel:
             self.storage.refresh()
 
     def _update_on_host(
-        self, weight_decay: float, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
+        self, group: ParameterGroup, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
     ) -> None:
         """torch's fused kernel; reading a scalar costs nothing on a CPU."""
         adamw(
@@ -77,14 +77,14 @@ class AdamW:
             amsgrad=False,
             beta1=self.beta1,
             beta2=self.beta2,
-            lr=float(settings["learning_rate"]),
-            weight_decay=weight_decay * float(settings["weight_decay"]),
+            lr=group.rate * float(settings["learning_rate"]),
+            weight_decay=group.weight_decay * float(settings["weight_decay"]),
             eps=self.epsilon,
             maximize=False,
         )
 
     def _update_with_kernel(
-        self, weight_decay: float, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
+        self, group: ParameterGroup, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
     ) -> None:
         """Everything in one pass over memory, from device scalars alone."""
         storage = self.storage
@@ -99,21 +99,22 @@ class AdamW:
             scale=gradients.scale,
             skip=gradients.skip,
             applied=self._applied,
-            weight_decay=weight_decay,
+            weight_decay=group.weight_decay,
+            rate_factor=group.rate,
             beta1=self.beta1,
             beta2=self.beta2,
             epsilon=self.epsilon,
         )
 
     def _update_with_torch(
-        self, weight_decay: float, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
+        self, group: ParameterGroup, span: slice, gradients: Gradients, settings: Mapping[str, Tensor]
     ) -> None:
         """The same from device scalars alone: nothing waits, and a graph can replay it."""
         weight, momentum, square = self.storage.flat_weight[span], self._momentum[span], self._square[span]
         applies = gradients.skip == 0
         # A gradient that is not finite must not reach the moments, not even multiplied by zero.
         gradient = torch.where(applies, self.storage.flat_gradient[span].float() * gradients.scale, 0.0)
-        rate = torch.where(applies, settings["learning_rate"], 0.0)
+        rate = torch.where(applies, settings["learning_rate"] * group.rate, 0.0)
         keep1 = torch.where(applies, 1.0 - self.beta1, 0.0)
         keep2 = torch.where(applies, 1.0 - self.beta2, 0.0)
         momentum.lerp_(gradient, keep1)
@@ -122,7 +123,7 @@ class AdamW:
         count = self._applied.clamp_min(1.0)
         correction1 = 1.0 - torch.pow(self.beta1, count)
         correction2 = 1.0 - torch.pow(self.beta2, count)
-        weight.mul_(1.0 - rate * weight_decay * settings["weight_decay"])
+        weight.mul_(1.0 - rate * group.weight_decay * settings["weight_decay"])
         denominator = (square / correction2).sqrt_().add_(self.epsilon)
         weight.sub_(rate / correction1 * momentum / denominator)
 
@@ -137,6 +138,8 @@ class AdamW:
         for name, slots in self.state_by_name().items():
             for slot, tensor in slots.items():
                 tensor.copy_(state[name][slot])
+
+    averages = False
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: AdamW's are those it trains."""

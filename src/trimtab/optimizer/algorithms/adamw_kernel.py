@@ -17,7 +17,7 @@ Kernel = Any
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _update(  # type: ignore[no-untyped-def]
     weight, narrow, gradient, momentum, square, learning_rate, decay_factor, scale, skip, applied,
-    size, weight_decay, log_beta1, log_beta2, keep1, keep2, epsilon,
+    size, weight_decay, rate_factor, log_beta1, log_beta2, keep1, keep2, epsilon,
     NARROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     if tl.load(skip) != 0.0:
@@ -28,7 +28,7 @@ def _update(  # type: ignore[no-untyped-def]
     # 1 - beta^count loses all but a few digits in fp32 while count is small.
     correction1 = (1.0 - tl.exp(count.to(tl.float64) * log_beta1)).to(tl.float32)
     correction2 = (1.0 - tl.exp(count.to(tl.float64) * log_beta2)).to(tl.float32)
-    rate = tl.load(learning_rate)
+    rate = tl.load(learning_rate) * rate_factor
     g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32) * tl.load(scale)
     m = tl.load(momentum + offsets, mask=inside, other=0.0)
     v = tl.load(square + offsets, mask=inside, other=0.0)
@@ -57,6 +57,7 @@ def update(
     skip: Tensor,
     applied: Tensor,
     weight_decay: float,
+    rate_factor: float,
     beta1: float,
     beta2: float,
     epsilon: float,
@@ -66,7 +67,7 @@ def update(
     size = weight.numel()
     kernel[(triton.cdiv(size, _BLOCK),)](
         weight, weight if narrow is None else narrow, gradient, momentum, square,
-        learning_rate, decay_factor, scale, skip, applied, size, weight_decay,
+        learning_rate, decay_factor, scale, skip, applied, size, weight_decay, rate_factor,
         math.log(beta1) if beta1 else -math.inf, math.log(beta2) if beta2 else -math.inf,
         1.0 - beta1, 1.0 - beta2, epsilon,
         NARROW=narrow is not None, BLOCK=_BLOCK, num_warps=4,

@@ -80,17 +80,24 @@ def read_snapshot(folder: Path) -> Snapshot:
     return Snapshot(_load(folder, document["tensors"]), document["state"])
 
 
-def read_tensors(folder: Path, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name starts with `prefix`, verified. Raises: CheckpointError."""
+def read_tensors(folder: Path, *prefixes: str) -> dict[str, Tensor]:
+    """The tensors whose names start with one of `prefixes`, verified. Raises: CheckpointError."""
     if problems := verify(folder):
         raise CheckpointError(f"the checkpoint {folder} is damaged: {'; '.join(problems)}")
     document = read_json(folder / "checkpoint.json")
-    return _load(folder, {name: entry for name, entry in document["tensors"].items() if name.startswith(prefix)})
+    return _load(folder, {name: entry for name, entry in document["tensors"].items() if name.startswith(prefixes)})
 
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
     with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
         return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
+
+
+def read_judged(folder: Path) -> dict[str, Tensor]:
+    """The weights that were judged, as `model/<name>`: the average where the checkpoint has one. Raises: as above."""
+    tensors = read_tensors(folder, "model/", "average/")
+    averages = {name: tensors.pop(name) for name in list(tensors) if name.startswith("average/")}
+    return tensors | {name.replace("average/", "model/", 1): tensor for name, tensor in averages.items()}
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[int]]:

@@ -22,7 +22,7 @@ from trimtab.runs.checkpoints import (
     verify,
 )
 from trimtab.runs.directory import RunDirectory
-from trimtab.training.checkpoint.files import read_snapshot, read_tensors, write_snapshot
+from trimtab.training.checkpoint.files import read_judged, read_snapshot, write_snapshot
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
 from trimtab.training.checkpoint.rollback import PendingRollback, announce, forget, pending_rollback
@@ -215,5 +215,5 @@ class Keeper:
         info = best(self.run.path, self._metric, self._better)
         if info is None:
             raise CheckpointError(f"no verified checkpoint has {self._metric}")
-        load_weights(self._step, read_tensors(info.path, "model/"))
+        load_weights(self._step, read_judged(info.path))
         return info.step

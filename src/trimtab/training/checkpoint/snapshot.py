@@ -23,7 +23,9 @@ from trimtab.training.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`, `window/<name>`."""
+    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`, `window/<name>`;
+    `average/<name>` where other weights are judged than are trained.
+    """
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
@@ -45,6 +47,9 @@ def take(
     tensors = {f"model/{name}": tensor for name, tensor in _masters(step).items()}
     for name, slots in step.optimizer.state_by_name().items():
         tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
+    if step.optimizer.averages:
+        with step.optimizer.evaluation_weights():
+            tensors.update({f"average/{name}": t.clone() for name, t in step.optimizer.storage.weights.items()})
     if step.precision.scaler is not None:
         tensors.update({f"scaler/{name}": t for name, t in step.precision.scaler.state().items()})
     for transform in step.transforms:

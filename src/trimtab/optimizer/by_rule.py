@@ -1,0 +1,122 @@
+"""Any algorithm over flat storage: state by name, skipping on the device, evaluation weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from trimtab.optimizer.algorithms.rule import Now, Rule, State
+from trimtab.optimizer.parameter_groups import ParameterGroup
+from trimtab.optimizer.storage import FlatStorage
+from trimtab.signals import Gradients
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one call of a rule updates: one parameter, or a whole group as one vector."""
+
+    group: ParameterGroup
+    rule: Rule
+    names: tuple[str, ...]
+    span: slice
+    """Where it lies in flat storage."""
+    shape: torch.Size
+    state: State
+
+    def of(self, flat: Tensor) -> Tensor:
+        """Its part of a flat buffer, in its own shape."""
+        return flat[self.span].view(self.shape)
+
+
+@final
+class RuleOptimizer:
+    """Updates each group of parameters by its rule. On a GPU nothing waits unless the rule does.
+
+    A skipped update leaves weights, state and the count of applied updates as they were.
+    """
+
+    def __init__(
+        self, groups: Sequence[tuple[ParameterGroup, Rule]], *, compute_dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.groups = tuple(group for group, _ in groups)
+        self.storage = storage = FlatStorage(self.groups, compute_dtype)
+        self._applied = torch.zeros((), dtype=torch.float32, device=storage.flat_weight.device)
+        self._pieces: list[_Piece] = []
+        for (group, rule), (start, end) in zip(groups, storage.group_spans, strict=True):
+            if rule.elementwise:
+                places = [(tuple(group.parameters), slice(start, end), torch.Size([end - start]))]
+            else:
+                places = [((name,), slice(*storage.spans[name]), storage.shapes[name]) for name in group.parameters]
+            for names, span, shape in places:
+                state = rule.begin(storage.flat_weight[span].view(shape))
+                self._pieces.append(_Piece(group, rule, names, span, shape, state))
+
+        self.averages = any(rule.evaluated is not None for _, rule in groups)
+
+    @torch.no_grad()
+    def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        """One update with the settings `learning_rate` and `weight_decay`, factors on which each group has its own."""
+        storage, on_host = self.storage, self._applied.device.type == "cpu"
+        if on_host and float(gradients.skip):
+            return
+        applies = gradients.skip == 0
+        self._applied.add_(1.0 - gradients.skip)
+        # At a first step that is skipped there is no applied update: it is only kept finite.
+        count = self._applied.clamp_min(1.0).double()
+        for piece in self._pieces:
+            gradient = piece.of(storage.flat_gradient).float() * gradients.scale
+            if not on_host:
+                # A gradient that is not finite must not reach the state, not even multiplied by zero.
+                gradient = torch.where(applies, gradient, 0.0)
+            rate = settings["learning_rate"] * piece.group.rate
+            now = Now(rate, settings["weight_decay"] * piece.group.weight_decay, count)
+            weight = piece.of(storage.flat_weight)
+            new_weight, new_state = piece.rule.step(weight, gradient, piece.state, now)
+            for old, new in ((weight, new_weight), *((piece.state[slot], new_state[slot]) for slot in piece.state)):
+                if new is not old:
+                    old.copy_(new if on_host else torch.where(applies, new, old))
+        storage.refresh()
+
+    def state_by_name(self) -> dict[str, dict[str, Tensor]]:
+        """The slots of each parameter's rule, and the count of applied updates under ''."""
+        state: dict[str, dict[str, Tensor]] = {"": {"applied": self._applied}}
+        for piece in self._pieces:
+            start = piece.span.start
+            for name in piece.names:
+                slots = piece.state
+                if len(piece.names) > 1 or piece.rule.elementwise:
+                    begin, end = (offset - start for offset in self.storage.spans[name])
+                    shape = self.storage.shapes[name]
+                    slots = {slot: t[begin:end].view(shape) if t.ndim else t for slot, t in slots.items()}
+                state[name] = dict(slots)
+        return state
+
+    def load_state_by_name(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Copy `state` in, by name. Raises: KeyError for a name or slot that is missing."""
+        for name, slots in self.state_by_name().items():
+            for slot, tensor in slots.items():
+                tensor.copy_(state[name][slot])
+
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Inside, the model holds the weights to be judged, where the rule has others than it trains."""
+        if not self.averages:
+            yield
+            return
+        trained = self.storage.flat_weight.clone()
+        with torch.no_grad():
+            for piece in self._pieces:
+                if piece.rule.evaluated is not None:
+                    weight = piece.of(self.storage.flat_weight)
+                    weight.copy_(piece.rule.evaluated(weight, piece.state))
+        self.storage.refresh()
+        try:
+            yield
+        finally:
+            self.storage.flat_weight.copy_(trained)
+            self.storage.refresh()

@@ -1,0 +1,187 @@
+"""From the configuration to groups, optimizer and gradient transforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.config import (
+    AdafactorConfig,
+    AdamConfig,
+    AgcClip,
+    ClipConfig,
+    CustomOptimizer,
+    GradientsConfig,
+    LambConfig,
+    LionConfig,
+    MuonConfig,
+    NoClip,
+    NormClip,
+    OptimizerConfig,
+    ParameterClip,
+    QuantileClip,
+    ScheduleFreeAdamWConfig,
+    SgdConfig,
+    SoapConfig,
+    ValueClip,
+    ZScoreClip,
+)
+from trimtab.config.registry import load_target
+from trimtab.errors import ConfigError
+from trimtab.optimizer.algorithms.adafactor import adafactor
+from trimtab.optimizer.algorithms.adam import adam
+from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.lamb import lamb
+from trimtab.optimizer.algorithms.lion import lion
+from trimtab.optimizer.algorithms.muon import muon
+from trimtab.optimizer.algorithms.rule import Rule
+from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
+from trimtab.optimizer.algorithms.sgd import sgd
+from trimtab.optimizer.algorithms.soap import soap
+from trimtab.optimizer.by_rule import RuleOptimizer
+from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.foreign import ForeignOptimizer
+from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, hidden_matrices, parameter_groups
+from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
+from trimtab.optimizer.transforms import (
+    ClipByNorm,
+    Noise,
+    SkipNonFinite,
+    centralize,
+    clip_by_parameter,
+    clip_by_unit,
+    clip_by_value,
+)
+from trimtab.signals import GradientTransform
+
+
+def build_groups(config: OptimizerConfig, model: nn.Module) -> list[ParameterGroup]:
+    """The trainable parameters of `model`, grouped as `config` says."""
+    return parameter_groups(
+        model,
+        config.weight_decay,
+        biases=config.decay.biases,
+        norms=config.decay.norms,
+        embeddings=config.decay.embeddings,
+        decays=Factors(config.decay.layers, config.decay.factors, "optimizer.decay"),
+        rates=Factors(config.rates.layers, config.rates.factors, "optimizer.rates"),
+    )
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: torch.dtype = torch.float32) -> Optimizer:
+    """The optimizer that `config` describes, over the trainable parameters of `model`.
+
+    `compute_dtype` is what ours lets the model compute in; a custom one leaves the parameters in fp32.
+    """
+    groups = build_groups(config, model)
+    match config.name:
+        case "adamw":
+            return AdamW(
+                groups,
+                beta1=config.beta1,
+                beta2=config.beta2,
+                epsilon=config.epsilon,
+                compute_dtype=compute_dtype,
+            )
+        case "custom":
+            return _foreign(config, groups)
+        case "muon":
+            return RuleOptimizer(_muon_groups(config, model, groups), compute_dtype=compute_dtype)
+        case _:
+            rule = _rule(config)
+            return RuleOptimizer([(group, rule) for group in groups], compute_dtype=compute_dtype)
+
+
+def _rule(config: OptimizerConfig) -> Rule:
+    """The rule of an optimizer that has one for all parameters."""
+    match config:
+        case AdamConfig():
+            return adam(config.beta1, config.beta2, config.epsilon)
+        case SgdConfig():
+            return sgd(config.momentum, nesterov=config.nesterov)
+        case LionConfig():
+            return lion(config.beta1, config.beta2)
+        case AdafactorConfig():
+            return adafactor(config.beta2_power, config.epsilon, config.threshold)
+        case LambConfig():
+            return lamb(config.beta1, config.beta2, config.epsilon)
+        case ScheduleFreeAdamWConfig():
+            return schedule_free_adamw(config.beta1, config.beta2, config.epsilon)
+        case SoapConfig():
+            return soap(
+                config.beta1,
+                config.beta2,
+                config.epsilon,
+                basis_every=config.basis_every,
+                max_side=config.max_side,
+            )
+        case _:
+            raise AssertionError(f"{config.name} has no rule of its own")
+
+
+def _muon_groups(
+    config: MuonConfig, model: nn.Module, groups: Sequence[ParameterGroup]
+) -> list[tuple[ParameterGroup, Rule]]:
+    """Each group in two: matrices inside layers for Muon, and the rest for AdamW."""
+    matrices = hidden_matrices(model)
+    orthogonal = muon(config.momentum, nesterov=config.nesterov, iterations=config.iterations, scaling=config.scaling)
+    plain = adam(config.beta1, config.beta2, config.epsilon, decoupled=True)
+    divided = []
+    for group in groups:
+        for rule, chosen, factor in ((orthogonal, True, 1.0), (plain, False, config.rest)):
+            parameters = {name: p for name, p in group.parameters.items() if (name in matrices) == chosen}
+            if parameters:
+                name = f"{group.name}, {'muon' if chosen else 'adamw'}"
+                divided.append((replace(group, name=name, parameters=parameters, rate=group.rate * factor), rule))
+    return divided
+
+
+def _foreign(config: CustomOptimizer, groups: Sequence[ParameterGroup]) -> ForeignOptimizer:
+    target: Any = load_target(config.target, "optimizer.target")
+    if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
+        raise ConfigError(f"optimizer.target: must be a subclass of torch.optim.Optimizer. Received: {config.target!r}")
+    make: Any = target  # a subclass takes what its own constructor takes
+    return ForeignOptimizer(
+        groups, lambda torch_groups: make(torch_groups, lr=config.learning_rate, **dict(config.arguments))
+    )
+
+
+def build_transforms(config: GradientsConfig, device: torch.device | None = None) -> list[GradientTransform]:
+    """The gradient transforms that `config` asks for, in the order in which they act: that of its fields."""
+    transforms: list[GradientTransform] = [centralize()] if config.centralize else []
+    match config.clip:
+        case NormClip():
+            transforms.append(ClipByNorm())
+        case ValueClip():
+            transforms.append(clip_by_value())
+        case ParameterClip():
+            transforms.append(clip_by_parameter())
+        case AgcClip(epsilon=epsilon):
+            transforms.append(clip_by_unit(epsilon))
+        case QuantileClip(quantile=quantile, memory=memory):
+            transforms.append(ClipByQuantile(quantile, memory, device))
+        case ZScoreClip(deviations=deviations, memory=memory):
+            transforms.append(ClipByZScore(deviations, memory, device))
+    if config.noise.scale:
+        transforms.append(Noise(config.noise.scale, config.noise.power, device))
+    if config.outliers.deviations:
+        transforms.append(SkipOutliers(config.outliers.deviations, config.outliers.memory, device))
+    if config.skip_non_finite:
+        transforms.append(SkipNonFinite())
+    return transforms
+
+
+def clip_threshold(config: ClipConfig) -> float:
+    """What the setting `clip_threshold` begins with: the threshold, or a factor of 1 on one that follows the norms."""
+    match config:
+        case NormClip() | ValueClip() | ParameterClip() | AgcClip():
+            return config.threshold
+        case QuantileClip() | ZScoreClip():
+            return 1.0
+        case NoClip():
+            return math.inf

@@ -1,0 +1,158 @@
+"""Who shares weight decay and rate: exemptions, factors from layer to layer, factors by pattern."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from trimtab.config import DecoderConfig, load_config
+from trimtab.errors import ConfigError
+from trimtab.model import build_model
+from trimtab.optimizer import AdamW, Factors, build_groups, build_optimizer, depths, parameter_groups
+from trimtab.optimizer.parameter_groups import hidden_matrices
+from trimtab.signals import Gradients
+
+
+def decoder(tied: bool = True) -> nn.Module:
+    config = DecoderConfig.model_validate(
+        {"num_layers": 3, "hidden_size": 8, "num_heads": 2, "tied_embeddings": tied, "bias": True}
+    )
+    return build_model(config, vocabulary_size=11, sequence_length=4, seed=0)
+
+
+def test_without_factors_there_are_two_groups() -> None:
+    decay, exempt = parameter_groups(decoder(), 0.1)
+    assert (decay.name, decay.weight_decay, decay.rate) == ("decay", 0.1, 1.0)
+    assert (exempt.name, exempt.weight_decay, exempt.rate) == ("no_decay", 0.0, 1.0)
+    assert all(parameter.ndim == 2 for parameter in decay.parameters.values())
+    assert all(parameter.ndim == 1 for parameter in exempt.parameters.values())
+
+
+def test_depths_of_a_decoder() -> None:
+    found = depths(decoder(tied=False))
+    assert found["embedding.weight"] == 0
+    assert {found[name] for name in found if name.startswith("blocks.1.")} == {2}
+    assert found["final_norm.weight"] == found["head.weight"] == 4
+
+
+def test_depths_take_the_longest_list_and_the_outermost() -> None:
+    class Stacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Linear(2, 2)
+            self.layers = nn.ModuleList(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]) for _ in range(2))
+            self.out = nn.Linear(2, 2)
+
+    found = depths(Stacked())
+    assert (found["stem.bias"], found["layers.0.1.weight"], found["layers.1.0.weight"], found["out.bias"]) == (
+        0,
+        1,
+        2,
+        3,
+    )
+
+
+def test_rates_fall_from_layer_to_layer() -> None:
+    model = decoder(tied=False)
+    groups = parameter_groups(model, 0.1, rates=Factors(0.5), decays=Factors(2.0))
+    rate = {name: group.rate for group in groups for name in group.parameters}
+    decay = {name: group.weight_decay for group in groups for name in group.parameters}
+    assert rate["head.weight"] == 1.0
+    for layer, expected in ((0, 0.125), (1, 0.25), (2, 0.5)):
+        inside = [name for name in rate if name.startswith(f"blocks.{layer}.")]
+        assert {rate[name] for name in inside} == {expected}
+        assert sorted({decay[name] for name in inside}) == pytest.approx([0.0, 0.1 * 2.0 ** (3 - layer)])
+    assert rate["embedding.weight"] == 0.0625
+    assert decay["embedding.weight"] == pytest.approx(1.6)
+    assert {name for group in groups for name in group.parameters} == {name for name, _ in model.named_parameters()}
+
+
+def test_the_last_pattern_that_fits_acts_upon_the_layers() -> None:
+    factors = Factors(0.5, {"blocks.*": 0.1, "blocks.2.*": 0.2, "*.bias": 3.0}).of(decoder())
+    assert factors["blocks.0.feed_forward.up.weight"] == pytest.approx(0.0125)
+    assert factors["blocks.2.feed_forward.up.weight"] == pytest.approx(0.1)
+    assert factors["blocks.2.feed_forward.up.bias"] == pytest.approx(1.5)
+    assert factors["final_norm.weight"] == 1.0
+
+
+def test_a_pattern_that_fits_nothing_is_refused() -> None:
+    config = load_config(None, ["optimizer.rates.factors={'layers.*': 0.1}"], environment={}).optimizer
+    with pytest.raises(ConfigError, match=r"optimizer\.rates\.factors: no trainable parameter has such a name"):
+        build_groups(config, decoder())
+
+
+def test_layers_of_a_model_without_layers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no nn\.ModuleList of layers"):
+        Factors(0.9).of(nn.Linear(2, 2))
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    model = decoder()
+    model.get_parameter("embedding.weight").requires_grad_(False)
+    groups = parameter_groups(model, 0.1, rates=Factors(0.9, {"blocks.*": 0.5}))
+    assert "embedding.weight" not in {name for group in groups for name in group.parameters}
+
+
+def test_matrices_for_muon_are_those_inside_layers() -> None:
+    matrices = hidden_matrices(decoder(tied=False))
+    assert matrices
+    assert all(name.startswith("blocks.") and name.endswith("weight") for name in matrices)
+    assert hidden_matrices(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3))) == {"0.weight"}
+
+
+def test_muon_divides_the_parameters() -> None:
+    model = decoder(tied=False)
+    config = load_config(None, ["optimizer.name=muon", "optimizer.rest=0.25"], environment={}).optimizer
+    groups = build_optimizer(config, model).groups
+    assert [group.name for group in groups] == ["decay, muon", "decay, adamw", "no_decay, adamw"]
+    assert set(groups[0].parameters) == hidden_matrices(model)
+    assert [group.rate for group in groups] == [1.0, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "custom"])
+def test_a_factor_on_the_rate_is_a_factor_on_what_a_step_moves(name: str) -> None:
+    """Lion, Adam and Muon move by the rate alone, so one step of a group at half the rate is half as long."""
+    moved = []
+    for factor in (1.0, 0.5):
+        model = decoder()
+        target = ["optimizer.target=torch.optim:AdamW"] if name == "custom" else []
+        config = load_config(
+            None,
+            [f"optimizer.name={name}", *target, f"optimizer.rates.factors={{'blocks.1.*': {factor}}}"],
+            environment={},
+        ).optimizer
+        optimizer = build_optimizer(config, model)
+        generator = torch.Generator().manual_seed(0)
+        for key in sorted(optimizer.storage.gradients):
+            gradient = optimizer.storage.gradients[key]
+            gradient.copy_(torch.randn(gradient.shape, generator=generator))
+        before = {key: weight.clone() for key, weight in optimizer.storage.weights.items()}
+        one, none = torch.ones(()), torch.zeros(())
+        optimizer.update(
+            Gradients(optimizer.storage.gradients, one, one, one, none),
+            {"learning_rate": torch.tensor(0.01), "weight_decay": torch.tensor(0.0)},
+        )
+        moved.append({key: weight - before[key] for key, weight in optimizer.storage.weights.items()})
+    for key, whole in moved[0].items():
+        expected = 0.5 * whole if key.startswith("blocks.1.") else whole
+        assert torch.allclose(moved[1][key], expected, rtol=1e-3, atol=1e-6), key
+
+
+def test_adamw_takes_the_same_steps_in_several_groups() -> None:
+    """Cutting the parameters into groups that agree changes nothing."""
+    results = []
+    for rates in (None, Factors(1.0, {"blocks.0.*": 1.0000001})):
+        model = decoder()
+        optimizer = AdamW(parameter_groups(model, 0.1, rates=rates))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(3):
+            for key in sorted(optimizer.storage.gradients):
+                gradient = optimizer.storage.gradients[key]
+                gradient.copy_(torch.randn(gradient.shape, generator=generator))
+            one, none = torch.ones(()), torch.zeros(())
+            settings = {"learning_rate": torch.tensor(0.01), "weight_decay": one}
+            optimizer.update(Gradients(optimizer.storage.gradients, one, one, one, none), settings)
+        results.append(dict(optimizer.storage.weights))
+    for key, weight in results[0].items():
+        assert torch.allclose(weight, results[1][key], rtol=1e-5, atol=1e-7), key
