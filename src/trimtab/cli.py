@@ -149,7 +149,9 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
         from trimtab.training.trained import open_trained
 
         trained = open_trained(run, checkpoint)
-        data = prepare_data(trained.config.data, seed=trained.config.seed, progress=console.preparing)
+        data = prepare_data(
+            trained.config.data, trained.config.task, seed=trained.config.seed, progress=console.preparing
+        )
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
         metrics = build_evaluation(trained.config, trained.model, data).metrics(console.preparing)
     finally:

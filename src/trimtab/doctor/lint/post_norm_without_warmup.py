@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig, steps_of
+from trimtab.config import Config, TransformerShape, steps_of
 from trimtab.doctor.lint.finding import LintFinding
 
 
@@ -22,7 +22,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of post-norm with a warm-up under 1 %."""
     steps = config.training.steps
     warmup = steps_of(config.schedule.warmup, steps)
-    is_post = isinstance(config.model, DecoderConfig) and config.model.norm.placement == "post"
+    is_post = isinstance(config.model, TransformerShape) and config.model.norm.placement == "post"
     if is_post and 100 * warmup < steps:
         yield LintFinding(
             "post-norm-without-warmup",
