@@ -29,7 +29,7 @@ from trimtab.data import Loader, PackedSequences, PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, write_text, yardsticks
+from trimtab.evaluation import Evaluation, predict, write_text, yardsticks
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
     Decoder,
@@ -319,6 +319,19 @@ class Trainer:
         model, data = self.trained()
         return build_evaluation(self.config, model, data).metrics()
 
+    def predict(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """The task's answer for each text: a class, labels of 0 and 1, or a number."""
+        model, data = self.trained()
+        evaluation = build_evaluation(self.config, model, data)
+        return predict(
+            model,
+            evaluation.task,
+            data.tokenizer,
+            texts,
+            sequence_length=self.config.data.sequence_length,
+            device=evaluation.device,
+        )
+
     def generate(
         self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
     ) -> str:
@@ -532,6 +545,7 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
     tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
     facts: dict[str, Any] = {
         **data.facts,
+        "task": parts.task.name,
         "parameters": counts,
         "frozen_parameters": [name for name, p in parts.model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, parts.optimizer),

@@ -6,7 +6,9 @@ from trimtab.evaluation.language import (
     evaluate,
     spread_indices,
 )
+from trimtab.evaluation.predict import predict
 from trimtab.evaluation.round import Evaluation, write_text
+from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
@@ -15,7 +17,10 @@ __all__ = [
     "choose_token",
     "evaluate",
     "generate",
+    "predict",
     "spread_indices",
+    "translate",
+    "write_answer",
     "write_text",
     "yardsticks",
 ]

@@ -107,6 +107,20 @@ def _next_chances(model: EncoderDecoder, written_NS: Tensor, memory_1TD: Tensor)
     return logits_NV.log_softmax(-1)
 
 
+def write_answer(model: EncoderDecoder, tokenizer: Tokenizer, text: str, *, max_tokens: int, beams: int = 1) -> str:
+    """What the model writes after reading `text`."""
+    device = next(model.parameters()).device
+    (answer,) = translate(
+        model,
+        [np.array(tokenizer.encode(text), dtype=np.int64)],
+        end_of_text=tokenizer.end_of_text,
+        max_tokens=max_tokens,
+        beams=beams,
+        device=device,
+    )
+    return tokenizer.decode(answer)
+
+
 def write_answers(
     model: EncoderDecoder,
     pairs: LabelledTexts,
@@ -119,11 +133,9 @@ def write_answers(
     """The first texts of a set, what the model writes after them (greedy), and what was wanted."""
     written = []
     for index in range(min(_SAMPLES, len(pairs)) if max_tokens else 0):
-        read = pairs.row(index)[: pairs.sequence_length - 1]
+        read, most = pairs.row(index)[: pairs.sequence_length - 1], min(max_tokens, pairs.second_length)
         try:
-            (answer,) = translate(
-                model, [read], end_of_text=tokenizer.end_of_text, max_tokens=max_tokens, device=device
-            )
+            (answer,) = translate(model, [read], end_of_text=tokenizer.end_of_text, max_tokens=most, device=device)
             told = tokenizer.decode(answer)
         except NumericsError as error:
             # A run that diverged still has to say so, and to end by its own rules.
