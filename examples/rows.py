@@ -91,12 +91,12 @@ def docstring_and_length(file: Path) -> Iterator[Row]:
 
 def source_and_summary(file: Path) -> Iterator[Row]:
     """The source of a function without its docstring, and the docstring's first line."""
-    source = file.read_text("utf8")
+    lines = file.read_text("utf8").splitlines()
     for node, text in _definitions(file):
         if isinstance(node, ast.FunctionDef) and len(node.body) > 1:
             summary = text.strip().splitlines()[0].strip()
             head = f"def {node.name}({', '.join(one.arg for one in node.args.args)}):\n"
-            body = "\n".join(ast.get_source_segment(source, part) or "" for part in node.body[1:])
+            body = "\n".join(lines[node.body[1].lineno - 1 : node.end_lineno])
             if len(summary) >= 10:
                 yield {"text": head + body, "target": summary}
 
