@@ -30,7 +30,7 @@ from typer.models import ArgumentInfo, OptionInfo
 import trimtab
 from trimtab import errors as failures
 from trimtab import events
-from trimtab.config import ADJUSTABLE, Config, DecoderConfig, list_presets, load_config
+from trimtab.config import ADJUSTABLE, Config, TransformerShape, list_presets, load_config
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
 from trimtab.config.keys import Key, first_line, keys, tag_of
@@ -241,7 +241,7 @@ def presets() -> Iterator[str]:
     rows = []
     for name in list_presets():
         config = load_config(name, environment={})
-        assert isinstance(config.model, DecoderConfig)
+        assert isinstance(config.model, TransformerShape)
         shape = (config.model.num_layers, config.model.hidden_size, config.data.sequence_length)
         numbers = (
             *shape,

@@ -50,7 +50,7 @@ def main() -> None:
     zeros = torch.zeros(tokens.shape, dtype=torch.int32)
     batch = Batch(tokens, tokens.roll(-1, 1), zeros, zeros, torch.arange(len(tokens)), tokens.numel())
     count = 1.0 / tokens.numel()
-    step.set(learning_rate=1e-4, weight_decay=1.0, clip_threshold=1.0, inverse_tokens=count)
+    step.set(learning_rate=1e-4, weight_decay=1.0, clip_threshold=1.0, inverse_targets=count)
     model.compile(dynamic=False)
     graphs = capture(step, batch, in_parts=False)
     resident = batch.to(device)

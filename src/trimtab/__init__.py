@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trimtab.report.notebook import monitor_training_metrics as monitor_training_metrics
     from trimtab.trainer import Result as Result
     from trimtab.trainer import Trainer as Trainer
+    from trimtab.trainers import ClassificationTrainer as ClassificationTrainer
     from trimtab.trainers import LanguageModelTrainer as LanguageModelTrainer
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "Config": "trimtab.config",
     "load_config": "trimtab.config",
+    "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
     "Trainer": "trimtab.trainer",
     "monitor_training_metrics": "trimtab.report.notebook",
@@ -28,6 +30,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "ClassificationTrainer",
     "Config",
     "LanguageModelTrainer",
     "Result",

@@ -154,7 +154,9 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
         from trimtab.training.trained import open_trained
 
         trained = open_trained(run, checkpoint)
-        data = prepare_data(trained.config.data, seed=trained.config.seed, progress=console.preparing)
+        data = prepare_data(
+            trained.config.data, trained.config.task, seed=trained.config.seed, progress=console.preparing
+        )
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
         metrics = build_evaluation(trained.config, trained.model, data).metrics(console.preparing)
     finally:
@@ -165,7 +167,8 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
     typer.echo(f"{run}, step {trained.checkpoint.step}")
     for name, value in metrics.items():
         typer.echo(f"  {name:<28} {value:.4f}")
-    _next("generate", str(run))
+    writes = trained.config.task.name in ("causal_lm", "seq2seq")
+    _next("generate" if writes else "report", str(run))
 
 
 @app.command()
@@ -186,7 +189,8 @@ def generate(
 
     wait_briefly_in_company(OtherPrograms())
     from trimtab.config import SamplesConfig
-    from trimtab.evaluation import write_text
+    from trimtab.evaluation import write_answer, write_text
+    from trimtab.model import EncoderDecoder
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
@@ -195,11 +199,16 @@ def generate(
     except UnicodeEncodeError:
         raise UsageError("--prompt: must be UTF-8 text") from None
     trained = open_trained(run, checkpoint)
+    if trained.config.task.name not in ("causal_lm", "seq2seq"):
+        raise UsageError(f"the model of {run} writes nothing: its task is {trained.config.task.name}")
     if prompt is None:
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
-    text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
+    if isinstance(trained.model, EncoderDecoder):
+        text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
+    else:
+        text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
     if as_json:
         _print_json({"run": str(run), "step": trained.checkpoint.step, "prompt": prompt, "text": text})
     else:

@@ -19,27 +19,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, PatienceStopping, SamplesConfig, dump_config, effective
+from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config, effective
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
-from trimtab.data import Loader, PreparedData, prepare_data
+from trimtab.data import Loader, PackedSequences, PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, write_text, yardsticks
+from trimtab.evaluation import Evaluation, predict, write_text, yardsticks
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
     Decoder,
+    Encoder,
     ForeignModel,
+    Transformer,
     build_model,
     flops_per_token,
     parameter_counts,
     wrap_model,
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
-from trimtab.objective import CrossEntropy, build_objective, build_task
+from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
     ForeignOptimizer,
     Optimizer,
@@ -59,7 +61,7 @@ from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import outermost_missing, undone_on_failure
 from trimtab.schedules import build_schedule
-from trimtab.signals import InlineProbe, Ring, Task, key
+from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
     Calendar,
     Keeper,
@@ -114,7 +116,7 @@ class _Parts:
 
     model: nn.Module
     task: Task
-    objective: CrossEntropy
+    objective: Objective
     optimizer: Optimizer
     step: Step
     windows: Windows
@@ -170,6 +172,7 @@ class Trainer:
                 write_file(run.config, dump_config(config))
             self.data = data = prepare_data(
                 config.data,
+                config.task,
                 seed=config.seed,
                 micro_batch_size=config.training.micro_batch_size,
                 progress=self._report,
@@ -255,9 +258,8 @@ class Trainer:
         precision = parts.step.precision
         length = self.config.data.sequence_length
         attention = choose_attention(training, parts.model, precision.dtype, length, earlier.get("attention"))
-        captured = earlier.get("capture") or choose_capture(
-            training, parts.device, _held_back(parts, self.config.optimizer.name)
-        )
+        held_back = _held_back(self.config, parts)
+        captured = earlier.get("capture") or choose_capture(training, parts.device, held_back)
         compiled = choose_compile(
             training,
             parts.step,
@@ -327,6 +329,19 @@ class Trainer:
         model, data = self.trained()
         return build_evaluation(self.config, model, data).metrics()
 
+    def predict(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """The task's answer for each text: a class, labels of 0 and 1, or a number."""
+        model, data = self.trained()
+        evaluation = build_evaluation(self.config, model, data)
+        return predict(
+            model,
+            evaluation.task,
+            data.tokenizer,
+            texts,
+            sequence_length=self.config.data.sequence_length,
+            device=evaluation.device,
+        )
+
     def generate(
         self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
     ) -> str:
@@ -345,21 +360,27 @@ class Trainer:
     def _build(self, data: PreparedData, device: torch.device) -> _Parts:
         config = self.config
         torch.use_deterministic_algorithms(config.training.deterministic)
-        vocabulary_size, length = data.tokenizer.vocabulary_size, config.data.sequence_length
+        vocabulary_size = data.vocabulary_size
+        outputs = outputs_of(config.task, data.targets, vocabulary_size)
         if self._given_model is not None:
+            if outputs.pooled or outputs.size != vocabulary_size or config.task.name == "seq2seq":
+                raise ConfigError(
+                    f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
+                )
             model: nn.Module = wrap_model(self._given_model, vocabulary_size)
         else:
             model = build_model(
                 config.model,
                 vocabulary_size=vocabulary_size,
-                sequence_length=length,
+                sequence_length=config.longest_sequence,
+                outputs=outputs,
                 seed=key(config.seed, 0, 0, "model"),
             )
         model.to(device).train()
-        compilable = isinstance(model, Decoder) and MODELS["decoder"].compilable
-        objective = build_objective(config.objective).to(device)
-        task = build_task(config.task, objective)
-        ours = isinstance(model, Decoder) and config.optimizer.name != "custom" and self._make_optimizer is None
+        compilable = _one_shape(config) and isinstance(model, Transformer) and MODELS[config.model.name].compilable
+        objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
+        task = build_task(config.task, objective, data.targets)
+        ours = isinstance(model, Transformer) and config.optimizer.name != "custom" and self._make_optimizer is None
         parameters, why = choose_parameters(config.training.precision, device, ours)
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model, parameters)
@@ -369,11 +390,11 @@ class Trainer:
         if config.logging.layers:
             names = list(optimizer.storage.weights)
             probes = [GradientNorms(names), WeightNorms(names)]
-            if isinstance(model, Decoder):
+            if isinstance(model, Transformer):
                 model.measure_activations = True
                 probes.append(ActivationScale(model.signal_names))
         precision = Precision(config.training.precision, device, parameters)
-        columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
+        columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
         ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
         step = Step(
             model=model,
@@ -415,14 +436,21 @@ class Trainer:
             data.tokenizer.save(run.artifacts / "tokenizer.json")
 
 
-def _held_back(parts: _Parts, optimizer: str) -> str | None:
+def _one_shape(config: Config) -> bool:
+    """Whether all batches have one shape, as compiled and captured programs need."""
+    return not isinstance(config.task, RowTask) or config.task.padding == "full"
+
+
+def _held_back(config: Config, parts: _Parts) -> str | None:
     """The part that does not allow its step to be captured, or None."""
-    if not (isinstance(parts.model, Decoder) and MODELS["decoder"].capturable):
+    if not _one_shape(config):
+        return "batches are as long as their longest text; task.padding=full gives them one shape"
+    if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
         return "a model from outside may keep state in Python"
     if isinstance(parts.optimizer, ForeignOptimizer):
         return "an optimizer from outside may count its steps in Python"
-    if not OPTIMIZERS[optimizer].capturable:
-        return f"{optimizer} asks the device in every update"
+    if not OPTIMIZERS[config.optimizer.name].capturable:
+        return f"{config.optimizer.name} asks the device in every update"
     return None
 
 
@@ -538,8 +566,10 @@ def _identity(
 def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
     """What is known before step 1."""
     counts = parameter_counts(parts.model)
+    tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
     facts: dict[str, Any] = {
         **data.facts,
+        "task": parts.task.name,
         "parameters": counts,
         "frozen_parameters": [name for name, p in parts.model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, parts.optimizer),
@@ -553,22 +583,29 @@ def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
             for group in parts.optimizer.groups
         ],
         "flops_per_token": flops_per_token(parts.model, config.data.sequence_length)
-        if isinstance(parts.model, Decoder | ForeignModel)
+        if isinstance(parts.model, Decoder | Encoder | ForeignModel)
         else None,
-        "tokens_per_step": config.tokens_per_step,
+        "tokens_per_step": tokens_per_step,
         "planned_steps": config.training.steps,
-        "planned_tokens": config.tokens_per_step * config.training.steps,
-        "epochs": config.tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
+        "planned_tokens": tokens_per_step * config.training.steps,
+        "epochs": tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
         "device": str(parts.device),
     }
-    if config.evaluation.yardsticks:
+    training, validation = data.training, data.validation
+    if (
+        config.evaluation.yardsticks
+        and isinstance(training, PackedSequences)
+        and isinstance(validation, PackedSequences)
+    ):
+        # The text of the tokens that are judged: all but the first.
+        judged = validation.tokens[1:]
         facts["yardsticks"] = data.cached_json(
             "yardsticks",
             lambda: yardsticks(
-                data.training.tokens,
-                data.validation.tokens,
+                training.tokens,
+                validation.tokens,
                 data.tokenizer.token_bytes,
-                data.validation_text(),
+                data.tokenizer.to_bytes(judged),
             ),
         )
     return facts
@@ -590,7 +627,12 @@ def build_evaluation(
     return Evaluation(
         config.evaluation,
         model=model,
-        task=build_task(config.task, build_objective(config.objective).to(device)),
+        task=build_task(
+            config.task,
+            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
+            data.targets,
+            data.tokenizer.token_bytes,
+        ),
         data=data,
         batch_size=config.training.micro_batch_size,
         device=device,

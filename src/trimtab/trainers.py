@@ -41,18 +41,17 @@ class LanguageModelTrainer:
     ) -> None:
         source = {} if text is None else {"data.source": {"name": _source_name(Path(text)), "path": str(text)}}
         values = {**source, **(settings or {})}
-        overrides = [f"{name}={json.dumps(value, default=str)}" for name, value in values.items()]
-        config = load_config(preset, overrides)
-        self._console = Console(sys.stdout, config.training.steps) if progress else None
-        self._trainer = Trainer(
-            config,
+        self._fit = _Fit(
+            preset,
+            values,
             run=run,
             model=model,
             make_optimizer=make_optimizer,
-            monitors=[*monitors, *([self._console] if self._console else [])],
+            monitors=monitors,
             controllers=controllers,
-            report=self._console.preparing if self._console else None,
+            progress=progress,
         )
+        self._trainer = self._fit.trainer
 
     @property
     def config(self) -> Config:
@@ -71,11 +70,7 @@ class LanguageModelTrainer:
 
     def fit(self) -> Result:
         """Train. Raises: TrimtabError."""
-        try:
-            return self._trainer.fit()
-        finally:
-            if self._console is not None:
-                self._console.close()
+        return self._fit()
 
     def compute_perplexity(self) -> float:
         """exp of the mean loss per token on the validation set."""
@@ -94,8 +89,129 @@ class LanguageModelTrainer:
         return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
 
 
+@final
+class ClassificationTrainer:
+    """Trains an encoder to sort texts into classes, from Python.
+
+    `rows` is a .jsonl, .csv or .parquet file, or a folder of them, each row with a text in field `text` and its class
+    in field `label`; with `multi_label` any number of labels. `validation` is another such file; without it a part of
+    the rows is held out. `settings` are overrides such as {"training.steps": 500}; `progress` shows the run on
+    standard output.
+    """
+
+    def __init__(
+        self,
+        rows: str | Path,
+        *,
+        validation: str | Path | None = None,
+        text: str = "text",
+        label: str = "label",
+        multi_label: bool = False,
+        preset: str = "encoder-1m",
+        settings: Mapping[str, Any] | None = None,
+        run: str | Path | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        monitors: Sequence[Monitor] = (),
+        controllers: Sequence[Controller] = (),
+        progress: bool = True,
+    ) -> None:
+        values: dict[str, Any] = {
+            "task": {"name": "classification", "label": label, "multi_label": multi_label},
+            "data.source": _row_source(Path(rows), text),
+        }
+        if validation is not None:
+            values["data.validation_source"] = _row_source(Path(validation), text)
+        if multi_label:
+            values["objective"] = {"name": "binary_cross_entropy"}
+        self._fit = _Fit(
+            preset,
+            {**values, **(settings or {})},
+            run=run,
+            model=None,
+            make_optimizer=make_optimizer,
+            monitors=monitors,
+            controllers=controllers,
+            progress=progress,
+        )
+        self._trainer = self._fit.trainer
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration."""
+        return self._trainer.config
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model."""
+        return self._trainer.trained()[0]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the model's outputs."""
+        return self._trainer.trained()[1].targets.classes
+
+    def fit(self) -> Result:
+        """Train. Raises: TrimtabError."""
+        return self._fit()
+
+    def compute_accuracy(self) -> float:
+        """Part of the validation texts, or of decisions on their labels, that is right."""
+        return self._trainer.evaluate()["validation/accuracy"]
+
+    def predict(self, texts: Sequence[str]) -> list[str] | list[list[str]]:
+        """The class of each text, or its labels."""
+        classes, answers = self.classes, self._trainer.predict(texts)
+        if self.config.objective.name == "binary_cross_entropy":
+            return [[classes[index] for index in answer.nonzero().flatten().tolist()] for answer in answers]
+        return [classes[int(answer)] for answer in answers]
+
+
+@final
+class _Fit:
+    """A trainer over a preset and settings, and what shows its progress."""
+
+    def __init__(
+        self,
+        preset: str,
+        settings: Mapping[str, Any],
+        *,
+        run: str | Path | None,
+        model: nn.Module | None,
+        make_optimizer: MakeOptimizer | None,
+        monitors: Sequence[Monitor],
+        controllers: Sequence[Controller],
+        progress: bool,
+    ) -> None:
+        config = load_config(preset, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])
+        self._console = Console(sys.stdout, config.training.steps) if progress else None
+        self.trainer = Trainer(
+            config,
+            run=run,
+            model=model,
+            make_optimizer=make_optimizer,
+            monitors=[*monitors, *([self._console] if self._console else [])],
+            controllers=controllers,
+            report=self._console.preparing if self._console else None,
+        )
+
+    def __call__(self) -> Result:
+        try:
+            return self.trainer.fit()
+        finally:
+            if self._console is not None:
+                self._console.close()
+
+
+def _row_source(path: Path, text: str) -> dict[str, str]:
+    """How rows are read, by the suffix of their file or files; JSON Lines where that says nothing."""
+    name = _source_name(path)
+    if name == "text":
+        name = "jsonl"
+    return {"name": name, "path": str(path), "field" if name == "jsonl" else "column": text}
+
+
 def _source_name(path: Path) -> str:
     """How a file, or all files of a folder, are read: by their suffix, or as text."""
-    readers = {".jsonl": "jsonl", ".parquet": "parquet"}
+    readers = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
     suffixes = {file.suffix for file in path.rglob("*") if file.is_file()} if path.is_dir() else {path.suffix}
     return readers.get(suffixes.pop(), "text") if len(suffixes) == 1 else "text"

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 
 import pytest
 
-from trimtab.config import BpeTokenizer, Config, DecoderConfig, LayerNorm, RmsNorm, list_presets, load_config
+from trimtab.config import (
+    BpeTokenizer,
+    Config,
+    DecoderConfig,
+    LayerNorm,
+    RmsNorm,
+    TransformerShape,
+    list_presets,
+    load_config,
+)
 from trimtab.config.presets import preset_text
 from trimtab.doctor.lint import lint
 from trimtab.errors import ConfigError
@@ -13,7 +22,7 @@ from trimtab.errors import ConfigError
 def num_parameters(config: Config) -> int:
     """Weights of embeddings, attention and feed-forward; norms and biases are too few to matter."""
     model, tokenizer = config.model, config.data.tokenizer
-    assert isinstance(model, DecoderConfig)
+    assert isinstance(model, TransformerShape)
     assert isinstance(tokenizer, BpeTokenizer)
     width = model.hidden_size
     tables = tokenizer.vocabulary_size * (1 if model.tied_embeddings else 2)
@@ -26,6 +35,7 @@ def num_parameters(config: Config) -> int:
 
 
 SIZES: Mapping[str, float] = {
+    "encoder-1m": 1e6,
     "gpt-1m": 1e6,
     "gpt-10m": 10e6,
     "gpt-30m": 30e6,

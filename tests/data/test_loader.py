@@ -89,7 +89,7 @@ def test_the_thread_does_not_run_ahead_without_bound() -> None:
     source = sequences()
     original = source.batch
 
-    def counted(indices: np.ndarray, batch_size: int | None = None) -> object:
+    def counted(indices: np.ndarray, batch_size: int | None = None, occurrences: object = None) -> object:
         made.append(len(indices))
         return original(indices, batch_size)
 
@@ -118,7 +118,7 @@ def test_what_fails_in_the_thread_is_raised_where_batches_are_taken() -> None:
 def test_our_own_errors_come_through_as_they_are() -> None:
     source = sequences()
 
-    def fail(indices: np.ndarray, batch_size: int | None = None) -> object:
+    def fail(indices: np.ndarray, batch_size: int | None = None, occurrences: object = None) -> object:
         raise DataError("shard 3 is torn")
 
     source.batch = fail  # type: ignore[method-assign, assignment]
@@ -132,7 +132,7 @@ def test_our_own_errors_come_through_as_they_are() -> None:
 def test_closing_frees_one_who_waits() -> None:
     source, waiting = sequences(), threading.Event()
 
-    def slow(indices: np.ndarray, batch_size: int | None = None) -> object:
+    def slow(indices: np.ndarray, batch_size: int | None = None, occurrences: object = None) -> object:
         waiting.wait(5)
         raise DataError("never mind")
 

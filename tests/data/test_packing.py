@@ -26,11 +26,11 @@ def test_every_token_but_the_first_is_a_counted_target_once(lengths: list[int], 
     for start in range(0, len(sequences), batch_size):
         indices = np.arange(start, min(start + batch_size, len(sequences)))
         batch = sequences.batch(indices, batch_size)
-        counted = batch.targets_BT != IGNORED
-        assert batch.targets_BT.shape == (batch_size, length)
+        counted = batch.targets != IGNORED
+        assert batch.targets.shape == (batch_size, length)
         assert batch.count == int(counted.sum())
-        assert torch.equal(batch.tokens_BT[counted] + 1, batch.targets_BT[counted])
-        targets += batch.targets_BT[counted].tolist()
+        assert torch.equal(batch.tokens_BT[counted] + 1, batch.targets[counted])
+        targets += batch.targets[counted].tolist()
     assert targets == list(range(2, sum(lengths) + 1))
 
 
@@ -53,12 +53,12 @@ def test_documents_and_positions_are_those_of_the_stream(lengths: list[int], len
             assert batch.positions_BT[row, column] == place
     assert batch.sample_ids_B.tolist() == [*range(len(sequences)), -1]
     assert (batch.document_ids_BT[-1] == -1).all()
-    assert (batch.targets_BT[-1] == IGNORED).all()
+    assert (batch.targets[-1] == IGNORED).all()
 
 
 def test_the_types_are_those_of_the_contract() -> None:
     batch = packed([4, 5], 4).batch(np.array([1, 0, 1]))
-    assert [tensor.dtype for tensor in (batch.tokens_BT, batch.targets_BT, batch.sample_ids_B)] == [torch.int64] * 3
+    assert [tensor.dtype for tensor in (batch.tokens_BT, batch.targets, batch.sample_ids_B)] == [torch.int64] * 3
     assert [tensor.dtype for tensor in (batch.document_ids_BT, batch.positions_BT)] == [torch.int32] * 2
     assert batch.sample_ids_B.tolist() == [1, 0, 1]
 

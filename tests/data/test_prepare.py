@@ -51,7 +51,7 @@ def test_all_text_is_there_on_one_side_or_the_other(mpmath: PreparedData) -> Non
     assert len(validation) == round(0.05 * len(read))
     assert not set(training) & set(validation)
     assert (
-        data.validation_text()
+        data.tokenizer.to_bytes(data.validation.tokens[1:])
         == "".join(validation).encode()[int(data.tokenizer.token_bytes[data.validation.tokens[0]]) :]
     )
     for part in (data.training, data.validation):

@@ -29,7 +29,7 @@ def test_greedy_takes_the_most_probable_token_each_time() -> None:
     context = [3, 1]
     for token in write([3, 1], max_tokens=12, temperature=0.0, seed=0):
         with torch.no_grad():
-            assert token == MODEL(torch.tensor([context[-8:]])).logits_BTV[0, -1].argmax()
+            assert token == MODEL(torch.tensor([context[-8:]])).logits[0, -1].argmax()
         context.append(token)
     assert len(context) == 14
     assert write([3, 1], max_tokens=12, temperature=0.0, seed=1) == context[2:]

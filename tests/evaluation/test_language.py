@@ -13,16 +13,16 @@ from torch import nn
 
 from trimtab.data.packing import PackedSequences
 from trimtab.errors import DataError
-from trimtab.evaluation import calculate_perplexity, evaluate, perplexity_of, spread_indices
+from trimtab.evaluation import calculate_perplexity, evaluate, spread_indices
 from trimtab.model import Decoder, init_weights
-from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
+from trimtab.objective import CausalLanguageModelingTask, CrossEntropy, perplexity_of
 from trimtab.signals import IGNORED
 
 END = 256
 LENGTH = 32
 CPU = torch.device("cpu")
-TASK = CausalLanguageModelingTask(CrossEntropy())
 TOKEN_BYTES = np.array([1] * 256 + [0])
+TASK = CausalLanguageModelingTask(CrossEntropy(), TOKEN_BYTES)
 
 
 def packed() -> PackedSequences:
@@ -49,7 +49,7 @@ def decoder(dropout: float = 0.0) -> Decoder:
 
 
 SEQUENCES, MODEL = packed(), decoder()
-evaluate_all = partial(evaluate, MODEL, TASK, SEQUENCES, device=CPU, token_bytes=TOKEN_BYTES)
+evaluate_all = partial(evaluate, MODEL, TASK, SEQUENCES, device=CPU)
 
 
 def test_equal_to_one_token_at_a_time() -> None:
@@ -58,8 +58,8 @@ def test_equal_to_one_token_at_a_time() -> None:
     for index in range(len(SEQUENCES)):
         batch = SEQUENCES.batch(np.array([index]), 1)
         with torch.no_grad():
-            logits_BTV = MODEL(batch.tokens_BT, batch.positions_BT, batch.document_ids_BT).logits_BTV
-        for logits_V, target in zip(logits_BTV[0].double(), batch.targets_BT[0].tolist(), strict=True):
+            logits_BTV = MODEL(batch.tokens_BT, batch.positions_BT, batch.document_ids_BT).logits
+        for logits_V, target in zip(logits_BTV[0].double(), batch.targets[0].tolist(), strict=True):
             if target != IGNORED:
                 nats -= logits_V.log_softmax(0)[target].item()
                 right += int(logits_V.argmax()) == target
@@ -100,8 +100,9 @@ def test_modes_and_gradients_are_left_alone() -> None:
 
 def test_modes_come_back_after_an_error() -> None:
     model = decoder()
+    task = CausalLanguageModelingTask(CrossEntropy(), np.ones(3, dtype=np.int64))
     with pytest.raises(IndexError):
-        evaluate(model, TASK, SEQUENCES, batch_size=8, device=CPU, token_bytes=np.ones(3, dtype=np.int64))
+        evaluate(model, task, SEQUENCES, batch_size=8, device=CPU)
     assert model.training
     assert torch.is_grad_enabled()
 
@@ -137,7 +138,7 @@ def test_perplexity_of_batches_and_of_pairs() -> None:
     assert calculate_perplexity(MODEL, batches, "cpu") == pytest.approx(expected, rel=1e-6)
 
     table = nn.Embedding(257, 257)
-    pairs = [(batch.tokens_BT, batch.targets_BT) for batch in batches]
+    pairs = [(batch.tokens_BT, batch.targets) for batch in batches]
     logits_NV = torch.cat([table(tokens_BT).flatten(0, 1) for tokens_BT, _ in pairs])
     targets_N = torch.cat([targets_BT.flatten() for _, targets_BT in pairs])
     mean = nn.functional.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED).item()

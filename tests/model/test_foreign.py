@@ -45,7 +45,7 @@ def test_logits_in_every_usual_form(form: str) -> None:
 def test_a_model_output_passes() -> None:
     output = ForeignModel(Bigram(form="output"))(TOKENS_BT)
     assert isinstance(output, ModelOutput)
-    assert output.logits_BTV.shape == (2, 3, 7)
+    assert output.logits.shape == (2, 3, 7)
 
 
 def test_padding_of_the_vocabulary_is_cut_off() -> None:

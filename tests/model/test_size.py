@@ -62,7 +62,7 @@ def test_foreign_parameters_count_once() -> None:
 
 def counted(model: nn.Module, tokens_BT: torch.Tensor, *, backward: bool) -> float:
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        logits = model(tokens_BT).logits_BTV
+        logits = model(tokens_BT).logits
         if backward:
             logits.sum().backward()
     return counter.get_total_flops() / tokens_BT.numel()

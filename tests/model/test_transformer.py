@@ -48,7 +48,7 @@ def test_no_position_sees_what_comes_later(variant: str, tokens: list[int], data
         st.lists(st.integers(0, 22), min_size=len(tokens) - place, max_size=len(tokens) - place)
     )
     with torch.no_grad():
-        before, after = model(torch.tensor([tokens, changed])).logits_BTV
+        before, after = model(torch.tensor([tokens, changed])).logits
     torch.testing.assert_close(before[:place], after[:place], rtol=1e-5, atol=1e-5)
 
 
@@ -61,22 +61,22 @@ def test_packed_documents_are_as_if_apart(positions: str) -> None:
     ids = torch.repeat_interleave(torch.tensor([7, 8, 9]), torch.tensor(lengths))[None].int()
     places = torch.cat([torch.arange(length) for length in lengths])[None].int()
     with torch.no_grad():
-        together = model(packed, places, ids).logits_BTV[0].split(lengths)
+        together = model(packed, places, ids).logits[0].split(lengths)
         for document, logits_TV in zip(documents, together, strict=True):
-            torch.testing.assert_close(model(document[None]).logits_BTV[0], logits_TV, rtol=1e-5, atol=1e-5)
-        assert not torch.allclose(model(packed).logits_BTV[0, 4:], torch.cat(together)[4:])
+            torch.testing.assert_close(model(document[None]).logits[0], logits_TV, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(model(packed).logits[0, 4:], torch.cat(together)[4:])
 
 
 def test_padding_gives_finite_logits() -> None:
     ids = torch.tensor([[0, 0, -1, -1], [-1, -1, -1, -1]], dtype=torch.int32)
     zeros = torch.zeros(2, 4, dtype=torch.int64)
-    assert decoder(document_mask=True)(zeros, zeros.int(), ids).logits_BTV.isfinite().all()
+    assert decoder(document_mask=True)(zeros, zeros.int(), ids).logits.isfinite().all()
 
 
 def test_documents_and_positions_count_only_with_the_mask() -> None:
     model, tokens_BT = decoder(), torch.randint(23, (2, 6))
     other = model(tokens_BT, torch.zeros(2, 6).int(), torch.arange(12).view(2, 6).int())
-    assert torch.equal(model(tokens_BT).logits_BTV, other.logits_BTV)
+    assert torch.equal(model(tokens_BT).logits, other.logits)
 
 
 def test_too_many_tokens_name_both_numbers() -> None:
@@ -89,7 +89,7 @@ def test_tied_head_is_the_embedding_also_in_a_copy() -> None:
     assert model.head.weight is model.embedding.weight
     assert "head.weight" not in dict(model.named_parameters())
     assert "head.weight" in dict(decoder(tied_embeddings=False).named_parameters())
-    model(torch.tensor([[1, 2]])).logits_BTV.sum().backward()
+    model(torch.tensor([[1, 2]])).logits.sum().backward()
     assert model.embedding.weight.grad is not None
     assert model.embedding.weight.grad[5].abs().sum() > 0
 
@@ -115,10 +115,10 @@ def test_the_whole_forward_is_one_graph() -> None:
     model.measure_activations = True
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     tokens_BT = torch.randint(23, (2, 6))
-    compiled(tokens_BT).logits_BTV.sum().backward()
+    compiled(tokens_BT).logits.sum().backward()
     model.eval()
     output, expected = compiled(tokens_BT), model(tokens_BT)
-    torch.testing.assert_close(output.logits_BTV, expected.logits_BTV)
+    torch.testing.assert_close(output.logits, expected.logits)
     torch.testing.assert_close(dict(output.signals), dict(expected.signals))
 
 
@@ -128,13 +128,13 @@ def test_autocast_keeps_the_residual_stream_in_fp32(dropout: float) -> None:
     tokens_BT = torch.randint(23, (2, 6))
     with torch.autocast("cpu", torch.bfloat16):
         output = model(tokens_BT)
-        logits_BTV = output.logits_BTV
-    assert output.features_BTD.dtype == torch.float32
+        logits_BTV = output.logits
+    assert output.features.dtype == torch.float32
     assert logits_BTV.dtype == torch.bfloat16
     if not dropout:
-        torch.testing.assert_close(logits_BTV.float(), model(tokens_BT).logits_BTV, rtol=0.05, atol=0.05)
+        torch.testing.assert_close(logits_BTV.float(), model(tokens_BT).logits, rtol=0.05, atol=0.05)
 
 
 def test_weights_may_be_bfloat16() -> None:
     model = decoder(num_kv_heads=2, qk_norm=True, positions="rotary").bfloat16()
-    assert model(torch.randint(23, (2, 6))).logits_BTV.dtype == torch.bfloat16
+    assert model(torch.randint(23, (2, 6))).logits.dtype == torch.bfloat16

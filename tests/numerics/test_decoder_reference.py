@@ -158,7 +158,7 @@ def test_forward(case: str) -> None:
     positions_BT = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2], list(range(9))], dtype=torch.int32)
     documents_BT = torch.tensor([[4, 4, 4, 4, 5, 5, 6, 6, 6], [9] * 9], dtype=torch.int32)
     with torch.no_grad():
-        logits_BTV = model(tokens_BT, positions_BT, documents_BT).logits_BTV
+        logits_BTV = model(tokens_BT, positions_BT, documents_BT).logits
 
     weights = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
     for row in range(2):

@@ -29,7 +29,7 @@ def test_the_model_computes_in_bf16_and_the_masters_stay_fp32() -> None:
     step.run([make_batch(4, 0)], 1)
     assert isinstance(step.model, Decoder)
     output = step.model(make_batch(2, 0).tokens_BT)
-    assert output.features_BTD.dtype == torch.bfloat16
+    assert output.features.dtype == torch.bfloat16
     for name, parameter in step.model.named_parameters():
         master = step.optimizer.storage.weights[name]
         assert master.dtype == torch.float32
@@ -39,7 +39,7 @@ def test_the_model_computes_in_bf16_and_the_masters_stay_fp32() -> None:
 def test_gradients_stay_near_those_of_fp32() -> None:
     exact, rough = make_step(objective=CrossEntropy(0.1, z_loss=1e-3)), _step()
     for step in (exact, rough):
-        step.set(inverse_tokens=1.0 / 32, inverse_sequences=1.0)
+        step.set(inverse_targets=1.0 / 32, inverse_sequences=1.0)
         step.begin()
         step.accumulate(make_batch(4, 0))
     a, b = (_flat(dict(step.optimizer.storage.gradients)) for step in (exact, rough))
@@ -51,7 +51,7 @@ def test_micro_batches_are_summed_in_fp32() -> None:
     batches = [make_batch(1, number) for number in range(16)]
     step = _step()
     parts: list[Tensor] = []
-    step.set(inverse_tokens=1.0 / 128, inverse_sequences=1.0)
+    step.set(inverse_targets=1.0 / 128, inverse_sequences=1.0)
     for batch in batches:
         step.begin()
         step.accumulate(batch)
@@ -124,7 +124,7 @@ def test_at_the_end_the_parameters_are_the_masters() -> None:
     for name, parameter in step.model.named_parameters():
         assert parameter.dtype == torch.float32
         assert parameter.data_ptr() == step.optimizer.storage.weights[name].data_ptr()
-    assert step.model(make_batch(2, 0).tokens_BT).features_BTD.dtype == torch.float32
+    assert step.model(make_batch(2, 0).tokens_BT).features.dtype == torch.float32
 
 
 def test_which_precision_is_chosen_and_why() -> None:

@@ -21,7 +21,7 @@ from trimtab.training import Step
 def _gradients(step: Step, batches: list[Batch]) -> dict[str, torch.Tensor]:
     """The gradient of a whole step, before the update."""
     num_tokens = sum(batch.count for batch in batches)
-    step.set(inverse_tokens=1.0 / num_tokens, inverse_sequences=1.0)
+    step.set(inverse_targets=1.0 / num_tokens, inverse_sequences=1.0)
     step.begin()
     for batch in batches:
         step.accumulate(batch)
@@ -41,8 +41,8 @@ def test_loss_and_gradients_against_plain_recomputation() -> None:
     plain = make_step().model
     for parameter in plain.parameters():
         parameter.grad = None
-    logits = plain(batch.tokens_BT).logits_BTV
-    expected = F.cross_entropy(logits.flatten(0, 1), batch.targets_BT.flatten(), ignore_index=IGNORED)
+    logits = plain(batch.tokens_BT).logits
+    expected = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-6)
     for name, parameter in plain.named_parameters():
@@ -83,8 +83,8 @@ def test_a_step_is_clip_then_adamw() -> None:
         step.run(batches, number + 1)
         batch = join(batches)
         optimizer.zero_grad()
-        logits = plain(batch.tokens_BT).logits_BTV
-        F.cross_entropy(logits.flatten(0, 1), batch.targets_BT.flatten(), ignore_index=IGNORED).backward()
+        logits = plain(batch.tokens_BT).logits
+        F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED).backward()
         norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)
         optimizer.step()
         row = _row(step)

@@ -32,7 +32,7 @@ def join(batches: Sequence[Batch]) -> Batch:
     """One batch of all rows."""
     columns = {
         name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("tokens_BT", "targets_BT", "document_ids_BT", "positions_BT", "sample_ids_B")
+        for name in ("tokens_BT", "targets", "document_ids_BT", "positions_BT", "sample_ids_B")
     }
     return Batch(**columns, count=sum(batch.count for batch in batches))
 

@@ -26,8 +26,8 @@ def test_worked_values() -> None:
     """-ln 0.7 = 0.357 and -ln 0.1 = 2.303."""
     logits = torch.log(torch.tensor([[[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]]]))
     terms = CrossEntropy()(logits, torch.tensor([[0, 2]]))
-    assert terms.token_loss_BT.tolist()[0] == pytest.approx([0.35667, 2.30259], abs=1e-5)
-    assert float(terms.correct) == 1
+    assert terms.losses.tolist()[0] == pytest.approx([0.35667, 2.30259], abs=1e-5)
+    assert float(terms.scores["accuracy"]) == 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -56,8 +56,8 @@ def test_smoothing_over_the_others_by_hand() -> None:
 
 def test_the_plain_token_loss_is_free_of_smoothing_and_z_loss() -> None:
     logits, targets = _data()
-    plain = CrossEntropy()(logits, targets).token_loss_BT
-    other = CrossEntropy(0.1, z_loss=1e-2)(logits, targets).token_loss_BT
+    plain = CrossEntropy()(logits, targets).losses
+    other = CrossEntropy(0.1, z_loss=1e-2)(logits, targets).losses
     assert torch.allclose(plain, other, atol=1e-5)
 
 
@@ -93,4 +93,4 @@ def test_the_gradient_of_softmax_and_cross_entropy_is_prediction_minus_truth() -
 def test_correct_counts_the_most_probable() -> None:
     logits, targets = _data(3)
     expected = ((logits.argmax(-1) == targets) & (targets != IGNORED)).sum()
-    assert int(CrossEntropy()(logits, targets).correct) == int(expected)
+    assert int(CrossEntropy()(logits, targets).scores["accuracy"]) == int(expected)

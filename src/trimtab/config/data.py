@@ -29,7 +29,7 @@ class TextSource(Section):
 
     @model_validator(mode="after")
     def _is_plain_text(self) -> Self:
-        for suffix, name in ((".jsonl", "jsonl"), (".parquet", "parquet")):
+        for suffix, name in ((".jsonl", "jsonl"), (".parquet", "parquet"), (".csv", "csv")):
             if self.path.lower().endswith(suffix):
                 raise ValueError(f"a {suffix} file is not read as plain text: use name={name} instead of name=text")
         return self
@@ -51,7 +51,18 @@ class ParquetSource(Section):
     column: str = Field("text", min_length=1, description="the column that holds the text")
 
 
-SourceConfig = Annotated[EmbeddedSource | TextSource | JsonLinesSource | ParquetSource, Field(discriminator="name")]
+class CsvSource(Section):
+    """CSV with a header: a document is the text in one column of a row."""
+
+    name: Literal["csv"] = "csv"
+    path: str = Field(min_length=1, description="a .csv or .tsv file, or a folder of .csv files")
+    column: str = Field("text", min_length=1, description="the column that holds the text")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
+
+
+SourceConfig = Annotated[
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource, Field(discriminator="name")
+]
 
 
 class BpeTokenizer(Section):

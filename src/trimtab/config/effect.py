@@ -13,10 +13,12 @@ from typing import Any
 
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
-from trimtab.config.model import DecoderConfig
+from trimtab.config.model import CustomModel
+from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
 from trimtab.config.schedule import WsdSchedule
+from trimtab.config.task import Classification
 
 
 def _is_no_step(span: int | float | str, config: Config) -> bool:
@@ -41,14 +43,14 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("objective.spread",),
         "objective.label_smoothing",
-        lambda config: config.objective.label_smoothing == 0.0,
+        lambda config: isinstance(config.objective, CrossEntropyConfig) and config.objective.label_smoothing == 0.0,
         "it says how label smoothing is spread, and objective.label_smoothing is 0",
         "set objective.label_smoothing above 0",
     ),
     Idle(
         ("objective.chunks",),
         "objective.fused",
-        lambda config: config.objective.fused == "off",
+        lambda config: isinstance(config.objective, CrossEntropyConfig) and config.objective.fused == "off",
         "it divides the fused head and loss, and objective.fused is off",
         "leave out objective.fused",
     ),
@@ -102,6 +104,53 @@ IDLE: tuple[Idle, ...] = (
         "set evaluation.samples.temperature above 0",
     ),
     Idle(
+        ("evaluation.yardsticks",),
+        "task.name",
+        lambda config: config.task.name != "causal_lm",
+        "the yardsticks are for next-token prediction, and task.name is another",
+        "set another task.name",
+    ),
+    Idle(
+        (
+            "evaluation.samples.prompts",
+            "evaluation.samples.max_tokens",
+            "evaluation.samples.temperature",
+            "evaluation.samples.top_k",
+        ),
+        "task.name",
+        lambda config: config.task.name not in ("causal_lm", "seq2seq"),
+        "samples are what a model writes, and with this task.name it writes nothing",
+        "set another task.name",
+    ),
+    Idle(
+        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        "task.name",
+        lambda config: config.task.name == "seq2seq",
+        "with task.name seq2seq samples are the most probable answers to texts of the validation set",
+        "set another task.name",
+    ),
+    Idle(
+        ("task.separator",),
+        "task.multi_label",
+        lambda config: isinstance(config.task, Classification) and not config.task.multi_label,
+        "it stands between several labels, and task.multi_label is false",
+        "set task.multi_label=true",
+    ),
+    Idle(
+        ("model.tied_embeddings",),
+        "task.name",
+        lambda config: config.model.name == "encoder" and config.task.name != "masked_lm",
+        "with this task.name the head gives no tokens, and has nothing in common with the embedding",
+        "set another task.name",
+    ),
+    Idle(
+        ("model.pooling",),
+        "task.name",
+        lambda config: config.task.name in ("masked_lm", "token_classification"),
+        "it makes one vector of a text, and this task.name asks about each token",
+        "set another task.name",
+    ),
+    Idle(
         tuple(f"optimizer.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors")),
         "optimizer.weight_decay",
         lambda config: config.optimizer.weight_decay == 0.0,
@@ -111,7 +160,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("optimizer.decay.biases",),
         "model.bias",
-        lambda config: isinstance(config.model, DecoderConfig) and not config.model.bias,
+        lambda config: not isinstance(config.model, CustomModel) and not config.model.bias,
         "the model has no biases, as model.bias is false",
         "set model.bias=true",
     ),

@@ -66,10 +66,10 @@ class InitializationConfig(Section):
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 
 
-class DecoderConfig(Section):
-    """A decoder-only transformer: GPT and Llama are settings of it."""
+class TransformerShape(Section):
+    """What all transformers have."""
 
-    name: Literal["decoder"] = "decoder"
+    name: str
     num_layers: Count = Field(4, description="blocks of attention and feed-forward")
     hidden_size: Count = Field(256, description="width of the residual stream; a multiple of num_heads")
     num_heads: Count = Field(4, description="attention heads")
@@ -89,7 +89,6 @@ class DecoderConfig(Section):
     qk_norm: bool = Field(False, description="RMS-normalize queries and keys")
     bias: bool = Field(False, description="biases in linear layers and layer norms")
     tied_embeddings: bool = Field(True, description="the head uses the embedding's weights")
-    document_mask: bool = Field(False, description="no attention across the documents packed in a sequence")
     dropout: DropoutConfig = Field(default_factory=DropoutConfig)
     initialization: InitializationConfig = Field(default_factory=InitializationConfig)
 
@@ -123,10 +122,39 @@ class DecoderConfig(Section):
         return 4 * self.hidden_size
 
 
+class DecoderConfig(TransformerShape):
+    """A decoder-only transformer: GPT and Llama are settings of it."""
+
+    name: Literal["decoder"] = "decoder"
+    document_mask: bool = Field(False, description="no attention across the documents packed in a sequence")
+
+
+class EncoderDropoutConfig(DropoutConfig):
+    """Probability of dropping at each site."""
+
+    head: Rate = Field(0.0, description="on what the head reads")
+
+
+class EncoderConfig(TransformerShape):
+    """An encoder: every position sees its whole document. BERT is a setting of it."""
+
+    name: Literal["encoder"] = "encoder"
+    pooling: Literal["mean", "first"] = Field(
+        "mean", description="one vector of a text: the mean of its positions, or the first, an end-of-text token"
+    )
+    dropout: EncoderDropoutConfig = Field(default_factory=EncoderDropoutConfig)
+
+
+class EncoderDecoderConfig(TransformerShape):
+    """An encoder that reads, and a decoder that writes and looks at what was read; num_layers each."""
+
+    name: Literal["encoder_decoder"] = "encoder_decoder"
+
+
 class CustomModel(Custom):
     """Any `nn.Module`: called with tokens_BT, it returns logits_BTV (or a trimtab `ModelOutput`)."""
 
     name: Literal["custom"] = "custom"
 
 
-ModelConfig = Annotated[DecoderConfig | CustomModel, Field(discriminator="name")]
+ModelConfig = Annotated[DecoderConfig | EncoderConfig | EncoderDecoderConfig | CustomModel, Field(discriminator="name")]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trimtab.config.base import Count, NonNegative, Rate, Section
+from trimtab.config.base import Count, NonNegative, Positive, Rate, Section
 
 
 class CrossEntropyConfig(Section):
-    """Token cross-entropy, with label smoothing and a z-loss if wanted."""
+    """Cross-entropy, with label smoothing and a z-loss if wanted."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Rate = Field(0.0, description="probability taken from the true token")
+    label_smoothing: Rate = Field(0.0, description="probability taken from the true class")
     spread: Literal["all", "others"] = Field(
         "all",
         description="smoothing over all classes (eps/K on each, as torch) or over the others (eps/(K-1))",
@@ -25,4 +25,61 @@ class CrossEntropyConfig(Section):
     chunks: Count = Field(1, description="portions of a fused head and loss: more take less memory and more time")
 
 
-ObjectiveConfig = CrossEntropyConfig
+class FocalConfig(Section):
+    """Cross-entropy that counts less what is predicted well already (Lin et al. 2017, arXiv 1708.02002)."""
+
+    name: Literal["focal"] = "focal"
+    gamma: NonNegative = Field(2.0, description="power of 1 - p; 0 is cross-entropy")
+
+
+class BinaryCrossEntropyConfig(Section):
+    """Cross-entropy of labels that are decided one by one."""
+
+    name: Literal["binary_cross_entropy"] = "binary_cross_entropy"
+    label_smoothing: Rate = Field(0.0, description="labels become y (1 - eps) + eps / 2")
+    gamma: NonNegative = Field(0.0, description="power of 1 - p of what is true: above 0 the focal loss")
+
+
+class MeanSquaredErrorConfig(Section):
+    """Square of the error; outliers pull hard."""
+
+    name: Literal["mse"] = "mse"
+
+
+class MeanAbsoluteErrorConfig(Section):
+    """Size of the error; its minimum is the median."""
+
+    name: Literal["mae"] = "mae"
+
+
+class HuberConfig(Section):
+    """Square of small errors, size of large ones (Huber 1964)."""
+
+    name: Literal["huber"] = "huber"
+    delta: Positive = Field(1.0, description="where it becomes straight, in standard deviations of the targets")
+
+
+class QuantileConfig(Section):
+    """Pinball loss, whose minimum is a quantile (Koenker and Bassett 1978)."""
+
+    name: Literal["quantile"] = "quantile"
+    quantile: float = Field(0.5, gt=0.0, lt=1.0, description="which part of the targets shall lie below")
+
+
+class LogCoshConfig(Section):
+    """log cosh of the error: like half its square near 0, like its size far out."""
+
+    name: Literal["log_cosh"] = "log_cosh"
+
+
+ObjectiveConfig = Annotated[
+    CrossEntropyConfig
+    | FocalConfig
+    | BinaryCrossEntropyConfig
+    | MeanSquaredErrorConfig
+    | MeanAbsoluteErrorConfig
+    | HuberConfig
+    | QuantileConfig
+    | LogCoshConfig,
+    Field(discriminator="name"),
+]

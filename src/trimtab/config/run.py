@@ -11,14 +11,15 @@ from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingC
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
+from trimtab.config.fit import misfits
 from trimtab.config.gradients import GradientsConfig
 from trimtab.config.lint import LintConfig
-from trimtab.config.model import DecoderConfig, ModelConfig
+from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
-from trimtab.config.objective import ObjectiveConfig
+from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
-from trimtab.config.task import TaskConfig
+from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
 
 
@@ -29,10 +30,10 @@ class Config(Section):
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="part of the run directory's name"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="of weights, order of data, dropout and samples")
-    task: TaskConfig = Field(default_factory=TaskConfig.model_construct)
+    task: TaskConfig = Field(default_factory=CausalLanguageModeling.model_construct)
     data: DataConfig = Field(default_factory=DataConfig.model_construct)
     model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig.model_construct)
+    objective: ObjectiveConfig = Field(default_factory=CrossEntropyConfig.model_construct)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
     schedule: ScheduleConfig = Field(default_factory=CosineSchedule.model_construct)
     decay_schedule: ScheduleConfig | None = Field(
@@ -49,8 +50,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
-        model, length = self.model, self.data.sequence_length
-        if isinstance(model, DecoderConfig) and model.max_positions is not None and model.max_positions < length:
+        model, length = self.model, self.longest_sequence
+        if refused := "; ".join(misfits(self)):
+            raise ValueError(refused)
+        if not isinstance(model, CustomModel) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
         if self.training.precision.name == "fp16" and not self.gradients.skip_non_finite:
             raise ValueError(
@@ -65,6 +68,12 @@ class Config(Section):
     def save_every(self) -> int:
         """Steps between periodic checkpoints."""
         return self.checkpoint.every or self.evaluation.every
+
+    @property
+    def longest_sequence(self) -> int:
+        """Positions of the longest sequence that the model meets."""
+        second = self.task.target_length if isinstance(self.task, SequenceToSequence) else None
+        return max(self.data.sequence_length, second or 0)
 
     @property
     def tokens_per_step(self) -> int:

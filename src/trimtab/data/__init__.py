@@ -3,9 +3,12 @@
 from trimtab.data.cache import cache_folder
 from trimtab.data.corpora import Corpus, Document, open_corpus
 from trimtab.data.loader import Loader, Window
+from trimtab.data.masking import MaskedSequences
 from trimtab.data.order import DataPlan, Order
 from trimtab.data.packing import PackedSequences
-from trimtab.data.prepare import PreparedData, prepare_data
+from trimtab.data.prepare import PreparedData, prepare_data, vocabulary_of
+from trimtab.data.samples import LabelledTexts, Ragged
+from trimtab.data.sequences import Sequences
 from trimtab.data.tokenizer import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe
 
 __all__ = [
@@ -13,10 +16,14 @@ __all__ = [
     "Corpus",
     "DataPlan",
     "Document",
+    "LabelledTexts",
     "Loader",
+    "MaskedSequences",
     "Order",
     "PackedSequences",
     "PreparedData",
+    "Ragged",
+    "Sequences",
     "Tokenizer",
     "Window",
     "byte_tokenizer",
@@ -25,4 +32,5 @@ __all__ = [
     "open_corpus",
     "prepare_data",
     "train_bpe",
+    "vocabulary_of",
 ]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
-from trimtab.config import EmbeddedSource, JsonLinesSource, ParquetSource, SourceConfig, TextSource
+from trimtab.config import CsvSource, EmbeddedSource, JsonLinesSource, ParquetSource, SourceConfig, TextSource
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.config.paths import require_text
 from trimtab.errors import ConfigError, DataError
@@ -35,6 +35,10 @@ class Document:
     """Never empty; can be encoded as UTF-8."""
     identity: str
     """What decides whether it is held out: the name of a file, the text of a row (its number may change)."""
+    fields: tuple[Any, ...] = ()
+    """The other fields of its row that were asked for."""
+    words: tuple[str, ...] | None = None
+    """Where its row holds a list of words, these; the text has spaces between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,10 @@ class Corpus:
         return digest.hexdigest()
 
 
-def open_corpus(config: SourceConfig, where: str) -> Corpus:
+def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | None = None) -> Corpus:
     """The corpus that `config` describes; `where` is the setting that errors name.
+
+    `wanted` are further fields of each row, by the settings that name them; only sources of rows have any.
 
     Raises:
         DataError: there is nothing there to read.
@@ -106,9 +112,13 @@ def open_corpus(config: SourceConfig, where: str) -> Corpus:
         case TextSource():
             return text_corpus(config.path, config.pattern, where=where)
         case JsonLinesSource():
-            return jsonl_corpus(config.path, config.field, where=where)
+            return jsonl_corpus(config.path, config.field, where=where, wanted=wanted)
         case ParquetSource():
-            return parquet_corpus(config.path, config.column, where=where)
+            return parquet_corpus(config.path, config.column, where=where, wanted=wanted)
+        case CsvSource():
+            from trimtab.data.csv_rows import csv_corpus
+
+            return csv_corpus(config.path, config.column, config.delimiter, where=where, wanted=wanted)
 
 
 def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") -> Corpus:
@@ -134,19 +144,25 @@ def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") ->
 
 def text_corpus(path: str, pattern: str = "*", *, where: str = "data.source") -> Corpus:
     """A text file, or those of a folder whose path matches `pattern`; hidden ones are left out."""
-    files, is_folder = _files(path, pattern, where)
+    files, is_folder = files_at(path, pattern, where)
     name = path if is_folder else f"text file {path}"
     return Corpus(name, {"name": "text"}, files, _TextReader(skip_binary=is_folder).read, counts_files=is_folder)
 
 
-def jsonl_corpus(path: str, field: str = "text", *, where: str = "data.source") -> Corpus:
+def jsonl_corpus(
+    path: str, field: str = "text", *, where: str = "data.source", wanted: Mapping[str, str] | None = None
+) -> Corpus:
     """JSON Lines, a file or the .jsonl files of a folder; a document is `field` of a line."""
-    files, _ = _files(path, "*.jsonl", where)
+    files, _ = files_at(path, "*.jsonl", where)
     reading = {"name": "jsonl", "field": field}
-    return Corpus(f"JSON Lines {path}, field {field!r}", reading, files, _JsonLinesReader(field, where).read)
+    return Corpus(
+        f"JSON Lines {path}, field {field!r}", reading, files, _JsonLinesReader(field, where, wanted or {}).read
+    )
 
 
-def parquet_corpus(path: str, column: str = "text", *, where: str = "data.source") -> Corpus:
+def parquet_corpus(
+    path: str, column: str = "text", *, where: str = "data.source", wanted: Mapping[str, str] | None = None
+) -> Corpus:
     """Parquet, a file or the .parquet files of a folder; a document is a row of `column`.
 
     Raises:
@@ -156,9 +172,11 @@ def parquet_corpus(path: str, column: str = "text", *, where: str = "data.source
         raise ConfigError(
             f"{where}: reading Parquet needs pyarrow, which is not installed: pip install 'trimtab[parquet]'"
         )
-    files, _ = _files(path, "*.parquet", where)
+    files, _ = files_at(path, "*.parquet", where)
     reading = {"name": "parquet", "column": column}
-    return Corpus(f"Parquet {path}, column {column!r}", reading, files, _ParquetReader(column, where).read)
+    return Corpus(
+        f"Parquet {path}, column {column!r}", reading, files, _ParquetReader(column, where, wanted or {}).read
+    )
 
 
 @final
@@ -185,7 +203,7 @@ class _TextReader:
         try:
             text = data[start:].decode("utf-8")
         except UnicodeDecodeError as error:
-            raise _undecodable(file.path, str(file.path), start + error.start, data[start + error.start]) from error
+            raise undecodable(file.path, str(file.path), start + error.start, data[start + error.start]) from error
         if not text:
             skipped["empty"] += 1
             return
@@ -197,6 +215,7 @@ class _TextReader:
 class _JsonLinesReader:
     field: str
     where: str
+    wanted: Mapping[str, str]
 
     def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
         with file.path.open("rb") as stream:
@@ -205,30 +224,40 @@ class _JsonLinesReader:
                     line = line.removeprefix(_BYTE_ORDER_MARK)
                 if not line.strip():
                     continue
-                text = self._text(line, file.path, number)
+                place = f"{file.path}:{number}"
+                row = self._row(line, file.path, place)
+                text, words = self._text(row, place)
                 if text:
-                    yield Document(f"{file.name}:{number}", text, identity=text)
+                    fields = tuple(self._value(row, place, name, where) for where, name in self.wanted.items())
+                    yield Document(f"{file.name}:{number}", text, identity=text, fields=fields, words=words)
                 else:
                     skipped["empty"] += 1
 
-    def _text(self, line: bytes, path: Path, number: int) -> str:
-        place = f"{path}:{number}"
+    def _row(self, line: bytes, path: Path, place: str) -> dict[str, Any]:
         try:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise _undecodable(path, place, error.start, line[error.start], of="of the line") from error
+            raise undecodable(path, place, error.start, line[error.start], of="of the line") from error
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{place}: is not JSON: {error}", hint="JSON Lines has one whole object on each line"
             ) from error
         if not isinstance(row, dict):
             raise DataError(f"{place}: must be a JSON object. Received: {type(row).__name__}")
-        if self.field not in row:
+        return row
+
+    def _value(self, row: dict[str, Any], place: str, name: str, where: str) -> Any:
+        if name not in row:
             raise DataError(
-                f"{place}: has no field {self.field!r} ({self.where}.field). Its fields: {_names(list(row))}",
-                hint=did_you_mean(nearest_names(self.field, list(row))),
+                f"{place}: has no field {name!r} ({where}). Its fields: {names_of(list(row))}",
+                hint=did_you_mean(nearest_names(name, list(row))),
             )
-        text = row[self.field]
+        return row[name]
+
+    def _text(self, row: dict[str, Any], place: str) -> tuple[str, tuple[str, ...] | None]:
+        text, words = self._value(row, place, self.field, f"{self.where}.field"), None
+        if self.wanted and isinstance(text, list) and all(isinstance(word, str) for word in text):
+            text, words = " ".join(text), tuple(text)
         if not isinstance(text, str):
             raise DataError(f"{place}: field {self.field!r} must be a string. Received: {type(text).__name__}")
         try:
@@ -238,7 +267,7 @@ class _JsonLinesReader:
                 f"{place}: field {self.field!r} holds half of a surrogate pair at character {error.start}, "
                 f"which is no text. Received: {text[error.start]!r}"
             ) from error
-        return text
+        return text, words
 
 
 @final
@@ -246,6 +275,7 @@ class _JsonLinesReader:
 class _ParquetReader:
     column: str
     where: str
+    wanted: Mapping[str, str]
 
     def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
         import pyarrow
@@ -255,28 +285,24 @@ class _ParquetReader:
             with pyarrow.parquet.ParquetFile(file.path) as table:
                 self._check(table.schema_arrow, file.path)
                 number = 0
-                for batch in table.iter_batches(batch_size=1024, columns=[self.column]):
-                    for text in batch.column(0).to_pylist():
+                columns = [self.column, *self.wanted.values()]
+                for batch in table.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
+                    for text, *fields in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                         number += 1
                         if text:
-                            yield Document(f"{file.name}:{number}", text, identity=text)
+                            yield Document(f"{file.name}:{number}", text, identity=text, fields=tuple(fields))
                         else:
                             skipped["empty"] += 1
         except pyarrow.ArrowException as error:
             raise DataError(f"{file.path}: cannot be read as Parquet: {error}") from error
         except UnicodeDecodeError as error:
-            raise _undecodable(
-                file.path, f"{file.path}:{number + 1}", error.start, error.object[error.start]
-            ) from error
+            raise undecodable(file.path, f"{file.path}:{number + 1}", error.start, error.object[error.start]) from error
 
     def _check(self, schema: Any, path: Path) -> None:
         import pyarrow.types as types
 
-        if self.column not in schema.names:
-            raise DataError(
-                f"{path}: has no column {self.column!r} ({self.where}.column). Its columns: {_names(schema.names)}",
-                hint=did_you_mean(nearest_names(self.column, schema.names)),
-            )
+        for where, name in {f"{self.where}.column": self.column, **self.wanted}.items():
+            require_column(name, schema.names, where, path)
         kind = schema.field(self.column).type
         value_kind = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(value_kind) or types.is_large_string(value_kind) or types.is_string_view(value_kind)):
@@ -302,7 +328,7 @@ def _package_files(package: str) -> list[SourceFile]:
     ]
 
 
-def _files(path: str, pattern: str, where: str) -> tuple[tuple[SourceFile, ...], bool]:
+def files_at(path: str, pattern: str, where: str) -> tuple[tuple[SourceFile, ...], bool]:
     """The files at `path`, and whether it is a folder."""
     root = require_text(path, where)
     if root.is_file():
@@ -333,7 +359,7 @@ def _walk(root: Path, pattern: str) -> Iterator[SourceFile]:
             yield SourceFile(name, root / name)
 
 
-def _undecodable(path: Path, place: str, offset: int, byte: int, of: str = "") -> DataError:
+def undecodable(path: Path, place: str, offset: int, byte: int, of: str = "") -> DataError:
     return DataError(
         f"{place}: is not UTF-8: byte 0x{byte:02x} at byte {offset}{of and ' ' + of}",
         hint=f"convert it from what it is, such as Latin-1: iconv -f latin1 -t utf-8 {path} > {path}.utf8",
@@ -344,6 +370,15 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read: {error.strerror or error}")
 
 
-def _names(names: list[str]) -> str:
+def names_of(names: list[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:12])
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"
+
+
+def require_column(name: str, columns: list[str], where: str, path: Path) -> None:
+    """Raises: DataError when `columns`, of the file at `path`, lack `name`, which the setting `where` names."""
+    if name not in columns:
+        raise DataError(
+            f"{path}: has no column {name!r} ({where}). Its columns: {names_of(columns)}",
+            hint=did_you_mean(nearest_names(name, columns)),
+        )

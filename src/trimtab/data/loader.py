@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from trimtab.data.order import DataPlan, Order
-from trimtab.data.packing import PackedSequences
+from trimtab.data.sequences import Sequences
 from trimtab.errors import ResourceError, TrimtabError
 from trimtab.signals import Batch
 
@@ -34,7 +34,7 @@ class Loader:
 
     def __init__(
         self,
-        sequences: PackedSequences,
+        sequences: Sequences,
         order: Order,
         micro_batch_size: int,
         *,
@@ -88,7 +88,7 @@ class _Producer:
 
     def __init__(
         self,
-        sequences: PackedSequences,
+        sequences: Sequences,
         order: Order,
         plan: DataPlan,
         position: int,
@@ -148,5 +148,5 @@ class _Producer:
 
     def _next(self) -> tuple[Batch, int]:
         positions, self._position = self._order.advance(self._position, self._micro_batch_size, self._plan)
-        batch = self._sequences.batch(self._order.sequences_at(positions))
+        batch = self._sequences.batch(self._order.sequences_at(positions), None, positions)
         return (batch.pin_memory() if self._pin_memory else batch), self._position

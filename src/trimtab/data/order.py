@@ -55,12 +55,26 @@ class Order:
     Any position is found at once, without going through those before it.
     """
 
-    def __init__(self, num_sequences: int, *, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        num_sequences: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        lengths: NDArray[np.int64] | None = None,
+        block: int = 1,
+        bucketing: int = 1,
+    ) -> None:
+        """With `lengths` and `bucketing` above 1, sequences of similar length stand together: the shuffled order is
+        cut into pieces of `bucketing` times `block` sequences, each piece sorted by length and cut into blocks, and
+        the blocks are shuffled. A block is meant to be a micro-batch.
+        """
         if num_sequences < 1:
             raise ValueError(f"an order needs at least one sequence. Received: {num_sequences}")
         self.num_sequences = num_sequences
         self.seed = seed
         self.shuffle = shuffle
+        self._lengths, self._block, self._bucketing = lengths, block, bucketing
         self._permutations: dict[int, Positions] = {}
 
     def sequence_at(self, position: int) -> int:
@@ -98,7 +112,20 @@ class Order:
             # Sorting raw words: NumPy may change what Generator.permutation gives, but not Philox's words.
             words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.num_sequences)
             permutation = np.argsort(words, kind="stable")
+            if self._lengths is not None and self._bucketing > 1:
+                permutation = self._bucketed(permutation, words, self._lengths)
             # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
             kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}
             self._permutations = {**kept, epoch: permutation}
         return permutation
+
+    def _bucketed(self, permutation: Positions, words: NDArray[np.uint64], lengths: NDArray[np.int64]) -> Positions:
+        pieces: list[Positions] = []
+        for begin in range(0, self.num_sequences, self._block * self._bucketing):
+            piece = permutation[begin : begin + self._block * self._bucketing]
+            piece = piece[np.argsort(lengths[piece], kind="stable")]
+            whole = len(piece) // self._block
+            shuffled = np.argsort(words[begin : begin + whole], kind="stable")
+            pieces += [piece[: whole * self._block].reshape(whole, self._block)[shuffled].ravel()]
+            pieces += [piece[whole * self._block :]]
+        return np.concatenate(pieces)

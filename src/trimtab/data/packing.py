@@ -43,8 +43,20 @@ class PackedSequences:
         """Sequences; the last one may be shorter, and is padded."""
         return -(-(self.num_tokens - 1) // self.sequence_length)
 
-    def batch(self, indices: NDArray[np.int64], batch_size: int | None = None) -> Batch:
+    @property
+    def mean_length(self) -> float:
+        """Positions in a sequence; only the last may have fewer tokens."""
+        return float(self.sequence_length)
+
+    def batch(
+        self,
+        indices: NDArray[np.int64],
+        batch_size: int | None = None,
+        occurrences: NDArray[np.int64] | None = None,
+    ) -> Batch:
         """The sequences `indices` as a batch of `batch_size` rows, `len(indices)` if not given.
+
+        Nothing is drawn, so that `occurrences` changes nothing.
 
         document_ids_BT counts documents of the whole stream. positions_BT counts from the start of the
         document, or from the start of the sequence in a document that began before it. Padding, at the end of

@@ -1,41 +1,34 @@
-"""From a configuration to what training reads: documents, split, tokens, sequences and their order."""
+"""From a configuration to what training reads: documents, split, tokens, samples and their order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final
 
-import numpy as np
 import tokenizers
-from numpy.typing import NDArray
 
-from trimtab.config import BpeTokenizer, ByteTokenizer, DataConfig, FileTokenizer, TokenizerConfig
+from trimtab.config import CausalLanguageModeling, DataConfig, MaskedLanguageModeling, RowTask, TaskConfig
+from trimtab.data.build_tokenizer import Progress, tokenizer_identity
 from trimtab.data.cache import cached_folder, cached_json
-from trimtab.data.corpora import Corpus, open_corpus
+from trimtab.data.corpora import open_corpus
+from trimtab.data.labelled import open_rows, tokenize_rows, wanted_fields
+from trimtab.data.masking import MaskedSequences
 from trimtab.data.order import Order
 from trimtab.data.packing import PackedSequences
-from trimtab.data.split import choose_split, identity_hash
-from trimtab.data.tokenizer import (
-    Tokenizer,
-    byte_tokenizer,
-    load_tokenizer,
-    spread_sample,
-    train_bpe,
-)
+from trimtab.data.samples import LabelledTexts
+from trimtab.data.sequences import Sequences
+from trimtab.data.stream import open_stream
+from trimtab.data.text import tokenize_text
+from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
-
-Progress = Callable[[str, float], None]
-"""Called with what is being done, and how much of it is (0 to 1)."""
+from trimtab.signals import TargetFacts
 
 _FORMAT: Final = 2
 """Part of the cache's key: raise it when other tokens would come from the same text."""
-_ENCODED_AT_ONCE: Final = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +36,19 @@ class PreparedData:
     """All that a run knows of its data."""
 
     tokenizer: Tokenizer
-    training: PackedSequences
-    validation: PackedSequences
+    vocabulary_size: int
+    """Of the model: the tokenizer's, and one more where a token stands for a hidden one."""
+    training: Sequences
+    validation: Sequences
     order: Order
-    """Of the training sequences."""
+    """Of the training samples."""
+    targets: TargetFacts
     facts: dict[str, Any]
-    """JSON values: source, split, sizes, hashes, coverage of the vocabulary, leakage."""
+    """JSON values: source, split, sizes, hashes, coverage of the vocabulary, leakage, targets."""
     fingerprint: str
-    """SHA-256 over text, split, tokenizer and sequence length: equal where the sequences are."""
+    """SHA-256 over text, split, targets, tokenizer and sequence length: equal where the samples are."""
     cache: Path
     """The folder that holds the tokens."""
-
-    def validation_text(self) -> bytes:
-        """The text of the validation tokens but the first: of those that a model is judged on."""
-        return self.tokenizer.to_bytes(self.validation.tokens[1:])
 
     def cached_json(self, name: str, compute: Callable[[], Any]) -> Any:
         """A JSON value that depends on the tokens alone: from the cache, or computed and kept there."""
@@ -64,208 +56,110 @@ class PreparedData:
 
 
 def prepare_data(
-    config: DataConfig, *, seed: int, micro_batch_size: int = 1, progress: Progress | None = None
+    config: DataConfig,
+    task: TaskConfig | None = None,
+    *,
+    seed: int,
+    micro_batch_size: int = 1,
+    progress: Progress | None = None,
 ) -> PreparedData:
-    """The data that `config` describes; tokens are made once and cached by content, `seed` only orders them.
+    """The data that `config` describes, for `task` (causal_lm if not given); tokens are made once and cached by
+    content, `seed` orders them and hides some.
 
     Raises:
-        DataError: text is missing, not readable, or too little for `micro_batch_size` sequences.
+        DataError: text or targets are missing, not readable, or too few for `micro_batch_size` samples.
         ConfigError: the tokenizer lacks its end-of-text token, or an extra is not installed.
         StorageError: the cache cannot be written.
     """
-    corpus = open_corpus(config.source, "data.source")
-    held_out = open_corpus(config.validation_source, "data.validation_source") if config.validation_source else None
+    task = task or CausalLanguageModeling()
+    is_text = isinstance(task, CausalLanguageModeling | MaskedLanguageModeling)
+    wanted = wanted_fields(task)
+    corpus = open_corpus(config.source, "data.source", wanted)
+    held_out = None
+    if config.validation_source is not None:
+        held_out = open_corpus(config.validation_source, "data.validation_source", wanted)
     sources = [corpus] if held_out is None else [corpus, held_out]
     contents = [source.content_hash() for source in sources]
     fraction = config.validation_fraction if held_out is None else None
-    key = _sha256([_FORMAT, tokenizers.__version__, contents, fraction, _identity(config.tokenizer)])[:40]
+    identity = [_FORMAT, tokenizers.__version__, contents, fraction, tokenizer_identity(config.tokenizer)]
+    if not is_text:
+        identity.append(task.model_dump(exclude={"padding", "bucketing", "class_weights", "target_length"}))
 
     def build(folder: Path) -> None:
-        _tokenize(folder, config, corpus, held_out, progress or (lambda stage, fraction: None))
+        report = progress or (lambda stage, fraction: None)
+        if is_text:
+            tokenize_text(folder, config, corpus, held_out, report)
+        else:
+            tokenize_rows(folder, config, task, corpus, held_out, report)
         if contents != [source.content_hash() for source in sources]:
             raise DataError(
                 "data.source: files changed while they were read", hint="start again when they are complete"
             )
 
-    folder = cached_folder(key, build)
+    folder = cached_folder(_sha256(identity)[:40], build)
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
     facts: dict[str, Any] = json.loads((folder / "facts.json").read_bytes())
-    training = _open(folder, "training", facts, config.sequence_length)
-    validation = _open(folder, "validation", facts, config.sequence_length)
-    _require_enough(training, validation, config, micro_batch_size)
-    fingerprint = _sha256(
-        [
-            facts["training"]["sha256"],
-            facts["validation"]["sha256"],
-            tokenizer.fingerprint,
-            config.sequence_length,
-        ]
-    )
+    parts = [facts["training"]["sha256"], facts["validation"]["sha256"], tokenizer.fingerprint, config.sequence_length]
+    targets, lengths = TargetFacts(), None
+    training: Sequences
+    validation: Sequences
+    if is_text:
+        packed = [_open_packed(folder, name, facts, config.sequence_length) for name in ("training", "validation")]
+        _require_enough(packed[0], packed[1], config, micro_batch_size)
+        training, validation = packed
+        if isinstance(task, MaskedLanguageModeling):
+            mask_token = tokenizer.vocabulary_size
+            training, validation = (
+                MaskedSequences(one, rate=task.mask_rate, mask_token=mask_token, seed=seed) for one in packed
+            )
+        facts["tokens_per_epoch"] = packed[0].num_tokens - 1
+    else:
+        targets = TargetFacts.from_json(facts["targets"])
+        texts = [open_rows(folder, name, facts, config, task, tokenizer) for name in ("training", "validation")]
+        _require_rows(texts[0], micro_batch_size)
+        training, validation = texts
+        lengths = texts[0].lengths
+        facts["tokens_per_epoch"] = texts[0].num_tokens
+        parts.append(facts["target_sha256"])
+    fingerprint = _sha256(parts)
     facts |= {
         "source": corpus.description(facts["skipped"]),
         "sequence_length": config.sequence_length,
         "sequences_per_epoch": len(training),
-        "tokens_per_epoch": training.num_tokens - 1,
         "validation_sequences": len(validation),
         "fingerprint": fingerprint,
     }
     if held_out is not None:
         facts["validation_source"] = held_out.description(facts["validation_skipped"])
-    order = Order(len(training), seed=seed, shuffle=config.shuffle)
-    return PreparedData(tokenizer, training, validation, order, facts, fingerprint, folder)
+    order = Order(
+        len(training),
+        seed=seed,
+        shuffle=config.shuffle,
+        lengths=lengths,
+        block=micro_batch_size,
+        bucketing=task.bucketing if isinstance(task, RowTask) else 1,
+    )
+    return PreparedData(
+        tokenizer, vocabulary_of(task, tokenizer), training, validation, order, targets, facts, fingerprint, folder
+    )
 
 
-def _tokenize(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress) -> None:
-    """Write tokens, document starts, tokenizer and facts into `folder`."""
-    report("reading", 0.0)
-    split = choose_split(corpus.documents(Counter()), config.validation_fraction)
-    total = max(1, split.num_bytes)
-
-    def parts(skipped: Counter[str], skipped_held_out: Counter[str]) -> Iterator[tuple[str, str]]:
-        for document in corpus.documents(skipped):
-            training, validation = (document.text, "") if held_out is not None else split.divide(document)
-            if training:
-                yield "training", training
-            if validation:
-                yield "validation", validation
-        for document in held_out.documents(skipped_held_out) if held_out is not None else ():
-            yield "validation", document.text
-
-    texts = (text for side, text in parts(Counter(), Counter()) if side == "training")
-    tokenizer = _make_tokenizer(config.tokenizer, texts, total, report)
-    tokenizer.save(folder / "tokenizer.json")
-    skipped: Counter[str] = Counter()
-    skipped_held_out: Counter[str] = Counter()
-    with (
-        _Stream(folder, "training", tokenizer) as training,
-        _Stream(folder, "validation", tokenizer) as validation,
-    ):
-        streams = {"training": training, "validation": validation}
-        for batch in _batches(parts(skipped, skipped_held_out)):
-            report("encoding", min(1.0, training.num_bytes / total))
-            for (side, text), tokens in zip(batch, tokenizer.encode_batch([text for _, text in batch]), strict=True):
-                streams[side].write(text, tokens)
-        report("encoding", 1.0)
-    _require_text(training, corpus, "data.source", skipped)
-    if held_out is None:
-        _require_text(validation, corpus, "data.source", skipped)
-    else:
-        _require_text(validation, held_out, "data.validation_source", skipped_held_out)
-    facts = {
-        "split": split.description if held_out is None else "validation has a source of its own",
-        "skipped": dict(sorted(skipped.items())),
-        "validation_skipped": dict(sorted(skipped_held_out.items())),
-        "training": training.facts(),
-        "validation": validation.facts(),
-        "tokenizer": {
-            "name": config.tokenizer.name,
-            "vocabulary_size": tokenizer.vocabulary_size,
-            "fingerprint": tokenizer.fingerprint,
-            "lossless": training.lossless and validation.lossless,
-        },
-        "vocabulary_coverage": float(np.count_nonzero(training.occurs) / tokenizer.vocabulary_size),
-        "leakage": int(np.isin(validation.text_hashes, training.text_hashes).sum()),
-    }
-    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer) -> int:
+    """Tokens that the model knows: the tokenizer's, and one more where one stands for a hidden token."""
+    return tokenizer.vocabulary_size + isinstance(task, MaskedLanguageModeling)
 
 
-def _require_text(stream: _Stream, source: Corpus, where: str, skipped: Counter[str]) -> None:
-    if stream.num_tokens == 0:
-        raise DataError(f"{where}: no text for {stream.name} in: {source.description(skipped)}")
+def _open_packed(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:
+    tokens, starts = open_stream(folder, name, facts[name]["dtype"])
+    return PackedSequences(tokens, starts, sequence_length, num_bytes=int(facts[name]["bytes"]))
 
 
-def _make_tokenizer(config: TokenizerConfig, texts: Iterator[str], num_bytes: int, report: Progress) -> Tokenizer:
-    match config:
-        case BpeTokenizer():
-            report("learning the tokenizer", 0.0)
-            return train_bpe(spread_sample(texts, num_bytes, config.training_bytes), config.vocabulary_size)
-        case ByteTokenizer():
-            return byte_tokenizer()
-        case FileTokenizer():
-            return load_tokenizer(config.path, config.end_of_text)
-
-
-def _identity(config: TokenizerConfig) -> dict[str, Any]:
-    """What decides which tokenizer it is: of a file its content, not where it lies."""
-    if isinstance(config, FileTokenizer):
-        return {
-            "name": config.name,
-            "fingerprint": load_tokenizer(config.path, config.end_of_text).fingerprint,
-        }
-    return config.model_dump()
-
-
-def _batches(parts: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    batch: list[tuple[str, str]] = []
-    size = 0
-    for part in parts:
-        batch.append(part)
-        size += len(part[1])
-        if size >= _ENCODED_AT_ONCE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-@final
-class _Stream:
-    """Writes the documents of one set, one after the other, and takes note of what they are."""
-
-    def __init__(self, folder: Path, name: str, tokenizer: Tokenizer) -> None:
-        self.name = name
-        self.num_tokens = 0
-        self.num_bytes = 0
-        self.text_hashes = array("Q")
-        self.occurs = np.zeros(tokenizer.vocabulary_size, dtype=np.bool_)
-        self._dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
-        self._token_bytes = tokenizer.token_bytes
-        self._num_token_bytes = 0
-        self._end_of_text = tokenizer.end_of_text
-        self._starts = array("q")
-        self._digest = hashlib.sha256()
-        self._folder = folder
-        self._file = (folder / f"{name}.tokens.bin").open("wb")
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        (self._folder / f"{self.name}.starts.bin").write_bytes(self._starts.tobytes())
-
-    def write(self, text: str, tokens: NDArray[np.int64]) -> None:
-        document = np.append(tokens, self._end_of_text)
-        self._file.write(document.astype(self._dtype).tobytes())
-        self._starts.append(self.num_tokens)
-        self.num_tokens += len(document)
-        self.occurs[document] = True
-        self._num_token_bytes += int(self._token_bytes[document].sum())
-        content = text.encode()
-        self.num_bytes += len(content)
-        self._digest.update(len(content).to_bytes(8, "little") + content)
-        self.text_hashes.append(identity_hash(text))
-
-    @property
-    def lossless(self) -> bool:
-        """Whether the tokens stand for as many bytes as the text has."""
-        return self._num_token_bytes == self.num_bytes
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "documents": len(self._starts),
-            "bytes": self.num_bytes,
-            "tokens": self.num_tokens,
-            "bytes_per_token": self.num_bytes / self.num_tokens,
-            "sha256": self._digest.hexdigest(),
-            "dtype": self._dtype.name,
-        }
-
-
-def _open(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:
-    tokens = np.memmap(folder / f"{name}.tokens.bin", dtype=facts[name]["dtype"], mode="r")
-    starts = np.memmap(folder / f"{name}.starts.bin", dtype=np.int64, mode="r")
-    return PackedSequences(np.asarray(tokens), np.asarray(starts), sequence_length, num_bytes=int(facts[name]["bytes"]))
+def _require_rows(training: LabelledTexts, micro_batch_size: int) -> None:
+    if len(training) < micro_batch_size:
+        raise DataError(
+            f"data.source: too few texts: {len(training)} to train on, and a micro-batch has {micro_batch_size}",
+            hint="give more texts, or lower training.micro_batch_size",
+        )
 
 
 def _require_enough(

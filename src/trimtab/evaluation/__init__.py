@@ -2,24 +2,25 @@
 
 from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import (
-    Sequences,
     calculate_perplexity,
     evaluate,
-    perplexity_of,
     spread_indices,
 )
+from trimtab.evaluation.predict import predict
 from trimtab.evaluation.round import Evaluation, write_text
+from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
     "Evaluation",
-    "Sequences",
     "calculate_perplexity",
     "choose_token",
     "evaluate",
     "generate",
-    "perplexity_of",
+    "predict",
     "spread_indices",
+    "translate",
+    "write_answer",
     "write_text",
     "yardsticks",
 ]

@@ -60,7 +60,7 @@ def generate(
         while len(written) < max_tokens:
             window = torch.tensor([context[-context_length:]], dtype=torch.int64, device=device)
             output = as_output(model(window))
-            logits_V = output[0, -1] if isinstance(output, Tensor) else output.head(output.features_BTD[:, -1])[0]
+            logits_V = output[0, -1] if isinstance(output, Tensor) else output.head(output.features[:, -1])[0]
             token = choose_token(logits_V, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
             if token == end_of_text:
                 break

@@ -1,14 +1,13 @@
-"""How well a model predicts text: exact sums over counted tokens, divided once.
+"""How well a model does its task: exact sums over counted tokens, divided once.
 
 Shape suffixes: B sequences · T positions · V vocabulary; all of them in `signals/batch.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,26 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trimtab.data import Sequences
 from trimtab.errors import DataError
 from trimtab.model import as_output, evaluating
+from trimtab.objective import perplexity_of
 from trimtab.signals import IGNORED, Batch, ModelOutput, Task
-
-
-class Sequences(Protocol):
-    """Token sequences of one length, in a fixed order."""
-
-    @property
-    def sequence_length(self) -> int:
-        """Positions in each."""
-        ...
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def batch(self, indices: NDArray[np.int64], batch_size: int) -> Batch:
-        """The sequences at `indices`, filled up to `batch_size` with rows in which no target is counted."""
-        ...
 
 
 def evaluate(
@@ -47,45 +31,35 @@ def evaluate(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     max_tokens: int | None = None,
-    token_bytes: Tensor | NDArray[np.int64] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, float]:
-    """`loss` (nats), `accuracy`, `perplexity`, and with `token_bytes` `bits_per_byte`, over counted tokens.
+    """The metrics of `task`, `loss` first, over the counted targets.
 
-    The loss is plain cross-entropy, without smoothing and penalties. Sums are kept in float64 on the device
+    The loss is the plain one, without smoothing, weights and penalties. Sums are kept in float64 on the device
     and fetched once, at the end: the result does not depend on `batch_size`, and no batch waits. Eval mode,
     no gradients; modes are restored. With `max_tokens` as many sequences as hold so many tokens, at least
-    one, are taken at even distances. `token_bytes` is the number of UTF-8 bytes of each token, [V]; bits per
-    byte are left out when the counted targets stand for no bytes. `progress` is told the part that is begun.
+    one, are taken at even distances. `progress` is told the part that is begun.
 
     Raises:
         DataError: no target is counted.
     """
     indices = spread_indices(sequences, max_tokens)
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
-    num_tokens = 0
-    bytes_V = None if token_bytes is None else torch.as_tensor(token_bytes, device=device)
+    sums: Tensor | None = None
+    count = 0
     with evaluating(model):
         for start in range(0, len(indices), batch_size):
             if progress is not None:
                 progress(start / len(indices))
             batch = sequences.batch(indices[start : start + batch_size], batch_size).to(device)
             with autocast():
-                terms = task.terms(model(**task.inputs(batch)), batch)
-            sums[0] += terms.token_loss_BT.sum(dtype=torch.float64)
-            sums[1] += terms.correct
-            if bytes_V is not None:
-                bytes_BT = bytes_V[batch.targets_BT.clamp_min(0)]
-                sums[2] += (bytes_BT * (batch.targets_BT != IGNORED)).sum()
-            num_tokens += batch.count
-    if num_tokens == 0:
-        raise DataError("there is nothing to evaluate on: no token of these sequences is counted")
-    total_nats, num_correct, num_bytes = sums.tolist()
-    loss = total_nats / num_tokens
-    metrics = {"loss": loss, "accuracy": num_correct / num_tokens, "perplexity": perplexity_of(loss)}
-    if num_bytes > 0:
-        metrics["bits_per_byte"] = total_nats / math.log(2) / num_bytes
-    return metrics
+                output = model(**task.inputs(batch))
+                terms = task.terms(output, batch)
+                tally = task.tally(output, batch, terms)
+            sums = tally if sums is None else sums + tally
+            count += batch.count
+    if sums is None or count == 0:
+        raise DataError("there is nothing to evaluate on: no target of these sequences is counted")
+    return task.metrics(sums.tolist(), count)
 
 
 def spread_indices(sequences: Sequences, max_tokens: int | None) -> NDArray[np.int64]:
@@ -95,11 +69,6 @@ def spread_indices(sequences: Sequences, max_tokens: int | None) -> NDArray[np.i
         return np.arange(length)
     num_taken = max(1, max_tokens // sequences.sequence_length)
     return np.arange(num_taken) * length // num_taken
-
-
-def perplexity_of(loss: float) -> float:
-    """exp(loss), infinite where that is beyond a float."""
-    return math.inf if loss > 709.0 else math.exp(loss)
 
 
 def calculate_perplexity(
@@ -120,13 +89,13 @@ def calculate_perplexity(
         for item in dataloader:
             if isinstance(item, Batch):
                 batch = item.to(device)
-                targets_BT = batch.targets_BT
+                targets_BT = batch.targets
                 result = model(batch.tokens_BT, batch.positions_BT, batch.document_ids_BT)
             else:
                 targets_BT = item[1].to(device)
                 result = model(item[0].to(device))
             output = as_output(result)
-            logits_BTV = output.logits_BTV if isinstance(output, ModelOutput) else output
+            logits_BTV = output.logits if isinstance(output, ModelOutput) else output
             loss_N = F.cross_entropy(
                 logits_BTV.float().flatten(0, -2),
                 targets_BT.flatten(),

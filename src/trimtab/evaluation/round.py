@@ -12,11 +12,13 @@ import torch
 from torch import nn
 
 from trimtab.config import EvaluationConfig, SamplesConfig
-from trimtab.data import PackedSequences, PreparedData, Tokenizer
+from trimtab.data import LabelledTexts, PreparedData, Sequences, Tokenizer
 from trimtab.errors import NumericsError
 from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import evaluate
+from trimtab.evaluation.translate import write_answers
 from trimtab.events import ArtifactLogged, EvaluationEnded
+from trimtab.model import EncoderDecoder
 from trimtab.signals import Task, key
 
 Report = Callable[[str, float], None]
@@ -56,7 +58,13 @@ class Evaluation:
         return EvaluationEnded(step, metrics, time.perf_counter() - begun), samples
 
     def _samples(self, step: int) -> list[ArtifactLogged]:
-        samples = self.config.samples
+        samples, validation = self.config.samples, self.data.validation
+        if isinstance(self.model, EncoderDecoder) and isinstance(validation, LabelledTexts):
+            return write_answers(
+                self.model, validation, self.data.tokenizer, step, max_tokens=samples.max_tokens, device=self.device
+            )
+        if self.task.name != "causal_lm":
+            return []
         written = []
         for index, prompt in enumerate(samples.prompts if samples.max_tokens else ()):
             try:
@@ -90,7 +98,7 @@ class Evaluation:
         return metrics
 
     def _measure(
-        self, sequences: PackedSequences, max_tokens: int | None, report: Report | None, what: str
+        self, sequences: Sequences, max_tokens: int | None, report: Report | None, what: str
     ) -> dict[str, float]:
         return evaluate(
             self.model,
@@ -100,7 +108,6 @@ class Evaluation:
             device=self.device,
             autocast=self.autocast,
             max_tokens=max_tokens,
-            token_bytes=self.data.tokenizer.token_bytes,
             progress=None if report is None else partial(report, what),
         )
 

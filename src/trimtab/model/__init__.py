@@ -1,12 +1,15 @@
-"""Models: the decoder and its parts, their initialization and size, and foreign modules made to fit."""
+"""Models: decoder, encoder and both together, their parts, initialization and size, and foreign modules made to fit."""
 
-from trimtab.model.attention import Attention
+from trimtab.model.attention import Attention, CrossAttention
 from trimtab.model.block import Block
 from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_factor
+from trimtab.model.encoder import Encoder
+from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
 from trimtab.model.feed_forward import FeedForward
 from trimtab.model.foreign import ForeignModel, as_output, wrap_model
 from trimtab.model.initialize import init_weights
+from trimtab.model.kinds import Transformer
 from trimtab.model.mode import evaluating
 from trimtab.model.size import ParameterCounts, flops_per_token, parameter_counts
 from trimtab.model.transformer import Decoder
@@ -14,11 +17,15 @@ from trimtab.model.transformer import Decoder
 __all__ = [
     "Attention",
     "Block",
+    "CrossAttention",
     "Decoder",
     "Dropout",
+    "Encoder",
+    "EncoderDecoder",
     "FeedForward",
     "ForeignModel",
     "ParameterCounts",
+    "Transformer",
     "as_output",
     "build_model",
     "count_dropout_sites",

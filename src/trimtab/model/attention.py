@@ -1,7 +1,7 @@
-"""Causal self-attention with grouped queries.
+"""Self-attention with grouped queries, and attention to another sequence.
 
-Shape suffixes: B sequences · T positions · D hidden size · H heads · G heads of keys and values ·
-K size of a head.
+Shape suffixes: B sequences · T positions · S positions of the other sequence · D hidden size · H heads ·
+G heads of keys and values · K size of a head.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trimtab.model.positions import rotate
 
 @final
 class Attention(nn.Module):
-    """Each position attends to itself and to those before it.
+    """Each position attends to itself and to those before it, or to all.
 
     H / G query heads share one head of keys and values. With `qk_norm`, queries and keys are RMS-normalized
     over a head, with a learned scale, before they are rotated.
@@ -41,11 +41,11 @@ class Attention(nn.Module):
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
 
-    def forward(self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None, causal: bool = True) -> Tensor:
         """What each position reads, [B, T, D].
 
         `rotation` is what `RotaryPositions` gives. `mask` is boolean, broadcast to [B, H, T, T], True where a
-        query sees a key, causality included; None is plain causality.
+        query sees a key, causality included; None is plain causality, or without `causal` everything.
         """
         projected_BTNK = self.qkv(x_BTD).unflatten(-1, (-1, self.head_size))
         q_BTHK, k_BTGK, v_BTGK = projected_BTNK.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=2)
@@ -56,29 +56,65 @@ class Attention(nn.Module):
         if rotation is not None:
             q_BTHK, k_BTGK = rotate(q_BTHK, rotation), rotate(k_BTGK, rotation)
         q_BHTK, k_BGTK = q_BTHK.type_as(v_BTGK).transpose(1, 2), k_BTGK.type_as(v_BTGK).transpose(1, 2)
-        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), mask)
+        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), mask, causal)
         output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
         return output_BTD
 
-    def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         if self.dropout.rate == 0.0 or not self.training:
             return F.scaled_dot_product_attention(
                 q_BHTK,
                 k_BGTK,
                 v_BGTK,
                 attn_mask=mask,
-                is_causal=mask is None,
+                is_causal=mask is None and causal,
                 enable_gqa=self.num_heads != self.num_kv_heads,
             )
-        # The fused kernels take their rate as a Python number; ours is a device scalar.
         k_BHTK = k_BGTK.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
         v_BHTK = v_BGTK.repeat_interleave(self.num_heads // self.num_kv_heads, dim=1)
-        if mask is None:
+        if mask is None and causal:
             mask = causal_mask(q_BHTK.shape[2], q_BHTK.device)
-        scores_BHTT = (q_BHTK @ k_BHTK.transpose(2, 3)).float() / math.sqrt(self.head_size)
-        weights_BHTT = scores_BHTT.masked_fill(~mask, -torch.inf).softmax(dim=-1)
-        y_BHTK: Tensor = self.dropout(weights_BHTT).type_as(v_BHTK) @ v_BHTK
-        return y_BHTK
+        return _attend_with_dropout(q_BHTK, k_BHTK, v_BHTK, mask, self.dropout)
+
+
+@final
+class CrossAttention(nn.Module):
+    """Each position attends to the positions of another sequence.
+
+    Positions are not rotated: those of two sequences have no distance. Source: Vaswani et al. 2017, section 3.2.3.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, bias: bool, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+        self.query = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.key_value = nn.Linear(hidden_size, 2 * hidden_size, bias=bias)
+        self.dropout = Dropout(dropout)
+        self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
+
+    def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None) -> Tensor:
+        """What each position reads, [B, T, D]; `mask`, broadcast to [B, H, T, S], is True where it sees a key."""
+        q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+        both_BSNK = self.key_value(memory_BSD).unflatten(-1, (2 * self.num_heads, self.head_size))
+        k_BHSK, v_BHSK = both_BSNK.transpose(1, 2).chunk(2, dim=1)
+        if self.dropout.rate == 0.0 or not self.training:
+            y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
+        else:
+            y_BHTK = _attend_with_dropout(q_BHTK, k_BHSK, v_BHSK, mask, self.dropout)
+        output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
+        return output_BTD
+
+
+def _attend_with_dropout(
+    q_BHTK: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor | None, dropout: Dropout
+) -> Tensor:
+    """Written out: the fused kernels take their rate as a Python number; ours is a device scalar."""
+    scores_BHTS = (q_BHTK @ k_BHSK.transpose(2, 3)).float() / math.sqrt(q_BHTK.shape[-1])
+    if mask is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf)
+    y_BHTK: Tensor = dropout(scores_BHTS.softmax(dim=-1)).type_as(v_BHSK) @ v_BHSK
+    return y_BHTK
 
 
 def causal_mask(num_tokens: int, device: torch.device) -> Tensor:

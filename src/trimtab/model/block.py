@@ -1,4 +1,5 @@
-"""One layer: attention moves information between positions, the feed-forward block works on each alone."""
+"""One layer: attention moves information between positions, and from another sequence where one is read; the
+feed-forward block works on each position alone."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from trimtab.model.attention import Attention
+from trimtab.model.attention import Attention, CrossAttention
 from trimtab.model.dropout import Dropout
 from trimtab.model.feed_forward import Activation, FeedForward
 from trimtab.model.norms import NormName, NormPlacement, build_norm
@@ -36,29 +37,48 @@ class Block(nn.Module):
         attention_dropout: float,
         residual_dropout: float,
         feed_forward_dropout: float,
+        reads_memory: bool = False,
     ) -> None:
         super().__init__()
         self.norm_placement = norm_placement
         self.attention_norm = build_norm(norm, hidden_size, norm_epsilon, bias)
         self.attention = Attention(hidden_size, num_heads, num_kv_heads, qk_norm, bias, attention_dropout)
         self.residual_dropout = Dropout(residual_dropout)
+        self.memory_norm: nn.Module | None = None
+        self.memory_attention: CrossAttention | None = None
+        if reads_memory:
+            self.memory_norm = build_norm(norm, hidden_size, norm_epsilon, bias)
+            self.memory_attention = CrossAttention(hidden_size, num_heads, bias, attention_dropout)
         self.feed_forward_norm = build_norm(norm, hidden_size, norm_epsilon, bias)
         self.feed_forward = FeedForward(hidden_size, feed_forward_size, activation, bias)
         self.feed_forward_dropout = Dropout(feed_forward_dropout)
 
     def forward(
-        self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None, measure: bool = False
+        self,
+        x_BTD: Tensor,
+        rotation: Tensor | None,
+        mask: Tensor | None,
+        measure: bool = False,
+        causal: bool = True,
+        memory_BSD: Tensor | None = None,
+        memory_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The residual stream after this layer, and with `measure` its 2-norm at each position, fp32 [B, T].
 
-        `rotation` and `mask` are as `Attention` takes them. It is measured here, so that a compiled block does it on
-        its way, together with a norm that reads the same rows.
+        `rotation`, `mask` and `causal` are as `Attention` takes them, the memory as `CrossAttention` does. It is
+        measured here, so that a compiled block does it on its way, together with a norm that reads the same rows.
         """
         if self.norm_placement == "pre":
-            x_BTD = x_BTD + self.residual_dropout(self.attention(self.attention_norm(x_BTD), rotation, mask))
+            x_BTD = x_BTD + self.residual_dropout(self.attention(self.attention_norm(x_BTD), rotation, mask, causal))
+            if self.memory_norm is not None and self.memory_attention is not None and memory_BSD is not None:
+                read_BTD = self.memory_attention(self.memory_norm(x_BTD), memory_BSD, memory_mask)
+                x_BTD = x_BTD + self.residual_dropout(read_BTD)
             x_BTD = x_BTD + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
         else:
-            x_BTD = self.attention_norm(x_BTD + self.residual_dropout(self.attention(x_BTD, rotation, mask)))
+            x_BTD = self.attention_norm(x_BTD + self.residual_dropout(self.attention(x_BTD, rotation, mask, causal)))
+            if self.memory_norm is not None and self.memory_attention is not None and memory_BSD is not None:
+                read_BTD = self.memory_attention(x_BTD, memory_BSD, memory_mask)
+                x_BTD = self.memory_norm(x_BTD + self.residual_dropout(read_BTD))
             x_BTD = self.feed_forward_norm(x_BTD + self.feed_forward_dropout(self.feed_forward(x_BTD)))
         norm_BT = torch.linalg.vector_norm(x_BTD.detach(), dim=-1, dtype=torch.float32) if measure else None
         return x_BTD, norm_BT

@@ -7,19 +7,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from trimtab.config import CustomModel, DecoderConfig, ModelConfig
+from trimtab.config import (
+    CustomModel,
+    DecoderConfig,
+    EncoderConfig,
+    EncoderDecoderConfig,
+    ModelConfig,
+    TransformerShape,
+)
 from trimtab.config.registry import load_target
 from trimtab.errors import ConfigError
+from trimtab.model.encoder import Encoder
+from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.foreign import ForeignModel, wrap_model
 from trimtab.model.initialize import init_weights
+from trimtab.model.kinds import Transformer
 from trimtab.model.transformer import Decoder
-from trimtab.signals import seeded
+from trimtab.model.trunk import Shape
+from trimtab.signals import Outputs, seeded
 
 
 def build_model(
-    config: ModelConfig, *, vocabulary_size: int, sequence_length: int, seed: int
-) -> Decoder | ForeignModel:
+    config: ModelConfig, *, vocabulary_size: int, sequence_length: int, seed: int, outputs: Outputs | None = None
+) -> Transformer | ForeignModel:
     """The model that `config` describes, on the CPU, in training mode, with the weights of `seed`.
+
+    `outputs` is what a task calls for; the vocabulary at every position if not given.
 
     The state of torch's CPU generator is left as it was. A custom model initializes itself, from the global
     generators of torch, numpy and Python, seeded with `seed`.
@@ -31,7 +44,7 @@ def build_model(
         with seeded(seed):
             return wrap_model(_build_custom(config), vocabulary_size)
     with torch.random.fork_rng(devices=[]):
-        model = _build_decoder(config, vocabulary_size, config.max_positions or sequence_length)
+        model = _build(config, _shape(config, vocabulary_size, config.max_positions or sequence_length), outputs)
     init_weights(
         model,
         standard_deviation=config.initialization.standard_deviation,
@@ -42,8 +55,26 @@ def build_model(
     return model
 
 
-def _build_decoder(config: DecoderConfig, vocabulary_size: int, max_positions: int) -> Decoder:
-    return Decoder(
+def _build(
+    config: DecoderConfig | EncoderConfig | EncoderDecoderConfig, shape: Shape, outputs: Outputs | None
+) -> Transformer:
+    match config:
+        case DecoderConfig():
+            return Decoder(document_mask=config.document_mask, tied_embeddings=config.tied_embeddings, **shape)
+        case EncoderConfig():
+            return Encoder(
+                outputs=outputs or Outputs(shape["vocabulary_size"]),
+                pooling=config.pooling,
+                head_dropout=config.dropout.head,
+                tied_embeddings=config.tied_embeddings,
+                **shape,
+            )
+        case EncoderDecoderConfig():
+            return EncoderDecoder(tied_embeddings=config.tied_embeddings, **shape)
+
+
+def _shape(config: TransformerShape, vocabulary_size: int, max_positions: int) -> Shape:
+    return Shape(
         vocabulary_size=vocabulary_size,
         max_positions=max_positions,
         num_layers=config.num_layers,
@@ -59,8 +90,6 @@ def _build_decoder(config: DecoderConfig, vocabulary_size: int, max_positions: i
         rotary_base=config.positions.base if config.positions.name == "rotary" else 10_000.0,
         qk_norm=config.qk_norm,
         bias=config.bias,
-        tied_embeddings=config.tied_embeddings,
-        document_mask=config.document_mask,
         embedding_dropout=config.dropout.embedding,
         attention_dropout=config.dropout.attention,
         residual_dropout=config.dropout.residual,

@@ -11,7 +11,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.model.transformer import Decoder
+from trimtab.model.kinds import Transformer
 from trimtab.signals import ModelOutput
 
 
@@ -79,6 +79,6 @@ def as_output(output: Any) -> ModelOutput | Tensor:
     )
 
 
-def wrap_model(module: nn.Module, vocabulary_size: int | None = None) -> Decoder | ForeignModel:
+def wrap_model(module: nn.Module, vocabulary_size: int | None = None) -> Transformer | ForeignModel:
     """`module` itself if trimtab can call it, else a `ForeignModel` around it."""
-    return module if isinstance(module, Decoder | ForeignModel) else ForeignModel(module, vocabulary_size)
+    return module if isinstance(module, Transformer | ForeignModel) else ForeignModel(module, vocabulary_size)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from trimtab.model.attention import Attention
+from trimtab.model.attention import Attention, CrossAttention
 from trimtab.model.feed_forward import FeedForward
 
 
@@ -22,7 +22,7 @@ def init_weights(
 ) -> None:
     """Matrices normal with mean 0, biases 0, scales of norms 1.
 
-    With `depth_scaled` the two projections of each block that write to the residual stream are scaled by
+    With `depth_scaled` the projections of each block that write to the residual stream are scaled by
     1/sqrt(2 * num_layers), so that its variance does not grow with depth. The same seed gives the same
     weights on every device, whatever the state of torch's own generators, which stay untouched.
     Source: Radford et al. 2019 (GPT-2), section 2.3.
@@ -31,7 +31,7 @@ def init_weights(
     residual_scale = 1.0 / math.sqrt(2 * num_layers) if depth_scaled else 1.0
     residual_weights: set[int] = set()
     for module in model.modules():
-        if isinstance(module, Attention):
+        if isinstance(module, Attention | CrossAttention):
             residual_weights.add(id(module.output.weight))
         elif isinstance(module, FeedForward):
             residual_weights.add(id(module.down.weight))

@@ -9,9 +9,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from trimtab.model.attention import Attention
+from trimtab.model.attention import Attention, CrossAttention
+from trimtab.model.encoder import Encoder
 from trimtab.model.feed_forward import FeedForward
 from trimtab.model.foreign import ForeignModel
+from trimtab.model.kinds import Transformer
 from trimtab.model.mode import evaluating
 from trimtab.model.transformer import Decoder
 from trimtab.signals import ModelOutput
@@ -44,7 +46,7 @@ def parameter_counts(model: nn.Module) -> ParameterCounts:
                 groups[group] = groups.get(group, 0) + parameter.numel()
                 frozen += 0 if parameter.requires_grad else parameter.numel()
         for name, child in module.named_children():
-            visit(child, "head" if isinstance(module, Decoder) and name == "head" else group)
+            visit(child, "head" if isinstance(module, Transformer) and name == "head" else group)
 
     visit(model, "other")
     total = sum(groups.values())
@@ -63,20 +65,23 @@ def _group(module: nn.Module, parent: str) -> str:
             return "embedding"
         case nn.LayerNorm() | nn.RMSNorm() | nn.GroupNorm():
             return "norm"
-        case Attention():
+        case Attention() | CrossAttention():
             return "attention"
         case FeedForward():
             return "feed_forward"
     return parent
 
 
-def flops_per_token(model: Decoder | ForeignModel, sequence_length: int, *, causal: bool = True) -> dict[str, float]:
+def flops_per_token(
+    model: Decoder | Encoder | ForeignModel, sequence_length: int, *, causal: bool = True
+) -> dict[str, float]:
     """Floating-point operations per token: `forward`, of it `attention` (scores and sums), and `training`.
 
     Matrix products alone, 2 for each multiply-add, the head included, recomputation left out. Training is
     three times forward: the backward pass has two products for each one. A query meets (T + 1) / 2 keys on
     average; with `causal=False` it is charged for all T of them, as is the custom for utilization: training
-    is then 6 N + 12 L H K T, with N the weights that are multiplied with.
+    is then 6 N + 12 L H K T, with N the weights that are multiplied with. In an encoder a query meets all keys, and a
+    head for whole texts works once in `sequence_length` tokens.
 
     A foreign model is run once, in eval mode on one sequence of zeros. What is counted then holds the whole
     square of its attention, whatever `causal` says; `attention` is not known apart and left out.
@@ -87,13 +92,14 @@ def flops_per_token(model: Decoder | ForeignModel, sequence_length: int, *, caus
     if isinstance(model, ForeignModel):
         forward = _measure_forward(model, sequence_length)
         return {"forward": forward, "training": 3.0 * forward}
-    num_keys = (sequence_length + 1) / 2 if causal else float(sequence_length)
+    num_keys = (sequence_length + 1) / 2 if causal and isinstance(model, Decoder) else float(sequence_length)
     attention = products = 0.0
     for module in model.modules():
         if isinstance(module, Attention):
             attention += 4.0 * module.num_heads * module.head_size * num_keys
         elif isinstance(module, nn.Linear):
-            products += 2.0 * module.in_features * module.out_features
+            seldom = isinstance(model, Encoder) and model.pooled and module is model.head
+            products += 2.0 * module.in_features * module.out_features / (sequence_length if seldom else 1)
     forward = products + attention
     return {"forward": forward, "attention": attention, "training": 3.0 * forward}
 
@@ -105,5 +111,5 @@ def _measure_forward(model: ForeignModel, sequence_length: int) -> float:
     with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         output = model(tokens_BT)
         if isinstance(output, ModelOutput):
-            output.head(output.features_BTD)
+            output.head(output.features)
     return float(counter.get_total_flops()) / sequence_length

@@ -1,20 +1,34 @@
 """What is minimized: tasks and the losses they use, as terms that are summed and counted."""
 
-from trimtab.config import ObjectiveConfig, TaskConfig
+from trimtab.objective.binary import BinaryCrossEntropy
 from trimtab.objective.cross_entropy import CrossEntropy
-from trimtab.objective.tasks import CausalLanguageModelingTask
-from trimtab.signals import Task
+from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
+from trimtab.objective.focal import Focal
+from trimtab.objective.regression import Regression
+from trimtab.objective.tasks import (
+    CausalLanguageModelingTask,
+    ClassificationTask,
+    MaskedLanguageModelingTask,
+    MultiLabelTask,
+    RegressionTask,
+    SequenceToSequenceTask,
+)
+from trimtab.objective.tasks.parts import perplexity_of
 
-__all__ = ["CausalLanguageModelingTask", "CrossEntropy", "build_objective", "build_task"]
-
-
-def build_objective(config: ObjectiveConfig) -> CrossEntropy:
-    """The objective that `config` describes."""
-    return CrossEntropy(config.label_smoothing, config.spread, config.z_loss, fused=config.fused, chunks=config.chunks)
-
-
-def build_task(config: TaskConfig, objective: CrossEntropy) -> Task:
-    """The task that `config` describes, scored by `objective`."""
-    match config.name:
-        case "causal_lm":
-            return CausalLanguageModelingTask(objective)
+__all__ = [
+    "BinaryCrossEntropy",
+    "CausalLanguageModelingTask",
+    "ClassificationTask",
+    "CrossEntropy",
+    "Focal",
+    "MaskedLanguageModelingTask",
+    "MultiLabelTask",
+    "Objective",
+    "Regression",
+    "RegressionTask",
+    "SequenceToSequenceTask",
+    "build_objective",
+    "build_task",
+    "class_weights",
+    "perplexity_of",
+]

@@ -1,7 +1,8 @@
-"""Token cross-entropy."""
+"""Cross-entropy over classes: of tokens, or of whole sequences."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, final
 
 import torch
@@ -14,16 +15,18 @@ from trimtab.signals import IGNORED, LossTerms, ModelOutput, Term
 
 @final
 class CrossEntropy(nn.Module):
-    """Sum over counted tokens of -log p(target), in fp32, with label smoothing and z-loss if wanted.
+    """Sum over counted targets of -log p(target), in fp32, with label smoothing and z-loss if wanted.
 
     With smoothing eps over K classes, `spread="all"` puts eps/K on every class (torch's convention) and
     `spread="others"` puts eps/(K-1) on all but the target. The z-loss is the mean of log(Z)^2, with Z the
-    sum of exp(logits), and keeps the logits from drifting.
+    sum of exp(logits), and keeps the logits from drifting. `class_weights` stand before -log p of their class, the
+    smoothed ones included, as in torch; the sum is divided by the number of targets, not by that of their weights.
 
     Source: Szegedy et al. 2016, arXiv 1512.00567, section 7; Chowdhery et al. 2022, arXiv 2204.02311, section 5.
     """
 
     z_factor: Tensor
+    class_weights_V: Tensor | None
 
     def __init__(
         self,
@@ -33,12 +36,15 @@ class CrossEntropy(nn.Module):
         *,
         fused: Literal["auto", "on", "off"] = "auto",
         chunks: int = 1,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.fused, self.chunks = fused, chunks
         self.label_smoothing = label_smoothing
         self.spread = spread
         self.z_loss = z_loss
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights_V", weights, persistent=False)
         # A device scalar, so that a controller's factor reaches a captured step.
         self.register_buffer("z_factor", torch.ones(()), persistent=False)
 
@@ -48,15 +54,15 @@ class CrossEntropy(nn.Module):
         return ("cross_entropy", "z_loss") if self.z_loss > 0 else ("cross_entropy",)
 
     def fuses(self, output: ModelOutput) -> bool:
-        """Whether `of_features` takes `output`: a head without bias, not fp16, and for auto CUDA."""
-        head, features = output.head, output.features_BTD
-        if self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
+        """Whether `of_features` takes `output`: a head without bias, no class weights, not fp16, and for auto CUDA."""
+        head, features = output.head, output.features
+        if self.class_weights_V is not None or self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
             return False
         kind = features.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
         return isinstance(head, nn.Linear) and head.bias is None and dtype != torch.float16
 
-    def of_features(self, features_BTD: Tensor, weight_VD: Tensor, targets_BT: Tensor) -> LossTerms:
+    def of_features(self, features: Tensor, weight_VD: Tensor, targets: Tensor) -> LossTerms:
         """What `forward` gives for the logits features · weightᵀ, as one operation."""
         num_classes, smoothing = weight_VD.shape[0], self.label_smoothing
         spread = smoothing / (num_classes if self.spread == "all" else num_classes - 1)
@@ -64,7 +70,7 @@ class CrossEntropy(nn.Module):
         plain = 1.0 - smoothing - (0.0 if self.spread == "all" else spread)
         z = self.z_loss * self.z_factor
         total, plain_N, log_normalizer_N, smoothed_N, correct_N = head_loss(
-            features_BTD.flatten(0, -2), weight_VD, targets_BT.flatten(), Weights(plain, spread, z), self.chunks
+            features.flatten(0, -2), weight_VD, targets.flatten(), Weights(plain, spread, z), self.chunks
         )
         terms: tuple[Term, ...] = (Term("cross_entropy", total),)
         if self.z_loss > 0:
@@ -73,13 +79,13 @@ class CrossEntropy(nn.Module):
                 Term("cross_entropy", smoothed_N.sum() + (total - total.detach())),
                 Term("z_loss", log_normalizer_N.square().sum(), weight=z),
             )
-        return LossTerms(terms, plain_N.view(targets_BT.shape), correct_N.sum())
+        return LossTerms(terms, plain_N.view(targets.shape), {"accuracy": correct_N.sum()})
 
-    def forward(self, logits_BTV: Tensor, targets_BT: Tensor) -> LossTerms:
+    def forward(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets equal to IGNORED count nothing."""
-        logits_NV, targets_N = logits_BTV.float().flatten(0, -2), targets_BT.flatten()
+        logits_NV, targets_N = wide(logits).flatten(0, -2), targets.flatten()
         counted_N = targets_N != IGNORED
-        if self.label_smoothing == 0.0 and self.z_loss == 0.0:
+        if self.label_smoothing == 0.0 and self.z_loss == 0.0 and self.class_weights_V is None:
             plain_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="none")
             terms: tuple[Term, ...] = (Term("cross_entropy", plain_N.sum()),)
         else:
@@ -88,7 +94,7 @@ class CrossEntropy(nn.Module):
             log_normalizer_N = torch.logsumexp(logits_NV, -1)
             picked_N = logits_NV.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
             plain_N = torch.where(counted_N, log_normalizer_N - picked_N, 0.0)
-            terms = (Term("cross_entropy", self._smoothed(plain_N, log_normalizer_N, logits_NV, counted_N).sum()),)
+            terms = (Term("cross_entropy", self._smoothed(plain_N, log_normalizer_N, logits_NV, targets_N).sum()),)
             if self.z_loss > 0:
                 squared_N = torch.where(counted_N, log_normalizer_N.square(), 0.0)
                 terms = (*terms, Term("z_loss", squared_N.sum(), weight=self.z_loss * self.z_factor))
@@ -96,13 +102,24 @@ class CrossEntropy(nn.Module):
             # The target's logit against the largest one: cheaper than argmax, a tie counts as right.
             picked_N = logits_NV.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
             correct = ((picked_N >= logits_NV.amax(-1)) & counted_N).sum()
-        return LossTerms(terms, plain_N.detach().view(targets_BT.shape), correct)
+        return LossTerms(terms, plain_N.detach().view(targets.shape), {"accuracy": correct})
 
-    def _smoothed(self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, counted_N: Tensor) -> Tensor:
-        if self.label_smoothing == 0.0:
+    def _smoothed(self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        weights_V, num_classes, smoothing = self.class_weights_V, logits_NV.shape[-1], self.label_smoothing
+        if weights_V is not None:
+            plain_N = plain_N * weights_V[targets_N.clamp_min(0)]
+        if smoothing == 0.0:
             return plain_N
-        num_classes, smoothing = logits_NV.shape[-1], self.label_smoothing
-        all_N = torch.where(counted_N, num_classes * log_normalizer_N - logits_NV.sum(-1), 0.0)
+        if weights_V is None:
+            all_N = num_classes * log_normalizer_N - logits_NV.sum(-1)
+        else:
+            all_N = weights_V.sum() * log_normalizer_N - logits_NV @ weights_V.to(logits_NV.dtype)
+        all_N = torch.where(targets_N != IGNORED, all_N, 0.0)
         if self.spread == "all":
             return (1.0 - smoothing) * plain_N + smoothing / num_classes * all_N
         return (1.0 - smoothing) * plain_N + smoothing / (num_classes - 1) * (all_N - plain_N)
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in fp32, or in fp64 if it is that already."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -26,7 +26,7 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "train/loss": Metric(
-        "nats", "lower", "per_step", "mean", "training", "total of the objective's terms per counted token"
+        "nats", "lower", "per_step", "mean", "training", "total of the objective's terms per counted target"
     ),
     "train/loss/<term>": Metric(
         "nats",
@@ -42,7 +42,10 @@ METRICS: dict[str, Metric] = {
         "per_step",
         "mean",
         "objective",
-        "counted tokens whose most probable prediction is right",
+        "counted targets whose most probable prediction is right",
+    ),
+    "train/mae": Metric(
+        "units of the data", "lower", "per_step", "mean", "objective", "mean size of the error, of a regression"
     ),
     "grad_norm": Metric(
         "norm",
@@ -53,7 +56,7 @@ METRICS: dict[str, Metric] = {
         "2-norm of the whole gradient, unscaled, before clipping",
     ),
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
-    "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted target tokens"),
+    "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted targets: tokens, or texts"),
     "skipped": Metric("flag", "lower", "per_step", "same", "optimizer", "1 when the update was skipped"),
     "loss_scale": Metric("factor", "neither", "per_step", "same", "training", "fp16 loss scale of the step"),
     "step_seconds": Metric(
@@ -66,14 +69,35 @@ METRICS: dict[str, Metric] = {
     ),
     "data_seconds": Metric("seconds", "lower", "per_step", "max", "training", "of it, waiting for data"),
     "tokens_per_second": Metric(
-        "tokens/s", "higher", "mean", "sum", "training", "counted tokens over the window's seconds"
+        "tokens/s", "higher", "mean", "sum", "training", "counted targets over the window's seconds"
     ),
     "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
     "validation/loss": Metric(
-        "nats", "lower", "evaluation", "same", "evaluation", "per counted token, eval mode, main set"
+        "nats", "lower", "evaluation", "same", "evaluation", "per counted target, eval mode, main set"
     ),
     "validation/accuracy": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "counted tokens predicted right, main set"
+        "fraction", "higher", "evaluation", "same", "evaluation", "counted targets predicted right, main set"
+    ),
+    "validation/macro_f1": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "mean over classes of 2 · hits / (said + wanted)"
+    ),
+    "validation/f1": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "of two classes, that of the second by name"
+    ),
+    "validation/micro_f1": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "of several labels, over all of them together"
+    ),
+    "validation/exact_match": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "texts with every label right"
+    ),
+    "validation/rmse": Metric(
+        "units of the data", "lower", "evaluation", "same", "evaluation", "root of the mean squared error"
+    ),
+    "validation/mae": Metric(
+        "units of the data", "lower", "evaluation", "same", "evaluation", "mean size of the error"
+    ),
+    "validation/r2": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "1 - squared error / squares around the mean"
     ),
     "validation/bits_per_byte": Metric(
         "bits/byte",

@@ -82,6 +82,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             for info in list_checkpoints(run.path)
         ],
         "damaged_lines": reader.damaged,
+        "task": _task(run),
         "resumes_from": _resumes_from(run),
     }
 
@@ -154,7 +155,7 @@ def render(summary: Mapping[str, Any]) -> str:
     for label, text in rows:
         lines.append(f"  {label if label != previous else '':<11} {text}")
         previous = label
-    lines.append(f"next: {next_command(summary['status'], summary['run'], summary['trainer'])}")
+    lines.append(f"next: {next_command(summary['status'], summary['run'], summary['trainer'], summary['task'])}")
     return "\n".join(lines)
 
 
@@ -187,13 +188,13 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
 
 
-def next_command(status: str, run: str, trainer: str = "trimtab") -> str:
-    """What a person is most likely to run after looking at a run of this status."""
+def next_command(status: str, run: str, trainer: str = "trimtab", task: str = "causal_lm") -> str:
+    """What a person is most likely to run after looking at a run of this status and task."""
     if trainer != "trimtab" and status != "running":
         return command("report", printable(run))
     match status:
         case "finished" | "stopped":
-            return command("generate", printable(run))
+            return command("generate" if task in ("causal_lm", "seq2seq") else "evaluate", printable(run))
         case "running":
             return command("show", printable(run))
         case _:
@@ -285,6 +286,12 @@ def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:
     except OSError:
         return []
     return ([first] if first is not None else []) + lines[::-1]
+
+
+def _task(run: RunDirectory) -> str:
+    with contextlib.suppress(TrimtabError):
+        return str(run.read_json(run.facts).get("task", "causal_lm"))
+    return "causal_lm"
 
 
 def _yardsticks(run: RunDirectory) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, StepSignals
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
+from trimtab.signals.targets import Outputs, TargetFacts, outputs_of
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
 from trimtab.signals.transform import Gradients, GradientTransform
 
@@ -15,13 +16,16 @@ __all__ = [
     "InlineProbe",
     "LossTerms",
     "ModelOutput",
+    "Outputs",
     "PendingRows",
     "Ring",
     "StepSignals",
+    "TargetFacts",
     "Task",
     "Term",
     "Unit",
     "key",
+    "outputs_of",
     "seeded",
     "set_randomness",
 ]

@@ -7,10 +7,10 @@ from typing import final
 
 from torch import nn
 
-from trimtab.config import ADJUSTABLE, Config
+from trimtab.config import ADJUSTABLE, Config, CrossEntropyConfig
 from trimtab.events import Adjust
 from trimtab.model import count_dropout_sites, set_dropout_factor
-from trimtab.objective import CrossEntropy
+from trimtab.objective import CrossEntropy, Objective
 from trimtab.training.progress import Progress
 
 
@@ -54,16 +54,20 @@ class Adjustments:
             self._actions[name](value)
 
 
-def build_adjustments(config: Config, model: nn.Module, objective: CrossEntropy, progress: Progress) -> Adjustments:
+def build_adjustments(config: Config, model: nn.Module, objective: Objective, progress: Progress) -> Adjustments:
     """What may be adjusted in the run that `config` describes; other settings the loop reads in every step."""
+    has_z_loss = isinstance(config.objective, CrossEntropyConfig) and config.objective.z_loss > 0.0
+    actions: dict[str, Callable[[float], object]] = {"dropout": lambda factor: set_dropout_factor(model, factor)}
+    if isinstance(objective, CrossEntropy):
+        actions["z_loss"] = objective.z_factor.fill_
     absent = {
         "dropout": (count_dropout_sites(model) == 0, "the model has no dropout"),
-        "z_loss": (config.objective.z_loss == 0.0, "objective.z_loss is 0"),
+        "z_loss": (not has_z_loss, "objective.z_loss is 0"),
         "weight_decay": (config.optimizer.weight_decay == 0.0, "optimizer.weight_decay is 0"),
         "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
     }
     return Adjustments(
         progress,
-        {"dropout": lambda factor: set_dropout_factor(model, factor), "z_loss": objective.z_factor.fill_},
+        actions,
         {name: f"without effect in this run: {why}" for name, (is_absent, why) in absent.items() if is_absent},
     )

@@ -7,7 +7,6 @@ in every replay, so that `set_randomness` before it decides what is drawn.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -17,8 +16,6 @@ from trimtab.signals import Batch
 
 if TYPE_CHECKING:
     from trimtab.training.step import Step
-
-_TENSORS = tuple(field.name for field in fields(Batch) if field.name != "count")
 
 
 @final
@@ -34,17 +31,18 @@ class Captured:
     ) -> None:
         self.in_parts = in_parts
         """Whether a step has several micro-batches: their gradients are then summed apart."""
-        self._batch, self._accumulate, self._updates = batch, accumulate, updates
-        self._inputs = [getattr(batch, name) for name in _TENSORS]
+        self._accumulate, self._updates = accumulate, updates
+        self._inputs = batch.tensors()
+        self._shapes = {name: tensor.shape for name, tensor in self._inputs.items()}
 
     def fits(self, batch: Batch) -> bool:
         """Whether `batch` has the shape that was captured."""
-        return batch.tokens_BT.shape == self._batch.tokens_BT.shape
+        return {name: tensor.shape for name, tensor in batch.tensors().items()} == self._shapes
 
     def accumulate(self, batch: Batch) -> None:
         """Replay the program of a micro-batch on `batch`."""
-        for ours, name in zip(self._inputs, _TENSORS, strict=True):
-            ours.copy_(getattr(batch, name), non_blocking=True)
+        for name, tensor in batch.tensors().items():
+            self._inputs[name].copy_(tensor, non_blocking=True)
         self._accumulate.replay()
 
     def update(self, ends_window: bool) -> None:
@@ -59,7 +57,7 @@ def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
     """
     step.captured = None
     kept = _held(step)
-    inputs = replace(batch, **{name: getattr(batch, name).to(step.device, copy=True) for name in _TENSORS})
+    inputs = batch.each(lambda tensor: tensor.to(step.device, copy=True))
     stream = torch.cuda.Stream(step.device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(step.device))
     graphs = [torch.cuda.CUDAGraph() for _ in range(3)]

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -20,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError, ResourceError
-from trimtab.model import Decoder
+from trimtab.model import Decoder, Transformer
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
 from trimtab.training.capture import capture
@@ -287,18 +286,17 @@ def _ready(step: Step, batch: Batch, config: TrainingConfig, captures: bool) -> 
 def _part(batch: Batch, divisor: int) -> Batch:
     """The first rows of `batch`."""
     rows = max(1, batch.tokens_BT.shape[0] // divisor)
-    cut = {field.name: getattr(batch, field.name)[:rows] for field in fields(Batch) if field.name != "count"}
-    return replace(batch, **cut)
+    return batch.each(lambda tensor: tensor[:rows])
 
 
 def _scope(model: nn.Module, asked: str) -> str:
     """`blocks` where one compiled block serves for all, else `whole`."""
-    return "blocks" if asked == "on" and isinstance(model, Decoder) else "whole"
+    return "blocks" if asked == "on" and isinstance(model, Transformer) else "whole"
 
 
 def _compile(model: nn.Module, scope: str) -> None:
-    if scope == "blocks" and isinstance(model, Decoder):
-        for block in model.blocks:
+    if scope == "blocks" and isinstance(model, Transformer):
+        for block in model.all_blocks:
             block.compile(dynamic=False)
     else:
         model.compile(dynamic=False)
@@ -306,5 +304,5 @@ def _compile(model: nn.Module, scope: str) -> None:
 
 def _uncompile(model: nn.Module) -> None:
     # nn.Module.compile keeps the compiled call here; without it the module runs as written.
-    for module in (model, *(model.blocks if isinstance(model, Decoder) else ())):
+    for module in (model, *(model.all_blocks if isinstance(model, Transformer) else ())):
         module._compiled_call_impl = None

@@ -2,7 +2,7 @@
 
 Neither waits for the device, and where every part allows it both are replayed as CUDA graphs (capture.py).
 The loss of a micro-batch is divided by the count of the whole step before backward, so that any split of the
-same tokens into micro-batches gives the same gradient.
+same targets into micro-batches gives the same gradient.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Step:
                 "learning_rate",
                 "weight_decay",
                 "clip_threshold",
-                "inverse_tokens",
+                "inverse_targets",
                 "inverse_sequences",
                 "share",
                 "loss",
@@ -71,11 +71,11 @@ class Step:
         }
         self._on_host: dict[str, float] = {}
         self._inverse = {
-            "token": self.settings["inverse_tokens"],
+            "target": self.settings["inverse_targets"],
             "sequence": self.settings["inverse_sequences"],
         }
         self._means = {name: scalar() for name in task.term_names}
-        self._correct = scalar()
+        self._scores = {name: scalar() for name in task.score_names}
         self._signals: Tensor | None = None  # one value a signal of the model, and views of it by name
         self._signal_views: dict[str, Tensor] = {}
         self._unread = [torch.zeros(len(probe.columns), device=device) for probe in self.probes]
@@ -94,9 +94,9 @@ class Step:
 
     def run(self, batches: Sequence[Batch], step: int, *, ends_window: bool = True) -> None:
         """Attempt update number `step` (counted from 1) on the micro-batches, and write its row of the ring."""
-        num_tokens = sum(batch.count for batch in batches)
+        num_targets = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
-        self.set(inverse_tokens=1.0 / max(1, num_tokens), inverse_sequences=1.0 / max(1, num_sequences))
+        self.set(inverse_targets=1.0 / max(1, num_targets), inverse_sequences=1.0 / max(1, num_sequences))
         in_parts = len(batches) > 1
         if self.captured is not None and self.captured.in_parts != in_parts:
             self.captured = capture(self, batches[0], in_parts=in_parts)
@@ -111,8 +111,8 @@ class Step:
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
         self.optimizer.storage.zero_gradients(in_parts=in_parts)
-        signals = () if self._signals is None else (self._signals,)
-        torch._foreach_zero_([self.settings["loss"], self._correct, *self._means.values(), *signals])
+        sums = [*self._means.values(), *self._scores.values(), *(() if self._signals is None else (self._signals,))]
+        torch._foreach_zero_([self.settings["loss"], *sums])
 
     def accumulate(self, batch: Batch, share: float = 1.0) -> None:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
@@ -158,7 +158,8 @@ class Step:
         torch.autograd.backward(total if scaler is None else total * scaler.scale)
         self.optimizer.storage.collect()
         self.settings["loss"] += total.detach()
-        self._correct += loss_terms.correct
+        for name, score in self._scores.items():
+            score += loss_terms.scores[name]
         if isinstance(output, ModelOutput):
             self._take_signals(output.signals)
 
@@ -202,7 +203,8 @@ class Step:
         row = [self.settings["loss"]]
         if len(self._means) > 1:
             row += self._means.values()
-        row += [self._correct * self.settings["inverse_tokens"], gradients.total_norm, gradients.skip]
+        row += [score * self.settings["inverse_targets"] for score in self._scores.values()]
+        row += [gradients.total_norm, gradients.skip]
         if self.precision.scaler is not None:
             row.append(self.precision.scaler.scale)
         signals = StepSignals(gradients, self.optimizer.storage.weights, self._signal_views)

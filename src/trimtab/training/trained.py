@@ -8,13 +8,14 @@ from pathlib import Path
 from torch import nn
 
 from trimtab.config import Config, load_config
-from trimtab.data import Tokenizer
+from trimtab.data import Tokenizer, vocabulary_of
 from trimtab.errors import UsageError
 from trimtab.model import build_model
 from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
+from trimtab.signals import TargetFacts, outputs_of
 from trimtab.training.checkpoint import load_model, read_judged
 from trimtab.training.execution import choose_device
 
@@ -27,6 +28,8 @@ class TrainedRun:
     model: nn.Module
     tokenizer: Tokenizer
     checkpoint: CheckpointInfo
+    targets: TargetFacts
+    """Names of its classes, or mean and deviation of what it was taught to say."""
     fingerprint: str
     """Of the data it was trained and judged on."""
 
@@ -44,17 +47,21 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
     checkpoint = _choose_checkpoint(run, config, which)
-    fingerprint = str(read_json(run.facts)["identity"]["data.fingerprint"])
+    facts = read_json(run.facts)
+    fingerprint = str(facts["identity"]["data.fingerprint"])
+    targets = TargetFacts.from_json(facts.get("targets", {}))
     tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
+    vocabulary_size = vocabulary_of(config.task, tokenizer)
     model = build_model(
         config.model,
-        vocabulary_size=tokenizer.vocabulary_size,
-        sequence_length=config.data.sequence_length,
+        vocabulary_size=vocabulary_size,
+        sequence_length=config.longest_sequence,
+        outputs=outputs_of(config.task, targets, vocabulary_size),
         seed=0,
     )
     load_model(model, read_judged(checkpoint.path))
     return TrainedRun(
-        config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, fingerprint
+        config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, targets, fingerprint
     )
 
 

@@ -139,13 +139,15 @@ def _floats(series: Mapping[str, Sequence[float | str]]) -> dict[str, list[float
     return {name: [float(value) for value in values] for name, values in series.items()}
 
 
-def columns_of_step(term_names: Sequence[str], scaled: bool) -> tuple[str, ...]:
+def columns_of_step(
+    term_names: Sequence[str], scaled: bool, score_names: Sequence[str] = ("accuracy",)
+) -> tuple[str, ...]:
     """The ring's columns that every step writes, before those of the probes."""
     terms = tuple(f"train/loss/{name}" for name in term_names) if len(term_names) > 1 else ()
     return (
         "train/loss",
         *terms,
-        "train/accuracy",
+        *(f"train/{name}" for name in score_names),
         "grad_norm",
         "skipped",
         *(("loss_scale",) if scaled else ()),

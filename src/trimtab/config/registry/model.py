@@ -10,5 +10,19 @@ MODELS: dict[str, Spec] = {
         compilable=True,
         capturable=True,
     ),
+    "encoder": Spec(
+        "trimtab.model.encoder:Encoder",
+        "transformer in which every position sees its whole document; for classes, numbers and hidden tokens",
+        "Devlin et al. 2019, arXiv 1810.04805",
+        compilable=True,
+        capturable=True,
+    ),
+    "encoder_decoder": Spec(
+        "trimtab.model.encoder_decoder:EncoderDecoder",
+        "an encoder that reads and a decoder that writes",
+        "Vaswani et al. 2017, section 3.1",
+        compilable=True,
+        capturable=True,
+    ),
     "custom": Spec("trimtab.model.foreign:ForeignModel", "any nn.Module that turns tokens into logits, wrapped", "own"),
 }

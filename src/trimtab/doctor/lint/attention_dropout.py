@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig
+from trimtab.config import Config, TransformerShape
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells of dropout inside the attention."""
-    if isinstance(config.model, DecoderConfig) and config.model.dropout.attention > 0.0:
+    if isinstance(config.model, TransformerShape) and config.model.dropout.attention > 0.0:
         yield LintFinding(
             "attention-dropout",
             "info",

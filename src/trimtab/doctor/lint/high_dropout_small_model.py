@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig
+from trimtab.config import Config, TransformerShape
 from trimtab.doctor.lint.finding import LintFinding
 
 _SMALL_PARAMETERS = 5_000_000
@@ -22,7 +22,7 @@ _HIGH = 0.3
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of high dropout in a small model, at its highest site."""
-    if not isinstance(config.model, DecoderConfig) or "parameters" not in facts:
+    if not isinstance(config.model, TransformerShape) or "parameters" not in facts:
         return
     parameters = facts["parameters"]["total"]
     rates: dict[str, float] = config.model.dropout.model_dump()

@@ -13,16 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig
+from trimtab.config import BinaryCrossEntropyConfig, Config, CrossEntropyConfig, CustomModel
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when three strong regularizers come together."""
-    if not isinstance(config.model, DecoderConfig):
+    objective = config.objective
+    if isinstance(config.model, CustomModel) or not isinstance(
+        objective, CrossEntropyConfig | BinaryCrossEntropyConfig
+    ):
         return
     dropout = max(config.model.dropout.model_dump().values())
-    smoothing, decay = config.objective.label_smoothing, config.optimizer.weight_decay
+    smoothing, decay = objective.label_smoothing, config.optimizer.weight_decay
     if dropout >= 0.2 and smoothing >= 0.1 and decay >= 0.1:
         yield LintFinding(
             "over-regularised",

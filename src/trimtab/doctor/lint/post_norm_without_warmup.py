@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig, rise_of, steps_of
+from trimtab.config import Config, TransformerShape, rise_of, steps_of
 from trimtab.doctor.lint.finding import LintFinding
 
 
@@ -23,7 +23,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     steps = config.training.steps
     key, rise = rise_of(config.schedule)
     warmup = steps_of(rise, config.budget(facts.get("tokens_per_epoch")))
-    is_post = isinstance(config.model, DecoderConfig) and config.model.norm.placement == "post"
+    is_post = isinstance(config.model, TransformerShape) and config.model.norm.placement == "post"
     if is_post and 100 * warmup < steps:
         yield LintFinding(
             "post-norm-without-warmup",

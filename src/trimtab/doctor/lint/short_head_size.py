@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, DecoderConfig
+from trimtab.config import Config, TransformerShape
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells of heads below 32 or not a multiple of 8."""
     model = config.model
-    if not isinstance(model, DecoderConfig) or (model.head_size >= 32 and model.head_size % 8 == 0):
+    if not isinstance(model, TransformerShape) or (model.head_size >= 32 and model.head_size % 8 == 0):
         return
     fitting = (n for n in range(model.num_heads, 0, -1) if model.hidden_size % n == 0)
     better = next((n for n in fitting if model.hidden_size // n >= 32 and model.hidden_size // n % 8 == 0), None)

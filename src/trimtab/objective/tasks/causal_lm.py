@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from typing import final
+import math
+from collections.abc import Sequence
+from typing import Any, final
 
-from torch import Tensor, nn
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from trimtab.objective.cross_entropy import CrossEntropy
-from trimtab.signals import Batch, LossTerms, ModelOutput
-
-
-def logits_of(output: ModelOutput | Tensor) -> Tensor:
-    """logits_BTV of what a model gave."""
-    return output.logits_BTV if isinstance(output, ModelOutput) else output
+from trimtab.objective.tasks.parts import (
+    ClassObjective,
+    judge_classes,
+    language_metrics,
+    logits_of,
+    tally_tokens,
+    token_inputs,
+)
+from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
 
 
 @final
 class CausalLanguageModelingTask:
-    """Next-token prediction: the model sees tokens, positions and documents, never the targets."""
+    """Next-token prediction: the model sees tokens, positions and documents, never the targets.
+
+    `token_bytes` is the number of UTF-8 bytes of each token, [V], for bits per byte.
+    """
 
     name = "causal_lm"
     leading_curves = ("validation/bits_per_byte", "validation/loss", "train/loss", "generalization_gap")
+    score_names = ("accuracy",)
 
-    def __init__(self, objective: CrossEntropy) -> None:
+    def __init__(self, objective: ClassObjective, token_bytes: NDArray[Any] | None = None) -> None:
         self.objective = objective
+        self._bytes_V = None if token_bytes is None else torch.as_tensor(token_bytes)
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -32,19 +43,28 @@ class CausalLanguageModelingTask:
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """tokens_BT, positions_BT, document_ids_BT."""
-        return {
-            "tokens_BT": batch.tokens_BT,
-            "positions_BT": batch.positions_BT,
-            "document_ids_BT": batch.document_ids_BT,
-        }
+        return token_inputs(batch)
 
     def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
-        """Cross-entropy against the next token."""
-        if isinstance(output, ModelOutput) and isinstance(output.head, nn.Linear) and self.objective.fuses(output):
-            return self.objective.of_features(output.features_BTD, output.head.weight, batch.targets_BT)
-        terms: LossTerms = self.objective(logits_of(output), batch.targets_BT)
-        return terms
+        """The objective against the next token."""
+        return judge_classes(self.objective, output, batch.targets)
 
     def predictions(self, output: ModelOutput | Tensor, batch: Batch) -> Tensor:
         """The most probable next token, int64 [B, T]."""
         return logits_of(output).argmax(-1)
+
+    def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
+        """Loss, right ones, and bytes that the counted targets stand for."""
+        sums = tally_tokens(terms)
+        if self._bytes_V is None:
+            return sums
+        self._bytes_V = self._bytes_V.to(batch.targets.device)
+        bytes_BT = self._bytes_V[batch.targets.clamp_min(0)] * (batch.targets != IGNORED)
+        return torch.cat((sums, bytes_BT.sum().double()[None]))
+
+    def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
+        """`loss`, `accuracy`, `perplexity`, and `bits_per_byte` where the targets stand for bytes."""
+        metrics = language_metrics(sums, count)
+        if len(sums) > 2 and sums[2] > 0:
+            metrics["bits_per_byte"] = sums[0] / math.log(2) / sums[2]
+        return metrics

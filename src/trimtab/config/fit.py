@@ -1,0 +1,58 @@
+"""Which models, objectives and sources go with a task: one literal table, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from trimtab.config.task import Classification
+
+if TYPE_CHECKING:
+    from trimtab.config.run import Config
+
+_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv")
+_ROWS: Final = ("jsonl", "parquet", "csv")
+_CLASSES: Final = ("cross_entropy", "focal")
+_NUMBERS: Final = ("mse", "mae", "huber", "quantile", "log_cosh")
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a task is done with; the first of each is the usual one."""
+
+    models: tuple[str, ...]
+    objectives: tuple[str, ...]
+    sources: tuple[str, ...]
+    why: str
+
+
+FITS: dict[str, Fit] = {
+    "causal_lm": Fit(("decoder", "custom"), _CLASSES, _TEXT, "each token is predicted from those before it"),
+    "masked_lm": Fit(("encoder", "custom"), _CLASSES, _TEXT, "hidden tokens are predicted from both sides"),
+    "classification": Fit(("encoder",), _CLASSES, _ROWS, "a text has one class"),
+    "multi_label": Fit(("encoder",), ("binary_cross_entropy",), _ROWS, "each label is decided by itself"),
+    "token_classification": Fit(("encoder",), _CLASSES, _ROWS, "a word has one class"),
+    "regression": Fit(("encoder",), _NUMBERS, _ROWS, "a text has a number"),
+    "seq2seq": Fit(("encoder_decoder",), _CLASSES, _ROWS, "a second text is written after reading a first"),
+}
+
+
+def fit_of(config: Config) -> Fit:
+    """What goes with the task of `config`."""
+    task = config.task
+    return FITS["multi_label" if isinstance(task, Classification) and task.multi_label else task.name]
+
+
+def misfits(config: Config) -> Iterator[str]:
+    """Each choice of `config` that does not go with its task, in words."""
+    fit, task = fit_of(config), config.task
+    name = f"task {task.name}" + (" with multi_label" if fit is FITS["multi_label"] else "")
+    sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
+    for key, chosen, fitting in (
+        ("model.name", config.model.name, fit.models),
+        ("objective.name", config.objective.name, fit.objectives),
+        *((f"{key}.name", source.name, fit.sources) for key, source in sources.items() if source is not None),
+    ):
+        if chosen not in fitting:
+            yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"

@@ -1,0 +1,144 @@
+"""Rows of text with what is asked about them: classes, labels, numbers, tags, or a second text.
+
+A labelled set is read into memory: the texts, not their tokens, which are mapped from disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from trimtab.config import (
+    Classification,
+    DataConfig,
+    Regression,
+    RowTask,
+    SequenceToSequence,
+    TaskConfig,
+    TokenClassification,
+)
+from trimtab.data.build_tokenizer import Progress, build_tokenizer
+from trimtab.data.corpora import Corpus, Document
+from trimtab.data.samples import LabelledTexts, Ragged
+from trimtab.data.split import FEWEST_DOCUMENTS, choose_split
+from trimtab.data.stream import Stream, open_stream, shared_facts
+from trimtab.data.targets import target_reader
+from trimtab.data.tokenizer import Tokenizer
+from trimtab.errors import DataError
+
+_SIDES: Final = ("training", "validation")
+
+
+def wanted_fields(task: TaskConfig) -> dict[str, str]:
+    """The fields of a row that `task` needs besides its text, by the setting that names them."""
+    match task:
+        case Classification():
+            return {"task.label": task.label}
+        case TokenClassification():
+            return {"task.tags": task.tags}
+        case Regression():
+            return {"task.value": task.value}
+        case SequenceToSequence():
+            return {"task.target": task.target}
+        case _:
+            return {}
+
+
+def tokenize_rows(
+    folder: Path, config: DataConfig, task: TaskConfig, corpus: Corpus, held_out: Corpus | None, report: Progress
+) -> None:
+    """Write tokens, targets, tokenizer and facts into `folder`.
+
+    Raises:
+        DataError: a row without what is asked, or with something else; too few rows to hold some out.
+    """
+    report("reading", 0.0)
+    skipped: Counter[str] = Counter()
+    skipped_held_out: Counter[str] = Counter()
+    rows = _with_targets(corpus.documents(skipped), skipped)
+    if held_out is None:
+        split = choose_split(rows, config.validation_fraction)
+        if split.highest_held_out is None:
+            raise DataError(
+                f"data.source: {len(rows)} rows are too few to hold some out: at least {FEWEST_DOCUMENTS} are needed",
+                hint="give more, or a data.validation_source",
+            )
+        by_side = {side: [row for row in rows if split.divide(row)[index]] for index, side in enumerate(_SIDES)}
+        described = split.description
+    else:
+        by_side = {
+            "training": rows,
+            "validation": _with_targets(held_out.documents(skipped_held_out), skipped_held_out),
+        }
+        described = "validation has a source of its own"
+    reader = target_reader(task, by_side, folder)
+    texts = [row.text for row in by_side["training"]]
+    if isinstance(task, SequenceToSequence):
+        texts += [row.fields[0] for row in by_side["training"]]
+    tokenizer = build_tokenizer(config.tokenizer, texts, max(1, sum(len(text.encode()) for text in texts)), report)
+    tokenizer.save(folder / "tokenizer.json")
+    streams: dict[str, Stream] = {}
+    digest = hashlib.sha256()
+    for side, part in by_side.items():
+        report("encoding", 0.0 if side == "training" else 0.9)
+        with Stream(folder, side, tokenizer) as streams[side]:
+            targets = reader.write(part, tokenizer, streams[side])
+        np.save(folder / f"{side}.targets.npy", targets)
+        digest.update(targets.tobytes())
+    report("encoding", 1.0)
+    streams["training"].require_text("data.source", corpus.description(skipped))
+    where, source, left_out = "data.source", corpus, skipped
+    if held_out is not None:
+        where, source, left_out = "data.validation_source", held_out, skipped_held_out
+    streams["validation"].require_text(where, source.description(left_out))
+    facts = {
+        "split": described,
+        "skipped": dict(sorted(skipped.items())),
+        "validation_skipped": dict(sorted(skipped_held_out.items())),
+        **shared_facts(config.tokenizer.name, tokenizer, streams["training"], streams["validation"]),
+        "targets": reader.facts.to_json(),
+        "target_sha256": digest.hexdigest(),
+    }
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+
+
+def open_rows(
+    folder: Path, name: str, facts: Mapping[str, Any], config: DataConfig, task: TaskConfig, tokenizer: Tokenizer
+) -> LabelledTexts:
+    """What `tokenize_rows` wrote of one side."""
+    pairs = isinstance(task, SequenceToSequence)
+    second_length = config.sequence_length
+    if isinstance(task, SequenceToSequence) and task.target_length is not None:
+        second_length = task.target_length
+    return LabelledTexts(
+        _ragged(folder, name, facts[name]["dtype"]),
+        None if pairs else np.load(folder / f"{name}.targets.npy", mmap_mode="r"),
+        end_of_text=tokenizer.end_of_text,
+        sequence_length=config.sequence_length,
+        full=isinstance(task, RowTask) and task.padding == "full",
+        tags=isinstance(task, TokenClassification),
+        second=_ragged(folder, f"{name}.second", facts[name]["dtype"]) if pairs else None,
+        second_length=second_length,
+    )
+
+
+def _ragged(folder: Path, name: str, dtype: str) -> Ragged:
+    tokens, starts = open_stream(folder, name, dtype)
+    return Ragged(tokens, np.append(starts, len(tokens)))
+
+
+def _with_targets(documents: Iterator[Document], skipped: Counter[str]) -> list[Document]:
+    """Rows whose target is there; the others are counted."""
+    rows = []
+    for document in documents:
+        if document.fields[0] is None:
+            skipped["without a target"] += 1
+        else:
+            rows.append(document)
+    return rows

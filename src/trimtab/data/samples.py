@@ -1,0 +1,169 @@
+"""Texts with what is asked about them: one row of a batch is one text, padded.
+
+Shape suffixes: B texts · T positions · S positions of a second text · V labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trimtab.signals import IGNORED, Batch
+
+Tokens = NDArray[np.integer[Any]]
+
+_MULTIPLE: Final = 8
+"""Rows are padded to a multiple of it: fewer shapes, and what tensor cores want."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """Rows of different length, one after the other."""
+
+    values: Tokens
+    starts: NDArray[np.int64]
+    """Where each begins, and one more: the end."""
+
+    def __getitem__(self, index: int) -> Tokens:
+        row: Tokens = self.values[self.starts[index] : self.starts[index + 1]]
+        return row
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Of every row."""
+        return np.diff(self.starts)
+
+
+@final
+class LabelledTexts:
+    """Texts, each with a class, several labels, a number, a class for each token, or a second text.
+
+    `tokens` are the rows without their last token, the end of text, with which every row of a batch begins instead:
+    so none is empty, and pooling has a first position. `targets` has one entry, or row, for each text; with
+    `tags` it is one for each token of `tokens`, and with `second` it is missing. Texts are cut to `sequence_length`,
+    second ones to `second_length`.
+    """
+
+    def __init__(
+        self,
+        tokens: Ragged,
+        targets: NDArray[Any] | None,
+        *,
+        end_of_text: int,
+        sequence_length: int,
+        full: bool = False,
+        tags: bool = False,
+        second: Ragged | None = None,
+        second_length: int = 0,
+    ) -> None:
+        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text."""
+        self._tokens, self._targets, self._second = tokens, targets, second
+        self._end_of_text, self._full, self._tags = end_of_text, full, tags
+        self.sequence_length, self.second_length = sequence_length, second_length
+        self.lengths = np.minimum(tokens.lengths(), sequence_length)
+        """Tokens of each row of a batch, [N]: the end of text comes first instead of last."""
+        self.num_tokens = int(self.lengths.sum())
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a text, as it is read."""
+        return self.num_tokens / len(self)
+
+    def __len__(self) -> int:
+        """Texts."""
+        return len(self._tokens)
+
+    def row(self, index: int) -> Tokens:
+        """The tokens of one text, without any end of text."""
+        return self._tokens[index][:-1]
+
+    def second_row(self, index: int) -> Tokens:
+        """The tokens of the second one, without any end of text. Raises: ValueError where there is none."""
+        if self._second is None:
+            raise ValueError("these texts have no second one")
+        return self._second[index][:-1]
+
+    def batch(
+        self,
+        indices: NDArray[np.int64],
+        batch_size: int | None = None,
+        occurrences: NDArray[np.int64] | None = None,
+    ) -> Batch:
+        """The texts `indices`, in `batch_size` rows if given. Nothing is drawn, so that `occurrences` changes nothing.
+
+        Padding: token 0, target IGNORED, document -1, position 0; sample -1 for a whole row.
+
+        Raises:
+            IndexError: an index is out of range, or there are more than `batch_size`.
+        """
+        rows = len(indices) if batch_size is None else batch_size
+        if len(indices) > rows:
+            raise IndexError(f"{len(indices)} texts do not fit into a batch of {rows}")
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"indices must be at least 0 and below {len(self)}. Received: {indices}")
+        width = self._width(self.lengths[indices], self.sequence_length)
+        tokens_BT = np.zeros((rows, width), dtype=np.int64)
+        document_ids_BT = np.full((rows, width), -1, dtype=np.int32)
+        positions_BT = np.zeros((rows, width), dtype=np.int32)
+        sample_ids_B = np.full(rows, -1, dtype=np.int64)
+        sample_ids_B[: len(indices)] = indices
+        for row, index in enumerate(indices.tolist()):
+            length = int(self.lengths[index])
+            tokens_BT[row, 0] = self._end_of_text
+            tokens_BT[row, 1:length] = self._tokens[index][: length - 1]
+            document_ids_BT[row, :length] = index
+            positions_BT[row, :length] = np.arange(length)
+        second_BS: NDArray[np.int64] | None = None
+        if self._second is not None:
+            second_BS, targets = self._pairs(self._second, indices, rows)
+        elif self._tags:
+            targets = self._tags_of(indices, (rows, width))
+        else:
+            assert self._targets is not None
+            targets = np.full((rows, *self._targets.shape[1:]), IGNORED, dtype=self._targets.dtype)
+            targets[: len(indices)] = self._targets[indices]
+        return Batch(
+            torch.from_numpy(tokens_BT),
+            torch.from_numpy(targets),
+            torch.from_numpy(document_ids_BT),
+            torch.from_numpy(positions_BT),
+            torch.from_numpy(sample_ids_B),
+            int((targets != IGNORED).sum()),
+            None if second_BS is None else torch.from_numpy(second_BS),
+        )
+
+    def _width(self, lengths: NDArray[np.int64], most: int) -> int:
+        if self._full:
+            return most
+        longest = int(lengths.max(initial=1))
+        return min(most, -(-longest // _MULTIPLE) * _MULTIPLE)
+
+    def _tags_of(self, indices: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[np.int64]:
+        assert self._targets is not None
+        targets_BT = np.full(shape, IGNORED, dtype=np.int64)
+        for row, index in enumerate(indices.tolist()):
+            begin, length = int(self._tokens.starts[index]), int(self.lengths[index])
+            targets_BT[row, 1:length] = self._targets[begin : begin + length - 1]
+        return targets_BT
+
+    def _pairs(
+        self, second: Ragged, indices: NDArray[np.int64], rows: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What the decoder reads, begun with an end of text, and what it is asked for: the same one further on."""
+        lengths = np.minimum(second.lengths()[indices], self.second_length)
+        width = self._width(lengths, self.second_length)
+        read_BS = np.zeros((rows, width), dtype=np.int64)
+        targets_BS = np.full((rows, width), IGNORED, dtype=np.int64)
+        for row, (index, length) in enumerate(zip(indices.tolist(), lengths.tolist(), strict=True)):
+            text = second[index][:length]
+            read_BS[row, 0] = self._end_of_text
+            read_BS[row, 1:length] = text[:-1]
+            targets_BS[row, :length] = text
+        return read_BS, targets_BS

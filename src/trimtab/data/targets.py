@@ -1,0 +1,201 @@
+"""What each task makes of the field of a row that says what is asked.
+
+Each reader is built from the rows of both sides, and then writes the rows of one side: their tokens into a stream, and
+their targets as an array that it gives.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.config import Classification, Regression, SequenceToSequence, TaskConfig, TokenClassification
+from trimtab.data.corpora import Document
+from trimtab.data.stream import Stream
+from trimtab.data.tokenizer import Tokenizer
+from trimtab.errors import DataError
+from trimtab.signals import IGNORED, TargetFacts
+
+Sides = Mapping[str, Sequence[Document]]
+"""`training` and `validation`."""
+
+
+class TargetReader(Protocol):
+    """Reads the targets of one task."""
+
+    @property
+    def facts(self) -> TargetFacts:
+        """Of the training targets."""
+        ...
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        """Write the tokens of `rows` into `stream`; gives their targets."""
+        ...
+
+
+def target_reader(task: TaskConfig, sides: Sides, folder: Path) -> TargetReader:
+    """The reader of `task`. Raises: DataError for a target that is none."""
+    match task:
+        case Classification() if task.multi_label:
+            return _Labels(task, sides)
+        case Classification():
+            return _Classes(task, sides)
+        case TokenClassification():
+            return _Tags(task, sides)
+        case Regression():
+            return _Numbers(task, sides)
+        case SequenceToSequence():
+            return _Seconds(task, sides, folder)
+        case _:
+            raise ValueError(f"task {task.name} has no targets of its own")
+
+
+@final
+class _Classes:
+    def __init__(self, task: Classification, sides: Sides) -> None:
+        names = {side: [_name(row, row.fields[0], "task.label") for row in rows] for side, rows in sides.items()}
+        self.facts = _class_facts(names["training"], names["validation"], len(names["training"]), "task.label")
+        self._index = {name: index for index, name in enumerate(self.facts.classes)}
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        _write_texts(rows, tokenizer, stream)
+        return np.array([self._index[_name(row, row.fields[0], "task.label")] for row in rows], dtype=np.int64)
+
+
+@final
+class _Labels:
+    def __init__(self, task: Classification, sides: Sides) -> None:
+        self._separator = task.separator
+        names = {side: [name for row in rows for name in self._of(row)] for side, rows in sides.items()}
+        self.facts = _class_facts(names["training"], names["validation"], len(sides["training"]), "task.label", 1)
+        self._index = {name: index for index, name in enumerate(self.facts.classes)}
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        _write_texts(rows, tokenizer, stream)
+        targets = np.zeros((len(rows), len(self.facts.classes)), dtype=np.float32)
+        for number, row in enumerate(rows):
+            targets[number, [self._index[name] for name in self._of(row)]] = 1.0
+        return targets
+
+    def _of(self, row: Document) -> list[str]:
+        value = row.fields[0]
+        if isinstance(value, str):
+            return list(dict.fromkeys(filter(None, (part.strip() for part in value.split(self._separator)))))
+        if not isinstance(value, list):
+            raise _wrong(row, "task.label", "a list of labels, or text", value)
+        return list(dict.fromkeys(_name(row, one, "task.label") for one in value))
+
+
+@final
+class _Numbers:
+    def __init__(self, task: Regression, sides: Sides) -> None:
+        values = np.array([self._of(row) for row in sides["training"]], dtype=np.float64)
+        mean, deviation = (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
+        if len(values) and not deviation > 0.0:
+            raise DataError(f"data.source: all numbers to train on are {mean} (task.value {task.value!r})")
+        self.facts = TargetFacts(total=len(values), mean=mean, deviation=deviation)
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        _write_texts(rows, tokenizer, stream)
+        return np.array([self._of(row) for row in rows], dtype=np.float32)
+
+    def _of(self, row: Document) -> float:
+        value = row.fields[0]
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        # float32 holds what a model is given; -100 is the mark of what is not counted.
+        if not math.isfinite(np.float32(number)):
+            raise _wrong(row, "task.value", "a finite number", value)
+        return math.nextafter(number, 0.0) if np.float32(number) == IGNORED else number
+
+
+@final
+class _Tags:
+    def __init__(self, task: TokenClassification, sides: Sides) -> None:
+        tags = {side: [tag for row in rows for tag in self._of(row)[1]] for side, rows in sides.items()}
+        self.facts = _class_facts(tags["training"], tags["validation"], len(tags["training"]), "task.tags")
+        self._index = {name: index for index, name in enumerate(self.facts.classes)}
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        """The first token of a word has its class; the others, and the end of text, are not counted."""
+        targets: list[NDArray[np.int64]] = []
+        for row in rows:
+            words, tags = self._of(row)
+            pieces = tokenizer.encode_batch([f" {word}" if number else word for number, word in enumerate(words)])
+            stream.write(" ".join(words), np.concatenate(pieces))
+            row_targets = np.full(sum(map(len, pieces)) + 1, IGNORED, dtype=np.int64)
+            row_targets[np.cumsum([0, *map(len, pieces[:-1])])] = [self._index[tag] for tag in tags]
+            targets.append(row_targets)
+        return np.concatenate([np.empty(0, dtype=np.int64), *targets])
+
+    def _of(self, row: Document) -> tuple[list[str], list[str]]:
+        words = list(row.words) if row.words is not None else row.text.split()
+        value = row.fields[0]
+        if not isinstance(value, str | list):
+            raise _wrong(row, "task.tags", "a list of tags, or text with spaces", value)
+        tags = value.split() if isinstance(value, str) else [_name(row, one, "task.tags") for one in value]
+        if len(tags) != len(words) or not all(words):
+            raise DataError(
+                f"{row.name}: {len(words)} words have {len(tags)} tags (task.tags)"
+                if all(words)
+                else f"{row.name}: a word is empty",
+                hint="each word needs one tag, and is not empty",
+            )
+        return words, tags
+
+
+@final
+class _Seconds:
+    def __init__(self, task: SequenceToSequence, sides: Sides, folder: Path) -> None:
+        self._folder = folder
+        self.facts = TargetFacts(total=len(sides["training"]))
+        for rows in sides.values():
+            for row in rows:
+                if not isinstance(row.fields[0], str):
+                    raise _wrong(row, "task.target", "text", row.fields[0])
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        _write_texts(rows, tokenizer, stream)
+        texts = [row.fields[0] for row in rows]
+        with Stream(self._folder, f"{stream.name}.second", tokenizer) as second:
+            for text, tokens in zip(texts, tokenizer.encode_batch(texts), strict=True):
+                second.write(text, tokens)
+        # What is asked lies beside the texts; here is what tells two sets of it apart.
+        return np.frombuffer(bytes.fromhex(second.digest), dtype=np.uint8)
+
+
+def _write_texts(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> None:
+    for row, tokens in zip(rows, tokenizer.encode_batch([row.text for row in rows]), strict=True):
+        stream.write(row.text, tokens)
+
+
+def _class_facts(
+    training: Sequence[str], validation: Iterable[str], total: int, where: str, fewest: int = 2
+) -> TargetFacts:
+    counts = Counter(training)
+    classes = sorted(set(counts) | set(validation))
+    if len(classes) < fewest:
+        raise DataError(f"{where}: there is nothing to tell apart: all targets are {classes}")
+    return TargetFacts(tuple(classes), tuple(counts[name] for name in classes), total)
+
+
+def _name(row: Document, value: Any, where: str) -> str:
+    """A class by its name; numbers and truth values are names, too."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int):
+        return json.dumps(value)
+    raise _wrong(row, where, "text, a whole number, true or false", value)
+
+
+def _wrong(row: Document, where: str, wanted: str, value: Any) -> DataError:
+    return DataError(f"{row.name}: {where} names a field that must be {wanted}. Received: {value!r}"[:500])

@@ -1,0 +1,76 @@
+"""Texts for language models: documents, split, tokens."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from trimtab.config import DataConfig
+from trimtab.data.build_tokenizer import Progress, build_tokenizer
+from trimtab.data.corpora import Corpus
+from trimtab.data.split import choose_split
+from trimtab.data.stream import Stream, shared_facts
+
+_ENCODED_AT_ONCE: Final = 1 << 22
+
+
+def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress) -> None:
+    """Write tokens, document starts, tokenizer and facts into `folder`."""
+    report("reading", 0.0)
+    split = choose_split(corpus.documents(Counter()), config.validation_fraction)
+    total = max(1, split.num_bytes)
+
+    def parts(skipped: Counter[str], skipped_held_out: Counter[str]) -> Iterator[tuple[str, str]]:
+        for document in corpus.documents(skipped):
+            training, validation = (document.text, "") if held_out is not None else split.divide(document)
+            if training:
+                yield "training", training
+            if validation:
+                yield "validation", validation
+        for document in held_out.documents(skipped_held_out) if held_out is not None else ():
+            yield "validation", document.text
+
+    texts = (text for side, text in parts(Counter(), Counter()) if side == "training")
+    tokenizer = build_tokenizer(config.tokenizer, texts, total, report)
+    tokenizer.save(folder / "tokenizer.json")
+    skipped: Counter[str] = Counter()
+    skipped_held_out: Counter[str] = Counter()
+    with (
+        Stream(folder, "training", tokenizer) as training,
+        Stream(folder, "validation", tokenizer) as validation,
+    ):
+        streams = {"training": training, "validation": validation}
+        for batch in batches(parts(skipped, skipped_held_out)):
+            report("encoding", min(1.0, training.num_bytes / total))
+            for (side, text), tokens in zip(batch, tokenizer.encode_batch([text for _, text in batch]), strict=True):
+                streams[side].write(text, tokens)
+        report("encoding", 1.0)
+    training.require_text("data.source", corpus.description(skipped))
+    if held_out is None:
+        validation.require_text("data.source", corpus.description(skipped))
+    else:
+        validation.require_text("data.validation_source", held_out.description(skipped_held_out))
+    facts = {
+        "split": split.description if held_out is None else "validation has a source of its own",
+        "skipped": dict(sorted(skipped.items())),
+        "validation_skipped": dict(sorted(skipped_held_out.items())),
+        **shared_facts(config.tokenizer.name, tokenizer, training, validation),
+    }
+    (folder / "facts.json").write_text(json.dumps(facts, indent=1))
+
+
+def batches(parts: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """`parts`, several megabytes of text at a time."""
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for part in parts:
+        batch.append(part)
+        size += len(part[1])
+        if size >= _ENCODED_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,146 @@
+"""What an encoder and decoder write after reading a text: the most probable token each time, or a beam of beginnings.
+
+Shape suffixes: B texts · T positions · S positions of the second text · V vocabulary · N beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trimtab.data import LabelledTexts, Tokenizer
+from trimtab.errors import NumericsError, UsageError
+from trimtab.events import ArtifactLogged
+from trimtab.model import EncoderDecoder, evaluating
+
+_SAMPLES = 4
+"""Texts of the validation set whose answers are written at an evaluation."""
+
+
+def translate(
+    model: EncoderDecoder,
+    texts: Sequence[NDArray[np.integer[Any]]],
+    *,
+    end_of_text: int,
+    max_tokens: int,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    device: torch.device,
+) -> list[list[int]]:
+    """The tokens that `model` writes after reading each of `texts`: at most `max_tokens`, those before `end_of_text`.
+
+    With one beam the most probable token is taken each time (greedy). With more, so many beginnings are kept, and the
+    finished one with the highest mean log-probability wins: its sum, end included, divided by the number of its
+    tokens to the power of `length_penalty`. Texts are read one by one, so that an answer does not depend on others.
+    Eval mode, no gradients; modes are restored. Each token is a whole pass of the decoder, and waits for the device.
+    Source: beam search as in Sutskever et al. 2014, arXiv 1409.3215, section 3.2; length normalization as in Wu et
+    al. 2016, arXiv 1609.08144, section 7, with plain lengths.
+
+    Raises:
+        UsageError: fewer than one beam or token.
+        NumericsError: the model's logits are not finite.
+    """
+    if beams < 1 or max_tokens < 1:
+        raise UsageError(f"beams and max_tokens must be at least 1. Received: beams {beams}, max_tokens {max_tokens}")
+    with evaluating(model), torch.compiler.set_stance("force_eager"):
+        return [
+            _search(
+                model, text, end_of_text, min(max_tokens, model.decoder.max_positions), beams, length_penalty, device
+            )
+            for text in texts
+        ]
+
+
+def _search(
+    model: EncoderDecoder,
+    text: NDArray[np.integer[Any]],
+    end_of_text: int,
+    max_tokens: int,
+    beams: int,
+    length_penalty: float,
+    device: torch.device,
+) -> list[int]:
+    read = np.concatenate(([end_of_text], text)).astype(np.int64)[: model.encoder.max_positions]
+    memory_1TD, _ = model.encode(torch.from_numpy(read)[None].to(device), None)
+    written_NS = torch.tensor([[end_of_text]], device=device)
+    scores_N = torch.zeros(1, dtype=torch.float64, device=device)
+    finished: list[tuple[float, list[int]]] = []
+    for length in range(1, max_tokens + 1):
+        chances_NV = _next_chances(model, written_NS, memory_1TD)
+        totals_NV = scores_N[:, None] + chances_NV
+        vocabulary_size = totals_NV.shape[1]
+        # Each beginning may end here, so that twice as many are looked at: as many as `beams` then go on.
+        best, at = totals_NV.flatten().topk(min(2 * beams, totals_NV.numel()))
+        going_on: list[int] = []
+        for rank, (score, index) in enumerate(zip(best.tolist(), at.tolist(), strict=True)):
+            beginning, token = divmod(index, vocabulary_size)
+            if token != end_of_text:
+                going_on.append(rank)
+            elif rank < beams:
+                finished.append((score / length**length_penalty, written_NS[beginning, 1:].tolist()))
+            if len(going_on) == beams:
+                break
+        if len(finished) >= beams or not going_on:
+            break
+        kept = torch.tensor(going_on, device=device)
+        scores_N, at = best[kept], at[kept]
+        written_NS = torch.cat((written_NS[at // vocabulary_size], (at % vocabulary_size)[:, None]), dim=1)
+    if not finished:
+        finished = [
+            (score / max_tokens**length_penalty, row[1:])
+            for score, row in zip(scores_N.tolist(), written_NS.tolist(), strict=True)
+        ]
+    return max(finished, key=lambda one: one[0])[1]
+
+
+def _next_chances(model: EncoderDecoder, written_NS: Tensor, memory_1TD: Tensor) -> Tensor:
+    """Log-probabilities of the next token after each beginning, fp64 [N, V]."""
+    output = model.decode(written_NS, memory_1TD.expand(len(written_NS), -1, -1), None)
+    logits_NV = output.head(output.features[:, -1]).double()
+    if not logits_NV.max().isfinite():
+        raise NumericsError("cannot choose a token: the model's logits are not finite")
+    return logits_NV.log_softmax(-1)
+
+
+def write_answer(model: EncoderDecoder, tokenizer: Tokenizer, text: str, *, max_tokens: int, beams: int = 1) -> str:
+    """What the model writes after reading `text`."""
+    device = next(model.parameters()).device
+    (answer,) = translate(
+        model,
+        [np.array(tokenizer.encode(text), dtype=np.int64)],
+        end_of_text=tokenizer.end_of_text,
+        max_tokens=max_tokens,
+        beams=beams,
+        device=device,
+    )
+    return tokenizer.decode(answer)
+
+
+def write_answers(
+    model: EncoderDecoder,
+    pairs: LabelledTexts,
+    tokenizer: Tokenizer,
+    step: int,
+    *,
+    max_tokens: int,
+    device: torch.device,
+) -> list[ArtifactLogged]:
+    """The first texts of a set, what the model writes after them (greedy), and what was wanted."""
+    written = []
+    for index in range(min(_SAMPLES, len(pairs)) if max_tokens else 0):
+        read, most = pairs.row(index)[: pairs.sequence_length - 1], min(max_tokens, pairs.second_length)
+        try:
+            (answer,) = translate(model, [read], end_of_text=tokenizer.end_of_text, max_tokens=most, device=device)
+            told = tokenizer.decode(answer)
+        except NumericsError as error:
+            # A run that diverged still has to say so, and to end by its own rules.
+            told = f"({error.message})"
+        wanted = tokenizer.decode(pairs.second_row(index).tolist())
+        text = f"{tokenizer.decode(read.tolist())}\n→ {told}\n(wanted: {wanted})"
+        written.append(ArtifactLogged(step, "sample", f"sample-{index}", text))
+    return written

@@ -1,0 +1,76 @@
+"""The encoder: a trunk in which every position sees its whole document, and a head for tokens or for whole texts.
+
+Shape suffixes: B texts · T positions · D hidden size; all of them in `signals/batch.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Unpack, final
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.model.dropout import Dropout
+from trimtab.model.trunk import Shape, Trunk
+from trimtab.signals import ModelOutput, Outputs
+
+
+@final
+class Encoder(Trunk):
+    """Reads texts from both sides. BERT is a setting of it.
+
+    Positions see those of the same document, so that padding, whose document is -1, is seen by padding alone. Of a
+    whole text one vector is made: the mean of its positions, or the first.
+    With as many outputs as tokens, and `tied_embeddings`, the head is the embedding, without a bias; else it has one.
+    Source: Devlin et al. 2019, arXiv 1810.04805; the mean as in Reimers and Gurevych 2019, arXiv 1908.10084.
+    """
+
+    def __init__(
+        self,
+        *,
+        outputs: Outputs,
+        pooling: Literal["mean", "first"] = "mean",
+        head_dropout: float = 0.0,
+        tied_embeddings: bool = True,
+        **shape: Unpack[Shape],
+    ) -> None:
+        super().__init__(**shape)
+        self.pooled, self.pooling = outputs.pooled, pooling
+        speaks_of_tokens = not outputs.pooled and outputs.size == self.vocabulary_size
+        self.head_dropout = Dropout(head_dropout)
+        self.head = nn.Linear(self.hidden_size, outputs.size, bias=not speaks_of_tokens)
+        if tied_embeddings and speaks_of_tokens:
+            self.head.weight = self.embedding.weight
+
+    def forward(
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, document_ids_BT: Tensor | None = None
+    ) -> ModelOutput:
+        """Features [B, T, D], or [B, D] of whole texts, and the head for them.
+
+        Without `document_ids_BT` a row is one document without padding; documents packed in a row are one text to
+        a pooled head.
+
+        Raises:
+            ConfigError: more tokens than positions.
+        """
+        features, signals = self.features(tokens_BT, positions_BT, document_mask(document_ids_BT), causal=False)
+        if self.pooled:
+            features = self._pool(features, document_ids_BT)
+        return ModelOutput(self.head_dropout(features), self.head, signals)
+
+    def _pool(self, features_BTD: Tensor, document_ids_BT: Tensor | None) -> Tensor:
+        if self.pooling == "first":
+            return features_BTD[:, 0]
+        if document_ids_BT is None:
+            return features_BTD.mean(1)
+        real_BT1 = (document_ids_BT >= 0)[:, :, None]
+        # Replaced, not multiplied by zero, and in fp32: a long sum of 16-bit numbers would lose its end.
+        sum_BD = torch.where(real_BT1, features_BTD, 0.0).sum(1, dtype=torch.float32)
+        return (sum_BD / real_BT1.sum(1).clamp_min(1)).type_as(features_BTD)
+
+
+def document_mask(document_ids_BT: Tensor | None) -> Tensor | None:
+    """Boolean [B, 1, T, T]: True where query and key are of one document; padding sees padding, never nothing."""
+    if document_ids_BT is None:
+        return None
+    return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]

@@ -1,0 +1,153 @@
+"""What encoders and decoders share: embedding, blocks, final norm. `block.py` is what happens in between.
+
+Shape suffixes: B sequences · T positions · S positions of what is read besides · D hidden size; all of them in
+`signals/batch.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Required, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from trimtab.errors import ConfigError
+from trimtab.model.block import Block
+from trimtab.model.dropout import Dropout
+from trimtab.model.feed_forward import Activation
+from trimtab.model.norms import NormName, NormPlacement, build_norm
+from trimtab.model.positions import PositionsName, RotaryPositions, SinusoidalPositions
+
+
+class Shape(TypedDict, total=False):
+    """What a trunk is built from; the first five have no default."""
+
+    vocabulary_size: Required[int]
+    max_positions: Required[int]
+    num_layers: Required[int]
+    hidden_size: Required[int]
+    num_heads: Required[int]
+    feed_forward_size: Required[int]
+    num_kv_heads: int | None
+    activation: Activation
+    norm: NormName
+    norm_placement: NormPlacement
+    norm_epsilon: float
+    positions: PositionsName
+    rotary_base: float
+    qk_norm: bool
+    bias: bool
+    embedding_dropout: float
+    attention_dropout: float
+    residual_dropout: float
+    feed_forward_dropout: float
+
+
+class Trunk(nn.Module):
+    """Tokens to features. It has no `forward`: a decoder and an encoder say what each position sees, and add a head.
+
+    Weights are torch's defaults until `init_weights` is called, which `build_model` does.
+    """
+
+    def __init__(self, *, reads_memory: bool = False, **shape: Unpack[Shape]) -> None:
+        """With `reads_memory` each block also attends to the features of another sequence."""
+        super().__init__()
+        hidden_size, num_heads = shape["hidden_size"], shape["num_heads"]
+        norm, placement = shape.get("norm", "layer_norm"), shape.get("norm_placement", "pre")
+        epsilon, bias = shape.get("norm_epsilon", 1e-5), shape.get("bias", False)
+        self.vocabulary_size = shape["vocabulary_size"]
+        self.max_positions = shape["max_positions"]
+        self.hidden_size = hidden_size
+        self.num_heads = num_heads
+        self.measure_activations = False
+        """Whether the output's `signals` hold the root mean square of each block's output."""
+
+        self.embedding = nn.Embedding(self.vocabulary_size, hidden_size)
+        self.position_embedding: nn.Embedding | SinusoidalPositions | None = None
+        self.rotary: RotaryPositions | None = None
+        match shape.get("positions", "rotary"):
+            case "learned":
+                self.position_embedding = nn.Embedding(self.max_positions, hidden_size)
+            case "sinusoidal":
+                self.position_embedding = SinusoidalPositions(hidden_size, self.max_positions)
+            case "rotary":
+                base = shape.get("rotary_base", 10_000.0)
+                self.rotary = RotaryPositions(hidden_size // num_heads, self.max_positions, base)
+        self.embedding_dropout = Dropout(shape.get("embedding_dropout", 0.0))
+        self.blocks = nn.ModuleList(
+            Block(
+                hidden_size=hidden_size,
+                num_heads=num_heads,
+                num_kv_heads=shape.get("num_kv_heads") or num_heads,
+                feed_forward_size=shape["feed_forward_size"],
+                activation=shape.get("activation", "gelu"),
+                norm=norm,
+                norm_placement=placement,
+                norm_epsilon=epsilon,
+                qk_norm=shape.get("qk_norm", False),
+                bias=bias,
+                attention_dropout=shape.get("attention_dropout", 0.0),
+                residual_dropout=shape.get("residual_dropout", 0.0),
+                feed_forward_dropout=shape.get("feed_forward_dropout", 0.0),
+                reads_memory=reads_memory,
+            )
+            for _ in range(shape["num_layers"])
+        )
+        # A post-norm block ends with its norm, so that another one would only repeat it.
+        self.final_norm = build_norm(norm, hidden_size, epsilon, bias) if placement == "pre" else nn.Identity()
+
+    @property
+    def all_blocks(self) -> Iterable[Block]:
+        """The blocks, typed."""
+        return (block for block in self.blocks if isinstance(block, Block))
+
+    @property
+    def signal_names(self) -> tuple[str, ...]:
+        """The names in the output's `signals`, when activations are measured."""
+        return tuple(f"layer/blocks.{index}/activation_rms" for index in range(len(self.blocks)))
+
+    def features(
+        self,
+        tokens_BT: Tensor,
+        positions: Tensor | None,
+        mask: Tensor | None,
+        *,
+        causal: bool,
+        memory_BSD: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Features [B, T, D] and the signals.
+
+        `positions` are 0, 1, 2 ... if not given. `mask` is boolean, broadcast to [B, H, T, T], True where a query
+        sees a key, and then decides alone; without it every position sees all, or with `causal` those not after
+        it. `memory_BSD` is read by blocks that read one, where `memory_mask`, broadcast to [B, H, T, S], is True.
+
+        Raises:
+            ConfigError: more tokens than positions.
+        """
+        num_tokens = tokens_BT.shape[1]
+        if num_tokens > self.max_positions:
+            raise ConfigError(
+                f"model.max_positions: a sequence of {num_tokens} tokens is longer than the model's "
+                f"{self.max_positions} positions",
+                hint=f"set model.max_positions to at least {num_tokens}, or shorten the sequences",
+            )
+        if positions is None:
+            positions = torch.arange(num_tokens, device=tokens_BT.device)
+        x_BTD: Tensor = self.embedding(tokens_BT)
+        if self.position_embedding is not None:
+            x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
+        x_BTD = self.embedding_dropout(x_BTD)
+        rotation = None if self.rotary is None else self.rotary(positions)
+        norms: list[Tensor] = []
+        for block in self.blocks:
+            x_BTD, norm_BT = block(x_BTD, rotation, mask, self.measure_activations, causal, memory_BSD, memory_mask)
+            if norm_BT is not None:
+                norms.append(norm_BT.flatten())
+        signals: dict[str, Tensor] = {}
+        if norms:  # all layers in one: a kernel for each would cost more than the values themselves
+            scales = torch.linalg.vector_norm(torch.stack(norms), dim=1) / math.sqrt(x_BTD.numel())
+            signals = dict(zip(self.signal_names, scales.unbind(), strict=True))
+        return self.final_norm(x_BTD), signals

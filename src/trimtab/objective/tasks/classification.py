@@ -1,0 +1,141 @@
+"""One class of several, of a whole text or of each token; and several labels at once.
+
+Shape suffixes: B sequences · V classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trimtab.objective.binary import BinaryCrossEntropy
+from trimtab.objective.tasks.parts import ClassObjective, judge_classes, logits_of, token_inputs
+from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
+
+Floats = NDArray[np.float64]
+
+_LEADING: Final = ("validation/macro_f1", "validation/accuracy", "validation/loss", "train/loss", "generalization_gap")
+
+
+@final
+class ClassificationTask:
+    """One class of `num_classes` for each target: a text (`classification`) or a token (`token_classification`)."""
+
+    leading_curves = _LEADING
+    score_names = ("accuracy",)
+
+    def __init__(
+        self, objective: ClassObjective, num_classes: int, name: Literal["classification", "token_classification"]
+    ) -> None:
+        self.objective, self.num_classes, self.name = objective, num_classes, name
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The objective's."""
+        return self.objective.term_names
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """tokens_BT, positions_BT, document_ids_BT."""
+        return token_inputs(batch)
+
+    def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
+        """The objective against the classes."""
+        return judge_classes(self.objective, output, batch.targets)
+
+    def predictions(self, output: ModelOutput | Tensor, batch: Batch) -> Tensor:
+        """The most probable class, int64 [B], or [B, T] of tokens."""
+        return logits_of(output).argmax(-1)
+
+    def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
+        """Loss, and for each class how often it was hit, predicted, and right: [1 + 3 V]."""
+        counted = batch.targets != IGNORED
+        target, predicted = batch.targets.clamp_min(0), self.predictions(output, batch)
+        hits = counted & (target == predicted)
+        counts = [
+            torch.zeros(self.num_classes, dtype=torch.float64, device=target.device).index_add_(
+                0, classes.flatten(), which.flatten().double()
+            )
+            for classes, which in ((target, hits), (predicted, counted), (target, counted))
+        ]
+        return torch.cat((terms.losses.sum(dtype=torch.float64)[None], *counts))
+
+    def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
+        """`loss`, `accuracy`, `macro_f1`; of two classes also `f1` of the second, in the order of their names."""
+        hits_V, predicted_V, right_V = np.asarray(sums[1:]).reshape(3, -1)
+        f1_V = _f1(hits_V, predicted_V, right_V)
+        metrics = {
+            "loss": sums[0] / count,
+            "accuracy": float(hits_V.sum()) / count,
+            "macro_f1": _mean_where_it_occurs(f1_V, predicted_V + right_V),
+        }
+        return metrics | ({"f1": float(f1_V[1])} if self.num_classes == 2 else {})
+
+
+@final
+class MultiLabelTask:
+    """Every text has any number of `num_classes` labels, and each is decided by itself: its logit is above 0."""
+
+    name = "classification"
+    leading_curves = _LEADING
+    score_names = ("accuracy",)
+
+    def __init__(self, objective: BinaryCrossEntropy, num_classes: int) -> None:
+        self.objective, self.num_classes = objective, num_classes
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The objective's."""
+        return self.objective.term_names
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """tokens_BT, positions_BT, document_ids_BT."""
+        return token_inputs(batch)
+
+    def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
+        """The objective against the labels."""
+        terms: LossTerms = self.objective(logits_of(output), batch.targets)
+        return terms
+
+    def predictions(self, output: ModelOutput | Tensor, batch: Batch) -> Tensor:
+        """1 for a label that is more probable than not, else 0: int64 [B, V]."""
+        return (logits_of(output) > 0).long()
+
+    def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
+        """Loss, texts with every label right, and for each label how often it was hit, predicted, right: [2 + 3 V]."""
+        counted_BV = batch.targets != IGNORED
+        target_BV, predicted_BV = (batch.targets == 1.0), self.predictions(output, batch) == 1
+        wrong_BV = counted_BV & (target_BV != predicted_BV)
+        exact = (counted_BV.any(-1) & ~wrong_BV.any(-1)).sum().double()
+        counts = [
+            (counted_BV & which_BV).sum(0).double() for which_BV in (target_BV & predicted_BV, predicted_BV, target_BV)
+        ]
+        return torch.cat((torch.stack((terms.losses.sum(dtype=torch.float64), exact)), *counts))
+
+    def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
+        """`loss`, `accuracy` over single decisions, `exact_match` over texts, `macro_f1` and `micro_f1`."""
+        hits_V, predicted_V, right_V = np.asarray(sums[2:]).reshape(3, -1)
+        wrong = float((predicted_V + right_V - 2 * hits_V).sum())
+        return {
+            "loss": sums[0] / count,
+            "accuracy": 1.0 - wrong / count,
+            "exact_match": sums[1] / (count / self.num_classes),
+            "macro_f1": _mean_where_it_occurs(_f1(hits_V, predicted_V, right_V), predicted_V + right_V),
+            "micro_f1": float(_f1(*(counts_V.sum(keepdims=True) for counts_V in (hits_V, predicted_V, right_V)))[0]),
+        }
+
+
+def _f1(hits: Floats, predicted: Floats, right: Floats) -> Floats:
+    """2 · hits / (predicted + right), the harmonic mean of precision and recall; 0 where there is neither."""
+    scores: Floats = 2.0 * hits / np.maximum(predicted + right, 1.0)
+    return scores
+
+
+def _mean_where_it_occurs(values_V: Floats, occurrences_V: Floats) -> float:
+    """The mean over classes that were predicted or right at least once; a class that no one spoke of has no score."""
+    occurs_V = occurrences_V > 0
+    return float(values_V[occurs_V].mean()) if occurs_V.any() else 0.0

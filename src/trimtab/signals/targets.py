@@ -1,0 +1,60 @@
+"""What is asked of a model: facts of the training targets, and the outputs that they call for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+from trimtab.config import Classification, Regression, TaskConfig, TokenClassification
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """What a head and a score are built from; empty where the targets are tokens."""
+
+    classes: tuple[str, ...] = ()
+    """Names, in the order of the outputs."""
+    counts: tuple[int, ...] = ()
+    """How many training targets each class has."""
+    total: int = 0
+    """Training targets: of several labels at once, the texts."""
+    mean: float = 0.0
+    deviation: float = 1.0
+    """Of training targets that are numbers."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for a run's facts."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> TargetFacts:
+        """What `to_json` wrote."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in state.items()
+        }
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a head gives."""
+
+    size: int
+    """Numbers for each text or token: V."""
+    pooled: bool = False
+    """Whether it speaks of a whole text, not of each token."""
+
+
+def outputs_of(task: TaskConfig, targets: TargetFacts, vocabulary_size: int) -> Outputs:
+    """The outputs that `task` calls for: the vocabulary, one for each class, or one number."""
+    match task:
+        case Classification():
+            return Outputs(len(targets.classes), pooled=True)
+        case TokenClassification():
+            return Outputs(len(targets.classes))
+        case Regression():
+            return Outputs(1, pooled=True)
+        case _:
+            return Outputs(vocabulary_size)

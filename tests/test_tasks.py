@@ -1,0 +1,191 @@
+"""Every task from rows of real text to a trained model, through the trainer and the command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trimtab import ClassificationTrainer, Trainer, load_config
+from trimtab.data import prepare_data
+from trimtab.errors import ConfigError
+from trimtab.events import Event, StepsEnded
+from trimtab.runs import RunDirectory
+from trimtab.trainer import build_evaluation
+from trimtab.training.trained import open_trained
+
+ENCODER = {"name": "encoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2, "dropout": {"residual": 0.1}}
+PAIRS = {**ENCODER, "name": "encoder_decoder"}
+
+TASKS: dict[str, dict[str, Any]] = {
+    "classification": {"task": {"name": "classification", "class_weights": "balanced"}},
+    "multi_label": {
+        "task": {"name": "classification", "label": "labels", "multi_label": True},
+        "objective": {"name": "binary_cross_entropy"},
+    },
+    "token_classification": {"task": {"name": "token_classification"}, "objective": {"name": "focal"}},
+    "regression": {"task": {"name": "regression"}, "objective": {"name": "huber"}},
+    "seq2seq": {"task": {"name": "seq2seq", "target_length": 12}, "model": PAIRS},
+    "masked_lm": {"task": {"name": "masked_lm"}, "evaluation": {"every": 8, "gap_tokens": 512, "max_tokens": 2048}},
+}
+LEADING = {"classification": "macro_f1", "multi_label": "exact_match", "regression": "r2", "seq2seq": "perplexity"}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lines of the standard library, and what can be said of them."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    sources = (inspect.getsource(module) for module in (textwrap, inspect, json))
+    lines = sorted({line.strip() for source in sources for line in source.split("\n")})
+    with path.open("w") as file:
+        for line in (line for line in lines if len(line.split()) > 1):
+            words = line.split()[:20]
+            row = {
+                "text": " ".join(words),
+                "label": "comment" if line[0] in "#\"'" else "code",
+                "labels": [name for name, sign in (("call", "("), ("set", "="), ("dot", ".")) if sign in line],
+                "tags": ["sign" if not word.isidentifier() else "name" for word in words],
+                "value": float(len(line)),
+                "target": words[0],
+            }
+            print(json.dumps(row), file=file)
+    return path
+
+
+def settings(name: str, rows: Path, **more: Any) -> dict[str, Any]:
+    source = {"name": "jsonl", "path": str(rows)}
+    return {
+        "model": ENCODER,
+        "optimizer": {"name": "adamw", "learning_rate": 5e-3},
+        "training": {"steps": 24, "micro_batch_size": 8, "accumulation": 2},
+        "evaluation": {"every": 8, "gap_tokens": 512},
+        "data": {"source": source, "tokenizer": {"name": "bytes"}, "sequence_length": 48},
+        **TASKS[name],
+        **more,
+    }
+
+
+class Leaves:
+    def observe(self, event: Event) -> None:
+        if isinstance(event, StepsEnded) and event.last_step >= 10:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(name: str, rows: Path, tmp_path: Path) -> None:
+    config = load_config(settings(name, rows, logging={"every": 5}), environment={})
+    whole = Trainer(config, run=tmp_path / "whole")
+    result = whole.fit()
+    assert result.status == "finished"
+    assert result.metrics["validation/loss"] > 0
+    assert f"validation/{LEADING.get(name, 'accuracy')}" in result.metrics
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, run=tmp_path / "parts", monitors=[Leaves()]).fit()
+    again = Trainer(config, run=tmp_path / "parts")
+    assert again.fit().metrics == result.metrics
+    ours, theirs = whole.trained()[0].state_dict(), again.trained()[0].state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+    trained = open_trained(tmp_path / "whole", "best")
+    data = prepare_data(config.data, config.task, seed=config.seed)
+    assert data.fingerprint == trained.fingerprint
+    metrics = build_evaluation(config, trained.model, data).metrics()
+    assert metrics == pytest.approx({key: result.metrics[key] for key in metrics}, rel=1e-5)
+
+
+def test_a_classifier_in_ten_lines(rows: Path, tmp_path: Path) -> None:
+    trainer = ClassificationTrainer(
+        rows,
+        settings={
+            "model": ENCODER,
+            "data.tokenizer": {"name": "bytes"},
+            "data.sequence_length": 48,
+            "optimizer.learning_rate": 1e-2,
+            "training.steps": 40,
+            "training.micro_batch_size": 16,
+            "evaluation.every": 20,
+        },
+        run=tmp_path / "run",
+        progress=False,
+    )
+    trainer.fit()
+    assert trainer.classes == ("code", "comment")
+    texts = ["# what is said of it", "x = call(y)", "# " + "much more " * 9]
+    answers = trainer.predict(texts)
+    assert set(answers) <= set(trainer.classes)
+    assert [trainer.predict([text])[0] for text in texts] == answers
+    assert trainer.predict([]) == []
+    held_out = trainer._trainer.trained()[1].validation
+    counts = torch.bincount(held_out.batch(torch.arange(len(held_out)).numpy()).targets)
+    assert trainer.compute_accuracy() > float(counts.max() / counts.sum())
+
+
+def test_several_labels_from_python(rows: Path, tmp_path: Path) -> None:
+    trainer = ClassificationTrainer(
+        rows,
+        label="labels",
+        multi_label=True,
+        settings={"model": ENCODER, "data.tokenizer": {"name": "bytes"}, "training.steps": 2},
+        run=tmp_path / "run",
+        progress=False,
+    )
+    trainer.fit()
+    (labels,) = trainer.predict(["x = call(y)"])
+    assert isinstance(labels, list)
+    assert set(labels) <= {"call", "set", "dot"}
+
+
+def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(settings("regression", rows)))
+
+    def trimtab(*arguments: str) -> str:
+        command = [sys.executable, "-m", "trimtab.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run = str(tmp_path / "run")
+    assert f"evaluate {run}" in trimtab("train", str(config), "--run", run)
+    metrics = json.loads(trimtab("evaluate", run, "--json"))["metrics"]
+    assert {"validation/rmse", "validation/mae", "validation/r2"} <= set(metrics)
+    assert RunDirectory.open(Path(run)).read_json(RunDirectory(Path(run)).facts)["targets"]["deviation"] > 1
+    assert "evaluate" in trimtab("show", run)
+
+
+@pytest.mark.parametrize(
+    "name,more,message",
+    [
+        ("classification", {"objective": {"name": "mse"}}, "objective.name mse does not fit task classification"),
+        ("multi_label", {"objective": {"name": "focal"}}, "Fitting: binary_cross_entropy"),
+        ("regression", {"objective": {"name": "cross_entropy"}}, "Fitting: mse, mae, huber, quantile, log_cosh"),
+        ("seq2seq", {"model": ENCODER}, "Fitting: encoder_decoder"),
+        ("masked_lm", {"model": {**ENCODER, "name": "decoder"}}, "hidden tokens are predicted from both sides"),
+        ("classification", {"evaluation": {"yardsticks": True}}, "evaluation.yardsticks: has no effect"),
+        ("regression", {"evaluation": {"samples": {"max_tokens": 5}}}, "samples are what a model writes"),
+        ("token_classification", {"model": {**ENCODER, "pooling": "first"}}, "asks about each token"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(name: str, more: dict[str, Any], message: str, rows: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(settings(name, rows, **more), environment={})
+    assert message in str(caught.value)
+
+
+def test_a_module_from_outside_is_refused_where_it_gives_no_tokens(rows: Path, tmp_path: Path) -> None:
+    config = load_config(settings("classification", rows), environment={})
+    with pytest.raises(ConfigError, match="task classification asks for others"):
+        Trainer(config, run=tmp_path / "run", model=torch.nn.Embedding(257, 257)).fit()
