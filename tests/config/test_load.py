@@ -376,7 +376,7 @@ def test_checking_is_fast_and_without_torch(tmp_path: Path) -> None:
         )
         for _ in range(4)
     ]
-    assert min(times) <= 0.5
+    assert min(times) <= 0.8  # of an old processor
 
 
 def test_importing_does_not_load_yaml() -> None:

@@ -108,7 +108,8 @@ def test_mutated_keys_are_all_refused_and_nearly_all_understood() -> None:
     missed, first = [], 0
     for wrong, right, names in mutated_keys():
         found = suggestions(refusal(wrong, names), wrong)
-        first += found[:1] == [right]
+        # A key of the right name in the wrong section may mean any that is called so.
+        first += [one.rpartition(".")[2] for one in found[:1]] == [right.rpartition(".")[2]]
         if right not in found:
             missed.append((wrong, right, found))
     assert len(missed) <= 0.05 * NUM_MUTATED, missed

@@ -12,6 +12,7 @@ from trimtab.model import Decoder
 from trimtab.objective import CrossEntropy
 from trimtab.training import Progress, Step, Windows
 from trimtab.training.checkpoint import restore, take
+from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.precision import choose_parameters
 
 
@@ -85,7 +86,7 @@ def test_a_checkpoint_holds_the_masters_and_gives_the_same_bits_back() -> None:
         whole.run([make_batch(2, number)], number)
     for number in (1, 2):
         left.run([make_batch(2, number)], number)
-    snapshot = take(left, windows(left), Progress(), [])
+    snapshot = take(left, windows(left), Progress(), [], HostCopies())
     assert {tensor.dtype for name, tensor in snapshot.tensors.items() if name.startswith("model/")} == {torch.float32}
     restore(snapshot, resumed, windows(resumed), Progress())
     for number in (3, 4):
