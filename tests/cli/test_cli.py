@@ -144,9 +144,9 @@ def test_an_option_that_is_a_setting(arguments: list[str], hint: str) -> None:
     [
         ("precision=fp16", "did you mean training.precision.name=fp16?"),
         ("training.precision=bf16", "did you mean training.precision.name=bf16?"),
-        ("optimizer.name=sgd", "optimizer.name=custom optimizer.target=torch.optim:SGD, and from Python as make_optim"),
+        ("optimizer.name=rprop", "optimizer.target=torch.optim:Rprop, and from Python as make_optim"),
         ("optimizer=rmsprop", "optimizer.name=custom optimizer.target=torch.optim:RMSprop"),
-        ("optimizer.name=adam", "did you mean 'adamw'?"),
+        ("optimizer.name=adamw_torch", "did you mean 'adamw'?"),
         ("epochs=3", "did you mean 'training.steps'? An epoch is so many steps: tokens to train on / ("),
     ],
 )

@@ -20,7 +20,7 @@ from trimtab.errors import ConfigError
 
 _LONGEST_VALUE = 80
 _MOST_TOLD = 40
-_OF_TORCH = ("SGD", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adafactor")
+_OF_TORCH = ("RMSprop", "Adagrad", "NAdam", "RAdam", "Rprop")
 
 
 @dataclass(frozen=True, slots=True)
