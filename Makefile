@@ -45,8 +45,8 @@ test-faults: dev
 	$(TEST_ENV) $(BIN)/python -m pytest tests/faults
 
 check: dev
-	$(BIN)/ruff check src tests docs
-	$(BIN)/ruff format --check src tests docs
+	$(BIN)/ruff check src tests docs examples
+	$(BIN)/ruff format --check src tests docs examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(MAKE) docs
@@ -56,8 +56,8 @@ docs: dev
 	$(BIN)/mkdocs build --strict --site-dir site
 
 format: dev
-	$(BIN)/ruff check --fix src tests docs
-	$(BIN)/ruff format src tests docs
+	$(BIN)/ruff check --fix src tests docs examples
+	$(BIN)/ruff format src tests docs examples
 	$(BIN)/python docs/generate.py
 
 clean:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
+from trimtab.cli import generate
 from trimtab.data import prepare_data
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, UsageError
 from trimtab.events import Event, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.trainer import build_evaluation
@@ -85,7 +87,9 @@ class Leaves:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(name: str, rows: Path, tmp_path: Path) -> None:
+def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
+    name: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = load_config(settings(name, rows, logging={"every": 5}), environment={})
     whole = Trainer(config, run=tmp_path / "whole")
     result = whole.fit()
@@ -102,6 +106,13 @@ def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(name: str, r
     trained = open_trained(tmp_path / "whole", "best")
     data = prepare_data(config.data, config.task, seed=config.seed)
     assert data.fingerprint == trained.fingerprint
+    options: dict[str, Any] = {"max_tokens": 3, "temperature": 0.8, "top_k": 50, "seed": 0, "checkpoint": "best"}
+    write = partial(generate, tmp_path / "whole", **options)
+    if name == "seq2seq":
+        write(prompt="def f(x):")
+        assert capsys.readouterr().out
+    with pytest.raises(UsageError, match="after reading a text" if name == "seq2seq" else "writes nothing"):
+        write(prompt="")
     metrics = build_evaluation(config, trained.model, data).metrics()
     assert metrics == pytest.approx({key: result.metrics[key] for key in metrics}, rel=1e-5)
 
@@ -176,6 +187,8 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
         ("masked_lm", {"model": {**ENCODER, "name": "decoder"}}, "hidden tokens are predicted from both sides"),
         ("classification", {"evaluation": {"yardsticks": True}}, "evaluation.yardsticks: has no effect"),
         ("regression", {"evaluation": {"samples": {"max_tokens": 5}}}, "samples are what a model writes"),
+        ("regression", {"checkpoint": {"metric": "validation/accuracy"}}, "is not measured with task regression"),
+        ("classification", {"stopping": {"name": "patience", "metric": "validation/r2"}}, "Fitting: validation/loss"),
         ("token_classification", {"model": {**ENCODER, "pooling": "first"}}, "asks about each token"),
     ],
 )

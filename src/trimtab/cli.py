@@ -201,6 +201,8 @@ def generate(
     trained = open_trained(run, checkpoint)
     if trained.config.task.name not in ("causal_lm", "seq2seq"):
         raise UsageError(f"the model of {run} writes nothing: its task is {trained.config.task.name}")
+    if trained.config.task.name == "seq2seq" and not prompt:
+        raise UsageError(f"the model of {run} writes after reading a text", hint="give the text: --prompt TEXT")
     if prompt is None:
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)

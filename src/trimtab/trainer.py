@@ -197,7 +197,7 @@ class Trainer:
             recorder = Recorder.open(run, branch=progress.branch)
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, lock)
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *_fallbacks(plan)]
+            notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
             notes += [f.text for f in lint(config, facts) if f.severity != "info"]
             if parts.step.precision.is_emulated:
                 notes.append("bf16 is slow here: this device has no instructions for it (training.precision.name=auto)")
@@ -452,6 +452,13 @@ def _held_back(config: Config, parts: _Parts) -> str | None:
     if not OPTIMIZERS[config.optimizer.name].capturable:
         return f"{config.optimizer.name} asks the device in every update"
     return None
+
+
+def _cut(data: PreparedData) -> list[str]:
+    """A line on texts that are read in part, where these are not few."""
+    part = data.facts.get("cut_texts", 0) / len(data.training)
+    longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut"
+    return [longer] if part > 0.01 else []
 
 
 def _fallbacks(plan: Mapping[str, Any]) -> list[str]:

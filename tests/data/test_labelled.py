@@ -71,6 +71,10 @@ def test_a_batch_is_as_long_as_its_longest_text_and_padding_says_so(tmp_path: Pa
     full = prepared(tmp_path, {"name": "classification", "padding": "full"}, rows, sequence_length=64)
     assert full.training.batch(short).tokens_BT.shape == (3, 64)
     assert full.fingerprint == data.fingerprint
+    assert data.facts["cut_texts"] == 0
+    short_ones = prepared(tmp_path, {"name": "classification"}, rows, sequence_length=20)
+    cut = sum(len(text) + 1 > 20 for text in texts_of(short_ones, short_ones.training))
+    assert short_ones.facts["cut_texts"] == cut > 0
 
 
 def test_labels_numbers_and_second_texts(tmp_path: Path) -> None:

@@ -111,14 +111,17 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        (
-            "evaluation.samples.prompts",
-            "evaluation.samples.max_tokens",
-            "evaluation.samples.temperature",
-            "evaluation.samples.top_k",
-        ),
+        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
         "task.name",
         lambda config: config.task.name not in ("causal_lm", "seq2seq"),
+        "samples are what a model writes, and with this task.name it writes nothing",
+        "set another task.name",
+    ),
+    Idle(
+        ("evaluation.samples.max_tokens",),
+        "task.name",
+        # 0 says what is so anyway.
+        lambda config: config.task.name not in ("causal_lm", "seq2seq") and config.evaluation.samples.max_tokens > 0,
         "samples are what a model writes, and with this task.name it writes nothing",
         "set another task.name",
     ),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trimtab.config.control import PatienceStopping
 from trimtab.config.task import Classification
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv")
 _ROWS: Final = ("jsonl", "parquet", "csv")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "mae", "huber", "quantile", "log_cosh")
+_OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
+_OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +27,31 @@ class Fit:
     models: tuple[str, ...]
     objectives: tuple[str, ...]
     sources: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Of `validation/`."""
     why: str
 
 
 FITS: dict[str, Fit] = {
-    "causal_lm": Fit(("decoder", "custom"), _CLASSES, _TEXT, "each token is predicted from those before it"),
-    "masked_lm": Fit(("encoder", "custom"), _CLASSES, _TEXT, "hidden tokens are predicted from both sides"),
-    "classification": Fit(("encoder",), _CLASSES, _ROWS, "a text has one class"),
-    "multi_label": Fit(("encoder",), ("binary_cross_entropy",), _ROWS, "each label is decided by itself"),
-    "token_classification": Fit(("encoder",), _CLASSES, _ROWS, "a word has one class"),
-    "regression": Fit(("encoder",), _NUMBERS, _ROWS, "a text has a number"),
-    "seq2seq": Fit(("encoder_decoder",), _CLASSES, _ROWS, "a second text is written after reading a first"),
+    "causal_lm": Fit(
+        ("decoder", "custom"),
+        _CLASSES,
+        _TEXT,
+        (*_OF_TOKENS, "bits_per_byte"),
+        "each token is predicted from those before it",
+    ),
+    "masked_lm": Fit(("encoder", "custom"), _CLASSES, _TEXT, _OF_TOKENS, "hidden tokens are predicted from both sides"),
+    "classification": Fit(("encoder",), _CLASSES, _ROWS, _OF_CLASSES, "a text has one class"),
+    "multi_label": Fit(
+        ("encoder",),
+        ("binary_cross_entropy",),
+        _ROWS,
+        ("loss", "accuracy", "exact_match", "macro_f1", "micro_f1"),
+        "each label is decided by itself",
+    ),
+    "token_classification": Fit(("encoder",), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
+    "regression": Fit(("encoder",), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2"), "a text has a number"),
+    "seq2seq": Fit(("encoder_decoder",), _CLASSES, _ROWS, _OF_TOKENS, "a second text is written after reading a first"),
 }
 
 
@@ -48,6 +65,16 @@ def misfits(config: Config) -> Iterator[str]:
     """Each choice of `config` that does not go with its task, in words."""
     fit, task = fit_of(config), config.task
     name = f"task {task.name}" + (" with multi_label" if fit is FITS["multi_label"] else "")
+    stopping, known = config.stopping, {name for one in FITS.values() for name in one.metrics}
+    metrics = {"checkpoint.metric": config.checkpoint.metric}
+    if isinstance(stopping, PatienceStopping):
+        metrics["stopping.metric"] = stopping.metric
+    for key, metric in metrics.items():
+        # A metric that no task has is somebody's own.
+        plain = metric.removeprefix("validation/")
+        if plain != metric and plain in known and plain not in fit.metrics:
+            measured = ", ".join(f"validation/{one}" for one in fit.metrics)
+            yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),

@@ -360,6 +360,7 @@ def _walk(root: Path, pattern: str) -> Iterator[SourceFile]:
 
 
 def undecodable(path: Path, place: str, offset: int, byte: int, of: str = "") -> DataError:
+    """The error for a byte at `place` that is no UTF-8."""
     return DataError(
         f"{place}: is not UTF-8: byte 0x{byte:02x} at byte {offset}{of and ' ' + of}",
         hint=f"convert it from what it is, such as Latin-1: iconv -f latin1 -t utf-8 {path} > {path}.utf8",
@@ -371,6 +372,7 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 
 
 def names_of(names: list[str]) -> str:
+    """The first of `names`, quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:12])
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "none"
 

@@ -120,6 +120,7 @@ def prepare_data(
         training, validation = texts
         lengths = texts[0].lengths
         facts["tokens_per_epoch"] = texts[0].num_tokens
+        facts["cut_texts"] = texts[0].num_cut
         parts.append(facts["target_sha256"])
     fingerprint = _sha256(parts)
     facts |= {

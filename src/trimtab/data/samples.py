@@ -70,6 +70,8 @@ class LabelledTexts:
         self.lengths = np.minimum(tokens.lengths(), sequence_length)
         """Tokens of each row of a batch, [N]: the end of text comes first instead of last."""
         self.num_tokens = int(self.lengths.sum())
+        self.num_cut = int((tokens.lengths() > sequence_length).sum())
+        """Texts that were longer."""
 
     @property
     def mean_length(self) -> float:

@@ -7,6 +7,7 @@ Evidence: the facts `tokens_per_epoch` and `planned_tokens` (by the configuratio
     nothing is said.
 Remedy: more text, fewer steps, or more regularization with early stopping.
 False alarms: runs that are meant to overfit; fine-tuning on a few examples with early stopping.
+    Rows with targets are left alone: the rule is about text.
 Source: Muennighoff et al. 2023, arXiv 2305.16264, section 6.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config
+from trimtab.config import Config, RowTask
 from trimtab.doctor.lint.finding import LintFinding
 
 _AS_GOOD_AS_NEW = 4
@@ -26,7 +27,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     steps = config.training.steps
     planned_tokens = facts.get("planned_tokens", config.tokens_per_step * steps)
     epochs = planned_tokens / facts["tokens_per_epoch"] if facts.get("tokens_per_epoch") else 0.0
-    if epochs > _AS_GOOD_AS_NEW:
+    if epochs > _AS_GOOD_AS_NEW and not isinstance(config.task, RowTask):
         yield LintFinding(
             "epochs-over-data",
             "warning",

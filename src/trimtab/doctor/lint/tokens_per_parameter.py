@@ -8,6 +8,7 @@ Evidence: the facts `parameters` and `planned_tokens` (by the configuration if n
     nothing is said.
 Remedy: more steps, larger batches, or a smaller model.
 False alarms: fine-tuning; demonstrations; runs that are continued.
+    Rows with targets are left alone: the rule is about text.
 Source: Hoffmann et al. 2022, arXiv 2203.15556, table 3.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config
+from trimtab.config import Config, RowTask
 from trimtab.doctor.lint.finding import LintFinding
 
 _FEW = 10
@@ -25,7 +26,7 @@ _BEST = 20
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells of fewer than ten tokens a parameter."""
-    if "parameters" not in facts:
+    if "parameters" not in facts or isinstance(config.task, RowTask):
         return
     steps, parameters = config.training.steps, facts["parameters"]["total"]
     planned_tokens = facts.get("planned_tokens", config.tokens_per_step * steps)
