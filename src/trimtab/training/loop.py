@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, Protocol, TypeVar, final
+from typing import Literal, TypeVar, final
 
 from trimtab.data import DataPlan, Loader
 from trimtab.events import (
@@ -37,6 +37,7 @@ from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
+from trimtab.training.contracts import Checkpoints, Recorder
 from trimtab.training.decisions import weigh
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
@@ -44,42 +45,6 @@ from trimtab.training.step import Step
 from trimtab.training.windows import Windows
 
 D = TypeVar("D", bound=Decision)
-
-
-class Recorder(Protocol):
-    """Writes the record; unlike a monitor's, its failure ends the run."""
-
-    def record(self, event: Event) -> None: ...
-
-    def sync(self) -> None: ...
-
-
-class Checkpoints(Protocol):
-    """Saves and restores all that a run needs to go on."""
-
-    def save(self, reason: str, *, background: bool) -> Sequence[CheckpointSaved]:
-        """Begin to save, or save; gives the saves that are complete."""
-        ...
-
-    def finished(self) -> Sequence[CheckpointSaved]:
-        """The saves that were completed since the last call."""
-        ...
-
-    def can_roll_back(self, before_step: int) -> bool:
-        """Whether a checkpoint lies before `before_step`."""
-        ...
-
-    def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:
-        """Write down durably what a rollback is to keep, before its decision is in the record."""
-        ...
-
-    def roll_back(self) -> int:
-        """Go back as announced; gives the step of the checkpoint that was restored."""
-        ...
-
-    def restore_best(self) -> int:
-        """Put the best checkpoint's weights into the model; gives its step."""
-        ...
 
 
 @final

@@ -1,0 +1,44 @@
+"""What the loop asks of those that keep what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from trimtab.events import CheckpointSaved, Event
+
+
+class Recorder(Protocol):
+    """Writes the record; unlike a monitor's, its failure ends the run."""
+
+    def record(self, event: Event) -> None: ...
+
+    def sync(self) -> None: ...
+
+
+class Checkpoints(Protocol):
+    """Saves and restores all that a run needs to go on."""
+
+    def save(self, reason: str, *, background: bool) -> Sequence[CheckpointSaved]:
+        """Begin to save, or save; gives the saves that are complete."""
+        ...
+
+    def finished(self) -> Sequence[CheckpointSaved]:
+        """The saves that were completed since the last call."""
+        ...
+
+    def can_roll_back(self, before_step: int) -> bool:
+        """Whether a checkpoint lies before `before_step`."""
+        ...
+
+    def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:
+        """Write down durably what a rollback is to keep, before its decision is in the record."""
+        ...
+
+    def roll_back(self) -> int:
+        """Go back as announced; gives the step of the checkpoint that was restored."""
+        ...
+
+    def restore_best(self) -> int:
+        """Put the best checkpoint's weights into the model; gives its step."""
+        ...
