@@ -16,6 +16,7 @@ from trimtab.config import load_config
 from trimtab.data import PackedSequences
 from trimtab.data.order import Order
 from trimtab.data.prepare import PreparedData
+from trimtab.signals import TargetFacts
 from trimtab.trainer import Trainer
 from trimtab.training import Step
 
@@ -27,7 +28,8 @@ def random_data(case: dict[str, int]) -> PreparedData:
     sequences = PackedSequences(tokens, np.array([0]), length, num_bytes=len(tokens))
     tokenizer: Any = SimpleNamespace(vocabulary_size=vocabulary, token_bytes=None, save=lambda path: None)
     order = Order(len(sequences), seed=0)
-    return PreparedData(tokenizer, sequences, sequences, order, {}, "random", Path(tempfile.gettempdir()))
+    cache, facts = Path(tempfile.gettempdir()), {"tokens_per_epoch": sequences.num_tokens}
+    return PreparedData(tokenizer, vocabulary, sequences, sequences, order, TargetFacts(), facts, "random", cache)
 
 
 def settings_of(case: dict[str, int]) -> list[str]:

@@ -284,7 +284,7 @@ def doctor(
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
             if len(paths) == 1:
-                typer.echo(f"next: {command('report', str(path))}")
+                typer.echo(f"next: {command('resume' if _is_unfinished(path) else 'report', str(path))}")
             else:
                 typer.echo()
     if as_json:
@@ -333,6 +333,13 @@ def report(
     target = output if output is not None else Path(f"{path.stem}.report.html")
     write_text(target, text)
     typer.echo(target)
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether it is a run that can go on."""
+    from trimtab.runs import RunDirectory
+
+    return RunDirectory.is_run(path) and RunDirectory.open(path).status() in ("killed", "interrupted")
 
 
 def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...]]:

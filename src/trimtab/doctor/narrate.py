@@ -35,8 +35,19 @@ def _course(case: Case) -> str:
     if validation is not None and len(validation.finite()[1]):
         at, values = validation.finite()
         best = int(values.argmin())
-        parts.append(f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}")
+        parts.append(
+            f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}{_worse_than_counting(case)}"
+        )
     return f"In {steps} " + (" and ".join(parts) if parts else "no loss was logged") + "."
+
+
+def _worse_than_counting(case: Case) -> str:
+    """What a reader must know of a run in which nothing is wrong but that it learned little."""
+    series, bigram = case.history.get("validation/bits_per_byte"), case.number("yardsticks", "bigram")
+    bits = series.finite()[1] if series is not None else ()
+    if bigram is None or not len(bits) or float(min(bits)) <= bigram:
+        return ""
+    return f", which is worse than counting pairs of tokens ({float(min(bits)):.2f} against {bigram:.2f} bits per byte)"
 
 
 def _leading(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:

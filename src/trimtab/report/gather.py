@@ -300,9 +300,8 @@ def _figures(
 
 
 def _yardsticks(case: Case) -> str:
-    lzma, bigram = case.number("yardsticks", "lzma"), case.number("yardsticks", "bigram")
-    parts = [f"bigram {bigram:.2f}" if bigram else "", f"lzma {lzma:.2f}" if lzma else ""]
-    return ", ".join(part for part in parts if part)
+    known = {name: case.number("yardsticks", name) for name in ("bigram", "zlib", "lzma")}
+    return ", ".join(f"{name} {value:.2f}" for name, value in known.items() if value)
 
 
 def _ratio(part: float, whole: float | None) -> float:

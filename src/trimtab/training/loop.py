@@ -268,9 +268,12 @@ class Loop:
         reason = f"all {self._calendar.total_steps:,} steps done" if stop is None else stop.reason
         if restored not in (None, self.progress.best_step):
             reason += f"; the best checkpoint is damaged, so the next best was restored, of step {restored}"
-        if stop is None:
+        all_done = self.progress.step >= self._calendar.total_steps and (stop is None or stop.exit_code == 0)
+        if stop is not None and all_done:  # at the last step a decision to stop saves nothing
+            reason = f"all {self._calendar.total_steps:,} steps done; at the last, {reason}"
+        if all_done:
             return self._finish(begun, "finished", reason, restored)
-        return self._finish(begun, "failed" if stop.exit_code else "stopped", reason, restored)
+        return self._finish(begun, "failed" if stop is not None and stop.exit_code else "stopped", reason, restored)
 
     def _finish(
         self,
