@@ -36,7 +36,8 @@ def _course(case: Case) -> str:
         at, values = validation.finite()
         best = int(values.argmin())
         parts.append(
-            f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}{_worse_than_counting(case)}"
+            f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}"
+            f"{_worse_than_counting(case)}"
         )
     return f"In {steps} " + (" and ".join(parts) if parts else "no loss was logged") + "."
 
