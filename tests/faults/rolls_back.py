@@ -55,7 +55,7 @@ class Lowers:
         pass
 
 
-def killed(*arguments: Any) -> NoReturn:
+def killed(*arguments: Any, **named: Any) -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
@@ -66,7 +66,9 @@ def kill_at(point: str) -> None:
         "announced": lambda: setattr(Keeper, "announce_rollback", lambda *a: (announce(*a), killed())),
         "decided": lambda: setattr(Keeper, "roll_back", killed),
         "restored": lambda: setattr(
-            Keeper, "save", lambda self, reason: killed() if "rolled back" in reason else save(self, reason)
+            Keeper,
+            "save",
+            lambda self, reason, **named: killed() if "rolled back" in reason else save(self, reason, **named),
         ),
         "resumed": lambda: setattr(Keeper, "save", killed),
         "saved": lambda: setattr(keeper, "forget", lambda run: killed() if run.rollback.exists() else forget(run)),

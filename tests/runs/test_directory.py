@@ -116,6 +116,7 @@ def test_many_runs_are_listed_quickly(tmp_path: Path) -> None:
 
 _AS_NOBODY = """
     import os, sys
+    import psutil  # before it becomes unreadable: a lock needs it
     from pathlib import Path
     from trimtab.errors import StorageError
     from trimtab.runs import Lock, RunDirectory
