@@ -359,7 +359,8 @@ class Trainer:
 
     def _build(self, data: PreparedData, device: torch.device) -> _Parts:
         config = self.config
-        torch.use_deterministic_algorithms(config.training.deterministic)
+        if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
+            torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
         vocabulary_size = data.vocabulary_size
         outputs = outputs_of(config.task, data.targets, vocabulary_size)
         if self._given_model is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import NumericsError, UsageError
-from trimtab.model import as_output, evaluating
+from trimtab.model import as_output, evaluating, uncompiled
 
 _GREEDY_BELOW: Final = 1e-6
 """Temperatures below this are 0: dividing by them would overflow."""
@@ -56,7 +56,7 @@ def generate(
     generator = torch.Generator().manual_seed(seed)
     written: list[int] = []
     # Eager: every length would be a new shape to a compiled model or block.
-    with evaluating(model), torch.compiler.set_stance("force_eager"):
+    with evaluating(model), uncompiled():
         while len(written) < max_tokens:
             window = torch.tensor([context[-context_length:]], dtype=torch.int64, device=device)
             output = as_output(model(window))

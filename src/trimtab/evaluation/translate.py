@@ -16,7 +16,7 @@ from torch import Tensor
 from trimtab.data import LabelledTexts, Tokenizer
 from trimtab.errors import NumericsError, UsageError
 from trimtab.events import ArtifactLogged
-from trimtab.model import EncoderDecoder, evaluating
+from trimtab.model import EncoderDecoder, evaluating, uncompiled
 
 _SAMPLES = 4
 """Texts of the validation set whose answers are written at an evaluation."""
@@ -47,7 +47,7 @@ def translate(
     """
     if beams < 1 or max_tokens < 1:
         raise UsageError(f"beams and max_tokens must be at least 1. Received: beams {beams}, max_tokens {max_tokens}")
-    with evaluating(model), torch.compiler.set_stance("force_eager"):
+    with evaluating(model), uncompiled():
         return [
             _search(
                 model, text, end_of_text, min(max_tokens, model.decoder.max_positions), beams, length_penalty, device

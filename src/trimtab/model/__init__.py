@@ -10,7 +10,7 @@ from trimtab.model.feed_forward import FeedForward
 from trimtab.model.foreign import ForeignModel, as_output, wrap_model
 from trimtab.model.initialize import init_weights
 from trimtab.model.kinds import Transformer
-from trimtab.model.mode import evaluating
+from trimtab.model.mode import evaluating, uncompiled
 from trimtab.model.size import ParameterCounts, flops_per_token, parameter_counts
 from trimtab.model.transformer import Decoder
 
@@ -34,5 +34,6 @@ __all__ = [
     "init_weights",
     "parameter_counts",
     "set_dropout_factor",
+    "uncompiled",
     "wrap_model",
 ]
