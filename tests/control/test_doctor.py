@@ -13,7 +13,7 @@ from trimtab.control import Doctor
 from trimtab.doctor import Case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.load import settings_of
-from trimtab.events import Advise, EvaluationEnded, Event, RunStarted, StepsEnded
+from trimtab.events import Advise, CheckpointSaved, EvaluationEnded, Event, RunStarted, StepsEnded
 from trimtab.runs import Recorder, RunDirectory
 from trimtab.runs.history import History
 from trimtab.testing import check_controller
@@ -104,3 +104,48 @@ def test_asking_costs_little_at_the_end_of_a_long_run() -> None:
     for _ in range(5):
         diagnose(case)
     assert (time.process_time() - begun) / 5 < 0.2
+
+
+def leaving(run: Path, *, resumed_from: int | None = None) -> list[Event]:
+    """A run that leaves for good at step 300, saved every hundred steps."""
+    facts: dict[str, Any] = {
+        "run": str(run),
+        "identity": {"config.checkpoint.keep_latest": 2, "config.checkpoint.keep_best": 1},
+    }
+    loss = falling(STEPS, floor=0.5)
+    loss[300:] = np.linspace(loss[299], 6.0, STEPS - 300)
+    begun = RunStarted(resumed_from or 0, 1, 0, resumed_from, STEPS, facts)
+    told: list[Event] = [begun]
+    for first in range((resumed_from or 0) + 1, STEPS + 1, 10):
+        last = first + 9
+        told.append(StepsEnded(first, last, {"train/loss": loss[first - 1 : last]}, {}))
+        if last % 100 == 0:
+            told.append(EvaluationEnded(last, {"validation/loss": float(loss[last - 1])}, 0.1))
+            told.append(CheckpointSaved(last, f"checkpoints/step-{last:08d}", 1, 0.1, "scheduled"))
+    return told
+
+
+def advice(doctor: Doctor, told: list[Event]) -> list[str]:
+    answers = [doctor.decide(event) for event in told]
+    return [answer.finding["remedies"][0]["summary"] for answer in answers if answer is not None]
+
+
+def test_it_knows_the_checkpoints_also_when_a_kill_kept_the_newest_out_of_the_record(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "run")
+    whole = advice(Doctor(), leaving(run.path))
+    assert whole[0].startswith("go back to the checkpoint of step 200")
+    told = leaving(run.path)
+    killed_at = next(i for i, e in enumerate(told) if isinstance(e, CheckpointSaved) and e.step == 200)
+    recorder = Recorder.open(run)
+    first = Doctor()
+    for event in told[:killed_at]:  # the checkpoint is whole, and the process died before it was told
+        recorder.record(event)
+        first.decide(event)
+    recorder.close()
+    resumed = Doctor()
+    resumed.load_state(first.state())
+    later = leaving(run.path, resumed_from=200)
+    recorder = Recorder.open(run, branch=1)
+    recorder.record(later[0])
+    recorder.close()
+    assert advice(resumed, later) == whole

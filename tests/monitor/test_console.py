@@ -23,6 +23,7 @@ import pytest
 
 from trimtab.events import (
     Adjust,
+    Advise,
     ArtifactLogged,
     CheckpointSaved,
     DecisionTaken,
@@ -53,7 +54,7 @@ HOSTILE = "def f():\n    \x1b]0;owned\x07return '\u202e'\r\x08\n" * 5
 
 
 def window(first: int, loss: float = 2.0, **per_step: float) -> StepsEnded:
-    values = {"train/loss": loss, "learning_rate": 3e-4, "grad_norm": 0.5217} | per_step
+    values = {"train/loss": loss, "learning_rate": 3e-4, "grad_norm": 0.5217, "step_seconds": 0.1} | per_step
     arrays = {name: np.full(10, value) for name, value in values.items()}
     return StepsEnded(first, first + 9, arrays, {"tokens_per_second": 3121.0}, {"layer/a/grad_norm": 1.0})
 
@@ -103,7 +104,10 @@ def test_a_pipe_gets_plain_lines() -> None:
     first_loss = next(index for index, line in enumerate(lines) if "loss 5.0000" in line)
     assert first_loss <= 25
     assert lines[first_loss].startswith("step  10   10 %   loss 5.0000   lr 3.0e-4   grad 0.522   3.12k tok/s")
-    assert sum("tok/s" in line for line in lines) == 1
+    told = [line for line in lines if "tok/s" in line]
+    assert "9.0s left" in told[0]  # ninety steps of a tenth of a second, however late and quickly they are told
+    assert told[-1].startswith("step 100  100 %")
+    assert len(told) == 2
     assert "tokens    5.20M to train on, 270k to validate, 2.05k in the vocabulary" in lines
     assert "machine   cpu, 2 threads, fp32, compiled" in lines
     assert any(
@@ -328,3 +332,23 @@ def test_observing_costs_little() -> None:
     for _ in range(200):
         console.observe(event)
     assert (time.process_time() - begun) / 200 < 1e-3
+
+
+@pytest.mark.parametrize(("columns", "width"), [("110", 110), ("", 80), ("wide", 80)])
+def test_a_terminal_without_a_size_is_as_wide_as_columns_says(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((0, 0)))
+    monkeypatch.setenv("COLUMNS", columns)
+    with open(os.devnull, "w") as stream:
+        assert Console(stream, 100, plain=False)._width() == width
+
+
+def test_a_finding_is_told_once() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 100)
+    console.observe(RunStarted(0, 1, 0, None, 100, FACTS))
+    finding = {"code": "overfitting", "severity": "warning", "cause": "the gap grows", "remedies": []}
+    console.observe(DecisionTaken(50, 40, "doctor", Advise("overfitting: the gap grows", finding)))
+    console.observe(FindingsChanged(50, (finding,)))
+    assert stream.getvalue().count("the gap grows") == 1

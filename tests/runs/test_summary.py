@@ -98,6 +98,7 @@ def test_the_page_tells_all_and_ends_with_what_to_run(run: RunDirectory) -> None
     assert lines[-1] == f"next: trimtab generate {run.path}"
     assert "40 of 100 in 2 attempts, resumed at step 20" in page
     assert "no improvement" in page
+    assert "attempt     1 ended at step 40, killed: no end was written" in page
     assert "validation/loss 2.0000 at step 20, restored" in page
     assert "step 40: loss 2.5000, 1.46 bits/byte" in page
     assert "spike: roll back before step 25: a spike" in page

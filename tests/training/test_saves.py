@@ -13,7 +13,7 @@ import torch
 from rig import Rig, Scripted
 
 from trimtab.errors import StorageError
-from trimtab.events import CheckpointSaved, Rollback, RunStarted, StepsEnded
+from trimtab.events import CheckpointSaved, DecisionTaken, EvaluationEnded, Rollback, RunStarted, Save, StepsEnded
 from trimtab.training.checkpoint import files, keeper, read_tensors
 
 
@@ -90,6 +90,26 @@ def test_a_rollback_waits_for_what_is_being_written(tmp_path: Path, monkeypatch:
     rig = Rig(tmp_path / "run", [back], steps=12, log_every=1, save_every=6)
     rig.go()
     assert [started.step for started in rig.watch.of(RunStarted)] == [0, 6]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_controllers_hear_of_a_save_at_the_same_step_however_fast_the_disk_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    slow_writes(monkeypatch, seconds=seconds)
+    listens = Scripted({(CheckpointSaved, 3): Save("heard")})
+    rig = Rig(tmp_path / "run", [listens], steps=12, log_every=2, evaluate_every=6, save_every=3)
+    rig.go()
+    heard = [event for event in listens.seen if isinstance(event, CheckpointSaved | EvaluationEnded)]
+    assert [(type(event).__name__, event.step) for event in heard] == [
+        ("CheckpointSaved", 3),
+        ("EvaluationEnded", 6),
+        ("CheckpointSaved", 6),
+        ("CheckpointSaved", 9),
+        ("EvaluationEnded", 12),
+    ]
+    (decided,) = rig.watch.of(DecisionTaken)
+    assert (decided.step, decided.outcome) == (6, "taken")
 
 
 def test_every_dtype_is_read_by_the_library(tmp_path: Path) -> None:

@@ -39,7 +39,10 @@ def require_text(path: str, where: str) -> Path:
     root = Path(path).expanduser()
     if not root.exists():
         parent = next((str(folder) for folder in root.absolute().parents if folder.is_dir()), "/")
-        raise DataError(f"{where}.path: there is nothing at {path!r}", hint=f"the path exists as far as {parent}")
+        raise DataError(
+            f"{where}.path: there is nothing at {path!r}",
+            hint=f"name a file or folder: {where}.path=PATH; this one exists as far as {parent}",
+        )
     if not root.is_file() and not root.is_dir():
         raise DataError(f"{where}.path: must be a file or a folder. Received: {path!r}")
     return root

@@ -14,7 +14,7 @@ from trimtab.runs.printable import printable
 
 def summarize(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
     """Three sentences."""
-    return " ".join([_course(case), _leading(verdict, findings, withheld), _next(case, verdict, findings, withheld)])
+    return " ".join([_course(case), _leading(case, verdict, findings), _next(case, verdict, findings, withheld)])
 
 
 def _course(case: Case) -> str:
@@ -29,7 +29,7 @@ def _course(case: Case) -> str:
         few = max(1, len(values) // 20)
         parts.append(
             f"the training loss went from {format.decimal(float(values[0]))} "
-            f"to {format.decimal(float(values[-few:].mean()))}"
+            f"to {format.decimal(float(values[-few:].mean()))}, the mean of its last twentieth,"
         )
     validation = case.validation_loss()
     if validation is not None and len(validation.finite()[1]):
@@ -39,7 +39,7 @@ def _course(case: Case) -> str:
             f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}"
             f"{_worse_than_counting(case)}"
         )
-    return f"In {steps} " + (" and ".join(parts) if parts else "no loss was logged") + "."
+    return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else "no loss was logged") + "."
 
 
 def _worse_than_counting(case: Case) -> str:
@@ -51,16 +51,32 @@ def _worse_than_counting(case: Case) -> str:
     return f", which is worse than counting pairs of tokens ({float(min(bits)):.2f} against {bigram:.2f} bits per byte)"
 
 
-def _leading(verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
+def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
+    passed = _passed(case, findings)
     if not findings or verdict == "healthy":
         notes = f" ({len(findings)} remark{'s' if len(findings) > 1 else ''})" if findings else ""
-        return f"No fault was found in what was logged{notes}."
+        return f"No fault was found in what was logged{notes}{passed}."
     lead = findings[0]
     also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
     others = len(findings) - 1
     more = f" ({others} further finding{'s' if others > 1 else ''})" if others else ""
     sure = "almost surely" if lead.confidence >= 0.9 else "probably" if lead.confidence >= 0.6 else "possibly"
-    return f"From step {lead.onset_step:,} on it is {sure} {lead.code}{also}: {_clause(lead.cause)}{more}."
+    return f"From step {lead.onset_step:,} on it is {sure} {lead.code}{also}: {_clause(lead.cause)}{more}{passed}."
+
+
+def _passed(case: Case, findings: Sequence[Finding]) -> str:
+    """What was told during the run as a warning or worse, and is not found in the whole of it."""
+    found = {code for finding in findings for code in (finding.code, *finding.consequences)}
+    told = {
+        str(finding.get("code")): changed.step
+        for changed in case.history.findings
+        for finding in changed.findings
+        if finding.get("severity") != "info" and finding.get("code") not in found
+    }
+    if not told:
+        return ""
+    named = ", ".join(f"{printable(code)} at step {step:,}" for code, step in told.items())
+    return f"; what was told during the run has passed, seen from its end ({named})"
 
 
 def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:

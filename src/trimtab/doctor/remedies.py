@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Remedy, Target
+from trimtab.doctor.levels import usual_rate
+from trimtab.runs.metrics import selection_direction
 
 NAMES: Final[Mapping[str, Mapping[Target, str]]] = {
     "learning_rate": {"trimtab": "optimizer.learning_rate", "huggingface": "learning_rate"},
@@ -70,18 +72,12 @@ def longer_warmup(case: Case) -> list[Remedy]:
 
 
 def sound_rate(case: Case) -> float | None:
-    """A rate that AdamW is usually trained with at this size; None where the size is not known.
-
-    A yardstick, no bound. Narrow models bear more: their rate goes with one over the width.
-    Source: Kaplan et al. 2020, arXiv 2001.08361, equation D.1: 0.003239 - 0.0001395 ln N, N parameters without
-    embeddings; Yang et al. 2022, arXiv 2203.03466, table 8 for the width; that both meet at a width of 60 is own.
-    """
+    """A rate that AdamW is usually trained with at this size; None where the size is not known."""
     size = case.number("parameters", "non_embedding") or case.number("parameters", "total")
     if size is None or size < 1:
         return None
     width = case.setting("model.hidden_size")
-    narrow = 0.1 / width if isinstance(width, int) and width > 0 else 0.0
-    return max(0.003239 - 0.0001395 * math.log(size), narrow, 1e-4)
+    return usual_rate(size, width if isinstance(width, int) else None)
 
 
 def uses_adam(case: Case) -> bool | None:
@@ -90,3 +86,18 @@ def uses_adam(case: Case) -> bool | None:
     if name is None:
         return True if case.target == "huggingface" else None  # AdamW is that trainer's default
     return "adam" in str(name).lower()
+
+
+def kept_checkpoint(case: Case, step: int) -> int | None:
+    """The newest checkpoint at or before `step` that pruning has left: among the newest, or the best."""
+    starts = (started.resumed_from for started in case.history.starts)
+    saved = sorted({one.step for one in case.history.checkpoints} | {start for start in starts if start is not None})
+    latest, num_best = case.setting("checkpoint.keep_latest"), case.setting("checkpoint.keep_best")
+    kept = set(saved if latest is None else saved[-int(latest) :])
+    metric = str(case.setting("checkpoint.metric") or "validation/loss")
+    if latest is not None and num_best and (series := case.history.get(metric)) is not None:
+        sign = 1.0 if selection_direction(metric) == "lower" else -1.0
+        values = dict(zip(series.steps.tolist(), (sign * series.mean).tolist(), strict=True))
+        judged = [one for one in saved if math.isfinite(values.get(one, math.nan))]
+        kept |= set(sorted(judged, key=lambda one: (values[one], one))[: int(num_best)])
+    return max((one for one in kept if one <= step), default=None)

@@ -58,6 +58,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "branches": [
             {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from} for event in attempts
         ],
+        "endings": _endings([event for _, event in every]),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
         "tokens_per_second": windows[-1].values.get("tokens_per_second") if windows else None,
@@ -104,6 +105,9 @@ def render(summary: Mapping[str, Any]) -> str:
         at = f", resumed at step {', '.join(resumed)}" if resumed else ""
         steps += f" in {summary['attempts']} attempts{at}"
     rows.append(("steps", steps))
+    for ending in summary["endings"][:-1]:
+        why = f"{ending['status']}: {printable(ending['reason'])}" if ending["reason"] else "killed: no end was written"
+        rows.append(("attempt", f"{ending['attempt']} ended at step {format.count(ending['step'])}, {why}"))
     if summary["ended"] is not None:
         rows.append(("ended", printable(summary["ended"]["reason"])))
     elif summary["status"] == "killed":
@@ -128,7 +132,7 @@ def render(summary: Mapping[str, Any]) -> str:
         tokens = f", {format.short(summary['tokens'])} tokens" if summary["tokens"] else ""
         speed = summary["tokens_per_second"]
         tokens += f", {format.tokens_per_second(speed)}" if speed else ""
-        rows.append(("training", f"loss {format.decimal(summary['train_loss'])}{tokens}"))
+        rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if summary["skipped"]:
         rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
     if summary["seconds"]:
@@ -260,6 +264,20 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         if isinstance(ended, RunEnded)
         else None,
     }
+
+
+def _endings(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """How each attempt ended, and after which step; "killed" and no reason where it wrote no end."""
+    endings: list[dict[str, Any]] = []
+    for event in events:
+        if isinstance(event, RunStarted) and (not endings or event.attempt != endings[-1]["attempt"]):
+            endings.append({"attempt": event.attempt, "status": "killed", "reason": "", "step": event.step})
+        elif endings and isinstance(event, RunEnded):
+            endings[-1] |= {"status": event.status, "reason": event.reason, "step": event.step}
+        elif endings:
+            step = event.last_step if isinstance(event, StepsEnded) else event.step
+            endings[-1]["step"] = max(endings[-1]["step"], step)
+    return endings
 
 
 def _resumes_from(run: RunDirectory) -> int | None:

@@ -23,8 +23,8 @@ class Checkpoints(Protocol):
         """Begin to save, or save; gives the saves that are complete."""
         ...
 
-    def finished(self) -> Sequence[CheckpointSaved]:
-        """The saves that were completed since the last call."""
+    def finished(self, *, wait: bool = False) -> Sequence[CheckpointSaved]:
+        """The saves that were completed since the last call; with `wait` that under way, too."""
         ...
 
     def can_roll_back(self, before_step: int) -> bool:

@@ -1,7 +1,8 @@
 """The loop: steps, and what happens between them.
 
-At a boundary every controller is asked first; then the loop acts in a fixed order: rollback, adjust, evaluate,
-save, stop. A rollback cancels the evaluation and the save of the same boundary.
+At a boundary every controller is asked first; then the loop acts in a fixed order: adjust, roll back, evaluate, save,
+stop. A rollback cancels the evaluation and the save of the same boundary; what was adjusted stays. A window of steps is
+told when the next one ends, or before an evaluation (windows.py).
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ class Loop:
         self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
+        self._untold: list[CheckpointSaved] = []
 
     def run(self, started: RunStarted) -> RunEnded:
         """Train. Raises what the step, the record or a checkpoint raise; monitors' errors are warnings."""
@@ -115,7 +117,7 @@ class Loop:
 
     def _train_step(self) -> None:
         progress = self.progress
-        window = self._loader.take(progress.accumulation)
+        taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
         learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
         decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
@@ -124,21 +126,21 @@ class Loop:
             weight_decay=decay * progress.factor("weight_decay"),
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
-        self._step.run(window.batches, step, ends_window=self._calendar.closes_window(step))
+        self._step.run(taken.batches, step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
-        tokens = sum(batch.count for batch in window.batches)
-        progress.advance(window.next_position, tokens)
+        tokens = sum(batch.count for batch in taken.batches)
+        progress.advance(taken.next_position, tokens)
         now = time.perf_counter()
         seconds, self._boundary_time = now - self._boundary_time, now
-        progress.spend("data", window.seconds_waited)
-        progress.spend("training", seconds - window.seconds_waited)
+        progress.spend("data", taken.seconds_waited)
+        progress.spend("training", seconds - taken.seconds_waited)
         self._windows.add(
             {
                 "learning_rate": learning_rate,
                 "tokens": float(tokens),
                 "step_seconds": seconds,
-                "data_seconds": window.seconds_waited,
+                "data_seconds": taken.seconds_waited,
             }
         )
 
@@ -147,7 +149,7 @@ class Loop:
         self._heartbeat()
         self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
-        for ended in self._windows.close(step) if calendar.closes_window(step) else ():
+        for ended in self._windows.close(step, waits=calendar.evaluates(step)) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
         went_back = self._act_on_state(asked)
         if not went_back and (calendar.evaluates(step) or _of_kind(asked, Evaluate)):
@@ -168,7 +170,7 @@ class Loop:
             self._save("; ".join(dict.fromkeys(saves)), background=background and self._saves_in_background)
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
-        """Note every decision, then adjust, or roll back. True when the run went back, which cancels the rest."""
+        """Adjust, note every decision, and roll back where that was asked. True when the run went back."""
         step, checkpoints = self.progress.step, self._checkpoints
         verdicts = weigh(
             asked,
@@ -205,6 +207,7 @@ class Loop:
         restored, progress = self._checkpoints.roll_back(), self.progress
         progress.branch += 1
         self._observed_until = restored
+        self._untold = [saved for saved in self._untold if saved.step <= restored]
         self._loader.start(progress.position, plan)
         self._book("checkpoint", begun)
         self._start(RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps))
@@ -218,12 +221,18 @@ class Loop:
     def _deliver_evaluation(self) -> list[tuple[str, Decision]]:
         self._synchronize()  # where it was not planned, the next step's time
         begun = time.perf_counter()
+        self._tell(self._checkpoints.finished(wait=True))
+        self._book("checkpoint", begun)
+        # Here and not when its write was done: controllers hear of a save at the same step in every rerun.
+        asked = [answer for saved in self._untold for answer in self._ask(saved)]
+        self._untold.clear()
+        begun = time.perf_counter()
         event, artifacts = self._evaluate(self.progress.step)
         self._book("evaluation", begun)
         self.progress.take_metrics(
             event.step, event.metrics, self._selection_metric, selection_direction(self._selection_metric)
         )
-        asked = self._deliver(event)
+        asked += self._deliver(event)
         for artifact in artifacts:
             self._emit(artifact)
         return asked
@@ -239,6 +248,7 @@ class Loop:
     def _tell(self, saved: Sequence[CheckpointSaved]) -> None:
         for event in saved:
             self._emit(event)
+            self._untold.append(event)
 
     def _book(self, cause: str, begun: float) -> None:
         """Time that belongs to no step; all else at a boundary, waiting for the device included, does."""
@@ -250,6 +260,9 @@ class Loop:
         """Write and show `event`, then ask every controller."""
         self._emit(event)
         self._observed_until = event.last_step if isinstance(event, StepsEnded) else event.step
+        return self._ask(event)
+
+    def _ask(self, event: Event) -> list[tuple[str, Decision]]:
         answers = [(controller.name, controller.decide(event)) for controller in self._controllers]
         return [(who, decision) for who, decision in answers if decision is not None]
 

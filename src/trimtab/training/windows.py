@@ -1,7 +1,8 @@
 """Windows of steps on their way to the host.
 
 Window w is delivered at the end of window w+1, never earlier: by then its copy has arrived, nothing waited for
-the device, and a decision falls on the same step in every rerun.
+the device, and a decision falls on the same step in every rerun. Where an evaluation follows, which waits for the
+device anyway, all are delivered before it.
 """
 
 from __future__ import annotations
@@ -49,10 +50,13 @@ class Windows:
         for name, value in values.items():
             self._host.setdefault(name, []).append(value)
 
-    def close(self, step: int) -> list[StepsEnded]:
-        """End the window with `step`; gives those before it: one, or none, or two after accepted drift."""
+    def close(self, step: int, *, waits: bool = False) -> list[StepsEnded]:
+        """End the window with `step`; gives those before it (one, or none, or two after accepted drift), and with
+        `waits` this one, too."""
         before, self._closed = self._closed, []
         self._end(step, self._ring.take(), self._ring.columns, whole=True)
+        if waits:
+            before, self._closed = [*before, *self._closed], []
         return [self._event(window) for window in before]
 
     def drain(self, step: int) -> list[StepsEnded]:

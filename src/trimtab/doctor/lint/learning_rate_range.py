@@ -5,7 +5,7 @@ Why: an update of AdamW moves each weight by about the learning rate: above 1e-2
     weight's usual size (0.02 at the start), below 1e-6 a run of usual length leaves the weights where they were.
     The cause is often a rate from SGD, or a sign lost from an exponent.
 Evidence: `optimizer.learning_rate`.
-Remedy: 1e-4 for large models to 1e-3 for small ones.
+Remedy: 1e-4 for large models to 1e-3 for small ones, as the doctor says of a run of this size.
 False alarms: parametrizations that scale rates per layer; models of a few thousand weights.
 Source: Loshchilov and Hutter 2019, arXiv 1711.05101; the project's rules of thumb.
 """
@@ -15,8 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import AdamConfig, AdamWConfig, Config
+from trimtab.config import AdamConfig, AdamWConfig, Config, TransformerShape
+from trimtab.doctor.levels import usual_rate
 from trimtab.doctor.lint.finding import LintFinding
+
+_SOME_MILLIONS = 10_000_000
+"""Parameters, before they are counted."""
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
@@ -24,6 +28,9 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     optimizer = config.optimizer
     if isinstance(optimizer, AdamWConfig | AdamConfig) and not 1e-6 <= optimizer.learning_rate <= 1e-2:
         high = optimizer.learning_rate > 1e-2
+        counts = facts.get("parameters", {})
+        size = counts.get("non_embedding") or counts.get("total") or _SOME_MILLIONS
+        rate = usual_rate(size, config.model.hidden_size if isinstance(config.model, TransformerShape) else None)
         yield LintFinding(
             "learning-rate-range",
             "warning",
@@ -32,6 +39,6 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             "each update moves a weight by about so much, and weights begin at 0.02"
             if high
             else "each update moves a weight by about so much: the model would hardly change",
-            "optimizer.learning_rate=3e-4",
+            f"optimizer.learning_rate={rate:.0e}".replace("e-0", "e-"),
             "Loshchilov and Hutter 2019, arXiv 1711.05101",
         )

@@ -18,7 +18,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import longer_warmup, lower_rate
+from trimtab.doctor.remedies import kept_checkpoint, longer_warmup, lower_rate
 from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
@@ -117,7 +117,7 @@ def _company(case: Case, onset: int) -> Iterator[Evidence]:
 
 
 def _back(case: Case, onset: int) -> Remedy:
-    saved = [saved.step for saved in case.history.checkpoints if saved.step <= onset]
-    if saved:
-        return Remedy(f"go back to the checkpoint of step {max(saved):,}, before the loss left, with a lower rate")
-    return Remedy("begin again with a lower rate: no checkpoint lies before")
+    step = kept_checkpoint(case, onset)
+    if step is not None:
+        return Remedy(f"go back to the checkpoint of step {step:,}, before the loss left, with a lower rate")
+    return Remedy("begin again with a lower rate: no checkpoint from before is kept")

@@ -21,6 +21,7 @@ from rich.text import Text
 
 from trimtab import __version__
 from trimtab.events import (
+    Advise,
     ArtifactLogged,
     CheckpointSaved,
     DecisionTaken,
@@ -111,6 +112,7 @@ class Console:
         self._newest: float | None = None
         self._skipped = 0
         self._shown: dict[str, str] = {}
+        self._busy = 0.0
         self._pace: deque[tuple[float, int]] = deque(maxlen=50)
 
     def preparing(self, what: str, fraction: float) -> None:
@@ -140,6 +142,7 @@ class Console:
             case EvaluationEnded():
                 self._evaluation(event)
             case CheckpointSaved():
+                self._busy += event.stall_seconds
                 if self._screen is not None or self._is_time_to_tell("saved", event.step):
                     text = f"saved {format.size(event.bytes)} ({printable(event.reason, limit=100)})"
                     self._say(self._at(event.step), Text(text, "dim"))
@@ -149,6 +152,8 @@ class Console:
                 self._diagnosis(event)
             case DecisionTaken(decision=Save() | Evaluate()):
                 pass
+            case DecisionTaken(decision=Advise(finding=finding)) if finding:
+                pass  # it is told as a finding
             case DecisionTaken():
                 self._say(self._at(event.step), Text(describe_decision(event_to_json(event)), "bold yellow"))
             case FindingsChanged():
@@ -168,8 +173,9 @@ class Console:
     def _begin(self, event: RunStarted) -> None:
         self._step, self._total_steps = event.step, max(event.total_steps, 1)
         self._smoothed = self._weight = 0.0
+        self._busy = 0.0
         self._pace.clear()
-        self._pace.append((time.monotonic(), event.step))
+        self._pace.append((0.0, event.step))
         if self._started:
             self._say(self._at(event.step), Text(f"went back to step {format.count(event.step)}", "bold yellow"))
             return
@@ -202,7 +208,9 @@ class Console:
             if math.isfinite(loss):
                 self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * float(loss)
                 self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
-        self._pace.append((time.monotonic(), event.last_step))
+        # By the seconds of the steps themselves: a window is told when later ones are done already.
+        self._busy += float(event.per_step.get("step_seconds", nothing).sum())
+        self._pace.append((self._busy, event.last_step))
         shown: dict[str, str] = {}
         if len(losses):
             whole = self._weight and math.isfinite(losses[-1])
@@ -228,6 +236,7 @@ class Console:
         self._draw(self._line(), now=self._last_drawn_step == 0)
 
     def _evaluation(self, event: EvaluationEnded) -> None:
+        self._busy += event.seconds
         text = Text()
         judged = event.metrics.get(self._metric, math.nan)
         better = math.isfinite(judged) and (
@@ -269,6 +278,8 @@ class Console:
             self._say(self._at(event.step), text)
 
     def _end(self, event: RunEnded) -> None:
+        if self._screen is None and self._last_drawn_step < self._step:
+            self._draw(self._line(), now=True)
         self.close()
         self._say(None, Text())
         style = _STATUS.get(event.status, "bold red")
@@ -306,7 +317,11 @@ class Console:
 
     def _seconds_left(self) -> float | None:
         (then, earlier), (now, step) = self._pace[0], self._pace[-1]
-        return None if step <= earlier else (now - then) / (step - earlier) * max(self._total_steps - step, 0)
+        return (
+            None
+            if step <= earlier or now <= then
+            else (now - then) / (step - earlier) * max(self._total_steps - step, 0)
+        )
 
     def _is_time_to_tell(self, kind: str, step: int) -> bool:
         """Whether something that happens often is told again: at first, then every twentieth of the run."""
@@ -385,9 +400,12 @@ class Console:
 
     def _width(self) -> int:
         try:
-            return max(os.get_terminal_size(self._stream.fileno()).columns, 20)
+            columns = os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError):
-            return 80
+            columns = 0
+        if not columns:  # a terminal that was given no size
+            columns = int(given) if (given := os.environ.get("COLUMNS", "")).isdigit() else 80
+        return max(columns, 20)
 
     def _write(self, text: str) -> None:
         if self._broken:
