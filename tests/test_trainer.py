@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trimtab import LanguageModelTrainer, Trainer, load_config
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError, DataError, DriftError, UsageError
-from trimtab.events import EvaluationEnded, Event, RunEnded, StepsEnded, Stop
+from trimtab.events import EvaluationEnded, Event, RunEnded, RunStarted, StepsEnded, Stop
 from trimtab.runs import RunDirectory
 from trimtab.training.trained import open_trained
 
@@ -264,17 +264,23 @@ def test_controllers_given_in_python_belong_to_the_run(text: Path, tmp_path: Pat
 def test_accepted_drift_takes_effect(text: Path, tmp_path: Path) -> None:
     class Leaves:
         def observe(self, event: Event) -> None:
-            if isinstance(event, StepsEnded) and event.last_step == 20:
+            if isinstance(event, StepsEnded) and event.last_step > 20:
                 raise KeyboardInterrupt
 
     run, settings = tmp_path / "run", {**SETTINGS, "data.source": {"name": "text", "path": str(text)}}
+    before, events = Remembers(), Remembers()
     overrides = [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    config = load_config("gpt-1m", [*overrides, "training.accumulation=2"])
     with pytest.raises(KeyboardInterrupt):
-        Trainer(load_config("gpt-1m", [*overrides, "training.accumulation=2"]), run=run, monitors=[Leaves()]).fit()
-    events = Remembers()
+        Trainer(config, run=run, monitors=[before, Leaves()]).fit()
     Trainer(load_config("gpt-1m", overrides), run=run, monitors=[events], accept_drift=True).fit()
-    tokens = [event.per_step["tokens"][-1] for event in events.events if isinstance(event, StepsEnded)]
-    assert tokens[-1] <= 8 * 32 < tokens[0]  # the end of the text may be shorter than a sequence
+    started = next(event for event in events.events if isinstance(event, RunStarted))
+    assert started.resumed_from == 20
+    old, new = (
+        [event.per_step["tokens"][-1] for event in seen.events if isinstance(event, StepsEnded)]
+        for seen in (before, events)
+    )
+    assert new[-1] <= 8 * 32 < old[0]  # the end of the text may be shorter than a sequence
 
 
 def test_measuring_leaves_running_statistics_alone(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,25 +19,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config, effective
+from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
-from trimtab.data import Loader, PackedSequences, PreparedData, prepare_data
+from trimtab.data import Loader, PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, predict, write_text, yardsticks
+from trimtab.evaluation import Evaluation, predict, write_text
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
-    Decoder,
-    Encoder,
-    ForeignModel,
     Transformer,
     build_model,
-    flops_per_token,
-    parameter_counts,
     wrap_model,
 )
 from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
@@ -59,7 +54,7 @@ from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
-from trimtab.runs.start import outermost_missing, undone_on_failure
+from trimtab.runs.start import next_attempt, open_run, undone_on_failure
 from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
@@ -86,6 +81,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
+from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.precision import choose_parameters
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -165,7 +161,7 @@ class Trainer:
         refuse(lint(config), config.lint.allow)
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
-        run, made = _open_run(self._run_path, config.name)
+        run, made = open_run(self._run_path, config.name)
         self.run = run
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
@@ -179,9 +175,9 @@ class Trainer:
             )
             parts = self._build(data, device)
             self.model = parts.model
-            facts = _facts(config, data, parts) | {
+            facts = facts_of(config, data, parts.model, parts.task, parts.optimizer) | {
                 "given": [name for name, given in self._given.items() if given],
-                "identity": _identity(config, data, device, controllers),
+                "identity": identity_of(config, data, device, [controller.name for controller in controllers]),
             }
             changes = self._changes(run, facts)
 
@@ -190,7 +186,7 @@ class Trainer:
             resumed_from = keeper.resume()
             if "config.training.accumulation" in changes:
                 progress.accumulation = config.training.accumulation  # the checkpoint holds the one before
-            _open_branch(run, progress)
+            progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
             self._describe(run, data, facts, plan)
 
@@ -478,33 +474,6 @@ def _distinct(controllers: list[Controller]) -> list[Controller]:
     return controllers
 
 
-def _open_branch(run: RunDirectory, progress: Progress) -> None:
-    """Number this attempt, and the line of history that it writes."""
-    previous = run.attempts()
-    progress.attempt = max((attempt["attempt"] for attempt in previous), default=0) + 1
-    progress.branch = max((attempt["branch"] for attempt in previous), default=-1) + 1
-
-
-def _open_run(path: Path | None, name: str) -> tuple[RunDirectory, Path | None]:
-    """A new run with the outermost folder that was made for it, or an unfinished one to go on with.
-
-    Raises: UsageError when it is already finished.
-    """
-    made = outermost_missing(path or Path("runs"))
-    if path is None:
-        run = RunDirectory.create(Path("runs"), name)
-        return run, made or run.path
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: a run is a directory, and this is a file")
-    if not path.exists() or not any(path.iterdir()):
-        return RunDirectory.create_at(path), made
-    run = RunDirectory.open(path)
-    if (status := run.status()) in ("finished", "stopped"):
-        raise UsageError(f"the run {path} is already {status}", hint=f"read it: `trimtab show {path}`")
-    run.check_writable()
-    return run, None
-
-
 def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
     """Run the loop; what it raises is in the record, too."""
     try:
@@ -554,73 +523,6 @@ def _keeper(
         description={"seed": config.seed},
         failure_stops=config.checkpoint.on_failure == "stop",
     )
-
-
-def _identity(
-    config: Config, data: PreparedData, device: torch.device, controllers: Sequence[Controller]
-) -> dict[str, Any]:
-    """What must stay the same when a run goes on."""
-    precision = config.training.precision
-    return {
-        **{f"config.{name}": value for name, value in effective(config).items()},
-        **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
-        "data.fingerprint": data.fingerprint,
-        "version.torch": torch.__version__,
-        "device": device.type,
-        "controllers": [controller.name for controller in controllers],
-    }
-
-
-def _facts(config: Config, data: PreparedData, parts: _Parts) -> dict[str, Any]:
-    """What is known before step 1."""
-    counts = parameter_counts(parts.model)
-    tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
-    facts: dict[str, Any] = {
-        **data.facts,
-        "task": parts.task.name,
-        "parameters": counts,
-        "frozen_parameters": [name for name, p in parts.model.named_parameters() if not p.requires_grad][:20],
-        "optimizer": _optimizer_name(config, parts.optimizer),
-        "parameter_groups": [
-            {
-                "name": group.name,
-                "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
-                "weight_decay": group.weight_decay,
-                "rate": group.rate,
-            }
-            for group in parts.optimizer.groups
-        ],
-        "flops_per_token": flops_per_token(parts.model, config.data.sequence_length)
-        if isinstance(parts.model, Decoder | Encoder | ForeignModel)
-        else None,
-        "tokens_per_step": tokens_per_step,
-        "planned_steps": config.training.steps,
-        "planned_tokens": tokens_per_step * config.training.steps,
-        "epochs": tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
-        "device": str(parts.device),
-    }
-    training, validation = data.training, data.validation
-    if (
-        config.evaluation.yardsticks
-        and isinstance(training, PackedSequences)
-        and isinstance(validation, PackedSequences)
-    ):
-        # The text of the tokens that are judged: all but the first.
-        judged = validation.tokens[1:]
-        facts["yardsticks"] = data.cached_json(
-            "yardsticks",
-            lambda: yardsticks(
-                training.tokens,
-                validation.tokens,
-                data.tokenizer.token_bytes,
-                data.tokenizer.to_bytes(judged),
-            ),
-        )
-    return facts
-
-
-def _optimizer_name(config: Config, optimizer: Optimizer) -> str:
-    return type(optimizer.optimizer).__name__ if isinstance(optimizer, ForeignOptimizer) else config.optimizer.name
 
 
 def build_evaluation(

@@ -17,8 +17,54 @@ from trimtab.monitor.sinks.console import Console
 from trimtab.trainer import MakeOptimizer, Result, Trainer
 
 
+class _TaskTrainer:
+    """A `Trainer` over a preset and settings, and what shows its progress."""
+
+    def __init__(
+        self,
+        preset: str,
+        settings: Mapping[str, Any],
+        *,
+        run: str | Path | None,
+        model: nn.Module | None = None,
+        make_optimizer: MakeOptimizer | None,
+        monitors: Sequence[Monitor],
+        controllers: Sequence[Controller],
+        progress: bool,
+    ) -> None:
+        config = load_config(preset, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])
+        self._console = Console(sys.stdout, config.training.steps) if progress else None
+        self._trainer = Trainer(
+            config,
+            run=run,
+            model=model,
+            make_optimizer=make_optimizer,
+            monitors=[*monitors, *([self._console] if self._console else [])],
+            controllers=controllers,
+            report=self._console.preparing if self._console else None,
+        )
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration."""
+        return self._trainer.config
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained model."""
+        return self._trainer.trained()[0]
+
+    def fit(self) -> Result:
+        """Train. Raises: TrimtabError."""
+        try:
+            return self._trainer.fit()
+        finally:
+            if self._console is not None:
+                self._console.close()
+
+
 @final
-class LanguageModelTrainer:
+class LanguageModelTrainer(_TaskTrainer):
     """Trains a language model on your text, from Python.
 
     `text` is a file or a folder (.jsonl and .parquet are read as such), or None for the embedded corpus;
@@ -41,7 +87,7 @@ class LanguageModelTrainer:
     ) -> None:
         source = {} if text is None else {"data.source": {"name": _source_name(Path(text)), "path": str(text)}}
         values = {**source, **(settings or {})}
-        self._fit = _Fit(
+        super().__init__(
             preset,
             values,
             run=run,
@@ -51,26 +97,11 @@ class LanguageModelTrainer:
             controllers=controllers,
             progress=progress,
         )
-        self._trainer = self._fit.trainer
-
-    @property
-    def config(self) -> Config:
-        """The whole configuration."""
-        return self._trainer.config
-
-    @property
-    def model(self) -> nn.Module:
-        """The trained model."""
-        return self._trainer.trained()[0]
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer it was trained with."""
         return self._trainer.trained()[1].tokenizer
-
-    def fit(self) -> Result:
-        """Train. Raises: TrimtabError."""
-        return self._fit()
 
     def compute_perplexity(self) -> float:
         """exp of the mean loss per token on the validation set."""
@@ -90,7 +121,7 @@ class LanguageModelTrainer:
 
 
 @final
-class ClassificationTrainer:
+class ClassificationTrainer(_TaskTrainer):
     """Trains an encoder to sort texts into classes, from Python.
 
     `rows` is a .jsonl, .csv or .parquet file, or a folder of them, each row with a text in field `text` and its class
@@ -123,36 +154,20 @@ class ClassificationTrainer:
             values["data.validation_source"] = _row_source(Path(validation), text)
         if multi_label:
             values["objective"] = {"name": "binary_cross_entropy"}
-        self._fit = _Fit(
+        super().__init__(
             preset,
             {**values, **(settings or {})},
             run=run,
-            model=None,
             make_optimizer=make_optimizer,
             monitors=monitors,
             controllers=controllers,
             progress=progress,
         )
-        self._trainer = self._fit.trainer
-
-    @property
-    def config(self) -> Config:
-        """The whole configuration."""
-        return self._trainer.config
-
-    @property
-    def model(self) -> nn.Module:
-        """The trained model."""
-        return self._trainer.trained()[0]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the model's outputs."""
         return self._trainer.trained()[1].targets.classes
-
-    def fit(self) -> Result:
-        """Train. Raises: TrimtabError."""
-        return self._fit()
 
     def compute_accuracy(self) -> float:
         """Part of the validation texts, or of decisions on their labels, that is right."""
@@ -164,42 +179,6 @@ class ClassificationTrainer:
         if self.config.objective.name == "binary_cross_entropy":
             return [[classes[index] for index in answer.nonzero().flatten().tolist()] for answer in answers]
         return [classes[int(answer)] for answer in answers]
-
-
-@final
-class _Fit:
-    """A trainer over a preset and settings, and what shows its progress."""
-
-    def __init__(
-        self,
-        preset: str,
-        settings: Mapping[str, Any],
-        *,
-        run: str | Path | None,
-        model: nn.Module | None,
-        make_optimizer: MakeOptimizer | None,
-        monitors: Sequence[Monitor],
-        controllers: Sequence[Controller],
-        progress: bool,
-    ) -> None:
-        config = load_config(preset, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])
-        self._console = Console(sys.stdout, config.training.steps) if progress else None
-        self.trainer = Trainer(
-            config,
-            run=run,
-            model=model,
-            make_optimizer=make_optimizer,
-            monitors=[*monitors, *([self._console] if self._console else [])],
-            controllers=controllers,
-            report=self._console.preparing if self._console else None,
-        )
-
-    def __call__(self) -> Result:
-        try:
-            return self.trainer.fit()
-        finally:
-            if self._console is not None:
-                self._console.close()
 
 
 def _row_source(path: Path, text: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is held against a run: losses that a model must come below to have learned anything, and a usual rate."""
+"""Losses that a model must come below to have learned anything."""
 
 from __future__ import annotations
 
@@ -39,14 +39,3 @@ def judged(case: Case) -> Curve | None:
         return curve
     added = case.setting("objective.label_smoothing") or case.setting("objective.z_loss")
     return None if added else Curve.of(case.loss())
-
-
-def usual_rate(parameters: float, width: int | None) -> float:
-    """A learning rate that AdamW is usually trained with: `parameters` without embeddings, and the model's `width`.
-
-    A yardstick, no bound. Narrow models bear more: their rate goes with one over the width.
-    Source: Kaplan et al. 2020, arXiv 2001.08361, equation D.1: 0.003239 - 0.0001395 ln N; Yang et al. 2022, arXiv
-    2203.03466, table 8 for the width; that both meet at a width of 60 is own.
-    """
-    narrow = 0.1 / width if width else 0.0
-    return max(0.003239 - 0.0001395 * math.log(max(parameters, 1.0)), narrow, 1e-4)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Remedy, Target
-from trimtab.doctor.levels import usual_rate
+from trimtab.doctor.rates import usual_rate
 from trimtab.runs.metrics import selection_direction
 
 NAMES: Final[Mapping[str, Mapping[Target, str]]] = {

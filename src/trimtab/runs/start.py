@@ -1,4 +1,4 @@
-"""A start that fails leaves nothing behind."""
+"""Where a run begins, or goes on; a start that fails leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -7,12 +7,40 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from trimtab.errors import UsageError
 from trimtab.runs.directory import RunDirectory
 
 
 def outermost_missing(path: Path) -> Path | None:
     """The first folder on the way to `path` that is not there; None when all are."""
     return next((folder for folder in [*reversed(path.parents), path] if not folder.exists()), None)
+
+
+def open_run(path: Path | None, name: str) -> tuple[RunDirectory, Path | None]:
+    """A new run with the outermost folder that was made for it, or an unfinished one to go on with.
+
+    Raises: UsageError when it is already finished.
+    """
+    made = outermost_missing(path or Path("runs"))
+    if path is None:
+        run = RunDirectory.create(Path("runs"), name)
+        return run, made or run.path
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: a run is a directory, and this is a file")
+    if not path.exists() or not any(path.iterdir()):
+        return RunDirectory.create_at(path), made
+    run = RunDirectory.open(path)
+    if (status := run.status()) in ("finished", "stopped"):
+        raise UsageError(f"the run {path} is already {status}", hint=f"read it: `trimtab show {path}`")
+    run.check_writable()
+    return run, None
+
+
+def next_attempt(run: RunDirectory) -> tuple[int, int]:
+    """The number of the next attempt, from 1, and of the line of history that it writes, from 0."""
+    previous = run.attempts()
+    attempt = max((line["attempt"] for line in previous), default=0) + 1
+    return attempt, max((line["branch"] for line in previous), default=-1) + 1
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trimtab.config import AdamConfig, AdamWConfig, Config, TransformerShape
-from trimtab.doctor.levels import usual_rate
 from trimtab.doctor.lint.finding import LintFinding
+from trimtab.doctor.rates import usual_rate
 
 _SOME_MILLIONS = 10_000_000
 """Parameters, before they are counted."""

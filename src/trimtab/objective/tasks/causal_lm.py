@@ -10,19 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trimtab.objective.tasks.parts import (
-    ClassObjective,
-    judge_classes,
-    language_metrics,
-    logits_of,
-    tally_tokens,
-    token_inputs,
-)
+from trimtab.objective.tasks.parts import ClassObjective, TokenTask
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
 
 
 @final
-class CausalLanguageModelingTask:
+class CausalLanguageModelingTask(TokenTask):
     """Next-token prediction: the model sees tokens, positions and documents, never the targets.
 
     `token_bytes` is the number of UTF-8 bytes of each token, [V], for bits per byte.
@@ -30,32 +23,14 @@ class CausalLanguageModelingTask:
 
     name = "causal_lm"
     leading_curves = ("validation/bits_per_byte", "validation/loss", "train/loss", "generalization_gap")
-    score_names = ("accuracy",)
 
     def __init__(self, objective: ClassObjective, token_bytes: NDArray[Any] | None = None) -> None:
-        self.objective = objective
+        super().__init__(objective)
         self._bytes_V = None if token_bytes is None else torch.as_tensor(token_bytes)
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """The objective's."""
-        return self.objective.term_names
-
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """tokens_BT, positions_BT, document_ids_BT."""
-        return token_inputs(batch)
-
-    def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
-        """The objective against the next token."""
-        return judge_classes(self.objective, output, batch.targets)
-
-    def predictions(self, output: ModelOutput | Tensor, batch: Batch) -> Tensor:
-        """The most probable next token, int64 [B, T]."""
-        return logits_of(output).argmax(-1)
 
     def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
         """Loss, right ones, and bytes that the counted targets stand for."""
-        sums = tally_tokens(terms)
+        sums = super().tally(output, batch, terms)
         if self._bytes_V is None:
             return sums
         self._bytes_V = self._bytes_V.to(batch.targets.device)
@@ -64,7 +39,7 @@ class CausalLanguageModelingTask:
 
     def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
         """`loss`, `accuracy`, `perplexity`, and `bits_per_byte` where the targets stand for bytes."""
-        metrics = language_metrics(sums, count)
+        metrics = super().metrics(sums, count)
         if len(sums) > 2 and sums[2] > 0:
             metrics["bits_per_byte"] = sums[0] / math.log(2) / sums[2]
         return metrics

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.objective.binary import BinaryCrossEntropy
-from trimtab.objective.tasks.parts import ClassObjective, judge_classes, logits_of, token_inputs
+from trimtab.objective.tasks.parts import ClassObjective, ClassTask, Judged, logits_of
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
 
 Floats = NDArray[np.float64]
@@ -23,33 +23,16 @@ _LEADING: Final = ("validation/macro_f1", "validation/accuracy", "validation/los
 
 
 @final
-class ClassificationTask:
+class ClassificationTask(ClassTask):
     """One class of `num_classes` for each target: a text (`classification`) or a token (`token_classification`)."""
 
     leading_curves = _LEADING
-    score_names = ("accuracy",)
 
     def __init__(
         self, objective: ClassObjective, num_classes: int, name: Literal["classification", "token_classification"]
     ) -> None:
-        self.objective, self.num_classes, self.name = objective, num_classes, name
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """The objective's."""
-        return self.objective.term_names
-
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """tokens_BT, positions_BT, document_ids_BT."""
-        return token_inputs(batch)
-
-    def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
-        """The objective against the classes."""
-        return judge_classes(self.objective, output, batch.targets)
-
-    def predictions(self, output: ModelOutput | Tensor, batch: Batch) -> Tensor:
-        """The most probable class, int64 [B], or [B, T] of tokens."""
-        return logits_of(output).argmax(-1)
+        super().__init__(objective)
+        self.num_classes, self.name = num_classes, name
 
     def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
         """Loss, and for each class how often it was hit, predicted, and right: [1 + 3 V]."""
@@ -77,7 +60,7 @@ class ClassificationTask:
 
 
 @final
-class MultiLabelTask:
+class MultiLabelTask(Judged):
     """Every text has any number of `num_classes` labels, and each is decided by itself: its logit is above 0."""
 
     name = "classification"
@@ -86,15 +69,6 @@ class MultiLabelTask:
 
     def __init__(self, objective: BinaryCrossEntropy, num_classes: int) -> None:
         self.objective, self.num_classes = objective, num_classes
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """The objective's."""
-        return self.objective.term_names
-
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """tokens_BT, positions_BT, document_ids_BT."""
-        return token_inputs(batch)
 
     def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
         """The objective against the labels."""

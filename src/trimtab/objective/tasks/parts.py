@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from trimtab.objective.binary import BinaryCrossEntropy
 from trimtab.objective.cross_entropy import CrossEntropy
 from trimtab.objective.focal import Focal
+from trimtab.objective.regression import Regression
 from trimtab.signals import Batch, LossTerms, ModelOutput
 
 ClassObjective = CrossEntropy | Focal
@@ -28,6 +30,51 @@ def token_inputs(batch: Batch) -> dict[str, Tensor]:
         "positions_BT": batch.positions_BT,
         "document_ids_BT": batch.document_ids_BT,
     }
+
+
+class Judged:
+    """What every task over an objective does alike."""
+
+    objective: ClassObjective | BinaryCrossEntropy | Regression
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The objective's."""
+        return self.objective.term_names
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """tokens_BT, positions_BT, document_ids_BT."""
+        return token_inputs(batch)
+
+
+class ClassTask(Judged):
+    """Asks for one class of several, whatever the classes are."""
+
+    objective: ClassObjective
+    score_names = ("accuracy",)
+
+    def __init__(self, objective: ClassObjective) -> None:
+        self.objective = objective
+
+    def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
+        """The objective against the right classes."""
+        return judge_classes(self.objective, output, batch.targets)
+
+    def predictions(self, output: ModelOutput | Tensor, batch: Batch) -> Tensor:
+        """The most probable class of each target, int64, in their shape."""
+        return logits_of(output).argmax(-1)
+
+
+class TokenTask(ClassTask):
+    """Asks for tokens."""
+
+    def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
+        """Loss and right ones."""
+        return tally_tokens(terms)
+
+    def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
+        """`loss`, `accuracy`, `perplexity` over the counted tokens."""
+        return language_metrics(sums, count)
 
 
 def judge_classes(objective: ClassObjective, output: ModelOutput | Tensor, targets: Tensor) -> LossTerms:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from trimtab.objective.regression import Regression
-from trimtab.objective.tasks.parts import logits_of, token_inputs
+from trimtab.objective.tasks.parts import Judged, logits_of
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
 
 
 @final
-class RegressionTask:
+class RegressionTask(Judged):
     """One number for each text. The model gives it in standard units: value = mean + deviation · output.
 
     The loss is that of the standardized targets; `rmse`, `mae` and `r2` are in the units of the data. So that R² is
@@ -28,15 +28,6 @@ class RegressionTask:
 
     def __init__(self, objective: Regression, mean: float = 0.0, deviation: float = 1.0) -> None:
         self.objective, self.mean, self.deviation = objective, mean, deviation
-
-    @property
-    def term_names(self) -> tuple[str, ...]:
-        """The objective's."""
-        return self.objective.term_names
-
-    def inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """tokens_BT, positions_BT, document_ids_BT."""
-        return token_inputs(batch)
 
     def terms(self, output: ModelOutput | Tensor, batch: Batch) -> LossTerms:
         """The objective against the standardized targets; `mae` is in the units of the data."""

@@ -1,0 +1,82 @@
+"""What is known of a run before its first step, and what of it must stay the same when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.config import Config, effective
+from trimtab.data import PackedSequences, PreparedData
+from trimtab.evaluation import yardsticks
+from trimtab.model import Decoder, Encoder, ForeignModel, flops_per_token, parameter_counts
+from trimtab.optimizer import ForeignOptimizer, Optimizer
+from trimtab.signals import Task
+from trimtab.training.precision import Precision
+
+
+def identity_of(config: Config, data: PreparedData, device: torch.device, controllers: Sequence[str]) -> dict[str, Any]:
+    """What must stay the same when a run goes on; `controllers` by name."""
+    precision = config.training.precision
+    return {
+        **{f"config.{name}": value for name, value in effective(config).items()},
+        **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
+        "data.fingerprint": data.fingerprint,
+        "version.torch": torch.__version__,
+        "device": device.type,
+        "controllers": list(controllers),
+    }
+
+
+def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:
+    """What is known before step 1: of data, task, parameters, groups, FLOPs, the plan, and what counting reaches."""
+    counts = parameter_counts(model)
+    tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
+    facts: dict[str, Any] = {
+        **data.facts,
+        "task": task.name,
+        "parameters": counts,
+        "frozen_parameters": [name for name, p in model.named_parameters() if not p.requires_grad][:20],
+        "optimizer": _optimizer_name(config, optimizer),
+        "parameter_groups": [
+            {
+                "name": group.name,
+                "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
+                "weight_decay": group.weight_decay,
+                "rate": group.rate,
+            }
+            for group in optimizer.groups
+        ],
+        "flops_per_token": flops_per_token(model, config.data.sequence_length)
+        if isinstance(model, Decoder | Encoder | ForeignModel)
+        else None,
+        "tokens_per_step": tokens_per_step,
+        "planned_steps": config.training.steps,
+        "planned_tokens": tokens_per_step * config.training.steps,
+        "epochs": tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
+        "device": str(next(model.parameters()).device),
+    }
+    training, validation = data.training, data.validation
+    if (
+        config.evaluation.yardsticks
+        and isinstance(training, PackedSequences)
+        and isinstance(validation, PackedSequences)
+    ):
+        # The text of the tokens that are judged: all but the first.
+        judged = validation.tokens[1:]
+        facts["yardsticks"] = data.cached_json(
+            "yardsticks",
+            lambda: yardsticks(
+                training.tokens,
+                validation.tokens,
+                data.tokenizer.token_bytes,
+                data.tokenizer.to_bytes(judged),
+            ),
+        )
+    return facts
+
+
+def _optimizer_name(config: Config, optimizer: Optimizer) -> str:
+    return type(optimizer.optimizer).__name__ if isinstance(optimizer, ForeignOptimizer) else config.optimizer.name
