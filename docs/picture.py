@@ -3,6 +3,12 @@
     python docs/picture.py [COMMAND ...]        (default: trimtab demo)
 
 The command runs in a pseudo-terminal of 100 columns; what stays on the screen is drawn by rich.
+
+docs/report.png, and the verdict that README.md shows, are those of a run that has too little text:
+
+    trimtab train gpt-1m data.source.name=text data.source.path=SITE_PACKAGES/networkx/algorithms/community \
+        training.steps=600 evaluation.every=30 stopping.name=none --run runs/mine
+    chromium --headless --hide-scrollbars --window-size=1160,1640 --screenshot=docs/report.png runs/mine/report.html
 """
 
 from __future__ import annotations

@@ -122,6 +122,19 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert lines[-1] == "next: trimtab generate 'runs/demo '"
 
 
+def test_the_last_line_knows_the_evaluation_of_its_step() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 20)
+    console.observe(RunStarted(0, 1, 0, None, 20, FACTS))
+    console.observe(window(1, 5.0))
+    console.observe(evaluation(10, 4.0))
+    console.observe(window(11, 3.0))  # is told before the evaluation of its last step
+    console.observe(evaluation(20, 2.5))
+    console.observe(RunEnded(20, "finished", "all steps done", 20, 2.5, 20, 2.0, {}))
+    told = [line for line in stream.getvalue().splitlines() if "tok/s" in line]
+    assert "val 2.5000" in told[-1]
+
+
 def test_a_long_run_in_a_pipe_stays_short() -> None:
     stream = io.StringIO()
     whole_run(Console(stream, 10_000, every_seconds=0.0), 10_000)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from example_runs import CASES, case_of, judged, write_run
 
-from trimtab.doctor import open_case
+from trimtab.doctor import Case, open_case
 from trimtab.doctor.diagnose import diagnose
-from trimtab.events import ArtifactLogged
+from trimtab.events import ArtifactLogged, DecisionTaken, RunEnded, RunStarted, Stop
 from trimtab.report.gather import SHOWN_SAMPLES, gather
+from trimtab.runs import History
 
 
 def test_a_loss_alone() -> None:
@@ -49,3 +50,24 @@ def test_of_many_samples_the_first_and_the_last_are_among_those_shown() -> None:
     steps = [sample.step for sample in gather(None, case, judged(case, "x", [])).samples]
     assert len(steps) == SHOWN_SAMPLES
     assert (steps[0], steps[-1]) == (0, 99)
+
+
+def test_it_is_told_why_an_attempt_went_on() -> None:
+    history = History()
+    ended = RunEnded(30, "interrupted", "signal SIGINT", None, None, None, 1.0, {})
+    starts = (
+        RunStarted(0, 1, 0, None, 100),
+        ended,
+        RunStarted(30, 2, 1, 30, 100),
+        RunStarted(60, 3, 2, 60, 100),
+        DecisionTaken(45, 45, "saving", Stop("enough")),
+        RunStarted(50, 3, 3, 50, 100),
+    )
+    for event in starts:
+        history.observe(event)
+    case = Case(history, {})
+    told = gather(None, case, judged(case, "x", [])).steered()
+    assert [step for step, _ in told] == sorted(step for step, _ in told)
+    assert (30, "attempt 2 goes on; the one before: interrupted, signal SIGINT") in told
+    assert (60, "attempt 3 goes on; the one before: killed, no end was written") in told
+    assert (50, "went back to this step's checkpoint") in told

@@ -138,8 +138,8 @@ def _lanes(report: Report, window: Window) -> Markup | None:
         digit = element("text", str(index), class_="flag", x=0, y=4)
         inner = element("g", element("title", told), circle, digit)
         signs.append((finding.onset_step, element("a", inner, href=f"#finding-{index}", aria_label=told)))
-    for step in report.resumed:
-        told = f"resumed at step {format.count(step)}"
+    for step, why in report.resumed:
+        told = f"step {format.count(step)}: {why}"
         signs.append((step, element("g", element("title", told), element("path", class_="sign", d="M-4 -6l9 6l-9 6z"))))
     for taken in report.decisions:
         if not isinstance(taken.decision, Evaluate | Advise):

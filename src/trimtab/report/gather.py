@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -21,7 +21,10 @@ from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.directory import RunDirectory
+from trimtab.runs.history import History
 from trimtab.runs.metrics import selection_direction
+from trimtab.runs.record import event_to_json
+from trimtab.runs.summary import describe_decision
 
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
@@ -76,8 +79,8 @@ class Report:
     decisions: tuple[DecisionTaken, ...]
     """Those that steered the run, and the newest of the others."""
     num_saves: int
-    resumed: tuple[int, ...]
-    """Steps at which an attempt went on from a checkpoint."""
+    resumed: tuple[tuple[int, str], ...]
+    """Steps at which an attempt went on from a checkpoint, and how it came to that."""
     samples: tuple[ArtifactLogged, ...]
     checkpoints: tuple[tuple[int, str, int, str], ...]
     """Step, path in the run, bytes and reason of those that are kept."""
@@ -97,6 +100,11 @@ class Report:
     """What was typed, where that is known."""
     damaged_lines: int = 0
     prompts: tuple[str, ...] = field(default=())
+
+    def steered(self) -> list[tuple[int, str]]:
+        """What steered the run, by step: decisions, and where it went on from a checkpoint."""
+        decisions = [(taken.step, describe_decision(event_to_json(taken))) for taken in self.decisions]
+        return sorted([*self.resumed, *decisions], key=lambda row: row[0])
 
 
 def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report:
@@ -129,7 +137,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         figures=tuple(_figures(case, curves, best, split)),
         decisions=tuple(steering[-SHOWN_DECISIONS:]),
         num_saves=len(history.decisions) - len(steering),
-        resumed=tuple(start.resumed_from for start in history.starts if start.resumed_from is not None),
+        resumed=tuple(_resumed(history)),
         samples=_spread([artifact for artifact in history.artifacts if artifact.kind in ("sample", "text")]),
         checkpoints=tuple(_checkpoints(run)) if run is not None else (),
         time_split=split,
@@ -144,6 +152,21 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         damaged_lines=history.damaged_lines,
         prompts=_prompts(settings),
     )
+
+
+def _resumed(history: History) -> Iterator[tuple[int, str]]:
+    """Where the run went on from a checkpoint, and why the attempt before had ended."""
+    attempt = 0
+    for start, ended in zip(history.starts, history.ended_before, strict=True):
+        if start.resumed_from is not None:
+            if start.attempt == attempt:
+                why = "went back to this step's checkpoint"
+            elif ended is None:
+                why = f"attempt {start.attempt} goes on; the one before: killed, no end was written"
+            else:
+                why = f"attempt {start.attempt} goes on; the one before: {ended.status}, {ended.reason}"
+            yield start.resumed_from, why
+        attempt = start.attempt
 
 
 def _read(run: RunDirectory, path: Any) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from trimtab.report import words
 from trimtab.report.gather import Report
 from trimtab.runs import format
 from trimtab.runs.printable import printable
-from trimtab.runs.record import event_to_json
-from trimtab.runs.summary import describe_decision
 
 _SPECIAL: Final = re.compile(r"[\\`*_\[\]#]|[<>&|~$]|:(?=\S)|(?<=www)\.|^[-+](?=[-+\s]|$)|^=", re.IGNORECASE)
 _NUMBERED: Final = re.compile(r"^(\d+)([.)])(?=\s|$)")
@@ -46,10 +44,9 @@ def _lines(report: Report) -> Iterator[str]:
             ("finding", "log this to judge it"),
             [(code(item.code), ", ".join(map(code, item.needs))) for item in diagnosis.withheld],
         )
-    if report.decisions:
+    if steered := report.steered():
         yield from ("", "## Decisions", "")
-        rows_of = [(format.count(one.step), escaped(describe_decision(event_to_json(one)))) for one in report.decisions]
-        yield from _table(("step", "who: what: why"), rows_of)
+        yield from _table(("step", "who: what: why"), [(format.count(step), escaped(told)) for step, told in steered])
     if report.differences:
         yield from ("", f"## Settings that differ from {escaped(report.base)}", "")
         yield from _table(

@@ -11,8 +11,6 @@ from trimtab.report.blocks import command, folded, scrolled
 from trimtab.report.gather import Report
 from trimtab.report.markup import Content, Markup, element, join, percentage
 from trimtab.runs import format
-from trimtab.runs.record import event_to_json
-from trimtab.runs.summary import describe_decision
 
 SAMPLE_CHARACTERS = 2000
 
@@ -37,16 +35,8 @@ def samples(report: Report) -> Markup:
 def decisions(report: Report) -> Markup:
     """What steered the run."""
     rows = [
-        element(
-            "tr",
-            element("td", format.count(taken.step), class_="n"),
-            element("td", describe_decision(event_to_json(taken))),
-        )
-        for taken in report.decisions
-    ]
-    rows += [
-        element("tr", element("td", format.count(step), class_="n"), element("td", "resumed from a checkpoint"))
-        for step in report.resumed
+        element("tr", element("td", format.count(step), class_="n"), element("td", told))
+        for step, told in report.steered()
     ]
     head = element("tr", element("th", "step", class_="n"), element("th", "who: what: why"))
     parts: list[Content] = [scrolled(element("table", head, rows)) if rows else None]

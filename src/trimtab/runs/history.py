@@ -286,6 +286,8 @@ class History:
         self._series: dict[str, Series] = {}
         self._waiting: list[StepsEnded] = []
         self.starts: list[RunStarted] = []
+        self.ended_before: list[RunEnded | None] = []
+        """For each of `starts` how the attempt before ended; None where it wrote no end."""
         self.ended: RunEnded | None = None
         self.decisions: list[DecisionTaken] = []
         self.checkpoints: list[CheckpointSaved] = []
@@ -373,6 +375,7 @@ class History:
         match event:
             case RunStarted():
                 self.starts.append(event)
+                self.ended_before.append(self.ended)
                 self.total_steps = event.total_steps
                 self.ended = None
             case EvaluationEnded():

@@ -67,7 +67,7 @@ def check(case: Case) -> Iterator[Finding]:
             last,
             best,
             f"the validation loss rose from its best, {format.decimal(best)} at step {onset:,}, to "
-            f"{format.decimal(last)} (+{100 * rise / scale:.1f} %)",
+            f"{format.decimal(last)} (+{100 * (last - best) / scale:.1f} %)",
         ),
         Evidence(
             "training_slice/loss" if case.history.has("training_slice/loss") else "train/loss",
@@ -75,7 +75,7 @@ def check(case: Case) -> Iterator[Finding]:
             _end_of(training),
             training.at(onset),
             f"the training loss went on from {format.decimal(training.at(onset))} to "
-            f"{format.decimal(_end_of(training))}, so the gap grew by {format.decimal(rise + fell)}",
+            f"{format.decimal(_end_of(training))}, so the gap grew by {format.decimal(last - best + fell)}",
         ),
     ]
     accuracy = Curve.of(case.history.get("validation/accuracy"))

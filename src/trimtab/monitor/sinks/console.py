@@ -175,7 +175,6 @@ class Console:
         self._smoothed = self._weight = 0.0
         self._busy = 0.0
         self._pace.clear()
-        self._pace.append((0.0, event.step))
         if self._started:
             self._say(self._at(event.step), Text(f"went back to step {format.count(event.step)}", "bold yellow"))
             return
@@ -209,7 +208,11 @@ class Console:
                 self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * float(loss)
                 self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
         # By the seconds of the steps themselves: a window is told when later ones are done already.
-        self._busy += float(event.per_step.get("step_seconds", nothing).sum())
+        seconds = event.per_step.get("step_seconds", nothing)
+        if not self._pace:  # the first step warms up: it foretells nothing
+            self._pace.append((self._busy, event.first_step))
+            seconds = seconds[1:]
+        self._busy += float(seconds.sum())
         self._pace.append((self._busy, event.last_step))
         shown: dict[str, str] = {}
         if len(losses):
@@ -245,6 +248,10 @@ class Console:
         )
         if (loss := event.metrics.get("validation/loss")) is not None:
             self._newest = loss
+            if self._shown:
+                self._shown["val"] = format.decimal(loss)
+            if self._below is not None:
+                self._below = self._line()
             text.append("val ", "dim").append(format.decimal(loss), "bold green" if better else "bold")
         elif math.isfinite(judged):
             text.append(f"{printable(self._metric)} ", "dim").append(format.decimal(judged), "bold")
@@ -317,11 +324,9 @@ class Console:
 
     def _seconds_left(self) -> float | None:
         (then, earlier), (now, step) = self._pace[0], self._pace[-1]
-        return (
-            None
-            if step <= earlier or now <= then
-            else (now - then) / (step - earlier) * max(self._total_steps - step, 0)
-        )
+        if step <= earlier or now <= then:
+            return None
+        return (now - then) / (step - earlier) * max(self._total_steps - step, 0)
 
     def _is_time_to_tell(self, kind: str, step: int) -> bool:
         """Whether something that happens often is told again: at first, then every twentieth of the run."""
