@@ -21,6 +21,7 @@ from trimtab.data import prepare_data
 from trimtab.errors import ConfigError, UsageError
 from trimtab.events import Event, StepsEnded
 from trimtab.runs import RunDirectory
+from trimtab.runs.record import read_attempts
 from trimtab.trainer import build_evaluation
 from trimtab.training.trained import open_trained
 
@@ -100,6 +101,7 @@ def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
         Trainer(config, run=tmp_path / "parts", monitors=[Leaves()]).fit()
     again = Trainer(config, run=tmp_path / "parts")
     assert again.fit().metrics == result.metrics
+    assert [line["resumed_from"] for line in read_attempts(tmp_path / "parts/record.jsonl")][1:] != [None]
     ours, theirs = whole.trained()[0].state_dict(), again.trained()[0].state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import random
+import time
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.errors import ConfigError, DataError, DriftError, UsageError
+from trimtab.errors import ConfigError, DataError, DriftError, StorageError, UsageError
 from trimtab.events import EvaluationEnded, Event, RunEnded, RunStarted, StepsEnded, Stop
-from trimtab.runs import RunDirectory
+from trimtab.runs import RunDirectory, read_record
+from trimtab.training.checkpoint import keeper
 from trimtab.training.trained import open_trained
 
 SETTINGS: dict[str, Any] = {
@@ -518,8 +521,10 @@ def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path
     assert last < first < math.log(257)
     with pytest.raises(KeyboardInterrupt):
         language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
-    resumed = language_model(text, tmp_path / "cut", given)
+    again = Remembers()
+    resumed = language_model(text, tmp_path / "cut", given, monitors=[again])
     assert resumed.fit().metrics == result.metrics
+    assert [e.resumed_from for e in again.events if isinstance(e, RunStarted)] == [15]
     for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b), key
     # The weights that the model is left with, and those of the checkpoint, are the judged ones.
@@ -559,7 +564,46 @@ def test_every_gradient_transform_resumes_to_the_same_bits(text: Path, tmp_path:
     assert result.metrics["validation/loss"] < math.log(257)
     with pytest.raises(KeyboardInterrupt):
         language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
-    resumed = language_model(text, tmp_path / "cut", given)
+    again = Remembers()
+    resumed = language_model(text, tmp_path / "cut", given, monitors=[again])
     assert resumed.fit().metrics == result.metrics
+    assert [e.resumed_from for e in again.events if isinstance(e, RunStarted)] == [15]
     for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b), key
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_fails_while_it_saves_has_the_save_in_its_record(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    class Fails:
+        name = "fails"
+
+        def decide(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step >= 14:
+                raise ValueError("a controller failed")
+
+        def state(self) -> dict[str, Any]:
+            return {}
+
+        def load_state(self, state: Mapping[str, Any]) -> None:
+            pass
+
+    write = keeper.write_snapshot
+
+    def slowly(*given: Any) -> int:
+        time.sleep(0.5)
+        if fails:
+            raise StorageError("the checkpoint could not be written: No space left on device")
+        return write(*given)
+
+    monkeypatch.setattr(keeper, "write_snapshot", slowly)
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", 0.01)
+    settings = {"training.steps": 40, "evaluation.every": 40, "checkpoint.every": 14, "logging.every": 4}
+    trainer = language_model(text, tmp_path / "run", settings, controllers=[Fails()])
+    with warnings.catch_warnings(record=True) as warned, pytest.raises(ValueError, match="a controller failed"):
+        trainer.fit()
+    assert any("No space left on device" in str(warning.message) for warning in warned) == fails
+    lines = [line["event"] for line in read_record(tmp_path / "run/record.jsonl")]
+    assert lines.count("CheckpointSaved") == (0 if fails else 1)
+    assert lines[-1] == "RunEnded"

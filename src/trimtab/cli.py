@@ -568,8 +568,22 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
         console.preparing("starting", 0.0)
         from trimtab.trainer import Trainer
 
-        return Trainer(config, run=run, monitors=[console], accept_drift=accept_drift, report=console.preparing).fit()
+        return Trainer(
+            config,
+            run=run,
+            monitors=[console],
+            accept_drift=accept_drift,
+            report=console.preparing,
+            ends_process=True,
+        ).fit()
+    except KeyboardInterrupt:
+        console.close()
+        typer.echo("interrupted twice: what was not saved is lost", err=True)
+        sys.stdout.flush()
+        os._exit(EXIT_KILLED_TWICE)  # at once: a checkpoint that a thread still writes is left unfinished, for none
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):  # what is left takes no time, and loses nothing
+            signal.signal(number, signal.SIG_IGN)
         console.close()
 
 

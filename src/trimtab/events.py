@@ -1,7 +1,7 @@
 """What happens in a run, as host values; who may look at it, and who may ask for a change.
 
 A `Monitor` only looks. A `Controller` answers an event with a `Decision` or None. At an event every
-controller is asked first, then the loop acts in a fixed order: rollback, adjust, evaluate, save, stop.
+controller is asked first, then the loop acts in a fixed order: adjust, rollback, evaluate, save, stop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RunStarted:
 class StepsEnded:
     """One window: steps `first_step` to `last_step`, counted from 1, both included.
 
-    It is delivered at the end of the next window, so that nothing waits for the device.
+    It is delivered at the end of the next window, so that nothing waits for the device, or before a planned evaluation.
     """
 
     first_step: int
@@ -74,7 +74,7 @@ class CheckpointSaved:
 
 @dataclass(frozen=True, slots=True)
 class FindingsChanged:
-    """The doctor's findings differ from those before: each as the contract's JSON."""
+    """What the doctor found that is new, or graver than before: each as the contract's JSON."""
 
     step: int
     findings: tuple[Mapping[str, Any], ...]
@@ -98,7 +98,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Go back to the newest verified checkpoint at or before `onset_step`, leaving out the data of some steps."""
+    """Go back to the newest verified checkpoint before `onset_step`, leaving out the data of some steps."""
 
     reason: str
     onset_step: int

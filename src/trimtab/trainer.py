@@ -129,7 +129,7 @@ class Trainer:
     `model`, `make_optimizer`, `monitors` and `controllers` are Python objects in place of, or besides, those of
     the configuration; the command line cannot resume a run with such a model or optimizer. `run` is a new
     directory, or that of an unfinished run, which then goes on. `report` is told what is being prepared, and how
-    far it is (0 to 1).
+    far it is (0 to 1). With `ends_process` a KeyboardInterrupt does not wait for what a thread still writes.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Trainer:
         controllers: Sequence[Controller] = (),
         accept_drift: bool = False,
         report: Callable[[str, float], None] | None = None,
+        ends_process: bool = False,
     ) -> None:
         self.config = with_absolute_paths(config)
         self.model: nn.Module | None = None
@@ -152,7 +153,7 @@ class Trainer:
         self._given_model, self._make_optimizer = model, make_optimizer
         self._given = {"model": model is not None, "optimizer": make_optimizer is not None}
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
-        self._accept_drift, self._report = accept_drift, report
+        self._accept_drift, self._report, self._ends_process = accept_drift, report, ends_process
 
     def fit(self) -> Result:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
@@ -191,7 +192,8 @@ class Trainer:
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
-            loop = self._loop(data, parts, progress, controllers, keeper, recorder, lock)
+            requests = Requests(run.path)
+            loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
             notes += [f.text for f in lint(config, facts) if f.severity != "info"]
@@ -203,18 +205,23 @@ class Trainer:
             told["metrics"] = progress.metrics
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
-            try:
-                with garbage_rests():
-                    ended = _train(loop, started, recorder)
-                _hand_back(parts.optimizer, is_restored=ended.restored_step is not None)
-            except Exception:
-                self._diagnose(run, progress.step)
-                raise
-            finally:
-                loop.close()
-                keeper.close()
-                recorder.close()
-            diagnosis = self._diagnose(run, ended.step)
+            with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
+                waits = True
+                try:
+                    with garbage_rests():
+                        ended = _train(loop, started, recorder)
+                    _hand_back(parts.optimizer, is_restored=ended.restored_step is not None)
+                except KeyboardInterrupt:
+                    waits = not self._ends_process
+                    raise
+                except Exception:
+                    self._diagnose(run, progress.step)
+                    raise
+                finally:
+                    loop.close()
+                    keeper.close(wait=waits)
+                    recorder.close()
+                diagnosis = self._diagnose(run, ended.step)
         exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
         metrics = _metrics_left(run, ended, progress)
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code, diagnosis)
@@ -242,20 +249,22 @@ class Trainer:
 
     def _choose(self, run: RunDirectory, data: PreparedData, parts: _Parts, changes: set[str]) -> dict[str, Any]:
         """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
-        training = self.config.training
+        training, precision = self.config.training, parts.step.precision
         settings = ("threads", "compile", "capture", "attention", "precision.name", "precision.parameters")
-        stale = changes & {"device", *(f"config.training.{name}" for name in settings)}
+        decides = [*(f"training.{name}" for name in settings), "optimizer.name", "model.name", "task.padding"]
+        stale = changes & {"device", *(f"config.{name}" for name in decides)}
         earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
+        if earlier.get("precision", precision.name) != precision.name:
+            earlier = {}
         threads = set_threads(earlier.get("threads", training.threads))
         if parts.device.type == "cpu":
             keep_freed_memory()
         example = data.training.batch(np.arange(training.micro_batch_size), training.micro_batch_size)
         report = self._report or (lambda what, fraction: None)
-        precision = parts.step.precision
         length = self.config.data.sequence_length
         attention = choose_attention(training, parts.model, precision.dtype, length, earlier.get("attention"))
         held_back = _held_back(self.config, parts)
-        captured = earlier.get("capture") or choose_capture(training, parts.device, held_back)
+        captured = (held_back is None and earlier.get("capture")) or choose_capture(training, parts.device, held_back)
         compiled = choose_compile(
             training,
             parts.step,
@@ -283,6 +292,7 @@ class Trainer:
         controllers: Sequence[Controller],
         keeper: Keeper,
         recorder: Recorder,
+        requests: Requests,
         lock: Lock,
     ) -> Loop:
         """The loop over all that was built."""
@@ -311,7 +321,7 @@ class Trainer:
             recorder=recorder,
             evaluate=build_evaluation(config, parts.model, data, parts.optimizer.evaluation_weights),
             checkpoints=keeper,
-            requests=Requests(keeper.run.path),
+            requests=requests,
             selection_metric=config.checkpoint.metric,
             restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
             adjustments=adjustments,
@@ -479,6 +489,8 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
     try:
         return loop.run(started)
     except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt):
+            loop.settle()
         progress = loop.progress
         reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
         recorder.record(

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from processes import SIGINT, SIGKILL, SIGTERM, Cli, events, wait_for
+from processes import SIGKILL, SIGTERM, Cli, events, wait_for
 
 
 def decisions(run: Path) -> list[tuple[int, str, str]]:
@@ -80,18 +80,6 @@ def test_a_finished_run_says_so(whole: tuple[Path, str], cli: Cli) -> None:
     assert (copy / "record.jsonl").read_bytes() == before
     output = cli.run("train", whole[0].parent / "config.yaml", "training.steps=300", "--run", copy, expect=2)
     assert "training.steps: was 240, now 300" in output
-
-
-def test_two_interrupts_end_at_once(cli: Cli) -> None:
-    run = cli.folder / "run"
-    process = cli.start("train", cli.config, "training.steps=100000", "evaluation.every=100000", "--run", run)
-    wait_for(run / "record.jsonl", '"last_step":20', process)
-    process.send_signal(SIGINT)
-    process.send_signal(SIGINT)
-    process.communicate(timeout=30)
-    # The second may come when the first has already been answered.
-    assert process.returncode in (130, 75)
-    assert "finished" not in cli.run("show", run)
 
 
 def test_a_second_process_is_refused_and_a_stale_lock_is_taken_over(cli: Cli) -> None:

@@ -10,9 +10,15 @@ import torch
 from tiny_step import make_batch, make_step
 
 from trimtab.config import TrainingConfig
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, ResourceError
 from trimtab.training import Step, execution
-from trimtab.training.execution import choose_compile, choose_device, keep_freed_memory, set_threads
+from trimtab.training.execution import (
+    choose_compile,
+    choose_device,
+    keep_freed_memory,
+    out_of_memory_explained,
+    set_threads,
+)
 
 
 def _state(step: Step) -> list[torch.Tensor]:
@@ -88,3 +94,19 @@ def test_threads_and_allocator() -> None:
     finally:
         torch.set_num_threads(before)
     assert keep_freed_memory() == sys.platform.startswith("linux")
+
+
+def test_only_running_out_of_memory_is_explained_as_that() -> None:
+    on_the_host = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    for error in (
+        MemoryError(),
+        on_the_host,
+        torch.OutOfMemoryError("x"),
+    ):
+        with pytest.raises(ResourceError, match="out of memory"), out_of_memory_explained():
+            raise error
+    with pytest.raises(torch.linalg.LinAlgError), out_of_memory_explained():
+        torch.linalg.cholesky(-torch.eye(2))
+    for other in (NotImplementedError("no kernel"), RecursionError("deep"), RuntimeError("shapes differ")):
+        with pytest.raises(type(other)), out_of_memory_explained():
+            raise other

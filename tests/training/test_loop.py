@@ -411,3 +411,10 @@ def test_what_was_not_planned_waits_too(tmp_path: Path) -> None:
     rig.go()
     assert saved[:2] == [4, 8]
     assert saved[2:] == [11, 12, 12]
+
+
+def test_a_decision_at_an_evaluation_that_was_not_planned_knows_the_windows_that_were_told(tmp_path: Path) -> None:
+    asks = Scripted({(StepsEnded, 8): Evaluate("look"), (EvaluationEnded, 12): Save("seen")})
+    rig = Rig(tmp_path / "run", [asks], steps=24, log_every=4, evaluate_every=100, save_every=100)
+    rig.go()
+    assert [(taken.step, taken.observed_until_step) for taken in rig.watch.of(DecisionTaken)] == [(12, 8), (12, 8)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from trimtab.errors import CheckpointError
-from trimtab.training.checkpoint import load_model
+from trimtab.errors import CheckpointError, ConfigError
+from trimtab.training.checkpoint import Snapshot, load_model
+from trimtab.training.checkpoint.files import read_snapshot, write_snapshot
 from trimtab.training.checkpoint.model_state import model_tensors, require_saveable
 
 
@@ -86,3 +88,20 @@ def test_a_hook_that_adds_what_is_no_tensor_is_refused() -> None:
     strange.register_state_dict_post_hook(lambda module, state, prefix, local: state.update(version="1"))
     with pytest.raises(Exception, match="version of its state is a str"):
         require_saveable(strange)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.uint16, torch.float8_e4m3fn])
+def test_a_dtype_that_safetensors_has_is_saved_and_another_is_refused_at_once(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    model = nn.Linear(2, 2)
+    model.register_buffer("kept", torch.ones(4).to(dtype))
+    require_saveable(model)
+    tensors = {f"model/{name}": tensor for name, tensor in model_tensors(model).items()}
+    write_snapshot(Snapshot(tensors, {}), tmp_path / "t", tmp_path / "step-00000001", {"step": 1})
+    back = read_snapshot(tmp_path / "step-00000001").tensors["model/kept"]
+    assert back.dtype == dtype
+    assert torch.equal(back.view(torch.uint8), model.kept.view(torch.uint8))
+    model.register_buffer("odd", torch.ones(2, dtype=torch.complex128))
+    with pytest.raises(ConfigError, match=r"odd is of type torch.complex128"):
+        require_saveable(model)

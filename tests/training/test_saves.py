@@ -12,9 +12,11 @@ import safetensors.torch
 import torch
 from rig import Rig, Scripted
 
+from trimtab.control import Doctor
 from trimtab.errors import StorageError
 from trimtab.events import CheckpointSaved, DecisionTaken, EvaluationEnded, Rollback, RunStarted, Save, StepsEnded
-from trimtab.training.checkpoint import files, keeper, read_tensors
+from trimtab.runs import History
+from trimtab.training.checkpoint import dtypes, files, keeper, read_tensors
 
 
 def slow_writes(monkeypatch: pytest.MonkeyPatch, *, failures: int = 0, seconds: float = 0.0) -> list[int]:
@@ -112,10 +114,102 @@ def test_controllers_hear_of_a_save_at_the_same_step_however_fast_the_disk_is(
     assert (decided.step, decided.outcome) == (6, "taken")
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3])
+def test_a_save_that_is_under_way_is_told_on_the_branch_that_a_rollback_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    slow_writes(monkeypatch, seconds=seconds)
+    listens = Scripted({(StepsEnded, 6): Rollback("spike", 4)})
+    rig = Rig(tmp_path / "run", [listens], steps=12, log_every=1, evaluate_every=12, save_every=3)
+    rig.go()
+    told = [event for event in rig.watch.events if isinstance(event, RunStarted | CheckpointSaved)]
+    assert [(type(event).__name__, event.step) for event in told] == [
+        ("RunStarted", 0),
+        ("CheckpointSaved", 3),
+        ("CheckpointSaved", 6),
+        ("RunStarted", 3),
+        ("CheckpointSaved", 3),
+        ("CheckpointSaved", 6),
+        ("CheckpointSaved", 9),
+        ("CheckpointSaved", 12),
+    ]
+    assert [event.step for event in listens.seen if isinstance(event, CheckpointSaved)] == [3, 3, 6, 9]
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_at(rig: Rig, step: int, started: RunStarted) -> None:
+    """Trains until `step`, and leaves without an end."""
+    loop = rig.build()
+    train = loop._train_step
+
+    def trains() -> None:
+        if loop.progress.step == step:
+            raise KilledError
+        train()
+
+    loop._train_step = trains  # type: ignore[method-assign]
+    with pytest.raises(KilledError):
+        loop.run(started)
+    rig.loader.close()
+    rig.keeper.close()
+    rig.recorder.close()
+
+
+def test_a_save_that_controllers_were_not_told_of_is_told_after_a_kill(tmp_path: Path) -> None:
+    shape = {"steps": 12, "log_every": 2, "evaluate_every": 12, "save_every": 3}
+    killed_at(Rig(tmp_path / "run", [Scripted({})], **shape), 10, RunStarted(0, 1, 0, None, 12))  # type: ignore[arg-type]
+    listens = Scripted({})
+    rig = Rig(tmp_path / "run", [listens], **shape)  # type: ignore[arg-type]
+    rig.go()
+    assert rig.resumed_from == 9
+    assert [event.step for event in listens.seen if isinstance(event, CheckpointSaved)] == [3, 6]
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+@pytest.mark.filterwarnings("ignore:the checkpoint could not be written")
+def test_a_run_goes_on_without_a_save_in_the_foreground_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_background: bool
+) -> None:
+    slow_writes(monkeypatch, failures=3)
+    rig = Rig(tmp_path / "run", steps=12, save_every=6, failure_stops=False, in_background=in_background)
+    assert rig.go().status == "finished"
+    assert [saved.step for saved in rig.watch.of(CheckpointSaved)] == [12]
+
+
+def test_seconds_are_those_of_the_save_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_writes(monkeypatch, seconds=0.3)
+    rig = Rig(tmp_path / "run", steps=3, save_every=1)
+    rig.go()
+    first, second, last = rig.watch.of(CheckpointSaved)
+    assert max(first.seconds, second.seconds, last.seconds) < 0.55
+    assert first.stall_seconds < 0.1 < second.stall_seconds, "it waited for the first"
+
+
+def test_the_doctor_sees_each_window_once_after_a_kill_between_evaluations(tmp_path: Path) -> None:
+    shape = {"steps": 40, "log_every": 4, "evaluate_every": 20, "save_every": 8}
+    facts = {"run": str(tmp_path / "run")}
+    killed_at(Rig(tmp_path / "run", [Doctor()], **shape), 15, RunStarted(0, 1, 0, None, 40, facts))  # type: ignore[arg-type]
+    doctor, back = Doctor(), Scripted({(StepsEnded, 32): Rollback("spike", 28)})
+    rig = Rig(tmp_path / "run", [doctor, back], **shape)  # type: ignore[arg-type]
+    loop = rig.build()
+    assert rig.resumed_from == 8
+    loop.run(RunStarted(8, 2, 1, 8, 40, facts))
+    rig.loader.close()
+    rig.keeper.close()
+    rig.recorder.close()
+    live, after = doctor._history, History.read(rig.run.record)
+    for history in (live, after):
+        assert history.series["train/loss"].steps.tolist() == list(range(1, 41))
+    assert live.series["train/loss"].mean.tolist() == after.series["train/loss"].mean.tolist()
+
+
 def test_every_dtype_is_read_by_the_library(tmp_path: Path) -> None:
     tensors = {
         f"{str(dtype).removeprefix('torch.')}/{shape}": torch.arange(7 if shape else 1).to(dtype).reshape(shape or ())
-        for dtype in files._DTYPES
+        for dtype in dtypes.DTYPES
         for shape in ((), (7,), (7, 1))
     }
     tensors["empty"] = torch.empty(0, 3)

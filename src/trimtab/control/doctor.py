@@ -11,7 +11,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.finding import SEVERITIES, Finding, finding_to_json
 from trimtab.doctor.load import settings_of
-from trimtab.events import Advise, EvaluationEnded, Event, RunStarted
+from trimtab.events import Advise, EvaluationEnded, Event, RunStarted, StepsEnded
 from trimtab.runs.history import History
 
 MOST_TIMES: Final = 40
@@ -23,13 +23,16 @@ class Doctor:
     """Diagnoses at evaluations, forty times a run at most, and advises on what is new or graver than before.
 
     It says at most one thing an event, the gravest first; the rest waits for the next. The history is no part of
-    its state: after a resume or a rollback it is read anew from the record, which is the truth.
+    its state: after a resume or a rollback it is read anew from the record, which is the truth, once the first window
+    of the new branch is there, as that one takes back what the old branch told of the same steps.
     """
 
     name = "doctor"
 
     def __init__(self) -> None:
         self._history = History()
+        self._record: Path | None = None
+        """Where the history is to be read from, until the first window of a branch is there."""
         self._facts: Mapping[str, Any] = {}
         self._told: dict[str, int] = {}
         self._to_tell: list[dict[str, Any]] = []
@@ -53,6 +56,13 @@ class Doctor:
             return None
         if self._failed:
             return None
+        if self._record is not None:
+            if not isinstance(event, StepsEnded):
+                return None
+            self._history = History.read(
+                self._record, statistics=self._record.with_name("statistics"), windows_before=event.first_step
+            )
+            self._record = None
         self._history.observe(event)
         if isinstance(event, EvaluationEnded) and event.step - self._asked >= self._every:
             self._asked = event.step
@@ -73,9 +83,9 @@ class Doctor:
         self._every = event.total_steps // MOST_TIMES
         run = self._facts.get("run")
         if event.resumed_from is not None and run is not None:
-            self._history = History.read(Path(run) / "record.jsonl", statistics=Path(run) / "statistics")
+            self._record = Path(run) / "record.jsonl"
         else:
-            self._history = History()
+            self._history, self._record = History(), None
             self._history.observe(event)
 
     def _is_news(self, finding: Finding) -> bool:

@@ -8,6 +8,7 @@ how they were cut into windows or reads: a history that followed a run equals on
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -300,8 +301,17 @@ class History:
         self.damaged_lines = 0
 
     @classmethod
-    def read(cls, record: Path, *, statistics: Path | None = None, all_branches: bool = False) -> Self:
+    def read(
+        cls,
+        record: Path,
+        *,
+        statistics: Path | None = None,
+        all_branches: bool = False,
+        windows_before: float = math.inf,
+    ) -> Self:
         """The history in a record, of the surviving branch alone unless `all_branches`.
+
+        Of windows only those that end before the step `windows_before`.
 
         Raises: UsageError when a newer trimtab wrote it.
         """
@@ -309,12 +319,17 @@ class History:
         history = cls()
         with no_garbage():
             lines = reader.read()
-            history.extend(lines if all_branches else surviving(lines))
+            lines = lines if all_branches else surviving(lines)
+            if windows_before < math.inf:
+                lines = [line for line in lines if line.get("last_step", 0) < windows_before]
+            history.extend(lines)
             del lines
         history.damaged_lines = reader.damaged
         if statistics is not None:
             steps, names, values_WC = read_statistics(statistics)
             for step, row in zip(steps, values_WC, strict=True):
+                if step >= windows_before:
+                    continue
                 history.layers.append(int(step), names, row.astype(np.float64))
         return history
 

@@ -56,35 +56,38 @@ def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
     Waits for the device.
     """
     step.captured = None
+    torch.cuda.synchronize(step.device)  # a save may still read what a warm-up changes for a while
     kept = _held(step)
     inputs = batch.each(lambda tensor: tensor.to(step.device, copy=True))
     stream = torch.cuda.Stream(step.device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(step.device))
     graphs = [torch.cuda.CUDAGraph() for _ in range(3)]
-    step.holds.fill_(1.0)
-    step.set(share=0.5 if in_parts else 1.0)
-    with torch.random.fork_rng(devices=[step.device]), torch.cuda.stream(stream):
-        for _ in range(3):
+    try:
+        step.holds.fill_(1.0)
+        step.set(share=0.5 if in_parts else 1.0)
+        with torch.random.fork_rng(devices=[step.device]), torch.cuda.stream(stream):
+            for _ in range(3):
+                step.begin(in_parts=in_parts)
+                step.accumulate_program(inputs)
+                for ends_window in (True, False):
+                    step.update_program(ends_window)
+                    step.ring.cursor.zero_()
             step.begin(in_parts=in_parts)
-            step.accumulate_program(inputs)
-            for ends_window in (True, False):
-                step.update_program(ends_window)
-                step.ring.cursor.zero_()
+            torch.cuda.synchronize(step.device)
+            # Another thread may pin memory meanwhile.
+            pool, mode = torch.cuda.graph_pool_handle(), "thread_local"
+            with torch.cuda.graph(graphs[0], pool=pool, stream=stream, capture_error_mode=mode):
+                step.accumulate_program(inputs)
+            for graph, ends_window in ((graphs[1], True), (graphs[2], False)):
+                with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode=mode):
+                    step.update_program(ends_window)
+    finally:
+        torch.cuda.current_stream(step.device).wait_stream(stream)
         step.begin(in_parts=in_parts)
-        torch.cuda.synchronize(step.device)
-        # Another thread may pin memory meanwhile.
-        pool, mode = torch.cuda.graph_pool_handle(), "thread_local"
-        with torch.cuda.graph(graphs[0], pool=pool, stream=stream, capture_error_mode=mode):
-            step.accumulate_program(inputs)
-        for graph, ends_window in ((graphs[1], True), (graphs[2], False)):
-            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode=mode):
-                step.update_program(ends_window)
-    torch.cuda.current_stream(step.device).wait_stream(stream)
-    step.begin(in_parts=in_parts)
-    step.holds.zero_()
-    with torch.no_grad():
-        for tensor, before in kept:
-            tensor.copy_(before)
+        step.holds.zero_()
+        with torch.no_grad():
+            for tensor, before in kept:
+                tensor.copy_(before)
     return Captured(inputs, in_parts, graphs[0], {True: graphs[1], False: graphs[2]})
 
 

@@ -19,8 +19,8 @@ class Recorder(Protocol):
 class Checkpoints(Protocol):
     """Saves and restores all that a run needs to go on."""
 
-    def save(self, reason: str, *, background: bool) -> Sequence[CheckpointSaved]:
-        """Begin to save, or save; gives the saves that are complete."""
+    def save(self, reason: str, *, background: bool, needed: bool) -> Sequence[CheckpointSaved]:
+        """Begin to save, or save; gives the saves that are complete. Where it is not `needed` it may fail."""
         ...
 
     def finished(self, *, wait: bool = False) -> Sequence[CheckpointSaved]:

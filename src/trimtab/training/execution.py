@@ -245,9 +245,11 @@ def out_of_memory_explained() -> Iterator[None]:
     """Turn every form of running out of memory into a ResourceError that says what to lower."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError) as error:
         texts = ("can't allocate memory", "not enough memory")  # a CPU's allocator has no class of its own
-        if type(error) is RuntimeError and not any(text in str(error) for text in texts):
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and (
+            type(error) is not RuntimeError or not any(text in str(error) for text in texts)
+        ):
             raise
         raise ResourceError(
             f"out of memory: {str(error).splitlines()[0] if str(error) else 'the system gave no more'}",

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Literal, TypeVar, final
 
 from trimtab.data import DataPlan, Loader
+from trimtab.errors import StorageError
 from trimtab.events import (
     Adjust,
     Advise,
@@ -90,7 +91,6 @@ class Loop:
         self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
-        self._untold: list[CheckpointSaved] = []
 
     def run(self, started: RunStarted) -> RunEnded:
         """Train. Raises what the step, the record or a checkpoint raise; monitors' errors are warnings."""
@@ -110,6 +110,13 @@ class Loop:
                 if self._requests.interrupted is not None and going_on:
                     return self._interrupt(begun, self._requests.interrupted)
             return self._end(begun)
+
+    def settle(self) -> None:
+        """After an error: tell of the save that was under way; that it failed, too, is a warning."""
+        try:
+            self._tell(self._checkpoints.finished(wait=True))
+        except StorageError as error:
+            warnings.warn(str(error), stacklevel=2)
 
     def close(self) -> None:
         """End the thread that prepares data; may be called again."""
@@ -165,13 +172,15 @@ class Loop:
         if self._stop is not None:
             saves.append("stopping")
         if saves:
-            # The last save of a process, and one that a rollback rests on, are waited for.
-            background = not went_back and self._stop is None and step < calendar.total_steps
-            self._save("; ".join(dict.fromkeys(saves)), background=background and self._saves_in_background)
+            # The last save of a process, and one that a rollback rests on, are waited for, and must not fail.
+            needed = went_back or self._stop is not None or step >= calendar.total_steps
+            self._save("; ".join(dict.fromkeys(saves)), needed=needed)
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
         """Adjust, note every decision, and roll back where that was asked. True when the run went back."""
         step, checkpoints = self.progress.step, self._checkpoints
+        if _of_kind(asked, Rollback):  # what is being written belongs to the branch that may be left
+            self._tell(checkpoints.finished(wait=True))
         verdicts = weigh(
             asked,
             step=step,
@@ -204,10 +213,11 @@ class Loop:
         """Weights, optimizer, ring and position go back; controllers, factors and exclusions stay."""
         begun = time.perf_counter()
         self._recorder.sync()
+        untold = self.progress.untold
         restored, progress = self._checkpoints.roll_back(), self.progress
         progress.branch += 1
+        progress.untold = [saved for saved in untold if saved["step"] <= restored]
         self._observed_until = restored
-        self._untold = [saved for saved in self._untold if saved.step <= restored]
         self._loader.start(progress.position, plan)
         self._book("checkpoint", begun)
         self._start(RunStarted(restored, progress.attempt, progress.branch, restored, self._calendar.total_steps))
@@ -224,8 +234,8 @@ class Loop:
         self._tell(self._checkpoints.finished(wait=True))
         self._book("checkpoint", begun)
         # Here and not when its write was done: controllers hear of a save at the same step in every rerun.
-        asked = [answer for saved in self._untold for answer in self._ask(saved)]
-        self._untold.clear()
+        untold, self.progress.untold = self.progress.untold, []
+        asked = [answer for saved in untold for answer in self._ask(CheckpointSaved(**saved))]
         begun = time.perf_counter()
         event, artifacts = self._evaluate(self.progress.step)
         self._book("evaluation", begun)
@@ -237,18 +247,20 @@ class Loop:
             self._emit(artifact)
         return asked
 
-    def _save(self, reason: str, *, background: bool = False) -> None:
+    def _save(self, reason: str, *, needed: bool = True) -> None:
+        """Save; one that is `needed` is waited for, and its failure ends the run."""
         self._synchronize()
         begun = time.perf_counter()
+        self._tell(self._checkpoints.finished(wait=True))  # so that the state holds which saves are not told yet
         self._recorder.sync()
-        saved = self._checkpoints.save(reason, background=background)
+        saved = self._checkpoints.save(reason, background=self._saves_in_background and not needed, needed=needed)
         self._book("checkpoint", begun)
         self._tell(saved)
 
     def _tell(self, saved: Sequence[CheckpointSaved]) -> None:
         for event in saved:
             self._emit(event)
-            self._untold.append(event)
+            self.progress.untold.append(asdict(event))
 
     def _book(self, cause: str, begun: float) -> None:
         """Time that belongs to no step; all else at a boundary, waiting for the device included, does."""
@@ -259,7 +271,10 @@ class Loop:
     def _deliver(self, event: StepsEnded | EvaluationEnded) -> list[tuple[str, Decision]]:
         """Write and show `event`, then ask every controller."""
         self._emit(event)
-        self._observed_until = event.last_step if isinstance(event, StepsEnded) else event.step
+        if isinstance(event, StepsEnded):
+            self._observed_until = event.last_step
+        elif self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
+            self._observed_until = event.step
         return self._ask(event)
 
     def _ask(self, event: Event) -> list[tuple[str, Decision]]:

@@ -37,6 +37,8 @@ class Progress:
     """The decision to stop, taken at the boundary of this checkpoint."""
     strides: list[list[int]] = field(default_factory=list)
     """[step, position before it, samples a step], from where that changed: what a rollback leaves out."""
+    untold: list[dict[str, Any]] = field(default_factory=list)
+    """Saves in the record that controllers hear of at the next evaluation: the fields of CheckpointSaved."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent by cause, over all attempts whose work survives."""
 

@@ -22,6 +22,7 @@ class Requests:
             folder / "EVALUATE": Evaluate("the file EVALUATE was found in the run directory"),
             folder / "STOP": Stop("the file STOP was found in the run directory"),
         }
+        self._listens = False
         self.interrupted: str | None = None
         """The name of the first signal that asked this process to end."""
 
@@ -39,8 +40,12 @@ class Requests:
     def listening(self) -> Iterator[None]:
         """Take SIGTERM and SIGINT as a request to save and end; a second one raises KeyboardInterrupt at once.
 
-        Outside the main thread, where Python allows no handlers, signals are left alone.
+        Outside the main thread, where Python allows no handlers, signals are left alone; within itself it does
+        nothing.
         """
+        if self._listens:
+            yield
+            return
         previous = {}
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -48,9 +53,11 @@ class Requests:
         except ValueError:
             yield
             return
+        self._listens = True
         try:
             yield
         finally:
+            self._listens = False
             for number, handler in previous.items():
                 signal.signal(number, handler)
 

@@ -1,6 +1,6 @@
 """Windows of steps on their way to the host.
 
-Window w is delivered at the end of window w+1, never earlier: by then its copy has arrived, nothing waited for
+Window w is delivered at the end of window w+1, and no earlier: by then its copy has arrived, nothing waited for
 the device, and a decision falls on the same step in every rerun. Where an evaluation follows, which waits for the
 device anyway, all are delivered before it.
 """

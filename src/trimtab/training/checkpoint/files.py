@@ -17,23 +17,11 @@ from torch import Tensor
 from trimtab.errors import CheckpointError, StorageError
 from trimtab.runs.checkpoints import commit, verify, write_manifest
 from trimtab.runs.files import read_json, write_json
+from trimtab.training.checkpoint.dtypes import DTYPES
 from trimtab.training.checkpoint.snapshot import Snapshot
 
 _TENSORS: Final = "tensors.safetensors"
 _CHUNK_BYTES: Final = 16 << 20
-_DTYPES: Final[Mapping[torch.dtype, str]] = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""What a checkpoint can hold, and its name in a safetensors file."""
 
 
 def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, description: Mapping[str, Any]) -> int:
@@ -114,7 +102,7 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[i
         offsets[name] = [end, end := end + tensor.nbytes]
     header = json.dumps(
         {
-            name: {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets[name]}
+            name: {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets[name]}
             for name, tensor in ordered.items()
         },
         separators=(",", ":"),

@@ -71,18 +71,21 @@ class Keeper:
         self._writing: Future[CheckpointSaved] | None = None
         self._may_fail = False
         self._done: list[CheckpointSaved] = []
+        self._waited = 0.0
+        """Seconds that somebody waited for writes since the last save was begun."""
         self.warnings: list[str] = []
         """Damaged checkpoints that were passed over, and a rollback that was finished or cannot be."""
 
-    def save(self, reason: str, *, background: bool = False) -> list[CheckpointSaved]:
+    def save(self, reason: str, *, background: bool = False, needed: bool = True) -> list[CheckpointSaved]:
         """Copy the state, then write, verify, and prune what need no longer be kept; gives the saves that are complete.
 
-        In the background only the copy, and a save that is not complete yet, keep the caller waiting.
+        In the background only the copy, and a save that is not complete yet, keep the caller waiting. One that is
+        not `needed` may fail, where the run is to go on then.
 
         Raises: StorageError, also that of an earlier save.
         """
-        begun = time.perf_counter()
         self._collect(wait=True)
+        begun = time.perf_counter()
         progress = self._progress
         snapshot = take(self._step, self._windows, progress, self._controllers, self._copies)
         description = {
@@ -92,9 +95,10 @@ class Keeper:
             "reason": reason,
             "metrics": dict(progress.metrics) if progress.metrics_step == progress.step else {},
         }
-        stall = time.perf_counter() - begun if background else None
+        waited, self._waited = self._waited, 0.0
+        stall = waited + time.perf_counter() - begun if background else None
         self._writing = self._writer.submit(self._write, snapshot, description, begun, stall)
-        self._may_fail = background and not self._failure_stops
+        self._may_fail = not needed and not self._failure_stops
         return self.finished(wait=not background)
 
     def finished(self, *, wait: bool = False) -> list[CheckpointSaved]:
@@ -103,20 +107,23 @@ class Keeper:
         done, self._done = self._done, []
         return done
 
-    def close(self) -> None:
-        """Wait for what is being written; may be called again. Nothing is written after it."""
-        self._writer.shutdown()
+    def close(self, *, wait: bool = True) -> None:
+        """Wait for what is being written; may be called again. Nothing is begun after it."""
+        self._writer.shutdown(wait=wait)
 
     def _collect(self, *, wait: bool) -> None:
         if self._writing is None or not (wait or self._writing.done()):
             return
         writing, self._writing = self._writing, None
+        begun = time.perf_counter()
         try:
             self._done.append(writing.result())
         except StorageError as error:
             if not self._may_fail:
                 raise
             warnings.warn(f"{error}; the run goes on without it", stacklevel=2)
+        finally:
+            self._waited += time.perf_counter() - begun
 
     def _write(
         self, snapshot: Snapshot, description: Mapping[str, Any], begun: float, stall: float | None

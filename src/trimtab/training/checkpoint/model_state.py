@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError, ConfigError
+from trimtab.training.checkpoint.dtypes import require_known
 
 _EXTRA: Final = "_extra_state"
 
@@ -66,7 +67,7 @@ def require_saveable(model: nn.Module) -> None:
     """Refuse a model whose state no checkpoint can hold, before anything is trained. Raises: ConfigError."""
     hint = "a module may keep parameters, buffers, and as extra state a tensor or JSON values"
     try:
-        model_tensors(model)
+        require_known(model_tensors(model))
     except CheckpointError as error:
         raise ConfigError(f"model: {error.message}", hint=hint) from error
     for name, module in modules_with_extra_state(model).items():

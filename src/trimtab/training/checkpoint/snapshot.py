@@ -14,6 +14,7 @@ from trimtab.errors import CheckpointError
 from trimtab.events import Controller
 from trimtab.model import ForeignModel
 from trimtab.runs.files import python_value
+from trimtab.training.checkpoint.dtypes import require_known
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import load_model, model_tensors
 from trimtab.training.progress import Progress
@@ -30,6 +31,8 @@ class Snapshot:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
     events: Sequence[torch.cuda.Event] = ()
+    sources: Sequence[Tensor] = ()
+    """What is copied from: temporary ones among them must not be freed before that is done."""
 
     def wait(self) -> None:
         """Until the tensors are there."""
@@ -62,9 +65,10 @@ def take(
         "controllers": {controller.name: controller.state() for controller in controllers},
         "windows": window_values,
     }
+    require_known(tensors)
     host, events = copies.take(tensors)
     step.updates_after(events)
-    snapshot = Snapshot(host, copy.deepcopy(values), events)
+    snapshot = Snapshot(host, copy.deepcopy(values), events, tuple(tensors.values()) if events else ())
     if isinstance(step.model, ForeignModel):
         snapshot.wait()  # its buffers may change in a forward pass
     return snapshot
