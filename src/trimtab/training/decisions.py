@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from trimtab.config import ADJUSTABLE
 from trimtab.events import Adjust, Decision, Evaluate, Rollback, Save
+
+D = TypeVar("D", bound=Decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,8 @@ def _impossible(
                 return f"{decision.value:g} is outside [{entry.low:g}, {entry.high:g}]"
             return cannot_adjust(decision.name)
     return ""
+
+
+def of_kind(asked: Sequence[tuple[str, Decision]], kind: type[D]) -> list[tuple[str, D]]:
+    """Those of one kind, with who asked for them."""
+    return [(who, decision) for who, decision in asked if isinstance(decision, kind)]

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Literal, TypeVar, final
+from typing import Literal, final
 
 from trimtab.data import DataPlan, Loader
 from trimtab.errors import StorageError
@@ -40,13 +40,11 @@ from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
-from trimtab.training.decisions import weigh
+from trimtab.training.decisions import of_kind, weigh
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
-
-D = TypeVar("D", bound=Decision)
 
 
 @final
@@ -107,12 +105,13 @@ class Loop:
                 self._train_step()
                 self._boundary()
                 going_on = self._stop is None and progress.step < self._calendar.total_steps
-                if self._requests.interrupted is not None and going_on:
-                    return self._interrupt(begun, self._requests.interrupted)
+                if (asked := self._requests.interrupted) is not None and going_on:
+                    self._save(f"{asked} received")
+                    return self._finish(begun, "interrupted", f"{asked} received, all is saved", None)
             return self._end(begun)
 
     def settle(self) -> None:
-        """After an error: tell of the save that was under way; that it failed, too, is a warning."""
+        """After an error: tell of the save under way; that it failed, too, is a warning."""
         try:
             self._tell(self._checkpoints.finished(wait=True))
         except StorageError as error:
@@ -159,11 +158,11 @@ class Loop:
         for ended in self._windows.close(step, waits=calendar.evaluates(step)) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
         went_back = self._act_on_state(asked)
-        if not went_back and (calendar.evaluates(step) or _of_kind(asked, Evaluate)):
+        if not went_back and (calendar.evaluates(step) or of_kind(asked, Evaluate)):
             answers = self._deliver_evaluation()
             went_back = self._act_on_state(answers, evaluated=True)
             asked += answers
-        saves = [decision.reason for _, decision in _of_kind(asked, Save)]
+        saves = [decision.reason for _, decision in of_kind(asked, Save)]
         if went_back:
             # Saved at once, so that a kill from here on resumes with what the rollback left out.
             saves = [f"rolled back to step {self.progress.step}"]
@@ -179,7 +178,7 @@ class Loop:
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
         """Adjust, note every decision, and roll back where that was asked. True when the run went back."""
         step, checkpoints = self.progress.step, self._checkpoints
-        if _of_kind(asked, Rollback):  # what is being written belongs to the branch that may be left
+        if of_kind(asked, Rollback):  # what is being written belongs to the branch that may be left
             self._tell(checkpoints.finished(wait=True))
         verdicts = weigh(
             asked,
@@ -189,12 +188,12 @@ class Loop:
             evaluated=evaluated,
         )
         taken = [(verdict.controller, verdict.decision) for verdict in verdicts if verdict.taken]
-        for who, adjustment in _of_kind(taken, Adjust):
+        for who, adjustment in of_kind(taken, Adjust):
             self._adjustments.take(who, adjustment)
-        for _, stop in _of_kind(taken, Stop):
+        for _, stop in of_kind(taken, Stop):
             self._stop = self._stop or stop
             self.progress.stop = asdict(self._stop)
-        rollback = next((decision for _, decision in _of_kind(taken, Rollback)), None)
+        rollback = next((decision for _, decision in of_kind(taken, Rollback)), None)
         plan = DataPlan.from_json(self.progress.plan)
         if rollback is not None:
             for first, last in rollback.exclude_steps:
@@ -203,7 +202,7 @@ class Loop:
         for v in verdicts:
             outcome: Literal["taken", "overruled"] = "taken" if v.taken else "overruled"
             self._emit(DecisionTaken(step, self._observed_until, v.controller, v.decision, outcome, v.note))
-        if findings := tuple(advice.finding for _, advice in _of_kind(asked, Advise) if advice.finding):
+        if findings := tuple(advice.finding for _, advice in of_kind(asked, Advise) if advice.finding):
             self._emit(FindingsChanged(step, findings))
         if rollback is not None:
             self._roll_back(plan)
@@ -281,10 +280,6 @@ class Loop:
         answers = [(controller.name, controller.decide(event)) for controller in self._controllers]
         return [(who, decision) for who, decision in answers if decision is not None]
 
-    def _interrupt(self, begun: float, signal_name: str) -> RunEnded:
-        self._save(f"{signal_name} received")
-        return self._finish(begun, "interrupted", f"{signal_name} received, all is saved", None)
-
     def _end(self, begun: float) -> RunEnded:
         for event in self._windows.drain(self.progress.step):
             self._emit(event)
@@ -332,7 +327,3 @@ class Loop:
                 monitor.observe(event)
             except Exception as error:
                 warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
-
-
-def _of_kind(asked: Sequence[tuple[str, Decision]], kind: type[D]) -> list[tuple[str, D]]:
-    return [(who, decision) for who, decision in asked if isinstance(decision, kind)]
