@@ -13,13 +13,13 @@ from processes import SIGKILL, SIGTERM, Cli, events, wait_for
 
 
 def decisions(run: Path) -> list[tuple[int, str, str]]:
-    """Step, controller and reason of every decision on the surviving branch."""
+    """Step, controller and reason of every decision on the surviving branch, but what the clock tells the doctor."""
     from trimtab.runs import read_record
 
     return [
         (line["step"], line["controller"], line["decision"]["reason"])
         for line in read_record(run / "record.jsonl")
-        if line["event"] == "DecisionTaken"
+        if line["event"] == "DecisionTaken" and not line["decision"]["reason"].startswith("input-bound")
     ]
 
 
