@@ -383,8 +383,11 @@ def test_an_adjustment_of_what_the_run_has_not_is_overruled_and_said(text: Path,
     from trimtab.config import ADJUSTABLE
     from trimtab.events import DecisionTaken
 
-    settings: dict[str, Any] = {"training.steps": 6, "evaluation.every": 1, "model.dropout": {"residual": 0.1}}
-    settings |= {"objective.z_loss": 1e-4}
+    settings: dict[str, Any] = {
+        "training.steps": len(ADJUSTABLE),
+        "evaluation.every": 1,
+    }
+    settings |= {"objective.z_loss": 1e-4, "model.dropout": {"residual": 0.1}}
     if not there:
         settings |= {"model.dropout": {"residual": 0.0}, "objective.z_loss": 0.0}
         settings |= {"optimizer.weight_decay": 0.0, "gradients.clip": {"name": "none"}, "lint.allow": ["clipping-off"]}

@@ -35,7 +35,7 @@ from trimtab.model import (
     build_model,
     wrap_model,
 )
-from trimtab.monitor.probes import ActivationScale, GradientNorms, WeightNorms
+from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
     ForeignOptimizer,
@@ -182,7 +182,9 @@ class Trainer:
             }
             changes = self._changes(run, facts)
 
-            progress = Progress(accumulation=config.training.accumulation)
+            progress = Progress(
+                accumulation=config.training.accumulation, micro_batch_size=config.training.micro_batch_size
+            )
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
             if "config.training.accumulation" in changes:
@@ -400,6 +402,10 @@ class Trainer:
             if isinstance(model, Transformer):
                 model.measure_activations = True
                 probes.append(ActivationScale(model.signal_names))
+        noise_scale = None
+        if (noise := config.logging.noise_scale).every:
+            noise_scale = GradientNoiseScale(noise.every, noise.memory, device)
+            probes.append(noise_scale)
         precision = Precision(config.training.precision, device, parameters)
         columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
         ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
@@ -413,6 +419,7 @@ class Trainer:
             ring=ring,
             device=device,
             seed=config.seed,
+            parts_probe=noise_scale,
         )
         return _Parts(
             model,

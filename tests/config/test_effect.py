@@ -89,6 +89,8 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
             "schedule.name=wsd",
             "gradients.noise.scale=0.01",
             "gradients.outliers.deviations=6",
+            "logging.noise_scale.every=10",
+            "training.accumulation=2",
         ],
         environment={},
     )
@@ -99,6 +101,7 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
         "optimizer.decay.biases",
         "gradients.noise.power",
         "gradients.outliers.memory",
+        "logging.noise_scale.memory",
     }
 
 

@@ -12,7 +12,7 @@ from trimtab.config import DecoderConfig, Fp32
 from trimtab.model import build_model
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
 from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
-from trimtab.signals import IGNORED, Batch, Ring
+from trimtab.signals import IGNORED, Batch, PartsProbe, Ring
 from trimtab.training import Precision, Step, columns_of_step
 
 VOCABULARY, LENGTH = 23, 8
@@ -44,6 +44,7 @@ def make_step(
     precision: Any = None,
     parameters: torch.dtype = torch.float32,
     model: nn.Module | None = None,
+    parts_probe: PartsProbe | None = None,
 ) -> Step:
     """A step over a two-layer decoder with the same weights every time."""
     config = DecoderConfig.model_validate(
@@ -53,17 +54,19 @@ def make_step(
     task = CausalLanguageModelingTask(objective or CrossEntropy())
     device = torch.device("cpu")
     numbers = Precision(precision or Fp32(), device, parameters)
-    ring = Ring(columns_of_step(task.term_names, scaled=numbers.scaler is not None), 10, device)
+    columns = columns_of_step(task.term_names, scaled=numbers.scaler is not None)
+    ring = Ring([*columns, *(parts_probe.columns if parts_probe else ())], 10, device)
     step = Step(
         model=model.train(),
         task=task,
         optimizer=AdamW(parameter_groups(model, 0.1), compute_dtype=parameters),
         transforms=[ClipByNorm(), SkipNonFinite()],
-        probes=[],
+        probes=[parts_probe] if parts_probe else [],
         precision=numbers,
         ring=ring,
         device=device,
         seed=0,
+        parts_probe=parts_probe,
     )
     step.set(learning_rate=1e-2, weight_decay=1.0, clip_threshold=1.0)
     return step

@@ -22,7 +22,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.model import build_model, set_dropout_factor
-from trimtab.monitor.probes import WeightNorms
+from trimtab.monitor.probes import GradientNoiseScale, WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
 from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
 from trimtab.runs import Recorder, RunDirectory
@@ -93,6 +93,7 @@ class Rig:
     evaluate: Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]] | None = None
     synchronize: Callable[[], None] = lambda: None
     layers: bool = False
+    noise_every: int = 0
     in_background: bool = True
     failure_stops: bool = True
 
@@ -107,6 +108,8 @@ class Rig:
         task = CausalLanguageModelingTask(CrossEntropy())
         precision = Precision(self.precision, device)
         probes = [WeightNorms(list(dict(self.model.named_parameters())))] if self.layers else []
+        noise_scale = GradientNoiseScale(self.noise_every, 5, device) if self.noise_every else None
+        probes = [*probes, noise_scale] if noise_scale else probes
         columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
         ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], self.log_every, device)
         step = Step(
@@ -119,9 +122,10 @@ class Rig:
             ring=ring,
             device=device,
             seed=5,
+            parts_probe=noise_scale,
         )
         windows = Windows(ring, lambda: 0.0)
-        progress = Progress(accumulation=self.accumulation)
+        progress = Progress(accumulation=self.accumulation, micro_batch_size=2)
         self.run = RunDirectory(self.folder)
         self.folder.mkdir(exist_ok=True)
         self.keeper = Keeper(

@@ -10,7 +10,15 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
-from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
+from trimtab.config.control import (
+    BatchControlConfig,
+    CheckpointConfig,
+    FixedBatch,
+    NoiseScaleBatch,
+    NoStopping,
+    PatienceStopping,
+    StoppingConfig,
+)
 from trimtab.config.data import (
     BpeTokenizer,
     ByteTokenizer,
@@ -55,7 +63,7 @@ from trimtab.config.model import (
     RmsNorm,
     TransformerShape,
 )
-from trimtab.config.monitor import LoggingConfig
+from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
 from trimtab.config.objective import (
     BinaryCrossEntropyConfig,
     CrossEntropyConfig,
@@ -117,6 +125,7 @@ __all__ = [
     "Adjustable",
     "AgcClip",
     "AutoPrecision",
+    "BatchControlConfig",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
@@ -145,6 +154,7 @@ __all__ = [
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "FileTokenizer",
+    "FixedBatch",
     "FocalConfig",
     "Fp16",
     "Fp32",
@@ -165,6 +175,8 @@ __all__ = [
     "NoClip",
     "NoStopping",
     "NoiseConfig",
+    "NoiseScaleBatch",
+    "NoiseScaleConfig",
     "NormClip",
     "ObjectiveConfig",
     "OneCycleSchedule",

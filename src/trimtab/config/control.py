@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trimtab.config.base import Count, NonNegative, Section
+from trimtab.config.base import Count, NonNegative, Positive, Section
 
 
 class PatienceStopping(Section):
@@ -26,6 +26,26 @@ class NoStopping(Section):
 
 
 StoppingConfig = Annotated[PatienceStopping | NoStopping, Field(discriminator="name")]
+
+
+class FixedBatch(Section):
+    """The same batch in every step."""
+
+    name: Literal["fixed"] = "fixed"
+
+
+class NoiseScaleBatch(Section):
+    """Raise the batch towards the gradient noise scale, which logging.noise_scale measures; it is never lowered."""
+
+    name: Literal["noise_scale"] = "noise_scale"
+    part: Positive = Field(1.0, description="of the noise scale, that the batch is raised to")
+    most: int = Field(1_024, ge=2, le=2**20, description="sequences in an update that are never passed")
+    hysteresis: float = Field(1.5, ge=1.0, description="times the batch that its target must be before it is raised")
+    wait: Count = Field(100, description="steps after a raise before the next one; each at most doubles the batch")
+    error: Positive = Field(0.5, description="largest relative standard error of a noise scale that is acted on")
+
+
+BatchControlConfig = Annotated[FixedBatch | NoiseScaleBatch, Field(discriminator="name")]
 
 
 class CheckpointConfig(Section):

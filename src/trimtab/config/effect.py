@@ -76,6 +76,21 @@ IDLE: tuple[Idle, ...] = (
         "set gradients.outliers.deviations above 0",
     ),
     Idle(
+        ("logging.noise_scale.memory",),
+        "logging.noise_scale.every",
+        lambda config: config.logging.noise_scale.every == 0,
+        "the gradient noise scale is not measured, as logging.noise_scale.every is 0",
+        "set logging.noise_scale.every above 0",
+    ),
+    Idle(
+        ("logging.noise_scale.every", "logging.noise_scale.memory"),
+        "training.accumulation",
+        # 0 says what is so anyway.
+        lambda config: config.logging.noise_scale.every > 0 and config.training.accumulation == 1,
+        "it compares the micro-batches of a step, and training.accumulation is 1",
+        "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
+    ),
+    Idle(
         ("data.validation_fraction",),
         "data.validation_source",
         lambda config: config.data.validation_source is not None,

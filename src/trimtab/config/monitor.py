@@ -7,8 +7,16 @@ from pydantic import Field
 from trimtab.config.base import Section
 
 
+class NoiseScaleConfig(Section):
+    """How far the gradients of a step's micro-batches scatter (McCandlish et al. 2018, arXiv 1812.06162)."""
+
+    every: int = Field(0, ge=0, le=100_000, description="steps between measurements; 0: it is not measured")
+    memory: int = Field(50, ge=2, le=10_000, description="measurements in its running means")
+
+
 class LoggingConfig(Section):
     """Windows and probes."""
 
     every: int = Field(10, ge=1, le=1_000, description="steps in a window: measured in each step, delivered together")
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
+    noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)

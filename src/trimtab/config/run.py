@@ -7,7 +7,14 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Budget, Section
-from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
+from trimtab.config.control import (
+    BatchControlConfig,
+    CheckpointConfig,
+    FixedBatch,
+    NoiseScaleBatch,
+    PatienceStopping,
+    StoppingConfig,
+)
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
@@ -44,6 +51,7 @@ class Config(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
     stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
+    batch_control: BatchControlConfig = Field(default_factory=FixedBatch.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
@@ -62,6 +70,16 @@ class Config(Section):
             )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
+        if isinstance(self.batch_control, NoiseScaleBatch):
+            if not self.logging.noise_scale.every:
+                raise ValueError(
+                    "batch_control.name noise_scale needs the noise scale measured, and logging.noise_scale.every is 0"
+                )
+            if self.training.accumulation == 1:
+                raise ValueError(
+                    "batch_control.name noise_scale compares the micro-batches of a step, and training.accumulation "
+                    "is 1; half of training.micro_batch_size with training.accumulation=2 is the same batch"
+                )
         return self
 
     @property

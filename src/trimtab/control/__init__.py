@@ -1,6 +1,7 @@
 """What may steer a run: stopping and saving, from host values alone, with a reason for every decision."""
 
-from trimtab.config import Config, PatienceStopping
+from trimtab.config import Config, NoiseScaleBatch, PatienceStopping
+from trimtab.control.batch_size import BatchSize
 from trimtab.control.doctor import Doctor
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
@@ -8,7 +9,7 @@ from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
 
-__all__ = ["Doctor", "Patience", "SaveBest", "SkippedSteps", "build_controllers"]
+__all__ = ["BatchSize", "Doctor", "Patience", "SaveBest", "SkippedSteps", "build_controllers"]
 
 
 def build_controllers(config: Config) -> list[Controller]:
@@ -42,6 +43,10 @@ def build_controllers(config: Config) -> list[Controller]:
                 min_delta=stopping.min_delta,
                 restore_best=stopping.restore_best,
             )
+        )
+    if isinstance(batch := config.batch_control, NoiseScaleBatch):
+        controllers.append(
+            BatchSize(part=batch.part, most=batch.most, hysteresis=batch.hysteresis, wait=batch.wait, error=batch.error)
         )
     if config.doctor.live:
         controllers.append(Doctor())

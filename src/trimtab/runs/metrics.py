@@ -72,6 +72,21 @@ METRICS: dict[str, Metric] = {
         "tokens/s", "higher", "mean", "sum", "training", "counted targets over the window's seconds"
     ),
     "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
+    "gradient_noise_scale": Metric(
+        "sequences", "neither", "last", "same", "monitor", "gradient_noise / gradient_signal: see gradient noise scale"
+    ),
+    "gradient_noise_error": Metric(
+        "fraction", "lower", "last", "same", "monitor", "standard error of gradient_noise_scale, as a part of it"
+    ),
+    "gradient_noise": Metric(
+        "norm²", "neither", "last", "same", "monitor", "variance of one sequence's gradient, all parameters together"
+    ),
+    "gradient_signal": Metric(
+        "norm²", "neither", "last", "same", "monitor", "squared norm of the mean gradient, without the noise"
+    ),
+    "batch_size": Metric(
+        "sequences", "neither", "last", "sum", "monitor", "those of the update in which the noise was last measured"
+    ),
     "validation/loss": Metric(
         "nats", "lower", "evaluation", "same", "evaluation", "per counted target, eval mode, main set"
     ),

@@ -1,7 +1,7 @@
 """What passes between data, model, objective and step: batches, terms, transforms, probes, randomness, the ring."""
 
 from trimtab.signals.batch import IGNORED, Batch
-from trimtab.signals.probe import InlineProbe, StepSignals
+from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
 from trimtab.signals.targets import Outputs, TargetFacts, outputs_of
@@ -17,6 +17,7 @@ __all__ = [
     "LossTerms",
     "ModelOutput",
     "Outputs",
+    "PartsProbe",
     "PendingRows",
     "Ring",
     "StepSignals",

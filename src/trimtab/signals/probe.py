@@ -38,3 +38,39 @@ class InlineProbe(Protocol):
     def read(self, signals: StepSignals) -> Tensor:
         """One fp32 value a column, on the device."""
         ...
+
+
+class PartsProbe(InlineProbe, Protocol):
+    """Looks besides at what each micro-batch adds to a step's gradient. What it remembers is kept by checkpoints.
+
+    `part` and `whole` run between the step's two programs and never inside them; `settle` runs inside the update.
+    """
+
+    @property
+    def name(self) -> str:
+        """The key of its state in a checkpoint."""
+        ...
+
+    def measures(self, step: int) -> bool:
+        """Whether step number `step` is looked at: a pure function of the step."""
+        ...
+
+    def part(self, gradients: Mapping[str, Tensor], *, first: bool) -> None:
+        """A micro-batch was added to the sums `gradients`, which are fp32; `first` for the first of a step."""
+        ...
+
+    def whole(self, gradients: Mapping[str, Tensor], parts: int, sequences: int, unscale: Tensor) -> None:
+        """All `parts` micro-batches, of `sequences` sequences in all, are in; `unscale` takes out the loss scale."""
+        ...
+
+    def settle(self, skip: Tensor) -> None:
+        """Remember what was seen, unless `skip` is 1.0 or there is nothing new."""
+        ...
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        """What it remembers between steps."""
+        ...
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` says."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import final
 
@@ -50,6 +51,8 @@ class Adjustments:
     def _act(self, name: str, value: float) -> None:
         if name == "accumulation":
             self._progress.accumulation = round(value)
+        elif name == "batch_size":
+            self._progress.accumulation = math.ceil(value / self._progress.micro_batch_size)
         elif name in self._actions:
             self._actions[name](value)
 

@@ -24,6 +24,8 @@ class Progress:
     attempt: int = 0
     accumulation: int = 1
     """Micro-batches in an update, which a controller may change."""
+    micro_batch_size: int = 1
+    """Sequences in each, which may be lowered where memory ran out."""
     factors: dict[str, dict[str, float]] = field(default_factory=dict)
     """Setting to controller to factor."""
     plan: dict[str, Any] = field(default_factory=lambda: {"excluded": []})
@@ -85,6 +87,7 @@ class Progress:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` gave."""
         for entry in fields(self):
-            setattr(self, entry.name, copy.deepcopy(state[entry.name]))
+            if entry.name != "micro_batch_size" or entry.name in state:  # a checkpoint of 0.1.0 has none
+                setattr(self, entry.name, copy.deepcopy(state[entry.name]))
         # JSON holds non-finite values as text.
         self.metrics = {name: float(value) for name, value in self.metrics.items()}

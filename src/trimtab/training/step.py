@@ -22,6 +22,7 @@ from trimtab.signals import (
     GradientTransform,
     InlineProbe,
     ModelOutput,
+    PartsProbe,
     Ring,
     StepSignals,
     Task,
@@ -47,9 +48,12 @@ class Step:
         ring: Ring,
         device: torch.device,
         seed: int,
+        parts_probe: PartsProbe | None = None,
     ) -> None:
+        """`parts_probe`, when given, is one of `probes`."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
+        self.parts_probe = parts_probe
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
         self._is_foreign = isinstance(model, ForeignModel)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
@@ -101,9 +105,16 @@ class Step:
         if self.captured is not None and self.captured.in_parts != in_parts:
             self.captured = capture(self, batches[0], in_parts=in_parts)
         self.begin(in_parts=in_parts)
+        looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
             self.accumulate(batch, 1.0 / len(batches))
+            if looks is not None:
+                looks.part(self.optimizer.storage.gradients, first=index == 0)
+        if looks is not None:
+            scaler = self.precision.scaler
+            unscale = self._one if scaler is None else 1.0 / scaler.scale
+            looks.whole(self.optimizer.storage.gradients, len(batches), num_sequences, unscale)
         if self._draws:
             set_randomness(self.seed, step, 0, "gradient", self.device)
         self.update(ends_window=ends_window)
@@ -193,6 +204,8 @@ class Step:
         for transform in self.transforms:
             transform.apply(gradients, self.settings)
         self.optimizer.update(gradients, self.settings)
+        if self.parts_probe is not None:
+            self.parts_probe.settle(gradients.skip)
         self._write_row(gradients, ends_window)
         if scaler is not None:
             # An outlying step is skipped, too, and says nothing of the loss scale.

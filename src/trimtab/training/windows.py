@@ -75,8 +75,12 @@ class Windows:
         rows = window.rows.wait()
         per_step = {name: np.asarray(values) for name, values in window.host.items()}
         layers: dict[str, float] = {}
+        last: dict[str, float] = {}
         for index, name in enumerate(window.columns):
-            if not name.startswith("layer/"):
+            if name in METRICS and METRICS[name].window == "last":
+                if window.whole and np.isfinite(rows[-1, index]):
+                    last[name] = float(rows[-1, index])
+            elif not name.startswith("layer/"):
                 per_step[name] = rows[:, index]
             elif METRICS[f"layer/<name>/{name.rsplit('/', 1)[-1]}"].window != "last":
                 layers[name] = float(rows[:, index].mean())
@@ -86,6 +90,7 @@ class Windows:
         values = {
             "tokens_per_second": float(per_step["tokens"].sum()) / seconds if seconds > 0 else 0.0,
             "memory_bytes": window.memory_bytes,
+            **last,
         }
         return StepsEnded(window.first_step, window.last_step, per_step, values, layers)
 

@@ -8,6 +8,11 @@ CONTROLLERS: dict[str, Spec] = {
         "stop when the metric no longer improves",
         "Prechelt 1998",
     ),
+    "batch_size": Spec(
+        "trimtab.control.batch_size:BatchSize",
+        "raise the batch towards the gradient noise scale",
+        "McCandlish et al. 2018, arXiv 1812.06162",
+    ),
     "doctor": Spec("trimtab.control.doctor:Doctor", "show what the doctor finds while the run goes on", "own"),
     "saving": Spec("trimtab.control.saving:SaveBest", "save when the metric is the best so far", "own"),
     "skipped": Spec("trimtab.control.stopping.skipped:SkippedSteps", "stop after too many skipped steps on end", "own"),

@@ -24,8 +24,8 @@ from trimtab.training.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`, `window/<name>`;
-    `average/<name>` where other weights are judged than are trained.
+    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`,
+    `probe/<name>/<slot>`, `window/<name>`; `average/<name>` where other weights are judged than are trained.
     """
 
     tensors: Mapping[str, Tensor]
@@ -58,6 +58,8 @@ def take(
     for transform in step.transforms:
         state = transform.state_by_name()
         tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
+    if (probe := step.parts_probe) is not None:
+        tensors.update({f"probe/{probe.name}/{slot}": tensor for slot, tensor in probe.state_by_name().items()})
     window_values, window_tensors = windows.state()
     tensors.update({f"window/{name}": tensor for name, tensor in window_tensors.items()})
     values = {
@@ -94,6 +96,8 @@ def restore(
             step.precision.scaler.load_state(scaler)  # none is there after accepted drift to fp16: it begins anew
         for transform in step.transforms:
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
+        if (probe := step.parts_probe) is not None and (seen := _under(tensors, f"probe/{probe.name}")):
+            probe.load_state_by_name(seen)  # none is there after accepted drift to measuring it
         windows.load_state(snapshot.values["windows"], _under(tensors, "window"))
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint does not hold what this configuration needs: {error}") from error
