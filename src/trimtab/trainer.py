@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config
+from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, Split, dump_config
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
-from trimtab.data import Loader, PreparedData, prepare_data
+from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
@@ -56,7 +56,7 @@ from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import next_attempt, open_run, undone_on_failure
 from trimtab.schedules import build_schedule
-from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
+from trimtab.signals import Batch, InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
     Calendar,
     Keeper,
@@ -77,12 +77,17 @@ from trimtab.training.execution import (
     choose_device,
     garbage_rests,
     keep_freed_memory,
-    out_of_memory_explained,
     set_threads,
     synchronizer,
 )
 from trimtab.training.facts import facts_of, identity_of
+from trimtab.training.memory import memory_meter, out_of_memory_explained
+from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.precision import choose_parameters
+
+_BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
+_SHAPES = ("config.model.", "config.data.", "config.optimizer.", "config.training.memory_budget")
+"""Settings on which memory depends."""
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -171,7 +176,8 @@ class Trainer:
                 config.data,
                 config.task,
                 seed=config.seed,
-                micro_batch_size=config.training.micro_batch_size,
+                micro_batch_size=1 if config.split is None else config.split.micro_batch_size,
+                block=config.sequences_per_step if config.split is None else None,
                 progress=self._report,
             )
             parts = self._build(data, device)
@@ -182,15 +188,16 @@ class Trainer:
             }
             changes = self._changes(run, facts)
 
-            progress = Progress(
-                accumulation=config.training.accumulation, micro_batch_size=config.training.micro_batch_size
-            )
+            split = config.split or Split(config.sequences_per_step, 1)
+            progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
-            if "config.training.accumulation" in changes:
-                progress.accumulation = config.training.accumulation  # the checkpoint holds the one before
+            if changes & _BATCH:
+                # The checkpoint holds those before.
+                progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
             progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
+            progress.divide(plan["micro_batch"]["chosen"])
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
@@ -259,12 +266,16 @@ class Trainer:
         if earlier.get("precision", precision.name) != precision.name:
             earlier = {}
         threads = set_threads(earlier.get("threads", training.threads))
+        report = self._report or (lambda what, fraction: None)
+        micro_batch = earlier.get("micro_batch")
+        if micro_batch is None or changes & _BATCH or any(change.startswith(_SHAPES) for change in changes):
+            micro_batch = self._choose_micro_batch(data, parts, report)
+        rows, accumulation = micro_batch["chosen"], micro_batch["accumulation"]
         if parts.device.type == "cpu":
             keep_freed_memory()
-        example = data.training.batch(np.arange(training.micro_batch_size), training.micro_batch_size)
-        report = self._report or (lambda what, fraction: None)
-        length = self.config.data.sequence_length
-        attention = choose_attention(training, parts.model, precision.dtype, length, earlier.get("attention"))
+        example = data.training.batch(np.arange(rows), rows)
+        shape = (rows, self.config.data.sequence_length)
+        attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
         held_back = _held_back(self.config, parts)
         captured = (held_back is None and earlier.get("capture")) or choose_capture(training, parts.device, held_back)
         compiled = choose_compile(
@@ -274,17 +285,41 @@ class Trainer:
             parts.compilable,
             earlier.get("compile"),
             report,
+            accumulation=accumulation,
             captures=captured["chosen"],
         )
         return {
             "device": str(parts.device),
             "threads": threads,
+            "micro_batch": micro_batch,
             "precision": precision.name,
             "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
             "attention": attention,
             "compile": compiled,
             "capture": captured,
         }
+
+    def _choose_micro_batch(
+        self, data: PreparedData, parts: _Parts, report: Callable[[str, float], None]
+    ) -> dict[str, Any]:
+        """Sequences in a micro-batch, and micro-batches in a step: as configured, or the most that memory holds."""
+        config = self.config
+        if (split := config.split) is not None:
+            given = "training.batch_size and " if config.training.batch_size is not None else ""
+            reason = f"{given}training.micro_batch_size is {split.micro_batch_size}"
+            return {"chosen": split.micro_batch_size, "accumulation": split.accumulation, "reason": reason}
+        batch_size, most = config.sequences_per_step, len(data.training)
+        if config.logging.noise_scale.every:
+            most = min(most, batch_size // 2)  # it compares two or more
+        return find_micro_batch(
+            parts.step,
+            lambda rows: _longest_batch(data.training, rows),
+            batch_size,
+            most=most,
+            meter=memory_meter(parts.device),
+            budget_bytes=config.training.memory_budget_bytes,
+            report=report,
+        )
 
     def _loop(
         self,
@@ -307,7 +342,7 @@ class Trainer:
             loader=Loader(
                 data.training,
                 data.order,
-                config.training.micro_batch_size,
+                progress.micro_batch_size,
                 prefetch=config.data.prefetch * progress.accumulation,
                 pin_memory=parts.device.type == "cuda",
             ),
@@ -330,6 +365,9 @@ class Trainer:
             heartbeat=lock.beat,
             saves_in_background=config.checkpoint.background,
             synchronize=synchronizer(parts.device),
+            keep_split=lambda choice: write_json(
+                keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
+            ),
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -450,6 +488,14 @@ class Trainer:
             data.tokenizer.save(run.artifacts / "tokenizer.json")
 
 
+def _longest_batch(sequences: Sequences, rows: int) -> Batch:
+    """A micro-batch that takes as much memory as any."""
+    indices = np.arange(rows)
+    if isinstance(sequences, LabelledTexts):
+        indices = np.argsort(sequences.lengths, kind="stable")[::-1][:rows].copy()
+    return sequences.batch(indices, rows)
+
+
 def _one_shape(config: Config) -> bool:
     """Whether all batches have one shape, as compiled and captured programs need."""
     return not isinstance(config.task, RowTask) or config.task.padding == "full"
@@ -563,7 +609,7 @@ def build_evaluation(
             data.tokenizer.token_bytes,
         ),
         data=data,
-        batch_size=config.training.micro_batch_size,
+        batch_size=config.evaluation_batch_size,
         device=device,
         autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
         weights=weights,

@@ -10,7 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from trimtab.config import Config, Section, dump_config, effective, list_presets, load_config, load_with_origin
+from trimtab.config import (
+    Config,
+    Section,
+    TrainingConfig,
+    dump_config,
+    effective,
+    list_presets,
+    load_config,
+    load_with_origin,
+)
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
 from trimtab.config.keys import Key, keys
@@ -82,6 +91,13 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
         tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
         tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
         tree.pop("max_positions", None)
+    if section is TrainingConfig:
+        # Any other would hardly ever be whole micro-batches.
+        tree.pop("batch_size", None)
+        tree["micro_batch_size"] = draw(st.integers(1, 64))
+        if draw(st.booleans()):
+            tree["batch_size"] = tree["micro_batch_size"] * draw(st.integers(1, 64))
+            tree["micro_batch_size"] = draw(st.sampled_from([tree["micro_batch_size"], "auto"]))
     return tree
 
 

@@ -128,7 +128,6 @@ def test_mutated_keys_are_all_refused_and_nearly_all_understood() -> None:
         ("optimizer.wd", "optimizer.weight_decay"),
         ("optimizer.eps", "optimizer.epsilon"),
         ("training.bs", "training.micro_batch_size"),
-        ("training.batch_size", "training.micro_batch_size"),
         ("data.batch_size", "training.micro_batch_size"),
         ("per_device_train_batch_size", "training.micro_batch_size"),
         ("training.grad_accum", "training.accumulation"),

@@ -29,7 +29,7 @@ def _state(step: Step) -> list[torch.Tensor]:
 def test_a_short_run_is_not_compiled_and_says_why() -> None:
     step = make_step()
     before = _state(step)
-    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
+    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None, accumulation=1)
     assert choice["chosen"] is False
     assert choice["eager_seconds"] > 0
     assert "tried from 600 s on" in choice["reason"]
@@ -41,7 +41,7 @@ def test_a_long_run_is_measured_compiled_and_stays_the_same(monkeypatch: pytest.
     monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
     monkeypatch.setattr(execution, "_COMPILE_GAIN", 1e9)
     step, plain = make_step(), make_step()
-    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
+    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None, accumulation=1)
     assert choice["chosen"] is True, choice
     assert choice["compiled_seconds"] > 0
     for number in range(1, 4):
@@ -49,7 +49,7 @@ def test_a_long_run_is_measured_compiled_and_stays_the_same(monkeypatch: pytest.
         plain.run([make_batch(2, number)], number)
     for a, b in zip(_state(step), _state(plain), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-    kept = choose_compile(TrainingConfig(steps=10), make_step(), make_batch(2, 0), True, choice)
+    kept = choose_compile(TrainingConfig(steps=10), make_step(), make_batch(2, 0), True, choice, accumulation=1)
     assert kept == choice
 
 
@@ -58,7 +58,7 @@ def test_what_is_slower_compiled_is_not_kept(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(execution, "_compile", lambda model, scope: None)
     monkeypatch.setattr(execution, "_COMPILE_GAIN", 0.0)
     step = make_step()
-    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None)
+    choice = choose_compile(TrainingConfig(steps=10), step, make_batch(2, 0), True, None, accumulation=1)
     assert choice["chosen"] is False
     assert "measured" in choice["reason"]
 
@@ -69,14 +69,16 @@ def test_a_compiler_that_fails_is_no_end(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
     monkeypatch.setattr(execution, "_compile", broken)
-    choice = choose_compile(TrainingConfig(steps=10), make_step(), make_batch(2, 0), True, None)
+    choice = choose_compile(TrainingConfig(steps=10), make_step(), make_batch(2, 0), True, None, accumulation=1)
     assert choice["chosen"] is False
     assert "no compiler here" in choice["reason"]
 
 
 def test_off_and_foreign() -> None:
-    assert not choose_compile(TrainingConfig(compile="off"), make_step(), make_batch(1, 0), True, None)["chosen"]
-    assert not choose_compile(TrainingConfig(), make_step(), make_batch(1, 0), False, None)["chosen"]
+    assert not choose_compile(TrainingConfig(compile="off"), make_step(), make_batch(1, 0), True, None, accumulation=1)[
+        "chosen"
+    ]
+    assert not choose_compile(TrainingConfig(), make_step(), make_batch(1, 0), False, None, accumulation=1)["chosen"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")

@@ -115,7 +115,7 @@ from trimtab.config.task import (
     TaskConfig,
     TokenClassification,
 )
-from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, TrainingConfig
+from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, Split, TrainingConfig
 
 __all__ = [
     "ADJUSTABLE",
@@ -202,6 +202,7 @@ __all__ = [
     "SoapConfig",
     "SourceConfig",
     "Span",
+    "Split",
     "StepSchedule",
     "StoppingConfig",
     "TaskConfig",

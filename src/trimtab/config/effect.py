@@ -86,9 +86,24 @@ IDLE: tuple[Idle, ...] = (
         ("logging.noise_scale.every", "logging.noise_scale.memory"),
         "training.accumulation",
         # 0 says what is so anyway.
-        lambda config: config.logging.noise_scale.every > 0 and config.training.accumulation == 1,
+        lambda config: config.logging.noise_scale.every > 0 and not config.has_parts,
         "it compares the micro-batches of a step, and training.accumulation is 1",
         "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
+    ),
+    Idle(
+        ("training.accumulation",),
+        "training.batch_size",
+        lambda config: config.training.batch_size is not None,
+        "it follows from training.batch_size and training.micro_batch_size",
+        "leave out training.batch_size",
+    ),
+    Idle(
+        ("training.memory_budget_bytes",),
+        "training.micro_batch_size",
+        # null says what is so anyway.
+        lambda config: config.training.memory_budget_bytes is not None and config.training.micro_batch_size != "auto",
+        "it bounds the search for the largest micro-batch, and training.micro_batch_size is given",
+        "set training.micro_batch_size=auto",
     ),
     Idle(
         ("data.validation_fraction",),

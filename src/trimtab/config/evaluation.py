@@ -21,7 +21,9 @@ class EvaluationConfig(Section):
 
     every: Count = Field(100, description="steps between evaluations; one more at the last step")
     max_tokens: Count | None = Field(None, description="tokens of the validation set; all of them if not given")
-    batch_size: Count | None = Field(None, description="sequences at once; training.micro_batch_size if not given")
+    batch_size: Count | None = Field(
+        None, description="sequences at once; training.micro_batch_size if not given, at most 16 where that is auto"
+    )
     gap_tokens: int = Field(
         65_536, ge=0, description="tokens of a fixed training slice, for generalization_gap; 0: no gap"
     )

@@ -26,8 +26,8 @@ from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
-from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
-from trimtab.config.training import TrainingConfig
+from trimtab.config.task import CausalLanguageModeling, RowTask, SequenceToSequence, TaskConfig
+from trimtab.config.training import Split, TrainingConfig
 
 
 class Config(Section):
@@ -70,17 +70,72 @@ class Config(Section):
             )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
+        self._check_batch()
         if isinstance(self.batch_control, NoiseScaleBatch):
             if not self.logging.noise_scale.every:
                 raise ValueError(
                     "batch_control.name noise_scale needs the noise scale measured, and logging.noise_scale.every is 0"
                 )
-            if self.training.accumulation == 1:
+            if not self.has_parts:
                 raise ValueError(
                     "batch_control.name noise_scale compares the micro-batches of a step, and training.accumulation "
                     "is 1; half of training.micro_batch_size with training.accumulation=2 is the same batch"
                 )
         return self
+
+    def _check_batch(self) -> None:
+        training = self.training
+        asked, micro = training.batch_size, training.micro_batch_size
+        if asked is None:
+            if micro == "auto":
+                raise ValueError(
+                    "training.micro_batch_size auto divides a given batch, and training.batch_size is not set"
+                )
+            return
+        if isinstance(asked, str):
+            if isinstance(self.task, RowTask):
+                raise ValueError(
+                    f"training.batch_size in tokens is for texts cut to one length, and task {self.task.name} has "
+                    "texts of many; give it in sequences"
+                )
+            if _tokens(asked) % self.data.sequence_length:
+                raise ValueError(
+                    f"training.batch_size {asked} is no whole number of sequences of data.sequence_length "
+                    f"{self.data.sequence_length}"
+                )
+        if micro != "auto" and (whole := self.sequences_per_step) % micro:
+            fitting = [size for size in range(1, min(whole, 512) + 1) if whole % size == 0]
+            near = min(fitting, key=lambda size: abs(size - micro))
+            raise ValueError(
+                f"training.batch_size of {whole} sequences is no whole number of micro-batches of {micro}; "
+                f"training.micro_batch_size={near} or auto is"
+            )
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences in one update."""
+        training = self.training
+        if isinstance(training.batch_size, str):
+            return _tokens(training.batch_size) // self.data.sequence_length
+        if training.batch_size is not None:
+            return training.batch_size
+        return training.accumulation * (1 if training.micro_batch_size == "auto" else training.micro_batch_size)
+
+    @property
+    def split(self) -> Split | None:
+        """How a batch is divided; None where that is found by trying."""
+        micro = self.training.micro_batch_size
+        return None if micro == "auto" else Split(micro, self.sequences_per_step // micro)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether an update has, or can have, several micro-batches."""
+        return self.sequences_per_step > 1 if self.split is None else self.split.accumulation > 1
+
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Sequences that are judged at once, where evaluation.batch_size does not say."""
+        return min(16, self.sequences_per_step) if self.split is None else self.split.micro_batch_size
 
     @property
     def save_every(self) -> int:
@@ -96,8 +151,12 @@ class Config(Section):
     @property
     def tokens_per_step(self) -> int:
         """Token positions in one update."""
-        return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
+        return self.sequences_per_step * self.data.sequence_length
 
     def budget(self, tokens_per_epoch: int | None = None) -> Budget:
         """The length of the run; that of an epoch is known once the data is prepared."""
         return Budget(self.training.steps, self.tokens_per_step, tokens_per_epoch)
+
+
+def _tokens(batch_size: str) -> int:
+    return int(batch_size.partition(" ")[0])

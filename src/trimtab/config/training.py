@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from trimtab.config.base import Count, Positive, Section
 
@@ -44,12 +46,58 @@ class AutoPrecision(Section):
 PrecisionConfig = Annotated[Fp32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
 
 
+_TOKENS = r"[1-9]\d*(_\d+)* tokens"
+
+
+def _batch(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(_TOKENS, value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError("must be a whole number of sequences, at least 1, or text such as '65536 tokens'")
+    return value
+
+
+BatchSize = Annotated[
+    int | str,
+    BeforeValidator(_batch),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "description": "sequences"},
+                {"type": "string", "pattern": f"^{_TOKENS}$", "examples": ["65536 tokens"]},
+            ]
+        }
+    ),
+]
+"""Sequences, or text in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How one update's batch is divided: `accumulation` micro-batches of `micro_batch_size` sequences."""
+
+    micro_batch_size: int
+    accumulation: int
+
+
 class TrainingConfig(Section):
     """The budget of a run and the machine's part in it."""
 
     steps: Count = Field(1_000, description="updates; a skipped one counts")
-    micro_batch_size: Count = Field(16, description="sequences in one forward and backward pass")
+    micro_batch_size: Count | Literal["auto"] = Field(
+        16,
+        description="sequences in one forward and backward pass; auto: as many as memory holds, found at the start by "
+        "trying; needs batch_size",
+    )
     accumulation: Count = Field(1, description="micro-batches in one update")
+    batch_size: BatchSize | None = Field(
+        None, description="sequences in one update, or tokens; accumulation then follows from it and micro_batch_size"
+    )
+    memory_budget_bytes: Count | None = Field(
+        None,
+        description="what micro_batch_size=auto may use: on a CPU the memory of this process, on CUDA what torch "
+        "allocates; 8 or 9 tenths of what is free if not given",
+    )
     precision: PrecisionConfig = Field(default_factory=Fp32.model_construct)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one")
     compile: Literal["auto", "on", "whole", "off"] = Field(

@@ -62,6 +62,10 @@ class Loader:
             self._pin_memory,
         )
 
+    def resize(self, micro_batch_size: int) -> None:
+        """Make micro-batches of another size, from the next `start` on."""
+        self._micro_batch_size = micro_batch_size
+
     def take(self, num_micro_batches: int) -> Window:
         """The next micro-batches; waits until they are ready.
 

@@ -61,10 +61,12 @@ def prepare_data(
     *,
     seed: int,
     micro_batch_size: int = 1,
+    block: int | None = None,
     progress: Progress | None = None,
 ) -> PreparedData:
     """The data that `config` describes, for `task` (causal_lm if not given); tokens are made once and cached by
-    content, `seed` orders them and hides some.
+    content, `seed` orders them and hides some. Texts of similar length stand together in blocks of `block`,
+    `micro_batch_size` if not given.
 
     Raises:
         DataError: text or targets are missing, not readable, or too few for `micro_batch_size` samples.
@@ -137,7 +139,7 @@ def prepare_data(
         seed=seed,
         shuffle=config.shuffle,
         lengths=lengths,
-        block=micro_batch_size,
+        block=block or micro_batch_size,
         bucketing=task.bucketing if isinstance(task, RowTask) else 1,
     )
     return PreparedData(

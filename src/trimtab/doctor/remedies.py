@@ -25,6 +25,7 @@ NAMES: Final[Mapping[str, Mapping[Target, str]]] = {
         "huggingface": "gradient_accumulation_steps",
         "lightning": "accumulate_grad_batches",
     },
+    "batch_size": {"trimtab": "training.batch_size"},
     "workers": {"trimtab": "data.prefetch", "huggingface": "dataloader_num_workers"},
 }
 """What we mean -> target -> its name for it: settings of trimtab, TrainingArguments, arguments of Lightning's Trainer.

@@ -57,7 +57,7 @@ def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
     """
     step.captured = None
     torch.cuda.synchronize(step.device)  # a save may still read what a warm-up changes for a while
-    kept = _held(step)
+    kept = held(step)
     inputs = batch.each(lambda tensor: tensor.to(step.device, copy=True))
     stream = torch.cuda.Stream(step.device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(step.device))
@@ -81,7 +81,7 @@ def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
             for graph, ends_window in ((graphs[1], True), (graphs[2], False)):
                 with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode=mode):
                     step.update_program(ends_window)
-    finally:
+    finally:  # memory may run out, and the step is then tried again without what was held
         torch.cuda.current_stream(step.device).wait_stream(stream)
         step.begin(in_parts=in_parts)
         step.holds.zero_()
@@ -91,7 +91,7 @@ def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
     return Captured(inputs, in_parts, graphs[0], {True: graphs[1], False: graphs[2]})
 
 
-def _held(step: Step) -> list[tuple[Tensor, Tensor]]:
+def held(step: Step) -> list[tuple[Tensor, Tensor]]:
     """What a program changes even where an update is held, with copies: the ring, the loss scale, buffers."""
     tensors = [step.ring.rows, step.ring.cursor, *step.model.buffers()]
     if step.precision.scaler is not None:

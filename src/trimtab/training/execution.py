@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trimtab.config import TrainingConfig
-from trimtab.errors import ConfigError, ResourceError
+from trimtab.errors import ConfigError
 from trimtab.model import Decoder, Transformer
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
@@ -108,6 +108,7 @@ def choose_compile(
     earlier: Mapping[str, Any] | None,
     report: Callable[[str, float], None] = lambda what, fraction: None,
     *,
+    accumulation: int,
     captures: bool = False,
 ) -> dict[str, Any]:
     """Whether the model is compiled, and why; compiles it when it is. Weights and randomness stay untouched.
@@ -118,36 +119,36 @@ def choose_compile(
     if earlier is not None:
         if earlier["chosen"]:
             _compile(step.model, earlier.get("scope", "whole"))
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         return dict(earlier)
     if config.compile == "off":
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         return {"chosen": False, "reason": "training.compile is off"}
     if config.compile in ("on", "whole"):
         scope = _scope(step.model, config.compile)
         report("compiling the model", 0.0)
         begun = time.perf_counter()
         _compile(step.model, scope)
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         _seconds(step, batch, 1)
         seconds = time.perf_counter() - begun
         reason = f"training.compile is {config.compile}"
         return {"chosen": True, "scope": scope, "reason": reason, "compile_seconds": seconds}
     if not compilable:
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         return {"chosen": False, "reason": "a model from outside is compiled only with training.compile=on"}
     on_host = step.device.type == "cpu"
     # On CUDA a part of the batch says enough, and takes no memory that the compiled step does not need.
     part = batch if on_host else _part(batch, 8)
-    _ready(step, part, config, captures)
+    _ready(step, part, accumulation, captures)
     _seconds(step, part, 1)
     eager_seconds = _seconds(step, part, 3) * batch.tokens_BT.shape[0] / part.tokens_BT.shape[0]
-    total_seconds = eager_seconds * config.accumulation * config.steps
+    total_seconds = eager_seconds * accumulation * config.steps
     choice: dict[str, Any] = {"eager_seconds": eager_seconds, "expected_seconds": total_seconds}
     threshold = _COMPILE_PAYS_AFTER_SECONDS[step.device.type]
     if total_seconds < threshold:
         why = f"eager takes about {total_seconds:.0f} s in all; compiling is tried from {threshold:.0f} s on"
-        _ready(step, batch, config, captures and not on_host)
+        _ready(step, batch, accumulation, captures and not on_host)
         return {"chosen": False, "reason": why, **choice}
     report("compiling, to measure it (training.compile=off leaves it)", 0.0)
     whole = on_host or total_seconds > _WHOLE_PAYS_AFTER_SECONDS
@@ -155,13 +156,13 @@ def choose_compile(
     begun = time.perf_counter()
     try:
         _compile(step.model, scope)
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         _seconds(step, batch, 1)
         choice["compile_seconds"] = time.perf_counter() - begun
         choice["compiled_seconds"] = _seconds(step, batch, 3)
     except Exception as error:  # the compiler and its back-ends raise errors of many kinds
         _uncompile(step.model)
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         return {
             "chosen": False,
             "reason": f"torch.compile failed: {type(error).__name__}: {error}"[:300],
@@ -173,26 +174,32 @@ def choose_compile(
     gain = 1.0 - choice["compiled_seconds"] / eager_seconds
     if choice["compiled_seconds"] > _COMPILE_GAIN * eager_seconds:
         _uncompile(step.model)
-        _ready(step, batch, config, captures)
+        _ready(step, batch, accumulation, captures)
         return {"chosen": False, "reason": f"measured: compiled code is only {gain:.0%} faster", **choice}
     return {"chosen": True, "reason": f"measured: {gain:.0%} less time a micro-batch", **choice}
 
 
 def choose_attention(
-    config: TrainingConfig, model: nn.Module, dtype: torch.dtype, length: int, earlier: Mapping[str, Any] | None
+    config: TrainingConfig,
+    model: nn.Module,
+    dtype: torch.dtype,
+    shape: tuple[int, int],
+    earlier: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Which of CUDA's kernels computes plain causal attention, and why; sets it for this process.
 
-    Choose before anything is compiled: compiled code keeps the kernel it was made with.
+    `shape` is that of a batch. Choose before anything is compiled: compiled code keeps the kernel it was made with.
     """
-    choice = dict(earlier) if earlier is not None else _measure_attention(config, model, dtype, length)
+    choice = dict(earlier) if earlier is not None else _measure_attention(config, model, dtype, shape)
     if torch.cuda.is_available():
         torch.backends.cuda.enable_cudnn_sdp(choice["chosen"] != "flash")
         torch.backends.cuda.enable_flash_sdp(choice["chosen"] != "cudnn")
     return choice
 
 
-def _measure_attention(config: TrainingConfig, model: nn.Module, dtype: torch.dtype, length: int) -> dict[str, Any]:
+def _measure_attention(
+    config: TrainingConfig, model: nn.Module, dtype: torch.dtype, batch_shape: tuple[int, int]
+) -> dict[str, Any]:
     device = next(model.parameters()).device
     if device.type != "cuda" or not isinstance(model, Decoder) or dtype == torch.float32:
         return {
@@ -204,7 +211,7 @@ def _measure_attention(config: TrainingConfig, model: nn.Module, dtype: torch.dt
     if config.deterministic:
         return {"chosen": "flash", "reason": "cuDNN's kernels do not repeat bit for bit"}
     heads, size = model.num_heads, model.hidden_size // model.num_heads
-    shape = (config.micro_batch_size, length, heads, size)
+    shape = (*batch_shape, heads, size)
     milliseconds: dict[str, float] = {}
     for name, backend in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
         q, k, v = (torch.randn(shape, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3))
@@ -240,24 +247,6 @@ def garbage_rests() -> Iterator[None]:
         gc.unfreeze()
 
 
-@contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Turn every form of running out of memory into a ResourceError that says what to lower."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        texts = ("can't allocate memory", "not enough memory")  # a CPU's allocator has no class of its own
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and (
-            type(error) is not RuntimeError or not any(text in str(error) for text in texts)
-        ):
-            raise
-        raise ResourceError(
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'the system gave no more'}",
-            hint="halve training.micro_batch_size and double training.accumulation: the result is the same; "
-            "or take a smaller model",
-        ) from error
-
-
 def _seconds(step: Step, batch: Batch, repeats: int) -> float:
     """Seconds of one micro-batch. Sums and gradients change, which the next step empties; the rest is put back."""
     batch = batch.to(step.device)
@@ -279,10 +268,10 @@ def _seconds(step: Step, batch: Batch, repeats: int) -> float:
     return seconds / repeats
 
 
-def _ready(step: Step, batch: Batch, config: TrainingConfig, captures: bool) -> None:
+def _ready(step: Step, batch: Batch, accumulation: int, captures: bool) -> None:
     """Capture what is to be measured, and kept."""
     if captures:
-        step.captured = capture(step, batch, in_parts=config.accumulation > 1)
+        step.captured = capture(step, batch, in_parts=accumulation > 1)
 
 
 def _part(batch: Batch, divisor: int) -> Batch:

@@ -33,7 +33,7 @@ def identity_of(config: Config, data: PreparedData, device: torch.device, contro
 def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:
     """What is known before step 1: of data, task, parameters, groups, FLOPs, the plan, and what counting reaches."""
     counts = parameter_counts(model)
-    tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
+    tokens_per_step = round(config.sequences_per_step * data.training.mean_length)
     facts: dict[str, Any] = {
         **data.facts,
         "task": task.name,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from trimtab.data import DataPlan, Loader
 from trimtab.errors import StorageError
@@ -41,6 +41,7 @@ from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
 from trimtab.training.decisions import of_kind, weigh
+from trimtab.training.micro_batch import Attempts
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
 from trimtab.training.step import Step
@@ -75,12 +76,13 @@ class Loop:
         heartbeat: Callable[[], None],
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
+        keep_split: Callable[[Mapping[str, Any]], None] = lambda choice: None,
     ) -> None:
-        """`synchronize` waits for all that is queued on the device."""
+        """`synchronize` waits for all that is queued on the device; `keep_split` writes down a smaller micro-batch."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
         self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
-        self.progress = progress
+        self.progress, self._attempts = progress, Attempts(step, loader, progress, keep=keep_split, tell=self._emit)
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
@@ -123,7 +125,6 @@ class Loop:
 
     def _train_step(self) -> None:
         progress = self.progress
-        taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
         learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
         decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
@@ -132,7 +133,7 @@ class Loop:
             weight_decay=decay * progress.factor("weight_decay"),
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
-        self._step.run(taken.batches, step, ends_window=self._calendar.closes_window(step))
+        taken = self._attempts.run(step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
         tokens = sum(batch.count for batch in taken.batches)

@@ -51,6 +51,11 @@ class Progress:
             product *= value
         return product
 
+    def divide(self, micro_batch_size: int) -> None:
+        """Let a step have as many sequences as before, in micro-batches of another size; never fewer."""
+        sequences = self.accumulation * self.micro_batch_size
+        self.accumulation, self.micro_batch_size = math.ceil(sequences / micro_batch_size), micro_batch_size
+
     def advance(self, next_position: int, tokens: int) -> None:
         """One more update was attempted, which consumed the data up to `next_position`."""
         step, stride = self.step + 1, next_position - self.position

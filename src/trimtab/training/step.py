@@ -88,6 +88,8 @@ class Step:
         """At 1.0 an update changes nothing: how a warm-up runs without being a step."""
         self.captured: Captured | None = None
         self._updates_after: tuple[torch.cuda.Event, ...] = ()
+        self.is_updating = False
+        """Whether `run` came to the update, which changes weights, and is not over."""
 
     def set(self, **settings: float) -> None:
         """Change device scalars; only those that differ are sent."""
@@ -102,6 +104,7 @@ class Step:
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
         self.set(inverse_targets=1.0 / max(1, num_targets), inverse_sequences=1.0 / max(1, num_sequences))
         in_parts = len(batches) > 1
+        self.is_updating = False
         if self.captured is not None and self.captured.in_parts != in_parts:
             self.captured = capture(self, batches[0], in_parts=in_parts)
         self.begin(in_parts=in_parts)
@@ -117,7 +120,9 @@ class Step:
             looks.whole(self.optimizer.storage.gradients, len(batches), num_sequences, unscale)
         if self._draws:
             set_randomness(self.seed, step, 0, "gradient", self.device)
+        self.is_updating = True
         self.update(ends_window=ends_window)
+        self.is_updating = False
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""

@@ -94,4 +94,6 @@ def check(case: Case) -> Iterator[Finding]:
 
 def _more(case: Case) -> list[Remedy]:
     summary, now = "average the gradient over more samples", case.setting("training.accumulation")
+    if (batch := case.setting("training.batch_size")) is not None:
+        return [change(case, summary, batch_size=8 * batch) if isinstance(batch, int) else Remedy(summary)]
     return [change(case, summary, accumulation=8 * now) if isinstance(now, int) else Remedy(summary)]

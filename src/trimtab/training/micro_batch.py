@@ -1,0 +1,222 @@
+"""The largest micro-batch that memory holds: found at the start by trying, and made smaller where that was too much."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, final
+
+import torch
+
+from trimtab.data import DataPlan, Loader, Window
+from trimtab.errors import ResourceError
+from trimtab.events import Adjust, DecisionTaken, Event
+from trimtab.runs import format
+from trimtab.signals import Batch, seeded
+from trimtab.training.capture import capture, held
+from trimtab.training.checkpoint.model_state import modules_with_extra_state
+from trimtab.training.memory import MemoryMeter, first_line, free_memory, is_out_of_memory
+from trimtab.training.progress import Progress
+from trimtab.training.step import Step
+
+_LOWER: Final = (
+    "lower data.sequence_length or the model (model.num_layers, model.hidden_size); "
+    "training.precision.name=bf16 takes less for activations"
+)
+
+
+def find_micro_batch(
+    step: Step,
+    make_batch: Callable[[int], Batch],
+    batch_size: int,
+    *,
+    most: int,
+    meter: MemoryMeter,
+    budget_bytes: float | None,
+    report: Callable[[str, float], None] = lambda what, fraction: None,
+) -> dict[str, Any]:
+    """The largest divisor of `batch_size`, at most `most`, whose step fits; as the entry of plan.json.
+
+    Sizes are tried from 1 on, each at least twice the last, then those between the largest that fitted and the first
+    that did not, halving what is left. A size fits when its step runs out of no memory and its peak is within the
+    budget. Where memory that is not there takes the whole process along, a size whose peak would be beyond the
+    budget, by what one more sequence took so far, is not tried at all. Weights, state and randomness stay as they are.
+
+    Raises: ResourceError when not even one sequence fits.
+    """
+    sizes = [size for size in range(1, min(batch_size, most) + 1) if batch_size % size == 0]
+    budget = meter.budget() if budget_bytes is None else float(budget_bytes)
+    base = meter.start()
+    tried: dict[int, float | str] = {}
+    peaks: dict[int, float] = {0: base}
+
+    def fits(size: int) -> bool:
+        largest = max(peaks)
+        slope = (peaks[largest] - base) / largest if largest else 0.0
+        foreseen = peaks[largest] + slope * (size - largest)
+        if not meter.is_exact and foreseen > budget:
+            tried[size] = f"not tried: about {format.size(foreseen)}"
+            return False
+        report(f"trying micro-batches of {size}", 0.0)
+        meter.start()
+        failure = _try(step, make_batch(size), math.ceil(batch_size / size))
+        free_memory(step.device)
+        peak = meter.peak()
+        tried[size] = peak if failure is None else failure
+        if failure is None:
+            peaks[size] = peak
+        return failure is None and peak <= budget
+
+    best, too_large, at = -1, len(sizes), 0
+    while at < too_large:
+        if not fits(sizes[at]):
+            too_large = at
+            break
+        best, last = at, len(sizes) - 1
+        at = next((i for i, size in enumerate(sizes) if size >= 2 * sizes[best]), last if best < last else len(sizes))
+    if best < 0:
+        raise ResourceError(
+            f"out of memory: a micro-batch of one sequence takes {_in_words(tried[sizes[0]])}, and there are "
+            f"{format.size(budget)} for it (training.micro_batch_size=auto)",
+            hint=_LOWER + ("" if budget_bytes is None else "; or raise training.memory_budget_bytes"),
+        )
+    while too_large - best > 1:
+        middle = (best + too_large) // 2
+        best, too_large = (middle, too_large) if fits(sizes[middle]) else (best, middle)
+    size = sizes[best]
+    larger = [n for n in tried if n > size]
+    why = "the whole batch fits" if size == batch_size else f"the largest tried that fits in {format.size(budget)}"
+    if size == sizes[-1] and size < batch_size:
+        why = f"no more than {size} are wanted at once"
+    elif larger:
+        why += f"; {min(larger)}: {_in_words(tried[min(larger)])}"
+    return {
+        "chosen": size,
+        "accumulation": batch_size // size,
+        "reason": why,
+        "budget_bytes": int(budget),
+        "tried": {str(n): int(value) if isinstance(value, float) else value for n, value in sorted(tried.items())},
+    }
+
+
+def _in_words(outcome: float | str) -> str:
+    return outcome if isinstance(outcome, str) else format.size(outcome)
+
+
+def _try(step: Step, batch: Batch, parts: int) -> str | None:
+    """What a step with micro-batches like `batch` runs into; None when it fits. It changes nothing."""
+    keepers = modules_with_extra_state(step.model).values()
+    extra = [copy.deepcopy(module.get_extra_state()) for module in keepers]
+    kept = held(step)
+    devices = [step.device] if step.device.type == "cuda" else []
+    in_parts = parts > 1
+    failure = None
+    step.holds.fill_(1.0)
+    try:
+        with seeded(0), torch.random.fork_rng(devices=devices):
+            step.begin(in_parts=in_parts)
+            for index in range(2 if in_parts else 1):
+                step.set(share=1.0 / parts)
+                step.accumulate_program(batch.to(step.device))
+                if step.parts_probe is not None and in_parts:
+                    step.parts_probe.part(step.optimizer.storage.gradients, first=index == 0)
+            step.update_program(True)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        failure = f"out of memory: {first_line(error)}"[:200]
+    finally:
+        step.begin()
+        step.holds.zero_()
+        with torch.no_grad():
+            for tensor, before in kept:
+                tensor.copy_(before)
+        for module, state in zip(keepers, extra, strict=True):
+            module.set_extra_state(state)
+    return failure
+
+
+@final
+class Attempts:
+    """Runs steps; one for which memory does not suffice is run again in smaller micro-batches, on the same data.
+
+    The weights are as before it, because memory ran out before the update. Each micro-batch draws its random numbers
+    by its number in the step, so with dropout the step that is tried again draws other masks than it would have in
+    larger ones. What a module from outside wrote into buffers during the failed attempt stays there.
+
+    `keep` is told what was chosen, to write it into plan.json, and `tell` the decision.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        loader: Loader,
+        progress: Progress,
+        *,
+        keep: Callable[[Mapping[str, Any]], None],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._step, self._loader, self._progress = step, loader, progress
+        self._keep, self._tell = keep, tell
+        self._recapture = False
+
+    def run(self, number: int, *, ends_window: bool) -> Window:
+        """Attempt update `number` on the next data; gives these, with all the seconds waited for them.
+
+        Raises: ResourceError when memory ran out where nothing can be made smaller.
+        """
+        waited = 0.0
+        while True:
+            taken = self._loader.take(self._progress.accumulation)
+            waited += taken.seconds_waited
+            try:
+                if self._recapture:
+                    parts = len(taken.batches) > 1
+                    self._step.captured, self._recapture = capture(self._step, taken.batches[0], in_parts=parts), False
+                self._step.run(taken.batches, number, ends_window=ends_window)
+                return replace(taken, seconds_waited=waited)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if (refusal := self._why_not(number, taken, error)) is not None:
+                    raise refusal from error
+                said = first_line(error)
+            # Outside of the handler: the error's traceback holds what the attempt had allocated.
+            self._divide(number, said)
+
+    def _why_not(self, number: int, taken: Window, error: BaseException) -> ResourceError | None:
+        if self._step.is_updating:
+            return ResourceError(
+                f"out of memory in the update of step {number}, after its gradient was complete: {first_line(error)}. "
+                "The weights may be changed in part, so the step is not tried again",
+                hint=f"`trimtab resume RUN` goes on from the newest checkpoint; {_LOWER}",
+            )
+        if self._progress.micro_batch_size > 1:
+            return None
+        longest = max(batch.tokens_BT.shape[1] for batch in taken.batches)
+        ids = [str(int(sample)) for batch in taken.batches[:8] for sample in batch.sample_ids_B]
+        more = " …" if len(taken.batches) > 8 else ""
+        return ResourceError(
+            f"out of memory at step {number}, one sequence at a time: {len(taken.batches)} micro-batches of 1 × "
+            f"{longest:,} tokens, samples {', '.join(ids)}{more} from position {self._progress.position} on. "
+            f"{first_line(error)}",
+            hint=_LOWER,
+        )
+
+    def _divide(self, number: int, said: str) -> None:
+        progress, before = self._progress, self._progress.micro_batch_size
+        after = max(size for size in range(1, before // 2 + 1) if before % size == 0)
+        self._recapture = self._recapture or self._step.captured is not None
+        self._step.captured = None
+        progress.micro_batch_size, progress.accumulation = after, progress.accumulation * before // after
+        self._step.begin()
+        self._loader.close()
+        free_memory(self._step.device)
+        self._loader.resize(after)
+        self._loader.start(progress.position, DataPlan.from_json(progress.plan))
+        reason = f"out of memory at step {number} with micro-batches of {before}: {said}"
+        self._keep({"chosen": after, "accumulation": progress.accumulation, "reason": reason})
+        decision, note = Adjust(reason, "micro_batch_size", float(after)), f"accumulation is {progress.accumulation} now"
+        self._tell(DecisionTaken(progress.step, progress.step, "memory", decision, "taken", note))
