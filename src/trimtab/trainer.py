@@ -83,7 +83,7 @@ from trimtab.training.execution import (
 from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
-from trimtab.training.precision import choose_parameters
+from trimtab.training.precision import choose_parameters, set_products
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
 _SHAPES = ("config.model.", "config.data.", "config.optimizer.", "config.training.memory_budget")
@@ -208,6 +208,8 @@ class Trainer:
             notes += [f.text for f in lint(config, facts) if f.severity != "info"]
             if parts.step.precision.is_emulated:
                 notes.append("bf16 is slow here: this device has no instructions for it (training.precision.name=auto)")
+            if parts.device.type == "cuda" and torch.version.hip is not None:
+                notes.append("an AMD GPU, by way of ROCm: trimtab was never tested on one")
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
@@ -407,6 +409,7 @@ class Trainer:
         config = self.config
         if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
+        set_products(config.training.precision, device)
         vocabulary_size = data.vocabulary_size
         outputs = outputs_of(config.task, data.targets, vocabulary_size)
         if self._given_model is not None:

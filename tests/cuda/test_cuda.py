@@ -67,7 +67,7 @@ def _fit(text: Path, run: Path, *settings: str) -> tuple[Any, list[float]]:
     return trainer.model, losses.values
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_it_learns_in_every_precision(text: Path, tmp_path: Path, precision: str) -> None:
     model, losses = _fit(text, tmp_path / "run", f"training.precision.name={precision}")
     assert next(model.parameters()).device.type == "cuda"

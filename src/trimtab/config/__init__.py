@@ -115,7 +115,7 @@ from trimtab.config.task import (
     TaskConfig,
     TokenClassification,
 )
-from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, Split, TrainingConfig
+from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, Split, Tf32, TrainingConfig
 
 __all__ = [
     "ADJUSTABLE",
@@ -207,6 +207,7 @@ __all__ = [
     "StoppingConfig",
     "TaskConfig",
     "TextSource",
+    "Tf32",
     "TokenClassification",
     "TokenizerConfig",
     "TrainingConfig",

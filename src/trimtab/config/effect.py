@@ -19,6 +19,7 @@ from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
 from trimtab.config.schedule import WsdSchedule
 from trimtab.config.task import Classification
+from trimtab.config.training import Fp16
 
 
 def _is_no_step(span: int | float | str, config: Config) -> bool:
@@ -104,6 +105,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: config.training.memory_budget_bytes is not None and config.training.micro_batch_size != "auto",
         "it bounds the search for the largest micro-batch, and training.micro_batch_size is given",
         "set training.micro_batch_size=auto",
+    ),
+    Idle(
+        ("training.precision.growth_every",),
+        "training.precision.scaling",
+        lambda config: isinstance(config.training.precision, Fp16) and config.training.precision.scaling == "static",
+        "the loss scale stays, as training.precision.scaling is static",
+        "set training.precision.scaling=dynamic",
     ),
     Idle(
         ("data.validation_fraction",),

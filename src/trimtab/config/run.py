@@ -68,6 +68,10 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
+        if self.training.precision.name == "tf32" and self.training.device == "cpu":
+            raise ValueError(
+                "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
+            )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         self._check_batch()

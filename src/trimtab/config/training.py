@@ -17,6 +17,12 @@ class Fp32(Section):
     name: Literal["fp32"] = "fp32"
 
 
+class Tf32(Section):
+    """float32 weights and sums; products of matrices in TensorFloat-32, with 10 bits of fraction, on NVIDIA GPUs."""
+
+    name: Literal["tf32"] = "tf32"
+
+
 class Bf16(Section):
     """bfloat16 products over fp32 weights, which every update acts on."""
 
@@ -29,10 +35,16 @@ class Bf16(Section):
 
 
 class Fp16(Section):
-    """float16 autocast over fp32 weights, with dynamic loss scaling (Micikevicius et al. 2018)."""
+    """float16 autocast over fp32 weights, with loss scaling (Micikevicius et al. 2018)."""
 
     name: Literal["fp16"] = "fp16"
-    initial_scale: Positive = Field(65_536.0, description="factor on the loss at step 1")
+    scaling: Literal["dynamic", "static"] = Field(
+        "dynamic", description="whether the scale halves on overflow and doubles after a stable while, or stays"
+    )
+    initial_scale: Positive = Field(
+        65_536.0,
+        description="factor on the loss at step 1; with static scaling in every step, where 128 or 512 is usual",
+    )
     growth_every: Count = Field(2_000, description="steps without overflow after which the scale doubles")
 
 
@@ -43,7 +55,7 @@ class AutoPrecision(Section):
     parameters: Literal["auto", "bf16", "fp32"] = Field("auto", description="as those of bf16")
 
 
-PrecisionConfig = Annotated[Fp32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
+PrecisionConfig = Annotated[Fp32 | Tf32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
 
 
 _TOKENS = r"[1-9]\d*(_\d+)* tokens"

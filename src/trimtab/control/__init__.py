@@ -1,6 +1,6 @@
 """What may steer a run: stopping and saving, from host values alone, with a reason for every decision."""
 
-from trimtab.config import Config, NoiseScaleBatch, PatienceStopping
+from trimtab.config import Config, Fp16, NoiseScaleBatch, PatienceStopping
 from trimtab.control.batch_size import BatchSize
 from trimtab.control.doctor import Doctor
 from trimtab.control.saving import SaveBest
@@ -17,7 +17,9 @@ def build_controllers(config: Config) -> list[Controller]:
 
     Raises: ConfigError when one of them waits for a metric that no evaluation measures.
     """
-    controllers: list[Controller] = [SkippedSteps(config.gradients.max_skipped)]
+    precision = config.training.precision
+    lowest_scale = precision.initial_scale if isinstance(precision, Fp16) and precision.scaling == "static" else 1.0
+    controllers: list[Controller] = [SkippedSteps(config.gradients.max_skipped, lowest_scale)]
     _require_measured(config, "checkpoint.metric", config.checkpoint.metric)
     if config.checkpoint.keep_best:
         controllers.append(SaveBest(config.checkpoint.metric))

@@ -9,8 +9,9 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from trimtab.config import Bf16, PrecisionConfig
+from trimtab.config import Bf16, Fp16, PrecisionConfig
 from trimtab.config.training import AutoPrecision
+from trimtab.errors import ConfigError
 
 _LOWEST_SCALE: Final = 1.0
 _HIGHEST_SCALE: Final = 2.0**24
@@ -18,18 +19,21 @@ _HIGHEST_SCALE: Final = 2.0**24
 
 @final
 class LossScaler:
-    """Dynamic loss scaling on the device: halved on overflow, doubled after a stable while; never waits.
+    """Loss scaling on the device: halved on overflow, doubled after a stable while, or always the same; never waits.
 
     Source: Micikevicius et al. 2018, arXiv 1710.03740, section 3.2; halving and growth as in torch.amp.
     """
 
-    def __init__(self, initial_scale: float, growth_every: int, device: torch.device) -> None:
+    def __init__(self, initial_scale: float, growth_every: int | None, device: torch.device) -> None:
+        """With `growth_every` None the scale stays as it is."""
         self.growth_every = growth_every
         self.scale = torch.tensor(initial_scale, dtype=torch.float32, device=device)
         self._stable_steps = torch.zeros((), dtype=torch.float32, device=device)
 
     def update(self, skip: Tensor) -> None:
         """Take note of a step that was skipped (1.0) or not (0.0)."""
+        if self.growth_every is None:
+            return
         stable = torch.where(skip > 0, 0.0, self._stable_steps + 1.0)
         grows = stable >= self.growth_every
         factor = torch.where(skip > 0, 0.5, torch.where(grows, 2.0, 1.0))
@@ -54,10 +58,33 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def resolved_name(config: PrecisionConfig, device: torch.device) -> str:
-    """fp32, bf16 or fp16: what auto comes to on `device`."""
+    """fp32, tf32, bf16 or fp16: what auto comes to on `device`."""
     if config.name == "auto":
         return "bf16" if computes_in_bf16(device) else "fp32"
     return config.name
+
+
+def set_products(config: PrecisionConfig, device: torch.device) -> None:
+    """Let this process multiply float32 matrices in float32, or with tf32 in TensorFloat-32.
+
+    Raises: ConfigError when tf32 is asked for, and `device` has none.
+    """
+    if config.name == "tf32" and (why := _why_no_tf32(device)):
+        raise ConfigError(
+            f"training.precision.name: TensorFloat-32 is computed by the tensor cores of NVIDIA GPUs since Ampere; "
+            f"{why}. Received: 'tf32'",
+            hint="training.precision.name=auto takes bf16 where the device has instructions for it, else fp32",
+        )
+    torch.set_float32_matmul_precision("high" if config.name == "tf32" else "highest")
+
+
+def _why_no_tf32(device: torch.device) -> str:
+    if device.type != "cuda":
+        return f"this device is a {device.type.upper()}"
+    if torch.version.hip is not None:
+        return "this is an AMD GPU"
+    major, minor = torch.cuda.get_device_capability(device)
+    return "" if major >= 8 else f"this GPU has compute capability {major}.{minor}, and 8.0 is needed"
 
 
 @final
@@ -70,9 +97,12 @@ class Precision:
     def __init__(self, config: PrecisionConfig, device: torch.device, parameters: torch.dtype = torch.float32) -> None:
         self.name = resolved_name(config, device)
         self.device = device
-        self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
+        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
         self.parameters = parameters
-        self.scaler = LossScaler(config.initial_scale, config.growth_every, device) if config.name == "fp16" else None
+        self.scaler = None
+        if isinstance(config, Fp16):
+            growth_every = config.growth_every if config.scaling == "dynamic" else None
+            self.scaler = LossScaler(config.initial_scale, growth_every, device)
 
     @property
     def is_emulated(self) -> bool:

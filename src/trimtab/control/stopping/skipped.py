@@ -13,12 +13,14 @@ _LOWEST_SCALE: Final = 1.0
 
 @final
 class SkippedSteps:
-    """Counts skipped updates on end. With fp16 only those count that the lowest loss scale did not help."""
+    """Counts skipped updates on end. With fp16 only those count that the lowest loss scale did not help: that is 1, or
+    the scale itself where it is static.
+    """
 
     name = "skipped_steps"
 
-    def __init__(self, max_skipped: int) -> None:
-        self.max_skipped = max_skipped
+    def __init__(self, max_skipped: int, lowest_scale: float = _LOWEST_SCALE) -> None:
+        self.max_skipped, self.lowest_scale = max_skipped, lowest_scale
         self._on_end = 0
 
     def decide(self, event: Event) -> Stop | None:
@@ -29,7 +31,7 @@ class SkippedSteps:
         for index, skipped in enumerate(event.per_step["skipped"]):
             if not skipped:
                 self._on_end = 0
-            elif scales is None or scales[index] <= _LOWEST_SCALE:
+            elif scales is None or scales[index] <= self.lowest_scale:
                 self._on_end += 1
             if self._on_end >= self.max_skipped:
                 return Stop(
