@@ -139,7 +139,14 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
 
 
 @app.command()
-def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
+def evaluate(
+    run: Run,
+    checkpoint: Which = "best",
+    quantized: Annotated[
+        bool, typer.Option("--quantized", help="Judge the quantized model of a run that was trained for one.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Judge a checkpoint as its run was judged, on the same text."""
     from trimtab.monitor.sinks.console import Console
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
@@ -151,14 +158,16 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
         from trimtab.data import prepare_data
         from trimtab.runs.drift import drift, refuse_drift
         from trimtab.trainer import build_evaluation
+        from trimtab.training.quantized import in_fp32
         from trimtab.training.trained import open_trained
 
-        trained = open_trained(run, checkpoint)
+        trained = open_trained(run, checkpoint, quantized=quantized)
         data = prepare_data(
             trained.config.data, trained.config.task, seed=trained.config.seed, progress=console.preparing
         )
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
-        metrics = build_evaluation(trained.config, trained.model, data).metrics(console.preparing)
+        config = in_fp32(trained.config) if quantized else trained.config
+        metrics = build_evaluation(config, trained.model, data).metrics(console.preparing)
     finally:
         console.close()
     if as_json:

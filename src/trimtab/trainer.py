@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, Split, dump_config
+from trimtab.config import Config, NoQuantization, PatienceStopping, RowTask, SamplesConfig, Split, dump_config
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -35,6 +35,7 @@ from trimtab.model import (
     build_model,
     wrap_model,
 )
+from trimtab.model.quantize import prepare_quantization
 from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
@@ -84,6 +85,7 @@ from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.precision import choose_parameters, set_products
+from trimtab.training.quantized import in_fp32, in_words, write_quantized
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
 _SHAPES = ("config.model.", "config.data.", "config.optimizer.", "config.training.memory_budget")
@@ -222,6 +224,7 @@ class Trainer:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
                     _hand_back(parts.optimizer, is_restored=ended.restored_step is not None)
+                    self._quantize(run, data, parts.model, ended)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -248,6 +251,19 @@ class Trainer:
             warnings.warn(f"there is no report: {error!r}; try: trimtab report {run.path}", stacklevel=2)
             return None
         return diagnosis
+
+    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded) -> None:
+        """Write the quantized model where the run was trained for one, and tell the loss of both."""
+        quantize = self.config.training.quantize
+        if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
+            return
+        judged = in_fp32(self.config)
+        step = ended.step if ended.restored_step is None else ended.restored_step
+        found = write_quantized(
+            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step
+        )
+        for monitor in self._monitors:
+            monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), run.quantized.name))
 
     def _changes(self, run: RunDirectory, facts: Mapping[str, Any]) -> set[str]:
         """What differs from the run that is gone on with. Raises: DriftError unless that is accepted."""
@@ -426,11 +442,21 @@ class Trainer:
                 outputs=outputs,
                 seed=key(config.seed, 0, 0, "model"),
             )
+        quantize = config.training.quantize
+        if not isinstance(quantize, NoQuantization):
+            if self._given_model is not None:
+                raise ConfigError(
+                    "training.quantize: a module from outside is prepared by its owner. "
+                    f"Received: {quantize.name}, with a model",
+                    hint="prepare it with torchao before handing it over, and leave out training.quantize",
+                )
+            prepare_quantization(model, quantize)
         model.to(device).train()
-        compilable = _one_shape(config) and isinstance(model, Transformer) and MODELS[config.model.name].compilable
+        plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
+        compilable = _one_shape(config) and plain and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        ours = isinstance(model, Transformer) and config.optimizer.name != "custom" and self._make_optimizer is None
+        ours = plain and config.optimizer.name != "custom" and self._make_optimizer is None
         parameters, why = choose_parameters(config.training.precision, device, ours)
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model, parameters)
@@ -510,6 +536,8 @@ def _held_back(config: Config, parts: _Parts) -> str | None:
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
         return "a model from outside may keep state in Python"
+    if not isinstance(config.training.quantize, NoQuantization):
+        return "rounding for quantization was never captured"
     if isinstance(parts.optimizer, ForeignOptimizer):
         return "an optimizer from outside may count its steps in Python"
     if not OPTIMIZERS[config.optimizer.name].capturable:

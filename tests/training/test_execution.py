@@ -16,9 +16,9 @@ from trimtab.training.execution import (
     choose_compile,
     choose_device,
     keep_freed_memory,
-    out_of_memory_explained,
     set_threads,
 )
+from trimtab.training.memory import out_of_memory_explained
 
 
 def _state(step: Step) -> list[torch.Tensor]:

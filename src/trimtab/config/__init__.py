@@ -115,7 +115,20 @@ from trimtab.config.task import (
     TaskConfig,
     TokenClassification,
 )
-from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionConfig, Split, Tf32, TrainingConfig
+from trimtab.config.training import (
+    AutoPrecision,
+    Bf16,
+    Fp16,
+    Fp32,
+    Int4Quantization,
+    Int8Quantization,
+    NoQuantization,
+    PrecisionConfig,
+    QuantizeConfig,
+    Split,
+    Tf32,
+    TrainingConfig,
+)
 
 __all__ = [
     "ADJUSTABLE",
@@ -161,6 +174,8 @@ __all__ = [
     "GradientsConfig",
     "HuberConfig",
     "InitializationConfig",
+    "Int4Quantization",
+    "Int8Quantization",
     "InverseSquareRootSchedule",
     "JsonLinesSource",
     "LambConfig",
@@ -173,6 +188,7 @@ __all__ = [
     "ModelConfig",
     "MuonConfig",
     "NoClip",
+    "NoQuantization",
     "NoStopping",
     "NoiseConfig",
     "NoiseScaleBatch",
@@ -189,6 +205,7 @@ __all__ = [
     "PrecisionConfig",
     "QuantileClip",
     "QuantileConfig",
+    "QuantizeConfig",
     "RatesConfig",
     "Regression",
     "RmsNorm",

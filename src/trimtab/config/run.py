@@ -27,7 +27,7 @@ from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import CausalLanguageModeling, RowTask, SequenceToSequence, TaskConfig
-from trimtab.config.training import Split, TrainingConfig
+from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 
 
 class Config(Section):
@@ -75,6 +75,7 @@ class Config(Section):
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         self._check_batch()
+        self._check_quantization()
         if isinstance(self.batch_control, NoiseScaleBatch):
             if not self.logging.noise_scale.every:
                 raise ValueError(
@@ -114,6 +115,27 @@ class Config(Section):
                 f"training.batch_size of {whole} sequences is no whole number of micro-batches of {micro}; "
                 f"training.micro_batch_size={near} or auto is"
             )
+
+    def _check_quantization(self) -> None:
+        quantize, precision, model = self.training.quantize, self.training.precision, self.model
+        if isinstance(quantize, NoQuantization):
+            return
+        if isinstance(model, CustomModel):
+            raise ValueError(f"training.quantize {quantize.name} is for trimtab's own models, and model.name is custom")
+        if isinstance(precision, Bf16 | AutoPrecision) and precision.parameters == "bf16":
+            raise ValueError(
+                f"training.quantize {quantize.name} rounds fp32 weights, and training.precision.parameters is bf16"
+            )
+        if isinstance(quantize, Int4Quantization):
+            for key, size in (
+                ("hidden_size", model.hidden_size),
+                ("feed_forward_size", model.resolved_feed_forward_size),
+            ):
+                if size % quantize.group_size:
+                    raise ValueError(
+                        f"model.{key} {size} is no whole number of groups of training.quantize.group_size "
+                        f"{quantize.group_size}"
+                    )
 
     @property
     def sequences_per_step(self) -> int:

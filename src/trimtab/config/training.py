@@ -58,6 +58,31 @@ class AutoPrecision(Section):
 PrecisionConfig = Annotated[Fp32 | Tf32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
 
 
+class NoQuantization(Section):
+    """Weights and activations as they are."""
+
+    name: Literal["none"] = "none"
+
+
+class Int8Quantization(Section):
+    """Train for 8-bit weights, one scale for each row of a matrix."""
+
+    name: Literal["int8"] = "int8"
+    activations: Literal["int8", "float"] = Field(
+        "int8", description="what linear layers read: rounded to 8 bits with a scale for each token, or as it is"
+    )
+
+
+class Int4Quantization(Section):
+    """Train for 4-bit weights, one scale for each group of values in a row."""
+
+    name: Literal["int4"] = "int4"
+    activations: Literal["int8", "float"] = Field("int8", description="as those of int8")
+    group_size: int = Field(32, ge=2, le=1_024, description="values that share a scale; divides every layer's input")
+
+
+QuantizeConfig = Annotated[NoQuantization | Int8Quantization | Int4Quantization, Field(discriminator="name")]
+
 _TOKENS = r"[1-9]\d*(_\d+)* tokens"
 
 
@@ -111,6 +136,7 @@ class TrainingConfig(Section):
         "allocates; 8 or 9 tenths of what is free if not given",
     )
     precision: PrecisionConfig = Field(default_factory=Fp32.model_construct)
+    quantize: QuantizeConfig = Field(default_factory=NoQuantization.model_construct)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one")
     compile: Literal["auto", "on", "whole", "off"] = Field(
         "auto",

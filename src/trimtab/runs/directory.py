@@ -136,6 +136,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def quantized(self) -> Path:
+        """The quantized model, where the run was trained for one."""
+        return self.path / "quantized"
+
+    @property
     def artifacts(self) -> Path:
         """The folder of samples, pictures, profiles and stacks."""
         return self.path / "artifacts"

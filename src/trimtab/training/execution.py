@@ -136,7 +136,10 @@ def choose_compile(
         return {"chosen": True, "scope": scope, "reason": reason, "compile_seconds": seconds}
     if not compilable:
         _ready(step, batch, accumulation, captures)
-        return {"chosen": False, "reason": "a model from outside is compiled only with training.compile=on"}
+        return {
+            "chosen": False,
+            "reason": "a model from outside, or one that is quantized, is compiled only with training.compile=on",
+        }
     on_host = step.device.type == "cpu"
     # On CUDA a part of the batch says enough, and takes no memory that the compiled step does not need.
     part = batch if on_host else _part(batch, 8)

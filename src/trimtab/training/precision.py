@@ -125,7 +125,10 @@ def choose_parameters(config: PrecisionConfig, device: torch.device, ours: bool)
     if asked == "fp32":
         return torch.float32, "training.precision.parameters is fp32"
     if not ours:
-        return torch.float32, "a model or optimizer from outside keeps its parameters in fp32, under autocast"
+        return (
+            torch.float32,
+            "a model or optimizer from outside, or one that is quantized, keeps its parameters in fp32, under autocast",
+        )
     if asked == "auto" and device.type != "cuda":
         return torch.float32, "autocast on a CPU"
     return torch.bfloat16, "bf16 weights over fp32 masters"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from trimtab.config import Config, load_config
+from trimtab.config import Config, NoQuantization, load_config
 from trimtab.data import Tokenizer, vocabulary_of
 from trimtab.errors import UsageError
 from trimtab.model import build_model
+from trimtab.model.quantize import load_quantized, prepare_quantization
 from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.signals import TargetFacts, outputs_of
-from trimtab.training.checkpoint import load_model, read_judged
+from trimtab.training.checkpoint import load_model, read_judged, read_tensors
 from trimtab.training.execution import choose_device
 
 
@@ -34,8 +35,11 @@ class TrainedRun:
     """Of the data it was trained and judged on."""
 
 
-def open_trained(path: Path, which: str = "best") -> TrainedRun:
+def open_trained(path: Path, which: str = "best", *, quantized: bool = False) -> TrainedRun:
     """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
+
+    One that was trained for quantization rounds as it did in training. With `quantized` it is the one in `quantized/`
+    instead, to be run in fp32.
 
     Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
     """
@@ -59,10 +63,33 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
         outputs=outputs_of(config.task, targets, vocabulary_size),
         seed=0,
     )
-    load_model(model, read_judged(checkpoint.path))
+    module: nn.Module = model
+    if not isinstance(quantize := config.training.quantize, NoQuantization):
+        prepare_quantization(model, quantize)
+    if quantized:
+        if which != "best":
+            raise UsageError(f"a run has one quantized model, of its end. Received: checkpoint {which!r} besides")
+        module = _read_quantized(run, config, model)
+        step = int(read_json(run.quantized / "checkpoint.json")["step"])
+        checkpoint = replace(checkpoint, step=step, path=run.quantized)
+    else:
+        load_model(model, read_judged(checkpoint.path))
     return TrainedRun(
-        config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, targets, fingerprint
+        config, module.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, targets, fingerprint
     )
+
+
+def _read_quantized(run: RunDirectory, config: Config, model: nn.Module) -> nn.Module:
+    quantize = config.training.quantize
+    if isinstance(quantize, NoQuantization):
+        raise UsageError(
+            f"{run.path} was not trained for a quantized model", hint="train with training.quantize.name=int8 or int4"
+        )
+    if not run.quantized.exists():
+        raise UsageError(
+            f"{run.path} has no quantized model yet: it is written at the end", hint=f"`trimtab resume {run.path}`"
+        )
+    return load_quantized(model, quantize, read_tensors(run.quantized, ""))
 
 
 def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:

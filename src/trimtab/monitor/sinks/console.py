@@ -150,6 +150,8 @@ class Console:
                 self._sample(event)
             case ArtifactLogged(kind="text", name="diagnosis"):
                 self._diagnosis(event)
+            case ArtifactLogged(kind="text", name="quantized"):
+                self._say("judged", Text(event.text))
             case DecisionTaken(decision=Save() | Evaluate()):
                 pass
             case DecisionTaken(decision=Advise(finding=finding)) if finding:

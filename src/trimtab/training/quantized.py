@@ -1,0 +1,58 @@
+"""The quantized model of a run: `quantized/` in its directory, beside the float one, with the loss of both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from trimtab.config import Config, Fp32
+from trimtab.model.quantize import QuantizedConfig, quantized_copy, quantized_tensors, without_quantization
+from trimtab.runs import RunDirectory
+from trimtab.training.checkpoint.files import write_snapshot
+from trimtab.training.checkpoint.snapshot import Snapshot
+
+Judge = Callable[[nn.Module], Mapping[str, float]]
+"""The metrics of a model, computed in fp32."""
+
+
+def in_fp32(config: Config) -> Config:
+    """`config` in fp32, so that float and quantized model differ in their weights and inputs alone."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": Fp32()})})
+
+
+def write_quantized(
+    run: RunDirectory, model: nn.Module, config: QuantizedConfig, judge: Judge, step: int
+) -> dict[str, Any]:
+    """Quantize the prepared `model` as it stands, judge both, and write the quantized one; gives what was found.
+
+    Raises: StorageError when the disk does not take it; what an earlier attempt wrote is then untouched.
+    """
+    with without_quantization(model):
+        floating = dict(judge(model))
+    small = quantized_copy(model, config)
+    metrics = dict(judge(small))
+    tensors = quantized_tensors(small)
+    found = {
+        "step": step,
+        "quantization": config.model_dump(),
+        "layers": [name.split("/")[1].removesuffix(".weight") for name in tensors if name.endswith("/scale")],
+        "bytes": sum(tensor.nbytes for tensor in tensors.values()),
+        "float_bytes": sum(parameter.nbytes for parameter in model.parameters()),
+        "metrics": metrics,
+        "float_metrics": floating,
+    }
+    write_snapshot(
+        Snapshot(tensors, {}), run.quantized.with_name(f".tmp-quantized-{os.getpid()}"), run.quantized, found
+    )
+    return found
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The losses of both, and what it saves."""
+    name, part = found["quantization"]["name"], found["bytes"] / max(1, found["float_bytes"])
+    losses = (found[which].get("validation/loss") for which in ("float_metrics", "metrics"))
+    before, after = ("not measured" if loss is None else f"{loss:.4f}" for loss in losses)
+    return f"{name}: validation loss {before} in float, {after} quantized; {part:.0%} of the bytes"

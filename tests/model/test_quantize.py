@@ -1,0 +1,272 @@
+"""Layers that compute as if they were quantized, and then are: against plain arithmetic, on disk, and in a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trimtab import LanguageModelTrainer, load_config
+from trimtab.cli import main
+from trimtab.config import DecoderConfig, EncoderDecoderConfig, Int4Quantization, Int8Quantization
+from trimtab.errors import CheckpointError, ConfigError, UsageError
+from trimtab.events import ArtifactLogged, Event, StepsEnded
+from trimtab.model import build_model
+from trimtab.model.quantize import (
+    load_quantized,
+    prepare_quantization,
+    quantized_copy,
+    quantized_tensors,
+    without_quantization,
+)
+from trimtab.training.trained import open_trained
+
+pytest.importorskip("torchao", reason="needs the extra lowbit")
+
+BOTH = [Int8Quantization(), Int4Quantization(group_size=8)]
+ALL = [*BOTH, Int8Quantization(activations="float"), Int4Quantization(activations="float", group_size=16)]
+
+
+def _id(config: Any) -> str:
+    return f"{config.name} {config.activations}"
+
+
+def _decoder(seed: int = 1) -> nn.Module:
+    shape = {"num_layers": 2, "hidden_size": 32, "num_heads": 2, "bias": True}
+    return build_model(DecoderConfig.model_validate(shape), vocabulary_size=37, sequence_length=16, seed=seed).eval()
+
+
+TOKENS = torch.randint(0, 37, (3, 16), generator=torch.Generator().manual_seed(0))
+
+
+def _rounded(weight: torch.Tensor, bits: int, group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Symmetric rounding, in float64; the scale of each value; and which is the largest of its group.
+
+    The largest value falls on a tie, half a step beyond the largest integer: it may come down on either side.
+    """
+    grouped = weight.double().reshape(weight.shape[0], -1, group)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    largest = grouped.abs().amax(-1, keepdim=True)
+    scale = largest / ((high - low) / 2)
+    rounded = (grouped / scale).round().clamp(low, high) * scale
+    parts = rounded, scale.expand_as(grouped), grouped.abs() == largest
+    return tuple(part.reshape(weight.shape) for part in parts)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("bits,config", [(8, ALL[2]), (4, ALL[3])], ids=["int8", "int4"])
+def test_weights_are_rounded_as_by_hand(bits: int, config: Any) -> None:
+    model = _decoder()
+    prepare_quantization(model, config)
+    layer: Any = model.get_submodule("blocks.1.feed_forward.up")
+    used = layer(torch.eye(32)).T.double() - layer.bias.double()[:, None]
+    rounded, scale, is_largest = _rounded(layer.weight.detach(), bits, 16 if bits == 4 else 32)
+    assert int(is_largest.sum()) == 128 * (32 // (16 if bits == 4 else 32))
+    assert torch.allclose(used[~is_largest], rounded[~is_largest], rtol=1e-5, atol=1e-7)
+    assert bool(((used - rounded).abs() <= 1.001 * scale).all())
+
+
+@pytest.mark.parametrize("config", ALL, ids=_id)
+def test_quantized_it_computes_what_training_computed(config: Any) -> None:
+    model = _decoder()
+    plain = model(TOKENS).logits
+    names = prepare_quantization(model, config)
+    rounded = model(TOKENS).logits
+    converted = quantized_copy(model, config)
+    assert torch.equal(converted(TOKENS).logits, rounded)
+    assert not torch.allclose(rounded, plain, atol=1e-4)
+    with without_quantization(model):
+        assert torch.equal(model(TOKENS).logits, plain)
+    assert torch.equal(model(TOKENS).logits, rounded)
+    assert sorted(names) == sorted(
+        f"blocks.{i}.{part}"
+        for i in (0, 1)
+        for part in ("attention.qkv", "attention.output", "feed_forward.up", "feed_forward.down")
+    )
+
+
+@pytest.mark.parametrize("config", ALL, ids=_id)
+def test_on_disk_it_is_integers_and_comes_back_to_the_bit(config: Any) -> None:
+    model = _decoder()
+    prepare_quantization(model, config)
+    converted = quantized_copy(model, config)
+    tensors = quantized_tensors(converted)
+    weight = "quantized/blocks.0.feed_forward.up.weight"
+    bits = 4 if isinstance(config, Int4Quantization) else 8
+    assert tensors[f"{weight}/values"].dtype == (torch.uint8 if bits == 4 else torch.int8)
+    assert tensors[f"{weight}/values"].nbytes == 128 * 32 * bits // 8
+    again = _decoder(seed=9)
+    prepare_quantization(again, config)
+    loaded = load_quantized(again, config, tensors)
+    assert torch.equal(loaded(TOKENS).logits, converted(TOKENS).logits)
+    del tensors["model/embedding.weight"]
+    with pytest.raises(CheckpointError, match=r"embedding\.weight"):
+        load_quantized(again, config, tensors)
+
+
+def test_gradients_pass_through_the_rounding() -> None:
+    """The straight-through estimator: that of a layer's weight is what it is with the rounded weight and input."""
+    config = Int8Quantization()
+    model = _decoder()
+    prepare_quantization(model, config)
+    layer = model.get_submodule("blocks.0.feed_forward.up")
+    assert isinstance(layer, nn.Linear)
+    x = torch.randn(7, 32, generator=torch.Generator().manual_seed(2))
+    given = torch.randn(7, 128, generator=torch.Generator().manual_seed(3))
+    layer(x).backward(given)
+    assert layer.weight.grad is not None
+    read: Any = layer.activation_fake_quantizer
+    expected = given.T @ read(x).detach()
+    stopped = layer.weight.grad == 0.0
+    assert torch.allclose(layer.weight.grad[~stopped], expected[~stopped], rtol=1e-4, atol=1e-5)
+    _, _, is_largest = _rounded(layer.weight.detach(), 8, 32)
+    assert bool((is_largest | ~stopped).all()), "only what lies beyond the largest integer is held back"
+
+
+def test_encoder_and_decoder_take_part() -> None:
+    shape = {"num_layers": 1, "hidden_size": 32, "num_heads": 2}
+    config = EncoderDecoderConfig.model_validate(shape)
+    model = build_model(config, vocabulary_size=37, sequence_length=16, seed=0)
+    names = prepare_quantization(model, Int8Quantization())
+    assert {name.partition(".")[0] for name in names} == {"encoder", "decoder"}
+    assert any("memory_attention" in name for name in names)
+
+
+class Remembers:
+    def __init__(self, stop_at: int = 0) -> None:
+        self.events: list[Event] = []
+        self.stop_at = stop_at
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, StepsEnded) and event.last_step == self.stop_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def _trainer(tmp_path: Path, run: str, quantize: dict[str, Any], *, stop_at: int = 0, **changes: Any) -> Any:
+    source = tmp_path / "text.txt"
+    source.write_text((Path(os.__file__).parent / "heapq.py").read_text())
+    settings: dict[str, Any] = {
+        "data.tokenizer": {"name": "bytes"},
+        "data.sequence_length": 16,
+        "model": {"name": "decoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2},
+        "optimizer.learning_rate": 3e-3,
+        "training.steps": 30,
+        "training.micro_batch_size": 8,
+        "training.threads": 1,
+        "training.device": "cpu",
+        "training.compile": "off",
+        "training.quantize": quantize,
+        "evaluation": {"every": 10, "max_tokens": 512, "gap_tokens": 0, "yardsticks": False},
+        "stopping": {"name": "none"},
+    }
+    remembers = Remembers(stop_at)
+    trainer = LanguageModelTrainer(
+        source, settings={**settings, **changes}, run=tmp_path / run, progress=False, monitors=[remembers]
+    )
+    trainer.remembers = remembers
+    return trainer
+
+
+@pytest.mark.parametrize("quantize", [{"name": "int8"}, {"name": "int4", "group_size": 8}], ids=["int8", "int4"])
+def test_a_run_writes_the_quantized_model_and_the_loss_of_both(
+    tmp_path: Path, quantize: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = _trainer(tmp_path, "run", quantize)
+    result = trainer.fit()
+    found = json.loads((tmp_path / "run/quantized/checkpoint.json").read_text())
+    floating, small = found["float_metrics"]["validation/loss"], found["metrics"]["validation/loss"]
+    assert small == pytest.approx(result.metrics["validation/loss"], rel=1e-6), "training judged what it would become"
+    assert floating != small
+    assert small == pytest.approx(floating, rel=0.05)
+    assert small < 5.0
+    size = (tmp_path / "run/quantized/tensors.safetensors").stat().st_size
+    assert found["bytes"] < size < found["bytes"] + 20_000
+    (told,) = [e for e in trainer.remembers.events if isinstance(e, ArtifactLogged) and e.name == "quantized"]
+    assert f"validation loss {floating:.4f} in float, {small:.4f} quantized" in told.text
+    opened = open_trained(tmp_path / "run", quantized=True)
+    assert (opened.checkpoint.step, opened.checkpoint.path.name) == (30, "quantized")
+    judged = opened.model
+    with pytest.raises(UsageError, match="one quantized model"):
+        open_trained(tmp_path / "run", "20", quantized=True)
+    logits = judged(TOKENS).logits
+    assert torch.equal(
+        logits,
+        quantized_copy(trainer.model.eval(), load_config(tmp_path / "run/config.yaml").training.quantize)(
+            TOKENS
+        ).logits,
+    )
+    with pytest.raises(SystemExit) as ended:
+        _main("evaluate", str(tmp_path / "run"), "--quantized", "--json")
+    assert ended.value.code in (None, 0)
+    said = json.loads(capsys.readouterr().out)
+    assert said["metrics"]["validation/loss"] == pytest.approx(small, rel=1e-6)
+
+
+def _main(*arguments: str) -> None:
+    before, sys.argv = sys.argv, ["trimtab", *arguments]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+def test_it_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    whole = _trainer(tmp_path, "whole", {"name": "int8"})
+    whole.fit()
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(tmp_path, "run", {"name": "int8"}, stop_at=20).fit()
+    assert not (tmp_path / "run/quantized").exists()
+    with pytest.raises(UsageError, match="no quantized model yet"):
+        open_trained(tmp_path / "run", quantized=True)
+    again = _trainer(tmp_path, "run", {"name": "int8"})
+    again.fit()
+    for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    one, other = (tmp_path / name / "quantized/tensors.safetensors" for name in ("whole", "run"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_with_bf16_products_it_learns_too(tmp_path: Path) -> None:
+    result = _trainer(tmp_path, "run", {"name": "int8"}, **{"training.precision": {"name": "bf16"}}).fit()
+    found = json.loads((tmp_path / "run/quantized/checkpoint.json").read_text())
+    assert found["metrics"]["validation/loss"] == pytest.approx(result.metrics["validation/loss"], rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    "overrides,message",
+    [
+        (["training.quantize={name: int4, group_size: 48}"], r"model\.hidden_size 128 is no whole number of groups"),
+        (
+            ["training.quantize.name=int8", "training.precision={name: bf16, parameters: bf16}"],
+            r"rounds fp32 weights",
+        ),
+        (["training.quantize.name=int8", "model={name: custom, target: 'a:b'}"], r"trimtab's own models"),
+    ],
+)
+def test_what_cannot_be_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("gpt-1m", overrides, environment={})
+
+
+def test_a_run_that_was_not_trained_for_it_says_so(tmp_path: Path) -> None:
+    _trainer(tmp_path, "run", {"name": "none"}, **{"training.steps": 2}).fit()
+    with pytest.raises(UsageError, match="was not trained for a quantized model"):
+        open_trained(tmp_path / "run", quantized=True)
+
+
+def test_without_torchao_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(ConfigError, match="needs torchao") as caught:
+        prepare_quantization(_decoder(), Int8Quantization())
+    assert "trimtab[lowbit]" in str(caught.value.hint)
