@@ -376,3 +376,83 @@ def test_an_encoder_fills_holes(text: Path, tmp_path: Path) -> None:
     losses = Losses()
     Trainer(load_config(None, settings), run=tmp_path / "run", monitors=[losses]).fit()
     assert sum(losses.values[-10:]) < sum(losses.values[:10])
+
+
+def test_the_noise_scale_is_captured_and_never_waits(text: Path, tmp_path: Path) -> None:
+    class Values:
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                self.seen += [event.values["gradient_noise"]] if "gradient_noise" in event.values else []
+
+    run = Step.run
+
+    def watched(self: Step, *arguments: Any, **named: Any) -> None:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run(self, *arguments, **named)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    told = []
+    for name, capture_it in (("a", "auto"), ("b", "off")):
+        settings = [
+            *SETTINGS,
+            BF16,
+            "logging.noise_scale.every=3",
+            "training.compile=off",
+            "model.dropout.residual=0.0",
+        ]
+        settings = [line.replace("TEXT", str(text)) for line in [*settings, f"training.capture={capture_it}"]]
+        config = load_config(None, settings)
+        values = Values()
+        Step.run = watched  # type: ignore[method-assign]
+        try:
+            Trainer(config, run=tmp_path / name, monitors=[values]).fit()
+        finally:
+            Step.run = run  # type: ignore[method-assign]
+        told.append(values.seen)
+    assert len(told[0]) > 3
+    assert told[0] == pytest.approx(told[1], rel=0.05)
+
+
+def test_the_largest_micro_batch_is_found_within_a_budget(text: Path, tmp_path: Path) -> None:
+    settings = ("training.batch_size=64", "training.micro_batch_size=auto", "training.steps=4")
+    free = [line for line in SETTINGS if not line.startswith("training.")]
+    base = [line.replace("TEXT", str(text)) for line in free]
+    plans = {}
+    for name, budget in (("all", []), ("part", ["training.memory_budget_bytes=20000000"])):
+        config = load_config(None, [*base, *settings, *budget])
+        Trainer(config, run=tmp_path / name).fit()
+        plans[name] = json.loads((tmp_path / name / "plan.json").read_text())["micro_batch"]
+    assert plans["all"]["chosen"] == 64
+    assert plans["part"]["chosen"] < 64
+    assert plans["part"]["chosen"] * plans["part"]["accumulation"] == 64
+
+
+def test_memory_that_runs_out_halves_the_micro_batch(text: Path, tmp_path: Path) -> None:
+    """The process may have a part of the device; a module asks for more than that, and torch refuses it."""
+
+    class Hungry(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(257, 16), nn.Linear(16, 257)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            ballast = torch.ones(tokens.shape[0], 50_000_000, device=tokens.device)
+            logits: torch.Tensor = self.head(self.embedding(tokens)) + 0.0 * ballast.mean()
+            return logits
+
+    few = ["training.steps=4", "evaluation.batch_size=1"]
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 1_200_000_000) / total)
+    try:
+        config = load_config(None, [line.replace("TEXT", str(text)) for line in SETTINGS] + few)
+        result = Trainer(config, run=tmp_path / "run", model=Hungry()).fit()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert result.status == "finished"
+    plan = json.loads((tmp_path / "run/plan.json").read_text())["micro_batch"]
+    assert (plan["chosen"], plan["accumulation"]) == (4, 4)

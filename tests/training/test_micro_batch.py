@@ -26,7 +26,7 @@ from trimtab.events import DecisionTaken, Event, StepsEnded
 from trimtab.runs import read_record
 from trimtab.training import Step
 from trimtab.training.execution import garbage_rests
-from trimtab.training.memory import ProcessMemory, is_out_of_memory, memory_meter
+from trimtab.training.memory import ProcessMemory, free_memory, is_out_of_memory, memory_meter
 from trimtab.training.micro_batch import find_micro_batch
 
 CPU = torch.device("cpu")
@@ -77,8 +77,8 @@ def _find(step: Step, batch_size: int, *, most: int = 10**6, budget: float | Non
     )
 
 
-@settings(max_examples=20, deadline=None)
-@given(batch_size=st.integers(1, 120), limit=st.integers(1, 130), most=st.integers(1, 130))
+@settings(max_examples=12, deadline=None)
+@given(batch_size=st.integers(1, 60), limit=st.integers(1, 70), most=st.integers(1, 70))
 def test_the_largest_divisor_that_fits(batch_size: int, limit: int, most: int) -> None:
     with garbage_rests():
         found = _find(_step(Bounded(limit)), batch_size, most=most)
@@ -108,6 +108,7 @@ def test_the_search_changes_nothing_and_says_what_it_saw() -> None:
 def test_on_a_cpu_a_budget_of_memory_decides_and_is_never_passed() -> None:
     step = _step(Hungry())
     _find(step, 1)
+    free_memory(CPU)
     resident = psutil.Process().memory_info().rss
     found = _find(step, 16, budget=resident + 130e6)
     assert found["chosen"] == 4, found
@@ -117,11 +118,13 @@ def test_on_a_cpu_a_budget_of_memory_decides_and_is_never_passed() -> None:
 
 def test_the_process_knows_its_peak_and_what_it_may_use() -> None:
     meter = ProcessMemory()
+    free_memory(CPU)
     begun = meter.start()
     ballast = torch.ones(20_000_000)
     del ballast
     assert meter.peak() - begun == pytest.approx(80e6, rel=0.3)
-    assert meter.start() <= meter.peak() < begun + 80e6
+    free_memory(CPU)
+    assert meter.start() <= meter.peak() < begun + 70e6
     assert begun < meter.budget() < psutil.virtual_memory().total
 
 

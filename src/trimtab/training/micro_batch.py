@@ -218,5 +218,8 @@ class Attempts:
         self._loader.start(progress.position, DataPlan.from_json(progress.plan))
         reason = f"out of memory at step {number} with micro-batches of {before}: {said}"
         self._keep({"chosen": after, "accumulation": progress.accumulation, "reason": reason})
-        decision, note = Adjust(reason, "micro_batch_size", float(after)), f"accumulation is {progress.accumulation} now"
+        decision, note = (
+            Adjust(reason, "micro_batch_size", float(after)),
+            f"accumulation is {progress.accumulation} now",
+        )
         self._tell(DecisionTaken(progress.step, progress.step, "memory", decision, "taken", note))
