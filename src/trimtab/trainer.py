@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, NoQuantization, PatienceStopping, RowTask, SamplesConfig, Split, dump_config
+from trimtab.config import (
+    Config,
+    NoQuantization,
+    PatienceStopping,
+    RowTask,
+    SamplesConfig,
+    Split,
+    dump_config,
+    steps_of,
+)
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -35,7 +44,7 @@ from trimtab.model import (
     build_model,
     wrap_model,
 )
-from trimtab.model.quantize import prepare_quantization
+from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
@@ -207,6 +216,9 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            if config.split is None:
+                reason = plan["micro_batch"]["reason"]
+                notes.append(f"micro-batches of {progress.micro_batch_size} × {progress.accumulation}: {reason}")
             notes += [f.text for f in lint(config, facts) if f.severity != "info"]
             if parts.step.precision.is_emulated:
                 notes.append("bf16 is slow here: this device has no instructions for it (training.precision.name=auto)")
@@ -488,6 +500,14 @@ class Trainer:
             seed=config.seed,
             parts_probe=noise_scale,
         )
+        if not isinstance(quantize, NoQuantization):
+            start = steps_of(quantize.start, config.budget(data.facts["tokens_per_epoch"]))
+            if start >= config.training.steps:
+                raise ConfigError(
+                    f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
+                    f"Received: {quantize.start!r}"
+                )
+            step.at_step = lambda number: set_rounding(model, in_training=number > start)
         return _Parts(
             model,
             task,

@@ -100,6 +100,7 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
             tree["micro_batch_size"] = draw(st.sampled_from([tree["micro_batch_size"], "auto"]))
         if tree.get("precision", {}).get("name") == "tf32":
             tree["device"] = "cuda"
+        tree.get("quantize", {}).pop("start", None)
     if section is Config and tree.get("batch_control", {}).get("name") == "noise_scale":
         tree["logging"] = {**tree.get("logging", {}), "noise_scale": {"every": 3}}
         tree["training"] = {**tree.get("training", {}), "micro_batch_size": 3, "accumulation": 2, "batch_size": None}

@@ -23,6 +23,7 @@ from trimtab.model.quantize import (
     prepare_quantization,
     quantized_copy,
     quantized_tensors,
+    set_rounding,
     without_quantization,
 )
 from trimtab.training.trained import open_trained
@@ -128,6 +129,30 @@ def test_gradients_pass_through_the_rounding() -> None:
     assert bool((is_largest | ~stopped).all()), "only what lies beyond the largest integer is held back"
 
 
+def test_until_it_starts_training_does_not_round_and_evaluation_does() -> None:
+    model, plain = _decoder(), _decoder()
+    prepare_quantization(model, BOTH[1])
+    set_rounding(model, in_training=False)
+    rounded = model(TOKENS).logits
+    assert not torch.equal(rounded, plain(TOKENS).logits)
+    assert torch.equal(model.train()(TOKENS).logits, plain.train()(TOKENS).logits)
+    set_rounding(model, in_training=True)
+    assert torch.equal(model(TOKENS).logits, rounded)
+    assert torch.equal(quantized_copy(model, BOTH[1]).eval()(TOKENS).logits, rounded)
+
+
+def test_a_run_rounds_from_its_start_on(tmp_path: Path) -> None:
+    """Up to there its losses are those of a run without; from the next step on they are others."""
+    losses = []
+    for run, quantize in (("plain", {"name": "none"}), ("late", {"name": "int4", "group_size": 8, "start": 12})):
+        trainer = _trainer(tmp_path, run, quantize)
+        trainer.fit()
+        told = [e.per_step["train/loss"] for e in trainer.remembers.events if isinstance(e, StepsEnded)]
+        losses.append([float(loss) for part in told for loss in part])
+    assert losses[0][:12] == losses[1][:12]
+    assert all(a != b for a, b in zip(losses[0][12:], losses[1][12:], strict=True))
+
+
 def test_encoder_and_decoder_take_part() -> None:
     shape = {"num_layers": 1, "hidden_size": 32, "num_heads": 2}
     config = EncoderDecoderConfig.model_validate(shape)
@@ -222,14 +247,15 @@ def _main(*arguments: str) -> None:
 
 
 def test_it_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    whole = _trainer(tmp_path, "whole", {"name": "int8"})
+    late = {"name": "int8", "start": 15}
+    whole = _trainer(tmp_path, "whole", late)
     whole.fit()
     with pytest.raises(KeyboardInterrupt):
-        _trainer(tmp_path, "run", {"name": "int8"}, stop_at=20).fit()
+        _trainer(tmp_path, "run", late, stop_at=20).fit()
     assert not (tmp_path / "run/quantized").exists()
     with pytest.raises(UsageError, match="no quantized model yet"):
         open_trained(tmp_path / "run", quantized=True)
-    again = _trainer(tmp_path, "run", {"name": "int8"})
+    again = _trainer(tmp_path, "run", late)
     again.fit()
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -251,6 +277,7 @@ def test_with_bf16_products_it_learns_too(tmp_path: Path) -> None:
             ["training.quantize.name=int8", "training.precision={name: bf16, parameters: bf16}"],
             r"rounds fp32 weights",
         ),
+        (["training.quantize={name: int8, start: 1.0}"], "leaves no step in which to round"),
         (["training.quantize.name=int8", "model={name: custom, target: 'a:b'}"], r"trimtab's own models"),
     ],
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Budget, Section
+from trimtab.config.base import Budget, Section, UnknownLengthError, steps_of
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -126,6 +127,9 @@ class Config(Section):
             raise ValueError(
                 f"training.quantize {quantize.name} rounds fp32 weights, and training.precision.parameters is bf16"
             )
+        with suppress(UnknownLengthError):  # epochs
+            if steps_of(quantize.start, self.budget()) >= self.training.steps:
+                raise ValueError(f"training.quantize.start {quantize.start} leaves no step in which to round")
         if isinstance(quantize, Int4Quantization):
             for key, size in (
                 ("hidden_size", model.hidden_size),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from trimtab.config.base import Count, Positive, Section
+from trimtab.config.base import Count, Positive, Section, Span
 
 
 class Fp32(Section):
@@ -71,6 +71,7 @@ class Int8Quantization(Section):
     activations: Literal["int8", "float"] = Field(
         "int8", description="what linear layers read: rounded to 8 bits with a scale for each token, or as it is"
     )
+    start: Span = Field(0.8, description="training without rounding, before it begins; evaluations always round")
 
 
 class Int4Quantization(Section):
@@ -78,6 +79,7 @@ class Int4Quantization(Section):
 
     name: Literal["int4"] = "int4"
     activations: Literal["int8", "float"] = Field("int8", description="as those of int8")
+    start: Span = Field(0.8, description="as that of int8")
     group_size: int = Field(32, ge=2, le=1_024, description="values that share a scale; divides every layer's input")
 
 

@@ -31,6 +31,8 @@ def prepare_quantization(model: nn.Module, config: QuantizedConfig) -> list[str]
     Gradients pass through the rounding as if it were not there (Bengio et al. 2013, arXiv 1308.3432), but for values
     beyond the largest integer. Parameters keep their names and stay fp32. Gives the names of the layers.
 
+    In eval mode they always round; in training mode, too, until `set_rounding` says otherwise.
+
     Source: Jacob et al. 2018, arXiv 1712.05877, section 3, with scales of the present weights, symmetric, and of the
     present inputs, per token. Raises: ConfigError when torchao is missing or a layer is not wholly divided into groups.
     """
@@ -48,7 +50,17 @@ def prepare_quantization(model: nn.Module, config: QuantizedConfig) -> list[str]
     torchao.quantize_(
         model, qat.QATConfig(_base(torchao, config), step="prepare"), filter_fn=lambda module, name: name in chosen
     )
+    for name in names:
+        layer = model.get_submodule(name)
+        layer.train(model.training).register_forward_pre_hook(_decide)
+        _set(layer, rounds_in_training=True, rounds_never=False)
     return names
+
+
+def set_rounding(model: nn.Module, *, in_training: bool) -> None:
+    """Whether a prepared `model` rounds in training mode."""
+    for layer in _prepared(model):
+        _set(layer, rounds_in_training=in_training)
 
 
 def quantized_copy(model: nn.Module, config: QuantizedConfig) -> nn.Module:
@@ -66,14 +78,14 @@ def quantized_copy(model: nn.Module, config: QuantizedConfig) -> nn.Module:
 @contextmanager
 def without_quantization(model: nn.Module) -> Iterator[None]:
     """Inside, a prepared `model` computes with its weights and inputs as they are."""
-    rounding: list[Any] = [module for module in model.modules() if type(module).__name__ == "IntxFakeQuantizer"]
-    for one in rounding:
-        one.enabled = False
+    layers = _prepared(model)
+    for layer in layers:
+        _set(layer, rounds_never=True)
     try:
         yield
     finally:
-        for one in rounding:
-            one.enabled = True
+        for layer in layers:
+            _set(layer, rounds_never=False)
 
 
 def quantized_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -119,6 +131,24 @@ def load_quantized(model: nn.Module, config: QuantizedConfig, tensors: Mapping[s
             whole.qdata.copy_(_unpack(values) if whole.target_dtype == _INT4 else values)
             whole.scale.copy_(tensors[f"{_PREFIX}{name}/scale"])
     return converted
+
+
+def _prepared(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if type(module).__name__ == "FakeQuantizedLinear"]
+
+
+def _set(layer: nn.Module, **flags: bool) -> None:
+    vars(layer).update(flags)
+
+
+def _decide(layer: nn.Module, inputs: Any) -> None:
+    """Before each forward pass of a prepared layer."""
+    flags: dict[str, Any] = vars(layer)
+    rounds = not flags["rounds_never"] and (flags["rounds_in_training"] or not layer.training)
+    for part in ("activation_fake_quantizer", "weight_fake_quantizer"):
+        quantizer: Any = getattr(layer, part)
+        if quantizer is not None:
+            quantizer.enabled = rounds
 
 
 def _is_of_a_block(name: str) -> bool:

@@ -78,7 +78,7 @@ def find_micro_batch(
         at = next((i for i, size in enumerate(sizes) if size >= 2 * sizes[best]), last if best < last else len(sizes))
     if best < 0:
         raise ResourceError(
-            f"out of memory: a micro-batch of one sequence takes {_in_words(tried[sizes[0]])}, and there are "
+            f"out of memory: one sequence at a time does not fit ({_in_words(tried[sizes[0]])}), and there are "
             f"{format.size(budget)} for it (training.micro_batch_size=auto)",
             hint=_LOWER + ("" if budget_bytes is None else "; or raise training.memory_budget_bytes"),
         )

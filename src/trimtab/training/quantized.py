@@ -44,9 +44,8 @@ def write_quantized(
         "metrics": metrics,
         "float_metrics": floating,
     }
-    write_snapshot(
-        Snapshot(tensors, {}), run.quantized.with_name(f".tmp-quantized-{os.getpid()}"), run.quantized, found
-    )
+    temporary = run.checkpoints / f".tmp-quantized-{os.getpid()}"  # where a kill's remains are removed
+    write_snapshot(Snapshot(tensors, {}), temporary, run.quantized, found)
     return found
 
 

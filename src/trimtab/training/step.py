@@ -7,7 +7,7 @@ same targets into micro-batches gives the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
@@ -88,6 +88,8 @@ class Step:
         """At 1.0 an update changes nothing: how a warm-up runs without being a step."""
         self.captured: Captured | None = None
         self._updates_after: tuple[torch.cuda.Event, ...] = ()
+        self.at_step: Callable[[int], None] | None = None
+        """Called with the number of each step before it runs."""
         self.is_updating = False
         """Whether `run` came to the update, which changes weights, and is not over."""
 
@@ -100,6 +102,8 @@ class Step:
 
     def run(self, batches: Sequence[Batch], step: int, *, ends_window: bool = True) -> None:
         """Attempt update number `step` (counted from 1) on the micro-batches, and write its row of the ring."""
+        if self.at_step is not None:
+            self.at_step(step)
         num_targets = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
         self.set(inverse_targets=1.0 / max(1, num_targets), inverse_sequences=1.0 / max(1, num_sequences))
