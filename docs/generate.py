@@ -373,6 +373,8 @@ def doctor_rules() -> Iterator[str]:
         yield f"## {code}"
         explained = codes[code].explains
         also = f" It explains {_list(explained)}." if explained else ""
+        tasks = codes[code].tasks
+        also += f" It is judged for {_list(tasks)} alone." if tasks else ""
         yield sentence[:1].upper() + sentence[1:] + also
         yield re.sub(r"\n +", "\n  ", re.sub(r"(?m)^([A-Z][A-Za-z ]+?)(: | for )", r"- **\1**\2", body))
     yield "## All codes"
