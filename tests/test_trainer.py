@@ -259,6 +259,8 @@ def test_controllers_given_in_python_belong_to_the_run(text: Path, tmp_path: Pat
         language_model(text, tmp_path / "x", controllers=[Patience(3)]).fit()
     language_model(text, tmp_path / "run", {"training.steps": 2, "evaluation.every": 2}, controllers=[Wild(9)]).fit()
     assert json.loads((tmp_path / "run/environment.json").read_text())["source"] == "python"
+    started = json.loads((tmp_path / "run/record.jsonl").read_text().splitlines()[0])
+    assert started["facts"]["begun_by"] == "python"
     identity = json.loads((tmp_path / "run/facts.json").read_text())["identity"]
     assert identity["controllers"][-1] == "wild"
     assert identity["device"] in ("cpu", "cuda")

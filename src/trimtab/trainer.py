@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -202,7 +202,7 @@ class Trainer:
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
-            told["metrics"] = progress.metrics
+            told |= {"metrics": progress.metrics, "begun_by": self._source}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -426,12 +426,17 @@ class Trainer:
             why,
         )
 
+    @property
+    def _source(self) -> Literal["config", "python"]:
+        """What the run is begun from: "python" when the command line cannot build it again."""
+        from_python = self._given_model or self._make_optimizer or self._given_controllers
+        return "python" if from_python else "config"
+
     def _describe(
         self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
-        from_python = self._given_model or self._make_optimizer or self._given_controllers
-        surroundings = environment(seed=self.config.seed, source="python" if from_python else "config")
+        surroundings = environment(seed=self.config.seed, source=self._source)
         if torch.cuda.is_available():
             surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
         write_file(run.config, dump_config(self.config))
