@@ -347,7 +347,7 @@ def test_the_optimizers_kernel_is_its_torch_fallback(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"custom"}))
 def test_every_optimizer_captured_is_itself_uncaptured(text: Path, tmp_path: Path, name: str) -> None:
     """On bf16 weights over fp32 masters; an optimizer that cannot be captured says so, and trains."""
-    rate = {"sgd": 0.1, "muon": 0.02, "adafactor": 1e-2, "lamb": 1e-2}.get(name, 1e-3)
+    rate = {"sgd": 0.1, "muon": 0.02, "adafactor": 1e-2, "lamb": 1e-2, "galore": 1e-2}.get(name, 1e-3)
     settings = (BF16, "training.deterministic=true", "training.compile=off", "training.steps=20", "schedule.warmup=2")
     settings = (*settings, f"optimizer={{name: {name}, learning_rate: {rate}, weight_decay: 0}}")
     settings = (*settings, "lint.allow=[schedule-free-with-decay]") if "schedule_free" in name else settings

@@ -110,6 +110,18 @@ def test_muon_divides_the_parameters() -> None:
     assert [group.rate for group in groups] == [1.0, 0.25, 0.25]
 
 
+def test_galore_divides_the_parameters_and_names_a_rank_that_fits_none() -> None:
+    model = decoder(tied=False)
+    config = load_config(None, ["optimizer.name=galore", "optimizer.rest=0.25"], environment={}).optimizer
+    groups = build_optimizer(config, model).groups
+    assert [group.name for group in groups] == ["decay, galore", "decay, adamw", "no_decay, adamw"]
+    assert set(groups[0].parameters) == hidden_matrices(model)
+    assert [group.rate for group in groups] == [1.0, 0.25, 0.25]
+    config = load_config(None, ["optimizer.name=galore", "optimizer.rank=8"], environment={}).optimizer
+    with pytest.raises(ConfigError, match=r"optimizer\.rank: no matrix .* Received: 8"):
+        build_optimizer(config, model)
+
+
 @pytest.mark.parametrize("name", ["adamw", "lion", "muon", "custom"])
 def test_a_factor_on_the_rate_is_a_factor_on_what_a_step_moves(name: str) -> None:
     """Lion, Adam and Muon move by the rate alone, so one step of a group at half the rate is half as long."""

@@ -10,6 +10,7 @@ from trimtab.config.base import Count, Custom, NonNegative, Positive, Section
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Factors = dict[str, NonNegative]
+PartOfSide = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 _RATE = "the full rate, which the schedule scales"
 _BETA1 = "decay of the average of gradients"
@@ -160,6 +161,23 @@ class SoapConfig(OptimizerSection):
     weight_decay: NonNegative = Field(0.1, description=_DECOUPLED)
 
 
+class GaLoreConfig(OptimizerSection):
+    """AdamW on a projection of the matrices inside layers, whose moments are small (Zhao et al. 2024)."""
+
+    name: Literal["galore"] = "galore"
+    learning_rate: Positive = Field(1e-2, description=f"{_RATE}; a projected matrix moves by scale times it")
+    rank: Count | PartOfSide = Field(
+        0.25, description="of the projection, or as a part of a matrix's shorter side; a shorter side is left whole"
+    )
+    scale: Positive = Field(0.25, description="of a projected matrix's update")
+    basis_every: Count = Field(200, description="updates from one renewal of the projection to the next")
+    rest: Positive = Field(0.1, description="AdamW's learning rate for all else, as a part of learning_rate")
+    beta1: Beta = Field(0.9, description=_BETA1)
+    beta2: Beta = Field(0.999, description=_BETA2)
+    epsilon: Positive = Field(1e-8, description=_EPSILON)
+    weight_decay: NonNegative = Field(0.0, description=_DECOUPLED)
+
+
 class CustomOptimizer(Custom):
     """Any `torch.optim.Optimizer` class, for example target: 'torch.optim:SGD'."""
 
@@ -187,6 +205,7 @@ OptimizerConfig = Annotated[
     | MuonConfig
     | ScheduleFreeAdamWConfig
     | SoapConfig
+    | GaLoreConfig
     | CustomOptimizer,
     Field(discriminator="name"),
 ]

@@ -3,6 +3,7 @@
 from trimtab.optimizer.algorithms.adafactor import adafactor
 from trimtab.optimizer.algorithms.adam import adam
 from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.galore import galore
 from trimtab.optimizer.algorithms.lamb import lamb
 from trimtab.optimizer.algorithms.lion import lion
 from trimtab.optimizer.algorithms.muon import muon
@@ -58,6 +59,7 @@ __all__ = [
     "clip_by_value",
     "clip_threshold",
     "depths",
+    "galore",
     "kinds",
     "lamb",
     "lion",

@@ -16,6 +16,7 @@ from trimtab.config import (
     AgcClip,
     ClipConfig,
     CustomOptimizer,
+    GaLoreConfig,
     GradientsConfig,
     LambConfig,
     LionConfig,
@@ -36,6 +37,7 @@ from trimtab.errors import ConfigError
 from trimtab.optimizer.algorithms.adafactor import adafactor
 from trimtab.optimizer.algorithms.adam import adam
 from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.galore import galore, projected_rank
 from trimtab.optimizer.algorithms.lamb import lamb
 from trimtab.optimizer.algorithms.lion import lion
 from trimtab.optimizer.algorithms.muon import muon
@@ -90,8 +92,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: to
             )
         case "custom":
             return _foreign(config, groups)
-        case "muon":
-            return RuleOptimizer(_muon_groups(config, model, groups), compute_dtype=compute_dtype)
+        case "muon" | "galore":
+            return RuleOptimizer(_divided(config, model, groups), compute_dtype=compute_dtype)
         case _:
             rule = _rule(config)
             return RuleOptimizer([(group, rule) for group in groups], compute_dtype=compute_dtype)
@@ -124,20 +126,37 @@ def _rule(config: OptimizerConfig) -> Rule:
             raise AssertionError(f"{config.name} has no rule of its own")
 
 
-def _muon_groups(
-    config: MuonConfig, model: nn.Module, groups: Sequence[ParameterGroup]
+def _divided(
+    config: MuonConfig | GaLoreConfig, model: nn.Module, groups: Sequence[ParameterGroup]
 ) -> list[tuple[ParameterGroup, Rule]]:
-    """Each group in two: matrices inside layers for Muon, and the rest for AdamW."""
-    matrices = hidden_matrices(model)
-    orthogonal = muon(config.momentum, nesterov=config.nesterov, iterations=config.iterations, scaling=config.scaling)
+    """Each group in two: matrices inside layers for the rule that `config` names, and the rest for AdamW."""
     plain = adam(config.beta1, config.beta2, config.epsilon, decoupled=True)
+    matrices = hidden_matrices(model)
+    if isinstance(config, MuonConfig):
+        rule = muon(config.momentum, nesterov=config.nesterov, iterations=config.iterations, scaling=config.scaling)
+    else:
+        matrices = {n for n in matrices if projected_rank(model.get_parameter(n).shape, config.rank) is not None}
+        rule = galore(
+            config.rank,
+            config.beta1,
+            config.beta2,
+            config.epsilon,
+            scale=config.scale,
+            basis_every=config.basis_every,
+        )
+        if not matrices:
+            raise ConfigError(
+                f"optimizer.rank: no matrix inside the model's layers has a longer side than it, so that nothing is "
+                f"projected. Received: {config.rank}",
+                hint="a part of the shorter side fits any model: optimizer.rank=0.25",
+            )
     divided = []
     for group in groups:
-        for rule, chosen, factor in ((orthogonal, True, 1.0), (plain, False, config.rest)):
+        for own, chosen, factor in ((rule, True, 1.0), (plain, False, config.rest)):
             parameters = {name: p for name, p in group.parameters.items() if (name in matrices) == chosen}
             if parameters:
-                name = f"{group.name}, {'muon' if chosen else 'adamw'}"
-                divided.append((replace(group, name=name, parameters=parameters, rate=group.rate * factor), rule))
+                name = f"{group.name}, {config.name if chosen else 'adamw'}"
+                divided.append((replace(group, name=name, parameters=parameters, rate=group.rate * factor), own))
     return divided
 
 

@@ -75,6 +75,14 @@ OPTIMIZERS: dict[str, Spec] = {
         layouts=("flat",),
         state="8 bytes a parameter, 8 for each square of a matrix's sides",
     ),
+    "galore": Spec(
+        "trimtab.optimizer.algorithms.galore:galore",
+        "AdamW on a projection of the matrices inside layers, AdamW for the rest",
+        "Zhao et al. 2024, arXiv 2403.03507, algorithm 2",
+        capturable=False,
+        layouts=("flat",),
+        state="of a projected m x n matrix, m <= n: 8 r n + 4 r m bytes; 8 a parameter of the rest",
+    ),
     "custom": Spec(
         "trimtab.optimizer.foreign:ForeignOptimizer",
         "any torch.optim.Optimizer class, wrapped",
