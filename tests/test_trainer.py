@@ -21,7 +21,8 @@ from trimtab import LanguageModelTrainer, Trainer, load_config
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError, DataError, DriftError, StorageError, UsageError
 from trimtab.events import EvaluationEnded, Event, RunEnded, RunStarted, StepsEnded, Stop
-from trimtab.runs import RunDirectory, read_record
+from trimtab.runs import History, RunDirectory, read_record
+from trimtab.schedules import Constant, Cosine, Linear
 from trimtab.training.checkpoint import keeper
 from trimtab.training.trained import open_trained
 
@@ -540,6 +541,57 @@ def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path
     applied = np.concatenate([e.per_step["learning_rate"] for e in told.events if isinstance(e, StepsEnded)])
     expected = [given["optimizer.learning_rate"] * min(1.0, (step + 1) / warmup) for step in range(30)]
     assert applied == pytest.approx(expected, rel=1e-5)
+
+
+def test_schedules_of_groups_are_recorded_and_resume_to_the_same_bits(text: Path, tmp_path: Path) -> None:
+    """What is recorded of each group is the closed form of its schedule; decay to a norm and clipping by group, too."""
+    given: dict[str, Any] = {
+        "optimizer.learning_rate": 4e-3,
+        "optimizer.rates.layers": 0.5,
+        "optimizer.rates.schedules": {"*norm*": {"name": "constant"}, "embedding*": {"name": "linear", "warmup": 0.5}},
+        "optimizer.decay.target": 0.9,
+        "gradients.clip.groups": {"embedding*": 0.2},
+        "schedule": {"name": "cosine", "warmup": 3, "floor": 0.2},
+        "evaluation.every": 15,
+        "training.steps": 30,
+        "stopping": {"name": "none"},
+        "logging.every": 4,
+    }
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step >= 19:
+                raise KeyboardInterrupt
+
+    told = Remembers()
+    whole = language_model(text, tmp_path / "whole", given, monitors=[told])
+    result = whole.fit()
+    curves: dict[str | None, Any] = {None: Cosine(30, 3, 0.2), "*norm*": Constant(), "embedding*": Linear(30, 15)}
+    groups = json.loads(RunDirectory.open(tmp_path / "whole").facts.read_text())["parameter_groups"]
+    assert {group["schedule"] for group in groups} == set(curves)
+    windows = [event for event in told.events if isinstance(event, StepsEnded)]
+    assert [window.last_step for window in windows][:4] == [1, 2, 4, 8]
+    for window in windows:
+        for group in groups:
+            expected = 4e-3 * group["rate"] * curves[group["schedule"]].factor(window.last_step - 1)
+            assert window.values[f"group/{group['name']}/learning_rate"] == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
+    again = Remembers()
+    resumed = language_model(text, tmp_path / "cut", given, monitors=[again])
+    assert resumed.fit().metrics == result.metrics
+    for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), key
+    later = {event.last_step: event.values for event in again.events if isinstance(event, StepsEnded)}
+    assert later
+    for window in windows:
+        for name, value in later.get(window.last_step, {}).items():
+            assert not name.startswith("group/") or value == window.values[name]
+    recorded = History.read(tmp_path / "cut" / "record.jsonl").series[f"group/{groups[0]['name']}/learning_rate"]
+    curve = curves[groups[0]["schedule"]]
+    assert recorded.steps.tolist() == [window.last_step for window in windows]
+    expected = [4e-3 * groups[0]["rate"] * curve.factor(step - 1) for step in recorded.steps.tolist()]
+    assert recorded.mean.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("clip", ["value", "parameter", "agc", "quantile", "z_score"])

@@ -313,6 +313,10 @@ class Trainer:
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
             schedule=build_schedule(config.schedule, budget),
             learning_rate=config.optimizer.learning_rate,
+            schedules={
+                pattern: build_schedule(schedule, budget)
+                for pattern, schedule in config.optimizer.rates.schedules.items()
+            },
             decay_schedule=None if decay is None else build_schedule(decay, budget),
             clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,
@@ -389,6 +393,12 @@ class Trainer:
         task = build_task(config.task, objective, data.targets)
         ours = isinstance(model, Transformer) and config.optimizer.name != "custom" and self._make_optimizer is None
         parameters, why = choose_parameters(config.training.precision, device, ours)
+        if self._make_optimizer is not None and config.optimizer.decay.target:
+            raise ConfigError(
+                "optimizer.decay.target: an optimizer from outside decays by itself. "
+                f"Received: {config.optimizer.decay.target}",
+                hint="leave out make_optimizer, or optimizer.decay.target",
+            )
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model, parameters)
         else:
@@ -407,7 +417,7 @@ class Trainer:
             model=model,
             task=task,
             optimizer=optimizer,
-            transforms=build_transforms(config.gradients, device),
+            transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
             probes=probes,
             precision=precision,
             ring=ring,
@@ -462,7 +472,7 @@ def _held_back(config: Config, parts: _Parts) -> str | None:
     if isinstance(parts.optimizer, ForeignOptimizer):
         return "an optimizer from outside may count its steps in Python"
     if not OPTIMIZERS[config.optimizer.name].capturable:
-        return f"{config.optimizer.name} asks the device in every update"
+        return f"{config.optimizer.name} {OPTIMIZERS[config.optimizer.name].held_back}"
     return None
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, Custom, NonNegative, Positive, Section
+from trimtab.config.schedule import ScheduleConfig
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Factors = dict[str, NonNegative]
@@ -21,13 +22,18 @@ _PENALTY = "an L2 penalty: weight_decay * weight is added to the gradient"
 
 
 class RatesConfig(Section):
-    """Factors on the learning rate, for some of the parameters."""
+    """Factors on the learning rate, and other schedules, for some of the parameters."""
 
     layers: Positive = Field(
         1.0, description="factor from each layer to the one below, down to the embeddings; 1: all layers alike"
     )
     factors: Factors = Field(
         default_factory=dict, description="pattern of parameter names ('blocks.0.*') to factor; the last that fits acts"
+    )
+    schedules: dict[str, ScheduleConfig] = Field(
+        default_factory=dict,
+        description="pattern of parameter names to a schedule in place of the run's ('head.*': {name: constant}); the "
+        "last that fits acts",
     )
 
 
@@ -40,6 +46,11 @@ class DecayConfig(Section):
     layers: Positive = Field(1.0, description="factor from each layer to the one below; 1: all layers alike")
     factors: Factors = Field(
         default_factory=dict, description="pattern of parameter names to factor; the last that fits acts"
+    )
+    target: NonNegative = Field(
+        0.0,
+        description="the norm that decay pulls a parameter to, as a part of the norm it began with (Loshchilov 2023, "
+        "arXiv 2311.11446); 0: to nothing",
     )
 
 

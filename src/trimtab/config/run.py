@@ -18,6 +18,7 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
@@ -59,6 +60,12 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
+            )
+        if self.optimizer.decay.target and not OPTIMIZERS[self.optimizer.name].decouples:
+            fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
+            raise ValueError(
+                "optimizer.decay.target is for weight decay apart from the gradient, and optimizer.name "
+                f"{self.optimizer.name} has another. Fitting: {fitting}"
             )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")

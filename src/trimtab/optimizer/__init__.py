@@ -15,10 +15,18 @@ from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms, clip_threshold
 from trimtab.optimizer.foreign import ForeignOptimizer
-from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, depths, kinds, parameter_groups
+from trimtab.optimizer.parameter_groups import (
+    Factors,
+    ParameterGroup,
+    applied_rates,
+    depths,
+    kinds,
+    parameter_groups,
+)
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
 from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage
 from trimtab.optimizer.transforms import (
+    ClipByGroup,
     ClipByNorm,
     Noise,
     SkipNonFinite,
@@ -28,9 +36,11 @@ from trimtab.optimizer.transforms import (
     clip_by_unit,
     clip_by_value,
 )
+from trimtab.optimizer.weight_norms import WeightNormControl
 
 __all__ = [
     "AdamW",
+    "ClipByGroup",
     "ClipByNorm",
     "ClipByQuantile",
     "ClipByZScore",
@@ -48,8 +58,10 @@ __all__ = [
     "SkipOutliers",
     "Stateless",
     "Storage",
+    "WeightNormControl",
     "adafactor",
     "adam",
+    "applied_rates",
     "build_groups",
     "build_optimizer",
     "build_transforms",

@@ -60,7 +60,7 @@ class RuleOptimizer:
 
     @torch.no_grad()
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """One update with the settings `learning_rate` and `weight_decay`, factors on which each group has its own."""
+        """One update with the rates in `settings`, and the factor `weight_decay` on each group's own."""
         storage, on_host = self.storage, self._applied.device.type == "cpu"
         if on_host and float(gradients.skip):
             return
@@ -73,7 +73,7 @@ class RuleOptimizer:
             if not on_host:
                 # A gradient that is not finite must not reach the state, not even multiplied by zero.
                 gradient = torch.where(applies, gradient, 0.0)
-            rate = settings["learning_rate"] * piece.group.rate
+            rate = settings[piece.group.rate_setting] * piece.group.rate
             now = Now(rate, settings["weight_decay"] * piece.group.weight_decay, count)
             weight = piece.of(storage.flat_weight)
             new_weight, new_state = piece.rule.step(weight, gradient, piece.state, now)

@@ -51,6 +51,7 @@ from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, hidden_matrices, parameter_groups
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
 from trimtab.optimizer.transforms import (
+    ClipByGroup,
     ClipByNorm,
     Noise,
     SkipNonFinite,
@@ -59,6 +60,7 @@ from trimtab.optimizer.transforms import (
     clip_by_unit,
     clip_by_value,
 )
+from trimtab.optimizer.weight_norms import WeightNormControl
 from trimtab.signals import GradientTransform
 
 
@@ -72,6 +74,7 @@ def build_groups(config: OptimizerConfig, model: nn.Module) -> list[ParameterGro
         embeddings=config.decay.embeddings,
         decays=Factors(config.decay.layers, config.decay.factors, "optimizer.decay"),
         rates=Factors(config.rates.layers, config.rates.factors, "optimizer.rates"),
+        schedules=config.rates.schedules,
     )
 
 
@@ -80,6 +83,11 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: to
 
     `compute_dtype` is what ours lets the model compute in; a custom one leaves the parameters in fp32.
     """
+    target = config.decay.target
+    if target and config.weight_decay:
+        decay_of = {name: group.weight_decay for group in build_groups(config, model) for name in group.parameters}
+        plain = config.model_copy(update={"weight_decay": 0.0})
+        return WeightNormControl(build_optimizer(plain, model, compute_dtype), decay_of, target)
     groups = build_groups(config, model)
     match config.name:
         case "adamw":
@@ -170,12 +178,17 @@ def _foreign(config: CustomOptimizer, groups: Sequence[ParameterGroup]) -> Forei
     )
 
 
-def build_transforms(config: GradientsConfig, device: torch.device | None = None) -> list[GradientTransform]:
-    """The gradient transforms that `config` asks for, in the order in which they act: that of its fields."""
+def build_transforms(
+    config: GradientsConfig, device: torch.device | None = None, names: Sequence[str] = ()
+) -> list[GradientTransform]:
+    """The gradient transforms that `config` asks for, in the order in which they act: that of its fields.
+
+    `names` are those of the gradients, in their order. Raises: ConfigError for a pattern of names without effect.
+    """
     transforms: list[GradientTransform] = [centralize()] if config.centralize else []
     match config.clip:
-        case NormClip():
-            transforms.append(ClipByNorm())
+        case NormClip(threshold=threshold, groups=groups):
+            transforms.append(ClipByGroup(names, threshold, groups, device) if groups else ClipByNorm())
         case ValueClip():
             transforms.append(clip_by_value())
         case ParameterClip():

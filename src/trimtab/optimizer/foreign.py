@@ -54,7 +54,7 @@ class ForeignOptimizer:
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
         for group, torch_group in zip(self.groups, self.optimizer.param_groups, strict=True):
-            torch_group["lr"] = group.rate * float(settings["learning_rate"])
+            torch_group["lr"] = group.rate * float(settings[group.rate_setting])
             if "weight_decay" in torch_group:
                 torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
         self.optimizer.step()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal, final
 
@@ -35,6 +35,7 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
+from trimtab.optimizer import applied_rates
 from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
@@ -60,6 +61,7 @@ class Loop:
         calendar: Calendar,
         schedule: Schedule,
         learning_rate: float,
+        schedules: Mapping[str, Schedule] | None = None,
         decay_schedule: Schedule | None,
         clip_threshold: float,
         progress: Progress,
@@ -76,10 +78,13 @@ class Loop:
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
-        """`synchronize` waits for all that is queued on the device."""
+        """`schedules` are those of groups that do not follow the run's, by pattern; `synchronize` waits for all that
+        is queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
+        self._calendar, self._decay_schedule = calendar, decay_schedule
         self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
+        self._schedules = {"learning_rate": schedule}
+        self._schedules |= {f"learning_rate/{pattern}": one for pattern, one in (schedules or {}).items()}
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
@@ -125,10 +130,11 @@ class Loop:
         progress = self.progress
         taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
-        learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
+        full, wanted = self._learning_rate, progress.factor("learning_rate")
+        rates = {name: full * one.factor(progress.step) * wanted for name, one in self._schedules.items()}
         decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
         self._step.set(
-            learning_rate=learning_rate,
+            **rates,
             weight_decay=decay * progress.factor("weight_decay"),
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
@@ -143,7 +149,8 @@ class Loop:
         progress.spend("training", seconds - taken.seconds_waited)
         self._windows.add(
             {
-                "learning_rate": learning_rate,
+                "learning_rate": rates["learning_rate"],
+                **applied_rates(self._step.optimizer.groups, rates),
                 "tokens": float(tokens),
                 "step_seconds": seconds,
                 "data_seconds": taken.seconds_waited,

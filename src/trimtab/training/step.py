@@ -67,6 +67,7 @@ class Step:
                 "inverse_sequences",
                 "share",
                 "loss",
+                *sorted({group.rate_setting for group in optimizer.groups} - {"learning_rate"}),
             )
         }
         self._on_host: dict[str, float] = {}

@@ -27,6 +27,14 @@ class Spec:
     """Optimizers: parameter storage they work on, `flat` or `per_tensor`."""
     state: str = ""
     """Optimizers: the memory of their state, besides the weights."""
+    cost: str = ""
+    """Optimizers: what an update costs."""
+    decouples: bool = False
+    """Optimizers: weight decay acts on the weight alone, apart from gradient and state."""
+    fuses_clip: bool = False
+    """Optimizers: the factor of clipping is applied in the update's own pass over the gradient."""
+    held_back: str = ""
+    """Why it is not capturable."""
 
 
 def load_target(path: str, where: str) -> Any:

@@ -10,6 +10,9 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="8 bytes a parameter",
+        cost="one pass over weights, gradients and moments",
+        decouples=True,
+        fuses_clip=True,
     ),
     "adam": Spec(
         "trimtab.optimizer.algorithms.adam:adam",
@@ -18,6 +21,8 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="8 bytes a parameter",
+        cost="one pass over weights, gradients and moments",
+        fuses_clip=True,
     ),
     "sgd": Spec(
         "trimtab.optimizer.algorithms.sgd:sgd",
@@ -26,6 +31,8 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="4 bytes a parameter, none without momentum",
+        cost="one pass over weights, gradients and momentum",
+        fuses_clip=True,
     ),
     "lion": Spec(
         "trimtab.optimizer.algorithms.lion:lion",
@@ -34,6 +41,9 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="4 bytes a parameter",
+        cost="one pass over weights, gradients and momentum",
+        decouples=True,
+        fuses_clip=True,
     ),
     "adafactor": Spec(
         "trimtab.optimizer.algorithms.adafactor:adafactor",
@@ -42,6 +52,9 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="4 bytes a row and column of a matrix, 4 a vector's element",
+        cost="some passes over each parameter, in its own call",
+        decouples=True,
+        fuses_clip=True,
     ),
     "lamb": Spec(
         "trimtab.optimizer.algorithms.lamb:lamb",
@@ -50,6 +63,8 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="8 bytes a parameter",
+        cost="some passes over each parameter, in its own call",
+        fuses_clip=True,
     ),
     "muon": Spec(
         "trimtab.optimizer.algorithms.muon:muon",
@@ -58,6 +73,9 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="4 bytes a parameter of those matrices, 8 of the rest",
+        cost="15 products of a matrix with its shorter side by default, three an iteration",
+        decouples=True,
+        fuses_clip=True,
     ),
     "schedule_free_adamw": Spec(
         "trimtab.optimizer.algorithms.schedule_free:schedule_free_adamw",
@@ -66,6 +84,8 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=True,
         layouts=("flat",),
         state="8 bytes a parameter",
+        cost="one pass over weights, gradients and moments; a copy of the weights at evaluations",
+        fuses_clip=True,
     ),
     "soap": Spec(
         "trimtab.optimizer.algorithms.soap:soap",
@@ -74,6 +94,10 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=False,
         layouts=("flat",),
         state="8 bytes a parameter, 8 for each square of a matrix's sides",
+        cost="about eight products of a matrix with its sides; every basis_every updates a QR of each side",
+        decouples=True,
+        fuses_clip=True,
+        held_back="asks the device in every update whether its basis is due",
     ),
     "galore": Spec(
         "trimtab.optimizer.algorithms.galore:galore",
@@ -82,6 +106,10 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=False,
         layouts=("flat",),
         state="of a projected m x n matrix, m <= n: 8 r n + 4 r m bytes; 8 a parameter of the rest",
+        cost="two products of a matrix with its projection; every basis_every updates its SVD",
+        decouples=True,
+        fuses_clip=True,
+        held_back="asks the device in every update whether its projection is due",
     ),
     "custom": Spec(
         "trimtab.optimizer.foreign:ForeignOptimizer",
@@ -90,5 +118,7 @@ OPTIMIZERS: dict[str, Spec] = {
         capturable=False,
         layouts=("per_tensor",),
         state="its own",
+        cost="its own, and a pass to clip",
+        held_back="may count its steps in Python",
     ),
 }
