@@ -314,7 +314,7 @@ def registries() -> Iterator[str]:
             "optimizer.name",
             "optimizer",
             "OPTIMIZERS",
-            ("capturable", "decouples", "fuses clip", "storage", "state", "cost"),
+            ("needs", "capturable", "decouples", "fuses clip", "storage", "state", "cost"),
         ),
         ("Schedules", "schedule.name", "schedules", "SCHEDULES", ()),
         ("Tasks", "task.name", "objective", "TASKS", ()),

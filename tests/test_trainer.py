@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
+from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError, DataError, DriftError, StorageError, UsageError
 from trimtab.events import EvaluationEnded, Event, RunEnded, RunStarted, StepsEnded, Stop
@@ -499,6 +500,8 @@ def test_an_optimizer_that_is_built_with_what_cannot_be_saved_is_refused_there(t
 
 @pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
 def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path, tmp_path: Path, name: str) -> None:
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
     rates = {"sgd": 0.3, "lion": 1e-3, "adafactor": 0.03, "lamb": 0.02}
     given: dict[str, Any] = {
         "optimizer.name": name,

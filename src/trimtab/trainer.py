@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config
 from trimtab.config.paths import with_absolute_paths
+from trimtab.config.registry import require
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
@@ -160,6 +161,8 @@ class Trainer:
         begun, others = time.perf_counter(), OtherPrograms()
         config = self.config
         refuse(lint(config), config.lint.allow)
+        if self._make_optimizer is None:
+            require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)
@@ -391,7 +394,8 @@ class Trainer:
         compilable = _one_shape(config) and isinstance(model, Transformer) and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        ours = isinstance(model, Transformer) and config.optimizer.name != "custom" and self._make_optimizer is None
+        is_flat = self._make_optimizer is None and "flat" in OPTIMIZERS[config.optimizer.name].layouts
+        ours = isinstance(model, Transformer) and is_flat
         parameters, why = choose_parameters(config.training.precision, device, ours)
         if self._make_optimizer is not None and config.optimizer.decay.target:
             raise ConfigError(

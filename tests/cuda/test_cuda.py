@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trimtab.config import Bf16, DecoderConfig, load_config
+from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.events import Event, RunEnded, StepsEnded
 from trimtab.model import build_model
@@ -347,6 +348,8 @@ def test_the_optimizers_kernel_is_its_torch_fallback(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"custom"}))
 def test_every_optimizer_captured_is_itself_uncaptured(text: Path, tmp_path: Path, name: str) -> None:
     """On bf16 weights over fp32 masters; an optimizer that cannot be captured says so, and trains."""
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
     rate = {"sgd": 0.1, "muon": 0.02, "adafactor": 1e-2, "lamb": 1e-2, "galore": 1e-2}.get(name, 1e-3)
     settings = (BF16, "training.deterministic=true", "training.compile=off", "training.steps=20", "schedule.warmup=2")
     settings = (*settings, f"optimizer={{name: {name}, learning_rate: {rate}, weight_decay: 0}}")

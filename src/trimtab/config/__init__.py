@@ -67,6 +67,7 @@ from trimtab.config.objective import (
 from trimtab.config.optimizer import (
     AdafactorConfig,
     AdamConfig,
+    AdamW8bitConfig,
     AdamWConfig,
     CustomOptimizer,
     DecayConfig,
@@ -114,6 +115,7 @@ __all__ = [
     "ADJUSTABLE",
     "AdafactorConfig",
     "AdamConfig",
+    "AdamW8bitConfig",
     "AdamWConfig",
     "Adjustable",
     "AgcClip",

@@ -75,6 +75,18 @@ class AdamWConfig(OptimizerSection):
     weight_decay: NonNegative = Field(0.1, description=_DECOUPLED)
 
 
+class AdamW8bitConfig(OptimizerSection):
+    """AdamW with moments in 8 bits: a quarter of their memory (Dettmers et al. 2022, arXiv 2110.02861)."""
+
+    name: Literal["adamw_8bit"] = "adamw_8bit"
+    learning_rate: Positive = Field(3e-4, description=_RATE)
+    beta1: Beta = Field(0.9, description=_BETA1)
+    beta2: Beta = Field(0.95, description=_BETA2)
+    epsilon: Positive = Field(1e-8, description=_EPSILON)
+    min_size: Count = Field(4096, description="parameters of fewer values keep their moments in fp32")
+    weight_decay: NonNegative = Field(0.1, description=_DECOUPLED)
+
+
 class AdamConfig(OptimizerSection):
     """Adam; its weight decay is an L2 penalty, which the adaptive scaling distorts (Kingma and Ba 2015)."""
 
@@ -208,6 +220,7 @@ class CustomOptimizer(Custom):
 
 OptimizerConfig = Annotated[
     AdamWConfig
+    | AdamW8bitConfig
     | AdamConfig
     | SgdConfig
     | LionConfig

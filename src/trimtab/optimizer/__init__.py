@@ -3,6 +3,7 @@
 from trimtab.optimizer.algorithms.adafactor import adafactor
 from trimtab.optimizer.algorithms.adam import adam
 from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.adamw_8bit import adamw_8bit
 from trimtab.optimizer.algorithms.galore import galore
 from trimtab.optimizer.algorithms.lamb import lamb
 from trimtab.optimizer.algorithms.lion import lion
@@ -61,6 +62,7 @@ __all__ = [
     "WeightNormControl",
     "adafactor",
     "adam",
+    "adamw_8bit",
     "applied_rates",
     "build_groups",
     "build_optimizer",

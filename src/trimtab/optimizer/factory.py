@@ -32,11 +32,13 @@ from trimtab.config import (
     ValueClip,
     ZScoreClip,
 )
-from trimtab.config.registry import load_target
+from trimtab.config.registry import load_target, require
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError
 from trimtab.optimizer.algorithms.adafactor import adafactor
 from trimtab.optimizer.algorithms.adam import adam
 from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.adamw_8bit import adamw_8bit
 from trimtab.optimizer.algorithms.galore import galore, projected_rank
 from trimtab.optimizer.algorithms.lamb import lamb
 from trimtab.optimizer.algorithms.lion import lion
@@ -98,6 +100,9 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: to
                 epsilon=config.epsilon,
                 compute_dtype=compute_dtype,
             )
+        case "adamw_8bit":
+            require(OPTIMIZERS[config.name], f"optimizer.name={config.name}")
+            return adamw_8bit(groups, config.beta1, config.beta2, config.epsilon, min_size=config.min_size)
         case "custom":
             return _foreign(config, groups)
         case "muon" | "galore":

@@ -14,6 +14,18 @@ OPTIMIZERS: dict[str, Spec] = {
         decouples=True,
         fuses_clip=True,
     ),
+    "adamw_8bit": Spec(
+        "trimtab.optimizer.algorithms.adamw_8bit:adamw_8bit",
+        "AdamW with moments in 8 bits, by bitsandbytes",
+        "Dettmers et al. 2022, arXiv 2110.02861",
+        needs=("lowbit",),
+        capturable=False,
+        layouts=("per_tensor",),
+        state="2 bytes a parameter, 8 for each block of 256; 8 a parameter of small ones",
+        cost="one pass over weights, gradients and moments, and one to clip",
+        decouples=True,
+        held_back="counts its steps in Python",
+    ),
     "adam": Spec(
         "trimtab.optimizer.algorithms.adam:adam",
         "Adam, whose weight decay is an L2 penalty",
@@ -119,6 +131,5 @@ OPTIMIZERS: dict[str, Spec] = {
         layouts=("per_tensor",),
         state="its own",
         cost="its own, and a pass to clip",
-        held_back="may count its steps in Python",
     ),
 }
