@@ -10,7 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from trimtab.optimizer import Now, Rule, adafactor, adam, galore, lamb, lion, muon, schedule_free_adamw, sgd, soap
+from trimtab.optimizer import (
+    Now,
+    Rule,
+    adafactor,
+    adam,
+    galore,
+    lamb,
+    lion,
+    muon,
+    schedule_free_adamw,
+    sgd,
+    soap,
+    sophia,
+)
 from trimtab.optimizer.algorithms.galore import principal, projected_rank
 from trimtab.optimizer.algorithms.muon import orthogonalized
 
@@ -287,6 +300,7 @@ def test_galore_of_what_is_not_projected_is_adamw() -> None:
 
 RULES: dict[str, Rule] = {
     "galore": galore(16),
+    "sophia": sophia(),
     "adam": adam(),
     "sgd": sgd(),
     "lion": lion(),
@@ -297,6 +311,7 @@ RULES: dict[str, Rule] = {
     "soap": soap(),
 }
 BYTES = {"adam": 8, "sgd": 4, "lion": 4, "adafactor": 0, "lamb": 8, "muon": 4, "schedule_free_adamw": 8, "soap": 24}
+BYTES["sophia"] = 8
 BYTES["galore"] = (8 * 16 * 64 + 4 * 16 * 64) / 64**2
 
 

@@ -80,6 +80,7 @@ from trimtab.config.optimizer import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SophiaConfig,
 )
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
@@ -192,6 +193,7 @@ __all__ = [
     "SequenceToSequence",
     "SgdConfig",
     "SoapConfig",
+    "SophiaConfig",
     "SourceConfig",
     "Span",
     "StepSchedule",

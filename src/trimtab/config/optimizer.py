@@ -201,6 +201,21 @@ class GaLoreConfig(OptimizerSection):
     weight_decay: NonNegative = Field(0.0, description=_DECOUPLED)
 
 
+class SophiaConfig(OptimizerSection):
+    """Momentum over a diagonal of the curvature, every value clipped (Liu et al. 2023, arXiv 2305.14342, Sophia-G)."""
+
+    name: Literal["sophia"] = "sophia"
+    learning_rate: Positive = Field(3e-4, description=f"{_RATE}; the most that a step moves a weight")
+    beta1: Beta = Field(0.96, description=_BETA1)
+    beta2: Beta = Field(0.99, description="decay of the average of estimates of the curvature")
+    gamma: Positive = Field(0.05, description="of the curvature: the smaller, the more of the update is clipped")
+    epsilon: Positive = Field(1e-12, description="the least curvature, gamma included")
+    estimate_every: Count = Field(
+        10, description="steps from one estimate, a further forward and backward pass, to the next"
+    )
+    weight_decay: NonNegative = Field(0.2, description=_DECOUPLED)
+
+
 class CustomOptimizer(Custom):
     """Any `torch.optim.Optimizer` class, for example target: 'torch.optim:SGD'."""
 
@@ -230,6 +245,7 @@ OptimizerConfig = Annotated[
     | ScheduleFreeAdamWConfig
     | SoapConfig
     | GaLoreConfig
+    | SophiaConfig
     | CustomOptimizer,
     Field(discriminator="name"),
 ]

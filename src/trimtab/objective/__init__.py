@@ -2,6 +2,7 @@
 
 from trimtab.objective.binary import BinaryCrossEntropy
 from trimtab.objective.cross_entropy import CrossEntropy
+from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
 from trimtab.objective.regression import Regression
@@ -30,5 +31,7 @@ __all__ = [
     "build_objective",
     "build_task",
     "class_weights",
+    "draw_classes",
+    "drawn_loss",
     "perplexity_of",
 ]

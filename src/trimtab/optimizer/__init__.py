@@ -12,8 +12,10 @@ from trimtab.optimizer.algorithms.rule import Now, Rule
 from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
+from trimtab.optimizer.algorithms.sophia import sophia
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms, clip_threshold
 from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import (
@@ -45,6 +47,7 @@ __all__ = [
     "ClipByNorm",
     "ClipByQuantile",
     "ClipByZScore",
+    "Curvature",
     "Factors",
     "FlatStorage",
     "ForeignOptimizer",
@@ -82,4 +85,5 @@ __all__ = [
     "schedule_free_adamw",
     "sgd",
     "soap",
+    "sophia",
 ]

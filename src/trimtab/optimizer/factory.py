@@ -29,6 +29,7 @@ from trimtab.config import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SophiaConfig,
     ValueClip,
     ZScoreClip,
 )
@@ -47,6 +48,7 @@ from trimtab.optimizer.algorithms.rule import Rule
 from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
+from trimtab.optimizer.algorithms.sophia import sophia
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.foreign import ForeignOptimizer
@@ -134,6 +136,14 @@ def _rule(config: OptimizerConfig) -> Rule:
                 config.epsilon,
                 basis_every=config.basis_every,
                 max_side=config.max_side,
+            )
+        case SophiaConfig():
+            return sophia(
+                config.beta1,
+                config.beta2,
+                config.gamma,
+                config.epsilon,
+                estimate_every=config.estimate_every,
             )
         case _:
             raise AssertionError(f"{config.name} has no rule of its own")

@@ -112,6 +112,7 @@ class ForeignOptimizer:
         self.optimizer.load_state_dict(torch_state)
 
     averages = False
+    curvature = None
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: here those it trains."""

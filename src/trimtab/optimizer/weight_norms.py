@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import Storage
 from trimtab.signals import Gradients
@@ -78,6 +79,11 @@ class WeightNormControl:
             norm.copy_(state[name][_SLOT])
         inner = {name: {slot: t for slot, t in slots.items() if slot != _SLOT} for name, slots in state.items()}
         self._inner.load_state_by_name({name: slots for name, slots in inner.items() if slots})
+
+    @property
+    def curvature(self) -> Curvature | None:
+        """As the inner one."""
+        return self._inner.curvature
 
     @property
     def averages(self) -> bool:

@@ -123,6 +123,18 @@ OPTIMIZERS: dict[str, Spec] = {
         fuses_clip=True,
         held_back="asks the device in every update whether its projection is due",
     ),
+    "sophia": Spec(
+        "trimtab.optimizer.algorithms.sophia:sophia",
+        "momentum over a diagonal of the curvature, every value clipped; Sophia-G",
+        "Liu et al. 2023, arXiv 2305.14342, algorithm 3",
+        capturable=False,
+        layouts=("flat",),
+        state="8 bytes a parameter, 4 more while an estimate is there",
+        cost="one pass; every estimate_every steps a further forward and backward pass",
+        decouples=True,
+        fuses_clip=True,
+        held_back="makes a further pass in some steps",
+    ),
     "custom": Spec(
         "trimtab.optimizer.foreign:ForeignOptimizer",
         "any torch.optim.Optimizer class, wrapped",

@@ -140,6 +140,7 @@ class AdamW:
                 tensor.copy_(state[name][slot])
 
     averages = False
+    curvature = None
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: AdamW's are those it trains."""
