@@ -65,6 +65,7 @@ from trimtab.training import (
     Precision,
     Progress,
     Requests,
+    Settings,
     Step,
     Windows,
     build_adjustments,
@@ -314,14 +315,13 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            schedule=build_schedule(config.schedule, budget),
-            learning_rate=config.optimizer.learning_rate,
-            schedules={
-                pattern: build_schedule(schedule, budget)
-                for pattern, schedule in config.optimizer.rates.schedules.items()
-            },
-            decay_schedule=None if decay is None else build_schedule(decay, budget),
-            clip_threshold=clip_threshold(config.gradients.clip),
+            settings=Settings(
+                build_schedule(config.schedule, budget),
+                config.optimizer.learning_rate,
+                clip_threshold(config.gradients.clip),
+                {name: build_schedule(one, budget) for name, one in config.optimizer.rates.schedules.items()},
+                None if decay is None else build_schedule(decay, budget),
+            ),
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,

@@ -14,7 +14,7 @@ from trimtab.objective.tasks import (
     RegressionTask,
     SequenceToSequenceTask,
 )
-from trimtab.objective.tasks.parts import perplexity_of
+from trimtab.objective.tasks.parts import logits_of, perplexity_of
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -33,5 +33,6 @@ __all__ = [
     "class_weights",
     "draw_classes",
     "drawn_loss",
+    "logits_of",
     "perplexity_of",
 ]

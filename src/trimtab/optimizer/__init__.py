@@ -17,6 +17,12 @@ from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms, clip_threshold
+from trimtab.optimizer.for_torch import (
+    CosineAnnealingWarmupScheduler,
+    adaptive_gradient_clipping,
+    get_parameter_groups,
+    gradient_centralization,
+)
 from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import (
     Factors,
@@ -47,6 +53,7 @@ __all__ = [
     "ClipByNorm",
     "ClipByQuantile",
     "ClipByZScore",
+    "CosineAnnealingWarmupScheduler",
     "Curvature",
     "Factors",
     "FlatStorage",
@@ -66,6 +73,7 @@ __all__ = [
     "adafactor",
     "adam",
     "adamw_8bit",
+    "adaptive_gradient_clipping",
     "applied_rates",
     "build_groups",
     "build_optimizer",
@@ -77,6 +85,8 @@ __all__ = [
     "clip_threshold",
     "depths",
     "galore",
+    "get_parameter_groups",
+    "gradient_centralization",
     "kinds",
     "lamb",
     "lion",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Literal, final
 
@@ -37,13 +37,13 @@ from trimtab.events import (
 )
 from trimtab.optimizer import applied_rates
 from trimtab.runs.metrics import selection_direction
-from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
 from trimtab.training.decisions import of_kind, weigh
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
+from trimtab.training.settings import Settings
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
 
@@ -59,11 +59,7 @@ class Loop:
         loader: Loader,
         windows: Windows,
         calendar: Calendar,
-        schedule: Schedule,
-        learning_rate: float,
-        schedules: Mapping[str, Schedule] | None = None,
-        decay_schedule: Schedule | None,
-        clip_threshold: float,
+        settings: Settings,
         progress: Progress,
         controllers: Sequence[Controller],
         monitors: Sequence[Monitor],
@@ -78,20 +74,15 @@ class Loop:
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
-        """`schedules` are those of groups that do not follow the run's, by pattern; `synchronize` waits for all that
-        is queued on the device."""
+        """`synchronize` waits for all that is queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._decay_schedule = calendar, decay_schedule
-        self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
-        self._schedules = {"learning_rate": schedule}
-        self._schedules |= {f"learning_rate/{pattern}": one for pattern, one in (schedules or {}).items()}
+        self._calendar, self._settings, self._saves_in_background = calendar, settings, saves_in_background
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -130,14 +121,8 @@ class Loop:
         progress = self.progress
         taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
-        full, wanted = self._learning_rate, progress.factor("learning_rate")
-        rates = {name: full * one.factor(progress.step) * wanted for name, one in self._schedules.items()}
-        decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
-        self._step.set(
-            **rates,
-            weight_decay=decay * progress.factor("weight_decay"),
-            clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
-        )
+        rates = self._settings.rates(progress.step, progress.factor)
+        self._step.set(**rates, **self._settings.others(progress.step, progress.factor))
         self._step.run(taken.batches, step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
