@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -595,6 +596,26 @@ def test_schedules_of_groups_are_recorded_and_resume_to_the_same_bits(text: Path
     assert recorded.steps.tolist() == [window.last_step for window in windows]
     expected = [4e-3 * groups[0]["rate"] * curve.factor(step - 1) for step in recorded.steps.tolist()]
     assert recorded.mean.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_decay_to_a_norm_under_an_optimizer_from_outside_is_refused(text: Path, tmp_path: Path) -> None:
+    trainer = language_model(
+        text,
+        tmp_path / "run",
+        {"optimizer.decay.target": 0.5},
+        make_optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1),
+    )
+    with pytest.raises(ConfigError, match=r"optimizer\.decay\.target: an optimizer from outside decays by itself"):
+        trainer.fit()
+
+
+def test_a_missing_library_is_told_before_a_run_is_begun(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigError, match="needs bitsandbytes, which is not installed"):
+        language_model(text, tmp_path / "run", {"optimizer.name": "adamw_8bit"}).fit()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("clip", ["value", "parameter", "agc", "quantile", "z_score"])

@@ -373,6 +373,18 @@ def test_transforms_that_remember_are_captured(text: Path, tmp_path: Path) -> No
     assert captured == pytest.approx(plain, rel=1e-2)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_groups_with_settings_of_their_own_are_captured(text: Path, tmp_path: Path, name: str) -> None:
+    schedules = "{'*norm*': {name: constant}, 'embedding*': {name: linear, warmup: 5}}"
+    settings = (BF16, "training.deterministic=true", "training.compile=off", "training.steps=20")
+    settings = (*settings, f"optimizer={{name: {name}, weight_decay: 0.2, decay: {{target: 0.8}}}}")
+    settings = (*settings, f"optimizer.rates.schedules={schedules}", "gradients.clip.groups={'embedding*': 0.3}")
+    _, captured = _fit(text, tmp_path / "a", *settings)
+    _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["capture"]["chosen"]
+    assert captured == pytest.approx(plain, rel=1e-3)
+
+
 def test_an_encoder_fills_holes(text: Path, tmp_path: Path) -> None:
     settings = [line.replace("TEXT", str(text)).replace(", yardsticks: false", "") for line in SETTINGS]
     settings += [BF16, "task={name: masked_lm}", "model={name: encoder, num_layers: 2, hidden_size: 64, num_heads: 2}"]
