@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from trimtab.config import (
     steps_of,
 )
 from trimtab.config.paths import with_absolute_paths
+from trimtab.config.registry import require
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
@@ -74,6 +75,7 @@ from trimtab.training import (
     Precision,
     Progress,
     Requests,
+    Settings,
     Step,
     Windows,
     build_adjustments,
@@ -176,6 +178,8 @@ class Trainer:
         begun, others = time.perf_counter(), OtherPrograms()
         config = self.config
         refuse(lint(config), config.lint.allow)
+        if self._make_optimizer is None:
+            require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)
@@ -227,7 +231,7 @@ class Trainer:
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
-            told["metrics"] = progress.metrics
+            told |= {"metrics": progress.metrics, "begun_by": self._source}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -378,10 +382,13 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            schedule=build_schedule(config.schedule, budget),
-            learning_rate=config.optimizer.learning_rate,
-            decay_schedule=None if decay is None else build_schedule(decay, budget),
-            clip_threshold=clip_threshold(config.gradients.clip),
+            settings=Settings(
+                build_schedule(config.schedule, budget),
+                config.optimizer.learning_rate,
+                clip_threshold(config.gradients.clip),
+                {name: build_schedule(one, budget) for name, one in config.optimizer.rates.schedules.items()},
+                None if decay is None else build_schedule(decay, budget),
+            ),
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
@@ -468,8 +475,15 @@ class Trainer:
         compilable = _one_shape(config) and plain and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        ours = plain and config.optimizer.name != "custom" and self._make_optimizer is None
+        is_flat = self._make_optimizer is None and "flat" in OPTIMIZERS[config.optimizer.name].layouts
+        ours = plain and is_flat
         parameters, why = choose_parameters(config.training.precision, device, ours)
+        if self._make_optimizer is not None and config.optimizer.decay.target:
+            raise ConfigError(
+                "optimizer.decay.target: an optimizer from outside decays by itself. "
+                f"Received: {config.optimizer.decay.target}",
+                hint="leave out make_optimizer, or optimizer.decay.target",
+            )
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model, parameters)
         else:
@@ -492,7 +506,7 @@ class Trainer:
             model=model,
             task=task,
             optimizer=optimizer,
-            transforms=build_transforms(config.gradients, device),
+            transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
             probes=probes,
             precision=precision,
             ring=ring,
@@ -520,12 +534,17 @@ class Trainer:
             why,
         )
 
+    @property
+    def _source(self) -> Literal["config", "python"]:
+        """What the run is begun from: "python" when the command line cannot build it again."""
+        from_python = self._given_model or self._make_optimizer or self._given_controllers
+        return "python" if from_python else "config"
+
     def _describe(
         self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
-        from_python = self._given_model or self._make_optimizer or self._given_controllers
-        surroundings = environment(seed=self.config.seed, source="python" if from_python else "config")
+        surroundings = environment(seed=self.config.seed, source=self._source)
         if torch.cuda.is_available():
             surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
         write_file(run.config, dump_config(self.config))
@@ -561,7 +580,7 @@ def _held_back(config: Config, parts: _Parts) -> str | None:
     if isinstance(parts.optimizer, ForeignOptimizer):
         return "an optimizer from outside may count its steps in Python"
     if not OPTIMIZERS[config.optimizer.name].capturable:
-        return f"{config.optimizer.name} asks the device in every update"
+        return f"{config.optimizer.name} {OPTIMIZERS[config.optimizer.name].held_back}"
     return None
 
 

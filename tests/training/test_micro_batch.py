@@ -307,6 +307,16 @@ def test_one_sequence_that_does_not_fit_ends_the_run_and_says_which(tmp_path: Pa
     assert (last["event"], last["status"]) == ("RunEnded", "failed")
 
 
+def test_an_estimate_of_the_curvature_is_not_taken_twice(tmp_path: Path) -> None:
+    """Sophia's first step: a pass for the estimate, one that fails, and two halves; the estimate stands."""
+    module = _module(4, from_call=1)
+    changes = {"training.steps": 1, "optimizer": {"name": "sophia"}}
+    trainer = _trainer(tmp_path, "run", changes, model=module)
+    trainer.fit()
+    assert [d.decision.value for d in trainer.remembers.splits()] == [4.0]
+    assert module.calls == 1 + 1 + 2
+
+
 def test_in_the_update_the_step_is_not_tried_again(tmp_path: Path) -> None:
     class Full(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:

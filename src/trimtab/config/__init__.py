@@ -75,9 +75,11 @@ from trimtab.config.objective import (
 from trimtab.config.optimizer import (
     AdafactorConfig,
     AdamConfig,
+    AdamW8bitConfig,
     AdamWConfig,
     CustomOptimizer,
     DecayConfig,
+    GaLoreConfig,
     LambConfig,
     LionConfig,
     MuonConfig,
@@ -86,6 +88,7 @@ from trimtab.config.optimizer import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SophiaConfig,
 )
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
@@ -134,6 +137,7 @@ __all__ = [
     "ADJUSTABLE",
     "AdafactorConfig",
     "AdamConfig",
+    "AdamW8bitConfig",
     "AdamWConfig",
     "Adjustable",
     "AgcClip",
@@ -171,6 +175,7 @@ __all__ = [
     "FocalConfig",
     "Fp16",
     "Fp32",
+    "GaLoreConfig",
     "GradientsConfig",
     "HuberConfig",
     "InitializationConfig",
@@ -217,6 +222,7 @@ __all__ = [
     "SequenceToSequence",
     "SgdConfig",
     "SoapConfig",
+    "SophiaConfig",
     "SourceConfig",
     "Span",
     "Split",

@@ -75,6 +75,10 @@ def misfits(config: Config) -> Iterator[str]:
         if plain != metric and plain in known and plain not in fit.metrics:
             measured = ", ".join(f"validation/{one}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
+    if config.optimizer.name == "sophia" and fit.objectives is not _CLASSES:
+        classes = ", ".join(one for one, other in FITS.items() if other.objectives is _CLASSES)
+        why = f"draws a class for each target from the model, and {name} has other targets"
+        yield f"optimizer.name sophia {why}. Fitting: {classes}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),

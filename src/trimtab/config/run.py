@@ -26,6 +26,7 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import CausalLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
@@ -72,6 +73,12 @@ class Config(Section):
         if self.training.precision.name == "tf32" and self.training.device == "cpu":
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
+            )
+        if self.optimizer.decay.target and not OPTIMIZERS[self.optimizer.name].decouples:
+            fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
+            raise ValueError(
+                "optimizer.decay.target is for weight decay apart from the gradient, and optimizer.name "
+                f"{self.optimizer.name} has another. Fitting: {fitting}"
             )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
