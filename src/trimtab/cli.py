@@ -416,7 +416,7 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
     from trimtab.config.paths import require_paths
-    from trimtab.config.registry import require
+    from trimtab.config.registry import require, require_module
     from trimtab.config.registry.optimizer import OPTIMIZERS
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
@@ -434,6 +434,8 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     refuse(findings, config.lint.allow)
     require_paths(config.data)
     require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
+    if (quantize := config.training.quantize).name != "none":
+        require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
         _next("train", source, *(overrides or []))

@@ -30,7 +30,7 @@ from trimtab.config import (
     steps_of,
 )
 from trimtab.config.paths import with_absolute_paths
-from trimtab.config.registry import require
+from trimtab.config.registry import require, require_module
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
@@ -180,6 +180,8 @@ class Trainer:
         refuse(lint(config), config.lint.allow)
         if self._make_optimizer is None:
             require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
+        if (quantize := config.training.quantize).name != "none":
+            require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)

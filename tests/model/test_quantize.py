@@ -297,3 +297,16 @@ def test_without_torchao_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match="needs torchao") as caught:
         prepare_quantization(_decoder(), Int8Quantization())
     assert "trimtab[lowbit]" in str(caught.value.hint)
+
+
+def test_checking_a_configuration_tells_it_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import importlib.util
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchao" else there(name))
+    with pytest.raises(SystemExit) as ended:
+        _main("check", "gpt-1m", "training.quantize.name=int8")
+    assert ended.value.code == 2
+    assert "training.quantize.name=int8: needs torchao" in capsys.readouterr().err

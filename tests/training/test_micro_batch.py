@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tiny_step import VOCABULARY, make_batch, make_step
 from torch import Tensor, nn
 
-from trimtab import LanguageModelTrainer, load_config
+from trimtab import LanguageModelTrainer, Trainer, load_config
 from trimtab.errors import ConfigError, ResourceError
 from trimtab.events import DecisionTaken, Event, StepsEnded
 from trimtab.runs import read_record
@@ -246,6 +246,28 @@ def test_what_was_found_is_kept_and_a_resume_does_not_search_again(tmp_path: Pat
     whole.fit()
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_where_the_noise_scale_is_measured_a_step_keeps_two_micro_batches(tmp_path: Path) -> None:
+    auto = {"training.batch_size": 8, "training.micro_batch_size": "auto", "logging.noise_scale.every": 2}
+    trainer = _trainer(tmp_path, "run", auto)
+    trainer.fit()
+    plan = _plan(tmp_path, "run")
+    assert (plan["chosen"], plan["accumulation"]) == (4, 2)
+    assert plan["reason"] == "no more than 4 are wanted at once"
+    told = [e.values for e in trainer.remembers.events if isinstance(e, StepsEnded)]
+    assert told[-1]["batch_size"] == 8
+
+
+def test_accepted_drift_of_the_batch_is_followed(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _trainer(tmp_path, "run", {}, stop_at=3, model=_module(8)).fit()
+    changed = _trainer(tmp_path, "elsewhere", {"training.micro_batch_size": 4, "training.accumulation": 3})
+    remembers = Remembers()
+    Trainer(changed.config, run=tmp_path / "run", model=_module(8), monitors=[remembers], accept_drift=True).fit()
+    assert (_plan(tmp_path, "run")["chosen"], _plan(tmp_path, "run")["accumulation"]) == (4, 3)
+    tokens = [e.per_step["tokens"] for e in remembers.events if isinstance(e, StepsEnded)]
+    assert np.concatenate(tokens)[-1] == 12 * 16
 
 
 def test_out_of_memory_halves_the_micro_batch_and_the_same_step_is_tried_again(tmp_path: Path) -> None:

@@ -49,10 +49,13 @@ def require(spec: Spec, where: str) -> None:
         ConfigError: something is missing; the message names the setting `where`, the hint how to install it.
     """
     for extra in spec.needs:
-        if importlib.util.find_spec(EXTRAS[extra]) is None:
-            raise ConfigError(
-                f"{where}: needs {EXTRAS[extra]}, which is not installed", hint=f"pip install 'trimtab[{extra}]'"
-            )
+        require_module(EXTRAS[extra], extra, where)
+
+
+def require_module(module: str, extra: str, where: str) -> None:
+    """Nothing, where `module`, which `extra` brings, is installed. Raises: ConfigError naming the setting `where`."""
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(f"{where}: needs {module}, which is not installed", hint=f"pip install 'trimtab[{extra}]'")
 
 
 def load_target(path: str, where: str) -> Any:
