@@ -119,6 +119,27 @@ def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
     assert metrics == pytest.approx({key: result.metrics[key] for key in metrics}, rel=1e-5)
 
 
+def test_an_epoch_of_texts_is_an_epoch_in_the_schedule(rows: Path, tmp_path: Path) -> None:
+    """Texts are shorter than data.sequence_length: an epoch is so many steps as it takes to read each once."""
+
+    class Rates:
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                self.found += list(event.per_step["learning_rate"])
+
+    schedule = {"name": "triangular", "rise": "1 epochs"}
+    training = {"steps": 60, "micro_batch_size": 64}
+    config = load_config(settings("classification", rows, schedule=schedule, training=training), environment={})
+    rates = Rates()
+    trainer = Trainer(config, run=tmp_path / "run", monitors=[rates])
+    trainer.fit()
+    assert trainer.data is not None
+    assert rates.found.index(max(rates.found)) + 1 == pytest.approx(len(trainer.data.training) / 64, abs=1.5)
+
+
 def test_a_classifier_in_ten_lines(rows: Path, tmp_path: Path) -> None:
     trainer = ClassificationTrainer(
         rows,

@@ -83,7 +83,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of
+from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.precision import choose_parameters
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -301,7 +301,7 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
+        budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
         adjustments = build_adjustments(config, parts.model, parts.objective, progress)
         adjustments.restore()
         return Loop(

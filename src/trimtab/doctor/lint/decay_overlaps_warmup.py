@@ -20,7 +20,7 @@ from trimtab.doctor.lint.finding import LintFinding
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when a decay cannot be as long as it says."""
     steps, schedule = config.training.steps, config.schedule
-    budget = config.budget(facts.get("tokens_per_epoch"))
+    budget = config.budget(facts)
     if not isinstance(schedule, WsdSchedule):
         return
     warmup, decay = steps_of(schedule.warmup, budget), steps_asked(schedule.decay, budget)

@@ -32,7 +32,7 @@ from trimtab.schedules import build_schedule
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells when the last step has more than half of the full rate."""
     steps = config.training.steps
-    factor = build_schedule(config.schedule, config.budget(facts.get("tokens_per_epoch"))).factor(steps - 1)
+    factor = build_schedule(config.schedule, config.budget(facts)).factor(steps - 1)
     if factor > 0.5 and not isinstance(config.optimizer, ScheduleFreeAdamWConfig):
         schedule = config.schedule
         if not isinstance(schedule, ConstantSchedule) and schedule.floor > 0.5:
