@@ -208,6 +208,8 @@ def test_class_weights() -> None:
     assert class_weights(TokenClassification(class_weights={"b": 2.0}), facts) == [1.0, 2.0, 1.0]
     labels = class_weights(Classification(multi_label=True, class_weights="balanced"), facts)
     assert labels == pytest.approx([4 / 6, 7 / 3, 9.0])
+    always = class_weights(Classification(multi_label=True, class_weights="balanced"), TargetFacts(("a",), (10,), 10))
+    assert always == [1.0]
     with pytest.raises(ConfigError, match="there is no class 'd'"):
         class_weights(Classification(class_weights={"d": 2.0}), facts)
     unseen = TargetFacts(("a", "b"), (0, 4), 4)

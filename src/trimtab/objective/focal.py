@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.objective.cross_entropy import wide
+from trimtab.objective.cross_entropy import counted_logits
 from trimtab.signals import IGNORED, LossTerms, Term
 
 
@@ -32,8 +32,7 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets equal to IGNORED count nothing."""
-        logits_NV, targets_N = wide(logits).flatten(0, -2), targets.flatten()
-        counted_N = targets_N != IGNORED
+        logits_NV, targets_N, counted_N = counted_logits(logits, targets)
         plain_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="none")
         # 1 - p, exact where p is near 1; the lower end keeps a power below 1 from an infinite gradient there.
         rest_N = -torch.expm1(-plain_N)
