@@ -313,6 +313,9 @@ def test_the_loss_kernel_is_the_plain_loss(spread: float, z: float, classes: int
     logits[:, classes:] = 9.0
     targets = torch.randint(0, classes, (65,), device="cuda")
     targets[3] = IGNORED
+    # Two largest: the earlier is the answer.
+    for row, (first, second) in enumerate(((0, 1), (0, classes - 1), (classes - 1, classes - 2)), start=4):
+        logits[row, [first, second]], targets[row] = 20.0, max(first, second) if row % 2 else min(first, second)
     weights = head_loss.Weights(0.9, spread, torch.tensor(z, device="cuda"))
     exact, ours = logits.cpu(), logits.clone()
     weights_on_host = head_loss.Weights(0.9, spread, torch.tensor(z))

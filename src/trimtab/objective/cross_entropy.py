@@ -55,7 +55,7 @@ class CrossEntropy(nn.Module):
         return ("cross_entropy", "z_loss") if self.z_loss > 0 else ("cross_entropy",)
 
     def fuses(self, output: ModelOutput) -> bool:
-        """Whether `of_features` takes `output`: a plain head without bias, no class weights, not fp16, for auto CUDA."""
+        """Whether `of_features` takes `output`: plain head, no bias, no class weights, not fp16, and for auto CUDA."""
         head, features = output.head, output.features
         if self.class_weights_V is not None or self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
             return False
@@ -132,7 +132,7 @@ def counted_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def is_plain(head: object) -> TypeGuard[nn.Linear]:
-    """Whether calling `head` does nothing but multiply with its weight: no subclass, no hooks, no forward of its own."""
+    """Whether calling `head` does nothing but multiply: no subclass, no hooks, no forward of its own."""
     return type(head) is nn.Linear and not (
         head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or "forward" in vars(head)
     )
