@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config
+from trimtab.config.fit import f1_of_many
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require
 from trimtab.config.registry.model import MODELS
@@ -343,7 +344,10 @@ class Trainer:
         return build_evaluation(self.config, model, data).metrics()
 
     def predict(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """The task's answer for each text: a class, labels of 0 and 1, or a number."""
+        """The task's answer for each text: a class, labels of 0 and 1, a number, or a class for each of its words.
+
+        Raises: UsageError for a task whose answer is a text.
+        """
         model, data = self.trained()
         evaluation = build_evaluation(self.config, model, data)
         return predict(
@@ -376,8 +380,10 @@ class Trainer:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
         vocabulary_size = data.vocabulary_size
         outputs = outputs_of(config.task, data.targets, vocabulary_size)
+        if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
+            raise ConfigError(refused)
         if self._given_model is not None:
-            if outputs.pooled or outputs.size != vocabulary_size or config.task.name == "seq2seq":
+            if not outputs.of_tokens or config.task.name == "seq2seq":
                 raise ConfigError(
                     f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
                 )

@@ -115,6 +115,16 @@ def test_a_pattern_that_fits_nothing_is_refused() -> None:
         build_groups(config, decoder())
 
 
+def test_a_decay_pattern_that_fits_only_what_is_exempt_is_refused() -> None:
+    for pattern, more in (("*norm*", []), ("*.bias", []), ("embedding*", ["optimizer.decay.embeddings=false"])):
+        options = [f"optimizer.decay.factors={{'{pattern}': 5}}", *more]
+        config = load_config(None, options, environment={}).optimizer
+        with pytest.raises(ConfigError, match=r"optimizer\.decay\.factors: what fits has no weight decay"):
+            build_groups(config, decoder())
+    config = load_config(None, ["optimizer.decay.factors={'*norm*': 5}", "optimizer.decay.norms=true"], environment={})
+    assert 0.5 in {round(group.weight_decay, 9) for group in build_groups(config.optimizer, decoder())}
+
+
 def test_layers_of_a_model_without_layers_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"no nn\.ModuleList of layers"):
         Factors(0.9).of(nn.Linear(2, 2))

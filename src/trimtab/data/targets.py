@@ -151,10 +151,10 @@ class _Tags:
         targets: list[NDArray[np.int64]] = []
         for row in rows:
             words, tags = self._of(row)
-            pieces = tokenizer.encode_batch([f" {word}" if number else word for number, word in enumerate(words)])
-            stream.write(" ".join(words), np.concatenate(pieces))
-            row_targets = np.full(sum(map(len, pieces)) + 1, IGNORED, dtype=np.int64)
-            row_targets[np.cumsum([0, *map(len, pieces[:-1])])] = [self._index[tag] for tag in tags]
+            tokens, firsts = tokenized_words(tokenizer, words)
+            stream.write(" ".join(words), tokens)
+            row_targets = np.full(len(tokens) + 1, IGNORED, dtype=np.int64)
+            row_targets[firsts] = [self._index[tag] for tag in tags]
             targets.append(row_targets)
         return np.concatenate([np.empty(0, dtype=np.int64), *targets])
 
@@ -192,6 +192,13 @@ class _Seconds:
                 second.write(text, tokens)
         # What is asked lies beside the texts; here is what tells two sets of it apart.
         return np.frombuffer(bytes.fromhex(second.digest), dtype=np.uint8)
+
+
+def tokenized_words(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The tokens of a text of `words`, each made by itself, and the place of the first one of each word."""
+    pieces = tokenizer.encode_batch([f" {word}" if number else word for number, word in enumerate(words)])
+    firsts = np.cumsum([0, *map(len, pieces)])[:-1]
+    return np.concatenate([np.empty(0, dtype=np.int64), *pieces]), firsts
 
 
 def _words(row: Document) -> list[str]:

@@ -21,7 +21,7 @@ class Encoder(Trunk):
 
     Positions see those of the same document, so that padding, whose document is -1, is seen by padding alone. Of a
     whole text one vector is made: the mean of its positions, or the first.
-    With as many outputs as tokens, and `tied_embeddings`, the head is the embedding, without a bias; else it has one.
+    A head that says tokens has no bias, and is the embedding with `tied_embeddings`; any other has a bias.
     Source: Devlin et al. 2019, arXiv 1810.04805; the mean as in Reimers and Gurevych 2019, arXiv 1908.10084.
     """
 
@@ -36,10 +36,9 @@ class Encoder(Trunk):
     ) -> None:
         super().__init__(**shape)
         self.pooled, self.pooling = outputs.pooled, pooling
-        speaks_of_tokens = not outputs.pooled and outputs.size == self.vocabulary_size
         self.head_dropout = Dropout(head_dropout)
-        self.head = nn.Linear(self.hidden_size, outputs.size, bias=not speaks_of_tokens)
-        if tied_embeddings and speaks_of_tokens:
+        self.head = nn.Linear(self.hidden_size, outputs.size, bias=not outputs.of_tokens)
+        if tied_embeddings and outputs.of_tokens:
             self.head.weight = self.embedding.weight
 
     def forward(

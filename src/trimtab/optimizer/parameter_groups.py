@@ -61,6 +61,15 @@ class Factors:
         chosen = last_fitting(names, self.patterns, f"{self.setting}.factors")
         return {name: found[name] * self.patterns.get(chosen.get(name, ""), 1.0) for name in names}
 
+    def require_one_of(self, names: Collection[str]) -> None:
+        """Raises: ConfigError for a pattern that fits none of `names`, those on which the factors act."""
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    f"{self.setting}.factors: what fits has no weight decay. Received: {pattern!r}",
+                    hint=f"{self.setting}.biases, .norms and .embeddings say what has; or leave the pattern out",
+                )
+
 
 def last_fitting(names: Sequence[str], patterns: Collection[str], setting: str) -> dict[str, str]:
     """Name to the last of `patterns`, as of file names, that fits it; names that none fits are left out.
@@ -175,6 +184,8 @@ def parameter_groups(
     acts: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
     kind_of = kinds(model)
     decay_of, rate_of = (decays or Factors()).of(model), (rates or Factors()).of(model)
+    if decays is not None and weight_decay > 0.0:
+        decays.require_one_of({name for name, kind in kind_of.items() if acts[kind]})
     schedule_of = last_fitting(list(kind_of), schedules, "optimizer.rates.schedules")
     members: dict[tuple[bool, float, float, str], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
