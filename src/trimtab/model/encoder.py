@@ -10,6 +10,7 @@ from typing import Literal, Unpack, final
 import torch
 from torch import Tensor, nn
 
+from trimtab.model.attention import document_mask
 from trimtab.model.dropout import Dropout
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput, Outputs
@@ -52,7 +53,8 @@ class Encoder(Trunk):
         Raises:
             ConfigError: more tokens than positions.
         """
-        features, signals = self.features(tokens_BT, positions_BT, document_mask(document_ids_BT), causal=False)
+        mask = None if document_ids_BT is None else document_mask(document_ids_BT)
+        features, signals = self.features(tokens_BT, positions_BT, mask, causal=False)
         if self.pooled:
             features = self._pool(features, document_ids_BT)
         return ModelOutput(self.head_dropout(features), self.head, signals)
@@ -66,10 +68,3 @@ class Encoder(Trunk):
         # Replaced, not multiplied by zero, and in fp32: a long sum of 16-bit numbers would lose its end.
         sum_BD = torch.where(real_BT1, features_BTD, 0.0).sum(1, dtype=torch.float32)
         return (sum_BD / real_BT1.sum(1).clamp_min(1)).type_as(features_BTD)
-
-
-def document_mask(document_ids_BT: Tensor | None) -> Tensor | None:
-    """Boolean [B, 1, T, T]: True where query and key are of one document; padding sees padding, never nothing."""
-    if document_ids_BT is None:
-        return None
-    return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]

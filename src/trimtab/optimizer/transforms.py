@@ -109,9 +109,10 @@ class Stateless:
 
 
 def centralize() -> Stateless:
-    """Each row of a matrix's gradient less its mean, so that no update moves a row along the vector of ones.
+    """Each row of a matrix's gradient less its mean: plain descent then moves no row along the vector of ones.
 
-    The norms are those of what is left. Source: Yong et al. 2020, arXiv 2004.01461, equation 1.
+    An optimizer that divides each value by a size of its own, as Adam does, still may. The norms are those of what is
+    left. Source: Yong et al. 2020, arXiv 2004.01461, equation 1.
     """
 
     def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
@@ -150,7 +151,8 @@ def clip_by_parameter() -> Stateless:
 def clip_by_unit(epsilon: float = 1e-3) -> Stateless:
     """g_i * c * ||w_i|| / ||g_i|| when ||g_i|| > c * ||w_i||, for each row i of a matrix, and for a vector as a whole.
 
-    c is the setting `clip_threshold`, and ||w_i|| is at least `epsilon`.
+    c is the setting `clip_threshold`, and ||w_i|| is at least `epsilon`. The paper leaves the last linear layer out;
+    here every parameter is clipped.
     Source: Brock et al. 2021, arXiv 2102.06171, equation 3 (adaptive gradient clipping).
     """
 
@@ -175,7 +177,8 @@ def _unit_norms(tensor: Tensor) -> Tensor:
 class Noise:
     """Gaussian noise of variance eta / (1 + t)^gamma on what the optimizer sees; t counts attempted updates from 0.
 
-    Its numbers come from the device's generator, which the step sets by seed and step before.
+    In a gradient of bf16 (weights in bf16, one micro-batch) the sum is rounded to bf16: noise far below 1/256 of a
+    value is lost. Its numbers come from the device's generator, which the step sets by seed and step before.
     Source: Neelakantan et al. 2015, arXiv 1511.06807, equations 1 and 2; added after clipping, as there.
     """
 
