@@ -37,6 +37,7 @@ SWITCHED_OFF = [
     ("task.bucketing=64", ["task.name=classification", "model.name=encoder", ROWS, "data.shuffle=false"]),
     ("optimizer.nesterov=true", ["optimizer.name=sgd", "optimizer.momentum=0.0"]),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=0"]),
+    ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
     ("optimizer.decay.biases=false", []),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay=0"]),

@@ -22,9 +22,10 @@ from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
 from trimtab.config.task import Classification, TokenClassification
 
 
-def _is_no_step(span: int | float | str, config: Config) -> bool:
+def _is_no_step(span: int | float | str, config: Config, most: int = 0) -> bool:
+    """Whether `span` is at most `most` steps."""
     try:
-        return steps_of(span, config.budget()) == 0
+        return steps_of(span, config.budget()) <= most
     except UnknownLengthError:  # epochs
         return is_nothing(span)
 
@@ -115,9 +116,10 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("schedule.start",),
         "schedule.warmup",
-        lambda config: isinstance(config.schedule, OneCycleSchedule) and _is_no_step(config.schedule.warmup, config),
-        "the rate does not rise, as schedule.warmup is 0 steps",
-        "set schedule.warmup above 0",
+        # A warm-up of one step has the full rate in it.
+        lambda config: isinstance(config.schedule, OneCycleSchedule) and _is_no_step(config.schedule.warmup, config, 1),
+        "the rate does not rise, as schedule.warmup is at most 1 step",
+        "set schedule.warmup to more",
     ),
     Idle(
         ("gradients.max_skipped",),
