@@ -13,32 +13,11 @@ from trimtab.signals import Gradients
 
 
 @final
-class ClipByNorm:
-    """g * c / ||g|| when ||g|| > c, over the whole gradient; c is the setting `clip_threshold`.
-
-    Source: Pascanu et al. 2013, arXiv 1211.5063, algorithm 1. No epsilon: a zero gradient is below any c.
-    """
-
-    name = "clip_by_norm"
-
-    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """Set the gradients' scale."""
-        gradients.scale = gradients.scale * (settings["clip_threshold"] / gradients.total_norm).clamp(max=1.0)
-
-    def state_by_name(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing."""
-
-
-@final
 class ClipByGroup:
     """g * c / ||g|| when ||g|| > c, for each group of parameters by its own norm and threshold.
 
     `groups` are patterns of names with their thresholds; the last that fits acts, and what none fits is a group with
-    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Source: as ClipByNorm.
+    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Source: as clip_by_norm.
     """
 
     name = "clip_by_group"
@@ -71,25 +50,6 @@ class ClipByGroup:
 
 
 @final
-class SkipNonFinite:
-    """Skip the update when the loss or any gradient is not finite. Source: own."""
-
-    name = "skip_non_finite"
-
-    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """Set the gradients' skip flag."""
-        bad = ~(torch.isfinite(gradients.total_norm) & torch.isfinite(settings["loss"]))
-        gradients.skip = torch.maximum(gradients.skip, bad.to(gradients.skip.dtype))
-
-    def state_by_name(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing."""
-
-
-@final
 class Stateless:
     """A transform that remembers nothing: a name and what it does."""
 
@@ -106,6 +66,28 @@ class Stateless:
 
     def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
         """Nothing."""
+
+
+def clip_by_norm() -> Stateless:
+    """g * c / ||g|| when ||g|| > c, over the whole gradient; c is the setting `clip_threshold`.
+
+    Source: Pascanu et al. 2013, arXiv 1211.5063, algorithm 1. No epsilon: a zero gradient is below any c.
+    """
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        gradients.scale = gradients.scale * (settings["clip_threshold"] / gradients.total_norm).clamp(max=1.0)
+
+    return Stateless("clip_by_norm", apply)
+
+
+def skip_non_finite() -> Stateless:
+    """Skip the update when the loss or any gradient is not finite. Source: own."""
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        bad = ~(torch.isfinite(gradients.total_norm) & torch.isfinite(settings["loss"]))
+        gradients.skip = torch.maximum(gradients.skip, bad.to(gradients.skip.dtype))
+
+    return Stateless("skip_non_finite", apply)
 
 
 def centralize() -> Stateless:
