@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from trimtab.errors import ConfigError
 from trimtab.objective import BinaryCrossEntropy, CrossEntropy, Focal, Regression
+from trimtab.objective.first_largest import first_largest
 from trimtab.signals import IGNORED, LossTerms
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -216,3 +217,15 @@ def test_log_cosh_is_exact_near_0_and_far_out() -> None:
     torch.testing.assert_close(losses.losses.double(), torch.where(exact.abs() < 20, near, far), rtol=1e-6, atol=0)
     assert errors.grad is not None
     torch.testing.assert_close(errors.grad.double(), torch.tanh(exact), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("classes", [5, 1024, 1025, 4000, 4095])
+def test_the_first_of_the_largest_is_argmax(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(50, classes, generator=generator).round()  # many are equal
+    logits[0, -1] = logits[1, 0] = 9.0
+    logits[2, [classes // 3, classes // 2, -1]] = 9.0
+    logits[3] = 0.0
+    logits[4] = -math.inf
+    logits[5, classes // 2] = math.nan
+    assert torch.equal(first_largest(logits), logits.argmax(-1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.errors import ConfigError
+from trimtab.objective.first_largest import first_largest
 from trimtab.objective.head_loss import Weights, head_loss
 from trimtab.signals import IGNORED, LossTerms, ModelOutput, Term
 
@@ -98,7 +99,7 @@ class CrossEntropy(nn.Module):
                 terms = (*terms, Term("z_loss", squared_N.sum(), weight=self.z_loss * self.z_factor))
         with torch.no_grad():
             # Of equal logits the first is the answer, as for who predicts.
-            correct = ((logits_NV.argmax(-1) == targets_N) & counted_N).sum()
+            correct = ((first_largest(logits_NV) == targets_N) & counted_N).sum()
         return LossTerms(terms, plain_N.detach().view(targets.shape), {"accuracy": correct})
 
     def _smoothed(self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.objective.cross_entropy import counted_logits
+from trimtab.objective.first_largest import first_largest
 from trimtab.signals import IGNORED, LossTerms, Term
 
 
@@ -41,5 +42,5 @@ class Focal(nn.Module):
             loss_N = loss_N * self.class_weights_V[targets_N.clamp_min(0)]
         loss_N = torch.where(counted_N, loss_N, 0.0)
         with torch.no_grad():
-            correct = ((logits_NV.argmax(-1) == targets_N) & counted_N).sum()
+            correct = ((first_largest(logits_NV) == targets_N) & counted_N).sum()
         return LossTerms((Term("focal", loss_N.sum()),), plain_N.detach().view(targets.shape), {"accuracy": correct})
