@@ -29,6 +29,7 @@ from trimtab.config import (
     dump_config,
     steps_of,
 )
+from trimtab.config.fit import f1_of_many
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.model import MODELS
@@ -92,7 +93,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of
+from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.precision import choose_parameters, set_products
@@ -370,7 +371,7 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
+        budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
         adjustments = build_adjustments(config, parts.model, parts.objective, progress)
         adjustments.restore()
         return Loop(
@@ -415,7 +416,10 @@ class Trainer:
         return build_evaluation(self.config, model, data).metrics()
 
     def predict(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """The task's answer for each text: a class, labels of 0 and 1, or a number."""
+        """The task's answer for each text: a class, labels of 0 and 1, a number, or a class for each of its words.
+
+        Raises: UsageError for a task whose answer is a text.
+        """
         model, data = self.trained()
         evaluation = build_evaluation(self.config, model, data)
         return predict(
@@ -449,8 +453,10 @@ class Trainer:
         set_products(config.training.precision, device)
         vocabulary_size = data.vocabulary_size
         outputs = outputs_of(config.task, data.targets, vocabulary_size)
+        if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
+            raise ConfigError(refused)
         if self._given_model is not None:
-            if outputs.pooled or outputs.size != vocabulary_size or config.task.name == "seq2seq":
+            if not outputs.of_tokens or config.task.name == "seq2seq":
                 raise ConfigError(
                     f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
                 )
@@ -517,7 +523,7 @@ class Trainer:
             parts_probe=noise_scale,
         )
         if not isinstance(quantize, NoQuantization):
-            start = steps_of(quantize.start, config.budget(data.facts["tokens_per_epoch"]))
+            start = steps_of(quantize.start, config.budget(data.facts | planned_tokens(config, data)))
             if start >= config.training.steps:
                 raise ConfigError(
                     f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -28,7 +29,7 @@ from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
-from trimtab.config.task import CausalLanguageModeling, RowTask, SequenceToSequence, TaskConfig
+from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 
 
@@ -187,12 +188,16 @@ class Config(Section):
 
     @property
     def tokens_per_step(self) -> int:
-        """Token positions in one update."""
+        """Token positions in one update, where every sequence is full."""
         return self.sequences_per_step * self.data.sequence_length
 
-    def budget(self, tokens_per_epoch: int | None = None) -> Budget:
-        """The length of the run; that of an epoch is known once the data is prepared."""
-        return Budget(self.training.steps, self.tokens_per_step, tokens_per_epoch)
+    def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
+        """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and
+        `tokens_per_step` of texts that are not packed."""
+        facts = facts or {}
+        is_packed = isinstance(self.task, CausalLanguageModeling | MaskedLanguageModeling)
+        per_step = facts.get("tokens_per_step", self.tokens_per_step if is_packed else None)
+        return Budget(self.training.steps, per_step, facts.get("tokens_per_epoch"))
 
 
 def _tokens(batch_size: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -34,11 +35,13 @@ def planned_budget(case: Case) -> Budget:
     """How long the run was to be, in the units that are known."""
     from trimtab.config import Budget
 
-    batch = [
-        case.setting(name) for name in ("training.micro_batch_size", "training.accumulation", "data.sequence_length")
-    ]
-    sizes = [size for size in batch if isinstance(size, int)]
-    per_step = sizes[0] * sizes[1] * sizes[2] if len(sizes) == 3 else None
+    length, asked = case.setting("data.sequence_length"), case.setting("training.batch_size")
+    if isinstance(asked, str):  # "65536 tokens"
+        per_step: int | None = int(asked.partition(" ")[0])
+    else:
+        divided = [case.setting("training.micro_batch_size"), case.setting("training.accumulation")]
+        sizes = [size for size in (length, *([asked] if asked is not None else divided)) if isinstance(size, int)]
+        per_step = math.prod(sizes) if len(sizes) == (2 if asked is not None else 3) else None
     per_epoch = case.number("tokens_per_epoch")
     return Budget(case.planned_steps, per_step, None if per_epoch is None else int(per_epoch))
 
