@@ -10,7 +10,15 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
-from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
+from trimtab.config.control import (
+    CheckpointConfig,
+    ControlConfig,
+    NoStopping,
+    PatienceStopping,
+    PlateauControl,
+    StoppingConfig,
+    UnsteadinessControl,
+)
 from trimtab.config.data import (
     BpeTokenizer,
     ByteTokenizer,
@@ -128,6 +136,7 @@ __all__ = [
     "ClipConfig",
     "Config",
     "ConstantSchedule",
+    "ControlConfig",
     "CosineSchedule",
     "CrossEntropyConfig",
     "CsvSource",
@@ -173,6 +182,7 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
     "QuantileClip",
@@ -200,6 +210,7 @@ __all__ = [
     "TransformerShape",
     "TriangularSchedule",
     "UnknownLengthError",
+    "UnsteadinessControl",
     "ValueClip",
     "WarmRestartsSchedule",
     "WsdSchedule",

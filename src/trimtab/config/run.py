@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Budget, Section
-from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
+from trimtab.config.control import CheckpointConfig, ControlConfig, PatienceStopping, StoppingConfig
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
@@ -44,6 +44,7 @@ class Config(Section):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
     stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
+    control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)

@@ -1,14 +1,23 @@
-"""What may steer a run: stopping and saving, from host values alone, with a reason for every decision."""
+"""What may steer a run, from host values alone, with a reason for every decision: learning rate, stopping, saving."""
 
-from trimtab.config import Config, PatienceStopping
+from trimtab.config import Config, PatienceStopping, PlateauControl, UnsteadinessControl
 from trimtab.control.doctor import Doctor
+from trimtab.control.learning_rate import ReduceOnPlateau, ReduceOnUnsteadiness
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
 
-__all__ = ["Doctor", "Patience", "SaveBest", "SkippedSteps", "build_controllers"]
+__all__ = [
+    "Doctor",
+    "Patience",
+    "ReduceOnPlateau",
+    "ReduceOnUnsteadiness",
+    "SaveBest",
+    "SkippedSteps",
+    "build_controllers",
+]
 
 
 def build_controllers(config: Config) -> list[Controller]:
@@ -43,9 +52,43 @@ def build_controllers(config: Config) -> list[Controller]:
                 restore_best=stopping.restore_best,
             )
         )
+    controllers += _learning_rate(config)
     if config.doctor.live:
         controllers.append(Doctor())
     return controllers
+
+
+def _learning_rate(config: Config) -> list[Controller]:
+    match config.control.learning_rate:
+        case PlateauControl() as plateau:
+            _require_measured(config, "control.learning_rate.metric", plateau.metric)
+            return [
+                ReduceOnPlateau(
+                    plateau.patience,
+                    metric=plateau.metric,
+                    factor=plateau.factor,
+                    minimum=plateau.minimum,
+                    threshold=plateau.threshold,
+                    threshold_mode=plateau.threshold_mode,
+                    cooldown=plateau.cooldown,
+                )
+            ]
+        case UnsteadinessControl() as unsteadiness:
+            return [
+                ReduceOnUnsteadiness(
+                    unsteadiness.signal,
+                    every=unsteadiness.every,
+                    memory=unsteadiness.memory,
+                    deviations=unsteadiness.deviations,
+                    patience=unsteadiness.patience,
+                    factor=unsteadiness.factor,
+                    minimum=unsteadiness.minimum,
+                    cooldown=unsteadiness.cooldown,
+                    recovery=unsteadiness.recovery,
+                )
+            ]
+        case _:
+            return []
 
 
 def _require_measured(config: Config, setting: str, name: str) -> None:

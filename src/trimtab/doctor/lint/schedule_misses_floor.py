@@ -7,7 +7,7 @@ Why: a good part of what a run can reach comes from the fall of the rate at its 
 Evidence: the factor of the schedule in the last step.
 Remedy: `schedule.name=cosine`, or a decay of 10 to 20 % of the steps with `wsd`.
 False alarms: the stable part of a longer plan, whose decay is run later; warm-starts; tests of a few steps. With an
-    optimizer that needs no fall it is silent.
+    optimizer that needs no fall, and where `control.learning_rate` lowers the rate at a plateau, it is silent.
 Source: Hu et al. 2024, arXiv 2404.06395, section 4; Hägele et al. 2024, arXiv 2405.18392.
 """
 
@@ -21,6 +21,7 @@ from trimtab.config import (
     ConstantSchedule,
     CosineSchedule,
     LinearSchedule,
+    PlateauControl,
     ScheduleFreeAdamWConfig,
     StepSchedule,
     WsdSchedule,
@@ -33,7 +34,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells when the last step has more than half of the full rate."""
     steps = config.training.steps
     factor = build_schedule(config.schedule, config.budget(facts.get("tokens_per_epoch"))).factor(steps - 1)
-    if factor > 0.5 and not isinstance(config.optimizer, ScheduleFreeAdamWConfig):
+    falls_otherwise = isinstance(config.control.learning_rate, PlateauControl)
+    if factor > 0.5 and not falls_otherwise and not isinstance(config.optimizer, ScheduleFreeAdamWConfig):
         schedule = config.schedule
         if not isinstance(schedule, ConstantSchedule) and schedule.floor > 0.5:
             key, fix = "schedule.floor", "schedule.floor=0.0"
