@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.experiments import find_learning_rate as find_learning_rate
     from trimtab.report.notebook import monitor_training_metrics as monitor_training_metrics
     from trimtab.trainer import Result as Result
     from trimtab.trainer import Trainer as Trainer
@@ -24,6 +25,7 @@ _WHERE = {
     "load_config": "trimtab.config",
     "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
+    "find_learning_rate": "trimtab.experiments.learning_rate",
     "Trainer": "trimtab.trainer",
     "monitor_training_metrics": "trimtab.report.notebook",
     "Result": "trimtab.trainer",
@@ -36,6 +38,7 @@ __all__ = [
     "Result",
     "Trainer",
     "__version__",
+    "find_learning_rate",
     "load_config",
     "monitor_training_metrics",
 ]

@@ -107,7 +107,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class Parts:
     """What is trained, and with what."""
 
     model: nn.Module
@@ -167,13 +167,7 @@ class Trainer:
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
-            self.data = data = prepare_data(
-                config.data,
-                config.task,
-                seed=config.seed,
-                micro_batch_size=config.training.micro_batch_size,
-                progress=self._report,
-            )
+            self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
             facts = facts_of(config, data, parts.model, parts.task, parts.optimizer) | {
@@ -226,6 +220,23 @@ class Trainer:
         metrics = _metrics_left(run, ended, progress)
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code, diagnosis)
 
+    def assemble(self) -> tuple[PreparedData, Parts]:
+        """The data, and what `fit` would train before its first step; no run directory. Raises: TrimtabError."""
+        refuse(lint(self.config), self.config.lint.allow)
+        device = choose_device(self.config.training.device)
+        data = self._prepare()
+        return data, self._build(data, device)
+
+    def _prepare(self) -> PreparedData:
+        config = self.config
+        return prepare_data(
+            config.data,
+            config.task,
+            seed=config.seed,
+            micro_batch_size=config.training.micro_batch_size,
+            progress=self._report,
+        )
+
     def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
         try:
@@ -247,7 +258,7 @@ class Trainer:
             refuse_drift(changes)
         return {change.what for change in changes}
 
-    def _choose(self, run: RunDirectory, data: PreparedData, parts: _Parts, changes: set[str]) -> dict[str, Any]:
+    def _choose(self, run: RunDirectory, data: PreparedData, parts: Parts, changes: set[str]) -> dict[str, Any]:
         """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
         training, precision = self.config.training, parts.step.precision
         settings = ("threads", "compile", "capture", "attention", "precision.name", "precision.parameters")
@@ -287,7 +298,7 @@ class Trainer:
     def _loop(
         self,
         data: PreparedData,
-        parts: _Parts,
+        parts: Parts,
         progress: Progress,
         controllers: Sequence[Controller],
         keeper: Keeper,
@@ -363,7 +374,7 @@ class Trainer:
             raise UsageError("there is no model yet", hint="call fit() first")
         return self.model, self.data
 
-    def _build(self, data: PreparedData, device: torch.device) -> _Parts:
+    def _build(self, data: PreparedData, device: torch.device) -> Parts:
         config = self.config
         if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
@@ -414,7 +425,7 @@ class Trainer:
             device=device,
             seed=config.seed,
         )
-        return _Parts(
+        return Parts(
             model,
             task,
             objective,
@@ -453,7 +464,7 @@ def _one_shape(config: Config) -> bool:
     return not isinstance(config.task, RowTask) or config.task.padding == "full"
 
 
-def _held_back(config: Config, parts: _Parts) -> str | None:
+def _held_back(config: Config, parts: Parts) -> str | None:
     """The part that does not allow its step to be captured, or None."""
     if not _one_shape(config):
         return "batches are as long as their longest text; task.padding=full gives them one shape"
@@ -525,7 +536,7 @@ def _hand_back(optimizer: Optimizer, *, is_restored: bool) -> None:
 
 
 def _keeper(
-    config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
+    config: Config, run: RunDirectory, parts: Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
     return Keeper(
         run,
