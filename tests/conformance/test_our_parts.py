@@ -11,7 +11,7 @@ import torch
 
 from trimtab.config import load_config
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.control import Patience, ReduceOnPlateau, SaveBest, SkippedSteps
+from trimtab.control import Patience, ReduceOnPlateau, RegularizeByGap, SaveBest, SkippedSteps
 from trimtab.events import Event, StepsEnded, Stop
 from trimtab.optimizer import AdamW, ForeignOptimizer, build_optimizer, parameter_groups
 from trimtab.schedules import Constant, Cosine, Linear, Wsd
@@ -25,13 +25,15 @@ from trimtab.testing import check_controller, check_monitor, check_optimizer, ch
         lambda: SaveBest(),
         lambda: SkippedSteps(1),
         lambda: ReduceOnPlateau(2, cooldown=1),
+        lambda: RegularizeByGap("dropout", high=-1.0, low=-2.0, patience=1),
     ],
 )
 def test_controllers(make: Any) -> None:
-    check_controller(make)
-    answers = [make().decide(event) for event in sample_events()]
+    events = sample_events()
+    check_controller(make, events)
+    answers = [make().decide(event) for event in events]
     controller = make()
-    assert any(controller.decide(event) is not None for event in sample_events()), answers
+    assert any(controller.decide(event) is not None for event in events), answers
 
 
 def test_a_controller_that_forgets_is_found() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from trimtab import LanguageModelTrainer
 from trimtab.events import Adjust, DecisionTaken, Event, StepsEnded
+from trimtab.model.dropout import Dropout
 
 SETTINGS: dict[str, Any] = {
     "data.tokenizer": {"name": "bytes"},
@@ -115,3 +116,23 @@ def test_an_unsteady_run_is_calmed(text: Path, tmp_path: Path) -> None:
     for step, value in {step: value for step, value, _ in taken}.items():
         if step < 80:
             assert rates[step] == pytest.approx(value)
+
+
+def test_regularization_follows_the_gap(text: Path, tmp_path: Path) -> None:
+    """A gap that is always too wide raises all three, each by its own decision, up to the bound."""
+    settings = {
+        "control.regularization": {
+            "name": "gap", "high": -9.0, "low": -10.0, "patience": 1, "cooldown": 0, "factor": 1.5, "highest": 2.0
+        },
+        "model": SETTINGS["model"] | {"dropout": {"residual": 0.1, "embedding": 0.2}},
+        "objective": {"name": "cross_entropy", "label_smoothing": 0.1},
+    }  # fmt: skip
+    watch = same_bits_after_a_kill(text, tmp_path, settings, 30, 20)
+    expected = [(10, 1.5, "taken"), (20, 2.0, "taken")]
+    assert watch.adjusted() == dict.fromkeys(["dropout", "weight_decay", "label_smoothing"], expected)
+    plain, _ = train(text, tmp_path / "plain", {**settings, "control.regularization": {"name": "none"}})
+    steered, _ = train(text, tmp_path / "steered", settings)
+    pairs = zip(plain.model.parameters(), steered.model.parameters(), strict=True)
+    assert not any(torch.equal(one, other) for one, other in pairs)
+    dropouts = [module for module in steered.model.modules() if isinstance(module, Dropout) and module.rate]
+    assert {float(dropout.factor) for dropout in dropouts} == {2.0}

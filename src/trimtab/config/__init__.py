@@ -13,6 +13,7 @@ from trimtab.config.base import (
 from trimtab.config.control import (
     CheckpointConfig,
     ControlConfig,
+    GapControl,
     NoStopping,
     PatienceStopping,
     PlateauControl,
@@ -88,6 +89,7 @@ from trimtab.config.optimizer import (
     SoapConfig,
 )
 from trimtab.config.presets import list_presets
+from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
     ConstantSchedule,
@@ -157,6 +159,7 @@ __all__ = [
     "FocalConfig",
     "Fp16",
     "Fp32",
+    "GapControl",
     "GradientsConfig",
     "HuberConfig",
     "InitializationConfig",
@@ -224,6 +227,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "regularized",
     "rise_of",
     "steps_asked",
     "steps_of",

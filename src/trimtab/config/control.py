@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, NonNegative, Positive, Section
 
@@ -82,10 +82,49 @@ LearningRateControl = Annotated[
 ]
 
 
+Regularizer = Literal["dropout", "weight_decay", "label_smoothing"]
+
+
+class NoRegularizationControl(Section):
+    """As configured."""
+
+    name: Literal["none"] = "none"
+
+
+class GapControl(Section):
+    """More dropout, weight decay and label smoothing while the generalization gap is wide, less when it has closed."""
+
+    name: Literal["gap"] = "gap"
+    settings: Annotated[tuple[Regularizer, ...], Field(strict=False, min_length=1)] | None = Field(
+        None, description="what is adjusted, each by itself; null: all that the run has"
+    )
+    high: float = Field(0.3, description="gap, in the unit of the loss, above which regularization rises")
+    low: float = Field(0.1, description="gap below which it falls again; between the two nothing changes")
+    factor: float = Field(1.25, gt=1.0, le=3.0, description="factor of one rise, and divisor of one fall")
+    highest: float = Field(2.0, ge=1.0, le=3.0, description="the highest factor on what is configured")
+    lowest: float = Field(1.0, ge=0.0, le=1.0, description="the lowest; 1: never less than is configured")
+    patience: Count = Field(2, description="evaluations on end on one side before a change")
+    cooldown: int = Field(1, ge=0, description="evaluations after a change that do not count")
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low must lie below high: {self.low:g}, and high is {self.high:g}")
+        if self.lowest == self.highest:
+            raise ValueError("lowest and highest are both 1: nothing could be adjusted")
+        if len(set(self.settings or ())) < len(self.settings or ()):
+            raise ValueError("settings names one twice")
+        return self
+
+
+RegularizationControl = Annotated[NoRegularizationControl | GapControl, Field(discriminator="name")]
+
+
 class ControlConfig(Section):
     """What may steer a run while it goes on; every change is a decision in the record, with its reason."""
 
     learning_rate: LearningRateControl = Field(default_factory=NoLearningRateControl.model_construct)
+    regularization: RegularizationControl = Field(default_factory=NoRegularizationControl.model_construct)
 
 
 class CheckpointConfig(Section):

@@ -165,7 +165,9 @@ def _in_words(schema: Mapping[str, Any]) -> str:
         case "null":
             return "null"
         case "array":
-            return "a list of texts, not empty" if schema.get("minItems") else "a list of texts"
+            items = schema.get("items", {})
+            what = f"a list of {', '.join(map(str, items['enum']))}" if "enum" in items else "a list of texts"
+            return f"{what}, not empty" if schema.get("minItems") else what
         case "object":
             return "a mapping of names to values"
         case _ if "examples" in schema:

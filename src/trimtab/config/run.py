@@ -18,6 +18,7 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.regularizers import unregularized
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
@@ -61,6 +62,8 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
+        if refused := "; ".join(unregularized(self)):
+            raise ValueError(refused)
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         return self

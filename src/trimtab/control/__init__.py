@@ -1,8 +1,9 @@
 """What may steer a run, from host values alone, with a reason for every decision: learning rate, stopping, saving."""
 
-from trimtab.config import Config, PatienceStopping, PlateauControl, UnsteadinessControl
+from trimtab.config import Config, GapControl, PatienceStopping, PlateauControl, UnsteadinessControl, regularized
 from trimtab.control.doctor import Doctor
 from trimtab.control.learning_rate import ReduceOnPlateau, ReduceOnUnsteadiness
+from trimtab.control.regularization import RegularizeByGap
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.errors import ConfigError
@@ -14,6 +15,7 @@ __all__ = [
     "Patience",
     "ReduceOnPlateau",
     "ReduceOnUnsteadiness",
+    "RegularizeByGap",
     "SaveBest",
     "SkippedSteps",
     "build_controllers",
@@ -52,7 +54,7 @@ def build_controllers(config: Config) -> list[Controller]:
                 restore_best=stopping.restore_best,
             )
         )
-    controllers += _learning_rate(config)
+    controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
         controllers.append(Doctor())
     return controllers
@@ -89,6 +91,25 @@ def _learning_rate(config: Config) -> list[Controller]:
             ]
         case _:
             return []
+
+
+def _regularization(config: Config) -> list[Controller]:
+    gap = config.control.regularization
+    if not isinstance(gap, GapControl):
+        return []
+    return [
+        RegularizeByGap(
+            setting,
+            high=gap.high,
+            low=gap.low,
+            factor=gap.factor,
+            highest=gap.highest,
+            lowest=gap.lowest,
+            patience=gap.patience,
+            cooldown=gap.cooldown,
+        )
+        for setting in regularized(config)
+    ]
 
 
 def _require_measured(config: Config, setting: str, name: str) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from trimtab.config import ADJUSTABLE, Config, CrossEntropyConfig
 from trimtab.events import Adjust
 from trimtab.model import count_dropout_sites, set_dropout_factor
-from trimtab.objective import CrossEntropy, Objective
+from trimtab.objective import BinaryCrossEntropy, CrossEntropy, Objective
 from trimtab.training.progress import Progress
 
 
@@ -60,8 +60,11 @@ def build_adjustments(config: Config, model: nn.Module, objective: Objective, pr
     actions: dict[str, Callable[[float], object]] = {"dropout": lambda factor: set_dropout_factor(model, factor)}
     if isinstance(objective, CrossEntropy):
         actions["z_loss"] = objective.z_factor.fill_
+    if has_smoothing := isinstance(objective, CrossEntropy | BinaryCrossEntropy) and objective.label_smoothing > 0.0:
+        actions["label_smoothing"] = objective.set_smoothing_factor
     absent = {
         "dropout": (count_dropout_sites(model) == 0, "the model has no dropout"),
+        "label_smoothing": (not has_smoothing, "no label is smoothed"),
         "z_loss": (not has_z_loss, "objective.z_loss is 0"),
         "weight_decay": (config.optimizer.weight_decay == 0.0, "optimizer.weight_decay is 0"),
         "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
