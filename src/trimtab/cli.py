@@ -497,6 +497,7 @@ def config_show(
 ) -> None:
     """Print a whole configuration, as a run would keep it."""
     from trimtab.config import dump_config, flatten, load_with_origin
+    from trimtab.config.dump import remarks
 
     loaded = load_with_origin(source, overrides or [])
     values = flatten(loaded.config)
@@ -510,6 +511,8 @@ def config_show(
         width = max(map(len, values))
         for name, value in values.items():
             typer.echo(f"{name:<{width}}  {json.dumps(value):<28}  {loaded.origins.get(name, 'default')}")
+        for name, remark in remarks(loaded.config).items():
+            typer.echo(f"{name}: {remark}")
     else:
         typer.echo(dump_config(loaded.config), nl=False)
 

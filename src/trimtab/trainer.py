@@ -323,7 +323,7 @@ class Trainer:
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
             schedule=build_schedule(config.schedule, budget),
-            learning_rate=config.optimizer.learning_rate,
+            learning_rate=config.full_rate,
             decay_schedule=None if decay is None else build_schedule(decay, budget),
             clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,

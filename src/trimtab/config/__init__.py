@@ -80,6 +80,7 @@ from trimtab.config.optimizer import (
     CustomOptimizer,
     DecayConfig,
     LambConfig,
+    LinearScaling,
     LionConfig,
     MuonConfig,
     OptimizerConfig,
@@ -87,6 +88,7 @@ from trimtab.config.optimizer import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SquareRootScaling,
 )
 from trimtab.config.presets import list_presets
 from trimtab.config.regularizers import regularized
@@ -167,6 +169,7 @@ __all__ = [
     "JsonLinesSource",
     "LambConfig",
     "LayerNorm",
+    "LinearScaling",
     "LinearSchedule",
     "LionConfig",
     "Loaded",
@@ -203,6 +206,7 @@ __all__ = [
     "SoapConfig",
     "SourceConfig",
     "Span",
+    "SquareRootScaling",
     "StepSchedule",
     "StoppingConfig",
     "TaskConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ from trimtab.config.lint import LintConfig
 from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
-from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.regularizers import unregularized
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
@@ -83,6 +84,27 @@ class Config(Section):
     def tokens_per_step(self) -> int:
         """Token positions in one update."""
         return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
+
+    @property
+    def batch(self) -> int:
+        """Sequences in one update, as configured; a controller that changes the accumulation does not move the rate."""
+        return self.training.micro_batch_size * self.training.accumulation
+
+    @property
+    def rate_scale(self) -> float:
+        """What is applied of optimizer.learning_rate, for this batch."""
+        match self.optimizer.batch_scaling:
+            case LinearScaling(reference_batch=reference):
+                return self.batch / reference
+            case SquareRootScaling(reference_batch=reference):
+                return math.sqrt(self.batch / reference)
+            case _:
+                return 1.0
+
+    @property
+    def full_rate(self) -> float:
+        """The full learning rate as applied, which the schedule scales."""
+        return self.optimizer.learning_rate * self.rate_scale
 
     def budget(self, tokens_per_epoch: int | None = None) -> Budget:
         """The length of the run; that of an epoch is known once the data is prepared."""

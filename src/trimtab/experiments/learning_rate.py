@@ -65,7 +65,7 @@ def find_learning_rate(
             keep_freed_memory()
         with garbage_rests():
             losses = _climb(config, data, parts, rates, watch, told)
-    return judge(rates[: len(losses)], losses, divergence)
+    return judge(rates[: len(losses)], losses, divergence, config.rate_scale)
 
 
 def _climb(

@@ -52,6 +52,12 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "flops_per_token": flops_per_token(model, config.data.sequence_length)
         if isinstance(model, Decoder | Encoder | ForeignModel)
         else None,
+        "learning_rate": {
+            "set": config.optimizer.learning_rate,
+            "scale": config.rate_scale,
+            "applied": config.full_rate,
+            "batch": config.batch,
+        },
         "tokens_per_step": tokens_per_step,
         "planned_steps": config.training.steps,
         "planned_tokens": tokens_per_step * config.training.steps,
