@@ -43,9 +43,9 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "null":
             return st.none()
         case "array":
-            allowed = schema["items"].get("enum")
-            several = TEXT if allowed is None else st.sampled_from(allowed)
-            return st.lists(several, min_size=schema.get("minItems", 0), max_size=3, unique=allowed is not None)
+            items = schema["items"]
+            several = TEXT if items.get("type") == "string" and "enum" not in items else values(items)
+            return st.lists(several, min_size=schema.get("minItems", 0), max_size=3, unique="enum" in items)
         case "object":
             return st.dictionaries(st.text(max_size=5), JSON, max_size=3)
         case _ if "pattern" in schema:

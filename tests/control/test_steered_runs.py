@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from trimtab import LanguageModelTrainer
+from trimtab import LanguageModelTrainer, Trainer, load_config
 from trimtab.events import Adjust, DecisionTaken, Event, StepsEnded
 from trimtab.model.dropout import Dropout
+from trimtab.runs.files import read_json
 
 SETTINGS: dict[str, Any] = {
     "data.tokenizer": {"name": "bytes"},
@@ -136,3 +138,36 @@ def test_regularization_follows_the_gap(text: Path, tmp_path: Path) -> None:
     assert not any(torch.equal(one, other) for one, other in pairs)
     dropouts = [module for module in steered.model.modules() if isinstance(module, Dropout) and module.rate]
     assert {float(dropout.factor) for dropout in dropouts} == {2.0}
+
+
+def test_dropout_and_batch_follow_their_schedules(text: Path, tmp_path: Path) -> None:
+    """The batch doubles at step 16, dropout rises from none at step 20, times what a controller gives."""
+    settings = {
+        "model": SETTINGS["model"] | {"dropout": {"residual": 0.1}},
+        "dropout_schedule": {"name": "piecewise", "warmup": 0, "levels": [0.0, 1.0], "lengths": [0.5], "join": 10},
+        "training.accumulation_schedule": {"factors": [1, 2, 3], "lengths": [15, 0.5]},
+        "control.regularization": {
+            "name": "gap", "settings": ["dropout"], "high": -9.0, "low": -10.0, "patience": 1, "cooldown": 0,
+            "highest": 1.25,
+        },
+    }  # fmt: skip
+    watch = same_bits_after_a_kill(text, tmp_path, settings, 30, 20)
+    tokens = watch.per_step("tokens")
+    # A few less where the text ends with a short sequence.
+    assert np.ceil(tokens / (8 * 32)).tolist() == [1] * 15 + [2] * 20 + [3] * 5
+    seen: list[float] = []
+
+    class Looks:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                sites = [m for m in trainer.model.modules() if isinstance(m, Dropout) and m.rate]
+                seen.append(float(sites[0].factor))
+
+    source = {"data.source": {"name": "text", "path": str(text)}, "logging.every": 1}
+    overrides = [f"{name}={json.dumps(value)}" for name, value in {**SETTINGS, **settings, **source}.items()]
+    trainer = Trainer(load_config("gpt-1m", overrides), run=tmp_path / "looks", monitors=[Looks()])
+    trainer.fit()
+    assert seen[0] == 0.0
+    assert max(seen) == 1.25, "one from the schedule, times the controller's"
+    facts = read_json(tmp_path / "looks" / "facts.json")
+    assert facts["planned_tokens"] == pytest.approx(tokens.sum(), rel=0.03)

@@ -94,6 +94,7 @@ from trimtab.config.presets import list_presets
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
+    AccumulationSchedule,
     ConstantSchedule,
     CosineSchedule,
     ExponentialSchedule,
@@ -101,6 +102,7 @@ from trimtab.config.schedule import (
     InverseSquareRootSchedule,
     LinearSchedule,
     OneCycleSchedule,
+    PiecewiseSchedule,
     PolynomialSchedule,
     ScheduleConfig,
     StepSchedule,
@@ -123,6 +125,7 @@ from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionCo
 
 __all__ = [
     "ADJUSTABLE",
+    "AccumulationSchedule",
     "AdafactorConfig",
     "AdamConfig",
     "AdamWConfig",
@@ -188,6 +191,7 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PiecewiseSchedule",
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",

@@ -166,7 +166,10 @@ def _in_words(schema: Mapping[str, Any]) -> str:
             return "null"
         case "array":
             items = schema.get("items", {})
-            what = f"a list of {', '.join(map(str, items['enum']))}" if "enum" in items else "a list of texts"
+            if "enum" in items:
+                what = f"a list of {', '.join(map(str, items['enum']))}"
+            else:
+                what = "a list of texts" if items.get("type") == "string" else f"a list, each {_in_words(items)}"
             return f"{what}, not empty" if schema.get("minItems") else what
         case "object":
             return "a mapping of names to values"

@@ -19,8 +19,8 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
-from trimtab.config.regularizers import unregularized
-from trimtab.config.schedule import CosineSchedule, ScheduleConfig
+from trimtab.config.regularizers import regularizers, unregularized
+from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
 
@@ -40,6 +40,9 @@ class Config(Section):
     schedule: ScheduleConfig = Field(default_factory=CosineSchedule.model_construct)
     decay_schedule: ScheduleConfig | None = Field(
         None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
+    )
+    dropout_schedule: ScheduleConfig | None = Field(
+        None, description="every dropout rate over a run, as a part of what model.dropout says; null: always the same"
     )
     gradients: GradientsConfig = Field(default_factory=GradientsConfig.model_construct)
     training: TrainingConfig = Field(default_factory=TrainingConfig.model_construct)
@@ -67,7 +70,32 @@ class Config(Section):
             raise ValueError(refused)
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
+        self._schedules()
         return self
+
+    def _schedules(self) -> None:
+        if isinstance(self.schedule, PiecewiseSchedule) and self.schedule.levels[0] == 0.0:
+            raise ValueError("schedule.levels begins with 0: the first steps would train nothing")
+        if self.dropout_schedule is not None:
+            if why_not := regularizers(self)["dropout"]:
+                raise ValueError(f"dropout_schedule has no effect: {why_not}")
+            if isinstance(self.model, CustomModel) and self.training.compile in ("on", "whole"):
+                raise ValueError(
+                    "dropout_schedule changes rates that a model from outside keeps in Python, and "
+                    f"training.compile {self.training.compile} would compile it anew for each"
+                )
+        growing = self.training.accumulation_schedule
+        stretches = {
+            "schedule": self.schedule,
+            "decay_schedule": self.decay_schedule,
+            "dropout_schedule": self.dropout_schedule,
+            "training.accumulation_schedule": growing,
+        }
+        if growing is not None and (found := [name for name, section in stretches.items() if counts_data(section)]):
+            raise ValueError(
+                f"{', '.join(found)} counts tokens or epochs, and with training.accumulation_schedule these are not "
+                "always as many steps; give steps, or parts of the run"
+            )
 
     @property
     def save_every(self) -> int:

@@ -29,6 +29,7 @@ class Adjustments:
         without_target: Mapping[str, str],
     ) -> None:
         self._progress, self._actions, self._without_target = progress, dict(actions), dict(without_target)
+        self._scheduled: dict[str, float] = {}
 
     def why_not(self, name: str) -> str:
         """Why adjusting `name` would change nothing here; "" when it would."""
@@ -40,12 +41,21 @@ class Adjustments:
             self._act(decision.name, decision.value)
         else:
             self._progress.factors.setdefault(decision.name, {})[controller] = decision.value
-            self._act(decision.name, self._progress.factor(decision.name))
+            self._act(decision.name, self._value(decision.name))
+
+    def follow(self, name: str, scheduled: float) -> None:
+        """Take the schedule's factor on `name` for the next step; acts when it is another than before."""
+        if self._scheduled.get(name) != scheduled:
+            self._scheduled[name] = scheduled
+            self._act(name, self._value(name))
 
     def restore(self) -> None:
         """Do again what the factors in `progress` say, after a resume."""
         for name in self._progress.factors:
-            self._act(name, self._progress.factor(name))
+            self._act(name, self._value(name))
+
+    def _value(self, name: str) -> float:
+        return self._scheduled.get(name, 1.0) * self._progress.factor(name)
 
     def _act(self, name: str, value: float) -> None:
         if name == "accumulation":

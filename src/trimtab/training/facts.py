@@ -13,6 +13,7 @@ from trimtab.data import PackedSequences, PreparedData
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, ForeignModel, flops_per_token, parameter_counts
 from trimtab.optimizer import ForeignOptimizer, Optimizer
+from trimtab.schedules import build_stairs
 from trimtab.signals import Task
 from trimtab.training.precision import Precision
 
@@ -33,7 +34,8 @@ def identity_of(config: Config, data: PreparedData, device: torch.device, contro
 def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:
     """What is known before step 1: of data, task, parameters, groups, FLOPs, the plan, and what counting reaches."""
     counts = parameter_counts(model)
-    tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
+    mean_factor = build_stairs(config.training.accumulation_schedule, config.training.steps).mean(config.training.steps)
+    tokens_per_step = round(config.batch * mean_factor * data.training.mean_length)
     facts: dict[str, Any] = {
         **data.facts,
         "task": task.name,

@@ -21,6 +21,7 @@ from trimtab.config import (
     ConstantSchedule,
     CosineSchedule,
     LinearSchedule,
+    PiecewiseSchedule,
     PlateauControl,
     ScheduleFreeAdamWConfig,
     StepSchedule,
@@ -37,7 +38,9 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     falls_otherwise = isinstance(config.control.learning_rate, PlateauControl)
     if factor > 0.5 and not falls_otherwise and not isinstance(config.optimizer, ScheduleFreeAdamWConfig):
         schedule = config.schedule
-        if not isinstance(schedule, ConstantSchedule) and schedule.floor > 0.5:
+        if isinstance(schedule, PiecewiseSchedule):
+            key, fix = "schedule.levels", f"schedule.levels={[*schedule.levels[:-1], 0.1]}"
+        elif not isinstance(schedule, ConstantSchedule) and schedule.floor > 0.5:
             key, fix = "schedule.floor", "schedule.floor=0.0"
         elif isinstance(schedule, WsdSchedule):
             key, fix = "schedule.decay", "schedule.decay=0.2"
