@@ -69,7 +69,7 @@ class RegularizeByGap:
         if wanted == self._now:
             return None
         before, self._now, self._resting = self._now, wanted, self.cooldown
-        evaluations = "evaluation" if times == 1 else f"{times} evaluations on end"
+        evaluations = "1 evaluation" if times == 1 else f"{times} evaluations on end"
         return Adjust(
             f"the generalization gap was {why} at {evaluations} (now {gap:+.4f}): "
             f"factor on {self.setting.replace('_', ' ')} from {before:g} to {wanted:g}",
