@@ -86,8 +86,8 @@ def test_the_reason_says_what_was_seen_and_what_is_done() -> None:
     plateau = ReduceOnPlateau(1)
     answers = [plateau.decide(event) for event in evaluations([2.0, 2.5])]
     assert answers[1] == Adjust(
-        "validation/loss has not improved by more than 0.0001 of its best for 1 evaluation (best 2.0000 at step 10, now 2.5000): "
-        "factor on the learning rate from 1 to 0.5",
+        "validation/loss has not improved by more than 0.0001 of its best for 1 evaluation "
+        "(best 2.0000 at step 10, now 2.5000): factor on the learning rate from 1 to 0.5",
         "learning_rate",
         0.5,
     )

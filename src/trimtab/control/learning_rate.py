@@ -79,9 +79,10 @@ class ReduceOnPlateau:
         best = "none was finite" if self._best is None else f"best {self._best:.4f} at step {self._best_step}"
         unit = " of its best" if self.threshold_mode == "relative" else ""
         beyond = f" by more than {self.threshold:g}{unit}" if self.threshold else ""
+        evaluations = "1 evaluation" if bad == 1 else f"{bad} evaluations"
         return Adjust(
-            f"{self.metric} has not improved{beyond} for {bad} {'evaluations' if bad > 1 else 'evaluation'} ({best}, now "
-            f"{value:.4f}): factor on the learning rate from {before:g} to {lower:g}",
+            f"{self.metric} has not improved{beyond} for {evaluations} ({best}, now {value:.4f}): "
+            f"factor on the learning rate from {before:g} to {lower:g}",
             "learning_rate",
             lower,
         )
