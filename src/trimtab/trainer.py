@@ -55,7 +55,7 @@ from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import next_attempt, open_run, undone_on_failure
-from trimtab.schedules import build_schedule, build_stairs
+from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
     Calendar,
@@ -309,8 +309,7 @@ class Trainer:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
         budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
-        dropout, stairs = config.dropout_schedule, build_stairs(config.training.accumulation_schedule, budget)
-        adjustments = build_adjustments(config, parts.model, parts.objective, progress)
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget)
         adjustments.restore()
         return Loop(
             step=parts.step,
@@ -318,7 +317,7 @@ class Trainer:
                 data.training,
                 data.order,
                 config.training.micro_batch_size,
-                prefetch=config.data.prefetch * progress.accumulation * max(stairs.values),
+                prefetch=config.data.prefetch * adjustments.most_micro_batches,
                 pin_memory=parts.device.type == "cuda",
             ),
             windows=parts.windows,
@@ -326,8 +325,6 @@ class Trainer:
             schedule=build_schedule(config.schedule, budget),
             learning_rate=config.full_rate,
             decay_schedule=None if decay is None else build_schedule(decay, budget),
-            dropout_schedule=None if dropout is None else build_schedule(dropout, budget),
-            accumulation_schedule=stairs,
             clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,
             controllers=controllers,

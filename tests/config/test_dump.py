@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from trimtab.config import Config, Section, dump_config, effective, list_presets, load_config, load_with_origin
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
+from trimtab.config.fit import FITS
 from trimtab.config.keys import Key, keys
 from trimtab.config.read import read_value
 
@@ -79,12 +80,34 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
                 tree[name] = draw(values(properties(section)[name]))
         elif draw(st.booleans()):
             tree[name] = draw(sections(draw(st.sampled_from(list(key.sections.values())))))
-    if tree.get("name") == "decoder":
+    if tree.get("name") in ("decoder", "encoder", "encoder_decoder"):
         tree["num_heads"] = draw(st.integers(1, 32))
         tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
         tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
         tree.pop("max_positions", None)
+    for parts in ("levels", "factors"):
+        if parts in section.model_fields and "lengths" in section.model_fields:
+            tree[parts] = draw(st.lists(values(properties(section)[parts]["items"]), min_size=1, max_size=3))
+            tree["lengths"] = draw(st.lists(st.integers(1, 9) | st.floats(0.1, 1), min_size=2, max_size=2))
+            tree["lengths"] = tree["lengths"][: len(tree[parts]) - 1]
+    if tree.get("name") == "gap":
+        tree["low"], tree["high"] = -1.0, draw(st.floats(0.0, 1.0))
+        tree["highest"] = draw(st.floats(1.1, 3.0))
+        tree.pop("settings", None)
+    if section is Config:
+        fit_together(tree)
     return tree
+
+
+def fit_together(tree: dict[str, Any]) -> None:
+    """Take out of a whole configuration what does not go with its task, so that most trees are valid."""
+    task = tree.get("task", {"name": "causal_lm"})
+    fit = FITS["multi_label" if task["name"] == "classification" and task.get("multi_label") else task["name"]]
+    for name, fitting, default in (("model", fit.models, "decoder"), ("objective", fit.objectives, "cross_entropy")):
+        if tree.get(name, {}).get("name", default) not in fitting:
+            tree[name] = {"name": fitting[0]}
+    if not any(tree.get("model", {}).get("dropout", {}).values()):
+        tree.pop("dropout_schedule", None)
 
 
 @settings(max_examples=40, deadline=None)

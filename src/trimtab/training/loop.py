@@ -36,7 +36,7 @@ from trimtab.events import (
     Stop,
 )
 from trimtab.runs.metrics import selection_direction
-from trimtab.schedules import Schedule, Stairs
+from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
@@ -73,15 +73,12 @@ class Loop:
         restore_best: bool,
         adjustments: Adjustments,
         heartbeat: Callable[[], None],
-        dropout_schedule: Schedule | None = None,
-        accumulation_schedule: Stairs | None = None,
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
     ) -> None:
-        """`accumulation_schedule` gives multiples; `synchronize` waits for all that is queued on the device."""
+        """`synchronize` waits for all that is queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
-        self._dropout_schedule, self._accumulation_schedule = dropout_schedule, accumulation_schedule
         self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
@@ -126,8 +123,7 @@ class Loop:
 
     def _train_step(self) -> None:
         progress = self.progress
-        multiple = 1 if self._accumulation_schedule is None else self._accumulation_schedule.value(progress.step)
-        taken = self._loader.take(progress.accumulation * multiple)
+        taken = self._loader.take(self._adjustments.begin(progress.step))
         step = progress.step + 1
         learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
         decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
@@ -136,8 +132,6 @@ class Loop:
             weight_decay=decay * progress.factor("weight_decay"),
             clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
         )
-        if self._dropout_schedule is not None:
-            self._adjustments.follow("dropout", self._dropout_schedule.factor(progress.step))
         self._step.run(taken.batches, step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
