@@ -49,10 +49,9 @@ def test_it_is_the_closed_form_and_joins_continuously(
         expected += [*(before + (after - before) * x), *[after] * (length - ramp)]
     factors = [schedule.factor(step) for step in range(total)]
     assert factors == pytest.approx(expected)
-    for (before, after), length in zip(pairwise(levels), lengths[1:], strict=True):
+    for (before, after), length, start in zip(pairwise(levels), lengths[1:], starts, strict=True):
         ramp = max(1, min(join, length))
         steepest = abs(after - before) * (1.0 if shape == "linear" else math.pi / 2) / ramp
-        start = starts[[*pairwise(levels)].index((before, after))]
         part = factors[start - 1 : start + ramp]
         assert max(abs(a - b) for a, b in pairwise(part)) <= steepest * (1 + 1e-6) + 1e-12
     check_schedule(schedule, total)
