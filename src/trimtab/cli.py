@@ -407,6 +407,8 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
     from trimtab.config.paths import require_paths
+    from trimtab.config.registry import require
+    from trimtab.config.registry.optimizer import OPTIMIZERS
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
 
@@ -422,6 +424,7 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
     require_paths(config.data)
+    require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
     if not as_json:
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
         _next("train", source, *(overrides or []))

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config
+from trimtab.config.fit import f1_of_many
 from trimtab.config.paths import with_absolute_paths
+from trimtab.config.registry import require
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
@@ -64,6 +66,7 @@ from trimtab.training import (
     Precision,
     Progress,
     Requests,
+    Settings,
     Step,
     Windows,
     build_adjustments,
@@ -81,7 +84,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of
+from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.precision import choose_parameters
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -160,6 +163,8 @@ class Trainer:
         begun, others = time.perf_counter(), OtherPrograms()
         config = self.config
         refuse(lint(config), config.lint.allow)
+        if self._make_optimizer is None:
+            require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)
@@ -308,7 +313,7 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
+        budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget)
         adjustments.restore()
         return Loop(
@@ -322,10 +327,13 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            schedule=build_schedule(config.schedule, budget),
-            learning_rate=config.full_rate,
-            decay_schedule=None if decay is None else build_schedule(decay, budget),
-            clip_threshold=clip_threshold(config.gradients.clip),
+            settings=Settings(
+                build_schedule(config.schedule, budget),
+                config.full_rate,
+                clip_threshold(config.gradients.clip),
+                {name: build_schedule(one, budget) for name, one in config.optimizer.rates.schedules.items()},
+                None if decay is None else build_schedule(decay, budget),
+            ),
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
@@ -347,7 +355,10 @@ class Trainer:
         return build_evaluation(self.config, model, data).metrics()
 
     def predict(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """The task's answer for each text: a class, labels of 0 and 1, or a number."""
+        """The task's answer for each text: a class, labels of 0 and 1, a number, or a class for each of its words.
+
+        Raises: UsageError for a task whose answer is a text.
+        """
         model, data = self.trained()
         evaluation = build_evaluation(self.config, model, data)
         return predict(
@@ -380,8 +391,10 @@ class Trainer:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
         vocabulary_size = data.vocabulary_size
         outputs = outputs_of(config.task, data.targets, vocabulary_size)
+        if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
+            raise ConfigError(refused)
         if self._given_model is not None:
-            if outputs.pooled or outputs.size != vocabulary_size or config.task.name == "seq2seq":
+            if not outputs.of_tokens or config.task.name == "seq2seq":
                 raise ConfigError(
                     f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
                 )
@@ -398,8 +411,15 @@ class Trainer:
         compilable = _one_shape(config) and isinstance(model, Transformer) and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        ours = isinstance(model, Transformer) and config.optimizer.name != "custom" and self._make_optimizer is None
+        is_flat = self._make_optimizer is None and "flat" in OPTIMIZERS[config.optimizer.name].layouts
+        ours = isinstance(model, Transformer) and is_flat
         parameters, why = choose_parameters(config.training.precision, device, ours)
+        if self._make_optimizer is not None and config.optimizer.decay.target:
+            raise ConfigError(
+                "optimizer.decay.target: an optimizer from outside decays by itself. "
+                f"Received: {config.optimizer.decay.target}",
+                hint="leave out make_optimizer, or optimizer.decay.target",
+            )
         if self._make_optimizer is None:
             optimizer = build_optimizer(config.optimizer, model, parameters)
         else:
@@ -418,7 +438,7 @@ class Trainer:
             model=model,
             task=task,
             optimizer=optimizer,
-            transforms=build_transforms(config.gradients, device),
+            transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
             probes=probes,
             precision=precision,
             ring=ring,
@@ -473,7 +493,7 @@ def _held_back(config: Config, parts: Parts) -> str | None:
     if isinstance(parts.optimizer, ForeignOptimizer):
         return "an optimizer from outside may count its steps in Python"
     if not OPTIMIZERS[config.optimizer.name].capturable:
-        return f"{config.optimizer.name} asks the device in every update"
+        return f"{config.optimizer.name} {OPTIMIZERS[config.optimizer.name].held_back}"
     return None
 
 

@@ -54,6 +54,18 @@ def test_help_is_quick(command: str, typers_own: float) -> None:
     assert min(seconds) < max(0.3, typers_own + 0.1)
 
 
+def test_check_tells_of_a_library_that_is_missing_before_torch_is_imported() -> None:
+    code = (
+        "import sys; sys.modules['bitsandbytes'] = None; sys.argv = ['trimtab', 'check', 'gpt-1m', "
+        "'optimizer.name=adamw_8bit']\nfrom trimtab.cli import main\ntry: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "optimizer.name=adamw_8bit: needs bitsandbytes, which is not installed" in done.stderr
+    assert "pip install 'trimtab[lowbit]'" in done.stderr
+
+
 def test_a_mistyped_setting_is_put_right_before_torch_is_imported() -> None:
     done = trimtab("train", "demo", "optimizer.learning_rat=1e-3", expect=2)
     assert "did you mean 'learning_rate'" in done.stderr

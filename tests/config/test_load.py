@@ -11,6 +11,7 @@ from trimtab.config import (
     AdamWConfig,
     Config,
     ConstantSchedule,
+    CosineSchedule,
     CustomOptimizer,
     DecoderConfig,
     NormClip,
@@ -274,7 +275,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("training=5", ["training: must be a section, not a value", "with some of the keys: steps"]),
         ("training=null", ["training: must be a section, not a value", "Received: null"]),
         ("stopping=none", ["stopping: must be a section", "did you mean stopping.name=none?"]),
-        ("optimizer.name=adan", ["optimizer.name: there is no such choice", "one of: adamw, adam, sgd, lion, "]),
+        ("optimizer.name=adan", ["optimizer.name: there is no such choice", "one of: adamw, adamw_8bit, adam, "]),
         ("optimizer.name=[a]", ["optimizer.name: there is no such choice"]),
         ("optimizer.name={a: 1}", ["optimizer.name: there is no such choice"]),
         ("data.source.name=text", ["data.source.path: must be given", "Allowed: text"]),
@@ -285,6 +286,19 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("schedule.warmup=x", ["schedule.warmup: must be a number of steps"]),
         ("evaluation.samples.prompts=[1]", ["evaluation.samples.prompts: must be a list of texts"]),
         ("evaluation.samples.prompts=x", ["evaluation.samples.prompts: must be a list of texts"]),
+        (
+            "optimizer.rates.schedules={'a.*': {name: consant}}",
+            ["optimizer.rates.schedules.a.*.name: there is no such choice", "Received: consant", "did you mean 'const"],
+        ),
+        ("optimizer.rates.schedules={'a.*': {warmup: 3}}", ["schedules.a.*.name: must be given", "one of: constant"]),
+        (
+            "optimizer.rates.schedules={'a': {name: cosine, floor: 3}}",
+            ["a.floor: must be less than or equal"],
+        ),
+        ("optimizer.rates.schedules={'a': {name: cosine, flor: 1}}", ["a.flor: there is no such key", "'floor'?"]),
+        ("optimizer.rates.schedules={'a': 3}", ["schedules.a: must be a section, not a value", "Received: 3"]),
+        ("optimizer.rates.schedules=3", ["optimizer.rates.schedules: must be a mapping of names to sections"]),
+        ("gradients.clip.groups={'a': -1}", ["gradients.clip.groups: must be a mapping", "Received: -1"]),
         ("name=a b", ["name: must be text that matches"]),
         ("model.num_heads=3", ["override: model: hidden_size must be a multiple of num_heads: 256 over 3"]),
         ("model.max_positions=8", ["data.sequence_length 256 is longer than model.max_positions 8"]),
@@ -410,3 +424,10 @@ def test_an_environment_name_that_is_no_setting_is_refused_with_the_right_one(na
 
 def test_environment_names_that_are_not_settings_but_known_are_left_alone() -> None:
     assert load_config("gpt-1m", environment={"TRIMTAB_CACHE": "/x", "TRIMTABULATE": "1", "TRIMTAB_FOO": ""})
+
+
+def test_a_whole_section_as_override_replaces_the_one_before() -> None:
+    rising = "schedule={name: triangular, rise: 0.4}"
+    assert load_config(None, [rising, "schedule={name: cosine}"], environment={}).schedule == CosineSchedule()
+    with pytest.raises(ConfigError, match=r"schedule\.rise: has no effect"):
+        load_config(None, [rising, "schedule.name=cosine"], environment={})

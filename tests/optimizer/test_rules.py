@@ -10,7 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from trimtab.optimizer import Now, Rule, adafactor, adam, lamb, lion, muon, schedule_free_adamw, sgd, soap
+from trimtab.optimizer import (
+    Now,
+    Rule,
+    adafactor,
+    adam,
+    galore,
+    lamb,
+    lion,
+    muon,
+    schedule_free_adamw,
+    sgd,
+    soap,
+    sophia,
+)
+from trimtab.optimizer.algorithms.galore import principal, projected_rank
 from trimtab.optimizer.algorithms.muon import orthogonalized
 
 STEPS, DECAY = 100, 0.1
@@ -189,30 +203,66 @@ def test_schedule_free_against_its_paper(shape: tuple[int, ...]) -> None:
     assert scalars(rule.evaluated(weight, state)) == pytest.approx(x, rel=1e-9)
 
 
-@pytest.mark.parametrize("shape", SHAPES[:2])
-@pytest.mark.parametrize("max_side", [100, 6])
+@pytest.mark.parametrize("shape,max_side", [((6, 6), 100), ((7, 5), 6), ((5, 7), 6), ((7, 7), 6)])
 def test_soap_against_its_paper(shape: tuple[int, ...], max_side: int) -> None:
+    """One direction at a time: each pair of vectors has its own second moment, which goes with it.
+
+    The first vectors are singular ones of the first gradient, the later ones by Gram and Schmidt.
+    """
     b1, b2, every = 0.9, 0.8, 4
-    w, m, v = start(shape), torch.zeros(shape).double(), torch.zeros(shape).double()
+    w, m = start(shape), torch.zeros(shape).double()
     sides = [torch.zeros(size, size).double() for size in shape]
-    bases = [torch.eye(size).double() for size in shape]
+    bases = [[*torch.eye(size).double()] for size in shape]
+    v: dict[tuple[int, int], float] = dict.fromkeys(
+        ((i, j) for i in range(shape[0]) for j in range(shape[1])), 0.0
+    )  # by the vectors' first places
+    names = [[*range(size)] for size in shape]
     for step, g in enumerate(gradients(shape)):
         for k, outer in enumerate((g @ g.T, g.T @ g)):
             sides[k] = b2 * sides[k] + (1 - b2) * outer
             if shape[k] > max_side:
                 continue
             if step == 0:
-                bases[k] = torch.linalg.eigh(outer).eigenvectors
+                left, _, right = torch.linalg.svd(g)
+                bases[k] = [*(left.T if k == 0 else right)]
             elif (step + 1) % every == 0:
-                bases[k] = torch.linalg.qr(sides[k] @ bases[k]).Q
-        q_left, q_right = bases
+                quotients = [float(q @ sides[k] @ q) for q in bases[k]]
+                ranked = sorted(range(shape[k]), key=lambda i, quotients=quotients: -quotients[i])  # type: ignore[misc]
+                names[k], found = [names[k][i] for i in ranked], []
+                for i in ranked:
+                    one = sides[k] @ bases[k][i]
+                    for _ in range(2):
+                        one = one - sum((other * float(other @ one) for other in found), torch.zeros_like(one))
+                    found.append(one / one.norm())
+                bases[k] = found
         m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * (q_left.T @ g @ q_right) ** 2
-        m_turned = (q_left.T @ m @ q_right) / (1 - b1 ** (step + 1))
-        n = m_turned / ((v / (1 - b2 ** (step + 1))).sqrt() + 1e-8)
-        w = w - rate(step) * DECAY * w - rate(step) * (q_left @ n @ q_right.T)
+        w = w - rate(step) * DECAY * w
+        for i, left_vector in zip(names[0], bases[0], strict=True):
+            for j, right_vector in zip(names[1], bases[1], strict=True):
+                v[i, j] = b2 * v[i, j] + (1 - b2) * float(left_vector @ g @ right_vector) ** 2
+                mean = float(left_vector @ m @ right_vector) / (1 - b1 ** (step + 1))
+                scaled = mean / (math.sqrt(v[i, j] / (1 - b2 ** (step + 1))) + 1e-8)
+                w = w - rate(step) * scaled * torch.outer(left_vector, right_vector)
     mine = ours(soap(b1, b2, basis_every=every, max_side=max_side), shape)[0]
-    assert torch.allclose(mine, w, rtol=1e-8, atol=1e-10)
+    # The eigenvectors of g gᵀ are less exact than the singular ones of g.
+    assert torch.allclose(mine, w, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_soap_makes_no_leap_when_its_basis_is_renewed(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.zeros(32, 16, dtype=torch.float64)
+    rule, spectrum = soap(), torch.logspace(0, -2, 32, dtype=torch.float64)
+    state, moved = rule.begin(weight), []
+    for step in range(60):
+        noise = torch.randn(32, 16, generator=generator, dtype=torch.float64)
+        gradient = spectrum[:, None] * noise * spectrum[None, ::2]
+        numbers = (torch.tensor(value, dtype=torch.float64) for value in (1.0, 0.0, step + 1.0))
+        new, state = rule.step(weight, gradient, state, Now(*numbers))
+        moved.append(float((new - weight).square().mean().sqrt()))
+        weight = new
+    for step in range(9, 60, 10):
+        assert moved[step] < 1.5 * moved[step - 1], (step, moved[step - 1 : step + 1])
 
 
 def test_soap_of_a_vector_is_adamw() -> None:
@@ -238,7 +288,55 @@ def test_soap_does_not_care_how_the_axes_lie_and_adam_does() -> None:
     assert losses(adam(), turn) != pytest.approx(losses(adam(), straight), rel=0.1)
 
 
+@pytest.mark.parametrize("shape", SHAPES[:2])
+def test_galore_against_its_paper(shape: tuple[int, ...]) -> None:
+    """The projection from eigenvectors of G G^T or G^T G, whose signs are free: they are those of ours."""
+    b1, b2, every, r, s = 0.8, 0.9, 30, 2, 0.25
+    rule = galore(r, b1, b2, scale=s, basis_every=every)
+    mine, w = start(shape), start(shape)
+    state = rule.begin(mine)
+    left = shape[0] <= shape[1]
+    m, v, p = 0.0, 0.0, torch.zeros(min(shape), r).double()
+    for step, g in enumerate(gradients(shape)):
+        numbers = (torch.tensor(value, dtype=torch.float64) for value in (rate(step), DECAY, step + 1.0))
+        mine, state = rule.step(mine, g, state, Now(*numbers))
+        if step % every == 0:
+            vectors = torch.linalg.eigh(g @ g.T if left else g.T @ g).eigenvectors.flip(-1)[:, :r]
+            p = vectors * (vectors * state["projection"]).sum(0).sign()
+        small = p.T @ g if left else g @ p
+        m = b1 * m + (1 - b1) * small
+        v = b2 * v + (1 - b2) * small**2
+        n = (m / (1 - b1 ** (step + 1))) / ((v / (1 - b2 ** (step + 1))).sqrt() + 1e-8)
+        w = w - rate(step) * DECAY * w - rate(step) * s * (p @ n if left else n @ p.T)
+        assert torch.allclose(mine, w, rtol=1e-8, atol=1e-10), step
+
+
+def test_galore_moves_a_matrix_within_its_projection_only() -> None:
+    rule, gradient = galore(3, scale=1.0), start((6, 9))
+    weight = torch.zeros(6, 9).double()
+    now = Now(*(torch.tensor(v, dtype=torch.float64) for v in (0.1, 0.0, 1.0)))
+    moved, state = rule.step(weight, gradient, rule.begin(weight), now)
+    p = state["projection"]
+    assert torch.allclose(p.T @ p, torch.eye(3).double(), atol=1e-12)
+    assert torch.allclose(p @ p.T @ moved, moved, atol=1e-12)
+    assert torch.linalg.matrix_rank(moved) == 3
+    kept, best = (p.T @ gradient).norm() ** 2, (torch.linalg.svdvals(gradient)[:3] ** 2).sum()
+    assert float(kept) == pytest.approx(float(best)), "no other projection of this rank keeps more"
+    assert torch.allclose(principal(gradient, 3), p)
+
+
+def test_galore_of_what_is_not_projected_is_adamw() -> None:
+    assert torch.equal(ours(galore(2), (6,))[0], ours(adam(decoupled=True), (6,))[0])
+    assert torch.equal(ours(galore(5), (7, 5))[0], ours(adam(decoupled=True), (7, 5))[0])
+    assert [projected_rank(shape, 4) for shape in ((8, 5), (4, 9), (9, 3), (9,), (2, 9, 9))] == [4, None, None] + [
+        None
+    ] * 2
+    assert [projected_rank(shape, 0.25) for shape in ((64, 100), (100, 10), (2, 9), (1, 9))] == [16, 2, 1, None]
+
+
 RULES: dict[str, Rule] = {
+    "galore": galore(16),
+    "sophia": sophia(),
     "adam": adam(),
     "sgd": sgd(),
     "lion": lion(),
@@ -249,6 +347,8 @@ RULES: dict[str, Rule] = {
     "soap": soap(),
 }
 BYTES = {"adam": 8, "sgd": 4, "lion": 4, "adafactor": 0, "lamb": 8, "muon": 4, "schedule_free_adamw": 8, "soap": 24}
+BYTES["sophia"] = 8
+BYTES["galore"] = (8 * 16 * 64 + 4 * 16 * 64) / 64**2
 
 
 @pytest.mark.parametrize("name", RULES)

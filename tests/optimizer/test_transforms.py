@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 
 from trimtab.config import Fp16, load_config
+from trimtab.errors import ConfigError
 from trimtab.optimizer import (
-    ClipByNorm,
+    ClipByGroup,
     ClipByQuantile,
     ClipByZScore,
     Noise,
-    SkipNonFinite,
     SkipOutliers,
     build_transforms,
     centralize,
+    clip_by_norm,
     clip_by_parameter,
     clip_by_unit,
     clip_by_value,
     clip_threshold,
+    skip_non_finite,
 )
 from trimtab.signals import Gradients, GradientTransform
 
@@ -86,6 +88,32 @@ def test_clip_by_parameter(scale: float) -> None:
 
 
 @SCALES
+def test_clip_by_group(scale: float) -> None:
+    given = gradients(scale)
+    ClipByGroup(["a", "b"], 1.0, {"a": 2.0}).apply(given, settings(1.0))
+    assert seen(given) == approx([v * 2 / math.sqrt(26) for v in (3.0, 1.0, 0.0, -4.0)], [0.6, 0.8])
+    given = gradients(scale)
+    ClipByGroup(["a", "b"], 4.0, {"b": 100.0}).apply(given, settings(4.0))
+    assert seen(given) == approx([v * 4 / math.sqrt(26) for v in (3.0, 1.0, 0.0, -4.0)], B)
+    given = gradients(scale)  # both in one group, and the setting at half of what is configured
+    ClipByGroup(["a", "b"], 4.0, {"?": 3.0}).apply(given, settings(2.0))
+    assert seen(given) == approx(*([v * 1.5 / math.sqrt(126) for v in part] for part in ([3.0, 1.0, 0.0, -4.0], B)))
+
+
+def test_a_group_that_is_not_finite_leaves_the_others_as_they_are() -> None:
+    given = gradients()
+    given.norms_P[0] = math.inf
+    ClipByGroup(["a", "b"], 5.0, {"a": 1.0}).apply(given, settings(5.0))
+    assert seen(given)[1] == pytest.approx([3.0, 4.0])
+
+
+@pytest.mark.parametrize("groups", [{"c*": 1.0}, {"a": 1.0, "?": 2.0}])
+def test_groups_of_clipping_without_effect_are_refused(groups: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"gradients\.clip\.groups"):
+        ClipByGroup(["a", "b"], 1.0, groups)
+
+
+@SCALES
 def test_clip_by_unit(scale: float) -> None:
     """Row 1 of a: ||w|| = 5, ||g|| = sqrt(10). Row 2: w is 0, so 0.5 stands in; ||g|| = 4. b: ||w|| = 2, ||g|| = 10."""
     given = gradients(scale)
@@ -97,13 +125,13 @@ def test_clip_by_unit(scale: float) -> None:
 @SCALES
 def test_clip_by_norm(scale: float) -> None:
     given = gradients(scale)
-    ClipByNorm().apply(given, settings(3.0))
+    clip_by_norm().apply(given, settings(3.0))
     factor = 3.0 / math.sqrt(126)
     assert seen(given) == approx([factor * x for row in A for x in row], [factor * x for x in B])
 
 
 def test_a_gradient_of_zeros_stays() -> None:
-    for transform in (centralize(), clip_by_parameter(), clip_by_unit(), clip_by_value(), ClipByNorm()):
+    for transform in (centralize(), clip_by_parameter(), clip_by_unit(), clip_by_value(), clip_by_norm()):
         zeros = {"a": torch.zeros(2, 2), "b": torch.zeros(2)}
         given = Gradients(zeros, torch.zeros(2), torch.zeros(()), torch.ones(()), torch.zeros(()), zeros)
         transform.apply(given, settings())
@@ -238,6 +266,9 @@ def test_order_and_thresholds_are_those_of_the_configuration() -> None:
     ):
         order = ["centralize", transform, "noise", "skip_outliers", "skip_non_finite"]
         assert built(f"gradients.clip.name={name}", *rest) == (order, threshold)
+    section = load_config(None, ["gradients.clip.groups={'h*': 0.1}"], environment={}).gradients
+    first = build_transforms(section, None, ["head", "body"])[0]
+    assert isinstance(first, ClipByGroup)
     assert built("gradients.clip.name=none", "gradients.skip_non_finite=false") == ([], math.inf)
 
 
@@ -248,7 +279,7 @@ def test_a_loss_scale_changes_nothing(name: str) -> None:
     for scale in (1.0, 256.0):
         step = make_step(precision=Fp16(initial_scale=scale))
         section = load_config(None, [f"gradients.clip.name={name}"], environment={}).gradients
-        step.transforms = (*build_transforms(section), SkipNonFinite())
+        step.transforms = (*build_transforms(section), skip_non_finite())
         step.set(clip_threshold=1e-3)
         step.optimizer.epsilon = 1e-3  # so that the size of a gradient matters
         before = {key: weight.clone() for key, weight in step.optimizer.storage.weights.items()}
@@ -266,7 +297,7 @@ def test_an_outlying_step_is_no_overflow() -> None:
     outliers.load_state_by_name(
         {"count": torch.tensor(10.0), "mean": torch.tensor(1e-6), "variance": torch.tensor(0.0)}
     )
-    step.transforms = (outliers, SkipNonFinite())
+    step.transforms = (outliers, skip_non_finite())
     step.run([make_batch(2, 0)], 1)
     assert dict(zip(step.ring.columns, step.ring.take().wait()[-1], strict=True))["skipped"] == 1.0
     assert float(scaler.scale) == 256.0

@@ -24,7 +24,7 @@ from trimtab.events import (
 from trimtab.model import build_model, set_dropout_factor
 from trimtab.monitor.probes import WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
-from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
+from trimtab.optimizer import AdamW, clip_by_norm, parameter_groups, skip_non_finite
 from trimtab.runs import Recorder, RunDirectory
 from trimtab.schedules import Constant
 from trimtab.signals import Ring
@@ -36,6 +36,7 @@ from trimtab.training import (
     Precision,
     Progress,
     Requests,
+    Settings,
     Step,
     Windows,
     columns_of_step,
@@ -113,7 +114,7 @@ class Rig:
             model=self.model,
             task=task,
             optimizer=AdamW(parameter_groups(self.model, 0.1)),
-            transforms=[ClipByNorm(), SkipNonFinite()],
+            transforms=[clip_by_norm(), skip_non_finite()],
             probes=probes,
             precision=precision,
             ring=ring,
@@ -155,10 +156,7 @@ class Rig:
             loader=self.loader,
             windows=windows,
             calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
-            schedule=Constant(),
-            learning_rate=1e-2,
-            decay_schedule=None,
-            clip_threshold=1.0,
+            settings=Settings(Constant(), learning_rate=1e-2, clip_threshold=1.0),
             progress=progress,
             controllers=self.controllers,
             monitors=[self.watch],

@@ -76,9 +76,11 @@ from trimtab.config.objective import (
 from trimtab.config.optimizer import (
     AdafactorConfig,
     AdamConfig,
+    AdamW8bitConfig,
     AdamWConfig,
     CustomOptimizer,
     DecayConfig,
+    GaLoreConfig,
     LambConfig,
     LinearScaling,
     LionConfig,
@@ -88,6 +90,7 @@ from trimtab.config.optimizer import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SophiaConfig,
     SquareRootScaling,
 )
 from trimtab.config.presets import list_presets
@@ -128,6 +131,7 @@ __all__ = [
     "AccumulationSchedule",
     "AdafactorConfig",
     "AdamConfig",
+    "AdamW8bitConfig",
     "AdamWConfig",
     "Adjustable",
     "AgcClip",
@@ -164,6 +168,7 @@ __all__ = [
     "FocalConfig",
     "Fp16",
     "Fp32",
+    "GaLoreConfig",
     "GapControl",
     "GradientsConfig",
     "HuberConfig",
@@ -208,6 +213,7 @@ __all__ = [
     "SequenceToSequence",
     "SgdConfig",
     "SoapConfig",
+    "SophiaConfig",
     "SourceConfig",
     "Span",
     "SquareRootScaling",

@@ -77,6 +77,10 @@ def misfits(config: Config) -> Iterator[str]:
         if plain != metric and plain in known and plain not in fit.metrics:
             measured = ", ".join(f"validation/{one}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
+    if config.optimizer.name == "sophia" and fit.objectives is not _CLASSES:
+        classes = ", ".join(one for one, other in FITS.items() if other.objectives is _CLASSES)
+        why = f"draws a class for each target from the model, and {name} has other targets"
+        yield f"optimizer.name sophia {why}. Fitting: {classes}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
@@ -85,3 +89,15 @@ def misfits(config: Config) -> Iterator[str]:
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"
+
+
+def f1_of_many(config: Config, num_classes: int) -> Iterator[str]:
+    """Each setting that waits for `validation/f1`, in words, where there are not two classes; they are known late."""
+    if num_classes == 2 or "f1" not in fit_of(config).metrics:
+        return
+    for key, metric in (
+        ("checkpoint.metric", config.checkpoint.metric),
+        ("stopping.metric", getattr(config.stopping, "metric", None)),
+    ):
+        if metric == "validation/f1":
+            yield f"{key} {metric} is of two classes, and here are {num_classes}. Fitting: validation/macro_f1"

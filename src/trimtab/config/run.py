@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -19,9 +20,10 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
-from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
+from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
 
 
@@ -68,6 +70,12 @@ class Config(Section):
             )
         if refused := "; ".join(unregularized(self)):
             raise ValueError(refused)
+        if self.optimizer.decay.target and not OPTIMIZERS[self.optimizer.name].decouples:
+            fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
+            raise ValueError(
+                "optimizer.decay.target is for weight decay apart from the gradient, and optimizer.name "
+                f"{self.optimizer.name} has another. Fitting: {fitting}"
+            )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         self._schedules()
@@ -110,7 +118,7 @@ class Config(Section):
 
     @property
     def tokens_per_step(self) -> int:
-        """Token positions in one update."""
+        """Token positions in one update, where every sequence is full."""
         return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
 
     @property
@@ -134,6 +142,10 @@ class Config(Section):
         """The full learning rate as applied, which the schedule scales."""
         return self.optimizer.learning_rate * self.rate_scale
 
-    def budget(self, tokens_per_epoch: int | None = None) -> Budget:
-        """The length of the run; that of an epoch is known once the data is prepared."""
-        return Budget(self.training.steps, self.tokens_per_step, tokens_per_epoch)
+    def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
+        """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and
+        `tokens_per_step` of texts that are not packed."""
+        facts = facts or {}
+        is_packed = isinstance(self.task, CausalLanguageModeling | MaskedLanguageModeling)
+        per_step = facts.get("tokens_per_step", self.tokens_per_step if is_packed else None)
+        return Budget(self.training.steps, per_step, facts.get("tokens_per_epoch"))

@@ -86,12 +86,14 @@ def _climb(
         prefetch=config.data.prefetch * accumulation,
         pin_memory=parts.device.type == "cuda",
     )
+    # Groups with a schedule of their own have a rate of their own.
+    names = ["learning_rate", *(f"learning_rate/{pattern}" for pattern in config.optimizer.rates.schedules)]
     parts.step.set(weight_decay=1.0, clip_threshold=clip_threshold(config.gradients.clip))
     try:
         loader.start(0, DataPlan())
         for step, rate in enumerate(rates, start=1):
             taken = loader.take(accumulation)
-            parts.step.set(learning_rate=rate)
+            parts.step.set(**dict.fromkeys(names, rate))
             parts.step.run(taken.batches, step)
             tokens = float(sum(batch.count for batch in taken.batches))
             parts.windows.add({"learning_rate": rate, "tokens": tokens, "step_seconds": 1.0, "data_seconds": 0.0})

@@ -27,10 +27,12 @@ class ForeignOptimizer:
         self.storage = PerTensorStorage(groups)
         self.groups = tuple(groups)
         torch_groups: list[dict[str, Any]] = []
+        self._sets_decay: list[bool] = []
         for group in groups:
             entry: dict[str, Any] = {"params": list(group.parameters.values())}
             if group.weight_decay or len({g.weight_decay for g in groups}) > 1:
                 entry["weight_decay"] = group.weight_decay
+            self._sets_decay.append("weight_decay" in entry)
             torch_groups.append(entry)
         try:
             self.optimizer = make(torch_groups)
@@ -53,9 +55,9 @@ class ForeignOptimizer:
         if float(gradients.skip):
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
-        for group, torch_group in zip(self.groups, self.optimizer.param_groups, strict=True):
-            torch_group["lr"] = group.rate * float(settings["learning_rate"])
-            if "weight_decay" in torch_group:
+        for group, torch_group, sets in zip(self.groups, self.optimizer.param_groups, self._sets_decay, strict=True):
+            torch_group["lr"] = group.rate * float(settings[group.rate_setting])
+            if sets:  # else the optimizer's own default stays
                 torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
         self.optimizer.step()
         if not self._is_known_to_save:
@@ -75,7 +77,8 @@ class ForeignOptimizer:
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
         """Each parameter's slots, and under `group-<n>` what the optimizer counts in its groups, as Prodigy does.
 
-        Numbers become 0-dim tensors of fp64. Raises: CheckpointError for a value that is neither.
+        Numbers become 0-dim tensors of fp64, or of int64 where they are whole. Raises: CheckpointError for a value that
+        is neither.
         """
         state: dict[str, dict[str, Tensor]] = {}
         for parameter, slots in self.optimizer.state.items():
@@ -111,6 +114,7 @@ class ForeignOptimizer:
         self.optimizer.load_state_dict(torch_state)
 
     averages = False
+    curvature = None
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: here those it trains."""
@@ -125,11 +129,14 @@ def _counts(key: str, value: Any) -> bool:
 def _tensor(value: Any, where: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return torch.tensor(value, dtype=torch.int64)
+    if isinstance(value, bool | float):
         return torch.tensor(float(value), dtype=torch.float64)
     raise CheckpointError(f"the optimizer keeps a {type(value).__name__} in {where}, which cannot be saved")
 
 
 def _value(tensor: Tensor) -> Tensor | float:
     """A number again, or a tensor of its own."""
-    return tensor.item() if tensor.ndim == 0 and tensor.dtype == torch.float64 else tensor.clone()
+    is_number = tensor.ndim == 0 and tensor.dtype in (torch.float64, torch.int64)
+    return tensor.item() if is_number else tensor.clone()

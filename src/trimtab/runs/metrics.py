@@ -129,6 +129,14 @@ METRICS: dict[str, Metric] = {
     "generalization_gap": Metric(
         "nats", "lower", "evaluation", "same", "evaluation", "validation/loss - training_slice/loss"
     ),
+    "group/<name>/learning_rate": Metric(
+        "rate",
+        "neither",
+        "last",
+        "same",
+        "training",
+        "rate applied to a group of parameters, factor included; written when groups differ in it",
+    ),
     "layer/<name>/grad_norm": Metric(
         "norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"
     ),

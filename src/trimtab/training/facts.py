@@ -34,8 +34,6 @@ def identity_of(config: Config, data: PreparedData, device: torch.device, contro
 def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:
     """What is known before step 1: of data, task, parameters, groups, FLOPs, the plan, and what counting reaches."""
     counts = parameter_counts(model)
-    mean_factor = build_stairs(config.training.accumulation_schedule, config.training.steps).mean(config.training.steps)
-    tokens_per_step = round(config.batch * mean_factor * data.training.mean_length)
     facts: dict[str, Any] = {
         **data.facts,
         "task": task.name,
@@ -48,6 +46,7 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
                 "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
                 "weight_decay": group.weight_decay,
                 "rate": group.rate,
+                "schedule": group.schedule or None,
             }
             for group in optimizer.groups
         ],
@@ -60,10 +59,8 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
             "applied": config.full_rate,
             "batch": config.batch,
         },
-        "tokens_per_step": tokens_per_step,
         "planned_steps": config.training.steps,
-        "planned_tokens": tokens_per_step * config.training.steps,
-        "epochs": tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
+        **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
     }
     training, validation = data.training, data.validation
@@ -84,6 +81,18 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
             ),
         )
     return facts
+
+
+def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:
+    """Tokens of a step and of the run, as texts are long on average, and the epochs that these are."""
+    training = config.training
+    multiple = build_stairs(training.accumulation_schedule, training.steps).mean(training.steps)
+    per_step = round(config.batch * multiple * data.training.mean_length)
+    return {
+        "tokens_per_step": per_step,
+        "planned_tokens": per_step * training.steps,
+        "epochs": per_step * training.steps / max(1, data.training.num_tokens),
+    }
 
 
 def _optimizer_name(config: Config, optimizer: Optimizer) -> str:

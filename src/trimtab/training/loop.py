@@ -35,14 +35,15 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
+from trimtab.optimizer import applied_rates
 from trimtab.runs.metrics import selection_direction
-from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
 from trimtab.training.decisions import of_kind, weigh
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
+from trimtab.training.settings import Settings
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
 
@@ -58,10 +59,7 @@ class Loop:
         loader: Loader,
         windows: Windows,
         calendar: Calendar,
-        schedule: Schedule,
-        learning_rate: float,
-        decay_schedule: Schedule | None,
-        clip_threshold: float,
+        settings: Settings,
         progress: Progress,
         controllers: Sequence[Controller],
         monitors: Sequence[Monitor],
@@ -78,15 +76,13 @@ class Loop:
     ) -> None:
         """`synchronize` waits for all that is queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
-        self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
+        self._calendar, self._settings, self._saves_in_background = calendar, settings, saves_in_background
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -125,13 +121,8 @@ class Loop:
         progress = self.progress
         taken = self._loader.take(self._adjustments.begin(progress.step))
         step = progress.step + 1
-        learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
-        decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
-        self._step.set(
-            learning_rate=learning_rate,
-            weight_decay=decay * progress.factor("weight_decay"),
-            clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
-        )
+        rates = self._settings.rates(progress.step, progress.factor)
+        self._step.set(**rates, **self._settings.others(progress.step, progress.factor))
         self._step.run(taken.batches, step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
@@ -143,7 +134,8 @@ class Loop:
         progress.spend("training", seconds - taken.seconds_waited)
         self._windows.add(
             {
-                "learning_rate": learning_rate,
+                "learning_rate": rates["learning_rate"],
+                **applied_rates(self._step.optimizer.groups, rates),
                 "tokens": float(tokens),
                 "step_seconds": seconds,
                 "data_seconds": taken.seconds_waited,

@@ -26,7 +26,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when the schedule alone ends below half of the full rate."""
     if not isinstance(config.control.learning_rate, PlateauControl):
         return
-    schedule = build_schedule(config.schedule, config.budget(facts.get("tokens_per_epoch")))
+    schedule = build_schedule(config.schedule, config.budget(facts))
     last = schedule.factor(config.training.steps - 1)
     if last >= _FALLEN:
         return
