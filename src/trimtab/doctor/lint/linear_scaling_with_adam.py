@@ -19,7 +19,7 @@ from typing import Any, Final
 from trimtab.config import Config, LinearScaling
 from trimtab.doctor.lint.finding import LintFinding
 
-_ADAPTIVE: Final = ("adamw", "adam", "adafactor", "lamb", "schedule_free_adamw", "soap")
+_ADAPTIVE: Final = ("adamw", "adamw_8bit", "adam", "galore", "adafactor", "lamb", "schedule_free_adamw", "soap")
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
