@@ -176,6 +176,8 @@ class Wrapped:
 @pytest.mark.parametrize("wrong", ["scale", "no decay", "setting ignored", "norms"])
 @pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
 def test_settings_that_an_optimizer_ignores_are_found(name: str, wrong: str) -> None:
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
     override = f"optimizer={json.dumps({'name': name, 'weight_decay': 0.1})}"
     config = load_config(None, [override], environment={}).optimizer
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from trimtab.config import DecoderConfig, EncoderDecoderConfig, load_config
+from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError
 from trimtab.model import build_model
@@ -311,6 +312,8 @@ def test_weight_decay_reaches_every_group_by_its_rule(name: str, factor: float) 
     Adam with L2 decays through the gradient: Adam's first step is the rate in the direction of the weight's sign,
     whatever the factor. LAMB's is the rate times the norm of the weights along them, likewise.
     """
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
     model = decoder()
     with torch.no_grad():
         for parameter in model.parameters():
