@@ -42,7 +42,11 @@ REFERENCE: Final = Path(__file__).parent / "reference"
 SOURCE: Final = Path(trimtab.__file__).parent
 _HEADER: Final = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->\n\n"
 
-_SAME_VARIANTS: Final = {"data.validation_source": "data.source", "decay_schedule": "schedule"}
+_SAME_VARIANTS: Final = {
+    "data.validation_source": "data.source",
+    "decay_schedule": "schedule",
+    "dropout_schedule": "schedule",
+}
 
 Definition = ast.FunctionDef | ast.ClassDef
 
@@ -284,8 +288,8 @@ def adjustable() -> Iterator[str]:
         What a controller may change while a run goes on, with the decision `Adjust`; nothing else may. A *setting* is
         a number that the step reads from the device: the controller gives a factor, and the value in use is the
         schedule's times one factor for each controller. A *structure* change gives the new value itself. An `Adjust`
-        of another name, out of range, or of what a run has not (dropout, a z-loss, clipping, weight decay) is recorded
-        as overruled, and changes nothing.
+        of another name, out of range, or of what a run has not (dropout, label smoothing, a z-loss, clipping, weight
+        decay) is recorded as overruled, and changes nothing.
         """)
     rows = [
         (f"`{name}`", entry.kind, f"{entry.low:g}", f"{entry.high:g}", entry.description)

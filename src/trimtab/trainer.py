@@ -126,7 +126,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class Parts:
     """What is trained, and with what."""
 
     model: nn.Module
@@ -190,14 +190,7 @@ class Trainer:
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
-            self.data = data = prepare_data(
-                config.data,
-                config.task,
-                seed=config.seed,
-                micro_batch_size=1 if config.split is None else config.split.micro_batch_size,
-                block=config.sequences_per_step if config.split is None else None,
-                progress=self._report,
-            )
+            self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
             facts = facts_of(config, data, parts.model, parts.task, parts.optimizer) | {
@@ -259,6 +252,24 @@ class Trainer:
         metrics = _metrics_left(run, ended, progress)
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code, diagnosis)
 
+    def assemble(self) -> tuple[PreparedData, Parts]:
+        """The data, and what `fit` would train before its first step; no run directory. Raises: TrimtabError."""
+        refuse(lint(self.config), self.config.lint.allow)
+        device = choose_device(self.config.training.device)
+        data = self._prepare()
+        return data, self._build(data, device)
+
+    def _prepare(self) -> PreparedData:
+        config = self.config
+        return prepare_data(
+            config.data,
+            config.task,
+            seed=config.seed,
+            micro_batch_size=1 if config.split is None else config.split.micro_batch_size,
+            block=config.sequences_per_step if config.split is None else None,
+            progress=self._report,
+        )
+
     def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
         try:
@@ -293,7 +304,7 @@ class Trainer:
             refuse_drift(changes)
         return {change.what for change in changes}
 
-    def _choose(self, run: RunDirectory, data: PreparedData, parts: _Parts, changes: set[str]) -> dict[str, Any]:
+    def _choose(self, run: RunDirectory, data: PreparedData, parts: Parts, changes: set[str]) -> dict[str, Any]:
         """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
         training, precision = self.config.training, parts.step.precision
         settings = ("threads", "compile", "capture", "attention", "precision.name", "precision.parameters")
@@ -306,7 +317,7 @@ class Trainer:
         report = self._report or (lambda what, fraction: None)
         micro_batch = earlier.get("micro_batch")
         if micro_batch is None or changes & _BATCH or any(change.startswith(_SHAPES) for change in changes):
-            micro_batch = self._choose_micro_batch(data, parts, report)
+            micro_batch = self.choose_micro_batch(data, parts, report)
         rows, accumulation = micro_batch["chosen"], micro_batch["accumulation"]
         if parts.device.type == "cpu":
             keep_freed_memory()
@@ -336,8 +347,8 @@ class Trainer:
             "capture": captured,
         }
 
-    def _choose_micro_batch(
-        self, data: PreparedData, parts: _Parts, report: Callable[[str, float], None]
+    def choose_micro_batch(
+        self, data: PreparedData, parts: Parts, report: Callable[[str, float], None]
     ) -> dict[str, Any]:
         """Sequences in a micro-batch, and micro-batches in a step: as configured, or the most that memory holds."""
         config = self.config
@@ -361,7 +372,7 @@ class Trainer:
     def _loop(
         self,
         data: PreparedData,
-        parts: _Parts,
+        parts: Parts,
         progress: Progress,
         controllers: Sequence[Controller],
         keeper: Keeper,
@@ -372,7 +383,7 @@ class Trainer:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
         budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
-        adjustments = build_adjustments(config, parts.model, parts.objective, progress)
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget)
         adjustments.restore()
         return Loop(
             step=parts.step,
@@ -380,14 +391,14 @@ class Trainer:
                 data.training,
                 data.order,
                 progress.micro_batch_size,
-                prefetch=config.data.prefetch * progress.accumulation,
+                prefetch=config.data.prefetch * adjustments.most_micro_batches,
                 pin_memory=parts.device.type == "cuda",
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
             settings=Settings(
                 build_schedule(config.schedule, budget),
-                config.optimizer.learning_rate,
+                config.full_rate,
                 clip_threshold(config.gradients.clip),
                 {name: build_schedule(one, budget) for name, one in config.optimizer.rates.schedules.items()},
                 None if decay is None else build_schedule(decay, budget),
@@ -446,7 +457,7 @@ class Trainer:
             raise UsageError("there is no model yet", hint="call fit() first")
         return self.model, self.data
 
-    def _build(self, data: PreparedData, device: torch.device) -> _Parts:
+    def _build(self, data: PreparedData, device: torch.device) -> Parts:
         config = self.config
         if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
@@ -530,7 +541,7 @@ class Trainer:
                     f"Received: {quantize.start!r}"
                 )
             step.at_step = lambda number: set_rounding(model, in_training=number > start)
-        return _Parts(
+        return Parts(
             model,
             task,
             objective,
@@ -577,7 +588,7 @@ def _one_shape(config: Config) -> bool:
     return not isinstance(config.task, RowTask) or config.task.padding == "full"
 
 
-def _held_back(config: Config, parts: _Parts) -> str | None:
+def _held_back(config: Config, parts: Parts) -> str | None:
     """The part that does not allow its step to be captured, or None."""
     if not _one_shape(config):
         return "batches are as long as their longest text; task.padding=full gives them one shape"
@@ -651,7 +662,7 @@ def _hand_back(optimizer: Optimizer, *, is_restored: bool) -> None:
 
 
 def _keeper(
-    config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
+    config: Config, run: RunDirectory, parts: Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
     return Keeper(
         run,

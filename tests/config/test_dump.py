@@ -22,6 +22,7 @@ from trimtab.config import (
 )
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
+from trimtab.config.fit import FITS
 from trimtab.config.keys import Key, keys
 from trimtab.config.read import read_value
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -53,7 +54,9 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "null":
             return st.none()
         case "array":
-            return st.lists(TEXT, min_size=schema.get("minItems", 0), max_size=3)
+            items = schema["items"]
+            several = TEXT if items.get("type") == "string" and "enum" not in items else values(items)
+            return st.lists(several, min_size=schema.get("minItems", 0), max_size=3, unique="enum" in items)
         case "object":
             return st.dictionaries(st.text(max_size=5), JSON, max_size=3)
         case _ if "pattern" in schema:
@@ -91,7 +94,7 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
                 tree[name] = draw(values(properties(section)[name]))
         elif draw(st.booleans()):
             tree[name] = draw(sections(draw(st.sampled_from(list(key.sections.values())))))
-    if tree.get("name") == "decoder":
+    if tree.get("name") in ("decoder", "encoder", "encoder_decoder"):
         tree["num_heads"] = draw(st.integers(1, 32))
         tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
         tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
@@ -109,12 +112,36 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     if section is Config and tree.get("batch_control", {}).get("name") == "noise_scale":
         tree["logging"] = {**tree.get("logging", {}), "noise_scale": {"every": 3}}
         tree["training"] = {**tree.get("training", {}), "micro_batch_size": 3, "accumulation": 2, "batch_size": None}
+    for parts in ("levels", "factors"):
+        if parts in section.model_fields and "lengths" in section.model_fields:
+            tree[parts] = draw(st.lists(values(properties(section)[parts]["items"]), min_size=1, max_size=3))
+            tree["lengths"] = draw(st.lists(st.integers(1, 9) | st.floats(0.1, 1), min_size=2, max_size=2))
+            tree["lengths"] = tree["lengths"][: len(tree[parts]) - 1]
+    if tree.get("name") == "gap":
+        tree["low"], tree["high"] = -1.0, draw(st.floats(0.0, 1.0))
+        tree["highest"] = draw(st.floats(1.1, 3.0))
+        tree.pop("settings", None)
     if tree.get("name") in OPTIMIZERS and "decay" in tree and not OPTIMIZERS[tree["name"]].decouples:
         tree["decay"].pop("target", None)
+    if section is Config:
+        fit_together(tree)
     return tree
 
 
-# Two trees of three do not fit together, by task, model and objective.
+def fit_together(tree: dict[str, Any]) -> None:
+    """Take out of a whole configuration what does not go with its task, so that most trees are valid."""
+    task = tree.get("task", {"name": "causal_lm"})
+    fit = FITS["multi_label" if task["name"] == "classification" and task.get("multi_label") else task["name"]]
+    for name, fitting, default in (("model", fit.models, "decoder"), ("objective", fit.objectives, "cross_entropy")):
+        if tree.get(name, {}).get("name", default) not in fitting:
+            tree[name] = {"name": fitting[0]}
+    if not any(tree.get("model", {}).get("dropout", {}).values()):
+        tree.pop("dropout_schedule", None)
+    if tree.get("batch_control", {}).get("name") == "noise_scale":
+        tree["training"].pop("accumulation_schedule", None)
+
+
+# Trees that do not fit together in other ways are left out.
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(tree=sections(Config))
 def test_round_trip(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:

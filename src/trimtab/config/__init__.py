@@ -13,11 +13,15 @@ from trimtab.config.base import (
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
+    ControlConfig,
     FixedBatch,
+    GapControl,
     NoiseScaleBatch,
     NoStopping,
     PatienceStopping,
+    PlateauControl,
     StoppingConfig,
+    UnsteadinessControl,
 )
 from trimtab.config.data import (
     BpeTokenizer,
@@ -81,6 +85,7 @@ from trimtab.config.optimizer import (
     DecayConfig,
     GaLoreConfig,
     LambConfig,
+    LinearScaling,
     LionConfig,
     MuonConfig,
     OptimizerConfig,
@@ -89,10 +94,13 @@ from trimtab.config.optimizer import (
     SgdConfig,
     SoapConfig,
     SophiaConfig,
+    SquareRootScaling,
 )
 from trimtab.config.presets import list_presets
+from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
+    AccumulationSchedule,
     ConstantSchedule,
     CosineSchedule,
     ExponentialSchedule,
@@ -100,6 +108,7 @@ from trimtab.config.schedule import (
     InverseSquareRootSchedule,
     LinearSchedule,
     OneCycleSchedule,
+    PiecewiseSchedule,
     PolynomialSchedule,
     ScheduleConfig,
     StepSchedule,
@@ -135,6 +144,7 @@ from trimtab.config.training import (
 
 __all__ = [
     "ADJUSTABLE",
+    "AccumulationSchedule",
     "AdafactorConfig",
     "AdamConfig",
     "AdamW8bitConfig",
@@ -154,6 +164,7 @@ __all__ = [
     "ClipConfig",
     "Config",
     "ConstantSchedule",
+    "ControlConfig",
     "CosineSchedule",
     "CrossEntropyConfig",
     "CsvSource",
@@ -176,6 +187,7 @@ __all__ = [
     "Fp16",
     "Fp32",
     "GaLoreConfig",
+    "GapControl",
     "GradientsConfig",
     "HuberConfig",
     "InitializationConfig",
@@ -185,6 +197,7 @@ __all__ = [
     "JsonLinesSource",
     "LambConfig",
     "LayerNorm",
+    "LinearScaling",
     "LinearSchedule",
     "LionConfig",
     "Loaded",
@@ -206,6 +219,8 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PiecewiseSchedule",
+    "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
     "QuantileClip",
@@ -226,6 +241,7 @@ __all__ = [
     "SourceConfig",
     "Span",
     "Split",
+    "SquareRootScaling",
     "StepSchedule",
     "StoppingConfig",
     "TaskConfig",
@@ -237,6 +253,7 @@ __all__ = [
     "TransformerShape",
     "TriangularSchedule",
     "UnknownLengthError",
+    "UnsteadinessControl",
     "ValueClip",
     "WarmRestartsSchedule",
     "WsdSchedule",
@@ -250,6 +267,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "regularized",
     "rise_of",
     "steps_asked",
     "steps_of",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimtab.config.control import PatienceStopping
+from trimtab.config.control import PatienceStopping, PlateauControl
 from trimtab.config.task import Classification
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def misfits(config: Config) -> Iterator[str]:
     metrics = {"checkpoint.metric": config.checkpoint.metric}
     if isinstance(stopping, PatienceStopping):
         metrics["stopping.metric"] = stopping.metric
+    if isinstance(config.control.learning_rate, PlateauControl):
+        metrics["control.learning_rate.metric"] = config.control.learning_rate.metric
     for key, metric in metrics.items():
         # A metric that no task has is somebody's own.
         plain = metric.removeprefix("validation/")

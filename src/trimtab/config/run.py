@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -12,6 +13,7 @@ from trimtab.config.base import Budget, Section, UnknownLengthError, steps_of
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
+    ControlConfig,
     FixedBatch,
     NoiseScaleBatch,
     PatienceStopping,
@@ -26,9 +28,10 @@ from trimtab.config.lint import LintConfig
 from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
-from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.config.schedule import CosineSchedule, ScheduleConfig
+from trimtab.config.regularizers import regularizers, unregularized
+from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 
@@ -49,12 +52,16 @@ class Config(Section):
     decay_schedule: ScheduleConfig | None = Field(
         None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
     )
+    dropout_schedule: ScheduleConfig | None = Field(
+        None, description="every dropout rate over a run, as a part of what model.dropout says; null: always the same"
+    )
     gradients: GradientsConfig = Field(default_factory=GradientsConfig.model_construct)
     training: TrainingConfig = Field(default_factory=TrainingConfig.model_construct)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
     stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
     batch_control: BatchControlConfig = Field(default_factory=FixedBatch.model_construct)
+    control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
@@ -75,6 +82,8 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
             )
+        if refused := "; ".join(unregularized(self)):
+            raise ValueError(refused)
         if self.optimizer.decay.target and not OPTIMIZERS[self.optimizer.name].decouples:
             fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
             raise ValueError(
@@ -95,6 +104,9 @@ class Config(Section):
                     "batch_control.name noise_scale compares the micro-batches of a step, and training.accumulation "
                     "is 1; half of training.micro_batch_size with training.accumulation=2 is the same batch"
                 )
+            if self.training.accumulation_schedule is not None:
+                raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
+        self._schedules()
         return self
 
     def _check_batch(self) -> None:
@@ -175,6 +187,30 @@ class Config(Section):
         """Sequences that are judged at once, where evaluation.batch_size does not say."""
         return min(16, self.sequences_per_step) if self.split is None else self.split.micro_batch_size
 
+    def _schedules(self) -> None:
+        if isinstance(self.schedule, PiecewiseSchedule) and self.schedule.levels[0] == 0.0:
+            raise ValueError("schedule.levels begins with 0: the first steps would train nothing")
+        if self.dropout_schedule is not None:
+            if why_not := regularizers(self)["dropout"]:
+                raise ValueError(f"dropout_schedule has no effect: {why_not}")
+            if isinstance(self.model, CustomModel) and self.training.compile in ("on", "whole"):
+                raise ValueError(
+                    "dropout_schedule changes rates that a model from outside keeps in Python, and "
+                    f"training.compile {self.training.compile} would compile it anew for each"
+                )
+        growing = self.training.accumulation_schedule
+        stretches = {
+            "schedule": self.schedule,
+            "decay_schedule": self.decay_schedule,
+            "dropout_schedule": self.dropout_schedule,
+            "training.accumulation_schedule": growing,
+        }
+        if growing is not None and (found := [name for name, section in stretches.items() if counts_data(section)]):
+            raise ValueError(
+                f"{', '.join(found)} counts tokens or epochs, and with training.accumulation_schedule these are not "
+                "always as many steps; give steps, or parts of the run"
+            )
+
     @property
     def save_every(self) -> int:
         """Steps between periodic checkpoints."""
@@ -190,6 +226,22 @@ class Config(Section):
     def tokens_per_step(self) -> int:
         """Token positions in one update, where every sequence is full."""
         return self.sequences_per_step * self.data.sequence_length
+
+    @property
+    def rate_scale(self) -> float:
+        """What is applied of optimizer.learning_rate, for this batch."""
+        match self.optimizer.batch_scaling:
+            case LinearScaling(reference_batch=reference):
+                return self.sequences_per_step / reference
+            case SquareRootScaling(reference_batch=reference):
+                return math.sqrt(self.sequences_per_step / reference)
+            case _:
+                return 1.0
+
+    @property
+    def full_rate(self) -> float:
+        """The full learning rate as applied, which the schedule scales."""
+        return self.optimizer.learning_rate * self.rate_scale
 
     def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
         """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from trimtab.config.base import Count, Positive, Section, Span
+from trimtab.config.schedule import AccumulationSchedule
 
 
 class Fp32(Section):
@@ -136,6 +137,9 @@ class TrainingConfig(Section):
         None,
         description="what micro_batch_size=auto may use: on a CPU the memory of this process, on CUDA what torch "
         "allocates; 8 or 9 tenths of what is free if not given",
+    )
+    accumulation_schedule: AccumulationSchedule | None = Field(
+        None, description="the accumulation over a run, in multiples of it; null: always the same"
     )
     precision: PrecisionConfig = Field(default_factory=Fp32.model_construct)
     quantize: QuantizeConfig = Field(default_factory=NoQuantization.model_construct)

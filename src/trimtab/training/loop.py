@@ -124,7 +124,9 @@ class Loop:
         step = progress.step + 1
         rates = self._settings.rates(progress.step, progress.factor)
         self._step.set(**rates, **self._settings.others(progress.step, progress.factor))
-        taken = self._attempts.run(step, ends_window=self._calendar.closes_window(step))
+        taken = self._attempts.run(
+            step, lambda: self._adjustments.begin(progress.step), ends_window=self._calendar.closes_window(step)
+        )
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
         tokens = sum(batch.count for batch in taken.batches)

@@ -162,14 +162,14 @@ class Attempts:
         self._keep, self._tell = keep, tell
         self._recapture = False
 
-    def run(self, number: int, *, ends_window: bool) -> Window:
-        """Attempt update `number` on the next data; gives these, with all the seconds waited for them.
+    def run(self, number: int, micro_batches: Callable[[], int], *, ends_window: bool) -> Window:
+        """Attempt update `number` on the next `micro_batches`; gives these, with all the seconds waited for them.
 
         Raises: ResourceError when memory ran out where nothing can be made smaller.
         """
         waited = 0.0
         while True:
-            taken = self._loader.take(self._progress.accumulation)
+            taken = self._loader.take(micro_batches())
             waited += taken.seconds_waited
             try:
                 if self._recapture:
