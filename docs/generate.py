@@ -308,6 +308,7 @@ def registries() -> Iterator[str]:
     tables: list[tuple[str, str, str, str, tuple[str, ...]]] = [
         ("Models", "model.name", "model", "MODELS", ("compilable", "capturable")),
         ("Optimizers", "optimizer.name", "optimizer", "OPTIMIZERS", ("capturable", "storage", "state")),
+        ("Averages of the weights", "averaging.name", "averaging", "AVERAGES", ("capturable", "state")),
         ("Schedules", "schedule.name", "schedules", "SCHEDULES", ()),
         ("Tasks", "task.name", "objective", "TASKS", ()),
         ("Objectives", "objective.name", "objective", "OBJECTIVES", ("compilable", "capturable")),

@@ -91,6 +91,12 @@ LogFormat = Annotated[str, typer.Option("--log-format", help="text, or json for 
 Mapping = Annotated[
     list[str] | None, typer.Option("--map", metavar="THEIRS=OURS", help="What a metric of a foreign log is to us.")
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights", help="plain, or ema or swa where the run has such averages; if not given, what it selects by."
+    ),
+]
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although the configuration, data or versions differ.")
 ]
@@ -139,7 +145,7 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
 
 
 @app.command()
-def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> None:
+def evaluate(run: Run, checkpoint: Which = "best", weights: Weights = None, as_json: Json = False) -> None:
     """Judge a checkpoint as its run was judged, on the same text."""
     from trimtab.monitor.sinks.console import Console
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
@@ -149,22 +155,25 @@ def evaluate(run: Run, checkpoint: Which = "best", as_json: Json = False) -> Non
     try:
         console.preparing("starting", 0.0)
         from trimtab.data import prepare_data
+        from trimtab.evaluation import named
         from trimtab.runs.drift import drift, refuse_drift
         from trimtab.trainer import build_evaluation
         from trimtab.training.trained import open_trained
 
-        trained = open_trained(run, checkpoint)
+        trained = open_trained(run, checkpoint, weights)
         data = prepare_data(
             trained.config.data, trained.config.task, seed=trained.config.seed, progress=console.preparing
         )
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
-        metrics = build_evaluation(trained.config, trained.model, data).metrics(console.preparing)
+        judged = build_evaluation(trained.config, trained.model, data).metrics(console.preparing)
+        metrics = named(judged, trained.weights if trained.weights in trained.config.variants else "")
     finally:
         console.close()
     if as_json:
-        _print_json({"run": str(run), "step": trained.checkpoint.step, "metrics": metrics})
+        facts = {"run": str(run), "step": trained.checkpoint.step, "weights": trained.weights, "metrics": metrics}
+        _print_json(facts)
         return
-    typer.echo(f"{run}, step {trained.checkpoint.step}")
+    typer.echo(f"{run}, step {trained.checkpoint.step}, {trained.weights} weights")
     for name, value in metrics.items():
         typer.echo(f"  {name:<28} {value:.4f}")
     writes = trained.config.task.name in ("causal_lm", "seq2seq")
@@ -182,6 +191,7 @@ def generate(
     top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed writes the same text.")] = 0,
     checkpoint: Which = "best",
+    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Let a trained model write."""
@@ -198,7 +208,7 @@ def generate(
         (prompt or "").encode()
     except UnicodeEncodeError:
         raise UsageError("--prompt: must be UTF-8 text") from None
-    trained = open_trained(run, checkpoint)
+    trained = open_trained(run, checkpoint, weights)
     if trained.config.task.name not in ("causal_lm", "seq2seq"):
         raise UsageError(f"the model of {run} writes nothing: its task is {trained.config.task.name}")
     if trained.config.task.name == "seq2seq" and not prompt:
@@ -212,8 +222,11 @@ def generate(
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
     if as_json:
-        _print_json({"run": str(run), "step": trained.checkpoint.step, "prompt": prompt, "text": text})
+        step = trained.checkpoint.step
+        _print_json({"run": str(run), "step": step, "weights": trained.weights, "prompt": prompt, "text": text})
     else:
+        if trained.weights != "plain":
+            typer.echo(f"({trained.weights} weights of step {trained.checkpoint.step})", err=True)
         typer.echo(printable(text, lines=True))
         if not text.strip():
             typer.echo("(the model ended its text at once: try --seed 1, or a --prompt)", err=True)
@@ -563,7 +576,8 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
     # Opened before torch is imported, so that the screen says at once what is going on.
-    console = Console(sys.stdout, config.training.steps, log_format=log_format)
+    metric = config.checkpoint.metric
+    console = Console(sys.stdout, config.training.steps, log_format=log_format, metric=metric)
     try:
         console.preparing("starting", 0.0)
         from trimtab.trainer import Trainer

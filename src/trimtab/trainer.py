@@ -10,16 +10,16 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from trimtab.config import Config, PatienceStopping, RowTask, SamplesConfig, dump_config
+from trimtab.config import Config, NoAveraging, PatienceStopping, RowTask, SamplesConfig, dump_config
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -28,7 +28,7 @@ from trimtab.data import Loader, PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, predict, write_text
+from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers, predict, write_text
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
     Transformer,
@@ -40,6 +40,7 @@ from trimtab.objective import Objective, build_objective, build_task, class_weig
 from trimtab.optimizer import (
     ForeignOptimizer,
     Optimizer,
+    build_average,
     build_groups,
     build_optimizer,
     build_transforms,
@@ -83,6 +84,7 @@ from trimtab.training.execution import (
 )
 from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.precision import choose_parameters
+from trimtab.training.variants import hand_back, variants_of
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -210,7 +212,13 @@ class Trainer:
                 try:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
-                    _hand_back(parts.optimizer, is_restored=ended.restored_step is not None)
+                    hand_back(
+                        parts.model,
+                        parts.optimizer,
+                        parts.step.average,
+                        config.selected,
+                        is_restored=ended.restored_step is not None,
+                    )
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -300,6 +308,11 @@ class Trainer:
         budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
         adjustments = build_adjustments(config, parts.model, parts.objective, progress)
         adjustments.restore()
+        average = parts.step.average
+        evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.optimizer, average))
+        if average is not None and not isinstance(config.averaging, NoAveraging):
+            renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
+            average.belongs(batch_norm_buffers(parts.model), renew)
         return Loop(
             step=parts.step,
             loader=Loader(
@@ -319,7 +332,7 @@ class Trainer:
             controllers=controllers,
             monitors=self._monitors,
             recorder=recorder,
-            evaluate=build_evaluation(config, parts.model, data, parts.optimizer.evaluation_weights),
+            evaluate=evaluation,
             checkpoints=keeper,
             requests=requests,
             selection_metric=config.checkpoint.metric,
@@ -413,6 +426,7 @@ class Trainer:
             ring=ring,
             device=device,
             seed=config.seed,
+            average=build_average(config.averaging, optimizer.storage, config.budget(data.facts["tokens_per_epoch"])),
         )
         return _Parts(
             model,
@@ -508,17 +522,6 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         raise
 
 
-def _hand_back(optimizer: Optimizer, *, is_restored: bool) -> None:
-    """Leave the model with the weights that were judged; what was restored is that already."""
-    judged: dict[str, Tensor] = {}
-    if optimizer.averages and not is_restored:
-        with optimizer.evaluation_weights():
-            judged = {name: weight.clone() for name, weight in optimizer.storage.weights.items()}
-    optimizer.storage.hand_back()
-    for name, weight in judged.items():
-        optimizer.storage.weights[name].copy_(weight)
-
-
 def _keeper(
     config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
@@ -541,9 +544,9 @@ def build_evaluation(
     config: Config,
     model: nn.Module,
     data: PreparedData,
-    weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+    variants: Mapping[str, Weights] | None = None,
 ) -> Evaluation:
-    """What judges `model`, where it lies, as `config` says, inside the context `weights`."""
+    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`."""
     parameter = next(model.parameters())
     device = parameter.device
     return Evaluation(
@@ -559,7 +562,8 @@ def build_evaluation(
         batch_size=config.training.micro_batch_size,
         device=device,
         autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
-        weights=weights,
+        variants=variants,
+        selected=config.selected,
         seed=config.seed,
     )
 

@@ -1,6 +1,7 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
     Budget,
     Custom,
@@ -117,6 +118,7 @@ __all__ = [
     "Adjustable",
     "AgcClip",
     "AutoPrecision",
+    "AveragingConfig",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
@@ -138,6 +140,7 @@ __all__ = [
     "DecayConfig",
     "DecoderConfig",
     "DropoutConfig",
+    "EmaConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -162,6 +165,7 @@ __all__ = [
     "MaskedLanguageModeling",
     "ModelConfig",
     "MuonConfig",
+    "NoAveraging",
     "NoClip",
     "NoStopping",
     "NoiseConfig",
@@ -192,6 +196,7 @@ __all__ = [
     "Span",
     "StepSchedule",
     "StoppingConfig",
+    "SwaConfig",
     "TaskConfig",
     "TextSource",
     "TokenClassification",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
 from trimtab.config.model import CustomModel
@@ -166,6 +167,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: not isinstance(config.model, CustomModel) and not config.model.bias,
         "the model has no biases, as model.bias is false",
         "set model.bias=true",
+    ),
+    Idle(
+        ("averaging.decay",),
+        "averaging.half_life",
+        lambda config: isinstance(config.averaging, EmaConfig) and config.averaging.half_life is not None,
+        "the decay follows from averaging.half_life",
+        "leave out averaging.half_life",
     ),
     Idle(
         ("schedule.shape", "schedule.floor"),

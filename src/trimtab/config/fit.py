@@ -71,10 +71,17 @@ def misfits(config: Config) -> Iterator[str]:
         metrics["stopping.metric"] = stopping.metric
     for key, metric in metrics.items():
         # A metric that no task has is somebody's own.
-        plain = metric.removeprefix("validation/")
-        if plain != metric and plain in known and plain not in fit.metrics:
-            measured = ", ".join(f"validation/{one}" for one in fit.metrics)
+        base, at, variant = metric.partition("@")
+        plain = base.removeprefix("validation/")
+        if plain != base and plain in known and plain not in fit.metrics:
+            measured = ", ".join(f"validation/{one}{at}{variant}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
+        elif variant not in config.variants:
+            averaged = f"averaging.name {config.averaging.name}"
+            if config.averaging.name != "none" and config.averaging.evaluate == "average":
+                averaged += " and averaging.evaluate average"
+            others = ", ".join(base + (f"@{one}" if one else "") for one in config.variants)
+            yield f"{key} {metric} is not measured with {averaged}. Fitting: {others}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),

@@ -6,7 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Budget, Section
+from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
+from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked
 from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
@@ -40,6 +41,7 @@ class Config(Section):
         None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
     )
     gradients: GradientsConfig = Field(default_factory=GradientsConfig.model_construct)
+    averaging: AveragingConfig = Field(default_factory=NoAveraging.model_construct)
     training: TrainingConfig = Field(default_factory=TrainingConfig.model_construct)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
@@ -62,7 +64,35 @@ class Config(Section):
             )
         if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
+        if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
+            raise ValueError(
+                f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
+                "judged by an average of its own: an average of the weights that it trains would be worse than that"
+            )
+        if isinstance(self.averaging, SwaConfig) and self._begins_after_the_end(self.averaging):
+            raise ValueError(
+                f"averaging.start {self.averaging.start!r} lies after the last of training.steps {self.training.steps}"
+            )
         return self
+
+    def _begins_after_the_end(self, averaging: SwaConfig) -> bool:
+        try:
+            return steps_asked(averaging.start, self.budget()) >= self.training.steps
+        except UnknownLengthError:  # epochs, before the data is there
+            return False
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The weights that evaluations judge, as their metrics name them: '' for plain ones, 'ema' for `…@ema`."""
+        averaging = self.averaging
+        if averaging.name == "none":
+            return ("",)
+        return (averaging.name,) if averaging.evaluate == "average" else ("", averaging.name)
+
+    @property
+    def selected(self) -> str:
+        """Which of `variants` checkpoints are chosen by."""
+        return self.checkpoint.metric.partition("@")[2]
 
     @property
     def save_every(self) -> int:

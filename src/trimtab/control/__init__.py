@@ -52,5 +52,5 @@ def _require_measured(config: Config, setting: str, name: str) -> None:
     measured = [metric for metric, row in METRICS.items() if row.window == "evaluation" and "<" not in metric]
     if config.evaluation.gap_tokens == 0:
         measured = [metric for metric in measured if metric not in ("training_slice/loss", "generalization_gap")]
-    if name not in measured:
+    if name.partition("@")[0] not in measured:
         raise ConfigError(f"{setting}: no evaluation measures it. Received: {name!r}; measured: {', '.join(measured)}")

@@ -10,9 +10,10 @@ from trimtab.optimizer.algorithms.rule import Now, Rule
 from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
+from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
-from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms, clip_threshold
+from trimtab.optimizer.factory import build_average, build_groups, build_optimizer, build_transforms, clip_threshold
 from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, depths, kinds, parameter_groups
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
@@ -47,8 +48,10 @@ __all__ = [
     "SkipOutliers",
     "Stateless",
     "Storage",
+    "WeightAverage",
     "adafactor",
     "adam",
+    "build_average",
     "build_groups",
     "build_optimizer",
     "build_transforms",
@@ -58,6 +61,8 @@ __all__ = [
     "clip_by_value",
     "clip_threshold",
     "depths",
+    "equal",
+    "exponential",
     "kinds",
     "lamb",
     "lion",

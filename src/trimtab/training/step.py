@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
 from trimtab.model import ForeignModel
-from trimtab.optimizer import Noise, Optimizer
+from trimtab.optimizer import Noise, Optimizer, WeightAverage
 from trimtab.signals import (
     Batch,
     Gradients,
@@ -47,10 +47,12 @@ class Step:
         ring: Ring,
         device: torch.device,
         seed: int,
+        average: WeightAverage | None = None,
     ) -> None:
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
+        self.average = average
         self._is_foreign = isinstance(model, ForeignModel)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
@@ -67,6 +69,7 @@ class Step:
                 "inverse_sequences",
                 "share",
                 "loss",
+                "averages",
             )
         }
         self._on_host: dict[str, float] = {}
@@ -97,6 +100,8 @@ class Step:
         num_targets = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
         self.set(inverse_targets=1.0 / max(1, num_targets), inverse_sequences=1.0 / max(1, num_sequences))
+        if self.average is not None:
+            self.set(averages=float(step > self.average.start))
         in_parts = len(batches) > 1
         if self.captured is not None and self.captured.in_parts != in_parts:
             self.captured = capture(self, batches[0], in_parts=in_parts)
@@ -193,6 +198,8 @@ class Step:
         for transform in self.transforms:
             transform.apply(gradients, self.settings)
         self.optimizer.update(gradients, self.settings)
+        if self.average is not None:
+            self.average.update(gradients.skip, self.settings["averages"])
         self._write_row(gradients, ends_window)
         if scaler is not None:
             # An outlying step is skipped, too, and says nothing of the loss scale.

@@ -16,7 +16,8 @@ from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoi
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.signals import TargetFacts, outputs_of
-from trimtab.training.checkpoint import load_model, read_judged
+from trimtab.training.checkpoint import kinds_held, load_model, read_judged
+from trimtab.training.checkpoint.snapshot import OWN_AVERAGE
 from trimtab.training.execution import choose_device
 
 
@@ -32,10 +33,15 @@ class TrainedRun:
     """Names of its classes, or mean and deviation of what it was taught to say."""
     fingerprint: str
     """Of the data it was trained and judged on."""
+    weights: str
+    """Which of the checkpoint's weights these are: `plain`, or the kind of an average."""
 
 
-def open_trained(path: Path, which: str = "best") -> TrainedRun:
+def open_trained(path: Path, which: str = "best", weights: str | None = None) -> TrainedRun:
     """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
+
+    `weights` is `plain` or the kind of an average that the checkpoint holds; without it those by which the run chooses
+    checkpoints, or plain ones in a checkpoint that was saved before there was an average.
 
     Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
     """
@@ -59,10 +65,28 @@ def open_trained(path: Path, which: str = "best") -> TrainedRun:
         outputs=outputs_of(config.task, targets, vocabulary_size),
         seed=0,
     )
-    load_model(model, read_judged(checkpoint.path))
+    chosen = _choose_weights(checkpoint, config, weights)
+    load_model(model, read_judged(checkpoint.path, chosen))
     return TrainedRun(
-        config, model.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, targets, fingerprint
+        config,
+        model.to(choose_device(config.training.device)).eval(),
+        tokenizer,
+        checkpoint,
+        targets,
+        fingerprint,
+        chosen,
     )
+
+
+def _choose_weights(checkpoint: CheckpointInfo, config: Config, asked: str | None) -> str:
+    held = kinds_held(checkpoint.path)
+    if asked is not None and asked not in held:
+        raise UsageError(
+            f"--weights: the checkpoint of step {checkpoint.step} has no such weights. Received: {asked!r}; it has: "
+            f"{', '.join(held)}"
+        )
+    usual = config.selected or OWN_AVERAGE
+    return asked or (usual if usual in held else "plain")
 
 
 def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:
