@@ -233,6 +233,45 @@ def generate(
 
 
 @app.command()
+def soup(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT…", help="Checkpoints, or runs, whose best ones are meant.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new directory for the mean, as a run of its own.")],
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Only those that do not make it worse on the validation set.")
+    ] = False,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Average the weights of several checkpoints, and judge the mean beside each of them."""
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    console = Console(sys.stderr, 1)  # the standard output has the result alone
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.soup import cook
+
+        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, report=console.preparing)
+    finally:
+        console.close()
+    if as_json:
+        _print_json(cooked.to_json())
+        return
+    typer.echo(cooked.metric)
+    for one in cooked.ingredients:
+        typer.echo(f"  {one.value:<10.4f} {one}{'' if one.is_in else '; left out'}")
+    typer.echo(f"  {cooked.value:<10.4f} {out}, the mean of {cooked.num_in}")
+    if cooked.gain < 0:
+        typer.echo(
+            "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
+        )
+    _next("evaluate", str(out))
+
+
+@app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
     as_json: Json = False,

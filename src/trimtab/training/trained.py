@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.config import Config, load_config
 from trimtab.data import Tokenizer, vocabulary_of
@@ -19,6 +21,45 @@ from trimtab.signals import TargetFacts, outputs_of
 from trimtab.training.checkpoint import kinds_held, load_model, read_judged
 from trimtab.training.checkpoint.snapshot import OWN_AVERAGE
 from trimtab.training.execution import choose_device
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Weights of one checkpoint of a run, found and not yet read."""
+
+    run: RunDirectory
+    config: Config
+    checkpoint: CheckpointInfo
+    weights: str
+    """`plain`, or the kind of an average."""
+    facts: Mapping[str, Any]
+    tokenizer: Tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the run was trained and judged on."""
+        return str(self.facts["identity"]["data.fingerprint"])
+
+    @property
+    def targets(self) -> TargetFacts:
+        """Names of its classes, or mean and deviation of what it was taught to say."""
+        return TargetFacts.from_json(self.facts.get("targets", {}))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `model/<name>`. Raises: CheckpointError."""
+        return read_judged(self.checkpoint.path, self.weights)
+
+    def build(self) -> nn.Module:
+        """A model of their shape, where it is to compute, in eval mode; its weights are not these yet."""
+        vocabulary_size = vocabulary_of(self.config.task, self.tokenizer)
+        model = build_model(
+            self.config.model,
+            vocabulary_size=vocabulary_size,
+            sequence_length=self.config.longest_sequence,
+            outputs=outputs_of(self.config.task, self.targets, vocabulary_size),
+            seed=0,
+        )
+        return model.to(choose_device(self.config.training.device)).eval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +78,8 @@ class TrainedRun:
     """Which of the checkpoint's weights these are: `plain`, or the kind of an average."""
 
 
-def open_trained(path: Path, which: str = "best", weights: str | None = None) -> TrainedRun:
-    """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
+def choose(path: Path, which: str = "best", weights: str | None = None) -> Chosen:
+    """The weights of a run at its `best` or `latest` checkpoint, or at step number `which`.
 
     `weights` is `plain` or the kind of an average that the checkpoint holds; without it those by which the run chooses
     checkpoints, or plain ones in a checkpoint that was saved before there was an average.
@@ -53,28 +94,29 @@ def open_trained(path: Path, which: str = "best", weights: str | None = None) ->
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
     checkpoint = _choose_checkpoint(run, config, which)
-    facts = read_json(run.facts)
-    fingerprint = str(facts["identity"]["data.fingerprint"])
-    targets = TargetFacts.from_json(facts.get("targets", {}))
-    tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
-    vocabulary_size = vocabulary_of(config.task, tokenizer)
-    model = build_model(
-        config.model,
-        vocabulary_size=vocabulary_size,
-        sequence_length=config.longest_sequence,
-        outputs=outputs_of(config.task, targets, vocabulary_size),
-        seed=0,
-    )
-    chosen = _choose_weights(checkpoint, config, weights)
-    load_model(model, read_judged(checkpoint.path, chosen))
-    return TrainedRun(
+    return Chosen(
+        run,
         config,
-        model.to(choose_device(config.training.device)).eval(),
-        tokenizer,
         checkpoint,
-        targets,
-        fingerprint,
-        chosen,
+        _choose_weights(checkpoint, config, weights),
+        read_json(run.facts),
+        Tokenizer.load(run.artifacts / "tokenizer.json"),
+    )
+
+
+def open_trained(path: Path, which: str = "best", weights: str | None = None) -> TrainedRun:
+    """The model with the weights that `choose` gives. Raises: as that, CheckpointError."""
+    chosen = choose(path, which, weights)
+    model = chosen.build()
+    load_model(model, chosen.tensors())
+    return TrainedRun(
+        chosen.config,
+        model,
+        chosen.tokenizer,
+        chosen.checkpoint,
+        chosen.targets,
+        chosen.fingerprint,
+        chosen.weights,
     )
 
 
