@@ -42,7 +42,11 @@ REFERENCE: Final = Path(__file__).parent / "reference"
 SOURCE: Final = Path(trimtab.__file__).parent
 _HEADER: Final = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->\n\n"
 
-_SAME_VARIANTS: Final = {"data.validation_source": "data.source", "decay_schedule": "schedule"}
+_SAME_VARIANTS: Final = {
+    "data.validation_source": "data.source",
+    "decay_schedule": "schedule",
+    "optimizer_switch.to": "optimizer",
+}
 
 Definition = ast.FunctionDef | ast.ClassDef
 

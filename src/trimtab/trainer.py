@@ -84,6 +84,7 @@ from trimtab.training.execution import (
 )
 from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.precision import choose_parameters
+from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -115,7 +116,6 @@ class _Parts:
     model: nn.Module
     task: Task
     objective: Objective
-    optimizer: Optimizer
     step: Step
     windows: Windows
     device: torch.device
@@ -178,7 +178,7 @@ class Trainer:
             )
             parts = self._build(data, device)
             self.model = parts.model
-            facts = facts_of(config, data, parts.model, parts.task, parts.optimizer) | {
+            facts = facts_of(config, data, parts.model, parts.task, parts.step.optimizer) | {
                 "given": [name for name, given in self._given.items() if given],
                 "identity": identity_of(config, data, device, [controller.name for controller in controllers]),
             }
@@ -212,13 +212,7 @@ class Trainer:
                 try:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
-                    hand_back(
-                        parts.model,
-                        parts.optimizer,
-                        parts.step.average,
-                        config.selected,
-                        is_restored=ended.restored_step is not None,
-                    )
+                    hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -306,10 +300,11 @@ class Trainer:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
         budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
-        adjustments = build_adjustments(config, parts.model, parts.objective, progress)
+        use = parts.step.use_optimizer
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress, use)
         adjustments.restore()
         average = parts.step.average
-        evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.optimizer, average))
+        evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
             average.belongs(batch_norm_buffers(parts.model), renew)
@@ -325,7 +320,7 @@ class Trainer:
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
             schedule=build_schedule(config.schedule, budget),
-            learning_rate=config.optimizer.learning_rate,
+            learning_rates=[one.learning_rate for one in config.optimizers],
             decay_schedule=None if decay is None else build_schedule(decay, budget),
             clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,
@@ -341,6 +336,7 @@ class Trainer:
             heartbeat=lock.beat,
             saves_in_background=config.checkpoint.background,
             synchronize=synchronizer(parts.device),
+            planned=planned_switch(config, budget, progress),
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -400,12 +396,11 @@ class Trainer:
         compilable = _one_shape(config) and isinstance(model, Transformer) and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        ours = isinstance(model, Transformer) and config.optimizer.name != "custom" and self._make_optimizer is None
+        is_foreign = self._make_optimizer is not None or any(one.name == "custom" for one in config.optimizers)
+        ours = isinstance(model, Transformer) and not is_foreign
         parameters, why = choose_parameters(config.training.precision, device, ours)
-        if self._make_optimizer is None:
-            optimizer = build_optimizer(config.optimizer, model, parameters)
-        else:
-            optimizer = ForeignOptimizer(build_groups(config.optimizer, model), self._make_optimizer)
+        optimizers = self._optimizers(model, parameters)
+        optimizer = optimizers[0]()
         probes: list[InlineProbe] = []
         if config.logging.layers:
             names = list(optimizer.storage.weights)
@@ -426,19 +421,28 @@ class Trainer:
             ring=ring,
             device=device,
             seed=config.seed,
+            optimizers=optimizers,
             average=build_average(config.averaging, optimizer.storage, config.budget(data.facts["tokens_per_epoch"])),
         )
         return _Parts(
             model,
             task,
             objective,
-            optimizer,
             step,
             Windows(ring, peak_memory_bytes(device)),
             device,
             compilable,
             why,
         )
+
+    def _optimizers(self, model: nn.Module, parameters: torch.dtype) -> list[Callable[[], Optimizer]]:
+        """What builds each of the run's optimizers over the weights as they then are."""
+        make, first = self._make_optimizer, self.config.optimizer
+        if make is None:
+            return [partial(build_optimizer, one, model, parameters) for one in self.config.optimizers]
+        if self.config.optimizer_switch is not None:
+            raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
+        return [lambda: ForeignOptimizer(build_groups(first, model), make)]
 
     def _describe(
         self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
@@ -468,10 +472,12 @@ def _held_back(config: Config, parts: _Parts) -> str | None:
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
         return "a model from outside may keep state in Python"
-    if isinstance(parts.optimizer, ForeignOptimizer):
+    names = [one.name for one in config.optimizers]
+    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
         return "an optimizer from outside may count its steps in Python"
-    if not OPTIMIZERS[config.optimizer.name].capturable:
-        return f"{config.optimizer.name} asks the device in every update"
+    for name in names:
+        if not OPTIMIZERS[name].capturable:
+            return f"{name} asks the device in every update"
     return None
 
 

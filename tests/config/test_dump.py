@@ -44,6 +44,8 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.none()
         case "array":
             return st.lists(TEXT, min_size=schema.get("minItems", 0), max_size=3)
+        case "object" if "type" in (inner := schema.get("additionalProperties") or {}):
+            return st.dictionaries(st.text(max_size=5), values(inner), max_size=3)
         case "object":
             return st.dictionaries(st.text(max_size=5), JSON, max_size=3)
         case _ if "pattern" in schema:
@@ -75,14 +77,30 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
                 tree[name] = get_args(field.annotation)[0]
             elif field.is_required() or draw(st.booleans()):
                 tree[name] = draw(values(properties(section)[name]))
-        elif draw(st.booleans()):
+        elif field.is_required() or draw(st.booleans()):
             tree[name] = draw(sections(draw(st.sampled_from(list(key.sections.values())))))
-    if tree.get("name") == "decoder":
+    if tree.get("name") in ("decoder", "encoder", "encoder_decoder"):
         tree["num_heads"] = draw(st.integers(1, 32))
         tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
         tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
         tree.pop("max_positions", None)
+    if section is Config:
+        _fit_together(tree)
     return tree
+
+
+def _fit_together(tree: dict[str, Any]) -> None:
+    """Put right what would be refused in nearly every draw."""
+    switch, averaging = tree.get("optimizer_switch"), tree.get("averaging", {})
+    if "start" in averaging:
+        averaging["start"] = 0.5
+    if averaging.get("evaluate") == "average":
+        averaging["evaluate"] = "both"
+    if switch is not None:
+        switch["at"] = 0.5
+    if "schedule_free_adamw" in (tree.get("optimizer", {}).get("name"), (switch or {}).get("to", {}).get("name")):
+        tree.pop("optimizer_switch", None)
+        tree.pop("averaging", None)
 
 
 @settings(max_examples=40, deadline=None)

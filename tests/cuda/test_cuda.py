@@ -252,6 +252,17 @@ def test_averages_are_the_same_captured_and_resumed(text: Path, tmp_path: Path, 
     )
 
 
+def test_a_switched_optimizer_is_captured_anew_and_resumes(text: Path, tmp_path: Path) -> None:
+    """The second has other memory: a graph of the first would go on to change what is no longer there."""
+    switch = "optimizer_switch={at: 25, to: {name: sgd, learning_rate: 0.1}}"
+    settings = (BF16, "training.deterministic=true", "training.compile=off", switch)
+    _, captured = _fit(text, tmp_path / "a", *settings)
+    _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")
+    assert captured == pytest.approx(plain, rel=1e-2)
+    assert captured[-1] != captured[25]
+    assert _resumes_exactly(text, tmp_path / "resumed", *settings)
+
+
 def test_a_replay_draws_new_randomness_and_settings_reach_it() -> None:
     step, batch = _small_step()
     step.captured = capture(step, batch, in_parts=False)

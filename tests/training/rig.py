@@ -156,7 +156,7 @@ class Rig:
             windows=windows,
             calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
             schedule=Constant(),
-            learning_rate=1e-2,
+            learning_rates=[1e-2],
             decay_schedule=None,
             clip_threshold=1.0,
             progress=progress,

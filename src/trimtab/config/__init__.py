@@ -98,6 +98,7 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
     Classification,
@@ -173,6 +174,7 @@ __all__ = [
     "ObjectiveConfig",
     "OneCycleSchedule",
     "OptimizerConfig",
+    "OptimizerSwitch",
     "OutlierConfig",
     "ParameterClip",
     "ParquetSource",

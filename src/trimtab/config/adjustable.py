@@ -28,4 +28,5 @@ ADJUSTABLE: dict[str, Adjustable] = {
     "dropout": Adjustable("setting", 0.0, 3.0, "factor on every dropout rate; a rate never exceeds 0.95"),
     "z_loss": Adjustable("setting", 0.0, 1e3, "factor on the weight of the z-loss"),
     "accumulation": Adjustable("structure", 1, 4096, "micro-batches in one update"),
+    "optimizer": Adjustable("structure", 1, 1, "1: the optimizer of optimizer_switch.to takes over, for good"),
 }

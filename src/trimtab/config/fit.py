@@ -69,6 +69,8 @@ def misfits(config: Config) -> Iterator[str]:
     metrics = {"checkpoint.metric": config.checkpoint.metric}
     if isinstance(stopping, PatienceStopping):
         metrics["stopping.metric"] = stopping.metric
+    if config.optimizer_switch is not None:
+        metrics["optimizer_switch.metric"] = config.optimizer_switch.metric
     for key, metric in metrics.items():
         # A metric that no task has is somebody's own.
         base, at, variant = metric.partition("@")

@@ -20,6 +20,7 @@ from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
+from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
 
@@ -36,6 +37,9 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
     objective: ObjectiveConfig = Field(default_factory=CrossEntropyConfig.model_construct)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
+    optimizer_switch: OptimizerSwitch | None = Field(
+        None, description="another optimizer from some step on; null: the same to the end"
+    )
     schedule: ScheduleConfig = Field(default_factory=CosineSchedule.model_construct)
     decay_schedule: ScheduleConfig | None = Field(
         None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
@@ -62,24 +66,53 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
-        if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
+        if self.decay_schedule is not None and not any(one.weight_decay for one in self.optimizers):
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
+        if self.optimizer_switch is not None:
+            self._refuse_switch(self.optimizer_switch)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(
                 f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
                 "judged by an average of its own: an average of the weights that it trains would be worse than that"
             )
-        if isinstance(self.averaging, SwaConfig) and self._begins_after_the_end(self.averaging):
+        if isinstance(self.averaging, SwaConfig) and self._lies_after_the_end(self.averaging.start):
             raise ValueError(
                 f"averaging.start {self.averaging.start!r} lies after the last of training.steps {self.training.steps}"
             )
         return self
 
-    def _begins_after_the_end(self, averaging: SwaConfig) -> bool:
+    def _refuse_switch(self, switch: OptimizerSwitch) -> None:
+        for key, one in (("optimizer", self.optimizer), ("optimizer_switch.to", switch.to)):
+            if one.name == "schedule_free_adamw":
+                raise ValueError(
+                    f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
+                    "not those that it is judged by"
+                )
+        if switch.at is not None and self._lies_after_the_end(switch.at):
+            raise ValueError(
+                f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
+            )
+        stopping = self.stopping
+        if (
+            switch.patience is not None
+            and isinstance(stopping, PatienceStopping)
+            and (stopping.metric == switch.metric and stopping.patience <= switch.patience)
+        ):
+            raise ValueError(
+                f"optimizer_switch.patience {switch.patience} has no effect: stopping.patience {stopping.patience} on "
+                "the same metric ends the run before"
+            )
+
+    def _lies_after_the_end(self, span: int | float | str) -> bool:
         try:
-            return steps_asked(averaging.start, self.budget()) >= self.training.steps
+            return steps_asked(span, self.budget()) >= self.training.steps
         except UnknownLengthError:  # epochs, before the data is there
             return False
+
+    @property
+    def optimizers(self) -> tuple[OptimizerConfig, ...]:
+        """The optimizers of the run, in the order in which they train."""
+        return (self.optimizer,) if self.optimizer_switch is None else (self.optimizer, self.optimizer_switch.to)
 
     @property
     def variants(self) -> tuple[str, ...]:

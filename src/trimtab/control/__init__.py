@@ -4,11 +4,12 @@ from trimtab.config import Config, PatienceStopping
 from trimtab.control.doctor import Doctor
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
+from trimtab.control.switching import SwitchOptimizer
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
 
-__all__ = ["Doctor", "Patience", "SaveBest", "SkippedSteps", "build_controllers"]
+__all__ = ["Doctor", "Patience", "SaveBest", "SkippedSteps", "SwitchOptimizer", "build_controllers"]
 
 
 def build_controllers(config: Config) -> list[Controller]:
@@ -43,6 +44,10 @@ def build_controllers(config: Config) -> list[Controller]:
                 restore_best=stopping.restore_best,
             )
         )
+    switch = config.optimizer_switch
+    if switch is not None and switch.patience is not None:
+        _require_measured(config, "optimizer_switch.metric", switch.metric)
+        controllers.append(SwitchOptimizer(switch.to.name, switch.patience, switch.metric))
     if config.doctor.live:
         controllers.append(Doctor())
     return controllers

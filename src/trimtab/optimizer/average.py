@@ -43,6 +43,11 @@ def equal() -> Share:
     return share
 
 
+def _buffers_of(storage: Storage) -> list[Tensor]:
+    """One buffer where the weights are one: an update is then a single pass."""
+    return [storage.flat_weight] if isinstance(storage, FlatStorage) else list(storage.weights.values())
+
+
 def _is_on_host(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
@@ -58,8 +63,7 @@ class WeightAverage:
     def __init__(self, storage: Storage, kind: str, share: Share, *, every: int = 1, start: int = 0) -> None:
         self.kind, self.start = kind, start
         self._storage, self._share, self._every = storage, share, every
-        # One buffer where the weights are one: an update is then a single pass.
-        self._sources = [storage.flat_weight] if isinstance(storage, FlatStorage) else list(storage.weights.values())
+        self._sources = _buffers_of(storage)
         self._averages = [source.clone() for source in self._sources]
         device = self._sources[0].device
         self._applied = torch.zeros((), dtype=torch.int64, device=device)
@@ -107,6 +111,16 @@ class WeightAverage:
             with torch.no_grad():
                 for name, buffer in own_buffers.items():
                     self._buffers[name].copy_(buffer)
+
+    @torch.no_grad()
+    def move(self, storage: Storage) -> None:
+        """Go on with the weights of another storage, of the same names: those in the average stay."""
+        kept = {name: view.clone() for name, view in self._views().items()}
+        self._storage = storage
+        self._sources = _buffers_of(storage)
+        self._averages = [source.clone() for source in self._sources]
+        for name, view in self._views().items():
+            view.copy_(kept[name])
 
     def _put(self, weights: list[Tensor]) -> None:
         with torch.no_grad():

@@ -59,7 +59,7 @@ class Loop:
         windows: Windows,
         calendar: Calendar,
         schedule: Schedule,
-        learning_rate: float,
+        learning_rates: Sequence[float],
         decay_schedule: Schedule | None,
         clip_threshold: float,
         progress: Progress,
@@ -75,18 +75,21 @@ class Loop:
         heartbeat: Callable[[], None],
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
+        planned: Callable[[int], Sequence[Decision]] = lambda step: (),
     ) -> None:
-        """`synchronize` waits for all that is queued on the device."""
+        """`learning_rates`: the full rate of each optimizer; `synchronize` waits for all that is queued on the device;
+        `planned` gives what the configuration decides at a step.
+        """
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
-        self._learning_rate, self._clip_threshold = learning_rate, clip_threshold
+        self._learning_rates, self._clip_threshold = tuple(learning_rates), clip_threshold
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._saves_in_background = saves_in_background
+        self._saves_in_background, self._planned = saves_in_background, planned
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -125,7 +128,8 @@ class Loop:
         progress = self.progress
         taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
-        learning_rate = self._learning_rate * self._schedule.factor(progress.step) * progress.factor("learning_rate")
+        full = self._learning_rates[progress.optimizer]
+        learning_rate = full * self._schedule.factor(progress.step) * progress.factor("learning_rate")
         decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
         self._step.set(
             learning_rate=learning_rate,
@@ -155,6 +159,7 @@ class Loop:
         self._heartbeat()
         self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
+        asked += [("plan", decision) for decision in self._planned(step)]
         for ended in self._windows.close(step, waits=calendar.evaluates(step)) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
         went_back = self._act_on_state(asked)

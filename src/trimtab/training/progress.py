@@ -24,6 +24,8 @@ class Progress:
     attempt: int = 0
     accumulation: int = 1
     """Micro-batches in an update, which a controller may change."""
+    optimizer: int = 0
+    """Which of the run's optimizers trains."""
     factors: dict[str, dict[str, float]] = field(default_factory=dict)
     """Setting to controller to factor."""
     plan: dict[str, Any] = field(default_factory=lambda: {"excluded": []})
@@ -85,6 +87,9 @@ class Progress:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` gave."""
         for entry in fields(self):
+            if entry.name == "optimizer" and entry.name not in state:  # the first checkpoints knew but one
+                self.optimizer = 0
+                continue
             setattr(self, entry.name, copy.deepcopy(state[entry.name]))
         # JSON holds non-finite values as text.
         self.metrics = {name: float(value) for name, value in self.metrics.items()}

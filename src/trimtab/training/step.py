@@ -7,13 +7,14 @@ same targets into micro-batches gives the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.errors import ConfigError
+from trimtab.errors import CheckpointError, ConfigError
 from trimtab.model import ForeignModel
 from trimtab.optimizer import Noise, Optimizer, WeightAverage
 from trimtab.signals import (
@@ -48,11 +49,17 @@ class Step:
         device: torch.device,
         seed: int,
         average: WeightAverage | None = None,
+        optimizers: Sequence[Callable[[], Optimizer]] = (),
     ) -> None:
+        """`optimizers` build, over the weights as they are, each of those that may train; `optimizer` is the first."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
         self.average = average
+        self._optimizers, self._optimizer = tuple(optimizers), 0
+        self._names = tuple(optimizer.storage.weights)
+        self._order: Tensor | None = None  # of these names in the storage in use, where that has another
+        self._is_stale = False
         self._is_foreign = isinstance(model, ForeignModel)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
@@ -103,8 +110,9 @@ class Step:
         if self.average is not None:
             self.set(averages=float(step > self.average.start))
         in_parts = len(batches) > 1
-        if self.captured is not None and self.captured.in_parts != in_parts:
+        if self.captured is not None and (self._is_stale or self.captured.in_parts != in_parts):
             self.captured = capture(self, batches[0], in_parts=in_parts)
+            self._is_stale = False
         self.begin(in_parts=in_parts)
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
@@ -112,6 +120,29 @@ class Step:
         if self._draws:
             set_randomness(self.seed, step, 0, "gradient", self.device)
         self.update(ends_window=ends_window)
+
+    def use_optimizer(self, index: int) -> None:
+        """Let optimizer number `index` train from the next update on, with a fresh state; weights and average stay.
+
+        At a boundary alone: its storage is new, so that what was captured is captured again.
+        Raises: CheckpointError when the configuration has no such optimizer.
+        """
+        if index == self._optimizer:
+            return
+        if not 0 <= index < len(self._optimizers):
+            raise CheckpointError(
+                f"the checkpoint was trained with optimizer {index + 1}, and the configuration has but "
+                f"{max(1, len(self._optimizers))}",
+                hint="put optimizer_switch back",
+            )
+        self.optimizer.storage.hand_back()
+        self.optimizer, self._optimizer = self._optimizers[index](), index
+        if self.average is not None:
+            self.average.move(self.optimizer.storage)
+        names = tuple(self.optimizer.storage.weights)
+        places = [names.index(name) for name in self._names]
+        self._order = None if names == self._names else torch.tensor(places, device=self.device)
+        self._is_stale = self.captured is not None
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
@@ -214,7 +245,11 @@ class Step:
         row += [gradients.total_norm, gradients.skip]
         if self.precision.scaler is not None:
             row.append(self.precision.scaler.scale)
-        signals = StepSignals(gradients, self.optimizer.storage.weights, self._signal_views)
+        weights = self.optimizer.storage.weights
+        if self._order is not None:  # the columns keep their names
+            gradients = replace(gradients, norms_P=gradients.norms_P[self._order])
+            weights = {name: weights[name] for name in self._names}
+        signals = StepSignals(gradients, weights, self._signal_views)
         for probe, unread in zip(self.probes, self._unread, strict=True):
             row.append(probe.read(signals) if ends_window or not probe.only_at_window_end else unread)
         self.ring.write(row)

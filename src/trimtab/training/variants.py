@@ -5,35 +5,38 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trimtab.config import Config
 from trimtab.evaluation import Weights, batch_norm_buffers
-from trimtab.optimizer import Optimizer, WeightAverage
+from trimtab.training.step import Step
 
 
-def variants_of(config: Config, optimizer: Optimizer, average: WeightAverage | None) -> dict[str, Weights]:
+def variants_of(config: Config, step: Step) -> dict[str, Weights]:
     """What evaluations judge: by name, '' for what the optimizer is judged by, a context with the weights in the model.
 
     Where the average alone is to be judged, the plain weights stand in for it until it has begun.
     """
+    average = step.average
+
+    def plain() -> AbstractContextManager[None]:
+        return step.optimizer.evaluation_weights()  # of the optimizer that trains by then
+
     if average is None:
-        return {"": optimizer.evaluation_weights}
+        return {"": plain}
 
     def averaged() -> AbstractContextManager[None] | None:
         return average.evaluation_weights() if average.has_begun else None
 
     def until_it_begins() -> AbstractContextManager[None] | None:
-        return None if average.has_begun else optimizer.evaluation_weights()
+        return None if average.has_begun else plain()
 
-    plain: Weights = optimizer.evaluation_weights if "" in config.variants else until_it_begins
-    return {"": plain, average.kind: averaged}
+    return {"": plain if "" in config.variants else until_it_begins, average.kind: averaged}
 
 
-def hand_back(
-    model: nn.Module, optimizer: Optimizer, average: WeightAverage | None, selected: str, *, is_restored: bool
-) -> None:
+def hand_back(step: Step, selected: str, *, is_restored: bool) -> None:
     """Leave the model with the weights that are `selected`; what was restored from a checkpoint is that already."""
+    model, optimizer, average = step.model, step.optimizer, step.average
     judged: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
     if not is_restored and average is not None and selected == average.kind and average.has_begun:

@@ -8,6 +8,11 @@ CONTROLLERS: dict[str, Spec] = {
         "stop when the metric no longer improves",
         "Prechelt 1998",
     ),
+    "switch": Spec(
+        "trimtab.control.switching:SwitchOptimizer",
+        "another optimizer when the metric no longer improves",
+        "Keskar and Socher 2017, arXiv 1712.07628",
+    ),
     "doctor": Spec("trimtab.control.doctor:Doctor", "show what the doctor finds while the run goes on", "own"),
     "saving": Spec("trimtab.control.saving:SaveBest", "save when the metric is the best so far", "own"),
     "skipped": Spec("trimtab.control.stopping.skipped:SkippedSteps", "stop after too many skipped steps on end", "own"),

@@ -90,6 +90,7 @@ def restore(
 ) -> None:
     """Put `snapshot` back. Controllers that it does not name keep their state. Raises: CheckpointError."""
     tensors = snapshot.tensors
+    step.use_optimizer(int(snapshot.values["progress"].get("optimizer", 0)))
     load_weights(step, tensors)
     optimizer: dict[str, dict[str, Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer").items():
