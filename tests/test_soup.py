@@ -212,6 +212,12 @@ def test_the_command_says_each_loss_and_what_to_run_next(run: Path, tmp_path: Pa
     kept = json.loads((checkpoint(out, 30) / "checkpoint.json").read_text())["metrics"]
     assert found["metrics"]["validation/loss"] == pytest.approx(kept["validation/loss"], rel=1e-6)
     assert found["weights"] == "plain"
+    averaged = CliRunner().invoke(app, ["evaluate", str(run), "--checkpoint", "30", "--weights", "ema"])
+    assert f"{run}, step 30, ema weights" in averaged.output
+    assert "validation/loss@ema" in averaged.output
+    other = CliRunner().invoke(app, ["evaluate", str(run), "--checkpoint", "30"])
+    assert f"{run}, step 30, plain weights" in other.output
+    assert "@ema" not in other.output
     written = CliRunner().invoke(app, ["generate", str(out), "--prompt", "def", "--max-tokens", "3"])
     assert written.exit_code == 0
     shown = CliRunner().invoke(app, ["show", str(out)])

@@ -259,7 +259,7 @@ def _write(run: RunDirectory, config: Config, first: Chosen, model: nn.Module, s
     kept = [str(one) for one in soup.ingredients if one.is_in]
     reason = f"soup of {len(kept)}: {'; '.join(kept)}"
     identity = first.facts["identity"] | {f"config.{name}": value for name, value in effective(config).items()}
-    facts = dict(first.facts) | {"identity": identity, "soup": soup.to_json(), "run": str(run.path)}
+    facts = dict(first.facts) | {"identity": identity, "soup": soup.to_json()}
     write_file(run.config, dump_config(config))
     write_json(run.environment, environment(seed=config.seed, source="config"))
     write_json(run.facts, facts)

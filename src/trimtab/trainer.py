@@ -84,7 +84,7 @@ from trimtab.training.execution import (
 )
 from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.precision import choose_parameters
-from trimtab.training.switch import planned_switch
+from trimtab.training.switch import planned_switch, scheduled_rate
 from trimtab.training.variants import hand_back, variants_of
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -319,8 +319,7 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            schedule=build_schedule(config.schedule, budget),
-            learning_rates=[one.learning_rate for one in config.optimizers],
+            learning_rate=scheduled_rate(config, budget, progress),
             decay_schedule=None if decay is None else build_schedule(decay, budget),
             clip_threshold=clip_threshold(config.gradients.clip),
             progress=progress,
@@ -496,9 +495,9 @@ def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
 def _distinct(controllers: list[Controller]) -> list[Controller]:
     """`controllers`, whose state and factors are kept by name. Raises: ConfigError for a name given twice."""
     names = [controller.name for controller in controllers]
-    if len(set(names)) < len(names) or "request" in names:
+    if len(set(names)) < len(names) or {"request", "plan"} & set(names):
         raise ConfigError(
-            f"controllers: their names must be distinct, and not 'request'. Received: {', '.join(names)}",
+            f"controllers: their names must be distinct, and not 'request' or 'plan'. Received: {', '.join(names)}",
             hint="stopping={name: none} leaves the configuration's own patience out",
         )
     return controllers

@@ -26,7 +26,6 @@ from trimtab.monitor.probes import WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
 from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
 from trimtab.runs import Recorder, RunDirectory
-from trimtab.schedules import Constant
 from trimtab.signals import Ring
 from trimtab.training import (
     Adjustments,
@@ -155,8 +154,7 @@ class Rig:
             loader=self.loader,
             windows=windows,
             calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
-            schedule=Constant(),
-            learning_rates=[1e-2],
+            learning_rate=lambda step: 1e-2,
             decay_schedule=None,
             clip_threshold=1.0,
             progress=progress,

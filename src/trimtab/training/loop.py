@@ -58,8 +58,7 @@ class Loop:
         loader: Loader,
         windows: Windows,
         calendar: Calendar,
-        schedule: Schedule,
-        learning_rates: Sequence[float],
+        learning_rate: Callable[[int], float],
         decay_schedule: Schedule | None,
         clip_threshold: float,
         progress: Progress,
@@ -77,19 +76,17 @@ class Loop:
         synchronize: Callable[[], None] = lambda: None,
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
     ) -> None:
-        """`learning_rates`: the full rate of each optimizer; `synchronize` waits for all that is queued on the device;
-        `planned` gives what the configuration decides at a step.
-        """
+        """`learning_rate` and `planned` decisions by steps done; `synchronize` waits for all queued on the device."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._schedule, self._decay_schedule = calendar, schedule, decay_schedule
-        self._learning_rates, self._clip_threshold = tuple(learning_rates), clip_threshold
+        self._calendar, self._learning_rate, self._decay_schedule = calendar, learning_rate, decay_schedule
+        self._clip_threshold, self._planned = clip_threshold, planned
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._saves_in_background, self._planned = saves_in_background, planned
+        self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -128,8 +125,7 @@ class Loop:
         progress = self.progress
         taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
-        full = self._learning_rates[progress.optimizer]
-        learning_rate = full * self._schedule.factor(progress.step) * progress.factor("learning_rate")
+        learning_rate = self._learning_rate(progress.step) * progress.factor("learning_rate")
         decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
         self._step.set(
             learning_rate=learning_rate,
