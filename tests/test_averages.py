@@ -324,10 +324,10 @@ def test_what_does_not_go_together_is_refused(settings: list[str], message: str)
 
 def test_what_the_first_checkpoints_held_is_still_read(tmp_path: Path) -> None:
     """An optimizer's own average had no kind in its name."""
-    for name, average in (("old", "average/a.b"), ("new", "average/optimizer/a.b")):
+    for name, average in (("old", "average/a.b"), ("new", "average/schedule_free/a.b")):
         tensors = {"model/a.b": torch.zeros(2), "model/c": torch.ones(1), average: torch.ones(2)}
         write_snapshot(Snapshot(tensors, {}), tmp_path / ".tmp", tmp_path / name, {"schema": 1, "step": 1})
-        assert kinds_held(tmp_path / name) == ("plain", "optimizer")
+        assert kinds_held(tmp_path / name) == ("plain", "schedule_free")
         assert read_judged(tmp_path / name)["model/a.b"].sum() == 2
         assert read_judged(tmp_path / name, "plain")["model/a.b"].sum() == 0
         assert read_judged(tmp_path / name).keys() == {"model/a.b", "model/c"}

@@ -94,7 +94,8 @@ Mapping = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        "--weights", help="plain, or ema or swa where the run has such averages; if not given, what it selects by."
+        "--weights",
+        help="plain, or an average that the checkpoint has, such as ema; if not given, what the run selects by.",
     ),
 ]
 AcceptDrift = Annotated[

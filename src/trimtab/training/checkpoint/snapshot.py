@@ -21,8 +21,8 @@ from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
 
-OWN_AVERAGE: Final = "optimizer"
-"""The kind of the average that an optimizer itself keeps, as a schedule-free one does."""
+OWN_AVERAGE: Final = "schedule_free"
+"""The kind of the average that an optimizer itself keeps: a schedule-free one."""
 
 
 @dataclass(frozen=True, slots=True)
