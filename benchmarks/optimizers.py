@@ -1,11 +1,11 @@
-"""Every optimizer on the same work: validation loss after equal tokens, each at a learning rate tuned with equal trials.
+"""Every optimizer on the same work: validation loss after equal tokens, at a learning rate tuned with equal trials.
 
     python benchmarks/optimizers.py [--store FILE] [--part 0/2] [--steps 300] [--table] [NAME ...]
 
 A decoder of 0.8 M parameters without embeddings, 8 x 128 tokens a step, linear decay to zero (schedule-free: constant).
-Rates are tuned on sympy's text: six for each, half a decade apart, from a tenth to thirty times the optimizer's default. The best then
-trains on networkx's and mpmath's text, which no rate was tuned on, with three seeds. Everything else is the optimizer's
-default. Losses do not depend on what else the machine does; the seconds of a run do.
+Rates are tuned on sympy's text: six for each, half a decade apart, from a tenth to thirty times the default. The best
+then trains on networkx's and mpmath's text, which no rate was tuned on, with three seeds. Everything else is the
+optimizer's default. Losses do not depend on what else the machine does; the seconds of a run do.
 """
 
 from __future__ import annotations

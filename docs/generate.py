@@ -307,11 +307,19 @@ def registries() -> Iterator[str]:
         [extend](../how-to/extend.md). *Needs* names extras that must be installed. *Compilable* parts may be compiled
         by `torch.compile`; *capturable* ones may run inside a CUDA graph: with another the step is not captured,
         as the run then says. *Storage* is what an optimizer works on: all parameters in one buffer (`flat`) or each
-        where it is (`per_tensor`); *state* what it keeps in memory besides weights and gradients.
+        where it is (`per_tensor`); *state* what it keeps in memory besides weights and gradients. One that *decouples*
+        lets weight decay act on the weight alone; one that *fuses clip* applies the factor of clipping in the
+        update's own pass.
         """)
     tables: list[tuple[str, str, str, str, tuple[str, ...]]] = [
         ("Models", "model.name", "model", "MODELS", ("compilable", "capturable")),
-        ("Optimizers", "optimizer.name", "optimizer", "OPTIMIZERS", ("capturable", "storage", "state")),
+        (
+            "Optimizers",
+            "optimizer.name",
+            "optimizer",
+            "OPTIMIZERS",
+            ("needs", "capturable", "decouples", "fuses clip", "storage", "state", "cost"),
+        ),
         ("Averages of the weights", "averaging.name", "averaging", "AVERAGES", ("capturable", "state")),
         ("Schedules", "schedule.name", "schedules", "SCHEDULES", ()),
         ("Tasks", "task.name", "objective", "TASKS", ()),
@@ -331,6 +339,9 @@ def registries() -> Iterator[str]:
                 "capturable": "yes" if spec.capturable else "no",
                 "storage": ", ".join(f"`{layout}`" for layout in spec.layouts),
                 "state": spec.state,
+                "cost": spec.cost,
+                "decouples": "yes" if spec.decouples else "no",
+                "fuses clip": "yes" if spec.fuses_clip else "no",
                 "needs": ", ".join(spec.needs),
             }
             cells = [shown[flag] for flag in flags]
@@ -378,6 +389,8 @@ def doctor_rules() -> Iterator[str]:
         yield f"## {code}"
         explained = codes[code].explains
         also = f" It explains {_list(explained)}." if explained else ""
+        tasks = codes[code].tasks
+        also += f" It is judged for {_list(tasks)} alone." if tasks else ""
         yield sentence[:1].upper() + sentence[1:] + also
         yield re.sub(r"\n +", "\n  ", re.sub(r"(?m)^([A-Z][A-Za-z ]+?)(: | for )", r"- **\1**\2", body))
     yield "## All codes"

@@ -104,11 +104,14 @@ TO_CUSTOM = {
     }
 }
 FROM_CUSTOM = {"optimizer": {"name": "custom", "target": "torch.optim:Adam"}}
+TO_SOPHIA = {"optimizer_switch": {"at": 10, "to": {"name": "sophia", "learning_rate": 1e-3}}}
 BF16 = {"training.precision": {"name": "bf16", "parameters": "bf16"}}
 
 
 @pytest.mark.parametrize(
-    "settings", [AVERAGED, TO_MUON, TO_CUSTOM, FROM_CUSTOM, BF16], ids=["ema", "muon", "to custom", "custom", "bf16"]
+    "settings",
+    [AVERAGED, TO_MUON, TO_SOPHIA, TO_CUSTOM, FROM_CUSTOM, BF16],
+    ids=["ema", "muon", "sophia", "to custom", "custom", "bf16"],
 )
 def test_it_resumes_to_the_same_bits_before_at_and_after_it(
     text: Path, tmp_path: Path, settings: dict[str, Any]
@@ -294,6 +297,18 @@ REFUSED = [
     ),
     (["optimizer_switch={at: 0.5, to: {name: sgd, decay: {norms: true}}}"], "optimizer_switch.to.weight_decay is 0"),
     (["optimizer_switch={at: 0.5}"], "optimizer_switch.to"),
+    (
+        [f"optimizer_switch={{at: 0.5, {SGD}}}", "optimizer.rates.schedules={'*': {name: constant}}"],
+        "optimizer_switch does not go with optimizer.rates.schedules",
+    ),
+    (
+        [f"optimizer_switch={{at: 0.5, {SGD}}}", "gradients.clip.groups={'*': 1.0}"],
+        "optimizer_switch does not go with gradients.clip.groups",
+    ),
+    (
+        ["optimizer_switch={at: 0.5, to: {name: sgd, weight_decay: 0.1, decay: {target: 1.0}}}"],
+        "optimizer_switch.to.decay.target is for weight decay apart from the gradient",
+    ),
 ]
 
 

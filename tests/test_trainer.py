@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Mapping
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
+from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError, DataError, DriftError, StorageError, UsageError
 from trimtab.events import EvaluationEnded, Event, RunEnded, RunStarted, StepsEnded, Stop
-from trimtab.runs import RunDirectory, read_record
+from trimtab.runs import History, RunDirectory, read_record
+from trimtab.schedules import Constant, Cosine, Linear
 from trimtab.training.checkpoint import keeper
 from trimtab.training.trained import open_trained
 
@@ -259,6 +262,8 @@ def test_controllers_given_in_python_belong_to_the_run(text: Path, tmp_path: Pat
         language_model(text, tmp_path / "x", controllers=[Patience(3)]).fit()
     language_model(text, tmp_path / "run", {"training.steps": 2, "evaluation.every": 2}, controllers=[Wild(9)]).fit()
     assert json.loads((tmp_path / "run/environment.json").read_text())["source"] == "python"
+    started = json.loads((tmp_path / "run/record.jsonl").read_text().splitlines()[0])
+    assert started["facts"]["begun_by"] == "python"
     identity = json.loads((tmp_path / "run/facts.json").read_text())["identity"]
     assert identity["controllers"][-1] == "wild"
     assert identity["device"] in ("cpu", "cuda")
@@ -497,6 +502,8 @@ def test_an_optimizer_that_is_built_with_what_cannot_be_saved_is_refused_there(t
 
 @pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
 def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path, tmp_path: Path, name: str) -> None:
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
     rates = {"sgd": 0.3, "lion": 1e-3, "adafactor": 0.03, "lamb": 0.02}
     given: dict[str, Any] = {
         "optimizer.name": name,
@@ -507,7 +514,9 @@ def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path
         "training.steps": 30,
         "stopping": {"name": "none"},
     }
-    if name not in ("adam", "sgd", "adafactor"):
+    if name == "sophia":
+        given["training.accumulation"] = 2  # estimates, too, come in parts
+    if name not in ("adam", "sgd", "adafactor", "galore"):
         given["decay_schedule"] = {"name": "linear", "warmup": 0}
 
     class Leaves:
@@ -539,6 +548,77 @@ def test_every_optimizer_trains_a_little_and_resumes_to_the_same_bits(text: Path
     applied = np.concatenate([e.per_step["learning_rate"] for e in told.events if isinstance(e, StepsEnded)])
     expected = [given["optimizer.learning_rate"] * min(1.0, (step + 1) / warmup) for step in range(30)]
     assert applied == pytest.approx(expected, rel=1e-5)
+
+
+def test_schedules_of_groups_are_recorded_and_resume_to_the_same_bits(text: Path, tmp_path: Path) -> None:
+    """What is recorded of each group is the closed form of its schedule; decay to a norm and clipping by group, too."""
+    given: dict[str, Any] = {
+        "optimizer.learning_rate": 4e-3,
+        "optimizer.rates.layers": 0.5,
+        "optimizer.rates.schedules": {"*norm*": {"name": "constant"}, "embedding*": {"name": "linear", "warmup": 0.5}},
+        "optimizer.decay.target": 0.9,
+        "gradients.clip.groups": {"embedding*": 0.2},
+        "schedule": {"name": "cosine", "warmup": 3, "floor": 0.2},
+        "evaluation.every": 15,
+        "training.steps": 30,
+        "stopping": {"name": "none"},
+        "logging.every": 4,
+    }
+
+    class Leaves:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded) and event.last_step >= 19:
+                raise KeyboardInterrupt
+
+    told = Remembers()
+    whole = language_model(text, tmp_path / "whole", given, monitors=[told])
+    result = whole.fit()
+    curves: dict[str | None, Any] = {None: Cosine(30, 3, 0.2), "*norm*": Constant(), "embedding*": Linear(30, 15)}
+    groups = json.loads(RunDirectory.open(tmp_path / "whole").facts.read_text())["parameter_groups"]
+    assert {group["schedule"] for group in groups} == set(curves)
+    windows = [event for event in told.events if isinstance(event, StepsEnded)]
+    assert [window.last_step for window in windows][:4] == [1, 2, 4, 8]
+    for window in windows:
+        for group in groups:
+            expected = 4e-3 * group["rate"] * curves[group["schedule"]].factor(window.last_step - 1)
+            assert window.values[f"group/{group['name']}/learning_rate"] == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(KeyboardInterrupt):
+        language_model(text, tmp_path / "cut", given, monitors=[Leaves()]).fit()
+    again = Remembers()
+    resumed = language_model(text, tmp_path / "cut", given, monitors=[again])
+    assert resumed.fit().metrics == result.metrics
+    for (key, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), key
+    later = {event.last_step: event.values for event in again.events if isinstance(event, StepsEnded)}
+    assert later
+    for window in windows:
+        for name, value in later.get(window.last_step, {}).items():
+            assert not name.startswith("group/") or value == window.values[name]
+    recorded = History.read(tmp_path / "cut" / "record.jsonl").series[f"group/{groups[0]['name']}/learning_rate"]
+    curve = curves[groups[0]["schedule"]]
+    assert recorded.steps.tolist() == [window.last_step for window in windows]
+    expected = [4e-3 * groups[0]["rate"] * curve.factor(step - 1) for step in recorded.steps.tolist()]
+    assert recorded.mean.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_decay_to_a_norm_under_an_optimizer_from_outside_is_refused(text: Path, tmp_path: Path) -> None:
+    trainer = language_model(
+        text,
+        tmp_path / "run",
+        {"optimizer.decay.target": 0.5},
+        make_optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1),
+    )
+    with pytest.raises(ConfigError, match=r"optimizer\.decay\.target: an optimizer from outside decays by itself"):
+        trainer.fit()
+
+
+def test_a_missing_library_is_told_before_a_run_is_begun(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigError, match="needs bitsandbytes, which is not installed"):
+        language_model(text, tmp_path / "run", {"optimizer.name": "adamw_8bit"}).fit()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("clip", ["value", "parameter", "agc", "quantile", "z_score"])

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
+    from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
+    from trimtab.optimizer import get_parameter_groups as get_parameter_groups
+    from trimtab.optimizer import gradient_centralization as gradient_centralization
     from trimtab.report.notebook import monitor_training_metrics as monitor_training_metrics
     from trimtab.trainer import Result as Result
     from trimtab.trainer import Trainer as Trainer
     from trimtab.trainers import ClassificationTrainer as ClassificationTrainer
     from trimtab.trainers import LanguageModelTrainer as LanguageModelTrainer
+    from trimtab.training import train_with_gradient_accumulation as train_with_gradient_accumulation
 
 __version__ = "0.1.0"
 
@@ -27,17 +32,27 @@ _WHERE = {
     "Trainer": "trimtab.trainer",
     "monitor_training_metrics": "trimtab.report.notebook",
     "Result": "trimtab.trainer",
+    "CosineAnnealingWarmupScheduler": "trimtab.optimizer",
+    "adaptive_gradient_clipping": "trimtab.optimizer",
+    "get_parameter_groups": "trimtab.optimizer",
+    "gradient_centralization": "trimtab.optimizer",
+    "train_with_gradient_accumulation": "trimtab.training",
 }
 
 __all__ = [
     "ClassificationTrainer",
     "Config",
+    "CosineAnnealingWarmupScheduler",
     "LanguageModelTrainer",
     "Result",
     "Trainer",
     "__version__",
+    "adaptive_gradient_clipping",
+    "get_parameter_groups",
+    "gradient_centralization",
     "load_config",
     "monitor_training_metrics",
+    "train_with_gradient_accumulation",
 ]
 
 

@@ -132,13 +132,14 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
     """Go on with a run that was interrupted or killed."""
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import read_json
+    from trimtab.runs.program import in_python
 
     directory = RunDirectory.open(run)
     directory.refuse_foreign()
     if directory.environment.exists() and read_json(directory.environment).get("source") == "python":
         raise UsageError(
             f"{run} was begun from Python objects, which the command line cannot build",
-            hint=f"in Python: Trainer(config, model=…, run={str(run)!r}).fit()",
+            hint=in_python(str(run)),
         )
     if not directory.config.exists():
         raise UsageError(f"{run} was killed before it began", hint=f"`trimtab train CONFIG --run {run}` begins it")
@@ -321,7 +322,6 @@ def doctor(
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
     from trimtab.report import render_text
-    from trimtab.runs.program import command
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
@@ -337,7 +337,7 @@ def doctor(
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
             if len(paths) == 1:
-                typer.echo(f"next: {command('resume' if _is_unfinished(path) else 'report', str(path))}")
+                typer.echo(f"next: {_after_doctor(path)}")
             else:
                 typer.echo()
     if as_json:
@@ -388,11 +388,17 @@ def report(
     typer.echo(target)
 
 
-def _is_unfinished(path: Path) -> bool:
-    """Whether it is a run that can go on."""
+def _after_doctor(path: Path) -> str:
+    """To go on with a run that can; else the report."""
     from trimtab.runs import RunDirectory
+    from trimtab.runs.program import command
+    from trimtab.runs.summary import next_command
 
-    return RunDirectory.is_run(path) and RunDirectory.open(path).status() in ("killed", "interrupted")
+    if RunDirectory.is_run(path):
+        run = RunDirectory.open(path)
+        if (status := run.status()) in ("killed", "interrupted"):
+            return next_command(status, str(path), run.source)
+    return command("report", str(path))
 
 
 def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...]]:
@@ -454,6 +460,8 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
     from trimtab.config.paths import require_paths
+    from trimtab.config.registry import require
+    from trimtab.config.registry.optimizer import OPTIMIZERS
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
 
@@ -469,6 +477,8 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
     require_paths(config.data)
+    for key, one in config.named_optimizers.items():
+        require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if not as_json:
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
         _next("train", source, *(overrides or []))

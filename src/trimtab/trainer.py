@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import nn
 
 from trimtab.config import Config, NoAveraging, PatienceStopping, RowTask, SamplesConfig, dump_config
 from trimtab.config.paths import with_absolute_paths
+from trimtab.config.registry import require
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
@@ -65,6 +66,7 @@ from trimtab.training import (
     Precision,
     Progress,
     Requests,
+    Settings,
     Step,
     Windows,
     build_adjustments,
@@ -84,7 +86,7 @@ from trimtab.training.execution import (
 )
 from trimtab.training.facts import facts_of, identity_of
 from trimtab.training.precision import choose_parameters
-from trimtab.training.switch import planned_switch, scheduled_rate
+from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -162,6 +164,9 @@ class Trainer:
         begun, others = time.perf_counter(), OtherPrograms()
         config = self.config
         refuse(lint(config), config.lint.allow)
+        if self._make_optimizer is None:
+            for key, one in config.named_optimizers.items():
+                require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)
@@ -204,7 +209,7 @@ class Trainer:
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
-            told["metrics"] = progress.metrics
+            told |= {"metrics": progress.metrics, "begun_by": self._source}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -319,9 +324,16 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            learning_rate=scheduled_rate(config, budget, progress),
-            decay_schedule=None if decay is None else build_schedule(decay, budget),
-            clip_threshold=clip_threshold(config.gradients.clip),
+            settings=[
+                Settings(
+                    build_schedule(config.schedule, budget),
+                    one.learning_rate,
+                    clip_threshold(config.gradients.clip),
+                    {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
+                    None if decay is None else build_schedule(decay, budget),
+                )
+                for one in config.optimizers
+            ],
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
@@ -395,9 +407,16 @@ class Trainer:
         compilable = _one_shape(config) and isinstance(model, Transformer) and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        is_foreign = self._make_optimizer is not None or any(one.name == "custom" for one in config.optimizers)
-        ours = isinstance(model, Transformer) and not is_foreign
+        layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
+        is_flat = self._make_optimizer is None and all("flat" in layout for layout in layouts)
+        ours = isinstance(model, Transformer) and is_flat
         parameters, why = choose_parameters(config.training.precision, device, ours)
+        if self._make_optimizer is not None and config.optimizer.decay.target:
+            raise ConfigError(
+                "optimizer.decay.target: an optimizer from outside decays by itself. "
+                f"Received: {config.optimizer.decay.target}",
+                hint="leave out make_optimizer, or optimizer.decay.target",
+            )
         optimizers = self._optimizers(model, parameters)
         optimizer = optimizers[0]()
         probes: list[InlineProbe] = []
@@ -414,7 +433,7 @@ class Trainer:
             model=model,
             task=task,
             optimizer=optimizer,
-            transforms=build_transforms(config.gradients, device),
+            transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
             probes=probes,
             precision=precision,
             ring=ring,
@@ -443,12 +462,17 @@ class Trainer:
             raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
         return [lambda: ForeignOptimizer(build_groups(first, model), make)]
 
+    @property
+    def _source(self) -> Literal["config", "python"]:
+        """What the run is begun from: "python" when the command line cannot build it again."""
+        from_python = self._given_model or self._make_optimizer or self._given_controllers
+        return "python" if from_python else "config"
+
     def _describe(
         self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
-        from_python = self._given_model or self._make_optimizer or self._given_controllers
-        surroundings = environment(seed=self.config.seed, source="python" if from_python else "config")
+        surroundings = environment(seed=self.config.seed, source=self._source)
         if torch.cuda.is_available():
             surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
         write_file(run.config, dump_config(self.config))
@@ -476,7 +500,7 @@ def _held_back(config: Config, parts: _Parts) -> str | None:
         return "an optimizer from outside may count its steps in Python"
     for name in names:
         if not OPTIMIZERS[name].capturable:
-            return f"{name} asks the device in every update"
+            return f"{name} {OPTIMIZERS[name].held_back}"
     return None
 
 

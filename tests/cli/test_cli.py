@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from trimtab.events import RunStarted, StepsEnded
+from trimtab.runs import Recorder, RunDirectory
 
 
 def trimtab(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -48,6 +52,18 @@ def test_help_is_quick(command: str, typers_own: float) -> None:
     # Of the processor, which a busy machine does not change: alone, that is the time on the clock. What typer takes is
     # most of it, and a third more on an old processor; what is ours must stay small.
     assert min(seconds) < max(0.3, typers_own + 0.1)
+
+
+def test_check_tells_of_a_library_that_is_missing_before_torch_is_imported() -> None:
+    code = (
+        "import sys; sys.modules['bitsandbytes'] = None; sys.argv = ['trimtab', 'check', 'gpt-1m', "
+        "'optimizer.name=adamw_8bit']\nfrom trimtab.cli import main\ntry: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "optimizer.name=adamw_8bit: needs bitsandbytes, which is not installed" in done.stderr
+    assert "pip install 'trimtab[lowbit]'" in done.stderr
 
 
 def test_a_mistyped_setting_is_put_right_before_torch_is_imported() -> None:
@@ -94,6 +110,30 @@ def test_origins() -> None:
 
 def test_runs_of_a_folder_without_runs(tmp_path: Path) -> None:
     assert "no runs" in trimtab("runs", tmp_path).stdout.lower()
+
+
+@pytest.mark.parametrize(
+    ("source", "following"),
+    [
+        ("config", "trimtab resume {}"),
+        ("python", "in Python: Trainer(config, model=…, run='{}').fit()"),
+        ("huggingface", "trimtab report {}"),
+        ("lightning", "trimtab report {}"),
+    ],
+)
+def test_what_follows_on_a_killed_run_is_not_refused(tmp_path: Path, source: str, following: str) -> None:
+    run = RunDirectory.create(tmp_path, "killed")
+    run.write_json(run.environment, {"source": source})
+    recorder = Recorder.open(run)
+    recorder.record(RunStarted(0, 1, 0, None, 100))
+    recorder.record(StepsEnded(1, 10, {"train/loss": np.full(10, 2.0)}, {}))
+    recorder.close()
+    for command in ("doctor", "show"):
+        assert trimtab(command, run.path).stdout.splitlines()[-1] == "next: " + following.format(run.path)
+    if source == "python":
+        assert following.format(run.path) in trimtab("resume", run.path, expect=2).stderr
+    elif source != "config":
+        trimtab("report", run.path)
 
 
 def test_version() -> None:

@@ -15,6 +15,7 @@ from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
 from trimtab.config.keys import Key, keys
 from trimtab.config.read import read_value
+from trimtab.config.registry.optimizer import OPTIMIZERS
 
 TEXT = st.text(max_size=12)
 JSON = st.recursive(
@@ -71,7 +72,11 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         key = key_of(section, name)
-        if not key.sections:
+        if key.entries:
+            if draw(st.booleans()):
+                entry = st.sampled_from(list(key.entries.values())).flatmap(sections)
+                tree[name] = draw(st.dictionaries(st.text(max_size=5), entry, max_size=2))
+        elif not key.sections:
             is_tag = get_origin(field.annotation) is Literal and name == "name"
             if is_tag:
                 tree[name] = get_args(field.annotation)[0]
@@ -84,6 +89,8 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
         tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
         tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
         tree.pop("max_positions", None)
+    if tree.get("name") in OPTIMIZERS and "decay" in tree and not OPTIMIZERS[tree["name"]].decouples:
+        tree["decay"].pop("target", None)
     if section is Config:
         _fit_together(tree)
     return tree

@@ -18,7 +18,7 @@ def test_a_value() -> None:
 
 def test_variants_apart() -> None:
     page = explain("optimizer.learning_rate")
-    assert "with optimizer.name adamw or adam:" in page
+    assert "with optimizer.name adamw, adamw_8bit or adam:" in page
     assert "default: 0.0003" in page
     assert "default: 0.001" in page
     assert "with schedule.name constant or warm_restarts:" in explain("schedule.warmup")

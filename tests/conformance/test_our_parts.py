@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trimtab.config import load_config
+from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import Patience, SaveBest, SkippedSteps
 from trimtab.events import Event, StepsEnded, Stop
@@ -122,6 +123,8 @@ def test_optimizers(make: Any) -> None:
 
 @pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
 def test_optimizers_by_name(name: str) -> None:
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
     section: Any = {"name": name, "weight_decay": 0.1, "rates": {"factors": {"3.*": 0.5}}}
     config = load_config(None, [f"optimizer={json.dumps(section)}"], environment={}).optimizer
     check_optimizer(lambda model: build_optimizer(config, model))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from trimtab.config import Bf16, DecoderConfig, load_config
+from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.events import Event, RunEnded, StepsEnded
 from trimtab.model import build_model
@@ -375,7 +376,9 @@ def test_the_optimizers_kernel_is_its_torch_fallback(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", sorted(set(OPTIMIZERS) - {"custom"}))
 def test_every_optimizer_captured_is_itself_uncaptured(text: Path, tmp_path: Path, name: str) -> None:
     """On bf16 weights over fp32 masters; an optimizer that cannot be captured says so, and trains."""
-    rate = {"sgd": 0.1, "muon": 0.02, "adafactor": 1e-2, "lamb": 1e-2}.get(name, 1e-3)
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
+    rate = {"sgd": 0.1, "muon": 0.02, "adafactor": 1e-2, "lamb": 1e-2, "galore": 1e-2}.get(name, 1e-3)
     settings = (BF16, "training.deterministic=true", "training.compile=off", "training.steps=20", "schedule.warmup=2")
     settings = (*settings, f"optimizer={{name: {name}, learning_rate: {rate}, weight_decay: 0}}")
     settings = (*settings, "lint.allow=[schedule-free-with-decay]") if "schedule_free" in name else settings
@@ -396,6 +399,18 @@ def test_transforms_that_remember_are_captured(text: Path, tmp_path: Path) -> No
     _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")
     assert json.loads((tmp_path / "a" / "plan.json").read_text())["capture"]["chosen"]
     assert captured == pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+def test_groups_with_settings_of_their_own_are_captured(text: Path, tmp_path: Path, name: str) -> None:
+    schedules = "{'*norm*': {name: constant}, 'embedding*': {name: linear, warmup: 5}}"
+    settings = (BF16, "training.deterministic=true", "training.compile=off", "training.steps=20")
+    settings = (*settings, f"optimizer={{name: {name}, weight_decay: 0.2, decay: {{target: 0.8}}}}")
+    settings = (*settings, f"optimizer.rates.schedules={schedules}", "gradients.clip.groups={'embedding*': 0.3}")
+    _, captured = _fit(text, tmp_path / "a", *settings)
+    _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["capture"]["chosen"]
+    assert captured == pytest.approx(plain, rel=1e-3)
 
 
 def test_an_encoder_fills_holes(text: Path, tmp_path: Path) -> None:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
-from cases import case_of, falling
+from cases import case_of, cosine, falling
 
-from trimtab.config import load_config
+from trimtab.config import ClipConfig, flatten, load_config
+from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.doctor.case import Case
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.finding import Remedy
 from trimtab.doctor.levels import uniform_loss
 from trimtab.doctor.lint import lint
 from trimtab.doctor.narrate import summarize
-from trimtab.doctor.remedies import kept_checkpoint, sound_rate
-from trimtab.events import CheckpointSaved, FindingsChanged, RunStarted
+from trimtab.doctor.remedies import kept_checkpoint, longer_warmup, sound_rate
+from trimtab.doctor.rules.loss_spike import clipping
+from trimtab.events import CheckpointSaved, FindingsChanged, RunEnded, RunStarted
+
+CLIPS = [clip.model_fields["name"].default for clip in get_args(get_args(ClipConfig)[0])]
 
 
 def saved(steps: list[int], settings: dict[str, Any], validation: dict[int, float]) -> Case:
@@ -55,6 +62,107 @@ def test_the_verdict_names_what_was_told_and_has_passed() -> None:
     case.history.observe(FindingsChanged(40, (finding, {"code": "noisy-loss", "severity": "info"})))
     text = summarize(case, "healthy", [], [])
     assert "what was told during the run has passed, seen from its end (divergence at step 40)" in text
+
+
+def test_a_run_that_goes_on_has_no_end_to_be_seen_from() -> None:
+    case = case_of(falling(100), total_steps=1000)
+    case.history.observe(FindingsChanged(40, ({"code": "divergence", "severity": "error"},)))
+    assert "what was told during the run has passed by now (divergence at step 40)" in summarize(
+        case, "healthy", [], []
+    )
+    case.history.observe(RunEnded(100, "stopped", "no improvement", None, None, None, 0.0))
+    assert "has passed, seen from its end" in summarize(case, "healthy", [], [])
+
+
+@pytest.mark.parametrize(("steps", "mean"), [(4, False), (39, False), (40, True), (400, True)])
+def test_the_mean_of_a_twentieth_is_named_where_it_is_one(steps: int, mean: bool) -> None:
+    loss = np.linspace(5.0, 2.5, steps)
+    text = summarize(case_of(loss), "healthy", [], [])
+    assert ("the mean of its last twentieth" in text) == mean
+    assert f"to {loss[-max(1, steps // 20) :].mean():.4f}" in text
+
+
+def settable(base: list[str], remedy: Remedy) -> None:
+    """Raises: ConfigError when the command line refuses the remedy for a run of these settings."""
+    assert remedy.config
+    config = flatten(load_config("gpt-1m", [*base, *(f"{key}={value}" for key, value in remedy.config.items())]))
+    assert {key: config[key] for key in remedy.config} == remedy.config
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_warm_up_is_proposed_where_the_schedule_has_one_that_is_shorter(name: str) -> None:
+    base = [f"schedule.name={name}"]
+    case = case_of(falling(1000), config=flatten(load_config("gpt-1m", base)))
+    proposed = longer_warmup(case)
+    assert len(proposed) == (0 if name in ("triangular", "exp_range", "one_cycle") else 1)
+    for remedy in proposed:
+        settable(base, remedy)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "shorter"),
+    [
+        ("0", True),
+        ("99", True),
+        ("100", False),
+        ("0.05", True),
+        ("0.1", False),
+        ("1.0", False),
+        ("20 steps", True),
+        ("500 steps", False),
+        ("1e3 tokens", True),
+        ("1e7 tokens", False),
+        ("0.001 epochs", True),
+        ("3 epochs", False),
+    ],
+)
+def test_a_warm_up_in_whatever_unit_is_never_shortened(warmup: str, shorter: bool) -> None:
+    config = flatten(load_config("gpt-1m", [f"schedule.warmup={warmup}", "training.steps=1000"]))
+    case = case_of(falling(1000), config=config, facts={"tokens_per_epoch": 4_000_000})
+    assert bool(longer_warmup(case)) == shorter
+
+
+def test_a_warm_up_of_which_the_length_is_not_known_is_left_alone() -> None:
+    config = flatten(load_config("gpt-1m", ["schedule.warmup=0.5 epochs", "training.steps=1000"]))
+    assert longer_warmup(case_of(falling(1000), config=config)) == []
+    assert longer_warmup(case_of(falling(1000), config={"schedule.name": "of another version"})) == []
+    assert len(longer_warmup(case_of(falling(1000)))) == 1  # the log of another trainer
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_lower_clip_is_proposed_where_the_kind_has_a_threshold(name: str) -> None:
+    base = [f"gradients.clip.name={name}"]
+    config = flatten(load_config("gpt-1m", base))
+    proposed = clipping(case_of(falling(100), config=config))
+    assert len(proposed) == (0 if name in ("quantile", "z_score") else 1)
+    for remedy in proposed:
+        settable(base, remedy)
+        now = config.get("gradients.clip.threshold")
+        assert now is None or remedy.config["gradients.clip.threshold"] < now
+
+
+@pytest.mark.parametrize(
+    "base", [[f"schedule.name={s}"] for s in SCHEDULES] + [[f"gradients.clip.name={c}"] for c in CLIPS]
+)
+@pytest.mark.parametrize("fault", ["spikes", "divergence", "overfitting"])
+def test_what_is_proposed_can_be_set_whatever_the_schedule_and_the_clip(base: list[str], fault: str) -> None:
+    loss, validation = falling(1000), None
+    if fault == "spikes":
+        for at in (300, 500, 700):
+            loss[at : at + 6] += 4
+    elif fault == "divergence":
+        loss[600:] += np.linspace(0, 6, 400)
+    else:
+        validation = {step: 4.0 + abs(step - 400) / 400 for step in range(100, 1001, 100)}
+    facts = {"parameters": {"total": 1_300_000, "non_embedding": 800_000}, "optimizer": "adamw"}
+    config = flatten(load_config("gpt-1m", base))
+    findings = diagnose(
+        case_of(loss, rates=cosine(1000, 0.03), validation=validation, config=config, facts=facts)
+    ).findings
+    remedies = [remedy for finding in findings for remedy in finding.remedies if remedy.config]
+    assert remedies
+    for remedy in remedies:
+        settable(base, remedy)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from cases import Array, case_of, cosine, falling, noise_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trimtab.config import flatten, load_config
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
+from trimtab.schedules import build_schedule
 
 FACTS: dict[str, Any] = {
     "parameters": {"total": 1_000_000, "non_embedding": 800_000, "frozen": 0},
@@ -225,6 +228,17 @@ def test_a_rate_that_cannot_move_the_weights_is_too_low() -> None:
     assert told.remedies[0].config["optimizer.learning_rate"] > 1e-4
 
 
+def test_a_loss_that_falls_steadily_is_held_against_what_the_rule_asks() -> None:
+    loss = np.linspace(7.6, 6.4, 400) + 0.02 * noise_of(400)
+    case = case_of(loss, rates=np.full(400, 1e-6), config={"optimizer.learning_rate": 1e-6}, facts=FACTS)
+    told = found(case, "learning-rate-too-low")
+    assert told is not None
+    (steady,) = [one for one in told.evidence if one.metric == "train/loss"]
+    early, late = (float(gained) for gained in re.findall(r"by (\d+\.\d+)", steady.text))
+    assert steady.expected == pytest.approx(0.45 * early, abs=1e-4)  # what a second half must gain to be told
+    assert steady.observed == pytest.approx(late, abs=1e-4)
+
+
 def test_fine_tuning_at_a_low_rate_is_sound() -> None:
     loss = 2.4 + 0.3 * np.exp(-np.arange(400) / 100) + 0.05 * noise_of(400)
     facts = {**FACTS, "yardsticks": None, "parameters": {"total": 1e8, "non_embedding": 8e7, "frozen": 0}}
@@ -253,6 +267,89 @@ def test_scatter_in_tiny_batches_that_stand_still_is_noise() -> None:
     assert lead(tiny) == ("noisy-loss", "warning")
     large = case_of(loss, rates=np.full(1000, 1e-3), tokens=np.full(1000, 65536.0), facts=facts)
     assert found(large, "noisy-loss") is None
+
+
+CLASSIFIER = {
+    "task": "classification",
+    "targets": {"classes": ["a", "b"]},
+    "parameters": {"total": 100_000, "non_embedding": 90_000, "frozen": 0},
+    "optimizer": "adamw",
+}
+
+
+@pytest.mark.parametrize("task", ["classification", "token_classification", "regression"])
+@pytest.mark.parametrize("noise", [0.01, 0.1])
+def test_what_is_known_of_tokens_is_not_said_of_texts(task: str, noise: float) -> None:
+    loss = 0.3 + 0.4 * np.exp(-np.arange(600) / 100) + noise * noise_of(600)
+    validation = {step: 0.5 + 0.2 * np.exp(-step / 50) for step in range(50, 601, 50)}
+    for measured in ({}, {"validation": validation}):
+        case = case_of(
+            loss,
+            rates=cosine(600),
+            facts={**CLASSIFIER, "task": task},
+            config={"objective.name": "cross_entropy"},
+            tokens=np.full(600, 32.0),
+            **measured,
+        )
+        diagnosis = diagnose(case)
+        codes = {one.code for one in (*diagnosis.findings, *diagnosis.withheld)}
+        assert not codes & {"noisy-loss", "underfitting"}
+        assert diagnosis.verdict == "healthy"
+        assert "yardsticks" not in diagnosis.summary
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "masked_lm", "seq2seq", None])
+def test_language_is_judged_by_tokens(task: str | None) -> None:
+    loss = 5.5 + 2.1 * np.exp(-np.arange(1000) / 20) + 0.9 * noise_of(1000)
+    facts = {**FACTS, "yardsticks": None, "task": task}
+    case = case_of(loss, rates=np.full(1000, 1e-3), tokens=np.full(1000, 16.0), facts=facts, validation={900: 5.5})
+    assert lead(case) == ("noisy-loss", "warning")
+    withheld = {item.code for item in diagnose(case).withheld}
+    assert ("underfitting" in withheld) == (task in (None, "causal_lm"))  # yardsticks are for next-token prediction
+
+
+def planned(name: str, steps: int, *settings: str) -> tuple[Array, dict[str, Any]]:
+    """The factor of each step, and the settings, of a schedule by its defaults."""
+    config = load_config("gpt-1m", [f"schedule.name={name}", f"training.steps={steps}", *settings])
+    schedule = build_schedule(config.schedule, steps)
+    return np.array([schedule.factor(step) for step in range(steps)]), flatten(config)
+
+
+@pytest.mark.parametrize("lift", [0.8, 1.5])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("warm_restarts", ()),
+        ("warm_restarts", ("schedule.period=200 steps", "schedule.growth=2")),
+        ("triangular", ()),
+        ("triangular", ("schedule.halved=true",)),
+        ("triangular", ("schedule.rise=20", "schedule.fall=180")),
+        ("exp_range", ()),
+    ],
+)
+def test_a_rise_that_the_schedule_plans_is_no_alarm(name: str, settings: tuple[str, ...], lift: float) -> None:
+    factors, config = planned(name, 2000, *settings)
+    case = case_of(falling(2000, noise=0.05) + lift * factors, rates=1e-3 * factors, config=config)
+    told = found(case, "loss-spike")
+    assert told is None or told.severity == "info", told
+    if name == "warm_restarts":
+        assert told is not None
+        assert "as planned" in told.cause
+        assert not [remedy for remedy in told.remedies if "batches" in remedy.summary]
+
+
+@pytest.mark.parametrize("name", ["cosine", "warm_restarts", "triangular", "one_cycle"])
+@pytest.mark.parametrize("length", [1, 12])
+def test_a_spike_is_no_less_one_between_planned_rises(name: str, length: int) -> None:
+    """In the long fall of a half cosine; in the middle of a triangle's rise, where the rate rises on after it."""
+    factors, config = planned(name, 2000)
+    loss = falling(2000, noise=0.05) + 0.1 * factors
+    at = 1250 if name != "triangular" else 1245  # triangles of 200 steps: its rate rises from step 1,200 to 1,300
+    loss[at : at + length] += 4
+    told = found(case_of(loss, rates=1e-3 * factors, config=config), "loss-spike")
+    assert told is not None
+    assert told.severity == "warning"
+    assert at - 10 <= told.onset_step <= at + 10
 
 
 @pytest.mark.parametrize(("waits", "severity"), [(0.5, "warning"), (0.15, "info"), (0.02, None)])

@@ -122,6 +122,17 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert lines[-1] == "next: trimtab generate 'runs/demo '"
 
 
+@pytest.mark.parametrize(("source", "last"), [("config", "generate"), ("python", "report")])
+def test_what_follows_can_be_run_whoever_began_it(source: str, last: str) -> None:
+    stream = io.StringIO()
+    console = Console(stream, 10)
+    console.observe(RunStarted(0, 1, 0, None, 10, {"run": "runs/a", "begun_by": source}))
+    console.observe(window(1, 5.0))
+    console.observe(RunEnded(10, "finished", "all steps done", None, None, None, 1.0))
+    console.close()
+    assert stream.getvalue().splitlines()[-1] == f"next: trimtab {last} runs/a"
+
+
 def test_the_last_line_knows_the_evaluation_of_its_step() -> None:
     stream = io.StringIO()
     console = Console(stream, 20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from trimtab.config import DecoderConfig, Fp32
 from trimtab.model import build_model
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
-from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
+from trimtab.optimizer import AdamW, ClipByNorm, Optimizer, SkipNonFinite, parameter_groups
 from trimtab.signals import IGNORED, Batch, Ring
 from trimtab.training import Precision, Step, columns_of_step
 
@@ -44,6 +44,7 @@ def make_step(
     precision: Any = None,
     parameters: torch.dtype = torch.float32,
     model: nn.Module | None = None,
+    make_optimizer: Callable[[nn.Module], Optimizer] | None = None,
 ) -> Step:
     """A step over a two-layer decoder with the same weights every time."""
     config = DecoderConfig.model_validate(
@@ -57,7 +58,9 @@ def make_step(
     step = Step(
         model=model.train(),
         task=task,
-        optimizer=AdamW(parameter_groups(model, 0.1), compute_dtype=parameters),
+        optimizer=make_optimizer(model)
+        if make_optimizer is not None
+        else AdamW(parameter_groups(model, 0.1), compute_dtype=parameters),
         transforms=[ClipByNorm(), SkipNonFinite()],
         probes=[],
         precision=numbers,

@@ -9,7 +9,7 @@ from torch import nn
 from trimtab.config import DecoderConfig, load_config
 from trimtab.errors import ConfigError
 from trimtab.model import build_model
-from trimtab.optimizer import AdamW, Factors, build_groups, build_optimizer, depths, parameter_groups
+from trimtab.optimizer import AdamW, Factors, applied_rates, build_groups, build_optimizer, depths, parameter_groups
 from trimtab.optimizer.parameter_groups import hidden_matrices
 from trimtab.signals import Gradients
 
@@ -108,6 +108,79 @@ def test_muon_divides_the_parameters() -> None:
     assert [group.name for group in groups] == ["decay, muon", "decay, adamw", "no_decay, adamw"]
     assert set(groups[0].parameters) == hidden_matrices(model)
     assert [group.rate for group in groups] == [1.0, 0.25, 0.25]
+
+
+def test_galore_divides_the_parameters_and_names_a_rank_that_fits_none() -> None:
+    model = decoder(tied=False)
+    config = load_config(None, ["optimizer.name=galore", "optimizer.rest=0.25"], environment={}).optimizer
+    groups = build_optimizer(config, model).groups
+    assert [group.name for group in groups] == ["decay, galore", "decay, adamw", "no_decay, adamw"]
+    assert set(groups[0].parameters) == hidden_matrices(model)
+    assert [group.rate for group in groups] == [1.0, 0.25, 0.25]
+    config = load_config(None, ["optimizer.name=galore", "optimizer.rank=8"], environment={}).optimizer
+    with pytest.raises(ConfigError, match=r"optimizer\.rank: no matrix .* Received: 8"):
+        build_optimizer(config, model)
+
+
+def test_a_schedule_of_its_own_makes_a_group_of_its_own() -> None:
+    schedules = "{'blocks.*': {name: constant}, 'blocks.2.*': {name: linear}}"
+    config = load_config(None, [f"optimizer.rates.schedules={schedules}"], environment={}).optimizer
+    groups = build_groups(config, decoder())
+    assert {group.schedule for group in groups} == {"", "blocks.*", "blocks.2.*"}
+    assert "decay, schedule blocks.2.*" in {group.name for group in groups}
+    for group in groups:
+        for name in group.parameters:
+            expected = "blocks.2.*" if name.startswith("blocks.2.") else "blocks.*" * name.startswith("blocks.")
+            assert group.schedule == expected, name
+        assert group.rate_setting == (f"learning_rate/{group.schedule}" if group.schedule else "learning_rate")
+    rates = {"learning_rate": 1.0, "learning_rate/blocks.*": 2.0, "learning_rate/blocks.2.*": 3.0}
+    applied = applied_rates(groups, rates)
+    assert set(applied.values()) == {1.0, 2.0, 3.0}
+    assert applied["group/no_decay, schedule blocks.*/learning_rate"] == 2.0
+    assert applied_rates(parameter_groups(decoder(), 0.1), rates) == {}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["schedules={'blocks.0.*': {name: constant}, 'blocks.*': {name: linear}}", "factors={'blocks.0.*': 2.0, '*': 0.5}"],
+)
+def test_a_pattern_that_a_later_one_takes_everything_from_is_refused(setting: str) -> None:
+    config = load_config(None, [f"optimizer.rates.{setting}"], environment={}).optimizer
+    with pytest.raises(ConfigError, match=r"a later pattern fits all that this one fits.* Received: 'blocks\.0\.\*'"):
+        build_groups(config, decoder())
+
+
+def test_groups_that_are_told_alike_have_names_of_their_own() -> None:
+    groups = parameter_groups(decoder(), 0.1, rates=Factors(1.0, {"blocks.0.*": 0.50001, "blocks.1.*": 0.50002}))
+    assert len({group.name for group in groups}) == len(groups)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "galore", "custom"])
+def test_a_group_moves_by_the_rate_of_its_schedule(name: str) -> None:
+    """At a rate of 0 for the pattern its parameters stay, and the others move as without it."""
+    target = ["optimizer.target=torch.optim:AdamW"] if name == "custom" else []
+    moved = []
+    for rate in (0.01, 0.0):
+        model = decoder()
+        config = load_config(
+            None,
+            [f"optimizer.name={name}", *target, "optimizer.rates.schedules={'blocks.1.*': {name: constant}}"],
+            environment={},
+        ).optimizer
+        optimizer = build_optimizer(config, model)
+        generator = torch.Generator().manual_seed(0)
+        for key in sorted(optimizer.storage.gradients):
+            gradient = optimizer.storage.gradients[key]
+            gradient.copy_(torch.randn(gradient.shape, generator=generator))
+        before = {key: weight.clone() for key, weight in optimizer.storage.weights.items()}
+        one, none = torch.ones(()), torch.zeros(())
+        settings = {"learning_rate": torch.tensor(0.01), "learning_rate/blocks.1.*": torch.tensor(rate)}
+        optimizer.update(Gradients(optimizer.storage.gradients, one, one, one, none), settings | {"weight_decay": none})
+        moved.append({key: weight - before[key] for key, weight in optimizer.storage.weights.items()})
+    for key, usual in moved[0].items():
+        assert float(usual.abs().max()) > 0.0
+        expected = torch.zeros_like(usual) if key.startswith("blocks.1.") else usual
+        assert torch.equal(moved[1][key], expected), key
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "muon", "custom"])

@@ -10,7 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from trimtab.optimizer import Now, Rule, adafactor, adam, lamb, lion, muon, schedule_free_adamw, sgd, soap
+from trimtab.optimizer import (
+    Now,
+    Rule,
+    adafactor,
+    adam,
+    galore,
+    lamb,
+    lion,
+    muon,
+    schedule_free_adamw,
+    sgd,
+    soap,
+    sophia,
+)
+from trimtab.optimizer.algorithms.galore import principal, projected_rank
 from trimtab.optimizer.algorithms.muon import orthogonalized
 
 STEPS, DECAY = 100, 0.1
@@ -238,7 +252,55 @@ def test_soap_does_not_care_how_the_axes_lie_and_adam_does() -> None:
     assert losses(adam(), turn) != pytest.approx(losses(adam(), straight), rel=0.1)
 
 
+@pytest.mark.parametrize("shape", SHAPES[:2])
+def test_galore_against_its_paper(shape: tuple[int, ...]) -> None:
+    """The projection from eigenvectors of G G^T or G^T G, whose signs are free: they are those of ours."""
+    b1, b2, every, r, s = 0.8, 0.9, 30, 2, 0.25
+    rule = galore(r, b1, b2, scale=s, basis_every=every)
+    mine, w = start(shape), start(shape)
+    state = rule.begin(mine)
+    left = shape[0] <= shape[1]
+    m, v, p = 0.0, 0.0, torch.zeros(min(shape), r).double()
+    for step, g in enumerate(gradients(shape)):
+        numbers = (torch.tensor(value, dtype=torch.float64) for value in (rate(step), DECAY, step + 1.0))
+        mine, state = rule.step(mine, g, state, Now(*numbers))
+        if step % every == 0:
+            vectors = torch.linalg.eigh(g @ g.T if left else g.T @ g).eigenvectors.flip(-1)[:, :r]
+            p = vectors * (vectors * state["projection"]).sum(0).sign()
+        small = p.T @ g if left else g @ p
+        m = b1 * m + (1 - b1) * small
+        v = b2 * v + (1 - b2) * small**2
+        n = (m / (1 - b1 ** (step + 1))) / ((v / (1 - b2 ** (step + 1))).sqrt() + 1e-8)
+        w = w - rate(step) * DECAY * w - rate(step) * s * (p @ n if left else n @ p.T)
+        assert torch.allclose(mine, w, rtol=1e-8, atol=1e-10), step
+
+
+def test_galore_moves_a_matrix_within_its_projection_only() -> None:
+    rule, gradient = galore(3, scale=1.0), start((6, 9))
+    weight = torch.zeros(6, 9).double()
+    now = Now(*(torch.tensor(v, dtype=torch.float64) for v in (0.1, 0.0, 1.0)))
+    moved, state = rule.step(weight, gradient, rule.begin(weight), now)
+    p = state["projection"]
+    assert torch.allclose(p.T @ p, torch.eye(3).double(), atol=1e-12)
+    assert torch.allclose(p @ p.T @ moved, moved, atol=1e-12)
+    assert torch.linalg.matrix_rank(moved) == 3
+    kept, best = (p.T @ gradient).norm() ** 2, (torch.linalg.svdvals(gradient)[:3] ** 2).sum()
+    assert float(kept) == pytest.approx(float(best)), "no other projection of this rank keeps more"
+    assert torch.allclose(principal(gradient, 3), p)
+
+
+def test_galore_of_what_is_not_projected_is_adamw() -> None:
+    assert torch.equal(ours(galore(2), (6,))[0], ours(adam(decoupled=True), (6,))[0])
+    assert torch.equal(ours(galore(5), (7, 5))[0], ours(adam(decoupled=True), (7, 5))[0])
+    assert [projected_rank(shape, 4) for shape in ((8, 5), (4, 9), (9, 3), (9,), (2, 9, 9))] == [4, None, None] + [
+        None
+    ] * 2
+    assert [projected_rank(shape, 0.25) for shape in ((64, 100), (100, 10), (2, 9), (1, 9))] == [16, 2, 1, None]
+
+
 RULES: dict[str, Rule] = {
+    "galore": galore(16),
+    "sophia": sophia(),
     "adam": adam(),
     "sgd": sgd(),
     "lion": lion(),
@@ -249,6 +311,8 @@ RULES: dict[str, Rule] = {
     "soap": soap(),
 }
 BYTES = {"adam": 8, "sgd": 4, "lion": 4, "adafactor": 0, "lamb": 8, "muon": 4, "schedule_free_adamw": 8, "soap": 24}
+BYTES["sophia"] = 8
+BYTES["galore"] = (8 * 16 * 64 + 4 * 16 * 64) / 64**2
 
 
 @pytest.mark.parametrize("name", RULES)

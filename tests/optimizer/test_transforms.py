@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from trimtab.config import Fp16, load_config
+from trimtab.errors import ConfigError
 from trimtab.optimizer import (
+    ClipByGroup,
     ClipByNorm,
     ClipByQuantile,
     ClipByZScore,
@@ -83,6 +85,32 @@ def test_clip_by_parameter(scale: float) -> None:
     factor = 5.5 / math.sqrt(26)  # above 1: left as it is
     assert factor > 1
     assert seen(given) == approx([3.0, 1.0, 0.0, -4.0], [3.3, 4.4])
+
+
+@SCALES
+def test_clip_by_group(scale: float) -> None:
+    given = gradients(scale)
+    ClipByGroup(["a", "b"], 1.0, {"a": 2.0}).apply(given, settings(1.0))
+    assert seen(given) == approx([v * 2 / math.sqrt(26) for v in (3.0, 1.0, 0.0, -4.0)], [0.6, 0.8])
+    given = gradients(scale)
+    ClipByGroup(["a", "b"], 4.0, {"b": 100.0}).apply(given, settings(4.0))
+    assert seen(given) == approx([v * 4 / math.sqrt(26) for v in (3.0, 1.0, 0.0, -4.0)], B)
+    given = gradients(scale)  # both in one group, and the setting at half of what is configured
+    ClipByGroup(["a", "b"], 4.0, {"?": 3.0}).apply(given, settings(2.0))
+    assert seen(given) == approx(*([v * 1.5 / math.sqrt(126) for v in part] for part in ([3.0, 1.0, 0.0, -4.0], B)))
+
+
+def test_a_group_that_is_not_finite_leaves_the_others_as_they_are() -> None:
+    given = gradients()
+    given.norms_P[0] = math.inf
+    ClipByGroup(["a", "b"], 5.0, {"a": 1.0}).apply(given, settings(5.0))
+    assert seen(given)[1] == pytest.approx([3.0, 4.0])
+
+
+@pytest.mark.parametrize("groups", [{"c*": 1.0}, {"a": 1.0, "?": 2.0}])
+def test_groups_of_clipping_without_effect_are_refused(groups: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=r"gradients\.clip\.groups"):
+        ClipByGroup(["a", "b"], 1.0, groups)
 
 
 @SCALES
@@ -238,6 +266,9 @@ def test_order_and_thresholds_are_those_of_the_configuration() -> None:
     ):
         order = ["centralize", transform, "noise", "skip_outliers", "skip_non_finite"]
         assert built(f"gradients.clip.name={name}", *rest) == (order, threshold)
+    section = load_config(None, ["gradients.clip.groups={'h*': 0.1}"], environment={}).gradients
+    first = build_transforms(section, None, ["head", "body"])[0]
+    assert isinstance(first, ClipByGroup)
     assert built("gradients.clip.name=none", "gradients.skip_non_finite=false") == ([], math.inf)
 
 

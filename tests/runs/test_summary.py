@@ -187,3 +187,17 @@ def test_a_damaged_record_is_told(run: RunDirectory) -> None:
 def test_what_to_run_next_follows_the_status() -> None:
     assert next_command("killed", "runs/a b") == "trimtab resume 'runs/a b'"
     assert next_command("finished", "runs/a") == "trimtab generate runs/a"
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "interrupted", "failed", "killed", "running"])
+def test_what_the_command_line_refuses_is_not_proposed(status: str) -> None:
+    """It builds no model of a run that Python or another trainer began."""
+    for source in ("huggingface", "lightning"):
+        assert next_command(status, "runs/a", source) == f"trimtab {'show' if status == 'running' else 'report'} runs/a"
+    unfinished = status in ("interrupted", "failed", "killed")
+    expected = (
+        "in Python: Trainer(config, model=…, run='runs/a b').fit()" if unfinished else "trimtab report 'runs/a b'"
+    )
+    if status == "running":
+        expected = "trimtab show 'runs/a b'"
+    assert next_command(status, "runs/a b", "python") == expected

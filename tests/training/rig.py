@@ -26,6 +26,7 @@ from trimtab.monitor.probes import WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
 from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
 from trimtab.runs import Recorder, RunDirectory
+from trimtab.schedules import Constant
 from trimtab.signals import Ring
 from trimtab.training import (
     Adjustments,
@@ -35,6 +36,7 @@ from trimtab.training import (
     Precision,
     Progress,
     Requests,
+    Settings,
     Step,
     Windows,
     columns_of_step,
@@ -154,9 +156,7 @@ class Rig:
             loader=self.loader,
             windows=windows,
             calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
-            learning_rate=lambda step: 1e-2,
-            decay_schedule=None,
-            clip_threshold=1.0,
+            settings=[Settings(Constant(), learning_rate=1e-2, clip_threshold=1.0)],
             progress=progress,
             controllers=self.controllers,
             monitors=[self.watch],

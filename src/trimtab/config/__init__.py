@@ -68,9 +68,11 @@ from trimtab.config.objective import (
 from trimtab.config.optimizer import (
     AdafactorConfig,
     AdamConfig,
+    AdamW8bitConfig,
     AdamWConfig,
     CustomOptimizer,
     DecayConfig,
+    GaLoreConfig,
     LambConfig,
     LionConfig,
     MuonConfig,
@@ -79,6 +81,7 @@ from trimtab.config.optimizer import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SophiaConfig,
 )
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
@@ -115,6 +118,7 @@ __all__ = [
     "ADJUSTABLE",
     "AdafactorConfig",
     "AdamConfig",
+    "AdamW8bitConfig",
     "AdamWConfig",
     "Adjustable",
     "AgcClip",
@@ -152,6 +156,7 @@ __all__ = [
     "FocalConfig",
     "Fp16",
     "Fp32",
+    "GaLoreConfig",
     "GradientsConfig",
     "HuberConfig",
     "InitializationConfig",
@@ -194,6 +199,7 @@ __all__ = [
     "SequenceToSequence",
     "SgdConfig",
     "SoapConfig",
+    "SophiaConfig",
     "SourceConfig",
     "Span",
     "StepSchedule",

@@ -89,7 +89,8 @@ def steps_asked(span: int | float | str, budget: Budget) -> int:
         if tokens is None or budget.tokens_per_step is None:
             raise UnknownLengthError(f"how many steps {span!r} are is not known yet")
         number *= tokens / budget.tokens_per_step
-    return max(round(number), 1 if isinstance(span, str) and number > 0 else 0)
+    # What a float cannot hold is beyond any run.
+    return max(round(min(number, 1e18)), 1 if isinstance(span, str) and number > 0 else 0)
 
 
 def is_nothing(span: int | float | str) -> bool:

@@ -29,6 +29,8 @@ def yaml_value(value: Any) -> str:
             return repr(value)
         case str():
             return _text(value)
+        case Section():
+            return yaml_value(dict(value))
         case Mapping():
             return "{" + ", ".join(f"{_text(str(k))}: {yaml_value(v)}" for k, v in value.items()) + "}"
         case list() | tuple():

@@ -155,7 +155,7 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        tuple(f"optimizer.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors")),
+        tuple(f"optimizer.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors", "target")),
         "optimizer.weight_decay",
         lambda config: config.optimizer.weight_decay == 0.0,
         "it says what weight decay acts on, and optimizer.weight_decay is 0",

@@ -14,6 +14,11 @@ class NormClip(Section):
 
     name: Literal["norm"] = "norm"
     threshold: Positive = Field(1.0, description="largest norm that is left as it is")
+    groups: dict[str, Positive] = Field(
+        default_factory=dict,
+        description="pattern of parameter names to a threshold for the norm of those parameters alone; the last that "
+        "fits acts, and the others are clipped together",
+    )
 
 
 class ValueClip(Section):

@@ -31,6 +31,12 @@ class Key:
         return self.path.rpartition(".")[2]
 
     @property
+    def entries(self) -> Mapping[str, type[Section]]:
+        """What a mapping may hold under each of its names, as `sections` of a key; empty for everything else."""
+        kinds = [one for one in _types(self.field.annotation) if get_origin(one) is dict]
+        return _sections(get_args(kinds[0])[1]) if kinds else {}
+
+    @property
     def default(self) -> Any:
         """The value when none is given; `PydanticUndefined` when one must be."""
         return self.field.get_default(call_default_factory=True)
@@ -74,6 +80,8 @@ class Key:
     @property
     def allowed(self) -> str:
         """What it takes, in words."""
+        if self.entries:
+            return f"a mapping of names to sections whose name is one of: {', '.join(self.entries)}"
         if not self.sections:
             return _in_words(self.owner.model_json_schema()["properties"][self.name])
         if len(self.sections) > 1:
@@ -184,8 +192,15 @@ def flatten(config: Section, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Section):
             values |= flatten(value, f"{prefix}{name}.")
         else:
-            values[prefix + name] = value
+            values[prefix + name] = _plain(value)
     return values
+
+
+def _plain(value: Any) -> Any:
+    """A mapping to sections as one to mappings, for whoever compares or writes it."""
+    if isinstance(value, Mapping):
+        return {key: one.model_dump() if isinstance(one, Section) else one for key, one in value.items()}
+    return value
 
 
 def difference(old: Config, new: Config) -> list[tuple[str, Any, Any]]:

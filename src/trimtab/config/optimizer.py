@@ -7,9 +7,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, Custom, NonNegative, Positive, Section
+from trimtab.config.schedule import ScheduleConfig
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Factors = dict[str, NonNegative]
+PartOfSide = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 _RATE = "the full rate, which the schedule scales"
 _BETA1 = "decay of the average of gradients"
@@ -20,13 +22,18 @@ _PENALTY = "an L2 penalty: weight_decay * weight is added to the gradient"
 
 
 class RatesConfig(Section):
-    """Factors on the learning rate, for some of the parameters."""
+    """Factors on the learning rate, and other schedules, for some of the parameters."""
 
     layers: Positive = Field(
         1.0, description="factor from each layer to the one below, down to the embeddings; 1: all layers alike"
     )
     factors: Factors = Field(
         default_factory=dict, description="pattern of parameter names ('blocks.0.*') to factor; the last that fits acts"
+    )
+    schedules: dict[str, ScheduleConfig] = Field(
+        default_factory=dict,
+        description="pattern of parameter names to a schedule in place of the run's ('head.*': {name: constant}); the "
+        "last that fits acts",
     )
 
 
@@ -39,6 +46,11 @@ class DecayConfig(Section):
     layers: Positive = Field(1.0, description="factor from each layer to the one below; 1: all layers alike")
     factors: Factors = Field(
         default_factory=dict, description="pattern of parameter names to factor; the last that fits acts"
+    )
+    target: NonNegative = Field(
+        0.0,
+        description="the norm that decay pulls a parameter to, as a part of the norm it began with (Loshchilov 2023, "
+        "arXiv 2311.11446); 0: to nothing",
     )
 
 
@@ -60,6 +72,18 @@ class AdamWConfig(OptimizerSection):
     beta1: Beta = Field(0.9, description=_BETA1)
     beta2: Beta = Field(0.95, description=_BETA2)
     epsilon: Positive = Field(1e-8, description=_EPSILON)
+    weight_decay: NonNegative = Field(0.1, description=_DECOUPLED)
+
+
+class AdamW8bitConfig(OptimizerSection):
+    """AdamW with moments in 8 bits: a quarter of their memory (Dettmers et al. 2022, arXiv 2110.02861)."""
+
+    name: Literal["adamw_8bit"] = "adamw_8bit"
+    learning_rate: Positive = Field(3e-4, description=_RATE)
+    beta1: Beta = Field(0.9, description=_BETA1)
+    beta2: Beta = Field(0.95, description=_BETA2)
+    epsilon: Positive = Field(1e-8, description=_EPSILON)
+    min_size: Count = Field(4096, description="parameters of fewer values keep their moments in fp32")
     weight_decay: NonNegative = Field(0.1, description=_DECOUPLED)
 
 
@@ -160,6 +184,38 @@ class SoapConfig(OptimizerSection):
     weight_decay: NonNegative = Field(0.1, description=_DECOUPLED)
 
 
+class GaLoreConfig(OptimizerSection):
+    """AdamW on a projection of the matrices inside layers, whose moments are small (Zhao et al. 2024)."""
+
+    name: Literal["galore"] = "galore"
+    learning_rate: Positive = Field(1e-2, description=f"{_RATE}; a projected matrix moves by scale times it")
+    rank: Count | PartOfSide = Field(
+        0.25, description="of the projection, or as a part of a matrix's shorter side; a shorter side is left whole"
+    )
+    scale: Positive = Field(0.25, description="of a projected matrix's update")
+    basis_every: Count = Field(200, description="updates from one renewal of the projection to the next")
+    rest: Positive = Field(0.1, description="AdamW's learning rate for all else, as a part of learning_rate")
+    beta1: Beta = Field(0.9, description=_BETA1)
+    beta2: Beta = Field(0.999, description=_BETA2)
+    epsilon: Positive = Field(1e-8, description=_EPSILON)
+    weight_decay: NonNegative = Field(0.0, description=_DECOUPLED)
+
+
+class SophiaConfig(OptimizerSection):
+    """Momentum over a diagonal of the curvature, every value clipped (Liu et al. 2023, arXiv 2305.14342, Sophia-G)."""
+
+    name: Literal["sophia"] = "sophia"
+    learning_rate: Positive = Field(3e-4, description=f"{_RATE}; the most that a step moves a weight")
+    beta1: Beta = Field(0.96, description=_BETA1)
+    beta2: Beta = Field(0.99, description="decay of the average of estimates of the curvature")
+    gamma: Positive = Field(0.05, description="of the curvature: the smaller, the more of the update is clipped")
+    epsilon: Positive = Field(1e-12, description="the least curvature, gamma included")
+    estimate_every: Count = Field(
+        10, description="steps from one estimate, a further forward and backward pass, to the next"
+    )
+    weight_decay: NonNegative = Field(0.2, description=_DECOUPLED)
+
+
 class CustomOptimizer(Custom):
     """Any `torch.optim.Optimizer` class, for example target: 'torch.optim:SGD'."""
 
@@ -179,6 +235,7 @@ class CustomOptimizer(Custom):
 
 OptimizerConfig = Annotated[
     AdamWConfig
+    | AdamW8bitConfig
     | AdamConfig
     | SgdConfig
     | LionConfig
@@ -187,6 +244,8 @@ OptimizerConfig = Annotated[
     | MuonConfig
     | ScheduleFreeAdamWConfig
     | SoapConfig
+    | GaLoreConfig
+    | SophiaConfig
     | CustomOptimizer,
     Field(discriminator="name"),
 ]

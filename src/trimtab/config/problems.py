@@ -89,7 +89,7 @@ def _line(path: KeyPath, layer: Layer) -> int:
 def _locate(location: Iterable[int | str]) -> tuple[KeyPath, type[Section] | None, Key | None]:
     """The path without pydantic's marks for variants, the section that holds its last key, and that key.
 
-    What lies inside a value (an entry of a list) is located at the value.
+    What lies inside a value (an entry of a list) is located at the value, unless it is a mapping to sections.
     """
     path: list[str] = []
     inside: Mapping[str, type[Section]] = {"": Config}
@@ -103,6 +103,8 @@ def _locate(location: Iterable[int | str]) -> tuple[KeyPath, type[Section] | Non
             (owner,) = inside.values()
             key = next((one for one in keys().get(".".join(path), ()) if one.owner is owner), None)
             inside = key.sections if key is not None else {}
+        elif key is not None and key.entries and part not in key.entries:
+            path.append(part)
     return tuple(path), owner, key
 
 
@@ -123,6 +125,8 @@ def _problem(error: ErrorDetails, layer: Layer, source: str) -> Problem:
         return _unknown(path, owner or Config, where, error["input"])
     if kind == "missing":
         return Problem(where, key.path, f"must be given: {key.description}", allowed=key.allowed)
+    if key.entries and len(path) > len(key.path.split(".")):
+        return _in_an_entry(key, path, error, where)
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         name = error["input"]["name"] if kind == "union_tag_invalid" else None
         return _unnamed((*path, "name"), key, name, layer, source)
@@ -133,6 +137,29 @@ def _problem(error: ErrorDetails, layer: Layer, source: str) -> Problem:
     if key.takes_text and isinstance(error["input"], int | float):
         hint = f"put it in quotes: '{received}'"
     return Problem(where, key.path, message, received, key.allowed if kind == "value_error" else None, hint)
+
+
+def _in_an_entry(key: Key, path: KeyPath, error: ErrorDetails, where: str) -> Problem:
+    """What is wrong with a section that stands in a mapping under a name of the user's."""
+    inside = path[len(key.path.split(".")) :]
+    place = ".".join((key.path, *inside))
+    received = short(error["input"])
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        given = error["type"] == "union_tag_invalid"
+        name = error["input"]["name"] if given else ""
+        message = "there is no such choice" if given else "must be given"
+        hint = did_you_mean(nearest_names(str(name), key.entries))
+        allowed = f"one of: {', '.join(key.entries)}"
+        return Problem(where, f"{place}.name", message, short(name) if given else None, allowed, hint)
+    if error["type"] == "extra_forbidden":
+        chosen = next(one for part in map(str, error["loc"]) if (one := key.entries.get(part)) is not None)
+        allowed = ", ".join(chosen.model_fields)
+        hint = did_you_mean(nearest_names(inside[-1], chosen.model_fields))
+        return Problem(where, place, "there is no such key", received, allowed, hint)
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if error["type"] == "model_attributes_type":
+        message = "must be a section, not a value"
+    return Problem(where, place, message, received)
 
 
 def _not_a_section(key: Key, value: Any, where: str) -> Problem:

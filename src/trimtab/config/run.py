@@ -19,6 +19,7 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
@@ -66,6 +67,13 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
+        for key, one in self.named_optimizers.items():
+            if one.decay.target and not OPTIMIZERS[one.name].decouples:
+                fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
+                raise ValueError(
+                    f"{key}.decay.target is for weight decay apart from the gradient, and {key}.name {one.name} has "
+                    f"another. Fitting: {fitting}"
+                )
         if self.decay_schedule is not None and not any(one.weight_decay for one in self.optimizers):
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         if self.optimizer_switch is not None:
@@ -82,12 +90,20 @@ class Config(Section):
         return self
 
     def _refuse_switch(self, switch: OptimizerSwitch) -> None:
-        for key, one in (("optimizer", self.optimizer), ("optimizer_switch.to", switch.to)):
+        for key, one in self.named_optimizers.items():
+            if one.rates.schedules:
+                raise ValueError(
+                    f"optimizer_switch does not go with {key}.rates.schedules: groups differ between optimizers"
+                )
             if one.name == "schedule_free_adamw":
                 raise ValueError(
                     f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
                     "not those that it is judged by"
                 )
+        if getattr(self.gradients.clip, "groups", None):
+            raise ValueError(
+                "optimizer_switch does not go with gradients.clip.groups: optimizers order their groups differently"
+            )
         if switch.at is not None and self._lies_after_the_end(switch.at):
             raise ValueError(
                 f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
@@ -110,9 +126,15 @@ class Config(Section):
             return False
 
     @property
+    def named_optimizers(self) -> dict[str, OptimizerConfig]:
+        """The optimizers of the run by their keys, in the order in which they train."""
+        switch = self.optimizer_switch
+        return {"optimizer": self.optimizer} | ({} if switch is None else {"optimizer_switch.to": switch.to})
+
+    @property
     def optimizers(self) -> tuple[OptimizerConfig, ...]:
         """The optimizers of the run, in the order in which they train."""
-        return (self.optimizer,) if self.optimizer_switch is None else (self.optimizer, self.optimizer_switch.to)
+        return tuple(self.named_optimizers.values())
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 A *root* is a cause that a remedy can act on; a *symptom* is what such causes look like, and stands for itself only
 when no root explains it. `explains` is the causal order: when both are found, and the cause begins no later, the
 other is its consequence and is listed under it. `signals` are the least that must have been logged to speak of it.
+Of a task that is not among `tasks` nothing is said, nor withheld: no log of it could tell.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ class Code:
     kind: Literal["root", "symptom", "lint"]
     signals: tuple[str, ...] = ()
     explains: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    """Those that it can be judged for; none named: all. A task that is not known is taken for language."""
 
 
 CODES: dict[str, Code] = {
@@ -98,6 +101,7 @@ CODES: dict[str, Code] = {
         "root",
         ("train/loss",),
         ("plateau", "underfitting", "loss-spike"),
+        ("causal_lm", "masked_lm", "seq2seq"),  # its sizes of batches are counted in tokens that are predicted
     ),
     "loss-scale-collapse": Code("the fp16 loss scale falls to its floor and updates are lost", "root", ("loss_scale",)),
     "vanishing-gradients": Code(
@@ -129,6 +133,7 @@ CODES: dict[str, Code] = {
         "root",
         ("train/loss", "validation/loss"),
         ("plateau",),
+        ("causal_lm",),  # what counting reaches is measured for next-token prediction
     ),
     "over-regularised": Code(
         "underfitting for which dropout, weight decay or smoothing is the reason", "root", ("train/loss",)

@@ -33,6 +33,9 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
 
 
 def _ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
+    task, tasks = case.fact("task"), CODES[code].tasks
+    if tasks and task is not None and task not in tasks:
+        return
     missing = tuple(signal for signal in CODES[code].signals if not is_there(case, signal))
     if missing:
         yield Withheld(code, missing)

@@ -27,9 +27,10 @@ def _course(case: Case) -> str:
     if loss is not None and len(loss.finite()[1]):
         _, values = loss.finite()
         few = max(1, len(values) // 20)
+        mean = ", the mean of its last twentieth," if few > 1 else ""
         parts.append(
             f"the training loss went from {format.decimal(float(values[0]))} "
-            f"to {format.decimal(float(values[-few:].mean()))}, the mean of its last twentieth,"
+            f"to {format.decimal(float(values[-few:].mean()))}{mean}"
         )
     validation = case.validation_loss()
     if validation is not None and len(validation.finite()[1]):
@@ -76,7 +77,8 @@ def _passed(case: Case, findings: Sequence[Finding]) -> str:
     if not told:
         return ""
     named = ", ".join(f"{printable(code)} at step {step:,}" for code, step in told.items())
-    return f"; what was told during the run has passed, seen from its end ({named})"
+    over = case.history.ended is not None or case.history.last_step >= case.planned_steps
+    return f"; what was told during the run has passed{', seen from its end' if over else ' by now'} ({named})"
 
 
 def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:

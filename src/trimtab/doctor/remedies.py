@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Remedy, Target
+from trimtab.doctor.planned import planned_budget, planned_schedule
 from trimtab.doctor.rates import usual_rate
 from trimtab.runs.metrics import selection_direction
 
@@ -64,11 +65,22 @@ def lower_rate(case: Case, factor: float = 0.3) -> Remedy:
 
 
 def longer_warmup(case: Case) -> list[Remedy]:
-    """A warm-up over a tenth of the run, where it is shorter now or not known."""
-    now = case.setting("schedule.warmup")
-    if isinstance(now, int | float) and (now if now < 1 else now / max(case.planned_steps, 1)) >= 0.1:
+    """A warm-up over a tenth of the run, where it is shorter now, or where nothing is known of the schedule."""
+    remedies = [change(case, "warm up over a tenth of the run", warmup=0.1)]
+    if case.setting("schedule.name") is None:
+        return remedies
+    from trimtab.config import UnknownLengthError, rise_of, steps_of
+
+    schedule, budget = planned_schedule(case), planned_budget(case)
+    if schedule is None:
         return []
-    return [change(case, "warm up over a tenth of the run", warmup=0.1)]
+    key, rise = rise_of(schedule)
+    if key != NAMES["warmup"]["trimtab"]:  # the rise of a cycle that comes again
+        return []
+    try:
+        return remedies if steps_of(rise, budget) < steps_of(0.1, budget) else []
+    except UnknownLengthError:
+        return []
 
 
 def sound_rate(case: Case) -> float | None:

@@ -2,6 +2,7 @@
 
 from trimtab.objective.binary import BinaryCrossEntropy
 from trimtab.objective.cross_entropy import CrossEntropy
+from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
 from trimtab.objective.regression import Regression
@@ -13,7 +14,7 @@ from trimtab.objective.tasks import (
     RegressionTask,
     SequenceToSequenceTask,
 )
-from trimtab.objective.tasks.parts import perplexity_of
+from trimtab.objective.tasks.parts import logits_of, perplexity_of
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -30,5 +31,8 @@ __all__ = [
     "build_objective",
     "build_task",
     "class_weights",
+    "draw_classes",
+    "drawn_loss",
+    "logits_of",
     "perplexity_of",
 ]

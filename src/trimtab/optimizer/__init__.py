@@ -3,6 +3,8 @@
 from trimtab.optimizer.algorithms.adafactor import adafactor
 from trimtab.optimizer.algorithms.adam import adam
 from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.adamw_8bit import adamw_8bit
+from trimtab.optimizer.algorithms.galore import galore
 from trimtab.optimizer.algorithms.lamb import lamb
 from trimtab.optimizer.algorithms.lion import lion
 from trimtab.optimizer.algorithms.muon import muon
@@ -10,15 +12,31 @@ from trimtab.optimizer.algorithms.rule import Now, Rule
 from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
+from trimtab.optimizer.algorithms.sophia import sophia
 from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.factory import build_average, build_groups, build_optimizer, build_transforms, clip_threshold
+from trimtab.optimizer.for_torch import (
+    CosineAnnealingWarmupScheduler,
+    adaptive_gradient_clipping,
+    get_parameter_groups,
+    gradient_centralization,
+)
 from trimtab.optimizer.foreign import ForeignOptimizer
-from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, depths, kinds, parameter_groups
+from trimtab.optimizer.parameter_groups import (
+    Factors,
+    ParameterGroup,
+    applied_rates,
+    depths,
+    kinds,
+    parameter_groups,
+)
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
 from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage
 from trimtab.optimizer.transforms import (
+    ClipByGroup,
     ClipByNorm,
     Noise,
     SkipNonFinite,
@@ -28,12 +46,16 @@ from trimtab.optimizer.transforms import (
     clip_by_unit,
     clip_by_value,
 )
+from trimtab.optimizer.weight_norms import WeightNormControl
 
 __all__ = [
     "AdamW",
+    "ClipByGroup",
     "ClipByNorm",
     "ClipByQuantile",
     "ClipByZScore",
+    "CosineAnnealingWarmupScheduler",
+    "Curvature",
     "Factors",
     "FlatStorage",
     "ForeignOptimizer",
@@ -49,8 +71,12 @@ __all__ = [
     "Stateless",
     "Storage",
     "WeightAverage",
+    "WeightNormControl",
     "adafactor",
     "adam",
+    "adamw_8bit",
+    "adaptive_gradient_clipping",
+    "applied_rates",
     "build_average",
     "build_groups",
     "build_optimizer",
@@ -63,6 +89,9 @@ __all__ = [
     "depths",
     "equal",
     "exponential",
+    "galore",
+    "get_parameter_groups",
+    "gradient_centralization",
     "kinds",
     "lamb",
     "lion",
@@ -71,4 +100,5 @@ __all__ = [
     "schedule_free_adamw",
     "sgd",
     "soap",
+    "sophia",
 ]

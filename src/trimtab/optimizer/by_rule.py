@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trimtab.optimizer.algorithms.rule import Now, Rule, State
+from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import FlatStorage
 from trimtab.signals import Gradients
@@ -56,12 +57,15 @@ class RuleOptimizer:
                 state = rule.begin(storage.flat_weight[span].view(shape))
                 self._pieces.append(_Piece(group, rule, names, span, shape, state))
 
+        every = {rule.estimates_every for _, rule in groups} - {0}
+        self.curvature = Curvature(storage, min(every)) if every else None
         self.averages = any(rule.evaluated is not None for _, rule in groups)
 
     @torch.no_grad()
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """One update with the settings `learning_rate` and `weight_decay`, factors on which each group has its own."""
+        """One update with the rates in `settings`, and the factor `weight_decay` on each group's own."""
         storage, on_host = self.storage, self._applied.device.type == "cpu"
+        estimate = None if self.curvature is None else self.curvature.hand_over()
         if on_host and float(gradients.skip):
             return
         applies = gradients.skip == 0
@@ -73,8 +77,9 @@ class RuleOptimizer:
             if not on_host:
                 # A gradient that is not finite must not reach the state, not even multiplied by zero.
                 gradient = torch.where(applies, gradient, 0.0)
-            rate = settings["learning_rate"] * piece.group.rate
-            now = Now(rate, settings["weight_decay"] * piece.group.weight_decay, count)
+            rate = settings[piece.group.rate_setting] * piece.group.rate
+            seen = None if estimate is None else piece.of(estimate)
+            now = Now(rate, settings["weight_decay"] * piece.group.weight_decay, count, seen)
             weight = piece.of(storage.flat_weight)
             new_weight, new_state = piece.rule.step(weight, gradient, piece.state, now)
             for old, new in ((weight, new_weight), *((piece.state[slot], new_state[slot]) for slot in piece.state)):

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import Storage
 from trimtab.signals import Gradients
@@ -36,6 +37,11 @@ class Optimizer(Protocol):
 
     def load_state_by_name(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Become what `state` says."""
+        ...
+
+    @property
+    def curvature(self) -> Curvature | None:
+        """What takes estimates of the curvature, where the optimizer asks for them."""
         ...
 
     @property

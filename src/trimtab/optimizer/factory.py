@@ -19,6 +19,7 @@ from trimtab.config import (
     ClipConfig,
     CustomOptimizer,
     EmaConfig,
+    GaLoreConfig,
     GradientsConfig,
     LambConfig,
     LionConfig,
@@ -32,16 +33,20 @@ from trimtab.config import (
     ScheduleFreeAdamWConfig,
     SgdConfig,
     SoapConfig,
+    SophiaConfig,
     ValueClip,
     ZScoreClip,
     steps_asked,
     steps_of,
 )
-from trimtab.config.registry import load_target
+from trimtab.config.registry import load_target, require
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError
 from trimtab.optimizer.algorithms.adafactor import adafactor
 from trimtab.optimizer.algorithms.adam import adam
 from trimtab.optimizer.algorithms.adamw import AdamW
+from trimtab.optimizer.algorithms.adamw_8bit import adamw_8bit
+from trimtab.optimizer.algorithms.galore import galore, projected_rank
 from trimtab.optimizer.algorithms.lamb import lamb
 from trimtab.optimizer.algorithms.lion import lion
 from trimtab.optimizer.algorithms.muon import muon
@@ -49,6 +54,7 @@ from trimtab.optimizer.algorithms.rule import Rule
 from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
+from trimtab.optimizer.algorithms.sophia import sophia
 from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
@@ -57,6 +63,7 @@ from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, hidden_m
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
 from trimtab.optimizer.storage import Storage
 from trimtab.optimizer.transforms import (
+    ClipByGroup,
     ClipByNorm,
     Noise,
     SkipNonFinite,
@@ -65,6 +72,7 @@ from trimtab.optimizer.transforms import (
     clip_by_unit,
     clip_by_value,
 )
+from trimtab.optimizer.weight_norms import WeightNormControl
 from trimtab.signals import GradientTransform
 
 
@@ -78,6 +86,7 @@ def build_groups(config: OptimizerConfig, model: nn.Module) -> list[ParameterGro
         embeddings=config.decay.embeddings,
         decays=Factors(config.decay.layers, config.decay.factors, "optimizer.decay"),
         rates=Factors(config.rates.layers, config.rates.factors, "optimizer.rates"),
+        schedules=config.rates.schedules,
     )
 
 
@@ -86,6 +95,11 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: to
 
     `compute_dtype` is what ours lets the model compute in; a custom one leaves the parameters in fp32.
     """
+    target = config.decay.target
+    if target and config.weight_decay:
+        decay_of = {name: group.weight_decay for group in build_groups(config, model) for name in group.parameters}
+        plain = config.model_copy(update={"weight_decay": 0.0})
+        return WeightNormControl(build_optimizer(plain, model, compute_dtype), decay_of, target)
     groups = build_groups(config, model)
     match config.name:
         case "adamw":
@@ -96,10 +110,13 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: to
                 epsilon=config.epsilon,
                 compute_dtype=compute_dtype,
             )
+        case "adamw_8bit":
+            require(OPTIMIZERS[config.name], f"optimizer.name={config.name}")
+            return adamw_8bit(groups, config.beta1, config.beta2, config.epsilon, min_size=config.min_size)
         case "custom":
             return _foreign(config, groups)
-        case "muon":
-            return RuleOptimizer(_muon_groups(config, model, groups), compute_dtype=compute_dtype)
+        case "muon" | "galore":
+            return RuleOptimizer(_divided(config, model, groups), compute_dtype=compute_dtype)
         case _:
             rule = _rule(config)
             return RuleOptimizer([(group, rule) for group in groups], compute_dtype=compute_dtype)
@@ -128,24 +145,49 @@ def _rule(config: OptimizerConfig) -> Rule:
                 basis_every=config.basis_every,
                 max_side=config.max_side,
             )
+        case SophiaConfig():
+            return sophia(
+                config.beta1,
+                config.beta2,
+                config.gamma,
+                config.epsilon,
+                estimate_every=config.estimate_every,
+            )
         case _:
             raise AssertionError(f"{config.name} has no rule of its own")
 
 
-def _muon_groups(
-    config: MuonConfig, model: nn.Module, groups: Sequence[ParameterGroup]
+def _divided(
+    config: MuonConfig | GaLoreConfig, model: nn.Module, groups: Sequence[ParameterGroup]
 ) -> list[tuple[ParameterGroup, Rule]]:
-    """Each group in two: matrices inside layers for Muon, and the rest for AdamW."""
-    matrices = hidden_matrices(model)
-    orthogonal = muon(config.momentum, nesterov=config.nesterov, iterations=config.iterations, scaling=config.scaling)
+    """Each group in two: matrices inside layers for the rule that `config` names, and the rest for AdamW."""
     plain = adam(config.beta1, config.beta2, config.epsilon, decoupled=True)
+    matrices = hidden_matrices(model)
+    if isinstance(config, MuonConfig):
+        rule = muon(config.momentum, nesterov=config.nesterov, iterations=config.iterations, scaling=config.scaling)
+    else:
+        matrices = {n for n in matrices if projected_rank(model.get_parameter(n).shape, config.rank) is not None}
+        rule = galore(
+            config.rank,
+            config.beta1,
+            config.beta2,
+            config.epsilon,
+            scale=config.scale,
+            basis_every=config.basis_every,
+        )
+        if not matrices:
+            raise ConfigError(
+                f"optimizer.rank: no matrix inside the model's layers has a longer side than it, so that nothing is "
+                f"projected. Received: {config.rank}",
+                hint="a part of the shorter side fits any model: optimizer.rank=0.25",
+            )
     divided = []
     for group in groups:
-        for rule, chosen, factor in ((orthogonal, True, 1.0), (plain, False, config.rest)):
+        for own, chosen, factor in ((rule, True, 1.0), (plain, False, config.rest)):
             parameters = {name: p for name, p in group.parameters.items() if (name in matrices) == chosen}
             if parameters:
-                name = f"{group.name}, {'muon' if chosen else 'adamw'}"
-                divided.append((replace(group, name=name, parameters=parameters, rate=group.rate * factor), rule))
+                name = f"{group.name}, {config.name if chosen else 'adamw'}"
+                divided.append((replace(group, name=name, parameters=parameters, rate=group.rate * factor), own))
     return divided
 
 
@@ -182,12 +224,17 @@ def build_average(config: AveragingConfig, storage: Storage, budget: Budget) -> 
     return WeightAverage(storage, "swa", equal(), every=every, start=start)
 
 
-def build_transforms(config: GradientsConfig, device: torch.device | None = None) -> list[GradientTransform]:
-    """The gradient transforms that `config` asks for, in the order in which they act: that of its fields."""
+def build_transforms(
+    config: GradientsConfig, device: torch.device | None = None, names: Sequence[str] = ()
+) -> list[GradientTransform]:
+    """The gradient transforms that `config` asks for, in the order in which they act: that of its fields.
+
+    `names` are those of the gradients, in their order. Raises: ConfigError for a pattern of names without effect.
+    """
     transforms: list[GradientTransform] = [centralize()] if config.centralize else []
     match config.clip:
-        case NormClip():
-            transforms.append(ClipByNorm())
+        case NormClip(threshold=threshold, groups=groups):
+            transforms.append(ClipByGroup(names, threshold, groups, device) if groups else ClipByNorm())
         case ValueClip():
             transforms.append(clip_by_value())
         case ParameterClip():

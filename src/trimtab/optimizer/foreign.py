@@ -54,7 +54,7 @@ class ForeignOptimizer:
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
         for group, torch_group in zip(self.groups, self.optimizer.param_groups, strict=True):
-            torch_group["lr"] = group.rate * float(settings["learning_rate"])
+            torch_group["lr"] = group.rate * float(settings[group.rate_setting])
             if "weight_decay" in torch_group:
                 torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
         self.optimizer.step()
@@ -75,7 +75,8 @@ class ForeignOptimizer:
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
         """Each parameter's slots, and under `group-<n>` what the optimizer counts in its groups, as Prodigy does.
 
-        Numbers become 0-dim tensors of fp64. Raises: CheckpointError for a value that is neither.
+        Numbers become 0-dim tensors of fp64, or of int64 where they are whole. Raises: CheckpointError for a value that
+        is neither.
         """
         state: dict[str, dict[str, Tensor]] = {}
         for parameter, slots in self.optimizer.state.items():
@@ -111,6 +112,7 @@ class ForeignOptimizer:
         self.optimizer.load_state_dict(torch_state)
 
     averages = False
+    curvature = None
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: here those it trains."""
@@ -125,11 +127,14 @@ def _counts(key: str, value: Any) -> bool:
 def _tensor(value: Any, where: str) -> Tensor:
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, bool | int | float):
+    if isinstance(value, int) and not isinstance(value, bool):
+        return torch.tensor(value, dtype=torch.int64)
+    if isinstance(value, bool | float):
         return torch.tensor(float(value), dtype=torch.float64)
     raise CheckpointError(f"the optimizer keeps a {type(value).__name__} in {where}, which cannot be saved")
 
 
 def _value(tensor: Tensor) -> Tensor | float:
     """A number again, or a tensor of its own."""
-    return tensor.item() if tensor.ndim == 0 and tensor.dtype == torch.float64 else tensor.clone()
+    is_number = tensor.ndim == 0 and tensor.dtype in (torch.float64, torch.int64)
+    return tensor.item() if is_number else tensor.clone()

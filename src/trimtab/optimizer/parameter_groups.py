@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -16,13 +16,20 @@ Kind = Literal["weight", "bias", "norm", "embedding"]
 
 @dataclass(frozen=True, slots=True)
 class ParameterGroup:
-    """Parameters with the same weight decay and the same factor on the learning rate."""
+    """Parameters with the same weight decay, schedule, and factor on the learning rate."""
 
     name: str
     weight_decay: float
     parameters: Mapping[str, nn.Parameter]
     rate: float = 1.0
     """Factor on the learning rate."""
+    schedule: str = ""
+    """Pattern of the names that follow a schedule of their own; '': the run's."""
+
+    @property
+    def rate_setting(self) -> str:
+        """Which of the step's settings is its learning rate, before the factor."""
+        return f"learning_rate/{self.schedule}" if self.schedule else "learning_rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +58,39 @@ class Factors:
                     hint=f"give {self.setting}.factors by patterns of names",
                 )
             found = {name: self.layers ** (top - depth[name]) for name in names}
-        chosen = dict.fromkeys(names, 1.0)
-        for pattern, factor in self.patterns.items():
-            fitting = [name for name in names if fnmatchcase(name, pattern)]
-            if not fitting:
-                raise ConfigError(
-                    f"{self.setting}.factors: no trainable parameter has such a name. Received: {pattern!r}",
-                    hint=f"the model's begin with {', '.join(names[:3])}",
-                )
-            chosen |= dict.fromkeys(fitting, factor)
-        return {name: found[name] * chosen[name] for name in names}
+        chosen = last_fitting(names, self.patterns, f"{self.setting}.factors")
+        return {name: found[name] * self.patterns.get(chosen.get(name, ""), 1.0) for name in names}
+
+
+def last_fitting(names: Sequence[str], patterns: Collection[str], setting: str) -> dict[str, str]:
+    """Name to the last of `patterns`, as of file names, that fits it; names that none fits are left out.
+
+    Raises: ConfigError for a pattern that fits no name, or none that is left to it; `setting` is what it calls them.
+    """
+    chosen: dict[str, str] = {}
+    for pattern in patterns:
+        fitting = [name for name in names if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise ConfigError(
+                f"{setting}: no trainable parameter has such a name. Received: {pattern!r}",
+                hint=f"the model's begin with {', '.join(names[:3])}",
+            )
+        chosen |= dict.fromkeys(fitting, pattern)
+    for pattern in patterns:
+        if pattern not in chosen.values():
+            raise ConfigError(
+                f"{setting}: a later pattern fits all that this one fits, so that it changes nothing. "
+                f"Received: {pattern!r}",
+                hint="the last that fits acts: put the wider pattern first",
+            )
+    return chosen
+
+
+def applied_rates(groups: Sequence[ParameterGroup], settings: Mapping[str, float]) -> dict[str, float]:
+    """`group/<name>/learning_rate` of each group under the rates in `settings`; nothing where all are alike."""
+    if len({(group.rate_setting, group.rate) for group in groups}) == 1:
+        return {}
+    return {f"group/{group.name}/learning_rate": settings[group.rate_setting] * group.rate for group in groups}
 
 
 def kinds(model: nn.Module) -> dict[str, Kind]:
@@ -128,24 +158,30 @@ def parameter_groups(
     embeddings: bool = True,
     decays: Factors | None = None,
     rates: Factors | None = None,
+    schedules: Collection[str] = (),
 ) -> list[ParameterGroup]:
-    """The trainable parameters, in a group for each pair of weight decay and rate; those with decay come first.
+    """The trainable parameters, in a group for each weight decay, rate and schedule; those with decay come first.
 
-    Vectors count as biases. `decays` and `rates` are factors on weight decay and on the learning rate.
-    Raises: as `Factors.of`.
+    Vectors count as biases. `decays` and `rates` are factors on weight decay and on the learning rate; `schedules` are
+    patterns of names that follow a schedule of their own. Raises: as `Factors.of`.
     """
     acts: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
     kind_of = kinds(model)
     decay_of, rate_of = (decays or Factors()).of(model), (rates or Factors()).of(model)
-    members: dict[tuple[bool, float, float], dict[str, nn.Parameter]] = {}
+    schedule_of = last_fitting(list(kind_of), schedules, "optimizer.rates.schedules")
+    members: dict[tuple[bool, float, float, str], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name in kind_of:
             decayed = acts[kind_of[name]]
-            key = (not decayed, decay_of[name] if decayed else 1.0, rate_of[name])
+            key = (not decayed, decay_of[name] if decayed else 1.0, rate_of[name], schedule_of.get(name, ""))
             members.setdefault(key, {})[name] = parameter
-    groups = []
-    for (exempt, decay, rate), parameters in sorted(members.items(), key=lambda item: item[0][0]):
+    groups: list[ParameterGroup] = []
+    for (exempt, decay, rate, schedule), parameters in sorted(members.items(), key=lambda item: item[0][0]):
         told = [f"decay x {decay:.4g}"] * (decay != 1.0) + [f"rate x {rate:.4g}"] * (rate != 1.0)
+        told += [f"schedule {schedule}"] * bool(schedule)
         name = ", ".join(["no_decay" if exempt else "decay", *told])
-        groups.append(ParameterGroup(name, 0.0 if exempt else weight_decay * decay, parameters, rate))
+        # Factors that differ further back than is told.
+        alike = sum(group.name == name or group.name.startswith(f"{name} (") for group in groups)
+        name = f"{name} ({alike + 1})" if alike else name
+        groups.append(ParameterGroup(name, 0.0 if exempt else weight_decay * decay, parameters, rate, schedule))
     return groups

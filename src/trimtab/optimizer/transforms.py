@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
+from trimtab.optimizer.parameter_groups import last_fitting
 from trimtab.signals import Gradients
 
 
@@ -23,6 +24,43 @@ class ClipByNorm:
     def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """Set the gradients' scale."""
         gradients.scale = gradients.scale * (settings["clip_threshold"] / gradients.total_norm).clamp(max=1.0)
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing."""
+
+
+@final
+class ClipByGroup:
+    """g * c / ||g|| when ||g|| > c, for each group of parameters by its own norm and threshold.
+
+    `groups` are patterns of names with their thresholds; the last that fits acts, and what none fits is a group with
+    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Source: as ClipByNorm.
+    """
+
+    name = "clip_by_group"
+
+    def __init__(
+        self, names: Sequence[str], threshold: float, groups: Mapping[str, float], device: torch.device | None = None
+    ) -> None:
+        """`names` are those of the gradients, in their order. Raises: ConfigError for a pattern without effect."""
+        group_of = last_fitting(names, groups, "gradients.clip.groups")
+        patterns = list(groups)
+        self._group_P = [patterns.index(group_of[name]) if name in group_of else len(patterns) for name in names]
+        self._relative_G = torch.tensor([*groups.values(), threshold], device=device) / threshold
+        member_GP = torch.zeros(len(patterns) + 1, len(names), dtype=torch.bool)
+        member_GP[self._group_P, range(len(names))] = True
+        self._member_GP = member_GP.to(device)
+
+    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        """Change the gradients."""
+        norms_G = torch.where(self._member_GP, gradients.norms_P, 0.0).square().sum(-1).sqrt()
+        factors = (settings["clip_threshold"] * self._relative_G / norms_G).clamp(max=1.0).unbind()
+        for gradient, group in zip(gradients.by_name.values(), self._group_P, strict=True):
+            gradient.mul_(factors[group])
 
     def state_by_name(self) -> dict[str, Tensor]:
         """Nothing."""

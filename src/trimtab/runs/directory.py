@@ -19,7 +19,9 @@ from trimtab.runs.record import decode_line, lines_backwards, read_attempts
 
 Status = Literal["finished", "stopped", "interrupted", "failed", "running", "killed", "new"]
 Trainer = Literal["trimtab", "huggingface", "lightning"]
-_TRAINERS: Final[Mapping[str, Trainer]] = {"huggingface": "huggingface", "lightning": "lightning"}
+Source = Literal["config", "python", "huggingface", "lightning"]
+"""What a run was begun from: the command line can build the first alone."""
+_SOURCES: Final[Mapping[str, Source]] = {"python": "python", "huggingface": "huggingface", "lightning": "lightning"}
 _SIGNS = ("config.yaml", "record.jsonl", "environment.json", "lock.json")
 """A directory with one of these is a run; with lock.json alone, one that was killed before it began."""
 _ENDS: dict[str, Status] = {
@@ -173,12 +175,21 @@ class RunDirectory:
         write_text(path, text)
 
     @property
-    def trainer(self) -> Trainer:
-        """Who made the steps: trimtab itself, or another trainer with our callback in it."""
+    def source(self) -> Source:
+        """What it was begun from: a configuration, objects in Python, or another trainer with our callback in it."""
         with contextlib.suppress(TrimtabError):
             source = self.read_json(self.environment).get("source") if self.environment.exists() else None
-            return _TRAINERS.get(str(source), "trimtab")
-        return "trimtab"
+            return _SOURCES.get(str(source), "config")
+        return "config"
+
+    @property
+    def trainer(self) -> Trainer:
+        """Who made the steps: trimtab itself, or another trainer with our callback in it."""
+        match self.source:
+            case "config" | "python":
+                return "trimtab"
+            case other:
+                return other
 
     def refuse_foreign(self) -> None:
         """Raises: UsageError when another trainer made this run, so that only that can build its model."""

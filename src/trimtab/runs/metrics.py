@@ -137,6 +137,14 @@ METRICS: dict[str, Metric] = {
         "evaluation",
         "that metric of an evaluation, of averaged weights: validation/loss@ema, validation/loss@swa",
     ),
+    "group/<name>/learning_rate": Metric(
+        "rate",
+        "neither",
+        "last",
+        "same",
+        "training",
+        "rate applied to a group of parameters, factor included; written when groups differ in it",
+    ),
     "layer/<name>/grad_norm": Metric(
         "norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"
     ),

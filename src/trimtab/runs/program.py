@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from trimtab.runs.printable import printable
+
 _NAME = "trimtab"
 
 
@@ -26,6 +28,11 @@ def program() -> str:
 def command(*arguments: str) -> str:
     """`program` with `arguments`, quoted for the shell."""
     return f"{program()} {shlex.join(arguments)}"
+
+
+def in_python(run: str) -> str:
+    """How a run goes on that was begun from Python objects."""
+    return f"in Python: Trainer(config, model=…, run={printable(run)!r}).fit()"
 
 
 def _are_one(a: Path, b: Path) -> bool:

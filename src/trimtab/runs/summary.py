@@ -26,7 +26,7 @@ from trimtab.runs.checkpoints import list_checkpoints, verify
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.printable import printable
-from trimtab.runs.program import command
+from trimtab.runs.program import command, in_python
 from trimtab.runs.record import (
     RecordReader,
     decode_line,
@@ -159,7 +159,7 @@ def render(summary: Mapping[str, Any]) -> str:
     for label, text in rows:
         lines.append(f"  {label if label != previous else '':<11} {text}")
         previous = label
-    lines.append(f"next: {next_command(summary['status'], summary['run'], summary['trainer'], summary['task'])}")
+    lines.append(f"next: {next_command(summary['status'], summary['run'], summary['source'], summary['task'])}")
     return "\n".join(lines)
 
 
@@ -192,17 +192,21 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
 
 
-def next_command(status: str, run: str, trainer: str = "trimtab", task: str = "causal_lm") -> str:
-    """What a person is most likely to run after looking at a run of this status and task."""
-    if trainer != "trimtab" and status != "running":
+def next_command(status: str, run: str, source: str = "config", task: str = "causal_lm") -> str:
+    """What a person is most likely to run after looking at a run of this status and task.
+
+    `source` is what it was begun from, as in `RunDirectory`: the command line builds models of a "config" alone.
+    """
+    if status == "running":
+        return command("show", printable(run))
+    over = status in ("finished", "stopped")
+    if source == "python" and not over:
+        return in_python(run)
+    if source != "config":
         return command("report", printable(run))
-    match status:
-        case "finished" | "stopped":
-            return command("generate" if task in ("causal_lm", "seq2seq") else "evaluate", printable(run))
-        case "running":
-            return command("show", printable(run))
-        case _:
-            return command("resume", printable(run))
+    if over:
+        return command("generate" if task in ("causal_lm", "seq2seq") else "evaluate", printable(run))
+    return command("resume", printable(run))
 
 
 def describe_decision(line: Mapping[str, Any]) -> str:
@@ -244,6 +248,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "run": str(run.path),
         "name": run.name,
         "trainer": run.trainer,
+        "source": run.source,
         "status": run.status(),
         "step": max((int(line["step"]) for line, _ in events), default=0),
         "total_steps": started.total_steps if started is not None else None,

@@ -46,6 +46,7 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
                 "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
                 "weight_decay": group.weight_decay,
                 "rate": group.rate,
+                "schedule": group.schedule or None,
             }
             for group in optimizer.groups
         ],

@@ -35,14 +35,15 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
+from trimtab.optimizer import applied_rates
 from trimtab.runs.metrics import selection_direction
-from trimtab.schedules import Schedule
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
 from trimtab.training.decisions import of_kind, weigh
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
+from trimtab.training.settings import Settings
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
 
@@ -58,9 +59,7 @@ class Loop:
         loader: Loader,
         windows: Windows,
         calendar: Calendar,
-        learning_rate: Callable[[int], float],
-        decay_schedule: Schedule | None,
-        clip_threshold: float,
+        settings: Sequence[Settings],
         progress: Progress,
         controllers: Sequence[Controller],
         monitors: Sequence[Monitor],
@@ -76,17 +75,16 @@ class Loop:
         synchronize: Callable[[], None] = lambda: None,
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
     ) -> None:
-        """`learning_rate` and `planned` decisions by steps done; `synchronize` waits for all queued on the device."""
+        """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for the device."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._learning_rate, self._decay_schedule = calendar, learning_rate, decay_schedule
-        self._clip_threshold, self._planned = clip_threshold, planned
+        self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
+        self._saves_in_background = saves_in_background
         self.progress = progress
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._saves_in_background = saves_in_background
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -125,13 +123,9 @@ class Loop:
         progress = self.progress
         taken = self._loader.take(progress.accumulation)
         step = progress.step + 1
-        learning_rate = self._learning_rate(progress.step) * progress.factor("learning_rate")
-        decay = 1.0 if self._decay_schedule is None else self._decay_schedule.factor(progress.step)
-        self._step.set(
-            learning_rate=learning_rate,
-            weight_decay=decay * progress.factor("weight_decay"),
-            clip_threshold=self._clip_threshold * progress.factor("clip_threshold"),
-        )
+        settings = self._settings[progress.optimizer]
+        rates = settings.rates(progress.step, progress.factor)
+        self._step.set(**rates, **settings.others(progress.step, progress.factor))
         self._step.run(taken.batches, step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
@@ -143,7 +137,8 @@ class Loop:
         progress.spend("training", seconds - taken.seconds_waited)
         self._windows.add(
             {
-                "learning_rate": learning_rate,
+                "learning_rate": rates["learning_rate"],
+                **applied_rates(self._step.optimizer.groups, rates),
                 "tokens": float(tokens),
                 "step_seconds": seconds,
                 "data_seconds": taken.seconds_waited,

@@ -2,7 +2,8 @@
 
 Neither waits for the device, and where every part allows it both are replayed as CUDA graphs (capture.py).
 The loss of a micro-batch is divided by the count of the whole step before backward, so that any split of the
-same targets into micro-batches gives the same gradient.
+same targets into micro-batches gives the same gradient. An optimizer may ask for estimates of the curvature: the steps
+that make one begin with a further pass over their micro-batches, on targets drawn from the model.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError, ConfigError
 from trimtab.model import ForeignModel
-from trimtab.optimizer import Noise, Optimizer, WeightAverage
+from trimtab.objective import drawn_loss
+from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
 from trimtab.signals import (
     Batch,
     Gradients,
@@ -77,6 +79,7 @@ class Step:
                 "share",
                 "loss",
                 "averages",
+                *sorted({group.rate_setting for group in optimizer.groups} - {"learning_rate"}),
             )
         }
         self._on_host: dict[str, float] = {}
@@ -113,6 +116,9 @@ class Step:
         if self.captured is not None and (self._is_stale or self.captured.in_parts != in_parts):
             self.captured = capture(self, batches[0], in_parts=in_parts)
             self._is_stale = False
+        curvature = self.optimizer.curvature
+        if curvature is not None and curvature.is_due(step):
+            self._estimate(curvature, batches, step)
         self.begin(in_parts=in_parts)
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
@@ -143,6 +149,23 @@ class Step:
         places = [names.index(name) for name in self._names]
         self._order = None if names == self._names else torch.tensor(places, device=self.device)
         self._is_stale = self.captured is not None
+
+    def _estimate(self, curvature: Curvature, batches: Sequence[Batch], step: int) -> None:
+        """One more pass over the micro-batches, whose targets are drawn from the model, under randomness of its own."""
+        storage, scaler = self.optimizer.storage, self.precision.scaler
+        storage.zero_gradients(in_parts=len(batches) > 1)
+        for index, batch in enumerate(batches):
+            set_randomness(self.seed, step, index, "curvature", self.device, foreign=self._is_foreign)
+            batch = batch.to(self.device)
+            with self.precision.autocast():
+                loss = drawn_loss(self.model(**self.task.inputs(batch)), batch.targets)
+            loss = loss * self.settings["inverse_targets"]
+            storage.expect()
+            torch.autograd.backward(loss if scaler is None else loss * scaler.scale)
+            storage.collect()
+        with torch.no_grad():
+            unscale = self._one if scaler is None else 1.0 / scaler.scale
+            curvature.take(unscale, 1.0 / self.settings["inverse_targets"])
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""

@@ -1,4 +1,4 @@
-"""When the configuration lets another optimizer take over, and the learning rate before and after."""
+"""When the configuration lets another optimizer take over."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from collections.abc import Callable, Sequence
 from trimtab.config import Budget, Config, steps_asked
 from trimtab.errors import ConfigError
 from trimtab.events import Adjust
-from trimtab.schedules import build_schedule
 from trimtab.training.progress import Progress
-
-
-def scheduled_rate(config: Config, budget: Budget, progress: Progress) -> Callable[[int], float]:
-    """Steps done to the next one's learning rate: the schedule's part of the full rate of the optimizer in use."""
-    schedule, rates = build_schedule(config.schedule, budget), [one.learning_rate for one in config.optimizers]
-    return lambda step: rates[progress.optimizer] * schedule.factor(step)
 
 
 def planned_switch(config: Config, budget: Budget, progress: Progress) -> Callable[[int], Sequence[Adjust]]:

@@ -73,7 +73,7 @@ class Windows:
 
     def _event(self, window: _Closed) -> StepsEnded:
         rows = window.rows.wait()
-        per_step = {name: np.asarray(values) for name, values in window.host.items()}
+        per_step = {name: np.asarray(values) for name, values in window.host.items() if not _kept_last(name)}
         layers: dict[str, float] = {}
         for index, name in enumerate(window.columns):
             if not name.startswith("layer/"):
@@ -86,6 +86,7 @@ class Windows:
         values = {
             "tokens_per_second": float(per_step["tokens"].sum()) / seconds if seconds > 0 else 0.0,
             "memory_bytes": window.memory_bytes,
+            **{name: values[-1] for name, values in window.host.items() if _kept_last(name)},
         }
         return StepsEnded(window.first_step, window.last_step, per_step, values, layers)
 
@@ -141,6 +142,11 @@ class Windows:
 
 def _floats(series: Mapping[str, Sequence[float | str]]) -> dict[str, list[float]]:
     return {name: [float(value) for value in values] for name, values in series.items()}
+
+
+def _kept_last(name: str) -> bool:
+    """Whether the value of a window's last step stands for the window."""
+    return name.startswith("group/")
 
 
 def columns_of_step(

@@ -19,6 +19,7 @@ import pytest
 from trimtab.doctor import open_foreign_case
 from trimtab.errors import DataError, UsageError
 from trimtab.runs.importers import Imported, read_foreign
+from trimtab.runs.importers.csv_file import CELLS_A_BLOCK
 
 LOGS = Path(__file__).with_name("logs")
 
@@ -290,6 +291,56 @@ def test_damage_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
     utf16 = tmp_path / "u.csv"
     utf16.write_bytes("step,loss\r\n1,2\r\n2,3\r\n".encode("utf-16"))
     assert values(read_foreign(utf16), "train/loss") == ([1, 2], [2, 3])
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("header", ["epoch,loss,step", "loss,step", "loss,note,step", "epoch,loss,iteration"])
+def test_a_table_cut_in_its_last_step_loses_that_row_alone(tmp_path: Path, header: str, cut: int) -> None:
+    """Lightning sorts its header, so `step` is last, and a torn last row is as wide as the others."""
+    cells = {"epoch": lambda step: step // 500, "loss": lambda step: 8 - step / 400, "note": lambda _: "a b"}
+    rows = [
+        ",".join(str(cells.get(name, lambda step: step)(step)) for name in header.split(","))
+        for step in range(10, 2001, 10)
+    ]
+    imported = read_foreign(write(tmp_path / "a.csv", "\n".join([header, *rows, ""])[:-cut]))
+    whole = cut == 1  # the end of the line alone
+    steps, losses = values(imported, "train/loss")
+    assert steps == list(range(10, 2001 if whole else 2000, 10))
+    assert losses == [8 - step / 400 for step in steps]
+    assert list(imported.notes) == ([] if whole else ["the last line is torn: it was left out"])
+
+
+def test_a_mapped_step_and_an_epoch_can_be_torn_as_well(tmp_path: Path) -> None:
+    rows = "\n".join(f"{8 - step / 400},{step}" for step in range(10, 2001, 10))
+    imported = read_foreign(write(tmp_path / "a.csv", f"loss,when\n{rows[:-2]}"), {"when": "step"})
+    assert values(imported, "train/loss")[0] == list(range(10, 2000, 10))
+    rows = "\n".join(f"{9 - epoch / 4},{step},{epoch}" for epoch in range(13) for step in range(50))
+    imported = read_foreign(write(tmp_path / "b.csv", f"loss,step,epoch\n{rows[:-1]}"))
+    assert values(imported, "train/loss")[0] == list(range(13 * 50 - 1))
+
+
+def test_a_last_row_without_its_end_that_goes_on_is_kept(tmp_path: Path) -> None:
+    for text in ("loss,step\n3,10\n2,20", "loss,step\n3,10\n2,10", "step,loss\n10,3\n20,2"):
+        assert values(read_foreign(write(tmp_path / "a.csv", text)), "train/loss")[1][-1] in (2.0, 2.5)
+    rows = "\n".join(f"{50 - step},{step}" for step in range(1, 41))
+    resumed = read_foreign(write(tmp_path / "a.csv", f"loss,step\n{rows}\n3,20\n"))  # an end of line: nothing is torn
+    assert values(resumed, "train/loss")[0] == list(range(1, 21))
+    assert any("as after a resume" in note for note in resumed.notes)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_torn_row_is_left_out_wherever_the_block_ends(tmp_path: Path, more: int, sparse: bool) -> None:
+    """The last row of a file may be the only one that is behind the last whole block."""
+    num = CELLS_A_BLOCK // 3 + more
+    rows = [f"{step},{8 - step / num},{'' if sparse and step % 2 else 1.0}" for step in range(1, num)]
+    imported = read_foreign(write(tmp_path / "a.csv", "\n".join(["step,loss,val_loss", *rows, "12"])))
+    assert imported.history.last_step == num - 1
+    assert imported.notes == ("the last line is torn: it was left out",)
+    rows = [f"{8 - step / num},{'' if sparse and step % 2 else 1.0},{step}" for step in range(1, num)]
+    imported = read_foreign(write(tmp_path / "a.csv", "\n".join(["loss,val_loss,step", *rows, f"3,,{str(num)[:3]}"])))
+    assert imported.history.last_step == num - 1
+    assert imported.notes == ("the last line is torn: it was left out",)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,31 @@ class Spec:
     """Optimizers: parameter storage they work on, `flat` or `per_tensor`."""
     state: str = ""
     """Optimizers: the memory of their state, besides the weights."""
+    cost: str = ""
+    """Optimizers: what an update costs."""
+    decouples: bool = False
+    """Optimizers: weight decay acts on the weight alone, apart from gradient and state."""
+    fuses_clip: bool = False
+    """Optimizers: the factor of clipping is applied in the update's own pass over the gradient."""
+    held_back: str = ""
+    """Why it is not capturable."""
+
+
+EXTRAS: dict[str, str] = {"lowbit": "bitsandbytes"}
+"""Extra to the module that it brings, of parts whose spec needs one."""
+
+
+def require(spec: Spec, where: str) -> None:
+    """Nothing, where all is installed that the part needs.
+
+    Raises:
+        ConfigError: something is missing; the message names the setting `where`, the hint how to install it.
+    """
+    for extra in spec.needs:
+        if importlib.util.find_spec(EXTRAS[extra]) is None:
+            raise ConfigError(
+                f"{where}: needs {EXTRAS[extra]}, which is not installed", hint=f"pip install 'trimtab[{extra}]'"
+            )
 
 
 def load_target(path: str, where: str) -> Any:

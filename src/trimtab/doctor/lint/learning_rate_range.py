@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import AdamConfig, AdamWConfig, Config, TransformerShape
+from trimtab.config import AdamConfig, AdamW8bitConfig, AdamWConfig, Config, TransformerShape
 from trimtab.doctor.lint.finding import LintFinding
 from trimtab.doctor.rates import usual_rate
 
@@ -26,7 +26,8 @@ _SOME_MILLIONS = 10_000_000
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of a rate outside 1e-6 to 1e-2."""
     optimizer = config.optimizer
-    if isinstance(optimizer, AdamWConfig | AdamConfig) and not 1e-6 <= optimizer.learning_rate <= 1e-2:
+    of_adam = isinstance(optimizer, AdamWConfig | AdamW8bitConfig | AdamConfig)
+    if of_adam and not 1e-6 <= optimizer.learning_rate <= 1e-2:
         high = optimizer.learning_rate > 1e-2
         counts = facts.get("parameters", {})
         size = counts.get("non_embedding") or counts.get("total") or _SOME_MILLIONS

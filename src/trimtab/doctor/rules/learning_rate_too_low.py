@@ -24,6 +24,8 @@ from trimtab.doctor.remedies import change, learning_rate_in_use, scaled_rate, s
 from trimtab.runs import format
 
 ENOUGH = 3.0
+AS_STEADY = 0.45
+"""Of what the first half gained: a second half that gains as much falls as steadily."""
 Sign = tuple[float, Evidence]
 
 
@@ -131,7 +133,7 @@ def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     early, late = curve.progress(begin, middle), curve.progress(middle, end)
     error = curve.error(max(3, len(curve) // 16))
     uniform = uniform_loss(case)
-    if late < 4 * error or early <= 0 or late < 0.45 * early:
+    if late < 4 * error or early <= 0 or late < AS_STEADY * early:
         return
     near = uniform is not None and curve.end > 0.6 * uniform
     yield (
@@ -140,7 +142,7 @@ def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
             "train/loss",
             (int(begin), int(end)),
             late,
-            0.25 * early,
+            AS_STEADY * early,
             f"the loss fell by {format.decimal(early)} from step {int(begin):,} to {int(middle):,} and by "
             f"{format.decimal(late)} from there to {int(end):,}: as steadily as before",
         ),

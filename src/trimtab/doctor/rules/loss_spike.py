@@ -5,7 +5,8 @@ Looks for: losses far above the median of the steps before, by the noise of a st
 Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
-False alarms: data of mixed difficulty, whose hard batches look like spikes of one step: remarks, not warnings.
+False alarms: data of mixed difficulty, whose hard batches look like spikes of one step: remarks, not warnings. A rate
+    that rises again as the schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
 """
 
@@ -20,12 +21,15 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, noise_of, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
 NOISES = 8.0
 MOST_SHOWN = 5
+NEAR = 8
+"""Values by which the beginning of a spike is known."""
 
 
 class Spike(NamedTuple):
@@ -48,6 +52,12 @@ def check(case: Case) -> Iterator[Finding]:
     spikes = _spikes(curve, peaks, buckets=series.width > 1)
     if not spikes:
         return
+    planned = _planned(case, curve, spikes)
+    others = [spike for spike in spikes if spike not in planned]
+    if not others:
+        yield _as_planned(case, curve, planned)
+        return
+    spikes = others
     highest = max(spike.height for spike in spikes)
     longest = max(spike.last - spike.first + 1 for spike in spikes)
     part = highest / curve.descent if curve.descent > 0 else float("inf")
@@ -59,6 +69,70 @@ def check(case: Case) -> Iterator[Finding]:
         or bool(changes)
     )
     onset = int(curve.steps[spikes[0].first])
+    last = int(curve.steps[spikes[0].last])
+    length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"
+    again = f"; {len(spikes)} such spikes in all" if len(spikes) > 1 else ""
+    remedies = [Remedy(f"look at the batches from step {onset:,} on, and leave them out if they are damaged")]
+    if changes:
+        remedies = [Remedy(f"take out what raised the learning rate at step {onset:,}: {changes}")]
+    else:
+        remedies += clipping(case)
+    if len(spikes) >= 2:
+        remedies.append(lower_rate(case, 0.5))
+    yield Finding(
+        "loss-spike",
+        "warning" if grave else "info",
+        0.9 if grave else 0.6,
+        onset,
+        f"the training loss jumped at step {onset:,}{length}{again}"
+        + (f"; the learning rate did it: {changes}" if changes else ""),
+        _evidence(case, curve, spikes),
+        remedies=tuple(remedies),
+    )
+
+
+def _as_planned(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
+    """A remark on spikes that the schedule's own rises explain."""
+    onset = int(curve.steps[spikes[0].first])
+    again = f"; {len(spikes)} such rises in all" if len(spikes) > 1 else ""
+    return Finding(
+        "loss-spike",
+        "info",
+        0.6,
+        onset,
+        f"the training loss rose at step {onset:,} with the learning rate, as planned by schedule.name = "
+        f"{case.setting('schedule.name')}, and came back{again}",
+        _evidence(case, curve, spikes),
+        remedies=(Remedy("where a rise costs more than it gains: a lower full rate, or a schedule that rises once"),),
+    )
+
+
+def _planned(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
+    """The spikes that begin where the planned rate rises again, having been as high before.
+
+    Either the rate jumps there, or the loss came back as the rate fell: one that came back while the rate rose on has
+    another cause.
+    """
+    factor = planned_factor(case)
+    if factor is None:
+        return []
+    factors = np.array([factor(step) for step in curve.steps.tolist()])
+    found = []
+    for spike in spikes:
+        begin = max(spike.first - _width(curve), 0)
+        lowest_at = begin + int(factors[begin : spike.first + 1].argmin())
+        lowest, peak = factors[lowest_at], factors[spike.first : spike.last + 1].max()
+        again = min(peak, factors[: lowest_at + 1].max()) > 1.25 * lowest
+        before, there = factors[max(spike.first - NEAR, 0) : spike.first + 1], factors[spike.first :][: NEAR + 1].max()
+        jumps = there > max(2 * before.min(), 0.5 * factors[: spike.first + 1].max())
+        fell = factors[min(spike.last + 1, len(factors) - 1)] < peak
+        if again and (jumps or fell):
+            found.append(spike)
+    return found
+
+
+def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, ...]:
+    """Where the highest were, and how high."""
     norms = case.history.get("grad_norm")
     evidence = []
     for first, last, height, usual in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
@@ -74,32 +148,18 @@ def check(case: Case) -> Iterator[Finding]:
                 f"{_gradient(norms, steps)}",
             )
         )
-    last = int(curve.steps[spikes[0].last])
-    length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"
-    again = f"; {len(spikes)} such spikes in all" if len(spikes) > 1 else ""
-    remedies = [Remedy(f"look at the batches from step {onset:,} on, and leave them out if they are damaged")]
-    if changes:
-        remedies = [Remedy(f"take out what raised the learning rate at step {onset:,}: {changes}")]
-    else:
-        remedies += _clipping(case)
-    if len(spikes) >= 2:
-        remedies.append(lower_rate(case, 0.5))
-    yield Finding(
-        "loss-spike",
-        "warning" if grave else "info",
-        0.9 if grave else 0.6,
-        onset,
-        f"the training loss jumped at step {onset:,}{length}{again}"
-        + (f"; the learning rate did it: {changes}" if changes else ""),
-        tuple(evidence),
-        remedies=tuple(remedies),
-    )
+    return tuple(evidence)
+
+
+def _width(curve: Curve) -> int:
+    """Values of whose median a spike is held against."""
+    return max(15, len(curve) // 20)
 
 
 def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[Spike]:
     """The spikes after which the loss came back, by steps. Looked for in single values, and in medians of 5 and 15,
     since a low one that lasts is as sure as a high one that does not."""
-    width = max(15, len(curve) // 20)
+    width = _width(curve)
     usual = trailing_median(curve.values, width)
     found: list[Spike] = []
     for scale in (1, 5, 15):
@@ -164,11 +224,13 @@ def _merged(spikes: list[Spike]) -> list[Spike]:
     return merged
 
 
-def _clipping(case: Case) -> list[Remedy]:
-    """Half of the threshold in use; clipping at all where there is none."""
-    if case.setting("gradients.clip.name") == "none":
+def clipping(case: Case) -> list[Remedy]:
+    """Half of the threshold in use; clipping at all where there is none; nothing for clips without a threshold."""
+    name, now = case.setting("gradients.clip.name"), case.setting("gradients.clip.threshold")
+    if name == "none":
         return [Remedy("clip the gradient to norm 1", case.target, {"gradients.clip.name": "norm"})]
-    now = case.setting("gradients.clip.threshold")
+    if name is not None and now is None:
+        return []
     lower = min(0.5, now / 2) if isinstance(now, int | float) else 0.5
     return [change(case, "clip the gradient lower", clip=lower)]
 

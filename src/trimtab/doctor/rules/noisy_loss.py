@@ -6,6 +6,7 @@ Why it matters: a larger batch averages the noise away; with a batch this small 
 Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
 Remedy: more samples in a batch, or accumulation; a rate that decays; shuffled data.
 False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
+    Batches of whole texts are not judged: 32 texts are not 32 tokens.
 Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
 """
 

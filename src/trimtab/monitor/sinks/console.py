@@ -100,7 +100,7 @@ class Console:
         self._last_told: dict[str, int] = {}
         self._preparing = ""
         self._run = self._next = ""
-        self._task = "causal_lm"
+        self._task, self._source = "causal_lm", "config"
         self._step = 0
         self._labelled_step: int | None = None
         self._started = False
@@ -182,6 +182,7 @@ class Console:
         facts = event.facts
         self._run = str(facts.get("run", ""))
         self._task = str(facts.get("task", self._task))
+        self._source = str(facts.get("begun_by", self._source))
         self._yardsticks = facts.get("yardsticks") or {}
         if isinstance(best := facts.get("best_value"), int | float):
             self._best = float(best)
@@ -317,7 +318,7 @@ class Console:
             self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
         if split := describe_split(event.time_split):
             self._say("time", Text(split))
-        self._next = next_command(event.status, self._run, task=self._task) if self._run else ""
+        self._next = next_command(event.status, self._run, self._source, self._task) if self._run else ""
 
     def _diagnosis(self, event: ArtifactLogged) -> None:
         """The doctor's verdict, which comes after the end."""

@@ -48,7 +48,7 @@ class AdamW:
 
     @torch.no_grad()
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """One update with the settings `learning_rate` and `weight_decay` (a factor on each group's own)."""
+        """One update with the rates in `settings`, and the factor `weight_decay` on each group's own."""
         self._applied.add_(1.0 - gradients.skip)
         if self.storage.flat_weight.device.type == "cpu":
             run = self._update_on_host
@@ -77,7 +77,7 @@ class AdamW:
             amsgrad=False,
             beta1=self.beta1,
             beta2=self.beta2,
-            lr=group.rate * float(settings["learning_rate"]),
+            lr=group.rate * float(settings[group.rate_setting]),
             weight_decay=group.weight_decay * float(settings["weight_decay"]),
             eps=self.epsilon,
             maximize=False,
@@ -94,7 +94,7 @@ class AdamW:
             storage.flat_gradient[span],
             self._momentum[span],
             self._square[span],
-            learning_rate=settings["learning_rate"],
+            learning_rate=settings[group.rate_setting],
             decay_factor=settings["weight_decay"],
             scale=gradients.scale,
             skip=gradients.skip,
@@ -114,7 +114,7 @@ class AdamW:
         applies = gradients.skip == 0
         # A gradient that is not finite must not reach the moments, not even multiplied by zero.
         gradient = torch.where(applies, self.storage.flat_gradient[span].float() * gradients.scale, 0.0)
-        rate = torch.where(applies, settings["learning_rate"] * group.rate, 0.0)
+        rate = torch.where(applies, settings[group.rate_setting] * group.rate, 0.0)
         keep1 = torch.where(applies, 1.0 - self.beta1, 0.0)
         keep2 = torch.where(applies, 1.0 - self.beta2, 0.0)
         momentum.lerp_(gradient, keep1)
@@ -140,6 +140,7 @@ class AdamW:
                 tensor.copy_(state[name][slot])
 
     averages = False
+    curvature = None
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Inside, the model holds the weights to be judged: AdamW's are those it trains."""

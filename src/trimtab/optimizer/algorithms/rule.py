@@ -21,6 +21,9 @@ class Now:
     """Weight decay of the group."""
     count: Tensor
     """Updates applied, this one included; fp64, so that beta^count keeps its digits."""
+    estimate: Tensor | None = None
+    """An estimate of the curvature, in the weight's shape, for a rule that asks for one and in the steps that make it;
+    it need not be finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,5 @@ class Rule:
     """Whether neighbours do not matter, so that many parameters may come as one vector."""
     evaluated: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = None
     """(weight, state) -> the weight to be judged; None where that is the one that is trained."""
+    estimates_every: int = 0
+    """Steps from one estimate of the curvature to the next; 0: none is asked for."""

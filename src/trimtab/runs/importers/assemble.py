@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from trimtab.runs.history import History
 from trimtab.runs.importers.axis import Axis, find_axis, find_epochs, order_of, steps_of_rows
 from trimtab.runs.importers.cells import Floats, Rows
 from trimtab.runs.importers.names import EPOCHS, STEPS, TIMES, Meaning, meaning, words
-from trimtab.runs.importers.table import BUDGET_VALUES, Source, Table
+from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
 from trimtab.runs.importers.units import to_ours, without_padding
 from trimtab.runs.metrics import METRICS
 from trimtab.runs.printable import printable
@@ -78,6 +78,8 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
     tables = _tables(source)
     table = next(tables)
     asked = _asked(table, source, mapping, path)
+    places = find_axis(table, source.short, asked).name, find_epochs(table, source.short, asked)
+    _leave_out_torn(table, source, places)
     plan = _plan(table, source, asked, notes)
     known = any(not one.ours.startswith("user/") for one in plan.meanings.values())
     if not plan.meanings or (table.num_rows < 2 and not known):
@@ -93,6 +95,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
     notes += guesses.values()
     followed = 0
     for later in tables:
+        _leave_out_torn(later, source, places)
         last, dropped = _follow(history, later, plan, last)
         followed += dropped
     if followed:
@@ -129,6 +132,20 @@ def _tables(source: Source) -> Iterator[Table]:
             table, given = Table(first_row=row), True
     if not given or table.num_rows:
         yield table
+
+
+def _leave_out_torn(table: Table, source: Source, places: Sequence[str | None]) -> None:
+    """Take the last row away where its step or epoch, `places`, was cut in writing: it is gone, or back behind others.
+
+    A number with fewer digits than it had would look like a resume, or like another run.
+    """
+    if source.cut_in is None or source.cut_in not in places or source.cut_in not in table.columns:
+        return
+    rows, values = table.column(source.cut_in)
+    if rows[-1] < table.num_rows - 1 or (len(values) > 1 and values[-1] < values[-2]):
+        table.drop_last_row()
+        source.cut_in = None
+        source.notes.append(TORN)
 
 
 def _asked(table: Table, source: Source, mapping: Mapping[str, str], path: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from trimtab.errors import DataError
 from trimtab.runs import format
 from trimtab.runs.importers.cells import Block, add_cells, number
 from trimtab.runs.importers.names import meaning
-from trimtab.runs.importers.table import MAX_COLUMNS, Source
+from trimtab.runs.importers.table import MAX_COLUMNS, TORN, Source
 from trimtab.runs.importers.text import Lines
 from trimtab.runs.printable import printable
 
@@ -154,25 +154,35 @@ def _blocks(lines: Lines, header: list[str], delimiter: str, num_comments: int, 
     num_rows = max(1, CELLS_A_BLOCK // len(header))
     texts = _texts(lines, num_comments)
     next(csv.reader(texts, delimiter=delimiter), None)
-    while plain := list(itertools.islice(texts, num_rows)):
+    further: list[str] = []  # a row is held back, so that the last one of the file is known in its block
+    while plain := [*further, *itertools.islice(texts, num_rows + 1 - len(further))]:
+        plain, further = plain[:num_rows], plain[num_rows:]
         if (block := _plain_block(plain, header, delimiter)) is None:
             break
+        if not further and not lines.ends_whole:
+            source.cut_in = header[-1]
         yield block
-    reader = csv.reader(itertools.chain(plain, texts), delimiter=delimiter, skipinitialspace=True)
+    reader = csv.reader(itertools.chain(plain, further, texts), delimiter=delimiter, skipinitialspace=True)
+    held: list[list[str]] = []
     while True:
-        rows: list[list[str]] = []
+        rows, held = held, []
         try:
-            rows.extend(itertools.islice(reader, num_rows))
-            ended = len(rows) < num_rows
+            rows.extend(itertools.islice(reader, num_rows + 1 - len(rows)))
+            ended = len(rows) <= num_rows
         except csv.Error:  # the rows before it are in `rows`, and the reader goes on behind it
             losses.unread += 1
             ended = False
+        if not ended:
+            rows, held = rows[:-1], rows[-1:]
         if rows:
             whole = _of_one_width(rows, header, losses)
-            if ended and losses.last_is_short and not lines.ends_whole and whole:
-                whole.pop()
-                losses.shorter -= 1
-                source.notes.append("the last line is torn: it was left out")
+            if ended and not lines.ends_whole and whole:
+                if losses.last_is_short:
+                    whole.pop()
+                    losses.shorter -= 1
+                    source.notes.append(TORN)
+                else:
+                    source.cut_in = header[-1]
             if whole:
                 yield _block(whole, header)
         if ended:

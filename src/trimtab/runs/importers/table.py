@@ -14,6 +14,7 @@ from trimtab.runs.importers.names import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, S
 MAX_COLUMNS: Final = 10_000
 BUDGET_VALUES: Final = 1_200_000
 """Numbers that are held at once; a longer file is read on in its own order."""
+TORN: Final = "the last line is torn: it was left out"
 
 
 @dataclass(slots=True)
@@ -31,6 +32,9 @@ class Source:
     """Columns that the reader passes over."""
     finished: bool = False
     """Whether the file says that the run came to its end."""
+    cut_in: str | None = None
+    """The last column of a file that ends without the end of a line: its last cell may lack characters. Known when the
+    last block is given."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,17 @@ class Table:
         self.nulls |= block.nulls
         if len(self.passed_over) < MAX_COLUMNS:
             self.passed_over |= block.texts.keys()
+
+    def drop_last_row(self) -> None:
+        """Take the last row away, and columns that have numbers in it alone."""
+        self.num_rows -= 1
+        for name in list(self.columns):
+            rows, values = self.column(name)
+            if rows[-1] == self.num_rows:
+                self.columns[name][:] = [(rows[:-1], values[:-1])]
+                self.num_values -= 1
+                if len(rows) == 1:
+                    del self.columns[name]
 
     def column(self, name: str) -> tuple[Rows, Floats]:
         """Rows [N] and numbers [N] of a column."""
