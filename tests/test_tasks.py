@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
 from trimtab.cli import generate
-from trimtab.data import prepare_data
+from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
-from trimtab.events import Event, StepsEnded
+from trimtab.events import Advise, DecisionTaken, Event, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import read_attempts
+from trimtab.signals import IGNORED
 from trimtab.trainer import build_evaluation
 from trimtab.training.trained import open_trained
 
@@ -119,6 +121,27 @@ def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
     assert metrics == pytest.approx({key: result.metrics[key] for key in metrics}, rel=1e-5)
 
 
+def test_an_epoch_of_texts_is_an_epoch_in_the_schedule(rows: Path, tmp_path: Path) -> None:
+    """Texts are shorter than data.sequence_length: an epoch is so many steps as it takes to read each once."""
+
+    class Rates:
+        def __init__(self) -> None:
+            self.found: list[float] = []
+
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                self.found += list(event.per_step["learning_rate"])
+
+    schedule = {"name": "triangular", "rise": "1 epochs"}
+    training = {"steps": 60, "micro_batch_size": 64}
+    config = load_config(settings("classification", rows, schedule=schedule, training=training), environment={})
+    rates = Rates()
+    trainer = Trainer(config, run=tmp_path / "run", monitors=[rates])
+    trainer.fit()
+    assert trainer.data is not None
+    assert rates.found.index(max(rates.found)) + 1 == pytest.approx(len(trainer.data.training) / 64, abs=1.5)
+
+
 def test_a_classifier_in_ten_lines(rows: Path, tmp_path: Path) -> None:
     trainer = ClassificationTrainer(
         rows,
@@ -144,6 +167,77 @@ def test_a_classifier_in_ten_lines(rows: Path, tmp_path: Path) -> None:
     held_out = trainer._trainer.trained()[1].validation
     counts = torch.bincount(held_out.batch(torch.arange(len(held_out)).numpy()).targets)
     assert trainer.compute_accuracy() > float(counts.max() / counts.sum())
+
+
+def test_each_word_gets_its_class(rows: Path, tmp_path: Path) -> None:
+    config = load_config(settings("token_classification", rows, training={"steps": 2}), environment={})
+    trainer = Trainer(config, run=tmp_path / "run")
+    trainer.fit()
+    texts = ["ab", "a much longer text here", "wide " * 20]
+    answers = trainer.predict(texts)
+    assert [len(answer) for answer in answers] == [1, 5, 20]
+    assert all(torch.equal(trainer.predict([text])[0], answer) for text, answer in zip(texts, answers, strict=True))
+    assert set(torch.cat(answers[:2]).tolist()) <= {0, 1}
+    # The text has 48 positions, the first of them an end of text: nine words begin and one more is "wide".
+    assert (answers[2] != IGNORED).tolist() == [True] * 10 + [False] * 10
+
+    # As the model is asked in evaluation: at the first token of each word.
+    data = trainer.trained()[1].validation
+    assert isinstance(data, LabelledTexts)
+    tokenizer = trainer.trained()[1].tokenizer
+    texts = [tokenizer.decode(data.row(index).tolist()) for index in range(20)]
+    batch = data.batch(torch.arange(20).numpy())
+    model = trainer.trained()[0].eval()
+    with torch.no_grad():
+        classes = model(batch.tokens_BT, batch.positions_BT, batch.document_ids_BT).logits.argmax(-1)
+    for row, answer in enumerate(trainer.predict(texts)):
+        asked = classes[row][batch.targets[row] != IGNORED]
+        assert answer[answer != IGNORED].tolist() == asked.tolist()
+
+
+@pytest.mark.parametrize("name", ["masked_lm", "seq2seq"])
+def test_a_task_without_an_answer_of_its_own_predicts_nothing(name: str, rows: Path, tmp_path: Path) -> None:
+    config = load_config(settings(name, rows, training={"steps": 1}), environment={})
+    trainer = Trainer(config, run=tmp_path / "run")
+    trainer.fit()
+    with pytest.raises(UsageError, match=f"task {name} has no answer that could be predicted"):
+        trainer.predict(["ab"])
+
+
+def test_a_metric_that_is_not_measured_is_refused_or_told(rows: Path, tmp_path: Path) -> None:
+    """F1 is of two classes, which the data alone says; R² of equal numbers is not defined."""
+    by_f1 = {"task": {"name": "classification", "label": "kind"}, "checkpoint": {"metric": "validation/f1"}}
+    by_f1["stopping"] = {"name": "none"}
+    numbered = tmp_path / "numbered.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    numbered.write_text("".join(json.dumps({**row, "kind": i % 3}) + "\n" for i, row in enumerate(lines)))
+    config = load_config(settings("classification", numbered, **by_f1), environment={})
+    with pytest.raises(ConfigError, match=r"checkpoint.metric validation/f1 is of two classes, and here are 3"):
+        Trainer(config, run=tmp_path / "f1").fit()
+
+    equal = tmp_path / "equal.jsonl"
+    equal.write_text("".join(json.dumps({"text": f"text {i}", "value": 0.1}) + "\n" for i in range(9)))
+    source = {"name": "jsonl", "path": str(rows)}
+    data = {
+        "source": source,
+        "validation_source": {"name": "jsonl", "path": str(equal)},
+        "tokenizer": {"name": "bytes"},
+    }
+    config = load_config(
+        settings("regression", rows, data=data, checkpoint={"metric": "validation/r2"}, stopping={"name": "none"}),
+        environment={},
+    )
+    told: list[str] = []
+
+    class Listens:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, DecisionTaken) and isinstance(event.decision, Advise):
+                told.append(event.decision.reason)
+
+    result = Trainer(config, run=tmp_path / "r2", monitors=[Listens()]).fit()
+    assert math.isnan(result.metrics["validation/r2"])
+    (reason,) = [one for one in told if "validation/r2" in one]
+    assert reason.startswith("validation/r2 is not finite: until it is, no checkpoint is kept as the best")
 
 
 def test_several_labels_from_python(rows: Path, tmp_path: Path) -> None:

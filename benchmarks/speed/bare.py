@@ -13,7 +13,7 @@ from gate import CASES, Gate
 from trimtab.config import Bf16, DecoderConfig
 from trimtab.model import build_model
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
-from trimtab.optimizer import AdamW, ClipByNorm, parameter_groups
+from trimtab.optimizer import AdamW, clip_by_norm, parameter_groups
 from trimtab.signals import Batch, Ring
 from trimtab.training import Precision, Step, columns_of_step
 from trimtab.training.capture import capture
@@ -39,7 +39,7 @@ def main() -> None:
         model=model,
         task=task,
         optimizer=AdamW(parameter_groups(model, 0.1), compute_dtype=torch.bfloat16),
-        transforms=[ClipByNorm()],
+        transforms=[clip_by_norm()],
         probes=[],
         precision=Precision(Bf16(), device, torch.bfloat16),
         ring=Ring(columns_of_step(task.term_names, scaled=False), 1, device),

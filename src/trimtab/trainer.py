@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from trimtab.config import Config, NoAveraging, PatienceStopping, RowTask, SamplesConfig, dump_config
+from trimtab.config.fit import f1_of_many
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require
 from trimtab.config.registry.model import MODELS
@@ -84,7 +85,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of
+from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.precision import choose_parameters
 from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
@@ -304,7 +305,7 @@ class Trainer:
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
-        budget, decay = config.budget(data.facts["tokens_per_epoch"]), config.decay_schedule
+        budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
         use = parts.step.use_optimizer
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, use)
         adjustments.restore()
@@ -356,7 +357,10 @@ class Trainer:
         return build_evaluation(self.config, model, data).metrics()
 
     def predict(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """The task's answer for each text: a class, labels of 0 and 1, or a number."""
+        """The task's answer for each text: a class, labels of 0 and 1, a number, or a class for each of its words.
+
+        Raises: UsageError for a task whose answer is a text.
+        """
         model, data = self.trained()
         evaluation = build_evaluation(self.config, model, data)
         return predict(
@@ -389,8 +393,10 @@ class Trainer:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
         vocabulary_size = data.vocabulary_size
         outputs = outputs_of(config.task, data.targets, vocabulary_size)
+        if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
+            raise ConfigError(refused)
         if self._given_model is not None:
-            if outputs.pooled or outputs.size != vocabulary_size or config.task.name == "seq2seq":
+            if not outputs.of_tokens or config.task.name == "seq2seq":
                 raise ConfigError(
                     f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
                 )
@@ -440,7 +446,9 @@ class Trainer:
             device=device,
             seed=config.seed,
             optimizers=optimizers,
-            average=build_average(config.averaging, optimizer.storage, config.budget(data.facts["tokens_per_epoch"])),
+            average=build_average(
+                config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
+            ),
         )
         return _Parts(
             model,

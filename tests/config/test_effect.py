@@ -19,6 +19,7 @@ def refused(source: Any, *overrides: str, environment: dict[str, str] | None = N
     return str(caught.value)
 
 
+ROWS = "data.source={name: jsonl, path: rows.jsonl}"
 SWITCHED_OFF = [
     ("objective.spread=all", ["objective.label_smoothing=0.0"]),
     ("gradients.max_skipped=20", ["gradients.skip_non_finite=false"]),
@@ -28,6 +29,15 @@ SWITCHED_OFF = [
     ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
     ("evaluation.samples.max_tokens=96", ["evaluation.samples.prompts=[]"]),
     ("evaluation.samples.top_k=50", ["evaluation.samples.temperature=0.0"]),
+    ("objective.chunks=8", ["training.device=cpu"]),
+    ("objective.fused=on", ["task.name=classification", "model.name=encoder", ROWS]),
+    ("objective.chunks=8", ["task.name=token_classification", "model.name=encoder", ROWS]),
+    ("objective.fused=on", ["training.device=cuda", "training.precision.name=fp16"]),
+    ("objective.chunks=8", ["training.device=cuda", "training.precision.name=fp16"]),
+    ("task.bucketing=64", ["task.name=classification", "model.name=encoder", ROWS, "data.shuffle=false"]),
+    ("optimizer.nesterov=true", ["optimizer.name=sgd", "optimizer.momentum=0.0"]),
+    ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=0"]),
+    ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
     ("optimizer.decay.biases=false", []),
     ("averaging.decay=0.999", ["averaging.name=ema", "averaging.half_life=50"]),

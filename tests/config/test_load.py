@@ -11,6 +11,7 @@ from trimtab.config import (
     AdamWConfig,
     Config,
     ConstantSchedule,
+    CosineSchedule,
     CustomOptimizer,
     DecoderConfig,
     NormClip,
@@ -423,3 +424,10 @@ def test_an_environment_name_that_is_no_setting_is_refused_with_the_right_one(na
 
 def test_environment_names_that_are_not_settings_but_known_are_left_alone() -> None:
     assert load_config("gpt-1m", environment={"TRIMTAB_CACHE": "/x", "TRIMTABULATE": "1", "TRIMTAB_FOO": ""})
+
+
+def test_a_whole_section_as_override_replaces_the_one_before() -> None:
+    rising = "schedule={name: triangular, rise: 0.4}"
+    assert load_config(None, [rising, "schedule={name: cosine}"], environment={}).schedule == CosineSchedule()
+    with pytest.raises(ConfigError, match=r"schedule\.rise: has no effect"):
+        load_config(None, [rising, "schedule.name=cosine"], environment={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -145,6 +146,41 @@ def test_an_optimizer_that_does_not_skip_is_found() -> None:
 
     with pytest.raises(AssertionError, match="skipped update"):
         check_optimizer(NeverSkips)
+
+
+class Wrapped:
+    """An optimizer of ours, and what a third party may get wrong about its settings."""
+
+    def __init__(self, inner: Any, wrong: str) -> None:
+        self.inner, self.wrong = inner, wrong
+        self.storage, self.groups, self.state_by_name = inner.storage, inner.groups, inner.state_by_name
+        self.load_state_by_name, self.evaluation_weights = inner.load_state_by_name, inner.evaluation_weights
+
+    def update(self, gradients: Any, settings: Any) -> None:
+        if self.wrong == "scale":
+            gradients.scale = torch.ones(())
+        decay = {"no decay": 0.0, "setting ignored": 1.0}.get(self.wrong)
+        self.inner.update(gradients, settings if decay is None else {**settings, "weight_decay": torch.tensor(decay)})
+
+
+@pytest.mark.parametrize("wrong", ["scale", "no decay", "setting ignored", "norms"])
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom"}))
+def test_settings_that_an_optimizer_ignores_are_found(name: str, wrong: str) -> None:
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
+    override = f"optimizer={json.dumps({'name': name, 'weight_decay': 0.1})}"
+    config = load_config(None, [override], environment={}).optimizer
+
+    def make(model: torch.nn.Module) -> Any:
+        if wrong != "norms":
+            return Wrapped(build_optimizer(config, model), wrong)
+        decay = config.decay.model_copy(update={"norms": True})
+        optimizer = Wrapped(build_optimizer(config.model_copy(update={"decay": decay}), model), wrong)
+        optimizer.groups = build_optimizer(config, copy.deepcopy(model)).groups
+        return optimizer
+
+    with pytest.raises(AssertionError, match="scale is not applied" if wrong == "scale" else "its group does"):
+        check_optimizer(make)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimtab.config import DataConfig, TaskConfig
+from trimtab.config import CausalLanguageModeling, DataConfig, TaskConfig, TokenClassification
 from trimtab.data import LabelledTexts, PreparedData, Ragged, prepare_data
+from trimtab.data.order import Order
 from trimtab.errors import DataError
 from trimtab.signals import IGNORED
 
@@ -92,12 +94,14 @@ def test_labels_numbers_and_second_texts(tmp_path: Path) -> None:
     rows = [{"text": text, "value": str(index / 4)} for index, text in enumerate(TEXTS)]
     data = prepared(tmp_path, {"name": "regression"}, rows)
     targets = data.training.batch(np.arange(len(data.training))).targets.numpy()
-    assert targets.tolist() == [int(text.split()[-1]) / 4 for text in texts_of(data, data.training)]
-    assert data.targets.mean == pytest.approx(targets.mean())
-    assert data.targets.deviation == pytest.approx(targets.std())
+    values = np.array([int(text.split()[-1]) / 4 for text in texts_of(data, data.training)])
+    assert data.targets.mean == pytest.approx(values.mean())
+    assert data.targets.deviation == pytest.approx(values.std())
+    np.testing.assert_allclose(targets, (values - values.mean()) / values.std(), rtol=1e-6, atol=1e-6)
 
     rows = [{"text": text, "target": text[::-1]} for text in TEXTS]
     data = prepared(tmp_path, {"name": "seq2seq", "target_length": 9}, rows)
+    assert data.fingerprint != prepared(tmp_path, {"name": "seq2seq", "target_length": 8}, rows).fingerprint
     batch = data.training.batch(np.arange(5))
     end = data.tokenizer.end_of_text
     assert batch.second_BS is not None
@@ -106,6 +110,49 @@ def test_labels_numbers_and_second_texts(tmp_path: Path) -> None:
         assert asked[: len(wanted)].tolist() == wanted
         assert read[: len(wanted)].tolist() == [end, *wanted[:-1]]
         assert (asked[len(wanted) :] == IGNORED).all()
+
+
+def test_numbers_far_from_0_keep_their_differences(tmp_path: Path) -> None:
+    """float32 holds 1.7e9 to 128: the mean is taken off before, in float64."""
+    rows = [{"text": text, "value": 1.7e9 + index % 10} for index, text in enumerate(TEXTS)]
+    data = prepared(tmp_path, {"name": "regression"}, rows)
+    targets = data.training.batch(np.arange(len(data.training))).targets.numpy()
+    values = [1.7e9 + int(text.split()[-1]) % 10 for text in texts_of(data, data.training)]
+    np.testing.assert_allclose(
+        targets.astype(np.float64) * data.targets.deviation + data.targets.mean, values, rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("value", [-100.0, None])
+def test_no_number_is_taken_for_the_mark_of_what_is_not_counted(tmp_path: Path, value: float | None) -> None:
+    """-100 as it stands, and the number of the validation set that is -100 in standard units."""
+    rows = [{"text": text, "value": float(index % 2) * 2.0 - 1.0} for index, text in enumerate(TEXTS)]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(json.dumps({"text": f"new {index}", "value": -100.0}) + "\n" for index in range(6)))
+    source = {"name": "jsonl", "path": str(held_out)}
+    if value is not None:
+        rows[0]["value"] = rows[1]["value"] = value
+    data = prepared(tmp_path, {"name": "regression"}, rows, validation_source=source)
+    assert data.targets.deviation == 1.0 or value is not None
+    for side in (data.training, data.validation):
+        batch = side.batch(np.arange(len(side)))
+        assert batch.count == len(side)
+        assert not bool((batch.targets == IGNORED).any())
+
+
+@pytest.mark.parametrize("count", [44, 45, 55])
+def test_equal_numbers_are_refused_though_their_deviation_rounds_above_0(tmp_path: Path, count: int) -> None:
+    rows = [{"text": f"text {index}", "value": 0.1} for index in range(count)]
+    with pytest.raises(DataError, match=r"all numbers to train on are 0\.1"):
+        prepared(tmp_path, {"name": "regression"}, rows)
+
+
+def test_a_row_without_words_is_counted_as_empty(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": f"word{index} x", "tags": "long short"} for index in range(40)]
+    rows[3:3] = [{"text": " ", "tags": ""}, {"text": " ", "tags": []}, {"text": "a b", "tags": ""}]
+    data = prepared(tmp_path, {"name": "token_classification"}, rows)
+    assert data.facts["skipped"] == {"empty": 2, "without a target": 1}
+    assert len(data.training) + len(data.validation) == 40
 
 
 def test_tags_stand_at_the_first_token_of_their_word(tmp_path: Path) -> None:
@@ -143,6 +190,58 @@ def test_csv_and_its_quotes(tmp_path: Path) -> None:
         prepare_data(config, Classification(label="kind"), seed=0)
 
 
+def prepared_csv(tmp_path: Path, lines: list[str], task: TaskConfig) -> PreparedData:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"{line}\n" for line in lines))
+    source = {"name": "csv", "path": str(path)}
+    config = DataConfig.model_validate({"source": source, "tokenizer": {"name": "bytes"}, "sequence_length": 32})
+    return prepare_data(config, task, seed=0)
+
+
+def test_a_long_cell_of_csv_is_read(tmp_path: Path) -> None:
+    from trimtab.config import Classification
+
+    limit = csv.field_size_limit()
+    lines = [f"{'w' * (140_000 if index == 3 else 5)} {index},{index % 2}" for index in range(40)]
+    data = prepared_csv(tmp_path, lines, Classification())
+    assert len(data.training) + len(data.validation) == 40
+    assert data.facts["training"]["bytes"] + data.facts["validation"]["bytes"] > 140_000
+    assert csv.field_size_limit() == limit
+
+
+def test_a_text_without_a_label_has_none_in_csv_too(tmp_path: Path) -> None:
+    from trimtab.config import Classification
+
+    labels = ["a|b", "a", ""]
+    lines = [f"text {index},{labels[index % 3]}" for index in range(60)]
+    data = prepared_csv(tmp_path, lines, Classification(multi_label=True))
+    assert data.facts["skipped"] == {}
+    for text, targets in zip(
+        texts_of(data, data.training), data.training.batch(np.arange(len(data.training))).targets, strict=True
+    ):
+        assert int(targets.sum()) == 2 - int(text.split()[-1]) % 3
+    data = prepared_csv(tmp_path, lines, Classification())
+    assert data.facts["skipped"] == {"without a target": 20}
+
+
+def test_lists_of_words_in_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [["alpha", "be x"] if index % 2 else ["c"] for index in range(30)]
+    tags = [["long", "short"] if index % 2 else ["short"] for index in range(30)]
+    path = tmp_path / "words.parquet"
+    parquet.write_table(pyarrow.table({"tokens": rows, "tags": tags, "number": [1] * 30}), path)
+    source = {"name": "parquet", "path": str(path), "column": "tokens"}
+    config = DataConfig.model_validate({"source": source, "tokenizer": {"name": "bytes"}, "sequence_length": 24})
+    data = prepare_data(config, TokenClassification(), seed=0)
+    batch = data.training.batch(np.arange(len(data.training)))
+    for text, targets in zip(texts_of(data, data.training), batch.targets.tolist(), strict=True):
+        asked = [target for target in targets if target != IGNORED]
+        assert asked == ([0, 1] if text == "alpha be x" else [1])
+    with pytest.raises(DataError, match="must hold strings"):
+        prepare_data(config, CausalLanguageModeling(), seed=0)
+
+
 @pytest.mark.parametrize(
     "task,row,message",
     [
@@ -171,7 +270,7 @@ def test_too_few_rows(tmp_path: Path) -> None:
 
 
 def test_bucketing_puts_similar_lengths_together_and_loses_nothing(tmp_path: Path) -> None:
-    rows = [{"text": "x" * (1 + index * 37 % 90) + str(index), "label": index % 2} for index in range(300)]
+    rows = [{"text": "x" * (1 + index * 37 % 90) + str(index), "label": index % 2} for index in range(303)]
     task = {"name": "classification", "bucketing": 8}
     data = prepared(tmp_path, task, rows, sequence_length=128)
     plain = prepared(tmp_path, {**task, "bucketing": 1}, rows, sequence_length=128)
@@ -186,6 +285,23 @@ def test_bucketing_puts_similar_lengths_together_and_loses_nothing(tmp_path: Pat
         places = np.arange(epoch * count, (epoch + 1) * count)
         assert sorted(data.order.sequences_at(places).tolist()) == list(range(count))
     assert data.order.sequence_at(count + 5) == data.order.sequences_at(np.arange(2 * count))[count + 5]
+
+
+@pytest.mark.parametrize("count", [300, 301, 302, 303])
+def test_bucketing_lasts_beyond_the_first_epoch(count: int) -> None:
+    """Micro-batches count from the start of the run: an epoch need not begin with one."""
+    lengths = np.arange(count) * 37 % 90 + 1
+
+    def spread(epoch: int, bucketing: int) -> float:
+        order = Order(count, seed=3, lengths=lengths, block=4, bucketing=bucketing)
+        first, last = -(-epoch * count // 4), (epoch + 1) * count // 4
+        found = lengths[order.sequences_at(np.arange(4 * first, 4 * last))].reshape(-1, 4)
+        return float((found.max(1) - found.min(1)).mean())
+
+    for epoch in range(4):
+        assert spread(epoch, 16) < 8 < 40 < spread(epoch, 1)
+        order = Order(count, seed=3, lengths=lengths, block=4, bucketing=16)
+        assert sorted(order.sequences_at(np.arange(epoch * count, (epoch + 1) * count))) == list(range(count))
 
 
 def test_indices_out_of_range() -> None:

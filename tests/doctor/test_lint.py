@@ -53,6 +53,26 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("patience-never", ["stopping.patience=10"], {}),
     ("patience-never", ["evaluation.every=1000"], {}),
     ("evaluation-never", ["evaluation.every=1001"], {}),
+    ("evaluation-never", ["evaluation.every=1000"], {}),
+    *(
+        ("decay-overlaps-warmup", [f"schedule={{name: wsd, warmup: {warmup}, decay: 0.3}}"], {})
+        for warmup in (0.9, 997)
+    ),
+    *(
+        ("schedule-misses-floor", [f"schedule={{name: {schedule}}}"], {})
+        for schedule in (
+            "step, factor: 0.9",
+            "step, factor: 0.6, every: 0.9",
+            "step, factor: 0.9, floor: 0.7, warmup: 0.5",
+            "triangular, rise: 0.4",
+            "inverse_square_root, timescale: 10000",
+            "wsd, floor: 0.8",
+            "warm_restarts, period: 0.8",
+            "exp_range, floor: 0.7, rise: 0.7",
+            "exponential, floor: 0.9",
+            "constant, warmup: 0.1",
+        )
+    ),
     ("over-regularised", ["model.dropout.residual=0.2", "objective.label_smoothing=0.1"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], SMALL),
     ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000}),
@@ -105,7 +125,8 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("stopping-before-decay", ["schedule.name=wsd", "stopping.patience=8"], {}),
     ("patience-never", ["stopping.patience=9"], {}),
     ("patience-never", ["evaluation.every=1000", "stopping.name=none"], {}),
-    ("evaluation-never", ["evaluation.every=1000"], {}),
+    ("evaluation-never", ["evaluation.every=500"], {}),
+    ("evaluation-never", ["evaluation.every=1", "training.steps=1"], {}),
     ("over-regularised", ["model.dropout.residual=0.3"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {"parameters": {"total": 5_000_000}}),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from trimtab.data import LabelledTexts, Ragged
 from trimtab.data.packing import PackedSequences
 from trimtab.errors import DataError
 from trimtab.evaluation import calculate_perplexity, evaluate, spread_indices
@@ -124,6 +125,18 @@ def test_a_part_is_spread_over_the_whole() -> None:
     part = evaluate_all(batch_size=3, max_tokens=5 * LENGTH)
     assert part == pytest.approx(evaluate_all(batch_size=64, max_tokens=5 * LENGTH), rel=1e-6)
     assert part["loss"] != evaluate_all(batch_size=64)["loss"]
+
+
+def test_as_many_short_texts_are_taken_as_hold_the_tokens_asked_for() -> None:
+    lengths = np.arange(1000) % 13 + 3
+    starts = np.append(0, np.cumsum(lengths))
+    texts = LabelledTexts(
+        Ragged(np.zeros(starts[-1], np.int64), starts), np.zeros(1000, np.int64), end_of_text=0, sequence_length=256
+    )
+    taken = spread_indices(texts, 2048)
+    assert int(lengths[taken].sum()) == pytest.approx(2048, rel=0.05)
+    assert len(spread_indices(texts, int(lengths.sum()))) == 1000
+    assert len(spread_indices(texts, int(lengths.sum()) - 9)) < 1000
 
 
 def test_nothing_to_count_is_an_error() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from tiny_step import make_batch, make_step
 from torch import Tensor
 
-from trimtab.config import Bf16
+from trimtab.config import Bf16, load_config
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.model import Decoder
 from trimtab.objective import CrossEntropy
+from trimtab.optimizer import build_optimizer
 from trimtab.training import Progress, Step, Windows
 from trimtab.training.checkpoint import restore, take
 from trimtab.training.checkpoint.host import HostCopies
@@ -35,6 +39,41 @@ def test_the_model_computes_in_bf16_and_the_masters_stay_fp32() -> None:
         master = step.optimizer.storage.weights[name]
         assert master.dtype == torch.float32
         assert torch.equal(parameter.detach(), master.to(torch.bfloat16)), name
+
+
+RATES = {"sgd": 0.3, "adafactor": 3e-2, "muon": 3e-2, "lamb": 3e-2}
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"custom", "adamw_8bit"}))
+def test_every_optimizer_of_ours_updates_masters_and_hands_on_bf16(name: str) -> None:
+    """Its state is fp32, a skipped step leaves all, and it learns as with weights in fp32."""
+    options = [f"optimizer.name={name}", "optimizer.weight_decay=0.1"]
+    config = load_config(None, options, environment={}).optimizer
+    rough = _step(make_optimizer=partial(build_optimizer, config, compute_dtype=torch.bfloat16))
+    exact = make_step(objective=CrossEntropy(0.1, z_loss=1e-3), make_optimizer=partial(build_optimizer, config))
+    losses = []
+    for step in (rough, exact):
+        step.set(learning_rate=RATES.get(name, 1e-2))
+        for number in range(1, 9):
+            step.run([make_batch(4, 0)], number)
+        losses.append(step.ring.take().wait()[:, 0])
+    assert losses[0][-1] < losses[0][0] - 0.02
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    masters, state = rough.optimizer.storage.weights, rough.optimizer.state_by_name()
+    for parameter_name, parameter in rough.model.named_parameters():
+        assert masters[parameter_name].dtype == torch.float32
+        assert torch.equal(parameter.detach(), masters[parameter_name].to(torch.bfloat16)), parameter_name
+    assert torch.bfloat16 not in {tensor.dtype for slots in state.values() for tensor in slots.values()}
+    rest = (
+        1.0 - torch.stack([(w == w.bfloat16().float()).float().mean() for w in masters.values() if w.ndim > 1])
+    ).min()
+    assert float(rest) > 0.5, "the masters keep what bf16 would lose"
+    before = [t.clone() for t in (*masters.values(), *rough.model.parameters())]
+    rough.begin()
+    rough.accumulate(make_batch(2, 1))
+    next(iter(rough.optimizer.storage.gradients.values())).view(-1)[0] = torch.nan
+    rough.update()
+    assert all(torch.equal(a, b) for a, b in zip(before, (*masters.values(), *rough.model.parameters()), strict=True))
 
 
 def test_gradients_stay_near_those_of_fp32() -> None:

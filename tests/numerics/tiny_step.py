@@ -11,7 +11,7 @@ from torch import nn
 from trimtab.config import DecoderConfig, Fp32
 from trimtab.model import build_model
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
-from trimtab.optimizer import AdamW, ClipByNorm, Optimizer, SkipNonFinite, parameter_groups
+from trimtab.optimizer import AdamW, Optimizer, clip_by_norm, parameter_groups, skip_non_finite
 from trimtab.signals import IGNORED, Batch, Ring
 from trimtab.training import Precision, Step, columns_of_step
 
@@ -61,7 +61,7 @@ def make_step(
         optimizer=make_optimizer(model)
         if make_optimizer is not None
         else AdamW(parameter_groups(model, 0.1), compute_dtype=parameters),
-        transforms=[ClipByNorm(), SkipNonFinite()],
+        transforms=[clip_by_norm(), skip_non_finite()],
         probes=[],
         precision=numbers,
         ring=ring,

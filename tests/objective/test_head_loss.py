@@ -120,3 +120,25 @@ def test_what_cannot_be_fused_is_not() -> None:
     assert not CrossEntropy(fused="on").fuses(ModelOutput(features, plain.forward))
     assert not CrossEntropy(fused="on").fuses(ModelOutput(features.half(), plain))
     assert not CrossEntropy(fused="auto").fuses(ModelOutput(features, plain))
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.1 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", ["subclass", "hook", "forward"])
+def test_a_head_that_does_more_than_multiply_is_called(kind: str) -> None:
+    head = Scaled(8, 11, bias=False) if kind == "subclass" else nn.Linear(8, 11, bias=False)
+    if kind == "hook":
+        head.register_forward_hook(lambda module, given, result: 0.1 * result)
+    if kind == "forward":
+        head.forward = lambda x: 0.1 * F.linear(x, head.weight)  # type: ignore[method-assign]
+    features, targets = torch.randn(2, 5, 8), torch.randint(0, 11, (2, 5))
+    zeros = torch.zeros(2, 5, dtype=torch.int32)
+    batch = Batch(targets, targets, zeros, zeros, torch.arange(2), 10)
+    sums = [
+        CausalLanguageModelingTask(CrossEntropy(fused=fused)).terms(ModelOutput(features, head), batch).terms[0].sum
+        for fused in ("on", "off")
+    ]
+    torch.testing.assert_close(*sums)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.errors import ConfigError
 from trimtab.objective import BinaryCrossEntropy, CrossEntropy, Focal, Regression
+from trimtab.objective.first_largest import first_largest
 from trimtab.signals import IGNORED, LossTerms
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -152,3 +154,78 @@ def test_the_minimum_of_the_pinball_loss_is_the_quantile(quantile: float) -> Non
     ]
     best = values[int(torch.tensor(totals).argmin())]
     assert float((values < best).double().mean()) == pytest.approx(quantile, abs=0.01)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(
+    "objective",
+    [CrossEntropy(), CrossEntropy(0.1), CrossEntropy(z_loss=0.1), CrossEntropy(class_weights=[1.0, 2.0, 1.0]), Focal()],
+)
+def test_what_is_not_counted_may_hold_anything(objective: CrossEntropy | Focal, bad: float) -> None:
+    logits, targets = LOGITS[:3, :3].clone(), torch.tensor([IGNORED, 1, 2])
+    logits[0] = bad
+    logits.requires_grad_()
+    terms = objective(logits, targets)
+    torch.autograd.backward(sum((term.sum * term.weight for term in terms.terms), torch.zeros(())))
+    assert logits.grad is not None
+    assert torch.equal(logits.grad[0], torch.zeros(3).double())
+    others = LOGITS[1:3, :3].clone().requires_grad_()
+    rest = objective(others, targets[1:])
+    torch.autograd.backward(sum((term.sum * term.weight for term in rest.terms), torch.zeros(())))
+    torch.testing.assert_close(logits.grad[1:], others.grad)
+    torch.testing.assert_close(terms.losses[1:], rest.losses)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_labels_that_are_not_counted_may_hold_anything(bad: float, gamma: float) -> None:
+    logits, labels = LOGITS[:2].clone(), LABELS[:2].clone()
+    logits[0, 2], labels[0, 2] = bad, IGNORED
+    logits.requires_grad_()
+    terms = BinaryCrossEntropy(0.1, gamma)(logits, labels)
+    terms.terms[0].sum.backward()
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+    assert float(logits.grad[0, 2]) == float(terms.losses[0, 2]) == 0.0
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), CrossEntropy(0.1), CrossEntropy(fused="on"), Focal()])
+def test_of_equal_logits_the_first_is_the_answer(objective: CrossEntropy | Focal) -> None:
+    """As in `predictions`: a model that says nothing is not always right."""
+    targets = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
+    assert int(objective(torch.zeros(8, 5), targets).scores["accuracy"]) == 2
+    if isinstance(objective, CrossEntropy):
+        features, weight = torch.ones(8, 4), torch.zeros(5, 4)
+        weight[3:] = 1.0
+        assert int(objective.of_features(features, weight, targets).scores["accuracy"]) == 1  # the one 3; not the 4
+
+
+def test_one_class_has_no_others() -> None:
+    with pytest.raises(ConfigError, match=r"objective\.spread others needs another class"):
+        CrossEntropy(0.1, "others")(torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ConfigError, match=r"objective\.spread others needs another class"):
+        CrossEntropy(0.1, "others").of_features(torch.zeros(2, 3), torch.zeros(1, 3), torch.zeros(2, dtype=torch.int64))
+
+
+def test_log_cosh_is_exact_near_0_and_far_out() -> None:
+    size = torch.logspace(-6, 3, 400)
+    errors = torch.cat((-size, torch.zeros(1), size)).requires_grad_()
+    losses = Regression("log_cosh")(errors, torch.zeros_like(errors))
+    losses.terms[0].sum.backward()
+    exact = errors.detach().double()
+    near, far = torch.log1p(2 * torch.sinh(exact / 2) ** 2), exact.abs() - math.log(2)
+    torch.testing.assert_close(losses.losses.double(), torch.where(exact.abs() < 20, near, far), rtol=1e-6, atol=0)
+    assert errors.grad is not None
+    torch.testing.assert_close(errors.grad.double(), torch.tanh(exact), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("classes", [5, 1024, 1025, 4000, 4095])
+def test_the_first_of_the_largest_is_argmax(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = torch.randn(50, classes, generator=generator).round()  # many are equal
+    logits[0, -1] = logits[1, 0] = 9.0
+    logits[2, [classes // 3, classes // 2, -1]] = 9.0
+    logits[3] = 0.0
+    logits[4] = -math.inf
+    logits[5, classes // 2] = math.nan
+    assert torch.equal(first_largest(logits), logits.argmax(-1))

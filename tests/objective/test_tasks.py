@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,7 +56,7 @@ CLASSES = torch.randint(0, 3, (ROWS,), generator=GENERATOR)
 CLASSES[[4, 9]] = IGNORED
 TWO = torch.randint(0, 2, (ROWS,), generator=GENERATOR)
 LABELS = (torch.rand(ROWS, 4, generator=GENERATOR) < 0.3).float()
-NUMBERS = 100 + 20 * torch.randn(ROWS, generator=GENERATOR)
+NUMBERS = torch.randn(ROWS, generator=GENERATOR)
 WEIGHTS = [3.0, 0.5, 1.0]
 
 CASES: list[tuple[str, Task, Tensor, int]] = [
@@ -146,14 +147,27 @@ def test_regression_metrics_are_in_the_units_of_the_data() -> None:
     model = Linear(1)
     found = metrics_in(task, model, [batch_of(NUMBERS)])
     guess = model(torch.arange(ROWS)[:, None])[:, 0].double() * 20 + 100
-    error, spread = guess - NUMBERS, NUMBERS.double() - NUMBERS.double().mean()
+    numbers = NUMBERS.double() * 20 + 100
+    error, spread = guess - numbers, numbers - numbers.mean()
     assert found["rmse"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-6)
     assert found["mae"] == pytest.approx(float(error.abs().mean()), rel=1e-6)
     assert found["r2"] == pytest.approx(1 - float(error.square().sum() / spread.square().sum()), rel=1e-6)
     assert found["loss"] == pytest.approx((found["rmse"] / 20) ** 2, rel=1e-6)
-    far = RegressionTask(Regression("mse"), 1e6, 1.0)
-    near = replace(batch_of(NUMBERS), targets=NUMBERS + 1e6)
-    assert metrics_in(far, model, [near])["r2"] > -1e4
+    output = model(torch.arange(ROWS)[:, None])
+    torch.testing.assert_close(task.predictions(output, batch_of(NUMBERS)), guess, rtol=1e-12, atol=0)
+    far = RegressionTask(Regression("mse"), 1.7e9, 20.0)
+    assert metrics_in(far, model, [batch_of(NUMBERS)]) == {**found, "r2": pytest.approx(found["r2"], rel=1e-12)}
+    assert float((far.predictions(output, batch_of(NUMBERS)) - 1.7e9 - guess + 100).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("count,value,mean", [(1, 0.3, 0.0), (3, 0.1, 0.0), (7, 0.3, 0.5), (10, 0.7, 0.123)])
+def test_r2_of_equal_targets_is_not_defined(count: int, value: float, mean: float) -> None:
+    task = RegressionTask(Regression("mse"), mean, 1.0)
+    batch = batch_of(torch.full((ROWS,), value - mean), 0, count)
+    output = torch.full((count, 1), value - mean + 0.1)
+    found = task.metrics(task.tally(output, batch, task.terms(output, batch)).tolist(), count)
+    assert math.isnan(found["r2"])
+    assert found["rmse"] == pytest.approx(0.1, rel=1e-5)
 
 
 @pytest.mark.parametrize("name,task,targets,outputs", CASES, ids=NAMES)
@@ -194,6 +208,8 @@ def test_class_weights() -> None:
     assert class_weights(TokenClassification(class_weights={"b": 2.0}), facts) == [1.0, 2.0, 1.0]
     labels = class_weights(Classification(multi_label=True, class_weights="balanced"), facts)
     assert labels == pytest.approx([4 / 6, 7 / 3, 9.0])
+    always = class_weights(Classification(multi_label=True, class_weights="balanced"), TargetFacts(("a",), (10,), 10))
+    assert always == [1.0]
     with pytest.raises(ConfigError, match="there is no class 'd'"):
         class_weights(Classification(class_weights={"d": 2.0}), facts)
     unseen = TargetFacts(("a", "b"), (0, 4), 4)

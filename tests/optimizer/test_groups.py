@@ -6,10 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from trimtab.config import DecoderConfig, load_config
+from trimtab.config import DecoderConfig, EncoderDecoderConfig, load_config
+from trimtab.config.registry import EXTRAS
+from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.errors import ConfigError
 from trimtab.model import build_model
-from trimtab.optimizer import AdamW, Factors, applied_rates, build_groups, build_optimizer, depths, parameter_groups
+from trimtab.optimizer import (
+    AdamW,
+    Factors,
+    FlatStorage,
+    ForeignOptimizer,
+    applied_rates,
+    build_groups,
+    build_optimizer,
+    depths,
+    parameter_groups,
+)
 from trimtab.optimizer.parameter_groups import hidden_matrices
 from trimtab.signals import Gradients
 
@@ -53,6 +65,28 @@ def test_depths_take_the_longest_list_and_the_outermost() -> None:
     )
 
 
+def encoder_decoder() -> nn.Module:
+    shape = {"num_layers": 2, "hidden_size": 8, "num_heads": 2, "positions": {"name": "learned"}}
+    config = EncoderDecoderConfig.model_validate(shape)
+    return build_model(config, vocabulary_size=11, sequence_length=4, seed=0)
+
+
+def test_an_encoder_and_a_decoder_have_layers_of_their_own() -> None:
+    found = depths(encoder_decoder())
+    for part in ("encoder", "decoder"):
+        for layer in range(2):
+            inside = {found[name] for name in found if name.startswith(f"{part}.blocks.{layer}.")}
+            assert inside == {layer + 1}
+        assert found[f"{part}.position_embedding.weight"] == 0
+        assert found[f"{part}.final_norm.weight"] == 3
+    assert found["encoder.embedding.weight"] == 0
+    matrices = hidden_matrices(encoder_decoder())
+    assert {name.partition(".")[0] for name in matrices} == {"encoder", "decoder"}
+    assert "decoder.blocks.0.feed_forward.up.weight" in matrices
+    rates = Factors(0.5).of(encoder_decoder())
+    assert rates["decoder.blocks.0.feed_forward.up.weight"] == rates["encoder.blocks.0.feed_forward.up.weight"] == 0.25
+
+
 def test_rates_fall_from_layer_to_layer() -> None:
     model = decoder(tied=False)
     groups = parameter_groups(model, 0.1, rates=Factors(0.5), decays=Factors(2.0))
@@ -80,6 +114,16 @@ def test_a_pattern_that_fits_nothing_is_refused() -> None:
     config = load_config(None, ["optimizer.rates.factors={'layers.*': 0.1}"], environment={}).optimizer
     with pytest.raises(ConfigError, match=r"optimizer\.rates\.factors: no trainable parameter has such a name"):
         build_groups(config, decoder())
+
+
+def test_a_decay_pattern_that_fits_only_what_is_exempt_is_refused() -> None:
+    for pattern, more in (("*norm*", []), ("*.bias", []), ("embedding*", ["optimizer.decay.embeddings=false"])):
+        options = [f"optimizer.decay.factors={{'{pattern}': 5}}", *more]
+        config = load_config(None, options, environment={}).optimizer
+        with pytest.raises(ConfigError, match=r"optimizer\.decay\.factors: what fits has no weight decay"):
+            build_groups(config, decoder())
+    config = load_config(None, ["optimizer.decay.factors={'*norm*': 5}", "optimizer.decay.norms=true"], environment={})
+    assert 0.5 in {round(group.weight_decay, 9) for group in build_groups(config.optimizer, decoder())}
 
 
 def test_layers_of_a_model_without_layers_are_refused() -> None:
@@ -229,3 +273,74 @@ def test_adamw_takes_the_same_steps_in_several_groups() -> None:
         results.append(dict(optimizer.storage.weights))
     for key, weight in results[0].items():
         assert torch.allclose(weight, results[1][key], rtol=1e-5, atol=1e-7), key
+
+
+def test_an_optimizer_from_outside_keeps_its_own_default_where_no_decay_is_given() -> None:
+    """torch's AdamW has 0.01; optimizer.weight_decay 0 gives none to it."""
+    target = ["optimizer.name=custom", "optimizer.target=torch.optim:AdamW"]
+    optimizer = build_optimizer(load_config(None, target, environment={}).optimizer, decoder())
+    assert isinstance(optimizer, ForeignOptimizer)
+    one = torch.ones(())
+    settings = {"learning_rate": torch.tensor(0.01), "weight_decay": one}
+    optimizer.update(Gradients(optimizer.storage.gradients, one, one, one, torch.zeros(())), settings)
+    assert {group["weight_decay"] for group in optimizer.optimizer.param_groups} == {0.01}
+
+
+def test_a_parameter_that_gave_no_gradient_has_none() -> None:
+    """As on CUDA, where backward's tensors are taken over instead of added up."""
+    layers = nn.ModuleList([nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)])
+    storage = FlatStorage(parameter_groups(layers, 0.0), torch.bfloat16)
+    storage._hands_over = True
+    for used in ((0, 1), (0,)):
+        storage.zero_gradients()
+        storage.expect()
+        for index in used:
+            layers[index](torch.ones(1, 2, dtype=torch.bfloat16)).sum().backward()
+        storage.collect()
+        found = {name: float(gradient.float().sum()) for name, gradient in storage.gradients.items()}
+        assert found == {f"{index}.weight": 4.0 * (index in used) for index in range(2)}
+
+
+DECAYING = sorted({*OPTIMIZERS} - {"custom"})
+
+
+@pytest.mark.parametrize("name", DECAYING)
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_weight_decay_reaches_every_group_by_its_rule(name: str, factor: float) -> None:
+    """Without a gradient one update leaves 1 - rate * decay * factor of what decays, and all of the rest.
+
+    Adam with L2 decays through the gradient: Adam's first step is the rate in the direction of the weight's sign,
+    whatever the factor. LAMB's is the rate times the norm of the weights along them, likewise.
+    """
+    for extra in OPTIMIZERS[name].needs:
+        pytest.importorskip(EXTRAS[extra])
+    model = decoder()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).abs() + 0.5)
+    options = [
+        f"optimizer.name={name}",
+        "optimizer.weight_decay=0.4",
+        "optimizer.decay.factors={'blocks.1.*.weight': 0.5}",
+    ]
+    optimizer = build_optimizer(load_config(None, options, environment={}).optimizer, model)
+    before = {key: weight.clone() for key, weight in optimizer.storage.weights.items()}
+    optimizer.storage.zero_gradients()
+    one = torch.ones(())
+    settings = {"learning_rate": torch.tensor(0.01), "weight_decay": torch.tensor(factor)}
+    optimizer.update(Gradients(optimizer.storage.gradients, one, one, one, torch.zeros(())), settings)
+    seen = set()
+    for group in optimizer.groups:
+        seen.add(group.weight_decay)
+        for key in group.parameters:
+            old, new = before[key], optimizer.storage.weights[key]
+            taken = 0.01 * group.rate * group.weight_decay * factor
+            match name:
+                case "adam":
+                    expected = old - 0.01 * old.sign() * (taken > 0)
+                case "lamb":
+                    expected = old * (1.0 - 0.01 * (taken > 0))
+                case _:
+                    expected = old * (1.0 - taken)
+            torch.testing.assert_close(new, expected, rtol=1e-5, atol=1e-7, msg=f"{group.name}: {key}")
+    assert sorted(seen) == pytest.approx([0.0, 0.2, 0.4])

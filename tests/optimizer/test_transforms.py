@@ -16,18 +16,18 @@ from trimtab.config import Fp16, load_config
 from trimtab.errors import ConfigError
 from trimtab.optimizer import (
     ClipByGroup,
-    ClipByNorm,
     ClipByQuantile,
     ClipByZScore,
     Noise,
-    SkipNonFinite,
     SkipOutliers,
     build_transforms,
     centralize,
+    clip_by_norm,
     clip_by_parameter,
     clip_by_unit,
     clip_by_value,
     clip_threshold,
+    skip_non_finite,
 )
 from trimtab.signals import Gradients, GradientTransform
 
@@ -125,13 +125,13 @@ def test_clip_by_unit(scale: float) -> None:
 @SCALES
 def test_clip_by_norm(scale: float) -> None:
     given = gradients(scale)
-    ClipByNorm().apply(given, settings(3.0))
+    clip_by_norm().apply(given, settings(3.0))
     factor = 3.0 / math.sqrt(126)
     assert seen(given) == approx([factor * x for row in A for x in row], [factor * x for x in B])
 
 
 def test_a_gradient_of_zeros_stays() -> None:
-    for transform in (centralize(), clip_by_parameter(), clip_by_unit(), clip_by_value(), ClipByNorm()):
+    for transform in (centralize(), clip_by_parameter(), clip_by_unit(), clip_by_value(), clip_by_norm()):
         zeros = {"a": torch.zeros(2, 2), "b": torch.zeros(2)}
         given = Gradients(zeros, torch.zeros(2), torch.zeros(()), torch.ones(()), torch.zeros(()), zeros)
         transform.apply(given, settings())
@@ -279,7 +279,7 @@ def test_a_loss_scale_changes_nothing(name: str) -> None:
     for scale in (1.0, 256.0):
         step = make_step(precision=Fp16(initial_scale=scale))
         section = load_config(None, [f"gradients.clip.name={name}"], environment={}).gradients
-        step.transforms = (*build_transforms(section), SkipNonFinite())
+        step.transforms = (*build_transforms(section), skip_non_finite())
         step.set(clip_threshold=1e-3)
         step.optimizer.epsilon = 1e-3  # so that the size of a gradient matters
         before = {key: weight.clone() for key, weight in step.optimizer.storage.weights.items()}
@@ -297,7 +297,7 @@ def test_an_outlying_step_is_no_overflow() -> None:
     outliers.load_state_by_name(
         {"count": torch.tensor(10.0), "mean": torch.tensor(1e-6), "variance": torch.tensor(0.0)}
     )
-    step.transforms = (outliers, SkipNonFinite())
+    step.transforms = (outliers, skip_non_finite())
     step.run([make_batch(2, 0)], 1)
     assert dict(zip(step.ring.columns, step.ring.take().wait()[-1], strict=True))["skipped"] == 1.0
     assert float(scaler.scale) == 256.0

@@ -24,7 +24,7 @@ from trimtab.events import (
 from trimtab.model import build_model, set_dropout_factor
 from trimtab.monitor.probes import WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
-from trimtab.optimizer import AdamW, ClipByNorm, SkipNonFinite, parameter_groups
+from trimtab.optimizer import AdamW, clip_by_norm, parameter_groups, skip_non_finite
 from trimtab.runs import Recorder, RunDirectory
 from trimtab.schedules import Constant
 from trimtab.signals import Ring
@@ -114,7 +114,7 @@ class Rig:
             model=self.model,
             task=task,
             optimizer=AdamW(parameter_groups(self.model, 0.1)),
-            transforms=[ClipByNorm(), SkipNonFinite()],
+            transforms=[clip_by_norm(), skip_non_finite()],
             probes=probes,
             precision=precision,
             ring=ring,

@@ -16,15 +16,17 @@ from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
 from trimtab.config.model import CustomModel
 from trimtab.config.objective import CrossEntropyConfig
+from trimtab.config.optimizer import SgdConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
-from trimtab.config.schedule import WsdSchedule
-from trimtab.config.task import Classification
+from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
+from trimtab.config.task import Classification, TokenClassification
 
 
-def _is_no_step(span: int | float | str, config: Config) -> bool:
+def _is_no_step(span: int | float | str, config: Config, most: int = 0) -> bool:
+    """Whether `span` is at most `most` steps."""
     try:
-        return steps_of(span, config.budget()) == 0
+        return steps_of(span, config.budget()) <= most
     except UnknownLengthError:  # epochs
         return is_nothing(span)
 
@@ -54,6 +56,71 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.objective, CrossEntropyConfig) and config.objective.fused == "off",
         "it divides the fused head and loss, and objective.fused is off",
         "leave out objective.fused",
+    ),
+    Idle(
+        ("objective.chunks",),
+        "training.device",
+        lambda config: (
+            isinstance(config.objective, CrossEntropyConfig)
+            and config.objective.fused == "auto"
+            and config.training.device == "cpu"
+        ),
+        "it divides the fused head and loss, which objective.fused auto takes on CUDA, and training.device is cpu",
+        "set objective.fused=on",
+    ),
+    *(
+        Idle(
+            (key,),
+            switch,
+            # auto and off say what is so anyway.
+            lambda config, key=key, cannot=cannot: (  # type: ignore[misc]
+                isinstance(config.objective, CrossEntropyConfig)
+                and (key == "objective.chunks" or config.objective.fused == "on")
+                and cannot(config)
+            ),
+            f"head and loss cannot be fused: {reason}",
+            remedy,
+        )
+        for key in ("objective.fused", "objective.chunks")
+        for switch, cannot, reason, remedy in (
+            (
+                "task.name",
+                lambda config: isinstance(config.task, Classification | TokenClassification),
+                "with this task.name the head has a bias",
+                "set another task.name",
+            ),
+            (
+                "training.precision.name",
+                lambda config: config.training.precision.name == "fp16",
+                "their gradient would leave the range of training.precision.name fp16",
+                "set training.precision.name=bf16",
+            ),
+        )
+    ),
+    Idle(
+        ("task.bucketing",),
+        "data.shuffle",
+        lambda config: not config.data.shuffle,
+        "it puts shuffled texts together by length, and data.shuffle is false",
+        "set data.shuffle=true",
+    ),
+    Idle(
+        ("optimizer.nesterov",),
+        "optimizer.momentum",
+        # false says what is so anyway.
+        lambda config: (
+            isinstance(config.optimizer, SgdConfig) and config.optimizer.nesterov and config.optimizer.momentum == 0.0
+        ),
+        "it looks ahead by a step of the momentum, and optimizer.momentum is 0",
+        "set optimizer.momentum above 0",
+    ),
+    Idle(
+        ("schedule.start",),
+        "schedule.warmup",
+        # A warm-up of one step has the full rate in it.
+        lambda config: isinstance(config.schedule, OneCycleSchedule) and _is_no_step(config.schedule.warmup, config, 1),
+        "the rate does not rise, as schedule.warmup is at most 1 step",
+        "set schedule.warmup to more",
     ),
     Idle(
         ("gradients.max_skipped",),

@@ -96,3 +96,15 @@ def misfits(config: Config) -> Iterator[str]:
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"
+
+
+def f1_of_many(config: Config, num_classes: int) -> Iterator[str]:
+    """Each setting that waits for `validation/f1`, in words, where there are not two classes; they are known late."""
+    if num_classes == 2 or "f1" not in fit_of(config).metrics:
+        return
+    for key, metric in (
+        ("checkpoint.metric", config.checkpoint.metric),
+        ("stopping.metric", getattr(config.stopping, "metric", None)),
+    ):
+        if metric == "validation/f1":
+            yield f"{key} {metric} is of two classes, and here are {num_classes}. Fitting: validation/macro_f1"

@@ -213,6 +213,10 @@ def _put_text(layer: Layer, path: KeyPath, text: str, origin: str, problems: lis
 
     found, wrong = read_value(path, text, origin)
     problems += wrong
+    if (*path, "name") in found:
+        # A whole section replaces another variant of it that came before.
+        lay_over(layer, found)
+        return
     for entry, given in found.items():
         put(layer, entry, given)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -22,7 +23,7 @@ from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.schedule import CosineSchedule, ScheduleConfig
 from trimtab.config.switch import OptimizerSwitch
-from trimtab.config.task import CausalLanguageModeling, SequenceToSequence, TaskConfig
+from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
 
 
@@ -162,9 +163,13 @@ class Config(Section):
 
     @property
     def tokens_per_step(self) -> int:
-        """Token positions in one update."""
+        """Token positions in one update, where every sequence is full."""
         return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
 
-    def budget(self, tokens_per_epoch: int | None = None) -> Budget:
-        """The length of the run; that of an epoch is known once the data is prepared."""
-        return Budget(self.training.steps, self.tokens_per_step, tokens_per_epoch)
+    def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
+        """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and
+        `tokens_per_step` of texts that are not packed."""
+        facts = facts or {}
+        is_packed = isinstance(self.task, CausalLanguageModeling | MaskedLanguageModeling)
+        per_step = facts.get("tokens_per_step", self.tokens_per_step if is_packed else None)
+        return Budget(self.training.steps, per_step, facts.get("tokens_per_epoch"))

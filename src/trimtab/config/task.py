@@ -10,7 +10,10 @@ from trimtab.config.base import Count, NonNegative, Section
 
 ClassWeights = Annotated[
     Literal["none", "balanced"] | dict[str, NonNegative],
-    Field(description="weight of each class: balanced is N / (K * its number), a mapping names them (others weigh 1)"),
+    Field(
+        description="weight of each class: balanced is N / (K * its number) of K classes that occur, with several "
+        "labels (N - its number) / its number where the label is right; a mapping names classes, others weigh 1"
+    ),
 ]
 
 

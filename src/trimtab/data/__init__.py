@@ -9,6 +9,7 @@ from trimtab.data.packing import PackedSequences
 from trimtab.data.prepare import PreparedData, prepare_data, vocabulary_of
 from trimtab.data.samples import LabelledTexts, Ragged
 from trimtab.data.sequences import Sequences
+from trimtab.data.targets import tokenized_words
 from trimtab.data.tokenizer import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load_tokenizer",
     "open_corpus",
     "prepare_data",
+    "tokenized_words",
     "train_bpe",
     "vocabulary_of",
 ]

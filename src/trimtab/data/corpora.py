@@ -255,9 +255,7 @@ class _JsonLinesReader:
         return row[name]
 
     def _text(self, row: dict[str, Any], place: str) -> tuple[str, tuple[str, ...] | None]:
-        text, words = self._value(row, place, self.field, f"{self.where}.field"), None
-        if self.wanted and isinstance(text, list) and all(isinstance(word, str) for word in text):
-            text, words = " ".join(text), tuple(text)
+        text, words = _joined(self._value(row, place, self.field, f"{self.where}.field"), self.wanted)
         if not isinstance(text, str):
             raise DataError(f"{place}: field {self.field!r} must be a string. Received: {type(text).__name__}")
         try:
@@ -287,10 +285,13 @@ class _ParquetReader:
                 number = 0
                 columns = [self.column, *self.wanted.values()]
                 for batch in table.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
-                    for text, *fields in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
+                    for value, *fields in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
                         number += 1
+                        text, words = _joined(value, self.wanted)
                         if text:
-                            yield Document(f"{file.name}:{number}", text, identity=text, fields=tuple(fields))
+                            if not isinstance(text, str):
+                                raise DataError(f"{file.path}:{number}: column {self.column!r} holds a list with a gap")
+                            yield Document(f"{file.name}:{number}", text, text, tuple(fields), words)
                         else:
                             skipped["empty"] += 1
         except pyarrow.ArrowException as error:
@@ -304,9 +305,20 @@ class _ParquetReader:
         for where, name in {f"{self.where}.column": self.column, **self.wanted}.items():
             require_column(name, schema.names, where, path)
         kind = schema.field(self.column).type
-        value_kind = kind.value_type if types.is_dictionary(kind) else kind
+        value_kind = kind
+        if self.wanted and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
+            value_kind = kind.value_type
+        if types.is_dictionary(value_kind):
+            value_kind = value_kind.value_type
         if not (types.is_string(value_kind) or types.is_large_string(value_kind) or types.is_string_view(value_kind)):
             raise DataError(f"{path}: column {self.column!r} must hold strings. Received: {kind}")
+
+
+def _joined(value: Any, wanted: Mapping[str, str]) -> tuple[Any, tuple[str, ...] | None]:
+    """A text as it is; a list of words, in a row of which more is `wanted`, as one text and the words."""
+    if wanted and isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return " ".join(value), tuple(value)
+    return value, None
 
 
 def _package_files(package: str) -> list[SourceFile]:

@@ -6,10 +6,13 @@ import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from trimtab.data.corpora import Corpus, Document, SourceFile, files_at, require_column, undecodable
 from trimtab.errors import DataError
+
+_LONGEST: Final = 2**31 - 1
+"""Characters of a cell: the most that every platform takes."""
 
 
 def csv_corpus(
@@ -22,7 +25,7 @@ def csv_corpus(
 ) -> Corpus:
     """CSV with a header (RFC 4180), a file or the .csv files of a folder; a document is a row of `column`.
 
-    An empty cell of a column in `wanted` is None.
+    An empty cell of a column in `wanted` is "".
     """
     files, _ = files_at(path, "*.csv", where)
     reading = {"name": "csv", "column": column, "delimiter": delimiter}
@@ -41,12 +44,13 @@ class _CsvReader:
     def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
         with file.path.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.reader(stream, delimiter=self.delimiter, strict=True)
+            rows = _of_any_length(table)
             try:
-                header = next(table, None) or []
+                header = next(rows, [])
                 for where, name in {f"{self.where}.column": self.column, **self.wanted}.items():
                     require_column(name, header, where, file.path)
                 text_at, *wanted_at = (header.index(name) for name in (self.column, *self.wanted.values()))
-                for row in table:
+                for row in rows:
                     if not row:
                         continue
                     if len(row) != len(header):
@@ -55,7 +59,7 @@ class _CsvReader:
                             f"has {len(header)}"
                         )
                     if text := row[text_at]:
-                        fields = tuple(row[index] or None for index in wanted_at)
+                        fields = tuple(row[index] for index in wanted_at)
                         yield Document(f"{file.name}:{table.line_num}", text, identity=text, fields=fields)
                     else:
                         skipped["empty"] += 1
@@ -66,3 +70,16 @@ class _CsvReader:
                 raise undecodable(
                     file.path, place, error.start, error.object[error.start], of="of a part of the file"
                 ) from error
+
+
+def _of_any_length(table: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The rows of `table`, however long a cell is; the limit is the whole program's, and is raised for a row only."""
+    while True:
+        before = csv.field_size_limit(_LONGEST)
+        try:
+            row = next(table, None)
+        finally:
+            csv.field_size_limit(before)
+        if row is None:
+            return
+        yield row

@@ -28,7 +28,7 @@ from trimtab.data.corpora import Corpus, Document
 from trimtab.data.samples import LabelledTexts, Ragged
 from trimtab.data.split import FEWEST_DOCUMENTS, choose_split
 from trimtab.data.stream import Stream, open_stream, shared_facts
-from trimtab.data.targets import target_reader
+from trimtab.data.targets import missing_in, target_reader
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 
@@ -61,7 +61,7 @@ def tokenize_rows(
     report("reading", 0.0)
     skipped: Counter[str] = Counter()
     skipped_held_out: Counter[str] = Counter()
-    rows = _with_targets(corpus.documents(skipped), skipped)
+    rows = _with_targets(task, corpus.documents(skipped), skipped)
     if held_out is None:
         split = choose_split(rows, config.validation_fraction)
         if split.highest_held_out is None:
@@ -74,7 +74,7 @@ def tokenize_rows(
     else:
         by_side = {
             "training": rows,
-            "validation": _with_targets(held_out.documents(skipped_held_out), skipped_held_out),
+            "validation": _with_targets(task, held_out.documents(skipped_held_out), skipped_held_out),
         }
         described = "validation has a source of its own"
     reader = target_reader(task, by_side, folder)
@@ -133,12 +133,12 @@ def _ragged(folder: Path, name: str, dtype: str) -> Ragged:
     return Ragged(tokens, np.append(starts, len(tokens)))
 
 
-def _with_targets(documents: Iterator[Document], skipped: Counter[str]) -> list[Document]:
+def _with_targets(task: TaskConfig, documents: Iterator[Document], skipped: Counter[str]) -> list[Document]:
     """Rows whose target is there; the others are counted."""
     rows = []
     for document in documents:
-        if document.fields[0] is None:
-            skipped["without a target"] += 1
+        if reason := missing_in(document, task):
+            skipped[reason] += 1
         else:
             rows.append(document)
     return rows

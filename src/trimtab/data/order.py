@@ -113,15 +113,19 @@ class Order:
             words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.num_sequences)
             permutation = np.argsort(words, kind="stable")
             if self._lengths is not None and self._bucketing > 1:
-                permutation = self._bucketed(permutation, words, self._lengths)
+                permutation = self._bucketed(permutation, words, self._lengths, epoch)
             # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
             kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}
             self._permutations = {**kept, epoch: permutation}
         return permutation
 
-    def _bucketed(self, permutation: Positions, words: NDArray[np.uint64], lengths: NDArray[np.int64]) -> Positions:
-        pieces: list[Positions] = []
-        for begin in range(0, self.num_sequences, self._block * self._bucketing):
+    def _bucketed(
+        self, permutation: Positions, words: NDArray[np.uint64], lengths: NDArray[np.int64], epoch: int
+    ) -> Positions:
+        # Blocks count from the start of the run: what the epoch before left open of its last one comes first.
+        opened = -(epoch * self.num_sequences) % self._block
+        pieces: list[Positions] = [permutation[:opened]]
+        for begin in range(opened, self.num_sequences, self._block * self._bucketing):
             piece = permutation[begin : begin + self._block * self._bucketing]
             piece = piece[np.argsort(lengths[piece], kind="stable")]
             whole = len(piece) // self._block

@@ -11,7 +11,14 @@ from typing import Any, Final
 
 import tokenizers
 
-from trimtab.config import CausalLanguageModeling, DataConfig, MaskedLanguageModeling, RowTask, TaskConfig
+from trimtab.config import (
+    CausalLanguageModeling,
+    DataConfig,
+    MaskedLanguageModeling,
+    RowTask,
+    SequenceToSequence,
+    TaskConfig,
+)
 from trimtab.data.build_tokenizer import Progress, tokenizer_identity
 from trimtab.data.cache import cached_folder, cached_json
 from trimtab.data.corpora import open_corpus
@@ -27,7 +34,7 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 
 
@@ -46,7 +53,7 @@ class PreparedData:
     facts: dict[str, Any]
     """JSON values: source, split, sizes, hashes, coverage of the vocabulary, leakage, targets."""
     fingerprint: str
-    """SHA-256 over text, split, targets, tokenizer and sequence length: equal where the samples are."""
+    """SHA-256 over text, split, targets, tokenizer and lengths: equal where the samples are."""
     cache: Path
     """The folder that holds the tokens."""
 
@@ -122,6 +129,8 @@ def prepare_data(
         facts["tokens_per_epoch"] = texts[0].num_tokens
         facts["cut_texts"] = texts[0].num_cut
         parts.append(facts["target_sha256"])
+        if isinstance(task, SequenceToSequence):
+            parts.append(texts[0].second_length)
     fingerprint = _sha256(parts)
     facts |= {
         "source": corpus.description(facts["skipped"]),

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from trimtab.data.stream import Stream
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import IGNORED, TargetFacts
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 Sides = Mapping[str, Sequence[Document]]
 """`training` and `validation`."""
@@ -55,6 +57,16 @@ def target_reader(task: TaskConfig, sides: Sides, folder: Path) -> TargetReader:
             return _Seconds(task, sides, folder)
         case _:
             raise ValueError(f"task {task.name} has no targets of its own")
+
+
+def missing_in(row: Document, task: TaskConfig) -> str | None:
+    """Why nothing can be asked about `row`, or None."""
+    target = row.fields[0]
+    if isinstance(task, TokenClassification) and not _words(row) and not target:
+        return "empty"
+    # Several labels at once may be none at all.
+    may_be_empty = isinstance(task, Classification) and task.multi_label
+    return "without a target" if target is None or (target == "" and not may_be_empty) else None
 
 
 @final
@@ -98,13 +110,22 @@ class _Numbers:
     def __init__(self, task: Regression, sides: Sides) -> None:
         values = np.array([self._of(row) for row in sides["training"]], dtype=np.float64)
         mean, deviation = (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
-        if len(values) and not deviation > 0.0:
-            raise DataError(f"data.source: all numbers to train on are {mean} (task.value {task.value!r})")
+        # The deviation of equal numbers may be rounded to above 0.
+        if len(values) and (values.min() == values.max() or not deviation > 0.0):
+            raise DataError(f"data.source: all numbers to train on are {values[0]} (task.value {task.value!r})")
         self.facts = TargetFacts(total=len(values), mean=mean, deviation=deviation)
 
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        """In standard units, taken in float64: float32 would lose what differs in numbers far from 0."""
         _write_texts(rows, tokenizer, stream)
-        return np.array([self._of(row) for row in rows], dtype=np.float32)
+        values = np.array([self._of(row) for row in rows], dtype=np.float64)
+        with np.errstate(over="ignore"):
+            targets = ((values - self.facts.mean) / self.facts.deviation).astype(np.float32)
+        for index in np.flatnonzero(~np.isfinite(targets)).tolist():
+            raise _wrong(rows[index], "task.value", "a number nearer to those to train on", rows[index].fields[0])
+        # The mark of what is not counted is no number.
+        targets[targets == IGNORED] = np.nextafter(np.float32(IGNORED), np.float32(0.0))
+        return targets
 
     def _of(self, row: Document) -> float:
         value = row.fields[0]
@@ -112,10 +133,10 @@ class _Numbers:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
             number = math.nan
-        # float32 holds what a model is given; -100 is the mark of what is not counted.
-        if not math.isfinite(np.float32(number)):
+        # float32 holds what a model gives.
+        if not abs(number) <= _LARGEST:
             raise _wrong(row, "task.value", "a finite number", value)
-        return math.nextafter(number, 0.0) if np.float32(number) == IGNORED else number
+        return number
 
 
 @final
@@ -130,15 +151,15 @@ class _Tags:
         targets: list[NDArray[np.int64]] = []
         for row in rows:
             words, tags = self._of(row)
-            pieces = tokenizer.encode_batch([f" {word}" if number else word for number, word in enumerate(words)])
-            stream.write(" ".join(words), np.concatenate(pieces))
-            row_targets = np.full(sum(map(len, pieces)) + 1, IGNORED, dtype=np.int64)
-            row_targets[np.cumsum([0, *map(len, pieces[:-1])])] = [self._index[tag] for tag in tags]
+            tokens, firsts = tokenized_words(tokenizer, words)
+            stream.write(" ".join(words), tokens)
+            row_targets = np.full(len(tokens) + 1, IGNORED, dtype=np.int64)
+            row_targets[firsts] = [self._index[tag] for tag in tags]
             targets.append(row_targets)
         return np.concatenate([np.empty(0, dtype=np.int64), *targets])
 
     def _of(self, row: Document) -> tuple[list[str], list[str]]:
-        words = list(row.words) if row.words is not None else row.text.split()
+        words = _words(row)
         value = row.fields[0]
         if not isinstance(value, str | list):
             raise _wrong(row, "task.tags", "a list of tags, or text with spaces", value)
@@ -171,6 +192,17 @@ class _Seconds:
                 second.write(text, tokens)
         # What is asked lies beside the texts; here is what tells two sets of it apart.
         return np.frombuffer(bytes.fromhex(second.digest), dtype=np.uint8)
+
+
+def tokenized_words(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The tokens of a text of `words`, each made by itself, and the place of the first one of each word."""
+    pieces = tokenizer.encode_batch([f" {word}" if number else word for number, word in enumerate(words)])
+    firsts = np.cumsum([0, *map(len, pieces)])[:-1]
+    return np.concatenate([np.empty(0, dtype=np.int64), *pieces]), firsts
+
+
+def _words(row: Document) -> list[str]:
+    return list(row.words) if row.words is not None else row.text.split()
 
 
 def _write_texts(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> None:

@@ -64,11 +64,11 @@ def evaluate(
 
 def spread_indices(sequences: Sequences, max_tokens: int | None) -> NDArray[np.int64]:
     """All indices, or those of as many sequences as hold `max_tokens`, at even distances; at least one."""
-    length = len(sequences)
-    if max_tokens is None or max_tokens >= length * sequences.sequence_length:
-        return np.arange(length)
-    num_taken = max(1, max_tokens // sequences.sequence_length)
-    return np.arange(num_taken) * length // num_taken
+    count = len(sequences)
+    if max_tokens is None or max_tokens >= sequences.num_tokens:
+        return np.arange(count)
+    num_taken = max(1, int(max_tokens / sequences.mean_length))
+    return np.arange(num_taken) * count // num_taken
 
 
 def calculate_perplexity(

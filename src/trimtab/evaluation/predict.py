@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trimtab.data import LabelledTexts, Ragged, Tokenizer
+from trimtab.data import LabelledTexts, Ragged, Tokenizer, tokenized_words
+from trimtab.errors import UsageError
 from trimtab.model import evaluating
-from trimtab.signals import Task
+from trimtab.signals import IGNORED, Task
+
+_SERVED: Final = ("classification", "regression", "token_classification")
 
 
 def predict(
@@ -23,11 +28,29 @@ def predict(
     batch_size: int = 32,
     device: torch.device,
 ) -> list[Tensor]:
-    """The answers of `task` for each text, on the CPU: a class, labels, or a number.
+    """The answers of `task` for each text, on the CPU: a class, labels, a number, or a class for each of its words.
 
-    Texts are cut to `sequence_length`. Eval mode, no gradients; modes are restored.
+    Texts are cut to `sequence_length`; words beyond it have the class IGNORED. Eval mode, no gradients; modes are
+    restored.
+
+    Raises:
+        UsageError: the task's answer is a text.
     """
-    rows = [np.append(tokens, tokenizer.end_of_text) for tokens in tokenizer.encode_batch(texts)]
+    if task.name not in _SERVED:
+        raise UsageError(
+            f"task {task.name} has no answer that could be predicted. It is there for {', '.join(_SERVED)}",
+            hint="generate writes texts" if task.name in ("causal_lm", "seq2seq") else None,
+        )
+    of_words = task.name == "token_classification"
+    firsts: list[NDArray[np.int64]] = []
+    if of_words:
+        rows = []
+        for text in texts:
+            tokens, first = tokenized_words(tokenizer, text.split())
+            rows.append(np.append(tokens, tokenizer.end_of_text))
+            firsts.append(first)
+    else:
+        rows = [np.append(tokens, tokenizer.end_of_text) for tokens in tokenizer.encode_batch(texts)]
     if not rows:
         return []
     starts = np.cumsum([0, *map(len, rows)])
@@ -46,4 +69,13 @@ def predict(
             batch = asked.batch(indices).to(device)
             found = task.predictions(model(**task.inputs(batch)), batch).cpu()
             answers.update(zip(indices.tolist(), found, strict=True))
-    return [answers[index] for index in range(len(rows))]
+    if not of_words:
+        return [answers[index] for index in range(len(rows))]
+    return [_of_words(answers[index], first, sequence_length) for index, first in enumerate(firsts)]
+
+
+def _of_words(classes_T: Tensor, firsts: NDArray[np.int64], sequence_length: int) -> Tensor:
+    """The classes at the first token of each word; a row begins with an end of text."""
+    places = torch.from_numpy(firsts + 1)
+    inside = places < sequence_length
+    return torch.where(inside, classes_T[torch.where(inside, places, 0)], IGNORED)

@@ -112,9 +112,15 @@ def _attend_with_dropout(
     """Written out: the fused kernels take their rate as a Python number; ours is a device scalar."""
     scores_BHTS = (q_BHTK @ k_BHSK.transpose(2, 3)).float() / math.sqrt(q_BHTK.shape[-1])
     if mask is not None:
-        scores_BHTS = scores_BHTS.masked_fill(~mask, -torch.inf)
+        # Not -inf: a row of padding alone sees nothing, which would be 0/0. It sees all alike instead.
+        scores_BHTS = scores_BHTS.masked_fill(~mask, torch.finfo(scores_BHTS.dtype).min)
     y_BHTK: Tensor = dropout(scores_BHTS.softmax(dim=-1)).type_as(v_BHSK) @ v_BHSK
     return y_BHTK
+
+
+def document_mask(document_ids_BT: Tensor) -> Tensor:
+    """Boolean [B, 1, T, T]: True where query and key are of one document; padding sees padding, never nothing."""
+    return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]
 
 
 def causal_mask(num_tokens: int, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Literal, Unpack, final
 import torch
 from torch import Tensor, nn
 
+from trimtab.model.attention import document_mask
 from trimtab.model.dropout import Dropout
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput, Outputs
@@ -21,7 +22,7 @@ class Encoder(Trunk):
 
     Positions see those of the same document, so that padding, whose document is -1, is seen by padding alone. Of a
     whole text one vector is made: the mean of its positions, or the first.
-    With as many outputs as tokens, and `tied_embeddings`, the head is the embedding, without a bias; else it has one.
+    A head that says tokens has no bias, and is the embedding with `tied_embeddings`; any other has a bias.
     Source: Devlin et al. 2019, arXiv 1810.04805; the mean as in Reimers and Gurevych 2019, arXiv 1908.10084.
     """
 
@@ -36,10 +37,9 @@ class Encoder(Trunk):
     ) -> None:
         super().__init__(**shape)
         self.pooled, self.pooling = outputs.pooled, pooling
-        speaks_of_tokens = not outputs.pooled and outputs.size == self.vocabulary_size
         self.head_dropout = Dropout(head_dropout)
-        self.head = nn.Linear(self.hidden_size, outputs.size, bias=not speaks_of_tokens)
-        if tied_embeddings and speaks_of_tokens:
+        self.head = nn.Linear(self.hidden_size, outputs.size, bias=not outputs.of_tokens)
+        if tied_embeddings and outputs.of_tokens:
             self.head.weight = self.embedding.weight
 
     def forward(
@@ -53,7 +53,8 @@ class Encoder(Trunk):
         Raises:
             ConfigError: more tokens than positions.
         """
-        features, signals = self.features(tokens_BT, positions_BT, document_mask(document_ids_BT), causal=False)
+        mask = None if document_ids_BT is None else document_mask(document_ids_BT)
+        features, signals = self.features(tokens_BT, positions_BT, mask, causal=False)
         if self.pooled:
             features = self._pool(features, document_ids_BT)
         return ModelOutput(self.head_dropout(features), self.head, signals)
@@ -67,10 +68,3 @@ class Encoder(Trunk):
         # Replaced, not multiplied by zero, and in fp32: a long sum of 16-bit numbers would lose its end.
         sum_BD = torch.where(real_BT1, features_BTD, 0.0).sum(1, dtype=torch.float32)
         return (sum_BD / real_BT1.sum(1).clamp_min(1)).type_as(features_BTD)
-
-
-def document_mask(document_ids_BT: Tensor | None) -> Tensor | None:
-    """Boolean [B, 1, T, T]: True where query and key are of one document; padding sees padding, never nothing."""
-    if document_ids_BT is None:
-        return None
-    return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]

@@ -63,7 +63,7 @@ def _build(
             return Decoder(document_mask=config.document_mask, tied_embeddings=config.tied_embeddings, **shape)
         case EncoderConfig():
             return Encoder(
-                outputs=outputs or Outputs(shape["vocabulary_size"]),
+                outputs=outputs or Outputs(shape["vocabulary_size"], of_tokens=True),
                 pooling=config.pooling,
                 head_dropout=config.dropout.head,
                 tied_embeddings=config.tied_embeddings,

@@ -23,8 +23,9 @@ def init_weights(
     """Matrices normal with mean 0, biases 0, scales of norms 1.
 
     With `depth_scaled` the projections of each block that write to the residual stream are scaled by
-    1/sqrt(2 * num_layers), so that its variance does not grow with depth. The same seed gives the same
-    weights on every device, whatever the state of torch's own generators, which stay untouched.
+    1/sqrt(2 * num_layers), so that its variance does not grow with depth: what 2 * num_layers writes add is that of
+    one. The decoder of an encoder-decoder writes 3 times a layer, and adds half as much again. The same seed gives the
+    same weights on every device, whatever the state of torch's own generators, which stay untouched.
     Source: Radford et al. 2019 (GPT-2), section 2.3.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ from typing import Unpack, final
 
 from torch import Tensor, nn
 
-from trimtab.model.attention import causal_mask
+from trimtab.model.attention import causal_mask, document_mask
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput
 
@@ -41,8 +41,7 @@ class Decoder(Trunk):
         """
         mask = None
         if self.document_mask and document_ids_BT is not None:
-            same_document_BTT = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
-            mask = (same_document_BTT & causal_mask(tokens_BT.shape[1], tokens_BT.device))[:, None]
+            mask = document_mask(document_ids_BT) & causal_mask(tokens_BT.shape[1], tokens_BT.device)
         positions = positions_BT if self.document_mask else None
         features_BTD, signals = self.features(tokens_BT, positions, mask, causal=True)
         return ModelOutput(features_BTD, self.head, signals)

@@ -38,8 +38,9 @@ class BinaryCrossEntropy(nn.Module):
 
     def forward(self, logits_BV: Tensor, targets_BV: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets are 0.0, 1.0, or IGNORED, which counts nothing."""
-        logits_BV = wide(logits_BV)
         counted_BV = targets_BV != IGNORED
+        # Replaced, not multiplied by zero: what is not counted may hold anything.
+        logits_BV = torch.where(counted_BV, wide(logits_BV), 0.0)
         label_BV = torch.where(counted_BV, targets_BV, 0.0).to(logits_BV.dtype)
         plain_BV = F.binary_cross_entropy_with_logits(logits_BV, label_BV, reduction="none")
         smooth_BV = label_BV * (1.0 - self.label_smoothing) + self.label_smoothing / 2

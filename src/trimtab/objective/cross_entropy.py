@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, TypeGuard, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trimtab.errors import ConfigError
+from trimtab.objective.first_largest import first_largest
 from trimtab.objective.head_loss import Weights, head_loss
 from trimtab.signals import IGNORED, LossTerms, ModelOutput, Term
 
@@ -54,18 +56,18 @@ class CrossEntropy(nn.Module):
         return ("cross_entropy", "z_loss") if self.z_loss > 0 else ("cross_entropy",)
 
     def fuses(self, output: ModelOutput) -> bool:
-        """Whether `of_features` takes `output`: a head without bias, no class weights, not fp16, and for auto CUDA."""
+        """Whether `of_features` takes `output`: plain head, no bias, no class weights, not fp16, and for auto CUDA."""
         head, features = output.head, output.features
         if self.class_weights_V is not None or self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
             return False
         kind = features.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
-        return isinstance(head, nn.Linear) and head.bias is None and dtype != torch.float16
+        return is_plain(head) and head.bias is None and dtype != torch.float16
 
     def of_features(self, features: Tensor, weight_VD: Tensor, targets: Tensor) -> LossTerms:
         """What `forward` gives for the logits features · weightᵀ, as one operation."""
-        num_classes, smoothing = weight_VD.shape[0], self.label_smoothing
-        spread = smoothing / (num_classes if self.spread == "all" else num_classes - 1)
+        smoothing = self.label_smoothing
+        spread = smoothing / self._spread_over(weight_VD.shape[0])
         # Over the others, the share that "all" puts on the target goes back to it.
         plain = 1.0 - smoothing - (0.0 if self.spread == "all" else spread)
         z = self.z_loss * self.z_factor
@@ -83,14 +85,11 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets equal to IGNORED count nothing."""
-        logits_NV, targets_N = wide(logits).flatten(0, -2), targets.flatten()
-        counted_N = targets_N != IGNORED
+        logits_NV, targets_N, counted_N = counted_logits(logits, targets)
         if self.label_smoothing == 0.0 and self.z_loss == 0.0 and self.class_weights_V is None:
             plain_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="none")
             terms: tuple[Term, ...] = (Term("cross_entropy", plain_N.sum()),)
         else:
-            # Ignored rows may hold anything, even infinities: they are replaced, not multiplied by zero.
-            logits_NV = torch.where(counted_N[:, None], logits_NV, 0.0)
             log_normalizer_N = torch.logsumexp(logits_NV, -1)
             picked_N = logits_NV.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
             plain_N = torch.where(counted_N, log_normalizer_N - picked_N, 0.0)
@@ -99,9 +98,8 @@ class CrossEntropy(nn.Module):
                 squared_N = torch.where(counted_N, log_normalizer_N.square(), 0.0)
                 terms = (*terms, Term("z_loss", squared_N.sum(), weight=self.z_loss * self.z_factor))
         with torch.no_grad():
-            # The target's logit against the largest one: cheaper than argmax, a tie counts as right.
-            picked_N = logits_NV.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
-            correct = ((picked_N >= logits_NV.amax(-1)) & counted_N).sum()
+            # Of equal logits the first is the answer, as for who predicts.
+            correct = ((first_largest(logits_NV) == targets_N) & counted_N).sum()
         return LossTerms(terms, plain_N.detach().view(targets.shape), {"accuracy": correct})
 
     def _smoothed(self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
@@ -115,9 +113,30 @@ class CrossEntropy(nn.Module):
         else:
             all_N = weights_V.sum() * log_normalizer_N - logits_NV @ weights_V.to(logits_NV.dtype)
         all_N = torch.where(targets_N != IGNORED, all_N, 0.0)
-        if self.spread == "all":
-            return (1.0 - smoothing) * plain_N + smoothing / num_classes * all_N
-        return (1.0 - smoothing) * plain_N + smoothing / (num_classes - 1) * (all_N - plain_N)
+        share = smoothing / self._spread_over(num_classes)
+        return (1.0 - smoothing) * plain_N + share * (all_N if self.spread == "all" else all_N - plain_N)
+
+    def _spread_over(self, num_classes: int) -> int:
+        if self.spread == "all" or num_classes > 1:
+            return num_classes if self.spread == "all" else num_classes - 1
+        raise ConfigError("objective.spread others needs another class, and there is one", hint="objective.spread=all")
+
+
+def counted_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Wide logits [N, V], 0 in rows that are not counted; targets [N]; which are counted [N].
+
+    Such rows may hold anything, even infinities: they are replaced, not multiplied by zero, in the gradient, too.
+    """
+    targets_N = targets.flatten()
+    counted_N = targets_N != IGNORED
+    return torch.where(counted_N[:, None], wide(logits).flatten(0, -2), 0.0), targets_N, counted_N
+
+
+def is_plain(head: object) -> TypeGuard[nn.Linear]:
+    """Whether calling `head` does nothing but multiply: no subclass, no hooks, no forward of its own."""
+    return type(head) is nn.Linear and not (
+        head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or "forward" in vars(head)
+    )
 
 
 def wide(x: Tensor) -> Tensor:

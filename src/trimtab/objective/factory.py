@@ -82,7 +82,8 @@ def class_weights(task: TaskConfig, targets: TargetFacts) -> list[float] | None:
                 )
         return [asked.get(name, 1.0) for name in classes]
     if isinstance(task, Classification) and task.multi_label:
-        return [(targets.total - count) / count if count else 1.0 for count in targets.counts]
+        # With a label that all texts have, or none, there are no two answers to balance.
+        return [(targets.total - count) / count if 0 < count < targets.total else 1.0 for count in targets.counts]
     occurring = sum(count > 0 for count in targets.counts)
     return [targets.total / (occurring * count) if count else 0.0 for count in targets.counts]
 

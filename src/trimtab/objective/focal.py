@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.objective.cross_entropy import wide
+from trimtab.objective.cross_entropy import counted_logits
+from trimtab.objective.first_largest import first_largest
 from trimtab.signals import IGNORED, LossTerms, Term
 
 
@@ -32,8 +33,7 @@ class Focal(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets equal to IGNORED count nothing."""
-        logits_NV, targets_N = wide(logits).flatten(0, -2), targets.flatten()
-        counted_N = targets_N != IGNORED
+        logits_NV, targets_N, counted_N = counted_logits(logits, targets)
         plain_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="none")
         # 1 - p, exact where p is near 1; the lower end keeps a power below 1 from an infinite gradient there.
         rest_N = -torch.expm1(-plain_N)
@@ -42,5 +42,5 @@ class Focal(nn.Module):
             loss_N = loss_N * self.class_weights_V[targets_N.clamp_min(0)]
         loss_N = torch.where(counted_N, loss_N, 0.0)
         with torch.no_grad():
-            correct = ((logits_NV.argmax(-1) == targets_N) & counted_N).sum()
+            correct = ((first_largest(logits_NV) == targets_N) & counted_N).sum()
         return LossTerms((Term("focal", loss_N.sum()),), plain_N.detach().view(targets.shape), {"accuracy": correct})

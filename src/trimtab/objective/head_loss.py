@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trimtab.objective.first_largest import first_largest
 from trimtab.signals import IGNORED
 
 try:  # Triton comes with torch's CUDA builds alone.
@@ -112,7 +113,8 @@ def judge(
     logits = torch.where(counted_N[:, None], logits, 0.0)
     log_normalizer_N = torch.logsumexp(logits, -1)
     picked_N = logits.gather(-1, targets_N.clamp_min(0)[:, None]).squeeze(-1)
-    correct_N = ((picked_N >= logits.amax(-1)) & counted_N).float()
+    # Of equal logits the first is the answer.
+    correct_N = ((first_largest(logits) == targets_N) & counted_N).float()
     plain_N = torch.where(counted_N, log_normalizer_N - picked_N, 0.0)
     smoothed_N = plain_N * weights.plain
     if weights.spread != 0.0:

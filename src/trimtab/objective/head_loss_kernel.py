@@ -42,6 +42,8 @@ def _judge(  # type: ignore[no-untyped-def]
     lane_high = tl.full([BLOCK], LOWEST, tl.float32)
     lane_sum = tl.zeros([BLOCK], tl.float32)
     lane_total = tl.zeros([BLOCK], tl.float32)
+    # What stands before the target's logit: a larger one, or an equal one in an earlier column.
+    lane_before = tl.zeros([BLOCK], tl.int32)
     for start in range(0, num_columns, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < num_classes
@@ -50,6 +52,8 @@ def _judge(  # type: ignore[no-untyped-def]
         ratio = tl.exp(-tl.abs(value - lane_high))
         lane_sum = tl.where(value > lane_high, lane_sum * ratio + 1.0, lane_sum + ratio)
         lane_high = tl.maximum(lane_high, value)
+        before = (value > picked) | ((value == picked) & (columns < target))
+        lane_before = tl.where(inside & before, 1, lane_before)
         if SPREADS:
             lane_total += tl.where(inside, value, 0.0)
     high = tl.max(lane_high, 0)
@@ -64,7 +68,7 @@ def _judge(  # type: ignore[no-untyped-def]
     tl.store(plain + row, loss)
     tl.store(log_normalizer + row, lse)
     tl.store(smoothed + row, weighted)
-    tl.store(correct + row, tl.where(picked >= high, 1.0, 0.0))
+    tl.store(correct + row, tl.where((tl.max(lane_before, 0) == 0) & (picked >= high), 1.0, 0.0))
     if GRADIENT:
         for start in range(0, num_columns, BLOCK):
             columns = start + tl.arange(0, BLOCK)

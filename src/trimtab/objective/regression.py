@@ -50,5 +50,8 @@ class Regression(nn.Module):
             case "quantile":
                 return torch.maximum(-self.quantile * error, (1.0 - self.quantile) * error)
             case "log_cosh":
-                # Without the overflow of cosh: |e| + log(1 + exp(-2|e|)) - log 2.
-                return error.abs() + F.softplus(-2.0 * error.abs()) - math.log(2.0)
+                # Without the overflow of cosh: |e| + log(1 + exp(-2|e|)) - log 2. Near 0 that is a difference of
+                # equal numbers, and cosh e = 1 + 2 sinh²(e/2).
+                far = error.abs() + F.softplus(-2.0 * error.abs()) - math.log(2.0)
+                near = torch.log1p(2.0 * torch.sinh(error.clamp(-1.0, 1.0) / 2.0).square())
+                return torch.where(error.abs() < 1.0, near, far)

@@ -37,21 +37,20 @@ from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOu
 from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage
 from trimtab.optimizer.transforms import (
     ClipByGroup,
-    ClipByNorm,
     Noise,
-    SkipNonFinite,
     Stateless,
     centralize,
+    clip_by_norm,
     clip_by_parameter,
     clip_by_unit,
     clip_by_value,
+    skip_non_finite,
 )
 from trimtab.optimizer.weight_norms import WeightNormControl
 
 __all__ = [
     "AdamW",
     "ClipByGroup",
-    "ClipByNorm",
     "ClipByQuantile",
     "ClipByZScore",
     "CosineAnnealingWarmupScheduler",
@@ -66,7 +65,6 @@ __all__ = [
     "PerTensorStorage",
     "Rule",
     "RuleOptimizer",
-    "SkipNonFinite",
     "SkipOutliers",
     "Stateless",
     "Storage",
@@ -82,6 +80,7 @@ __all__ = [
     "build_optimizer",
     "build_transforms",
     "centralize",
+    "clip_by_norm",
     "clip_by_parameter",
     "clip_by_unit",
     "clip_by_value",
@@ -99,6 +98,7 @@ __all__ = [
     "parameter_groups",
     "schedule_free_adamw",
     "sgd",
+    "skip_non_finite",
     "soap",
     "sophia",
 ]

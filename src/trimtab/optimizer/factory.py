@@ -64,13 +64,13 @@ from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOu
 from trimtab.optimizer.storage import Storage
 from trimtab.optimizer.transforms import (
     ClipByGroup,
-    ClipByNorm,
     Noise,
-    SkipNonFinite,
     centralize,
+    clip_by_norm,
     clip_by_parameter,
     clip_by_unit,
     clip_by_value,
+    skip_non_finite,
 )
 from trimtab.optimizer.weight_norms import WeightNormControl
 from trimtab.signals import GradientTransform
@@ -234,7 +234,7 @@ def build_transforms(
     transforms: list[GradientTransform] = [centralize()] if config.centralize else []
     match config.clip:
         case NormClip(threshold=threshold, groups=groups):
-            transforms.append(ClipByGroup(names, threshold, groups, device) if groups else ClipByNorm())
+            transforms.append(ClipByGroup(names, threshold, groups, device) if groups else clip_by_norm())
         case ValueClip():
             transforms.append(clip_by_value())
         case ParameterClip():
@@ -250,7 +250,7 @@ def build_transforms(
     if config.outliers.deviations:
         transforms.append(SkipOutliers(config.outliers.deviations, config.outliers.memory, device))
     if config.skip_non_finite:
-        transforms.append(SkipNonFinite())
+        transforms.append(skip_non_finite())
     return transforms
 
 

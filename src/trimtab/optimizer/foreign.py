@@ -27,10 +27,12 @@ class ForeignOptimizer:
         self.storage = PerTensorStorage(groups)
         self.groups = tuple(groups)
         torch_groups: list[dict[str, Any]] = []
+        self._sets_decay: list[bool] = []
         for group in groups:
             entry: dict[str, Any] = {"params": list(group.parameters.values())}
             if group.weight_decay or len({g.weight_decay for g in groups}) > 1:
                 entry["weight_decay"] = group.weight_decay
+            self._sets_decay.append("weight_decay" in entry)
             torch_groups.append(entry)
         try:
             self.optimizer = make(torch_groups)
@@ -53,9 +55,9 @@ class ForeignOptimizer:
         if float(gradients.skip):
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
-        for group, torch_group in zip(self.groups, self.optimizer.param_groups, strict=True):
+        for group, torch_group, sets in zip(self.groups, self.optimizer.param_groups, self._sets_decay, strict=True):
             torch_group["lr"] = group.rate * float(settings[group.rate_setting])
-            if "weight_decay" in torch_group:
+            if sets:  # else the optimizer's own default stays
                 torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
         self.optimizer.step()
         if not self._is_known_to_save:

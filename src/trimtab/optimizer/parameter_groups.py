@@ -61,6 +61,15 @@ class Factors:
         chosen = last_fitting(names, self.patterns, f"{self.setting}.factors")
         return {name: found[name] * self.patterns.get(chosen.get(name, ""), 1.0) for name in names}
 
+    def require_one_of(self, names: Collection[str]) -> None:
+        """Raises: ConfigError for a pattern that fits none of `names`, those on which the factors act."""
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    f"{self.setting}.factors: what fits has no weight decay. Received: {pattern!r}",
+                    hint=f"{self.setting}.biases, .norms and .embeddings say what has; or leave the pattern out",
+                )
+
 
 def last_fitting(names: Sequence[str], patterns: Collection[str], setting: str) -> dict[str, str]:
     """Name to the last of `patterns`, as of file names, that fits it; names that none fits are left out.
@@ -113,31 +122,38 @@ def kinds(model: nn.Module) -> dict[str, Kind]:
     return kind_of
 
 
-def _layers(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """The longest list of modules, the outermost of several, with its name and a dot."""
-    lists = [(f"{name}.", module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=lambda one: len(one[1]), default=None)
-
-
 def num_layers(model: nn.Module) -> int:
-    """How many layers `model` has: the length of its longest `nn.ModuleList`, or 0."""
-    found = _layers(model)
-    return 0 if found is None else len(found[1])
+    """How many layers `model` has, or each of its stacks: the length of its longest `nn.ModuleList`, or 0."""
+    return max((len(module) for module in model.modules() if isinstance(module, nn.ModuleList)), default=0)
+
+
+def _stacks(model: nn.Module) -> list[str]:
+    """The longest lists of modules, as an encoder and a decoder have one each: names with a dot, outermost alone."""
+    longest, found = num_layers(model), list[str]()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and 0 < len(module) == longest and not name.startswith(tuple(found)):
+            found.append(f"{name}.")
+    return found
 
 
 def depths(model: nn.Module) -> dict[str, int]:
     """Each parameter's layer: from 1 on inside layers, 0 for what is declared before them, the highest for the rest.
 
+    With several stacks of layers each counts its own, and what stands beside one of them counts with it.
     Source: as Clark et al. 2020, arXiv 2003.10555, and Bao et al. 2021, arXiv 2106.08254, count for layer-wise rates.
     """
-    found = _layers(model)
-    depth, outside = {}, 0
+    stacks, top = _stacks(model), num_layers(model) + 1
+    around = {stack: stack.rstrip(".").rpartition(".")[0] + "." for stack in stacks}
+    begun: set[str] = set()
+    depth: dict[str, int] = {}
     for name, _ in model.named_parameters():
-        if found is not None and name.startswith(found[0]):
-            depth[name] = 1 + int(name.removeprefix(found[0]).partition(".")[0])
-            outside = len(found[1]) + 1
+        inside = next((stack for stack in stacks if name.startswith(stack)), None)
+        if inside is not None:
+            depth[name] = 1 + int(name.removeprefix(inside).partition(".")[0])
+            begun.add(inside)
         else:
-            depth[name] = outside
+            beside = [stack for stack in stacks if name.startswith(around[stack])] or stacks
+            depth[name] = top if begun & set(beside) else 0
     return depth
 
 
@@ -168,6 +184,8 @@ def parameter_groups(
     acts: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
     kind_of = kinds(model)
     decay_of, rate_of = (decays or Factors()).of(model), (rates or Factors()).of(model)
+    if decays is not None and weight_decay > 0.0:
+        decays.require_one_of({name for name, kind in kind_of.items() if acts[kind]})
     schedule_of = last_fitting(list(kind_of), schedules, "optimizer.rates.schedules")
     members: dict[tuple[bool, float, float, str], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

@@ -21,12 +21,26 @@ class _RunningNorm:
             slot: torch.zeros((), dtype=torch.float32, device=device) for slot in ("count", "mean", "variance")
         }
 
-    def threshold(self, deviations: Tensor | float) -> Tensor:
-        """So many deviations above the mean; infinite before `memory` steps were seen."""
-        level = self.slots["mean"] + deviations * self.slots["variance"].sqrt()
-        return torch.where(self.slots["count"] >= self.memory, level, torch.inf)
+    def threshold_for(self, norm: Tensor, deviations: Tensor | float) -> Tensor:
+        """So many deviations above the mean of the norms before; infinite before `memory` steps were seen.
 
-    def see(self, norm: Tensor) -> None:
+        `norm` is remembered, as the threshold where it is above: so that follows a lasting change, and not a spike.
+        """
+        level = self.slots["mean"] + deviations * self.slots["variance"].sqrt()
+        threshold = torch.where(self.slots["count"] >= self.memory, level, torch.inf)
+        self._see(torch.minimum(norm, torch.where(torch.isfinite(norm), threshold, torch.inf)))
+        return threshold
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        """Count, mean and variance."""
+        return dict(self.slots)
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` says."""
+        for slot, tensor in self.slots.items():
+            tensor.copy_(state[slot])
+
+    def _see(self, norm: Tensor) -> None:
         """Take in one more norm, unless it is not finite."""
         count, mean, variance = self.slots.values()
         finite = torch.isfinite(norm)
@@ -52,19 +66,16 @@ class ClipByZScore:
 
     def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """Set the gradients' scale."""
-        threshold = self._norm.threshold(self.deviations * settings["clip_threshold"])
+        threshold = self._norm.threshold_for(gradients.total_norm, self.deviations * settings["clip_threshold"])
         gradients.scale = gradients.scale * (threshold / gradients.total_norm).clamp(max=1.0)
-        finite = torch.where(torch.isfinite(gradients.total_norm), threshold, torch.inf)
-        self._norm.see(torch.minimum(gradients.total_norm, finite))
 
     def state_by_name(self) -> dict[str, Tensor]:
         """Count, mean and variance."""
-        return dict(self._norm.slots)
+        return self._norm.state_by_name()
 
     def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` says."""
-        for slot, tensor in self._norm.slots.items():
-            tensor.copy_(state[slot])
+        self._norm.load_state_by_name(state)
 
 
 @final
@@ -81,20 +92,17 @@ class SkipOutliers:
 
     def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """Set the gradients' skip flag."""
-        threshold = self._norm.threshold(self.deviations)
-        finite = torch.isfinite(gradients.total_norm)
-        outlying = finite & (gradients.total_norm > threshold)
+        threshold = self._norm.threshold_for(gradients.total_norm, self.deviations)
+        outlying = torch.isfinite(gradients.total_norm) & (gradients.total_norm > threshold)
         gradients.skip = torch.maximum(gradients.skip, outlying.to(gradients.skip.dtype))
-        self._norm.see(torch.minimum(gradients.total_norm, torch.where(finite, threshold, torch.inf)))
 
     def state_by_name(self) -> dict[str, Tensor]:
         """Count, mean and variance."""
-        return dict(self._norm.slots)
+        return self._norm.state_by_name()
 
     def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` says."""
-        for slot, tensor in self._norm.slots.items():
-            tensor.copy_(state[slot])
+        self._norm.load_state_by_name(state)
 
 
 @final

@@ -129,6 +129,8 @@ class FlatStorage:
             views = self._own_views
             given = {name: p.grad for name, p in self._parameters.items() if p.grad is not None}
             torch._foreach_copy_([views[name] for name in given], list(given.values()))
+            if unused := [view for name, view in views.items() if name not in given]:
+                torch._foreach_zero_(unused)  # they still hold the gradient of an earlier step
             for name, parameter in self._parameters.items():
                 parameter.grad = views[name]
         if self.flat_gradient is not self._own_gradient:

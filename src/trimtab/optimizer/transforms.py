@@ -13,32 +13,11 @@ from trimtab.signals import Gradients
 
 
 @final
-class ClipByNorm:
-    """g * c / ||g|| when ||g|| > c, over the whole gradient; c is the setting `clip_threshold`.
-
-    Source: Pascanu et al. 2013, arXiv 1211.5063, algorithm 1. No epsilon: a zero gradient is below any c.
-    """
-
-    name = "clip_by_norm"
-
-    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """Set the gradients' scale."""
-        gradients.scale = gradients.scale * (settings["clip_threshold"] / gradients.total_norm).clamp(max=1.0)
-
-    def state_by_name(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing."""
-
-
-@final
 class ClipByGroup:
     """g * c / ||g|| when ||g|| > c, for each group of parameters by its own norm and threshold.
 
     `groups` are patterns of names with their thresholds; the last that fits acts, and what none fits is a group with
-    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Source: as ClipByNorm.
+    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Source: as clip_by_norm.
     """
 
     name = "clip_by_group"
@@ -71,25 +50,6 @@ class ClipByGroup:
 
 
 @final
-class SkipNonFinite:
-    """Skip the update when the loss or any gradient is not finite. Source: own."""
-
-    name = "skip_non_finite"
-
-    def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
-        """Set the gradients' skip flag."""
-        bad = ~(torch.isfinite(gradients.total_norm) & torch.isfinite(settings["loss"]))
-        gradients.skip = torch.maximum(gradients.skip, bad.to(gradients.skip.dtype))
-
-    def state_by_name(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing."""
-
-
-@final
 class Stateless:
     """A transform that remembers nothing: a name and what it does."""
 
@@ -108,10 +68,33 @@ class Stateless:
         """Nothing."""
 
 
-def centralize() -> Stateless:
-    """Each row of a matrix's gradient less its mean, so that no update moves a row along the vector of ones.
+def clip_by_norm() -> Stateless:
+    """g * c / ||g|| when ||g|| > c, over the whole gradient; c is the setting `clip_threshold`.
 
-    The norms are those of what is left. Source: Yong et al. 2020, arXiv 2004.01461, equation 1.
+    Source: Pascanu et al. 2013, arXiv 1211.5063, algorithm 1. No epsilon: a zero gradient is below any c.
+    """
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        gradients.scale = gradients.scale * (settings["clip_threshold"] / gradients.total_norm).clamp(max=1.0)
+
+    return Stateless("clip_by_norm", apply)
+
+
+def skip_non_finite() -> Stateless:
+    """Skip the update when the loss or any gradient is not finite. Source: own."""
+
+    def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        bad = ~(torch.isfinite(gradients.total_norm) & torch.isfinite(settings["loss"]))
+        gradients.skip = torch.maximum(gradients.skip, bad.to(gradients.skip.dtype))
+
+    return Stateless("skip_non_finite", apply)
+
+
+def centralize() -> Stateless:
+    """Each row of a matrix's gradient less its mean: plain descent then moves no row along the vector of ones.
+
+    An optimizer that divides each value by a size of its own, as Adam does, still may. The norms are those of what is
+    left. Source: Yong et al. 2020, arXiv 2004.01461, equation 1.
     """
 
     def apply(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
@@ -150,7 +133,8 @@ def clip_by_parameter() -> Stateless:
 def clip_by_unit(epsilon: float = 1e-3) -> Stateless:
     """g_i * c * ||w_i|| / ||g_i|| when ||g_i|| > c * ||w_i||, for each row i of a matrix, and for a vector as a whole.
 
-    c is the setting `clip_threshold`, and ||w_i|| is at least `epsilon`.
+    c is the setting `clip_threshold`, and ||w_i|| is at least `epsilon`. The paper leaves the last linear layer out;
+    here every parameter is clipped.
     Source: Brock et al. 2021, arXiv 2102.06171, equation 3 (adaptive gradient clipping).
     """
 
@@ -175,7 +159,8 @@ def _unit_norms(tensor: Tensor) -> Tensor:
 class Noise:
     """Gaussian noise of variance eta / (1 + t)^gamma on what the optimizer sees; t counts attempted updates from 0.
 
-    Its numbers come from the device's generator, which the step sets by seed and step before.
+    In a gradient of bf16 (weights in bf16, one micro-batch) the sum is rounded to bf16: noise far below 1/256 of a
+    value is lost. Its numbers come from the device's generator, which the step sets by seed and step before.
     Source: Neelakantan et al. 2015, arXiv 1511.06807, equations 1 and 2; added after clipping, as there.
     """
 

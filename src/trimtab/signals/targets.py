@@ -45,6 +45,8 @@ class Outputs:
     """Numbers for each text or token: V."""
     pooled: bool = False
     """Whether it speaks of a whole text, not of each token."""
+    of_tokens: bool = False
+    """Whether it says which token stands there: then it has something in common with the embedding."""
 
 
 def outputs_of(task: TaskConfig, targets: TargetFacts, vocabulary_size: int) -> Outputs:
@@ -57,4 +59,4 @@ def outputs_of(task: TaskConfig, targets: TargetFacts, vocabulary_size: int) -> 
         case Regression():
             return Outputs(1, pooled=True)
         case _:
-            return Outputs(vocabulary_size)
+            return Outputs(vocabulary_size, of_tokens=True)

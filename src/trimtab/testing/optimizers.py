@@ -14,8 +14,9 @@ from trimtab.signals import Gradients
 
 def check_optimizer(make: Callable[[nn.Module], Optimizer]) -> None:
     """It lowers a simple loss; a skipped update changes nothing, even with a gradient that is not finite; `scale`
-    multiplies the gradient; a learning rate of 0 moves nothing; and with its state given back, by name, to a
-    model whose weights were copied, it goes on to the same bits.
+    multiplies the gradient; a learning rate of 0 moves nothing; with its state given back, by name, to a model whose
+    weights were copied, it goes on to the same bits; and where a group has weight decay, it acts on that group alone,
+    times the setting `weight_decay`.
     """
     model, optimizer = _begin(make)
     first = _loss(model)
@@ -44,11 +45,37 @@ def check_optimizer(make: Callable[[nn.Module], Optimizer]) -> None:
         _update(other_model, other)
     assert _equal(_weights(optimizer), _weights(other)), "with its state given back, it did not go on to the same bits"
 
-    halved, whole = _begin(make), _begin(make)
-    _update(*halved, factor=2.0, scale=0.5)
-    _update(*whole)
+    # Several: the first step of many an optimizer is the same for any size of the gradient.
+    scaled, whole = _begin(make), _begin(make)
+    for scale in (0.5, 8.0, 0.125, 1.0, 64.0, 0.25):
+        _update(*scaled, factor=1.0 / scale, scale=scale)
+        _update(*whole)
     for name, weight in _weights(whole[1]).items():
-        assert torch.allclose(weight, _weights(halved[1])[name], atol=1e-6), f"scale is not applied to {name}"
+        assert torch.allclose(weight, _weights(scaled[1])[name], atol=1e-5), f"scale is not applied to {name}"
+
+    if any(group.weight_decay for group in whole[1].groups):
+        _check_decay(make)
+
+
+def _check_decay(make: Callable[[nn.Module], Optimizer]) -> None:
+    """One update without a gradient, from the beginning."""
+    moved: dict[float, dict[str, float]] = {}
+    for factor in (0.0, 0.5, 1.0):
+        _, optimizer = _begin(make)
+        before = _weights(optimizer)
+        optimizer.storage.zero_gradients()
+        optimizer.update(_gradients(optimizer), _settings(weight_decay=factor))
+        after = _weights(optimizer)
+        moved[factor] = {name: float((weight - after[name]).norm()) for name, weight in before.items()}
+        for group in optimizer.groups:
+            for name in group.parameters:
+                decays = factor * group.weight_decay > 0 and bool(before[name].any())
+                what = "decays, though its group does not" if not decays else "does not decay, though its group does"
+                assert (moved[factor][name] > 0) == decays, f"{name} {what} (the setting weight_decay is {factor})"
+                if decays:
+                    assert float(after[name].norm()) < float(before[name].norm()), f"decay makes {name} larger"
+    for name, whole in moved[1.0].items():
+        assert moved[0.5][name] <= whole * (1.0 + 1e-4), f"half of the weight decay moves {name} farther than all of it"
 
 
 def _begin(make: Callable[[nn.Module], Optimizer]) -> tuple[nn.Module, Optimizer]:
@@ -68,8 +95,8 @@ def _loss(model: nn.Module) -> float:
     return float(_loss_tensor(model).detach())
 
 
-def _settings(learning_rate: float = 0.01) -> dict[str, Tensor]:
-    return {"learning_rate": torch.tensor(learning_rate), "weight_decay": torch.ones(())}
+def _settings(learning_rate: float = 0.01, weight_decay: float = 1.0) -> dict[str, Tensor]:
+    return {"learning_rate": torch.tensor(learning_rate), "weight_decay": torch.tensor(weight_decay)}
 
 
 def _gradients(optimizer: Optimizer, *, scale: float = 1.0, skip: float = 0.0) -> Gradients:

@@ -33,7 +33,6 @@ def identity_of(config: Config, data: PreparedData, device: torch.device, contro
 def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:
     """What is known before step 1: of data, task, parameters, groups, FLOPs, the plan, and what counting reaches."""
     counts = parameter_counts(model)
-    tokens_per_step = round(config.training.micro_batch_size * config.training.accumulation * data.training.mean_length)
     facts: dict[str, Any] = {
         **data.facts,
         "task": task.name,
@@ -53,10 +52,8 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "flops_per_token": flops_per_token(model, config.data.sequence_length)
         if isinstance(model, Decoder | Encoder | ForeignModel)
         else None,
-        "tokens_per_step": tokens_per_step,
         "planned_steps": config.training.steps,
-        "planned_tokens": tokens_per_step * config.training.steps,
-        "epochs": tokens_per_step * config.training.steps / max(1, data.training.num_tokens),
+        **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
     }
     training, validation = data.training, data.validation
@@ -77,6 +74,17 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
             ),
         )
     return facts
+
+
+def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:
+    """Tokens of a step and of the run, as texts are long on average, and the epochs that these are."""
+    training = config.training
+    per_step = round(training.micro_batch_size * training.accumulation * data.training.mean_length)
+    return {
+        "tokens_per_step": per_step,
+        "planned_tokens": per_step * training.steps,
+        "epochs": per_step * training.steps / max(1, data.training.num_tokens),
+    }
 
 
 def _optimizer_name(config: Config, optimizer: Optimizer) -> str:

@@ -1,6 +1,6 @@
 """evaluation-never: there is no evaluation before the last step.
 
-Looks for: `evaluation.every` larger than `training.steps`.
+Looks for: `evaluation.every` of `training.steps` or more, in a run of several steps.
 Why: overfitting, divergence of the validation loss and the best checkpoint are seen by evaluations alone; early
     stopping cannot act without one.
 Evidence: the two settings.
@@ -19,9 +19,9 @@ from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
-    """Warns when evaluations are further apart than the run is long."""
+    """Warns when the first evaluation is the last."""
     steps, every = config.training.steps, config.evaluation.every
-    if every > steps:
+    if every >= steps > 1:
         yield LintFinding(
             "evaluation-never",
             "warning",

@@ -22,7 +22,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of post-norm with a warm-up under 1 %."""
     steps = config.training.steps
     key, rise = rise_of(config.schedule)
-    warmup = steps_of(rise, config.budget(facts.get("tokens_per_epoch")))
+    warmup = steps_of(rise, config.budget(facts))
     is_post = isinstance(config.model, TransformerShape) and config.model.norm.placement == "post"
     if is_post and 100 * warmup < steps:
         yield LintFinding(

@@ -5,7 +5,8 @@ Looks for: a schedule whose last step has more than half of the full rate: a con
 Why: a good part of what a run can reach comes from the fall of the rate at its end; a model at the full rate
     hovers above the minimum.
 Evidence: the factor of the schedule in the last step.
-Remedy: `schedule.name=cosine`, or a decay of 10 to 20 % of the steps with `wsd`.
+Remedy: a cosine, or a decay of 10 to 20 % of the steps with `wsd`: the first change that lowers the last step's rate
+    enough is shown.
 False alarms: the stable part of a longer plan, whose decay is run later; warm-starts; tests of a few steps. With an
     optimizer that needs no fall it is silent.
 Source: Hu et al. 2024, arXiv 2404.06395, section 4; Hägele et al. 2024, arXiv 2405.18392.
@@ -18,9 +19,8 @@ from typing import Any
 
 from trimtab.config import (
     Config,
-    ConstantSchedule,
-    CosineSchedule,
-    LinearSchedule,
+    ExponentialSchedule,
+    ScheduleConfig,
     ScheduleFreeAdamWConfig,
     StepSchedule,
     WsdSchedule,
@@ -31,20 +31,17 @@ from trimtab.schedules import build_schedule
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells when the last step has more than half of the full rate."""
-    steps = config.training.steps
-    factor = build_schedule(config.schedule, config.budget(facts.get("tokens_per_epoch"))).factor(steps - 1)
+    factor = _last_factor(config.schedule, config, facts)
     if factor > 0.5 and not isinstance(config.optimizer, ScheduleFreeAdamWConfig):
-        schedule = config.schedule
-        if not isinstance(schedule, ConstantSchedule) and schedule.floor > 0.5:
-            key, fix = "schedule.floor", "schedule.floor=0.0"
-        elif isinstance(schedule, WsdSchedule):
-            key, fix = "schedule.decay", "schedule.decay=0.2"
-        elif isinstance(schedule, StepSchedule):
-            key, fix = "schedule.every", "schedule.every=0.3"
-        elif isinstance(schedule, LinearSchedule | CosineSchedule):
-            key, fix = "schedule.warmup", "schedule.warmup=0.05"
-        else:
-            key, fix = "schedule.name", "schedule.name=cosine"
+        key, fix = next(
+            (
+                (f"schedule.{name}", f"schedule.{name}={value}")
+                for name, value in _changes(config.schedule)
+                if _last_factor(config.schedule.model_copy(update={name: value}), config, facts) <= 0.5
+            ),
+            # The whole section: keys of this schedule may be unknown to another.
+            ("schedule.name", "schedule={name: cosine, warmup: 0.05}"),
+        )
         yield LintFinding(
             "schedule-misses-floor",
             "info",
@@ -54,3 +51,23 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             fix,
             "Hu et al. 2024, arXiv 2404.06395, section 4; Hägele et al. 2024, arXiv 2405.18392",
         )
+
+
+def _last_factor(schedule: ScheduleConfig, config: Config, facts: Mapping[str, Any]) -> float:
+    return build_schedule(schedule, config.budget(facts)).factor(config.training.steps - 1)
+
+
+def _changes(schedule: ScheduleConfig) -> Iterator[tuple[str, float]]:
+    """What may help while the schedule stays, one value of it at a time."""
+    if "floor" in type(schedule).model_fields:
+        yield "floor", 0.01 if isinstance(schedule, ExponentialSchedule) else 0.0
+    match schedule:
+        case WsdSchedule():
+            yield "decay", 0.2
+        case StepSchedule():
+            yield "every", 0.3
+            yield "factor", 0.1
+        case _:
+            pass
+    if "warmup" in type(schedule).model_fields:
+        yield "warmup", 0.05

@@ -28,7 +28,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     steps, every, stopping = config.training.steps, config.evaluation.every, config.stopping
     if not isinstance(stopping, PatienceStopping):
         return
-    schedule = build_schedule(config.schedule, config.budget(facts.get("tokens_per_epoch")))
+    schedule = build_schedule(config.schedule, config.budget(facts))
     earliest = (stopping.patience + 1) * every
     if earliest >= steps or schedule.factor(steps - 1) > _FALLEN or schedule.factor(earliest - 1) <= _FALLEN:
         return

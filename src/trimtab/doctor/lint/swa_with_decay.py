@@ -25,7 +25,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when the rate falls to less than a tenth while weights are averaged."""
     if not isinstance(config.averaging, SwaConfig):
         return
-    budget = config.budget(facts.get("tokens_per_epoch"))
+    budget = config.budget(facts)
     schedule, start = build_schedule(config.schedule, budget), steps_of(config.averaging.start, budget)
     first, last = schedule.factor(min(start, budget.steps - 1)), schedule.factor(budget.steps - 1)
     if last >= _PART * first:

@@ -22,7 +22,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Refuses a warm-up that lasts to the end of the run."""
     steps = config.training.steps
     key, warmup = rise_of(config.schedule)
-    if steps > 1 and steps_of(warmup, config.budget(facts.get("tokens_per_epoch"))) >= steps:
+    if steps > 1 and steps_of(warmup, config.budget(facts)) >= steps:
         unit = {int: " steps", float: " of the run", str: ""}[type(warmup)]
         yield LintFinding(
             "warmup-longer-than-run",

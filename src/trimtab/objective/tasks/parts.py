@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from trimtab.objective.binary import BinaryCrossEntropy
-from trimtab.objective.cross_entropy import CrossEntropy
+from trimtab.objective.cross_entropy import CrossEntropy, is_plain
 from trimtab.objective.focal import Focal
 from trimtab.objective.regression import Regression
 from trimtab.signals import Batch, LossTerms, ModelOutput
@@ -82,7 +82,7 @@ def judge_classes(objective: ClassObjective, output: ModelOutput | Tensor, targe
     if (
         isinstance(objective, CrossEntropy)
         and isinstance(output, ModelOutput)
-        and isinstance(output.head, nn.Linear)
+        and is_plain(output.head)
         and objective.fuses(output)
     ):
         return objective.of_features(output.features, output.head.weight, targets)

@@ -48,7 +48,8 @@ def muon(
 def orthogonalized(matrix: Tensor, iterations: int = 5) -> Tensor:
     """`matrix` with its singular values brought near 1, by iterations of a polynomial of degree five.
 
-    Source: Jordan et al. 2024 for the coefficients, which bring small values up fast and leave all between 0.7 and 1.2.
+    The polynomial is 3.4445 x - 4.7750 x^3 + 2.0315 x^5. Five iterations bring values from 0.002 of the matrix's norm
+    on to between 0.68 and 1.21; far smaller ones become 485 times as large. Source: Jordan et al. 2024.
     """
     a, b, c = _COEFFICIENTS
     flipped = matrix.shape[0] > matrix.shape[1]
