@@ -46,6 +46,7 @@ _SAME_VARIANTS: Final = {
     "data.validation_source": "data.source",
     "decay_schedule": "schedule",
     "optimizer_switch.to": "optimizer",
+    "dropout_schedule": "schedule",
 }
 
 Definition = ast.FunctionDef | ast.ClassDef
@@ -288,8 +289,8 @@ def adjustable() -> Iterator[str]:
         What a controller may change while a run goes on, with the decision `Adjust`; nothing else may. A *setting* is
         a number that the step reads from the device: the controller gives a factor, and the value in use is the
         schedule's times one factor for each controller. A *structure* change gives the new value itself. An `Adjust`
-        of another name, out of range, or of what a run has not (dropout, a z-loss, clipping, weight decay) is recorded
-        as overruled, and changes nothing.
+        of another name, out of range, or of what a run has not (dropout, label smoothing, a z-loss, clipping, weight
+        decay) is recorded as overruled, and changes nothing.
         """)
     rows = [
         (f"`{name}`", entry.kind, f"{entry.low:g}", f"{entry.high:g}", entry.description)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.experiments import find_learning_rate as find_learning_rate
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
     from trimtab.optimizer import get_parameter_groups as get_parameter_groups
@@ -29,6 +30,7 @@ _WHERE = {
     "load_config": "trimtab.config",
     "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
+    "find_learning_rate": "trimtab.experiments.learning_rate",
     "Trainer": "trimtab.trainer",
     "monitor_training_metrics": "trimtab.report.notebook",
     "Result": "trimtab.trainer",
@@ -48,6 +50,7 @@ __all__ = [
     "Trainer",
     "__version__",
     "adaptive_gradient_clipping",
+    "find_learning_rate",
     "get_parameter_groups",
     "gradient_centralization",
     "load_config",

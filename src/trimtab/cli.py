@@ -484,6 +484,63 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
         _next("train", source, *(overrides or []))
 
 
+@app.command("find-lr", cls=_TakesSettings)
+def find_lr(
+    source: Source,
+    overrides: Overrides = None,
+    lowest: Annotated[float, typer.Option("--from", help="The learning rate of the first step.")] = 1e-6,
+    highest: Annotated[float, typer.Option("--to", help="That of the last step.")] = 1.0,
+    steps: Annotated[int, typer.Option("--steps", help="Steps from one to the other.")] = 100,
+    divergence: Annotated[
+        float, typer.Option("--diverges-at", help="End when the loss is above so many times its best.")
+    ] = 2.0,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the curve there: .png, .svg or .pdf.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Find a learning rate: let it rise over a short training, and see where the loss falls fastest."""
+    from trimtab.config import load_config
+    from trimtab.config.paths import require_paths, with_absolute_paths
+    from trimtab.doctor.lint import lint, refuse
+
+    config = with_absolute_paths(load_config(source, overrides or []))
+    refuse(lint(config), config.lint.allow)
+    require_paths(config.data)
+    from trimtab.experiments.range_picture import require_picture, save_picture, text_curve
+    from trimtab.experiments.range_test import Divergence, ramp
+
+    ramp(lowest, highest, steps), Divergence(divergence)  # what is wrong with them is told before torch is loaded
+    if plot is not None:
+        require_picture(plot)
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    console = Console(sys.stderr, 1)  # the standard output has the answer alone
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.experiments import find_learning_rate
+
+        test = find_learning_rate(
+            config, lowest=lowest, highest=highest, steps=steps, divergence=divergence, report=console.preparing
+        )
+    finally:
+        console.close()
+    if plot is not None:
+        save_picture(test, plot)
+    if as_json:
+        _print_json(test.to_json())
+        return
+    typer.echo(text_curve(test))
+    typer.echo(f"learning rate {test.suggestion:g}: {test.why}" if test.suggestion is not None else test.why)
+    if plot is not None:
+        typer.echo(plot)
+    if test.suggestion is not None:
+        kept = [one for one in overrides or [] if not one.startswith("optimizer.learning_rate=")]
+        _next("train", source, *kept, f"optimizer.learning_rate={test.suggestion:g}")
+
+
 config_app = typer.Typer(help="Show, explain and describe configurations.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(config_app, name="config")
 
@@ -497,6 +554,7 @@ def config_show(
 ) -> None:
     """Print a whole configuration, as a run would keep it."""
     from trimtab.config import dump_config, flatten, load_with_origin
+    from trimtab.config.dump import remarks
 
     loaded = load_with_origin(source, overrides or [])
     values = flatten(loaded.config)
@@ -510,6 +568,8 @@ def config_show(
         width = max(map(len, values))
         for name, value in values.items():
             typer.echo(f"{name:<{width}}  {json.dumps(value):<28}  {loaded.origins.get(name, 'default')}")
+        for name, remark in remarks(loaded.config).items():
+            typer.echo(f"{name}: {remark}")
     else:
         typer.echo(dump_config(loaded.config), nl=False)
 

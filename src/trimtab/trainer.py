@@ -113,7 +113,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class Parts:
     """What is trained, and with what."""
 
     model: nn.Module
@@ -175,13 +175,7 @@ class Trainer:
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
-            self.data = data = prepare_data(
-                config.data,
-                config.task,
-                seed=config.seed,
-                micro_batch_size=config.training.micro_batch_size,
-                progress=self._report,
-            )
+            self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
             facts = facts_of(config, data, parts.model, parts.task, parts.step.optimizer) | {
@@ -234,6 +228,23 @@ class Trainer:
         metrics = _metrics_left(run, ended, progress)
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code, diagnosis)
 
+    def assemble(self) -> tuple[PreparedData, Parts]:
+        """The data, and what `fit` would train before its first step; no run directory. Raises: TrimtabError."""
+        refuse(lint(self.config), self.config.lint.allow)
+        device = choose_device(self.config.training.device)
+        data = self._prepare()
+        return data, self._build(data, device)
+
+    def _prepare(self) -> PreparedData:
+        config = self.config
+        return prepare_data(
+            config.data,
+            config.task,
+            seed=config.seed,
+            micro_batch_size=config.training.micro_batch_size,
+            progress=self._report,
+        )
+
     def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
         try:
@@ -255,7 +266,7 @@ class Trainer:
             refuse_drift(changes)
         return {change.what for change in changes}
 
-    def _choose(self, run: RunDirectory, data: PreparedData, parts: _Parts, changes: set[str]) -> dict[str, Any]:
+    def _choose(self, run: RunDirectory, data: PreparedData, parts: Parts, changes: set[str]) -> dict[str, Any]:
         """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
         training, precision = self.config.training, parts.step.precision
         settings = ("threads", "compile", "capture", "attention", "precision.name", "precision.parameters")
@@ -295,7 +306,7 @@ class Trainer:
     def _loop(
         self,
         data: PreparedData,
-        parts: _Parts,
+        parts: Parts,
         progress: Progress,
         controllers: Sequence[Controller],
         keeper: Keeper,
@@ -307,7 +318,7 @@ class Trainer:
         config, steps = self.config, self.config.training.steps
         budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
         use = parts.step.use_optimizer
-        adjustments = build_adjustments(config, parts.model, parts.objective, progress, use)
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
         average = parts.step.average
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
@@ -320,7 +331,7 @@ class Trainer:
                 data.training,
                 data.order,
                 config.training.micro_batch_size,
-                prefetch=config.data.prefetch * progress.accumulation,
+                prefetch=config.data.prefetch * adjustments.most_micro_batches,
                 pin_memory=parts.device.type == "cuda",
             ),
             windows=parts.windows,
@@ -328,7 +339,7 @@ class Trainer:
             settings=[
                 Settings(
                     build_schedule(config.schedule, budget),
-                    one.learning_rate,
+                    config.full_rate_of(one),
                     clip_threshold(config.gradients.clip),
                     {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
                     None if decay is None else build_schedule(decay, budget),
@@ -387,7 +398,7 @@ class Trainer:
             raise UsageError("there is no model yet", hint="call fit() first")
         return self.model, self.data
 
-    def _build(self, data: PreparedData, device: torch.device) -> _Parts:
+    def _build(self, data: PreparedData, device: torch.device) -> Parts:
         config = self.config
         if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
             torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
@@ -450,7 +461,7 @@ class Trainer:
                 config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
             ),
         )
-        return _Parts(
+        return Parts(
             model,
             task,
             objective,
@@ -497,7 +508,7 @@ def _one_shape(config: Config) -> bool:
     return not isinstance(config.task, RowTask) or config.task.padding == "full"
 
 
-def _held_back(config: Config, parts: _Parts) -> str | None:
+def _held_back(config: Config, parts: Parts) -> str | None:
     """The part that does not allow its step to be captured, or None."""
     if not _one_shape(config):
         return "batches are as long as their longest text; task.padding=full gives them one shape"
@@ -560,7 +571,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
 
 
 def _keeper(
-    config: Config, run: RunDirectory, parts: _Parts, progress: Progress, controllers: Sequence[Controller]
+    config: Config, run: RunDirectory, parts: Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
     return Keeper(
         run,

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from trimtab.config import Config, Section, dump_config, effective, list_presets, load_config, load_with_origin
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
+from trimtab.config.fit import FITS
 from trimtab.config.keys import Key, keys
 from trimtab.config.read import read_value
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -44,7 +45,9 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "null":
             return st.none()
         case "array":
-            return st.lists(TEXT, min_size=schema.get("minItems", 0), max_size=3)
+            items = schema["items"]
+            several = TEXT if items.get("type") == "string" and "enum" not in items else values(items)
+            return st.lists(several, min_size=schema.get("minItems", 0), max_size=3, unique="enum" in items)
         case "object" if "type" in (inner := schema.get("additionalProperties") or {}):
             return st.dictionaries(st.text(max_size=5), values(inner), max_size=3)
         case "object":
@@ -89,15 +92,31 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
         tree["hidden_size"] = tree["num_heads"] * 2 * draw(st.integers(1, 64))
         tree["num_kv_heads"] = draw(st.sampled_from([None, 1, tree["num_heads"]]))
         tree.pop("max_positions", None)
+    for parts in ("levels", "factors"):
+        if parts in section.model_fields and "lengths" in section.model_fields:
+            tree[parts] = draw(st.lists(values(properties(section)[parts]["items"]), min_size=1, max_size=3))
+            tree["lengths"] = draw(st.lists(st.integers(1, 9) | st.floats(0.1, 1), min_size=2, max_size=2))
+            tree["lengths"] = tree["lengths"][: len(tree[parts]) - 1]
+    if tree.get("name") == "gap":
+        tree["low"], tree["high"] = -1.0, draw(st.floats(0.0, 1.0))
+        tree["highest"] = draw(st.floats(1.1, 3.0))
+        tree.pop("settings", None)
     if tree.get("name") in OPTIMIZERS and "decay" in tree and not OPTIMIZERS[tree["name"]].decouples:
         tree["decay"].pop("target", None)
     if section is Config:
-        _fit_together(tree)
+        fit_together(tree)
     return tree
 
 
-def _fit_together(tree: dict[str, Any]) -> None:
-    """Put right what would be refused in nearly every draw."""
+def fit_together(tree: dict[str, Any]) -> None:
+    """Take out of a whole configuration what does not go with its task, so that most trees are valid."""
+    task = tree.get("task", {"name": "causal_lm"})
+    fit = FITS["multi_label" if task["name"] == "classification" and task.get("multi_label") else task["name"]]
+    for name, fitting, default in (("model", fit.models, "decoder"), ("objective", fit.objectives, "cross_entropy")):
+        if tree.get(name, {}).get("name", default) not in fitting:
+            tree[name] = {"name": fitting[0]}
+    if not any(tree.get("model", {}).get("dropout", {}).values()):
+        tree.pop("dropout_schedule", None)
     switch, averaging = tree.get("optimizer_switch"), tree.get("averaging", {})
     if "start" in averaging:
         averaging["start"] = 0.5

@@ -13,19 +13,29 @@ import torch
 from trimtab.config import load_config
 from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.control import Patience, SaveBest, SkippedSteps
+from trimtab.control import Patience, ReduceOnPlateau, RegularizeByGap, SaveBest, SkippedSteps
 from trimtab.events import Event, StepsEnded, Stop
 from trimtab.optimizer import AdamW, ForeignOptimizer, build_optimizer, parameter_groups
 from trimtab.schedules import Constant, Cosine, Linear, Wsd
 from trimtab.testing import check_controller, check_monitor, check_optimizer, check_schedule, sample_events
 
 
-@pytest.mark.parametrize("make", [lambda: Patience(2), lambda: SaveBest(), lambda: SkippedSteps(1)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Patience(2),
+        lambda: SaveBest(),
+        lambda: SkippedSteps(1),
+        lambda: ReduceOnPlateau(2, cooldown=1),
+        lambda: RegularizeByGap("dropout", high=-1.0, low=-2.0, patience=1),
+    ],
+)
 def test_controllers(make: Any) -> None:
-    check_controller(make)
-    answers = [make().decide(event) for event in sample_events()]
+    events = sample_events()
+    check_controller(make, events)
+    answers = [make().decide(event) for event in events]
     controller = make()
-    assert any(controller.decide(event) is not None for event in sample_events()), answers
+    assert any(controller.decide(event) is not None for event in events), answers
 
 
 def test_a_controller_that_forgets_is_found() -> None:

@@ -16,7 +16,7 @@ from trimtab.config import Bf16, DecoderConfig, load_config
 from trimtab.config.registry import EXTRAS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.events import Event, RunEnded, StepsEnded
-from trimtab.model import build_model
+from trimtab.model import build_model, set_dropout_factor
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy, head_loss
 from trimtab.optimizer import AdamW, clip_by_norm, parameter_groups, skip_non_finite
 from trimtab.optimizer.algorithms import adamw
@@ -307,13 +307,13 @@ def test_more_micro_batches_are_captured_anew() -> None:
     assert np.allclose(losses[0], losses[1], rtol=2e-3)
 
 
-def _small_step() -> tuple[Step, Batch]:
+def _small_step(objective: CrossEntropy | None = None) -> tuple[Step, Batch]:
     device = torch.device("cuda")
     config = DecoderConfig.model_validate(
         {"num_layers": 2, "hidden_size": 64, "num_heads": 2, "dropout": {"residual": 0.2}}
     )
     model = build_model(config, vocabulary_size=101, sequence_length=32, seed=0).to(device).train()
-    task = CausalLanguageModelingTask(CrossEntropy().to(device))
+    task = CausalLanguageModelingTask((objective or CrossEntropy()).to(device))
     step = Step(
         model=model,
         task=task,
@@ -331,10 +331,11 @@ def _small_step() -> tuple[Step, Batch]:
     return step, Batch(tokens, tokens.roll(-1, 1), zeros, zeros, torch.arange(4), 128)
 
 
-@pytest.mark.parametrize("spread", [0.0, 1e-4])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("over_others", [False, True])
 @pytest.mark.parametrize("z", [0.0, 0.1])
 @pytest.mark.parametrize("classes", [23, 1000, 50257])
-def test_the_loss_kernel_is_the_plain_loss(spread: float, z: float, classes: int) -> None:
+def test_the_loss_kernel_is_the_plain_loss(smoothing: float, over_others: bool, z: float, classes: int) -> None:
     torch.manual_seed(0)
     columns = classes + -classes % head_loss.VOCABULARY_MULTIPLE
     logits = 3.0 * torch.randn(65, columns, device="cuda")
@@ -344,15 +345,41 @@ def test_the_loss_kernel_is_the_plain_loss(spread: float, z: float, classes: int
     # Two largest: the earlier is the answer.
     for row, (first, second) in enumerate(((0, 1), (0, classes - 1), (classes - 1, classes - 2)), start=4):
         logits[row, [first, second]], targets[row] = 20.0, max(first, second) if row % 2 else min(first, second)
-    weights = head_loss.Weights(0.9, spread, torch.tensor(z, device="cuda"))
+
+    def weights_on(device: str) -> head_loss.Weights:
+        share = torch.tensor(smoothing, dtype=torch.float64, device=device)
+        return head_loss.Weights(share, smoothing > 0, over_others, torch.tensor(z, device=device))
+
     exact, ours = logits.cpu(), logits.clone()
-    weights_on_host = head_loss.Weights(0.9, spread, torch.tensor(z))
-    expected = head_loss.judge(exact, targets.cpu(), classes, weights_on_host, True)
-    given = head_loss.judge(ours, targets, classes, weights, True)
+    expected = head_loss.judge(exact, targets.cpu(), classes, weights_on("cpu"), True)
+    given = head_loss.judge(ours, targets, classes, weights_on("cuda"), True)
     for a, b in zip(given, expected, strict=True):
         assert torch.allclose(a.cpu(), b, rtol=1e-5, atol=1e-5)
     assert torch.allclose(ours.cpu(), exact, rtol=1e-4, atol=1e-6)
     assert float(ours[:, classes:].abs().sum()) == 0.0
+
+
+@pytest.mark.parametrize("fused", ["on", "off"])
+def test_a_captured_step_takes_adjusted_smoothing_and_dropout(fused: Any) -> None:
+    """Recorded once, it computes what an uncaptured step built with the new rates would."""
+
+    def losses(captured: bool) -> list[float]:
+        objective = CrossEntropy(0.1, "others", fused=fused)
+        step, batch = _small_step(objective)
+        if captured:
+            step.captured = capture(step, batch, in_parts=False)
+        found = []
+        for number, factor in enumerate((1.0, 3.0, 0.0, 1.0), 1):
+            objective.set_smoothing_factor(factor)
+            set_dropout_factor(step.model, factor)
+            step.run([batch], number)
+            found.append(float(step.settings["loss"]))
+        return found
+
+    given = losses(captured=True)
+    assert given == pytest.approx(losses(captured=False), rel=1e-3)
+    assert given[1] > given[0] + 0.05, "more smoothing is a higher loss"
+    assert given[2] < given[1] - 0.05
 
 
 def test_the_optimizers_kernel_is_its_torch_fallback(monkeypatch: pytest.MonkeyPatch) -> None:

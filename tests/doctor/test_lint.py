@@ -18,6 +18,7 @@ from trimtab.errors import ConfigError
 
 POST = "model.norm.placement=post"
 ADAM = ["optimizer.name=custom", "optimizer.target=torch.optim:Adam"]
+PLATEAU = "control.learning_rate.name=plateau"
 SMALL = {"parameters": {"total": 1_000_000}}
 DATA = {"tokens_per_epoch": 1_000_000, "tokenizer": {"vocabulary_size": 4096}}
 
@@ -89,6 +90,18 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("short-head-size", ["model.hidden_size=328", "model.num_heads=4"], {}),
     ("fp16-without-cuda", ["training.precision.name=fp16"], {}),
     ("fp16-without-cuda", ["training.precision.name=fp16"], {"device": "cpu"}),
+    ("linear-scaling-with-adam", ["optimizer.batch_scaling={name: linear, reference_batch: 8}"], {}),
+    ("linear-scaling-with-adam", ["optimizer={name: lamb, batch_scaling: {name: linear, reference_batch: 64}}"], {}),
+    (
+        "learning-rate-range",
+        ["optimizer.batch_scaling={name: square_root, reference_batch: 1}", "optimizer.learning_rate=5e-3"],
+        {},
+    ),
+    ("plateau-with-decay", [PLATEAU], {}),
+    ("plateau-with-decay", [PLATEAU, "schedule={name: one_cycle, warmup: '30 steps'}"], {}),
+    ("plateau-with-decay", [PLATEAU, "schedule.name=triangular"], {}),
+    ("stopping-before-reduction", [PLATEAU, "stopping.patience=3"], {}),
+    ("stopping-before-reduction", ["control.learning_rate={name: plateau, patience: 9, cooldown: 4}"], {}),
 ]
 
 SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
@@ -143,6 +156,15 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("fp16-without-cuda", ["training.precision.name=fp16", "training.device=cuda"], {}),
     ("fp16-without-cuda", ["training.precision.name=fp16"], {"device": "cuda:0"}),
     ("fp16-without-cuda", ["training.precision.name=bf16"], {}),
+    ("linear-scaling-with-adam", ["optimizer.batch_scaling={name: linear, reference_batch: 12}"], {}),
+    ("linear-scaling-with-adam", ["optimizer.batch_scaling={name: square_root, reference_batch: 1}"], {}),
+    ("linear-scaling-with-adam", ["optimizer={name: sgd, batch_scaling: {name: linear, reference_batch: 1}}"], {}),
+    ("plateau-with-decay", [PLATEAU, "schedule={name: cosine, floor: 0.5}"], {}),
+    ("plateau-with-decay", ["control.learning_rate.name=unsteadiness"], {}),
+    ("schedule-misses-floor", [PLATEAU, "schedule.name=constant"], {}),
+    ("stopping-before-reduction", [PLATEAU, "stopping.patience=4"], {}),
+    ("stopping-before-reduction", [PLATEAU, "stopping.name=none"], {}),
+    ("stopping-before-reduction", [PLATEAU, "stopping={name: patience, patience: 1, metric: validation/accuracy}"], {}),
 ]
 
 

@@ -11,7 +11,16 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
-from trimtab.config.control import CheckpointConfig, NoStopping, PatienceStopping, StoppingConfig
+from trimtab.config.control import (
+    CheckpointConfig,
+    ControlConfig,
+    GapControl,
+    NoStopping,
+    PatienceStopping,
+    PlateauControl,
+    StoppingConfig,
+    UnsteadinessControl,
+)
 from trimtab.config.data import (
     BpeTokenizer,
     ByteTokenizer,
@@ -74,6 +83,7 @@ from trimtab.config.optimizer import (
     DecayConfig,
     GaLoreConfig,
     LambConfig,
+    LinearScaling,
     LionConfig,
     MuonConfig,
     OptimizerConfig,
@@ -82,10 +92,13 @@ from trimtab.config.optimizer import (
     SgdConfig,
     SoapConfig,
     SophiaConfig,
+    SquareRootScaling,
 )
 from trimtab.config.presets import list_presets
+from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
+    AccumulationSchedule,
     ConstantSchedule,
     CosineSchedule,
     ExponentialSchedule,
@@ -93,6 +106,7 @@ from trimtab.config.schedule import (
     InverseSquareRootSchedule,
     LinearSchedule,
     OneCycleSchedule,
+    PiecewiseSchedule,
     PolynomialSchedule,
     ScheduleConfig,
     StepSchedule,
@@ -116,6 +130,7 @@ from trimtab.config.training import AutoPrecision, Bf16, Fp16, Fp32, PrecisionCo
 
 __all__ = [
     "ADJUSTABLE",
+    "AccumulationSchedule",
     "AdafactorConfig",
     "AdamConfig",
     "AdamW8bitConfig",
@@ -135,6 +150,7 @@ __all__ = [
     "ClipConfig",
     "Config",
     "ConstantSchedule",
+    "ControlConfig",
     "CosineSchedule",
     "CrossEntropyConfig",
     "CsvSource",
@@ -157,6 +173,7 @@ __all__ = [
     "Fp16",
     "Fp32",
     "GaLoreConfig",
+    "GapControl",
     "GradientsConfig",
     "HuberConfig",
     "InitializationConfig",
@@ -164,6 +181,7 @@ __all__ = [
     "JsonLinesSource",
     "LambConfig",
     "LayerNorm",
+    "LinearScaling",
     "LinearSchedule",
     "LionConfig",
     "Loaded",
@@ -184,6 +202,8 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PiecewiseSchedule",
+    "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
     "QuantileClip",
@@ -202,6 +222,7 @@ __all__ = [
     "SophiaConfig",
     "SourceConfig",
     "Span",
+    "SquareRootScaling",
     "StepSchedule",
     "StoppingConfig",
     "SwaConfig",
@@ -213,6 +234,7 @@ __all__ = [
     "TransformerShape",
     "TriangularSchedule",
     "UnknownLengthError",
+    "UnsteadinessControl",
     "ValueClip",
     "WarmRestartsSchedule",
     "WsdSchedule",
@@ -226,6 +248,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "regularized",
     "rise_of",
     "steps_asked",
     "steps_of",

@@ -26,6 +26,7 @@ ADJUSTABLE: dict[str, Adjustable] = {
     "weight_decay": Adjustable("setting", 0.0, 100.0, "factor on the weight decay"),
     "clip_threshold": Adjustable("setting", 1e-3, 1e3, "factor on the threshold of clipping"),
     "dropout": Adjustable("setting", 0.0, 3.0, "factor on every dropout rate; a rate never exceeds 0.95"),
+    "label_smoothing": Adjustable("setting", 0.0, 5.0, "factor on the label smoothing; it never exceeds 0.95"),
     "z_loss": Adjustable("setting", 0.0, 1e3, "factor on the weight of the z-loss"),
     "accumulation": Adjustable("structure", 1, 4096, "micro-batches in one update"),
     "optimizer": Adjustable("structure", 1, 1, "1: the optimizer of optimizer_switch.to takes over, for good"),

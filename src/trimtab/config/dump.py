@@ -60,22 +60,34 @@ def dump_config(config: Config) -> str:
     A key without effect stands there as a comment that says why, as `load_config` would refuse it.
     """
     header = f"# {first_line(Config)} Written by trimtab; it loads as it is."
-    return "\n".join([header, *_lines(config, "", "", idle_keys(config))]) + "\n"
+    return "\n".join([header, *_lines(config, "", "", idle_keys(config), remarks(config))]) + "\n"
 
 
-def _lines(section: Section, prefix: str, indent: str, idle: Mapping[str, Idle]) -> Iterator[str]:
+def remarks(config: Config) -> dict[str, str]:
+    """What follows from several keys together, by the key that a reader would look at."""
+    if config.rate_scale == 1.0:
+        return {}
+    rule = config.optimizer.batch_scaling.name.replace("_", " ")
+    applied = f"applied: {config.full_rate:.4g}, {config.rate_scale:.4g} times it"
+    return {"optimizer.learning_rate": f"{applied}, as {config.batch} sequences are an update ({rule} scaling)"}
+
+
+def _lines(
+    section: Section, prefix: str, indent: str, idle: Mapping[str, Idle], remarked: Mapping[str, str]
+) -> Iterator[str]:
     for name in type(section).model_fields:
         value = getattr(section, name)
         (key,) = (one for one in keys()[prefix + name] if one.owner is type(section))
         if isinstance(value, Section):
-            below = list(_lines(value, f"{prefix}{name}.", indent + "  ", idle))
+            below = list(_lines(value, f"{prefix}{name}.", indent + "  ", idle, remarked))
             empty = " {}" if all(line.lstrip().startswith("#") for line in below) else ""
             yield f"{indent}{name}:{empty}{_comment(key, value)}"
             yield from below
         elif key.path in idle:
             yield f"{indent}# {name}: without effect: {idle[key.path].reason}"
         else:
-            yield f"{indent}{name}: {yaml_value(value)}{_comment(key, value)}"
+            remark = f"; {remarked[key.path]}" if key.path in remarked else ""
+            yield f"{indent}{name}: {yaml_value(value)}{_comment(key, value)}{remark}"
 
 
 def _comment(key: Key, value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimtab.config.control import PatienceStopping
+from trimtab.config.control import PatienceStopping, PlateauControl
 from trimtab.config.task import Classification
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def misfits(config: Config) -> Iterator[str]:
         metrics["stopping.metric"] = stopping.metric
     if config.optimizer_switch is not None:
         metrics["optimizer_switch.metric"] = config.optimizer_switch.metric
+    if isinstance(config.control.learning_rate, PlateauControl):
+        metrics["control.learning_rate.metric"] = config.control.learning_rate.metric
     for key, metric in metrics.items():
         # A metric that no task has is somebody's own.
         base, at, variant = metric.partition("@")

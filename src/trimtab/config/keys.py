@@ -173,7 +173,12 @@ def _in_words(schema: Mapping[str, Any]) -> str:
         case "null":
             return "null"
         case "array":
-            return "a list of texts, not empty" if schema.get("minItems") else "a list of texts"
+            items = schema.get("items", {})
+            if "enum" in items:
+                what = f"a list of {', '.join(map(str, items['enum']))}"
+            else:
+                what = "a list of texts" if items.get("type") == "string" else f"a list, each {_in_words(items)}"
+            return f"{what}, not empty" if schema.get("minItems") else what
         case "object":
             return "a mapping of names to values"
         case _ if "examples" in schema:

@@ -54,6 +54,32 @@ class DecayConfig(Section):
     )
 
 
+class NoScaling(Section):
+    """The rate as it is set, whatever the batch."""
+
+    name: Literal["none"] = "none"
+
+
+_REFERENCE = "sequences of an update for which the rate is meant as it is set"
+
+
+class LinearScaling(Section):
+    """The rate times batch over reference batch (Goyal et al. 2017, arXiv 1706.02677): for SGD."""
+
+    name: Literal["linear"] = "linear"
+    reference_batch: Count = Field(description=_REFERENCE)
+
+
+class SquareRootScaling(Section):
+    """The rate times the root of batch over reference batch (Malladi et al. 2022, arXiv 2205.10287): for Adam."""
+
+    name: Literal["square_root"] = "square_root"
+    reference_batch: Count = Field(description=_REFERENCE)
+
+
+BatchScalingConfig = Annotated[NoScaling | LinearScaling | SquareRootScaling, Field(discriminator="name")]
+
+
 class OptimizerSection(Section):
     """What every optimizer of ours has."""
 
@@ -62,6 +88,7 @@ class OptimizerSection(Section):
     weight_decay: NonNegative
     decay: DecayConfig = Field(default_factory=DecayConfig.model_construct)
     rates: RatesConfig = Field(default_factory=RatesConfig.model_construct)
+    batch_scaling: BatchScalingConfig = Field(default_factory=NoScaling.model_construct)
 
 
 class AdamWConfig(OptimizerSection):
@@ -224,6 +251,7 @@ class CustomOptimizer(Custom):
     weight_decay: NonNegative = Field(0.0, description="passed on only when it is not 0")
     decay: DecayConfig = Field(default_factory=DecayConfig.model_construct)
     rates: RatesConfig = Field(default_factory=RatesConfig.model_construct)
+    batch_scaling: BatchScalingConfig = Field(default_factory=NoScaling.model_construct)
 
     @model_validator(mode="after")
     def _not_twice(self) -> Self:

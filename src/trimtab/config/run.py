@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from pydantic import Field, model_validator
 
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked
-from trimtab.config.control import CheckpointConfig, PatienceStopping, StoppingConfig
+from trimtab.config.control import CheckpointConfig, ControlConfig, PatienceStopping, StoppingConfig
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
@@ -19,9 +20,10 @@ from trimtab.config.lint import LintConfig
 from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
-from trimtab.config.optimizer import AdamWConfig, OptimizerConfig
+from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.config.schedule import CosineSchedule, ScheduleConfig
+from trimtab.config.regularizers import regularizers, unregularized
+from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, SequenceToSequence, TaskConfig
 from trimtab.config.training import TrainingConfig
@@ -46,12 +48,16 @@ class Config(Section):
     decay_schedule: ScheduleConfig | None = Field(
         None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
     )
+    dropout_schedule: ScheduleConfig | None = Field(
+        None, description="every dropout rate over a run, as a part of what model.dropout says; null: always the same"
+    )
     gradients: GradientsConfig = Field(default_factory=GradientsConfig.model_construct)
     averaging: AveragingConfig = Field(default_factory=NoAveraging.model_construct)
     training: TrainingConfig = Field(default_factory=TrainingConfig.model_construct)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
     stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
+    control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
@@ -68,6 +74,8 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
+        if refused := "; ".join(unregularized(self)):
+            raise ValueError(refused)
         for key, one in self.named_optimizers.items():
             if one.decay.target and not OPTIMIZERS[one.name].decouples:
                 fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
@@ -88,7 +96,32 @@ class Config(Section):
             raise ValueError(
                 f"averaging.start {self.averaging.start!r} lies after the last of training.steps {self.training.steps}"
             )
+        self._schedules()
         return self
+
+    def _schedules(self) -> None:
+        if isinstance(self.schedule, PiecewiseSchedule) and self.schedule.levels[0] == 0.0:
+            raise ValueError("schedule.levels begins with 0: the first steps would train nothing")
+        if self.dropout_schedule is not None:
+            if why_not := regularizers(self)["dropout"]:
+                raise ValueError(f"dropout_schedule has no effect: {why_not}")
+            if isinstance(self.model, CustomModel) and self.training.compile in ("on", "whole"):
+                raise ValueError(
+                    "dropout_schedule changes rates that a model from outside keeps in Python, and "
+                    f"training.compile {self.training.compile} would compile it anew for each"
+                )
+        growing = self.training.accumulation_schedule
+        stretches = {
+            "schedule": self.schedule,
+            "decay_schedule": self.decay_schedule,
+            "dropout_schedule": self.dropout_schedule,
+            "training.accumulation_schedule": growing,
+        }
+        if growing is not None and (found := [name for name, section in stretches.items() if counts_data(section)]):
+            raise ValueError(
+                f"{', '.join(found)} counts tokens or epochs, and with training.accumulation_schedule these are not "
+                "always as many steps; give steps, or parts of the run"
+            )
 
     def _refuse_switch(self, switch: OptimizerSwitch) -> None:
         for key, one in self.named_optimizers.items():
@@ -165,6 +198,34 @@ class Config(Section):
     def tokens_per_step(self) -> int:
         """Token positions in one update, where every sequence is full."""
         return self.training.micro_batch_size * self.training.accumulation * self.data.sequence_length
+
+    @property
+    def batch(self) -> int:
+        """Sequences in one update, as configured; a controller that changes the accumulation does not move the rate."""
+        return self.training.micro_batch_size * self.training.accumulation
+
+    @property
+    def rate_scale(self) -> float:
+        """What is applied of optimizer.learning_rate, for this batch."""
+        return self._rate_scale_of(self.optimizer)
+
+    def _rate_scale_of(self, optimizer: OptimizerConfig) -> float:
+        match optimizer.batch_scaling:
+            case LinearScaling(reference_batch=reference):
+                return self.batch / reference
+            case SquareRootScaling(reference_batch=reference):
+                return math.sqrt(self.batch / reference)
+            case _:
+                return 1.0
+
+    @property
+    def full_rate(self) -> float:
+        """The full learning rate as applied, which the schedule scales."""
+        return self.full_rate_of(self.optimizer)
+
+    def full_rate_of(self, optimizer: OptimizerConfig) -> float:
+        """That of one of the run's optimizers."""
+        return optimizer.learning_rate * self._rate_scale_of(optimizer)
 
     def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
         """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and

@@ -5,9 +5,9 @@ Stretches count steps (integer), are a part of the run (float), or have a unit: 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from trimtab.config.base import Count, Fraction, Positive, Section, Span, is_nothing
 
@@ -22,6 +22,11 @@ def _not_nothing(span: int | float | str) -> int | float | str:
 
 Stretch = Annotated[Span, AfterValidator(_not_nothing)]
 
+Stretches = Annotated[tuple[Stretch, ...], Field(strict=False)]
+Levels = Annotated[tuple[Fraction, ...], Field(strict=False, min_length=1)]
+Multiples = Annotated[tuple[Count, ...], Field(strict=False, min_length=1)]
+
+_LENGTHS = "how long each lasts but the last, which goes to the end"
 _WARMUP = "rising from 0 to the full rate"
 _FLOOR = "the last step's rate, as a part of the full rate"
 _LOWEST = "the lowest rate, as a part of the full rate"
@@ -136,6 +141,39 @@ class WarmRestartsSchedule(Section):
     floor: Fraction = Field(0.0, description="the last rate of each half cosine, as a part of the full rate")
 
 
+def _one_shorter(name: str, values: int, lengths: int) -> None:
+    if lengths != values - 1:
+        raise ValueError(f"lengths must be one fewer than {name}, as the last lasts to the end: {lengths} for {values}")
+
+
+class PiecewiseSchedule(Section):
+    """Linear warm-up, then one level after the other, joined by ramps."""
+
+    name: Literal["piecewise"] = "piecewise"
+    warmup: Span = Field(0.02, description="rising from 0 to the first level")
+    levels: Levels = Field((1.0, 0.1), description="each level, as a part of the full rate")
+    lengths: Stretches = Field((0.5,), description=_LENGTHS)
+    join: Span = Field(0.05, description="the ramp at the beginning of each level but the first; 0: a jump")
+    shape: Literal["linear", "cosine"] = Field("cosine", description="of the ramps")
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        _one_shorter("levels", len(self.levels), len(self.lengths))
+        return self
+
+
+class AccumulationSchedule(Section):
+    """One multiple of training.accumulation after the other: a batch that grows."""
+
+    factors: Multiples = Field((1, 2), description="each multiple of training.accumulation")
+    lengths: Stretches = Field((0.5,), description=_LENGTHS)
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Self:
+        _one_shorter("factors", len(self.factors), len(self.lengths))
+        return self
+
+
 ScheduleConfig = Annotated[
     ConstantSchedule
     | LinearSchedule
@@ -148,7 +186,8 @@ ScheduleConfig = Annotated[
     | TriangularSchedule
     | ExpRangeSchedule
     | OneCycleSchedule
-    | WarmRestartsSchedule,
+    | WarmRestartsSchedule
+    | PiecewiseSchedule,
     Field(discriminator="name"),
 ]
 
@@ -158,3 +197,10 @@ def rise_of(schedule: ScheduleConfig) -> tuple[str, int | float | str]:
     if isinstance(schedule, TriangularSchedule | ExpRangeSchedule):
         return "schedule.rise", schedule.rise
     return "schedule.warmup", schedule.warmup
+
+
+def counts_data(section: Section | None) -> bool:
+    """Whether a stretch of it is in tokens or epochs, which are so many steps only while the batch stays the same."""
+    values = [] if section is None else section.model_dump().values()
+    spans = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return any(isinstance(span, str) and span.endswith((" tokens", " epochs")) for span in spans)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trimtab.config.base import Count, Positive, Section
+from trimtab.config.schedule import AccumulationSchedule
 
 
 class Fp32(Section):
@@ -50,6 +51,9 @@ class TrainingConfig(Section):
     steps: Count = Field(1_000, description="updates; a skipped one counts")
     micro_batch_size: Count = Field(16, description="sequences in one forward and backward pass")
     accumulation: Count = Field(1, description="micro-batches in one update")
+    accumulation_schedule: AccumulationSchedule | None = Field(
+        None, description="the accumulation over a run, in multiples of it; null: always the same"
+    )
     precision: PrecisionConfig = Field(default_factory=Fp32.model_construct)
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA where there is one")
     compile: Literal["auto", "on", "whole", "off"] = Field(

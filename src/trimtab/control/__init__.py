@@ -1,7 +1,9 @@
-"""What may steer a run: stopping and saving, from host values alone, with a reason for every decision."""
+"""What may steer a run, from host values alone, with a reason for every decision: learning rate, stopping, saving."""
 
-from trimtab.config import Config, PatienceStopping
+from trimtab.config import Config, GapControl, PatienceStopping, PlateauControl, UnsteadinessControl, regularized
 from trimtab.control.doctor import Doctor
+from trimtab.control.learning_rate import ReduceOnPlateau, ReduceOnUnsteadiness
+from trimtab.control.regularization import RegularizeByGap
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.control.switching import SwitchOptimizer
@@ -9,7 +11,17 @@ from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
 
-__all__ = ["Doctor", "Patience", "SaveBest", "SkippedSteps", "SwitchOptimizer", "build_controllers"]
+__all__ = [
+    "Doctor",
+    "Patience",
+    "ReduceOnPlateau",
+    "ReduceOnUnsteadiness",
+    "RegularizeByGap",
+    "SaveBest",
+    "SkippedSteps",
+    "SwitchOptimizer",
+    "build_controllers",
+]
 
 
 def build_controllers(config: Config) -> list[Controller]:
@@ -48,9 +60,62 @@ def build_controllers(config: Config) -> list[Controller]:
     if switch is not None and switch.patience is not None:
         _require_measured(config, "optimizer_switch.metric", switch.metric)
         controllers.append(SwitchOptimizer(switch.to.name, switch.patience, switch.metric))
+    controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
         controllers.append(Doctor())
     return controllers
+
+
+def _learning_rate(config: Config) -> list[Controller]:
+    match config.control.learning_rate:
+        case PlateauControl() as plateau:
+            _require_measured(config, "control.learning_rate.metric", plateau.metric)
+            return [
+                ReduceOnPlateau(
+                    plateau.patience,
+                    metric=plateau.metric,
+                    factor=plateau.factor,
+                    minimum=plateau.minimum,
+                    threshold=plateau.threshold,
+                    threshold_mode=plateau.threshold_mode,
+                    cooldown=plateau.cooldown,
+                )
+            ]
+        case UnsteadinessControl() as unsteadiness:
+            return [
+                ReduceOnUnsteadiness(
+                    unsteadiness.signal,
+                    every=unsteadiness.every,
+                    memory=unsteadiness.memory,
+                    deviations=unsteadiness.deviations,
+                    patience=unsteadiness.patience,
+                    factor=unsteadiness.factor,
+                    minimum=unsteadiness.minimum,
+                    cooldown=unsteadiness.cooldown,
+                    recovery=unsteadiness.recovery,
+                )
+            ]
+        case _:
+            return []
+
+
+def _regularization(config: Config) -> list[Controller]:
+    gap = config.control.regularization
+    if not isinstance(gap, GapControl):
+        return []
+    return [
+        RegularizeByGap(
+            setting,
+            high=gap.high,
+            low=gap.low,
+            factor=gap.factor,
+            highest=gap.highest,
+            lowest=gap.lowest,
+            patience=gap.patience,
+            cooldown=gap.cooldown,
+        )
+        for setting in regularized(config)
+    ]
 
 
 def _require_measured(config: Config, setting: str, name: str) -> None:

@@ -33,21 +33,33 @@ What has no such name (a rate in Lightning is the user's own code) is said in wo
 
 
 def change(case: Case, summary: str, **values: Any) -> Remedy:
-    """A remedy that sets some of `NAMES`, in the words of the case's target; in a sentence alone where it has none."""
+    """A remedy that sets some of `NAMES`, in the words of the case's target; in a sentence alone where it has none.
+
+    A learning rate is given as it is applied, and set as `optimizer.batch_scaling` makes that of it.
+    """
+    scale = _scale(case)
+    if "learning_rate" in values and scale != 1.0:
+        values["learning_rate"] = float(f"{values['learning_rate'] / scale:.1e}")
+        summary += f" as applied, by setting {values['learning_rate']:g}"
     config = {NAMES[name][case.target]: value for name, value in values.items() if case.target in NAMES[name]}
     return Remedy(summary, case.target, config)
 
 
 def learning_rate_in_use(case: Case) -> float | None:
-    """The configured rate, or else the highest that was applied."""
+    """The configured rate as it is applied, or else the highest that was applied."""
     configured = case.setting("optimizer.learning_rate")
     if isinstance(configured, int | float) and configured > 0:
-        return float(configured)
+        return float(configured) * _scale(case)
     series = case.history.get("learning_rate")
     if series is None or not len(series.finite()[1]):
         return None
     peak = float(series.finite()[1].max())
     return peak if peak > 0 else None
+
+
+def _scale(case: Case) -> float:
+    """What is applied of the rate that is set."""
+    return case.number("learning_rate", "scale") or 1.0
 
 
 def scaled_rate(case: Case, factor: float) -> float | None:

@@ -53,10 +53,10 @@ def set_dropout_factor(model: nn.Module, factor: float) -> int:
     """
     if factor < 0.0:
         raise ValueError(f"factor must not be negative. Received: {factor}")
-    num_sites = 0
+    num_sites, factors = 0, []
     for module in model.modules():
         if isinstance(module, Dropout) and module.rate > 0.0:
-            module.factor.fill_(factor)
+            factors.append(module.factor)
             num_sites += 1
         elif isinstance(module, _DropoutNd):
             # Kept on the module, so that copies of the model know it too.
@@ -64,6 +64,9 @@ def set_dropout_factor(model: nn.Module, factor: float) -> int:
             if original_rate > 0.0:
                 module.p = min(HIGHEST_RATE, original_rate * factor)
                 num_sites += 1
+    if factors:  # all at once, as a schedule asks for it in every step
+        torch._foreach_zero_(factors)
+        torch._foreach_add_(factors, factor)
     return num_sites
 
 

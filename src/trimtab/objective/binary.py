@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.objective.cross_entropy import wide
+from trimtab.objective.cross_entropy import scaled_smoothing, wide
 from trimtab.signals import IGNORED, LossTerms, Term
 
 
@@ -26,6 +26,7 @@ class BinaryCrossEntropy(nn.Module):
     """
 
     positive_weights_V: Tensor | None
+    smoothing: Tensor
     term_names = ("binary_cross_entropy",)
 
     def __init__(
@@ -35,6 +36,12 @@ class BinaryCrossEntropy(nn.Module):
         self.label_smoothing, self.gamma = label_smoothing, gamma
         weights = None if positive_weights is None else torch.tensor(positive_weights, dtype=torch.float32)
         self.register_buffer("positive_weights_V", weights, persistent=False)
+        # A device scalar, so that a controller's factor reaches a captured step; fp64, as in CrossEntropy.
+        self.register_buffer("smoothing", torch.tensor(label_smoothing, dtype=torch.float64), persistent=False)
+
+    def set_smoothing_factor(self, factor: float) -> None:
+        """Smooth with `label_smoothing` times `factor` from here on, at most 0.95; does not wait for the device."""
+        self.smoothing.fill_(scaled_smoothing(self.label_smoothing, factor))
 
     def forward(self, logits_BV: Tensor, targets_BV: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets are 0.0, 1.0, or IGNORED, which counts nothing."""
@@ -43,7 +50,7 @@ class BinaryCrossEntropy(nn.Module):
         logits_BV = torch.where(counted_BV, wide(logits_BV), 0.0)
         label_BV = torch.where(counted_BV, targets_BV, 0.0).to(logits_BV.dtype)
         plain_BV = F.binary_cross_entropy_with_logits(logits_BV, label_BV, reduction="none")
-        smooth_BV = label_BV * (1.0 - self.label_smoothing) + self.label_smoothing / 2
+        smooth_BV = label_BV * (1.0 - self.smoothing) + self.smoothing / 2
         loss_BV = F.binary_cross_entropy_with_logits(
             logits_BV, smooth_BV, reduction="none", pos_weight=self.positive_weights_V
         )

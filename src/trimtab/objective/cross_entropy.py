@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeGuard, final
+from typing import Final, Literal, TypeGuard, final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from trimtab.errors import ConfigError
 from trimtab.objective.first_largest import first_largest
 from trimtab.objective.head_loss import Weights, head_loss
 from trimtab.signals import IGNORED, LossTerms, ModelOutput, Term
+
+HIGHEST_SMOOTHING: Final = 0.95
 
 
 @final
@@ -28,6 +30,7 @@ class CrossEntropy(nn.Module):
     """
 
     z_factor: Tensor
+    smoothing: Tensor
     class_weights_V: Tensor | None
 
     def __init__(
@@ -47,13 +50,18 @@ class CrossEntropy(nn.Module):
         self.z_loss = z_loss
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights_V", weights, persistent=False)
-        # A device scalar, so that a controller's factor reaches a captured step.
+        # Device scalars, so that a controller's factor reaches a captured step; fp64, to round nothing in fp64 losses.
         self.register_buffer("z_factor", torch.ones(()), persistent=False)
+        self.register_buffer("smoothing", torch.tensor(label_smoothing, dtype=torch.float64), persistent=False)
 
     @property
     def term_names(self) -> tuple[str, ...]:
         """The terms that `forward` gives."""
         return ("cross_entropy", "z_loss") if self.z_loss > 0 else ("cross_entropy",)
+
+    def set_smoothing_factor(self, factor: float) -> None:
+        """Smooth with `label_smoothing` times `factor` from here on, at most 0.95; does not wait for the device."""
+        self.smoothing.fill_(scaled_smoothing(self.label_smoothing, factor))
 
     def fuses(self, output: ModelOutput) -> bool:
         """Whether `of_features` takes `output`: plain head, no bias, no class weights, not fp16, and for auto CUDA."""
@@ -66,13 +74,11 @@ class CrossEntropy(nn.Module):
 
     def of_features(self, features: Tensor, weight_VD: Tensor, targets: Tensor) -> LossTerms:
         """What `forward` gives for the logits features · weightᵀ, as one operation."""
-        smoothing = self.label_smoothing
-        spread = smoothing / self._spread_over(weight_VD.shape[0])
-        # Over the others, the share that "all" puts on the target goes back to it.
-        plain = 1.0 - smoothing - (0.0 if self.spread == "all" else spread)
+        self._spread_over(weight_VD.shape[0])  # refuses what cannot be spread
         z = self.z_loss * self.z_factor
+        weights = Weights(self.smoothing, self.label_smoothing > 0.0, self.spread == "others", z)
         total, plain_N, log_normalizer_N, smoothed_N, correct_N = head_loss(
-            features.flatten(0, -2), weight_VD, targets.flatten(), Weights(plain, spread, z), self.chunks
+            features.flatten(0, -2), weight_VD, targets.flatten(), weights, self.chunks
         )
         terms: tuple[Term, ...] = (Term("cross_entropy", total),)
         if self.z_loss > 0:
@@ -103,10 +109,10 @@ class CrossEntropy(nn.Module):
         return LossTerms(terms, plain_N.detach().view(targets.shape), {"accuracy": correct})
 
     def _smoothed(self, plain_N: Tensor, log_normalizer_N: Tensor, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        weights_V, num_classes, smoothing = self.class_weights_V, logits_NV.shape[-1], self.label_smoothing
+        weights_V, num_classes, smoothing = self.class_weights_V, logits_NV.shape[-1], self.smoothing
         if weights_V is not None:
             plain_N = plain_N * weights_V[targets_N.clamp_min(0)]
-        if smoothing == 0.0:
+        if self.label_smoothing == 0.0:
             return plain_N
         if weights_V is None:
             all_N = num_classes * log_normalizer_N - logits_NV.sum(-1)
@@ -137,6 +143,16 @@ def is_plain(head: object) -> TypeGuard[nn.Linear]:
     return type(head) is nn.Linear and not (
         head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or "forward" in vars(head)
     )
+
+
+def scaled_smoothing(label_smoothing: float, factor: float) -> float:
+    """`label_smoothing` times `factor`, at most 0.95, or what is configured where that is more.
+
+    Raises: ValueError for a negative factor.
+    """
+    if factor < 0.0:
+        raise ValueError(f"factor must not be negative. Received: {factor}")
+    return min(max(HIGHEST_SMOOTHING, label_smoothing), label_smoothing * factor)
 
 
 def wide(x: Tensor) -> Tensor:

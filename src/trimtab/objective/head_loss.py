@@ -26,12 +26,23 @@ VOCABULARY_MULTIPLE: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The loss of a token: plain * (lse - logit of the target) + spread * (K lse - sum of logits), + z * lse²."""
+    """The loss of a token: plain * (lse - logit of the target) + spread * (K lse - sum of logits), + z * lse².
 
-    plain: float
-    spread: float
+    spread is smoothing / K, and plain is 1 - smoothing; over the others, spread is smoothing / (K - 1), and the share
+    that would fall on the target goes back to it: plain is 1 - smoothing - spread.
+    """
+
+    smoothing: Tensor
+    """0-dim, on the device, so that it may change in a captured step."""
+    spreads: bool
+    """False where smoothing is 0 and stays so."""
+    over_others: bool
     z: Tensor
     """0-dim, fp32, on the device."""
+
+    def divisor(self, num_classes: int) -> int:
+        """Of the smoothing, for the share of one class."""
+        return num_classes - 1 if self.over_others else num_classes
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -116,14 +127,17 @@ def judge(
     # Of equal logits the first is the answer.
     correct_N = ((first_largest(logits) == targets_N) & counted_N).float()
     plain_N = torch.where(counted_N, log_normalizer_N - picked_N, 0.0)
-    smoothed_N = plain_N * weights.plain
-    if weights.spread != 0.0:
+    smoothing = weights.smoothing.to(logits.dtype)
+    spread = smoothing / weights.divisor(num_classes)
+    plain = 1.0 - smoothing - (spread if weights.over_others else 0.0)
+    smoothed_N = plain_N * plain
+    if weights.spreads:
         all_N = torch.where(counted_N, num_classes * log_normalizer_N - logits.sum(-1), 0.0)
-        smoothed_N = smoothed_N + weights.spread * all_N
+        smoothed_N = smoothed_N + spread * all_N
     if with_gradient:
-        factor_N = weights.plain + weights.spread * num_classes + 2.0 * weights.z * log_normalizer_N
-        gradient = (logits - log_normalizer_N[:, None]).exp_().mul_(factor_N[:, None]).sub_(weights.spread)
-        gradient.scatter_add_(-1, targets_N.clamp_min(0)[:, None], torch.full_like(factor_N, -weights.plain)[:, None])
+        factor_N = plain + spread * num_classes + 2.0 * weights.z * log_normalizer_N
+        gradient = (logits - log_normalizer_N[:, None]).exp_().mul_(factor_N[:, None]).sub_(spread)
+        gradient.scatter_add_(-1, targets_N.clamp_min(0)[:, None], -plain.expand(len(targets_N), 1))
         logits_NV[:, :num_classes] = torch.where(counted_N[:, None], gradient, 0.0)
         logits_NV[:, num_classes:] = 0.0
     return plain_N, torch.where(counted_N, log_normalizer_N, 0.0), smoothed_N, correct_N

@@ -20,9 +20,10 @@ Kernel = Any
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _judge(  # type: ignore[no-untyped-def]
-    logits, targets, plain, log_normalizer, smoothed, correct, z,
-    stride, num_classes, num_columns, plain_weight, spread_weight,
-    IGNORED: tl.constexpr, LOWEST: tl.constexpr, SPREADS: tl.constexpr, GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
+    logits, targets, plain, log_normalizer, smoothed, correct, z, smoothing,
+    stride, num_classes, num_columns, divisor,
+    IGNORED: tl.constexpr, LOWEST: tl.constexpr, SPREADS: tl.constexpr, OVER_OTHERS: tl.constexpr,
+    GRADIENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     logits += row * stride
@@ -60,6 +61,14 @@ def _judge(  # type: ignore[no-untyped-def]
     normalizer = tl.sum(lane_sum * tl.exp(lane_high - high), 0)
     lse = high + tl.log(normalizer)
     loss = lse - picked
+    plain_weight = 1.0
+    spread_weight = 0.0
+    if SPREADS:
+        share = tl.load(smoothing).to(tl.float32)
+        spread_weight = share / divisor
+        plain_weight = 1.0 - share
+        if OVER_OTHERS:
+            plain_weight -= spread_weight
     weighted = plain_weight * loss
     factor = plain_weight + 2.0 * tl.load(z) * lse
     if SPREADS:
@@ -104,9 +113,9 @@ def judge(
     block = min(4096, triton.next_power_of_2(num_columns))
     kernel: Kernel = _judge
     kernel[(num_tokens,)](
-        logits_NV, targets_N, plain, log_normalizer, smoothed, correct, weights.z,
-        logits_NV.stride(0), num_classes, num_columns, weights.plain, weights.spread,
-        IGNORED=IGNORED, LOWEST=-1e30, SPREADS=weights.spread != 0.0, GRADIENT=with_gradient,
+        logits_NV, targets_N, plain, log_normalizer, smoothed, correct, weights.z, weights.smoothing,
+        logits_NV.stride(0), num_classes, num_columns, weights.divisor(num_classes),
+        IGNORED=IGNORED, LOWEST=-1e30, SPREADS=weights.spreads, OVER_OTHERS=weights.over_others, GRADIENT=with_gradient,
         BLOCK=block, num_warps=max(1, min(32, block // 128)),
     )  # fmt: skip
     return plain, log_normalizer, smoothed, correct

@@ -1,6 +1,8 @@
 """From a step to a factor: pure, torch-free, shared by optimizer, lint, stopping and plots."""
 
-from trimtab.config import Budget, ScheduleConfig, rise_of, steps_of
+from collections.abc import Sequence
+
+from trimtab.config import AccumulationSchedule, Budget, ScheduleConfig, rise_of, steps_of
 from trimtab.schedules.curves import (
     Constant,
     Cosine,
@@ -13,6 +15,7 @@ from trimtab.schedules.curves import (
     Wsd,
 )
 from trimtab.schedules.cycles import OneCycle, Triangular, WarmRestarts
+from trimtab.schedules.pieces import Piecewise, Stairs
 
 __all__ = [
     "Constant",
@@ -21,13 +24,16 @@ __all__ = [
     "InverseSquareRoot",
     "Linear",
     "OneCycle",
+    "Piecewise",
     "Polynomial",
     "Schedule",
+    "Stairs",
     "StepDecay",
     "Triangular",
     "WarmRestarts",
     "Wsd",
     "build_schedule",
+    "build_stairs",
 ]
 
 
@@ -70,3 +76,20 @@ def build_schedule(config: ScheduleConfig, budget: Budget | int) -> Schedule:
         case "warm_restarts":
             # A half cosine of one step would be its floor alone.
             return WarmRestarts(warmup, max(2, length(config.period, total)), config.growth, config.floor)
+        case "piecewise":
+            starts = _starts(config.lengths, warmup, budget)
+            return Piecewise(total, config.levels, starts, steps_of(config.join, budget), config.shape, warmup)
+
+
+def build_stairs(config: AccumulationSchedule | None, budget: Budget | int) -> Stairs:
+    """The multiples of the accumulation over a run; always 1 without a schedule."""
+    return Stairs((1,), ()) if config is None else Stairs(config.factors, _starts(config.lengths, 0, budget))
+
+
+def _starts(lengths: Sequence[int | float | str], first: int, budget: Budget | int) -> tuple[int, ...]:
+    """Where each part but the first begins, when that begins after `first` steps; none is shorter than a step."""
+    starts = []
+    for length in lengths:
+        first += max(1, steps_of(length, budget))
+        starts.append(first)
+    return tuple(starts)

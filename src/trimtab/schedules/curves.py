@@ -19,7 +19,8 @@ class Schedule(Protocol):
         ...
 
 
-def _warmup(step: int, warmup_steps: int) -> float | None:
+def warmed(step: int, warmup_steps: int) -> float | None:
+    """The factor of a linear warm-up; None once it is over."""
     return (step + 1) / warmup_steps if step < warmup_steps else None
 
 
@@ -38,7 +39,7 @@ class Constant:
 
     def factor(self, step: int) -> float:
         """1, or the warm-up's part."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         return 1.0 if warm is None else warm
 
 
@@ -53,7 +54,7 @@ class Linear:
 
     def factor(self, step: int) -> float:
         """1 - (1 - floor) * progress."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         return 1.0 - (1.0 - self.floor) * _progress(step, self.warmup_steps, self.total_steps - 1)
@@ -73,7 +74,7 @@ class Cosine:
 
     def factor(self, step: int) -> float:
         """The warm-up's part, or the cosine's."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         progress = _progress(step, self.warmup_steps, self.total_steps - 1)
@@ -95,7 +96,7 @@ class Polynomial:
 
     def factor(self, step: int) -> float:
         """The warm-up's part, or the power's."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         left = 1.0 - _progress(step, self.warmup_steps, self.total_steps - 1)
@@ -113,7 +114,7 @@ class Exponential:
 
     def factor(self, step: int) -> float:
         """The warm-up's part, or the power of the floor."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         return float(self.floor ** _progress(step, self.warmup_steps, self.total_steps - 1))
@@ -134,7 +135,7 @@ class InverseSquareRoot:
 
     def factor(self, step: int) -> float:
         """The warm-up's part, or the root's."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         since = step + 1 - self.warmup_steps
@@ -153,7 +154,7 @@ class StepDecay:
 
     def factor(self, step: int) -> float:
         """The warm-up's part, or the stair's."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         return float(max(self.floor, self.decay ** ((step - self.warmup_steps) // self.every)))
@@ -176,7 +177,7 @@ class Wsd:
 
     def factor(self, step: int) -> float:
         """The warm-up's part, 1, or the fall's."""
-        warm = _warmup(step, self.warmup_steps)
+        warm = warmed(step, self.warmup_steps)
         if warm is not None:
             return warm
         start = max(self.warmup_steps, self.total_steps - self.decay_steps)

@@ -50,7 +50,14 @@ def sample_events(num_windows: int = 8) -> list[Event]:
         validation = 2.5 + 0.1 * window if window else math.nan
         events.append(
             EvaluationEnded(
-                last, {"validation/loss": validation, "validation/accuracy": 0.1, "validation/x/loss": 3.0}, 0.5
+                last,
+                {
+                    "validation/loss": validation,
+                    "validation/accuracy": 0.1,
+                    "validation/x/loss": 3.0,
+                    "generalization_gap": validation - 2.4,
+                },
+                0.5,
             )
         )
         events.append(CheckpointSaved(last, f"checkpoints/step-{last:08d}", 1_000, 0.01, "scheduled"))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import final
+from typing import Final, final
 
 from torch import nn
 
-from trimtab.config import ADJUSTABLE, Config, CrossEntropyConfig
+from trimtab.config import ADJUSTABLE, Budget, Config, CrossEntropyConfig
 from trimtab.events import Adjust
 from trimtab.model import count_dropout_sites, set_dropout_factor
-from trimtab.objective import CrossEntropy, Objective
+from trimtab.objective import BinaryCrossEntropy, CrossEntropy, Objective
+from trimtab.schedules import Schedule, Stairs, build_schedule, build_stairs
 from trimtab.training.progress import Progress
+
+ALWAYS_ONE: Final = Stairs((1,), ())
 
 
 @final
@@ -19,7 +22,8 @@ class Adjustments:
     """Carries out adjustments, and keeps their factors in `progress`.
 
     `actions` are what else is to be done with a new factor or value, by name: what the loop reads in every step
-    needs nothing. `without_target` says of a name why it changes nothing in this run.
+    needs nothing. `without_target` says of a name why it changes nothing in this run. `dropout` is the schedule of
+    every rate of dropout, `multiples` that of the accumulation.
     """
 
     def __init__(
@@ -27,8 +31,13 @@ class Adjustments:
         progress: Progress,
         actions: Mapping[str, Callable[[float], object]],
         without_target: Mapping[str, str],
+        *,
+        dropout: Schedule | None = None,
+        multiples: Stairs = ALWAYS_ONE,
     ) -> None:
         self._progress, self._actions, self._without_target = progress, dict(actions), dict(without_target)
+        self._dropout, self._multiples = dropout, multiples
+        self._scheduled: dict[str, float] = {}
 
     def why_not(self, name: str) -> str:
         """Why adjusting `name` would change nothing here; "" when it would."""
@@ -42,12 +51,27 @@ class Adjustments:
             self._act(decision.name, decision.value)
         else:
             self._progress.factors.setdefault(decision.name, {})[controller] = decision.value
-            self._act(decision.name, self._progress.factor(decision.name))
+            self._act(decision.name, self._value(decision.name))
+
+    def begin(self, step: int) -> int:
+        """Set what the schedules say of the next step, after `step` are done; gives its micro-batches."""
+        if self._dropout is not None and self._scheduled.get("dropout") != (factor := self._dropout.factor(step)):
+            self._scheduled["dropout"] = factor
+            self._act("dropout", self._value("dropout"))
+        return self._progress.accumulation * self._multiples.value(step)
+
+    @property
+    def most_micro_batches(self) -> int:
+        """The most of a step, as planned."""
+        return self._progress.accumulation * max(self._multiples.values)
 
     def restore(self) -> None:
         """Do again what the factors in `progress` say, after a resume."""
         for name in self._progress.factors:
-            self._act(name, self._progress.factor(name))
+            self._act(name, self._value(name))
+
+    def _value(self, name: str) -> float:
+        return self._scheduled.get(name, 1.0) * self._progress.factor(name)
 
     def _act(self, name: str, value: float) -> None:
         if name == "accumulation":
@@ -64,9 +88,11 @@ def build_adjustments(
     model: nn.Module,
     objective: Objective,
     progress: Progress,
+    budget: Budget | int,
     use_optimizer: Callable[[int], None],
 ) -> Adjustments:
     """What may be adjusted in the run that `config` describes; other settings the loop reads in every step."""
+    dropout = config.dropout_schedule
     has_z_loss = isinstance(config.objective, CrossEntropyConfig) and config.objective.z_loss > 0.0
     actions: dict[str, Callable[[float], object]] = {
         "dropout": lambda factor: set_dropout_factor(model, factor),
@@ -74,8 +100,11 @@ def build_adjustments(
     }
     if isinstance(objective, CrossEntropy):
         actions["z_loss"] = objective.z_factor.fill_
+    if has_smoothing := isinstance(objective, CrossEntropy | BinaryCrossEntropy) and objective.label_smoothing > 0.0:
+        actions["label_smoothing"] = objective.set_smoothing_factor
     absent = {
         "dropout": (count_dropout_sites(model) == 0, "the model has no dropout"),
+        "label_smoothing": (not has_smoothing, "no label is smoothed"),
         "z_loss": (not has_z_loss, "objective.z_loss is 0"),
         "weight_decay": (not any(one.weight_decay for one in config.optimizers), "optimizer.weight_decay is 0"),
         "optimizer": (config.optimizer_switch is None, "there is no optimizer_switch"),
@@ -85,4 +114,6 @@ def build_adjustments(
         progress,
         actions,
         {name: f"without effect in this run: {why}" for name, (is_absent, why) in absent.items() if is_absent},
+        dropout=None if dropout is None else build_schedule(dropout, budget),
+        multiples=build_stairs(config.training.accumulation_schedule, budget),
     )

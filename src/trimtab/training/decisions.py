@@ -33,8 +33,9 @@ def weigh(
 ) -> list[Verdict]:
     """A verdict on each decision, in the order asked; `cannot_adjust` says why a name has no effect in this run.
 
-    Of two rollbacks, and of two adjustments of one thing, the first wins. A rollback overrules evaluations and
-    saves; so does an evaluation that has just ended (`evaluated`) another one.
+    Of two rollbacks, and of two controllers' adjustments of one thing, the first wins; where several windows are told
+    at one boundary, a controller may go on from its own adjustment. A rollback overrules evaluations and saves; so does
+    an evaluation that has just ended (`evaluated`) another one.
     """
     notes = [_impossible(decision, step, can_roll_back, cannot_adjust) for _, decision in asked]
     verdicts: list[Verdict] = []
@@ -49,7 +50,13 @@ def weigh(
             case Save():
                 overruled = goes_back
             case Adjust():
-                overruled = any(isinstance(other, Adjust) and other.name == decision.name for other in earlier)
+                overruled = any(
+                    isinstance(verdict.decision, Adjust)
+                    and verdict.decision.name == decision.name
+                    and verdict.controller != controller
+                    for verdict in verdicts
+                    if verdict.taken
+                )
             case _:
                 overruled = False
         verdicts.append(Verdict(controller, decision, not (overruled or note), note))

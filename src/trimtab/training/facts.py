@@ -13,6 +13,7 @@ from trimtab.data import PackedSequences, PreparedData
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, ForeignModel, flops_per_token, parameter_counts
 from trimtab.optimizer import ForeignOptimizer, Optimizer
+from trimtab.schedules import build_stairs
 from trimtab.signals import Task
 from trimtab.training.precision import Precision
 
@@ -52,6 +53,12 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "flops_per_token": flops_per_token(model, config.data.sequence_length)
         if isinstance(model, Decoder | Encoder | ForeignModel)
         else None,
+        "learning_rate": {
+            "set": config.optimizer.learning_rate,
+            "scale": config.rate_scale,
+            "applied": config.full_rate,
+            "batch": config.batch,
+        },
         "planned_steps": config.training.steps,
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
@@ -79,7 +86,8 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
 def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:
     """Tokens of a step and of the run, as texts are long on average, and the epochs that these are."""
     training = config.training
-    per_step = round(training.micro_batch_size * training.accumulation * data.training.mean_length)
+    multiple = build_stairs(training.accumulation_schedule, training.steps).mean(training.steps)
+    per_step = round(config.batch * multiple * data.training.mean_length)
     return {
         "tokens_per_step": per_step,
         "planned_tokens": per_step * training.steps,

@@ -121,7 +121,7 @@ class Loop:
 
     def _train_step(self) -> None:
         progress = self.progress
-        taken = self._loader.take(progress.accumulation)
+        taken = self._loader.take(self._adjustments.begin(progress.step))
         step = progress.step + 1
         settings = self._settings[progress.optimizer]
         rates = settings.rates(progress.step, progress.factor)

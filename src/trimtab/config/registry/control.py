@@ -13,6 +13,21 @@ CONTROLLERS: dict[str, Spec] = {
         "another optimizer when the metric no longer improves",
         "Keskar and Socher 2017, arXiv 1712.07628",
     ),
+    "plateau": Spec(
+        "trimtab.control.learning_rate:ReduceOnPlateau",
+        "lower the learning rate when the metric no longer improves",
+        "as in torch's ReduceLROnPlateau",
+    ),
+    "unsteadiness": Spec(
+        "trimtab.control.learning_rate:ReduceOnUnsteadiness",
+        "lower the learning rate while gradient norm or loss are far more unsteady than they were",
+        "robust z-score: Iglewicz and Hoaglin 1993; the rule is our own",
+    ),
+    "gap": Spec(
+        "trimtab.control.regularization:RegularizeByGap",
+        "more dropout, weight decay and label smoothing while the generalization gap is wide",
+        "own",
+    ),
     "doctor": Spec("trimtab.control.doctor:Doctor", "show what the doctor finds while the run goes on", "own"),
     "saving": Spec("trimtab.control.saving:SaveBest", "save when the metric is the best so far", "own"),
     "skipped": Spec("trimtab.control.stopping.skipped:SkippedSteps", "stop after too many skipped steps on end", "own"),

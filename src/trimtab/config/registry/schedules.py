@@ -47,4 +47,7 @@ SCHEDULES: dict[str, Spec] = {
         "half cosines, each from the full rate anew",
         "Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5",
     ),
+    "piecewise": Spec(
+        "trimtab.schedules.pieces:Piecewise", "warm-up, then one level after the other, joined by ramps", "own"
+    ),
 }

@@ -50,9 +50,10 @@ def check(case: Case) -> Iterator[Finding]:
     if usual is not None and uses_adam(case) and (rate is None or rate < usual):
         higher = float(f"{usual:.0e}")
     remedies = [change(case, f"raise the learning rate to {higher:g}", learning_rate=higher)] if higher else []
-    remedies.append(
-        Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of that")
+    by = (
+        "trimtab find-lr" if case.target == "trimtab" else "raise the rate until the loss rises, and take a third of it"
     )
+    remedies.append(Remedy(f"find the range by a short test: {by}"))
     yield Finding(
         "learning-rate-too-low",
         "warning",
