@@ -45,6 +45,7 @@ _HEADER: Final = "<!-- Written by docs/generate.py from the code: change the cod
 _SAME_VARIANTS: Final = {
     "data.validation_source": "data.source",
     "decay_schedule": "schedule",
+    "optimizer_switch.to": "optimizer",
     "dropout_schedule": "schedule",
 }
 
@@ -320,6 +321,7 @@ def registries() -> Iterator[str]:
             "OPTIMIZERS",
             ("needs", "capturable", "decouples", "fuses clip", "storage", "state", "cost"),
         ),
+        ("Averages of the weights", "averaging.name", "averaging", "AVERAGES", ("capturable", "state")),
         ("Schedules", "schedule.name", "schedules", "SCHEDULES", ()),
         ("Tasks", "task.name", "objective", "TASKS", ()),
         ("Objectives", "objective.name", "objective", "OBJECTIVES", ("compilable", "capturable")),

@@ -394,16 +394,18 @@ def test_an_adjustment_of_what_the_run_has_not_is_overruled_and_said(text: Path,
         "model.dropout": {"residual": 0.1},
     }
     settings |= {"objective.z_loss": 1e-4, "objective.label_smoothing": 0.1}
+    settings |= {"optimizer_switch": {"patience": 4, "to": {"name": "sgd"}}}
     if not there:
         settings |= {"model.dropout": {"residual": 0.0}, "objective.z_loss": 0.0, "objective.label_smoothing": 0.0}
         settings |= {"optimizer.weight_decay": 0.0, "gradients.clip": {"name": "none"}, "lint.allow": ["clipping-off"]}
+        settings |= {"optimizer_switch": None}
     events = Remembers()
     language_model(text, tmp_path / "run", settings, controllers=[Adjusts(ADJUSTABLE)], monitors=[events]).fit()
     decided = {e.decision.name: e for e in events.events if isinstance(e, DecisionTaken) and e.controller == "adjusts"}
     assert list(decided) == list(ADJUSTABLE)
     missing = {name: decision.note for name, decision in decided.items() if decision.outcome == "overruled"}
     assert set(missing) == (
-        set() if there else {"dropout", "label_smoothing", "z_loss", "weight_decay", "clip_threshold"}
+        set() if there else {"dropout", "label_smoothing", "z_loss", "weight_decay", "clip_threshold", "optimizer"}
     )
     assert all(note.startswith("without effect in this run: ") for note in missing.values())
 

@@ -91,6 +91,13 @@ LogFormat = Annotated[str, typer.Option("--log-format", help="text, or json for 
 Mapping = Annotated[
     list[str] | None, typer.Option("--map", metavar="THEIRS=OURS", help="What a metric of a foreign log is to us.")
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="plain, or an average that the checkpoint has, such as ema; if not given, what the run selects by.",
+    ),
+]
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although the configuration, data or versions differ.")
 ]
@@ -143,6 +150,7 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
 def evaluate(
     run: Run,
     checkpoint: Which = "best",
+    weights: Weights = None,
     quantized: Annotated[
         bool, typer.Option("--quantized", help="Judge the quantized model of a run that was trained for one.")
     ] = False,
@@ -157,24 +165,27 @@ def evaluate(
     try:
         console.preparing("starting", 0.0)
         from trimtab.data import prepare_data
+        from trimtab.evaluation import named
         from trimtab.runs.drift import drift, refuse_drift
         from trimtab.trainer import build_evaluation
         from trimtab.training.quantized import in_fp32
         from trimtab.training.trained import open_trained
 
-        trained = open_trained(run, checkpoint, quantized=quantized)
+        trained = open_trained(run, checkpoint, weights, quantized=quantized)
         data = prepare_data(
             trained.config.data, trained.config.task, seed=trained.config.seed, progress=console.preparing
         )
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
         config = in_fp32(trained.config) if quantized else trained.config
-        metrics = build_evaluation(config, trained.model, data).metrics(console.preparing)
+        judged = build_evaluation(config, trained.model, data).metrics(console.preparing)
+        metrics = named(judged, trained.weights if trained.weights in trained.config.variants else "")
     finally:
         console.close()
     if as_json:
-        _print_json({"run": str(run), "step": trained.checkpoint.step, "metrics": metrics})
+        facts = {"run": str(run), "step": trained.checkpoint.step, "weights": trained.weights, "metrics": metrics}
+        _print_json(facts)
         return
-    typer.echo(f"{run}, step {trained.checkpoint.step}")
+    typer.echo(f"{run}, step {trained.checkpoint.step}, {trained.weights} weights")
     for name, value in metrics.items():
         typer.echo(f"  {name:<28} {value:.4f}")
     writes = trained.config.task.name in ("causal_lm", "seq2seq")
@@ -192,6 +203,7 @@ def generate(
     top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed writes the same text.")] = 0,
     checkpoint: Which = "best",
+    weights: Weights = None,
     as_json: Json = False,
 ) -> None:
     """Let a trained model write."""
@@ -208,7 +220,7 @@ def generate(
         (prompt or "").encode()
     except UnicodeEncodeError:
         raise UsageError("--prompt: must be UTF-8 text") from None
-    trained = open_trained(run, checkpoint)
+    trained = open_trained(run, checkpoint, weights)
     if trained.config.task.name not in ("causal_lm", "seq2seq"):
         raise UsageError(f"the model of {run} writes nothing: its task is {trained.config.task.name}")
     if trained.config.task.name == "seq2seq" and not prompt:
@@ -222,11 +234,53 @@ def generate(
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
     if as_json:
-        _print_json({"run": str(run), "step": trained.checkpoint.step, "prompt": prompt, "text": text})
+        step = trained.checkpoint.step
+        _print_json({"run": str(run), "step": step, "weights": trained.weights, "prompt": prompt, "text": text})
     else:
+        if trained.weights != "plain":
+            typer.echo(f"({trained.weights} weights of step {trained.checkpoint.step})", err=True)
         typer.echo(printable(text, lines=True))
         if not text.strip():
             typer.echo("(the model ended its text at once: try --seed 1, or a --prompt)", err=True)
+
+
+@app.command()
+def soup(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT…", help="Checkpoints, or runs, whose best ones are meant.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new directory for the mean, as a run of its own.")],
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Only those that do not make it worse on the validation set.")
+    ] = False,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Average the weights of several checkpoints, and judge the mean beside each of them."""
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    console = Console(sys.stderr, 1)  # the standard output has the result alone
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.soup import cook
+
+        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, report=console.preparing)
+    finally:
+        console.close()
+    if as_json:
+        _print_json(cooked.to_json())
+        return
+    typer.echo(cooked.metric)
+    for one in cooked.ingredients:
+        typer.echo(f"  {one.value:<10.4f} {one}{'' if one.is_in else '; left out'}")
+    typer.echo(f"  {cooked.value:<10.4f} {out}, the mean of {cooked.num_in}")
+    if cooked.gain < 0:
+        typer.echo(
+            "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
+        )
+    _next("evaluate", str(out))
 
 
 @app.command()
@@ -433,7 +487,8 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
     require_paths(config.data)
-    require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
+    for key, one in config.named_optimizers.items():
+        require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
@@ -643,7 +698,8 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
     # Opened before torch is imported, so that the screen says at once what is going on.
-    console = Console(sys.stdout, config.training.steps, log_format=log_format)
+    metric = config.checkpoint.metric
+    console = Console(sys.stdout, config.training.steps, log_format=log_format, metric=metric)
     try:
         console.preparing("starting", 0.0)
         from trimtab.trainer import Trainer

@@ -10,17 +10,18 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trimtab.config import (
     Config,
+    NoAveraging,
     NoQuantization,
     PatienceStopping,
     RowTask,
@@ -39,7 +40,7 @@ from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, predict, write_text
+from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers, predict, write_text
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
 from trimtab.model import (
     Transformer,
@@ -52,6 +53,7 @@ from trimtab.objective import Objective, build_objective, build_task, class_weig
 from trimtab.optimizer import (
     ForeignOptimizer,
     Optimizer,
+    build_average,
     build_groups,
     build_optimizer,
     build_transforms,
@@ -98,6 +100,8 @@ from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
+from trimtab.training.switch import planned_switch
+from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
 _SHAPES = ("config.model.", "config.data.", "config.optimizer.", "config.training.memory_budget")
@@ -132,7 +136,6 @@ class Parts:
     model: nn.Module
     task: Task
     objective: Objective
-    optimizer: Optimizer
     step: Step
     windows: Windows
     device: torch.device
@@ -180,7 +183,8 @@ class Trainer:
         config = self.config
         refuse(lint(config), config.lint.allow)
         if self._make_optimizer is None:
-            require(OPTIMIZERS[config.optimizer.name], f"optimizer.name={config.optimizer.name}")
+            for key, one in config.named_optimizers.items():
+                require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
         if (quantize := config.training.quantize).name != "none":
             require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
@@ -193,7 +197,7 @@ class Trainer:
             self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
-            facts = facts_of(config, data, parts.model, parts.task, parts.optimizer) | {
+            facts = facts_of(config, data, parts.model, parts.task, parts.step.optimizer) | {
                 "given": [name for name, given in self._given.items() if given],
                 "identity": identity_of(config, data, device, [controller.name for controller in controllers]),
             }
@@ -235,7 +239,7 @@ class Trainer:
                 try:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
-                    _hand_back(parts.optimizer, is_restored=ended.restored_step is not None)
+                    hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
                     self._quantize(run, data, parts.model, ended)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
@@ -383,8 +387,14 @@ class Trainer:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
         budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
-        adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget)
+        use = parts.step.use_optimizer
+        adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
+        average = parts.step.average
+        evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
+        if average is not None and not isinstance(config.averaging, NoAveraging):
+            renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
+            average.belongs(batch_norm_buffers(parts.model), renew)
         return Loop(
             step=parts.step,
             loader=Loader(
@@ -396,18 +406,21 @@ class Trainer:
             ),
             windows=parts.windows,
             calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            settings=Settings(
-                build_schedule(config.schedule, budget),
-                config.full_rate,
-                clip_threshold(config.gradients.clip),
-                {name: build_schedule(one, budget) for name, one in config.optimizer.rates.schedules.items()},
-                None if decay is None else build_schedule(decay, budget),
-            ),
+            settings=[
+                Settings(
+                    build_schedule(config.schedule, budget),
+                    config.full_rate_of(one),
+                    clip_threshold(config.gradients.clip),
+                    {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
+                    None if decay is None else build_schedule(decay, budget),
+                )
+                for one in config.optimizers
+            ],
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
             recorder=recorder,
-            evaluate=build_evaluation(config, parts.model, data, parts.optimizer.evaluation_weights),
+            evaluate=evaluation,
             checkpoints=keeper,
             requests=requests,
             selection_metric=config.checkpoint.metric,
@@ -419,6 +432,7 @@ class Trainer:
             keep_split=lambda choice: write_json(
                 keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
             ),
+            planned=planned_switch(config, budget, progress),
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -494,7 +508,8 @@ class Trainer:
         compilable = _one_shape(config) and plain and MODELS[config.model.name].compilable
         objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
         task = build_task(config.task, objective, data.targets)
-        is_flat = self._make_optimizer is None and "flat" in OPTIMIZERS[config.optimizer.name].layouts
+        layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
+        is_flat = self._make_optimizer is None and all("flat" in layout for layout in layouts)
         ours = plain and is_flat
         parameters, why = choose_parameters(config.training.precision, device, ours)
         if self._make_optimizer is not None and config.optimizer.decay.target:
@@ -503,10 +518,8 @@ class Trainer:
                 f"Received: {config.optimizer.decay.target}",
                 hint="leave out make_optimizer, or optimizer.decay.target",
             )
-        if self._make_optimizer is None:
-            optimizer = build_optimizer(config.optimizer, model, parameters)
-        else:
-            optimizer = ForeignOptimizer(build_groups(config.optimizer, model), self._make_optimizer)
+        optimizers = self._optimizers(model, parameters)
+        optimizer = optimizers[0]()
         probes: list[InlineProbe] = []
         if config.logging.layers:
             names = list(optimizer.storage.weights)
@@ -532,6 +545,10 @@ class Trainer:
             device=device,
             seed=config.seed,
             parts_probe=noise_scale,
+            optimizers=optimizers,
+            average=build_average(
+                config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
+            ),
         )
         if not isinstance(quantize, NoQuantization):
             start = steps_of(quantize.start, config.budget(data.facts | planned_tokens(config, data)))
@@ -545,13 +562,21 @@ class Trainer:
             model,
             task,
             objective,
-            optimizer,
             step,
             Windows(ring, peak_memory_bytes(device)),
             device,
             compilable,
             why,
         )
+
+    def _optimizers(self, model: nn.Module, parameters: torch.dtype) -> list[Callable[[], Optimizer]]:
+        """What builds each of the run's optimizers over the weights as they then are."""
+        make, first = self._make_optimizer, self.config.optimizer
+        if make is None:
+            return [partial(build_optimizer, one, model, parameters) for one in self.config.optimizers]
+        if self.config.optimizer_switch is not None:
+            raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
+        return [lambda: ForeignOptimizer(build_groups(first, model), make)]
 
     @property
     def _source(self) -> Literal["config", "python"]:
@@ -594,12 +619,12 @@ def _held_back(config: Config, parts: Parts) -> str | None:
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
         return "a model from outside may keep state in Python"
-    if not isinstance(config.training.quantize, NoQuantization):
-        return "rounding for quantization was never captured"
-    if isinstance(parts.optimizer, ForeignOptimizer):
+    names = [one.name for one in config.optimizers]
+    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
         return "an optimizer from outside may count its steps in Python"
-    if not OPTIMIZERS[config.optimizer.name].capturable:
-        return f"{config.optimizer.name} {OPTIMIZERS[config.optimizer.name].held_back}"
+    for name in names:
+        if not OPTIMIZERS[name].capturable:
+            return f"{name} {OPTIMIZERS[name].held_back}"
     return None
 
 
@@ -618,9 +643,9 @@ def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
 def _distinct(controllers: list[Controller]) -> list[Controller]:
     """`controllers`, whose state and factors are kept by name. Raises: ConfigError for a name given twice."""
     names = [controller.name for controller in controllers]
-    if len(set(names)) < len(names) or "request" in names:
+    if len(set(names)) < len(names) or {"request", "plan"} & set(names):
         raise ConfigError(
-            f"controllers: their names must be distinct, and not 'request'. Received: {', '.join(names)}",
+            f"controllers: their names must be distinct, and not 'request' or 'plan'. Received: {', '.join(names)}",
             hint="stopping={name: none} leaves the configuration's own patience out",
         )
     return controllers
@@ -650,17 +675,6 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         raise
 
 
-def _hand_back(optimizer: Optimizer, *, is_restored: bool) -> None:
-    """Leave the model with the weights that were judged; what was restored is that already."""
-    judged: dict[str, Tensor] = {}
-    if optimizer.averages and not is_restored:
-        with optimizer.evaluation_weights():
-            judged = {name: weight.clone() for name, weight in optimizer.storage.weights.items()}
-    optimizer.storage.hand_back()
-    for name, weight in judged.items():
-        optimizer.storage.weights[name].copy_(weight)
-
-
 def _keeper(
     config: Config, run: RunDirectory, parts: Parts, progress: Progress, controllers: Sequence[Controller]
 ) -> Keeper:
@@ -683,9 +697,9 @@ def build_evaluation(
     config: Config,
     model: nn.Module,
     data: PreparedData,
-    weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+    variants: Mapping[str, Weights] | None = None,
 ) -> Evaluation:
-    """What judges `model`, where it lies, as `config` says, inside the context `weights`."""
+    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`."""
     parameter = next(model.parameters())
     device = parameter.device
     return Evaluation(
@@ -701,7 +715,8 @@ def build_evaluation(
         batch_size=config.evaluation_batch_size,
         device=device,
         autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
-        weights=weights,
+        variants=variants,
+        selected=config.selected,
         seed=config.seed,
     )
 

@@ -33,7 +33,8 @@ class _TaskTrainer:
         progress: bool,
     ) -> None:
         config = load_config(preset, [f"{name}={json.dumps(value, default=str)}" for name, value in settings.items()])
-        self._console = Console(sys.stdout, config.training.steps) if progress else None
+        steps, metric = config.training.steps, config.checkpoint.metric
+        self._console = Console(sys.stdout, steps, metric=metric) if progress else None
         self._trainer = Trainer(
             config,
             run=run,

@@ -57,6 +57,8 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             items = schema["items"]
             several = TEXT if items.get("type") == "string" and "enum" not in items else values(items)
             return st.lists(several, min_size=schema.get("minItems", 0), max_size=3, unique="enum" in items)
+        case "object" if "type" in (inner := schema.get("additionalProperties") or {}):
+            return st.dictionaries(st.text(max_size=5), values(inner), max_size=3)
         case "object":
             return st.dictionaries(st.text(max_size=5), JSON, max_size=3)
         case _ if "pattern" in schema:
@@ -92,7 +94,7 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
                 tree[name] = get_args(field.annotation)[0]
             elif field.is_required() or draw(st.booleans()):
                 tree[name] = draw(values(properties(section)[name]))
-        elif draw(st.booleans()):
+        elif field.is_required() or draw(st.booleans()):
             tree[name] = draw(sections(draw(st.sampled_from(list(key.sections.values())))))
     if tree.get("name") in ("decoder", "encoder", "encoder_decoder"):
         tree["num_heads"] = draw(st.integers(1, 32))
@@ -139,6 +141,16 @@ def fit_together(tree: dict[str, Any]) -> None:
         tree.pop("dropout_schedule", None)
     if tree.get("batch_control", {}).get("name") == "noise_scale":
         tree["training"].pop("accumulation_schedule", None)
+    switch, averaging = tree.get("optimizer_switch"), tree.get("averaging", {})
+    if "start" in averaging:
+        averaging["start"] = 0.5
+    if averaging.get("evaluate") == "average":
+        averaging["evaluate"] = "both"
+    if switch is not None:
+        switch["at"] = 0.5
+    if "schedule_free_adamw" in (tree.get("optimizer", {}).get("name"), (switch or {}).get("to", {}).get("name")):
+        tree.pop("optimizer_switch", None)
+        tree.pop("averaging", None)
 
 
 # Trees that do not fit together in other ways are left out.

@@ -40,6 +40,7 @@ SWITCHED_OFF = [
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
     ("optimizer.decay.biases=false", []),
+    ("averaging.decay=0.999", ["averaging.name=ema", "averaging.half_life=50"]),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay=0"]),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay='0 epochs'"]),
 ]

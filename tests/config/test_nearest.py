@@ -68,8 +68,8 @@ def mutated_keys() -> list[tuple[str, str, dict[str, Any]]]:
         path, names = chance.choice(found)
         section, _, name = path.rpartition(".")
         is_tag = any(key.is_tag for key in keys()[path])
-        # What decay_schedule has stands in schedule, too, which is then meant first.
-        if not is_tag and not path.startswith("decay_schedule.") and chance.random() < 0.2:
+        # What decay_schedule has stands in schedule, too, which is then meant first; so with the second optimizer.
+        if not is_tag and not path.startswith(("decay_schedule.", "optimizer_switch.to.")) and chance.random() < 0.2:
             wrong = f"{chance.choice(sections)}.{name}"
         else:
             wrong = f"{section}.{misspell(name, chance)}".lstrip(".")

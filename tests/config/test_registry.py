@@ -6,6 +6,7 @@ import pytest
 
 from trimtab.config.keys import keys
 from trimtab.config.registry import Spec, load_target
+from trimtab.config.registry.averaging import AVERAGES
 from trimtab.config.registry.data import SOURCES, TOKENIZERS
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.objective import OBJECTIVES, TASKS
@@ -21,13 +22,14 @@ TABLES: dict[str, Mapping[str, Spec]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "task": TASKS,
+    "averaging": AVERAGES,
 }
 
 
 @pytest.mark.parametrize("path", TABLES)
 def test_tables_and_choices_agree(path: str) -> None:
     (key,) = keys()[path]
-    assert set(TABLES[path]) | {"custom"} == set(key.sections) | {"custom"}
+    assert set(TABLES[path]) | {"custom", "none"} == set(key.sections) | {"custom", "none"}
     for spec in TABLES[path].values():
         assert spec.path.startswith("trimtab.")
         assert ":" in spec.path

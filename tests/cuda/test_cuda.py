@@ -236,6 +236,34 @@ def test_a_captured_run_is_the_uncaptured_one(text: Path, tmp_path: Path, accumu
     assert captured == pytest.approx(plain, rel=1e-3)
 
 
+@pytest.mark.parametrize("averaging", ["{name: ema, decay: 0.9, every: 3}", "{name: swa, start: 0.5}"])
+def test_averages_are_the_same_captured_and_resumed(text: Path, tmp_path: Path, averaging: str) -> None:
+    """In a graph, and over bf16 weights: the program decides on the device what counts."""
+    settings = (BF16, "training.deterministic=true", "training.compile=off", f"averaging={averaging}")
+    _fit(text, tmp_path / "a", *settings)
+    _fit(text, tmp_path / "b", *settings, "training.capture=off")
+    assert json.loads((tmp_path / "a" / "plan.json").read_text())["capture"]["chosen"]
+    a, b = (read_tensors(tmp_path / run / "checkpoints/step-00000060", "average/", "averaging/") for run in "ab")
+    assert a.keys() == b.keys()
+    assert a
+    for name, tensor in a.items():
+        assert torch.allclose(tensor.double(), b[name].double(), rtol=1e-2, atol=1e-3), name
+    assert _resumes_exactly(
+        text, tmp_path / "resumed", *settings, "checkpoint.metric=validation/loss@" + averaging[7:10]
+    )
+
+
+def test_a_switched_optimizer_is_captured_anew_and_resumes(text: Path, tmp_path: Path) -> None:
+    """The second has other memory: a graph of the first would go on to change what is no longer there."""
+    switch = "optimizer_switch={at: 25, to: {name: sgd, learning_rate: 0.1}}"
+    settings = (BF16, "training.deterministic=true", "training.compile=off", switch)
+    _, captured = _fit(text, tmp_path / "a", *settings)
+    _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")
+    assert captured == pytest.approx(plain, rel=1e-2)
+    assert captured[-1] != captured[25]
+    assert _resumes_exactly(text, tmp_path / "resumed", *settings)
+
+
 def test_a_replay_draws_new_randomness_and_settings_reach_it() -> None:
     step, batch = _small_step()
     step.captured = capture(step, batch, in_parts=False)

@@ -27,6 +27,9 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("warmup-longer-than-run", ["schedule.warmup='9e9 tokens'"], {}),
     ("warmup-longer-than-run", ["schedule.warmup='2 epochs'"], {"tokens_per_epoch": 3_000_000}),
     ("schedule-free-with-decay", ["optimizer.name=schedule_free_adamw"], {}),
+    ("swa-with-decay", ["averaging.name=swa", "schedule={name: linear}"], {}),
+    ("swa-with-decay", ["averaging={name: swa, start: 0.5}", "schedule.floor=0.0"], {}),
+    ("swa-with-decay", ["averaging={name: swa, start: 900 steps}", "schedule={name: wsd}"], {}),
     ("l2-with-adam", ["optimizer.name=adam", "optimizer.weight_decay=0.1"], {}),
     ("schedule-misses-floor", ["schedule.name=inverse_square_root", "schedule.warmup=0.5"], {}),
     ("schedule-misses-floor", ["schedule={name: step, every: 1.0}"], {}),
@@ -102,6 +105,10 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
 ]
 
 SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
+    ("swa-with-decay", ["averaging.name=swa"], {}),
+    ("swa-with-decay", ["averaging.name=ema", "schedule.name=linear"], {}),
+    ("swa-with-decay", ["averaging={name: swa, start: 3 epochs}", "schedule.name=linear"], {}),
+    ("swa-with-decay", ["averaging.name=swa", "schedule={name: warm_restarts, floor: 0.2}"], {}),
     ("warmup-longer-than-run", ["schedule.warmup=999"], {}),
     ("warmup-longer-than-run", ["training.steps=1", "schedule.warmup=1"], {}),
     ("l2-with-adam", ADAM, {}),

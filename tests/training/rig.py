@@ -160,7 +160,7 @@ class Rig:
             loader=self.loader,
             windows=windows,
             calendar=Calendar(self.steps, self.log_every, self.evaluate_every, self.save_every),
-            settings=Settings(Constant(), learning_rate=1e-2, clip_threshold=1.0),
+            settings=[Settings(Constant(), learning_rate=1e-2, clip_threshold=1.0)],
             progress=progress,
             controllers=self.controllers,
             monitors=[self.watch],

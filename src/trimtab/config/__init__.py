@@ -1,6 +1,7 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
     Budget,
     Custom,
@@ -117,6 +118,7 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
     Classification,
@@ -152,6 +154,7 @@ __all__ = [
     "Adjustable",
     "AgcClip",
     "AutoPrecision",
+    "AveragingConfig",
     "BatchControlConfig",
     "Bf16",
     "BinaryCrossEntropyConfig",
@@ -175,6 +178,7 @@ __all__ = [
     "DecayConfig",
     "DecoderConfig",
     "DropoutConfig",
+    "EmaConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -205,6 +209,7 @@ __all__ = [
     "MaskedLanguageModeling",
     "ModelConfig",
     "MuonConfig",
+    "NoAveraging",
     "NoClip",
     "NoQuantization",
     "NoStopping",
@@ -215,6 +220,7 @@ __all__ = [
     "ObjectiveConfig",
     "OneCycleSchedule",
     "OptimizerConfig",
+    "OptimizerSwitch",
     "OutlierConfig",
     "ParameterClip",
     "ParquetSource",
@@ -244,6 +250,7 @@ __all__ = [
     "SquareRootScaling",
     "StepSchedule",
     "StoppingConfig",
+    "SwaConfig",
     "TaskConfig",
     "TextSource",
     "Tf32",

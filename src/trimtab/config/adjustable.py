@@ -30,4 +30,5 @@ ADJUSTABLE: dict[str, Adjustable] = {
     "z_loss": Adjustable("setting", 0.0, 1e3, "factor on the weight of the z-loss"),
     "accumulation": Adjustable("structure", 1, 4096, "micro-batches in one update"),
     "batch_size": Adjustable("structure", 1, 2**20, "sequences in one update, rounded up to whole micro-batches"),
+    "optimizer": Adjustable("structure", 1, 1, "1: the optimizer of optimizer_switch.to takes over, for good"),
 }

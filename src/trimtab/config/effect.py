@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
 from trimtab.config.model import CustomModel
@@ -266,11 +267,32 @@ IDLE: tuple[Idle, ...] = (
         "set optimizer.weight_decay above 0",
     ),
     Idle(
-        ("optimizer.decay.biases",),
+        tuple(f"optimizer_switch.to.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors")),
+        "optimizer_switch.to.weight_decay",
+        lambda config: config.optimizer_switch is not None and config.optimizer_switch.to.weight_decay == 0.0,
+        "it says what weight decay acts on, and optimizer_switch.to.weight_decay is 0",
+        "set optimizer_switch.to.weight_decay above 0",
+    ),
+    Idle(
+        ("optimizer_switch.metric",),
+        "optimizer_switch.patience",
+        lambda config: config.optimizer_switch is not None and config.optimizer_switch.patience is None,
+        "nothing is waited for, as optimizer_switch.patience is null",
+        "give optimizer_switch.patience",
+    ),
+    Idle(
+        ("optimizer.decay.biases", "optimizer_switch.to.decay.biases"),
         "model.bias",
         lambda config: not isinstance(config.model, CustomModel) and not config.model.bias,
         "the model has no biases, as model.bias is false",
         "set model.bias=true",
+    ),
+    Idle(
+        ("averaging.decay",),
+        "averaging.half_life",
+        lambda config: isinstance(config.averaging, EmaConfig) and config.averaging.half_life is not None,
+        "the decay follows from averaging.half_life",
+        "leave out averaging.half_life",
     ),
     Idle(
         ("schedule.shape", "schedule.floor"),

@@ -69,15 +69,24 @@ def misfits(config: Config) -> Iterator[str]:
     metrics = {"checkpoint.metric": config.checkpoint.metric}
     if isinstance(stopping, PatienceStopping):
         metrics["stopping.metric"] = stopping.metric
+    if config.optimizer_switch is not None:
+        metrics["optimizer_switch.metric"] = config.optimizer_switch.metric
     if isinstance(config.control.learning_rate, PlateauControl):
         metrics["control.learning_rate.metric"] = config.control.learning_rate.metric
     for key, metric in metrics.items():
         # A metric that no task has is somebody's own.
-        plain = metric.removeprefix("validation/")
-        if plain != metric and plain in known and plain not in fit.metrics:
-            measured = ", ".join(f"validation/{one}" for one in fit.metrics)
+        base, at, variant = metric.partition("@")
+        plain = base.removeprefix("validation/")
+        if plain != base and plain in known and plain not in fit.metrics:
+            measured = ", ".join(f"validation/{one}{at}{variant}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
-    if config.optimizer.name == "sophia" and fit.objectives is not _CLASSES:
+        elif variant not in config.variants:
+            averaged = f"averaging.name {config.averaging.name}"
+            if config.averaging.name != "none" and config.averaging.evaluate == "average":
+                averaged += " and averaging.evaluate average"
+            others = ", ".join(base + (f"@{one}" if one else "") for one in config.variants)
+            yield f"{key} {metric} is not measured with {averaged}. Fitting: {others}"
+    if "sophia" in [one.name for one in config.optimizers] and fit.objectives is not _CLASSES:
         classes = ", ".join(one for one, other in FITS.items() if other.objectives is _CLASSES)
         why = f"draws a class for each target from the model, and {name} has other targets"
         yield f"optimizer.name sophia {why}. Fitting: {classes}"

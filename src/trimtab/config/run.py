@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Budget, Section, UnknownLengthError, steps_of
+from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
+from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -32,6 +33,7 @@ from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
+from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 
@@ -48,6 +50,9 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
     objective: ObjectiveConfig = Field(default_factory=CrossEntropyConfig.model_construct)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
+    optimizer_switch: OptimizerSwitch | None = Field(
+        None, description="another optimizer from some step on; null: the same to the end"
+    )
     schedule: ScheduleConfig = Field(default_factory=CosineSchedule.model_construct)
     decay_schedule: ScheduleConfig | None = Field(
         None, description="the weight decay over a run, as a part of optimizer.weight_decay; null: always the same"
@@ -56,6 +61,7 @@ class Config(Section):
         None, description="every dropout rate over a run, as a part of what model.dropout says; null: always the same"
     )
     gradients: GradientsConfig = Field(default_factory=GradientsConfig.model_construct)
+    averaging: AveragingConfig = Field(default_factory=NoAveraging.model_construct)
     training: TrainingConfig = Field(default_factory=TrainingConfig.model_construct)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig.model_construct)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig.model_construct)
@@ -84,13 +90,14 @@ class Config(Section):
             )
         if refused := "; ".join(unregularized(self)):
             raise ValueError(refused)
-        if self.optimizer.decay.target and not OPTIMIZERS[self.optimizer.name].decouples:
-            fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
-            raise ValueError(
-                "optimizer.decay.target is for weight decay apart from the gradient, and optimizer.name "
-                f"{self.optimizer.name} has another. Fitting: {fitting}"
-            )
-        if self.decay_schedule is not None and self.optimizer.weight_decay == 0.0:
+        for key, one in self.named_optimizers.items():
+            if one.decay.target and not OPTIMIZERS[one.name].decouples:
+                fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if spec.decouples)
+                raise ValueError(
+                    f"{key}.decay.target is for weight decay apart from the gradient, and {key}.name {one.name} has "
+                    f"another. Fitting: {fitting}"
+                )
+        if self.decay_schedule is not None and not any(one.weight_decay for one in self.optimizers):
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
         self._check_batch()
         self._check_quantization()
@@ -106,6 +113,17 @@ class Config(Section):
                 )
             if self.training.accumulation_schedule is not None:
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
+        if self.optimizer_switch is not None:
+            self._refuse_switch(self.optimizer_switch)
+        if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
+            raise ValueError(
+                f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
+                "judged by an average of its own: an average of the weights that it trains would be worse than that"
+            )
+        if isinstance(self.averaging, SwaConfig) and self._lies_after_the_end(self.averaging.start):
+            raise ValueError(
+                f"averaging.start {self.averaging.start!r} lies after the last of training.steps {self.training.steps}"
+            )
         self._schedules()
         return self
 
@@ -211,6 +229,66 @@ class Config(Section):
                 "always as many steps; give steps, or parts of the run"
             )
 
+    def _refuse_switch(self, switch: OptimizerSwitch) -> None:
+        for key, one in self.named_optimizers.items():
+            if one.rates.schedules:
+                raise ValueError(
+                    f"optimizer_switch does not go with {key}.rates.schedules: groups differ between optimizers"
+                )
+            if one.name == "schedule_free_adamw":
+                raise ValueError(
+                    f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
+                    "not those that it is judged by"
+                )
+        if getattr(self.gradients.clip, "groups", None):
+            raise ValueError(
+                "optimizer_switch does not go with gradients.clip.groups: optimizers order their groups differently"
+            )
+        if switch.at is not None and self._lies_after_the_end(switch.at):
+            raise ValueError(
+                f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
+            )
+        stopping = self.stopping
+        if (
+            switch.patience is not None
+            and isinstance(stopping, PatienceStopping)
+            and (stopping.metric == switch.metric and stopping.patience <= switch.patience)
+        ):
+            raise ValueError(
+                f"optimizer_switch.patience {switch.patience} has no effect: stopping.patience {stopping.patience} on "
+                "the same metric ends the run before"
+            )
+
+    def _lies_after_the_end(self, span: int | float | str) -> bool:
+        try:
+            return steps_asked(span, self.budget()) >= self.training.steps
+        except UnknownLengthError:  # epochs, before the data is there
+            return False
+
+    @property
+    def named_optimizers(self) -> dict[str, OptimizerConfig]:
+        """The optimizers of the run by their keys, in the order in which they train."""
+        switch = self.optimizer_switch
+        return {"optimizer": self.optimizer} | ({} if switch is None else {"optimizer_switch.to": switch.to})
+
+    @property
+    def optimizers(self) -> tuple[OptimizerConfig, ...]:
+        """The optimizers of the run, in the order in which they train."""
+        return tuple(self.named_optimizers.values())
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The weights that evaluations judge, as their metrics name them: '' for plain ones, 'ema' for `…@ema`."""
+        averaging = self.averaging
+        if averaging.name == "none":
+            return ("",)
+        return (averaging.name,) if averaging.evaluate == "average" else ("", averaging.name)
+
+    @property
+    def selected(self) -> str:
+        """Which of `variants` checkpoints are chosen by."""
+        return self.checkpoint.metric.partition("@")[2]
+
     @property
     def save_every(self) -> int:
         """Steps between periodic checkpoints."""
@@ -230,7 +308,10 @@ class Config(Section):
     @property
     def rate_scale(self) -> float:
         """What is applied of optimizer.learning_rate, for this batch."""
-        match self.optimizer.batch_scaling:
+        return self._rate_scale_of(self.optimizer)
+
+    def _rate_scale_of(self, optimizer: OptimizerConfig) -> float:
+        match optimizer.batch_scaling:
             case LinearScaling(reference_batch=reference):
                 return self.sequences_per_step / reference
             case SquareRootScaling(reference_batch=reference):
@@ -241,7 +322,11 @@ class Config(Section):
     @property
     def full_rate(self) -> float:
         """The full learning rate as applied, which the schedule scales."""
-        return self.optimizer.learning_rate * self.rate_scale
+        return self.full_rate_of(self.optimizer)
+
+    def full_rate_of(self, optimizer: OptimizerConfig) -> float:
+        """That of one of the run's optimizers."""
+        return optimizer.learning_rate * self._rate_scale_of(optimizer)
 
     def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
         """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and

@@ -16,6 +16,7 @@ from trimtab.control.learning_rate import ReduceOnPlateau, ReduceOnUnsteadiness
 from trimtab.control.regularization import RegularizeByGap
 from trimtab.control.saving import SaveBest
 from trimtab.control.stopping import Patience, SkippedSteps
+from trimtab.control.switching import SwitchOptimizer
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
@@ -29,6 +30,7 @@ __all__ = [
     "RegularizeByGap",
     "SaveBest",
     "SkippedSteps",
+    "SwitchOptimizer",
     "build_controllers",
 ]
 
@@ -71,6 +73,10 @@ def build_controllers(config: Config) -> list[Controller]:
         controllers.append(
             BatchSize(part=batch.part, most=batch.most, hysteresis=batch.hysteresis, wait=batch.wait, error=batch.error)
         )
+    switch = config.optimizer_switch
+    if switch is not None and switch.patience is not None:
+        _require_measured(config, "optimizer_switch.metric", switch.metric)
+        controllers.append(SwitchOptimizer(switch.to.name, switch.patience, switch.metric))
     controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
         controllers.append(Doctor())
@@ -133,5 +139,5 @@ def _require_measured(config: Config, setting: str, name: str) -> None:
     measured = [metric for metric, row in METRICS.items() if row.window == "evaluation" and "<" not in metric]
     if config.evaluation.gap_tokens == 0:
         measured = [metric for metric in measured if metric not in ("training_slice/loss", "generalization_gap")]
-    if name not in measured:
+    if name.partition("@")[0] not in measured:
         raise ConfigError(f"{setting}: no evaluation measures it. Received: {name!r}; measured: {', '.join(measured)}")

@@ -27,8 +27,10 @@ class Case:
         return self.history.get("train/loss")
 
     def validation_loss(self) -> Series | None:
-        """The loss on the main validation set."""
-        return self.history.get("validation/loss")
+        """The loss on the main validation set: of the plain weights, or of their average where only that is judged."""
+        plain = self.history.get("validation/loss")
+        kind = self.setting("averaging.name")
+        return plain if plain is not None or kind is None else self.history.get(f"validation/loss@{kind}")
 
     def setting(self, name: str) -> Any:
         """The value of a setting, or None where it is not known."""

@@ -183,6 +183,7 @@ CODES: dict[str, Code] = {
     "epochs-over-data": Code("many passes over the same data", "lint"),
     "vocabulary-too-large-for-data": Code("a vocabulary that the data cannot fill", "lint"),
     "schedule-free-with-decay": Code("a decaying schedule with an optimizer that needs none", "lint"),
+    "swa-with-decay": Code("weights averaged while the rate goes to zero", "lint"),
     "schedule-misses-floor": Code("a schedule that ends before it has decayed", "lint"),
     "tokens-per-parameter": Code("far more or fewer tokens than the model can use", "lint"),
     "attention-dropout": Code("dropout inside the attention", "lint"),

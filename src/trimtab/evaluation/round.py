@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, final
@@ -14,12 +14,16 @@ from torch import nn
 from trimtab.config import EvaluationConfig, SamplesConfig
 from trimtab.data import LabelledTexts, PreparedData, Sequences, Tokenizer
 from trimtab.errors import NumericsError
+from trimtab.evaluation.batch_norm import renew_batch_norm
 from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import evaluate
 from trimtab.evaluation.translate import write_answers
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.model import EncoderDecoder
 from trimtab.signals import Task, key
+
+Weights = Callable[[], AbstractContextManager[None] | None]
+"""Gives a context inside which the model holds certain weights; None while there are none."""
 
 Report = Callable[[str, float], None]
 """Told what is being done, and how much of it is (0 to 1)."""
@@ -29,7 +33,9 @@ Report = Callable[[str, float], None]
 class Evaluation:
     """Judges `model` on `data` as `config` says, in portions of `batch_size` sequences.
 
-    Inside the context `weights` the model holds the weights that are to be judged.
+    Inside the context that `variants` gives for a name the model holds the weights of that name: '' are the plain ones,
+    and the metrics of 'ema' are called `…@ema`; None where there are none of that name yet. Samples are written with
+    those that are `selected`, or with plain ones while there are none.
     """
 
     def __init__(
@@ -43,19 +49,40 @@ class Evaluation:
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[Any]],
         seed: int,
-        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+        variants: Mapping[str, Weights] | None = None,
+        selected: str = "",
     ) -> None:
         self.config = config
         self.model, self.task, self.data = model, task, data
         self.batch_size = config.batch_size or batch_size
-        self.device, self.autocast, self.seed, self.weights = device, autocast, seed, weights
+        self.device, self.autocast, self.seed = device, autocast, seed
+        self.variants = {"": nullcontext} if variants is None else dict(variants)
+        self.selected = selected
 
     def __call__(self, step: int) -> tuple[EvaluationEnded, list[ArtifactLogged]]:
         """The round after `step` updates. Samples have the same prompts and seeds in every round."""
         begun = time.perf_counter()
-        with self.weights():
-            metrics, samples = self.metrics(), self._samples(step)
+        metrics: dict[str, float] = {}
+        samples: list[ArtifactLogged] = []
+        entered = {name: context for name, enter in self.variants.items() if (context := enter()) is not None}
+        for name, context in entered.items():
+            with context:
+                metrics |= named(self.metrics(), name)
+                if name == (self.selected if self.selected in entered else next(iter(entered))):
+                    samples = self._samples(step)
         return EvaluationEnded(step, metrics, time.perf_counter() - begun), samples
+
+    def renew_batch_norm(self, batches: int) -> None:
+        """Make the statistics of BatchNorm anew for the weights that the model holds."""
+        renew_batch_norm(
+            self.model,
+            self.task,
+            self.data.training,
+            batches=batches,
+            batch_size=self.batch_size,
+            device=self.device,
+            autocast=self.autocast,
+        )
 
     def _samples(self, step: int) -> list[ArtifactLogged]:
         samples, validation = self.config.samples, self.data.validation
@@ -110,6 +137,11 @@ class Evaluation:
             max_tokens=max_tokens,
             progress=None if report is None else partial(report, what),
         )
+
+
+def named(metrics: Mapping[str, float], variant: str) -> dict[str, float]:
+    """`metrics` as those of a variant of the weights are called: `validation/loss@ema`."""
+    return {f"{name}@{variant}" if variant else name: value for name, value in metrics.items()}
 
 
 def write_text(

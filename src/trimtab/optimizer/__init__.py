@@ -13,10 +13,11 @@ from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
 from trimtab.optimizer.algorithms.sophia import sophia
+from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.curvature import Curvature
-from trimtab.optimizer.factory import build_groups, build_optimizer, build_transforms, clip_threshold
+from trimtab.optimizer.factory import build_average, build_groups, build_optimizer, build_transforms, clip_threshold
 from trimtab.optimizer.for_torch import (
     CosineAnnealingWarmupScheduler,
     adaptive_gradient_clipping,
@@ -67,12 +68,14 @@ __all__ = [
     "SkipOutliers",
     "Stateless",
     "Storage",
+    "WeightAverage",
     "WeightNormControl",
     "adafactor",
     "adam",
     "adamw_8bit",
     "adaptive_gradient_clipping",
     "applied_rates",
+    "build_average",
     "build_groups",
     "build_optimizer",
     "build_transforms",
@@ -83,6 +86,8 @@ __all__ = [
     "clip_by_value",
     "clip_threshold",
     "depths",
+    "equal",
+    "exponential",
     "galore",
     "get_parameter_groups",
     "gradient_centralization",

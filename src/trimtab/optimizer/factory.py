@@ -14,13 +14,17 @@ from trimtab.config import (
     AdafactorConfig,
     AdamConfig,
     AgcClip,
+    AveragingConfig,
+    Budget,
     ClipConfig,
     CustomOptimizer,
+    EmaConfig,
     GaLoreConfig,
     GradientsConfig,
     LambConfig,
     LionConfig,
     MuonConfig,
+    NoAveraging,
     NoClip,
     NormClip,
     OptimizerConfig,
@@ -32,6 +36,8 @@ from trimtab.config import (
     SophiaConfig,
     ValueClip,
     ZScoreClip,
+    steps_asked,
+    steps_of,
 )
 from trimtab.config.registry import load_target, require
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -49,11 +55,13 @@ from trimtab.optimizer.algorithms.schedule_free import schedule_free_adamw
 from trimtab.optimizer.algorithms.sgd import sgd
 from trimtab.optimizer.algorithms.soap import soap
 from trimtab.optimizer.algorithms.sophia import sophia
+from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.foreign import ForeignOptimizer
 from trimtab.optimizer.parameter_groups import Factors, ParameterGroup, hidden_matrices, parameter_groups
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
+from trimtab.optimizer.storage import Storage
 from trimtab.optimizer.transforms import (
     ClipByGroup,
     Noise,
@@ -191,6 +199,29 @@ def _foreign(config: CustomOptimizer, groups: Sequence[ParameterGroup]) -> Forei
     return ForeignOptimizer(
         groups, lambda torch_groups: make(torch_groups, lr=config.learning_rate, **dict(config.arguments))
     )
+
+
+def build_average(config: AveragingConfig, storage: Storage, budget: Budget) -> WeightAverage | None:
+    """The average that `config` asks for, of the weights in `storage`, in a run of that budget.
+
+    Raises: ConfigError when no update of the run is left for it.
+    """
+    if isinstance(config, NoAveraging):
+        return None
+    every = max(1, steps_of(config.every, budget))
+    if isinstance(config, EmaConfig):
+        decay = config.decay
+        if config.half_life is not None:
+            decay = 0.5 ** (every / max(1, steps_asked(config.half_life, budget)))
+        return WeightAverage(storage, "ema", exponential(decay, warmup=config.warmup), every=every)
+    start = steps_of(config.start, budget)
+    if start + every > budget.steps:
+        raise ConfigError(
+            f"averaging: no update is left to be averaged: the first would be {start + every:,} of {budget.steps:,}. "
+            f"Received: start {config.start!r}, every {config.every!r}",
+            hint="let it begin earlier: averaging.start=0.75",
+        )
+    return WeightAverage(storage, "swa", equal(), every=every, start=start)
 
 
 def build_transforms(

@@ -21,6 +21,7 @@ LANE: Final = 22
 MOST_PANELS: Final = 24
 _GAPS: Final = ("generalization_gap", "validation - training loss")
 _MAIN: Final = ("train/loss", "validation/loss", *_GAPS, "learning_rate", "grad_norm")
+_AVERAGED: Final = "validation/loss@"
 _DULL: Final = ("tokens", "skipped")
 _ROLES: Final[dict[str, Role]] = {
     "learning_rate": "rate",
@@ -55,7 +56,7 @@ def finding_curves(report: Report, finding: Finding) -> Markup:
 
 def other_curves(report: Report) -> list[Markup]:
     """Every further metric, small."""
-    names = [name for name in report.curves if name not in (*_MAIN, *_DULL)]
+    names = [name for name in report.curves if name not in (*_MAIN, *_DULL) and not name.startswith(_AVERAGED)]
     names += [name for name in ("skipped",) if name in report.curves and (report.curves[name].high > 0).any()]
     window = Window(_origin(report), max(report.last_step, _origin(report) + 1))
     panels = list(_single_panels(report, names, 110))[:MOST_PANELS]
@@ -74,6 +75,10 @@ def _loss_panel(report: Report, height: int, wanted: Iterable[str] = ("train/los
     if "validation/loss" in report.curves:
         best = report.best.step if report.best is not None and report.best.metric == "validation/loss" else None
         traces.append(Trace("validation", report.curves["validation/loss"], "validation", True, best))
+    for name, curve in report.curves.items():
+        if name.startswith(_AVERAGED):
+            best = report.best.step if report.best is not None and report.best.metric == name else None
+            traces.append(Trace(f"validation, {name.removeprefix(_AVERAGED)} weights", curve, "other", True, best))
     return Panel(
         "loss",
         tuple(traces),

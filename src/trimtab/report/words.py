@@ -50,7 +50,9 @@ _UNITS: Final = {
 
 def metric_name(name: str) -> str:
     """A metric as a reader says it; one that nobody has named stays as it is."""
-    return _METRICS.get(name) or name.removeprefix("user/").replace("_", " ").replace("/", " ")
+    plain, _, kind = name.partition("@")
+    told = _METRICS.get(plain) or plain.removeprefix("user/").replace("_", " ").replace("/", " ")
+    return f"{told} of the {kind} weights" if kind else told
 
 
 def metric_unit(name: str) -> str:
@@ -72,7 +74,7 @@ def metric_value(name: str, value: float) -> str:
             return format.scientific(value)
         case "flag" | "tokens":
             return format.count(value)
-    return format.signed(value) if name == "generalization_gap" else format.decimal(value)
+    return format.signed(value) if name.partition("@")[0] == "generalization_gap" else format.decimal(value)
 
 
 def sentences(summary: str) -> tuple[str, str, str] | None:

@@ -131,7 +131,7 @@ METRICS: dict[str, Metric] = {
         "evaluation",
         "same",
         "evaluation",
-        "the same on a further set; @ema for averaged weights",
+        "the same on a further set",
     ),
     "training_slice/loss": Metric(
         "nats",
@@ -143,6 +143,14 @@ METRICS: dict[str, Metric] = {
     ),
     "generalization_gap": Metric(
         "nats", "lower", "evaluation", "same", "evaluation", "validation/loss - training_slice/loss"
+    ),
+    "<metric>@<average>": Metric(
+        "as the metric",
+        "neither",
+        "evaluation",
+        "same",
+        "evaluation",
+        "that metric of an evaluation, of averaged weights: validation/loss@ema, validation/loss@swa",
     ),
     "group/<name>/learning_rate": Metric(
         "rate",
@@ -171,6 +179,11 @@ def better_direction(name: str) -> Literal["lower", "higher", "neither"]:
     last = plain.rsplit("/", 1)[-1]
     main = METRICS.get(f"validation/{last}")
     return main.better if plain.startswith("validation/") and main is not None else "neither"
+
+
+def of_the_same_weights(name: str, other: str) -> str:
+    """`name` as it is called for the weights that the metric `other` is of: `…@ema` beside `validation/loss@ema`."""
+    return name + "".join(other.partition("@")[1:])
 
 
 def selection_direction(name: str) -> Literal["lower", "higher"]:

@@ -24,7 +24,7 @@ from trimtab.events import (
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints, verify
 from trimtab.runs.directory import RunDirectory, list_runs
-from trimtab.runs.metrics import better_direction
+from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.printable import printable
 from trimtab.runs.program import command, in_python
 from trimtab.runs.record import (
@@ -337,7 +337,8 @@ def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str
     if not values:
         return None
     value, step = min(values)
-    bits = next((m.get("validation/bits_per_byte") for s, m in measured if s == step), None)
+    name = of_the_same_weights("validation/bits_per_byte", metric)
+    bits = next((m.get(name) for s, m in measured if s == step), None)
     return {"metric": metric, "value": sign * value, "step": step, "bits_per_byte": bits}
 
 

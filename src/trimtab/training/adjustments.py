@@ -42,6 +42,8 @@ class Adjustments:
 
     def why_not(self, name: str) -> str:
         """Why adjusting `name` would change nothing here; "" when it would."""
+        if name == "optimizer" and self._progress.optimizer:
+            return "it has taken over already"
         return self._without_target.get(name, "")
 
     def take(self, controller: str, decision: Adjust) -> None:
@@ -77,17 +79,28 @@ class Adjustments:
             self._progress.accumulation = round(value)
         elif name == "batch_size":
             self._progress.accumulation = math.ceil(value / self._progress.micro_batch_size)
+        elif name == "optimizer":
+            self._progress.optimizer = round(value)
+            self._actions[name](value)
         elif name in self._actions:
             self._actions[name](value)
 
 
 def build_adjustments(
-    config: Config, model: nn.Module, objective: Objective, progress: Progress, budget: Budget | int
+    config: Config,
+    model: nn.Module,
+    objective: Objective,
+    progress: Progress,
+    budget: Budget | int,
+    use_optimizer: Callable[[int], None],
 ) -> Adjustments:
     """What may be adjusted in the run that `config` describes; other settings the loop reads in every step."""
     dropout = config.dropout_schedule
     has_z_loss = isinstance(config.objective, CrossEntropyConfig) and config.objective.z_loss > 0.0
-    actions: dict[str, Callable[[float], object]] = {"dropout": lambda factor: set_dropout_factor(model, factor)}
+    actions: dict[str, Callable[[float], object]] = {
+        "dropout": lambda factor: set_dropout_factor(model, factor),
+        "optimizer": lambda value: use_optimizer(round(value)),
+    }
     if isinstance(objective, CrossEntropy):
         actions["z_loss"] = objective.z_factor.fill_
     if has_smoothing := isinstance(objective, CrossEntropy | BinaryCrossEntropy) and objective.label_smoothing > 0.0:
@@ -96,7 +109,8 @@ def build_adjustments(
         "dropout": (count_dropout_sites(model) == 0, "the model has no dropout"),
         "label_smoothing": (not has_smoothing, "no label is smoothed"),
         "z_loss": (not has_z_loss, "objective.z_loss is 0"),
-        "weight_decay": (config.optimizer.weight_decay == 0.0, "optimizer.weight_decay is 0"),
+        "weight_decay": (not any(one.weight_decay for one in config.optimizers), "optimizer.weight_decay is 0"),
+        "optimizer": (config.optimizer_switch is None, "there is no optimizer_switch"),
         "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
     }
     return Adjustments(

@@ -60,7 +60,7 @@ class Loop:
         loader: Loader,
         windows: Windows,
         calendar: Calendar,
-        settings: Settings,
+        settings: Sequence[Settings],
         progress: Progress,
         controllers: Sequence[Controller],
         monitors: Sequence[Monitor],
@@ -75,10 +75,13 @@ class Loop:
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
         keep_split: Callable[[Mapping[str, Any]], None] = lambda choice: None,
+        planned: Callable[[int], Sequence[Decision]] = lambda step: (),
     ) -> None:
-        """`synchronize` waits for all that is queued on the device; `keep_split` writes down a smaller micro-batch."""
+        """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
+        device; `keep_split` writes down a smaller micro-batch."""
         self._step, self._loader, self._windows = step, loader, windows
-        self._calendar, self._settings, self._saves_in_background = calendar, settings, saves_in_background
+        self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
+        self._saves_in_background = saves_in_background
         self.progress, self._attempts = progress, Attempts(step, loader, progress, keep=keep_split, tell=self._emit)
         self._controllers, self._monitors = tuple(controllers), tuple(monitors)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
@@ -122,8 +125,9 @@ class Loop:
     def _train_step(self) -> None:
         progress = self.progress
         step = progress.step + 1
-        rates = self._settings.rates(progress.step, progress.factor)
-        self._step.set(**rates, **self._settings.others(progress.step, progress.factor))
+        settings = self._settings[progress.optimizer]
+        rates = settings.rates(progress.step, progress.factor)
+        self._step.set(**rates, **settings.others(progress.step, progress.factor))
         taken = self._attempts.run(
             step, lambda: self._adjustments.begin(progress.step), ends_window=self._calendar.closes_window(step)
         )
@@ -150,6 +154,7 @@ class Loop:
         self._heartbeat()
         self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
+        asked += [("plan", decision) for decision in self._planned(step)]
         for ended in self._windows.close(step, waits=calendar.evaluates(step)) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
         went_back = self._act_on_state(asked)

@@ -26,6 +26,8 @@ class Progress:
     """Micro-batches in an update, which a controller may change."""
     micro_batch_size: int = 1
     """Sequences in each, which may be lowered where memory ran out."""
+    optimizer: int = 0
+    """Which of the run's optimizers trains."""
     factors: dict[str, dict[str, float]] = field(default_factory=dict)
     """Setting to controller to factor."""
     plan: dict[str, Any] = field(default_factory=lambda: {"excluded": []})
@@ -92,7 +94,9 @@ class Progress:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` gave."""
         for entry in fields(self):
-            if entry.name != "micro_batch_size" or entry.name in state:  # a checkpoint of 0.1.0 has none
+            if entry.name in state:  # the first checkpoints had no micro_batch_size and no optimizer
                 setattr(self, entry.name, copy.deepcopy(state[entry.name]))
+            elif entry.name == "optimizer":
+                self.optimizer = 0
         # JSON holds non-finite values as text.
         self.metrics = {name: float(value) for name, value in self.metrics.items()}

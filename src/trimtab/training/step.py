@@ -9,15 +9,16 @@ that make one begin with a further pass over their micro-batches, on targets dra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.errors import ConfigError
+from trimtab.errors import CheckpointError, ConfigError
 from trimtab.model import ForeignModel
 from trimtab.objective import drawn_loss
-from trimtab.optimizer import Curvature, Noise, Optimizer
+from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
 from trimtab.signals import (
     Batch,
     Gradients,
@@ -51,12 +52,20 @@ class Step:
         device: torch.device,
         seed: int,
         parts_probe: PartsProbe | None = None,
+        average: WeightAverage | None = None,
+        optimizers: Sequence[Callable[[], Optimizer]] = (),
     ) -> None:
-        """`parts_probe`, when given, is one of `probes`."""
+        """`parts_probe`, when given, is one of `probes`. `optimizers` build, over the weights as they are, each of
+        those that may train; `optimizer` is the first."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.parts_probe = parts_probe
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
+        self.average = average
+        self._optimizers, self._optimizer = tuple(optimizers), 0
+        self._names = tuple(optimizer.storage.weights)
+        self._order: Tensor | None = None  # of these names in the storage in use, where that has another
+        self._is_stale = False
         self._is_foreign = isinstance(model, ForeignModel)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
@@ -73,6 +82,7 @@ class Step:
                 "inverse_sequences",
                 "share",
                 "loss",
+                "averages",
                 *sorted({group.rate_setting for group in optimizer.groups} - {"learning_rate"}),
             )
         }
@@ -111,10 +121,13 @@ class Step:
         num_targets = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
         self.set(inverse_targets=1.0 / max(1, num_targets), inverse_sequences=1.0 / max(1, num_sequences))
+        if self.average is not None:
+            self.set(averages=float(step > self.average.start))
         in_parts = len(batches) > 1
         self.is_updating = False
-        if self.captured is not None and self.captured.in_parts != in_parts:
+        if self.captured is not None and (self._is_stale or self.captured.in_parts != in_parts):
             self.captured = capture(self, batches[0], in_parts=in_parts)
+            self._is_stale = False
         curvature = self.optimizer.curvature
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
             self._estimate(curvature, batches, step)
@@ -135,6 +148,29 @@ class Step:
         self.is_updating = True
         self.update(ends_window=ends_window)
         self.is_updating, self._estimated = False, 0
+
+    def use_optimizer(self, index: int) -> None:
+        """Let optimizer number `index` train from the next update on, with a fresh state; weights and average stay.
+
+        At a boundary alone: its storage is new, so that what was captured is captured again.
+        Raises: CheckpointError when the configuration has no such optimizer.
+        """
+        if index == self._optimizer:
+            return
+        if not 0 <= index < len(self._optimizers):
+            raise CheckpointError(
+                f"the checkpoint was trained with optimizer {index + 1}, and the configuration has but "
+                f"{max(1, len(self._optimizers))}",
+                hint="put optimizer_switch back",
+            )
+        self.optimizer.storage.hand_back()
+        self.optimizer, self._optimizer = self._optimizers[index](), index
+        if self.average is not None:
+            self.average.move(self.optimizer.storage)
+        names = tuple(self.optimizer.storage.weights)
+        places = [names.index(name) for name in self._names]
+        self._order = None if names == self._names else torch.tensor(places, device=self.device)
+        self._is_stale = self.captured is not None
 
     def _estimate(self, curvature: Curvature, batches: Sequence[Batch], step: int) -> None:
         """One more pass over the micro-batches, whose targets are drawn from the model, under randomness of its own."""
@@ -242,6 +278,8 @@ class Step:
         self.optimizer.update(gradients, self.settings)
         if self.parts_probe is not None:
             self.parts_probe.settle(gradients.skip)
+        if self.average is not None:
+            self.average.update(gradients.skip, self.settings["averages"])
         self._write_row(gradients, ends_window)
         if scaler is not None:
             # An outlying step is skipped, too, and says nothing of the loss scale.
@@ -256,7 +294,11 @@ class Step:
         row += [gradients.total_norm, gradients.skip]
         if self.precision.scaler is not None:
             row.append(self.precision.scaler.scale)
-        signals = StepSignals(gradients, self.optimizer.storage.weights, self._signal_views)
+        weights = self.optimizer.storage.weights
+        if self._order is not None:  # the columns keep their names
+            gradients = replace(gradients, norms_P=gradients.norms_P[self._order])
+            weights = {name: weights[name] for name in self._names}
+        signals = StepSignals(gradients, weights, self._signal_views)
         for probe, unread in zip(self.probes, self._unread, strict=True):
             row.append(probe.read(signals) if ends_window or not probe.only_at_window_end else unread)
         self.ring.write(row)

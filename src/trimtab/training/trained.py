@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.config import Config, NoQuantization, load_config
 from trimtab.data import Tokenizer, vocabulary_of
@@ -17,8 +19,50 @@ from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoi
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.signals import TargetFacts, outputs_of
-from trimtab.training.checkpoint import load_model, read_judged, read_tensors
+from trimtab.training.checkpoint import kinds_held, load_model, read_judged, read_tensors
+from trimtab.training.checkpoint.snapshot import OWN_AVERAGE
 from trimtab.training.execution import choose_device
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Weights of one checkpoint of a run, found and not yet read."""
+
+    run: RunDirectory
+    config: Config
+    checkpoint: CheckpointInfo
+    weights: str
+    """`plain`, or the kind of an average."""
+    facts: Mapping[str, Any]
+    tokenizer: Tokenizer
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the run was trained and judged on."""
+        return str(self.facts["identity"]["data.fingerprint"])
+
+    @property
+    def targets(self) -> TargetFacts:
+        """Names of its classes, or mean and deviation of what it was taught to say."""
+        return TargetFacts.from_json(self.facts.get("targets", {}))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As `model/<name>`. Raises: CheckpointError."""
+        return read_judged(self.checkpoint.path, self.weights)
+
+    def build(self) -> nn.Module:
+        """A model of their shape, where it is to compute, in eval mode; its weights are not these yet."""
+        vocabulary_size = vocabulary_of(self.config.task, self.tokenizer)
+        model = build_model(
+            self.config.model,
+            vocabulary_size=vocabulary_size,
+            sequence_length=self.config.longest_sequence,
+            outputs=outputs_of(self.config.task, self.targets, vocabulary_size),
+            seed=0,
+        )
+        if not isinstance(quantize := self.config.training.quantize, NoQuantization):
+            prepare_quantization(model, quantize)
+        return model.to(choose_device(self.config.training.device)).eval()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +77,15 @@ class TrainedRun:
     """Names of its classes, or mean and deviation of what it was taught to say."""
     fingerprint: str
     """Of the data it was trained and judged on."""
+    weights: str
+    """Which of the checkpoint's weights these are: `plain`, or the kind of an average."""
 
 
-def open_trained(path: Path, which: str = "best", *, quantized: bool = False) -> TrainedRun:
-    """The model of a run at its `best` or `latest` checkpoint, or at step number `which`.
+def choose(path: Path, which: str = "best", weights: str | None = None) -> Chosen:
+    """The weights of a run at its `best` or `latest` checkpoint, or at step number `which`.
 
-    One that was trained for quantization rounds as it did in training. With `quantized` it is the one in `quantized/`
-    instead, to be run in fp32.
+    `weights` is `plain` or the kind of an average that the checkpoint holds; without it those by which the run chooses
+    checkpoints, or plain ones in a checkpoint that was saved before there was an average.
 
     Raises: UsageError for a run that holds no such checkpoint, or whose model was a Python object.
     """
@@ -51,36 +97,48 @@ def open_trained(path: Path, which: str = "best", *, quantized: bool = False) ->
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
     checkpoint = _choose_checkpoint(run, config, which)
-    facts = read_json(run.facts)
-    fingerprint = str(facts["identity"]["data.fingerprint"])
-    targets = TargetFacts.from_json(facts.get("targets", {}))
-    tokenizer = Tokenizer.load(run.artifacts / "tokenizer.json")
-    vocabulary_size = vocabulary_of(config.task, tokenizer)
-    model = build_model(
-        config.model,
-        vocabulary_size=vocabulary_size,
-        sequence_length=config.longest_sequence,
-        outputs=outputs_of(config.task, targets, vocabulary_size),
-        seed=0,
+    return Chosen(
+        run,
+        config,
+        checkpoint,
+        _choose_weights(checkpoint, config, weights),
+        read_json(run.facts),
+        Tokenizer.load(run.artifacts / "tokenizer.json"),
     )
-    module: nn.Module = model
-    if not isinstance(quantize := config.training.quantize, NoQuantization):
-        prepare_quantization(model, quantize)
+
+
+def open_trained(path: Path, which: str = "best", weights: str | None = None, *, quantized: bool = False) -> TrainedRun:
+    """The model with the weights that `choose` gives.
+
+    One that was trained for quantization rounds as it did in training. With `quantized` it is the one in `quantized/`
+    instead, to be run in fp32.
+
+    Raises: as `choose`, CheckpointError.
+    """
+    chosen = choose(path, which, weights)
+    model = chosen.build()
     if quantized:
-        if which != "best":
-            raise UsageError(f"a run has one quantized model, of its end. Received: checkpoint {which!r} besides")
-        module = _read_quantized(run, config, model)
-        step = int(read_json(run.quantized / "checkpoint.json")["step"])
-        checkpoint = replace(checkpoint, step=step, path=run.quantized)
-    else:
-        load_model(model, read_judged(checkpoint.path))
+        return _open_quantized(chosen, model, which, weights)
+    load_model(model, chosen.tensors())
     return TrainedRun(
-        config, module.to(choose_device(config.training.device)).eval(), tokenizer, checkpoint, targets, fingerprint
+        chosen.config,
+        model,
+        chosen.tokenizer,
+        chosen.checkpoint,
+        chosen.targets,
+        chosen.fingerprint,
+        chosen.weights,
     )
 
 
-def _read_quantized(run: RunDirectory, config: Config, model: nn.Module) -> nn.Module:
-    quantize = config.training.quantize
+def _open_quantized(chosen: Chosen, model: nn.Module, which: str, weights: str | None) -> TrainedRun:
+    run, quantize = chosen.run, chosen.config.training.quantize
+    if which != "best" or weights is not None:
+        raise UsageError(
+            "a run has one quantized model, of its end. Received: "
+            + (f"weights {weights!r}" if weights is not None else f"checkpoint {which!r}")
+            + " besides"
+        )
     if isinstance(quantize, NoQuantization):
         raise UsageError(
             f"{run.path} was not trained for a quantized model", hint="train with training.quantize.name=int8 or int4"
@@ -89,7 +147,28 @@ def _read_quantized(run: RunDirectory, config: Config, model: nn.Module) -> nn.M
         raise UsageError(
             f"{run.path} has no quantized model yet: it is written at the end", hint=f"`trimtab resume {run.path}`"
         )
-    return load_quantized(model, quantize, read_tensors(run.quantized, ""))
+    module = load_quantized(model, quantize, read_tensors(run.quantized, ""))
+    step = int(read_json(run.quantized / "checkpoint.json")["step"])
+    return TrainedRun(
+        chosen.config,
+        module.to(choose_device(chosen.config.training.device)).eval(),
+        chosen.tokenizer,
+        replace(chosen.checkpoint, step=step, path=run.quantized),
+        chosen.targets,
+        chosen.fingerprint,
+        "plain",
+    )
+
+
+def _choose_weights(checkpoint: CheckpointInfo, config: Config, asked: str | None) -> str:
+    held = kinds_held(checkpoint.path)
+    if asked is not None and asked not in held:
+        raise UsageError(
+            f"--weights: the checkpoint of step {checkpoint.step} has no such weights. Received: {asked!r}; it has: "
+            f"{', '.join(held)}"
+        )
+    usual = config.selected or OWN_AVERAGE
+    return asked or (usual if usual in held else "plain")
 
 
 def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:

@@ -13,6 +13,11 @@ CONTROLLERS: dict[str, Spec] = {
         "raise the batch towards the gradient noise scale",
         "McCandlish et al. 2018, arXiv 1812.06162",
     ),
+    "switch": Spec(
+        "trimtab.control.switching:SwitchOptimizer",
+        "another optimizer when the metric no longer improves",
+        "Keskar and Socher 2017, arXiv 1712.07628",
+    ),
     "plateau": Spec(
         "trimtab.control.learning_rate:ReduceOnPlateau",
         "lower the learning rate when the metric no longer improves",

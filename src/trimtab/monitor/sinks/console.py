@@ -35,7 +35,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs import event_to_json, format
-from trimtab.runs.metrics import better_direction
+from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.printable import printable
 from trimtab.runs.summary import (
     YARDSTICKS,
@@ -189,7 +189,7 @@ class Console:
         if isinstance(best := facts.get("best_value"), int | float):
             self._best = float(best)
         if isinstance(metrics := facts.get("metrics"), Mapping):
-            self._newest = metrics.get("validation/loss")
+            self._newest = metrics.get(self._shown_name("loss", metrics))
         self._say(None, Text.assemble(("trimtab ", "bold"), (__version__, "dim")))
         for label, text in _describe_facts(facts, event.total_steps):
             self._say(label, Text(printable(text)))
@@ -249,26 +249,38 @@ class Console:
             self._best is None
             or (judged > self._best if better_direction(self._metric) == "higher" else judged < self._best)
         )
-        if (loss := event.metrics.get("validation/loss")) is not None:
+        if (loss := event.metrics.get(self._shown_name("loss", event.metrics))) is not None:
             self._newest = loss
             if self._shown:
                 self._shown["val"] = format.decimal(loss)
             if self._below is not None:
                 self._below = self._line()
-            text.append("val ", "dim").append(format.decimal(loss), "bold green" if better else "bold")
+            kind = self._shown_name("loss", event.metrics).partition("@")[2]
+            text.append(f"val {kind} " if kind else "val ", "dim")
+            text.append(format.decimal(loss), "bold green" if better else "bold")
+            for name, other in event.metrics.items():
+                if name.startswith("validation/loss@") and not kind:
+                    text.append(f"   {printable(name.partition('@')[2])} ", "dim").append(format.decimal(other), "bold")
         elif math.isfinite(judged):
             text.append(f"{printable(self._metric)} ", "dim").append(format.decimal(judged), "bold")
-        if (bits := event.metrics.get("validation/bits_per_byte")) is not None:
+        if (bits := event.metrics.get(self._shown_name("bits_per_byte", event.metrics))) is not None:
             text.append("   " + format.bits_per_byte(bits))
-        if (accuracy := event.metrics.get("validation/accuracy")) is not None:
+        if (accuracy := event.metrics.get(self._shown_name("accuracy", event.metrics))) is not None:
             text.append("   accuracy ", "dim").append(f"{100 * accuracy:.1f} %")
-        if (gap := event.metrics.get("generalization_gap")) is not None:
+        if (gap := event.metrics.get(self._shown_name("generalization_gap", event.metrics, ""))) is not None:
             text.append("   gap ", "dim").append(format.signed(gap))
         text.append(f"   {format.duration(time.monotonic() - self._begun)}", "dim")
         if better:
-            self._best, self._best_bits = judged, bits
+            name = of_the_same_weights("validation/bits_per_byte", self._metric)
+            self._best, self._best_bits = judged, event.metrics.get(name)
             text.append("   ★ best" if self._screen is not None else "   best", "green")
         self._say(self._at(event.step), text)
+
+    @staticmethod
+    def _shown_name(name: str, metrics: Mapping[str, float], room: str = "validation/") -> str:
+        """The metric of the weights that are trained, or of their average where only that was judged."""
+        plain = f"{room}{name}"
+        return plain if plain in metrics else next((one for one in metrics if one.startswith(f"{plain}@")), plain)
 
     def _sample(self, event: ArtifactLogged) -> None:
         self._sample_text = event.text

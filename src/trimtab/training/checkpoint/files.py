@@ -18,7 +18,7 @@ from trimtab.errors import CheckpointError, StorageError
 from trimtab.runs.checkpoints import commit, verify, write_manifest
 from trimtab.runs.files import read_json, write_json
 from trimtab.training.checkpoint.dtypes import DTYPES
-from trimtab.training.checkpoint.snapshot import Snapshot
+from trimtab.training.checkpoint.snapshot import OWN_AVERAGE, Snapshot
 
 _TENSORS: Final = "tensors.safetensors"
 _CHUNK_BYTES: Final = 16 << 20
@@ -81,11 +81,32 @@ def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
         return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
 
 
-def read_judged(folder: Path) -> dict[str, Tensor]:
-    """The weights that were judged, as `model/<name>`: the average where the checkpoint has one. Raises: as above."""
+def kinds_held(folder: Path) -> tuple[str, ...]:
+    """Which weights the checkpoint in `folder` holds: `plain`, and the kinds of averages."""
+    names = read_json(folder / "checkpoint.json")["tensors"]
+    return ("plain", *sorted({_kind_and_name(name)[0] for name in names if name.startswith("average/")}))
+
+
+def read_judged(folder: Path, kind: str = "") -> dict[str, Tensor]:
+    """Weights as `model/<name>`: the average of `kind`, or `plain` ones; for '' those that the optimizer is judged by.
+
+    Raises: CheckpointError, also where the checkpoint has no such average.
+    """
+    held = kinds_held(folder)
+    if not kind:
+        kind = OWN_AVERAGE if OWN_AVERAGE in held else "plain"
+    if kind not in held:
+        raise CheckpointError(f"the checkpoint {folder} has no {kind} weights. It has: {', '.join(held)}")
     tensors = read_tensors(folder, "model/", "average/")
     averages = {name: tensors.pop(name) for name in list(tensors) if name.startswith("average/")}
-    return tensors | {name.replace("average/", "model/", 1): tensor for name, tensor in averages.items()}
+    parted = [(*_kind_and_name(name), tensor) for name, tensor in averages.items()]
+    return tensors | {f"model/{name}": tensor for own, name, tensor in parted if own == kind}
+
+
+def _kind_and_name(tensor: str) -> tuple[str, str]:
+    """The parts of `average/<kind>/<name>`; in the first checkpoints `average/<name>` was the optimizer's own."""
+    kind, slash, name = tensor.removeprefix("average/").partition("/")
+    return (kind, name) if slash else (OWN_AVERAGE, kind)
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[int]]:

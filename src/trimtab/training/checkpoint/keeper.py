@@ -222,5 +222,5 @@ class Keeper:
         info = best(self.run.path, self._metric, self._better)
         if info is None:
             raise CheckpointError(f"no verified checkpoint has {self._metric}")
-        load_weights(self._step, read_judged(info.path))
+        load_weights(self._step, read_judged(info.path, self._metric.partition("@")[2]))
         return info.step

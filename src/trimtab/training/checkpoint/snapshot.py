@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -21,11 +21,15 @@ from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.windows import Windows
 
+OWN_AVERAGE: Final = "schedule_free"
+"""The kind of the average that an optimizer itself keeps: a schedule-free one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`,
-    `probe/<name>/<slot>`, `window/<name>`; `average/<name>` where other weights are judged than are trained.
+    `probe/<name>/<slot>`, `window/<name>`; `average/<kind>/<name>` where other weights are judged than are trained,
+    `averaging/<kind>/<name>` for its counts.
     """
 
     tensors: Mapping[str, Tensor]
@@ -52,7 +56,11 @@ def take(
         tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
     if step.optimizer.averages:
         with step.optimizer.evaluation_weights():
-            tensors.update({f"average/{name}": t.clone() for name, t in step.optimizer.storage.weights.items()})
+            weights = step.optimizer.storage.weights
+            tensors.update({f"average/{OWN_AVERAGE}/{name}": t.clone() for name, t in weights.items()})
+    if step.average is not None:
+        tensors.update({f"average/{step.average.kind}/{name}": t for name, t in step.average.tensors().items()})
+        tensors.update({f"averaging/{step.average.kind}/{name}": t for name, t in step.average.counts().items()})
     if step.precision.scaler is not None:
         tensors.update({f"scaler/{name}": t for name, t in step.precision.scaler.state().items()})
     for transform in step.transforms:
@@ -85,6 +93,7 @@ def restore(
 ) -> None:
     """Put `snapshot` back. Controllers that it does not name keep their state. Raises: CheckpointError."""
     tensors = snapshot.tensors
+    step.use_optimizer(int(snapshot.values["progress"].get("optimizer", 0)))
     load_weights(step, tensors)
     optimizer: dict[str, dict[str, Tensor]] = {}
     for name, tensor in _under(tensors, "optimizer").items():
@@ -98,6 +107,10 @@ def restore(
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
         if (probe := step.parts_probe) is not None and (seen := _under(tensors, f"probe/{probe.name}")):
             probe.load_state_by_name(seen)  # none is there after accepted drift to measuring it
+        if step.average is not None:
+            # None of this kind is there after accepted drift: it begins anew.
+            kind = step.average.kind
+            step.average.load(_under(tensors, f"average/{kind}"), _under(tensors, f"averaging/{kind}"))
         windows.load_state(snapshot.values["windows"], _under(tensors, "window"))
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint does not hold what this configuration needs: {error}") from error
