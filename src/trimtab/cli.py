@@ -185,7 +185,8 @@ def evaluate(
         facts = {"run": str(run), "step": trained.checkpoint.step, "weights": trained.weights, "metrics": metrics}
         _print_json(facts)
         return
-    typer.echo(f"{run}, step {trained.checkpoint.step}, {trained.weights} weights")
+    which = "" if trained.weights == "plain" and trained.config.variants == ("",) else f", {trained.weights} weights"
+    typer.echo(f"{run}, step {trained.checkpoint.step}{which}")
     for name, value in metrics.items():
         typer.echo(f"  {name:<28} {value:.4f}")
     writes = trained.config.task.name in ("causal_lm", "seq2seq")

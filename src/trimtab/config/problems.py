@@ -201,8 +201,11 @@ def _unknown(path: KeyPath, section: type[Section], where: str, value: Any) -> P
         return Problem(where, ".".join(path), message, received, allowed, has_it)
     prefix = "".join(f"{part}." for part in above)
     near = nearest_keys(tuple(above), name, here, keys())
-    hint = did_you_mean([one.removeprefix(prefix) if one.removeprefix(prefix) in here else one for one in near])
-    if hint is not None and above and any("." not in one for one in near):
+    at_top = bool(above) and any("." not in one for one in near)
+    # Beside a key of no section one of this section needs its path.
+    shorten = {one: one.removeprefix(prefix) for one in near if not at_top and one.removeprefix(prefix) in here}
+    hint = did_you_mean([shorten.get(one, one) for one in near])
+    if hint is not None and at_top:
         hint = f"{hint} It stands at the top, in no section."
     meant = [key for one in near[:1] for key in keys()[one]]
     if where == "override" and meant and (choice := _choice(meant[0], value)) is not None:

@@ -116,7 +116,7 @@ def render(summary: Mapping[str, Any]) -> str:
     elif summary["status"] == "new":
         rows.append(("ended", "before its first step; nothing was trained yet"))
     if summary["resumes_from"] is not None:
-        again = done - summary["resumes_from"]
+        again = max(0, done - summary["resumes_from"])  # a save is in the record before its window's values
         redone = f"; {format.count(again)} step{'' if again == 1 else 's'} at least will be done again" if again else ""
         where = f"step {format.count(summary['resumes_from'])}" if summary["resumes_from"] else "the beginning"
         rows.append(("resume", f"goes on from {where}{redone}"))
