@@ -57,6 +57,8 @@ def run(trial: Trial) -> dict[str, Any]:
             result = Trainer(load_config("gpt-1m", settings), run=Path(folder) / "run").fit()
         except TrimtabError as error:
             return {"loss": None, "error": str(error).splitlines()[0]}
+    if result.status == "interrupted":
+        raise SystemExit(75)
     loss = result.metrics.get("validation/loss")
     return {"loss": loss, "seconds": round(time.perf_counter() - begun, 1)}
 

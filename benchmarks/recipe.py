@@ -66,6 +66,8 @@ def train_ours(trial: Trial) -> dict[str, Any]:
         settings.append(f"optimizer.name={trial['recipe']}")
     with tempfile.TemporaryDirectory() as folder:
         result = Trainer(load_config("demo", settings), run=Path(folder) / "run").fit()
+    if result.status == "interrupted":
+        raise SystemExit(75)
     return {"loss": result.metrics["validation/loss"]}
 
 
