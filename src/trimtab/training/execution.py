@@ -238,16 +238,22 @@ def _measure_attention(
 
 @contextmanager
 def garbage_rests() -> Iterator[None]:
-    """Within it what exists already is not searched for garbage, and the rest seldom: a search stops the host."""
+    """Within it what exists already is not searched for garbage, and the rest seldom: a search stops the host.
+
+    What the program has frozen itself stays so.
+    """
     gc.collect()
-    gc.freeze()
+    freezes = gc.get_freeze_count() == 0
+    if freezes:
+        gc.freeze()
     before = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if freezes:
+            gc.unfreeze()
 
 
 def _seconds(step: Step, batch: Batch, repeats: int) -> float:
