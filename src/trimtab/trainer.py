@@ -104,7 +104,13 @@ from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
-_SHAPES = ("config.model.", "config.data.", "config.optimizer.", "config.training.memory_budget")
+_SHAPES = (
+    "config.model.",
+    "config.data.",
+    "config.optimizer.",
+    "config.training.memory_budget",
+    "config.logging.noise_scale.",
+)
 """Settings on which memory depends."""
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -220,6 +226,8 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            if resumed_from is None and progress.attempt > 1:
+                notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
             if config.split is None:
                 reason = plan["micro_batch"]["reason"]
                 notes.append(f"micro-batches of {progress.micro_batch_size} × {progress.accumulation}: {reason}")
@@ -362,7 +370,7 @@ class Trainer:
             return {"chosen": split.micro_batch_size, "accumulation": split.accumulation, "reason": reason}
         batch_size, most = config.sequences_per_step, len(data.training)
         if config.logging.noise_scale.every:
-            most = min(most, batch_size // 2)  # it compares two or more
+            most = max(1, min(most, batch_size // 2))  # it compares two or more
         return find_micro_batch(
             parts.step,
             lambda rows: _longest_batch(data.training, rows),

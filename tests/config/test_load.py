@@ -431,3 +431,10 @@ def test_a_whole_section_as_override_replaces_the_one_before() -> None:
     assert load_config(None, [rising, "schedule={name: cosine}"], environment={}).schedule == CosineSchedule()
     with pytest.raises(ConfigError, match=r"schedule\.rise: has no effect"):
         load_config(None, [rising, "schedule.name=cosine"], environment={})
+
+
+def test_a_value_that_fits_none_of_several_kinds_is_one_problem() -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config("gpt-1m", ["training.micro_batch_size=4.5"])
+    assert "2 problems" not in str(error.value)
+    assert str(error.value).count("must be") == 1

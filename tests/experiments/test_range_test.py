@@ -113,3 +113,13 @@ def test_the_picture_in_text_has_curve_suggestion_and_ends() -> None:
     assert lines[-1].split() == ["1e-06", "learning", "rate", "1e+00"]
     assert all(len(line) <= 66 for line in lines)
     assert "no loss is a number" in text_curve(judge(rates[:1] * 2, [math.nan, math.nan], 2.0))
+
+
+def test_a_loss_that_fell_and_is_back_above_where_it_began_has_diverged() -> None:
+    """From ln V twice the best is far above anything that a classifier of V tokens gives."""
+    losses = [*np.linspace(7.6, 7.0, 30), *np.linspace(7.0, 8.2, 20)]
+    watch = Divergence(2.0)
+    reached = [watch.is_reached(loss) for loss in losses]
+    assert reached.index(True) in range(38, 46)
+    steady = Divergence(2.0)
+    assert not any(steady.is_reached(7.6 + 0.01 * (step % 2)) for step in range(50)), "it never fell"

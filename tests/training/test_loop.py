@@ -26,7 +26,7 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
-from trimtab.runs import read_record
+from trimtab.runs import History, read_record
 from trimtab.training import (
     Progress,
 )
@@ -418,3 +418,29 @@ def test_a_decision_at_an_evaluation_that_was_not_planned_knows_the_windows_that
     rig = Rig(tmp_path / "run", [asks], steps=24, log_every=4, evaluate_every=100, save_every=100)
     rig.go()
     assert [(taken.step, taken.observed_until_step) for taken in rig.watch.of(DecisionTaken)] == [(12, 8), (12, 8)]
+
+
+def test_an_interrupted_run_has_told_every_step_and_the_next_attempt_takes_back_what_it_tells_again(
+    tmp_path: Path,
+) -> None:
+    whole = Rig(tmp_path / "whole", steps=24, log_every=4, evaluate_every=100, save_every=100)
+    whole.go()
+    rig = Rig(tmp_path / "run", steps=24, log_every=4, evaluate_every=100, save_every=100)
+    loop = rig.build()
+    train = loop._train_step
+
+    def trains() -> None:
+        train()
+        if loop.progress.step == 14:
+            loop._requests.interrupted = "SIGTERM"
+
+    loop._train_step = trains  # type: ignore[method-assign]
+    assert loop.run(RunStarted(0, 1, 0, None, 24)).status == "interrupted"
+    rig.loader.close()
+    rig.keeper.close()
+    rig.recorder.close()
+    assert History.read(rig.run.record).series["train/loss"].steps.tolist() == list(range(1, 15))
+    Rig(tmp_path / "run", steps=24, log_every=4, evaluate_every=100, save_every=100).go()
+    ours, theirs = (History.read(one.run.record).series["train/loss"] for one in (rig, whole))
+    assert ours.steps.tolist() == list(range(1, 25))
+    assert ours.mean.tolist() == theirs.mean.tolist()

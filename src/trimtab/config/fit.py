@@ -69,7 +69,7 @@ def misfits(config: Config) -> Iterator[str]:
     metrics = {"checkpoint.metric": config.checkpoint.metric}
     if isinstance(stopping, PatienceStopping):
         metrics["stopping.metric"] = stopping.metric
-    if config.optimizer_switch is not None:
+    if config.optimizer_switch is not None and config.optimizer_switch.patience is not None:
         metrics["optimizer_switch.metric"] = config.optimizer_switch.metric
     if isinstance(config.control.learning_rate, PlateauControl):
         metrics["control.learning_rate.metric"] = config.control.learning_rate.metric
@@ -107,6 +107,8 @@ def f1_of_many(config: Config, num_classes: int) -> Iterator[str]:
     for key, metric in (
         ("checkpoint.metric", config.checkpoint.metric),
         ("stopping.metric", getattr(config.stopping, "metric", None)),
+        ("optimizer_switch.metric", getattr(config.optimizer_switch, "metric", None)),
+        ("control.learning_rate.metric", getattr(config.control.learning_rate, "metric", None)),
     ):
-        if metric == "validation/f1":
+        if metric is not None and metric.partition("@")[0] == "validation/f1":
             yield f"{key} {metric} is of two classes, and here are {num_classes}. Fitting: validation/macro_f1"

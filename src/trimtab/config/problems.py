@@ -77,7 +77,8 @@ def raise_problems(problems: Sequence[Problem]) -> NoReturn:
 def problems_of(error: ValidationError, layer: Layer, source: str) -> list[Problem]:
     """The errors of pydantic by key and by place in `layer`; `source` is the place of what is not there."""
     errors = sorted(error.errors(include_url=False), key=lambda one: _line(_locate(one["loc"])[0], layer))
-    told = [_problem(one, layer, source) for one in errors[:_MOST_TOLD]]
+    # A value that fits none of several kinds is told once for each of them.
+    told = list(dict.fromkeys(_problem(one, layer, source) for one in errors[:_MOST_TOLD]))
     return told + [Problem("", "", str(one["type"])) for one in errors[_MOST_TOLD:]]
 
 

@@ -38,7 +38,8 @@ class RangeTest:
     lowest: float | None
     """Where the smoothed loss is lowest."""
     diverged: float | None
-    """Where the loss was above `divergence` times its best, or no number; None when it was not up to the last rate."""
+    """Where the loss was above `divergence` times its best, back above where it began, or no number; None when it was
+    none of these up to the last rate."""
     divergence: float
     suggestion: float | None
     """To be set as `optimizer.learning_rate`; two digits. None when the loss does not fall."""
@@ -63,7 +64,9 @@ def ramp(lowest: float, highest: float, steps: int) -> list[float]:
 
 @final
 class Divergence:
-    """Says, loss by loss, whether their running mean is above `times` the lowest one, or a loss is no number."""
+    """Says, loss by loss, whether it diverges: a loss is no number, or their running mean is above `times` the lowest
+    one, or has fallen and is back above where it began.
+    """
 
     def __init__(self, times: float) -> None:
         """Raises: UsageError unless `times` is above 1."""
@@ -71,7 +74,7 @@ class Divergence:
             raise UsageError(f"a loss diverges at more than 1 times its best. Received: {times:g}")
         self._times = times
         self._sum = self._weight = 0.0
-        self._best = math.inf
+        self._best = self._first = math.inf
         self.is_over = False
 
     def is_reached(self, loss: float) -> bool:
@@ -82,8 +85,10 @@ class Divergence:
         self._sum = _RUNNING * self._sum + (1.0 - _RUNNING) * loss
         self._weight = _RUNNING * self._weight + (1.0 - _RUNNING)
         mean = self._sum / self._weight
+        self._first = mean if self._first == math.inf else self._first
         self._best = min(self._best, mean)
-        self.is_over = mean > self._times * self._best
+        is_back = self._best < (1.0 - _LEAST_FALL) * self._first < self._first < mean
+        self.is_over = is_back or mean > self._times * self._best
         return self.is_over
 
 

@@ -281,8 +281,6 @@ class Loop:
         return [(who, decision) for who, decision in answers if decision is not None]
 
     def _end(self, begun: float) -> RunEnded:
-        for event in self._windows.drain(self.progress.step):
-            self._emit(event)
         stop = self._stop
         restores = self._restore_best if stop is None else stop.restore_best
         restored = None
@@ -306,6 +304,8 @@ class Loop:
         restored: int | None,
     ) -> RunEnded:
         progress = self.progress
+        for event in self._windows.drain(progress.step):  # an attempt that goes on tells it again, and takes this back
+            self._emit(event)
         ended = RunEnded(
             progress.step,
             status,

@@ -26,6 +26,6 @@ def planned_switch(config: Config, budget: Budget, progress: Progress) -> Callab
     reason = f"{at:,} steps are done (optimizer_switch.at): {switch.to.name} takes over from {config.optimizer.name}"
 
     def decided(step: int) -> Sequence[Adjust]:
-        return (Adjust(reason, "optimizer", 1.0),) if step == at and not progress.optimizer else ()
+        return (Adjust(reason, "optimizer", 1.0),) if step >= at and not progress.optimizer else ()
 
     return decided

@@ -58,7 +58,7 @@ class GradientNoiseScale:
         """Add the squared norm of what this micro-batch brought: the sums now less the sums before."""
         now = list(gradients.values())
         if first:
-            if not self._before:
+            if [one.shape for one in self._before] != [one.shape for one in now]:  # another optimizer, another order
                 self._before = [torch.zeros_like(gradient) for gradient in now]
             torch._foreach_zero_(self._before)
             self._squares.zero_()
