@@ -16,6 +16,7 @@ from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
+from trimtab.events import Adjust, DecisionTaken
 from trimtab.schedules import build_schedule
 
 FACTS: dict[str, Any] = {
@@ -258,6 +259,13 @@ def test_standing_still_at_what_counting_reaches_is_underfitting_and_needs_a_yar
     assert "underfitting" in {item.code for item in bare.withheld}
     good = {**facts, "yardsticks": {**facts["yardsticks"], "bigram": 3.0}}
     assert found(case_of(loss, rates=cosine(800), validation=validation, facts=good), "underfitting") is None
+    for step, factor in ((100, 0.5), (200, 0.1)):
+        case.history.observe(DecisionTaken(step, step, "plateau", Adjust("flat", "learning_rate", factor)))
+    held_back = found(case, "underfitting")
+    assert held_back is not None
+    assert held_back.cause.startswith("plateau cut the learning rate to 10% of its schedule")
+    assert held_back.onset_step == 100
+    assert not any("larger model" in remedy.summary for remedy in held_back.remedies)
 
 
 def test_scatter_in_tiny_batches_that_stand_still_is_noise() -> None:

@@ -4,13 +4,15 @@ Looks for: a training loss that gains hardly anything in the second half of the 
     high: what bigram counts reach on the same text; with hardly a gap to the validation loss.
 Why it matters: more of the same changes nothing; the model, its regularization or its input is the limit.
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
-Remedy: a larger model, less regularization, a longer or better schedule.
+Remedy: a larger model, less regularization, a longer or better schedule; where controllers cut the learning rate to
+    less than half, leaving it alone.
 False alarms: tasks whose noise is irreducible. Without a yardstick it is withheld: a curve alone cannot tell.
 Source: own; the project's rules of thumb.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,6 +21,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, judged
+from trimtab.events import Adjust
 from trimtab.runs import format
 
 STILL = 0.05
@@ -92,15 +95,44 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
                 f"the model has {format.short(size)} parameters without embeddings",
             )
         )
+    where = "near" if lowest < 1.1 * bigram else "above"
+    too_small = "the model is too small for this data, or held back too much"
+    cause = f"{too_small}: both losses stand still {where} bigram counts"
+    onset, remedies = training.first_step, tuple(_remedies(case))
+    if (cuts := _cuts(case)) is not None:
+        onset, kept, names = cuts
+        cause = f"{names} cut the learning rate to {kept:.0%} of its schedule, and both losses stand still since"
+        remedies = tuple(_without_cuts(case))
     yield Finding(
         "underfitting",
         "warning",
         0.65 if worse else 0.85,
-        training.first_step,
-        "the model is too small for this data, or held back too much: both losses stand still near bigram counts",
+        onset,
+        cause,
         tuple(evidence),
-        remedies=tuple(_remedies(case)),
+        remedies=remedies,
     )
+
+
+def _cuts(case: Case) -> tuple[int, float, str] | None:
+    """The first step at which controllers lowered the rate, what is left of it, and their names; None if over half."""
+    factors: dict[str, float] = {}
+    first = 0
+    for taken in case.history.decisions:
+        decision = taken.decision
+        if isinstance(decision, Adjust) and decision.name == "learning_rate" and taken.outcome == "taken":
+            first = first or taken.step
+            factors[taken.controller] = decision.value
+    left = math.prod(factors.values())
+    return (first, left, " and ".join(sorted(factors))) if left < 0.5 else None
+
+
+def _without_cuts(case: Case) -> Iterator[Remedy]:
+    patience = case.setting("control.learning_rate.patience")
+    if case.target == "trimtab" and isinstance(patience, int):
+        config = {"control.learning_rate.patience": 3 * patience}
+        yield Remedy("lower the learning rate later: three times the patience", case.target, config)
+    yield Remedy("leave the learning rate to its schedule")
 
 
 def _remedies(case: Case) -> Iterator[Remedy]:
