@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 
 from trimtab import load_config
 from trimtab.cli import app
+from trimtab.config import Config, dump_config
 from trimtab.errors import CheckpointError, UsageError
 from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import verify
 from trimtab.runs.summary import summarize
-from trimtab.soup import cook
+from trimtab.soup import cook, plainly
 from trimtab.trainer import Trainer
 from trimtab.training.checkpoint import read_judged
 from trimtab.training.trained import open_trained
@@ -222,3 +223,18 @@ def test_the_command_says_each_loss_and_what_to_run_next(run: Path, tmp_path: Pa
     assert written.exit_code == 0
     shown = CliRunner().invoke(app, ["show", str(out)])
     assert "soup of" in shown.output
+
+
+def test_what_steered_the_run_is_no_part_of_the_soup() -> None:
+    """A controller that watched an average would be refused where there is none any more."""
+    settings = [
+        "averaging={name: ema}",
+        "checkpoint.metric=validation/loss@ema",
+        "stopping.metric=validation/loss@ema",
+        "control.learning_rate={name: plateau, metric: validation/loss@ema}",
+        "optimizer_switch={patience: 2, metric: validation/loss@ema, to: {name: sgd}}",
+        "schedule={name: constant}",
+    ]
+    config = plainly(load_config("gpt-1m", settings))
+    assert config == Config.model_validate(config.model_dump())
+    assert "@" not in dump_config(config)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, NoAveraging, PatienceStopping, dump_config, effective, flatten
+from trimtab.config import Config, ControlConfig, NoAveraging, PatienceStopping, dump_config, effective, flatten
 from trimtab.data import prepare_data
 from trimtab.errors import CheckpointError, UsageError
 from trimtab.evaluation import Evaluation, batch_norm_buffers
@@ -241,10 +241,12 @@ def _greedy(
 
 
 def plainly(config: Config) -> Config:
-    """`config` for weights that are no longer trained: without averages, chosen by the plain metric."""
+    """`config` for weights that are no longer trained: no averages, nothing that steers, chosen by the plain metric."""
     plain = config.checkpoint.metric.partition("@")[0]
     changes: dict[str, Any] = {
         "averaging": NoAveraging(),
+        "control": ControlConfig(),
+        "optimizer_switch": None,
         "checkpoint": config.checkpoint.model_copy(update={"metric": plain}),
     }
     if isinstance(config.stopping, PatienceStopping):

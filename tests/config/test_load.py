@@ -438,3 +438,15 @@ def test_a_value_that_fits_none_of_several_kinds_is_one_problem() -> None:
         load_config("gpt-1m", ["training.micro_batch_size=4.5"])
     assert "2 problems" not in str(error.value)
     assert str(error.value).count("must be") == 1
+
+
+def test_the_gap_is_followed_where_it_is_measured() -> None:
+    settings = [
+        "averaging={name: ema, evaluate: average}",
+        "checkpoint.metric=validation/loss@ema",
+        "stopping={name: none}",
+        "control.regularization={name: gap}",
+    ]
+    with pytest.raises(ConfigError, match=r"of the plain weights, which averaging\.evaluate average leaves out"):
+        load_config("gpt-1m", settings)
+    load_config("gpt-1m", ["averaging={name: ema}", *settings[1:]])

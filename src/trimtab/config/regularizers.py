@@ -24,7 +24,7 @@ def regularizers(config: Config) -> dict[Regularizer, str]:
     model, objective = config.model, config.objective
     present: dict[Regularizer, bool] = {
         "dropout": isinstance(model, CustomModel) or any(model.dropout.model_dump().values()),
-        "weight_decay": config.optimizer.weight_decay > 0.0,
+        "weight_decay": any(one.weight_decay > 0.0 for one in config.optimizers),
         "label_smoothing": isinstance(objective, CrossEntropyConfig | BinaryCrossEntropyConfig)
         and objective.label_smoothing > 0.0,
     }
@@ -46,6 +46,11 @@ def unregularized(config: Config) -> Iterator[str]:
         return
     if config.evaluation.gap_tokens == 0:
         yield "control.regularization follows the generalization gap, and evaluation.gap_tokens is 0"
+    if "" not in config.variants:
+        yield (
+            "control.regularization follows the generalization gap of the plain weights, which averaging.evaluate "
+            "average leaves out"
+        )
     known = regularizers(config)
     for name in control.settings or ():
         if known[name]:
