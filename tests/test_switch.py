@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
+from trimtab.config import Budget
 from trimtab.control import SwitchOptimizer
 from trimtab.errors import CheckpointError, ConfigError
 from trimtab.events import Adjust, DecisionTaken, EvaluationEnded, Event, Rollback, RunStarted, StepsEnded
@@ -22,7 +23,9 @@ from trimtab.runs.checkpoints import latest
 from trimtab.runs.history import History
 from trimtab.runs.summary import render, summarize
 from trimtab.testing import check_controller
+from trimtab.training import Progress
 from trimtab.training.checkpoint import read_tensors
+from trimtab.training.switch import planned_switch
 
 SETTINGS: dict[str, Any] = {
     "data.tokenizer": {"name": "bytes"},
@@ -323,3 +326,33 @@ def test_decay_that_only_the_second_has_may_have_a_schedule() -> None:
     given = ["optimizer.weight_decay=0.0", "decay_schedule={name: linear}"]
     later = "optimizer_switch={at: 0.5, to: {name: sgd, weight_decay: 0.1}}"
     assert load_config(None, [*given, later], environment={}).decay_schedule is not None
+
+
+def test_the_noise_scale_is_measured_across_a_switch_that_reorders_the_parameters(text: Path, tmp_path: Path) -> None:
+    settings = {
+        **SETTINGS,
+        "optimizer_switch": {"at": 10, "to": {"name": "muon", "learning_rate": 5e-3}},
+        "training.accumulation": 2,
+        "logging": {"every": 2, "noise_scale": {"every": 1, "memory": 4}},
+    }
+    trainer = LanguageModelTrainer(text, settings=settings, run=tmp_path / "run", progress=False)
+    assert trainer.fit().status == "finished"
+    measured = History.read(tmp_path / "run/record.jsonl").series
+    name = next(name for name in measured if "gradient_noise" in name)
+    assert measured[name].steps[-1] > 10
+
+
+def test_a_planned_switch_needs_no_metric_and_one_added_later_still_comes() -> None:
+    config = load_config(
+        "gpt-1m",
+        [
+            "averaging={name: ema, evaluate: average}",
+            "checkpoint.metric=validation/loss@ema",
+            "stopping={name: none}",
+            "optimizer_switch={at: 7, to: {name: sgd}}",
+            "training.steps=20",
+        ],
+    )
+    decided = planned_switch(config, Budget(20), Progress())
+    assert [step for step in range(1, 20) if decided(step)] == list(range(7, 20))
+    assert not planned_switch(config, Budget(20), Progress(optimizer=1))(9)
