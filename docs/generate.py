@@ -497,12 +497,11 @@ def python_api() -> Iterator[str]:
     yield "## trimtab"
     for name in (name for name in trimtab.__all__ if not name.startswith("__")):
         yield from _definition("trimtab", trimtab._WHERE[name], name)
-    trainer = _parse(SOURCE / "trainer.py").body
-    names = [node.name for node in trainer if isinstance(node, Definition) and not node.name.startswith("_")]
-    yield "## trimtab.trainer"
-    yield "Besides the names above:"
-    for name in (name for name in names if name not in trimtab.__all__):
-        yield from _definition("trimtab.trainer", "trimtab.trainer", name)
+    assembly = _parse(SOURCE / "assembly.py").body
+    yield "## trimtab.assembly"
+    for node in assembly:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield from _definition("trimtab.assembly", "trimtab.assembly", node.name)
     yield "## trimtab.testing"
     yield str(ast.get_docstring(_parse(_file("trimtab.testing"))))
     for name in _exports("trimtab.testing"):

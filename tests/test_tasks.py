@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
+from trimtab.assembly import build_evaluation
 from trimtab.cli import generate
 from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
@@ -24,7 +25,6 @@ from trimtab.events import Advise, DecisionTaken, Event, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import read_attempts
 from trimtab.signals import IGNORED
-from trimtab.trainer import build_evaluation
 from trimtab.training.trained import open_trained
 
 ENCODER = {"name": "encoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2, "dropout": {"residual": 0.1}}

@@ -16,6 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from trimtab.assembly import build_evaluation
 from trimtab.config import Config, ControlConfig, NoAveraging, PatienceStopping, dump_config, effective, flatten
 from trimtab.data import prepare_data
 from trimtab.errors import CheckpointError, UsageError
@@ -29,7 +30,6 @@ from trimtab.runs.files import write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import outermost_missing, undone_on_failure
-from trimtab.trainer import build_evaluation
 from trimtab.training.checkpoint import Snapshot, load_model, write_snapshot
 from trimtab.training.checkpoint.model_state import model_tensors
 from trimtab.training.trained import Chosen, choose

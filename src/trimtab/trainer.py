@@ -1,8 +1,9 @@
-"""From a configuration to a trained model: the only file that knows every training room.
+"""From a configuration to a trained model.
 
     Config -> data, model, objective -> optimizer, step -> loop -> record
 
-`Trainer.fit` reads top to bottom: open the run, prepare the data, build the parts, go on from a checkpoint, train.
+`Trainer.fit` reads top to bottom: open the run, prepare the data, build the parts (assembly.py), go on from a
+checkpoint, train.
 """
 
 from __future__ import annotations
@@ -19,44 +20,27 @@ import numpy as np
 import torch
 from torch import nn
 
+from trimtab.assembly import MakeOptimizer, Parts, build_evaluation, build_parts, held_back
 from trimtab.config import (
     Config,
     NoAveraging,
     NoQuantization,
     PatienceStopping,
-    RowTask,
     SamplesConfig,
     Split,
     dump_config,
-    steps_of,
 )
-from trimtab.config.fit import f1_of_many
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
-from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
 from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers, predict, write_text
+from trimtab.evaluation import batch_norm_buffers, predict, write_text
 from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
-from trimtab.model import (
-    Transformer,
-    build_model,
-    wrap_model,
-)
-from trimtab.model.quantize import prepare_quantization, set_rounding
-from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
-from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
-    ForeignOptimizer,
-    Optimizer,
-    build_average,
-    build_groups,
-    build_optimizer,
-    build_transforms,
     clip_threshold,
 )
 from trimtab.report import write_report
@@ -70,20 +54,15 @@ from trimtab.runs.files import write_text as write_file
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import next_attempt, open_run, undone_on_failure
 from trimtab.schedules import build_schedule
-from trimtab.signals import Batch, InlineProbe, Ring, Task, key, outputs_of
+from trimtab.signals import Batch
 from trimtab.training import (
     Calendar,
     Keeper,
     Loop,
-    Precision,
     Progress,
     Requests,
     Settings,
-    Step,
-    Windows,
     build_adjustments,
-    columns_of_step,
-    peak_memory_bytes,
 )
 from trimtab.training.execution import (
     choose_attention,
@@ -98,7 +77,6 @@ from trimtab.training.execution import (
 from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
-from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
@@ -112,9 +90,6 @@ _SHAPES = (
     "config.logging.noise_scale.",
 )
 """Settings on which memory depends."""
-
-MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-"""Parameter groups in torch's form -> an optimizer over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,21 +108,6 @@ class Result:
     exit_code: int
     diagnosis: Diagnosis | None = None
     """What the doctor says of it; None when that failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What is trained, and with what."""
-
-    model: nn.Module
-    task: Task
-    objective: Objective
-    step: Step
-    windows: Windows
-    device: torch.device
-    compilable: bool
-    parameters: str
-    """Why the model computes with weights of this precision."""
 
 
 @final
@@ -336,8 +296,8 @@ class Trainer:
         example = data.training.batch(np.arange(rows), rows)
         shape = (rows, self.config.data.sequence_length)
         attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
-        held_back = _held_back(self.config, parts)
-        captured = (held_back is None and earlier.get("capture")) or choose_capture(training, parts.device, held_back)
+        why_not = held_back(self.config, parts)
+        captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
         compiled = choose_compile(
             training,
             parts.step,
@@ -480,111 +440,9 @@ class Trainer:
         return self.model, self.data
 
     def _build(self, data: PreparedData, device: torch.device) -> Parts:
-        config = self.config
-        if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
-            torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
-        set_products(config.training.precision, device)
-        vocabulary_size = data.vocabulary_size
-        outputs = outputs_of(config.task, data.targets, vocabulary_size)
-        if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
-            raise ConfigError(refused)
-        if self._given_model is not None:
-            if not outputs.of_tokens or config.task.name == "seq2seq":
-                raise ConfigError(
-                    f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
-                )
-            model: nn.Module = wrap_model(self._given_model, vocabulary_size)
-        else:
-            model = build_model(
-                config.model,
-                vocabulary_size=vocabulary_size,
-                sequence_length=config.longest_sequence,
-                outputs=outputs,
-                seed=key(config.seed, 0, 0, "model"),
-            )
-        quantize = config.training.quantize
-        if not isinstance(quantize, NoQuantization):
-            if self._given_model is not None:
-                raise ConfigError(
-                    "training.quantize: a module from outside is prepared by its owner. "
-                    f"Received: {quantize.name}, with a model",
-                    hint="prepare it with torchao before handing it over, and leave out training.quantize",
-                )
-            prepare_quantization(model, quantize)
-        model.to(device).train()
-        plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
-        compilable = _one_shape(config) and plain and MODELS[config.model.name].compilable
-        objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
-        task = build_task(config.task, objective, data.targets)
-        layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
-        is_flat = self._make_optimizer is None and all("flat" in layout for layout in layouts)
-        ours = plain and is_flat
-        parameters, why = choose_parameters(config.training.precision, device, ours)
-        if self._make_optimizer is not None and config.optimizer.decay.target:
-            raise ConfigError(
-                "optimizer.decay.target: an optimizer from outside decays by itself. "
-                f"Received: {config.optimizer.decay.target}",
-                hint="leave out make_optimizer, or optimizer.decay.target",
-            )
-        optimizers = self._optimizers(model, parameters)
-        optimizer = optimizers[0]()
-        probes: list[InlineProbe] = []
-        if config.logging.layers:
-            names = list(optimizer.storage.weights)
-            probes = [GradientNorms(names), WeightNorms(names)]
-            if isinstance(model, Transformer):
-                model.measure_activations = True
-                probes.append(ActivationScale(model.signal_names))
-        noise_scale = None
-        if (noise := config.logging.noise_scale).every:
-            noise_scale = GradientNoiseScale(noise.every, noise.memory, device)
-            probes.append(noise_scale)
-        precision = Precision(config.training.precision, device, parameters)
-        columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
-        ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
-        step = Step(
-            model=model,
-            task=task,
-            optimizer=optimizer,
-            transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
-            probes=probes,
-            precision=precision,
-            ring=ring,
-            device=device,
-            seed=config.seed,
-            parts_probe=noise_scale,
-            optimizers=optimizers,
-            average=build_average(
-                config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
-            ),
+        return build_parts(
+            self.config, data, device, given_model=self._given_model, make_optimizer=self._make_optimizer
         )
-        if not isinstance(quantize, NoQuantization):
-            start = steps_of(quantize.start, config.budget(data.facts | planned_tokens(config, data)))
-            if start >= config.training.steps:
-                raise ConfigError(
-                    f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
-                    f"Received: {quantize.start!r}"
-                )
-            step.at_step = lambda number: set_rounding(model, in_training=number > start)
-        return Parts(
-            model,
-            task,
-            objective,
-            step,
-            Windows(ring, peak_memory_bytes(device)),
-            device,
-            compilable,
-            why,
-        )
-
-    def _optimizers(self, model: nn.Module, parameters: torch.dtype) -> list[Callable[[], Optimizer]]:
-        """What builds each of the run's optimizers over the weights as they then are."""
-        make, first = self._make_optimizer, self.config.optimizer
-        if make is None:
-            return [partial(build_optimizer, one, model, parameters) for one in self.config.optimizers]
-        if self.config.optimizer_switch is not None:
-            raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
-        return [lambda: ForeignOptimizer(build_groups(first, model), make)]
 
     @property
     def _source(self) -> Literal["config", "python"]:
@@ -614,26 +472,6 @@ def _longest_batch(sequences: Sequences, rows: int) -> Batch:
     if isinstance(sequences, LabelledTexts):
         indices = np.argsort(sequences.lengths, kind="stable")[::-1][:rows].copy()
     return sequences.batch(indices, rows)
-
-
-def _one_shape(config: Config) -> bool:
-    """Whether all batches have one shape, as compiled and captured programs need."""
-    return not isinstance(config.task, RowTask) or config.task.padding == "full"
-
-
-def _held_back(config: Config, parts: Parts) -> str | None:
-    """The part that does not allow its step to be captured, or None."""
-    if not _one_shape(config):
-        return "batches are as long as their longest text; task.padding=full gives them one shape"
-    if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
-        return "a model from outside may keep state in Python"
-    names = [one.name for one in config.optimizers]
-    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
-        return "an optimizer from outside may count its steps in Python"
-    for name in names:
-        if not OPTIMIZERS[name].capturable:
-            return f"{name} {OPTIMIZERS[name].held_back}"
-    return None
 
 
 def _cut(data: PreparedData) -> list[str]:
@@ -698,34 +536,6 @@ def _keeper(
         better=selection_direction(config.checkpoint.metric),
         description={"seed": config.seed},
         failure_stops=config.checkpoint.on_failure == "stop",
-    )
-
-
-def build_evaluation(
-    config: Config,
-    model: nn.Module,
-    data: PreparedData,
-    variants: Mapping[str, Weights] | None = None,
-) -> Evaluation:
-    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`."""
-    parameter = next(model.parameters())
-    device = parameter.device
-    return Evaluation(
-        config.evaluation,
-        model=model,
-        task=build_task(
-            config.task,
-            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
-            data.targets,
-            data.tokenizer.token_bytes,
-        ),
-        data=data,
-        batch_size=config.evaluation_batch_size,
-        device=device,
-        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
-        variants=variants,
-        selected=config.selected,
-        seed=config.seed,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from torch import nn
 
+from trimtab.assembly import MakeOptimizer, Parts
 from trimtab.config import Config, load_config
 from trimtab.data import DataPlan, Loader, PreparedData
 from trimtab.errors import UsageError
@@ -16,7 +17,7 @@ from trimtab.events import StepsEnded
 from trimtab.experiments.range_test import Divergence, RangeTest, judge, ramp
 from trimtab.optimizer import clip_threshold
 from trimtab.signals import seeded
-from trimtab.trainer import MakeOptimizer, Parts, Trainer
+from trimtab.trainer import Trainer
 from trimtab.training.execution import garbage_rests, keep_freed_memory, set_threads
 from trimtab.training.memory import out_of_memory_explained
 

@@ -1,0 +1,237 @@
+"""From a configuration and prepared data to the parts of a training, and to what judges its model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from trimtab.config import (
+    Config,
+    NoQuantization,
+    RowTask,
+    steps_of,
+)
+from trimtab.config.fit import f1_of_many
+from trimtab.config.registry.model import MODELS
+from trimtab.config.registry.optimizer import OPTIMIZERS
+from trimtab.data import PreparedData
+from trimtab.errors import ConfigError
+from trimtab.evaluation import Evaluation, Weights
+from trimtab.model import (
+    Transformer,
+    build_model,
+    wrap_model,
+)
+from trimtab.model.quantize import prepare_quantization, set_rounding
+from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
+from trimtab.objective import Objective, build_objective, build_task, class_weights
+from trimtab.optimizer import (
+    ForeignOptimizer,
+    Optimizer,
+    build_average,
+    build_groups,
+    build_optimizer,
+    build_transforms,
+)
+from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
+from trimtab.training import (
+    Precision,
+    Step,
+    Windows,
+    columns_of_step,
+    peak_memory_bytes,
+)
+from trimtab.training.facts import planned_tokens
+from trimtab.training.precision import choose_parameters, set_products
+
+MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""Parameter groups in torch's form -> an optimizer over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What is trained, and with what."""
+
+    model: nn.Module
+    task: Task
+    objective: Objective
+    step: Step
+    windows: Windows
+    device: torch.device
+    compilable: bool
+    parameters: str
+    """Why the model computes with weights of this precision."""
+
+
+def build_parts(
+    config: Config,
+    data: PreparedData,
+    device: torch.device,
+    *,
+    given_model: nn.Module | None = None,
+    make_optimizer: MakeOptimizer | None = None,
+) -> Parts:
+    """Model, task, objective, optimizer and probes on `device`, put together into a step.
+
+    `given_model` and `make_optimizer` stand in for those of the configuration. Raises: ConfigError for what does not
+    go together.
+    """
+    if torch.are_deterministic_algorithms_enabled() != config.training.deterministic:
+        torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
+    set_products(config.training.precision, device)
+    vocabulary_size = data.vocabulary_size
+    outputs = outputs_of(config.task, data.targets, vocabulary_size)
+    if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
+        raise ConfigError(refused)
+    if given_model is not None:
+        if not outputs.of_tokens or config.task.name == "seq2seq":
+            raise ConfigError(
+                f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
+            )
+        model: nn.Module = wrap_model(given_model, vocabulary_size)
+    else:
+        model = build_model(
+            config.model,
+            vocabulary_size=vocabulary_size,
+            sequence_length=config.longest_sequence,
+            outputs=outputs,
+            seed=key(config.seed, 0, 0, "model"),
+        )
+    quantize = config.training.quantize
+    if not isinstance(quantize, NoQuantization):
+        if given_model is not None:
+            raise ConfigError(
+                "training.quantize: a module from outside is prepared by its owner. "
+                f"Received: {quantize.name}, with a model",
+                hint="prepare it with torchao before handing it over, and leave out training.quantize",
+            )
+        prepare_quantization(model, quantize)
+    model.to(device).train()
+    plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
+    compilable = one_shape(config) and plain and MODELS[config.model.name].compilable
+    objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
+    task = build_task(config.task, objective, data.targets)
+    layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
+    is_flat = make_optimizer is None and all("flat" in layout for layout in layouts)
+    ours = plain and is_flat
+    parameters, why = choose_parameters(config.training.precision, device, ours)
+    if make_optimizer is not None and config.optimizer.decay.target:
+        raise ConfigError(
+            "optimizer.decay.target: an optimizer from outside decays by itself. "
+            f"Received: {config.optimizer.decay.target}",
+            hint="leave out make_optimizer, or optimizer.decay.target",
+        )
+    optimizers = _optimizers(config, model, parameters, make_optimizer)
+    optimizer = optimizers[0]()
+    probes: list[InlineProbe] = []
+    if config.logging.layers:
+        names = list(optimizer.storage.weights)
+        probes = [GradientNorms(names), WeightNorms(names)]
+        if isinstance(model, Transformer):
+            model.measure_activations = True
+            probes.append(ActivationScale(model.signal_names))
+    noise_scale = None
+    if (noise := config.logging.noise_scale).every:
+        noise_scale = GradientNoiseScale(noise.every, noise.memory, device)
+        probes.append(noise_scale)
+    precision = Precision(config.training.precision, device, parameters)
+    columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
+    ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
+    step = Step(
+        model=model,
+        task=task,
+        optimizer=optimizer,
+        transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
+        probes=probes,
+        precision=precision,
+        ring=ring,
+        device=device,
+        seed=config.seed,
+        parts_probe=noise_scale,
+        optimizers=optimizers,
+        average=build_average(
+            config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
+        ),
+    )
+    if not isinstance(quantize, NoQuantization):
+        start = steps_of(quantize.start, config.budget(data.facts | planned_tokens(config, data)))
+        if start >= config.training.steps:
+            raise ConfigError(
+                f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
+                f"Received: {quantize.start!r}"
+            )
+        step.at_step = lambda number: set_rounding(model, in_training=number > start)
+    return Parts(
+        model,
+        task,
+        objective,
+        step,
+        Windows(ring, peak_memory_bytes(device)),
+        device,
+        compilable,
+        why,
+    )
+
+
+def _optimizers(
+    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None
+) -> list[Callable[[], Optimizer]]:
+    """What builds each of the run's optimizers over the weights as they then are."""
+    if make is None:
+        return [partial(build_optimizer, one, model, parameters) for one in config.optimizers]
+    if config.optimizer_switch is not None:
+        raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
+    return [lambda: ForeignOptimizer(build_groups(config.optimizer, model), make)]
+
+
+def one_shape(config: Config) -> bool:
+    """Whether all batches have one shape, as compiled and captured programs need."""
+    return not isinstance(config.task, RowTask) or config.task.padding == "full"
+
+
+def held_back(config: Config, parts: Parts) -> str | None:
+    """The part that does not allow its step to be captured, or None."""
+    if not one_shape(config):
+        return "batches are as long as their longest text; task.padding=full gives them one shape"
+    if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
+        return "a model from outside may keep state in Python"
+    names = [one.name for one in config.optimizers]
+    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
+        return "an optimizer from outside may count its steps in Python"
+    for name in names:
+        if not OPTIMIZERS[name].capturable:
+            return f"{name} {OPTIMIZERS[name].held_back}"
+    return None
+
+
+def build_evaluation(
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    variants: Mapping[str, Weights] | None = None,
+) -> Evaluation:
+    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`."""
+    parameter = next(model.parameters())
+    device = parameter.device
+    return Evaluation(
+        config.evaluation,
+        model=model,
+        task=build_task(
+            config.task,
+            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
+            data.targets,
+            data.tokenizer.token_bytes,
+        ),
+        data=data,
+        batch_size=config.evaluation_batch_size,
+        device=device,
+        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
+        variants=variants,
+        selected=config.selected,
+        seed=config.seed,
+    )
