@@ -7,7 +7,7 @@ a small GPT with dropout 0.1 on shuffled data for 60 steps, in fp32 on the CPU, 
 documentation says, and is told to go on from its newest checkpoint. After each fault the same command is given again,
 and the weights at the end are compared, byte by byte, with those of a run that nobody disturbed:
 
-    same       the same bits
+    same       the same bits; after damage also those that going on from the undamaged checkpoint gives
     refused    it ended with an error, and said so
     other      exit code 0, and other weights: nobody was told
 
@@ -258,7 +258,14 @@ class Bench:
             raise RuntimeError(f"{trainer.title} fails undisturbed ({code}): {(whole / 'log').read_text()[-1500:]}")
         self.seconds = time.monotonic() - begun
         self.whole = (whole / "weights.sha256").read_text()
-        self.left = self._left_by_a_kill()
+        self.right = {self.whole}
+        self.after_first_save = self._seconds_after_first_save()
+        while True:  # until the kill did not meet a save
+            self.left, resumed = self._left_by_a_kill(), self.path()
+            shutil.copytree(self.left, resumed, dirs_exist_ok=True, symlinks=True)
+            if self.again(resumed) != "refused":
+                self.right.add((resumed / "weights.sha256").read_text())
+                break
 
     def path(self) -> Path:
         self._num += 1
@@ -306,15 +313,25 @@ class Bench:
         (folder / "weights.sha256").unlink(missing_ok=True)
         if self.end(self.start(folder)) != 0:
             return "refused"
-        return "same" if (folder / "weights.sha256").read_text() == self.whole else "other"
+        return "same" if (folder / "weights.sha256").read_text() in self.right else "other"
+
+    def _seconds_after_first_save(self) -> float:
+        folder = self.path()
+        pid = self.start(folder)
+        while not self._has_saved(folder, SAVE_EVERY):
+            time.sleep(0.001)
+        begun = time.monotonic()
+        self.end(pid)
+        return time.monotonic() - begun
 
     def _left_by_a_kill(self) -> Path:
-        """A folder in which training was killed after its third save was complete."""
+        """A folder in which training was killed after its second save was complete."""
         while True:
             folder = self.path()
             pid = self.start(folder)
-            while not self._has_saved(folder, 3 * SAVE_EVERY) and os.waitpid(pid, os.WNOHANG)[0] == 0:
+            while not self._has_saved(folder, 2 * SAVE_EVERY) and os.waitpid(pid, os.WNOHANG)[0] == 0:
                 time.sleep(0.001)
+            time.sleep(0.02)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -324,31 +341,30 @@ class Bench:
     def _has_saved(self, folder: Path, step: int) -> bool:
         """Whether the save of `step` is complete: what is written last in it is there."""
         marks = {
-            ours: [f"run/checkpoints/step-{step:08d}/manifest.json"],
-            huggingface: [f"checkpoint-{step}/trainer_state.json"],
-            pytorch_lightning: [f"kept/epoch={(step - 1) // 16}-step={step}.ckpt"],
+            ours: f"run/checkpoints/step-{step:08d}/manifest.json",
+            huggingface: f"checkpoint-{step}/trainer_state.json",
+            pytorch_lightning: f"kept/epoch={(step - 1) // 16}-step={step}.ckpt",
         }
         if self.trainer.train in marks:
-            found = folder / marks[self.trainer.train][0]
-            if not found.exists():
-                return False
-            time.sleep(0.03)
-            return True
+            return (folder / marks[self.trainer.train]).exists()
         log = folder.parent / f"log-{folder.name}"
-        saves = log.read_text().count("saving checkpoint") if log.exists() else 0
-        return saves >= 3 and (time.sleep(0.03) is None)
+        return log.exists() and f"iter {step}: loss" in log.read_text()  # which it says after the save
 
     def kills(self, num: int) -> Counter[str]:
-        """SIGKILL at a moment drawn evenly from the life of the process."""
+        """SIGKILL at a moment drawn evenly from the time between the first save and the end."""
         found: Counter[str] = Counter()
-        for _ in range(num):
+        while found.total() < num:
             folder = self.path()
             pid = self.start(folder)
-            time.sleep(self.order.uniform(0.0, self.seconds))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            found[self.again(folder)] += 1
+            while not self._has_saved(folder, SAVE_EVERY):
+                time.sleep(0.001)
+            time.sleep(self.order.uniform(0.0, self.after_first_save))
+            os.kill(pid, signal.SIGKILL)
+            killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+            if killed and not (folder / "weights.sha256").exists():
+                ended = self.again(folder)
+                is_whole = ended == "same" and (folder / "weights.sha256").read_text() == self.whole
+                found["same" if is_whole else "refused" if ended == "refused" else "other"] += 1
             shutil.rmtree(folder)
         return found
 
@@ -436,7 +452,7 @@ def main() -> None:
     for name, trainer in chosen.items():
         bench = Bench(trainer, folder / name, random.Random(name))
         columns[trainer.title] = {
-            f"SIGKILL at a random moment, {given.kills} tries": told(bench.kills(given.kills)),
+            f"SIGKILL at a random moment after the first save, {given.kills} tries": told(bench.kills(given.kills)),
             "each file of the newest checkpoint truncated to half": named(bench.hurt(halve)),
             "each file of it deleted": named(bench.hurt(Path.unlink)),
             f"one bit of it flipped, {given.flips} tries": told(bench.flips(given.flips)),

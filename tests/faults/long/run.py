@@ -42,6 +42,8 @@ class Case:
     short: int
     needs: str = ""
     """A program without which it is left out."""
+    setting: str = ""
+    """A setting without which it is left out."""
     divides: bool = True
     """Whether its tries may be shared between processes."""
 
@@ -54,8 +56,11 @@ CASES = {
     "polite": Case(kills.polite, 20, 3),
     "two-writers": Case(kills.two_writers, 10, 1),
     "poisoned-batches": Case(steering.poisoned_batches, 10, 1),
+    "spikes": Case(steering.spikes, 10, 1, setting="recovery.spikes"),
+    "bad-regions": Case(steering.bad_regions, 10, 1, setting="recovery.rollback"),
+    "frozen": Case(steering.frozen, 6, 2, setting="training.watchdog_seconds"),
     "damaged-checkpoints": Case(damage.damaged_checkpoints, damage.NUM_DAMAGES, 4),
-    "cut-records": Case(damage.cut_records, damage.RECORD_BYTES, 64),
+    "cut-records": Case(damage.cut_records, damage.RECORD_BYTES, 63),
     "torn-shards": Case(damage.torn_shards, 24, 2),
     "full-disks": Case(damage.full_disks, 16, 2, needs="mount"),
     "read-only": Case(damage.read_only, 4, 2),
@@ -79,6 +84,19 @@ def part(name: str, short: bool, share: int, jobs: int, folder: Path) -> Outcome
     outcome.seconds = time.monotonic() - begun
     shutil.rmtree(place.folder, ignore_errors=not outcome.failures)
     return outcome
+
+
+def possible(case: Case) -> bool:
+    """Whether its program is installed, and this trimtab has its setting."""
+    from trimtab.config import Config
+
+    at: type | None = Config
+    for name in case.setting.split(".") if case.setting else ():
+        field = at.model_fields.get(name) if at is not None and hasattr(at, "model_fields") else None
+        if field is None:
+            return False
+        at = field.annotation
+    return not case.needs or shutil.which(case.needs) is not None
 
 
 def joined(parts: list[Outcome]) -> Outcome:
@@ -111,7 +129,7 @@ def main() -> int:
     folder.chmod(0o755)
     begun = time.monotonic()
     outcomes: list[Outcome] = []
-    left_out = [name for name in given.only if CASES[name].needs and shutil.which(CASES[name].needs) is None]
+    left_out = [name for name in given.only if not possible(CASES[name])]
     names = [name for name in given.only if name not in left_out]
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("fork")) as pool:
         shares = {
@@ -133,7 +151,9 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     took = time.monotonic() - begun
     head = f"{_versions()}, {datetime.date.today().isoformat()}; {took / 60:.1f} min with {given.jobs} at a time"
-    told = "\n".join([table(outcomes), "", head, *(f"left out for want of a program: {name}" for name in left_out)])
+    told = "\n".join(
+        [table(outcomes), "", head, *(f"left out, for want of a program or a setting: {name}" for name in left_out)]
+    )
     print(f"\n{told}")
     if given.out is not None:
         given.out.write_text(told + "\n")
