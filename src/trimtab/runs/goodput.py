@@ -27,7 +27,7 @@ CAUSES: Final = {
     "data": "waiting for data",
     "evaluation": "evaluations that count",
     "checkpoint": "training stood still for a save",
-    "redone": "steps and evaluations that a later attempt or a rollback takes back, and what a kill cut off",
+    "redone": "steps and evaluations that a later attempt or a rollback takes back, and what a kill or an error cut off",
     "skipped": "steps whose update was left out",
     "other": "all else: restoring at a rollback, writing at the end",
 }
@@ -139,6 +139,7 @@ class _Attempt:
         self.lines: list[dict[str, Any]] = []
         self.seconds = dict.fromkeys(CAUSES, 0.0)
         self.ended = False
+        """Whether it came to its own end, and told all; a kill and an error cut off what nobody hears of."""
         self.last = float(started["time"])
         """Unix seconds of its last sign of life."""
         start = _seconds(facts.get("start_seconds", 0.0))
@@ -158,7 +159,7 @@ class _Attempt:
     def take(self, line: dict[str, Any]) -> None:
         self.lines.append(line)
         self.branches.add(line["branch"])
-        self.ended = self.ended or line["event"] == "RunEnded"
+        self.ended = self.ended or (line["event"] == "RunEnded" and line.get("status") != "failed")
         self.seen(float(line["time"]))
 
     def seen(self, now: float) -> None:
