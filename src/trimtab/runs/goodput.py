@@ -27,7 +27,7 @@ CAUSES: Final = {
     "data": "waiting for data",
     "evaluation": "evaluations that count",
     "checkpoint": "training stood still for a save",
-    "redone": "steps and evaluations that a later attempt or a rollback takes back, and what a kill or an error cut off",
+    "redone": "steps and evaluations that were taken back, and what a kill or an error cut off",
     "skipped": "steps whose update was left out",
     "other": "all else: restoring at a rollback, writing at the end",
 }

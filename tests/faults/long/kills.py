@@ -71,18 +71,21 @@ def _sleep(seconds: float, child: Child) -> None:
 def one_run(place: Place, tries: Iterable[int]) -> Outcome:
     """One run that is killed at every try, every third of them while it starts again; it ends with the same bits."""
     outcome = Outcome("kills in one run, some while it resumes: same bits")
-    whole, seconds = place.whole()
+    steps = "training.steps=240"
+    whole, seconds = place.whole(steps)
     run, kills = place.path(), 0
+    record = run / "record.jsonl"
     for number in tries:
-        child = place.start("train", place.config, "--run", run)
+        told = record.read_text(errors="replace").count('"event":"StepsEnded"') if record.exists() else 0
+        child = place.start("train", place.config, steps, "--run", run)
         if number % 3 == 2:
-            _sleep(place.random.uniform(0.1, 0.4) * seconds, child)
+            _sleep(place.random.uniform(0.05, 0.15) * seconds, child)
+            outcome.counts["while it started"] += 1
         else:
-            step = 7 * (1 + number * 8 // 12)
-            wait_for(run / "record.jsonl", f'"last_step":{step}', child)
+            _progressed(record, told + 2, child)
         child.send(signal.SIGKILL)
         kills += child.wait() == -signal.SIGKILL
-    right = finished(place, run, whole)
+    right = finished(place, run, whole, steps)
     spent = json.loads(place.must("show", run, "--json"))["goodput"]
     added = sum(spent["seconds"].values())
     if not right and abs(added - spent["elapsed_seconds"]) > 1e-6:
@@ -92,6 +95,13 @@ def one_run(place: Place, tries: Iterable[int]) -> Outcome:
     (line,) = (line for line in place.must("show", run).splitlines() if line.startswith("  time"))
     outcome.note = f"goodput: {line.split(maxsplit=1)[1]}"
     return outcome
+
+
+def _progressed(record: Path, windows: int, child: Child) -> None:
+    while not record.exists() or record.read_text(errors="replace").count('"event":"StepsEnded"') < windows:
+        if child.poll() is not None:
+            raise RuntimeError(f"ended with {child.code}: {child.told()}")
+        time.sleep(0.003)
 
 
 SAVES = (
