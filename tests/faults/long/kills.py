@@ -109,7 +109,7 @@ SAVES = (
     "checkpoint.keep_latest=1",
     "checkpoint.keep_best=0",
     "checkpoint.background=false",
-    "model.num_layers=4",
+    "model.num_layers=6",
 )
 SYSCALLS = ("write", "fsync", "rename", "unlink", "unlinkat", "mkdir", "rmdir", "openat", "close")
 
