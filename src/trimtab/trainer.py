@@ -173,12 +173,17 @@ class Trainer:
             progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
+            is_other_batch = False
             if changes & _BATCH:
                 # The checkpoint holds those before.
-                progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+                is_other_batch = read_json(run.facts)["learning_rate"]["batch"] != config.sequences_per_step
+                if is_other_batch:
+                    progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+                else:  # divided otherwise: what it was raised to stays
+                    progress.divide(split.micro_batch_size, config.largest_batch)
             progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
-            progress.divide(plan["micro_batch"]["chosen"])
+            progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
@@ -199,7 +204,7 @@ class Trainer:
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
-            told |= {"metrics": progress.metrics, "begun_by": self._source}
+            told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -338,6 +343,7 @@ class Trainer:
             most=most,
             meter=memory_meter(parts.device),
             budget_bytes=config.training.memory_budget_bytes,
+            grows=config.training.accumulation_schedule is not None or config.largest_batch is not None,
             report=report,
         )
 

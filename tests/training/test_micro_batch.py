@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -268,6 +269,35 @@ def test_accepted_drift_of_the_batch_is_followed(tmp_path: Path) -> None:
     assert (_plan(tmp_path, "run")["chosen"], _plan(tmp_path, "run")["accumulation"]) == (4, 3)
     tokens = [e.per_step["tokens"] for e in remembers.events if isinstance(e, StepsEnded)]
     assert np.concatenate(tokens)[-1] == 12 * 16
+
+
+def test_a_raised_batch_that_is_split_otherwise_stays_raised_and_another_batch_begins_anew(tmp_path: Path) -> None:
+    """The noise scale raises 8 sequences to 16; accepted drift then divides the same batch in another way."""
+    raising = {
+        "training.micro_batch_size": 2,
+        "training.accumulation": 4,
+        "training.steps": 24,
+        "logging": {"every": 1, "noise_scale": {"every": 1, "memory": 4}},
+        "batch_control": {"name": "noise_scale", "most": 16, "part": 1e6, "error": 1e6, "wait": 1},
+    }
+
+    def sequences(run: str, changes: Mapping[str, Any], stop_at: int = 0) -> list[int]:
+        config = _trainer(tmp_path, "elsewhere", {**raising, **changes}).config
+        remembers = Remembers(stop_at)
+        trainer = Trainer(config, run=tmp_path / run, monitors=[remembers], accept_drift=True)
+        if stop_at:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit()
+        else:
+            trainer.fit()
+        tokens = np.concatenate([e.per_step["tokens"] for e in remembers.events if isinstance(e, StepsEnded)])
+        return (tokens / 16).round().astype(int).tolist()
+
+    assert sequences("run", {}, stop_at=12)[-1] == 16
+    shutil.copytree(tmp_path / "run", tmp_path / "anew")
+    assert set(sequences("run", {"training.micro_batch_size": 4, "training.accumulation": 2})) == {16}
+    anew = sequences("anew", {"training.micro_batch_size": 2, "training.accumulation": 2})
+    assert (anew[0], anew[-1]) == (4, 16), "set anew, and raised again"
 
 
 def test_out_of_memory_halves_the_micro_batch_and_the_same_step_is_tried_again(tmp_path: Path) -> None:

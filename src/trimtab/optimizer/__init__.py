@@ -17,7 +17,14 @@ from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
 from trimtab.optimizer.contract import Optimizer
 from trimtab.optimizer.curvature import Curvature
-from trimtab.optimizer.factory import build_average, build_groups, build_optimizer, build_transforms, clip_threshold
+from trimtab.optimizer.factory import (
+    build_average,
+    build_groups,
+    build_optimizer,
+    build_transforms,
+    clip_threshold,
+    planned_groups,
+)
 from trimtab.optimizer.for_torch import (
     CosineAnnealingWarmupScheduler,
     adaptive_gradient_clipping,
@@ -96,6 +103,7 @@ __all__ = [
     "lion",
     "muon",
     "parameter_groups",
+    "planned_groups",
     "schedule_free_adamw",
     "sgd",
     "skip_non_finite",

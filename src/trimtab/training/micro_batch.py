@@ -35,6 +35,7 @@ def find_micro_batch(
     most: int,
     meter: MemoryMeter,
     budget_bytes: float | None,
+    grows: bool = False,
     report: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> dict[str, Any]:
     """The largest divisor of `batch_size`, at most `most`, whose step fits; as the entry of plan.json.
@@ -43,6 +44,7 @@ def find_micro_batch(
     that did not, halving what is left. A size fits when its step runs out of no memory and its peak is within the
     budget. Where memory that is not there takes the whole process along, a size whose peak would be beyond the
     budget, by what one more sequence took so far, is not tried at all. Weights, state and randomness stay as they are.
+    A batch that `grows` later has several micro-batches then, whose gradients are summed apart.
 
     Raises: ResourceError when not even one sequence fits.
     """
@@ -61,7 +63,7 @@ def find_micro_batch(
             return False
         report(f"trying micro-batches of {size}", 0.0)
         meter.start()
-        failure = _try(step, make_batch(size), math.ceil(batch_size / size))
+        failure = _try(step, make_batch(size), math.ceil(batch_size / size) * (2 if grows else 1))
         free_memory(step.device)
         peak = meter.peak()
         tried[size] = peak if failure is None else failure

@@ -72,6 +72,7 @@ class Step:
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float32, device=device)
 
+        self._scalar = scalar
         self.settings: dict[str, Tensor] = {
             name: scalar()
             for name in (
@@ -167,6 +168,8 @@ class Step:
         self.optimizer, self._optimizer = self._optimizers[index](), index
         if self.average is not None:
             self.average.move(self.optimizer.storage)
+        for group in self.optimizer.groups:
+            self.settings.setdefault(group.rate_setting, self._scalar())
         names = tuple(self.optimizer.storage.weights)
         places = [names.index(name) for name in self._names]
         self._order = None if names == self._names else torch.tensor(places, device=self.device)
