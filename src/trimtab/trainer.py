@@ -39,7 +39,7 @@ from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
 from trimtab.evaluation import batch_norm_buffers, predict, write_text
-from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
+from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
 from trimtab.optimizer import (
     clip_threshold,
 )
@@ -75,7 +75,7 @@ from trimtab.training.execution import (
     synchronizer,
 )
 from trimtab.training.facts import facts_of, identity_of, planned_tokens
-from trimtab.training.memory import memory_meter, out_of_memory_explained
+from trimtab.training.memory import evaluation_explained, memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.switch import planned_switch
@@ -212,8 +212,8 @@ class Trainer:
                 try:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
-                    hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    self._quantize(run, data, parts.model, ended)
+                    left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
+                    self._quantize(run, data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -259,15 +259,15 @@ class Trainer:
             return None
         return diagnosis
 
-    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded) -> None:
-        """Write the quantized model where the run was trained for one, and tell the loss of both."""
+    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
+        """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""
         quantize = self.config.training.quantize
         if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
             return
         judged = in_fp32(self.config)
         step = ended.step if ended.restored_step is None else ended.restored_step
         found = write_quantized(
-            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step
+            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step, weights
         )
         for monitor in self._monitors:
             monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), run.quantized.name))
@@ -369,6 +369,11 @@ class Trainer:
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
             average.belongs(batch_norm_buffers(parts.model), renew)
+
+        def judge(step: int) -> tuple[EvaluationEnded, list[ArtifactLogged]]:
+            with evaluation_explained(evaluation.batch_size):
+                return evaluation(step)
+
         return Loop(
             step=parts.step,
             loader=Loader(
@@ -394,7 +399,7 @@ class Trainer:
             controllers=controllers,
             monitors=self._monitors,
             recorder=recorder,
-            evaluate=evaluation,
+            evaluate=judge,
             checkpoints=keeper,
             requests=requests,
             selection_metric=config.checkpoint.metric,

@@ -238,6 +238,23 @@ def test_a_run_writes_the_quantized_model_and_the_loss_of_both(
     assert said["metrics"]["validation/loss"] == pytest.approx(small, rel=1e-6)
 
 
+def test_the_quantized_model_is_of_the_weights_that_the_run_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = "validation/loss@ema"
+    averaged = {"averaging": {"name": "ema", "decay": 0.9}, "checkpoint.metric": metric}
+    _trainer(tmp_path, "run", {"name": "int8"}, **averaged).fit()
+    assert json.loads((tmp_path / "run/quantized/checkpoint.json").read_text())["weights"] == "ema"
+    assert open_trained(tmp_path / "run", quantized=True).weights == "ema"
+    with pytest.raises(SystemExit):
+        _main("evaluate", str(tmp_path / "run"), "--quantized", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["weights"] == "ema"
+    assert metric in said["metrics"]
+    _trainer(tmp_path, "plain", {"name": "int8"}, averaging=averaged["averaging"]).fit()
+    assert open_trained(tmp_path / "plain", quantized=True).weights == "plain"
+
+
 def _main(*arguments: str) -> None:
     before, sys.argv = sys.argv, ["trimtab", *arguments]
     try:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
 from trimtab.errors import ConfigError, ResourceError
-from trimtab.events import DecisionTaken, Event, StepsEnded
+from trimtab.events import DecisionTaken, Event, RunStarted, StepsEnded
+from trimtab.optimizer import Curvature, build_optimizer
 from trimtab.runs import read_record
 from trimtab.training import Step
 from trimtab.training.execution import garbage_rests
@@ -132,6 +133,44 @@ def test_the_process_knows_its_peak_and_what_it_may_use() -> None:
     free_memory(CPU)
     assert meter.start() <= meter.peak() < begun + 70e6
     assert begun < meter.budget() < psutil.virtual_memory().total
+
+
+class Large(Bounded):
+    """40 MB of weights, which make most of what a step takes."""
+
+    def __init__(self) -> None:
+        super().__init__(10**9)
+        self.large = nn.Parameter(torch.randn(2000, 5000) * 0.01)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return super().forward(tokens_BT) + self.large.mean()
+
+
+@pytest.mark.parametrize("name", ["sophia", "adamw_8bit", "adamw", "lion"])
+def test_what_the_first_real_step_takes_was_foreseen(name: str) -> None:
+    """Estimates of the curvature, state that is allocated in the first update, and what an update holds meanwhile."""
+    if name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    config = load_config(None, [f"optimizer={{name: {name}}}"], environment={}).optimizer
+    step = _step(Large())
+    step.optimizer = build_optimizer(config, step.model)
+    weights = {key: weight.clone() for key, weight in step.optimizer.storage.weights.items()}
+    state = {key: {s: t.clone() for s, t in slots.items()} for key, slots in step.optimizer.state_by_name().items()}
+    free_memory(CPU)
+    meter = ProcessMemory()
+    before = meter.start()
+    tried = _find(step, 1)["tried"]["1"] - before
+    assert all(torch.equal(weight, weights[key]) for key, weight in step.optimizer.storage.weights.items())
+    after = step.optimizer.state_by_name()
+    assert after.keys() == state.keys()
+    for key, slots in state.items():
+        assert all(torch.equal(after[key][slot], tensor) for slot, tensor in slots.items()), "the state is a fresh one"
+    del weights, state, after
+    free_memory(CPU)
+    before = meter.start()
+    step.run([make_batch(1, 0)], 1)
+    took = meter.peak() - before
+    assert tried == pytest.approx(took, rel=0.25, abs=24e6), (name, tried / 1e6, took / 1e6)
 
 
 def test_not_even_one_sequence() -> None:
@@ -260,6 +299,21 @@ def test_where_the_noise_scale_is_measured_a_step_keeps_two_micro_batches(tmp_pa
     assert told[-1]["batch_size"] == 8
 
 
+def test_one_sequence_is_searched_for_where_the_noise_scale_waits_for_a_batch_that_grows(tmp_path: Path) -> None:
+    changes = {
+        "training.batch_size": 1,
+        "training.micro_batch_size": "auto",
+        "training.accumulation_schedule": {"factors": [1, 2]},
+        "logging": {"every": 1, "noise_scale": {"every": 1}},
+    }
+    trainer = _trainer(tmp_path, "run", changes)
+    trainer.fit()
+    assert (_plan(tmp_path, "run")["chosen"], _plan(tmp_path, "run")["accumulation"]) == (1, 1)
+    told = {e.last_step: e.values.get("batch_size") for e in trainer.remembers.events if isinstance(e, StepsEnded)}
+    assert told[3] is None
+    assert told[6] == 2.0, "measured as soon as a step has two"
+
+
 def test_accepted_drift_of_the_batch_is_followed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _trainer(tmp_path, "run", {}, stop_at=3, model=_module(8)).fit()
@@ -367,6 +421,38 @@ def test_an_estimate_of_the_curvature_is_not_taken_twice(tmp_path: Path) -> None
     trainer.fit()
     assert [d.decision.value for d in trainer.remembers.splits()] == [4.0]
     assert module.calls == 1 + 1 + 2
+
+
+@pytest.mark.parametrize("batch,hint", [(8, "evaluation.batch_size=4 judges fewer at once"), (1, "a smaller model")])
+def test_in_an_evaluation_the_hint_can_be_followed(tmp_path: Path, batch: int, hint: str) -> None:
+    class Judged(Bounded):
+        has_begun = False
+
+        def forward(self, tokens_BT: Tensor) -> Tensor:
+            if self.has_begun and not self.training:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+            return super().forward(tokens_BT)
+
+    class Begins:
+        def observe(self, event: Event) -> None:
+            Judged.has_begun = Judged.has_begun or isinstance(event, RunStarted)
+
+    auto = {"training.batch_size": 8, "training.micro_batch_size": "auto", "evaluation.batch_size": batch}
+    with pytest.raises(ResourceError, match=f"in an evaluation of {batch} sequences at once: CUDA out") as caught:
+        _trainer(tmp_path, "run", auto, model=Judged(8, 257), watch=(Begins(),)).fit()
+    assert hint in str(caught.value.hint)
+
+
+def test_where_an_estimate_of_the_curvature_does_not_fit_it_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Curvature, scale: Tensor, count: Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    monkeypatch.setattr(Curvature, "take", full)
+    with pytest.raises(ResourceError, match="at step 1, where the estimate of the curvature is kept") as caught:
+        _trainer(tmp_path, "run", {"optimizer": {"name": "sophia"}}, model=_module(8)).fit()
+    assert "Weights and state are as before the step" in str(caught.value)
 
 
 def test_in_the_update_the_step_is_not_tried_again(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from trimtab.optimizer.algorithms.soap import soap
 from trimtab.optimizer.algorithms.sophia import sophia
 from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
-from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.contract import Optimizer, Rehearsal
 from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.factory import (
     build_average,
@@ -70,6 +70,7 @@ __all__ = [
     "Optimizer",
     "ParameterGroup",
     "PerTensorStorage",
+    "Rehearsal",
     "Rule",
     "RuleOptimizer",
     "SkipOutliers",
