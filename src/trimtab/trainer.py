@@ -236,6 +236,11 @@ class Trainer:
         data = self._prepare()
         return data, self._build(data, device)
 
+    def facts(self) -> dict[str, Any]:
+        """What is known before the first step, of data and model, too; no run directory. Raises: TrimtabError."""
+        data, parts = self.assemble()
+        return facts_of(self.config, data, parts.model, parts.task, parts.step.optimizer)
+
     def _prepare(self) -> PreparedData:
         config = self.config
         return prepare_data(

@@ -13,7 +13,7 @@ import trimtab.doctor.lint as room
 from trimtab.config import Config, list_presets, load_config
 from trimtab.config.keys import keys
 from trimtab.config.registry.schedules import SCHEDULES
-from trimtab.doctor.lint import RULES, LintFinding, lint, refuse
+from trimtab.doctor.lint import NEED_DATA, RULES, LintFinding, left_out, lint, refuse
 from trimtab.errors import ConfigError
 
 POST = "model.norm.placement=post"
@@ -55,6 +55,9 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("patience-never", ["evaluation.every=1000"], {}),
     ("evaluation-never", ["evaluation.every=1001"], {}),
     ("evaluation-never", ["evaluation.every=1000"], {}),
+    ("saving-never", ["evaluation.every=1000"], {}),
+    ("saving-never", ["training.steps=10"], {}),
+    ("saving-never", ["checkpoint={every: 5000, keep_best: 0}", "stopping.restore_best=false"], {}),
     *(
         ("decay-overlaps-warmup", [f"schedule={{name: wsd, warmup: {warmup}, decay: 0.3}}"], {})
         for warmup in (0.9, 997)
@@ -163,6 +166,9 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("patience-never", ["stopping.patience=9"], {}),
     ("patience-never", ["evaluation.every=1000", "stopping.name=none"], {}),
     ("evaluation-never", ["evaluation.every=500"], {}),
+    ("saving-never", ["checkpoint.every=5000"], {}),
+    ("saving-never", ["checkpoint.every=500", "evaluation.every=1000"], {}),
+    ("saving-never", ["training.steps=1"], {}),
     ("evaluation-never", ["evaluation.every=1", "training.steps=1"], {}),
     ("over-regularised", ["model.dropout.residual=0.3"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {}),
@@ -266,6 +272,16 @@ def test_refusal_and_how_to_lift_it() -> None:
 def test_unknown_code() -> None:
     with pytest.raises(ConfigError, match="did you mean 'clipping-off'"):
         lint(load_config(None, ["lint.allow=[cliping-off]"], environment={}))
+
+
+def test_what_needs_the_data_is_known() -> None:
+    """The rules that speak only when facts are given, in all that is known to fire; and spans in epochs."""
+    by_facts = {code for code, overrides, facts in FIRES if facts and code not in findings(overrides, {})}
+    assert by_facts - {"warmup-longer-than-run"} == set(NEED_DATA)  # that one, of a warm-up in epochs
+    plain = load_config(None, [], environment={})
+    assert left_out(plain) == [code for code in RULES if code in NEED_DATA]
+    epochs = left_out(load_config(None, ["schedule.warmup='2 epochs'"], environment={}))
+    assert "warmup-longer-than-run" in epochs
 
 
 def test_every_rule_has_its_file_and_its_page() -> None:
