@@ -506,11 +506,9 @@ def check(
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
-        if facts:
-            typer.echo(_built(facts))
-        else:
-            typer.echo(f"not looked at: the data, and so {', '.join(skipped)}; --build reads it")
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
+        left = f"not looked at: the data, and so {', '.join(skipped)}; --build reads it"
+        typer.echo(_built(facts) if facts else left)
         _next("train", source, *(overrides or []))
 
 
