@@ -33,7 +33,7 @@ from trimtab.config import (
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.control import build_controllers
+from trimtab.control import build_controllers, lowest_scale
 from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
@@ -64,6 +64,8 @@ from trimtab.training import (
     Settings,
     build_adjustments,
 )
+from trimtab.training.alerts import StepAlerts
+from trimtab.training.endings import run_ended
 from trimtab.training.execution import (
     choose_attention,
     choose_capture,
@@ -78,6 +80,7 @@ from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
+from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
 
@@ -358,7 +361,7 @@ class Trainer:
         use = parts.step.use_optimizer
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
-        average = parts.step.average
+        average, step_data = parts.step.average, StepData(progress, data.order)
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
@@ -401,6 +404,8 @@ class Trainer:
                 keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
             ),
             planned=planned_switch(config, budget, progress),
+            data_of=step_data.of_decision,
+            alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -506,18 +511,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
             loop.settle()
         progress = loop.progress
         reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        recorder.record(
-            RunEnded(
-                progress.step,
-                "failed",
-                reason,
-                progress.best_step,
-                progress.best_value,
-                None,
-                0.0,
-                dict(progress.seconds),
-            )
-        )
+        recorder.record(run_ended(progress, "failed", reason))
         raise
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.events import (
+    AlertRaised,
     ArtifactLogged,
     CheckpointSaved,
     DecisionTaken,
@@ -291,6 +292,7 @@ class History:
         """For each of `starts` how the attempt before ended; None where it wrote no end."""
         self.ended: RunEnded | None = None
         self.decisions: list[DecisionTaken] = []
+        self.alerts: list[AlertRaised] = []
         self.checkpoints: list[CheckpointSaved] = []
         self.artifacts: list[ArtifactLogged] = []
         self.findings: list[FindingsChanged] = []
@@ -401,6 +403,8 @@ class History:
                 self.checkpoints.append(event)
             case DecisionTaken():
                 self.decisions.append(event)
+            case AlertRaised():
+                self.alerts.append(event)
             case ArtifactLogged():
                 self.artifacts.append(event)
             case FindingsChanged():

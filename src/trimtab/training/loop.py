@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, final
 
 from trimtab.data import DataPlan, Loader
 from trimtab.errors import StorageError
 from trimtab.events import (
-    Adjust,
     Advise,
     ArtifactLogged,
     CheckpointSaved,
@@ -40,7 +39,8 @@ from trimtab.runs.metrics import selection_direction
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
-from trimtab.training.decisions import of_kind, weigh
+from trimtab.training.decisions import adjustments_of, of_kind, weigh
+from trimtab.training.endings import Status, ending, run_ended
 from trimtab.training.micro_batch import Attempts
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
@@ -76,9 +76,12 @@ class Loop:
         synchronize: Callable[[], None] = lambda: None,
         keep_split: Callable[[Mapping[str, Any]], None] = lambda choice: None,
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
+        data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
+        alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
-        device; `keep_split` writes down a smaller micro-batch."""
+        device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps, and
+        `alerts` tells what went wrong in a window, at a step."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
@@ -88,6 +91,7 @@ class Loop:
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
+        self._data_of, self._alerts = data_of, alerts
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -188,7 +192,7 @@ class Loop:
             evaluated=evaluated,
         )
         taken = [(verdict.controller, verdict.decision) for verdict in verdicts if verdict.taken]
-        for who, adjustment in of_kind(taken, Adjust):
+        for who, adjustment in adjustments_of(taken):
             self._adjustments.take(who, adjustment)
         for _, stop in of_kind(taken, Stop):
             self._stop = self._stop or stop
@@ -196,12 +200,15 @@ class Loop:
         rollback = next((decision for _, decision in of_kind(taken, Rollback)), None)
         plan = DataPlan.from_json(self.progress.plan)
         if rollback is not None:
-            for first, last in rollback.exclude_steps:
+            for first, last in rollback.left_out(step):
                 plan = plan.excluding(*self.progress.positions_of(first, last))
             checkpoints.announce_rollback(rollback.onset_step, plan.to_json())
         for v in verdicts:
             outcome: Literal["taken", "overruled"] = "taken" if v.taken else "overruled"
-            self._emit(DecisionTaken(step, self._observed_until, v.controller, v.decision, outcome, v.note))
+            data = self._data_of(v.decision) if v.taken else {}
+            told = DecisionTaken(step, self._observed_until, v.controller, v.decision, outcome, v.note, data)
+            self._emit(told)
+            self._ask(told)  # so that whoever asked knows; an answer is not wanted
         if findings := tuple(advice.finding for _, advice in of_kind(asked, Advise) if advice.finding):
             self._emit(FindingsChanged(step, findings))
         if rollback is not None:
@@ -271,6 +278,7 @@ class Loop:
         """Write and show `event`, then ask every controller."""
         self._emit(event)
         if isinstance(event, StepsEnded):
+            self._alert(event)
             self._observed_until = event.last_step
         elif self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
             self._observed_until = event.step
@@ -286,39 +294,29 @@ class Loop:
         restored = None
         if restores and self.progress.best_step not in (None, self.progress.step):
             restored = self._checkpoints.restore_best()
-        reason = f"all {self._calendar.total_steps:,} steps done" if stop is None else stop.reason
-        if restored not in (None, self.progress.best_step):
-            reason += f"; the best checkpoint is damaged, so the next best was restored, of step {restored}"
-        all_done = self.progress.step >= self._calendar.total_steps and (stop is None or stop.exit_code == 0)
-        if stop is not None and all_done:  # at the last step a decision to stop saves nothing
-            reason = f"all {self._calendar.total_steps:,} steps done; at the last, {reason}"
-        if all_done:
-            return self._finish(begun, "finished", reason, restored)
-        return self._finish(begun, "failed" if stop is not None and stop.exit_code else "stopped", reason, restored)
+        status, reason = ending(stop, self.progress, self._calendar.total_steps, restored)
+        return self._finish(begun, status, reason, restored)
 
     def _finish(
         self,
         begun: float,
-        status: Literal["finished", "stopped", "interrupted", "failed"],
+        status: Status,
         reason: str,
         restored: int | None,
     ) -> RunEnded:
         progress = self.progress
         for event in self._windows.drain(progress.step):  # an attempt that goes on tells it again, and takes this back
             self._emit(event)
-        ended = RunEnded(
-            progress.step,
-            status,
-            reason,
-            progress.best_step,
-            progress.best_value,
-            restored,
-            time.perf_counter() - begun,
-            dict(progress.seconds),
-        )
+            if status != "interrupted":
+                self._alert(event)
+        ended = run_ended(progress, status, reason, restored, time.perf_counter() - begun)
         self._emit(ended)
         self._recorder.sync()
         return ended
+
+    def _alert(self, window: StepsEnded) -> None:
+        for alert in self._alerts(window, self.progress.step):
+            self._emit(alert)
 
     def _emit(self, event: Event) -> None:
         self._recorder.record(event)
