@@ -122,6 +122,8 @@ class Rollback:
     """Whether the last range reaches to the newest step, beyond what was told."""
     learning_rate: float | None = None
     """The factor on the learning rate from there on; None: as it is."""
+    code: str = ""
+    """The doctor's code for what it undoes."""
 
     def left_out(self, newest_step: int) -> tuple[tuple[int, int], ...]:
         """The ranges of steps whose samples are left out, decided after `newest_step`."""

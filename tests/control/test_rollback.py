@@ -16,6 +16,8 @@ from told_steps import descent, windows
 
 from trimtab.config import load_config
 from trimtab.control import Recovery, SkippedSteps, SpikeDetector, build_controllers
+from trimtab.doctor import Case
+from trimtab.doctor.diagnose import diagnose
 from trimtab.events import (
     Adjust,
     AlertRaised,
@@ -28,6 +30,9 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
+from trimtab.report.gather import gather
+from trimtab.runs.history import History
+from trimtab.runs.summary import render, summarize
 from trimtab.signals import Gradients
 from trimtab.testing import check_controller
 
@@ -260,3 +265,21 @@ def test_steps_that_are_not_finite_roll_back_once_and_the_samples_are_left_out(t
     assert [event.step for event in rig.watch.of(RunStarted)] == [0, 12]
     assert rig.loop.progress.plan == {"excluded": [[24, 30]]}
     assert len(rig.watch.of(AlertRaised)) == 3
+
+
+def test_what_was_done_is_told_in_a_sentence_although_the_branch_that_survives_shows_nothing(tmp_path: Path) -> None:
+    rig = recovering(tmp_path / "run", spoilt(range(111, 116)))
+    rig.go()
+    sentence = "the run went back to step 100 and left out data positions 216 to 231"
+    history = History.read(rig.run.record)
+    (finding,) = (one for one in diagnose(Case(history)).findings if one.code == "loss-spike")
+    assert (finding.severity, finding.onset_step) == ("info", 109)
+    assert finding.cause.endswith(f"3 steps since 110 are high: {sentence}")
+    live = History()
+    for event in rig.watch.events:
+        live.observe(event)
+    assert live.rollbacks.made == history.rollbacks.made
+    rows = gather(rig.run, Case(history), diagnose(Case(history))).steered()
+    assert any(sentence in text for step, text in rows if step == 100)
+    assert summarize(rig.run)["decisions"][0]["details"]["positions"] == [[216, 232]]
+    assert "data positions 216 to 231 are left out" in render(summarize(rig.run))

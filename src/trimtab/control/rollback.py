@@ -66,7 +66,7 @@ class Recovery:
         self._detector, self._skipped = detector, skipped
         self.budget, self.margin, self.factor, self.slow_steps = budget, margin, factor, slow_steps
         self._spent = 0
-        self._asked = ""  # what for a rollback was asked that is neither made nor refused yet
+        self._asked = ""  # the code of a rollback that is neither made nor refused yet
         self._stop: dict[str, Any] | None = None
         self._slow_until: int | None = None
 
@@ -88,15 +88,15 @@ class Recovery:
             if stop is not None and self._skipped is not None:
                 last = event.first_step + int(np.flatnonzero(event.per_step["skipped"])[-1])
                 goes_on = last == event.last_step
-                return self._go_back("skipped", stop.reason, self._skipped.first_step, last, goes_on=goes_on)
+                return self._go_back("nan-loss", stop.reason, self._skipped.first_step, last, goes_on=goes_on)
             if spike is not None:
-                return self._go_back("spike", spike.text, spike.first, spike.last, goes_on=spike.goes_on)
+                return self._go_back("loss-spike", spike.text, spike.first, spike.last, goes_on=spike.goes_on)
         if self._slow_until is not None and event.last_step >= self._slow_until and not self._asked:
             self._slow_until = None
             return Adjust(f"{self.slow_steps} steps after the rollback", "learning_rate", 1.0)
         return None
 
-    def _go_back(self, what: str, why: str, first: int, last: int, *, goes_on: bool) -> Decision:
+    def _go_back(self, code: str, why: str, first: int, last: int, *, goes_on: bool) -> Decision:
         if self._spent >= self.budget:
             if self._detector is not None:
                 self._detector.tell_again()  # so that an attempt that goes on in the same stretch stops once more
@@ -105,7 +105,7 @@ class Recovery:
                 f"{why}; the run went back {times} already, which is all that recovery.rollback.budget allows",
                 exit_code=NumericsError.exit_code,
             )
-        self._asked, self._spent = what, self._spent + 1
+        self._asked, self._spent = code, self._spent + 1
         onset = max(1, first - self.margin)
         return Rollback(
             f"{why}; rollback {self._spent} of {self.budget}",
@@ -113,6 +113,7 @@ class Recovery:
             ((onset, last),),
             to_the_newest=goes_on,
             learning_rate=self.factor if self.factor < 1.0 else None,
+            code=code,
         )
 
     def _start(self, event: RunStarted) -> None:
@@ -126,7 +127,7 @@ class Recovery:
         refused = event.controller == self.name and event.outcome == "overruled"
         if not (refused and isinstance(event.decision, Rollback) and self._asked):
             return
-        if self._asked == "skipped" and event.note:
+        if self._asked == "nan-loss" and event.note:
             reason = f"{event.decision.reason.rpartition('; ')[0]}; it cannot go back: {event.note}"
             self._stop = {"reason": reason, "exit_code": NumericsError.exit_code}
         self._asked, self._spent = "", self._spent - 1

@@ -103,7 +103,12 @@ CODES: dict[str, Code] = {
         ("plateau", "underfitting", "loss-spike"),
         ("causal_lm", "masked_lm", "seq2seq"),  # its sizes of batches are counted in tokens that are predicted
     ),
-    "loss-scale-collapse": Code("the fp16 loss scale falls to its floor and updates are lost", "root", ("loss_scale",)),
+    "loss-scale-collapse": Code(
+        "the fp16 loss scale falls to its floor and updates are lost",
+        "root",
+        ("train/loss",),  # without a loss scale there is none to collapse
+        ("nan-loss", "underfitting", "plateau"),
+    ),
     "vanishing-gradients": Code(
         "the gradient of early layers is orders of magnitude below that of late ones", "symptom", ("layer/*/grad_norm",)
     ),
