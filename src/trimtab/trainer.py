@@ -480,10 +480,17 @@ def _longest_batch(sequences: Sequences, rows: int) -> Batch:
 
 
 def _cut(data: PreparedData) -> list[str]:
-    """A line on texts that are read in part, where these are not few."""
+    """Lines on texts that are read in part, where these are not few, and on what cannot be used."""
     part = data.facts.get("cut_texts", 0) / len(data.training)
     longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut"
-    return [longer] if part > 0.01 else []
+    return ([longer] if part > 0.01 else []) + _unusable(data)
+
+
+def _unusable(data: PreparedData) -> list[str]:
+    """Lines on records that were passed over (data.on_bad)."""
+    named = data.facts.get("unusable", [])
+    more = f"; and {len(named) - 3} more, all in facts.json" if len(named) > 3 else ""
+    return [f"{len(named)} that cannot be used were left out: {'; '.join(named[:3])}{more}"] if named else []
 
 
 def _fallbacks(plan: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ SWITCHED_OFF = [
     ("gradients.noise.power=0.55", ["gradients.noise.scale=0.0"]),
     ("recovery.rollback.budget=3", ["recovery.spikes.name=report"]),
     ("recovery.rollback.slow_steps=100", ["recovery.spikes.name=rollback", "recovery.rollback.factor=1.0"]),
+    ("data.max_bad=100", ["data.on_bad=stop"]),
     ("recovery.non_finite=rollback", ["gradients.skip_non_finite=false"]),
     ("data.validation_fraction=0.05", ["data.validation_source={name: text, path: held-out}"]),
     ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
@@ -104,6 +105,7 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
             "recovery={spikes: {name: rollback}, rollback: {factor: 0.5}}",
             "logging.noise_scale.every=10",
             "training.accumulation=2",
+            "data.on_bad=skip",
         ],
         environment={},
     )
@@ -118,6 +120,7 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
         "recovery.rollback.factor",
         "recovery.rollback.slow_steps",
         "logging.noise_scale.memory",
+        "data.max_bad",
     }
 
 

@@ -201,6 +201,13 @@ IDLE: tuple[Idle, ...] = (
         "set training.precision.scaling=dynamic",
     ),
     Idle(
+        ("data.max_bad",),
+        "data.on_bad",
+        lambda config: config.data.on_bad == "stop",
+        "nothing that cannot be used is passed over, as data.on_bad is stop",
+        "set data.on_bad=skip",
+    ),
+    Idle(
         ("data.validation_fraction",),
         "data.validation_source",
         lambda config: config.data.validation_source is not None,
