@@ -87,7 +87,7 @@ class AlertRaised:
 
     step: int
     """The boundary at which it is told."""
-    kind: Literal["non_finite_step", "outlying_step", "write_failed", "clock_jump"]
+    kind: Literal["non_finite_step", "outlying_step", "write_failed"]
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values; of a step `step`, `loss`, `grad_norm`, `positions` and `samples`."""

@@ -38,8 +38,8 @@ from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import batch_norm_buffers, predict, write_text
-from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
+from trimtab.evaluation import Evaluation, batch_norm_buffers, predict, write_text
+from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
 from trimtab.optimizer import (
     clip_threshold,
 )
@@ -391,7 +391,7 @@ class Trainer:
             controllers=controllers,
             monitors=self._monitors,
             recorder=recorder,
-            evaluate=evaluation,
+            evaluate=partial(_evaluated, evaluation),
             checkpoints=keeper,
             requests=requests,
             selection_metric=config.checkpoint.metric,
@@ -477,6 +477,14 @@ def _longest_batch(sequences: Sequences, rows: int) -> Batch:
     if isinstance(sequences, LabelledTexts):
         indices = np.argsort(sequences.lengths, kind="stable")[::-1][:rows].copy()
     return sequences.batch(indices, rows)
+
+
+def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+    """A round of evaluation; where memory does not suffice for it, that is said."""
+    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
+        return evaluation(step)
 
 
 def _cut(data: PreparedData) -> list[str]:

@@ -127,7 +127,7 @@ def test_a_text_file_that_is_no_text_is_passed_over(tmp_path: Path) -> None:
 def test_a_target_that_is_none_is_passed_over(tmp_path: Path, task: object, field: str, bad: object) -> None:
     path = jsonl(tmp_path / "rows.jsonl", [*GOOD, json.dumps({"text": "x", field: bad})])
     given = {"source": {"name": "jsonl", "path": str(path)}, "tokenizer": {"name": "bytes"}, "sequence_length": 16}
-    with pytest.raises(DataError, match="rows.jsonl:41"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:41"):
         prepare_data(DataConfig.model_validate(given), task, seed=0)  # type: ignore[arg-type]
     data = prepare_data(DataConfig.model_validate(given | {"on_bad": "skip"}), task, seed=0)  # type: ignore[arg-type]
     assert data.facts["skipped"] == {"unusable": 1}
@@ -138,7 +138,7 @@ def test_a_token_beyond_the_vocabulary_is_named_before_a_model_sees_it() -> None
     tokens[33] = 20
     sequences = PackedSequences(tokens, np.array([0]), 8, num_bytes=50, vocabulary_size=20, source="training.bin")
     sequences.batch(np.array([0, 1, 2]))
-    with pytest.raises(DataError, match=r"training.bin:33: token 20, and the vocabulary has 20"):
+    with pytest.raises(DataError, match=r"training\.bin:33: token 20, and the vocabulary has 20"):
         sequences.batch(np.array([0, 4]))
 
 

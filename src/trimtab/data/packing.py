@@ -93,7 +93,7 @@ class PackedSequences:
             window = self.tokens[begin : begin + length + 1]
             num = len(window) - 1
             if self._vocabulary_size is not None:
-                require_known(window, self._vocabulary_size, lambda at, begin=begin: f"{self._source}:{begin + at}")
+                require_known(window, self._vocabulary_size, self._source, begin)
             tokens_BT[row, :num] = window[:-1]
             targets_BT[row, :num] = window[1:]
             place = np.arange(begin, begin + num)

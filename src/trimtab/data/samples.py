@@ -151,7 +151,7 @@ class LabelledTexts:
 
     def _require_known(self, tokens: Tokens, index: int) -> None:
         if self._vocabulary_size is not None:
-            require_known(tokens, self._vocabulary_size, lambda at: f"{self._source}: text {index}, position {at}")
+            require_known(tokens, self._vocabulary_size, f"{self._source}: text {index}")
 
     def _width(self, lengths: NDArray[np.int64], most: int) -> int:
         if self._full:

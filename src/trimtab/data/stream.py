@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
@@ -105,14 +104,14 @@ def open_stream(folder: Path, name: str, dtype: str) -> tuple[NDArray[Any], NDAr
     return np.asarray(tokens), np.asarray(starts)
 
 
-def require_known(tokens: NDArray[Any], vocabulary_size: int, place: Callable[[int], str]) -> None:
-    """`place` says where the token of an index stands.
+def require_known(tokens: NDArray[Any], vocabulary_size: int, source: str, begin: int = 0) -> None:
+    """`tokens` stand in `source` from position `begin` on.
 
     Raises: DataError when a token is not below `vocabulary_size`: a model would read beyond its embedding.
     """
     if tokens.size and int(tokens.max()) >= vocabulary_size:
         index = int(np.argmax(tokens >= vocabulary_size))
         raise DataError(
-            f"{place(index)}: token {int(tokens[index])}, and the vocabulary has {vocabulary_size}",
+            f"{source}:{begin + index}: token {int(tokens[index])}, and the vocabulary has {vocabulary_size}",
             hint="the prepared data was changed while it was read: start again, and it is checked and made anew",
         )

@@ -317,6 +317,11 @@ class RecordWriter:
         """Bytes of lines that the disk has not taken yet."""
         return self._file.pending
 
+    @property
+    def problem(self) -> str:
+        """Why the disk refused the newest of them, in the system's words."""
+        return self._file.problem
+
     def append(self, *lines: Mapping[str, Any]) -> None:
         """Write lines that `event_to_json` made; never raises for the disk's sake, see `pending`."""
         written = b""

@@ -17,6 +17,7 @@ from trimtab.data import DataPlan, Loader
 from trimtab.errors import StorageError
 from trimtab.events import (
     Advise,
+    AlertRaised,
     ArtifactLogged,
     CheckpointSaved,
     Controller,
@@ -263,10 +264,11 @@ class Loop:
         self._book("checkpoint", begun)
         self._tell(saved)
 
-    def _tell(self, saved: Sequence[CheckpointSaved]) -> None:
+    def _tell(self, saved: Sequence[CheckpointSaved | AlertRaised]) -> None:
         for event in saved:
             self._emit(event)
-            self.progress.untold.append(asdict(event))
+            if isinstance(event, CheckpointSaved):
+                self.progress.untold.append(asdict(event))
 
     def _book(self, cause: str, begun: float) -> None:
         """Time that belongs to no step; all else at a boundary, waiting for the device included, does."""

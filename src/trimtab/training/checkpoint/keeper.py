@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Literal, final
 
 from trimtab.errors import CheckpointError, StorageError
-from trimtab.events import CheckpointSaved, Controller
+from trimtab.events import AlertRaised, CheckpointSaved, Controller
 from trimtab.runs.checkpoints import (
     CheckpointInfo,
     best,
@@ -71,12 +72,15 @@ class Keeper:
         self._writing: Future[CheckpointSaved] | None = None
         self._may_fail = False
         self._done: list[CheckpointSaved] = []
+        self._troubles: deque[str] = deque()
         self._waited = 0.0
         """Seconds that somebody waited for writes since the last save was begun."""
         self.warnings: list[str] = []
         """Damaged checkpoints that were passed over, and a rollback that was finished or cannot be."""
 
-    def save(self, reason: str, *, background: bool = False, needed: bool = True) -> list[CheckpointSaved]:
+    def save(
+        self, reason: str, *, background: bool = False, needed: bool = True
+    ) -> list[CheckpointSaved | AlertRaised]:
         """Copy the state, then write, verify, and prune what need no longer be kept; gives the saves that are complete.
 
         In the background only the copy, and a save that is not complete yet, keep the caller waiting. One that is
@@ -101,11 +105,15 @@ class Keeper:
         self._may_fail = not needed and not self._failure_stops
         return self.finished(wait=not background)
 
-    def finished(self, *, wait: bool = False) -> list[CheckpointSaved]:
-        """The saves that were completed since the last call. Raises: StorageError for one that failed."""
+    def finished(self, *, wait: bool = False) -> list[CheckpointSaved | AlertRaised]:
+        """The saves that were completed since the last call, and what the disk refused. Raises: StorageError for one
+        that failed."""
         self._collect(wait=wait)
         done, self._done = self._done, []
-        return done
+        alerts: list[AlertRaised] = []
+        while self._troubles:  # the writing thread may add to them
+            alerts.append(AlertRaised(self._progress.step, "write_failed", self._troubles.popleft()))
+        return [*alerts, *done]
 
     def close(self, *, wait: bool = True) -> None:
         """Wait for what is being written; may be called again. Nothing is begun after it."""
@@ -121,7 +129,8 @@ class Keeper:
         except StorageError as error:
             if not self._may_fail:
                 raise
-            warnings.warn(f"{error}; the run goes on without it", stacklevel=2)
+            self._troubles.append(f"{error.message}; the run goes on without it")
+            warnings.warn(self._troubles[-1], stacklevel=2)
         finally:
             self._waited += time.perf_counter() - begun
 
@@ -138,7 +147,8 @@ class Keeper:
             except StorageError as error:
                 if not retries_left:
                     raise
-                warnings.warn(f"{error.message}; it is tried again", stacklevel=2)
+                self._troubles.append(f"{error.message}; it is tried again")
+                warnings.warn(self._troubles[-1], stacklevel=2)
                 time.sleep(RETRY_SECONDS)
         forget(self.run)
         prune(
