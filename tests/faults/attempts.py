@@ -45,10 +45,11 @@ def attempt(config: str, run: Path) -> int:
         os._exit(code)
 
 
-def starts(run: Path) -> int:
-    """Attempts that came as far as their first step."""
+def seen(run: Path) -> tuple[int, int]:
+    """Attempts that came as far as their first step, and windows that the newest of them has told."""
     record = run / "record.jsonl"
-    return record.read_bytes().count(b'"event":"RunStarted"') if record.exists() else 0
+    parts = record.read_bytes().split(b'"event":"RunStarted"') if record.exists() else [b""]
+    return len(parts) - 1, parts[-1].count(b'"event":"StepsEnded"')
 
 
 def code_of(pid: int) -> int:
@@ -63,16 +64,19 @@ def disturb(config: str, run: Path, seed: int, kills: int, terms: int) -> dict[s
     order.shuffle(signals)
     told: dict[str, list[int]] = {"SIGKILL": [], "SIGTERM": [], "left": [], "last": []}
     for number in signals:
-        before, pid = starts(run), attempt(config, run)
-        in_start = order.random() < 0.15
-        while not in_start and starts(run) == before and not _is_over(pid):
-            time.sleep(0.002)
-        time.sleep(order.uniform(0.0, 0.1 if in_start else 0.25))
+        before, pid = seen(run)[0], attempt(config, run)
+        windows = order.randrange(-1, 4)  # -1: while it starts
+        while windows >= 0 and (seen(run)[0] == before or seen(run)[1] < windows) and not _is_over(pid):
+            time.sleep(0.001)
+        time.sleep(order.uniform(0.0, 0.1 if windows < 0 else 0.01))
         children = psutil.Process(pid).children(recursive=True)
         os.kill(pid, number)
-        told[number.name].append(code_of(pid))
+        code = code_of(pid)
+        told[number.name].append(code)
         _, alive = psutil.wait_procs(children, timeout=5)
         told["left"].append(len(alive))
+        if code not in (-number, 75):  # it came to its end before the signal
+            return told | {"last": [code]}
     told["last"].append(code_of(attempt(config, run)))
     return told
 

@@ -19,8 +19,11 @@ class Recorder(Protocol):
 class Checkpoints(Protocol):
     """Saves and restores all that a run needs to go on."""
 
-    def save(self, reason: str, *, background: bool, needed: bool) -> Sequence[CheckpointSaved | AlertRaised]:
-        """Begin to save, or save; gives what `finished` does. Where it is not `needed` it may fail."""
+    def save(
+        self, reason: str, *, background: bool, needed: bool, planned: bool
+    ) -> Sequence[CheckpointSaved | AlertRaised]:
+        """Begin to save, or save; gives what `finished` does. Where it is not `needed` it
+        may fail; one that is not `planned` is none to go back to."""
         ...
 
     def finished(self, *, wait: bool = False) -> Sequence[CheckpointSaved | AlertRaised]:

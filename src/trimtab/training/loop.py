@@ -112,7 +112,7 @@ class Loop:
                 self._boundary()
                 going_on = self._stop is None and progress.step < self._calendar.total_steps
                 if (asked := self._requests.interrupted) is not None and going_on:
-                    self._save(f"{asked} received")
+                    self._save(f"{asked} received", planned=False)
                     return self._finish(begun, "interrupted", f"{asked} received, all is saved", None)
             return self._end(begun)
 
@@ -168,6 +168,7 @@ class Loop:
             went_back = self._act_on_state(answers, evaluated=True)
             asked += answers
         saves = [decision.reason for _, decision in of_kind(asked, Save)]
+        planned = went_back or calendar.saves(step) or any(who != "request" for who, _ in of_kind(asked, Save))
         if went_back:
             # Saved at once, so that a kill from here on resumes with what the rollback left out.
             saves = [f"rolled back to step {self.progress.step}"]
@@ -178,7 +179,7 @@ class Loop:
         if saves:
             # The last save of a process, and one that a rollback rests on, are waited for, and must not fail.
             needed = went_back or self._stop is not None or step >= calendar.total_steps
-            self._save("; ".join(dict.fromkeys(saves)), needed=needed)
+            self._save("; ".join(dict.fromkeys(saves)), needed=needed, planned=planned)
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
         """Adjust, note every decision, and roll back where that was asked. True when the run went back."""
@@ -254,13 +255,14 @@ class Loop:
             self._emit(artifact)
         return asked
 
-    def _save(self, reason: str, *, needed: bool = True) -> None:
-        """Save; one that is `needed` is waited for, and its failure ends the run."""
+    def _save(self, reason: str, *, needed: bool = True, planned: bool = True) -> None:
+        """Save; one that is `needed` is waited for, and its failure ends the run; `planned`, as in every rerun."""
         self._synchronize()
         begun = time.perf_counter()
         self._tell(self._checkpoints.finished(wait=True))  # so that the state holds which saves are not told yet
         self._recorder.sync()
-        saved = self._checkpoints.save(reason, background=self._saves_in_background and not needed, needed=needed)
+        waits = needed or not self._saves_in_background
+        saved = self._checkpoints.save(reason, background=not waits, needed=needed, planned=planned)
         self._book("checkpoint", begun)
         self._tell(saved)
 
@@ -278,11 +280,12 @@ class Loop:
 
     def _deliver(self, event: StepsEnded | EvaluationEnded) -> list[tuple[str, Decision]]:
         """Write and show `event`, then ask every controller."""
-        self._emit(event)
         if isinstance(event, StepsEnded):
-            self._alert(event)
+            self._emit(event, *self._alerts(event, self.progress.step))
             self._observed_until = event.last_step
-        elif self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
+            return self._ask(event)
+        self._emit(event)
+        if self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
             self._observed_until = event.step
         return self._ask(event)
 
@@ -308,22 +311,17 @@ class Loop:
     ) -> RunEnded:
         progress = self.progress
         for event in self._windows.drain(progress.step):  # an attempt that goes on tells it again, and takes this back
-            self._emit(event)
-            if status != "interrupted":
-                self._alert(event)
+            self._emit(event, *(() if status == "interrupted" else self._alerts(event, progress.step)))
         ended = run_ended(progress, status, reason, restored, time.perf_counter() - begun)
         self._emit(ended)
         self._recorder.sync()
         return ended
 
-    def _alert(self, window: StepsEnded) -> None:
-        for alert in self._alerts(window, self.progress.step):
-            self._emit(alert)
-
-    def _emit(self, event: Event) -> None:
-        self._recorder.record(event)
-        for monitor in self._monitors:
-            try:
-                monitor.observe(event)
-            except Exception as error:
-                warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
+    def _emit(self, *events: Event) -> None:
+        for event in events:
+            self._recorder.record(event)
+            for monitor in self._monitors:
+                try:
+                    monitor.observe(event)
+                except Exception as error:
+                    warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)

@@ -71,6 +71,8 @@ class Keeper:
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[CheckpointSaved] | None = None
         self._may_fail = False
+        self._planned_step: int | None = None
+        """That of the newest planned save, which one at the same step replaces."""
         self._done: list[CheckpointSaved] = []
         self._troubles: deque[str] = deque()
         self._waited = 0.0
@@ -79,24 +81,27 @@ class Keeper:
         """Damaged checkpoints that were passed over, and a rollback that was finished or cannot be."""
 
     def save(
-        self, reason: str, *, background: bool = False, needed: bool = True
+        self, reason: str, *, background: bool = False, needed: bool = True, planned: bool = True
     ) -> list[CheckpointSaved | AlertRaised]:
         """Copy the state, then write, verify, and prune what need no longer be kept; gives the saves that are complete.
 
         In the background only the copy, and a save that is not complete yet, keep the caller waiting. One that is
-        not `needed` may fail, where the run is to go on then.
+        not `needed` may fail, where the run is to go on then. One that is not `planned` is none to go back to.
 
         Raises: StorageError, also that of an earlier save.
         """
         self._collect(wait=True)
         begun = time.perf_counter()
         progress = self._progress
+        if planned:
+            self._planned_step = progress.step
         snapshot = take(self._step, self._windows, progress, self._controllers, self._copies)
         description = {
             **self._description,
             "step": progress.step,
             "branch": progress.branch,
             "reason": reason,
+            "planned": self._planned_step == progress.step,
             "metrics": dict(progress.metrics) if progress.metrics_step == progress.step else {},
         }
         waited, self._waited = self._waited, 0.0
@@ -196,11 +201,12 @@ class Keeper:
         return info.step
 
     def _newest(self, before_step: int | None = None) -> CheckpointInfo | None:
-        """The newest checkpoint before a step, or of all, whose every byte is as it was written."""
-        for info in reversed(list_checkpoints(self.run.path)):
-            if (before_step is None or info.step < before_step) and not verify(info.path):
-                return info
-        return None
+        """The newest checkpoint of all whose every byte is as it was written; before a step, the newest planned one."""
+        infos = list_checkpoints(self.run.path)[::-1]
+        if before_step is not None:
+            # Where an interruption saved must not decide how far a run goes back; it serves where there is no other.
+            infos = sorted((info for info in infos if info.step < before_step), key=lambda info: not info.planned)
+        return next((info for info in infos if not verify(info.path)), None)
 
     def can_roll_back(self, before_step: int) -> bool:
         """Whether a checkpoint lies before `before_step`, by its manifest; one that is being written counts."""
