@@ -183,6 +183,7 @@ CODES: dict[str, Code] = {
     "decay-overlaps-warmup": Code("the decay begins before the warm-up ends", "lint"),
     "stopping-before-decay": Code("early stopping that fires before the rate has decayed", "lint"),
     "patience-never": Code("early stopping that cannot fire", "lint"),
+    "rollback-out-of-reach": Code("rollbacks that may find no checkpoint to go back to", "lint"),
     "evaluation-never": Code("no evaluation before the end", "lint"),
     "high-dropout-small-model": Code("strong dropout in a small model", "lint"),
     "epochs-over-data": Code("many passes over the same data", "lint"),
