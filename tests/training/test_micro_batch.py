@@ -423,7 +423,7 @@ def test_an_estimate_of_the_curvature_is_not_taken_twice(tmp_path: Path) -> None
     assert module.calls == 1 + 1 + 2
 
 
-@pytest.mark.parametrize("batch,hint", [(8, "evaluation.batch_size=4 judges fewer at once"), (1, "a smaller model")])
+@pytest.mark.parametrize("batch,hint", [(8, "lower evaluation.batch_size, which is 8 here"), (1, "a smaller model")])
 def test_in_an_evaluation_the_hint_can_be_followed(tmp_path: Path, batch: int, hint: str) -> None:
     class Judged(Bounded):
         has_begun = False
@@ -438,7 +438,7 @@ def test_in_an_evaluation_the_hint_can_be_followed(tmp_path: Path, batch: int, h
             Judged.has_begun = Judged.has_begun or isinstance(event, RunStarted)
 
     auto = {"training.batch_size": 8, "training.micro_batch_size": "auto", "evaluation.batch_size": batch}
-    with pytest.raises(ResourceError, match=f"in an evaluation of {batch} sequences at once: CUDA out") as caught:
+    with pytest.raises(ResourceError, match=f"in the evaluation after step 3, {batch} × ") as caught:
         _trainer(tmp_path, "run", auto, model=Judged(8, 257), watch=(Begins(),)).fit()
     assert hint in str(caught.value.hint)
 
@@ -461,7 +461,8 @@ def test_in_the_update_the_step_is_not_tried_again(tmp_path: Path) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
 
     make = {"make_optimizer": lambda groups: Full(groups, lr=0.1)}
-    with pytest.raises(ResourceError, match="in the update of step 1, after its gradient was complete"):
+    told = r"in the update of step 1, after its gradient was complete, on \d+ micro-batches of \d+ × 16 tokens, samples"
+    with pytest.raises(ResourceError, match=told):
         _trainer(tmp_path, "run", {}, model=_module(8), **make).fit()
 
 

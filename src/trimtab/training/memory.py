@@ -6,7 +6,7 @@ import ctypes
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, final
 
@@ -40,26 +40,14 @@ _HALVE: Final = (
 
 
 @contextmanager
-def out_of_memory_explained(what: str = "", hint: str = _HALVE) -> Iterator[None]:
-    """Turn every form of running out of memory into a ResourceError that says in `what`, and what to lower."""
+def out_of_memory_explained(where: str = "", hint: str = _HALVE) -> Iterator[None]:
+    """Turn every form of running out of memory into a ResourceError that says `where`, and what to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ResourceError(
-            f"out of memory{what}: {first_line(error)}",
-            hint=hint,
-        ) from error
-
-
-def evaluation_explained(batch_size: int) -> AbstractContextManager[None]:
-    """The same for judging `batch_size` sequences at once."""
-    fewer = f"evaluation.batch_size={max(1, batch_size // 2)} judges fewer at once, with the same result"
-    smaller = "a smaller model, or a shorter data.sequence_length"
-    return out_of_memory_explained(
-        f" in an evaluation of {batch_size} sequences at once", fewer if batch_size > 1 else smaller
-    )
+        raise ResourceError(f"out of memory{where and ' ' + where}: {first_line(error)}", hint=hint) from error
 
 
 def free_memory(device: torch.device) -> None:
