@@ -25,6 +25,7 @@ from trimtab.evaluation import Evaluation, Weights
 from trimtab.model import (
     Transformer,
     build_model,
+    freeze,
     wrap_model,
 )
 from trimtab.model.quantize import prepare_quantization, set_rounding
@@ -47,6 +48,7 @@ from trimtab.training import (
     peak_memory_bytes,
 )
 from trimtab.training.facts import planned_tokens
+from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -89,11 +91,14 @@ def build_parts(
     if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
         raise ConfigError(refused)
     if given_model is not None:
-        if not outputs.of_tokens or config.task.name == "seq2seq":
-            raise ConfigError(
-                f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
-            )
-        model: nn.Module = wrap_model(given_model, vocabulary_size)
+        model: nn.Module = wrap_model(
+            given_model,
+            vocabulary_size,
+            outputs,
+            longest_sequence=config.longest_sequence,
+            special=data.tokenizer.special,
+        )
+        freeze(model, config.model.freeze)
     else:
         model = build_model(
             config.model,
@@ -101,7 +106,9 @@ def build_parts(
             sequence_length=config.longest_sequence,
             outputs=outputs,
             seed=key(config.seed, 0, 0, "model"),
+            special=data.tokenizer.special,
         )
+    refuse_fusing(config.objective, model)
     quantize = config.training.quantize
     if not isinstance(quantize, NoQuantization):
         if given_model is not None:
@@ -113,12 +120,13 @@ def build_parts(
         prepare_quantization(model, quantize)
     model.to(device).train()
     plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
-    compilable = one_shape(config) and plain and MODELS[config.model.name].compilable
+    compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
     task = build_task(config.task, objective, data.targets)
     layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
     is_flat = make_optimizer is None and all("flat" in layout for layout in layouts)
-    ours = plain and is_flat
+    # Frozen parameters are in no storage that could hold them in bf16.
+    ours = plain and is_flat and all(parameter.requires_grad for parameter in model.parameters())
     parameters, why = choose_parameters(config.training.precision, device, ours)
     if make_optimizer is not None and config.optimizer.decay.target:
         raise ConfigError(

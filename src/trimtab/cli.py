@@ -213,7 +213,7 @@ def generate(
     wait_briefly_in_company(OtherPrograms())
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_answer, write_text
-    from trimtab.model import EncoderDecoder
+    from trimtab.model import translates
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
@@ -230,7 +230,7 @@ def generate(
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
-    if isinstance(trained.model, EncoderDecoder):
+    if translates(trained.model):
         text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
@@ -487,7 +487,7 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
         for finding in findings:
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     for key, one in config.named_optimizers.items():
         require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if (quantize := config.training.quantize).name != "none":
@@ -519,7 +519,7 @@ def find_lr(
 
     config = with_absolute_paths(load_config(source, overrides or []))
     refuse(lint(config), config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     from trimtab.experiments.range_picture import require_picture, save_picture, text_curve
     from trimtab.experiments.range_test import Divergence, ramp
 
@@ -685,7 +685,7 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
             typer.echo(f"{run} is already {status}")
             _next("show", str(run))
             return
-    require_paths(config.data)
+    require_paths(config)
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)

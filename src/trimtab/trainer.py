@@ -77,6 +77,7 @@ from trimtab.training.execution import (
 from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
+from trimtab.training.outside import what_applies
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
@@ -186,6 +187,7 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            notes += what_applies(parts.model, config, plan)
             if resumed_from is None and progress.attempt > 1:
                 notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
             if config.split is None:
