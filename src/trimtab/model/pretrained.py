@@ -56,8 +56,8 @@ def build_pretrained(
     require_module("transformers", "huggingface", "model.name=hugging_face")
     if config.lora is not None:
         require_module("peft", "peft", "model.lora")
-    described = _described(config, outputs, vocabulary_size, special)
     with seeded(seed), _quietly():
+        described = _described(config, outputs, vocabulary_size, special)
         module, new = _build(config, described, outputs)
         model = wrap_pretrained(
             module, outputs, vocabulary_size=vocabulary_size, longest_sequence=longest_sequence, special=special
@@ -168,6 +168,14 @@ def wrap_pretrained(
 ) -> HuggingFaceModel:
     """`module`, a model of transformers, for `outputs`. Raises: ConfigError for one that gives others."""
     described: Any = module.config
+    size = int(described.get_text_config().vocab_size)
+    if size < vocabulary_size:
+        raise ConfigError(
+            f"model: {type(module).__name__} knows {size:,} tokens, and the data has {vocabulary_size:,}",
+            hint="data.tokenizer={name: hugging_face} is the tokenizer of model.path; without a path leave out "
+            "model.config.vocab_size"
+            + ("" if outputs.task != "masked_lm" else "; a tokenizer without a mask token needs one token more"),
+        )
     if getattr(described, "pad_token_id", None) is None:
         described.pad_token_id = special.padding  # those that find the last token of a text ask for it
     try:
@@ -177,7 +185,6 @@ def wrap_pretrained(
             f"model: {type(module).__name__} does not take two texts of six tokens for task {outputs.task}: "
             f"{type(error).__name__}: {_first_line(error)}"
         ) from error
-    size = int(model.config.get_text_config().vocab_size)
     wanted: tuple[int | str, ...] = (outputs.size,) if outputs.pooled else ("tokens", outputs.size)
     shape = model.shape_given
     fits = len(shape) == len(wanted) + 1 and (outputs.of_tokens or shape[-1] == outputs.size)
@@ -186,13 +193,6 @@ def wrap_pretrained(
             f"model: {model.kind} does not fit task {outputs.task}, which asks for scores of shape "
             f"{('texts', *wanted)}. Received: {shape}",
             hint=f"a model that {CLASSES[outputs.task]} gives, with num_labels={outputs.size} for classes",
-        )
-    if size < vocabulary_size:
-        raise ConfigError(
-            f"model: {model.kind} knows {size:,} tokens, and the data has {vocabulary_size:,}",
-            hint="data.tokenizer={name: hugging_face} is the tokenizer of model.path; without a path leave out "
-            "model.config.vocab_size"
-            + ("" if model.task != "masked_lm" else "; a tokenizer without a mask token needs one token more"),
         )
     most = model.most_read
     if most is not None and longest_sequence > most:
