@@ -48,6 +48,7 @@ class HuggingFaceModel(nn.Module):
         self._mask: Mask = "plain"
         with evaluating(module):
             tokens_BT, documents_BT = self._trial()
+            documents_BT[1, 4:] = -1
             self.shape_given = tuple(self._logits(self._given(tokens_BT, documents_BT, "plain")).shape)
             """Of the logits for two texts of six tokens."""
             self._mask = self._find_mask()
@@ -177,13 +178,14 @@ class HuggingFaceModel(nn.Module):
         tokens_BT, documents_BT = self._trial()
         documents_BT[1, 4:] = -1
         real_BT = documents_BT >= 0
-        wanted = self._base(**self._inputs(tokens_BT, documents_BT, "plain"))[0][real_BT]
-        for mask in ("none", "square"):
+        masks: tuple[Mask, Mask] = ("none", "square")
+        for mask in masks:
             inputs = self._inputs(tokens_BT, documents_BT, mask)
             others = inputs | {"input_ids": torch.where(real_BT, tokens_BT, tokens_BT.flip(0))}
+            plain = self._inputs(tokens_BT, documents_BT, "plain")
             try:
-                found, other = (self._base(**given)[0][real_BT] for given in (inputs, others))
-            except Exception:  # a model that takes no such mask says so in its own way
+                found, other, wanted = (self._base(**given)[0][real_BT] for given in (inputs, others, plain))
+            except Exception:  # a model that takes no such mask, or not these inputs alone, says so in its own way
                 continue
             if torch.equal(found, other) and _same(found, wanted):
                 return mask
