@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -47,6 +48,13 @@ def add_lora(model: HuggingFaceModel, config: LoraConfig) -> None:
         ) from error
     for name, parameter in model.module.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith(heads))
+
+
+def merged(module: nn.Module) -> nn.Module:
+    """A copy of `module` with the updates added to the weights that they stand beside."""
+    copied = copy.deepcopy(module)
+    merge_lora(copied)
+    return copied
 
 
 def merge_lora(module: nn.Module) -> None:
