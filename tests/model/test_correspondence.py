@@ -17,7 +17,7 @@ transformers = pytest.importorskip("transformers")
 
 LLAMA: dict[str, Any] = {"norm": {"name": "rms_norm"}, "activation": "swiglu"}
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    ("gpt2", {"positions": {"name": "learned"}, "bias": True}),
+    ("gpt2", {"positions": {"name": "learned"}, "bias": True, "activation": "gelu_tanh"}),
     ("gpt2", {"positions": {"name": "learned"}, "tied_embeddings": False, "feed_forward_size": 80}),
     ("gpt2", {"positions": {"name": "sinusoidal"}, "activation": "relu_squared", "norm": {"epsilon": 1e-3}}),
     ("llama", LLAMA),

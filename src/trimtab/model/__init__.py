@@ -6,7 +6,7 @@ from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_fact
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
-from trimtab.model.feed_forward import FeedForward
+from trimtab.model.feed_forward import FeedForward, fuses_activation
 from trimtab.model.foreign import ForeignModel, as_output
 from trimtab.model.freeze import freeze
 from trimtab.model.hugging_face import HuggingFaceModel
@@ -38,6 +38,7 @@ __all__ = [
     "evaluating",
     "flops_per_token",
     "freeze",
+    "fuses_activation",
     "init_weights",
     "is_hugging_face",
     "parameter_counts",

@@ -11,13 +11,13 @@ from torch import Tensor
 from trimtab.config import DecoderConfig, TransformerShape
 from trimtab.errors import ConfigError
 
-_ACTIVATIONS: Final = {"gelu": "gelu", "relu_squared": "relu2", "swiglu": "silu"}
+_ACTIVATIONS: Final = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu_squared": "relu2", "swiglu": "silu"}
 
 ARCHITECTURES: Final = {
-    "gpt2": "layer_norm, learned or sinusoidal positions, gelu or relu_squared, no grouped heads",
+    "gpt2": "layer_norm, learned or sinusoidal positions, any activation but swiglu, no grouped heads",
     "llama": "rms_norm, rotary positions, swiglu",
     "qwen3": "rms_norm with epsilon 1e-6, rotary positions, swiglu, qk_norm, no biases",
-    "starcoder2": "layer_norm, rotary positions, gelu or relu_squared",
+    "starcoder2": "layer_norm, rotary positions, any activation but swiglu",
 }
 """Architecture to the settings of a pre-norm decoder that it is exactly."""
 
