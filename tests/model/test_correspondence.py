@@ -23,6 +23,8 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("llama", LLAMA),
     ("llama", {**LLAMA, "bias": True, "num_kv_heads": 2, "tied_embeddings": False, "positions": {"base": 500.0}}),
     ("qwen3", {**LLAMA, "qk_norm": True, "num_kv_heads": 1}),
+    ("arcee", {"norm": {"name": "rms_norm"}, "activation": "relu_squared"}),
+    ("arcee", {"norm": {"name": "rms_norm"}, "bias": True, "num_kv_heads": 2}),
     ("starcoder2", {}),
     ("starcoder2", {"bias": True, "num_kv_heads": 2, "activation": "relu_squared", "tied_embeddings": False}),
 ]
@@ -70,7 +72,7 @@ def test_logits_are_equal(architecture: str, settings: dict[str, Any]) -> None:
         ({"positions": {"name": "learned"}, "num_kv_heads": 2}, "model.positions learned .*, grouped heads"),
         ({"positions": {"name": "learned"}, **LLAMA}, "model.positions learned with model.norm rms_norm"),
         ({"activation": "swiglu"}, "model.norm layer_norm with model.activation swiglu and rotary"),
-        ({"norm": {"name": "rms_norm"}}, "model.norm rms_norm with model.activation gelu"),
+        ({"norm": {"name": "rms_norm"}, "qk_norm": True}, "model.norm rms_norm with model.activation gelu"),
         ({**LLAMA, "qk_norm": True, "bias": True}, "model.qk_norm with .* model.bias True"),
         ({"qk_norm": True}, "and qk_norm"),
         ({"name": "encoder", "positions": {"name": "learned"}}, "model.name encoder: BERT and its kin normalize"),

@@ -17,6 +17,7 @@ ARCHITECTURES: Final = {
     "gpt2": "layer_norm, learned or sinusoidal positions, any activation but swiglu, no grouped heads",
     "llama": "rms_norm, rotary positions, swiglu",
     "qwen3": "rms_norm with epsilon 1e-6, rotary positions, swiglu, qk_norm, no biases",
+    "arcee": "rms_norm, rotary positions, any activation but swiglu",
     "starcoder2": "layer_norm, rotary positions, any activation but swiglu",
 }
 """Architecture to the settings of a pre-norm decoder that it is exactly."""
@@ -45,6 +46,8 @@ def architecture_of(config: TransformerShape) -> str:
         return "gpt2"
     if is_layer_norm and not gated and not config.qk_norm:
         return "starcoder2"
+    if not is_layer_norm and not gated and not config.qk_norm:
+        return "arcee"
     if is_layer_norm or not gated:
         raise _none(
             f"model.norm {config.norm.name} with model.activation {config.activation} and rotary positions"
@@ -104,7 +107,7 @@ def described(
             "sliding_window": None,
         }
     shared |= {"rms_norm_eps": config.norm.epsilon, "head_dim": config.head_size, "attention_bias": config.bias}
-    return shared | ({"mlp_bias": config.bias} if name == "llama" else {"use_sliding_window": False})
+    return shared | ({"use_sliding_window": False} if name == "qwen3" else {"mlp_bias": config.bias})
 
 
 def converted(config: DecoderConfig, tensors: Mapping[str, Tensor], positions_PD: Tensor | None) -> dict[str, Tensor]:
@@ -157,11 +160,12 @@ def _rotary(config: DecoderConfig, tensors: Mapping[str, Tensor], positions_PD: 
             if is_layer_norm:
                 yield f"{theirs}.mlp.c_fc.{kind}", up
                 yield f"{theirs}.mlp.c_proj.{kind}", down
-            else:
-                gate, value = up.chunk(2)
+                continue
+            if config.activation == "swiglu":
+                gate, up = up.chunk(2)
                 yield f"{theirs}.mlp.gate_proj.{kind}", gate
-                yield f"{theirs}.mlp.up_proj.{kind}", value
-                yield f"{theirs}.mlp.down_proj.{kind}", down
+            yield f"{theirs}.mlp.up_proj.{kind}", up
+            yield f"{theirs}.mlp.down_proj.{kind}", down
         if config.qk_norm:
             for own, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
                 scales_K = tensors[f"{ours}.attention.{own}.weight"]
