@@ -23,6 +23,7 @@ from trimtab.data import PreparedData
 from trimtab.errors import ConfigError
 from trimtab.evaluation import Evaluation, Weights
 from trimtab.model import (
+    Stages,
     Transformer,
     build_model,
     freeze,
@@ -190,11 +191,20 @@ def _optimizers(
     config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None
 ) -> list[Callable[[], Optimizer]]:
     """What builds each of the run's optimizers over the weights as they then are."""
+    builders: list[Callable[[], Optimizer]]
     if make is None:
-        return [partial(build_optimizer, one, model, parameters) for one in config.optimizers]
-    if config.optimizer_switch is not None:
+        builders = [partial(build_optimizer, one, model, parameters) for one in config.optimizer_stages]
+    elif config.optimizer_switch is not None:
         raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
-    return [lambda: ForeignOptimizer(build_groups(config.optimizer, model), make)]
+    else:
+        builders = [
+            partial(lambda one: ForeignOptimizer(build_groups(one, model), make), one)
+            for one in config.optimizer_stages
+        ]
+    if not config.model.unfreeze:
+        return builders
+    stages = Stages(model, [one.parameters for one in config.model.unfreeze])
+    return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
 
 
 def one_shape(config: Config) -> bool:

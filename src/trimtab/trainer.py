@@ -80,7 +80,7 @@ from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
-from trimtab.training.switch import planned_switch
+from trimtab.training.switch import planned_changes
 from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
@@ -391,7 +391,7 @@ class Trainer:
                     {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
                     None if decay is None else build_schedule(decay, budget),
                 )
-                for one in config.optimizers
+                for one in config.optimizer_stages
             ],
             progress=progress,
             controllers=controllers,
@@ -409,7 +409,7 @@ class Trainer:
             keep_split=lambda choice: write_json(
                 keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
             ),
-            planned=planned_switch(config, budget, progress),
+            planned=planned_changes(config, budget, progress),
         )
 
     def evaluate(self) -> dict[str, float]:

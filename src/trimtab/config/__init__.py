@@ -71,6 +71,7 @@ from trimtab.config.model import (
     OutsideModel,
     RmsNorm,
     TransformerShape,
+    Unfreezing,
 )
 from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
 from trimtab.config.objective import (
@@ -267,6 +268,7 @@ __all__ = [
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
+    "Unfreezing",
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from trimtab.config.base import Count, Custom, Positive, Rate, Section, Texts
+from trimtab.config.schedule import Stretch
 
 
 class LayerNorm(Section):
@@ -72,6 +73,22 @@ Freeze = Annotated[
 ]
 
 
+class Unfreezing(Section):
+    """Frozen parameters that are trained from some step on."""
+
+    at: Stretch = Field(description="after so much of the run")
+    parameters: Texts = Field(min_length=1, description="patterns of their names, as in freeze")
+
+
+Unfreeze = Annotated[
+    tuple[Unfreezing, ...],
+    Field(
+        strict=False,
+        description="when what parameters are trained after all, in order; the optimizer then begins afresh",
+    ),
+]
+
+
 class TransformerShape(Section):
     """What all transformers have."""
 
@@ -100,6 +117,7 @@ class TransformerShape(Section):
     dropout: DropoutConfig = Field(default_factory=DropoutConfig)
     initialization: InitializationConfig = Field(default_factory=InitializationConfig)
     freeze: Freeze = ()
+    unfreeze: Unfreeze = ()
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
@@ -165,6 +183,7 @@ class CustomModel(Custom):
 
     name: Literal["custom"] = "custom"
     freeze: Freeze = ()
+    unfreeze: Unfreeze = ()
 
 
 class LoraConfig(Section):
@@ -194,12 +213,13 @@ class HuggingFaceConfig(Section):
     )
     lora: LoraConfig | None = Field(None, description="train low-rank updates alone (extra: peft); null: the weights")
     freeze: Freeze = ()
+    unfreeze: Unfreeze = ()
 
     @model_validator(mode="after")
     def _is_there(self) -> Self:
         if self.path is None and not isinstance(self.config.get("model_type"), str):
             raise ValueError("give path, a folder, or a config with model_type, such as {model_type: gpt2, n_layer: 2}")
-        if self.lora is not None and self.freeze:
+        if self.lora is not None and (self.freeze or self.unfreeze):
             raise ValueError("freeze has no effect beside lora, which freezes all weights but its own and a new head")
         return self
 

@@ -37,6 +37,7 @@ from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleC
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
+from trimtab.config.unfreezing import beside_unfreezing
 
 
 class Config(Section):
@@ -123,6 +124,8 @@ class Config(Section):
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
+        if refused := beside_unfreezing(self):
+            raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(
                 f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
@@ -285,6 +288,11 @@ class Config(Section):
     def optimizers(self) -> tuple[OptimizerConfig, ...]:
         """The optimizers of the run, in the order in which they train."""
         return tuple(self.named_optimizers.values())
+
+    @property
+    def optimizer_stages(self) -> tuple[OptimizerConfig, ...]:
+        """Those that train one after the other: of `optimizers`, or the same anew whenever parameters are unfrozen."""
+        return self.optimizers if not self.model.unfreeze else (self.optimizer,) * (1 + len(self.model.unfreeze))
 
     @property
     def variants(self) -> tuple[str, ...]:

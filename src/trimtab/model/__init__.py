@@ -8,7 +8,7 @@ from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
 from trimtab.model.feed_forward import FeedForward, fuses_activation
 from trimtab.model.foreign import ForeignModel, as_output
-from trimtab.model.freeze import freeze
+from trimtab.model.freeze import Stages, freeze
 from trimtab.model.hugging_face import HuggingFaceModel
 from trimtab.model.initialize import init_weights
 from trimtab.model.kinds import Outside, Transformer, Translator, translates
@@ -30,6 +30,7 @@ __all__ = [
     "HuggingFaceModel",
     "Outside",
     "ParameterCounts",
+    "Stages",
     "Transformer",
     "Translator",
     "as_output",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -69,16 +71,18 @@ def build_model(
         model = _build_ours(config, vocabulary_size, sequence_length, seed, outputs)
     freeze(model, config.freeze)
     if isinstance(config, HuggingFaceConfig) and config.path is not None and isinstance(model, HuggingFaceModel):
-        _leave_out(model)
+        _leave_out(model, [pattern for one in config.unfreeze for pattern in one.parameters])
     return model
 
 
-def _leave_out(model: HuggingFaceModel) -> None:
-    """What is frozen and in the folder is not kept in checkpoints, which name it by its hash instead."""
+def _leave_out(model: HuggingFaceModel, thawing: Sequence[str]) -> None:
+    """What is frozen for good and in the folder is not kept in checkpoints, which name it by its hash instead."""
     frozen = {
         name: parameter
         for name, parameter in model.named_parameters()
-        if not parameter.requires_grad and name.removeprefix("module.") not in model.new
+        if not parameter.requires_grad
+        and name.removeprefix("module.") not in model.new
+        and not any(fnmatchcase(name, pattern) for pattern in thawing)
     }
     if frozen:
         model.left_out, model.given = frozenset(frozen), fingerprint_of(frozen)

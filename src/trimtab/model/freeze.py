@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar, final
 
 from torch import nn
 
 from trimtab.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -30,3 +33,34 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     if frozen and not any(parameter.requires_grad for parameter in parameters.values()):
         raise ConfigError("model.freeze: all parameters are frozen, so that there is nothing to train")
     return list(frozen)
+
+
+@final
+class Stages:
+    """Frozen parameters of `model` that are trained after all, one lot after the other.
+
+    Source: gradual unfreezing, Howard and Ruder 2018, arXiv 1801.06146, section 3.3.
+    """
+
+    def __init__(self, model: nn.Module, lots: Sequence[Sequence[str]]) -> None:
+        """Each lot is patterns. Raises: ConfigError for one that fits no frozen parameter that is not in a lot yet."""
+        self._frozen = {name: one for name, one in model.named_parameters() if not one.requires_grad}
+        self._lots: list[list[str]] = []
+        left = list(self._frozen)
+        for patterns in lots:
+            for pattern in patterns:
+                if not any(fnmatchcase(name, pattern) for name in left):
+                    raise ConfigError(
+                        f"model.unfreeze: no parameter of such a name is frozen still. Received: {pattern!r}",
+                        hint=f"those begin with {', '.join(left[:3])}" if left else None,
+                    )
+            lot = [name for name in left if any(fnmatchcase(name, pattern) for pattern in patterns)]
+            self._lots.append(lot)
+            left = [name for name in left if name not in lot]
+
+    def begin(self, number: int, build: Callable[[], T]) -> T:
+        """What `build` gives while the first `number` lots take gradients, and the others none."""
+        for index, lot in enumerate(self._lots):
+            for name in lot:
+                self._frozen[name].requires_grad_(index < number)
+        return build()

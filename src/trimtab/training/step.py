@@ -161,7 +161,7 @@ class Step:
             raise CheckpointError(
                 f"the checkpoint was trained with optimizer {index + 1}, and the configuration has but "
                 f"{max(1, len(self._optimizers))}",
-                hint="put optimizer_switch back",
+                hint="put optimizer_switch, or model.unfreeze, back",
             )
         self.optimizer.storage.hand_back()
         self.optimizer, self._optimizer = self._optimizers[index](), index
