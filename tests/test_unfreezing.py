@@ -14,7 +14,7 @@ from trimtab.errors import ConfigError
 from trimtab.events import Adjust, DecisionTaken, Event, StepsEnded
 
 FREEZE = ["embedding.*", "blocks.0.*"]
-UNFREEZE: list[dict[str, Any]] = [{"at": 6, "parameters": ["blocks.0.*"]}, {"at": 0.75, "parameters": ["embedding.*"]}]
+UNFREEZE = {"embedding.*": 0.75, "blocks.0.*": 6}
 
 
 @pytest.fixture(autouse=True)
@@ -67,8 +67,8 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 
 def test_each_lot_begins_at_its_step(tmp_path: Path) -> None:
-    start = fitted(config_of(1, freeze=["*embedding*", "blocks.*"], unfreeze=[]), tmp_path / "start")
-    lots = {0: config_of(6, unfreeze=[]), 1: config_of(12, unfreeze=UNFREEZE[:1]), 2: config_of(16)}
+    start = fitted(config_of(1, freeze=["*embedding*", "blocks.*"], unfreeze={}), tmp_path / "start")
+    lots = {0: config_of(6, unfreeze={}), 1: config_of(12, unfreeze={"blocks.0.*": 6}), 2: config_of(16)}
     follows = Follows()
     ends = {number: fitted(config, tmp_path / str(number), follows) for number, config in lots.items()}
     first = {"blocks.0.attention.qkv", "blocks.0.feed_forward.up"}
@@ -123,13 +123,9 @@ def test_what_it_does_not_go_with(settings: dict[str, Any], message: str) -> Non
 @pytest.mark.parametrize(
     ("unfreeze", "message"),
     [
-        (
-            [{"at": 3, "parameters": ["blocks.1.*"]}],
-            r"no parameter of such a name is frozen still. Received: 'blocks.1",
-        ),
-        ([UNFREEZE[0], UNFREEZE[0]], r"no parameter of such a name is frozen still"),
-        ([{"at": 16, "parameters": ["embedding.*"]}], r"the last must come before the end: steps 16 of 16"),
-        ([UNFREEZE[1], UNFREEZE[0]], r"must follow each other in time.*: steps 12, 6 of 16"),
+        ({"blocks.1.*": 3}, r"no parameter of such a name is frozen still. Received: 'blocks.1"),
+        ({"blocks.*": 3, "blocks.0.*": 4}, r"no parameter of such a name is frozen still. Received: 'blocks.0"),
+        ({"embedding.*": 16}, r"embedding.\* would begin after the last step: 16 of 16. Received: 16"),
     ],
 )
 def test_entries_that_cannot_be(unfreeze: Any, message: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trimtab.config import (
+    Budget,
     Config,
     NoQuantization,
     RowTask,
@@ -51,6 +52,7 @@ from trimtab.training import (
 from trimtab.training.facts import planned_tokens
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
+from trimtab.training.switch import lots_in_order
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -135,7 +137,8 @@ def build_parts(
             f"Received: {config.optimizer.decay.target}",
             hint="leave out make_optimizer, or optimizer.decay.target",
         )
-    optimizers = _optimizers(config, model, parameters, make_optimizer)
+    budget = config.budget(data.facts | planned_tokens(config, data))
+    optimizers = _optimizers(config, model, parameters, make_optimizer, budget)
     optimizer = optimizers[0]()
     probes: list[InlineProbe] = []
     if config.logging.layers:
@@ -163,12 +166,10 @@ def build_parts(
         seed=config.seed,
         parts_probe=noise_scale,
         optimizers=optimizers,
-        average=build_average(
-            config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
-        ),
+        average=build_average(config.averaging, optimizer.storage, budget),
     )
     if not isinstance(quantize, NoQuantization):
-        start = steps_of(quantize.start, config.budget(data.facts | planned_tokens(config, data)))
+        start = steps_of(quantize.start, budget)
         if start >= config.training.steps:
             raise ConfigError(
                 f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
@@ -188,7 +189,7 @@ def build_parts(
 
 
 def _optimizers(
-    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None
+    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None, budget: Budget
 ) -> list[Callable[[], Optimizer]]:
     """What builds each of the run's optimizers over the weights as they then are."""
     builders: list[Callable[[], Optimizer]]
@@ -203,7 +204,7 @@ def _optimizers(
         ]
     if not config.model.unfreeze:
         return builders
-    stages = Stages(model, [one.parameters for one in config.model.unfreeze])
+    stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
     return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
 
 

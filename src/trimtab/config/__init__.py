@@ -71,7 +71,6 @@ from trimtab.config.model import (
     OutsideModel,
     RmsNorm,
     TransformerShape,
-    Unfreezing,
 )
 from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
 from trimtab.config.objective import (
@@ -268,7 +267,6 @@ __all__ = [
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
-    "Unfreezing",
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",

@@ -73,18 +73,11 @@ Freeze = Annotated[
 ]
 
 
-class Unfreezing(Section):
-    """Frozen parameters that are trained from some step on."""
-
-    at: Stretch = Field(description="after so much of the run")
-    parameters: Texts = Field(min_length=1, description="patterns of their names, as in freeze")
-
-
 Unfreeze = Annotated[
-    tuple[Unfreezing, ...],
+    dict[str, Stretch],
     Field(
-        strict=False,
-        description="when what parameters are trained after all, in order; the optimizer then begins afresh",
+        description="pattern of names in freeze to the part of the run after which these are trained after all; the "
+        "optimizer then begins afresh"
     ),
 ]
 
@@ -117,7 +110,7 @@ class TransformerShape(Section):
     dropout: DropoutConfig = Field(default_factory=DropoutConfig)
     initialization: InitializationConfig = Field(default_factory=InitializationConfig)
     freeze: Freeze = ()
-    unfreeze: Unfreeze = ()
+    unfreeze: Unfreeze = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
@@ -183,7 +176,7 @@ class CustomModel(Custom):
 
     name: Literal["custom"] = "custom"
     freeze: Freeze = ()
-    unfreeze: Unfreeze = ()
+    unfreeze: Unfreeze = Field(default_factory=dict)
 
 
 class LoraConfig(Section):
@@ -213,7 +206,7 @@ class HuggingFaceConfig(Section):
     )
     lora: LoraConfig | None = Field(None, description="train low-rank updates alone (extra: peft); null: the weights")
     freeze: Freeze = ()
-    unfreeze: Unfreeze = ()
+    unfreeze: Unfreeze = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_there(self) -> Self:

@@ -71,7 +71,7 @@ def build_model(
         model = _build_ours(config, vocabulary_size, sequence_length, seed, outputs)
     freeze(model, config.freeze)
     if isinstance(config, HuggingFaceConfig) and config.path is not None and isinstance(model, HuggingFaceModel):
-        _leave_out(model, [pattern for one in config.unfreeze for pattern in one.parameters])
+        _leave_out(model, list(config.unfreeze))
     return model
 
 

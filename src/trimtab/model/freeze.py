@@ -42,19 +42,18 @@ class Stages:
     Source: gradual unfreezing, Howard and Ruder 2018, arXiv 1801.06146, section 3.3.
     """
 
-    def __init__(self, model: nn.Module, lots: Sequence[Sequence[str]]) -> None:
-        """Each lot is patterns. Raises: ConfigError for one that fits no frozen parameter that is not in a lot yet."""
+    def __init__(self, model: nn.Module, patterns: Sequence[str]) -> None:
+        """A lot for each pattern. Raises: ConfigError for one that fits no parameter that would be frozen still."""
         self._frozen = {name: one for name, one in model.named_parameters() if not one.requires_grad}
         self._lots: list[list[str]] = []
         left = list(self._frozen)
-        for patterns in lots:
-            for pattern in patterns:
-                if not any(fnmatchcase(name, pattern) for name in left):
-                    raise ConfigError(
-                        f"model.unfreeze: no parameter of such a name is frozen still. Received: {pattern!r}",
-                        hint=f"those begin with {', '.join(left[:3])}" if left else None,
-                    )
-            lot = [name for name in left if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        for pattern in patterns:
+            lot = [name for name in left if fnmatchcase(name, pattern)]
+            if not lot:
+                raise ConfigError(
+                    f"model.unfreeze: no parameter of such a name is frozen still. Received: {pattern!r}",
+                    hint=f"those begin with {', '.join(left[:3])}" if left else None,
+                )
             self._lots.append(lot)
             left = [name for name in left if name not in lot]
 
