@@ -62,21 +62,25 @@ def _to_hugging_face(trained: TrainedRun, out: Path) -> Exported:
             "--to hugging-face: the model was trained for quantization, and rounds as transformers does not",
             hint="its quantized/ has the rounded weights",
         )
+    from trimtab.model.pretrained import quietly
+
     model = trained.model
     folder = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     try:
         folder.mkdir(parents=True)
-        if isinstance(model, HuggingFaceModel):
-            module = _plain(model)
-        elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig):
-            module = _corresponding(trained, model, trained.config.model)
-        else:
-            module = _refused(trained)
-        expected, found_by = _logits(model, trained), type(module)
-        _save(module, folder)
-        _save_tokenizer(trained, folder)
-        read: Any = found_by
-        found = _theirs(read.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32).eval(), trained)
+        with quietly():
+            if isinstance(model, HuggingFaceModel):
+                module = _plain(model)
+            elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig):
+                module = _corresponding(trained, model, trained.config.model)
+            else:
+                module = _refused(trained)
+            expected, found_by = _logits(model, trained), type(module)
+            _save(module, folder)
+            _save_tokenizer(trained, folder)
+            read: Any = found_by
+            again = read.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+            found = _theirs(again.eval(), trained)
         difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
         if not difference <= _TOLERANCE * largest:
             raise UsageError(

@@ -56,7 +56,7 @@ def build_pretrained(
     require_module("transformers", "huggingface", "model.name=hugging_face")
     if config.lora is not None:
         require_module("peft", "peft", "model.lora")
-    with seeded(seed), _quietly():
+    with seeded(seed), quietly():
         described = _described(config, outputs, vocabulary_size, special)
         module, new = _build(config, described, outputs)
         model = wrap_pretrained(
@@ -214,7 +214,7 @@ def fingerprint_of(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Within it transformers tells neither progress nor which weights are new: trimtab does."""
     from transformers.utils import logging as library
 
