@@ -40,6 +40,7 @@ from trimtab.optimizer import (
     build_groups,
     build_optimizer,
     build_transforms,
+    planned_groups,
 )
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
@@ -158,7 +159,9 @@ def build_parts(
         model=model,
         task=task,
         optimizer=optimizer,
-        transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
+        transforms=build_transforms(
+            config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes
+        ),
         probes=probes,
         precision=precision,
         ring=ring,
@@ -194,13 +197,15 @@ def _optimizers(
     """What builds each of the run's optimizers over the weights as they then are."""
     builders: list[Callable[[], Optimizer]]
     if make is None:
-        builders = [partial(build_optimizer, one, model, parameters) for one in config.optimizer_stages]
+        for key, one in config.named_optimizers.items():
+            planned_groups(one, model, key)  # what is wrong with a later one is said now
+        builders = [partial(build_optimizer, one, model, parameters, key) for key, one in config.optimizer_stages]
     elif config.optimizer_switch is not None:
         raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
     else:
         builders = [
             partial(lambda one: ForeignOptimizer(build_groups(one, model), make), one)
-            for one in config.optimizer_stages
+            for _, one in config.optimizer_stages
         ]
     if not config.model.unfreeze:
         return builders

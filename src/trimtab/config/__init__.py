@@ -49,7 +49,6 @@ from trimtab.config.gradients import (
     NoClip,
     NoiseConfig,
     NormClip,
-    OutlierConfig,
     ParameterClip,
     QuantileClip,
     ValueClip,
@@ -102,6 +101,7 @@ from trimtab.config.optimizer import (
     SquareRootScaling,
 )
 from trimtab.config.presets import list_presets
+from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
@@ -219,6 +219,7 @@ __all__ = [
     "NoAveraging",
     "NoClip",
     "NoQuantization",
+    "NoSpikes",
     "NoStopping",
     "NoiseConfig",
     "NoiseScaleBatch",
@@ -228,7 +229,6 @@ __all__ = [
     "OneCycleSchedule",
     "OptimizerConfig",
     "OptimizerSwitch",
-    "OutlierConfig",
     "OutsideModel",
     "ParameterClip",
     "ParquetSource",
@@ -241,8 +241,11 @@ __all__ = [
     "QuantileConfig",
     "QuantizeConfig",
     "RatesConfig",
+    "RecoveryConfig",
     "Regression",
+    "ReportSpikes",
     "RmsNorm",
+    "RollBackSpikes",
     "RowTask",
     "SamplesConfig",
     "ScheduleConfig",
@@ -250,10 +253,12 @@ __all__ = [
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
     "SourceConfig",
     "Span",
+    "SpikeConfig",
     "Split",
     "SquareRootScaling",
     "StepSchedule",

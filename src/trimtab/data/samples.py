@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from trimtab.data.frame import Frame
+from trimtab.data.stream import require_known
 from trimtab.signals import IGNORED, Batch
 
 Tokens = NDArray[np.integer[Any]]
@@ -65,11 +66,15 @@ class LabelledTexts:
         second: Ragged | None = None,
         second_length: int = 0,
         frame: Frame | None = None,
+        vocabulary_size: int | None = None,
+        source: str = "texts",
     ) -> None:
-        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text."""
+        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text. With
+        `vocabulary_size` every batch is checked against it; errors name `source`."""
         self._tokens, self._targets, self._second = tokens, targets, second
         self._full, self._tags = full, tags
         self._frame = frame or Frame.beginning(end_of_text)
+        self._vocabulary_size, self._source = vocabulary_size, source
         self.sequence_length, self.second_length = sequence_length, second_length
         whole = tokens.lengths() - 1 + self._frame.size
         self.lengths = np.minimum(whole, sequence_length)
@@ -109,6 +114,7 @@ class LabelledTexts:
 
         Raises:
             IndexError: an index is out of range, or there are more than `batch_size`.
+            DataError: a token is not of the vocabulary; it names `source`, the text and the position.
         """
         rows = len(indices) if batch_size is None else batch_size
         if len(indices) > rows:
@@ -124,8 +130,10 @@ class LabelledTexts:
         for row, index in enumerate(indices.tolist()):
             length = int(self.lengths[index])
             before, after = self._frame.before, self._frame.after
+            tokens = self._tokens[index][: length - self._frame.size]
+            self._require_known(tokens, index)
             tokens_BT[row, : len(before)] = before
-            tokens_BT[row, len(before) : length - len(after)] = self._tokens[index][: length - self._frame.size]
+            tokens_BT[row, len(before) : length - len(after)] = tokens
             tokens_BT[row, length - len(after) : length] = after
             document_ids_BT[row, :length] = index
             positions_BT[row, :length] = np.arange(length)
@@ -147,6 +155,10 @@ class LabelledTexts:
             int((targets != IGNORED).sum()),
             None if second_BS is None else torch.from_numpy(second_BS),
         )
+
+    def _require_known(self, tokens: Tokens, index: int) -> None:
+        if self._vocabulary_size is not None:
+            require_known(tokens, self._vocabulary_size, f"{self._source}: text {index}")
 
     def _width(self, lengths: NDArray[np.int64], most: int) -> int:
         if self._full:
@@ -173,6 +185,7 @@ class LabelledTexts:
         targets_BS = np.full((rows, width), IGNORED, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices.tolist(), lengths.tolist(), strict=True)):
             text = second[index][:length]
+            self._require_known(text, index)
             read_BS[row, 0] = self._frame.second
             read_BS[row, 1:length] = text[:-1]
             targets_BS[row, :length] = text
