@@ -82,7 +82,8 @@ def part(name: str, short: bool, share: int, jobs: int, folder: Path) -> Outcome
     except Exception:
         outcome.take(False, traceback.format_exc())
     outcome.seconds = time.monotonic() - begun
-    shutil.rmtree(place.folder, ignore_errors=not outcome.failures)
+    if not outcome.failures:
+        shutil.rmtree(place.folder, ignore_errors=True)
     return outcome
 
 

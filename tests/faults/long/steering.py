@@ -153,7 +153,9 @@ def bad_regions(place: Place, tries: Iterable[int]) -> Outcome:
     )
     for number in tries:
         run = _killed_somewhere(place, seconds)
-        between = len(decisions(run, "Rollback")) if (run / "record.jsonl").exists() else 0
+        begun = (run / "record.jsonl").exists()
+        between = len(decisions(run, "Rollback")) if begun else 0
+        stopped = begun and bool(decisions(run, "Stop"))
         outcome.counts[f"killed after {between} of them"] += 1
         code, told = place.train(run)
         one = problem
@@ -161,7 +163,9 @@ def bad_regions(place: Place, tries: Iterable[int]) -> Outcome:
             one = f"exit {code}: {told[-500:]}"
         if not one and decisions(run, "Rollback") != right:
             one = f"rolled back {decisions(run, 'Rollback')} instead of {right}"
-        outcome.take(not (one := one or same(run, whole)), f"try {number}: {one}")
+        # Killed after it had stopped, it is tried again as any failed run, and stops a few steps later.
+        one = one or ("" if stopped else same(run, whole))
+        outcome.take(not one, f"try {number}, killed after {between} rollbacks, {stopped=}: {one}")
     return outcome
 
 
