@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("long") / "run.py"
 QUICK = ("one-run", "kills-in-a-save", "errors-in-a-save", "damaged-checkpoints", "cut-records", "torn-shards")
-QUICK += ("full-disks", "read-only", "pickles", "poisoned-batches")
+QUICK += ("read-only", "pickles")
 """The others are in the tests beside this one."""
 
 

@@ -51,7 +51,7 @@ class Case:
 CASES = {
     "random-kills": Case(kills.random_kills, 50, 2),
     "one-run": Case(kills.one_run, 10, 3, divides=False),
-    "kills-in-a-save": Case(kills.kills_in_a_save, 240, 4, needs="strace"),
+    "kills-in-a-save": Case(kills.kills_in_a_save, 240, 2, needs="strace"),
     "errors-in-a-save": Case(kills.errors_in_a_save, kills.ERRORS, 2, needs="strace"),
     "polite": Case(kills.polite, 20, 3),
     "two-writers": Case(kills.two_writers, 10, 1),
@@ -59,7 +59,7 @@ CASES = {
     "spikes": Case(steering.spikes, 10, 1, setting="recovery.spikes"),
     "bad-regions": Case(steering.bad_regions, 10, 1, setting="recovery.rollback"),
     "frozen": Case(steering.frozen, 6, 2, setting="training.watchdog_seconds"),
-    "damaged-checkpoints": Case(damage.damaged_checkpoints, damage.NUM_DAMAGES, 4),
+    "damaged-checkpoints": Case(damage.damaged_checkpoints, damage.NUM_DAMAGES, 3),
     "cut-records": Case(damage.cut_records, damage.RECORD_BYTES, 63),
     "torn-shards": Case(damage.torn_shards, 24, 2),
     "full-disks": Case(damage.full_disks, 16, 2, needs="mount"),
