@@ -28,6 +28,7 @@ from trimtab.runs.summary import describe_decision
 
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
+SHOWN_ALERTS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Report:
     """Those that steered the run, and the newest of the others."""
     num_saves: int
     resumed: tuple[tuple[int, str], ...]
+    alerts: tuple[tuple[int, str], ...]
+    """What went wrong on the way, the first of it."""
     """Steps at which an attempt went on from a checkpoint, and how it came to that."""
     samples: tuple[ArtifactLogged, ...]
     checkpoints: tuple[tuple[int, str, int, str], ...]
@@ -104,9 +107,9 @@ class Report:
     prompts: tuple[str, ...] = field(default=())
 
     def steered(self) -> list[tuple[int, str]]:
-        """What steered the run, by step: decisions, and where it went on from a checkpoint."""
+        """What steered the run, by step: decisions, what went wrong, and where it went on from a checkpoint."""
         decisions = [(taken.step, describe_decision(event_to_json(taken))) for taken in self.decisions]
-        return sorted([*self.resumed, *decisions], key=lambda row: row[0])
+        return sorted([*self.resumed, *self.alerts, *decisions], key=lambda row: row[0])
 
 
 def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report:
@@ -140,6 +143,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         decisions=tuple(steering[-SHOWN_DECISIONS:]),
         num_saves=len(history.decisions) - len(steering),
         resumed=tuple(_resumed(history)),
+        alerts=tuple(_alerts(history)),
         samples=_spread([artifact for artifact in history.artifacts if artifact.kind in ("sample", "text")]),
         checkpoints=tuple(_checkpoints(run)) if run is not None else (),
         time_split=split,
@@ -155,6 +159,14 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         damaged_lines=history.damaged_lines,
         prompts=_prompts(settings),
     )
+
+
+def _alerts(history: History) -> Iterator[tuple[int, str]]:
+    """What was told at each step; beyond so many they are counted alone."""
+    for alert in history.alerts[:SHOWN_ALERTS]:
+        yield alert.step, alert.text
+    if (more := len(history.alerts) - SHOWN_ALERTS) > 0:
+        yield history.alerts[-1].step, f"{format.count(more)} more of this kind; the record has them (AlertRaised)"
 
 
 def _resumed(history: History) -> Iterator[tuple[int, str]]:
