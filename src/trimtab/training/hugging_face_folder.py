@@ -133,7 +133,9 @@ def _save_tokenizer(trained: TrainedRun, folder: Path) -> None:
     if tokenizer.name == "hugging_face" and Path(tokenizer.folder).is_dir():
         from transformers import AutoTokenizer
 
-        AutoTokenizer.from_pretrained(tokenizer.folder, local_files_only=True).save_pretrained(str(folder))
+        AutoTokenizer.from_pretrained(tokenizer.folder, local_files_only=True, trust_remote_code=False).save_pretrained(
+            str(folder)
+        )
     else:
         trained.tokenizer.save(folder / "tokenizer.json")
 
