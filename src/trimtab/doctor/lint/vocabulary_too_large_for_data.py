@@ -6,8 +6,8 @@ Why: a token's embedding is learnt from its occurrences alone. Rare tokens keep 
 Evidence: the facts `tokenizer` and `tokens_per_epoch`; without the second nothing is said. Without the first the
     vocabulary is what `data.tokenizer` asks for.
 Remedy: a smaller vocabulary, or bytes; or more text.
-False alarms: a tokenizer that belongs to a pretrained model. The paper asks for 100 occurrences of 95 % of all
-    tokens; the average of 100 used here is a weaker demand, so it speaks later.
+False alarms: a tokenizer that belongs to a pretrained model; with `model.path` nothing is said. The paper asks for 100
+    occurrences of 95 % of all tokens; the average of 100 used here is a weaker demand, so it speaks later.
 Source: Gowda and May 2020, arXiv 2004.02334, section 5.
 """
 
