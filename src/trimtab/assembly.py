@@ -37,6 +37,7 @@ from trimtab.optimizer import (
     build_groups,
     build_optimizer,
     build_transforms,
+    planned_groups,
 )
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
@@ -185,7 +186,9 @@ def _optimizers(
 ) -> list[Callable[[], Optimizer]]:
     """What builds each of the run's optimizers over the weights as they then are."""
     if make is None:
-        return [partial(build_optimizer, one, model, parameters) for one in config.optimizers]
+        for key, one in config.named_optimizers.items():
+            planned_groups(one, model, key)  # what is wrong with a later one is said now
+        return [partial(build_optimizer, one, model, parameters, key) for key, one in config.named_optimizers.items()]
     if config.optimizer_switch is not None:
         raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
     return [lambda: ForeignOptimizer(build_groups(config.optimizer, model), make)]

@@ -178,12 +178,17 @@ class Trainer:
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
             keeper.prepare()
+            is_other_batch = False
             if changes & _BATCH:
                 # The checkpoint holds those before.
-                progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+                is_other_batch = read_json(run.facts)["learning_rate"]["batch"] != config.sequences_per_step
+                if is_other_batch:
+                    progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+                else:  # divided otherwise: what it was raised to stays
+                    progress.divide(split.micro_batch_size, config.largest_batch)
             progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
-            progress.divide(plan["micro_batch"]["chosen"])
+            progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
@@ -204,7 +209,7 @@ class Trainer:
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
-            told |= {"metrics": progress.metrics, "begun_by": self._source}
+            told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -212,8 +217,8 @@ class Trainer:
                 try:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
-                    hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    self._quantize(run, data, parts.model, ended)
+                    left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
+                    self._quantize(run, data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -235,6 +240,11 @@ class Trainer:
         device = choose_device(self.config.training.device)
         data = self._prepare()
         return data, self._build(data, device)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known before the first step, of data and model, too; no run directory. Raises: TrimtabError."""
+        data, parts = self.assemble()
+        return facts_of(self.config, data, parts.model, parts.task, parts.step.optimizer)
 
     def _prepare(self) -> PreparedData:
         config = self.config
@@ -259,15 +269,15 @@ class Trainer:
             return None
         return diagnosis
 
-    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded) -> None:
-        """Write the quantized model where the run was trained for one, and tell the loss of both."""
+    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
+        """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""
         quantize = self.config.training.quantize
         if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
             return
         judged = in_fp32(self.config)
         step = ended.step if ended.restored_step is None else ended.restored_step
         found = write_quantized(
-            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step
+            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step, weights
         )
         for monitor in self._monitors:
             monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), run.quantized.name))
@@ -348,6 +358,7 @@ class Trainer:
             most=most,
             meter=memory_meter(parts.device),
             budget_bytes=config.training.memory_budget_bytes,
+            grows=config.training.accumulation_schedule is not None or config.largest_batch is not None,
             report=report,
         )
 
@@ -490,6 +501,8 @@ def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequ
     """A round of evaluation; where memory does not suffice for it, that is said."""
     shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
     hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    if evaluation.batch_size == 1:
+        hint = "take a smaller model, or a shorter data.sequence_length"
     with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
         return evaluation(step)
 

@@ -86,10 +86,11 @@ def misfits(config: Config) -> Iterator[str]:
                 averaged += " and averaging.evaluate average"
             others = ", ".join(base + (f"@{one}" if one else "") for one in config.variants)
             yield f"{key} {metric} is not measured with {averaged}. Fitting: {others}"
-    if "sophia" in [one.name for one in config.optimizers] and fit.objectives is not _CLASSES:
-        classes = ", ".join(one for one, other in FITS.items() if other.objectives is _CLASSES)
-        why = f"draws a class for each target from the model, and {name} has other targets"
-        yield f"optimizer.name sophia {why}. Fitting: {classes}"
+    for key, one in config.named_optimizers.items():
+        if one.name == "sophia" and fit.objectives is not _CLASSES:
+            classes = ", ".join(task for task, other in FITS.items() if other.objectives is _CLASSES)
+            why = f"draws a class for each target from the model, and {name} has other targets"
+            yield f"{key}.name sophia {why}. Fitting: {classes}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),

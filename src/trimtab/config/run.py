@@ -30,7 +30,7 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
-from trimtab.config.recovery import RecoveryConfig
+from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
@@ -86,6 +86,11 @@ class Config(Section):
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
             )
+        skips = self.gradients.skip_non_finite or isinstance(self.recovery.spikes, SkipSpikes)
+        if self.recovery.non_finite == "rollback" and not skips:
+            raise ValueError(
+                "recovery.non_finite rollback goes by skipped steps, and gradients.skip_non_finite is false"
+            )
         if self.training.precision.name == "tf32" and self.training.device == "cpu":
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
@@ -112,6 +117,12 @@ class Config(Section):
                 raise ValueError(
                     "batch_control.name noise_scale compares the micro-batches of a step, and training.accumulation "
                     "is 1; half of training.micro_batch_size with training.accumulation=2 is the same batch"
+                )
+            larger = self.sequences_per_step + (1 if self.split is None else self.split.micro_batch_size)
+            if self.batch_control.most < larger:
+                raise ValueError(
+                    f"batch_control.most {self.batch_control.most} leaves nothing to raise: a batch of "
+                    f"{self.sequences_per_step} sequences and one more micro-batch are {larger}"
                 )
             if self.training.accumulation_schedule is not None:
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
@@ -198,9 +209,16 @@ class Config(Section):
         return None if micro == "auto" else Split(micro, self.sequences_per_step // micro)
 
     @property
+    def largest_batch(self) -> int | None:
+        """Sequences that an update never has more of, where something may raise them."""
+        return self.batch_control.most if isinstance(self.batch_control, NoiseScaleBatch) else None
+
+    @property
     def has_parts(self) -> bool:
-        """Whether an update has, or can have, several micro-batches."""
-        return self.sequences_per_step > 1 if self.split is None else self.split.accumulation > 1
+        """Whether an update has, or can have at some step, several micro-batches."""
+        growing = self.training.accumulation_schedule
+        most = 1 if growing is None else max(growing.factors)
+        return most > 1 or (self.sequences_per_step > 1 if self.split is None else self.split.accumulation > 1)
 
     @property
     def evaluation_batch_size(self) -> int:
@@ -219,12 +237,17 @@ class Config(Section):
                     f"training.compile {self.training.compile} would compile it anew for each"
                 )
         growing = self.training.accumulation_schedule
-        stretches = {
+        stretches: dict[str, Section | None] = {
             "schedule": self.schedule,
             "decay_schedule": self.decay_schedule,
             "dropout_schedule": self.dropout_schedule,
+            "optimizer_switch": self.optimizer_switch,
+            "averaging": self.averaging,
+            "training.quantize": self.training.quantize,
             "training.accumulation_schedule": growing,
         }
+        for key, one in self.named_optimizers.items():
+            stretches |= {f"{key}.rates.schedules.{name}": section for name, section in one.rates.schedules.items()}
         if growing is not None and (found := [name for name, section in stretches.items() if counts_data(section)]):
             raise ValueError(
                 f"{', '.join(found)} counts tokens or epochs, and with training.accumulation_schedule these are not "
@@ -233,19 +256,11 @@ class Config(Section):
 
     def _refuse_switch(self, switch: OptimizerSwitch) -> None:
         for key, one in self.named_optimizers.items():
-            if one.rates.schedules:
-                raise ValueError(
-                    f"optimizer_switch does not go with {key}.rates.schedules: groups differ between optimizers"
-                )
             if one.name == "schedule_free_adamw":
                 raise ValueError(
                     f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
                     "not those that it is judged by"
                 )
-        if getattr(self.gradients.clip, "groups", None):
-            raise ValueError(
-                "optimizer_switch does not go with gradients.clip.groups: optimizers order their groups differently"
-            )
         if switch.at is not None and self._lies_after_the_end(switch.at):
             raise ValueError(
                 f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
@@ -310,9 +325,10 @@ class Config(Section):
     @property
     def rate_scale(self) -> float:
         """What is applied of optimizer.learning_rate, for this batch."""
-        return self._rate_scale_of(self.optimizer)
+        return self.rate_scale_of(self.optimizer)
 
-    def _rate_scale_of(self, optimizer: OptimizerConfig) -> float:
+    def rate_scale_of(self, optimizer: OptimizerConfig) -> float:
+        """The same of one of the run's optimizers."""
         match optimizer.batch_scaling:
             case LinearScaling(reference_batch=reference):
                 return self.sequences_per_step / reference
@@ -328,7 +344,7 @@ class Config(Section):
 
     def full_rate_of(self, optimizer: OptimizerConfig) -> float:
         """That of one of the run's optimizers."""
-        return optimizer.learning_rate * self._rate_scale_of(optimizer)
+        return optimizer.learning_rate * self.rate_scale_of(optimizer)
 
     def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
         """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and

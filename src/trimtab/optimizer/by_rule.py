@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import final
+from dataclasses import dataclass, replace
+from typing import Final, final
 
 import torch
 from torch import Tensor
 
 from trimtab.optimizer.algorithms.rule import Now, Rule, State
+from trimtab.optimizer.contract import Rehearsal
 from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import FlatStorage
 from trimtab.signals import Gradients
+
+_ESTIMATE: Final = "estimate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,28 @@ class RuleOptimizer:
     @torch.no_grad()
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """One update with the rates in `settings`, and the factor `weight_decay` on each group's own."""
-        storage, on_host = self.storage, self._applied.device.type == "cpu"
-        estimate = None if self.curvature is None else self.curvature.hand_over()
+        on_host = self._applied.device.type == "cpu"
         if on_host and float(gradients.skip):
             return
+        self._update(gradients, settings, on_host=on_host)
+        if self.curvature is not None:
+            self.curvature.settle(gradients.skip)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[Rehearsal]:
+        """Every rule is computed as in an update that a GPU skips; a CPU would leave it out."""
+
+        @torch.no_grad()
+        def rehearse(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+            skipped = replace(gradients, skip=torch.ones_like(gradients.skip))
+            self._update(skipped, settings, on_host=False)
+
+        yield rehearse
+
+    def _update(self, gradients: Gradients, settings: Mapping[str, Tensor], *, on_host: bool) -> None:
+        """With `on_host` the update is not skipped; else nothing depends on whether it is, but what is written."""
+        storage = self.storage
+        estimate = None if self.curvature is None else self.curvature.newest()
         applies = gradients.skip == 0
         self._applied.add_(1.0 - gradients.skip)
         # At a first step that is skipped there is no applied update: it is only kept finite.
@@ -88,21 +109,29 @@ class RuleOptimizer:
         storage.refresh()
 
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
-        """The slots of each parameter's rule, and the count of applied updates under ''."""
+        """The slots of each parameter's rule, and the count of applied updates under ''.
+
+        An estimate of the curvature that no update has used yet is one more.
+        """
         state: dict[str, dict[str, Tensor]] = {"": {"applied": self._applied}}
         for piece in self._pieces:
             start = piece.span.start
             for name in piece.names:
-                slots = piece.state
+                slots: Mapping[str, Tensor] = piece.state
                 if len(piece.names) > 1 or piece.rule.elementwise:
                     begin, end = (offset - start for offset in self.storage.spans[name])
                     shape = self.storage.shapes[name]
                     slots = {slot: t[begin:end].view(shape) if t.ndim else t for slot, t in slots.items()}
                 state[name] = dict(slots)
+        for name, estimate in ({} if self.curvature is None else self.curvature.unused()).items():
+            state[name][_ESTIMATE] = estimate
         return state
 
     def load_state_by_name(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Copy `state` in, by name. Raises: KeyError for a name or slot that is missing."""
+        if self.curvature is not None:
+            unused = {name: slots[_ESTIMATE] for name, slots in state.items() if _ESTIMATE in slots}
+            self.curvature.load(unused, has_begun=float(state[""]["applied"]) > 0)
         for name, slots in self.state_by_name().items():
             for slot, tensor in slots.items():
                 tensor.copy_(state[name][slot])

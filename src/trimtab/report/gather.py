@@ -101,6 +101,8 @@ class Report:
     """The run as a command names it; "" for a run of another trainer."""
     command: str
     """What was typed, where that is known."""
+    again: str = ""
+    """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
     prompts: tuple[str, ...] = field(default=())
 
@@ -153,6 +155,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         environment={key: value for key, value in environment.items() if key not in ("schema", "command")},
         path=_path(run, arguments) if run is not None else "",
         command=_command(arguments),
+        again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
         prompts=_prompts(settings),
     )
@@ -196,6 +199,20 @@ def _path(run: RunDirectory, arguments: Sequence[str]) -> str:
         if argument.startswith("--run="):
             return argument.removeprefix("--run=")
     return f"runs/{run.name}"
+
+
+def _again(run: RunDirectory | None, arguments: Sequence[str], environment: Mapping[str, Any]) -> str:
+    """The command without the directory, which is taken; or one with the run's own settings, where it was another."""
+    if run is None or environment.get("source") == "python":
+        return ""
+    if len(arguments) < 3 or arguments[1] != "train":
+        return f"trimtab train {shlex.quote(_path(run, arguments) + '/config.yaml')}"
+    kept = [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if before != "--run" and argument not in ("--run", "--accept-drift") and not argument.startswith("--run=")
+    ]
+    return _command(kept)
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -24,7 +24,8 @@ class Adjustments:
 
     `actions` are what else is to be done with a new factor or value, by name: what the loop reads in every step
     needs nothing. `without_target` says of a name why it changes nothing in this run. `dropout` is the schedule of
-    every rate of dropout, `multiples` that of the accumulation.
+    every rate of dropout, `multiples` that of the accumulation. A batch is rounded up to whole micro-batches, but not
+    beyond `largest_batch` sequences.
     """
 
     def __init__(
@@ -35,15 +36,20 @@ class Adjustments:
         *,
         dropout: Schedule | None = None,
         multiples: Stairs = ALWAYS_ONE,
+        largest_batch: int | None = None,
     ) -> None:
         self._progress, self._actions, self._without_target = progress, dict(actions), dict(without_target)
-        self._dropout, self._multiples = dropout, multiples
+        self._dropout, self._multiples, self._largest_batch = dropout, multiples, largest_batch
         self._scheduled: dict[str, float] = {}
 
     def why_not(self, name: str) -> str:
         """Why adjusting `name` would change nothing here; "" when it would."""
         if name == "optimizer" and self._progress.optimizer:
             return "it has taken over already"
+        if name == "batch_size" and self._largest_batch is not None:
+            more = (self._progress.accumulation + 1) * self._progress.micro_batch_size
+            if more > self._largest_batch:
+                return f"one more micro-batch would be {more} sequences, above batch_control.most {self._largest_batch}"
         return self._without_target.get(name, "")
 
     def take(self, controller: str, decision: Adjust) -> None:
@@ -78,7 +84,11 @@ class Adjustments:
         if name == "accumulation":
             self._progress.accumulation = round(value)
         elif name == "batch_size":
-            self._progress.accumulation = math.ceil(value / self._progress.micro_batch_size)
+            parts = math.ceil(value / self._progress.micro_batch_size)
+            if self._largest_batch is not None:
+                within = self._largest_batch // self._progress.micro_batch_size
+                parts = max(self._progress.accumulation, min(parts, within))
+            self._progress.accumulation = parts
         elif name == "optimizer":
             self._progress.optimizer = round(value)
             self._actions[name](value)
@@ -119,4 +129,5 @@ def build_adjustments(
         {name: f"without effect in this run: {why}" for name, (is_absent, why) in absent.items() if is_absent},
         dropout=None if dropout is None else build_schedule(dropout, budget),
         multiples=build_stairs(config.training.accumulation_schedule, budget),
+        largest_batch=config.largest_batch,
     )
