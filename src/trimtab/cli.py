@@ -213,7 +213,7 @@ def generate(
     wait_briefly_in_company(OtherPrograms())
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_answer, write_text
-    from trimtab.model import EncoderDecoder
+    from trimtab.model import translates
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
@@ -230,7 +230,7 @@ def generate(
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
-    if isinstance(trained.model, EncoderDecoder):
+    if translates(trained.model):
         text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
@@ -282,6 +282,28 @@ def soup(
             "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
         )
     _next("evaluate", str(out))
+
+
+@app.command()
+def export(
+    run: Run,
+    target: Annotated[str, typer.Option("--to", metavar="TARGET", help="hugging-face: a folder for transformers.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    checkpoint: Which = "best",
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model for other programs."""
+    from trimtab.export import export as write
+
+    exported = write(run, target, out, checkpoint=checkpoint, weights=weights)
+    if as_json:
+        _print_json(exported.to_json())
+        return
+    typer.echo(f"{exported.out}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
+    typer.echo(
+        f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
+    )
 
 
 @app.command()
@@ -500,7 +522,7 @@ def check(
         for finding in findings:
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     for key, one in config.named_optimizers.items():
         require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if (quantize := config.training.quantize).name != "none":
@@ -563,7 +585,7 @@ def find_lr(
 
     config = with_absolute_paths(load_config(source, overrides or []))
     refuse(lint(config), config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     from trimtab.experiments.range_picture import require_picture, save_picture, text_curve
     from trimtab.experiments.range_test import Divergence, ramp
 
@@ -729,7 +751,7 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
             typer.echo(f"{run} is already {status}")
             _next("show", str(run))
             return
-    require_paths(config.data)
+    require_paths(config)
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)

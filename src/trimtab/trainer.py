@@ -80,9 +80,10 @@ from trimtab.training.execution import (
 from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
+from trimtab.training.outside import what_applies
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.step_data import StepData
-from trimtab.training.switch import planned_switch
+from trimtab.training.switch import planned_changes
 from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
@@ -196,6 +197,7 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            notes += what_applies(parts.model, config, plan)
             if resumed_from is None and progress.attempt > 1:
                 notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
             if config.split is None:
@@ -403,7 +405,7 @@ class Trainer:
                     {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
                     None if decay is None else build_schedule(decay, budget),
                 )
-                for one in config.optimizers
+                for _, one in config.optimizer_stages
             ],
             progress=progress,
             controllers=controllers,
@@ -421,7 +423,7 @@ class Trainer:
             keep_split=lambda choice: write_json(
                 keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
             ),
-            planned=planned_switch(config, budget, progress),
+            planned=planned_changes(config, budget, progress),
             data_of=step_data.of_decision,
             alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
         )

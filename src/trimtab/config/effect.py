@@ -14,7 +14,7 @@ from typing import Any, Final
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
-from trimtab.config.model import CustomModel
+from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.optimizer import SgdConfig
 from trimtab.config.presets import list_presets
@@ -301,7 +301,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("optimizer.decay.biases", "optimizer_switch.to.decay.biases"),
         "model.bias",
-        lambda config: not isinstance(config.model, CustomModel) and not config.model.bias,
+        lambda config: not isinstance(config.model, OutsideModel) and not config.model.bias,
         "the model has no biases, as model.bias is false",
         "set model.bias=true",
     ),

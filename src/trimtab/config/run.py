@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import (
@@ -26,7 +27,7 @@ from trimtab.config.evaluation import EvaluationConfig
 from trimtab.config.fit import misfits
 from trimtab.config.gradients import GradientsConfig
 from trimtab.config.lint import LintConfig
-from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
+from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
@@ -37,6 +38,7 @@ from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleC
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
+from trimtab.config.unfreezing import beside_unfreezing
 
 
 class Config(Section):
@@ -74,13 +76,20 @@ class Config(Section):
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _brings_a_tokenizer(cls, values: Any) -> Any:
+        return with_tokenizer_of_model(values)
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         model, length = self.model, self.longest_sequence
         if refused := "; ".join(misfits(self)):
             raise ValueError(refused)
-        if not isinstance(model, CustomModel) and model.max_positions is not None and model.max_positions < length:
+        if not isinstance(model, OutsideModel) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
+        if refused := tokenizer_unlike(self.model, self.data.tokenizer):
+            raise ValueError(refused)
         if self.training.precision.name == "fp16" and not self.gradients.skip_non_finite:
             raise ValueError(
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
@@ -128,6 +137,8 @@ class Config(Section):
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
+        if refused := beside_unfreezing(self):
+            raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(
                 f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
@@ -172,8 +183,10 @@ class Config(Section):
         quantize, precision, model = self.training.quantize, self.training.precision, self.model
         if isinstance(quantize, NoQuantization):
             return
-        if isinstance(model, CustomModel):
-            raise ValueError(f"training.quantize {quantize.name} is for trimtab's own models, and model.name is custom")
+        if isinstance(model, OutsideModel):
+            raise ValueError(
+                f"training.quantize {quantize.name} is for trimtab's own models, and model.name is {model.name}"
+            )
         if isinstance(precision, Bf16 | AutoPrecision) and precision.parameters == "bf16":
             raise ValueError(
                 f"training.quantize {quantize.name} rounds fp32 weights, and training.precision.parameters is bf16"
@@ -231,7 +244,7 @@ class Config(Section):
         if self.dropout_schedule is not None:
             if why_not := regularizers(self)["dropout"]:
                 raise ValueError(f"dropout_schedule has no effect: {why_not}")
-            if isinstance(self.model, CustomModel) and self.training.compile in ("on", "whole"):
+            if isinstance(self.model, OutsideModel) and self.training.compile in ("on", "whole"):
                 raise ValueError(
                     "dropout_schedule changes rates that a model from outside keeps in Python, and "
                     f"training.compile {self.training.compile} would compile it anew for each"
@@ -292,6 +305,11 @@ class Config(Section):
     def optimizers(self) -> tuple[OptimizerConfig, ...]:
         """The optimizers of the run, in the order in which they train."""
         return tuple(self.named_optimizers.values())
+
+    @property
+    def optimizer_stages(self) -> tuple[tuple[str, OptimizerConfig], ...]:
+        """Those that train one after the other, with their keys: the same anew whenever parameters are unfrozen."""
+        return tuple(self.named_optimizers.items()) * (1 + len(self.model.unfreeze))
 
     @property
     def variants(self) -> tuple[str, ...]:

@@ -89,9 +89,9 @@ class Adjustments:
                 within = self._largest_batch // self._progress.micro_batch_size
                 parts = max(self._progress.accumulation, min(parts, within))
             self._progress.accumulation = parts
-        elif name == "optimizer":
-            self._progress.optimizer = round(value)
-            self._actions[name](value)
+        elif name in ("optimizer", "unfreeze"):
+            self._progress.optimizer = max(self._progress.optimizer, round(value))
+            self._actions["optimizer"](self._progress.optimizer)
         elif name in self._actions:
             self._actions[name](value)
 
@@ -121,6 +121,7 @@ def build_adjustments(
         "z_loss": (not has_z_loss, "objective.z_loss is 0"),
         "weight_decay": (not any(one.weight_decay for one in config.optimizers), "optimizer.weight_decay is 0"),
         "optimizer": (config.optimizer_switch is None, "there is no optimizer_switch"),
+        "unfreeze": (not config.model.unfreeze, "model.unfreeze is empty"),
         "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
     }
     return Adjustments(

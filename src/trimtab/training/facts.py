@@ -11,7 +11,7 @@ from torch import nn
 from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.data import PackedSequences, PreparedData
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, ForeignModel, flops_per_token, parameter_counts
+from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
@@ -42,7 +42,7 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "optimizer": _optimizer_name(config, optimizer),
         "parameter_groups": _told(optimizer.groups),
         "flops_per_token": flops_per_token(model, config.data.sequence_length)
-        if isinstance(model, Decoder | Encoder | ForeignModel)
+        if isinstance(model, Decoder | Encoder | Outside) and not translates(model)
         else None,
         "learning_rate": _rate(config, config.optimizer),
         "planned_steps": config.training.steps,

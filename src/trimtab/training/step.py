@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError, ConfigError
-from trimtab.model import ForeignModel
+from trimtab.model import Outside
 from trimtab.objective import drawn_loss
 from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
 from trimtab.signals import (
@@ -66,7 +66,7 @@ class Step:
         self._names = tuple(optimizer.storage.weights)
         self._order: Tensor | None = None  # of these names in the storage in use, where that has another
         self._is_stale = False
-        self._is_foreign = isinstance(model, ForeignModel)
+        self._is_foreign = isinstance(model, Outside)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
         def scalar() -> Tensor:
@@ -164,7 +164,7 @@ class Step:
             raise CheckpointError(
                 f"the checkpoint was trained with optimizer {index + 1}, and the configuration has but "
                 f"{max(1, len(self._optimizers))}",
-                hint="put optimizer_switch back",
+                hint="put optimizer_switch, or model.unfreeze, back",
             )
         self.optimizer.storage.hand_back()
         self.optimizer, self._optimizer = self._optimizers[index](), index

@@ -59,6 +59,7 @@ class Chosen:
             sequence_length=self.config.longest_sequence,
             outputs=outputs_of(self.config.task, self.targets, vocabulary_size),
             seed=0,
+            special=self.tokenizer.special,
         )
         if not isinstance(quantize := self.config.training.quantize, NoQuantization):
             prepare_quantization(model, quantize)

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import BinaryCrossEntropyConfig, Config, CrossEntropyConfig, CustomModel
+from trimtab.config import BinaryCrossEntropyConfig, Config, CrossEntropyConfig, OutsideModel
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when three strong regularizers come together."""
     objective = config.objective
-    if isinstance(config.model, CustomModel) or not isinstance(
+    if isinstance(config.model, OutsideModel) or not isinstance(
         objective, CrossEntropyConfig | BinaryCrossEntropyConfig
     ):
         return
