@@ -13,7 +13,6 @@ from torch import nn
 from trimtab.config import (
     Config,
     NoQuantization,
-    RowTask,
     steps_of,
 )
 from trimtab.config.fit import f1_of_many
@@ -38,6 +37,7 @@ from trimtab.optimizer import (
     build_optimizer,
     build_transforms,
 )
+from trimtab.planning import one_shape
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
     Precision,
@@ -187,11 +187,6 @@ def _optimizers(
     if config.optimizer_switch is not None:
         raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
     return [lambda: ForeignOptimizer(build_groups(config.optimizer, model), make)]
-
-
-def one_shape(config: Config) -> bool:
-    """Whether all batches have one shape, as compiled and captured programs need."""
-    return not isinstance(config.task, RowTask) or config.task.padding == "full"
 
 
 def held_back(config: Config, parts: Parts) -> str | None:

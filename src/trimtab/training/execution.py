@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError
 from trimtab.model import Decoder, Transformer
+from trimtab.planning import COMPILE_PAYS_AFTER_SECONDS
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
 from trimtab.training.capture import capture
@@ -27,8 +28,7 @@ from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.precision import computes_in_bf16
 from trimtab.training.step import Step
 
-_COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 20.0}
-"""Of training without it: compiling takes a minute on a CPU, some seconds on a GPU, and gains a part of the rest."""
+_COMPILE_PAYS_AFTER_SECONDS: Final = COMPILE_PAYS_AFTER_SECONDS
 _WHOLE_PAYS_AFTER_SECONDS: Final = 900.0
 """On CUDA: the model in one takes 12 s more to compile than block by block, and gains 2 %."""
 _COMPILE_GAIN: Final = 0.97
