@@ -2,10 +2,10 @@
 
     python benchmarks/speed/cpu.py small --rounds 20 ours bare bare-plain hf lightning
 
-Trainers are those of on_cpu.py, and ours:SETTING=VALUE;... Only one trains at a time; each turn is some steps, and the order is
-turned around in every round, so that what else the machine does falls on all alike. A ratio is that of two neighbours. A round
-in which another program took much of the processor is told by the spread, not left out; --quiet LOAD waits before each round
-until the machine's load is below it.
+Trainers are those of on_cpu.py, and ours:SETTING=VALUE;... Only one trains at a time; each turn is some steps, and the
+order is turned around in every round, so that what else the machine does falls on all alike. A ratio is that of two turns
+of one round. Rounds in which other programs took much of the processor are seen in the spread, not left out; --quiet LOAD
+waits before each round until the machine's load is below it. Processor time with one thread is what others disturb least.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def start(trainer: str, case: str, threads: int, log: Path) -> subprocess.Popen[
         stdout=subprocess.PIPE,
         stderr=log.open("w"),
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "1000"},
     )
 
 

@@ -1,4 +1,4 @@
-"""One trainer on a processor, until the driver ends it: `python benchmarks/speed/on_cpu.py TRAINER CASE [setting=value ...]`.
+"""One trainer on a processor, until the driver ends it: `python benchmarks/speed/on_cpu.py TRAINER CASE [settings ...]`.
 
 ours        trimtab's own trainer with console, record, layers and controllers as they are by default
 bare        the same decoder in a loop of eight lines, with freed memory kept
@@ -6,7 +6,8 @@ bare-plain  the same, as it comes
 hf          Hugging Face's Trainer on its GPT-2 of this shape
 lightning   Lightning around the same decoder
 
-All train under bf16 autocast with AdamW and clipping at 1.0, on random tokens; loss by torch's cross-entropy but for hf.
+All train under bf16 autocast with AdamW and clipping at 1.0, on random tokens; the loss of those that take trimtab's
+decoder into a loop of their own is torch's cross-entropy.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.switch import planned_switch
+from trimtab.training.threads import choose_threads
 from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
@@ -285,7 +286,7 @@ class Trainer:
         earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
         if earlier.get("precision", precision.name) != precision.name:
             earlier = {}
-        threads = set_threads(earlier.get("threads", training.threads))
+        set_threads(earlier.get("threads", training.threads))
         report = self._report or (lambda what, fraction: None)
         micro_batch = earlier.get("micro_batch")
         if micro_batch is None or changes & _BATCH or any(change.startswith(_SHAPES) for change in changes):
@@ -297,6 +298,10 @@ class Trainer:
         shape = (rows, self.config.data.sequence_length)
         attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
         why_not = held_back(self.config, parts)
+        choice = earlier.get("threads_choice")
+        if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
+            choice = {"chosen": earlier["threads"], "reason": "as when the run was begun"}
+        threads = choose_threads(training, parts.step, example, choice, report, accumulation=accumulation)
         captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
         compiled = choose_compile(
             training,
@@ -310,7 +315,8 @@ class Trainer:
         )
         return {
             "device": str(parts.device),
-            "threads": threads,
+            "threads": threads["chosen"],
+            "threads_choice": threads,
             "micro_batch": micro_batch,
             "precision": precision.name,
             "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},

@@ -155,5 +155,9 @@ class TrainingConfig(Section):
     attention: Literal["auto", "cudnn", "flash"] = Field(
         "auto", description="CUDA kernels of plain causal attention: auto measures once which is faster"
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads for torch; 0: as many as this process may use")
+    threads: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads for torch; 0: as many as this process may use; auto: these, or fewer where a long run "
+        "measures at its start that fewer are quicker",
+    )
     deterministic: bool = Field(False, description="refuse operations on CUDA that do not repeat bit for bit")
