@@ -3,9 +3,10 @@
     python benchmarks/speed/cpu.py small --rounds 20 ours bare bare-plain hf lightning
 
 Trainers are those of on_cpu.py, and ours:SETTING=VALUE;... Only one trains at a time; each turn is some steps, and the
-order is turned around in every round, so that what else the machine does falls on all alike. A ratio is that of two turns
-of one round. Rounds in which other programs took much of the processor are seen in the spread, not left out; --quiet LOAD
-waits before each round until the machine's load is below it. Processor time with one thread is what others disturb least.
+order is turned around in every round, so that what else the machine does falls on all alike. A ratio is that of two
+turns of one round. Rounds in which other programs took much of the processor are seen in the spread, not left out;
+--quiet LOAD waits before each round until the machine's load is below it. Processor time with one thread is what others
+disturb least.
 """
 
 from __future__ import annotations

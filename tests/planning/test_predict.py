@@ -15,8 +15,8 @@ from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.data import PackedSequences
 from trimtab.errors import ConfigError
 from trimtab.model import build_model
-from trimtab.objective import build_objective, build_task
-from trimtab.planning import DEVICES, Prediction, predict, that_fits
+from trimtab.objective import build_objective, build_task, head_loss
+from trimtab.planning import DEVICES, Prediction, memory, predict, that_fits, work
 from trimtab.planning.settings import ways_of
 
 GPT2_SHAPES = {
@@ -47,6 +47,8 @@ def shaped(case: str, *overrides: str) -> Config:
     "case, overrides, milliseconds, band",
     [
         ("124m", [], 60.7, 0.05),
+        ("124m", ["model.activation=gelu_tanh"], 59.0, 0.05),
+        ("124m", ["model.activation=gelu_tanh", "training.fused_activation=off"], 64.8, 0.05),
         ("350m", [], 82.3, 0.05),
         ("10m", ["training.compile=whole"], 2.65, 0.05),
         ("10m", ["training.compile=off"], 3.34, 0.15),
@@ -69,11 +71,22 @@ def test_parts_at_124m_are_those_of_the_profile() -> None:
 
 
 @pytest.mark.parametrize(
-    "case, overrides, gigabytes", [("124m", [], 15.7), ("124m", ["training.precision.parameters=fp32"], 16.4)]
+    "case, overrides, gigabytes",
+    [
+        ("124m", ["objective.chunks=1"], 15.7),
+        ("124m", ["objective.chunks=1", "training.precision.parameters=fp32"], 16.4),
+    ],
 )
 def test_memory_on_an_h100_is_what_was_measured(case: str, overrides: Sequence[str], gigabytes: float) -> None:
-    memory = predict(shaped(case, *overrides), DEVICES["h100"]).memory_bytes / 1e9
-    assert memory == pytest.approx(gigabytes, rel=0.06)
+    allocated = predict(shaped(case, *overrides), DEVICES["h100"]).memory_bytes / 1e9
+    assert allocated == pytest.approx(gigabytes, rel=0.06)
+
+
+def test_sizes_inside_the_loss_are_its_own() -> None:
+    assert work.VOCABULARY_MULTIPLE == head_loss.VOCABULARY_MULTIPLE
+    assert memory.CHUNK_BYTES == head_loss.CHUNK_BYTES
+    chunked, whole = (predict(shaped("124m", *one), DEVICES["h100"]) for one in ([], ["objective.chunks=1"]))
+    assert chunked.memory["logits"] < memory.CHUNK_BYTES + 50_304 * 768 * 4 < whole.memory["logits"]
 
 
 def test_utilization_is_counted_as_in_the_literature() -> None:

@@ -9,6 +9,8 @@ from trimtab.planning.counts import ModelCounts
 from trimtab.planning.settings import Ways
 from trimtab.planning.work import head_rows
 
+CHUNK_BYTES: Final = 2 << 30
+"""Of logits at once, as objective/head_loss.py takes them."""
 USABLE: Final = 0.9
 """Of a device's memory: its driver, fragments and evaluations need the rest."""
 
@@ -27,7 +29,7 @@ def memory_of(config: Config, counts: ModelCounts, ways: Ways, sequences: int, a
         "averages": parameters * 4 if config.averaging.name != "none" else 0.0,
         "gradients": gradients,
         "activations": sequences * _activations(counts, ways) + (parameters * 2 if ways.autocasts else 0.0),
-        "logits": sequences * _logits(config, counts, ways),
+        "logits": _logits(config, counts, ways, sequences),
     }
     return {name: number for name, number in held.items() if number}
 
@@ -91,10 +93,14 @@ def _activations(counts: ModelCounts, ways: Ways) -> float:
     return held
 
 
-def _logits(config: Config, counts: ModelCounts, ways: Ways) -> float:
-    """Of one sequence."""
+def _logits(config: Config, counts: ModelCounts, ways: Ways, sequences: int) -> float:
+    """Those that exist at once, and the sum of the head's gradient where they come in chunks."""
     logits = counts.targets * head_rows(counts, ways)
     if ways.fused_loss:
-        return logits * ways.value_bytes / getattr(config.objective, "chunks", 1)
+        chunks = getattr(config.objective, "chunks", 1)
+        if chunks == "auto":
+            chunks = max(1, -(-sequences * logits * ways.value_bytes // CHUNK_BYTES))
+        sums = 4.0 * counts.shape.hidden_size * head_rows(counts, ways) if chunks > 1 else 0.0
+        return sequences * logits * ways.value_bytes / chunks + sums
     # The product's own, in fp32, masked, and their log-softmax.
-    return logits * ((0 if ways.value_bytes == 4 else ways.value_bytes) + 12)
+    return sequences * logits * ((0 if ways.value_bytes == 4 else ways.value_bytes) + 12)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from trimtab.config import Bf16, Config, CrossEntropyConfig, NoQuantization, RowTask
+from trimtab.config import Bf16, Config, CrossEntropyConfig, NoQuantization, RowTask, TransformerShape
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.training import AutoPrecision
@@ -30,6 +30,8 @@ class Ways:
     captured: bool
     compiled: bool
     fused_loss: bool
+    fused_activation: bool
+    """Whether the activation is computed within the products."""
 
     @property
     def value_bytes(self) -> int:
@@ -86,7 +88,10 @@ def ways_of(config: Config, device: Device, *, compiled: bool) -> Ways:
             compiles = training.compile != "off"
     objective = config.objective
     fuses = isinstance(objective, CrossEntropyConfig) and precision != "fp16" and _plain_head(config)
+    model = config.model
+    fits = isinstance(model, TransformerShape) and model.activation == "gelu_tanh" and model.hidden_size % 8 == 0
     return Ways(
+        fused_activation=fits and narrow and cuda and training.fused_activation == "auto",
         precision=precision,
         narrow=narrow,
         captured=cuda and training.capture == "auto" and one_shape(config) and capturable,
