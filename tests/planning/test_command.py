@@ -96,7 +96,7 @@ def test_what_a_run_reached_stands_beside_its_prediction(tmp_path: Path) -> None
 
 def test_too_short_a_run_and_settings_beside_one_are_refused(tmp_path: Path) -> None:
     run = run_of(tmp_path / "short", [1.0, 1.0, 1.0], {"device": "cpu"})
-    with pytest.raises(UsageError, match="1 steps after the first say nothing"):
+    with pytest.raises(UsageError, match="its first steps alone say nothing"):
         planned(str(run.path), [], model=None, device="cpu", batch=None)
     with pytest.raises(UsageError, match="is a run, whose settings are what they were"):
         planned(str(run.path), ["training.steps=3"], model=None, device=None, batch=None)

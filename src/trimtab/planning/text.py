@@ -5,11 +5,11 @@ from __future__ import annotations
 from trimtab.config import Config
 from trimtab.planning.memory import USABLE
 from trimtab.planning.predict import Prediction, predict, that_fits
-from trimtab.planning.reached import Reached
 from trimtab.runs import format
+from trimtab.runs.pace import Pace
 
 
-def render(name: str, config: Config, prediction: Prediction, reached: Reached | None = None) -> str:
+def render(name: str, config: Config, prediction: Prediction, reached: Pace | None = None) -> str:
     """The prediction, and what a run reached beside it."""
     device, counts = prediction.device, prediction.counts
     rows = [
@@ -50,7 +50,7 @@ def _step(prediction: Prediction) -> str:
     rows, parts = prediction.micro_batch_size, prediction.accumulation * prediction.multiple
     batch = f"{rows} sequences" if parts == 1 else f"{parts:g} micro-batches of {rows} sequences"
     return (
-        f"{_milliseconds(prediction.step_seconds)}: {batch}, {format.count(prediction.tokens_per_step)} tokens; "
+        f"{format.step_time(prediction.step_seconds)}: {batch}, {format.count(prediction.tokens_per_step)} tokens; "
         f"{format.tokens_per_second(prediction.tokens_per_second)}, MFU {100 * prediction.utilization:.0f} %"
     )
 
@@ -58,7 +58,7 @@ def _step(prediction: Prediction) -> str:
 def _profile(prediction: Prediction) -> str:
     whole = prediction.step_seconds
     parts = [
-        f"{part.part} {_milliseconds(part.seconds)} ({format.percent(part.seconds / whole)})"
+        f"{part.part} {format.step_time(part.seconds)} ({format.percent(part.seconds / whole)})"
         for part in prediction.parts
     ]
     return ", ".join(parts)
@@ -66,9 +66,11 @@ def _profile(prediction: Prediction) -> str:
 
 def _limit(prediction: Prediction) -> str:
     above = sorted(((part.seconds - part.ceiling_seconds, part.part) for part in prediction.parts), reverse=True)
-    told = [f"{name} {_milliseconds(seconds)}" for seconds, name in above if seconds > 0.01 * prediction.step_seconds]
+    told = [
+        f"{name} {format.step_time(seconds)}" for seconds, name in above if seconds > 0.01 * prediction.step_seconds
+    ]
     rest = f"; above it: {', '.join(told)}" if told else ""
-    return f"{_milliseconds(prediction.ceiling_seconds)} with every part at the device's ceiling{rest}"
+    return f"{format.step_time(prediction.ceiling_seconds)} with every part at the device's ceiling{rest}"
 
 
 def _memory(prediction: Prediction) -> str:
@@ -86,7 +88,7 @@ def _smaller(config: Config, prediction: Prediction) -> list[str]:
         settings = f"training.micro_batch_size={found.micro_batch_size}"
         if config.training.batch_size is None:
             settings += f" training.accumulation={found.accumulation}"
-        takes = f"takes {format.size(found.memory_bytes)}, {_milliseconds(found.step_seconds)} a step"
+        takes = f"takes {format.size(found.memory_bytes)}, {format.step_time(found.step_seconds)} a step"
         return [f"does not fit: {usable} can be used; {settings} is the same batch, and {takes}"]
     single = predict(config, prediction.device, compiled=prediction.ways.compiled, micro_batch_size=1)
     takes = format.size(single.memory_bytes)
@@ -110,14 +112,14 @@ def _run(prediction: Prediction) -> str:
     )
 
 
-def _reached(prediction: Prediction, reached: Reached) -> list[tuple[str, str]]:
+def _reached(prediction: Prediction, reached: Pace) -> list[tuple[str, str]]:
     low, high = reached.quartiles
     ratio = reached.step_seconds / prediction.step_seconds
     rows = [
         (
             "reached",
-            f"{_milliseconds(reached.step_seconds)} a step, median of {format.count(reached.num_steps)} (quartiles "
-            f"{_milliseconds(low)} to {_milliseconds(high)}): {ratio:.2f} times the prediction",
+            f"{format.step_time(reached.step_seconds)} a step, median of {format.count(reached.num_steps)} (quartiles "
+            f"{format.step_time(low)} to {format.step_time(high)}): {ratio:.2f} times the prediction",
         ),
         (
             "of it",
@@ -129,11 +131,3 @@ def _reached(prediction: Prediction, reached: Reached) -> list[tuple[str, str]]:
         whole = "" if prediction.device.kind == "cuda" else ", of the whole process"
         rows.append(("", f"memory {format.size(reached.memory_bytes)} at its peak{whole}"))
     return rows
-
-
-def _milliseconds(seconds: float) -> str:
-    """A time of a step in three digits."""
-    value = 1e3 * seconds
-    if value >= 999.5:
-        return format.duration(seconds) if seconds >= 9.95 else f"{seconds:.2f} s"
-    return f"{value:.0f} ms" if value >= 99.5 else f"{value:.1f} ms" if value >= 9.95 else f"{value:.2f} ms"
