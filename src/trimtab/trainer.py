@@ -78,6 +78,7 @@ from trimtab.training.execution import (
 from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
+from trimtab.training.products import choose_precision
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.switch import planned_switch
 from trimtab.training.threads import choose_threads
@@ -143,6 +144,7 @@ class Trainer:
         self._given_model, self._make_optimizer = model, make_optimizer
         self._given = {"model": model is not None, "optimizer": make_optimizer is not None}
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
+        self._precision: dict[str, Any] | None = None
         self._accept_drift, self._report, self._ends_process = accept_drift, report, ends_process
 
     def fit(self) -> Result:
@@ -162,6 +164,9 @@ class Trainer:
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
+            kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None
+            self.config, self._precision = choose_precision(config, device, kept)
+            config = self.config
             self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
@@ -325,6 +330,7 @@ class Trainer:
             "threads_choice": threads,
             "micro_batch": micro_batch,
             "precision": precision.name,
+            **({} if self._precision is None else {"precision_choice": self._precision}),
             "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
             "attention": attention,
             "activation": fused,
