@@ -146,7 +146,9 @@ def build_parts(
         model=model,
         task=task,
         optimizer=optimizer,
-        transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
+        transforms=build_transforms(
+            config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes
+        ),
         probes=probes,
         precision=precision,
         ring=ring,

@@ -33,13 +33,13 @@ from trimtab.config import (
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.control import build_controllers
+from trimtab.control import build_controllers, lowest_scale
 from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import batch_norm_buffers, predict, write_text
-from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
+from trimtab.evaluation import Evaluation, batch_norm_buffers, predict, write_text
+from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
 from trimtab.optimizer import (
     clip_threshold,
 )
@@ -64,6 +64,8 @@ from trimtab.training import (
     Settings,
     build_adjustments,
 )
+from trimtab.training.alerts import StepAlerts
+from trimtab.training.endings import run_ended
 from trimtab.training.execution import (
     choose_activation,
     choose_attention,
@@ -80,6 +82,7 @@ from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.products import choose_precision
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
+from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_switch
 from trimtab.training.threads import choose_threads
 from trimtab.training.variants import hand_back, variants_of
@@ -377,7 +380,7 @@ class Trainer:
         use = parts.step.use_optimizer
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
-        average = parts.step.average
+        average, step_data = parts.step.average, StepData(progress, data.order)
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
@@ -407,7 +410,7 @@ class Trainer:
             controllers=controllers,
             monitors=self._monitors,
             recorder=recorder,
-            evaluate=evaluation,
+            evaluate=partial(_evaluated, evaluation),
             checkpoints=keeper,
             requests=requests,
             selection_metric=config.checkpoint.metric,
@@ -420,6 +423,8 @@ class Trainer:
                 keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
             ),
             planned=planned_switch(config, budget, progress),
+            data_of=step_data.of_decision,
+            alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -493,11 +498,26 @@ def _longest_batch(sequences: Sequences, rows: int) -> Batch:
     return sequences.batch(indices, rows)
 
 
+def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+    """A round of evaluation; where memory does not suffice for it, that is said."""
+    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
+        return evaluation(step)
+
+
 def _cut(data: PreparedData) -> list[str]:
-    """A line on texts that are read in part, where these are not few."""
+    """Lines on texts that are read in part, where these are not few, and on what cannot be used."""
     part = data.facts.get("cut_texts", 0) / len(data.training)
     longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut"
-    return [longer] if part > 0.01 else []
+    return ([longer] if part > 0.01 else []) + _unusable(data)
+
+
+def _unusable(data: PreparedData) -> list[str]:
+    """Lines on records that were passed over (data.on_bad)."""
+    named = data.facts.get("unusable", [])
+    more = f"; and {len(named) - 3} more, all in facts.json" if len(named) > 3 else ""
+    return [f"{len(named)} that cannot be used were left out: {'; '.join(named[:3])}{more}"] if named else []
 
 
 def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
@@ -525,18 +545,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
             loop.settle()
         progress = loop.progress
         reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        recorder.record(
-            RunEnded(
-                progress.step,
-                "failed",
-                reason,
-                progress.best_step,
-                progress.best_value,
-                None,
-                0.0,
-                dict(progress.seconds),
-            )
-        )
+        recorder.record(run_ended(progress, "failed", reason))
         raise
 
 

@@ -24,7 +24,10 @@ SWITCHED_OFF = [
     ("objective.spread=all", ["objective.label_smoothing=0.0"]),
     ("gradients.max_skipped=20", ["gradients.skip_non_finite=false"]),
     ("gradients.noise.power=0.55", ["gradients.noise.scale=0.0"]),
-    ("gradients.outliers.memory=100", ["gradients.outliers.deviations=0.0"]),
+    ("recovery.rollback.budget=3", ["recovery.spikes.name=report"]),
+    ("recovery.rollback.slow_steps=100", ["recovery.spikes.name=rollback", "recovery.rollback.factor=1.0"]),
+    ("data.max_bad=100", ["data.on_bad=stop"]),
+    ("recovery.non_finite=rollback", ["gradients.skip_non_finite=false"]),
     ("data.validation_fraction=0.05", ["data.validation_source={name: text, path: held-out}"]),
     ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
     ("evaluation.samples.max_tokens=96", ["evaluation.samples.prompts=[]"]),
@@ -99,9 +102,10 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
             "model.bias=true",
             "schedule.name=wsd",
             "gradients.noise.scale=0.01",
-            "gradients.outliers.deviations=6",
+            "recovery={spikes: {name: rollback}, rollback: {factor: 0.5}}",
             "logging.noise_scale.every=10",
             "training.accumulation=2",
+            "data.on_bad=skip",
         ],
         environment={},
     )
@@ -111,8 +115,12 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
         "objective.spread",
         "optimizer.decay.biases",
         "gradients.noise.power",
-        "gradients.outliers.memory",
+        "recovery.rollback.budget",
+        "recovery.rollback.margin",
+        "recovery.rollback.factor",
+        "recovery.rollback.slow_steps",
         "logging.noise_scale.memory",
+        "data.max_bad",
     }
 
 

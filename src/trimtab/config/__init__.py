@@ -48,7 +48,6 @@ from trimtab.config.gradients import (
     NoClip,
     NoiseConfig,
     NormClip,
-    OutlierConfig,
     ParameterClip,
     QuantileClip,
     ValueClip,
@@ -98,6 +97,7 @@ from trimtab.config.optimizer import (
     SquareRootScaling,
 )
 from trimtab.config.presets import list_presets
+from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
 from trimtab.config.schedule import (
@@ -212,6 +212,7 @@ __all__ = [
     "NoAveraging",
     "NoClip",
     "NoQuantization",
+    "NoSpikes",
     "NoStopping",
     "NoiseConfig",
     "NoiseScaleBatch",
@@ -221,7 +222,6 @@ __all__ = [
     "OneCycleSchedule",
     "OptimizerConfig",
     "OptimizerSwitch",
-    "OutlierConfig",
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
@@ -233,8 +233,11 @@ __all__ = [
     "QuantileConfig",
     "QuantizeConfig",
     "RatesConfig",
+    "RecoveryConfig",
     "Regression",
+    "ReportSpikes",
     "RmsNorm",
+    "RollBackSpikes",
     "RowTask",
     "SamplesConfig",
     "ScheduleConfig",
@@ -242,10 +245,12 @@ __all__ = [
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
     "SourceConfig",
     "Span",
+    "SpikeConfig",
     "Split",
     "SquareRootScaling",
     "StepSchedule",

@@ -113,3 +113,12 @@ class DataConfig(Section):
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
     prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")
+    on_bad: Literal["stop", "skip"] = Field(
+        "stop", description="what a record, or a file, means that is torn, undecodable, or lacks what is asked for"
+    )
+    max_bad: Count = Field(100, description="so many are passed over in a source; one more is an error")
+
+    @property
+    def most_bad(self) -> int:
+        """Records and files of a source that may be passed over."""
+        return self.max_bad if self.on_bad == "skip" else 0

@@ -18,6 +18,7 @@ from trimtab.config.model import CustomModel
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.optimizer import SgdConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.recovery import SkipSpikes
 from trimtab.config.run import Config
 from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
 from trimtab.config.task import Classification, TokenClassification
@@ -126,7 +127,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("gradients.max_skipped",),
         "gradients.skip_non_finite",
-        lambda config: not (config.gradients.skip_non_finite or config.gradients.outliers.deviations),
+        lambda config: not (config.gradients.skip_non_finite or isinstance(config.recovery.spikes, SkipSpikes)),
         "it counts skipped steps, and gradients.skip_non_finite is false",
         "set gradients.skip_non_finite=true",
     ),
@@ -138,11 +139,29 @@ IDLE: tuple[Idle, ...] = (
         "set gradients.noise.scale above 0",
     ),
     Idle(
-        ("gradients.outliers.memory",),
-        "gradients.outliers.deviations",
-        lambda config: config.gradients.outliers.deviations == 0.0,
-        "no outlying step is skipped, as gradients.outliers.deviations is 0",
-        "set gradients.outliers.deviations above 0",
+        ("recovery.non_finite",),
+        "gradients.skip_non_finite",
+        # stop says what is so anyway.
+        lambda config: (
+            config.recovery.non_finite == "rollback"
+            and not (config.gradients.skip_non_finite or isinstance(config.recovery.spikes, SkipSpikes))
+        ),
+        "it follows skipped steps, and gradients.skip_non_finite is false",
+        "set gradients.skip_non_finite=true",
+    ),
+    Idle(
+        ("recovery.rollback.budget", "recovery.rollback.margin", "recovery.rollback.factor"),
+        "recovery.spikes.name",
+        lambda config: not config.recovery.goes_back,
+        "nothing rolls back, as recovery.spikes.name and recovery.non_finite do not say so",
+        "set recovery.spikes.name=rollback",
+    ),
+    Idle(
+        ("recovery.rollback.slow_steps",),
+        "recovery.rollback.factor",
+        lambda config: not config.recovery.goes_back or config.recovery.rollback.factor == 1.0,
+        "the learning rate is not lowered after a rollback, as recovery.rollback.factor is 1",
+        "set recovery.rollback.factor below 1",
     ),
     Idle(
         ("logging.noise_scale.memory",),
@@ -180,6 +199,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.training.precision, Fp16) and config.training.precision.scaling == "static",
         "the loss scale stays, as training.precision.scaling is static",
         "set training.precision.scaling=dynamic",
+    ),
+    Idle(
+        ("data.max_bad",),
+        "data.on_bad",
+        lambda config: config.data.on_bad == "stop",
+        "nothing that cannot be used is passed over, as data.on_bad is stop",
+        "set data.on_bad=skip",
     ),
     Idle(
         ("data.validation_fraction",),

@@ -30,6 +30,7 @@ from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
+from trimtab.config.recovery import RecoveryConfig
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
@@ -68,6 +69,7 @@ class Config(Section):
     stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
     batch_control: BatchControlConfig = Field(default_factory=FixedBatch.model_construct)
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
+    recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)

@@ -91,6 +91,8 @@ def prepare_data(
     contents = [source.content_hash() for source in sources]
     fraction = config.validation_fraction if held_out is None else None
     identity = [_FORMAT, tokenizers.__version__, contents, fraction, tokenizer_identity(config.tokenizer)]
+    if config.most_bad:
+        identity.append(["skip", config.max_bad])
     if not is_text:
         identity.append(task.model_dump(exclude={"padding", "bucketing", "class_weights", "target_length"}))
 
@@ -163,7 +165,14 @@ def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer) -> int:
 
 def _open_packed(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:
     tokens, starts = open_stream(folder, name, facts[name]["dtype"])
-    return PackedSequences(tokens, starts, sequence_length, num_bytes=int(facts[name]["bytes"]))
+    return PackedSequences(
+        tokens,
+        starts,
+        sequence_length,
+        num_bytes=int(facts[name]["bytes"]),
+        vocabulary_size=int(facts["tokenizer"]["vocabulary_size"]),
+        source=str(folder / f"{name}.tokens.bin"),
+    )
 
 
 def _require_rows(training: LabelledTexts, micro_batch_size: int) -> None:

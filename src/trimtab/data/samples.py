@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trimtab.data.stream import require_known
 from trimtab.signals import IGNORED, Batch
 
 Tokens = NDArray[np.integer[Any]]
@@ -62,10 +63,14 @@ class LabelledTexts:
         tags: bool = False,
         second: Ragged | None = None,
         second_length: int = 0,
+        vocabulary_size: int | None = None,
+        source: str = "texts",
     ) -> None:
-        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text."""
+        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text. With
+        `vocabulary_size` every batch is checked against it; errors name `source`."""
         self._tokens, self._targets, self._second = tokens, targets, second
         self._end_of_text, self._full, self._tags = end_of_text, full, tags
+        self._vocabulary_size, self._source = vocabulary_size, source
         self.sequence_length, self.second_length = sequence_length, second_length
         self.lengths = np.minimum(tokens.lengths(), sequence_length)
         """Tokens of each row of a batch, [N]: the end of text comes first instead of last."""
@@ -104,6 +109,7 @@ class LabelledTexts:
 
         Raises:
             IndexError: an index is out of range, or there are more than `batch_size`.
+            DataError: a token is not of the vocabulary; it names `source`, the text and the position.
         """
         rows = len(indices) if batch_size is None else batch_size
         if len(indices) > rows:
@@ -118,8 +124,10 @@ class LabelledTexts:
         sample_ids_B[: len(indices)] = indices
         for row, index in enumerate(indices.tolist()):
             length = int(self.lengths[index])
+            tokens = self._tokens[index][: length - 1]
+            self._require_known(tokens, index)
             tokens_BT[row, 0] = self._end_of_text
-            tokens_BT[row, 1:length] = self._tokens[index][: length - 1]
+            tokens_BT[row, 1:length] = tokens
             document_ids_BT[row, :length] = index
             positions_BT[row, :length] = np.arange(length)
         second_BS: NDArray[np.int64] | None = None
@@ -140,6 +148,10 @@ class LabelledTexts:
             int((targets != IGNORED).sum()),
             None if second_BS is None else torch.from_numpy(second_BS),
         )
+
+    def _require_known(self, tokens: Tokens, index: int) -> None:
+        if self._vocabulary_size is not None:
+            require_known(tokens, self._vocabulary_size, f"{self._source}: text {index}")
 
     def _width(self, lengths: NDArray[np.int64], most: int) -> int:
         if self._full:
@@ -165,6 +177,7 @@ class LabelledTexts:
         targets_BS = np.full((rows, width), IGNORED, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices.tolist(), lengths.tolist(), strict=True)):
             text = second[index][:length]
+            self._require_known(text, index)
             read_BS[row, 0] = self._end_of_text
             read_BS[row, 1:length] = text[:-1]
             targets_BS[row, :length] = text

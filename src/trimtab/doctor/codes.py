@@ -103,7 +103,12 @@ CODES: dict[str, Code] = {
         ("plateau", "underfitting", "loss-spike"),
         ("causal_lm", "masked_lm", "seq2seq"),  # its sizes of batches are counted in tokens that are predicted
     ),
-    "loss-scale-collapse": Code("the fp16 loss scale falls to its floor and updates are lost", "root", ("loss_scale",)),
+    "loss-scale-collapse": Code(
+        "the fp16 loss scale falls to its floor and updates are lost",
+        "root",
+        ("train/loss",),  # without a loss scale there is none to collapse
+        ("nan-loss", "underfitting", "plateau"),
+    ),
     "vanishing-gradients": Code(
         "the gradient of early layers is orders of magnitude below that of late ones", "symptom", ("layer/*/grad_norm",)
     ),
@@ -178,6 +183,7 @@ CODES: dict[str, Code] = {
     "decay-overlaps-warmup": Code("the decay begins before the warm-up ends", "lint"),
     "stopping-before-decay": Code("early stopping that fires before the rate has decayed", "lint"),
     "patience-never": Code("early stopping that cannot fire", "lint"),
+    "rollback-out-of-reach": Code("rollbacks that may find no checkpoint to go back to", "lint"),
     "evaluation-never": Code("no evaluation before the end", "lint"),
     "high-dropout-small-model": Code("strong dropout in a small model", "lint"),
     "epochs-over-data": Code("many passes over the same data", "lint"),

@@ -32,8 +32,10 @@ from trimtab.config import (
     QuantileClip,
     ScheduleFreeAdamWConfig,
     SgdConfig,
+    SkipSpikes,
     SoapConfig,
     SophiaConfig,
+    SpikeConfig,
     ValueClip,
     ZScoreClip,
     steps_asked,
@@ -225,11 +227,16 @@ def build_average(config: AveragingConfig, storage: Storage, budget: Budget) -> 
 
 
 def build_transforms(
-    config: GradientsConfig, device: torch.device | None = None, names: Sequence[str] = ()
+    config: GradientsConfig,
+    device: torch.device | None = None,
+    names: Sequence[str] = (),
+    spikes: SpikeConfig | None = None,
 ) -> list[GradientTransform]:
     """The gradient transforms that `config` asks for, in the order in which they act: that of its fields.
 
-    `names` are those of the gradients, in their order. Raises: ConfigError for a pattern of names without effect.
+    Where `spikes` are to be skipped, that comes before what is not finite. `names` are those of the gradients.
+
+    Raises: ConfigError for a pattern of names without effect.
     """
     transforms: list[GradientTransform] = [centralize()] if config.centralize else []
     match config.clip:
@@ -247,8 +254,8 @@ def build_transforms(
             transforms.append(ClipByZScore(deviations, memory, device))
     if config.noise.scale:
         transforms.append(Noise(config.noise.scale, config.noise.power, device))
-    if config.outliers.deviations:
-        transforms.append(SkipOutliers(config.outliers.deviations, config.outliers.memory, device))
+    if isinstance(spikes, SkipSpikes):
+        transforms.append(SkipOutliers(spikes.deviations, spikes.memory, device))
     if config.skip_non_finite:
         transforms.append(skip_non_finite())
     return transforms

@@ -155,13 +155,13 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
 
 
 def _resumed(history: History) -> Iterator[tuple[int, str]]:
-    """Where the run went on from a checkpoint, and why the attempt before had ended."""
+    """Where the run went on from a checkpoint, and why: it went back, or the attempt before had ended."""
+    for back in history.rollbacks.made:
+        yield back.to_step, f"at step {format.count(back.step)} {back.in_words()}: {back.reason}"
     attempt = 0
     for start, ended in zip(history.starts, history.ended_before, strict=True):
-        if start.resumed_from is not None:
-            if start.attempt == attempt:
-                why = "went back to this step's checkpoint"
-            elif ended is None:
+        if start.resumed_from is not None and start.attempt != attempt:
+            if ended is None:
                 why = f"attempt {start.attempt} goes on; the one before: killed, no end was written"
             else:
                 why = f"attempt {start.attempt} goes on; the one before: {ended.status}, {ended.reason}"

@@ -221,6 +221,9 @@ def describe_decision(line: Mapping[str, Any]) -> str:
         what = f"adjust {printable(str(decision['name']))} ({float(decision['value']):g})"
     elif decision["kind"] == "Rollback":
         what = f"roll back before step {decision['onset_step']}"
+        spans = line.get("details", {}).get("positions", ())
+        left_out = " and ".join(f"{format.count(start)} to {format.count(end - 1)}" for start, end in spans)
+        what += f", data positions {left_out} are left out" if left_out else ""
     overruled = " (overruled)" if line["outcome"] == "overruled" else ""
     note = f" ({printable(str(line['note']))})" if line["note"] else ""
     who = printable(str(line["controller"]))

@@ -189,20 +189,27 @@ class Attempts:
     def _why_not(self, number: int, taken: Window, error: BaseException) -> ResourceError | None:
         if self._step.is_updating:
             return ResourceError(
-                f"out of memory in the update of step {number}, after its gradient was complete: {first_line(error)}. "
-                "The weights may be changed in part, so the step is not tried again",
+                f"out of memory in the update of step {number}, after its gradient was complete, on "
+                f"{self._in_words(taken)}. {first_line(error)}. The weights may be changed in part, so the step is not "
+                "tried again",
                 hint=f"`trimtab resume RUN` goes on from the newest checkpoint; {_LOWER}",
             )
         if self._progress.micro_batch_size > 1:
             return None
-        longest = max(batch.tokens_BT.shape[1] for batch in taken.batches)
-        ids = [str(int(sample)) for batch in taken.batches[:8] for sample in batch.sample_ids_B]
-        more = " …" if len(taken.batches) > 8 else ""
         return ResourceError(
-            f"out of memory at step {number}, one sequence at a time: {len(taken.batches)} micro-batches of 1 × "
-            f"{longest:,} tokens, samples {', '.join(ids)}{more} from position {self._progress.position} on. "
-            f"{first_line(error)}",
+            f"out of memory at step {number}, one sequence at a time: {self._in_words(taken)}. {first_line(error)}",
             hint=_LOWER,
+        )
+
+    def _in_words(self, taken: Window) -> str:
+        """Which data, and of what size."""
+        rows = taken.batches[0].tokens_BT.shape[0]
+        longest = max(batch.tokens_BT.shape[1] for batch in taken.batches)
+        samples = [int(sample) for batch in taken.batches for sample in batch.sample_ids_B]
+        more = " …" if len(samples) > 8 else ""
+        return (
+            f"{len(taken.batches)} micro-batches of {rows} × {longest:,} tokens, samples "
+            f"{', '.join(map(str, samples[:8]))}{more} from position {self._progress.position} on"
         )
 
     def _divide(self, number: int, said: str) -> None:

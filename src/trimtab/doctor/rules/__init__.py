@@ -12,6 +12,7 @@ from trimtab.doctor.rules import (
     input_bound,
     learning_rate_too_high,
     learning_rate_too_low,
+    loss_scale_collapse,
     loss_spike,
     nan_loss,
     noisy_loss,
@@ -27,6 +28,7 @@ Rule = Callable[[Case], Iterator[Finding | Withheld]]
 
 RULES: dict[str, Rule] = {
     "nan-loss": nan_loss.check,
+    "loss-scale-collapse": loss_scale_collapse.check,
     "divergence": divergence.check,
     "loss-spike": loss_spike.check,
     "learning-rate-too-high": learning_rate_too_high.check,
