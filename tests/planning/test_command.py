@@ -121,7 +121,10 @@ def test_this_machine_is_a_gpu_by_its_name_or_a_processor_timed(monkeypatch: pyt
     with pytest.raises(UsageError, match="ceilings of Tesla K80 are not known"):
         devices.find_device("this")
     monkeypatch.setattr(devices, "_first_gpu", lambda: None)
-    monkeypatch.setattr(devices, "_numpy_speed", lambda: 2 * 257e9)
+    assert all(speed > 1e8 for speed in devices._numpy_speeds())
+    monkeypatch.setattr(devices, "_numpy_speeds", lambda: (2 * 128e9, 50e9))
+    monkeypatch.setattr(devices, "usable_cores", lambda: 4)
     here = devices.find_device("this")
     assert here.kind == "cpu"
-    assert here.products["fp32"] == pytest.approx(2 * DEVICES["cpu"].products["fp32"])
+    assert here.products["fp32"] == pytest.approx(4 * DEVICES["cpu"].products["fp32"])
+    assert here.bytes_per_second == 50e9

@@ -63,6 +63,12 @@ def test_a_step_on_an_h100_takes_as_long_as_was_measured(
     )
 
 
+@pytest.mark.parametrize("precision, milliseconds", [("bf16", 85.4), ("fp32", 199.0)])
+def test_the_demo_on_a_processor_takes_about_as_long_as_was_measured(precision: str, milliseconds: float) -> None:
+    config = load_config("demo", [f"training.precision.name={precision}"], environment={})
+    assert 1e3 * predict(config, DEVICES["cpu"]).step_seconds == pytest.approx(milliseconds, rel=0.15)
+
+
 def test_parts_at_124m_are_those_of_the_profile() -> None:
     parts = {part.part: 1e3 * part.seconds for part in predict(shaped("124m"), DEVICES["h100"]).parts}
     measured = {"products of matrices": 33.5, "attention": 9.4, "element-wise": 10.6, "loss": 3.2, "optimizer": 1.4}

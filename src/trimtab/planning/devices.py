@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, final
-
-import numpy as np
 
 from trimtab.errors import UsageError
 from trimtab.runs.environment import cpu_model, usable_cores, usable_memory_bytes
@@ -40,6 +38,8 @@ class Device:
     cache_bytes_per_second: float
     attention: dict[int, float]
     """Plain causal attention in 16 bits, forward and backward, by width of a head."""
+    attention_length: int | None
+    """Positions at which that was measured, where shorter sequences come out lower; None where one rate serves."""
     masked_attention: float
     """The same under a mask, where the whole square is computed."""
     kernel_seconds: float
@@ -51,12 +51,16 @@ class Device:
     measured: str
     """Which of these were measured, and where the others are from."""
 
-    def attention_rate(self, head_size: int) -> float:
-        """Of plain causal attention, by the next narrower head in the table, or the narrowest in proportion."""
+    def attention_rate(self, head_size: int, length: int) -> float:
+        """Of plain causal attention, by the next narrower head in the table, or the narrowest in proportion.
+
+        Shorter sequences by the square root of their length, where that matters.
+        """
         known = sorted(self.attention)
+        shorter = 1.0 if self.attention_length is None else min(1.0, (length / self.attention_length) ** 0.5)
         if head_size < known[0]:
-            return self.attention[known[0]] * head_size / known[0]
-        return self.attention[max(size for size in known if size <= head_size)]
+            return shorter * self.attention[known[0]] * head_size / known[0]
+        return shorter * self.attention[max(size for size in known if size <= head_size)]
 
 
 _H100: Final = Device(
@@ -71,6 +75,7 @@ _H100: Final = Device(
     cache_bytes=0.0,
     cache_bytes_per_second=3.03e12,
     attention={64: 249e12, 128: 306e12},
+    attention_length=None,
     masked_attention=92e12,
     kernel_seconds=5e-6,
     launch_seconds=40e-6,
@@ -147,18 +152,33 @@ DEVICES: Final[dict[str, Device]] = {
         bytes_per_second=40e9,
         cache_bytes=8e6,
         cache_bytes_per_second=50e9,
-        attention={64: 67e9},
+        attention={32: 99e9, 64: 121e9, 128: 139e9},
+        attention_length=1024,
         masked_attention=40e9,
         kernel_seconds=30e-6,
         launch_seconds=0.0,
         watts=None,
-        measured="products, copies and attention were measured on that processor",
+        measured="products, copies and plain attention were measured on that processor, attention with one thread",
     ),
 }
 """By the name that `--device` takes. `this` is not in it: `this_machine` finds it."""
 
-_NUMPY_SPEED: Final = 257e9
-"""What numpy's product of fp32 matrices comes to on the processor of `DEVICES["cpu"]`, both cores."""
+_NUMPY_SPEED: Final = 128e9
+"""What numpy's product of fp32 matrices comes to with one thread on the processor of `DEVICES["cpu"]`, of 2 cores."""
+_TIMED: Final = """
+import time
+import numpy as np
+a, x = np.ones((512, 512), np.float32), np.ones(8_000_000, np.float32)
+y = np.empty_like(x)
+for work, amount in ((lambda: a @ a, 2 * 512**3), (lambda: np.copyto(y, x), 2 * x.nbytes)):
+    best, ends, rounds = float("inf"), time.perf_counter() + 0.15, 0
+    while rounds < 12 or time.perf_counter() < ends:
+        begun = time.perf_counter()
+        work()
+        best, rounds = min(best, time.perf_counter() - begun), rounds + 1
+    print(amount / best)
+"""
+"""The best of many, with one thread: what else the machine does hardly disturbs it."""
 _GPUS: Final = {"H200": "h200", "H100": "h100", "A100": "a100", "RTX 4090": "rtx4090"}
 
 
@@ -218,8 +238,8 @@ def _first_gpu() -> tuple[str, float, float | None] | None:
 
 def _this_processor() -> Device:
     known = DEVICES["cpu"]
-    speed = _numpy_speed() / _NUMPY_SPEED
-    copying = _copy_speed()
+    product_speed, copying = _numpy_speeds()
+    speed = product_speed * usable_cores() / (2 * _NUMPY_SPEED)
     knows_bf16 = _has_bf16()
     precisions = ("bf16", "fp32") if knows_bf16 else ("fp32",)
     return replace(
@@ -234,30 +254,22 @@ def _this_processor() -> Device:
         cache_bytes_per_second=copying * known.cache_bytes_per_second / known.bytes_per_second,
         attention={size: rate * speed for size, rate in known.attention.items()},
         masked_attention=known.masked_attention * speed,
-        measured="products of fp32 and copies were timed just now with numpy; the rest is in proportion to the "
-        f"processor of --device cpu{'' if knows_bf16 else ', and it has no instructions for bf16'}",
+        measured="products of fp32 and copies were timed just now with one thread of numpy; the rest is in "
+        f"proportion to the processor of --device cpu{'' if knows_bf16 else ', and it has no instructions for bf16'}",
     )
 
 
-def _numpy_speed() -> float:
-    a = np.ones((768, 768), np.float32)
-    return 2 * 768**3 / _best_seconds(lambda: a @ a, 0.15)
+def _numpy_speeds() -> tuple[float, float]:
+    """Operations a second of a product, and bytes a second of a copy, with one thread of numpy.
 
-
-def _copy_speed() -> float:
-    source = np.ones(8_000_000, np.float32)
-    target = np.empty_like(source)
-    return 2 * source.nbytes / _best_seconds(lambda: np.copyto(target, source), 0.1)
-
-
-def _best_seconds(work: Callable[[], object], seconds: float) -> float:
-    best, ends = float("inf"), time.perf_counter() + seconds
-    work()
-    while time.perf_counter() < ends or best == float("inf"):
-        begun = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - begun)
-    return best
+    In a process of its own, because a library takes its number of threads when it is loaded.
+    """
+    one = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    done = subprocess.run(
+        [sys.executable, "-c", _TIMED], capture_output=True, text=True, check=True, env=os.environ | one
+    )
+    product, copy = done.stdout.split()
+    return float(product), float(copy)
 
 
 def _has_bf16() -> bool:

@@ -6,7 +6,7 @@ vocabulary. The counts of a compiled step are those of the kernels that were see
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, final
 
 from trimtab.config import Config, GaLoreConfig, MuonConfig, SgdConfig, SoapConfig, SophiaConfig
@@ -139,18 +139,14 @@ def _tile_part(size: int, device: Device) -> float:
 
 def _attention(counts: ModelCounts, device: Device, ways: Ways, sequences: int) -> Work:
     flops = seconds = ceiling = kernels = moved = 0.0
-    slow = (
-        1.0
-        if ways.value_bytes == 2
-        else device.products["bf16"] / device.products["fp32"] / 4
-        if ("bf16" in device.products)
-        else 1.0
-    )
+    # Rates are those of 16 bits; in fp32 kernels lose a part of what products lose.
+    fp32 = ways.value_bytes == 4 and "bf16" in device.products
+    slow = max(1.0, device.products["bf16"] / device.products["fp32"] / 4) if fp32 else 1.0
     drops = counts.shape.dropout.attention > 0
     for one in counts.attentions:
         whole = one.masked or not one.causal
         work = _FORWARD_AND_BACKWARD * sequences * (one.square_flops if whole else one.flops)
-        rate = device.masked_attention if one.masked else device.attention_rate(one.head_size)
+        rate = device.masked_attention if one.masked else device.attention_rate(one.head_size, one.keys)
         flops, kernels = flops + work, kernels + 4 * one.repeats
         if drops:
             # Written out: scores, mask, softmax, dropout and their gradients, in fp32.
@@ -159,7 +155,7 @@ def _attention(counts: ModelCounts, device: Device, ways: Ways, sequences: int) 
             moved, kernels = moved + written, kernels + 12 * one.repeats
             took = work / device.products[ways.precision] + written / device.bytes_per_second
         else:
-            took = work / rate * max(1.0, slow)
+            took = work / rate * slow
         seconds, ceiling = seconds + took, ceiling + took
     return Work("attention", flops, moved, kernels, seconds, ceiling)
 
@@ -220,4 +216,4 @@ def _rate(device: Device, num_bytes: float) -> float:
 
 def scaled(works: list[Work], factor: float) -> list[Work]:
     """All of them so often."""
-    return [replace(work.times(factor)) for work in works]
+    return [work.times(factor) for work in works]
