@@ -15,6 +15,7 @@ from trimtab.config.keys import keys
 from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.doctor.lint import RULES, LintFinding, lint, refuse
 from trimtab.errors import ConfigError
+from trimtab.planning import DEVICES
 
 POST = "model.norm.placement=post"
 ADAM = ["optimizer.name=custom", "optimizer.target=torch.optim:Adam"]
@@ -248,6 +249,8 @@ def test_the_heads_of_gpt2_are_told_by_what_was_measured() -> None:
     found = findings([*GPT2, "training.precision.name=bf16"], {"device": "cuda"})["narrow-heads-on-cuda"]
     assert "12 heads of 64: 6 of 128 run attention 1.23× faster on an H100" in found.message
     assert found.fix == "model.num_heads=6"
+    rates = DEVICES["h100"].attention
+    assert rates[128] / rates[64] == pytest.approx(0.725 / 0.589, rel=0.01)
 
 
 def test_unknown_code() -> None:

@@ -3,7 +3,7 @@
 from trimtab.planning.counts import ModelCounts, attention_flops, count_model, mean_keys, product_flops
 from trimtab.planning.devices import DEVICES, Device, find_device, has_nvidia_driver
 from trimtab.planning.predict import Prediction, predict, that_fits
-from trimtab.planning.settings import COMPILE_PAYS_AFTER_SECONDS, aims_at_cuda, one_shape
+from trimtab.planning.settings import COMPILE_PAYS_AFTER_SECONDS, one_shape
 
 __all__ = [
     "COMPILE_PAYS_AFTER_SECONDS",
@@ -11,7 +11,6 @@ __all__ = [
     "Device",
     "ModelCounts",
     "Prediction",
-    "aims_at_cuda",
     "attention_flops",
     "count_model",
     "find_device",

@@ -3,9 +3,8 @@ from the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from trimtab.config import Bf16, Config, CrossEntropyConfig, NoQuantization, RowTask, TransformerShape
 from trimtab.config.registry.model import MODELS
@@ -52,11 +51,6 @@ class Ways:
 def one_shape(config: Config) -> bool:
     """Whether all batches have one shape, as compiled and captured programs need."""
     return not isinstance(config.task, RowTask) or config.task.padding == "full"
-
-
-def aims_at_cuda(config: Config, facts: Mapping[str, Any]) -> bool:
-    """Whether `config` asks for CUDA; the fact `device` settles what auto leaves open."""
-    return str(facts.get("device", config.training.device)).startswith("cuda")
 
 
 def ways_of(config: Config, device: Device, *, compiled: bool) -> Ways:

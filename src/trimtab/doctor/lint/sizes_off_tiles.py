@@ -18,8 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trimtab.config import BpeTokenizer, Config, CrossEntropyConfig, TransformerShape
-from trimtab.doctor.lint.finding import LintFinding
-from trimtab.planning import aims_at_cuda
+from trimtab.doctor.lint.finding import LintFinding, aims_at_cuda
 
 _TILE = 64
 _ALIGNED = 8
