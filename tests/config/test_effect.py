@@ -39,6 +39,14 @@ SWITCHED_OFF = [
     ("objective.chunks=8", ["training.device=cuda", "training.precision.name=fp16"]),
     ("task.bucketing=64", ["task.name=classification", "model.name=encoder", ROWS, "data.shuffle=false"]),
     ("optimizer.nesterov=true", ["optimizer.name=sgd", "optimizer.momentum=0.0"]),
+    (
+        "optimizer_switch.to.nesterov=true",
+        ["optimizer_switch.at=0.5", "optimizer_switch.to.name=sgd", "optimizer_switch.to.momentum=0.0"],
+    ),
+    (
+        "optimizer_switch.to.decay.target=0.5",
+        ["optimizer_switch.at=0.5", "optimizer_switch.to.name=adamw", "optimizer_switch.to.weight_decay=0.0"],
+    ),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=0"]),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),

@@ -247,6 +247,14 @@ def test_a_step_that_is_not_finite_is_told_with_its_samples_and_changes_nothing(
     assert math.isfinite(alert.details["loss"])
     order = rig.loader._order
     assert alert.details["samples"] == order.sequences_at(np.array([12, 13])).tolist()
+    summary = summarize(rig.run)
+    assert [(one["step"], one["kind"]) for one in summary["alerts"]] == [(alert.step, "non_finite_step")]
+    assert "data positions 12 to 13" in render(summary)
+    case = Case(History.read(rig.run.record))
+    (finding,) = (one for one in diagnose(case).findings if one.code == "nan-loss")
+    named = ", ".join(str(sample) for sample in alert.details["samples"])
+    assert any(f"step 7 was trained on samples {named} of the training set" in e.text for e in finding.evidence)
+    assert (alert.step, alert.text) in gather(rig.run, case, diagnose(case)).steered()
     window = next(w for w in rig.watch.of(StepsEnded) if w.first_step <= 7 <= w.last_step)
     assert math.isinf(window.per_step["grad_norm"][7 - window.first_step]), "never masked"
 

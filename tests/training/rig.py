@@ -116,7 +116,8 @@ class Rig:
         device = torch.device("cpu")
         task = CausalLanguageModelingTask(CrossEntropy())
         precision = Precision(self.precision, device)
-        probes = [WeightNorms(list(dict(self.model.named_parameters())))] if self.layers else []
+        optimizer = AdamW(parameter_groups(self.model, 0.1))
+        probes = [WeightNorms(list(optimizer.storage.weights))] if self.layers else []
         noise_scale = GradientNoiseScale(self.noise_every, 5, device) if self.noise_every else None
         probes = [*probes, noise_scale] if noise_scale else probes
         columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
@@ -124,7 +125,7 @@ class Rig:
         step = Step(
             model=self.model,
             task=task,
-            optimizer=AdamW(parameter_groups(self.model, 0.1)),
+            optimizer=optimizer,
             transforms=[*self.transforms, clip_by_norm(), skip_non_finite()],
             probes=probes,
             precision=precision,

@@ -24,8 +24,11 @@ def auto(*overrides: str) -> Config:
 
 
 class Interrupts:
+    asked = False
+
     def observe(self, event: Event) -> None:
-        if isinstance(event, StepsEnded):
+        if isinstance(event, StepsEnded) and not self.asked:
+            self.asked = True
             signal.raise_signal(signal.SIGTERM)
 
 

@@ -93,7 +93,22 @@ class FileTokenizer(Section):
     end_of_text: str = Field("<|endoftext|>", min_length=1, description="the token that ends a document")
 
 
-TokenizerConfig = Annotated[BpeTokenizer | ByteTokenizer | FileTokenizer, Field(discriminator="name")]
+class HuggingFaceTokenizer(Section):
+    """The tokenizer of a Hugging Face model, with the special tokens that it puts around texts."""
+
+    name: Literal["hugging_face"] = "hugging_face"
+    path: str | None = Field(None, min_length=1, description="the folder that holds it; model.path if not given")
+
+    @property
+    def folder(self) -> str:
+        """`path`, which a whole configuration always has."""
+        assert self.path is not None
+        return self.path
+
+
+TokenizerConfig = Annotated[
+    BpeTokenizer | ByteTokenizer | FileTokenizer | HuggingFaceTokenizer, Field(discriminator="name")
+]
 
 
 class DataConfig(Section):

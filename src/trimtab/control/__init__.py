@@ -65,7 +65,8 @@ def build_controllers(config: Config) -> list[Controller]:
             raise ConfigError(
                 f"stopping.restore_best: the best by {stopping.metric} cannot be restored when checkpoints are kept by "
                 f"{config.checkpoint.metric}. Received: true",
-                hint=f"set checkpoint.metric={stopping.metric}, or stopping.restore_best=false",
+                hint=f"set stopping.metric={config.checkpoint.metric}, or checkpoint.metric={stopping.metric}, or "
+                "stopping.restore_best=false",
             )
         controllers.append(
             Patience(

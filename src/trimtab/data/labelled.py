@@ -126,6 +126,7 @@ def open_rows(
         tags=isinstance(task, TokenClassification),
         second=_ragged(folder, f"{name}.second", facts[name]["dtype"]) if pairs else None,
         second_length=second_length,
+        frame=tokenizer.frame,
         vocabulary_size=tokenizer.vocabulary_size,
         source=str(folder / f"{name}.tokens.bin"),
     )

@@ -15,7 +15,6 @@ from trimtab.config import (
     ByteTokenizer,
     Classification,
     Config,
-    CustomModel,
     DecoderConfig,
     EncoderDecoderConfig,
     MaskedLanguageModeling,
@@ -155,9 +154,9 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
     Raises: UsageError for a model from outside; ConfigError for a tokenizer that is not there.
     """
     model = config.model
-    if isinstance(model, CustomModel):
+    if not isinstance(model, TransformerShape):
         raise UsageError(
-            "model.name: a model from outside cannot be counted without building it. Received: 'custom'",
+            f"model.name: a model from outside cannot be counted without building it. Received: {model.name!r}",
             hint="name a preset of its size instead: trimtab plan --model gpt2",
         )
     vocabulary = vocabulary_of(config)
@@ -219,7 +218,7 @@ def vocabulary_of(config: Config) -> int:
         case ByteTokenizer():
             size = 257
         case _:
-            path = Path(tokenizer.path)
+            path = Path(tokenizer.path or "tokenizer.json")
             size = _tokens_in(path / "tokenizer.json" if path.is_dir() else path)
     return size + isinstance(config.task, MaskedLanguageModeling)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.events import (
+    AlertRaised,
     DecisionTaken,
     EvaluationEnded,
     Event,
@@ -38,6 +39,7 @@ from trimtab.runs.record import (
 )
 
 _TAIL_BYTES = 131_072
+_ALERTS = 4
 YARDSTICKS = ("bigram", "zlib", "lzma")
 """What a model's bits per byte are held against, the weakest first."""
 
@@ -69,6 +71,11 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             {key: value for key, value in event_to_json(event).items() if key != "event"}
             for _, event in every
             if isinstance(event, DecisionTaken)
+        ],
+        "alerts": [
+            {"step": event.step, "kind": event.kind, "text": event.text}
+            for _, event in kept
+            if isinstance(event, AlertRaised)
         ],
         "findings": next(
             (list(event.findings) for _, event in reversed(kept) if isinstance(event, FindingsChanged)), []
@@ -152,6 +159,12 @@ def render(summary: Mapping[str, Any]) -> str:
         )
     steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate", "Advise")]
     rows += [("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering]
+    alerts = summary["alerts"]
+    rows += [
+        ("alert", f"step {format.count(one['step'])}, {printable(one['text'], limit=200)}") for one in alerts[:_ALERTS]
+    ]
+    if len(alerts) > _ALERTS:
+        rows.append(("alert", f"and {format.count(len(alerts) - _ALERTS)} more (show --json has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
         rows += [("verdict", line) for line in wrapped(f"{diagnosis['verdict']}: {diagnosis['summary']}")]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]

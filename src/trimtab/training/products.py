@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trimtab.config import Config, CustomModel, Fp32
+from trimtab.config import Config, Fp32, TransformerShape
 from trimtab.config.training import AutoPrecision
 from trimtab.planning import ModelCounts, count_model
 from trimtab.training.precision import computes_in_bf16
@@ -37,7 +37,7 @@ def choose_precision(
     asked = config.training.precision
     if not isinstance(asked, AutoPrecision) or device.type != "cpu" or not computes_in_bf16(device):
         return config, None
-    if asked.parameters == "bf16" or isinstance(config.model, CustomModel):
+    if asked.parameters == "bf16" or not isinstance(config.model, TransformerShape):
         return config, None
     choice = dict(earlier) if earlier is not None else _measured(config, compare or _products_compared)
     if choice["chosen"] == "bf16":

@@ -24,4 +24,9 @@ TOKENIZERS: dict[str, Spec] = {
     ),
     "bytes": Spec("trimtab.data.tokenizer:byte_tokenizer", "one token a byte", "own"),
     "file": Spec("trimtab.data.tokenizer:load_tokenizer", "a tokenizer.json from disk", "Hugging Face tokenizers"),
+    "hugging_face": Spec(
+        "trimtab.data.hugging_face:load_hugging_face_tokenizer",
+        "the tokenizer in a model's folder, with the special tokens that it puts around texts",
+        "Hugging Face tokenizers",
+    ),
 }

@@ -8,6 +8,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Finding, Withheld
 from trimtab.doctor.rules import (
     divergence,
+    evaluation_bound,
     frozen_parameters,
     input_bound,
     learning_rate_too_high,
@@ -18,6 +19,7 @@ from trimtab.doctor.rules import (
     noisy_loss,
     overfitting,
     plateau,
+    stopped_too_early,
     underfitting,
 )
 
@@ -38,6 +40,8 @@ RULES: dict[str, Rule] = {
     "overfitting": overfitting.check,
     "underfitting": underfitting.check,
     "plateau": plateau.check,
+    "stopped-too-early": stopped_too_early.check,
     "input-bound": input_bound.check,
+    "evaluation-bound": evaluation_bound.check,
 }
 """All rules by the code that they look for."""

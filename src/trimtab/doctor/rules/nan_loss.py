@@ -38,7 +38,7 @@ def check(case: Case) -> Iterator[Finding]:
     onsets: list[int] = []
     lost = 0
     for name in ("train/loss", "grad_norm", "validation/loss"):
-        series = history.get(name)
+        series = case.evaluated(name)
         if series is None or series.first_bad_step is None or (name == "grad_norm" and history.has("loss_scale")):
             continue
         first, last = series.first_bad_step, series.last_bad_step or series.first_bad_step
