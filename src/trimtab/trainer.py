@@ -80,6 +80,7 @@ from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.switch import planned_switch
 from trimtab.training.variants import hand_back, variants_of
+from trimtab.training.watchdog import Watchdog, on_freeze
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
 _SHAPES = (
@@ -171,7 +172,8 @@ class Trainer:
 
             split = config.split or Split(config.sequences_per_step, 1)
             progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
-            keeper = _keeper(config, run, parts, progress, controllers)
+            watchdog = Watchdog(config.training.watchdog_seconds)
+            keeper = _keeper(config, run, parts, progress, controllers, watchdog)
             resumed_from = keeper.resume()
             if changes & _BATCH:
                 # The checkpoint holds those before.
@@ -183,7 +185,7 @@ class Trainer:
 
             recorder = Recorder.open(run, branch=progress.branch)
             requests = Requests(run.path)
-            loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
+            loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
             if resumed_from is None and progress.attempt > 1:
@@ -205,7 +207,8 @@ class Trainer:
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
                 waits = True
                 try:
-                    with garbage_rests():
+                    frozen = on_freeze(run, progress, recorder.record, ends_process=self._ends_process)
+                    with garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
                     self._quantize(run, data, parts.model, ended)
@@ -351,6 +354,7 @@ class Trainer:
         recorder: Recorder,
         requests: Requests,
         lock: Lock,
+        watchdog: Watchdog,
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
@@ -359,7 +363,15 @@ class Trainer:
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
         average = parts.step.average
+
+        def alive() -> None:
+            shape = f"{progress.optimizer}/{progress.micro_batch_size}/{progress.accumulation > 1}"
+            watchdog.beat(f"step {progress.step + 1}", f"step/{shape}")
+            lock.beat()
+
+        alive()
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
+        evaluation.report = lambda what, fraction: watchdog.beat(what, "evaluation")
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
             average.belongs(batch_norm_buffers(parts.model), renew)
@@ -394,7 +406,7 @@ class Trainer:
             selection_metric=config.checkpoint.metric,
             restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
             adjustments=adjustments,
-            heartbeat=lock.beat,
+            heartbeat=alive,
             saves_in_background=config.checkpoint.background,
             synchronize=synchronizer(parts.device),
             keep_split=lambda choice: write_json(
@@ -522,7 +534,12 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
 
 
 def _keeper(
-    config: Config, run: RunDirectory, parts: Parts, progress: Progress, controllers: Sequence[Controller]
+    config: Config,
+    run: RunDirectory,
+    parts: Parts,
+    progress: Progress,
+    controllers: Sequence[Controller],
+    watchdog: Watchdog,
 ) -> Keeper:
     return Keeper(
         run,
@@ -536,6 +553,7 @@ def _keeper(
         better=selection_direction(config.checkpoint.metric),
         description={"seed": config.seed},
         failure_stops=config.checkpoint.on_failure == "stop",
+        watchdog=watchdog,
     )
 
 

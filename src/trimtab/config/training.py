@@ -156,4 +156,9 @@ class TrainingConfig(Section):
         "auto", description="CUDA kernels of plain causal attention: auto measures once which is faster"
     )
     threads: int = Field(0, ge=0, le=1024, description="CPU threads for torch; 0: as many as this process may use")
+    watchdog_seconds: Positive | None = Field(
+        600.0,
+        description="without progress in a step, an evaluation or a save, after which the stacks of all threads are "
+        "written and the run ends with exit code 7; null: never",
+    )
     deterministic: bool = Field(False, description="refuse operations on CUDA that do not repeat bit for bit")

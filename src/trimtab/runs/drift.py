@@ -9,7 +9,14 @@ from typing import Any, Final
 from trimtab.errors import DriftError
 from trimtab.runs.files import json_value
 
-_HARMLESS: Final = ("name", "lint.allow", "data.prefetch", "checkpoint.background", "checkpoint.on_failure")
+_HARMLESS: Final = (
+    "name",
+    "lint.allow",
+    "data.prefetch",
+    "training.watchdog_seconds",
+    "checkpoint.background",
+    "checkpoint.on_failure",
+)
 """Settings that change no result."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -24,15 +24,23 @@ _TENSORS: Final = "tensors.safetensors"
 _CHUNK_BYTES: Final = 16 << 20
 
 
-def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, description: Mapping[str, Any]) -> int:
+def write_snapshot(
+    snapshot: Snapshot,
+    temporary: Path,
+    folder: Path,
+    description: Mapping[str, Any],
+    alive: Callable[[], None] = lambda: None,
+) -> int:
     """Write `snapshot` to `temporary`, sync, hash, rename to `folder`, verify it there; gives its size in bytes.
+
+    `alive` is called again and again while that goes on.
 
     Raises: StorageError when the disk does not take it; what stood at `folder` before is then untouched.
     """
     try:
         snapshot.wait()
         temporary.mkdir(parents=True)
-        offsets = _save_tensors(snapshot.tensors, temporary / _TENSORS)
+        offsets = _save_tensors(snapshot.tensors, temporary / _TENSORS, alive)
         document = {
             **description,
             "created_seconds": time.time(),
@@ -47,7 +55,9 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
             "state": snapshot.values,
         }
         write_json(temporary / "checkpoint.json", document)
+        alive()
         write_manifest(temporary)
+        alive()
         commit(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,6 +65,7 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
             message = f"the checkpoint {folder} could not be written: {error}"
             raise StorageError(message, hint="is the disk full?") from error
         raise
+    alive()
     if problems := verify(folder):
         raise StorageError(f"the checkpoint {folder} does not read back as it was written: {'; '.join(problems)}")
     return sum(file.stat().st_size for file in folder.iterdir())
@@ -109,7 +120,9 @@ def _kind_and_name(tensor: str) -> tuple[str, str]:
     return (kind, name) if slash else (OWN_AVERAGE, kind)
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[int]]:
+def _save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, alive: Callable[[], None] = lambda: None
+) -> dict[str, list[int]]:
     """Write host tensors as a safetensors file; gives each one's byte range in the data part.
 
     The library's own writer keeps the interpreter's lock until the last byte, which would hold up training. Raises:
@@ -132,11 +145,12 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[i
     with path.open("wb", buffering=0) as file:
         _write_all(file, len(header).to_bytes(8, "little") + header)
         for tensor in ordered.values():
-            _write_all(file, tensor.detach().reshape(-1).view(torch.uint8).numpy())
+            _write_all(file, tensor.detach().reshape(-1).view(torch.uint8).numpy(), alive)
     return offsets
 
 
-def _write_all(file: FileIO, data: Any) -> None:
+def _write_all(file: FileIO, data: Any, alive: Callable[[], None] = lambda: None) -> None:
     left = memoryview(data)
     while left:
+        alive()
         left = left[file.write(left[:_CHUNK_BYTES]) or 0 :]

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Literal, final
 
 from trimtab.errors import CheckpointError, StorageError
@@ -29,6 +30,7 @@ from trimtab.training.checkpoint.rollback import PendingRollback, announce, forg
 from trimtab.training.checkpoint.snapshot import Snapshot, load_weights, restore, take
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
+from trimtab.training.watchdog import Watchdog
 from trimtab.training.windows import Windows
 
 RETRIES: Final = 2
@@ -57,6 +59,7 @@ class Keeper:
         better: Literal["lower", "higher"],
         description: Mapping[str, Any],
         failure_stops: bool = True,
+        watchdog: Watchdog | None = None,
     ) -> None:
         require_saveable(step.model)
         self.run, self._step, self._windows, self._progress = run, step, windows, progress
@@ -65,6 +68,7 @@ class Keeper:
         self._metric, self._better = metric, better
         self._description = dict(description)
         self._failure_stops = failure_stops
+        self._watchdog = watchdog or Watchdog()
         self._pending: PendingRollback | None = None
         self._copies = HostCopies()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -97,7 +101,7 @@ class Keeper:
         }
         waited, self._waited = self._waited, 0.0
         stall = waited + time.perf_counter() - begun if background else None
-        self._writing = self._writer.submit(self._write, snapshot, description, begun, stall)
+        self._writing = self._writer.submit(self._write_watched, snapshot, description, begun, stall)
         self._may_fail = not needed and not self._failure_stops
         return self.finished(wait=not background)
 
@@ -116,6 +120,7 @@ class Keeper:
             return
         writing, self._writing = self._writing, None
         begun = time.perf_counter()
+        self._watchdog.rest("training")
         try:
             self._done.append(writing.result())
         except StorageError as error:
@@ -124,16 +129,26 @@ class Keeper:
             warnings.warn(f"{error}; the run goes on without it", stacklevel=2)
         finally:
             self._waited += time.perf_counter() - begun
+            self._watchdog.beat(f"step {self._progress.step}")
+
+    def _write_watched(self, *arguments: Any) -> CheckpointSaved:
+        try:
+            return self._write(*arguments)
+        finally:
+            self._watchdog.rest("saving")
 
     def _write(
         self, snapshot: Snapshot, description: Mapping[str, Any], begun: float, stall: float | None
     ) -> CheckpointSaved:
         """What is done in the background."""
+        what = f"saving step {description['step']}"
+        alive = partial(self._watchdog.beat, what, lane="saving")
+        alive()
         folder = self.run.checkpoints / step_folder(description["step"])
         temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
         for retries_left in reversed(range(RETRIES + 1)):
             try:
-                size = write_snapshot(snapshot, temporary, folder, description)
+                size = write_snapshot(snapshot, temporary, folder, description, alive)
                 break
             except StorageError as error:
                 if not retries_left:
