@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, final
@@ -98,6 +100,14 @@ Weights = Annotated[
         help="plain, or an average that the checkpoint has, such as ema; if not given, what the run selects by.",
     ),
 ]
+MaxRestarts = Annotated[
+    int,
+    typer.Option(
+        "--max-restarts",
+        min=0,
+        help="How often to begin again after a crash, from the newest whole checkpoint; 0: without a supervisor.",
+    ),
+]
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although the configuration, data or versions differ.")
 ]
@@ -121,14 +131,25 @@ def train(
         Path | None, typer.Option("--run", help="A new run directory, or an unfinished one to go on with.")
     ] = None,
     accept_drift: AcceptDrift = False,
+    max_restarts: MaxRestarts = 0,
     log_format: LogFormat = "text",
 ) -> None:
     """Train what a configuration describes; with the --run of an unfinished run, go on with it."""
-    _train(source, overrides or [], run, accept_drift=accept_drift, log_format=log_format)
+    _train(
+        source,
+        overrides or [],
+        run,
+        accept_drift=accept_drift,
+        log_format=log_format,
+        max_restarts=max_restarts,
+        arguments=["train", source, *(overrides or [])],
+    )
 
 
 @app.command()
-def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = "text") -> None:
+def resume(
+    run: Run, accept_drift: AcceptDrift = False, max_restarts: MaxRestarts = 0, log_format: LogFormat = "text"
+) -> None:
     """Go on with a run that was interrupted or killed."""
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import read_json
@@ -143,7 +164,15 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
         )
     if not directory.config.exists():
         raise UsageError(f"{run} was killed before it began", hint=f"`trimtab train CONFIG --run {run}` begins it")
-    _train(str(directory.config), [], run, accept_drift=accept_drift, log_format=log_format)
+    _train(
+        str(directory.config),
+        [],
+        run,
+        accept_drift=accept_drift,
+        log_format=log_format,
+        max_restarts=max_restarts,
+        arguments=["train", str(directory.config)],
+    )
 
 
 @app.command()
@@ -660,7 +689,16 @@ def _demo(overrides: list[str], run: Path | None) -> str:
     return _SMALL_DEMO
 
 
-def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
+def _train(
+    source: str,
+    overrides: list[str],
+    run: Path | None,
+    *,
+    accept_drift: bool,
+    log_format: str,
+    max_restarts: int = 0,
+    arguments: Sequence[str] = (),
+) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
     from trimtab.config import effective, load_config
     from trimtab.config.paths import require_paths, with_absolute_paths
@@ -686,9 +724,35 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
             _next("show", str(run))
             return
     require_paths(config.data)
+    if max_restarts:
+        flags = ["--accept-drift"] if accept_drift else []
+        raise typer.Exit(_supervise(config, run, [*arguments, *flags, "--log-format", log_format], max_restarts))
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)
+
+
+def _supervise(config: Config, run: Path | None, arguments: list[str], max_restarts: int) -> int:
+    """Train in a process of its own, which is begun again when it crashes; gives its exit code."""
+    from trimtab.runs import RunDirectory
+    from trimtab.supervisor import supervise
+
+    made = None if run is not None else RunDirectory.create(Path("runs"), config.name).path
+    called = Path(sys.argv[0])
+    program = [sys.executable, *([str(called)] if called.stem == "trimtab" else ["-m", "trimtab.cli"])]
+    folder = run or made
+    assert folder is not None
+    try:
+        return supervise(
+            [*program, *arguments, "--run", str(folder)],
+            folder,
+            max_restarts=max_restarts,
+            watchdog_seconds=config.training.watchdog_seconds,
+        )
+    finally:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.rmdir()  # nothing came of it
 
 
 def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Literal["text", "json"]) -> Result:
@@ -712,6 +776,7 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
             accept_drift=accept_drift,
             report=console.preparing,
             ends_process=True,
+            restart=os.environ.pop("TRIMTAB_RESTART", ""),
         ).fit()
     except KeyboardInterrupt:
         console.close()

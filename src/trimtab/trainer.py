@@ -118,7 +118,8 @@ class Trainer:
     `model`, `make_optimizer`, `monitors` and `controllers` are Python objects in place of, or besides, those of
     the configuration; the command line cannot resume a run with such a model or optimizer. `run` is a new
     directory, or that of an unfinished run, which then goes on. `report` is told what is being prepared, and how
-    far it is (0 to 1). With `ends_process` a KeyboardInterrupt does not wait for what a thread still writes.
+    far it is (0 to 1). With `ends_process` a KeyboardInterrupt does not wait for what a thread still writes, and a
+    run that stands still ends the process. `restart` says why a supervisor began this process again.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class Trainer:
         accept_drift: bool = False,
         report: Callable[[str, float], None] | None = None,
         ends_process: bool = False,
+        restart: str = "",
     ) -> None:
         self.config = with_absolute_paths(config)
         self.model: nn.Module | None = None
@@ -143,6 +145,7 @@ class Trainer:
         self._given = {"model": model is not None, "optimizer": make_optimizer is not None}
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
         self._accept_drift, self._report, self._ends_process = accept_drift, report, ends_process
+        self._restart = restart
 
     def fit(self) -> Result:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
@@ -188,6 +191,8 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            if self._restart:
+                notes.insert(0, f"begun again by the supervisor: {self._restart}")
             if resumed_from is None and progress.attempt > 1:
                 notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
             if config.split is None:
@@ -202,6 +207,7 @@ class Trainer:
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
             told |= {"metrics": progress.metrics, "begun_by": self._source}
+            told |= {"restart": self._restart} if self._restart else {}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing

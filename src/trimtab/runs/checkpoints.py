@@ -153,6 +153,12 @@ def latest(run: Path) -> CheckpointInfo | None:
     return next((info for info in reversed(list_checkpoints(run)) if not verify(info.path)), None)
 
 
+def newest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint, whole by names and sizes; None when there is none. Quick, for messages."""
+    infos = reversed(list_checkpoints(run))
+    return next((info.step for info in infos if not verify(info.path, hashes=False)), None)
+
+
 def best(run: Path, metric: str, better: Literal["lower", "higher"]) -> CheckpointInfo | None:
     """The checkpoint with the best finite `metric` that verifies, every byte; of equals the earliest."""
     ranked = _ranked(list_checkpoints(run), metric, better)

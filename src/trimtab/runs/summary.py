@@ -22,7 +22,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs import format
-from trimtab.runs.checkpoints import list_checkpoints, verify
+from trimtab.runs.checkpoints import list_checkpoints, newest_step, verify
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.printable import printable
@@ -57,6 +57,11 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "attempts": max((event.attempt for event in attempts), default=0),
         "branches": [
             {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from} for event in attempts
+        ],
+        "restarts": [
+            {"attempt": event.attempt, "reason": event.facts["restart"]}
+            for event in attempts
+            if event.facts.get("restart")
         ],
         "endings": _endings([event for _, event in every]),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
@@ -108,6 +113,10 @@ def render(summary: Mapping[str, Any]) -> str:
     for ending in summary["endings"][:-1]:
         why = f"{ending['status']}: {printable(ending['reason'])}" if ending["reason"] else "killed: no end was written"
         rows.append(("attempt", f"{ending['attempt']} ended at step {format.count(ending['step'])}, {why}"))
+    rows += [
+        ("restart", f"attempt {restart['attempt']} by the supervisor: {printable(restart['reason'])}")
+        for restart in summary["restarts"]
+    ]
     if summary["ended"] is not None:
         rows.append(("ended", printable(summary["ended"]["reason"])))
     elif summary["status"] == "killed":
@@ -289,8 +298,7 @@ def _resumes_from(run: RunDirectory) -> int | None:
     """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with."""
     if run.status() not in ("killed", "interrupted", "failed"):
         return None
-    whole = (info.step for info in reversed(list_checkpoints(run.path)) if not verify(info.path, hashes=False))
-    return next(whole, 0)
+    return newest_step(run.path) or 0
 
 
 def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from typing import IO, Final, Literal, final
 from trimtab.errors import ResourceError, TrimtabError
 from trimtab.events import ArtifactLogged, Event, RunEnded
 from trimtab.runs import RunDirectory, format
-from trimtab.runs.checkpoints import list_checkpoints, verify
+from trimtab.runs.checkpoints import newest_step
 from trimtab.runs.program import command
 from trimtab.training.progress import Progress
 
@@ -220,7 +220,6 @@ def on_freeze(
 
 def _goes_on_from(run: RunDirectory) -> str:
     with contextlib.suppress(TrimtabError):
-        for info in reversed(list_checkpoints(run.path)):
-            if not verify(info.path, hashes=False):
-                return f"step {format.count(info.step)}"
+        if (step := newest_step(run.path)) is not None:
+            return f"step {format.count(step)}"
     return "the beginning: no checkpoint had been saved"
