@@ -283,6 +283,9 @@ def soup(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Only those that do not make it worse on the validation set.")
     ] = False,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Of each run so many of its best checkpoints; 1 if not given.")
+    ] = None,
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
@@ -296,7 +299,7 @@ def soup(
         console.preparing("starting", 0.0)
         from trimtab.soup import cook
 
-        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, report=console.preparing)
+        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, top=top, report=console.preparing)
     finally:
         console.close()
     if as_json:
@@ -762,6 +765,8 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
     wait_briefly_in_company(OtherPrograms())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # before the first step there is nothing to save
     # Opened before torch is imported, so that the screen says at once what is going on.
     metric = config.checkpoint.metric
     console = Console(sys.stdout, config.training.steps, log_format=log_format, metric=metric)

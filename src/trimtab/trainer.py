@@ -64,6 +64,7 @@ from trimtab.training import (
     Settings,
     build_adjustments,
 )
+from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.execution import (
     choose_attention,
     choose_capture,
@@ -176,7 +177,8 @@ class Trainer:
             split = config.split or Split(config.sequences_per_step, 1)
             progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
             watchdog = Watchdog(config.training.watchdog_seconds)
-            keeper = _keeper(config, run, parts, progress, controllers, watchdog)
+            clock = SaveClock(config.checkpoint.every_minutes)
+            keeper = _keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
             if changes & _BATCH:
                 # The checkpoint holds those before.
@@ -187,7 +189,7 @@ class Trainer:
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
-            requests = Requests(run.path)
+            requests = Requests(run.path, clock)
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
@@ -546,6 +548,7 @@ def _keeper(
     progress: Progress,
     controllers: Sequence[Controller],
     watchdog: Watchdog,
+    clock: SaveClock,
 ) -> Keeper:
     return Keeper(
         run,
@@ -560,6 +563,9 @@ def _keeper(
         description={"seed": config.seed},
         failure_stops=config.checkpoint.on_failure == "stop",
         watchdog=watchdog,
+        clock=clock,
+        keep_every_steps=config.checkpoint.keep_every,
+        keep_every_seconds=None if (minutes := config.checkpoint.keep_every_minutes) is None else 60 * minutes,
     )
 
 

@@ -41,6 +41,7 @@ from trimtab.training import (
     Windows,
     columns_of_step,
 )
+from trimtab.training.checkpoint.clock import SaveClock
 
 VOCABULARY, LENGTH = 31, 8
 
@@ -97,6 +98,7 @@ class Rig:
     noise_every: int = 0
     in_background: bool = True
     failure_stops: bool = True
+    clock: SaveClock = field(default_factory=SaveClock)
 
     def build(self) -> Loop:
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
@@ -141,6 +143,7 @@ class Rig:
             better="lower",
             description={},
             failure_stops=self.failure_stops,
+            clock=self.clock,
         )
         self.resumed_from = self.keeper.resume()
         attempts = self.run.attempts()
@@ -167,7 +170,7 @@ class Rig:
             recorder=self.recorder,
             evaluate=self.evaluate or (lambda step: (EvaluationEnded(step, {"validation/loss": 5.0 - step}, 0.0), ())),
             checkpoints=self.keeper,
-            requests=Requests(self.folder),
+            requests=Requests(self.folder, self.clock),
             selection_metric="validation/loss",
             restore_best=False,
             adjustments=adjustments,

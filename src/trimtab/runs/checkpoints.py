@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -161,8 +162,13 @@ def newest_step(run: Path) -> int | None:
 
 def best(run: Path, metric: str, better: Literal["lower", "higher"]) -> CheckpointInfo | None:
     """The checkpoint with the best finite `metric` that verifies, every byte; of equals the earliest."""
+    return next(iter(best_ones(run, metric, better, 1)), None)
+
+
+def best_ones(run: Path, metric: str, better: Literal["lower", "higher"], most: int) -> list[CheckpointInfo]:
+    """Up to `most` checkpoints with a finite `metric` that verify, the best first; of equals the earlier."""
     ranked = _ranked(list_checkpoints(run), metric, better)
-    return next((info for info in ranked if not verify(info.path)), None)
+    return list(itertools.islice((info for info in ranked if not verify(info.path)), most))
 
 
 def prune(
@@ -172,9 +178,13 @@ def prune(
     metric: str,
     better: Literal["lower", "higher"],
     *,
+    every_steps: int | None = None,
+    every_seconds: float | None = None,
     verified_step: int | None = None,
 ) -> list[int]:
     """Delete all but the newest and the best checkpoints, and what killed saves left; give the deleted steps.
+
+    Of each stretch of `every_steps`, from the second on, and of `every_seconds` of the clock, the first stays, too.
 
     One that verifies always stays: what is kept is hashed until one does, unless `verified_step` is kept,
     which the caller has just checked. Call it when no save is under way.
@@ -184,6 +194,10 @@ def prune(
     current = [info for info in every if not info.abandoned]
     kept = {info.step for info in current[::-1][: max(keep_latest, 1)]}
     kept |= {info.step for info in _ranked(current, metric, better)[:keep_best]}
+    if every_steps is not None:
+        kept |= set(_firsts((info.step // every_steps, info.step) for info in current if info.step >= every_steps))
+    if every_seconds is not None:
+        kept |= set(_firsts((int(info.created_seconds // every_seconds), info.step) for info in current))
     if verified_step not in kept:
         for info in sorted(every, key=lambda info: (info.step not in kept, info.abandoned, -info.step)):
             kept.add(info.step)
@@ -296,6 +310,14 @@ def _read(folder: Path, step: int, starts: Mapping[int, int]) -> CheckpointInfo 
     except (UsageError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return info if info.step == step else None
+
+
+def _firsts(steps: Iterable[tuple[int, int]]) -> Iterable[int]:
+    """Of pairs of a stretch and a step, in order, the first step of each stretch."""
+    first: dict[int, int] = {}
+    for stretch, step in steps:
+        first.setdefault(stretch, step)
+    return first.values()
 
 
 def _ranked(infos: list[CheckpointInfo], metric: str, better: Literal["lower", "higher"]) -> list[CheckpointInfo]:

@@ -288,7 +288,7 @@ class Loop:
             restored = self._checkpoints.restore_best()
         reason = f"all {self._calendar.total_steps:,} steps done" if stop is None else stop.reason
         if restored not in (None, self.progress.best_step):
-            reason += f"; the best checkpoint is damaged, so the next best was restored, of step {restored}"
+            reason += f"; of the best no whole checkpoint is kept, so the next best was restored, of step {restored}"
         all_done = self.progress.step >= self._calendar.total_steps and (stop is None or stop.exit_code == 0)
         if stop is not None and all_done:  # at the last step a decision to stop saves nothing
             reason = f"all {self._calendar.total_steps:,} steps done; at the last, {reason}"

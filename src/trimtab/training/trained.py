@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,6 +106,18 @@ def choose(path: Path, which: str = "best", weights: str | None = None) -> Chose
         read_json(run.facts),
         Tokenizer.load(run.artifacts / "tokenizer.json"),
     )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is named as a checkpoint in a run."""
+    return path.parent.name == "checkpoints" and re.fullmatch(r"step-\d+", path.name) is not None
+
+
+def choose_at(path: Path, which: str = "best", weights: str | None = None) -> Chosen:
+    """As `choose`, where `path` may also be a checkpoint in a run; then `which` does not count."""
+    if is_checkpoint(path):
+        return choose(path.parent.parent, str(int(path.name.removeprefix("step-"))), weights)
+    return choose(path, which, weights)
 
 
 def open_trained(path: Path, which: str = "best", weights: str | None = None, *, quantized: bool = False) -> TrainedRun:

@@ -23,6 +23,7 @@ from trimtab.runs.checkpoints import (
     verify,
 )
 from trimtab.runs.directory import RunDirectory
+from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.checkpoint.files import read_judged, read_snapshot, write_snapshot
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
@@ -60,6 +61,9 @@ class Keeper:
         description: Mapping[str, Any],
         failure_stops: bool = True,
         watchdog: Watchdog | None = None,
+        clock: SaveClock | None = None,
+        keep_every_steps: int | None = None,
+        keep_every_seconds: float | None = None,
     ) -> None:
         require_saveable(step.model)
         self.run, self._step, self._windows, self._progress = run, step, windows, progress
@@ -68,7 +72,8 @@ class Keeper:
         self._metric, self._better = metric, better
         self._description = dict(description)
         self._failure_stops = failure_stops
-        self._watchdog = watchdog or Watchdog()
+        self._watchdog, self._clock = watchdog or Watchdog(), clock or SaveClock()
+        self._keep_every_steps, self._keep_every_seconds = keep_every_steps, keep_every_seconds
         self._pending: PendingRollback | None = None
         self._copies = HostCopies()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -89,6 +94,7 @@ class Keeper:
         Raises: StorageError, also that of an earlier save.
         """
         self._collect(wait=True)
+        self._clock.restart()
         begun = time.perf_counter()
         progress = self._progress
         snapshot = take(self._step, self._windows, progress, self._controllers, self._copies)
@@ -162,6 +168,8 @@ class Keeper:
             self._keep_best,
             self._metric,
             self._better,
+            every_steps=self._keep_every_steps,
+            every_seconds=self._keep_every_seconds,
             verified_step=description["step"],
         )
         seconds = time.perf_counter() - begun
