@@ -564,6 +564,7 @@ def _keeper(
         failure_stops=config.checkpoint.on_failure == "stop",
         watchdog=watchdog,
         clock=clock,
+        differential=config.checkpoint.differential,
         keep_every_steps=config.checkpoint.keep_every,
         keep_every_seconds=None if (minutes := config.checkpoint.keep_every_minutes) is None else 60 * minutes,
     )

@@ -99,6 +99,9 @@ class Rig:
     in_background: bool = True
     failure_stops: bool = True
     clock: SaveClock = field(default_factory=SaveClock)
+    frozen: tuple[str, ...] = ()
+    differential: bool = False
+    keep_latest: int = 10
 
     def build(self) -> Loop:
         tokens = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
@@ -107,6 +110,8 @@ class Rig:
             {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "dropout": {"residual": 0.2}}
         )
         self.model = build_model(config, vocabulary_size=VOCABULARY, sequence_length=LENGTH, seed=1)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not name.startswith(self.frozen or ("-",)))
         device = torch.device("cpu")
         task = CausalLanguageModelingTask(CrossEntropy())
         precision = Precision(self.precision, device)
@@ -137,7 +142,8 @@ class Rig:
             windows=windows,
             progress=progress,
             controllers=self.controllers,
-            keep_latest=10,
+            keep_latest=self.keep_latest,
+            differential=self.differential,
             keep_best=1,
             metric="validation/loss",
             better="lower",

@@ -166,6 +166,11 @@ class CheckpointConfig(Section):
     keep_every_minutes: Positive | None = Field(
         None, description="minutes of the clock: of each stretch of so many the first checkpoint is kept for good"
     )
+    differential: bool = Field(
+        False,
+        description="what has not changed since the checkpoint before, such as frozen weights, is on the disk once for "
+        "both",
+    )
     background: bool = Field(True, description="write while training goes on; it stands still for the copy alone")
     on_failure: Literal["stop", "go_on"] = Field(
         "stop", description="what a checkpoint means that could not be written in three attempts, before the last one"

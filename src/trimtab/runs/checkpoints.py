@@ -209,6 +209,24 @@ def prune(
     return [info.step for info in deleted]
 
 
+def shared_bytes(folder: Path) -> int:
+    """Of the checkpoint's bytes, those in files that another checkpoint has, too: on the disk they are there once."""
+    with contextlib.suppress(OSError):
+        files = [(folder / name).stat() for name in _files(folder)]
+        return sum(file.st_size for file in files if file.st_nlink > 1)
+    return 0
+
+
+def disk_bytes(run: Path) -> int:
+    """What the checkpoints of a run take together on the disk, damaged and abandoned ones, too."""
+    found: dict[tuple[int, int], int] = {}
+    for folder in checkpoint_folders(run):
+        with contextlib.suppress(OSError):
+            for file in ((folder / name).stat() for name in _files(folder)):
+                found[file.st_dev, file.st_ino] = file.st_size
+    return sum(found.values())
+
+
 def discard(folder: Path) -> None:
     """Delete a checkpoint in such a way that half of it is never taken for one."""
     trash = folder.with_name(f".trash-{folder.name.lstrip('.')}")

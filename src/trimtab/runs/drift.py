@@ -15,6 +15,7 @@ _HARMLESS: Final = (
     "data.prefetch",
     "training.watchdog_seconds",
     "checkpoint.background",
+    "checkpoint.differential",
     "checkpoint.on_failure",
 )
 """Settings that change no result."""

@@ -22,7 +22,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs import format
-from trimtab.runs.checkpoints import list_checkpoints, newest_step, verify
+from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, newest_step, shared_bytes, verify
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.printable import printable
@@ -82,11 +82,13 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
                 "path": str(info.path.relative_to(run.path)),
                 "reason": info.reason,
                 "bytes": info.bytes,
+                "shared_bytes": shared_bytes(info.path),
                 "metrics": dict(info.metrics),
                 "whole": not verify(info.path, hashes=False),
             }
             for info in list_checkpoints(run.path)
         ],
+        "disk_bytes": disk_bytes(run.path),
         "damaged_lines": reader.damaged,
         "task": _task(run),
         "resumes_from": _resumes_from(run),
@@ -155,6 +157,9 @@ def render(summary: Mapping[str, Any]) -> str:
                 f"step {format.count(checkpoint['step'])}, {format.size(checkpoint['bytes'])}, {reason}",
             )
         )
+    whole = sum(checkpoint["bytes"] for checkpoint in summary["checkpoints"])
+    if any(checkpoint["shared_bytes"] for checkpoint in summary["checkpoints"]):
+        rows.append(("on disk", f"{format.size(summary['disk_bytes'])} of {format.size(whole)}: the same bytes once"))
     steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate", "Advise")]
     rows += [("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering]
     if (diagnosis := summary.get("diagnosis")) is not None:

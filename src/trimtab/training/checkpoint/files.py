@@ -1,4 +1,7 @@
-"""Snapshots on disk: `tensors.safetensors` and `checkpoint.json`, under a manifest of hashes."""
+"""Snapshots on disk: `tensors.safetensors` and `checkpoint.json`, under a manifest of hashes.
+
+A differential one has a part of its tensors in files that it shares with others (differential.py).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from torch import Tensor
 from trimtab.errors import CheckpointError, StorageError
 from trimtab.runs.checkpoints import commit, verify, write_manifest
 from trimtab.runs.files import read_json, write_json
+from trimtab.training.checkpoint.differential import divide, link, named_by_content, require_as_named
 from trimtab.training.checkpoint.dtypes import DTYPES
 from trimtab.training.checkpoint.snapshot import OWN_AVERAGE, Snapshot
 
@@ -30,17 +34,21 @@ def write_snapshot(
     folder: Path,
     description: Mapping[str, Any],
     alive: Callable[[], None] = lambda: None,
+    base: Path | None = None,
+    *,
+    differential: bool = False,
 ) -> int:
     """Write `snapshot` to `temporary`, sync, hash, rename to `folder`, verify it there; gives its size in bytes.
 
-    `alive` is called again and again while that goes on.
+    `alive` is called again and again while that goes on. A `differential` one shares with the checkpoint `base` the
+    tensors that are as they were there.
 
     Raises: StorageError when the disk does not take it; what stood at `folder` before is then untouched.
     """
     try:
         snapshot.wait()
         temporary.mkdir(parents=True)
-        offsets = _save_tensors(snapshot.tensors, temporary / _TENSORS, alive)
+        places, digests = _place_tensors(snapshot.tensors, temporary, alive, base, differential=differential)
         document = {
             **description,
             "created_seconds": time.time(),
@@ -48,15 +56,16 @@ def write_snapshot(
                 name: {
                     "dtype": str(tensor.dtype).removeprefix("torch."),
                     "shape": list(tensor.shape),
-                    "shards": [{"file": _TENSORS, "key": name, "offsets": offsets[name]}],
+                    "shards": [{"file": places[name][0], "key": name, "offsets": places[name][1]}],
                 }
+                | ({"sha256": digests[name]} if name in digests else {})
                 for name, tensor in snapshot.tensors.items()
             },
             "state": snapshot.values,
         }
         write_json(temporary / "checkpoint.json", document)
         alive()
-        write_manifest(temporary)
+        require_as_named(write_manifest(temporary), folder)
         alive()
         commit(temporary, folder)
     except BaseException as error:
@@ -88,8 +97,39 @@ def read_tensors(folder: Path, *prefixes: str) -> dict[str, Tensor]:
 
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
-    with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
-        return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
+    shards: dict[str, dict[str, str]] = {}
+    for name, entry in entries.items():
+        shard = entry["shards"][0]
+        shards.setdefault(shard["file"], {})[name] = shard["key"]
+    found: dict[str, Tensor] = {}
+    for name, keys in shards.items():
+        if "/" in name or "\\" in name:  # what is read lies in the folder, under the manifest's hashes
+            raise CheckpointError(f"the checkpoint {folder} names a file that is none of its own: {name!r}")
+        with safetensors.safe_open(folder / name, framework="pt") as file:
+            found |= {tensor: file.get_tensor(key) for tensor, key in keys.items()}
+    return {name: found[name] for name in entries}
+
+
+def _place_tensors(
+    tensors: Mapping[str, Tensor], folder: Path, alive: Callable[[], None], base: Path | None, *, differential: bool
+) -> tuple[dict[str, tuple[str, list[int]]], Mapping[str, str]]:
+    """Write or link all of them; gives each one's file and byte range, and the hashes by which the next is compared."""
+    if not differential:
+        offsets = _save_tensors(tensors, folder / _TENSORS, alive)
+        return {name: (_TENSORS, offset) for name, offset in offsets.items()}, {}
+    division = divide(tensors, base, alive)
+    for file in sorted(set(division.linked.values())):
+        link(file, folder)
+    offsets = _save_tensors({name: tensors[name] for name in division.changed}, folder / _TENSORS, alive)
+    places = {name: (_TENSORS, offset) for name, offset in offsets.items()}
+    if division.stable:
+        unnamed = folder / "stable.safetensors"
+        offsets = _save_tensors({name: tensors[name] for name in division.stable}, unnamed, alive)
+        named = named_by_content(unnamed).name
+        places |= {name: (named, offset) for name, offset in offsets.items()}
+    held = {} if base is None else read_json(base / "checkpoint.json")["tensors"]
+    places |= {name: (file.name, held[name]["shards"][0]["offsets"]) for name, file in division.linked.items()}
+    return places, division.digests
 
 
 def kinds_held(folder: Path) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from trimtab.runs.checkpoints import (
     clean,
     list_checkpoints,
     prune,
+    shared_bytes,
     step_folder,
     verify,
 )
@@ -64,6 +65,7 @@ class Keeper:
         clock: SaveClock | None = None,
         keep_every_steps: int | None = None,
         keep_every_seconds: float | None = None,
+        differential: bool = False,
     ) -> None:
         require_saveable(step.model)
         self.run, self._step, self._windows, self._progress = run, step, windows, progress
@@ -73,6 +75,7 @@ class Keeper:
         self._description = dict(description)
         self._failure_stops = failure_stops
         self._watchdog, self._clock = watchdog or Watchdog(), clock or SaveClock()
+        self._differential = differential
         self._keep_every_steps, self._keep_every_seconds = keep_every_steps, keep_every_seconds
         self._pending: PendingRollback | None = None
         self._copies = HostCopies()
@@ -152,15 +155,21 @@ class Keeper:
         alive()
         folder = self.run.checkpoints / step_folder(description["step"])
         temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+        base = next((info.path for info in reversed(list_checkpoints(self.run.path))), None)
         for retries_left in reversed(range(RETRIES + 1)):
             try:
-                size = write_snapshot(snapshot, temporary, folder, description, alive)
+                if self._differential:
+                    size = write_snapshot(snapshot, temporary, folder, description, alive, base, differential=True)
+                else:
+                    size = write_snapshot(snapshot, temporary, folder, description, alive)
                 break
             except StorageError as error:
+                base = None  # which may be what is damaged
                 if not retries_left:
                     raise
                 warnings.warn(f"{error.message}; it is tried again", stacklevel=2)
                 time.sleep(RETRY_SECONDS)
+        shared = shared_bytes(folder)
         forget(self.run)
         prune(
             self.run.path,
@@ -175,7 +184,8 @@ class Keeper:
         seconds = time.perf_counter() - begun
         path = str(folder.relative_to(self.run.path))
         reason = description["reason"]
-        return CheckpointSaved(description["step"], path, size, seconds, reason, seconds if stall is None else stall)
+        stall = seconds if stall is None else stall
+        return CheckpointSaved(description["step"], path, size, seconds, reason, stall, shared)
 
     def resume(self) -> int | None:
         """Restore the newest checkpoint that verifies; gives its step, or None when there is none yet.
