@@ -317,6 +317,30 @@ def soup(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
+    target: Annotated[
+        str, typer.Option("--to", metavar="TARGET", help="safetensors: weights, configuration and tokenizer.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; for safetensors also a file, NAME.safetensors.")],
+    checkpoint: Which = "best",
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model for other programs."""
+    from trimtab.export import export as write
+
+    exported = write(run, target, out, checkpoint=checkpoint, weights=weights)
+    if as_json:
+        _print_json(exported.to_json())
+        return
+    typer.echo(f"{exported.out}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
+    typer.echo(
+        f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
+    )
+
+
+@app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
     as_json: Json = False,
