@@ -75,7 +75,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of, planned_tokens
+from trimtab.training.facts import facts_of, identity_of, identity_of_plan, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
@@ -282,7 +282,8 @@ class Trainer:
         """What differs from the run that is gone on with. Raises: DriftError unless that is accepted."""
         if not run.facts.exists():
             return set()
-        changes = drift(read_json(run.facts)["identity"], facts["identity"])
+        plan = identity_of_plan(read_json(run.plan)) if run.plan.exists() else {}
+        changes = drift(read_json(run.facts)["identity"], facts["identity"] | plan)
         if not self._accept_drift:
             refuse_drift(changes)
         return {change.what for change in changes}
@@ -480,7 +481,7 @@ class Trainer:
         write_file(run.config, dump_config(self.config))
         write_json(run.environment, surroundings)
         write_json(run.plan, plan)
-        write_json(run.facts, facts)
+        write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
         if not (run.artifacts / "tokenizer.json").exists():
             run.artifacts.mkdir(exist_ok=True)
             data.tokenizer.save(run.artifacts / "tokenizer.json")
