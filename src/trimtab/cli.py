@@ -215,9 +215,9 @@ def evaluate(
         _print_json(facts)
         return
     which = "" if trained.weights == "plain" and trained.config.variants == ("",) else f", {trained.weights} weights"
-    typer.echo(f"{run}, step {trained.checkpoint.step}{which}")
+    typer.echo(f"{_shown(run)}, step {trained.checkpoint.step}{which}")
     for name, value in metrics.items():
-        typer.echo(f"  {name:<28} {value:.4f}")
+        typer.echo(f"  {_shown(name):<28} {value:.4f}")
     writes = trained.config.task.name in ("causal_lm", "seq2seq")
     _next("generate" if writes else "report", str(run))
 
@@ -307,8 +307,8 @@ def soup(
         return
     typer.echo(cooked.metric)
     for one in cooked.ingredients:
-        typer.echo(f"  {one.value:<10.4f} {one}{'' if one.is_in else '; left out'}")
-    typer.echo(f"  {cooked.value:<10.4f} {out}, the mean of {cooked.num_in}")
+        typer.echo(f"  {one.value:<10.4f} {_shown(one)}{'' if one.is_in else '; left out'}")
+    typer.echo(f"  {cooked.value:<10.4f} {_shown(out)}, the mean of {cooked.num_in}")
     if cooked.gain < 0:
         typer.echo(
             "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
@@ -334,7 +334,7 @@ def export(
     if as_json:
         _print_json(exported.to_json())
         return
-    typer.echo(f"{exported.out}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
+    typer.echo(f"{_shown(exported.out)}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
     typer.echo(
         f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
     )
@@ -349,7 +349,7 @@ def runs(
     from trimtab.runs.summary import list_summaries, render_list
 
     if not folder.is_dir() and folder != Path("runs"):
-        raise UsageError(f"{folder}: there is no such folder")
+        raise UsageError(f"{_shown(folder)}: there is no such folder")
     summaries = list_summaries(folder)
     if as_json:
         _print_json(summaries)
@@ -404,7 +404,7 @@ def doctor(
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
             if len(paths) == 1:
-                typer.echo(f"next: {_after_doctor(path)}")
+                typer.echo(f"next: {_shown(_after_doctor(path))}")
             else:
                 typer.echo()
     if as_json:
@@ -435,8 +435,8 @@ def report(
     run = RunDirectory(path) if RunDirectory.is_run(path) else None
     if run is not None and output is None and form == "html":
         write_report(run)
-        typer.echo(run.report)
-        typer.echo(f"next: open it in a browser, or {command('doctor', str(path))}")
+        typer.echo(_shown(run.report))
+        typer.echo(f"next: open it in a browser, or {_shown(command('doctor', str(path)))}")
         return
     case, name, notes = _open_log(path, mapping or [])
     for note in notes:
@@ -452,7 +452,7 @@ def report(
         return
     target = output if output is not None else Path(f"{path.stem}.report.html")
     write_text(target, text)
-    typer.echo(target)
+    typer.echo(_shown(target))
 
 
 def _after_doctor(path: Path) -> str:
@@ -512,12 +512,12 @@ def verify(
         checkpoints = [{"path": name, "whole": not found, "problems": found} for name, found in problems.items()]
         _print_json({"path": str(path), "whole": not any(problems.values()), "checkpoints": checkpoints})
     elif not folders:
-        typer.echo(f"{path} has no checkpoint yet")
+        typer.echo(f"{_shown(path)} has no checkpoint yet")
     else:
         for folder, found in problems.items():
-            typer.echo(f"{'damaged' if found else 'intact '}  {folder}")
+            typer.echo(f"{'damaged' if found else 'intact '}  {_shown(folder)}")
             for problem in found:
-                typer.echo(f"         {problem}")
+                typer.echo(f"         {_shown(problem)}")
     if any(problems.values()):
         raise typer.Exit(CheckpointError.exit_code)
 
@@ -549,7 +549,7 @@ def check(source: Source, overrides: Overrides = None, as_json: Json = False) ->
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
-        typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
+        typer.echo(f"{_shown(source)}: {'nothing to object' if not findings else 'can be trained'}")
         _next("train", source, *(overrides or []))
 
 
@@ -604,7 +604,7 @@ def find_lr(
     typer.echo(text_curve(test))
     typer.echo(f"learning rate {test.suggestion:g}: {test.why}" if test.suggestion is not None else test.why)
     if plot is not None:
-        typer.echo(plot)
+        typer.echo(_shown(plot))
     if test.suggestion is not None:
         kept = [one for one in overrides or [] if not one.startswith("optimizer.learning_rate=")]
         _next("train", source, *kept, f"optimizer.learning_rate={test.suggestion:g}")
@@ -747,7 +747,7 @@ def _train(
             now = was | {f"config.{name}": value for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            typer.echo(f"{run} is already {status}")
+            typer.echo(f"{_shown(run)} is already {status}")
             _next("show", str(run))
             return
     require_paths(config.data)
@@ -829,7 +829,14 @@ def _next(*arguments: str) -> None:
     """Say what to run next, so that it works as typed."""
     from trimtab.runs.program import command
 
-    typer.echo(f"next: {command(*arguments)}")
+    typer.echo(f"next: {_shown(command(*arguments))}")
+
+
+def _shown(value: object, *, lines: bool = False) -> str:
+    """What came from outside, such as a path, made harmless for a terminal."""
+    from trimtab.runs.printable import printable
+
+    return printable(str(value), lines=lines)
 
 
 def _print_json(value: Any) -> None:
@@ -845,7 +852,7 @@ def main() -> NoReturn:
     except TrimtabError as error:
         from trimtab.runs.program import as_typed
 
-        typer.echo(f"error: {as_typed(str(error))}", err=True)
+        typer.echo(_shown(f"error: {as_typed(str(error))}", lines=True), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -855,10 +862,10 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        typer.echo(f"error: {error}\nhint: is the disk full, or a file not readable?", err=True)
+        typer.echo(f"error: {_shown(error)}\nhint: is the disk full, or a file not readable?", err=True)
         sys.exit(StorageError.exit_code)
     except Exception:
-        traceback.print_exc()
+        typer.echo(_shown(traceback.format_exc(), lines=True), err=True, nl=False)
         typer.echo("error: this is a fault in trimtab. Please report it with the lines above.", err=True)
         sys.exit(EXIT_INTERNAL)
     sys.exit(0)

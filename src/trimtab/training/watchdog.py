@@ -24,6 +24,7 @@ from trimtab.errors import ResourceError, TrimtabError
 from trimtab.events import ArtifactLogged, Event, RunEnded
 from trimtab.runs import RunDirectory, format
 from trimtab.runs.checkpoints import newest_step
+from trimtab.runs.printable import printable
 from trimtab.runs.program import command
 from trimtab.training.progress import Progress
 
@@ -212,7 +213,7 @@ def on_freeze(
             hint=f"`{command('resume', str(run.path))}` goes on from {found[0] if found else 'the newest checkpoint'}",
         )
         with contextlib.suppress(OSError):
-            os.write(2, f"\nerror: {error}\n".encode(errors="replace"))
+            os.write(2, f"\nerror: {printable(str(error), lines=True)}\n".encode(errors="replace"))
         os._exit(error.exit_code)
 
     return frozen

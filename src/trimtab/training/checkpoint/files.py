@@ -105,8 +105,11 @@ def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, keys in shards.items():
         if "/" in name or "\\" in name:  # what is read lies in the folder, under the manifest's hashes
             raise CheckpointError(f"the checkpoint {folder} names a file that is none of its own: {name!r}")
-        with safetensors.safe_open(folder / name, framework="pt") as file:
-            found |= {tensor: file.get_tensor(key) for tensor, key in keys.items()}
+        try:
+            with safetensors.safe_open(folder / name, framework="pt") as file:
+                found |= {tensor: file.get_tensor(key) for tensor, key in keys.items()}
+        except (safetensors.SafetensorError, OSError) as error:  # what its manifest vouches for need be no tensors
+            raise CheckpointError(f"the checkpoint {folder}: {name} holds other than it says ({error})") from error
     return {name: found[name] for name in entries}
 
 
