@@ -1,8 +1,9 @@
 """Every optimizer on the same work: validation loss after equal tokens, at a learning rate tuned with equal trials.
 
-    python benchmarks/optimizers.py [--store FILE] [--part 0/2] [--steps 300] [--table] [NAME ...]
+    python benchmarks/optimizers.py [--store FILE] [--part 0/2] [--steps 300] [--width 128] [--batch 8] [--table] [NAME]
 
-A decoder of 0.8 M parameters without embeddings, 8 x 128 tokens a step, linear decay to zero (schedule-free: constant).
+A decoder of 4 layers (0.8 M parameters without embeddings at width 128), `batch` x 128 tokens a step, linear decay to
+zero (schedule-free: constant).
 Rates are tuned on sympy's text: six for each, half a decade apart, from a tenth to thirty times the default. The best
 then trains on networkx's and mpmath's text, which no rate was tuned on, with three seeds. Everything else is the
 optimizer's default. Losses do not depend on what else the machine does; the seconds of a run do.
@@ -10,6 +11,7 @@ optimizer's default. Losses do not depend on what else the machine does; the sec
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -27,8 +29,8 @@ TUNING, JUDGING = ["sympy"], ["networkx", "mpmath"]
 MORE = {"soap": ", max_side: 2048"}  # the embedding's 4,096 rows would take 13 times the time
 EXPONENTS = (-2, -1, 0, 1, 2, 3)
 MODEL = (
-    "{name: decoder, num_layers: 4, hidden_size: 128, num_heads: 2, activation: relu_squared, norm: {name: rms_norm}, "
-    "positions: {name: rotary}, qk_norm: true, initialization: {standard_deviation: 0.05}}"
+    "{{name: decoder, num_layers: 4, hidden_size: {width}, num_heads: 2, activation: relu_squared, qk_norm: true, "
+    "norm: {{name: rms_norm}}, positions: {{name: rotary}}, initialization: {{standard_deviation: 0.05}}}}"
 )
 
 
@@ -42,11 +44,11 @@ def run(trial: Trial) -> dict[str, Any]:
         f"data.source.packages={trial['packages']}",
         f"seed={trial['seed']}",
         f"training.steps={steps}",
-        f"model={MODEL}",
+        f"model={MODEL.format(width=trial['width'])}",
         "data.sequence_length=128",
         f"data.validation_fraction={trial['held_out']}",
         "data.tokenizer={name: bpe, vocabulary_size: 4096, training_bytes: 3_000_000}",
-        "training={micro_batch_size: 8, compile: 'off', threads: 1, precision: {name: auto}}",
+        f"training={{micro_batch_size: {trial['batch']}, compile: 'off', threads: 1, precision: {{name: auto}}}}",
         f"evaluation={{every: {steps}, batch_size: 32, gap_tokens: 1024, yardsticks: false, samples: {{prompts: []}}}}",
         "stopping={name: none}",
         "checkpoint={every: 1000000}",
@@ -63,28 +65,28 @@ def run(trial: Trial) -> dict[str, Any]:
     return {"loss": loss, "seconds": round(time.perf_counter() - begun, 1)}
 
 
-def tuning(name: str, steps: int) -> list[Trial]:
+def tuning(name: str, given: argparse.Namespace) -> list[Trial]:
     """The rates to try: half a decade apart, around the optimizer's own default."""
     default = load_config("gpt-1m", [f"optimizer={{name: {name}}}"]).optimizer.learning_rate
     rates = [float(f"{default * 10 ** (exponent / 2):.3g}") for exponent in EXPONENTS]
+    size = {"steps": given.steps, "width": given.width, "batch": given.batch}
     return [
-        {"optimizer": name, "rate": rate, "seed": 0, "steps": steps, "packages": TUNING, "held_out": 0.01}
-        for rate in rates
+        {"optimizer": name, "rate": rate, "seed": 0, **size, "packages": TUNING, "held_out": 0.01} for rate in rates
     ]
 
 
-def judging(name: str, steps: int, store: Store) -> list[Trial]:
+def judging(name: str, given: argparse.Namespace, store: Store) -> list[Trial]:
     """The best rate, on other text, with every seed."""
-    best = min(tuning(name, steps), key=lambda trial: loss_of(store.get(trial)))
+    best = min(tuning(name, given), key=lambda trial: loss_of(store.get(trial)))
     return [{**best, "seed": seed, "packages": JUDGING, "held_out": 0.05} for seed in range(SEEDS)]
 
 
-def table(names: list[str], steps: int, store: Store) -> str:
+def table(names: list[str], given: argparse.Namespace, store: Store) -> str:
     """What is known, the best first."""
     rows = []
     for name in names:
-        tried = tuning(name, steps)
-        results = [store.get(trial) for trial in judging(name, steps, store)]
+        tried = tuning(name, given)
+        results = [store.get(trial) for trial in judging(name, given, store)]
         if any(store.get(trial) is None for trial in tried) or None in results:
             continue
         mean, half = interval([loss_of(result) for result in results])
@@ -101,6 +103,8 @@ def main() -> None:
     parser = arguments(__doc__, "optimizers.jsonl")
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=8)
     given = parser.parse_args()
     names = given.names or [name for name in OPTIMIZERS if name != "custom"]
     index, of = map(int, given.part.split("/"))
@@ -108,10 +112,10 @@ def main() -> None:
     if not given.table:
         for number, name in enumerate(names):  # an optimizer is one process's: what it judges needs what it tuned
             if number % of == index:
-                store.run(tuning(name, given.steps), run)
-                store.run(judging(name, given.steps, store), run)
+                store.run(tuning(name, given), run)
+                store.run(judging(name, given, store), run)
     store.read()
-    print(table(names, given.steps, store))
+    print(table(names, given, store))
 
 
 if __name__ == "__main__":

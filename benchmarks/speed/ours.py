@@ -38,7 +38,7 @@ def settings_of(case: dict[str, int]) -> list[str]:
         "data.source={name: embedded}",
         f"data.sequence_length={case['length']}",
         f"model={{name: decoder, num_layers: {case['layers']}, hidden_size: {case['width']}, "
-        f"num_heads: {case['heads']}, activation: gelu, positions: {{name: learned}}, bias: false}}",
+        f"num_heads: {case['heads']}, activation: gelu_tanh, positions: {{name: learned}}, bias: false}}",
         "optimizer={name: adamw, learning_rate: 1e-4}",
         "training.steps=1000000",
         f"training.micro_batch_size={case['batch']}",

@@ -66,6 +66,7 @@ from trimtab.training import (
 )
 from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.execution import (
+    choose_activation,
     choose_attention,
     choose_capture,
     choose_compile,
@@ -180,6 +181,7 @@ class Trainer:
             clock = SaveClock(config.checkpoint.every_minutes)
             keeper = _keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
+            keeper.prepare()
             if changes & _BATCH:
                 # The checkpoint holds those before.
                 progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
@@ -291,8 +293,11 @@ class Trainer:
     def _choose(self, run: RunDirectory, data: PreparedData, parts: Parts, changes: set[str]) -> dict[str, Any]:
         """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
         training, precision = self.config.training, parts.step.precision
-        settings = ("threads", "compile", "capture", "attention", "precision.name", "precision.parameters")
-        decides = [*(f"training.{name}" for name in settings), "optimizer.name", "model.name", "task.padding"]
+        decides = [
+            *(f"training.{name}" for name in ("threads", "compile", "capture", "attention", "fused_activation")),
+            *("training.precision.name", "training.precision.parameters"),
+            *("optimizer.name", "model.name", "task.padding"),
+        ]
         stale = changes & {"device", *(f"config.{name}" for name in decides)}
         earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
         if earlier.get("precision", precision.name) != precision.name:
@@ -308,6 +313,7 @@ class Trainer:
         example = data.training.batch(np.arange(rows), rows)
         shape = (rows, self.config.data.sequence_length)
         attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
+        fused = choose_activation(training, parts.model, parts.device, precision)
         why_not = held_back(self.config, parts)
         captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
         compiled = choose_compile(
@@ -327,6 +333,7 @@ class Trainer:
             "precision": precision.name,
             "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
             "attention": attention,
+            "activation": fused,
             "compile": compiled,
             "capture": captured,
         }

@@ -69,7 +69,7 @@ def test_gpt2_is_gpt2() -> None:
     model = config.model
     assert isinstance(model, DecoderConfig)
     assert (model.num_layers, model.hidden_size, model.num_heads) == (12, 768, 12)
-    assert (model.positions.name, model.bias, model.activation) == ("learned", True, "gelu")
+    assert (model.positions.name, model.bias, model.activation) == ("learned", True, "gelu_tanh")
     assert model.norm == LayerNorm()
     assert model.tied_embeddings
     assert config.data.sequence_length == 1024

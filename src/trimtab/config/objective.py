@@ -22,7 +22,9 @@ class CrossEntropyConfig(Section):
     fused: Literal["auto", "on", "off"] = Field(
         "auto", description="head and loss as one operation: auto takes it on CUDA; never in fp16"
     )
-    chunks: Count = Field(1, description="portions of a fused head and loss: more take less memory and more time")
+    chunks: Literal["auto"] | Count = Field(
+        "auto", description="portions of a fused head and loss, which take less memory; auto: logits of 2 GiB at most"
+    )
 
 
 class FocalConfig(Section):

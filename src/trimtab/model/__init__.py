@@ -6,7 +6,7 @@ from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_fact
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
-from trimtab.model.feed_forward import FeedForward
+from trimtab.model.feed_forward import FeedForward, fuses_activation
 from trimtab.model.foreign import ForeignModel, as_output, wrap_model
 from trimtab.model.initialize import init_weights
 from trimtab.model.kinds import Transformer
@@ -31,6 +31,7 @@ __all__ = [
     "count_dropout_sites",
     "evaluating",
     "flops_per_token",
+    "fuses_activation",
     "init_weights",
     "parameter_counts",
     "set_dropout_factor",

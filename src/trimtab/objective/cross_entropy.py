@@ -40,7 +40,7 @@ class CrossEntropy(nn.Module):
         z_loss: float = 0.0,
         *,
         fused: Literal["auto", "on", "off"] = "auto",
-        chunks: int = 1,
+        chunks: int | Literal["auto"] = "auto",
         class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
@@ -77,8 +77,9 @@ class CrossEntropy(nn.Module):
         self._spread_over(weight_VD.shape[0])  # refuses what cannot be spread
         z = self.z_loss * self.z_factor
         weights = Weights(self.smoothing, self.label_smoothing > 0.0, self.spread == "others", z)
+        chunks = None if self.chunks == "auto" else self.chunks
         total, plain_N, log_normalizer_N, smoothed_N, correct_N = head_loss(
-            features.flatten(0, -2), weight_VD, targets.flatten(), weights, self.chunks
+            features.flatten(0, -2), weight_VD, targets.flatten(), weights, chunks
         )
         terms: tuple[Term, ...] = (Term("cross_entropy", total),)
         if self.z_loss > 0:

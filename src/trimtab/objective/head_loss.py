@@ -22,6 +22,8 @@ except ImportError:
 
 VOCABULARY_MULTIPLE: Final = 64
 """Products of odd sizes are slow on tensor cores: 50,257 columns take 5 % more of a step than 50,304."""
+CHUNK_BYTES: Final = 2 << 30
+"""Of logits at once, unless a number of chunks is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class _HeadLoss(torch.autograd.Function):
         weight_VD: Tensor,
         targets_N: Tensor,
         weights: Weights,
-        num_chunks: int,
+        num_chunks: int | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         num_classes, num_tokens = weight_VD.shape[0], features_ND.shape[0]
         padding = -num_classes % VOCABULARY_MULTIPLE
@@ -69,6 +71,8 @@ class _HeadLoss(torch.autograd.Function):
         features_gradient = torch.empty_like(features_ND) if needs_features else None
         weight_gradient: Tensor | None = None
         columns: list[tuple[Tensor, ...]] = []
+        if num_chunks is None:
+            num_chunks = -(-num_tokens * padded_VD.shape[0] * padded_VD.element_size() // CHUNK_BYTES)
         size = -(-num_tokens // num_chunks)
         for start in range(0, num_tokens, size):
             rows = slice(start, start + size)
@@ -80,8 +84,7 @@ class _HeadLoss(torch.autograd.Function):
                 if num_chunks == 1:
                     weight_gradient = logits_NV.t() @ features_ND[rows]
                 else:
-                    part = (logits_NV.t() @ features_ND[rows]).float()
-                    weight_gradient = part if weight_gradient is None else weight_gradient.add_(part)
+                    weight_gradient = _added_in_fp32(weight_gradient, logits_NV.t(), features_ND[rows])
             del logits_NV
         plain_N, log_normalizer_N, smoothed_N, correct_N = (torch.cat(parts) for parts in zip(*columns, strict=True))
         if weight_gradient is not None:
@@ -100,6 +103,17 @@ class _HeadLoss(torch.autograd.Function):
         if weight_gradient is not None:
             weight_gradient = _scaled(weight_gradient, upstream).to(context.weight_dtype)
         return features_gradient, weight_gradient, None, None, None
+
+
+def _added_in_fp32(sums: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """sums + a b, in fp32."""
+    if a.is_cuda and a.dtype != torch.float32:
+        if sums is None:
+            return torch.mm(a, b, out_dtype=torch.float32)
+        return torch.addmm(sums, a, b, out_dtype=torch.float32)
+    product = a @ b
+    product = product.to(torch.promote_types(product.dtype, torch.float32))
+    return product if sums is None else sums.add_(product)
 
 
 def _scaled(values: Tensor, factor: Tensor) -> Tensor:
@@ -144,11 +158,12 @@ def judge(
 
 
 def head_loss(
-    features_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights: Weights, num_chunks: int = 1
+    features_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, weights: Weights, num_chunks: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Total (differentiable), plain loss a token, log-sum-exp, smoothed loss and hits (fp32, of each token).
 
-    Products are in autocast's dtype, or in that of the features. A target equal to IGNORED counts nothing.
+    Products are in autocast's dtype, or in that of the features. Without `num_chunks` the logits of a chunk take
+    CHUNK_BYTES at most. A target equal to IGNORED counts nothing.
     Source: own; the gradient in place as in Hsu et al. 2024, arXiv 2410.10989 (Liger kernels), section 3.2.
     """
     kind = features_ND.device.type

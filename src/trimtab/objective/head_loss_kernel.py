@@ -43,8 +43,8 @@ def _judge(  # type: ignore[no-untyped-def]
     lane_high = tl.full([BLOCK], LOWEST, tl.float32)
     lane_sum = tl.zeros([BLOCK], tl.float32)
     lane_total = tl.zeros([BLOCK], tl.float32)
-    # What stands before the target's logit: a larger one, or an equal one in an earlier column.
-    lane_before = tl.zeros([BLOCK], tl.int32)
+    # Where a lane's maximum stands first. Nothing in this loop waits for the target's logit.
+    lane_first = tl.zeros([BLOCK], tl.int32)
     for start in range(0, num_columns, BLOCK):
         columns = start + tl.arange(0, BLOCK)
         inside = columns < num_classes
@@ -52,9 +52,8 @@ def _judge(  # type: ignore[no-untyped-def]
         # One exponential a value, of the smaller over the larger. Lanes without a value vanish at the end.
         ratio = tl.exp(-tl.abs(value - lane_high))
         lane_sum = tl.where(value > lane_high, lane_sum * ratio + 1.0, lane_sum + ratio)
+        lane_first = tl.where(value > lane_high, columns, lane_first)
         lane_high = tl.maximum(lane_high, value)
-        before = (value > picked) | ((value == picked) & (columns < target))
-        lane_before = tl.where(inside & before, 1, lane_before)
         if SPREADS:
             lane_total += tl.where(inside, value, 0.0)
     high = tl.max(lane_high, 0)
@@ -77,7 +76,8 @@ def _judge(  # type: ignore[no-untyped-def]
     tl.store(plain + row, loss)
     tl.store(log_normalizer + row, lse)
     tl.store(smoothed + row, weighted)
-    tl.store(correct + row, tl.where((tl.max(lane_before, 0) == 0) & (picked >= high), 1.0, 0.0))
+    first = tl.min(tl.where(lane_high == high, lane_first, num_columns), 0)
+    tl.store(correct + row, tl.where(first == target, 1.0, 0.0))
     if GRADIENT:
         for start in range(0, num_columns, BLOCK):
             columns = start + tl.arange(0, BLOCK)

@@ -19,12 +19,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError
-from trimtab.model import Decoder, Transformer
+from trimtab.model import Decoder, Transformer, fuses_activation
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
 from trimtab.training.capture import capture
 from trimtab.training.checkpoint.model_state import modules_with_extra_state
-from trimtab.training.precision import computes_in_bf16
+from trimtab.training.precision import Precision, computes_in_bf16
 from trimtab.training.step import Step
 
 _COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 20.0}
@@ -198,6 +198,17 @@ def choose_attention(
         torch.backends.cuda.enable_cudnn_sdp(choice["chosen"] != "flash")
         torch.backends.cuda.enable_flash_sdp(choice["chosen"] != "cudnn")
     return choice
+
+
+def choose_activation(
+    config: TrainingConfig, model: nn.Module, device: torch.device, precision: Precision
+) -> dict[str, Any]:
+    """Whether the activation is computed within products of matrices, and why. Choose before anything is compiled."""
+    if config.fused_activation == "off":
+        return {"chosen": "apart", "reason": "training.fused_activation is off"}
+    if (why_not := fuses_activation(model, device, precision.parameters)) is not None:
+        return {"chosen": "apart", "reason": why_not}
+    return {"chosen": "fused", "reason": "gelu_tanh with weights of 16 bits on CUDA"}
 
 
 def _measure_attention(

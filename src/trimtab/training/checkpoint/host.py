@@ -20,7 +20,7 @@ class HostCopies:
     def take(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[torch.cuda.Event]]:
         """Contiguous copies of `tensors`, complete when all the events are; until then the tensors must not change.
 
-        Page-locking the memory takes its time once, in the first call.
+        Page-locking the memory takes its time once: in the first call, or before it in `reserve`.
         """
         copies = {name: self._buffer(name, tensor) for name, tensor in tensors.items()}
         events = []
@@ -36,6 +36,11 @@ class HostCopies:
                         copies[name].copy_(tensor.detach(), non_blocking=True)
                 events.append(stream.record_event())
         return copies, events
+
+    def reserve(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the memory for `tensors`, page-locked: seconds for gigabytes, which a first `take` then needs not."""
+        for name, tensor in tensors.items():
+            self._buffer(name, tensor)
 
     def _buffer(self, name: str, tensor: Tensor) -> Tensor:
         held = self._buffers.get(name)

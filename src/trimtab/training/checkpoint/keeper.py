@@ -29,7 +29,7 @@ from trimtab.training.checkpoint.files import read_judged, read_snapshot, write_
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
 from trimtab.training.checkpoint.rollback import PendingRollback, announce, forget, pending_rollback
-from trimtab.training.checkpoint.snapshot import Snapshot, load_weights, restore, take
+from trimtab.training.checkpoint.snapshot import Snapshot, large_tensors, load_weights, restore, take
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
 from trimtab.training.watchdog import Watchdog
@@ -80,6 +80,7 @@ class Keeper:
         self._pending: PendingRollback | None = None
         self._copies = HostCopies()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._preparing: Future[None] | None = None
         self._writing: Future[CheckpointSaved] | None = None
         self._may_fail = False
         self._done: list[CheckpointSaved] = []
@@ -87,6 +88,11 @@ class Keeper:
         """Seconds that somebody waited for writes since the last save was begun."""
         self.warnings: list[str] = []
         """Damaged checkpoints that were passed over, and a rollback that was finished or cannot be."""
+
+    def prepare(self) -> None:
+        """Take the memory for copies from a GPU in the background, while the run begins."""
+        if self._step.device.type == "cuda":
+            self._preparing = self._writer.submit(self._copies.reserve, large_tensors(self._step))
 
     def save(self, reason: str, *, background: bool = False, needed: bool = True) -> list[CheckpointSaved]:
         """Copy the state, then write, verify, and prune what need no longer be kept; gives the saves that are complete.
@@ -99,6 +105,9 @@ class Keeper:
         self._collect(wait=True)
         self._clock.restart()
         begun = time.perf_counter()
+        if self._preparing is not None:
+            self._preparing.result()
+            self._preparing = None
         progress = self._progress
         snapshot = take(self._step, self._windows, progress, self._controllers, self._copies)
         description = {

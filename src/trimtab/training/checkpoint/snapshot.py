@@ -51,9 +51,7 @@ def take(
 
     From a GPU it is copied while the next micro-batches are computed; the step's next update waits for it.
     """
-    tensors = {f"model/{name}": tensor for name, tensor in _masters(step).items()}
-    for name, slots in step.optimizer.state_by_name().items():
-        tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
+    tensors = large_tensors(step)
     if step.optimizer.averages:
         with step.optimizer.evaluation_weights():
             weights = step.optimizer.storage.weights
@@ -82,6 +80,14 @@ def take(
     if isinstance(step.model, ForeignModel):
         snapshot.wait()  # its buffers may change in a forward pass
     return snapshot
+
+
+def large_tensors(step: Step) -> dict[str, Tensor]:
+    """Weights and the optimizer's state, by their names in a snapshot: nearly all of it."""
+    tensors = {f"model/{name}": tensor for name, tensor in _masters(step).items()}
+    for name, slots in step.optimizer.state_by_name().items():
+        tensors.update({f"optimizer/{name}/{slot}": tensor for slot, tensor in slots.items()})
+    return tensors
 
 
 def restore(
