@@ -25,6 +25,7 @@ from trimtab.runs.checkpoints import (
     verify,
     write_manifest,
 )
+from trimtab.runs.summary import render, summarize
 from trimtab.training.checkpoint import Snapshot, differential, read_tensors, write_snapshot
 from trimtab.training.checkpoint.differential import divide
 
@@ -179,6 +180,11 @@ def test_a_run_with_frozen_weights_saves_and_resumes_as_without(tmp_path: Path) 
         read = read_tensors(info.path, "")
         assert read.keys() == reference.keys()
         assert all(torch.equal(read[name], tensor) for name, tensor in reference.items())
+    summary = summarize(rig.run)
+    assert summary["disk_bytes"] < sum(checkpoint["bytes"] for checkpoint in summary["checkpoints"])
+    assert all(checkpoint["shared_bytes"] > 0 for checkpoint in summary["checkpoints"])
+    assert "the same bytes once" in render(summary)
+    assert "the same bytes once" not in render(summarize(plain.run))
     shutil.rmtree(checkpoint_folders(rig.run.path)[-1])
     again = Rig(tmp_path / "run", steps=20, save_every=5, frozen=frozen, differential=True, keep_latest=2)
     again.go()
