@@ -172,7 +172,8 @@ class _Signals:
             ("SIGTSTP", self._stop),
         ):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+            # nohup ignores SIGHUP. A job in the background begins with SIGINT ignored, and may be asked all the same.
+            if number is not None and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
                 self._previous[number] = signal.signal(number, handler)
         return self
 

@@ -164,7 +164,8 @@ class Keeper:
         alive()
         folder = self.run.checkpoints / step_folder(description["step"])
         temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
-        base = next((info.path for info in reversed(list_checkpoints(self.run.path))), None)
+        newest = list_checkpoints(self.run.path)[-1:] if self._differential else []
+        base = newest[0].path if newest else None
         for retries_left in reversed(range(RETRIES + 1)):
             try:
                 if self._differential:
@@ -178,7 +179,7 @@ class Keeper:
                     raise
                 warnings.warn(f"{error.message}; it is tried again", stacklevel=2)
                 time.sleep(RETRY_SECONDS)
-        shared = shared_bytes(folder)
+        shared = shared_bytes(folder) if self._differential else 0
         forget(self.run)
         prune(
             self.run.path,
