@@ -242,7 +242,7 @@ def generate(
     wait_briefly_in_company(OtherPrograms())
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_answer, write_text
-    from trimtab.model import EncoderDecoder
+    from trimtab.model import translates
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
@@ -259,7 +259,7 @@ def generate(
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
-    if isinstance(trained.model, EncoderDecoder):
+    if translates(trained.model):
         text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
@@ -320,7 +320,12 @@ def soup(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
     target: Annotated[
-        str, typer.Option("--to", metavar="TARGET", help="safetensors: weights, configuration and tokenizer.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="safetensors: weights, configuration, tokenizer; hugging-face: a folder for transformers.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="A new folder; for safetensors also a file, NAME.safetensors.")],
     checkpoint: Which = "best",
@@ -424,7 +429,7 @@ def report(
 ) -> None:
     """Write the report of a run: verdict, findings on the curves, and all that belongs to it, in one file."""
     from trimtab.doctor.diagnose import diagnose
-    from trimtab.report import render_html, render_markdown, render_text, write_report
+    from trimtab.report import render_html, render_markdown, render_report, write_report
     from trimtab.report.gather import gather
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import write_text
@@ -442,11 +447,11 @@ def report(
     for note in notes:
         typer.echo(note, err=True)
     diagnosis = diagnose(case, name)
+    found = gather(run, case, diagnosis)
     if form == "text":
-        text = render_text(diagnosis, settings=case.config) + "\n"
+        text = render_report(found) + "\n"
     else:
-        render = render_html if form == "html" else render_markdown
-        text = render(gather(run, case, diagnosis))
+        text = (render_html if form == "html" else render_markdown)(found)
     if output is None and form != "html":
         typer.echo(text, nl=False)
         return
@@ -523,34 +528,78 @@ def verify(
 
 
 @app.command(cls=_TakesSettings)
-def check(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+def check(
+    source: Source,
+    overrides: Overrides = None,
+    build: Annotated[
+        bool,
+        typer.Option("--build", help="Read the data and build the model, too, and judge what follows."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
     from trimtab.config.paths import require_paths
     from trimtab.config.registry import require, require_module
     from trimtab.config.registry.optimizer import OPTIMIZERS
     from trimtab.control import build_controllers
-    from trimtab.doctor.lint import lint, refuse
+    from trimtab.doctor.lint import left_out, lint, refuse
 
     config = load_config(source, overrides or [])
     build_controllers(config)
-    findings = lint(config)
+    findings, skipped = lint(config), left_out(config)
+    facts: dict[str, Any] = {}
+    if build and not any(finding.severity == "refusal" for finding in findings):
+        facts = _facts_of(config)
+        findings, skipped = lint(config, facts), []
     if as_json:
         from dataclasses import asdict
 
-        _print_json({"findings": [asdict(finding) for finding in findings]})
+        told = {"findings": [asdict(finding) for finding in findings], "left_out": skipped}
+        _print_json(told | ({"facts": facts} if facts else {}))
     else:
         for finding in findings:
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     for key, one in config.named_optimizers.items():
         require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
         typer.echo(f"{_shown(source)}: {'nothing to object' if not findings else 'can be trained'}")
+        left = f"not looked at: the data, and so {', '.join(skipped)}; --build reads it"
+        typer.echo(_built(facts) if facts else left)
         _next("train", source, *(overrides or []))
+
+
+def _facts_of(config: Config) -> dict[str, Any]:
+    """What is known once the data is read and the model is built; nothing is trained."""
+    from trimtab.monitor.sinks.console import Console
+
+    console = Console(sys.stderr, 1)
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.trainer import Trainer
+
+        return Trainer(config, report=console.preparing).facts()
+    finally:
+        console.close()
+
+
+def _built(facts: dict[str, Any]) -> str:
+    """Data, model and what the run would see of them, in a line."""
+    from trimtab.runs import format
+
+    def tokens(part: str) -> str:
+        return format.short(facts.get(part, {}).get("tokens", 0))
+
+    parameters, planned = facts["parameters"]["total"], facts["planned_tokens"]
+    return (
+        f"read and built: {tokens('training')} tokens to train on, {tokens('validation')} to judge; "
+        f"{format.short(parameters)} parameters; {format.short(planned)} tokens are planned, "
+        f"{facts['epochs']:.2g} epochs and {planned / max(1, parameters):.2g} tokens a parameter"
+    )
 
 
 @app.command("find-lr", cls=_TakesSettings)
@@ -575,7 +624,7 @@ def find_lr(
 
     config = with_absolute_paths(load_config(source, overrides or []))
     refuse(lint(config), config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     from trimtab.experiments.range_picture import require_picture, save_picture, text_curve
     from trimtab.experiments.range_test import Divergence, ramp
 
@@ -750,7 +799,7 @@ def _train(
             typer.echo(f"{_shown(run)} is already {status}")
             _next("show", str(run))
             return
-    require_paths(config.data)
+    require_paths(config)
     if max_restarts:
         flags = ["--accept-drift"] if accept_drift else []
         raise typer.Exit(_supervise(config, run, [*arguments, *flags, "--log-format", log_format], max_restarts))

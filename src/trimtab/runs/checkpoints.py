@@ -44,6 +44,8 @@ class CheckpointInfo:
     """Unix seconds."""
     abandoned: bool
     """Whether a later branch opened before this step, so that the run no longer goes through it."""
+    planned: bool = True
+    """Whether every rerun has it; one that a signal or a person asked for has a moment of its own."""
 
 
 def step_folder(step: int) -> str:
@@ -185,6 +187,8 @@ def prune(
     """Delete all but the newest and the best checkpoints, and what killed saves left; give the deleted steps.
 
     Of each stretch of `every_steps`, from the second on, and of `every_seconds` of the clock, the first stays, too.
+    One that was not planned stays while it is the newest, and counts for nothing: so an interruption changes neither
+    what is kept nor where a rollback goes.
 
     One that verifies always stays: what is kept is hashed until one does, unless `verified_step` is kept,
     which the caller has just checked. Call it when no save is under way.
@@ -192,10 +196,12 @@ def prune(
     clean(run)
     every = _described(run)
     current = [info for info in every if not info.abandoned]
-    kept = {info.step for info in current[::-1][: max(keep_latest, 1)]}
+    kept = {info.step for info in [info for info in current if info.planned][::-1][: max(keep_latest, 1)]}
+    kept |= {info.step for info in current[-1:]}
     kept |= {info.step for info in _ranked(current, metric, better)[:keep_best]}
     if every_steps is not None:
-        kept |= set(_firsts((info.step // every_steps, info.step) for info in current if info.step >= every_steps))
+        planned = [info for info in current if info.planned and info.step >= every_steps]
+        kept |= set(_firsts((info.step // every_steps, info.step) for info in planned))
     if every_seconds is not None:
         kept |= set(_firsts((int(info.created_seconds // every_seconds), info.step) for info in current))
     if verified_step not in kept:
@@ -324,6 +330,7 @@ def _read(folder: Path, step: int, starts: Mapping[int, int]) -> CheckpointInfo 
             bytes=sum(int(entry["bytes"]) for entry in manifest.values()),
             created_seconds=float(content["created_seconds"]),
             abandoned=any(later > branch and start < step for later, start in starts.items()),
+            planned=bool(content.get("planned", True)),
         )
     except (UsageError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
