@@ -51,8 +51,9 @@ from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
+from trimtab.runs.goodput import describe_goodput, goodput_of
 from trimtab.runs.metrics import selection_direction
-from trimtab.runs.start import next_attempt, open_run, undone_on_failure
+from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
 from trimtab.schedules import build_schedule
 from trimtab.signals import Batch
 from trimtab.training import (
@@ -156,6 +157,7 @@ class Trainer:
     def fit(self) -> Result:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
         begun, others = time.perf_counter(), OtherPrograms()
+        begun_seconds = time.time()
         config = self.config
         refuse(lint(config), config.lint.allow)
         if self._make_optimizer is None:
@@ -222,6 +224,7 @@ class Trainer:
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
             told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
             told |= {"restart": self._restart} if self._restart else {}
+            told |= start_facts(lock, lock.holder.process_started if self._ends_process else begun_seconds)
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -242,6 +245,7 @@ class Trainer:
                     loop.close()
                     keeper.close(wait=waits)
                     recorder.close()
+                self._account(run, ended.step)
                 diagnosis = self._diagnose(run, ended.step)
         exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
         metrics = _metrics_left(run, ended, progress)
@@ -269,6 +273,16 @@ class Trainer:
             block=config.sequences_per_step if config.split is None else None,
             progress=self._report,
         )
+
+    def _account(self, run: RunDirectory, step: int) -> None:
+        """Show where the time of all attempts went."""
+        try:
+            if (found := goodput_of(run)) is not None:
+                told = ArtifactLogged(step, "text", "goodput", describe_goodput(found.to_json()))
+                for monitor in self._monitors:
+                    monitor.observe(told)
+        except Exception as error:
+            warnings.warn(f"it cannot be told where the time went: {error!r}", stacklevel=2)
 
     def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
@@ -331,6 +345,7 @@ class Trainer:
         fused = choose_activation(training, parts.model, parts.device, precision)
         why_not = held_back(self.config, parts)
         captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
+        begun = time.perf_counter()
         compiled = choose_compile(
             training,
             parts.step,
@@ -341,6 +356,8 @@ class Trainer:
             accumulation=accumulation,
             captures=captured["chosen"],
         )
+        if compiled["chosen"] or "compile_seconds" in compiled:
+            compiled |= {"seconds": time.perf_counter() - begun}
         return {
             "device": str(parts.device),
             "threads": threads,

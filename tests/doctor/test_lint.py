@@ -316,3 +316,11 @@ def test_any_budget_is_judged(steps: int, every: int, patience: int, schedule: s
     )
     for finding in lint(config, {"tokens_per_epoch": 1, "planned_tokens": 0, **SMALL}):
         assert finding.code in RULES
+
+
+def test_a_pretrained_model_is_not_measured_by_the_text_that_it_is_tuned_on() -> None:
+    facts = {"parameters": {"total": 10**8}, "tokens_per_epoch": 10**5, "tokenizer": {"vocabulary_size": 50_000}}
+    codes = {"tokens-per-parameter", "vocabulary-too-large-for-data"}
+    for model, found in (({"config": {"model_type": "gpt2"}}, codes), ({"path": "folder"}, set())):
+        config = load_config({"model": {"name": "hugging_face", **model}}, environment={})
+        assert codes & {finding.code for finding in lint(config, facts)} == found

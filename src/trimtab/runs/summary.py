@@ -23,8 +23,9 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs import format
-from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, newest_step, shared_bytes, verify
+from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes, verify
 from trimtab.runs.directory import RunDirectory, list_runs
+from trimtab.runs.goodput import describe_goodput, goodput
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.printable import printable
 from trimtab.runs.program import command, in_python
@@ -36,6 +37,7 @@ from trimtab.runs.record import (
     lines_backwards,
     surviving,
 )
+from trimtab.runs.start import resumes_from
 
 _TAIL_BYTES = 131_072
 _ALERTS = 4
@@ -46,7 +48,8 @@ YARDSTICKS = ("bigram", "zlib", "lzma")
 def summarize(run: RunDirectory) -> dict[str, Any]:
     """All that the record and the checkpoints tell, as JSON values; from the branch that survived.
 
-    "best" is by the metric that chose checkpoints; "time_split" counts seconds by cause, over all attempts.
+    "best" is by the metric that chose checkpoints; "goodput" counts seconds by cause over all attempts, "time_split"
+    those of attempts whose work survives.
     """
     reader = RecordReader(run.record)
     lines = reader.read()
@@ -54,8 +57,11 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     kept = _events(surviving(lines))
     attempts = [event for _, event in every if isinstance(event, RunStarted)]
     windows = [event for _, event in kept if isinstance(event, StepsEnded)]
+    outline, goes_on_from = _outline(run, lines), resumes_from(run)
+    running = outline["status"] == "running"
+    spent = goodput(lines, resumes_from=goes_on_from, running=running) if run.trainer == "trimtab" else None
     return {
-        **_outline(run, lines),
+        **outline,
         "attempts": max((event.attempt for event in attempts), default=0),
         "branches": [
             {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from} for event in attempts
@@ -98,7 +104,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "disk_bytes": disk_bytes(run.path),
         "damaged_lines": reader.damaged,
         "task": _task(run),
-        "resumes_from": _resumes_from(run),
+        "resumes_from": goes_on_from,
+        "goodput": None if spent is None else spent.to_json(),
     }
 
 
@@ -153,7 +160,9 @@ def render(summary: Mapping[str, Any]) -> str:
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if summary["skipped"]:
         rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
-    if summary["seconds"]:
+    if summary["goodput"] is not None:
+        rows.append(("time", describe_goodput(summary["goodput"])))
+    elif summary["seconds"]:
         split = describe_split(summary["time_split"])
         rows.append(("time", format.duration(summary["seconds"]) + (f": {split}" if split else "")))
     for checkpoint in summary["checkpoints"]:
@@ -313,13 +322,6 @@ def _endings(events: Sequence[Event]) -> list[dict[str, Any]]:
             step = event.last_step if isinstance(event, StepsEnded) else event.step
             endings[-1]["step"] = max(endings[-1]["step"], step)
     return endings
-
-
-def _resumes_from(run: RunDirectory) -> int | None:
-    """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with."""
-    if run.status() not in ("killed", "interrupted", "failed"):
-        return None
-    return newest_step(run.path) or 0
 
 
 def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:

@@ -97,20 +97,31 @@ def read_tensors(folder: Path, *prefixes: str) -> dict[str, Tensor]:
 
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Raises: CheckpointError where the files are those of the manifest, but not what a checkpoint holds."""
     shards: dict[str, dict[str, str]] = {}
-    for name, entry in entries.items():
-        shard = entry["shards"][0]
-        shards.setdefault(shard["file"], {})[name] = shard["key"]
     found: dict[str, Tensor] = {}
+    try:
+        for name, entry in entries.items():
+            shard = entry["shards"][0]
+            shards.setdefault(str(shard["file"]), {})[name] = shard["key"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise _no_checkpoint(folder / "checkpoint.json", error) from error
     for name, keys in shards.items():
         if "/" in name or "\\" in name:  # what is read lies in the folder, under the manifest's hashes
             raise CheckpointError(f"the checkpoint {folder} names a file that is none of its own: {name!r}")
         try:
             with safetensors.safe_open(folder / name, framework="pt") as file:
                 found |= {tensor: file.get_tensor(key) for tensor, key in keys.items()}
-        except (safetensors.SafetensorError, OSError) as error:  # what its manifest vouches for need be no tensors
-            raise CheckpointError(f"the checkpoint {folder}: {name} holds other than it says ({error})") from error
+        except (safetensors.SafetensorError, OSError, TypeError) as error:
+            raise _no_checkpoint(folder / name, error) from error
     return {name: found[name] for name in entries}
+
+
+def _no_checkpoint(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: its hash is right, but it holds no tensors of this checkpoint ({error})",
+        hint="it was not written by trimtab: delete the folder, and an older checkpoint is taken",
+    )
 
 
 def _place_tensors(

@@ -196,16 +196,19 @@ class Keeper:
                 time.sleep(RETRY_SECONDS)
         shared = shared_bytes(folder) if self._differential else 0
         forget(self.run)
-        prune(
-            self.run.path,
-            self._keep_latest,
-            self._keep_best,
-            self._metric,
-            self._better,
-            every_steps=self._keep_every_steps,
-            every_seconds=self._keep_every_seconds,
-            verified_step=description["step"],
-        )
+        try:
+            prune(
+                self.run.path,
+                self._keep_latest,
+                self._keep_best,
+                self._metric,
+                self._better,
+                every_steps=self._keep_every_steps,
+                every_seconds=self._keep_every_seconds,
+                verified_step=description["step"],
+            )
+        except (OSError, StorageError) as error:  # the checkpoint is complete: what was to go stays for once
+            warnings.warn(f"older checkpoints stay until the next save: {error}", stacklevel=2)
         seconds = time.perf_counter() - begun
         path = str(folder.relative_to(self.run.path))
         reason = description["reason"]
