@@ -83,9 +83,11 @@ from trimtab.training.facts import facts_of, identity_of, identity_of_plan, plan
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
+from trimtab.training.products import choose_precision
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
+from trimtab.training.threads import choose_threads
 from trimtab.training.variants import hand_back, variants_of
 from trimtab.training.watchdog import Watchdog, on_freeze
 
@@ -151,6 +153,7 @@ class Trainer:
         self._given_model, self._make_optimizer = model, make_optimizer
         self._given = {"model": model is not None, "optimizer": make_optimizer is not None}
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
+        self._precision: dict[str, Any] | None = None
         self._accept_drift, self._report, self._ends_process = accept_drift, report, ends_process
         self._restart = restart
 
@@ -172,6 +175,9 @@ class Trainer:
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
+            kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None
+            self.config, self._precision = choose_precision(config, device, kept)
+            config = self.config
             self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
@@ -331,7 +337,7 @@ class Trainer:
         earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
         if earlier.get("precision", precision.name) != precision.name:
             earlier = {}
-        threads = set_threads(earlier.get("threads", training.threads))
+        set_threads(earlier.get("threads", training.threads))
         report = self._report or (lambda what, fraction: None)
         micro_batch = earlier.get("micro_batch")
         if micro_batch is None or changes & _BATCH or any(change.startswith(_SHAPES) for change in changes):
@@ -344,6 +350,10 @@ class Trainer:
         attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
         fused = choose_activation(training, parts.model, parts.device, precision)
         why_not = held_back(self.config, parts)
+        choice = earlier.get("threads_choice")
+        if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
+            choice = {"chosen": earlier["threads"], "reason": "as when the run was begun"}
+        threads = choose_threads(training, parts.step, example, choice, report, accumulation=accumulation)
         captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
         begun = time.perf_counter()
         compiled = choose_compile(
@@ -360,9 +370,11 @@ class Trainer:
             compiled |= {"seconds": time.perf_counter() - begun}
         return {
             "device": str(parts.device),
-            "threads": threads,
+            "threads": threads["chosen"],
+            "threads_choice": threads,
             "micro_batch": micro_batch,
             "precision": precision.name,
+            **({} if self._precision is None else {"precision_choice": self._precision}),
             "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
             "attention": attention,
             "activation": fused,

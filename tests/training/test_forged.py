@@ -17,7 +17,9 @@ from trimtab.training.checkpoint.files import read_snapshot, read_tensors
 def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "step-00000001"
     folder.mkdir()
-    tensors = {"model/w": {"dtype": "float32", "shape": [1], "shards": [{"file": "x", "key": "model/w"}]}}
+    tensors = {
+        "model/w": {"dtype": "float32", "shape": [1], "shards": [{"file": "tensors.safetensors", "key": "model/w"}]}
+    }
     description = {"schema": 1, "step": 1, "branch": 0, "tensors": tensors, "state": {}}
     (folder / "checkpoint.json").write_text(json.dumps(description))
     (folder / "tensors.safetensors").write_bytes(content)

@@ -27,6 +27,7 @@ from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes,
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
 from trimtab.runs.metrics import better_direction, of_the_same_weights
+from trimtab.runs.pace import Pace
 from trimtab.runs.printable import printable
 from trimtab.runs.program import command, in_python
 from trimtab.runs.record import (
@@ -74,6 +75,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "endings": _endings([event for _, event in every]),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
+        "pace": None if (pace := Pace.of(event for _, event in kept)) is None else pace.to_json(),
         "tokens_per_second": windows[-1].values.get("tokens_per_second") if windows else None,
         "evaluations": sum(isinstance(event, EvaluationEnded) for _, event in kept),
         "decisions": [
@@ -158,6 +160,8 @@ def render(summary: Mapping[str, Any]) -> str:
         speed = summary["tokens_per_second"]
         tokens += f", {format.tokens_per_second(speed)}" if speed else ""
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
+    if (pace := summary["pace"]) is not None:
+        rows.append(("step", describe_pace(pace)))
     if summary["skipped"]:
         rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
     if summary["goodput"] is not None:
@@ -265,6 +269,13 @@ def describe_decision(line: Mapping[str, Any]) -> str:
 def wrapped(text: str, width: int = 100) -> list[str]:
     """`text` in lines of at most `width` characters."""
     return textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
+
+
+def describe_pace(pace: Mapping[str, Any]) -> str:
+    """What `Pace.to_json` gave, in a line."""
+    low, high = (format.step_time(seconds) for seconds in pace["quartiles"])
+    waited = format.percent(pace["data_seconds"] / pace["mean_seconds"])
+    return f"{format.step_time(pace['step_seconds'])} (quartiles {low} to {high}), waiting for data {waited}"
 
 
 def describe_finding(finding: Mapping[str, Any]) -> str:
