@@ -18,6 +18,7 @@ from trimtab.trainer import Trainer
 
 WAYS = {
     "default": ["training.precision={name: bf16}"],
+    "fp8": ["training.precision={name: fp8}"],
     "fp32 weights, autocast, unfused": ["training.precision={name: bf16, parameters: fp32}", "objective.fused=off"],
 }
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from trimtab.config import (
     Config,
+    Fp8,
     NoQuantization,
     RowTask,
     steps_of,
@@ -27,6 +28,7 @@ from trimtab.model import (
     build_model,
     wrap_model,
 )
+from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
 from trimtab.objective import Objective, build_objective, build_task, class_weights
@@ -128,6 +130,8 @@ def build_parts(
         )
     optimizers = _optimizers(config, model, parameters, make_optimizer)
     optimizer = optimizers[0]()
+    precise = config.training.precision
+    scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
     probes: list[InlineProbe] = []
     if config.logging.layers:
         names = list(optimizer.storage.weights)
@@ -153,6 +157,7 @@ def build_parts(
         device=device,
         seed=config.seed,
         parts_probe=noise_scale,
+        scaling=scaling,
         optimizers=optimizers,
         average=build_average(
             config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))

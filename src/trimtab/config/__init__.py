@@ -132,6 +132,7 @@ from trimtab.config.task import (
 from trimtab.config.training import (
     AutoPrecision,
     Bf16,
+    Fp8,
     Fp16,
     Fp32,
     Int4Quantization,
@@ -188,6 +189,7 @@ __all__ = [
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "Fp8",
     "Fp16",
     "Fp32",
     "GaLoreConfig",

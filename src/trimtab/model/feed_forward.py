@@ -102,6 +102,8 @@ def fuses_activation(model: nn.Module, device: torch.device, dtype: torch.dtype)
     blocks = [module for module in model.modules() if isinstance(module, FeedForward)]
     if not any(block.activation == "gelu_tanh" for block in blocks):
         return "only gelu_tanh can be"
+    if any(type(block.up) is not nn.Linear for block in blocks):
+        return "not with layers that compute in fp8 or rounded"
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return "only with weights of 16 bits on CUDA"
     if library() is None:
