@@ -1,6 +1,6 @@
 """Whether the fast default learns as fp32 weights under autocast do: the same run in each, on real text.
 
-    python benchmarks/speed/curve.py [--steps 1500] [--seeds 2]
+    python benchmarks/speed/curve.py [--steps 1500] [--seeds 2] [--ways default fp8]
 
 Prints the validation loss of each, and whether a repeated seed gives the same bits.
 """
@@ -38,9 +38,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     given = parser.parse_args()
     for seed in range(given.seeds):
-        for way in WAYS:
+        for way in given.ways:
             print(f"seed {seed}, {way}: validation loss {train(way, given.steps, seed)[0]:.4f}", flush=True)
     twice = [train("default", 200, 0, "training.deterministic=true")[1] for _ in range(2)]
     same = all(torch.equal(weight, twice[1][name]) for name, weight in twice[0].items())

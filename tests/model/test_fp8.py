@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from trimtab.config import DecoderConfig
 from trimtab.errors import ConfigError
 from trimtab.model import build_model, fuses_activation
+from trimtab.model.feed_forward import gelu_by_sigmoid
 from trimtab.model.fp8 import E4M3, E5M2, DelayedScaling, Fp8Linear, power_of_two, prepare_fp8, saturated
 
 NO, YES = torch.tensor(0.0), torch.tensor(1.0)
@@ -45,6 +46,18 @@ def test_the_largest_power_of_two_not_above(value: float) -> None:
     found = float(power_of_two(torch.tensor(value)))
     assert found <= value < 2 * found
     assert math.frexp(found)[0] == 0.5
+
+
+def test_gelu_by_sigmoid_is_gelu_by_tanh() -> None:
+    x = torch.linspace(-12, 12, 4001).requires_grad_()
+    y = gelu_by_sigmoid(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    wide = x.detach().double().requires_grad_()
+    exact = F.gelu(wide, approximate="tanh")
+    (exact_gradient,) = torch.autograd.grad(exact.sum(), wide)
+    torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), exact_gradient, rtol=1e-5, atol=1e-6)
+    assert gelu_by_sigmoid(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_what_does_not_fit_saturates_and_nan_stays() -> None:
@@ -173,8 +186,8 @@ def test_state_goes_over_to_the_bits() -> None:
     others.load_state(state)
     assert others.is_measured
     assert torch.equal(_pass(layer, x, upstream)[0], _pass(other, x, upstream)[0])
-    for given in ({}, {"layer": torch.ones(3, 7)}):
-        others.load_state(given)  # of another precision, of another length
+    for strange in ({}, {"layer": torch.ones(3, 7)}):
+        others.load_state(strange)  # of another precision, of another length
         assert not others.is_measured
         assert float(others.state()["layer"][0].max()) == 0.0
         assert float(others.state()["layer"][1, 0]) == float(other.weight.detach().abs().max())

@@ -37,7 +37,7 @@ def saturated(x: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def note_largest(x_ND: Tensor, rows_N: Tensor, most: Tensor) -> None:
-    """Write each row's largest absolute value into `rows_N`; where that is of another length, their largest into `most`.
+    """Write the largest absolute value of each row into `rows_N`, or of all into `most` where that has another length.
 
     The kernel that makes a row finds its maximum on the way, and those of all layers are put together at once:
     another kernel for each would cost more than the values themselves.

@@ -1,4 +1,4 @@
-"""A weight in fp8, row by row and transposed, with its largest absolute value, as one Triton kernel that reads it once."""
+"""A weight in fp8, row by row and transposed, and its largest absolute value: one Triton kernel that reads it once."""
 
 from __future__ import annotations
 

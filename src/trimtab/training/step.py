@@ -58,8 +58,8 @@ class Step:
         scaling: DelayedScaling | None = None,
         optimizers: Sequence[Callable[[], Optimizer]] = (),
     ) -> None:
-        """`parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over the weights as they are, each of
-        those that may train; `optimizer` is the first."""
+        """`parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over
+        the weights as they are, each of those that may train; `optimizer` is the first."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.parts_probe = parts_probe
