@@ -5,12 +5,13 @@ BIN := $(V)/bin
 # Threads are pinned: two torch processes that spin on the same cores slow each other down several times.
 TEST_ENV := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: help install dev demo test test-faults check docs format clean
+.PHONY: help install dev demo test test-faults test-examples check docs format clean
 
 help:
 	@echo 'make demo        set up, then train a small GPT on real text (about 4 minutes on 2 cores)'
 	@echo 'make test        set up, then run the tests'
 	@echo 'make test-faults the long form of the kill, resume and disk tests'
+	@echo 'make test-examples  the short form of every example, and the notebooks'
 	@echo 'make check       ruff, mypy --strict, import-linter'
 	@echo 'make docs        build the documentation, strictly, into site/'
 	@echo 'make install     set up only: $(BIN)/trimtab'
@@ -43,6 +44,9 @@ test: dev
 
 test-faults: dev
 	$(TEST_ENV) $(BIN)/python -m pytest tests/faults
+
+test-examples: dev
+	$(TEST_ENV) $(BIN)/python -m pytest tests/examples
 
 check: dev
 	$(BIN)/ruff check src tests docs examples

@@ -80,7 +80,7 @@ CASES = {
     "124m": Case(
         12, 768, 12, 6, 1024, 32, 1500, 300, 32_768,
         {"nanogpt": (6e-4, 1.2e-3, 2.4e-3), "muon": (2e-3, 4e-3, 8e-3)},
-        {"nanogpt": (1.0,), "muon": (0.6, 0.5, 0.4)},
+        {"nanogpt": (1.0,), "muon": (0.5, 0.4, 0.3)},
         seeds=1, beta2=0.95, standard_deviation=0.02,
     ),
 }  # fmt: skip

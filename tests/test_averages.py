@@ -99,10 +99,19 @@ def differing(a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: Iterable[
     return [name for name in names if not torch.equal(a[name], b[name])]
 
 
+@pytest.fixture(scope="module")
+def plain_tensors(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Tensor]:
+    """What a run without averages ends with."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    trainer(text, run, {}).fit()
+    return tensors_of(run)
+
+
 @pytest.mark.parametrize("averaging", [EMA, SWA], ids=["ema", "swa"])
-def test_it_resumes_to_the_same_bits_and_leaves_training_alone(text: Path, tmp_path: Path, averaging: Any) -> None:
+def test_it_resumes_to_the_same_bits_and_leaves_training_alone(
+    text: Path, tmp_path: Path, averaging: Any, plain_tensors: Mapping[str, Tensor]
+) -> None:
     kind = averaging["averaging"]["name"]
-    trainer(text, tmp_path / "plain", {}).fit()
     whole, again = Watches(), Watches()
     trainer(text, tmp_path / "whole", averaging, whole).fit()
     for leave_at in (7, 13):
@@ -110,7 +119,7 @@ def test_it_resumes_to_the_same_bits_and_leaves_training_alone(text: Path, tmp_p
             trainer(text, tmp_path / "left", averaging, Watches(leave_at)).fit()
     trainer(text, tmp_path / "left", averaging, again).fit()
 
-    one, other, plain = (tensors_of(tmp_path / name) for name in ("whole", "left", "plain"))
+    one, other, plain = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "left"), plain_tensors
     held = [name for name in one if not name.startswith("window/")]
     assert sum(name.startswith(f"average/{kind}/") for name in held) == sum(n.startswith("model/") for n in held)
     assert one.keys() == other.keys()
@@ -149,10 +158,10 @@ def test_the_best_average_is_chosen_and_restored(text: Path, tmp_path: Path) -> 
         "optimizer.learning_rate": 0.05,
         "checkpoint": {"metric": metric},
         "stopping": {"name": "patience", "patience": 2, "metric": metric},
-        "training.steps": 100,
+        "training.steps": 60,
     }
     run = tmp_path / "run"
-    whole = trainer(text, run, settings, watches, Console(out, 100, metric=metric))
+    whole = trainer(text, run, settings, watches, Console(out, 60, metric=metric))
     result = whole.fit()
     values = {step: metrics[metric] for step, metrics in watches.evaluations.items()}
     best = min(values, key=lambda step: values[step])

@@ -199,6 +199,23 @@ def test_what_cannot_be_averaged_is_refused_by_name(text: Path, run: Path, tmp_p
     assert not out.exists()
 
 
+def test_models_that_round_otherwise_are_not_averaged_and_a_soup_has_no_quantized_model(
+    text: Path, run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torchao")
+    rounded = [
+        fit(text, tmp_path / name, "training.steps=10", f"training.quantize={{name: int8, start: {start}}}", seed)
+        for name, start, seed in (("a", 2, "seed=1"), ("b", 5, "seed=2"))
+    ]
+    with pytest.raises(UsageError, match=r"training\.quantize\.name: 'none' and 'int8'"):
+        cook([run, rounded[0]], tmp_path / "soup")
+    mixed = cook(rounded, tmp_path / "soup")  # that they began to round at other steps is no difference
+    assert open_trained(mixed.run).weights == "plain"
+    with pytest.raises(UsageError, match="is a soup, which has no quantized model of its own") as caught:
+        open_trained(mixed.run, quantized=True)
+    assert "resume" not in str(caught.value.hint)
+
+
 def test_the_command_says_each_loss_and_what_to_run_next(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "soup"
     arguments = ["soup", str(checkpoint(run, 20)), str(checkpoint(run, 30)), "--out", str(out), "--weights", "ema"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -17,11 +18,13 @@ from trimtab.config import Budget
 from trimtab.control import SwitchOptimizer
 from trimtab.errors import CheckpointError, ConfigError
 from trimtab.events import Adjust, DecisionTaken, EvaluationEnded, Event, Rollback, RunStarted, StepsEnded
-from trimtab.optimizer import Rule, RuleOptimizer, adam, parameter_groups, sgd
+from trimtab.optimizer import ClipByGroup, Rule, RuleOptimizer, adam, parameter_groups, sgd
 from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import latest
+from trimtab.runs.files import read_json
 from trimtab.runs.history import History
 from trimtab.runs.summary import render, summarize
+from trimtab.signals import Gradients
 from trimtab.testing import check_controller
 from trimtab.training import Progress
 from trimtab.training.checkpoint import read_tensors
@@ -108,13 +111,34 @@ TO_CUSTOM = {
 }
 FROM_CUSTOM = {"optimizer": {"name": "custom", "target": "torch.optim:Adam"}}
 TO_SOPHIA = {"optimizer_switch": {"at": 10, "to": {"name": "sophia", "learning_rate": 1e-3}}}
+SCHEDULED = {
+    "optimizer": {
+        "name": "adamw",
+        "learning_rate": 5e-3,
+        "rates": {"schedules": {"embedding*": {"name": "linear", "warmup": 0, "floor": 0.0}}},
+    },
+    "optimizer_switch": {
+        "at": 10,
+        "to": {
+            "name": "muon",
+            "learning_rate": 0.01,
+            "rates": {
+                "schedules": {
+                    "embedding*": {"name": "constant", "warmup": 0},
+                    "blocks.0.attention.*": {"name": "linear", "warmup": 0, "floor": 0.5},
+                }
+            },
+        },
+    },
+    "gradients": {"clip": {"name": "norm", "threshold": 1.0, "groups": {"embedding*": 0.05, "*norm*": 0.02}}},
+}
 BF16 = {"training.precision": {"name": "bf16", "parameters": "bf16"}}
 
 
 @pytest.mark.parametrize(
     "settings",
-    [AVERAGED, TO_MUON, TO_SOPHIA, TO_CUSTOM, FROM_CUSTOM, BF16],
-    ids=["ema", "muon", "sophia", "to custom", "custom", "bf16"],
+    [AVERAGED, TO_MUON, TO_SOPHIA, TO_CUSTOM, FROM_CUSTOM, BF16, SCHEDULED],
+    ids=["ema", "muon", "sophia", "to custom", "custom", "bf16", "groups"],
 )
 def test_it_resumes_to_the_same_bits_before_at_and_after_it(
     text: Path, tmp_path: Path, settings: dict[str, Any]
@@ -193,6 +217,70 @@ def test_it_is_two_optimizers_one_after_the_other_by_hand() -> None:
     for name, weight in step.optimizer.storage.weights.items():
         assert torch.allclose(weight.double(), weights[name], atol=2e-5), name
         assert weight.data_ptr() == dict(step.model.named_parameters())[name].data_ptr()
+
+
+def test_groups_follow_schedules_of_their_own_before_and_after_it(text: Path, tmp_path: Path) -> None:
+    told: dict[int, dict[str, float]] = {}
+
+    class Groups:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, StepsEnded):
+                told[event.last_step] = {
+                    name.split("/")[1]: value for name, value in event.values.items() if name.startswith("group/")
+                }
+
+    trainer(text, tmp_path / "run", {**SCHEDULED, "logging": {"every": 1}}, Groups()).fit()
+    for step in range(1, 21):
+        scheduled = {name: rate for name, rate in told[step].items() if "schedule" in name}
+        embedding = [rate for name, rate in scheduled.items() if "schedule embedding*" in name]
+        attention = [rate for name, rate in scheduled.items() if "attention" in name]
+        assert embedding, step
+        if step <= 10:
+            assert embedding == pytest.approx([5e-3 * (1 - step / 20)] * len(embedding))
+            assert not attention
+        else:
+            assert embedding == pytest.approx([0.01] * len(embedding))
+            assert attention == pytest.approx([0.01 * (1 - 0.5 * step / 20)] * len(attention))
+            assert attention
+
+
+def test_each_group_is_clipped_by_its_own_norm_in_whatever_order_the_parameters_are() -> None:
+    names = ["a.weight", "b.weight", "c.weight"]
+    clip = ClipByGroup(names, 1.0, {"b*": 0.5})
+    settings = {"clip_threshold": torch.tensor(1.0)}
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randn(3, 2, generator=generator, dtype=torch.float64) for name in names}
+    rest = math.hypot(float(given["a.weight"].norm()), float(given["c.weight"].norm()))
+    factor = {"a.weight": 1 / rest, "b.weight": 0.5 / float(given["b.weight"].norm()), "c.weight": 1 / rest}
+    for order in (names, names[::-1], ["b.weight", "a.weight", "c.weight"], names):
+        by_name = {name: given[name].clone() for name in order}
+        norms_P = torch.stack([gradient.norm() for gradient in by_name.values()])
+        clip.apply(Gradients(by_name, norms_P, norms_P.norm(), torch.tensor(1.0), torch.tensor(0.0)), settings)
+        for name in names:
+            assert torch.allclose(by_name[name], given[name] * min(1.0, factor[name])), (order, name)
+
+
+def test_what_is_wrong_with_the_second_is_said_before_the_first_step(text: Path, tmp_path: Path) -> None:
+    for to, message in (
+        ({"name": "sgd", "rates": {"factors": {"nothing*": 2.0}}}, r"optimizer_switch\.to\.rates\.factors: no train"),
+        ({"name": "sgd", "rates": {"schedules": {"none": {"name": "constant"}}}}, r"optimizer_switch\.to\.rates\.sch"),
+        ({"name": "galore", "rank": 999}, r"optimizer_switch\.to\.rank: no matrix"),
+        ({"name": "custom", "target": "torch.optim:Nothing"}, r"optimizer_switch\.to\.target"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            trainer(text, tmp_path / "run", {"optimizer_switch": {"at": 10, "to": to}}).fit()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_facts_know_both(text: Path, tmp_path: Path) -> None:
+    trainer(text, tmp_path / "run", {**TO_MUON, "training.steps": 12}).fit()
+    facts = read_json(tmp_path / "run/facts.json")
+    assert facts["optimizer"] == "adamw"
+    later = facts["optimizer_switch"]
+    assert (later["optimizer"], later["learning_rate"]["applied"]) == ("muon", 0.01)
+    parameters = sum(group["parameters"] for group in facts["parameter_groups"])
+    assert sum(group["parameters"] for group in later["parameter_groups"]) == parameters
+    assert {group["name"] for group in later["parameter_groups"]} >= {"decay, muon", "no_decay, adamw"}
 
 
 def test_columns_keep_their_names(text: Path, tmp_path: Path) -> None:
@@ -300,14 +388,6 @@ REFUSED = [
     ),
     (["optimizer_switch={at: 0.5, to: {name: sgd, decay: {norms: true}}}"], "optimizer_switch.to.weight_decay is 0"),
     (["optimizer_switch={at: 0.5}"], "optimizer_switch.to"),
-    (
-        [f"optimizer_switch={{at: 0.5, {SGD}}}", "optimizer.rates.schedules={'*': {name: constant}}"],
-        "optimizer_switch does not go with optimizer.rates.schedules",
-    ),
-    (
-        [f"optimizer_switch={{at: 0.5, {SGD}}}", "gradients.clip.groups={'*': 1.0}"],
-        "optimizer_switch does not go with gradients.clip.groups",
-    ),
     (
         ["optimizer_switch={at: 0.5, to: {name: sgd, weight_decay: 0.1, decay: {target: 1.0}}}"],
         "optimizer_switch.to.decay.target is for weight decay apart from the gradient",

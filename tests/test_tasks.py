@@ -21,7 +21,7 @@ from trimtab.assembly import build_evaluation
 from trimtab.cli import generate
 from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
-from trimtab.events import Advise, DecisionTaken, Event, StepsEnded
+from trimtab.events import Advise, DecisionTaken, EvaluationEnded, Event, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import read_attempts
 from trimtab.signals import IGNORED
@@ -238,6 +238,42 @@ def test_a_metric_that_is_not_measured_is_refused_or_told(rows: Path, tmp_path: 
     assert math.isnan(result.metrics["validation/r2"])
     (reason,) = [one for one in told if "validation/r2" in one]
     assert reason.startswith("validation/r2 is not finite: until it is, no checkpoint is kept as the best")
+
+
+def test_f1_of_an_average_chooses_and_is_refused_where_there_are_more_classes(rows: Path, tmp_path: Path) -> None:
+    metric = "validation/f1@ema"
+    by_f1: dict[str, Any] = {
+        "task": {"name": "classification"},
+        "averaging": {"name": "ema", "decay": 0.8},
+        "checkpoint": {"metric": metric, "keep_latest": 9},
+        "stopping": {"name": "patience", "patience": 9, "metric": metric},
+        "optimizer_switch": {"patience": 8, "metric": metric, "to": {"name": "sgd"}},
+    }
+    seen: dict[int, float] = {}
+
+    class Watches:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, EvaluationEnded):
+                seen[event.step] = event.metrics[metric]
+                assert "validation/f1" in event.metrics
+
+    config = load_config(settings("classification", rows, **by_f1), environment={})
+    result = Trainer(config, run=tmp_path / "run", monitors=[Watches()]).fit()
+    best = max(seen.values())
+    assert result.best_step == next(step for step, value in seen.items() if value == best)
+    opened = open_trained(tmp_path / "run")
+    assert (opened.weights, opened.checkpoint.step) == ("ema", result.best_step)
+    data = prepare_data(config.data, config.task, seed=config.seed)
+    assert build_evaluation(config, opened.model, data).metrics()["validation/f1"] == pytest.approx(best)
+
+    numbered = tmp_path / "numbered.jsonl"
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    numbered.write_text("".join(json.dumps({**row, "label": i % 3}) + "\n" for i, row in enumerate(lines)))
+    config = load_config(settings("classification", numbered, **by_f1), environment={})
+    with pytest.raises(ConfigError) as caught:
+        Trainer(config, run=tmp_path / "three").fit()
+    for key in ("checkpoint.metric", "stopping.metric", "optimizer_switch.metric"):
+        assert f"{key} {metric} is of two classes, and here are 3" in str(caught.value)
 
 
 def test_several_labels_from_python(rows: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from trimtab.config import load_config
 from trimtab.data import PackedSequences
 from trimtab.data.order import Order
 from trimtab.data.prepare import PreparedData
-from trimtab.signals import TargetFacts
+from trimtab.signals import SpecialTokens, TargetFacts
 from trimtab.trainer import Trainer
 from trimtab.training import Step
 
@@ -26,7 +26,10 @@ def random_data(case: dict[str, int]) -> PreparedData:
     length, vocabulary = case["length"], case["vocabulary"]
     tokens = np.random.default_rng(0).integers(0, vocabulary, 2_000 * length + 1).astype(np.uint16)
     sequences = PackedSequences(tokens, np.array([0]), length, num_bytes=len(tokens))
-    tokenizer: Any = SimpleNamespace(vocabulary_size=vocabulary, token_bytes=None, save=lambda path: None)
+    special = SpecialTokens(0, 0, 0)
+    tokenizer: Any = SimpleNamespace(
+        vocabulary_size=vocabulary, token_bytes=None, special=special, save=lambda path: None
+    )
     order = Order(len(sequences), seed=0)
     cache, facts = Path(tempfile.gettempdir()), {"tokens_per_epoch": sequences.num_tokens}
     return PreparedData(tokenizer, vocabulary, sequences, sequences, order, TargetFacts(), facts, "random", cache)

@@ -2,7 +2,8 @@
 
     python benchmarks/speed/run.py 124m --nanogpt FOLDER --rounds 10 ours nanogpt lightning
 
-Trainers: ours, ours:SETTING=VALUE,..., nanogpt, nanogpt-eager, lightning, hf, hf-compiled, bare. All stay in memory, so
+Trainers: ours, ours:SETTING=VALUE;..., nanogpt, nanogpt-eager, lightning, hf, hf-compiled, bare, and Hugging Face's
+GPT-2 by our trainer: ours-hf, ours-hf:SETTING=VALUE;.... All stay in memory, so
 they must fit together. Writes JSON and a Markdown table to --out.
 """
 
@@ -31,6 +32,8 @@ def command(trainer: str, case: str, nanogpt: str) -> list[str]:
             arguments = ["nanogpt.py", case, nanogpt, "--compile=False"]
         case "lightning":
             arguments = ["pytorch_lightning.py", case, nanogpt]
+        case "ours-hf":
+            arguments = ["huggingface_model.py", case, *(part for part in settings.split(";") if part)]
         case "hf":
             arguments = ["huggingface.py", case]
         case "hf-compiled":

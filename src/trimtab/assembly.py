@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from trimtab.config import (
+    Budget,
     Config,
     Fp8,
     NoQuantization,
@@ -24,8 +25,10 @@ from trimtab.data import PreparedData
 from trimtab.errors import ConfigError
 from trimtab.evaluation import Evaluation, Weights
 from trimtab.model import (
+    Stages,
     Transformer,
     build_model,
+    freeze,
     wrap_model,
 )
 from trimtab.model.fp8 import prepare_fp8
@@ -39,6 +42,7 @@ from trimtab.optimizer import (
     build_groups,
     build_optimizer,
     build_transforms,
+    planned_groups,
 )
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
@@ -49,7 +53,9 @@ from trimtab.training import (
     peak_memory_bytes,
 )
 from trimtab.training.facts import planned_tokens
+from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
+from trimtab.training.switch import lots_in_order
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -91,11 +97,14 @@ def build_parts(
     if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
         raise ConfigError(refused)
     if given_model is not None:
-        if not outputs.of_tokens or config.task.name == "seq2seq":
-            raise ConfigError(
-                f"model: a module from outside gives scores of tokens, and task {config.task.name} asks for others"
-            )
-        model: nn.Module = wrap_model(given_model, vocabulary_size)
+        model: nn.Module = wrap_model(
+            given_model,
+            vocabulary_size,
+            outputs,
+            longest_sequence=config.longest_sequence,
+            special=data.tokenizer.special,
+        )
+        freeze(model, config.model.freeze)
     else:
         model = build_model(
             config.model,
@@ -103,7 +112,9 @@ def build_parts(
             sequence_length=config.longest_sequence,
             outputs=outputs,
             seed=key(config.seed, 0, 0, "model"),
+            special=data.tokenizer.special,
         )
+    refuse_fusing(config.objective, model)
     quantize = config.training.quantize
     if not isinstance(quantize, NoQuantization):
         if given_model is not None:
@@ -115,12 +126,13 @@ def build_parts(
         prepare_quantization(model, quantize)
     model.to(device).train()
     plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
-    compilable = one_shape(config) and plain and MODELS[config.model.name].compilable
+    compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
     task = build_task(config.task, objective, data.targets)
     layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
     is_flat = make_optimizer is None and all("flat" in layout for layout in layouts)
-    ours = plain and is_flat
+    # Frozen parameters are in no storage that could hold them in bf16.
+    ours = plain and is_flat and all(parameter.requires_grad for parameter in model.parameters())
     parameters, why = choose_parameters(config.training.precision, device, ours)
     if make_optimizer is not None and config.optimizer.decay.target:
         raise ConfigError(
@@ -128,7 +140,8 @@ def build_parts(
             f"Received: {config.optimizer.decay.target}",
             hint="leave out make_optimizer, or optimizer.decay.target",
         )
-    optimizers = _optimizers(config, model, parameters, make_optimizer)
+    budget = config.budget(data.facts | planned_tokens(config, data))
+    optimizers = _optimizers(config, model, parameters, make_optimizer, budget)
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
@@ -150,7 +163,9 @@ def build_parts(
         model=model,
         task=task,
         optimizer=optimizer,
-        transforms=build_transforms(config.gradients, device, list(optimizer.storage.gradients)),
+        transforms=build_transforms(
+            config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes
+        ),
         probes=probes,
         precision=precision,
         ring=ring,
@@ -159,12 +174,10 @@ def build_parts(
         parts_probe=noise_scale,
         scaling=scaling,
         optimizers=optimizers,
-        average=build_average(
-            config.averaging, optimizer.storage, config.budget(data.facts | planned_tokens(config, data))
-        ),
+        average=build_average(config.averaging, optimizer.storage, budget),
     )
     if not isinstance(quantize, NoQuantization):
-        start = steps_of(quantize.start, config.budget(data.facts | planned_tokens(config, data)))
+        start = steps_of(quantize.start, budget)
         if start >= config.training.steps:
             raise ConfigError(
                 f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
@@ -184,14 +197,25 @@ def build_parts(
 
 
 def _optimizers(
-    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None
+    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None, budget: Budget
 ) -> list[Callable[[], Optimizer]]:
     """What builds each of the run's optimizers over the weights as they then are."""
+    builders: list[Callable[[], Optimizer]]
     if make is None:
-        return [partial(build_optimizer, one, model, parameters) for one in config.optimizers]
-    if config.optimizer_switch is not None:
+        for key, one in config.named_optimizers.items():
+            planned_groups(one, model, key)  # what is wrong with a later one is said now
+        builders = [partial(build_optimizer, one, model, parameters, key) for key, one in config.optimizer_stages]
+    elif config.optimizer_switch is not None:
         raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
-    return [lambda: ForeignOptimizer(build_groups(config.optimizer, model), make)]
+    else:
+        builders = [
+            partial(lambda one: ForeignOptimizer(build_groups(one, model), make), one)
+            for _, one in config.optimizer_stages
+        ]
+    if not config.model.unfreeze:
+        return builders
+    stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
+    return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
 
 
 def one_shape(config: Config) -> bool:

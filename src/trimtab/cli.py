@@ -213,7 +213,7 @@ def generate(
     wait_briefly_in_company(OtherPrograms())
     from trimtab.config import SamplesConfig
     from trimtab.evaluation import write_answer, write_text
-    from trimtab.model import EncoderDecoder
+    from trimtab.model import translates
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
@@ -230,7 +230,7 @@ def generate(
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
-    if isinstance(trained.model, EncoderDecoder):
+    if translates(trained.model):
         text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
@@ -282,6 +282,28 @@ def soup(
             "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
         )
     _next("evaluate", str(out))
+
+
+@app.command()
+def export(
+    run: Run,
+    target: Annotated[str, typer.Option("--to", metavar="TARGET", help="hugging-face: a folder for transformers.")],
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    checkpoint: Which = "best",
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model for other programs."""
+    from trimtab.export import export as write
+
+    exported = write(run, target, out, checkpoint=checkpoint, weights=weights)
+    if as_json:
+        _print_json(exported.to_json())
+        return
+    typer.echo(f"{exported.out}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
+    typer.echo(
+        f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
+    )
 
 
 @app.command()
@@ -368,7 +390,7 @@ def report(
 ) -> None:
     """Write the report of a run: verdict, findings on the curves, and all that belongs to it, in one file."""
     from trimtab.doctor.diagnose import diagnose
-    from trimtab.report import render_html, render_markdown, render_text, write_report
+    from trimtab.report import render_html, render_markdown, render_report, write_report
     from trimtab.report.gather import gather
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import write_text
@@ -386,11 +408,11 @@ def report(
     for note in notes:
         typer.echo(note, err=True)
     diagnosis = diagnose(case, name)
+    found = gather(run, case, diagnosis)
     if form == "text":
-        text = render_text(diagnosis, settings=case.config) + "\n"
+        text = render_report(found) + "\n"
     else:
-        render = render_html if form == "html" else render_markdown
-        text = render(gather(run, case, diagnosis))
+        text = (render_html if form == "html" else render_markdown)(found)
     if output is None and form != "html":
         typer.echo(text, nl=False)
         return
@@ -467,34 +489,78 @@ def verify(
 
 
 @app.command(cls=_TakesSettings)
-def check(source: Source, overrides: Overrides = None, as_json: Json = False) -> None:
+def check(
+    source: Source,
+    overrides: Overrides = None,
+    build: Annotated[
+        bool,
+        typer.Option("--build", help="Read the data and build the model, too, and judge what follows."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Look a configuration over before it costs compute."""
     from trimtab.config import load_config
     from trimtab.config.paths import require_paths
     from trimtab.config.registry import require, require_module
     from trimtab.config.registry.optimizer import OPTIMIZERS
     from trimtab.control import build_controllers
-    from trimtab.doctor.lint import lint, refuse
+    from trimtab.doctor.lint import left_out, lint, refuse
 
     config = load_config(source, overrides or [])
     build_controllers(config)
-    findings = lint(config)
+    findings, skipped = lint(config), left_out(config)
+    facts: dict[str, Any] = {}
+    if build and not any(finding.severity == "refusal" for finding in findings):
+        facts = _facts_of(config)
+        findings, skipped = lint(config, facts), []
     if as_json:
         from dataclasses import asdict
 
-        _print_json({"findings": [asdict(finding) for finding in findings]})
+        told = {"findings": [asdict(finding) for finding in findings], "left_out": skipped}
+        _print_json(told | ({"facts": facts} if facts else {}))
     else:
         for finding in findings:
             typer.echo(str(finding))
     refuse(findings, config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     for key, one in config.named_optimizers.items():
         require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
         typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
+        left = f"not looked at: the data, and so {', '.join(skipped)}; --build reads it"
+        typer.echo(_built(facts) if facts else left)
         _next("train", source, *(overrides or []))
+
+
+def _facts_of(config: Config) -> dict[str, Any]:
+    """What is known once the data is read and the model is built; nothing is trained."""
+    from trimtab.monitor.sinks.console import Console
+
+    console = Console(sys.stderr, 1)
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.trainer import Trainer
+
+        return Trainer(config, report=console.preparing).facts()
+    finally:
+        console.close()
+
+
+def _built(facts: dict[str, Any]) -> str:
+    """Data, model and what the run would see of them, in a line."""
+    from trimtab.runs import format
+
+    def tokens(part: str) -> str:
+        return format.short(facts.get(part, {}).get("tokens", 0))
+
+    parameters, planned = facts["parameters"]["total"], facts["planned_tokens"]
+    return (
+        f"read and built: {tokens('training')} tokens to train on, {tokens('validation')} to judge; "
+        f"{format.short(parameters)} parameters; {format.short(planned)} tokens are planned, "
+        f"{facts['epochs']:.2g} epochs and {planned / max(1, parameters):.2g} tokens a parameter"
+    )
 
 
 @app.command("find-lr", cls=_TakesSettings)
@@ -519,7 +585,7 @@ def find_lr(
 
     config = with_absolute_paths(load_config(source, overrides or []))
     refuse(lint(config), config.lint.allow)
-    require_paths(config.data)
+    require_paths(config)
     from trimtab.experiments.range_picture import require_picture, save_picture, text_curve
     from trimtab.experiments.range_test import Divergence, ramp
 
@@ -685,7 +751,7 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
             typer.echo(f"{run} is already {status}")
             _next("show", str(run))
             return
-    require_paths(config.data)
+    require_paths(config)
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)

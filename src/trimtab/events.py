@@ -1,6 +1,7 @@
 """What happens in a run, as host values; who may look at it, and who may ask for a change.
 
-A `Monitor` only looks. A `Controller` answers an event with a `Decision` or None. At an event every
+A `Monitor` only looks. A `Controller` answers an event with a `Decision` or None; what it answers to a RunStarted, or
+to a DecisionTaken of its own, is not asked for. At an event every
 controller is asked first, then the loop acts in a fixed order: adjust, rollback, evaluate, save, stop.
 """
 
@@ -81,6 +82,18 @@ class FindingsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertRaised:
+    """Something went wrong that the run got over, or was told to pass over."""
+
+    step: int
+    """The boundary at which it is told."""
+    kind: Literal["non_finite_step", "outlying_step", "write_failed"]
+    text: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values; of a step `step`, `loss`, `grad_norm`, `positions` and `samples`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the run."""
 
@@ -105,6 +118,19 @@ class Rollback:
     """The first step that must not be kept; the checkpoint lies before it."""
     exclude_steps: tuple[tuple[int, int], ...] = ()
     """Ranges of steps (both included) whose samples are left out when training goes on."""
+    to_the_newest: bool = False
+    """Whether the last range reaches to the newest step, beyond what was told."""
+    learning_rate: float | None = None
+    """The factor on the learning rate from there on; None: as it is."""
+    code: str = ""
+    """The doctor's code for what it undoes."""
+
+    def left_out(self, newest_step: int) -> tuple[tuple[int, int], ...]:
+        """The ranges of steps whose samples are left out, decided after `newest_step`."""
+        if not (self.to_the_newest and self.exclude_steps):
+            return self.exclude_steps
+        *others, (first, last) = self.exclude_steps
+        return (*others, (first, max(last, newest_step)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +155,8 @@ class Advise:
 
     reason: str
     finding: Mapping[str, Any] = field(default_factory=dict)
+    steps: tuple[tuple[int, int], ...] = ()
+    """Ranges of steps (both included) that it is about, whose samples are to be named."""
 
 
 Decision = Stop | Save | Rollback | Adjust | Evaluate | Advise
@@ -146,6 +174,8 @@ class DecisionTaken:
     decision: Decision
     outcome: Literal["taken", "overruled"] = "taken"
     note: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Of a decision about steps, JSON values: `positions` in the data, as ranges without their ends, and `samples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +212,7 @@ Event = (
     | EvaluationEnded
     | CheckpointSaved
     | FindingsChanged
+    | AlertRaised
     | DecisionTaken
     | ArtifactLogged
     | RunEnded

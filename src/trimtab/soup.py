@@ -39,7 +39,8 @@ Report = Callable[[str, float], None]
 
 BATCH_NORM_BATCHES: Final = 100
 """Of training data, for the statistics of BatchNorm under a mean of weights."""
-_APART: Final = ("model.dropout.", "model.initialization.")
+_SHAPES: Final = ("model.", "task.", "training.quantize.")
+_APART: Final = ("model.dropout.", "model.initialization.", "training.quantize.start")
 """Of a model, what leaves no trace in its shape and in how it is judged."""
 
 
@@ -156,7 +157,7 @@ def refuse_unlike(chosen: Sequence[Chosen]) -> None:
 def _differences(first: Chosen, other: Chosen) -> Iterable[str]:
     one, two = (flatten(chosen.config) for chosen in (first, other))
     for key in dict.fromkeys([*one, *two]):
-        counts = (key.startswith(("model.", "task.")) and not key.startswith(_APART)) or key == "data.sequence_length"
+        counts = (key.startswith(_SHAPES) and not key.startswith(_APART)) or key == "data.sequence_length"
         if counts and one.get(key) != two.get(key):
             yield f"{key}: {one.get(key)!r} and {two.get(key)!r}"
     if first.tokenizer.fingerprint != other.tokenizer.fingerprint:

@@ -33,13 +33,13 @@ from trimtab.config import (
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.control import build_controllers
+from trimtab.control import build_controllers, lowest_scale
 from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import batch_norm_buffers, predict, write_text
-from trimtab.events import ArtifactLogged, Controller, Monitor, RunEnded, RunStarted
+from trimtab.evaluation import Evaluation, batch_norm_buffers, predict, write_text
+from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
 from trimtab.optimizer import (
     clip_threshold,
 )
@@ -64,6 +64,8 @@ from trimtab.training import (
     Settings,
     build_adjustments,
 )
+from trimtab.training.alerts import StepAlerts
+from trimtab.training.endings import run_ended
 from trimtab.training.execution import (
     choose_activation,
     choose_attention,
@@ -78,8 +80,10 @@ from trimtab.training.execution import (
 from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
+from trimtab.training.outside import what_applies
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
-from trimtab.training.switch import planned_switch
+from trimtab.training.step_data import StepData
+from trimtab.training.switch import planned_changes
 from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
@@ -175,12 +179,17 @@ class Trainer:
             keeper = _keeper(config, run, parts, progress, controllers)
             resumed_from = keeper.resume()
             keeper.prepare()
+            is_other_batch = False
             if changes & _BATCH:
                 # The checkpoint holds those before.
-                progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+                is_other_batch = read_json(run.facts)["learning_rate"]["batch"] != config.sequences_per_step
+                if is_other_batch:
+                    progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+                else:  # divided otherwise: what it was raised to stays
+                    progress.divide(split.micro_batch_size, config.largest_batch)
             progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
-            progress.divide(plan["micro_batch"]["chosen"])
+            progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
@@ -188,6 +197,7 @@ class Trainer:
             loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            notes += what_applies(parts.model, config, plan)
             if resumed_from is None and progress.attempt > 1:
                 notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
             if config.split is None:
@@ -201,7 +211,7 @@ class Trainer:
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
-            told |= {"metrics": progress.metrics, "begun_by": self._source}
+            told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -209,8 +219,8 @@ class Trainer:
                 try:
                     with garbage_rests():
                         ended = _train(loop, started, recorder)
-                    hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    self._quantize(run, data, parts.model, ended)
+                    left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
+                    self._quantize(run, data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -232,6 +242,11 @@ class Trainer:
         device = choose_device(self.config.training.device)
         data = self._prepare()
         return data, self._build(data, device)
+
+    def facts(self) -> dict[str, Any]:
+        """What is known before the first step, of data and model, too; no run directory. Raises: TrimtabError."""
+        data, parts = self.assemble()
+        return facts_of(self.config, data, parts.model, parts.task, parts.step.optimizer)
 
     def _prepare(self) -> PreparedData:
         config = self.config
@@ -256,15 +271,15 @@ class Trainer:
             return None
         return diagnosis
 
-    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded) -> None:
-        """Write the quantized model where the run was trained for one, and tell the loss of both."""
+    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
+        """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""
         quantize = self.config.training.quantize
         if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
             return
         judged = in_fp32(self.config)
         step = ended.step if ended.restored_step is None else ended.restored_step
         found = write_quantized(
-            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step
+            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step, weights
         )
         for monitor in self._monitors:
             monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), run.quantized.name))
@@ -345,6 +360,7 @@ class Trainer:
             most=most,
             meter=memory_meter(parts.device),
             budget_bytes=config.training.memory_budget_bytes,
+            grows=config.training.accumulation_schedule is not None or config.largest_batch is not None,
             report=report,
         )
 
@@ -365,7 +381,7 @@ class Trainer:
         use = parts.step.use_optimizer
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
-        average = parts.step.average
+        average, step_data = parts.step.average, StepData(progress, data.order)
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
@@ -389,13 +405,13 @@ class Trainer:
                     {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
                     None if decay is None else build_schedule(decay, budget),
                 )
-                for one in config.optimizers
+                for _, one in config.optimizer_stages
             ],
             progress=progress,
             controllers=controllers,
             monitors=self._monitors,
             recorder=recorder,
-            evaluate=evaluation,
+            evaluate=partial(_evaluated, evaluation),
             checkpoints=keeper,
             requests=requests,
             selection_metric=config.checkpoint.metric,
@@ -407,7 +423,9 @@ class Trainer:
             keep_split=lambda choice: write_json(
                 keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
             ),
-            planned=planned_switch(config, budget, progress),
+            planned=planned_changes(config, budget, progress),
+            data_of=step_data.of_decision,
+            alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
         )
 
     def evaluate(self) -> dict[str, float]:
@@ -481,11 +499,28 @@ def _longest_batch(sequences: Sequences, rows: int) -> Batch:
     return sequences.batch(indices, rows)
 
 
+def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+    """A round of evaluation; where memory does not suffice for it, that is said."""
+    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    if evaluation.batch_size == 1:
+        hint = "take a smaller model, or a shorter data.sequence_length"
+    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
+        return evaluation(step)
+
+
 def _cut(data: PreparedData) -> list[str]:
-    """A line on texts that are read in part, where these are not few."""
+    """Lines on texts that are read in part, where these are not few, and on what cannot be used."""
     part = data.facts.get("cut_texts", 0) / len(data.training)
     longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut"
-    return [longer] if part > 0.01 else []
+    return ([longer] if part > 0.01 else []) + _unusable(data)
+
+
+def _unusable(data: PreparedData) -> list[str]:
+    """Lines on records that were passed over (data.on_bad)."""
+    named = data.facts.get("unusable", [])
+    more = f"; and {len(named) - 3} more, all in facts.json" if len(named) > 3 else ""
+    return [f"{len(named)} that cannot be used were left out: {'; '.join(named[:3])}{more}"] if named else []
 
 
 def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
@@ -513,18 +548,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
             loop.settle()
         progress = loop.progress
         reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        recorder.record(
-            RunEnded(
-                progress.step,
-                "failed",
-                reason,
-                progress.best_step,
-                progress.best_value,
-                None,
-                0.0,
-                dict(progress.seconds),
-            )
-        )
+        recorder.record(run_ended(progress, "failed", reason))
         raise
 
 

@@ -89,6 +89,20 @@ def test_a_metric_that_nobody_measures_is_refused() -> None:
     assert "validation/loss" in done.stderr
 
 
+def test_check_says_what_it_left_out_and_reads_it_when_asked(tmp_path: Path) -> None:
+    small = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=1", "data.tokenizer.name=bytes"]
+    done = trimtab("check", "gpt-1m", *small).stdout
+    assert "not looked at: the data, and so high-dropout-small-model, epochs-over-data, vocabulary-too-large" in done
+    assert "--build reads it" in done
+    built = trimtab("check", "gpt-1m", *small, "training.steps=10", "--build").stdout
+    assert "info tokens-per-parameter: training.steps: " in built
+    assert "read and built: " in built
+    assert "tokens a parameter" in built
+    assert "not looked at" not in built
+    refused = trimtab("check", "gpt-1m", "schedule.warmup=1.0", "--build", expect=2)
+    assert "warmup-longer-than-run" in refused.stderr
+
+
 def test_json() -> None:
     shown = json.loads(trimtab("config", "show", "demo", "--json").stdout)
     assert shown["name"] == "demo"
@@ -98,6 +112,7 @@ def test_json() -> None:
     assert schema["properties"]["optimizer"]
     findings = json.loads(trimtab("check", "demo", "--json").stdout)
     assert isinstance(findings["findings"], list)
+    assert "epochs-over-data" in findings["left_out"]
 
 
 def test_origins() -> None:

@@ -151,6 +151,11 @@ def fit_together(tree: dict[str, Any]) -> None:
     if "schedule_free_adamw" in (tree.get("optimizer", {}).get("name"), (switch or {}).get("to", {}).get("name")):
         tree.pop("optimizer_switch", None)
         tree.pop("averaging", None)
+    model = tree.get("model", {})
+    if not model.get("freeze") or switch is not None or averaging or model.get("lora"):
+        model.pop("unfreeze", None)
+    if model.get("lora"):
+        model.pop("freeze", None)
 
 
 # Trees that do not fit together in other ways are left out.

@@ -24,7 +24,10 @@ SWITCHED_OFF = [
     ("objective.spread=all", ["objective.label_smoothing=0.0"]),
     ("gradients.max_skipped=20", ["gradients.skip_non_finite=false"]),
     ("gradients.noise.power=0.55", ["gradients.noise.scale=0.0"]),
-    ("gradients.outliers.memory=100", ["gradients.outliers.deviations=0.0"]),
+    ("recovery.rollback.budget=3", ["recovery.spikes.name=report"]),
+    ("recovery.rollback.slow_steps=100", ["recovery.spikes.name=rollback", "recovery.rollback.factor=1.0"]),
+    ("data.max_bad=100", ["data.on_bad=stop"]),
+    ("recovery.non_finite=rollback", ["gradients.skip_non_finite=false"]),
     ("data.validation_fraction=0.05", ["data.validation_source={name: text, path: held-out}"]),
     ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
     ("evaluation.samples.max_tokens=96", ["evaluation.samples.prompts=[]"]),
@@ -36,6 +39,14 @@ SWITCHED_OFF = [
     ("objective.chunks=8", ["training.device=cuda", "training.precision.name=fp16"]),
     ("task.bucketing=64", ["task.name=classification", "model.name=encoder", ROWS, "data.shuffle=false"]),
     ("optimizer.nesterov=true", ["optimizer.name=sgd", "optimizer.momentum=0.0"]),
+    (
+        "optimizer_switch.to.nesterov=true",
+        ["optimizer_switch.at=0.5", "optimizer_switch.to.name=sgd", "optimizer_switch.to.momentum=0.0"],
+    ),
+    (
+        "optimizer_switch.to.decay.target=0.5",
+        ["optimizer_switch.at=0.5", "optimizer_switch.to.name=adamw", "optimizer_switch.to.weight_decay=0.0"],
+    ),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=0"]),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
@@ -99,9 +110,10 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
             "model.bias=true",
             "schedule.name=wsd",
             "gradients.noise.scale=0.01",
-            "gradients.outliers.deviations=6",
+            "recovery={spikes: {name: rollback}, rollback: {factor: 0.5}}",
             "logging.noise_scale.every=10",
             "training.accumulation=2",
+            "data.on_bad=skip",
         ],
         environment={},
     )
@@ -111,8 +123,12 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
         "objective.spread",
         "optimizer.decay.biases",
         "gradients.noise.power",
-        "gradients.outliers.memory",
+        "recovery.rollback.budget",
+        "recovery.rollback.margin",
+        "recovery.rollback.factor",
+        "recovery.rollback.slow_steps",
         "logging.noise_scale.memory",
+        "data.max_bad",
     }
 
 

@@ -29,12 +29,12 @@ def test_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    require_paths(load_config("demo", environment={}).data)
+    require_paths(load_config("demo", environment={}))
     config = load_config(None, [TEXT[0], "data.tokenizer={name: file, path: mine}"], environment={})
     with pytest.raises(DataError, match=rf"data.source.path: there is nothing at 'mine'\nhint: .* {tmp_path}$"):
-        require_paths(config.data)
+        require_paths(config)
     (tmp_path / "mine").mkdir()
     with pytest.raises(DataError, match=r"data.tokenizer.path: there is no file 'mine/tokenizer.json'"):
-        require_paths(config.data)
+        require_paths(config)
     (tmp_path / "mine/tokenizer.json").touch()
-    require_paths(config.data)
+    require_paths(config)

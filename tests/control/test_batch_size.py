@@ -14,6 +14,7 @@ from trimtab.control import BatchSize, build_controllers
 from trimtab.errors import ConfigError
 from trimtab.events import Adjust, DecisionTaken, EvaluationEnded, Event, Rollback, RunStarted, StepsEnded
 from trimtab.testing import check_controller
+from trimtab.training import Adjustments, Progress
 
 
 def window(last: int, scale: float, batch: float, error: float = 0.1) -> StepsEnded:
@@ -103,6 +104,28 @@ def test_in_a_run_the_batch_grows_and_a_kill_changes_nothing(tmp_path: Path) -> 
     assert (whole.weights() == again.weights()).all()
 
 
+@pytest.mark.parametrize("most,reached", [(16, 16), (14, 12), (9, 8)])
+def test_the_bound_is_not_passed_by_rounding_to_whole_micro_batches(most: int, reached: int) -> None:
+    progress = Progress(accumulation=2, micro_batch_size=4)
+    adjustments = Adjustments(progress, {}, {}, largest_batch=most)
+    for _ in range(3):
+        if not adjustments.why_not("batch_size"):
+            adjustments.take("batch_size", Adjust("", "batch_size", float(min(most, 2 * progress.accumulation * 4))))
+    assert progress.accumulation * 4 == reached
+    assert f"above batch_control.most {most}" in adjustments.why_not("batch_size")
+    progress.divide(3, most)
+    assert reached - 3 < progress.accumulation * 3 <= most
+
+
+def test_of_a_batch_that_was_set_anew_the_raise_before_says_nothing() -> None:
+    one = controller()
+    assert asked(one, window(10, 100.0, 8.0)) == 16
+    one.decide(RunStarted(10, 2, 1, 10, 100))
+    assert asked(one, window(60, 100.0, 8.0)) is None, "a resume: the larger batch is still to come"
+    one.decide(RunStarted(10, 3, 2, 10, 100, {"is_other_batch": True}))
+    assert asked(one, window(60, 100.0, 8.0)) == 16
+
+
 def test_after_a_rollback_the_batch_stays(tmp_path: Path) -> None:
     one = controller(most=16, wait=4, error=1e9, hysteresis=1.1, part=1e6)
     back = Scripted({(EvaluationEnded, 12): Rollback("spike", 6)})
@@ -119,5 +142,7 @@ def test_it_is_built_from_the_configuration_and_refused_where_nothing_is_measure
     assert (built.most, built.part) == (256, 1.0)
     with pytest.raises(ConfigError, match=r"logging\.noise_scale\.every is 0"):
         load_config("gpt-1m", base, environment={})
+    with pytest.raises(ConfigError, match=r"batch_control\.most 33 leaves nothing to raise"):
+        load_config("gpt-1m", [*base[:2], "batch_control.most=33", "logging.noise_scale.every=5"], environment={})
     with pytest.raises(ConfigError, match=r"training\.accumulation is 1"):
         load_config("gpt-1m", [*base[1:], "logging.noise_scale.every=5"], environment={})

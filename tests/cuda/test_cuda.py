@@ -427,7 +427,8 @@ def test_transforms_that_remember_are_captured(text: Path, tmp_path: Path) -> No
     settings = (BF16, "training.deterministic=true", "training.compile=off", "training.steps=40")
     settings = (
         *settings,
-        "gradients={clip: {name: quantile, memory: 10}, outliers: {deviations: 8, memory: 10}, centralize: true}",
+        "gradients={clip: {name: quantile, memory: 10}, centralize: true}",
+        "recovery.spikes={name: skip, deviations: 8, memory: 10}",
     )
     _, captured = _fit(text, tmp_path / "a", *settings)
     _, plain = _fit(text, tmp_path / "b", *settings, "training.capture=off")

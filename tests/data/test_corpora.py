@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +14,14 @@ from trimtab.config import DataConfig
 from trimtab.config.registry import load_target
 from trimtab.config.registry.data import SOURCES, TOKENIZERS
 from trimtab.data import Corpus, open_corpus
-from trimtab.data.corpora import embedded_corpus, jsonl_corpus, parquet_corpus, text_corpus
+from trimtab.data.corpora import embedded_corpus, jsonl_corpus, text_corpus
+from trimtab.data.left_out import LeftOut
+from trimtab.data.parquet_rows import parquet_corpus
 from trimtab.errors import ConfigError, DataError
 
 
 def texts(corpus: Corpus) -> dict[str, str]:
-    return {document.name: document.text for document in corpus.documents(Counter())}
+    return {document.name: document.text for document in corpus.documents(LeftOut())}
 
 
 def write_jsonl(path: Path, *lines: str | bytes) -> Path:
@@ -34,7 +35,7 @@ def test_the_registry_names_what_is_there() -> None:
 
 
 def test_embedded_packages_are_read_without_tests() -> None:
-    skipped: Counter[str] = Counter()
+    skipped: LeftOut = LeftOut()
     corpus = embedded_corpus(("mpmath", "mpmath"))
     documents = list(corpus.documents(skipped))
     names = [document.name for document in documents]
@@ -77,7 +78,7 @@ def test_empty_and_binary_files_of_a_folder_are_left_out_and_counted(tmp_path: P
     contents = {"a.txt": b"text", "b.txt": b"", "c.png": b"\x89PNG\0\0", "d.txt": b"\xef\xbb\xbf"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    skipped: Counter[str] = Counter()
+    skipped: LeftOut = LeftOut()
     corpus = text_corpus(str(tmp_path))
     assert [document.name for document in corpus.documents(skipped)] == ["a.txt"]
     assert skipped == {"empty": 2, "binary": 1}
@@ -133,7 +134,7 @@ def test_json_lines(tmp_path: Path) -> None:
         '{"id": 3, "text": "zw\\u00f6lf\\n"}',
     ]
     path = write_jsonl(tmp_path / "a.jsonl", *lines)
-    skipped: Counter[str] = Counter()
+    skipped: LeftOut = LeftOut()
     documents = list(jsonl_corpus(str(path)).documents(skipped))
     assert [(d.name, d.text) for d in documents] == [("a.jsonl:1", "one"), ("a.jsonl:4", "zwölf\n")]
     assert [d.identity for d in documents] == ["one", "zwölf\n"]
@@ -171,7 +172,7 @@ def write_parquet(path: Path, **columns: object) -> Path:
 
 def test_parquet(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", id=[1, 2, 3, 4], text=["one", None, "", "four"])
-    skipped: Counter[str] = Counter()
+    skipped: LeftOut = LeftOut()
     documents = list(parquet_corpus(str(tmp_path)).documents(skipped))
     assert [(d.name, d.text) for d in documents] == [("a.parquet:1", "one"), ("a.parquet:4", "four")]
     assert skipped == {"empty": 2}

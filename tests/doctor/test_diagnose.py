@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -13,11 +14,12 @@ from cases import case_of, cosine, falling, noise_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.doctor import CODES, Evidence, Finding, Remedy
+from trimtab.doctor import CODES, Case, Evidence, Finding, Remedy
 from trimtab.doctor.diagnose import diagnose, in_causal_order, verdict_of
 from trimtab.doctor.lint import RULES as LINT_RULES
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.schema import DIAGNOSIS_SCHEMA
+from trimtab.events import EvaluationEnded, RunEnded
 from trimtab.runs.files import json_value
 
 
@@ -96,7 +98,7 @@ def test_what_was_not_logged_is_withheld_and_says_what_to_log() -> None:
 def test_nothing_logged_is_no_crash() -> None:
     diagnosis = diagnose(case_of(np.array([])))
     assert diagnosis.findings == ()
-    assert {item.code for item in diagnosis.withheld} == set(RULES)
+    assert {item.code for item in diagnosis.withheld} == {code for code in RULES if CODES[code].signals}
     assert "no loss was logged" in diagnosis.summary
 
 
@@ -104,6 +106,144 @@ def test_nothing_logged_is_no_crash() -> None:
 def test_very_short_runs_are_judged_without_a_crash_or_an_alarm(steps: int) -> None:
     loss = falling(steps, noise=0.02)
     assert diagnose(case_of(loss, rates=cosine(steps), validation={steps: 3.0})).verdict == "healthy"
+
+
+def length(steps: int, lowest: float, *, tokens: float = 100.0, parameters: float = 1e6, done: bool = True) -> Case:
+    """A run of so many steps that was still falling where it ended; counting pairs reaches 4.0, single tokens 6.0."""
+    yardsticks = {"bigram": 4.0 / LN2, "unigram": 6.0 / LN2, "judged_tokens": 100, "judged_bytes": 100}
+    return case_of(
+        np.linspace(8.0, lowest, steps),
+        validation={steps: lowest},
+        total_steps=steps if done else 10 * steps,
+        tokens=np.full(steps, tokens),
+        facts={
+            "parameters": {"total": parameters},
+            "yardsticks": yardsticks,
+            "tokenizer": {"vocabulary_size": 3000},
+            "task": "causal_lm",
+        },
+    )
+
+
+LN2 = 0.6931471805599453
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        length(10, 7.0),
+        length(10, 4.5),  # better than single tokens, which is no feat
+        length(200, 6.5),  # far longer, and knows no more than how frequent tokens are
+    ],
+)
+def test_a_run_of_far_too_few_steps_is_not_healthy(case: Case) -> None:
+    diagnosis = diagnose(case)
+    assert diagnosis.verdict == "attention"
+    (finding,) = diagnosis.findings
+    assert finding.code == "stopped-too-early"
+    steps = case.history.last_step
+    assert finding.cause.startswith(
+        f"{steps} steps are far too few, with {100 * steps / 1e6:.2g} tokens for each param"
+    )
+    assert finding.remedies[0].config == {"training.steps": 200_000}, "20 tokens for each parameter"
+    assert "far too few" in diagnosis.summary
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        length(10, 3.9),  # better than counting pairs
+        length(200, 5.9),  # on its way
+        length(10, 7.0, tokens=2e5),  # a short run of large batches
+        length(10, 7.0, done=False),  # not over
+        length(10, 8.5),  # does not fall: another fault, if any
+    ],
+)
+def test_a_short_run_that_is_on_its_way_is_left_in_peace(case: Case) -> None:
+    assert "stopped-too-early" not in [finding.code for finding in diagnose(case).findings]
+
+
+def test_what_keeps_a_run_from_learning_explains_that_it_is_no_better_than_counting() -> None:
+    order = in_causal_order([finding("stopped-too-early", onset=100, confidence=0.9), finding("noisy-loss")], 100)
+    assert [(one.code, one.consequences) for one in order] == [("noisy-loss", ("stopped-too-early",))]
+
+
+def test_of_a_few_steps_the_summary_says_that_they_show_little() -> None:
+    assert "; 10 steps show few faults." in diagnose(case_of(falling(10, noise=0.0))).summary
+    assert "show few faults" not in diagnose(case_of(falling(100, noise=0.0))).summary
+
+
+def evaluated(evaluation: float, training: float, **config: Any) -> Case:
+    case = case_of(falling(300), rates=cosine(300), validation={s: 3.2 + 20 / s for s in range(10, 301, 10)})
+    split = {"start": 50.0, "training": training, "evaluation": evaluation, "data": 0.1, "checkpoint": 0.1}
+    for step in range(10, 301, 10):
+        case.history.observe(EvaluationEnded(step, {}, evaluation / 30))
+    case.history.observe(RunEnded(300, "finished", "", None, None, None, 0.0, split))
+    known = {"evaluation.every": 10, "evaluation.gap_tokens": 65_536, "evaluation.max_tokens": None}
+    facts = {"validation": {"tokens": 30_000}}
+    return Case(case.history, known | {f"evaluation.{key}": value for key, value in config.items()}, facts)
+
+
+def test_evaluations_that_take_most_of_the_time_are_remarked_with_what_to_set() -> None:
+    diagnosis = diagnose(evaluated(39.0, 10.8))
+    (finding,) = diagnosis.findings
+    assert (finding.code, finding.severity) == ("evaluation-bound", "info")
+    assert finding.cause == "evaluations took 78% of the time"
+    assert diagnosis.verdict == "healthy"
+    configs = [dict(remedy.config) for remedy in finding.remedies]
+    assert {"evaluation.gap_tokens"} in [set(config) for config in configs]
+    (finding,) = diagnose(evaluated(9.0, 9.0, every=2)).findings
+    # 9 s beside 9.2: to be a tenth of the time, evaluations must be 8.8 times as rare.
+    assert finding.remedies[0].config == {"evaluation.every": 18}
+    assert diagnose(evaluated(2.9, 1.0)).findings == (), "nobody minds three seconds"
+    assert diagnose(evaluated(20.0, 60.0)).findings == ()
+
+
+def averaged(evaluate: str, *, rises: bool) -> Case:
+    """Plain weights to step 500, then their average; of which the loss rises while that of training falls on."""
+    history = case_of(falling(1000, noise=0.02), rates=cosine(1000)).history
+    for step in range(50, 1001, 50):
+        late = step > 500
+        suffix = "@swa" if late else ""
+        loss = 4.0 - step / 1000 + (max(0, step - 600) / 300 if rises else 0.0)
+        values = {"validation/loss": loss, "training_slice/loss": 4.0 - step / 1000}
+        values["generalization_gap"] = values["validation/loss"] - values["training_slice/loss"]
+        for name, value in values.items():
+            history.add(name + suffix, np.array([step]), np.array([value]))
+    config = {"averaging.name": "swa", "averaging.evaluate": evaluate, "checkpoint.metric": "validation/loss@swa"}
+    return Case(history, config, {"epochs": 20.0})
+
+
+def test_where_only_an_average_is_judged_it_is_what_the_rules_look_at() -> None:
+    case = averaged("average", rises=True)
+    for metric in ("validation/loss", "generalization_gap", "training_slice/loss"):
+        series = case.evaluated(metric)
+        assert series is not None
+        assert series.steps.tolist() == list(range(50, 1001, 50)), metric
+    lead = diagnose(case).findings[0]
+    assert (lead.code, lead.severity) == ("overfitting", "warning")
+    assert any(item.metric == "training_slice/loss" for item in lead.evidence)
+    assert diagnose(averaged("average", rises=False)).verdict == "healthy"
+
+
+def test_without_plain_evaluations_nothing_is_withheld_for_want_of_them() -> None:
+    case = case_of(falling(400), rates=cosine(400), config={"averaging.name": "ema", "averaging.evaluate": "average"})
+    for step in range(50, 401, 50):
+        case.history.add("validation/loss@ema", np.array([step]), np.array([3.0 + 20 / step]))
+    assert "validation/loss" not in [need for item in diagnose(case).withheld for need in item.needs]
+
+
+def test_the_summary_names_the_best_of_the_weights_that_the_run_chooses_by() -> None:
+    history = case_of(falling(400), rates=cosine(400)).history
+    for step in range(50, 401, 50):
+        history.add("validation/loss", np.array([step]), np.array([3.5 + 20 / step]))
+        history.add("validation/loss@ema", np.array([step]), np.array([3.1 + abs(step - 300) / 1000]))
+    both = {"averaging.name": "ema", "averaging.evaluate": "both"}
+    chosen = diagnose(Case(history, both | {"checkpoint.metric": "validation/loss@ema"}))
+    assert "the best validation loss of the ema weights is 3.1" in chosen.summary
+    assert "at step 300" in chosen.summary
+    plain = diagnose(Case(history, both | {"checkpoint.metric": "validation/loss"}))
+    assert "the best validation loss is 3.55" in plain.summary
 
 
 def test_the_summary_is_three_sentences_with_the_lead_and_the_remedy() -> None:

@@ -13,7 +13,7 @@ import trimtab.doctor.lint as room
 from trimtab.config import Config, list_presets, load_config
 from trimtab.config.keys import keys
 from trimtab.config.registry.schedules import SCHEDULES
-from trimtab.doctor.lint import RULES, LintFinding, lint, refuse
+from trimtab.doctor.lint import NEED_DATA, RULES, LintFinding, left_out, lint, refuse
 from trimtab.errors import ConfigError
 
 POST = "model.norm.placement=post"
@@ -52,9 +52,14 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("stopping-before-decay", ["schedule.name=wsd"], {}),
     ("stopping-before-decay", ["schedule.name=linear", "stopping.patience=2"], {}),
     ("patience-never", ["stopping.patience=10"], {}),
+    ("rollback-out-of-reach", ["recovery.spikes.name=rollback", "checkpoint={every: 10, keep_latest: 3}"], {}),
+    ("rollback-out-of-reach", ["recovery.non_finite=rollback", "checkpoint={every: 20, keep_latest: 2}"], {}),
     ("patience-never", ["evaluation.every=1000"], {}),
     ("evaluation-never", ["evaluation.every=1001"], {}),
     ("evaluation-never", ["evaluation.every=1000"], {}),
+    ("saving-never", ["evaluation.every=1000"], {}),
+    ("saving-never", ["training.steps=10"], {}),
+    ("saving-never", ["checkpoint={every: 5000, keep_best: 0}", "stopping.restore_best=false"], {}),
     *(
         ("decay-overlaps-warmup", [f"schedule={{name: wsd, warmup: {warmup}, decay: 0.3}}"], {})
         for warmup in (0.9, 997)
@@ -104,6 +109,30 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("stopping-before-reduction", ["control.learning_rate={name: plateau, patience: 9, cooldown: 4}"], {}),
 ]
 
+TO = "optimizer_switch={at: 0.5, to: "
+FIRES += [
+    ("l2-with-adam", [TO + "{name: adam, weight_decay: 0.1}}"], {}),
+    ("l2-with-adam", [TO + "{name: custom, target: 'torch.optim:Adam', weight_decay: 0.1}}"], {}),
+    ("learning-rate-range", [TO + "{name: adamw, learning_rate: 0.5}}"], {}),
+    ("learning-rate-range", [TO + "{name: adamw, learning_rate: 3e-7}}"], {}),
+    ("decay-on-norms", [TO + "{name: adamw, decay: {norms: true}}}"], {}),
+    (
+        "linear-scaling-with-adam",
+        [TO + "{name: adamw, batch_scaling: {name: linear, reference_batch: 4}}}"],
+        {},
+    ),
+    (
+        "over-regularised",
+        [
+            "optimizer.weight_decay=0.0",
+            "model.dropout.residual=0.2",
+            "objective.label_smoothing=0.1",
+            TO + "{name: adamw, weight_decay: 0.1}}",
+        ],
+        {},
+    ),
+]
+
 SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("swa-with-decay", ["averaging.name=swa"], {}),
     ("swa-with-decay", ["averaging.name=ema", "schedule.name=linear"], {}),
@@ -137,8 +166,13 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("stopping-before-decay", ["schedule.name=constant"], {}),
     ("stopping-before-decay", ["schedule.name=wsd", "stopping.patience=8"], {}),
     ("patience-never", ["stopping.patience=9"], {}),
+    ("rollback-out-of-reach", ["recovery.spikes.name=rollback", "checkpoint={every: 10, keep_latest: 4}"], {}),
+    ("rollback-out-of-reach", ["checkpoint={every: 1, keep_latest: 1}"], {}),
     ("patience-never", ["evaluation.every=1000", "stopping.name=none"], {}),
     ("evaluation-never", ["evaluation.every=500"], {}),
+    ("saving-never", ["checkpoint.every=5000"], {}),
+    ("saving-never", ["checkpoint.every=500", "evaluation.every=1000"], {}),
+    ("saving-never", ["training.steps=1"], {}),
     ("evaluation-never", ["evaluation.every=1", "training.steps=1"], {}),
     ("over-regularised", ["model.dropout.residual=0.3"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {}),
@@ -178,7 +212,9 @@ def test_fires(code: str, overrides: Sequence[str], facts: Mapping[str, Any]) ->
     assert finding.key in keys()
     assert finding.severity in ("info", "warning", "refusal")
     if finding.fix is not None and not {"planned_tokens", "tokenizer"} & set(facts):
-        assert code not in findings([*overrides, finding.fix] if code != "l2-with-adam" else [finding.fix], facts)
+        alone = ["optimizer_switch.at=0.5"] if finding.fix.startswith("optimizer_switch") else []
+        given = alone if code == "l2-with-adam" else overrides  # another class may not take the arguments
+        assert code not in findings([*given, finding.fix], facts)
     text = str(finding)
     assert text.startswith(f"{finding.severity} {code}: {finding.key}: ")
     assert "\n" not in text
@@ -188,6 +224,20 @@ def test_fires(code: str, overrides: Sequence[str], facts: Mapping[str, Any]) ->
 @pytest.mark.parametrize("code, overrides, facts", SILENT)
 def test_stays_silent(code: str, overrides: Sequence[str], facts: Mapping[str, Any]) -> None:
     assert code not in findings(overrides, facts)
+
+
+def test_of_a_switch_it_is_told_which_optimizer_is_meant() -> None:
+    found = findings([TO + "{name: adam, weight_decay: 0.1, learning_rate: 0.5}}"], {})
+    assert found["l2-with-adam"].key == "optimizer_switch.to.weight_decay"
+    assert found["l2-with-adam"].fix == "optimizer_switch.to.name=adamw"
+    assert found["learning-rate-range"].key == "optimizer_switch.to.learning_rate"
+    both = lint(
+        load_config(None, ["optimizer.learning_rate=0.5", TO + "{name: adamw, learning_rate: 0.4}}"], environment={})
+    )
+    assert [one.key for one in both if one.code == "learning-rate-range"] == [
+        "optimizer.learning_rate",
+        "optimizer_switch.to.learning_rate",
+    ]
 
 
 def test_every_rule_fires_and_stays_silent_somewhere() -> None:
@@ -226,6 +276,16 @@ def test_refusal_and_how_to_lift_it() -> None:
 def test_unknown_code() -> None:
     with pytest.raises(ConfigError, match="did you mean 'clipping-off'"):
         lint(load_config(None, ["lint.allow=[cliping-off]"], environment={}))
+
+
+def test_what_needs_the_data_is_known() -> None:
+    """The rules that speak only when facts are given, in all that is known to fire; and spans in epochs."""
+    by_facts = {code for code, overrides, facts in FIRES if facts and code not in findings(overrides, {})}
+    assert by_facts - {"warmup-longer-than-run"} == set(NEED_DATA)  # that one, of a warm-up in epochs
+    plain = load_config(None, [], environment={})
+    assert left_out(plain) == [code for code in RULES if code in NEED_DATA]
+    epochs = left_out(load_config(None, ["schedule.warmup='2 epochs'"], environment={}))
+    assert "warmup-longer-than-run" in epochs
 
 
 def test_every_rule_has_its_file_and_its_page() -> None:

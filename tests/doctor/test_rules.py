@@ -490,3 +490,43 @@ def test_phases_overlook_a_short_jump_of_the_rate() -> None:
     curve = Curve.of(case.loss())
     assert curve is not None
     assert phases.peak_from < 60
+
+
+def scaled(scale: Array, skipped: Array) -> Case:
+    return case_of(falling(len(scale)), rates=cosine(len(scale)), loss_scale=scale, skipped=skipped)
+
+
+def test_a_loss_scale_that_collapses_is_told_and_one_that_is_found_is_not() -> None:
+    # Sixteen halvings find the scale; then it doubles now and then, and is halved again.
+    search = 2.0 ** np.arange(16, 7, -1)
+    settled = np.concatenate([search, np.tile([256.0] * 40 + [512.0] * 5, 10)])
+    lost = np.zeros(len(settled))
+    lost[: len(search)] = 1.0
+    assert found(scaled(settled, lost), "loss-scale-collapse") is None
+    falls = np.concatenate([settled, np.maximum(2.0 ** np.arange(8, -60, -1), 1.0)])
+    lost = np.concatenate([lost, np.ones(68)])
+    finding = found(scaled(falls, lost), "loss-scale-collapse")
+    assert finding is not None
+    assert finding.severity == "error"
+    assert "from 512 to 1, its floor" in finding.cause
+    assert finding.onset_step in (len(settled) + 8, len(settled) + 9)
+    recovered = np.concatenate([falls, np.full(400, 256.0)])
+    finding = found(scaled(recovered, np.concatenate([lost, np.zeros(400)])), "loss-scale-collapse")
+    assert finding is not None
+    assert finding.severity == "warning"
+
+
+def test_a_loss_scale_that_never_fitted_is_a_collapse() -> None:
+    scale = np.maximum(2.0 ** np.arange(16.0, -24.0, -1.0), 1.0)
+    finding = found(scaled(scale, np.ones(40)), "loss-scale-collapse")
+    assert finding is not None
+    assert finding.severity == "error"
+    assert "100 % of the updates" in finding.cause
+
+
+def test_a_long_run_in_fp16_that_found_its_scale_is_sound() -> None:
+    scale = np.full(20_000, 128.0)
+    scale[:9] = 2.0 ** np.arange(16, 7, -1)
+    lost = np.zeros(20_000)
+    lost[:9] = 1.0
+    assert found(scaled(scale, lost), "loss-scale-collapse") is None

@@ -16,6 +16,7 @@ ABOVE = {
     "guess_length": ("r2", 0.02),
     "summarize_source": ("accuracy", 0.03),
     "fill_holes": ("accuracy", 0.02),
+    "fine_tune": ("accuracy", 0.1),
 }
 
 

@@ -88,6 +88,14 @@ def test_it_repeats_to_the_bit_and_touches_nothing(text: Path, tmp_path: Path, m
     assert len(first.losses) == len(first.rates) == 40
 
 
+def test_it_has_the_batch_that_a_growing_one_begins_with(text: Path) -> None:
+    settings: dict[str, Any] = {"training.micro_batch_size": 4, "training.steps": 40}
+    growing = {"training.accumulation_schedule": {"factors": [2, 4]}}
+    found = find_learning_rate("gpt-1m", overrides(text, **settings, **growing), steps=20)
+    same = find_learning_rate("gpt-1m", overrides(text, **settings, **{"training.accumulation": 2}), steps=20)
+    assert found.losses == same.losses
+
+
 def test_divergence_ends_it(text: Path) -> None:
     settings = overrides(text, optimizer={"name": "sgd", "momentum": 0.9}, gradients={"clip": {"name": "none"}})
     test = find_learning_rate("gpt-1m", settings, lowest=1e-3, highest=1e4, steps=70)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -238,12 +239,85 @@ def test_a_run_writes_the_quantized_model_and_the_loss_of_both(
     assert said["metrics"]["validation/loss"] == pytest.approx(small, rel=1e-6)
 
 
+def test_the_quantized_model_is_of_the_weights_that_the_run_chose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metric = "validation/loss@ema"
+    averaged = {"averaging": {"name": "ema", "decay": 0.9}, "checkpoint.metric": metric}
+    _trainer(tmp_path, "run", {"name": "int8"}, **averaged).fit()
+    assert json.loads((tmp_path / "run/quantized/checkpoint.json").read_text())["weights"] == "ema"
+    assert open_trained(tmp_path / "run", quantized=True).weights == "ema"
+    with pytest.raises(SystemExit):
+        _main("evaluate", str(tmp_path / "run"), "--quantized", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["weights"] == "ema"
+    assert metric in said["metrics"]
+    _trainer(tmp_path, "plain", {"name": "int8"}, averaging=averaged["averaging"]).fit()
+    assert open_trained(tmp_path / "plain", quantized=True).weights == "plain"
+
+
 def _main(*arguments: str) -> None:
     before, sys.argv = sys.argv, ["trimtab", *arguments]
     try:
         main()
     finally:
         sys.argv = before
+
+
+def compiled_by(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let modules compile with another back-end of torch.compile: what it traces and guards is the same."""
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **given: compile_(self, **given, backend=backend))
+
+
+def test_compiled_code_follows_the_flags_that_layers_round_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_by("eager", monkeypatch)
+    models = [_decoder(), _decoder()]
+    for model in models:
+        prepare_quantization(model.train(), BOTH[0])
+    for block in models[1].all_blocks:
+        block.compile(dynamic=False)
+    seen = []
+    for in_training in (False, True, False, True):
+        for model in models:
+            set_rounding(model, in_training=in_training)
+        logits = [model(TOKENS).logits for model in models]
+        assert torch.allclose(*logits, atol=1e-6), in_training
+        seen.append(logits[1])
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(seen[0], seen[1])
+    with without_quantization(models[1]):
+        assert torch.allclose(models[1](TOKENS).logits, seen[0], atol=1e-6)
+    rounded = models[1].eval()(TOKENS).logits
+    assert torch.allclose(rounded, models[0].eval()(TOKENS).logits, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope,backend", [("on", "aot_eager"), ("whole", "aot_eager"), ("on", "inductor")])
+def test_compiled_it_begins_to_round_where_it_does_uncompiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: str, backend: str
+) -> None:
+    """Whether layers round is a flag in Python, which compiled code must follow: from step 4 on, and in evaluations."""
+    compiled_by(backend, monkeypatch)
+    changes = {"training.steps": 8, "evaluation.every": 4, "logging.every": 2}
+    losses, metrics, kept = {}, {}, {}
+    for name, how in (("eager", "off"), ("compiled", scope)):
+        trainer = _trainer(tmp_path, name, {"name": "int8", "start": 4}, **changes, **{"training.compile": how})
+        metrics[name] = trainer.fit().metrics["validation/loss"]
+        told = [e.per_step["train/loss"] for e in trainer.remembers.events if isinstance(e, StepsEnded)]
+        losses[name] = np.concatenate(told)
+        kept[name] = json.loads((tmp_path / name / "quantized/checkpoint.json").read_text())
+    plain = _trainer(tmp_path, "plain", {"name": "none"}, **changes)
+    plain.fit()
+    told = [e.per_step["train/loss"] for e in plain.remembers.events if isinstance(e, StepsEnded)]
+    unrounded = np.concatenate(told)
+    assert losses["compiled"] == pytest.approx(losses["eager"], rel=1e-5)
+    assert losses["compiled"][:4] == pytest.approx(unrounded[:4], rel=1e-6)
+    assert np.abs(losses["compiled"][4:] - unrounded[4:]).max() > 2e-5
+    assert metrics["compiled"] == pytest.approx(metrics["eager"], rel=1e-4)
+    for which in ("metrics", "float_metrics"):
+        assert kept["compiled"][which] == pytest.approx(kept["eager"][which], rel=1e-3), which
+    assert kept["compiled"]["layers"] == kept["eager"]["layers"]
 
 
 def test_it_resumes_to_the_same_bits(tmp_path: Path) -> None:

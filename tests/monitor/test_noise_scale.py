@@ -188,6 +188,36 @@ def test_it_resumes_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     assert noise(whole)[12], "something was measured"
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_every_probe_fills_its_columns_in_every_row(tmp_path: Path, accumulation: int) -> None:
+    """Beside the layers' probes, before the first measurement, between windows, and where no step has two parts."""
+    rig = Rig(tmp_path / "run", accumulation=accumulation, noise_every=3, layers=True)
+    loop = rig.build()
+    step, ring = loop._step, loop._step.ring
+    for probe, unread in zip(step.probes, step._unread, strict=True):
+        assert unread.shape == (len(probe.columns),)
+    batches = [make_batch(2, seed) for seed in range(accumulation)]
+    step.set(learning_rate=1e-2, weight_decay=1.0, clip_threshold=1.0)
+    for number in range(1, 5):
+        step.run(batches, number, ends_window=number % 2 == 0)
+    rows = dict(zip(ring.columns, ring.take().wait().T, strict=True))
+    names = [name for name in rows if name.startswith("layer/")]
+    assert len(names) == len(list(rig.model.parameters()))
+    for name in names:  # what is read at a window's end alone stands in its last row, under its own name
+        parameter = rig.model.get_parameter(name.removeprefix("layer/").removesuffix("/weight_norm"))
+        assert rows[name][3] == pytest.approx(float(parameter.detach().norm()), rel=1e-6)
+    measured = [rows[name][3] for name in GradientNoiseScale.columns if name != "gradient_noise_error"]
+    assert np.isnan(rows["gradient_noise"][1]), "nothing was measured yet"
+    if accumulation == 1:
+        assert np.isnan(measured).all()
+    else:
+        assert rows["batch_size"][3] == accumulation * 2
+        assert np.isfinite(rows["gradient_noise"][3])
+    rig.loader.close()
+    rig.recorder.close()
+    rig.keeper.close()
+
+
 def test_with_one_micro_batch_it_is_refused_and_says_why() -> None:
     with pytest.raises(ConfigError, match=r"logging\.noise_scale\.every.*\n?.*accumulation is 1"):
         load_config("gpt-1m", ["logging.noise_scale.every=5"], environment={})

@@ -24,6 +24,7 @@ SHAPE: dict[str, Any] = {
 }
 
 CASES: dict[str, dict[str, Any]] = {
+    "tanh": {"activation": "gelu_tanh", "bias": True},
     "llama": {"norm": "rms_norm", "activation": "swiglu"},
     "gpt2": {"positions": "learned", "bias": True},
     "post layer_norm": {"norm_placement": "post", "positions": "sinusoidal", "bias": True},
@@ -70,6 +71,8 @@ def activate(x: Array, activation: str) -> Array:
     if activation == "swiglu":
         gate, value = np.split(x, 2, axis=-1)
         return gate / (1.0 + np.exp(-gate)) * value
+    if activation == "gelu_tanh":
+        return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
     return x * 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0)))
 
 

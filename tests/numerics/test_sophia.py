@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from trimtab.config import Fp16, load_config
 from trimtab.errors import ConfigError
 from trimtab.objective import draw_classes, drawn_loss
 from trimtab.optimizer import Now, Optimizer, RuleOptimizer, build_optimizer, parameter_groups, sophia
-from trimtab.signals import IGNORED, set_randomness
+from trimtab.signals import IGNORED, Gradients, set_randomness
 from trimtab.training import Step
 
 
@@ -107,8 +108,8 @@ def estimate_of(step: Step, batches: Any, number: int) -> dict[str, Tensor]:
     assert curvature is not None
     count = sum(batch.count for batch in batches)
     step.set(inverse_targets=1.0 / count, inverse_sequences=1.0)
-    step._estimate(curvature, batches, number)
-    flat = curvature.hand_over()
+    step.estimate(curvature, batches, number)
+    flat = curvature.newest()
     assert flat is not None
     storage: Any = step.optimizer.storage
     return {name: view.clone() for name, view in storage.views(flat).items()}
@@ -157,7 +158,7 @@ def test_a_step_estimates_when_it_is_due_and_leaves_the_gradient_alone() -> None
     assert ours[:, columns].tolist() == theirs[:, columns].tolist(), "loss and gradient are those without an estimate"
 
 
-def test_a_skipped_step_drops_its_estimate() -> None:
+def test_the_next_update_uses_the_estimate_of_a_skipped_step() -> None:
     step = make_step(make_optimizer=make_sophia(3))
     step.run([make_batch(2, 0)], 1)
     weights = {n: t.clone() for n, t in step.optimizer.storage.weights.items()}
@@ -166,13 +167,83 @@ def test_a_skipped_step_drops_its_estimate() -> None:
     step.run([make_batch(2, 1)], 4)
     step.holds.zero_()
     assert all(torch.equal(t, weights[n]) for n, t in step.optimizer.storage.weights.items())
-    for name, slots in step.optimizer.state_by_name().items():
-        assert all(torch.equal(tensor, state[name][slot]) for slot, tensor in slots.items()), name
-    assert step.optimizer.curvature is not None
-    assert step.optimizer.curvature.hand_over() is None
-    step.run([make_batch(2, 2)], 5)
-    kept = step.optimizer.state_by_name()["embedding.weight"]["curvature"]
-    assert torch.equal(kept, state["embedding.weight"]["curvature"])
+    skipped = step.optimizer.state_by_name()
+    for name, slots in state.items():
+        assert all(torch.equal(skipped[name][slot], tensor) for slot, tensor in slots.items()), name
+    estimate = skipped["embedding.weight"]["estimate"].clone()
+    again = make_step(make_optimizer=make_sophia(3))
+    load_step(again, step)
+    for one in (step, again):
+        one.run([make_batch(2, 2)], 5)
+        kept = one.optimizer.state_by_name()["embedding.weight"]
+        expected = state["embedding.weight"]["curvature"].lerp(estimate, 0.01)
+        assert torch.equal(kept["curvature"], expected)
+        assert "estimate" not in kept, "it is used once"
+        one.run([make_batch(2, 3)], 6)
+        assert torch.equal(one.optimizer.state_by_name()["embedding.weight"]["curvature"], expected)
+    for name, weight in step.optimizer.storage.weights.items():
+        assert torch.equal(weight, again.optimizer.storage.weights[name]), name
+
+
+def load_step(step: Step, other: Step) -> None:
+    """Let `step` go on as `other` would, from a checkpoint."""
+    for name, weight in other.optimizer.storage.weights.items():
+        step.optimizer.storage.weights[name].copy_(weight)
+    state = other.optimizer.state_by_name()
+    step.optimizer.load_state_by_name({n: {s: t.clone() for s, t in slots.items()} for n, slots in state.items()})
+
+
+def test_where_the_host_does_not_know_of_a_skip_the_estimate_is_used_once_all_the_same() -> None:
+    """The way of a GPU, on a CPU: the same bits as where the host decides, with skipped steps and without."""
+    ours, theirs = (make_step(make_optimizer=make_sophia(3)) for _ in range(2))
+    optimizer, curvature = theirs.optimizer, theirs.optimizer.curvature
+    assert isinstance(optimizer, RuleOptimizer)
+    assert curvature is not None
+    curvature._on_host = False
+
+    def update(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+        optimizer._update(gradients, settings, on_host=False)
+        curvature.settle(gradients.skip)
+
+    theirs.optimizer = Using(optimizer, update)  # type: ignore[assignment]
+    for number in range(1, 11):
+        for one in (ours, theirs):
+            one.holds.fill_(float(number in (1, 2, 7)))
+            one.run([make_batch(2, number)], number)
+        state, other = ours.optimizer.state_by_name(), optimizer.state_by_name()
+        for name, slots in state.items():
+            assert slots.keys() == other[name].keys(), (number, name)
+            assert all(torch.equal(slots[slot], other[name][slot]) for slot in slots), (number, name)
+        assert ("estimate" in state["embedding.weight"]) == (number in (1, 2, 7))
+
+
+class Using:
+    """An optimizer with another update."""
+
+    def __init__(self, optimizer: RuleOptimizer, update: Any) -> None:
+        self._optimizer, self.update = optimizer, update
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
+
+def test_an_optimizer_begins_with_an_estimate_whenever_it_takes_over() -> None:
+    step = make_step(make_optimizer=make_sophia(5))
+    due = []
+    for number in range(8, 17):
+        before = step.optimizer.state_by_name()["embedding.weight"]["curvature"].clone()
+        step.run([make_batch(2, number)], number)
+        if not torch.equal(before, step.optimizer.state_by_name()["embedding.weight"]["curvature"]):
+            due.append(number)
+        again = make_step(make_optimizer=make_sophia(5))
+        load_step(again, step)
+        assert again.optimizer.curvature is not None
+        assert not again.optimizer.curvature.is_due(number + 1) or (number % 5) == 0
+    assert due == [8, 11, 16]
+    fresh = make_step(make_optimizer=make_sophia(5))
+    load_step(fresh, make_step(make_optimizer=make_sophia(5)))
+    assert fresh.optimizer.curvature is not None
+    assert fresh.optimizer.curvature.is_due(8), "resumed right after it took over"
 
 
 def test_its_randomness_is_its_own_and_a_pure_function_of_the_step() -> None:
@@ -204,4 +275,6 @@ def test_it_is_built_from_a_configuration() -> None:
     given = ["optimizer={name: sophia, estimate_every: 7}"]
     optimizer = build_optimizer(load_config(None, given, environment={}).optimizer, make_step().model)
     assert optimizer.curvature is not None
+    assert optimizer.curvature.is_due(5), "its first"
+    optimizer.curvature.take(torch.tensor(1.0), torch.tensor(1.0))
     assert [number for number in range(1, 20) if optimizer.curvature.is_due(number)] == [1, 8, 15]

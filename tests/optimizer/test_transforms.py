@@ -252,11 +252,12 @@ def test_with_its_state_given_back_it_goes_on(make: Any) -> None:
 
 def test_order_and_thresholds_are_those_of_the_configuration() -> None:
     def built(*overrides: str) -> tuple[list[str], float]:
-        section = load_config(None, list(overrides), environment={}).gradients
-        return [transform.name for transform in build_transforms(section)], clip_threshold(section.clip)
+        config = load_config(None, list(overrides), environment={})
+        transforms = build_transforms(config.gradients, spikes=config.recovery.spikes)
+        return [transform.name for transform in transforms], clip_threshold(config.gradients.clip)
 
     assert built() == (["clip_by_norm", "skip_non_finite"], 1.0)
-    rest = ["gradients.centralize=true", "gradients.noise.scale=0.01", "gradients.outliers.deviations=6"]
+    rest = ["gradients.centralize=true", "gradients.noise.scale=0.01", "recovery.spikes.name=skip"]
     for name, transform, threshold in (
         ("value", "clip_by_value", 1.0),
         ("parameter", "clip_by_parameter", 1.0),

@@ -9,7 +9,7 @@ from example_runs import CASES, case_of, judged, write_run
 
 from trimtab.doctor import Case, open_case
 from trimtab.doctor.diagnose import diagnose
-from trimtab.events import ArtifactLogged, DecisionTaken, RunEnded, RunStarted, Stop
+from trimtab.events import ArtifactLogged, DecisionTaken, Rollback, RunEnded, RunStarted, Stop
 from trimtab.report.gather import SHOWN_SAMPLES, gather
 from trimtab.runs import History
 
@@ -61,6 +61,7 @@ def test_it_is_told_why_an_attempt_went_on() -> None:
         RunStarted(30, 2, 1, 30, 100),
         RunStarted(60, 3, 2, 60, 100),
         DecisionTaken(45, 45, "saving", Stop("enough")),
+        DecisionTaken(70, 68, "recovery", Rollback("a spike", 55), details={"positions": [[440, 460]]}),
         RunStarted(50, 3, 3, 50, 100),
     )
     for event in starts:
@@ -70,4 +71,5 @@ def test_it_is_told_why_an_attempt_went_on() -> None:
     assert [step for step, _ in told] == sorted(step for step, _ in told)
     assert (30, "attempt 2 goes on; the one before: interrupted, signal SIGINT") in told
     assert (60, "attempt 3 goes on; the one before: killed, no end was written") in told
-    assert (50, "went back to this step's checkpoint") in told
+    back = "at step 70 the run went back to step 50 and left out data positions 440 to 459: a spike"
+    assert (50, back) in told

@@ -13,9 +13,10 @@ from test_page import NASTY, hostile
 
 from trimtab.doctor import open_case
 from trimtab.doctor.diagnose import diagnose
-from trimtab.report import render_markdown
+from trimtab.report import render_html, render_markdown
 from trimtab.report.gather import gather
 from trimtab.report.markdown import code, escaped
+from trimtab.runs.files import write_json
 
 
 def shown(text: str) -> Parser:
@@ -46,6 +47,30 @@ def test_no_markup_comes_from_text(text: str) -> None:
     known = "h1 h2 p strong em ul li code table thead tbody tr th td"
     assert {tag for tag, _ in made.tags} <= set(known.split())
     assert {name for _, names in made.tags for name in names} <= {"style"}, "the alignment of cells"
+
+
+@pytest.mark.parametrize(
+    "typed,again",
+    [
+        (["trimtab", "train", "my.yaml", "seed=1", "--run", "runs/done"], "trimtab train my.yaml seed=1"),
+        (["trimtab", "train", "--run=runs/done", "my.yaml", "--accept-drift"], "trimtab train my.yaml"),
+        (["trimtab", "demo"], "trimtab train runs/run/config.yaml"),
+        (["trimtab", "resume", "runs/run"], "trimtab train runs/run/config.yaml"),
+    ],
+)
+def test_to_do_it_again_is_not_to_go_on_with_what_is_finished(tmp_path: Path, typed: list[str], again: str) -> None:
+    run = write_run(tmp_path / "run")
+    write_json(run.environment, {**run.read_json(run.environment), "command": typed, "source": "config"})
+    case = open_case(run)
+    report = gather(run, case, diagnose(case, "run"))
+    assert report.again == again
+    said = render_markdown(report).partition("## How to do it again")[2]
+    assert again in said
+    assert "--run" not in said
+    page = render_html(report).partition("How to do it again")[2]
+    assert "--run" not in page
+    write_json(run.environment, {**run.read_json(run.environment), "source": "python"})
+    assert gather(run, case, diagnose(case, "run")).again == ""
 
 
 def test_a_report_is_whole(tmp_path: Path) -> None:

@@ -109,6 +109,18 @@ def test_a_stopped_process_still_holds_it(tmp_path: Path, holder: subprocess.Pop
         holder.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_was_set_takes_no_lock_away(
+    tmp_path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Start times of processes are reckoned from the clock: all of them move, and the heartbeat seems old."""
+    now, started = time.time, psutil.Process.create_time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600.0 * hours)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: started(self) + 3600.0 * hours)
+    with pytest.raises(StorageError, match=f"pid {holder.pid}"):
+        Lock.acquire(tmp_path / "lock.json")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -90,6 +90,19 @@ def test_stairs_and_their_mean(values: list[int], data: st.DataObject, steps: in
             "schedule counts tokens",
         ),
         (["training.accumulation_schedule={lengths: ['1 epochs']}"], "training.accumulation_schedule counts tokens"),
+        *(
+            (["training.accumulation_schedule={factors: [1, 2]}", setting], said)
+            for setting, said in (
+                ("optimizer_switch={at: '1e5 tokens', to: {name: sgd}}", "optimizer_switch counts tokens"),
+                ("averaging={name: swa, start: '1 epochs'}", "averaging counts tokens"),
+                ("averaging={name: ema, half_life: '1e5 tokens'}", "averaging counts tokens"),
+                ("training.quantize={name: int8, start: '1e5 tokens'}", "training.quantize counts tokens"),
+                (
+                    "optimizer.rates.schedules={'*': {name: linear, warmup: '1e5 tokens'}}",
+                    "optimizer.rates.schedules.* counts tokens",
+                ),
+            )
+        ),
         (["dropout_schedule.name=linear"], "dropout_schedule has no effect: every rate of model.dropout is 0"),
         (
             ["dropout_schedule.name=linear", "model={name: custom, target: 'a:b'}", "training.compile=on"],
@@ -101,6 +114,14 @@ def test_what_is_wrong_is_said(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(None, overrides, environment={})
     assert said in str(caught.value)
+
+
+def test_a_batch_that_grows_has_several_micro_batches_at_some_step() -> None:
+    measured = ["logging.noise_scale.every=5"]
+    with pytest.raises(ConfigError, match="compares the micro-batches of a step"):
+        load_config(None, measured, environment={})
+    grown = load_config(None, [*measured, "training.accumulation_schedule={factors: [1, 2]}"], environment={})
+    assert grown.has_parts
 
 
 def test_dropout_may_begin_at_nothing() -> None:

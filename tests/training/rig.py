@@ -41,6 +41,8 @@ from trimtab.training import (
     Windows,
     columns_of_step,
 )
+from trimtab.training.alerts import StepAlerts
+from trimtab.training.step_data import StepData
 
 VOCABULARY, LENGTH = 31, 8
 
@@ -97,10 +99,16 @@ class Rig:
     noise_every: int = 0
     in_background: bool = True
     failure_stops: bool = True
+    tokens: np.ndarray[Any, Any] | None = None
+    """Read in their order; random ones, shuffled, if not given."""
+    transforms: Sequence[Any] = ()
+    """Further ones, before those that clip and skip."""
 
     def build(self) -> Loop:
-        tokens = np.random.default_rng(0).integers(0, VOCABULARY, 4000).astype(np.uint16)
-        sequences = PackedSequences(tokens, np.array([0]), LENGTH, num_bytes=4000)
+        tokens = self.tokens
+        if tokens is None:
+            tokens = np.random.default_rng(0).integers(0, VOCABULARY, 4000)
+        sequences = PackedSequences(tokens.astype(np.uint16), np.array([0]), LENGTH, num_bytes=len(tokens))
         config = DecoderConfig.model_validate(
             {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "dropout": {"residual": 0.2}}
         )
@@ -108,7 +116,8 @@ class Rig:
         device = torch.device("cpu")
         task = CausalLanguageModelingTask(CrossEntropy())
         precision = Precision(self.precision, device)
-        probes = [WeightNorms(list(dict(self.model.named_parameters())))] if self.layers else []
+        optimizer = AdamW(parameter_groups(self.model, 0.1))
+        probes = [WeightNorms(list(optimizer.storage.weights))] if self.layers else []
         noise_scale = GradientNoiseScale(self.noise_every, 5, device) if self.noise_every else None
         probes = [*probes, noise_scale] if noise_scale else probes
         columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
@@ -116,8 +125,8 @@ class Rig:
         step = Step(
             model=self.model,
             task=task,
-            optimizer=AdamW(parameter_groups(self.model, 0.1)),
-            transforms=[clip_by_norm(), skip_non_finite()],
+            optimizer=optimizer,
+            transforms=[*self.transforms, clip_by_norm(), skip_non_finite()],
             probes=probes,
             precision=precision,
             ring=ring,
@@ -146,7 +155,8 @@ class Rig:
         attempts = self.run.attempts()
         progress.attempt, progress.branch = len(attempts) + 1, len(attempts)
         self.recorder = Recorder.open(self.run, branch=progress.branch)
-        self.loader = Loader(sequences, Order(len(sequences), seed=2), 2, prefetch=2)
+        order = Order(len(sequences), seed=2, shuffle=self.tokens is None)
+        self.loader = Loader(sequences, order, 2, prefetch=2)
         self.adjusted: list[tuple[str, float]] = []
 
         def set_dropout(factor: float) -> None:
@@ -174,6 +184,8 @@ class Rig:
             heartbeat=lambda: None,
             saves_in_background=self.in_background,
             synchronize=self.synchronize,
+            data_of=StepData(progress, order).of_decision,
+            alerts=StepAlerts(StepData(progress, order).of_steps).of,
         )
 
     def go(self) -> RunEnded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -112,3 +113,19 @@ def test_only_running_out_of_memory_is_explained_as_that() -> None:
     for other in (NotImplementedError("no kernel"), RecursionError("deep"), RuntimeError("shapes differ")):
         with pytest.raises(type(other)), out_of_memory_explained():
             raise other
+
+
+def test_an_evaluation_that_does_not_fit_says_so() -> None:
+    from trimtab.trainer import _evaluated
+
+    class Judges:
+        batch_size = 32
+        data = type("Data", (), {"validation": type("Texts", (), {"sequence_length": 2048})})
+
+        def __call__(self, step: int) -> Any:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    judges: Any = Judges()
+    with pytest.raises(ResourceError, match=r"in the evaluation after step 1,200, 32 × up to 2,048 tokens") as caught:
+        _evaluated(judges, 1200)
+    assert "lower evaluation.batch_size, which is 32 here" in str(caught.value)

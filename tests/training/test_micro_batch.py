@@ -1,12 +1,8 @@
-"""The largest micro-batch that fits, and what happens where it does not fit after all."""
+"""The largest micro-batch that fits."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,49 +11,22 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from bounded import Bounded, Hungry, Remembers, module_of, plan_of, trainer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_step import VOCABULARY, make_batch, make_step
 from torch import Tensor, nn
 
-from trimtab import LanguageModelTrainer, Trainer, load_config
+from trimtab import Trainer, load_config
 from trimtab.errors import ConfigError, ResourceError
-from trimtab.events import DecisionTaken, Event, StepsEnded
-from trimtab.runs import read_record
+from trimtab.events import StepsEnded
+from trimtab.optimizer import build_optimizer
 from trimtab.training import Step
 from trimtab.training.execution import garbage_rests
 from trimtab.training.memory import ProcessMemory, free_memory, is_out_of_memory, memory_meter
 from trimtab.training.micro_batch import find_micro_batch
 
 CPU = torch.device("cpu")
-
-
-class Bounded(nn.Module):
-    """Takes no more than so many sequences in training, as a device does that is full: torch's own error."""
-
-    def __init__(self, most: int, vocabulary: int = VOCABULARY, *, from_call: int = 0) -> None:
-        super().__init__()
-        self.most, self.from_call, self.calls = most, from_call, 0
-        self.embedding = nn.Embedding(vocabulary, 8)
-        self.head = nn.Linear(8, vocabulary)
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        self.calls += self.training
-        if self.training and self.calls > self.from_call and tokens_BT.shape[0] > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.\nGPU 0 has more to say")
-        logits: Tensor = self.head(torch.cumsum(self.embedding(tokens_BT), 1))
-        return logits
-
-
-class Hungry(Bounded):
-    """Takes 24 MB for every sequence."""
-
-    def __init__(self) -> None:
-        super().__init__(10**9)
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        ballast = torch.ones(tokens_BT.shape[0], 6_000_000)
-        return super().forward(tokens_BT) + 0.0 * ballast.mean()
 
 
 def _step(module: nn.Module) -> Step:
@@ -133,6 +102,44 @@ def test_the_process_knows_its_peak_and_what_it_may_use() -> None:
     assert begun < meter.budget() < psutil.virtual_memory().total
 
 
+class Large(Bounded):
+    """40 MB of weights, which make most of what a step takes."""
+
+    def __init__(self) -> None:
+        super().__init__(10**9)
+        self.large = nn.Parameter(torch.randn(2000, 5000) * 0.01)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return super().forward(tokens_BT) + self.large.mean()
+
+
+@pytest.mark.parametrize("name", ["sophia", "adamw_8bit", "adamw", "lion"])
+def test_what_the_first_real_step_takes_was_foreseen(name: str) -> None:
+    """Estimates of the curvature, state that is allocated in the first update, and what an update holds meanwhile."""
+    if name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    config = load_config(None, [f"optimizer={{name: {name}}}"], environment={}).optimizer
+    step = _step(Large())
+    step.optimizer = build_optimizer(config, step.model)
+    weights = {key: weight.clone() for key, weight in step.optimizer.storage.weights.items()}
+    state = {key: {s: t.clone() for s, t in slots.items()} for key, slots in step.optimizer.state_by_name().items()}
+    free_memory(CPU)
+    meter = ProcessMemory()
+    before = meter.start()
+    tried = _find(step, 1)["tried"]["1"] - before
+    assert all(torch.equal(weight, weights[key]) for key, weight in step.optimizer.storage.weights.items())
+    after = step.optimizer.state_by_name()
+    assert after.keys() == state.keys()
+    for key, slots in state.items():
+        assert all(torch.equal(after[key][slot], tensor) for slot, tensor in slots.items()), "the state is a fresh one"
+    del weights, state, after
+    free_memory(CPU)
+    before = meter.start()
+    step.run([make_batch(1, 0)], 1)
+    took = meter.peak() - before
+    assert tried == pytest.approx(took, rel=0.25, abs=24e6), (name, tried / 1e6, took / 1e6)
+
+
 def test_not_even_one_sequence() -> None:
     with pytest.raises(ResourceError, match=r"one sequence at a time does not fit \(out of memory: CUDA") as caught:
         _find(_step(Bounded(0)), 8)
@@ -159,76 +166,16 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-SETTINGS: dict[str, Any] = {
-    "data.tokenizer": {"name": "bytes"},
-    "data.sequence_length": 16,
-    "model": {"name": "decoder", "num_layers": 1, "hidden_size": 16, "num_heads": 2},
-    "training.steps": 6,
-    "training.micro_batch_size": 8,
-    "training.threads": 1,
-    "training.compile": "off",
-    "evaluation": {"every": 3, "max_tokens": 512, "gap_tokens": 0, "yardsticks": False},
-    "stopping": {"name": "none"},
-}
-
-
-class Remembers:
-    def __init__(self, stop_at: int = 0) -> None:
-        self.events: list[Event] = []
-        self.stop_at = stop_at
-
-    def observe(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, StepsEnded) and event.last_step == self.stop_at:
-            raise KeyboardInterrupt
-
-    def losses(self) -> list[float]:
-        told = {e.first_step: e.per_step["train/loss"] for e in self.events if isinstance(e, StepsEnded)}
-        return np.concatenate([told[first] for first in sorted(told)]).tolist()
-
-    def splits(self) -> list[DecisionTaken]:
-        return [e for e in self.events if isinstance(e, DecisionTaken) and e.controller == "memory"]
-
-
-def _trainer(
-    tmp_path: Path, run: str, changes: Mapping[str, Any], *, stop_at: int = 0, watch: tuple[Any, ...] = (), **rest: Any
-) -> Any:
-    source = tmp_path / "text.txt"
-    if not source.exists():
-        source.write_text((Path(os.__file__).parent / "heapq.py").read_text())
-    remembers = Remembers(stop_at)
-    trainer = LanguageModelTrainer(
-        source,
-        settings={**SETTINGS, **changes},
-        run=tmp_path / run,
-        progress=False,
-        monitors=[*watch, remembers],
-        **rest,
-    )
-    trainer.remembers = remembers
-    return trainer
-
-
-def _plan(tmp_path: Path, run: str) -> dict[str, Any]:
-    plan: dict[str, Any] = json.loads((tmp_path / run / "plan.json").read_text())["micro_batch"]
-    return plan
-
-
-def _module(most: int, *, from_call: int = 0) -> Bounded:
-    torch.manual_seed(0)
-    return Bounded(most, 257, from_call=from_call)
-
-
 def test_losses_do_not_depend_on_the_split(tmp_path: Path) -> None:
     losses = {}
-    for micro in (8, 4, 2, 1, "auto"):
+    for micro in (8, 2, 1, "auto"):
         changes = {"training.batch_size": "128 tokens", "training.micro_batch_size": micro}
-        trainer = _trainer(tmp_path, f"run-{micro}", changes)
+        trainer = trainer_of(tmp_path, f"run-{micro}", changes)
         trainer.fit()
         losses[micro] = trainer.remembers.losses()
-        plan = _plan(tmp_path, f"run-{micro}")
+        plan = plan_of(tmp_path, f"run-{micro}")
         assert plan["chosen"] * plan["accumulation"] == 8
-    for micro in (4, 2, 1, "auto"):
+    for micro in (2, 1, "auto"):
         assert losses[micro] == pytest.approx(losses[8], rel=2e-5)
     assert losses["auto"] == losses[8], "the whole batch fits, so that it is the same split"
 
@@ -236,13 +183,13 @@ def test_losses_do_not_depend_on_the_split(tmp_path: Path) -> None:
 def test_what_was_found_is_kept_and_a_resume_does_not_search_again(tmp_path: Path) -> None:
     auto = {"training.batch_size": 8, "training.micro_batch_size": "auto"}
     with pytest.raises(KeyboardInterrupt):
-        _trainer(tmp_path, "run", auto, stop_at=3, model=_module(4)).fit()
-    plan = _plan(tmp_path, "run")
+        trainer_of(tmp_path, "run", auto, stop_at=3, model=module_of(4)).fit()
+    plan = plan_of(tmp_path, "run")
     assert (plan["chosen"], plan["accumulation"]) == (4, 2)
-    again = _trainer(tmp_path, "run", auto, model=_module(4))
+    again = trainer_of(tmp_path, "run", auto, model=module_of(4))
     again.fit()
-    assert _plan(tmp_path, "run") == plan
-    whole = _trainer(tmp_path, "whole", {**auto, "training.micro_batch_size": 4}, model=_module(4))
+    assert plan_of(tmp_path, "run") == plan
+    whole = trainer_of(tmp_path, "whole", {**auto, "training.micro_batch_size": 4}, model=module_of(4))
     whole.fit()
     for a, b in zip(whole.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -250,141 +197,68 @@ def test_what_was_found_is_kept_and_a_resume_does_not_search_again(tmp_path: Pat
 
 def test_where_the_noise_scale_is_measured_a_step_keeps_two_micro_batches(tmp_path: Path) -> None:
     auto = {"training.batch_size": 8, "training.micro_batch_size": "auto", "logging.noise_scale.every": 2}
-    trainer = _trainer(tmp_path, "run", auto)
+    trainer = trainer_of(tmp_path, "run", auto)
     trainer.fit()
-    plan = _plan(tmp_path, "run")
+    plan = plan_of(tmp_path, "run")
     assert (plan["chosen"], plan["accumulation"]) == (4, 2)
     assert plan["reason"] == "no more than 4 are wanted at once"
     told = [e.values for e in trainer.remembers.events if isinstance(e, StepsEnded)]
     assert told[-1]["batch_size"] == 8
 
 
+def test_one_sequence_is_searched_for_where_the_noise_scale_waits_for_a_batch_that_grows(tmp_path: Path) -> None:
+    changes = {
+        "training.batch_size": 1,
+        "training.micro_batch_size": "auto",
+        "training.accumulation_schedule": {"factors": [1, 2]},
+        "logging": {"every": 1, "noise_scale": {"every": 1}},
+    }
+    trainer = trainer_of(tmp_path, "run", changes)
+    trainer.fit()
+    assert (plan_of(tmp_path, "run")["chosen"], plan_of(tmp_path, "run")["accumulation"]) == (1, 1)
+    told = {e.last_step: e.values.get("batch_size") for e in trainer.remembers.events if isinstance(e, StepsEnded)}
+    assert told[3] is None
+    assert told[6] == 2.0, "measured as soon as a step has two"
+
+
 def test_accepted_drift_of_the_batch_is_followed(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _trainer(tmp_path, "run", {}, stop_at=3, model=_module(8)).fit()
-    changed = _trainer(tmp_path, "elsewhere", {"training.micro_batch_size": 4, "training.accumulation": 3})
+        trainer_of(tmp_path, "run", {}, stop_at=3, model=module_of(8)).fit()
+    changed = trainer_of(tmp_path, "elsewhere", {"training.micro_batch_size": 4, "training.accumulation": 3})
     remembers = Remembers()
-    Trainer(changed.config, run=tmp_path / "run", model=_module(8), monitors=[remembers], accept_drift=True).fit()
-    assert (_plan(tmp_path, "run")["chosen"], _plan(tmp_path, "run")["accumulation"]) == (4, 3)
+    Trainer(changed.config, run=tmp_path / "run", model=module_of(8), monitors=[remembers], accept_drift=True).fit()
+    assert (plan_of(tmp_path, "run")["chosen"], plan_of(tmp_path, "run")["accumulation"]) == (4, 3)
     tokens = [e.per_step["tokens"] for e in remembers.events if isinstance(e, StepsEnded)]
     assert np.concatenate(tokens)[-1] == 12 * 16
 
 
-def test_out_of_memory_halves_the_micro_batch_and_the_same_step_is_tried_again(tmp_path: Path) -> None:
-    small = _trainer(tmp_path, "small", {"training.micro_batch_size": 2, "training.accumulation": 4}, model=_module(2))
-    small.fit()
-    full = _trainer(tmp_path, "full", {}, model=_module(2))
-    result = full.fit()
-    assert result.status == "finished"
-    assert [d.decision.value for d in full.remembers.splits()] == [4.0, 2.0]
-    assert full.remembers.losses() == small.remembers.losses(), "from the first step on it is the smaller split's run"
-    for a, b in zip(small.model.parameters(), full.model.parameters(), strict=True):
-        assert torch.equal(a, b)
-    lines = [line for line in read_record(tmp_path / "full/record.jsonl") if line["event"] == "DecisionTaken"]
-    assert [line["controller"] for line in lines if line["decision"]["kind"] == "Adjust"] == ["memory", "memory"]
-    assert lines[0]["decision"]["reason"] == (
-        "out of memory at step 1 with micro-batches of 8: CUDA out of memory. Tried to allocate 1.00 GiB."
-    )
-    assert lines[0]["note"] == "accumulation is 2 now"
-    assert _plan(tmp_path, "full")["chosen"] == 2
+def test_a_raised_batch_that_is_split_otherwise_stays_raised_and_another_batch_begins_anew(tmp_path: Path) -> None:
+    """The noise scale raises 8 sequences to 16; accepted drift then divides the same batch in another way."""
+    raising = {
+        "training.micro_batch_size": 2,
+        "training.accumulation": 4,
+        "training.steps": 16,
+        "logging": {"every": 1, "noise_scale": {"every": 1, "memory": 4}},
+        "batch_control": {"name": "noise_scale", "most": 16, "part": 1e6, "error": 1e6, "wait": 1},
+    }
 
+    def sequences(run: str, changes: Mapping[str, Any], stop_at: int = 0) -> list[int]:
+        config = trainer_of(tmp_path, "elsewhere", {**raising, **changes}).config
+        remembers = Remembers(stop_at)
+        trainer = Trainer(config, run=tmp_path / run, monitors=[remembers], accept_drift=True)
+        if stop_at:
+            with pytest.raises(KeyboardInterrupt):
+                trainer.fit()
+        else:
+            trainer.fit()
+        tokens = np.concatenate([e.per_step["tokens"] for e in remembers.events if isinstance(e, StepsEnded)])
+        return (tokens / 16).round().astype(int).tolist()
 
-def test_in_the_middle_of_a_run_too_and_a_resume_goes_on_so(tmp_path: Path) -> None:
-    plain = _trainer(tmp_path, "plain", {}, model=_module(8))
-    plain.fit()
-    every = {"logging.every": 1}
-    late = _trainer(tmp_path, "late", every, stop_at=5, model=_module(4, from_call=4))
-    with pytest.raises(KeyboardInterrupt):
-        late.fit()
-    (split,) = late.remembers.splits()
-    assert (split.step, split.decision.value) == (4, 4.0)
-    again = _trainer(tmp_path, "late", every, model=_module(4))
-    again.fit()
-    assert again.remembers.splits() == [], "plan.json has the smaller micro-batch"
-    tokens = [e.per_step["tokens"] for e in again.remembers.events if isinstance(e, StepsEnded)]
-    assert set(np.concatenate(tokens)) == {128.0}
-    expected = plain.remembers.losses()
-    assert late.remembers.losses() == pytest.approx(expected[:5], rel=2e-5)
-    assert again.remembers.losses() == pytest.approx(expected[3:], rel=2e-5)
-
-
-def test_an_odd_micro_batch_falls_to_its_largest_divisor(tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, "run", {"training.micro_batch_size": 9}, model=_module(4))
-    trainer.fit()
-    assert [d.decision.value for d in trainer.remembers.splits()] == [3.0]
-    assert _plan(tmp_path, "run")["accumulation"] == 3
-
-
-def test_one_sequence_that_does_not_fit_ends_the_run_and_says_which(tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, "run", {"training.micro_batch_size": 2}, model=_module(0, from_call=3))
-    with pytest.raises(
-        ResourceError, match=r"out of memory at step 4, one sequence at a time: 2 micro-batches"
-    ) as caught:
-        trainer.fit()
-    assert caught.value.exit_code == 7
-    assert "1 × 16 tokens, samples " in str(caught.value)
-    assert "from position 6 on" in str(caught.value)
-    assert "lower data.sequence_length" in str(caught.value.hint)
-    last = read_record(tmp_path / "run/record.jsonl")[-1]
-    assert (last["event"], last["status"]) == ("RunEnded", "failed")
-
-
-def test_an_estimate_of_the_curvature_is_not_taken_twice(tmp_path: Path) -> None:
-    """Sophia's first step: a pass for the estimate, one that fails, and two halves; the estimate stands."""
-    module = _module(4, from_call=1)
-    changes = {"training.steps": 1, "optimizer": {"name": "sophia"}}
-    trainer = _trainer(tmp_path, "run", changes, model=module)
-    trainer.fit()
-    assert [d.decision.value for d in trainer.remembers.splits()] == [4.0]
-    assert module.calls == 1 + 1 + 2
-
-
-def test_in_the_update_the_step_is_not_tried_again(tmp_path: Path) -> None:
-    class Full(torch.optim.SGD):
-        def step(self, closure: Any = None) -> Any:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
-
-    make = {"make_optimizer": lambda groups: Full(groups, lr=0.1)}
-    with pytest.raises(ResourceError, match="in the update of step 1, after its gradient was complete"):
-        _trainer(tmp_path, "run", {}, model=_module(8), **make).fit()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the bound is Linux's")
-def test_a_real_allocation_that_fails(tmp_path: Path) -> None:
-    """The address space is bounded when the run begins: the CPU's allocator fails, and the run goes on smaller."""
-    script = f"""
-        import resource, sys, psutil
-        sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1] / "numerics")]!r}
-        from pathlib import Path
-        from trimtab.events import DecisionTaken, RunStarted
-        import test_micro_batch as t
-
-        class Bounds:
-            def observe(self, event):
-                if isinstance(event, RunStarted):
-                    most = psutil.Process().memory_info().vms + 300_000_000
-                    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-                if isinstance(event, DecisionTaken):
-                    print(event.decision.value, event.decision.reason)
-
-        module = t.Hungry()
-        module.embedding, module.head = t.nn.Embedding(257, 8), t.nn.Linear(8, 257)
-        changes = {{"training.micro_batch_size": 16, "training.steps": 2, "evaluation.batch_size": 1}}
-        trainer = t._trainer(Path({str(tmp_path)!r}), "run", changes, model=module, watch=(Bounds(),))
-        print(trainer.fit().status)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    first, *_, last = done.stdout.strip().splitlines()
-    assert first.startswith("8.0 out of memory at step 1 with micro-batches of 16: ")
-    assert last == "finished"
-    assert _plan(tmp_path, "run")["chosen"] in (8, 4)
+    assert sequences("run", {}, stop_at=8)[-1] == 16
+    shutil.copytree(tmp_path / "run", tmp_path / "anew")
+    assert set(sequences("run", {"training.micro_batch_size": 4, "training.accumulation": 2})) == {16}
+    anew = sequences("anew", {"training.micro_batch_size": 2, "training.accumulation": 2})
+    assert (anew[0], anew[-1]) == (4, 16), "set anew, and raised again"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from trimtab.control import Doctor
 from trimtab.errors import StorageError
 from trimtab.events import CheckpointSaved, DecisionTaken, EvaluationEnded, Rollback, RunStarted, Save, StepsEnded
 from trimtab.runs import History
+from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.training.checkpoint import dtypes, files, keeper, read_tensors
 
 
@@ -220,3 +221,49 @@ def test_every_dtype_is_read_by_the_library(tmp_path: Path) -> None:
         assert tensor.dtype == tensors[name].dtype
         assert torch.equal(tensor, tensors[name])
         assert offsets[name][1] - offsets[name][0] == tensor.nbytes
+
+
+def test_what_a_person_asked_to_save_changes_neither_what_is_kept_nor_where_a_rollback_goes(tmp_path: Path) -> None:
+    class Touches:
+        """Saves on request after steps 4 and 7, two steps behind what is told."""
+
+        def observe(self, event: object) -> None:
+            if isinstance(event, StepsEnded) and event.last_step in (2, 5):
+                (tmp_path / "asked/SAVE").touch()
+
+    steps: dict[str, list[int]] = {}
+    for name in ("plain", "asked"):
+        back = Scripted({(EvaluationEnded, 9): Rollback("spike", 9)})
+        rig = Rig(tmp_path / name, [back], steps=10, log_every=1, evaluate_every=9, save_every=3)
+        loop = rig.build()
+        loop._monitors = (*loop._monitors, *([Touches()] if name == "asked" else []))
+        rig.build = lambda loop=loop: loop  # type: ignore[method-assign]
+        rig.go()
+        assert [event.step for event in rig.watch.of(RunStarted)] == [0, 6], name
+        steps[name] = sorted({event.step for event in rig.watch.of(CheckpointSaved)})
+    assert steps == {"plain": [3, 6, 9, 10], "asked": [3, 4, 6, 7, 9, 10]}
+    planned = {info.step: info.planned for info in list_checkpoints(tmp_path / "asked")}
+    assert planned == {3: True, 6: True, 9: True, 10: True}, "what was asked for is kept while it is the newest"
+
+
+def test_a_save_on_request_at_a_planned_step_stays_a_planned_one(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=6, save_every=3)
+    loop = rig.build()
+    rig.keeper.save("scheduled")
+    rig.keeper.save("SIGTERM received", planned=False)
+    (info,) = list_checkpoints(rig.run.path)
+    assert (info.reason, info.planned) == ("SIGTERM received", True)
+    loop.close()
+    rig.keeper.close()
+    rig.recorder.close()
+
+
+def test_where_there_is_no_planned_one_a_rollback_takes_what_there_is(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=6)
+    loop = rig.build()
+    rig.keeper.save("SIGTERM received", planned=False)
+    assert rig.keeper.can_roll_back(1)
+    assert rig.keeper._newest(1) is not None
+    loop.close()
+    rig.keeper.close()
+    rig.recorder.close()

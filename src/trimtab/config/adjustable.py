@@ -31,4 +31,5 @@ ADJUSTABLE: dict[str, Adjustable] = {
     "accumulation": Adjustable("structure", 1, 4096, "micro-batches in one update"),
     "batch_size": Adjustable("structure", 1, 2**20, "sequences in one update, rounded up to whole micro-batches"),
     "optimizer": Adjustable("structure", 1, 1, "1: the optimizer of optimizer_switch.to takes over, for good"),
+    "unfreeze": Adjustable("structure", 1, 64, "so many entries of model.unfreeze are trained, for good"),
 }

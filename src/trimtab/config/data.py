@@ -93,7 +93,22 @@ class FileTokenizer(Section):
     end_of_text: str = Field("<|endoftext|>", min_length=1, description="the token that ends a document")
 
 
-TokenizerConfig = Annotated[BpeTokenizer | ByteTokenizer | FileTokenizer, Field(discriminator="name")]
+class HuggingFaceTokenizer(Section):
+    """The tokenizer of a Hugging Face model, with the special tokens that it puts around texts."""
+
+    name: Literal["hugging_face"] = "hugging_face"
+    path: str | None = Field(None, min_length=1, description="the folder that holds it; model.path if not given")
+
+    @property
+    def folder(self) -> str:
+        """`path`, which a whole configuration always has."""
+        assert self.path is not None
+        return self.path
+
+
+TokenizerConfig = Annotated[
+    BpeTokenizer | ByteTokenizer | FileTokenizer | HuggingFaceTokenizer, Field(discriminator="name")
+]
 
 
 class DataConfig(Section):
@@ -113,3 +128,12 @@ class DataConfig(Section):
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
     prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")
+    on_bad: Literal["stop", "skip"] = Field(
+        "stop", description="what a record, or a file, means that is torn, undecodable, or lacks what is asked for"
+    )
+    max_bad: Count = Field(100, description="so many are passed over in a source; one more is an error")
+
+    @property
+    def most_bad(self) -> int:
+        """Records and files of a source that may be passed over."""
+        return self.max_bad if self.on_bad == "skip" else 0

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
-from trimtab.config.model import CustomModel
+from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.optimizer import SgdConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.recovery import SkipSpikes
 from trimtab.config.run import Config
 from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
 from trimtab.config.task import Classification, TokenClassification
@@ -42,6 +43,8 @@ class Idle:
     reason: str
     remedy: str
 
+
+_OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
     Idle(
@@ -105,15 +108,18 @@ IDLE: tuple[Idle, ...] = (
         "it puts shuffled texts together by length, and data.shuffle is false",
         "set data.shuffle=true",
     ),
-    Idle(
-        ("optimizer.nesterov",),
-        "optimizer.momentum",
-        # false says what is so anyway.
-        lambda config: (
-            isinstance(config.optimizer, SgdConfig) and config.optimizer.nesterov and config.optimizer.momentum == 0.0
-        ),
-        "it looks ahead by a step of the momentum, and optimizer.momentum is 0",
-        "set optimizer.momentum above 0",
+    *(
+        Idle(
+            (f"{key}.nesterov",),
+            f"{key}.momentum",
+            # false says what is so anyway.
+            lambda config, key=key: (  # type: ignore[misc]
+                isinstance(one := config.named_optimizers.get(key), SgdConfig) and one.nesterov and one.momentum == 0.0
+            ),
+            f"it looks ahead by a step of the momentum, and {key}.momentum is 0",
+            f"set {key}.momentum above 0",
+        )
+        for key in _OPTIMIZERS
     ),
     Idle(
         ("schedule.start",),
@@ -126,7 +132,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("gradients.max_skipped",),
         "gradients.skip_non_finite",
-        lambda config: not (config.gradients.skip_non_finite or config.gradients.outliers.deviations),
+        lambda config: not (config.gradients.skip_non_finite or isinstance(config.recovery.spikes, SkipSpikes)),
         "it counts skipped steps, and gradients.skip_non_finite is false",
         "set gradients.skip_non_finite=true",
     ),
@@ -138,11 +144,29 @@ IDLE: tuple[Idle, ...] = (
         "set gradients.noise.scale above 0",
     ),
     Idle(
-        ("gradients.outliers.memory",),
-        "gradients.outliers.deviations",
-        lambda config: config.gradients.outliers.deviations == 0.0,
-        "no outlying step is skipped, as gradients.outliers.deviations is 0",
-        "set gradients.outliers.deviations above 0",
+        ("recovery.non_finite",),
+        "gradients.skip_non_finite",
+        # stop says what is so anyway.
+        lambda config: (
+            config.recovery.non_finite == "rollback"
+            and not (config.gradients.skip_non_finite or isinstance(config.recovery.spikes, SkipSpikes))
+        ),
+        "it follows skipped steps, and gradients.skip_non_finite is false",
+        "set gradients.skip_non_finite=true",
+    ),
+    Idle(
+        ("recovery.rollback.budget", "recovery.rollback.margin", "recovery.rollback.factor"),
+        "recovery.spikes.name",
+        lambda config: not config.recovery.goes_back,
+        "nothing rolls back, as recovery.spikes.name and recovery.non_finite do not say so",
+        "set recovery.spikes.name=rollback",
+    ),
+    Idle(
+        ("recovery.rollback.slow_steps",),
+        "recovery.rollback.factor",
+        lambda config: not config.recovery.goes_back or config.recovery.rollback.factor == 1.0,
+        "the learning rate is not lowered after a rollback, as recovery.rollback.factor is 1",
+        "set recovery.rollback.factor below 1",
     ),
     Idle(
         ("logging.noise_scale.memory",),
@@ -156,7 +180,7 @@ IDLE: tuple[Idle, ...] = (
         "training.accumulation",
         # 0 says what is so anyway.
         lambda config: config.logging.noise_scale.every > 0 and not config.has_parts,
-        "it compares the micro-batches of a step, and training.accumulation is 1",
+        "it compares the micro-batches of a step, and no step has several: training.accumulation is 1",
         "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
     ),
     Idle(
@@ -180,6 +204,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.training.precision, Fp16) and config.training.precision.scaling == "static",
         "the loss scale stays, as training.precision.scaling is static",
         "set training.precision.scaling=dynamic",
+    ),
+    Idle(
+        ("data.max_bad",),
+        "data.on_bad",
+        lambda config: config.data.on_bad == "stop",
+        "nothing that cannot be used is passed over, as data.on_bad is stop",
+        "set data.on_bad=skip",
     ),
     Idle(
         ("data.validation_fraction",),
@@ -259,19 +290,17 @@ IDLE: tuple[Idle, ...] = (
         "it makes one vector of a text, and this task.name asks about each token",
         "set another task.name",
     ),
-    Idle(
-        tuple(f"optimizer.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors", "target")),
-        "optimizer.weight_decay",
-        lambda config: config.optimizer.weight_decay == 0.0,
-        "it says what weight decay acts on, and optimizer.weight_decay is 0",
-        "set optimizer.weight_decay above 0",
-    ),
-    Idle(
-        tuple(f"optimizer_switch.to.decay.{key}" for key in ("biases", "norms", "embeddings", "layers", "factors")),
-        "optimizer_switch.to.weight_decay",
-        lambda config: config.optimizer_switch is not None and config.optimizer_switch.to.weight_decay == 0.0,
-        "it says what weight decay acts on, and optimizer_switch.to.weight_decay is 0",
-        "set optimizer_switch.to.weight_decay above 0",
+    *(
+        Idle(
+            tuple(f"{key}.decay.{one}" for one in ("biases", "norms", "embeddings", "layers", "factors", "target")),
+            f"{key}.weight_decay",
+            lambda config, key=key: (  # type: ignore[misc]
+                (one := config.named_optimizers.get(key)) is not None and one.weight_decay == 0.0
+            ),
+            f"it says what weight decay acts on, and {key}.weight_decay is 0",
+            f"set {key}.weight_decay above 0",
+        )
+        for key in _OPTIMIZERS
     ),
     Idle(
         ("optimizer_switch.metric",),
@@ -283,7 +312,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("optimizer.decay.biases", "optimizer_switch.to.decay.biases"),
         "model.bias",
-        lambda config: not isinstance(config.model, CustomModel) and not config.model.bias,
+        lambda config: not isinstance(config.model, OutsideModel) and not config.model.bias,
         "the model has no biases, as model.bias is false",
         "set model.bias=true",
     ),

@@ -34,24 +34,38 @@ class Fit:
 
 FITS: dict[str, Fit] = {
     "causal_lm": Fit(
-        ("decoder", "custom"),
+        ("decoder", "hugging_face", "custom"),
         _CLASSES,
         _TEXT,
         (*_OF_TOKENS, "bits_per_byte"),
         "each token is predicted from those before it",
     ),
-    "masked_lm": Fit(("encoder", "custom"), _CLASSES, _TEXT, _OF_TOKENS, "hidden tokens are predicted from both sides"),
-    "classification": Fit(("encoder",), _CLASSES, _ROWS, _OF_CLASSES, "a text has one class"),
+    "masked_lm": Fit(
+        ("encoder", "hugging_face", "custom"),
+        _CLASSES,
+        _TEXT,
+        _OF_TOKENS,
+        "hidden tokens are predicted from both sides",
+    ),
+    "classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a text has one class"),
     "multi_label": Fit(
-        ("encoder",),
+        ("encoder", "hugging_face"),
         ("binary_cross_entropy",),
         _ROWS,
         ("loss", "accuracy", "exact_match", "macro_f1", "micro_f1"),
         "each label is decided by itself",
     ),
-    "token_classification": Fit(("encoder",), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
-    "regression": Fit(("encoder",), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2"), "a text has a number"),
-    "seq2seq": Fit(("encoder_decoder",), _CLASSES, _ROWS, _OF_TOKENS, "a second text is written after reading a first"),
+    "token_classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
+    "regression": Fit(
+        ("encoder", "hugging_face"), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2"), "a text has a number"
+    ),
+    "seq2seq": Fit(
+        ("encoder_decoder", "hugging_face"),
+        _CLASSES,
+        _ROWS,
+        _OF_TOKENS,
+        "a second text is written after reading a first",
+    ),
 }
 
 
@@ -86,10 +100,11 @@ def misfits(config: Config) -> Iterator[str]:
                 averaged += " and averaging.evaluate average"
             others = ", ".join(base + (f"@{one}" if one else "") for one in config.variants)
             yield f"{key} {metric} is not measured with {averaged}. Fitting: {others}"
-    if "sophia" in [one.name for one in config.optimizers] and fit.objectives is not _CLASSES:
-        classes = ", ".join(one for one, other in FITS.items() if other.objectives is _CLASSES)
-        why = f"draws a class for each target from the model, and {name} has other targets"
-        yield f"optimizer.name sophia {why}. Fitting: {classes}"
+    for key, one in config.named_optimizers.items():
+        if one.name == "sophia" and fit.objectives is not _CLASSES:
+            classes = ", ".join(task for task, other in FITS.items() if other.objectives is _CLASSES)
+            why = f"draws a class for each target from the model, and {name} has other targets"
+            yield f"{key}.name sophia {why}. Fitting: {classes}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),

@@ -77,13 +77,6 @@ class NoiseConfig(Section):
     power: NonNegative = Field(0.55, description="how fast it fades")
 
 
-class OutlierConfig(Section):
-    """Skip steps whose gradient is far larger than those before it."""
-
-    deviations: NonNegative = Field(0.0, description="above the running mean of the norm; 0: none is skipped")
-    memory: int = Field(100, ge=10, le=10_000, description="steps of the running mean; none is skipped before")
-
-
 class GradientsConfig(Section):
     """What happens to the gradient between backward and update, in this order."""
 
@@ -92,11 +85,10 @@ class GradientsConfig(Section):
     )
     clip: ClipConfig = Field(default_factory=NormClip.model_construct)
     noise: NoiseConfig = Field(default_factory=NoiseConfig.model_construct)
-    outliers: OutlierConfig = Field(default_factory=OutlierConfig.model_construct)
     skip_non_finite: bool = Field(True, description="a step whose gradient is not finite changes nothing")
     max_skipped: int = Field(
         20,
         ge=1,
-        description="so many skipped steps on end stop the run with exit code 4 "
+        description="so many skipped steps on end are what recovery.non_finite acts on "
         "(fp16: after the scale is at its floor)",
     )

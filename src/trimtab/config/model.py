@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from trimtab.config.base import Count, Custom, Positive, Rate, Section
+from trimtab.config.base import Count, Custom, Positive, Rate, Section, Texts
+from trimtab.config.schedule import Stretch
 
 
 class LayerNorm(Section):
@@ -66,6 +67,21 @@ class InitializationConfig(Section):
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 
 
+Freeze = Annotated[
+    Texts,
+    Field(description="patterns, as of file names, of parameters that are not trained: ['blocks.0.*', '*embedding*']"),
+]
+
+
+Unfreeze = Annotated[
+    dict[str, Stretch],
+    Field(
+        description="pattern of names in freeze to the part of the run after which these are trained after all; the "
+        "optimizer then begins afresh"
+    ),
+]
+
+
 class TransformerShape(Section):
     """What all transformers have."""
 
@@ -93,6 +109,8 @@ class TransformerShape(Section):
     tied_embeddings: bool = Field(True, description="the head uses the embedding's weights")
     dropout: DropoutConfig = Field(default_factory=DropoutConfig)
     initialization: InitializationConfig = Field(default_factory=InitializationConfig)
+    freeze: Freeze = ()
+    unfreeze: Unfreeze = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _shapes(self) -> Self:
@@ -157,6 +175,51 @@ class CustomModel(Custom):
     """Any `nn.Module`: called with tokens_BT, it returns logits_BTV (or a trimtab `ModelOutput`)."""
 
     name: Literal["custom"] = "custom"
+    freeze: Freeze = ()
+    unfreeze: Unfreeze = Field(default_factory=dict)
 
 
-ModelConfig = Annotated[DecoderConfig | EncoderConfig | EncoderDecoderConfig | CustomModel, Field(discriminator="name")]
+class LoraConfig(Section):
+    """Low-rank updates beside frozen weights (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: Count = Field(8, description="of the update: it has rank * (inputs + outputs) parameters for each matrix")
+    alpha: Positive = Field(16.0, description="the update is multiplied with alpha / rank")
+    dropout: Rate = Field(0.0, description="on what the update reads")
+    targets: Literal["auto", "all"] | Texts = Field(
+        "auto",
+        description="which matrices: auto are those that peft knows for the architecture, all is every one but the "
+        "head, a list has ends of their names, such as [q_proj, v_proj]",
+    )
+
+
+class HuggingFaceConfig(Section):
+    """A model of Hugging Face transformers, from a local folder, or from its configuration (extra: huggingface)."""
+
+    name: Literal["hugging_face"] = "hugging_face"
+    path: str | None = Field(
+        None, min_length=1, description="a folder with config.json and weights; without it weights are random"
+    )
+    config: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="settings of its configuration in transformers' words, beside those in path; with model_type where "
+        "there is no path",
+    )
+    lora: LoraConfig | None = Field(None, description="train low-rank updates alone (extra: peft); null: the weights")
+    freeze: Freeze = ()
+    unfreeze: Unfreeze = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_there(self) -> Self:
+        if self.path is None and not isinstance(self.config.get("model_type"), str):
+            raise ValueError("give path, a folder, or a config with model_type, such as {model_type: gpt2, n_layer: 2}")
+        if self.lora is not None and (self.freeze or self.unfreeze):
+            raise ValueError("freeze has no effect beside lora, which freezes all weights but its own and a new head")
+        return self
+
+
+OutsideModel = CustomModel | HuggingFaceConfig
+"""Those that trimtab does not build itself."""
+
+ModelConfig = Annotated[
+    DecoderConfig | EncoderConfig | EncoderDecoderConfig | HuggingFaceConfig | CustomModel, Field(discriminator="name")
+]

@@ -116,6 +116,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_key_value_heads": ("model.num_kv_heads",),
     "num_steps": ("training.steps",),
     "num_threads": ("training.threads",),
+    "outliers": ("recovery.spikes",),
     "num_train_epochs": ("training.steps",),
     "num_train_steps": ("training.steps",),
     "num_warmup_steps": ("schedule.warmup",),

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from trimtab.config.base import Section
-from trimtab.config.data import DataConfig, FileTokenizer
+from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer
+from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
+
+_WEIGHTS: Final = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""Files of weights that transformers reads: the last two through torch's weights_only, which runs no code."""
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -22,16 +31,41 @@ def with_absolute_paths(config: Config) -> Config:
             assert section is not None
             whole = os.path.abspath(Path(path).expanduser())
             changed[name] = section.model_copy(update={"path": whole})
-    return config.model_copy(update={"data": data.model_copy(update=changed)}) if changed else config
+    sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
+    if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
+        whole = os.path.abspath(Path(config.model.path).expanduser())
+        sections["model"] = config.model.model_copy(update={"path": whole})
+    return config.model_copy(update=sections) if sections else config
 
 
-def require_paths(config: DataConfig) -> None:
-    """Raises: DataError for text or a tokenizer that is not where `config` says."""
+def require_paths(config: Config) -> None:
+    """Raises: DataError for text, a tokenizer or a model that is not where `config` says."""
+    data = config.data
     for name in ("source", "validation_source"):
-        if (path := getattr(getattr(config, name), "path", None)) is not None:
+        if (path := getattr(getattr(data, name), "path", None)) is not None:
             require_text(path, f"data.{name}")
-    if isinstance(config.tokenizer, FileTokenizer):
-        tokenizer_file(config.tokenizer.path)
+    if isinstance(data.tokenizer, FileTokenizer):
+        tokenizer_file(data.tokenizer.path)
+    if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
+        model_folder(config.model.path)
+    if isinstance(data.tokenizer, HuggingFaceTokenizer) and not Path(data.tokenizer.folder).expanduser().is_dir():
+        raise DataError(f"data.tokenizer.path: there is no folder {data.tokenizer.path!r}")
+
+
+def model_folder(path: str) -> Path:
+    """The folder of a Hugging Face model at `path`. Raises: DataError unless it holds a configuration and weights."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            f"model.path: there is no folder {path!r}",
+            hint="models are read from local folders; one of the Hub is brought by "
+            "`hf download NAME --local-dir FOLDER`",
+        )
+    if not (folder / "config.json").is_file():
+        raise DataError(f"model.path: the folder holds no config.json. Received: {path!r}")
+    if not any((folder / name).is_file() for name in _WEIGHTS):
+        raise DataError(f"model.path: the folder holds none of {', '.join(_WEIGHTS)}. Received: {path!r}")
+    return folder
 
 
 def require_text(path: str, where: str) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import (
@@ -27,16 +28,18 @@ from trimtab.config.fit import misfits
 from trimtab.config.fp8 import not_in_fp8
 from trimtab.config.gradients import GradientsConfig
 from trimtab.config.lint import LintConfig
-from trimtab.config.model import CustomModel, DecoderConfig, ModelConfig
+from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
+from trimtab.config.recovery import RecoveryConfig
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
+from trimtab.config.unfreezing import beside_unfreezing
 
 
 class Config(Section):
@@ -69,17 +72,25 @@ class Config(Section):
     stopping: StoppingConfig = Field(default_factory=PatienceStopping.model_construct)
     batch_control: BatchControlConfig = Field(default_factory=FixedBatch.model_construct)
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
+    recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _brings_a_tokenizer(cls, values: Any) -> Any:
+        return with_tokenizer_of_model(values)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
         model, length = self.model, self.longest_sequence
         if refused := "; ".join(misfits(self)):
             raise ValueError(refused)
-        if not isinstance(model, CustomModel) and model.max_positions is not None and model.max_positions < length:
+        if not isinstance(model, OutsideModel) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
+        if refused := tokenizer_unlike(self.model, self.data.tokenizer):
+            raise ValueError(refused)
         if self.training.precision.name == "fp16" and not self.gradients.skip_non_finite:
             raise ValueError(
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
@@ -112,10 +123,18 @@ class Config(Section):
                     "batch_control.name noise_scale compares the micro-batches of a step, and training.accumulation "
                     "is 1; half of training.micro_batch_size with training.accumulation=2 is the same batch"
                 )
+            larger = self.sequences_per_step + (1 if self.split is None else self.split.micro_batch_size)
+            if self.batch_control.most < larger:
+                raise ValueError(
+                    f"batch_control.most {self.batch_control.most} leaves nothing to raise: a batch of "
+                    f"{self.sequences_per_step} sequences and one more micro-batch are {larger}"
+                )
             if self.training.accumulation_schedule is not None:
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
+        if refused := beside_unfreezing(self):
+            raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(
                 f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
@@ -160,8 +179,10 @@ class Config(Section):
         quantize, precision, model = self.training.quantize, self.training.precision, self.model
         if isinstance(quantize, NoQuantization):
             return
-        if isinstance(model, CustomModel):
-            raise ValueError(f"training.quantize {quantize.name} is for trimtab's own models, and model.name is custom")
+        if isinstance(model, OutsideModel):
+            raise ValueError(
+                f"training.quantize {quantize.name} is for trimtab's own models, and model.name is {model.name}"
+            )
         if isinstance(precision, Bf16 | AutoPrecision) and precision.parameters == "bf16":
             raise ValueError(
                 f"training.quantize {quantize.name} rounds fp32 weights, and training.precision.parameters is bf16"
@@ -197,9 +218,16 @@ class Config(Section):
         return None if micro == "auto" else Split(micro, self.sequences_per_step // micro)
 
     @property
+    def largest_batch(self) -> int | None:
+        """Sequences that an update never has more of, where something may raise them."""
+        return self.batch_control.most if isinstance(self.batch_control, NoiseScaleBatch) else None
+
+    @property
     def has_parts(self) -> bool:
-        """Whether an update has, or can have, several micro-batches."""
-        return self.sequences_per_step > 1 if self.split is None else self.split.accumulation > 1
+        """Whether an update has, or can have at some step, several micro-batches."""
+        growing = self.training.accumulation_schedule
+        most = 1 if growing is None else max(growing.factors)
+        return most > 1 or (self.sequences_per_step > 1 if self.split is None else self.split.accumulation > 1)
 
     @property
     def evaluation_batch_size(self) -> int:
@@ -212,18 +240,23 @@ class Config(Section):
         if self.dropout_schedule is not None:
             if why_not := regularizers(self)["dropout"]:
                 raise ValueError(f"dropout_schedule has no effect: {why_not}")
-            if isinstance(self.model, CustomModel) and self.training.compile in ("on", "whole"):
+            if isinstance(self.model, OutsideModel) and self.training.compile in ("on", "whole"):
                 raise ValueError(
                     "dropout_schedule changes rates that a model from outside keeps in Python, and "
                     f"training.compile {self.training.compile} would compile it anew for each"
                 )
         growing = self.training.accumulation_schedule
-        stretches = {
+        stretches: dict[str, Section | None] = {
             "schedule": self.schedule,
             "decay_schedule": self.decay_schedule,
             "dropout_schedule": self.dropout_schedule,
+            "optimizer_switch": self.optimizer_switch,
+            "averaging": self.averaging,
+            "training.quantize": self.training.quantize,
             "training.accumulation_schedule": growing,
         }
+        for key, one in self.named_optimizers.items():
+            stretches |= {f"{key}.rates.schedules.{name}": section for name, section in one.rates.schedules.items()}
         if growing is not None and (found := [name for name, section in stretches.items() if counts_data(section)]):
             raise ValueError(
                 f"{', '.join(found)} counts tokens or epochs, and with training.accumulation_schedule these are not "
@@ -232,19 +265,11 @@ class Config(Section):
 
     def _refuse_switch(self, switch: OptimizerSwitch) -> None:
         for key, one in self.named_optimizers.items():
-            if one.rates.schedules:
-                raise ValueError(
-                    f"optimizer_switch does not go with {key}.rates.schedules: groups differ between optimizers"
-                )
             if one.name == "schedule_free_adamw":
                 raise ValueError(
                     f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
                     "not those that it is judged by"
                 )
-        if getattr(self.gradients.clip, "groups", None):
-            raise ValueError(
-                "optimizer_switch does not go with gradients.clip.groups: optimizers order their groups differently"
-            )
         if switch.at is not None and self._lies_after_the_end(switch.at):
             raise ValueError(
                 f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
@@ -278,6 +303,11 @@ class Config(Section):
         return tuple(self.named_optimizers.values())
 
     @property
+    def optimizer_stages(self) -> tuple[tuple[str, OptimizerConfig], ...]:
+        """Those that train one after the other, with their keys: the same anew whenever parameters are unfrozen."""
+        return tuple(self.named_optimizers.items()) * (1 + len(self.model.unfreeze))
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """The weights that evaluations judge, as their metrics name them: '' for plain ones, 'ema' for `…@ema`."""
         averaging = self.averaging
@@ -309,9 +339,10 @@ class Config(Section):
     @property
     def rate_scale(self) -> float:
         """What is applied of optimizer.learning_rate, for this batch."""
-        return self._rate_scale_of(self.optimizer)
+        return self.rate_scale_of(self.optimizer)
 
-    def _rate_scale_of(self, optimizer: OptimizerConfig) -> float:
+    def rate_scale_of(self, optimizer: OptimizerConfig) -> float:
+        """The same of one of the run's optimizers."""
         match optimizer.batch_scaling:
             case LinearScaling(reference_batch=reference):
                 return self.sequences_per_step / reference
@@ -327,7 +358,7 @@ class Config(Section):
 
     def full_rate_of(self, optimizer: OptimizerConfig) -> float:
         """That of one of the run's optimizers."""
-        return optimizer.learning_rate * self._rate_scale_of(optimizer)
+        return optimizer.learning_rate * self.rate_scale_of(optimizer)
 
     def budget(self, facts: Mapping[str, Any] | None = None) -> Budget:
         """The length of the run. What `facts` tell is known once the data is prepared: `tokens_per_epoch`, and

@@ -7,14 +7,18 @@ from trimtab.config import (
     NoiseScaleBatch,
     PatienceStopping,
     PlateauControl,
+    RollBackSpikes,
     UnsteadinessControl,
     regularized,
 )
+from trimtab.config import ReportSpikes as ReportSpikesConfig
 from trimtab.control.batch_size import BatchSize
 from trimtab.control.doctor import Doctor
 from trimtab.control.learning_rate import ReduceOnPlateau, ReduceOnUnsteadiness
 from trimtab.control.regularization import RegularizeByGap
+from trimtab.control.rollback import Recovery, ReportSpikes
 from trimtab.control.saving import SaveBest
+from trimtab.control.spikes import SpikeDetector
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.control.switching import SwitchOptimizer
 from trimtab.errors import ConfigError
@@ -25,13 +29,17 @@ __all__ = [
     "BatchSize",
     "Doctor",
     "Patience",
+    "Recovery",
     "ReduceOnPlateau",
     "ReduceOnUnsteadiness",
     "RegularizeByGap",
+    "ReportSpikes",
     "SaveBest",
     "SkippedSteps",
+    "SpikeDetector",
     "SwitchOptimizer",
     "build_controllers",
+    "lowest_scale",
 ]
 
 
@@ -40,9 +48,7 @@ def build_controllers(config: Config) -> list[Controller]:
 
     Raises: ConfigError when one of them waits for a metric that no evaluation measures.
     """
-    precision = config.training.precision
-    lowest_scale = precision.initial_scale if isinstance(precision, Fp16) and precision.scaling == "static" else 1.0
-    controllers: list[Controller] = [SkippedSteps(config.gradients.max_skipped, lowest_scale)]
+    controllers: list[Controller] = _recovery(config, SkippedSteps(config.gradients.max_skipped, lowest_scale(config)))
     _require_measured(config, "checkpoint.metric", config.checkpoint.metric)
     if config.checkpoint.keep_best:
         controllers.append(SaveBest(config.checkpoint.metric))
@@ -59,7 +65,8 @@ def build_controllers(config: Config) -> list[Controller]:
             raise ConfigError(
                 f"stopping.restore_best: the best by {stopping.metric} cannot be restored when checkpoints are kept by "
                 f"{config.checkpoint.metric}. Received: true",
-                hint=f"set checkpoint.metric={stopping.metric}, or stopping.restore_best=false",
+                hint=f"set stopping.metric={config.checkpoint.metric}, or checkpoint.metric={stopping.metric}, or "
+                "stopping.restore_best=false",
             )
         controllers.append(
             Patience(
@@ -80,6 +87,41 @@ def build_controllers(config: Config) -> list[Controller]:
     controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
         controllers.append(Doctor())
+    return controllers
+
+
+def lowest_scale(config: Config) -> float:
+    """The loss scale at which a gradient that overflows is no longer a matter of the scale."""
+    precision = config.training.precision
+    return precision.initial_scale if isinstance(precision, Fp16) and precision.scaling == "static" else 1.0
+
+
+def _recovery(config: Config, skipped: SkippedSteps) -> list[Controller]:
+    """What watches for steps that do harm; who rolls back comes first, so that no other rollback overrules it."""
+    recovery, spikes = config.recovery, config.recovery.spikes
+    detector = None
+    if isinstance(spikes, ReportSpikesConfig | RollBackSpikes):
+        detector = SpikeDetector(
+            spikes.signal, memory=spikes.memory, deviations=spikes.deviations, patience=spikes.patience
+        )
+    goes_back = isinstance(spikes, RollBackSpikes)
+    controllers: list[Controller] = []
+    if recovery.goes_back:
+        rollback = recovery.rollback
+        controllers = [
+            Recovery(
+                detector if goes_back else None,
+                skipped if recovery.non_finite == "rollback" else None,
+                budget=rollback.budget,
+                margin=rollback.margin,
+                factor=rollback.factor,
+                slow_steps=rollback.slow_steps,
+            )
+        ]
+    if recovery.non_finite == "stop":
+        controllers.append(skipped)
+    if detector is not None and not goes_back:
+        controllers.append(ReportSpikes(detector))
     return controllers
 
 

@@ -32,6 +32,8 @@ class BatchSize:
         """Ask for a larger batch, with the figures that say why."""
         if isinstance(event, RunStarted):
             self._raised_after = min(self._raised_after, event.step)  # a rollback went behind it; the batch stays
+            if event.facts.get("is_other_batch"):  # somebody set it anew: what it was raised from is over
+                self._raised_from = 0.0
         if not isinstance(event, StepsEnded) or "gradient_noise_scale" not in event.values:
             return None
         scale, batch = event.values["gradient_noise_scale"], event.values["batch_size"]

@@ -2,6 +2,7 @@
 
 from trimtab.data.cache import cache_folder
 from trimtab.data.corpora import Corpus, Document, open_corpus
+from trimtab.data.frame import Frame
 from trimtab.data.loader import Loader, Window
 from trimtab.data.masking import MaskedSequences
 from trimtab.data.order import DataPlan, Order
@@ -17,6 +18,7 @@ __all__ = [
     "Corpus",
     "DataPlan",
     "Document",
+    "Frame",
     "LabelledTexts",
     "Loader",
     "MaskedSequences",

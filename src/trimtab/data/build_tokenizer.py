@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from trimtab.config import BpeTokenizer, ByteTokenizer, FileTokenizer, TokenizerConfig
+from trimtab.config import BpeTokenizer, ByteTokenizer, FileTokenizer, HuggingFaceTokenizer, TokenizerConfig
+from trimtab.data.hugging_face import load_hugging_face_tokenizer
 from trimtab.data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer, spread_sample, train_bpe
 
 Progress = Callable[[str, float], None]
@@ -22,6 +23,8 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_bytes: in
             return byte_tokenizer()
         case FileTokenizer():
             return load_tokenizer(config.path, config.end_of_text)
+        case HuggingFaceTokenizer():
+            return load_hugging_face_tokenizer(config.folder)
 
 
 def tokenizer_identity(config: TokenizerConfig) -> dict[str, Any]:
@@ -31,4 +34,6 @@ def tokenizer_identity(config: TokenizerConfig) -> dict[str, Any]:
             "name": config.name,
             "fingerprint": load_tokenizer(config.path, config.end_of_text).fingerprint,
         }
+    if isinstance(config, HuggingFaceTokenizer):
+        return {"name": config.name, "fingerprint": load_hugging_face_tokenizer(config.folder).fingerprint}
     return config.model_dump()

@@ -10,7 +10,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,8 @@ from typing import Any, final
 from trimtab.config import CsvSource, EmbeddedSource, JsonLinesSource, ParquetSource, SourceConfig, TextSource
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.config.paths import require_text
-from trimtab.errors import ConfigError, DataError
+from trimtab.data.left_out import LeftOut
+from trimtab.errors import DataError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -59,7 +59,7 @@ class Corpus:
     reading: dict[str, str]
     """What, apart from the files, decides which documents come out."""
     files: tuple[SourceFile, ...]
-    read: Callable[[SourceFile, Counter[str]], Iterator[Document]]
+    read: Callable[[SourceFile, LeftOut], Iterator[Document]]
     counts_files: bool = False
     tells_skipped: bool = True
     """Whether somebody put the files there, who wants to hear of those that were left out."""
@@ -73,11 +73,12 @@ class Corpus:
             text = f"{read} text file{'' if read == 1 else 's'} in {text}"
         return f"{text} (left out: {left_out})" if left_out and self.tells_skipped else text
 
-    def documents(self, skipped: Counter[str]) -> Iterator[Document]:
+    def documents(self, skipped: LeftOut) -> Iterator[Document]:
         """All documents, in the order of the files; those without text are counted in `skipped` by reason.
 
         Raises:
-            DataError: a file cannot be read or understood; it names the file and the place.
+            DataError: a file cannot be read, or more of it cannot be understood than `skipped` lets pass; it names the
+                file and the place.
         """
         for file in self.files:
             try:
@@ -114,6 +115,8 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
         case JsonLinesSource():
             return jsonl_corpus(config.path, config.field, where=where, wanted=wanted)
         case ParquetSource():
+            from trimtab.data.parquet_rows import parquet_corpus
+
             return parquet_corpus(config.path, config.column, where=where, wanted=wanted)
         case CsvSource():
             from trimtab.data.csv_rows import csv_corpus
@@ -160,31 +163,21 @@ def jsonl_corpus(
     )
 
 
-def parquet_corpus(
-    path: str, column: str = "text", *, where: str = "data.source", wanted: Mapping[str, str] | None = None
-) -> Corpus:
-    """Parquet, a file or the .parquet files of a folder; a document is a row of `column`.
-
-    Raises:
-        ConfigError: pyarrow is not installed.
-    """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(
-            f"{where}: reading Parquet needs pyarrow, which is not installed: pip install 'trimtab[parquet]'"
-        )
-    files, _ = files_at(path, "*.parquet", where)
-    reading = {"name": "parquet", "column": column}
-    return Corpus(
-        f"Parquet {path}, column {column!r}", reading, files, _ParquetReader(column, where, wanted or {}).read
-    )
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class _TextReader:
     skip_binary: bool
 
-    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
+    def read(self, file: SourceFile, skipped: LeftOut) -> Iterator[Document]:
+        try:
+            text = self._text(file, skipped)
+        except DataError as error:
+            skipped.pass_over(error)
+        else:
+            if text:
+                yield Document(file.name, text, identity=file.name)
+
+    def _text(self, file: SourceFile, skipped: LeftOut) -> str:
         data = file.path.read_bytes()
         if data.startswith(_UTF16_MARKS):
             raise DataError(
@@ -198,7 +191,7 @@ class _TextReader:
                     hint="training text is plain UTF-8; extract the text first",
                 )
             skipped["binary"] += 1
-            return
+            return ""
         start = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
         try:
             text = data[start:].decode("utf-8")
@@ -206,8 +199,7 @@ class _TextReader:
             raise undecodable(file.path, str(file.path), start + error.start, data[start + error.start]) from error
         if not text:
             skipped["empty"] += 1
-            return
-        yield Document(file.name, text, identity=file.name)
+        return text
 
 
 @final
@@ -217,7 +209,7 @@ class _JsonLinesReader:
     where: str
     wanted: Mapping[str, str]
 
-    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
+    def read(self, file: SourceFile, skipped: LeftOut) -> Iterator[Document]:
         with file.path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if number == 1:
@@ -225,10 +217,14 @@ class _JsonLinesReader:
                 if not line.strip():
                     continue
                 place = f"{file.path}:{number}"
-                row = self._row(line, file.path, place)
-                text, words = self._text(row, place)
+                try:
+                    row = self._row(line, file.path, place)
+                    text, words = self._text(row, place)
+                    fields = tuple(self._value(row, place, name, where) for where, name in self.wanted.items() if text)
+                except DataError as error:
+                    skipped.pass_over(error)
+                    continue
                 if text:
-                    fields = tuple(self._value(row, place, name, where) for where, name in self.wanted.items())
                     yield Document(f"{file.name}:{number}", text, identity=text, fields=fields, words=words)
                 else:
                     skipped["empty"] += 1
@@ -255,7 +251,7 @@ class _JsonLinesReader:
         return row[name]
 
     def _text(self, row: dict[str, Any], place: str) -> tuple[str, tuple[str, ...] | None]:
-        text, words = _joined(self._value(row, place, self.field, f"{self.where}.field"), self.wanted)
+        text, words = joined(self._value(row, place, self.field, f"{self.where}.field"), self.wanted)
         if not isinstance(text, str):
             raise DataError(f"{place}: field {self.field!r} must be a string. Received: {type(text).__name__}")
         try:
@@ -268,53 +264,7 @@ class _JsonLinesReader:
         return text, words
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class _ParquetReader:
-    column: str
-    where: str
-    wanted: Mapping[str, str]
-
-    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
-        import pyarrow
-        import pyarrow.parquet
-
-        try:
-            with pyarrow.parquet.ParquetFile(file.path) as table:
-                self._check(table.schema_arrow, file.path)
-                number = 0
-                columns = [self.column, *self.wanted.values()]
-                for batch in table.iter_batches(batch_size=1024, columns=list(dict.fromkeys(columns))):
-                    for value, *fields in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
-                        number += 1
-                        text, words = _joined(value, self.wanted)
-                        if text:
-                            if not isinstance(text, str):
-                                raise DataError(f"{file.path}:{number}: column {self.column!r} holds a list with a gap")
-                            yield Document(f"{file.name}:{number}", text, text, tuple(fields), words)
-                        else:
-                            skipped["empty"] += 1
-        except pyarrow.ArrowException as error:
-            raise DataError(f"{file.path}: cannot be read as Parquet: {error}") from error
-        except UnicodeDecodeError as error:
-            raise undecodable(file.path, f"{file.path}:{number + 1}", error.start, error.object[error.start]) from error
-
-    def _check(self, schema: Any, path: Path) -> None:
-        import pyarrow.types as types
-
-        for where, name in {f"{self.where}.column": self.column, **self.wanted}.items():
-            require_column(name, schema.names, where, path)
-        kind = schema.field(self.column).type
-        value_kind = kind
-        if self.wanted and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-            value_kind = kind.value_type
-        if types.is_dictionary(value_kind):
-            value_kind = value_kind.value_type
-        if not (types.is_string(value_kind) or types.is_large_string(value_kind) or types.is_string_view(value_kind)):
-            raise DataError(f"{path}: column {self.column!r} must hold strings. Received: {kind}")
-
-
-def _joined(value: Any, wanted: Mapping[str, str]) -> tuple[Any, tuple[str, ...] | None]:
+def joined(value: Any, wanted: Mapping[str, str]) -> tuple[Any, tuple[str, ...] | None]:
     """A text as it is; a list of words, in a row of which more is `wanted`, as one text and the words."""
     if wanted and isinstance(value, list) and all(isinstance(word, str) for word in value):
         return " ".join(value), tuple(value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
 from trimtab.data.corpora import Corpus, Document, SourceFile, files_at, require_column, undecodable
+from trimtab.data.left_out import LeftOut
 from trimtab.errors import DataError
 
 _LONGEST: Final = 2**31 - 1
@@ -41,7 +41,14 @@ class _CsvReader:
     where: str
     wanted: Mapping[str, str]
 
-    def read(self, file: SourceFile, skipped: Counter[str]) -> Iterator[Document]:
+    def read(self, file: SourceFile, skipped: LeftOut) -> Iterator[Document]:
+        """What is no CSV, or no UTF-8, ends its file: where the next row begins is not known then."""
+        try:
+            yield from self._rows(file, skipped)
+        except DataError as error:
+            skipped.pass_over(error)
+
+    def _rows(self, file: SourceFile, skipped: LeftOut) -> Iterator[Document]:
         with file.path.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.reader(stream, delimiter=self.delimiter, strict=True)
             rows = _of_any_length(table)
@@ -54,10 +61,13 @@ class _CsvReader:
                     if not row:
                         continue
                     if len(row) != len(header):
-                        raise DataError(
-                            f"{file.path}:{table.line_num}: the row ends here with {len(row)} cells, and the header "
-                            f"has {len(header)}"
+                        skipped.pass_over(
+                            DataError(
+                                f"{file.path}:{table.line_num}: the row ends here with {len(row)} cells, and the "
+                                f"header has {len(header)}"
+                            )
                         )
+                        continue
                     if text := row[text_at]:
                         fields = tuple(row[index] for index in wanted_at)
                         yield Document(f"{file.name}:{table.line_num}", text, identity=text, fields=fields)

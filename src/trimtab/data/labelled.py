@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +24,11 @@ from trimtab.config import (
 )
 from trimtab.data.build_tokenizer import Progress, build_tokenizer
 from trimtab.data.corpora import Corpus, Document
+from trimtab.data.left_out import LeftOut
 from trimtab.data.samples import LabelledTexts, Ragged
 from trimtab.data.split import FEWEST_DOCUMENTS, choose_split
 from trimtab.data.stream import Stream, open_stream, shared_facts
-from trimtab.data.targets import missing_in, target_reader
+from trimtab.data.targets import missing_in, require_target, target_reader
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 
@@ -59,8 +59,8 @@ def tokenize_rows(
         DataError: a row without what is asked, or with something else; too few rows to hold some out.
     """
     report("reading", 0.0)
-    skipped: Counter[str] = Counter()
-    skipped_held_out: Counter[str] = Counter()
+    skipped: LeftOut = LeftOut(config.most_bad)
+    skipped_held_out: LeftOut = LeftOut(config.most_bad)
     rows = _with_targets(task, corpus.documents(skipped), skipped)
     if held_out is None:
         split = choose_split(rows, config.validation_fraction)
@@ -99,8 +99,9 @@ def tokenize_rows(
     streams["validation"].require_text(where, source.description(left_out))
     facts = {
         "split": described,
-        "skipped": dict(sorted(skipped.items())),
-        "validation_skipped": dict(sorted(skipped_held_out.items())),
+        "skipped": skipped.counts(),
+        "validation_skipped": skipped_held_out.counts(),
+        "unusable": skipped.named + skipped_held_out.named,
         **shared_facts(config.tokenizer.name, tokenizer, streams["training"], streams["validation"]),
         "targets": reader.facts.to_json(),
         "target_sha256": digest.hexdigest(),
@@ -125,6 +126,9 @@ def open_rows(
         tags=isinstance(task, TokenClassification),
         second=_ragged(folder, f"{name}.second", facts[name]["dtype"]) if pairs else None,
         second_length=second_length,
+        frame=tokenizer.frame,
+        vocabulary_size=tokenizer.vocabulary_size,
+        source=str(folder / f"{name}.tokens.bin"),
     )
 
 
@@ -133,12 +137,17 @@ def _ragged(folder: Path, name: str, dtype: str) -> Ragged:
     return Ragged(tokens, np.append(starts, len(tokens)))
 
 
-def _with_targets(task: TaskConfig, documents: Iterator[Document], skipped: Counter[str]) -> list[Document]:
-    """Rows whose target is there; the others are counted."""
+def _with_targets(task: TaskConfig, documents: Iterator[Document], skipped: LeftOut) -> list[Document]:
+    """Rows whose target is there, and can be used; the others are counted."""
     rows = []
     for document in documents:
         if reason := missing_in(document, task):
             skipped[reason] += 1
+            continue
+        try:
+            require_target(document, task)
+        except DataError as error:
+            skipped.pass_over(error)
         else:
             rows.append(document)
     return rows

@@ -70,7 +70,8 @@ class Loader:
         """The next micro-batches; waits until they are ready.
 
         Raises:
-            ResourceError: the thread failed, for the reason in its cause (a TrimtabError is raised as it is).
+            ResourceError: the thread failed, for the reason in its cause, or memory ran out in it (a TrimtabError is
+                raised as it is).
         """
         if self._producer is None:
             raise RuntimeError("start the loader before taking from it")
@@ -126,6 +127,13 @@ class _Producer:
             error = self._error
         if isinstance(error, TrimtabError):
             raise error
+        if isinstance(error, MemoryError):
+            raise ResourceError(
+                f"out of memory while a micro-batch of {self._micro_batch_size} sequences was prepared, up to position "
+                f"{self._position:,}",
+                hint=f"lower data.prefetch (up to {self._capacity} micro-batches are kept ready), "
+                "training.micro_batch_size or data.sequence_length",
+            ) from error
         raise ResourceError(f"the thread that prepares data failed: {error!r}") from error
 
     def close(self) -> None:

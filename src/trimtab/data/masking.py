@@ -28,9 +28,12 @@ class MaskedSequences:
     Source: Devlin et al. 2019, arXiv 1810.04805, section 3.1; random words are Philox's (Salmon et al. 2011).
     """
 
-    def __init__(self, packed: PackedSequences, *, rate: float, mask_token: int, seed: int) -> None:
-        """The vocabulary is all tokens below `mask_token`."""
+    def __init__(
+        self, packed: PackedSequences, *, rate: float, mask_token: int, seed: int, vocabulary_size: int | None = None
+    ) -> None:
+        """The vocabulary is all tokens below `vocabulary_size`, or below `mask_token` if not given."""
         self.packed, self.rate, self.mask_token = packed, rate, mask_token
+        self._vocabulary_size = mask_token if vocabulary_size is None else vocabulary_size
         self.sequence_length, self.num_tokens = packed.sequence_length, packed.num_tokens
         self.mean_length = packed.mean_length
         self._training = key(seed, 0, 0, "augmentation")
@@ -58,7 +61,7 @@ class MaskedSequences:
             asked[chance.argmin()] = True
             true = tokens_BT[row, :length].copy()
             targets_BT[row, :length] = np.where(asked, true, IGNORED)
-            any_token = (other * self.mask_token).astype(np.int64)
+            any_token = (other * self._vocabulary_size).astype(np.int64)
             shown = np.where(kind < _HIDDEN, self.mask_token, np.where(kind < _HIDDEN + _REPLACED, any_token, true))
             tokens_BT[row, :length] = np.where(asked, shown, true)
         return Batch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -95,7 +96,11 @@ class Order:
     def advance(self, position: int, count: int, plan: DataPlan) -> tuple[Positions, int]:
         """The next `count` positions from `position` on that `plan` leaves in, and where to go on."""
         runs: list[Positions] = []
-        for start, end in plan.excluded:
+        # Those that end before are passed over at once, so that a seek costs no more late in a run.
+        for index in range(bisect_right(plan.excluded, position, key=lambda span: span[1]), len(plan.excluded)):
+            start, end = plan.excluded[index]
+            if not count:
+                break
             if start > position:
                 run = np.arange(position, min(start, position + count))
                 runs.append(run)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trimtab.data.stream import require_known
 from trimtab.signals import IGNORED, Batch
 
 Tokens = NDArray[np.integer[Any]]
@@ -24,13 +25,22 @@ class PackedSequences:
     """Sequences of one length, made when they are asked for."""
 
     def __init__(
-        self, tokens: Tokens, document_starts: NDArray[np.int64], sequence_length: int, *, num_bytes: int
+        self,
+        tokens: Tokens,
+        document_starts: NDArray[np.int64],
+        sequence_length: int,
+        *,
+        num_bytes: int,
+        vocabulary_size: int | None = None,
+        source: str = "tokens",
     ) -> None:
-        """`tokens` is the stream, at least two; `document_starts` are positions in it, rising from 0."""
+        """`tokens` is the stream, at least two; `document_starts` are positions in it, rising from 0. With
+        `vocabulary_size` every batch is checked against it; errors name `source`."""
         self.tokens = tokens
         self.document_starts = document_starts
         self.sequence_length = sequence_length
         self.num_tokens = len(tokens)
+        self._vocabulary_size, self._source = vocabulary_size, source
         self.num_bytes = num_bytes
         """UTF-8 bytes of the text in the stream."""
 
@@ -65,6 +75,7 @@ class PackedSequences:
 
         Raises:
             IndexError: an index is out of range, or there are more than `batch_size`.
+            DataError: a token is not of the vocabulary; it names `source` and the position.
         """
         rows, length = len(indices) if batch_size is None else batch_size, self.sequence_length
         if len(indices) > rows:
@@ -81,6 +92,8 @@ class PackedSequences:
             begin = index * length
             window = self.tokens[begin : begin + length + 1]
             num = len(window) - 1
+            if self._vocabulary_size is not None:
+                require_known(window, self._vocabulary_size, self._source, begin)
             tokens_BT[row, :num] = window[:-1]
             targets_BT[row, :num] = window[1:]
             place = np.arange(begin, begin + num)

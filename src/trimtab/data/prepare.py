@@ -91,6 +91,8 @@ def prepare_data(
     contents = [source.content_hash() for source in sources]
     fraction = config.validation_fraction if held_out is None else None
     identity = [_FORMAT, tokenizers.__version__, contents, fraction, tokenizer_identity(config.tokenizer)]
+    if config.most_bad:
+        identity.append(["skip", config.max_bad])
     if not is_text:
         identity.append(task.model_dump(exclude={"padding", "bucketing", "class_weights", "target_length"}))
 
@@ -117,9 +119,15 @@ def prepare_data(
         _require_enough(packed[0], packed[1], config, micro_batch_size)
         training, validation = packed
         if isinstance(task, MaskedLanguageModeling):
-            mask_token = tokenizer.vocabulary_size
             training, validation = (
-                MaskedSequences(one, rate=task.mask_rate, mask_token=mask_token, seed=seed) for one in packed
+                MaskedSequences(
+                    one,
+                    rate=task.mask_rate,
+                    mask_token=tokenizer.vocabulary_size if tokenizer.mask is None else tokenizer.mask,
+                    seed=seed,
+                    vocabulary_size=tokenizer.vocabulary_size,
+                )
+                for one in packed
             )
         facts["tokens_per_epoch"] = packed[0].num_tokens - 1
     else:
@@ -157,13 +165,21 @@ def prepare_data(
 
 
 def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer) -> int:
-    """Tokens that the model knows: the tokenizer's, and one more where one stands for a hidden token."""
-    return tokenizer.vocabulary_size + isinstance(task, MaskedLanguageModeling)
+    """Tokens that the model knows: the tokenizer's, and one more for hidden tokens where it has none that stands for
+    them."""
+    return tokenizer.vocabulary_size + (isinstance(task, MaskedLanguageModeling) and tokenizer.mask is None)
 
 
 def _open_packed(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:
     tokens, starts = open_stream(folder, name, facts[name]["dtype"])
-    return PackedSequences(tokens, starts, sequence_length, num_bytes=int(facts[name]["bytes"]))
+    return PackedSequences(
+        tokens,
+        starts,
+        sequence_length,
+        num_bytes=int(facts[name]["bytes"]),
+        vocabulary_size=int(facts["tokenizer"]["vocabulary_size"]),
+        source=str(folder / f"{name}.tokens.bin"),
+    )
 
 
 def _require_rows(training: LabelledTexts, micro_batch_size: int) -> None:

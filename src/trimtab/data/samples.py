@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trimtab.data.frame import Frame
+from trimtab.data.stream import require_known
 from trimtab.signals import IGNORED, Batch
 
 Tokens = NDArray[np.integer[Any]]
@@ -45,8 +47,9 @@ class Ragged:
 class LabelledTexts:
     """Texts, each with a class, several labels, a number, a class for each token, or a second text.
 
-    `tokens` are the rows without their last token, the end of text, with which every row of a batch begins instead:
-    so none is empty, and pooling has a first position. `targets` has one entry, or row, for each text; with
+    Of `tokens` the last one of each row, the end of text, is left out, and the row of a batch stands in a frame, or
+    begins with the end of text instead: so none is empty, and pooling has a first position. `targets` has one entry,
+    or row, for each text; with
     `tags` it is one for each token of `tokens`, and with `second` it is missing. Texts are cut to `sequence_length`,
     second ones to `second_length`.
     """
@@ -62,15 +65,22 @@ class LabelledTexts:
         tags: bool = False,
         second: Ragged | None = None,
         second_length: int = 0,
+        frame: Frame | None = None,
+        vocabulary_size: int | None = None,
+        source: str = "texts",
     ) -> None:
-        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text."""
+        """With `full` every batch has `sequence_length` positions; else it is as long as its longest text. With
+        `vocabulary_size` every batch is checked against it; errors name `source`."""
         self._tokens, self._targets, self._second = tokens, targets, second
-        self._end_of_text, self._full, self._tags = end_of_text, full, tags
+        self._full, self._tags = full, tags
+        self._frame = frame or Frame.beginning(end_of_text)
+        self._vocabulary_size, self._source = vocabulary_size, source
         self.sequence_length, self.second_length = sequence_length, second_length
-        self.lengths = np.minimum(tokens.lengths(), sequence_length)
-        """Tokens of each row of a batch, [N]: the end of text comes first instead of last."""
+        whole = tokens.lengths() - 1 + self._frame.size
+        self.lengths = np.minimum(whole, sequence_length)
+        """Tokens of each row of a batch, [N], the frame included."""
         self.num_tokens = int(self.lengths.sum())
-        self.num_cut = int((tokens.lengths() > sequence_length).sum())
+        self.num_cut = int((whole > sequence_length).sum())
         """Texts that were longer."""
 
     @property
@@ -104,6 +114,7 @@ class LabelledTexts:
 
         Raises:
             IndexError: an index is out of range, or there are more than `batch_size`.
+            DataError: a token is not of the vocabulary; it names `source`, the text and the position.
         """
         rows = len(indices) if batch_size is None else batch_size
         if len(indices) > rows:
@@ -118,8 +129,12 @@ class LabelledTexts:
         sample_ids_B[: len(indices)] = indices
         for row, index in enumerate(indices.tolist()):
             length = int(self.lengths[index])
-            tokens_BT[row, 0] = self._end_of_text
-            tokens_BT[row, 1:length] = self._tokens[index][: length - 1]
+            before, after = self._frame.before, self._frame.after
+            tokens = self._tokens[index][: length - self._frame.size]
+            self._require_known(tokens, index)
+            tokens_BT[row, : len(before)] = before
+            tokens_BT[row, len(before) : length - len(after)] = tokens
+            tokens_BT[row, length - len(after) : length] = after
             document_ids_BT[row, :length] = index
             positions_BT[row, :length] = np.arange(length)
         second_BS: NDArray[np.int64] | None = None
@@ -141,6 +156,10 @@ class LabelledTexts:
             None if second_BS is None else torch.from_numpy(second_BS),
         )
 
+    def _require_known(self, tokens: Tokens, index: int) -> None:
+        if self._vocabulary_size is not None:
+            require_known(tokens, self._vocabulary_size, f"{self._source}: text {index}")
+
     def _width(self, lengths: NDArray[np.int64], most: int) -> int:
         if self._full:
             return most
@@ -152,7 +171,8 @@ class LabelledTexts:
         targets_BT = np.full(shape, IGNORED, dtype=np.int64)
         for row, index in enumerate(indices.tolist()):
             begin, length = int(self._tokens.starts[index]), int(self.lengths[index])
-            targets_BT[row, 1:length] = self._targets[begin : begin + length - 1]
+            first, size = len(self._frame.before), length - self._frame.size
+            targets_BT[row, first : first + size] = self._targets[begin : begin + size]
         return targets_BT
 
     def _pairs(
@@ -165,7 +185,8 @@ class LabelledTexts:
         targets_BS = np.full((rows, width), IGNORED, dtype=np.int64)
         for row, (index, length) in enumerate(zip(indices.tolist(), lengths.tolist(), strict=True)):
             text = second[index][:length]
-            read_BS[row, 0] = self._end_of_text
+            self._require_known(text, index)
+            read_BS[row, 0] = self._frame.second
             read_BS[row, 1:length] = text[:-1]
             targets_BS[row, :length] = text
         return read_BS, targets_BS

@@ -102,3 +102,16 @@ def open_stream(folder: Path, name: str, dtype: str) -> tuple[NDArray[Any], NDAr
     tokens = np.memmap(folder / f"{name}.tokens.bin", dtype=dtype, mode="r")
     starts = np.memmap(folder / f"{name}.starts.bin", dtype=np.int64, mode="r")
     return np.asarray(tokens), np.asarray(starts)
+
+
+def require_known(tokens: NDArray[Any], vocabulary_size: int, source: str, begin: int = 0) -> None:
+    """`tokens` stand in `source` from position `begin` on.
+
+    Raises: DataError when a token is not below `vocabulary_size`: a model would read beyond its embedding.
+    """
+    if tokens.size and int(tokens.max()) >= vocabulary_size:
+        index = int(np.argmax(tokens >= vocabulary_size))
+        raise DataError(
+            f"{source}:{begin + index}: token {int(tokens[index])}, and the vocabulary has {vocabulary_size}",
+            hint="the prepared data was changed while it was read: start again, and it is checked and made anew",
+        )

@@ -69,6 +69,22 @@ def missing_in(row: Document, task: TaskConfig) -> str | None:
     return "without a target" if target is None or (target == "" and not may_be_empty) else None
 
 
+def require_target(row: Document, task: TaskConfig) -> None:
+    """Raises: DataError when what is asked about `row` is no target of `task`."""
+    match task:
+        case Classification(multi_label=True):
+            _labels(row, task.separator)
+        case Classification():
+            _name(row, row.fields[0], "task.label")
+        case TokenClassification():
+            _tags(row)
+        case Regression():
+            _number(row)
+        case _:
+            if not isinstance(row.fields[0], str):
+                raise _wrong(row, "task.target", "text", row.fields[0])
+
+
 @final
 class _Classes:
     def __init__(self, task: Classification, sides: Sides) -> None:
@@ -97,18 +113,13 @@ class _Labels:
         return targets
 
     def _of(self, row: Document) -> list[str]:
-        value = row.fields[0]
-        if isinstance(value, str):
-            return list(dict.fromkeys(filter(None, (part.strip() for part in value.split(self._separator)))))
-        if not isinstance(value, list):
-            raise _wrong(row, "task.label", "a list of labels, or text", value)
-        return list(dict.fromkeys(_name(row, one, "task.label") for one in value))
+        return _labels(row, self._separator)
 
 
 @final
 class _Numbers:
     def __init__(self, task: Regression, sides: Sides) -> None:
-        values = np.array([self._of(row) for row in sides["training"]], dtype=np.float64)
+        values = np.array([_number(row) for row in sides["training"]], dtype=np.float64)
         mean, deviation = (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
         # The deviation of equal numbers may be rounded to above 0.
         if len(values) and (values.min() == values.max() or not deviation > 0.0):
@@ -118,7 +129,7 @@ class _Numbers:
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
         """In standard units, taken in float64: float32 would lose what differs in numbers far from 0."""
         _write_texts(rows, tokenizer, stream)
-        values = np.array([self._of(row) for row in rows], dtype=np.float64)
+        values = np.array([_number(row) for row in rows], dtype=np.float64)
         with np.errstate(over="ignore"):
             targets = ((values - self.facts.mean) / self.facts.deviation).astype(np.float32)
         for index in np.flatnonzero(~np.isfinite(targets)).tolist():
@@ -127,22 +138,11 @@ class _Numbers:
         targets[targets == IGNORED] = np.nextafter(np.float32(IGNORED), np.float32(0.0))
         return targets
 
-    def _of(self, row: Document) -> float:
-        value = row.fields[0]
-        try:
-            number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        # float32 holds what a model gives.
-        if not abs(number) <= _LARGEST:
-            raise _wrong(row, "task.value", "a finite number", value)
-        return number
-
 
 @final
 class _Tags:
     def __init__(self, task: TokenClassification, sides: Sides) -> None:
-        tags = {side: [tag for row in rows for tag in self._of(row)[1]] for side, rows in sides.items()}
+        tags = {side: [tag for row in rows for tag in _tags(row)[1]] for side, rows in sides.items()}
         self.facts = _class_facts(tags["training"], tags["validation"], len(tags["training"]), "task.tags")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
@@ -150,7 +150,7 @@ class _Tags:
         """The first token of a word has its class; the others, and the end of text, are not counted."""
         targets: list[NDArray[np.int64]] = []
         for row in rows:
-            words, tags = self._of(row)
+            words, tags = _tags(row)
             tokens, firsts = tokenized_words(tokenizer, words)
             stream.write(" ".join(words), tokens)
             row_targets = np.full(len(tokens) + 1, IGNORED, dtype=np.int64)
@@ -158,31 +158,12 @@ class _Tags:
             targets.append(row_targets)
         return np.concatenate([np.empty(0, dtype=np.int64), *targets])
 
-    def _of(self, row: Document) -> tuple[list[str], list[str]]:
-        words = _words(row)
-        value = row.fields[0]
-        if not isinstance(value, str | list):
-            raise _wrong(row, "task.tags", "a list of tags, or text with spaces", value)
-        tags = value.split() if isinstance(value, str) else [_name(row, one, "task.tags") for one in value]
-        if len(tags) != len(words) or not all(words):
-            raise DataError(
-                f"{row.name}: {len(words)} words have {len(tags)} tags (task.tags)"
-                if all(words)
-                else f"{row.name}: a word is empty",
-                hint="each word needs one tag, and is not empty",
-            )
-        return words, tags
-
 
 @final
 class _Seconds:
     def __init__(self, task: SequenceToSequence, sides: Sides, folder: Path) -> None:
         self._folder = folder
         self.facts = TargetFacts(total=len(sides["training"]))
-        for rows in sides.values():
-            for row in rows:
-                if not isinstance(row.fields[0], str):
-                    raise _wrong(row, "task.target", "text", row.fields[0])
 
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
         _write_texts(rows, tokenizer, stream)
@@ -199,6 +180,43 @@ def tokenized_words(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[NDArray
     pieces = tokenizer.encode_batch([f" {word}" if number else word for number, word in enumerate(words)])
     firsts = np.cumsum([0, *map(len, pieces)])[:-1]
     return np.concatenate([np.empty(0, dtype=np.int64), *pieces]), firsts
+
+
+def _labels(row: Document, separator: str) -> list[str]:
+    value = row.fields[0]
+    if isinstance(value, str):
+        return list(dict.fromkeys(filter(None, (part.strip() for part in value.split(separator)))))
+    if not isinstance(value, list):
+        raise _wrong(row, "task.label", "a list of labels, or text", value)
+    return list(dict.fromkeys(_name(row, one, "task.label") for one in value))
+
+
+def _number(row: Document) -> float:
+    value = row.fields[0]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    # float32 holds what a model gives.
+    if not abs(number) <= _LARGEST:
+        raise _wrong(row, "task.value", "a finite number", value)
+    return number
+
+
+def _tags(row: Document) -> tuple[list[str], list[str]]:
+    words = _words(row)
+    value = row.fields[0]
+    if not isinstance(value, str | list):
+        raise _wrong(row, "task.tags", "a list of tags, or text with spaces", value)
+    tags = value.split() if isinstance(value, str) else [_name(row, one, "task.tags") for one in value]
+    if len(tags) != len(words) or not all(words):
+        raise DataError(
+            f"{row.name}: {len(words)} words have {len(tags)} tags (task.tags)"
+            if all(words)
+            else f"{row.name}: a word is empty",
+            hint="each word needs one tag, and is not empty",
+        )
+    return words, tags
 
 
 def _words(row: Document) -> list[str]:

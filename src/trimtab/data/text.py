@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from typing import Final
 from trimtab.config import DataConfig
 from trimtab.data.build_tokenizer import Progress, build_tokenizer
 from trimtab.data.corpora import Corpus
+from trimtab.data.left_out import LeftOut
 from trimtab.data.split import choose_split
 from trimtab.data.stream import Stream, shared_facts
 
@@ -20,10 +20,11 @@ _ENCODED_AT_ONCE: Final = 1 << 22
 def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress) -> None:
     """Write tokens, document starts, tokenizer and facts into `folder`."""
     report("reading", 0.0)
-    split = choose_split(corpus.documents(Counter()), config.validation_fraction)
+    most = config.most_bad
+    split = choose_split(corpus.documents(LeftOut(most)), config.validation_fraction)
     total = max(1, split.num_bytes)
 
-    def parts(skipped: Counter[str], skipped_held_out: Counter[str]) -> Iterator[tuple[str, str]]:
+    def parts(skipped: LeftOut, skipped_held_out: LeftOut) -> Iterator[tuple[str, str]]:
         for document in corpus.documents(skipped):
             training, validation = (document.text, "") if held_out is not None else split.divide(document)
             if training:
@@ -33,11 +34,11 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
         for document in held_out.documents(skipped_held_out) if held_out is not None else ():
             yield "validation", document.text
 
-    texts = (text for side, text in parts(Counter(), Counter()) if side == "training")
+    texts = (text for side, text in parts(LeftOut(most), LeftOut(most)) if side == "training")
     tokenizer = build_tokenizer(config.tokenizer, texts, total, report)
     tokenizer.save(folder / "tokenizer.json")
-    skipped: Counter[str] = Counter()
-    skipped_held_out: Counter[str] = Counter()
+    skipped: LeftOut = LeftOut(most)
+    skipped_held_out: LeftOut = LeftOut(most)
     with (
         Stream(folder, "training", tokenizer) as training,
         Stream(folder, "validation", tokenizer) as validation,
@@ -55,8 +56,9 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
         validation.require_text("data.validation_source", held_out.description(skipped_held_out))
     facts = {
         "split": split.description if held_out is None else "validation has a source of its own",
-        "skipped": dict(sorted(skipped.items())),
-        "validation_skipped": dict(sorted(skipped_held_out.items())),
+        "skipped": skipped.counts(),
+        "validation_skipped": skipped_held_out.counts(),
+        "unusable": skipped.named + skipped_held_out.named,
         **shared_facts(config.tokenizer.name, tokenizer, training, validation),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))

@@ -16,12 +16,16 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.config.paths import tokenizer_file
+from trimtab.data.frame import Frame
 from trimtab.errors import ConfigError, DataError
+from trimtab.signals import SpecialTokens
 
 END_OF_TEXT: Final = "<|endoftext|>"
 """Ends a document, in tokenizers that are made here."""
 
 _DESCRIPTION: Final = "tokenizer_config.json"
+_OURS: Final = "trimtab"
+"""Key in it of what transformers has no word for."""
 _LONGEST_PIECE: Final = 1 << 18
 """Characters encoded at once: longer documents are cut, so that they use all cores and little memory."""
 
@@ -34,8 +38,16 @@ class Tokenizer:
     Made by `train_bpe` or `byte_tokenizer` it is lossless: decode(encode(text)) == text.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, end_of_text: str = END_OF_TEXT) -> None:
-        """Takes over `inner`.
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        end_of_text: str = END_OF_TEXT,
+        *,
+        frame: Frame | None = None,
+        mask: int | None = None,
+        padding: int | None = None,
+    ) -> None:
+        """Takes over `inner`. Its texts stand in `frame`, or after `end_of_text`.
 
         Raises:
             ConfigError: `inner` has no token `end_of_text`.
@@ -57,7 +69,15 @@ class Tokenizer:
         self.end_of_text: int = identity
         """The token that ends a document."""
         self.vocabulary_size: int = max(vocabulary.values()) + 1
-        self.fingerprint: str = hashlib.sha256(json.dumps([state, end_of_text], sort_keys=True).encode()).hexdigest()
+        self.frame: Frame = frame or Frame.beginning(identity)
+        """What stands around a text that is a row by itself."""
+        self.mask: int | None = mask
+        """The token that stands for a hidden one, where there is one."""
+        self.padding: int | None = padding
+        """The token that models which came with the tokenizer take for padding."""
+        self._own = frame is not None or mask is not None or padding is not None
+        decides: list[Any] = [state, end_of_text, *([self._special()] if self._own else [])]
+        self.fingerprint: str = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
         """SHA-256 of all that decides how text is encoded."""
         self._bytes = _bytes_of_tokens(state, vocabulary, self.vocabulary_size)
         self._bytes[identity] = b""
@@ -67,6 +87,15 @@ class Tokenizer:
         Exact for byte-level tokenizers; of others, which may change text, the bytes of the token as written.
         """
         self._token_of_byte = self._lookup(state)
+
+    @property
+    def special(self) -> SpecialTokens:
+        """What a model from outside is told of; padding is the end of text where there is no token for it."""
+        padding = self.end_of_text if self.padding is None else self.padding
+        return SpecialTokens(self.end_of_text, padding, self.frame.second)
+
+    def _special(self) -> dict[str, Any]:
+        return {"frame": self.frame.to_json(), "mask": self.mask, "padding": self.padding}
 
     def _lookup(self, state: dict[str, Any]) -> NDArray[np.int64] | None:
         """The token of each byte, [256], if every token is a byte: then encoding is one look-up."""
@@ -114,7 +143,12 @@ class Tokenizer:
         """
         path.write_text(self._inner.to_str(), encoding="utf-8")
         name = self._inner.id_to_token(self.end_of_text)
-        described = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": name}
+        described: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": name}
+        for key, token in (("mask_token", self.mask), ("pad_token", self.padding)):
+            if token is not None:
+                described[key] = self._inner.id_to_token(token)
+        if self._own:
+            described[_OURS] = self._special()
         path.with_name(_DESCRIPTION).write_text(json.dumps(described), encoding="utf-8")
 
     @classmethod
@@ -133,10 +167,14 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # its errors have no class of their own
             raise DataError(f"{path}: is no tokenizer.json of Hugging Face tokenizers: {error}") from error
+        special: dict[str, Any] = {}
         if end_of_text is None:
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                end_of_text = str(json.loads(path.with_name(_DESCRIPTION).read_bytes())["eos_token"])
-        return cls(inner, end_of_text or END_OF_TEXT)
+                described = json.loads(path.with_name(_DESCRIPTION).read_bytes())
+                end_of_text = str(described["eos_token"])
+                special = dict(described[_OURS])
+                special["frame"] = Frame.from_json(special["frame"])
+        return cls(inner, end_of_text or END_OF_TEXT, **special)
 
 
 def train_bpe(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:

@@ -27,10 +27,29 @@ class Case:
         return self.history.get("train/loss")
 
     def validation_loss(self) -> Series | None:
-        """The loss on the main validation set: of the plain weights, or of their average where only that is judged."""
-        plain = self.history.get("validation/loss")
-        kind = self.setting("averaging.name")
-        return plain if plain is not None or kind is None else self.history.get(f"validation/loss@{kind}")
+        """The loss on the main validation set, as `evaluated` gives it."""
+        return self.evaluated("validation/loss")
+
+    def evaluated(self, metric: str) -> Series | None:
+        """What evaluations measured: of the plain weights, or of their average where only that is judged.
+
+        Until such an average begins the plain weights stand in for it, and theirs is then the first part.
+        """
+        plain, averaged = self.history.get(metric), self.history.get(f"{metric}@{self.setting('averaging.name')}")
+        if averaged is None or (plain is not None and self.setting("averaging.evaluate") != "average"):
+            return plain
+        if plain is None:
+            return averaged
+        joined, before = Series(), plain.steps < averaged.first_steps[0]
+        joined.append(plain.steps[before], plain.mean[before])
+        joined.append(averaged.steps, averaged.mean)
+        return joined
+
+    @property
+    def selected(self) -> str:
+        """The kind of the weights that checkpoints are chosen by, '' for plain ones, where they were judged."""
+        kind = str(self.setting("checkpoint.metric") or "").partition("@")[2]
+        return kind if self.history.has(f"validation/loss@{kind}") else ""
 
     def setting(self, name: str) -> Any:
         """The value of a setting, or None where it is not known."""

@@ -9,7 +9,7 @@ Of a task that is not among `tasks` nothing is said, nor withheld: no log of it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,23 @@ class Code:
     """Those that it can be judged for; none named: all. A task that is not known is taken for language."""
 
 
+SHORT: Final = "stopped-too-early"
+"""What looks so where something else keeps a run from learning."""
+
 CODES: dict[str, Code] = {
     # What the optimizer does
     "nan-loss": Code(
         "the loss or the gradient is not a number or infinite; leaving without that is divergence",
         "symptom",
         ("train/loss",),
-        ("learning-rate-too-high", "divergence", "loss-spike", "underfitting", "plateau", "noisy-loss"),
+        ("learning-rate-too-high", "divergence", "loss-spike", "underfitting", "plateau", "noisy-loss", SHORT),
     ),
     "learning-rate-too-high": Code(
         "updates are too large: the run trains, but noisily or worse than it could; a loss that leaves for good is a "
         "divergence, of which the rate may be the reason",
         "root",
         ("train/loss", "learning_rate"),
-        ("loss-spike", "noisy-loss", "underfitting", "plateau", "exploding-gradients"),
+        ("loss-spike", "noisy-loss", "underfitting", "plateau", "exploding-gradients", SHORT),
     ),
     "missing-warmup": Code(
         "the rate is at its full height from the first step and the first updates do damage; later ones are sound",
@@ -64,25 +67,26 @@ CODES: dict[str, Code] = {
             "underfitting",
             "plateau",
             "overfitting",
+            SHORT,
         ),
     ),
     "loss-spike": Code(
         "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
         "symptom",
         ("train/loss",),
-        ("underfitting", "plateau"),
+        ("underfitting", "plateau", SHORT),
     ),
     "frozen-parameters": Code(
         "parameters that should learn do not change: no gradient reaches them, or they are left out",
         "root",
         ("layer/*/grad_norm",),
-        ("underfitting", "plateau", "learning-rate-too-low"),
+        ("underfitting", "plateau", "learning-rate-too-low", SHORT),
     ),
     "learning-rate-too-low": Code(
         "updates are too small: the loss still falls steadily where the budget ends, far from what the model could do",
         "root",
         ("train/loss", "learning_rate"),
-        ("underfitting", "plateau"),
+        ("underfitting", "plateau", SHORT),
     ),
     "decayed-too-early": Code(
         "the rate is near zero long before the end, while the loss was still falling",
@@ -100,10 +104,15 @@ CODES: dict[str, Code] = {
         "learning rate is too high",
         "root",
         ("train/loss",),
-        ("plateau", "underfitting", "loss-spike"),
+        ("plateau", "underfitting", "loss-spike", SHORT),
         ("causal_lm", "masked_lm", "seq2seq"),  # its sizes of batches are counted in tokens that are predicted
     ),
-    "loss-scale-collapse": Code("the fp16 loss scale falls to its floor and updates are lost", "root", ("loss_scale",)),
+    "loss-scale-collapse": Code(
+        "the fp16 loss scale falls to its floor and updates are lost",
+        "root",
+        ("train/loss",),  # without a loss scale there is none to collapse
+        ("nan-loss", "underfitting", "plateau"),
+    ),
     "vanishing-gradients": Code(
         "the gradient of early layers is orders of magnitude below that of late ones", "symptom", ("layer/*/grad_norm",)
     ),
@@ -142,7 +151,14 @@ CODES: dict[str, Code] = {
         "the validation loss rises while the accuracy still improves", "symptom", ("validation/accuracy",)
     ),
     "plateau": Code("the training loss stands still early, and nothing else explains it", "symptom", ("train/loss",)),
-    "stopped-too-early": Code("the loss was still falling where the run ended", "root", ("train/loss",)),
+    SHORT: Code(
+        "all steps are done, and they were far too few: no better than counting tokens, and still falling; one that "
+        "stands still there is underfitting",
+        "root",
+        ("train/loss",),
+        (),
+        ("causal_lm",),  # what counting reaches is measured for next-token prediction
+    ),
     # What it learns from
     "label-noise": Code("part of the labels are wrong; all of them is random-labels", "root", ("sample_loss",)),
     "random-labels": Code("no label has to do with its input", "root", ("train/loss", "validation/loss")),
@@ -159,6 +175,7 @@ CODES: dict[str, Code] = {
         "root",
         ("data_seconds", "step_seconds"),
     ),
+    "evaluation-bound": Code("evaluations take a large part of the time", "root"),
     "throughput-decay": Code("steps take longer and longer", "root", ("step_seconds",)),
     "memory-leak": Code("memory grows steadily", "root", ("memory_bytes",)),
     "resume-discontinuity": Code("the loss jumps where a run was resumed", "root", ("train/loss",)),
@@ -178,7 +195,9 @@ CODES: dict[str, Code] = {
     "decay-overlaps-warmup": Code("the decay begins before the warm-up ends", "lint"),
     "stopping-before-decay": Code("early stopping that fires before the rate has decayed", "lint"),
     "patience-never": Code("early stopping that cannot fire", "lint"),
+    "rollback-out-of-reach": Code("rollbacks that may find no checkpoint to go back to", "lint"),
     "evaluation-never": Code("no evaluation before the end", "lint"),
+    "saving-never": Code("no checkpoint before the end", "lint"),
     "high-dropout-small-model": Code("strong dropout in a small model", "lint"),
     "epochs-over-data": Code("many passes over the same data", "lint"),
     "vocabulary-too-large-for-data": Code("a vocabulary that the data cannot fill", "lint"),

@@ -50,7 +50,7 @@ def is_there(case: Case, signal: str) -> bool:
     """Whether a signal was logged: a metric, `layer/*/<metric>`, or `facts.<path>`."""
     if signal.startswith("facts."):
         return case.fact(*signal.split(".")[1:]) is not None
-    return case.history.has(signal)
+    return case.history.has(signal) or case.evaluated(signal) is not None
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Finding, Verdict, Withheld
 from trimtab.runs import format
+from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
+
+FEW_STEPS: Final = 24
+"""With fewer most rules say nothing."""
 
 
 def summarize(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
@@ -32,31 +37,44 @@ def _course(case: Case) -> str:
             f"the training loss went from {format.decimal(float(values[0]))} "
             f"to {format.decimal(float(values[-few:].mean()))}{mean}"
         )
-    validation = case.validation_loss()
+    validation = _selected(case, "validation/loss")
     if validation is not None and len(validation.finite()[1]):
         at, values = validation.finite()
         best = int(values.argmin())
+        whose = f" of the {case.selected} weights" if case.selected else ""
         parts.append(
-            f"the best validation loss is {format.decimal(float(values[best]))}, at step {at[best]:,}"
+            f"the best validation loss{whose} is {format.decimal(float(values[best]))}, at step {at[best]:,}"
             f"{_worse_than_counting(case)}"
         )
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else "no loss was logged") + "."
 
 
+def _selected(case: Case, metric: str) -> Series | None:
+    """A metric of the weights that the run chooses by."""
+    return case.history.get(f"{metric}@{case.selected}") if case.selected else case.evaluated(metric)
+
+
 def _worse_than_counting(case: Case) -> str:
     """What a reader must know of a run in which nothing is wrong but that it learned little."""
-    series, bigram = case.history.get("validation/bits_per_byte"), case.number("yardsticks", "bigram")
+    series, bigram = _selected(case, "validation/bits_per_byte"), case.number("yardsticks", "bigram")
     bits = series.finite()[1] if series is not None else ()
     if bigram is None or not len(bits) or float(min(bits)) <= bigram:
         return ""
-    return f", which is worse than counting pairs of tokens ({float(min(bits)):.2f} against {bigram:.2f} bits per byte)"
+    tokens, parameters = case.history.get("tokens"), case.number("parameters", "total")
+    part = float(tokens.columns.total.sum()) / parameters if tokens is not None and parameters else None
+    seen = f", after {part:.2g} tokens a parameter, where 20 are best" if part is not None and part < 10.0 else ""
+    return (
+        f", which is worse than counting pairs of tokens ({float(min(bits)):.2f} against {bigram:.2f} bits per byte)"
+        f"{seen}"
+    )
 
 
 def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
     passed = _passed(case, findings)
     if not findings or verdict == "healthy":
         notes = f" ({len(findings)} remark{'s' if len(findings) > 1 else ''})" if findings else ""
-        return f"No fault was found in what was logged{notes}{passed}."
+        few = f"; {case.history.last_step:,} steps show few faults" if 0 < case.history.last_step < FEW_STEPS else ""
+        return f"No fault was found in what was logged{notes}{few}{passed}."
     lead = findings[0]
     also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
     others = len(findings) - 1
@@ -95,7 +113,7 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
 
 def _still_falling(case: Case) -> bool:
     """Whether a run that is over had its best evaluation last, well below that at four fifths of the way."""
-    validation = case.validation_loss()
+    validation = _selected(case, "validation/loss")
     if validation is None or case.history.last_step < case.planned_steps:
         return False
     steps, values = validation.finite()

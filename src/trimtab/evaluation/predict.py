@@ -59,6 +59,7 @@ def predict(
         np.zeros(len(rows), dtype=np.int64),
         end_of_text=tokenizer.end_of_text,
         sequence_length=sequence_length,
+        frame=tokenizer.frame,
     )
     # Texts of similar length together, so that little is padded.
     order = np.argsort(asked.lengths, kind="stable")
@@ -71,11 +72,12 @@ def predict(
             answers.update(zip(indices.tolist(), found, strict=True))
     if not of_words:
         return [answers[index] for index in range(len(rows))]
-    return [_of_words(answers[index], first, sequence_length) for index, first in enumerate(firsts)]
+    begin, end = len(tokenizer.frame.before), sequence_length - len(tokenizer.frame.after)
+    return [_of_words(answers[index], first + begin, end) for index, first in enumerate(firsts)]
 
 
-def _of_words(classes_T: Tensor, firsts: NDArray[np.int64], sequence_length: int) -> Tensor:
-    """The classes at the first token of each word; a row begins with an end of text."""
-    places = torch.from_numpy(firsts + 1)
-    inside = places < sequence_length
+def _of_words(classes_T: Tensor, firsts: NDArray[np.int64], end: int) -> Tensor:
+    """The classes at `firsts`, the first token of each word, below position `end`."""
+    places = torch.from_numpy(firsts)
+    inside = places < end
     return torch.where(inside, classes_T[torch.where(inside, places, 0)], IGNORED)

@@ -19,7 +19,7 @@ from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import evaluate
 from trimtab.evaluation.translate import write_answers
 from trimtab.events import ArtifactLogged, EvaluationEnded
-from trimtab.model import EncoderDecoder
+from trimtab.model import translates
 from trimtab.signals import Task, key
 
 Weights = Callable[[], AbstractContextManager[None] | None]
@@ -86,7 +86,7 @@ class Evaluation:
 
     def _samples(self, step: int) -> list[ArtifactLogged]:
         samples, validation = self.config.samples, self.data.validation
-        if isinstance(self.model, EncoderDecoder) and isinstance(validation, LabelledTexts):
+        if translates(self.model) and isinstance(validation, LabelledTexts):
             return write_answers(
                 self.model, validation, self.data.tokenizer, step, max_tokens=samples.max_tokens, device=self.device
             )

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trimtab.data import LabelledTexts, Tokenizer
+from trimtab.data import Frame, LabelledTexts, Tokenizer
 from trimtab.errors import NumericsError, UsageError
 from trimtab.events import ArtifactLogged
-from trimtab.model import EncoderDecoder, evaluating, uncompiled
+from trimtab.model import Translator, evaluating, uncompiled
 
 _SAMPLES = 4
 """Texts of the validation set whose answers are written at an evaluation."""
 
 
 def translate(
-    model: EncoderDecoder,
+    model: Translator,
     texts: Sequence[NDArray[np.integer[Any]]],
     *,
     end_of_text: int,
@@ -31,9 +31,11 @@ def translate(
     beams: int = 1,
     length_penalty: float = 1.0,
     device: torch.device,
+    frame: Frame | None = None,
 ) -> list[list[int]]:
     """The tokens that `model` writes after reading each of `texts`: at most `max_tokens`, those before `end_of_text`.
 
+    Texts stand in `frame`; without it both begin after an end of text.
     With one beam the most probable token is taken each time (greedy). With more, so many beginnings are kept, and the
     finished one with the highest mean log-probability wins: its sum, end included, divided by the number of its
     tokens to the power of `length_penalty`. Texts are read one by one, so that an answer does not depend on others.
@@ -47,27 +49,27 @@ def translate(
     """
     if beams < 1 or max_tokens < 1:
         raise UsageError(f"beams and max_tokens must be at least 1. Received: beams {beams}, max_tokens {max_tokens}")
+    frame = frame or Frame.beginning(end_of_text)
+    most = max_tokens if model.most_written is None else min(max_tokens, model.most_written)
     with evaluating(model), uncompiled():
-        return [
-            _search(
-                model, text, end_of_text, min(max_tokens, model.decoder.max_positions), beams, length_penalty, device
-            )
-            for text in texts
-        ]
+        return [_search(model, text, frame, end_of_text, most, beams, length_penalty, device) for text in texts]
 
 
 def _search(
-    model: EncoderDecoder,
+    model: Translator,
     text: NDArray[np.integer[Any]],
+    frame: Frame,
     end_of_text: int,
     max_tokens: int,
     beams: int,
     length_penalty: float,
     device: torch.device,
 ) -> list[int]:
-    read = np.concatenate(([end_of_text], text)).astype(np.int64)[: model.encoder.max_positions]
+    if model.most_read is not None:
+        text = text[: model.most_read - frame.size]
+    read = np.concatenate((frame.before, text, frame.after)).astype(np.int64)
     memory_1TD, _ = model.encode(torch.from_numpy(read)[None].to(device), None)
-    written_NS = torch.tensor([[end_of_text]], device=device)
+    written_NS = torch.tensor([[frame.second]], device=device)
     scores_N = torch.zeros(1, dtype=torch.float64, device=device)
     finished: list[tuple[float, list[int]]] = []
     for length in range(1, max_tokens + 1):
@@ -98,7 +100,7 @@ def _search(
     return max(finished, key=lambda one: one[0])[1]
 
 
-def _next_chances(model: EncoderDecoder, written_NS: Tensor, memory_1TD: Tensor) -> Tensor:
+def _next_chances(model: Translator, written_NS: Tensor, memory_1TD: Tensor) -> Tensor:
     """Log-probabilities of the next token after each beginning, fp64 [N, V]."""
     output = model.decode(written_NS, memory_1TD.expand(len(written_NS), -1, -1), None)
     logits_NV = output.head(output.features[:, -1]).double()
@@ -107,7 +109,7 @@ def _next_chances(model: EncoderDecoder, written_NS: Tensor, memory_1TD: Tensor)
     return logits_NV.log_softmax(-1)
 
 
-def write_answer(model: EncoderDecoder, tokenizer: Tokenizer, text: str, *, max_tokens: int, beams: int = 1) -> str:
+def write_answer(model: Translator, tokenizer: Tokenizer, text: str, *, max_tokens: int, beams: int = 1) -> str:
     """What the model writes after reading `text`."""
     device = next(model.parameters()).device
     (answer,) = translate(
@@ -117,12 +119,13 @@ def write_answer(model: EncoderDecoder, tokenizer: Tokenizer, text: str, *, max_
         max_tokens=max_tokens,
         beams=beams,
         device=device,
+        frame=tokenizer.frame,
     )
     return tokenizer.decode(answer)
 
 
 def write_answers(
-    model: EncoderDecoder,
+    model: Translator,
     pairs: LabelledTexts,
     tokenizer: Tokenizer,
     step: int,
@@ -133,9 +136,10 @@ def write_answers(
     """The first texts of a set, what the model writes after them (greedy), and what was wanted."""
     written = []
     for index in range(min(_SAMPLES, len(pairs)) if max_tokens else 0):
-        read, most = pairs.row(index)[: pairs.sequence_length - 1], min(max_tokens, pairs.second_length)
+        read = pairs.row(index)[: pairs.sequence_length - tokenizer.frame.size]
+        most, end = min(max_tokens, pairs.second_length), tokenizer.end_of_text
         try:
-            (answer,) = translate(model, [read], end_of_text=tokenizer.end_of_text, max_tokens=most, device=device)
+            (answer,) = translate(model, [read], end_of_text=end, max_tokens=most, device=device, frame=tokenizer.frame)
             told = tokenizer.decode(answer)
         except NumericsError as error:
             # A run that diverged still has to say so, and to end by its own rules.

@@ -82,7 +82,8 @@ def _climb(
 ) -> list[float]:
     """The training loss of each step before the update at its rate; fewer than the rates when it diverges."""
     losses: list[float] = []
-    accumulation = micro["accumulation"]
+    growing = config.training.accumulation_schedule
+    accumulation = micro["accumulation"] * (1 if growing is None else growing.factors[0])  # as the run begins
     loader = Loader(
         data.training,
         data.order,

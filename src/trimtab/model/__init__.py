@@ -7,12 +7,15 @@ from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
 from trimtab.model.feed_forward import FeedForward, fuses_activation
-from trimtab.model.foreign import ForeignModel, as_output, wrap_model
+from trimtab.model.foreign import ForeignModel, as_output
+from trimtab.model.freeze import Stages, freeze
+from trimtab.model.hugging_face import HuggingFaceModel
 from trimtab.model.initialize import init_weights
-from trimtab.model.kinds import Transformer
+from trimtab.model.kinds import Outside, Transformer, Translator, translates
 from trimtab.model.mode import evaluating, uncompiled
 from trimtab.model.size import ParameterCounts, flops_per_token, parameter_counts
 from trimtab.model.transformer import Decoder
+from trimtab.model.wrap import is_hugging_face, wrap_model
 
 __all__ = [
     "Attention",
@@ -24,17 +27,24 @@ __all__ = [
     "EncoderDecoder",
     "FeedForward",
     "ForeignModel",
+    "HuggingFaceModel",
+    "Outside",
     "ParameterCounts",
+    "Stages",
     "Transformer",
+    "Translator",
     "as_output",
     "build_model",
     "count_dropout_sites",
     "evaluating",
     "flops_per_token",
+    "freeze",
     "fuses_activation",
     "init_weights",
+    "is_hugging_face",
     "parameter_counts",
     "set_dropout_factor",
+    "translates",
     "uncompiled",
     "wrap_model",
 ]

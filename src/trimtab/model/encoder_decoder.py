@@ -45,6 +45,16 @@ class EncoderDecoder(nn.Module):
         self.encoder.measure_activations = self.decoder.measure_activations = measure
 
     @property
+    def most_read(self) -> int:
+        """Positions of the longest text that it can read."""
+        return self.encoder.max_positions
+
+    @property
+    def most_written(self) -> int:
+        """Positions of the longest text that it can write."""
+        return self.decoder.max_positions
+
+    @property
     def all_blocks(self) -> Iterable[Block]:
         """Those of the encoder, then those of the decoder."""
         return chain(self.encoder.all_blocks, self.decoder.all_blocks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from trimtab.config import (
     DecoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
+    HuggingFaceConfig,
     ModelConfig,
     TransformerShape,
 )
@@ -19,30 +22,79 @@ from trimtab.config.registry import load_target
 from trimtab.errors import ConfigError
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
-from trimtab.model.foreign import ForeignModel, wrap_model
+from trimtab.model.freeze import freeze
+from trimtab.model.hugging_face import HuggingFaceModel
 from trimtab.model.initialize import init_weights
-from trimtab.model.kinds import Transformer
+from trimtab.model.kinds import Outside, Transformer
+from trimtab.model.pretrained import build_pretrained, fingerprint_of
 from trimtab.model.transformer import Decoder
 from trimtab.model.trunk import Shape
-from trimtab.signals import Outputs, seeded
+from trimtab.model.wrap import wrap_model
+from trimtab.signals import Outputs, SpecialTokens, seeded
 
 
 def build_model(
-    config: ModelConfig, *, vocabulary_size: int, sequence_length: int, seed: int, outputs: Outputs | None = None
-) -> Transformer | ForeignModel:
-    """The model that `config` describes, on the CPU, in training mode, with the weights of `seed`.
+    config: ModelConfig,
+    *,
+    vocabulary_size: int,
+    sequence_length: int,
+    seed: int,
+    outputs: Outputs | None = None,
+    special: SpecialTokens | None = None,
+) -> Transformer | Outside:
+    """The model that `config` describes, on the CPU, in training mode, with the weights of `seed`, or of its folder.
 
-    `outputs` is what a task calls for; the vocabulary at every position if not given.
+    `outputs` is what a task calls for; the vocabulary at every position if not given. `special` are the tokenizer's,
+    which a model of transformers is told; the first token if not given. What `config` freezes takes no gradient.
 
     The state of torch's CPU generator is left as it was. A custom model initializes itself, from the global
     generators of torch, numpy and Python, seeded with `seed`.
 
     Raises:
-        ConfigError: a custom model that cannot be imported or built.
+        ConfigError: a model from outside that cannot be imported or built; a pattern to freeze that fits nothing.
+        DataError: a folder that cannot be read.
     """
-    if isinstance(config, CustomModel):
+    outputs = outputs or Outputs(vocabulary_size, of_tokens=True)
+    if isinstance(config, HuggingFaceConfig):
+        model: Transformer | Outside = build_pretrained(
+            config,
+            outputs,
+            vocabulary_size=vocabulary_size,
+            longest_sequence=sequence_length,
+            special=special or SpecialTokens(0, 0, 0),
+            seed=seed,
+        )
+    elif isinstance(config, CustomModel):
         with seeded(seed):
-            return wrap_model(_build_custom(config), vocabulary_size)
+            model = wrap_model(_build_custom(config), vocabulary_size, outputs)
+    else:
+        model = _build_ours(config, vocabulary_size, sequence_length, seed, outputs)
+    freeze(model, config.freeze)
+    if isinstance(config, HuggingFaceConfig) and config.path is not None and isinstance(model, HuggingFaceModel):
+        _leave_out(model, list(config.unfreeze))
+    return model
+
+
+def _leave_out(model: HuggingFaceModel, thawing: Sequence[str]) -> None:
+    """What is frozen for good and in the folder is not kept in checkpoints, which name it by its hash instead."""
+    frozen = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad
+        and name.removeprefix("module.") not in model.new
+        and not any(fnmatchcase(name, pattern) for pattern in thawing)
+    }
+    if frozen:
+        model.left_out, model.given = frozenset(frozen), fingerprint_of(frozen)
+
+
+def _build_ours(
+    config: DecoderConfig | EncoderConfig | EncoderDecoderConfig,
+    vocabulary_size: int,
+    sequence_length: int,
+    seed: int,
+    outputs: Outputs,
+) -> Transformer:
     with torch.random.fork_rng(devices=[]):
         model = _build(config, _shape(config, vocabulary_size, config.max_positions or sequence_length), outputs)
     init_weights(
@@ -55,15 +107,13 @@ def build_model(
     return model
 
 
-def _build(
-    config: DecoderConfig | EncoderConfig | EncoderDecoderConfig, shape: Shape, outputs: Outputs | None
-) -> Transformer:
+def _build(config: DecoderConfig | EncoderConfig | EncoderDecoderConfig, shape: Shape, outputs: Outputs) -> Transformer:
     match config:
         case DecoderConfig():
             return Decoder(document_mask=config.document_mask, tied_embeddings=config.tied_embeddings, **shape)
         case EncoderConfig():
             return Encoder(
-                outputs=outputs or Outputs(shape["vocabulary_size"], of_tokens=True),
+                outputs=outputs,
                 pooling=config.pooling,
                 head_dropout=config.dropout.head,
                 tied_embeddings=config.tied_embeddings,

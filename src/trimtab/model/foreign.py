@@ -11,7 +11,6 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.model.kinds import Transformer
 from trimtab.signals import ModelOutput
 
 
@@ -77,8 +76,3 @@ def as_output(output: Any) -> ModelOutput | Tensor:
         "model: expected logits, a trimtab ModelOutput, a mapping with 'logits', or a tuple that begins with "
         f"logits. Received: {type(output).__qualname__}"
     )
-
-
-def wrap_model(module: nn.Module, vocabulary_size: int | None = None) -> Transformer | ForeignModel:
-    """`module` itself if trimtab can call it, else a `ForeignModel` around it."""
-    return module if isinstance(module, Transformer | ForeignModel) else ForeignModel(module, vocabulary_size)

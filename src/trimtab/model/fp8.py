@@ -77,7 +77,7 @@ class Fp8Linear(nn.Linear):
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
         # torch.compile then traces through it as it is: it writes a maximum in backward.
-        torch.compiler.allow_in_graph(_Product)
+        torch.compiler.allow_in_graph(_Product)  # type: ignore[no-untyped-call]
         self.measures = False
         """Whether maxima are found, and products are those of the weights themselves."""
         device = self.weight.device
@@ -121,7 +121,7 @@ class Fp8Linear(nn.Linear):
             self.rows_gradient,
             self.largest_gradient,
         )
-        return y_NF.unflatten(0, x.shape[:-1])
+        return y_NF.view(*x.shape[:-1], self.out_features)
 
 
 class _Product(torch.autograd.Function):

@@ -1,10 +1,27 @@
-"""The models that trimtab builds itself."""
+"""The kinds of models there are."""
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
+from torch import nn
+
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
+from trimtab.model.foreign import ForeignModel
+from trimtab.model.hugging_face import HuggingFaceModel
 from trimtab.model.transformer import Decoder
 
 Transformer = Decoder | Encoder | EncoderDecoder
-"""They measure their activations, and can be compiled and captured."""
+"""The models that trimtab builds itself. They measure their activations, and can be compiled and captured."""
+
+Outside = ForeignModel | HuggingFaceModel
+"""Those that it does not, which may draw from any generator and keep state anywhere."""
+
+Translator = EncoderDecoder | HuggingFaceModel
+"""They read a text and write another; of the second kind those for sequence to sequence."""
+
+
+def translates(model: nn.Module) -> TypeGuard[Translator]:
+    """Whether `model` writes a second text after reading a first."""
+    return isinstance(model, EncoderDecoder) or (isinstance(model, HuggingFaceModel) and model.task == "seq2seq")

@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trimtab.model.attention import Attention, CrossAttention
 from trimtab.model.encoder import Encoder
 from trimtab.model.feed_forward import FeedForward
-from trimtab.model.foreign import ForeignModel
-from trimtab.model.kinds import Transformer
+from trimtab.model.kinds import Outside, Transformer
 from trimtab.model.mode import evaluating
 from trimtab.model.transformer import Decoder
 from trimtab.signals import ModelOutput
@@ -73,7 +72,7 @@ def _group(module: nn.Module, parent: str) -> str:
 
 
 def flops_per_token(
-    model: Decoder | Encoder | ForeignModel, sequence_length: int, *, causal: bool = True
+    model: Decoder | Encoder | Outside, sequence_length: int, *, causal: bool = True
 ) -> dict[str, float]:
     """Floating-point operations per token: `forward`, of it `attention` (scores and sums), and `training`.
 
@@ -89,7 +88,7 @@ def flops_per_token(
     Source: Kaplan et al. 2020, arXiv 2001.08361, section 2.1; Chowdhery et al. 2022, arXiv 2204.02311,
     appendix B.
     """
-    if isinstance(model, ForeignModel):
+    if isinstance(model, Outside):
         forward = _measure_forward(model, sequence_length)
         return {"forward": forward, "training": 3.0 * forward}
     num_keys = (sequence_length + 1) / 2 if causal and isinstance(model, Decoder) else float(sequence_length)
@@ -104,7 +103,7 @@ def flops_per_token(
     return {"forward": forward, "attention": attention, "training": 3.0 * forward}
 
 
-def _measure_forward(model: ForeignModel, sequence_length: int) -> float:
+def _measure_forward(model: Outside, sequence_length: int) -> float:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     tokens_BT = torch.zeros(1, sequence_length, dtype=torch.int64, device=device)
     # The counter knows the products of plain attention, but not every fused kernel.

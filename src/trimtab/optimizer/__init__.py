@@ -15,9 +15,16 @@ from trimtab.optimizer.algorithms.soap import soap
 from trimtab.optimizer.algorithms.sophia import sophia
 from trimtab.optimizer.average import WeightAverage, equal, exponential
 from trimtab.optimizer.by_rule import RuleOptimizer
-from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.contract import Optimizer, Rehearsal
 from trimtab.optimizer.curvature import Curvature
-from trimtab.optimizer.factory import build_average, build_groups, build_optimizer, build_transforms, clip_threshold
+from trimtab.optimizer.factory import (
+    build_average,
+    build_groups,
+    build_optimizer,
+    build_transforms,
+    clip_threshold,
+    planned_groups,
+)
 from trimtab.optimizer.for_torch import (
     CosineAnnealingWarmupScheduler,
     adaptive_gradient_clipping,
@@ -63,6 +70,7 @@ __all__ = [
     "Optimizer",
     "ParameterGroup",
     "PerTensorStorage",
+    "Rehearsal",
     "Rule",
     "RuleOptimizer",
     "SkipOutliers",
@@ -96,6 +104,7 @@ __all__ = [
     "lion",
     "muon",
     "parameter_groups",
+    "planned_groups",
     "schedule_free_adamw",
     "sgd",
     "skip_non_finite",

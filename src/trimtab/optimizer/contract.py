@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -12,6 +12,9 @@ from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import Storage
 from trimtab.signals import Gradients
+
+Rehearsal = Callable[[Gradients, Mapping[str, Tensor]], None]
+"""Takes the memory that an update takes with these gradients and settings, and changes nothing."""
 
 
 class Optimizer(Protocol):
@@ -29,6 +32,13 @@ class Optimizer(Protocol):
 
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """One update; with `gradients.skip` at 1 nothing changes."""
+        ...
+
+    def rehearsal(self) -> AbstractContextManager[Rehearsal]:
+        """Inside, updates can be rehearsed, and what the first one allocates stays allocated from then on.
+
+        What is held besides, so that all is as before at the end, is held from the beginning.
+        """
         ...
 
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:

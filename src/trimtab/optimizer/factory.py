@@ -32,8 +32,10 @@ from trimtab.config import (
     QuantileClip,
     ScheduleFreeAdamWConfig,
     SgdConfig,
+    SkipSpikes,
     SoapConfig,
     SophiaConfig,
+    SpikeConfig,
     ValueClip,
     ZScoreClip,
     steps_asked,
@@ -76,31 +78,50 @@ from trimtab.optimizer.weight_norms import WeightNormControl
 from trimtab.signals import GradientTransform
 
 
-def build_groups(config: OptimizerConfig, model: nn.Module) -> list[ParameterGroup]:
-    """The trainable parameters of `model`, grouped as `config` says."""
+def build_groups(config: OptimizerConfig, model: nn.Module, key: str = "optimizer") -> list[ParameterGroup]:
+    """The trainable parameters of `model`, grouped as `config` says, which errors call `key`."""
     return parameter_groups(
         model,
         config.weight_decay,
         biases=config.decay.biases,
         norms=config.decay.norms,
         embeddings=config.decay.embeddings,
-        decays=Factors(config.decay.layers, config.decay.factors, "optimizer.decay"),
-        rates=Factors(config.rates.layers, config.rates.factors, "optimizer.rates"),
+        decays=Factors(config.decay.layers, config.decay.factors, f"{key}.decay"),
+        rates=Factors(config.rates.layers, config.rates.factors, f"{key}.rates"),
         schedules=config.rates.schedules,
+        setting=key,
     )
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: torch.dtype = torch.float32) -> Optimizer:
-    """The optimizer that `config` describes, over the trainable parameters of `model`.
+def planned_groups(config: OptimizerConfig, model: nn.Module, key: str = "optimizer") -> list[ParameterGroup]:
+    """The groups of the optimizer that `config` describes, before it is built.
+
+    Raises: ConfigError for what `build_optimizer` refuses in the configuration, so that it is refused before step 1.
+    """
+    groups = build_groups(config, model, key)
+    if isinstance(config, MuonConfig | GaLoreConfig):
+        return [group for group, _ in _divided(config, model, groups, key)]
+    if isinstance(config, CustomOptimizer):
+        _foreign_class(config, key)
+    return groups
+
+
+def build_optimizer(
+    config: OptimizerConfig,
+    model: nn.Module,
+    compute_dtype: torch.dtype = torch.float32,
+    key: str = "optimizer",
+) -> Optimizer:
+    """The optimizer that `config` describes, which errors call `key`, over the trainable parameters of `model`.
 
     `compute_dtype` is what ours lets the model compute in; a custom one leaves the parameters in fp32.
     """
     target = config.decay.target
     if target and config.weight_decay:
-        decay_of = {name: group.weight_decay for group in build_groups(config, model) for name in group.parameters}
+        decay_of = {name: group.weight_decay for group in build_groups(config, model, key) for name in group.parameters}
         plain = config.model_copy(update={"weight_decay": 0.0})
-        return WeightNormControl(build_optimizer(plain, model, compute_dtype), decay_of, target)
-    groups = build_groups(config, model)
+        return WeightNormControl(build_optimizer(plain, model, compute_dtype, key), decay_of, target)
+    groups = build_groups(config, model, key)
     match config.name:
         case "adamw":
             return AdamW(
@@ -111,12 +132,12 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, compute_dtype: to
                 compute_dtype=compute_dtype,
             )
         case "adamw_8bit":
-            require(OPTIMIZERS[config.name], f"optimizer.name={config.name}")
+            require(OPTIMIZERS[config.name], f"{key}.name={config.name}")
             return adamw_8bit(groups, config.beta1, config.beta2, config.epsilon, min_size=config.min_size)
         case "custom":
-            return _foreign(config, groups)
+            return _foreign(config, groups, key)
         case "muon" | "galore":
-            return RuleOptimizer(_divided(config, model, groups), compute_dtype=compute_dtype)
+            return RuleOptimizer(_divided(config, model, groups, key), compute_dtype=compute_dtype)
         case _:
             rule = _rule(config)
             return RuleOptimizer([(group, rule) for group in groups], compute_dtype=compute_dtype)
@@ -158,7 +179,7 @@ def _rule(config: OptimizerConfig) -> Rule:
 
 
 def _divided(
-    config: MuonConfig | GaLoreConfig, model: nn.Module, groups: Sequence[ParameterGroup]
+    config: MuonConfig | GaLoreConfig, model: nn.Module, groups: Sequence[ParameterGroup], key: str
 ) -> list[tuple[ParameterGroup, Rule]]:
     """Each group in two: matrices inside layers for the rule that `config` names, and the rest for AdamW."""
     plain = adam(config.beta1, config.beta2, config.epsilon, decoupled=True)
@@ -177,9 +198,9 @@ def _divided(
         )
         if not matrices:
             raise ConfigError(
-                f"optimizer.rank: no matrix inside the model's layers has a longer side than it, so that nothing is "
+                f"{key}.rank: no matrix inside the model's layers has a longer side than it, so that nothing is "
                 f"projected. Received: {config.rank}",
-                hint="a part of the shorter side fits any model: optimizer.rank=0.25",
+                hint=f"a part of the shorter side fits any model: {key}.rank=0.25",
             )
     divided = []
     for group in groups:
@@ -191,11 +212,16 @@ def _divided(
     return divided
 
 
-def _foreign(config: CustomOptimizer, groups: Sequence[ParameterGroup]) -> ForeignOptimizer:
-    target: Any = load_target(config.target, "optimizer.target")
+def _foreign_class(config: CustomOptimizer, key: str) -> Any:
+    """What is to be called. Raises: ConfigError."""
+    target: Any = load_target(config.target, f"{key}.target")
     if not (isinstance(target, type) and issubclass(target, torch.optim.Optimizer)):
-        raise ConfigError(f"optimizer.target: must be a subclass of torch.optim.Optimizer. Received: {config.target!r}")
-    make: Any = target  # a subclass takes what its own constructor takes
+        raise ConfigError(f"{key}.target: must be a subclass of torch.optim.Optimizer. Received: {config.target!r}")
+    return target  # a subclass takes what its own constructor takes
+
+
+def _foreign(config: CustomOptimizer, groups: Sequence[ParameterGroup], key: str) -> ForeignOptimizer:
+    make = _foreign_class(config, key)
     return ForeignOptimizer(
         groups, lambda torch_groups: make(torch_groups, lr=config.learning_rate, **dict(config.arguments))
     )
@@ -225,11 +251,16 @@ def build_average(config: AveragingConfig, storage: Storage, budget: Budget) -> 
 
 
 def build_transforms(
-    config: GradientsConfig, device: torch.device | None = None, names: Sequence[str] = ()
+    config: GradientsConfig,
+    device: torch.device | None = None,
+    names: Sequence[str] = (),
+    spikes: SpikeConfig | None = None,
 ) -> list[GradientTransform]:
     """The gradient transforms that `config` asks for, in the order in which they act: that of its fields.
 
-    `names` are those of the gradients, in their order. Raises: ConfigError for a pattern of names without effect.
+    Where `spikes` are to be skipped, that comes before what is not finite. `names` are those of the gradients.
+
+    Raises: ConfigError for a pattern of names without effect.
     """
     transforms: list[GradientTransform] = [centralize()] if config.centralize else []
     match config.clip:
@@ -247,8 +278,8 @@ def build_transforms(
             transforms.append(ClipByZScore(deviations, memory, device))
     if config.noise.scale:
         transforms.append(Noise(config.noise.scale, config.noise.power, device))
-    if config.outliers.deviations:
-        transforms.append(SkipOutliers(config.outliers.deviations, config.outliers.memory, device))
+    if isinstance(spikes, SkipSpikes):
+        transforms.append(SkipOutliers(spikes.deviations, spikes.memory, device))
     if config.skip_non_finite:
         transforms.append(skip_non_finite())
     return transforms

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from trimtab.errors import CheckpointError, ConfigError
+from trimtab.optimizer.contract import Rehearsal
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import PerTensorStorage
 from trimtab.signals import Gradients
@@ -25,17 +26,11 @@ class ForeignOptimizer:
         make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer],
     ) -> None:
         self.storage = PerTensorStorage(groups)
-        self.groups = tuple(groups)
-        torch_groups: list[dict[str, Any]] = []
-        self._sets_decay: list[bool] = []
-        for group in groups:
-            entry: dict[str, Any] = {"params": list(group.parameters.values())}
-            if group.weight_decay or len({g.weight_decay for g in groups}) > 1:
-                entry["weight_decay"] = group.weight_decay
-            self._sets_decay.append("weight_decay" in entry)
-            torch_groups.append(entry)
+        self.groups, self._make = tuple(groups), make
+        differ = len({group.weight_decay for group in groups}) > 1
+        self._sets_decay = [bool(group.weight_decay) or differ for group in groups]
         try:
-            self.optimizer = make(torch_groups)
+            self.optimizer = make(self._torch_groups())
         except Exception as error:  # whatever a constructor from elsewhere raises
             raise ConfigError(
                 f"optimizer: it cannot be built: {error}", hint="optimizer.arguments go to the target as they stand"
@@ -46,6 +41,12 @@ class ForeignOptimizer:
         self._is_known_to_save = False
         self._require_saveable("as it is built")
 
+    def _torch_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": list(group.parameters.values())} | ({"weight_decay": group.weight_decay} if sets else {})
+            for group, sets in zip(self.groups, self._sets_decay, strict=True)
+        ]
+
     @torch.no_grad()
     def update(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """One `optimizer.step()`, with the scale applied to the gradients and the settings to the groups.
@@ -55,14 +56,39 @@ class ForeignOptimizer:
         if float(gradients.skip):
             return
         torch._foreach_mul_(list(gradients.by_name.values()), gradients.scale)
-        for group, torch_group, sets in zip(self.groups, self.optimizer.param_groups, self._sets_decay, strict=True):
-            torch_group["lr"] = group.rate * float(settings[group.rate_setting])
-            if sets:  # else the optimizer's own default stays
-                torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
+        self._set(self.optimizer, settings)
         self.optimizer.step()
         if not self._is_known_to_save:
             self._require_saveable("after its first update")
             self._is_known_to_save = True
+
+    def _set(self, optimizer: torch.optim.Optimizer, settings: Mapping[str, Tensor]) -> None:
+        for group, torch_group, sets in zip(self.groups, optimizer.param_groups, self._sets_decay, strict=True):
+            torch_group["lr"] = group.rate * float(settings[group.rate_setting])
+            if sets:  # else the optimizer's own default stays
+                torch_group["weight_decay"] = group.weight_decay * float(settings["weight_decay"])
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[Rehearsal]:
+        """Another optimizer of the same make runs its first updates on the weights, which are put back; a copy of them
+        is held on the host. Nothing is rehearsed where the state is there already.
+        """
+        if self.optimizer.state:
+            yield lambda gradients, settings: None
+            return
+        other = self._make(self._torch_groups())
+        kept = {name: weight.to("cpu", copy=True) for name, weight in self.storage.weights.items()}
+
+        @torch.no_grad()
+        def rehearse(gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
+            self._set(other, settings)
+            try:
+                other.step()
+            finally:
+                for name, weight in self.storage.weights.items():
+                    weight.copy_(kept[name])
+
+        yield rehearse
 
     def _require_saveable(self, when: str) -> None:
         """Refuse at once what the first save would, hours later. Raises: ConfigError."""

@@ -175,18 +175,20 @@ def parameter_groups(
     decays: Factors | None = None,
     rates: Factors | None = None,
     schedules: Collection[str] = (),
+    setting: str = "optimizer",
 ) -> list[ParameterGroup]:
     """The trainable parameters, in a group for each weight decay, rate and schedule; those with decay come first.
 
     Vectors count as biases. `decays` and `rates` are factors on weight decay and on the learning rate; `schedules` are
-    patterns of names that follow a schedule of their own. Raises: as `Factors.of`.
+    patterns of names that follow a schedule of their own; `setting` is what an error calls the optimizer.
+    Raises: as `Factors.of`.
     """
     acts: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
     kind_of = kinds(model)
     decay_of, rate_of = (decays or Factors()).of(model), (rates or Factors()).of(model)
     if decays is not None and weight_decay > 0.0:
         decays.require_one_of({name for name, kind in kind_of.items() if acts[kind]})
-    schedule_of = last_fitting(list(kind_of), schedules, "optimizer.rates.schedules")
+    schedule_of = last_fitting(list(kind_of), schedules, f"{setting}.rates.schedules")
     members: dict[tuple[bool, float, float, str], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if name in kind_of:

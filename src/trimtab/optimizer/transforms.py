@@ -17,7 +17,8 @@ class ClipByGroup:
     """g * c / ||g|| when ||g|| > c, for each group of parameters by its own norm and threshold.
 
     `groups` are patterns of names with their thresholds; the last that fits acts, and what none fits is a group with
-    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Source: as clip_by_norm.
+    `threshold`. The setting `clip_threshold` over `threshold` is a factor on all. Another optimizer may take over that
+    has the parameters in another order. Source: as clip_by_norm.
     """
 
     name = "clip_by_group"
@@ -28,14 +29,21 @@ class ClipByGroup:
         """`names` are those of the gradients, in their order. Raises: ConfigError for a pattern without effect."""
         group_of = last_fitting(names, groups, "gradients.clip.groups")
         patterns = list(groups)
-        self._group_P = [patterns.index(group_of[name]) if name in group_of else len(patterns) for name in names]
+        self._group_of = {name: patterns.index(group_of[name]) if name in group_of else len(groups) for name in names}
         self._relative_G = torch.tensor([*groups.values(), threshold], device=device) / threshold
-        member_GP = torch.zeros(len(patterns) + 1, len(names), dtype=torch.bool)
+        self._names: tuple[str, ...] = ()
+        self._order(tuple(names))
+
+    def _order(self, names: tuple[str, ...]) -> None:
+        self._names, self._group_P = names, [self._group_of[name] for name in names]
+        member_GP = torch.zeros(len(self._relative_G), len(names), dtype=torch.bool)
         member_GP[self._group_P, range(len(names))] = True
-        self._member_GP = member_GP.to(device)
+        self._member_GP = member_GP.to(self._relative_G.device)
 
     def apply(self, gradients: Gradients, settings: Mapping[str, Tensor]) -> None:
         """Change the gradients."""
+        if (names := tuple(gradients.by_name)) != self._names:
+            self._order(names)
         norms_G = torch.where(self._member_GP, gradients.norms_P, 0.0).square().sum(-1).sqrt()
         factors = (settings["clip_threshold"] * self._relative_G / norms_G).clamp(max=1.0).unbind()
         for gradient, group in zip(gradients.by_name.values(), self._group_P, strict=True):

@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from trimtab.optimizer.contract import Optimizer
+from trimtab.optimizer.contract import Optimizer, Rehearsal
 from trimtab.optimizer.curvature import Curvature
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import Storage
@@ -65,6 +65,10 @@ class WeightNormControl:
             for weight, name, pull in zip(weights, names, pull_P.unbind(), strict=True):
                 weight.mul_(torch.where(applies, 1.0 - rate * decay_of[name] * pull, 1.0))
         self._inner.update(gradients, settings)
+
+    def rehearsal(self) -> AbstractContextManager[Rehearsal]:
+        """The inner one's: the decay takes no memory of its own."""
+        return self._inner.rehearsal()
 
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
         """The inner one's, and `initial_norm` of each parameter that is decayed."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from trimtab.report.gather import Report as Report
     from trimtab.report.markdown import render_markdown as render_markdown
     from trimtab.report.page import render_html as render_html
+    from trimtab.report.plain import render_report as render_report
     from trimtab.report.text import render_text as render_text
     from trimtab.report.write import write_report as write_report
 
@@ -19,11 +20,12 @@ _WHERE = {
     "Report": "gather",
     "render_html": "page",
     "render_markdown": "markdown",
+    "render_report": "plain",
     "render_text": "text",
     "write_report": "write",
 }
 
-__all__ = ["Report", "render_html", "render_markdown", "render_text", "write_report"]
+__all__ = ["Report", "render_html", "render_markdown", "render_report", "render_text", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,7 @@ from trimtab.runs.summary import describe_decision
 
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
+SHOWN_ALERTS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Report:
     """Those that steered the run, and the newest of the others."""
     num_saves: int
     resumed: tuple[tuple[int, str], ...]
+    alerts: tuple[tuple[int, str], ...]
+    """What went wrong on the way, the first of it."""
     """Steps at which an attempt went on from a checkpoint, and how it came to that."""
     samples: tuple[ArtifactLogged, ...]
     checkpoints: tuple[tuple[int, str, int, str], ...]
@@ -98,13 +101,15 @@ class Report:
     """The run as a command names it; "" for a run of another trainer."""
     command: str
     """What was typed, where that is known."""
+    again: str = ""
+    """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
     prompts: tuple[str, ...] = field(default=())
 
     def steered(self) -> list[tuple[int, str]]:
-        """What steered the run, by step: decisions, and where it went on from a checkpoint."""
+        """What steered the run, by step: decisions, what went wrong, and where it went on from a checkpoint."""
         decisions = [(taken.step, describe_decision(event_to_json(taken))) for taken in self.decisions]
-        return sorted([*self.resumed, *decisions], key=lambda row: row[0])
+        return sorted([*self.resumed, *self.alerts, *decisions], key=lambda row: row[0])
 
 
 def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report:
@@ -138,6 +143,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         decisions=tuple(steering[-SHOWN_DECISIONS:]),
         num_saves=len(history.decisions) - len(steering),
         resumed=tuple(_resumed(history)),
+        alerts=tuple(_alerts(history)),
         samples=_spread([artifact for artifact in history.artifacts if artifact.kind in ("sample", "text")]),
         checkpoints=tuple(_checkpoints(run)) if run is not None else (),
         time_split=split,
@@ -149,19 +155,28 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         environment={key: value for key, value in environment.items() if key not in ("schema", "command")},
         path=_path(run, arguments) if run is not None else "",
         command=_command(arguments),
+        again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
         prompts=_prompts(settings),
     )
 
 
+def _alerts(history: History) -> Iterator[tuple[int, str]]:
+    """What was told at each step; beyond so many they are counted alone."""
+    for alert in history.alerts[:SHOWN_ALERTS]:
+        yield alert.step, alert.text
+    if (more := len(history.alerts) - SHOWN_ALERTS) > 0:
+        yield history.alerts[-1].step, f"{format.count(more)} more of this kind; the record has them (AlertRaised)"
+
+
 def _resumed(history: History) -> Iterator[tuple[int, str]]:
-    """Where the run went on from a checkpoint, and why the attempt before had ended."""
+    """Where the run went on from a checkpoint, and why: it went back, or the attempt before had ended."""
+    for back in history.rollbacks.made:
+        yield back.to_step, f"at step {format.count(back.step)} {back.in_words()}: {back.reason}"
     attempt = 0
     for start, ended in zip(history.starts, history.ended_before, strict=True):
-        if start.resumed_from is not None:
-            if start.attempt == attempt:
-                why = "went back to this step's checkpoint"
-            elif ended is None:
+        if start.resumed_from is not None and start.attempt != attempt:
+            if ended is None:
                 why = f"attempt {start.attempt} goes on; the one before: killed, no end was written"
             else:
                 why = f"attempt {start.attempt} goes on; the one before: {ended.status}, {ended.reason}"
@@ -184,6 +199,20 @@ def _path(run: RunDirectory, arguments: Sequence[str]) -> str:
         if argument.startswith("--run="):
             return argument.removeprefix("--run=")
     return f"runs/{run.name}"
+
+
+def _again(run: RunDirectory | None, arguments: Sequence[str], environment: Mapping[str, Any]) -> str:
+    """The command without the directory, which is taken; or one with the run's own settings, where it was another."""
+    if run is None or environment.get("source") == "python":
+        return ""
+    if len(arguments) < 3 or arguments[1] != "train":
+        return f"trimtab train {shlex.quote(_path(run, arguments) + '/config.yaml')}"
+    kept = [
+        argument
+        for before, argument in zip(["", *arguments], arguments, strict=False)
+        if before != "--run" and argument not in ("--run", "--accept-drift") and not argument.startswith("--run=")
+    ]
+    return _command(kept)
 
 
 def _command(arguments: Sequence[str]) -> str:

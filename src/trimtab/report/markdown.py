@@ -53,8 +53,8 @@ def _lines(report: Report) -> Iterator[str]:
             ("setting", "there", "here"),
             [(code(k), code(words.value_text(was)), code(words.value_text(now))) for k, was, now in report.differences],
         )
-    if report.command:
-        yield from ("", "## How to do it again", "", *_block(report.command))
+    if report.again:
+        yield from ("", "## How to do it again", "", *_block(report.again))
 
 
 def _finding(report: Report, index: int, finding: Finding) -> Iterator[str]:

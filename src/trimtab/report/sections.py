@@ -192,14 +192,15 @@ def reproduce(report: Report) -> Markup:
         return Markup()
     parts: list[Content] = []
     git, folder = report.environment.get("git"), report.environment.get("working_directory")
-    if report.command:
-        where = f"It was begun in {folder} with" if folder else "It was begun with"
-        parts += [element("p", where, class_="soft"), command(report.command)]
-    if report.environment.get("source") != "python":
-        parts += [
-            element("p", "The same again, into a new directory:", class_="soft"),
-            command(f"trimtab train {words.quoted(report.path + '/config.yaml')}"),
-        ]
+    kept = f"trimtab train {words.quoted(report.path + '/config.yaml')}"
+    if report.again:
+        where = (
+            f"The same again, into a new directory, in {folder}:" if folder else "The same again, into a new directory:"
+        )
+        parts += [element("p", where, class_="soft"), command(report.again)]
+    if report.again not in ("", kept):
+        why = "With the settings as they were, whatever the file or preset says by now:"
+        parts += [element("p", why, class_="soft"), command(kept)]
     if isinstance(git, Mapping) and git.get("commit"):
         state = " with changes that were not committed" if git.get("dirty") else ""
         parts.append(

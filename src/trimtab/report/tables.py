@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from trimtab.report.blocks import folded, scrolled
+from trimtab.report.evaluations import evaluations_of
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element
 from trimtab.report.words import metric_value
 from trimtab.runs import format
 
-TABLE_ROWS: Final = 16
-
 
 def evaluations(report: Report) -> Markup:
     """Every evaluation, or some of many: the first, the best and the last are among them."""
-    names = [name for name in report.curves if name.startswith(("validation/", "training_slice/"))]
-    names += [name for name in ("generalization_gap",) if name in report.curves]
-    if not names:
+    table = evaluations_of(report)
+    if not table.rows:
         return Markup()
-    names.sort(key=lambda name: name != "validation/loss")
-    found = {name: dict(zip(*map(list, report.curves[name].finite()), strict=True)) for name in names}
-    steps = sorted({int(step) for values in found.values() for step in values})
-    best = report.best.step if report.best is not None else None
-    shown = set(steps)
-    if len(steps) > TABLE_ROWS:
-        shown = {steps[int(place)] for place in np.rint(np.linspace(0, len(steps) - 1, TABLE_ROWS))} | {
-            best or steps[0]
-        }
-    heads = [element("th", "step", class_="n"), *(element("th", _short(name), class_="n") for name in names)]
+    heads = [element("th", "step", class_="n"), *(element("th", name, class_="n") for name in table.names)]
     rows = [
         element(
             "tr",
             element("td", format.count(step), class_="n"),
-            [
-                element("td", metric_value(name, found[name][step]) if step in found[name] else "", class_="n")
-                for name in names
-            ],
-            element("td", "best") if step == best else None,
-            class_="marked" if step == best else None,
+            [element("td", cell, class_="n") for cell in cells],
+            element("td", "best") if step == table.best else None,
+            class_="marked" if step == table.best else None,
         )
-        for step in steps
-        if step in shown
+        for step, cells in table.rows
     ]
-    told = f"{len(steps)} in all" + (f", {len(rows)} shown" if len(rows) < len(steps) else "")
+    told = f"{table.total} in all" + (f", {len(rows)} shown" if len(rows) < table.total else "")
     return folded("Evaluations", told, scrolled(element("table", element("tr", heads), rows)))
 
 
@@ -84,7 +67,3 @@ def numbers(report: Report) -> Markup:
         ],
     )
     return folded("All metrics in numbers", f"{len(rows)} in all", scrolled(table))
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("validation/").replace("training_slice/", "training ").replace("_", " ")

@@ -28,7 +28,7 @@ def render_text(
     verdict = words.VERDICTS[diagnosis.verdict]
     counted = words.count_of(diagnosis.findings)
     lines = [f"{printable(words.title_of(diagnosis))}: {paint(verdict.lower(), diagnosis.verdict)} ({counted})"]
-    lines += _wrapped(diagnosis.summary, width, "  ")
+    lines += wrapped(diagnosis.summary, width, "  ")
     for finding in diagnosis.findings:
         lines += ["", *_finding(finding, settings or {}, width, paint)]
     if diagnosis.withheld:
@@ -39,18 +39,18 @@ def render_text(
 def _finding(finding: Finding, settings: Mapping[str, Any], width: int, paint: Any) -> Iterator[str]:
     head = f"{words.SEVERITIES[finding.severity]} {finding.code}"
     yield f"{paint(head, finding.severity)} ({words.confidence(finding.confidence)}; {words.onset(finding)})"
-    yield from _wrapped(finding.cause, width, "  ")
+    yield from wrapped(finding.cause, width, "  ")
     for item in finding.evidence:
-        yield from _wrapped(item.text, width, "    ", "  - ")
+        yield from wrapped(item.text, width, "    ", "  - ")
     if finding.consequences:
-        yield from _wrapped(f"explains: {', '.join(finding.consequences)}", width, "  ")
+        yield from wrapped(f"explains: {', '.join(finding.consequences)}", width, "  ")
     for remedy in finding.remedies:
         yield from _remedy(remedy, settings, width)
 
 
 def _remedy(remedy: Remedy, settings: Mapping[str, Any], width: int) -> Iterator[str]:
     where = f" (in {words.TARGETS[remedy.target]})" if remedy.target in ("huggingface", "lightning") else ""
-    yield from _wrapped(remedy.summary + where, width, "     ", "  => ")
+    yield from wrapped(remedy.summary + where, width, "     ", "  => ")
     for (_, was, _), override in zip(words.changes(remedy, settings), words.overrides(remedy), strict=True):
         told = f"     {printable(override)}"
         yield told if was is None else f"{told}  (was {printable(was, limit=60)})"
@@ -63,10 +63,11 @@ def _withheld(withheld: Sequence[Withheld], width: int) -> Iterator[str]:
         by_needs.setdefault(item.needs, []).append(item.code)
     yield "not judged, for want of what was not logged:"
     for needs, codes in by_needs.items():
-        yield from _wrapped(f"{', '.join(codes)}: log {', '.join(needs)}", width, "    ", "  - ")
+        yield from wrapped(f"{', '.join(codes)}: log {', '.join(needs)}", width, "    ", "  - ")
 
 
-def _wrapped(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
+def wrapped(text: str, width: int, indent: str, first: str | None = None) -> list[str]:
+    """`text` in lines of at most `width` signs, indented; the first by `first`, where that is given."""
     return textwrap.wrap(
         printable(text),
         max(width, 40),

@@ -43,6 +43,8 @@ class CheckpointInfo:
     """Unix seconds."""
     abandoned: bool
     """Whether a later branch opened before this step, so that the run no longer goes through it."""
+    planned: bool = True
+    """Whether every rerun has it; one that a signal or a person asked for has a moment of its own."""
 
 
 def step_folder(step: int) -> str:
@@ -170,13 +172,17 @@ def prune(
 ) -> list[int]:
     """Delete all but the newest and the best checkpoints, and what killed saves left; give the deleted steps.
 
+    One that was not planned stays while it is the newest, and counts for nothing: so an interruption changes neither
+    what is kept nor where a rollback goes.
+
     One that verifies always stays: what is kept is hashed until one does, unless `verified_step` is kept,
     which the caller has just checked. Call it when no save is under way.
     """
     clean(run)
     every = _described(run)
     current = [info for info in every if not info.abandoned]
-    kept = {info.step for info in current[::-1][: max(keep_latest, 1)]}
+    kept = {info.step for info in [info for info in current if info.planned][::-1][: max(keep_latest, 1)]}
+    kept |= {info.step for info in current[-1:]}
     kept |= {info.step for info in _ranked(current, metric, better)[:keep_best]}
     if verified_step not in kept:
         for info in sorted(every, key=lambda info: (info.step not in kept, info.abandoned, -info.step)):
@@ -286,6 +292,7 @@ def _read(folder: Path, step: int, starts: Mapping[int, int]) -> CheckpointInfo 
             bytes=sum(int(entry["bytes"]) for entry in manifest.values()),
             created_seconds=float(content["created_seconds"]),
             abandoned=any(later > branch and start < step for later, start in starts.items()),
+            planned=bool(content.get("planned", True)),
         )
     except (UsageError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -128,6 +128,11 @@ class AppendFile:
         """Bytes that the disk has not taken yet."""
         return len(self._pending)
 
+    @property
+    def problem(self) -> str:
+        """What the disk said when it last refused, in the system's words."""
+        return (self._problem.strerror if self._problem is not None else None) or "unknown cause"
+
     def append(self, data: bytes) -> None:
         """Write `data`; never raises, see `pending`."""
         self._pending += data
@@ -144,9 +149,8 @@ class AppendFile:
                     return
                 except OSError as error:
                     self._problem = error
-        cause = self._problem.strerror if self._problem is not None else "unknown cause"
         raise StorageError(
-            f"{self.path}: {self.pending} bytes could not be written in {retries + 1} attempts ({cause})",
+            f"{self.path}: {self.pending} bytes could not be written in {retries + 1} attempts ({self.problem})",
             hint="free space on the disk and run the same command again: it goes on from the last checkpoint",
         ) from self._problem
 

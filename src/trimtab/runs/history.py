@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.events import (
+    AlertRaised,
     ArtifactLogged,
     CheckpointSaved,
     DecisionTaken,
@@ -29,6 +30,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, no_garbage, surviving
+from trimtab.runs.rollbacks import Rollbacks, rollbacks_of
 from trimtab.runs.statistics import read_statistics
 
 MAX_BUCKETS: Final = 4096
@@ -291,6 +293,9 @@ class History:
         """For each of `starts` how the attempt before ended; None where it wrote no end."""
         self.ended: RunEnded | None = None
         self.decisions: list[DecisionTaken] = []
+        self.rollbacks = Rollbacks()
+        """Of all branches, as the one that survived has no trace of them."""
+        self.alerts: list[AlertRaised] = []
         self.checkpoints: list[CheckpointSaved] = []
         self.artifacts: list[ArtifactLogged] = []
         self.findings: list[FindingsChanged] = []
@@ -319,10 +324,13 @@ class History:
         history = cls()
         with no_garbage():
             lines = reader.read()
+            history.rollbacks = rollbacks_of(lines)
             lines = lines if all_branches else surviving(lines)
             if windows_before < math.inf:
                 lines = [line for line in lines if line.get("last_step", 0) < windows_before]
+            noted, history.rollbacks = history.rollbacks, Rollbacks()  # of all branches, and not once more
             history.extend(lines)
+            history.rollbacks = noted
             del lines
         history.damaged_lines = reader.damaged
         if statistics is not None:
@@ -387,6 +395,7 @@ class History:
         return max(self._last_step, self._waiting[-1].last_step if self._waiting else 0)
 
     def _note(self, event: Event) -> None:
+        self.rollbacks.note(event)
         match event:
             case RunStarted():
                 self.starts.append(event)
@@ -401,6 +410,8 @@ class History:
                 self.checkpoints.append(event)
             case DecisionTaken():
                 self.decisions.append(event)
+            case AlertRaised():
+                self.alerts.append(event)
             case ArtifactLogged():
                 self.artifacts.append(event)
             case FindingsChanged():

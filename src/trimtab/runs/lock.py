@@ -192,8 +192,17 @@ def _is_alive(holder: Holder, path: Path) -> bool:
     if _runs_here(holder):
         return True
     fresh = time.time() - holder.heartbeat < STALE_SECONDS
-    # Containers may share a host's name but not its pids: there only the kernel's lock tells.
-    return fresh and (holder.host != socket.gethostname() or _is_flocked(path))
+    if holder.host != socket.gethostname():
+        return fresh
+    # Containers may share a host's name but not its pids: there only the kernel's lock tells. Where the pid is there
+    # and the lock is held, a clock that was set meanwhile has changed the start time and the heartbeat's age.
+    return (fresh or _has_process(holder.pid)) and _is_flocked(path)
+
+
+def _has_process(pid: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(pid))
 
 
 def _runs_here(holder: Holder) -> bool:

@@ -40,7 +40,7 @@ import orjson
 from trimtab import events
 from trimtab.errors import StorageError
 from trimtab.events import DecisionTaken, Event, FindingsChanged, StepsEnded
-from trimtab.runs.files import SCHEMA, AppendFile, check_schema, json_value
+from trimtab.runs.files import SCHEMA, AppendFile, check_schema, json_value, python_value
 
 VALUES_A_LINE = 50
 _MARK = b',"crc32":'
@@ -82,6 +82,7 @@ _EVENTS: dict[str, type[Any]] = {
         events.EvaluationEnded,
         events.CheckpointSaved,
         events.FindingsChanged,
+        events.AlertRaised,
         events.DecisionTaken,
         events.ArtifactLogged,
         events.RunEnded,
@@ -104,7 +105,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
     }
     for field in fields(event):
         value = getattr(event, field.name)
-        if field.name == "layers" and not value:
+        if field.name in ("layers", "details") and not value:
             continue
         if field.name == "per_step":
             value = {name: _series(array) for name, array in value.items()}
@@ -141,6 +142,8 @@ def event_from_json(line: Mapping[str, Any]) -> Event:
             content["findings"] = tuple(content["findings"])
         elif kind is DecisionTaken:
             content["decision"] = _decision(content["decision"])
+        if "details" in content:
+            content["details"] = python_value(content["details"])
         event: Event = kind(**content)
         return event
     except (KeyError, TypeError, AttributeError) as error:
@@ -151,8 +154,9 @@ def _decision(content: Mapping[str, Any]) -> events.Decision:
     values = {name: value for name, value in content.items() if name != "kind"}
     if "value" in values:
         values["value"] = decoded(values["value"])
-    if "exclude_steps" in values:
-        values["exclude_steps"] = tuple((first, last) for first, last in values["exclude_steps"])
+    for name in ("exclude_steps", "steps"):
+        if name in values:
+            values[name] = tuple((first, last) for first, last in values[name])
     decision: events.Decision = _DECISIONS[content["kind"]](**values)
     return decision
 
@@ -312,6 +316,11 @@ class RecordWriter:
     def pending(self) -> int:
         """Bytes of lines that the disk has not taken yet."""
         return self._file.pending
+
+    @property
+    def problem(self) -> str:
+        """Why the disk refused the newest of them, in the system's words."""
+        return self._file.problem
 
     def append(self, *lines: Mapping[str, Any]) -> None:
         """Write lines that `event_to_json` made; never raises for the disk's sake, see `pending`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Self, final
 
 from trimtab.events import (
     Adjust,
+    AlertRaised,
     DecisionTaken,
     Event,
     FindingsChanged,
@@ -27,6 +29,7 @@ class Recorder:
     def __init__(self, record: RecordWriter, statistics: StatisticsWriter | None = None) -> None:
         self._record = record
         self._statistics = statistics
+        self._is_refused = False
 
     @classmethod
     def open(cls, run: RunDirectory, *, branch: int = 0) -> Self:
@@ -49,6 +52,17 @@ class Recorder:
         elif self._statistics is not None and _is_remarkable(event):
             self._statistics.mark(event.step)
         self._record.append(*lines_of(event))
+        self._tell_of_refusal(event)
+
+    def _tell_of_refusal(self, event: Event) -> None:
+        """Once each time the disk refuses: with the lines that wait for it, there will be one that says so."""
+        told, self._is_refused = self._is_refused, self._record.pending > 0
+        if told or not self._is_refused:
+            return
+        step = event.last_step if isinstance(event, StepsEnded) else event.step
+        text = f"the record could not be written ({self._record.problem}): it is kept in memory and tried again"
+        warnings.warn(text, stacklevel=3)
+        self._record.append(*lines_of(AlertRaised(step, "write_failed", text)))
 
     def sync(self) -> None:
         """Bring all to the disk. Raises: StorageError when the record cannot be written."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from trimtab.errors import TrimtabError
 from trimtab.events import (
+    AlertRaised,
     DecisionTaken,
     EvaluationEnded,
     Event,
@@ -37,6 +38,7 @@ from trimtab.runs.record import (
 )
 
 _TAIL_BYTES = 131_072
+_ALERTS = 4
 YARDSTICKS = ("bigram", "zlib", "lzma")
 """What a model's bits per byte are held against, the weakest first."""
 
@@ -67,6 +69,11 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             {key: value for key, value in event_to_json(event).items() if key != "event"}
             for _, event in every
             if isinstance(event, DecisionTaken)
+        ],
+        "alerts": [
+            {"step": event.step, "kind": event.kind, "text": event.text}
+            for _, event in kept
+            if isinstance(event, AlertRaised)
         ],
         "findings": next(
             (list(event.findings) for _, event in reversed(kept) if isinstance(event, FindingsChanged)), []
@@ -148,6 +155,12 @@ def render(summary: Mapping[str, Any]) -> str:
         )
     steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate", "Advise")]
     rows += [("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering]
+    alerts = summary["alerts"]
+    rows += [
+        ("alert", f"step {format.count(one['step'])}, {printable(one['text'], limit=200)}") for one in alerts[:_ALERTS]
+    ]
+    if len(alerts) > _ALERTS:
+        rows.append(("alert", f"and {format.count(len(alerts) - _ALERTS)} more (show --json has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
         rows += [("verdict", line) for line in wrapped(f"{diagnosis['verdict']}: {diagnosis['summary']}")]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
@@ -217,6 +230,9 @@ def describe_decision(line: Mapping[str, Any]) -> str:
         what = f"adjust {printable(str(decision['name']))} ({float(decision['value']):g})"
     elif decision["kind"] == "Rollback":
         what = f"roll back before step {decision['onset_step']}"
+        spans = line.get("details", {}).get("positions", ())
+        left_out = " and ".join(f"{format.count(start)} to {format.count(end - 1)}" for start, end in spans)
+        what += f", data positions {left_out} are left out" if left_out else ""
     overruled = " (overruled)" if line["outcome"] == "overruled" else ""
     note = f" ({printable(str(line['note']))})" if line["note"] else ""
     who = printable(str(line["controller"]))

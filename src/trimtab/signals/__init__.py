@@ -4,7 +4,7 @@ from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
-from trimtab.signals.targets import Outputs, TargetFacts, outputs_of
+from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, outputs_of
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
 from trimtab.signals.transform import Gradients, GradientTransform
 
@@ -20,6 +20,7 @@ __all__ = [
     "PartsProbe",
     "PendingRows",
     "Ring",
+    "SpecialTokens",
     "StepSignals",
     "TargetFacts",
     "Task",

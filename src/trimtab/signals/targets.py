@@ -47,16 +47,30 @@ class Outputs:
     """Whether it speaks of a whole text, not of each token."""
     of_tokens: bool = False
     """Whether it says which token stands there: then it has something in common with the embedding."""
+    task: str = "causal_lm"
+    """What it is for: transformers has a class of models for each."""
+    classes: tuple[str, ...] = ()
+    """Their names, where it says classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Tokens that a model from outside is told of, by number."""
+
+    end_of_text: int
+    padding: int
+    second: int
+    """What a decoder has read when it says the first token of a second text."""
 
 
 def outputs_of(task: TaskConfig, targets: TargetFacts, vocabulary_size: int) -> Outputs:
     """The outputs that `task` calls for: the vocabulary, one for each class, or one number."""
     match task:
         case Classification():
-            return Outputs(len(targets.classes), pooled=True)
+            return Outputs(len(targets.classes), pooled=True, task=task.name, classes=targets.classes)
         case TokenClassification():
-            return Outputs(len(targets.classes))
+            return Outputs(len(targets.classes), task=task.name, classes=targets.classes)
         case Regression():
-            return Outputs(1, pooled=True)
+            return Outputs(1, pooled=True, task=task.name)
         case _:
-            return Outputs(vocabulary_size, of_tokens=True)
+            return Outputs(vocabulary_size, of_tokens=True, task=task.name)

@@ -9,6 +9,7 @@ import numpy as np
 from trimtab.events import (
     Adjust,
     Advise,
+    AlertRaised,
     ArtifactLogged,
     CheckpointSaved,
     Decision,
@@ -66,11 +67,16 @@ def sample_events(num_windows: int = 8) -> list[Event]:
         Save("best"),
         Evaluate("asked"),
         Adjust("noise", "learning_rate", 0.5),
-        Rollback("spike", last - 5, ((last - 5, last - 4),)),
+        Rollback("spike", last - 5, ((last - 5, last - 4),), to_the_newest=True, learning_rate=0.5),
         Advise("look", {"code": "overfitting"}),
+        Advise("a spike", steps=((last - 5, last - 4),)),
         Stop("no improvement", restore_best=True),
     ]
     events += [DecisionTaken(last, last - 10, "somebody", decision) for decision in decisions]
+    data = {"positions": [[120, 140]], "samples": [7, 3]}
+    events.append(DecisionTaken(last, last - 10, "somebody", decisions[3], details=data))
+    details = {"step": 25, "loss": math.nan, "grad_norm": math.inf, **data}
+    events.append(AlertRaised(last, "non_finite_step", "step 25 is not finite", details))
     events.append(FindingsChanged(last, ({"code": "overfitting", "severity": "warning"},)))
     events.append(ArtifactLogged(last, "sample", "sample-0", text="def f(x):\n    return \x1b[31mx"))
     events.append(RunEnded(last, "stopped", "no improvement", 20, 2.6, 20, 8.0, {"training": 8.0}))

@@ -24,7 +24,8 @@ class Adjustments:
 
     `actions` are what else is to be done with a new factor or value, by name: what the loop reads in every step
     needs nothing. `without_target` says of a name why it changes nothing in this run. `dropout` is the schedule of
-    every rate of dropout, `multiples` that of the accumulation.
+    every rate of dropout, `multiples` that of the accumulation. A batch is rounded up to whole micro-batches, but not
+    beyond `largest_batch` sequences.
     """
 
     def __init__(
@@ -35,15 +36,20 @@ class Adjustments:
         *,
         dropout: Schedule | None = None,
         multiples: Stairs = ALWAYS_ONE,
+        largest_batch: int | None = None,
     ) -> None:
         self._progress, self._actions, self._without_target = progress, dict(actions), dict(without_target)
-        self._dropout, self._multiples = dropout, multiples
+        self._dropout, self._multiples, self._largest_batch = dropout, multiples, largest_batch
         self._scheduled: dict[str, float] = {}
 
     def why_not(self, name: str) -> str:
         """Why adjusting `name` would change nothing here; "" when it would."""
         if name == "optimizer" and self._progress.optimizer:
             return "it has taken over already"
+        if name == "batch_size" and self._largest_batch is not None:
+            more = (self._progress.accumulation + 1) * self._progress.micro_batch_size
+            if more > self._largest_batch:
+                return f"one more micro-batch would be {more} sequences, above batch_control.most {self._largest_batch}"
         return self._without_target.get(name, "")
 
     def take(self, controller: str, decision: Adjust) -> None:
@@ -78,10 +84,14 @@ class Adjustments:
         if name == "accumulation":
             self._progress.accumulation = round(value)
         elif name == "batch_size":
-            self._progress.accumulation = math.ceil(value / self._progress.micro_batch_size)
-        elif name == "optimizer":
-            self._progress.optimizer = round(value)
-            self._actions[name](value)
+            parts = math.ceil(value / self._progress.micro_batch_size)
+            if self._largest_batch is not None:
+                within = self._largest_batch // self._progress.micro_batch_size
+                parts = max(self._progress.accumulation, min(parts, within))
+            self._progress.accumulation = parts
+        elif name in ("optimizer", "unfreeze"):
+            self._progress.optimizer = max(self._progress.optimizer, round(value))
+            self._actions["optimizer"](self._progress.optimizer)
         elif name in self._actions:
             self._actions[name](value)
 
@@ -111,6 +121,7 @@ def build_adjustments(
         "z_loss": (not has_z_loss, "objective.z_loss is 0"),
         "weight_decay": (not any(one.weight_decay for one in config.optimizers), "optimizer.weight_decay is 0"),
         "optimizer": (config.optimizer_switch is None, "there is no optimizer_switch"),
+        "unfreeze": (not config.model.unfreeze, "model.unfreeze is empty"),
         "clip_threshold": (config.gradients.clip.name == "none", "gradients are not clipped"),
     }
     return Adjustments(
@@ -119,4 +130,5 @@ def build_adjustments(
         {name: f"without effect in this run: {why}" for name, (is_absent, why) in absent.items() if is_absent},
         dropout=None if dropout is None else build_schedule(dropout, budget),
         multiples=build_stairs(config.training.accumulation_schedule, budget),
+        largest_batch=config.largest_batch,
     )

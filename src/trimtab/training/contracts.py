@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from trimtab.events import CheckpointSaved, Event
+from trimtab.events import AlertRaised, CheckpointSaved, Event
 
 
 class Recorder(Protocol):
@@ -19,12 +19,16 @@ class Recorder(Protocol):
 class Checkpoints(Protocol):
     """Saves and restores all that a run needs to go on."""
 
-    def save(self, reason: str, *, background: bool, needed: bool) -> Sequence[CheckpointSaved]:
-        """Begin to save, or save; gives the saves that are complete. Where it is not `needed` it may fail."""
+    def save(
+        self, reason: str, *, background: bool, needed: bool, planned: bool
+    ) -> Sequence[CheckpointSaved | AlertRaised]:
+        """Begin to save, or save; gives what `finished` does. Where it is not `needed` it
+        may fail; one that is not `planned` is none to go back to."""
         ...
 
-    def finished(self, *, wait: bool = False) -> Sequence[CheckpointSaved]:
-        """The saves that were completed since the last call; with `wait` that under way, too."""
+    def finished(self, *, wait: bool = False) -> Sequence[CheckpointSaved | AlertRaised]:
+        """The saves that were completed since the last call, with `wait` that under way, too; and what the disk
+        refused."""
         ...
 
     def can_roll_back(self, before_step: int) -> bool:

@@ -72,6 +72,10 @@ def _impossible(
                 return f"steps to leave out must lie between 1 and {step}"
             if not can_roll_back(decision.onset_step):
                 return f"no checkpoint lies before step {decision.onset_step}"
+            if decision.learning_rate is not None:
+                return _impossible(
+                    Adjust("", "learning_rate", decision.learning_rate), step, can_roll_back, cannot_adjust
+                )
         case Adjust():
             entry = ADJUSTABLE.get(decision.name)
             if entry is None:
@@ -85,3 +89,14 @@ def _impossible(
 def of_kind(asked: Sequence[tuple[str, Decision]], kind: type[D]) -> list[tuple[str, D]]:
     """Those of one kind, with who asked for them."""
     return [(who, decision) for who, decision in asked if isinstance(decision, kind)]
+
+
+def adjustments_of(taken: Sequence[tuple[str, Decision]]) -> list[tuple[str, Adjust]]:
+    """All that is to be adjusted, with who asked for it: by an Adjust, or along with a Rollback."""
+    adjustments: list[tuple[str, Adjust]] = []
+    for who, decision in taken:
+        if isinstance(decision, Adjust):
+            adjustments.append((who, decision))
+        elif isinstance(decision, Rollback) and decision.learning_rate is not None:
+            adjustments.append((who, Adjust(decision.reason, "learning_rate", decision.learning_rate)))
+    return adjustments

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from trimtab.config import Config, effective
+from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.data import PackedSequences, PreparedData
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, ForeignModel, flops_per_token, parameter_counts
-from trimtab.optimizer import ForeignOptimizer, Optimizer
+from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
+from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
 from trimtab.training.precision import Precision
@@ -40,29 +40,21 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "parameters": counts,
         "frozen_parameters": [name for name, p in model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, optimizer),
-        "parameter_groups": [
-            {
-                "name": group.name,
-                "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
-                "weight_decay": group.weight_decay,
-                "rate": group.rate,
-                "schedule": group.schedule or None,
-            }
-            for group in optimizer.groups
-        ],
+        "parameter_groups": _told(optimizer.groups),
         "flops_per_token": flops_per_token(model, config.data.sequence_length)
-        if isinstance(model, Decoder | Encoder | ForeignModel)
+        if isinstance(model, Decoder | Encoder | Outside) and not translates(model)
         else None,
-        "learning_rate": {
-            "set": config.optimizer.learning_rate,
-            "scale": config.rate_scale,
-            "applied": config.full_rate,
-            "batch": config.sequences_per_step,
-        },
+        "learning_rate": _rate(config, config.optimizer),
         "planned_steps": config.training.steps,
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
     }
+    if (switch := config.optimizer_switch) is not None:
+        facts["optimizer_switch"] = {
+            "optimizer": switch.to.name,
+            "parameter_groups": _told(planned_groups(switch.to, model, "optimizer_switch.to")),
+            "learning_rate": _rate(config, switch.to),
+        }
     training, validation = data.training, data.validation
     if (
         config.evaluation.yardsticks
@@ -92,6 +84,29 @@ def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:
         "tokens_per_step": per_step,
         "planned_tokens": per_step * training.steps,
         "epochs": per_step * training.steps / max(1, data.training.num_tokens),
+    }
+
+
+def _told(groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "parameters": sum(parameter.numel() for parameter in group.parameters.values()),
+            "weight_decay": group.weight_decay,
+            "rate": group.rate,
+            "schedule": group.schedule or None,
+        }
+        for group in groups
+    ]
+
+
+def _rate(config: Config, optimizer: OptimizerConfig) -> dict[str, Any]:
+    """What is set, and what is applied of it for this batch."""
+    return {
+        "set": optimizer.learning_rate,
+        "scale": config.rate_scale_of(optimizer),
+        "applied": config.full_rate_of(optimizer),
+        "batch": config.sequences_per_step,
     }
 
 

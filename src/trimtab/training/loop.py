@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, final
 
 from trimtab.data import DataPlan, Loader
 from trimtab.errors import StorageError
 from trimtab.events import (
-    Adjust,
     Advise,
+    AlertRaised,
     ArtifactLogged,
     CheckpointSaved,
     Controller,
@@ -40,7 +40,8 @@ from trimtab.runs.metrics import selection_direction
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Recorder
-from trimtab.training.decisions import of_kind, weigh
+from trimtab.training.decisions import adjustments_of, of_kind, weigh
+from trimtab.training.endings import Status, ending, run_ended
 from trimtab.training.micro_batch import Attempts
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
@@ -76,9 +77,12 @@ class Loop:
         synchronize: Callable[[], None] = lambda: None,
         keep_split: Callable[[Mapping[str, Any]], None] = lambda choice: None,
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
+        data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
+        alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
-        device; `keep_split` writes down a smaller micro-batch."""
+        device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps, and
+        `alerts` tells what went wrong in a window, at a step."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
@@ -88,6 +92,7 @@ class Loop:
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
+        self._data_of, self._alerts = data_of, alerts
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -107,7 +112,7 @@ class Loop:
                 self._boundary()
                 going_on = self._stop is None and progress.step < self._calendar.total_steps
                 if (asked := self._requests.interrupted) is not None and going_on:
-                    self._save(f"{asked} received")
+                    self._save(f"{asked} received", planned=False)
                     return self._finish(begun, "interrupted", f"{asked} received, all is saved", None)
             return self._end(begun)
 
@@ -163,6 +168,7 @@ class Loop:
             went_back = self._act_on_state(answers, evaluated=True)
             asked += answers
         saves = [decision.reason for _, decision in of_kind(asked, Save)]
+        planned = went_back or calendar.saves(step) or any(who != "request" for who, _ in of_kind(asked, Save))
         if went_back:
             # Saved at once, so that a kill from here on resumes with what the rollback left out.
             saves = [f"rolled back to step {self.progress.step}"]
@@ -173,7 +179,7 @@ class Loop:
         if saves:
             # The last save of a process, and one that a rollback rests on, are waited for, and must not fail.
             needed = went_back or self._stop is not None or step >= calendar.total_steps
-            self._save("; ".join(dict.fromkeys(saves)), needed=needed)
+            self._save("; ".join(dict.fromkeys(saves)), needed=needed, planned=planned)
 
     def _act_on_state(self, asked: Sequence[tuple[str, Decision]], *, evaluated: bool = False) -> bool:
         """Adjust, note every decision, and roll back where that was asked. True when the run went back."""
@@ -188,7 +194,7 @@ class Loop:
             evaluated=evaluated,
         )
         taken = [(verdict.controller, verdict.decision) for verdict in verdicts if verdict.taken]
-        for who, adjustment in of_kind(taken, Adjust):
+        for who, adjustment in adjustments_of(taken):
             self._adjustments.take(who, adjustment)
         for _, stop in of_kind(taken, Stop):
             self._stop = self._stop or stop
@@ -196,12 +202,15 @@ class Loop:
         rollback = next((decision for _, decision in of_kind(taken, Rollback)), None)
         plan = DataPlan.from_json(self.progress.plan)
         if rollback is not None:
-            for first, last in rollback.exclude_steps:
+            for first, last in rollback.left_out(step):
                 plan = plan.excluding(*self.progress.positions_of(first, last))
             checkpoints.announce_rollback(rollback.onset_step, plan.to_json())
         for v in verdicts:
             outcome: Literal["taken", "overruled"] = "taken" if v.taken else "overruled"
-            self._emit(DecisionTaken(step, self._observed_until, v.controller, v.decision, outcome, v.note))
+            data = self._data_of(v.decision) if v.taken else {}
+            told = DecisionTaken(step, self._observed_until, v.controller, v.decision, outcome, v.note, data)
+            self._emit(told)
+            self._ask(told)  # so that whoever asked knows; an answer is not wanted
         if findings := tuple(advice.finding for _, advice in of_kind(asked, Advise) if advice.finding):
             self._emit(FindingsChanged(step, findings))
         if rollback is not None:
@@ -246,20 +255,22 @@ class Loop:
             self._emit(artifact)
         return asked
 
-    def _save(self, reason: str, *, needed: bool = True) -> None:
-        """Save; one that is `needed` is waited for, and its failure ends the run."""
+    def _save(self, reason: str, *, needed: bool = True, planned: bool = True) -> None:
+        """Save; one that is `needed` is waited for, and its failure ends the run; `planned`, as in every rerun."""
         self._synchronize()
         begun = time.perf_counter()
         self._tell(self._checkpoints.finished(wait=True))  # so that the state holds which saves are not told yet
         self._recorder.sync()
-        saved = self._checkpoints.save(reason, background=self._saves_in_background and not needed, needed=needed)
+        waits = needed or not self._saves_in_background
+        saved = self._checkpoints.save(reason, background=not waits, needed=needed, planned=planned)
         self._book("checkpoint", begun)
         self._tell(saved)
 
-    def _tell(self, saved: Sequence[CheckpointSaved]) -> None:
+    def _tell(self, saved: Sequence[CheckpointSaved | AlertRaised]) -> None:
         for event in saved:
             self._emit(event)
-            self.progress.untold.append(asdict(event))
+            if isinstance(event, CheckpointSaved):
+                self.progress.untold.append(asdict(event))
 
     def _book(self, cause: str, begun: float) -> None:
         """Time that belongs to no step; all else at a boundary, waiting for the device included, does."""
@@ -269,10 +280,12 @@ class Loop:
 
     def _deliver(self, event: StepsEnded | EvaluationEnded) -> list[tuple[str, Decision]]:
         """Write and show `event`, then ask every controller."""
-        self._emit(event)
         if isinstance(event, StepsEnded):
+            self._emit(event, *self._alerts(event, self.progress.step))
             self._observed_until = event.last_step
-        elif self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
+            return self._ask(event)
+        self._emit(event)
+        if self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
             self._observed_until = event.step
         return self._ask(event)
 
@@ -286,44 +299,29 @@ class Loop:
         restored = None
         if restores and self.progress.best_step not in (None, self.progress.step):
             restored = self._checkpoints.restore_best()
-        reason = f"all {self._calendar.total_steps:,} steps done" if stop is None else stop.reason
-        if restored not in (None, self.progress.best_step):
-            reason += f"; the best checkpoint is damaged, so the next best was restored, of step {restored}"
-        all_done = self.progress.step >= self._calendar.total_steps and (stop is None or stop.exit_code == 0)
-        if stop is not None and all_done:  # at the last step a decision to stop saves nothing
-            reason = f"all {self._calendar.total_steps:,} steps done; at the last, {reason}"
-        if all_done:
-            return self._finish(begun, "finished", reason, restored)
-        return self._finish(begun, "failed" if stop is not None and stop.exit_code else "stopped", reason, restored)
+        status, reason = ending(stop, self.progress, self._calendar.total_steps, restored)
+        return self._finish(begun, status, reason, restored)
 
     def _finish(
         self,
         begun: float,
-        status: Literal["finished", "stopped", "interrupted", "failed"],
+        status: Status,
         reason: str,
         restored: int | None,
     ) -> RunEnded:
         progress = self.progress
         for event in self._windows.drain(progress.step):  # an attempt that goes on tells it again, and takes this back
-            self._emit(event)
-        ended = RunEnded(
-            progress.step,
-            status,
-            reason,
-            progress.best_step,
-            progress.best_value,
-            restored,
-            time.perf_counter() - begun,
-            dict(progress.seconds),
-        )
+            self._emit(event, *(() if status == "interrupted" else self._alerts(event, progress.step)))
+        ended = run_ended(progress, status, reason, restored, time.perf_counter() - begun)
         self._emit(ended)
         self._recorder.sync()
         return ended
 
-    def _emit(self, event: Event) -> None:
-        self._recorder.record(event)
-        for monitor in self._monitors:
-            try:
-                monitor.observe(event)
-            except Exception as error:
-                warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
+    def _emit(self, *events: Event) -> None:
+        for event in events:
+            self._recorder.record(event)
+            for monitor in self._monitors:
+                try:
+                    monitor.observe(event)
+                except Exception as error:
+                    warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)

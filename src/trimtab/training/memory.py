@@ -34,19 +34,20 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else "the system gave no more"
 
 
+_HALVE: Final = (
+    "halve training.micro_batch_size and double training.accumulation: the result is the same; or take a smaller model"
+)
+
+
 @contextmanager
-def out_of_memory_explained() -> Iterator[None]:
-    """Turn every form of running out of memory into a ResourceError that says what to lower."""
+def out_of_memory_explained(where: str = "", hint: str = _HALVE) -> Iterator[None]:
+    """Turn every form of running out of memory into a ResourceError that says `where`, and what to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ResourceError(
-            f"out of memory: {first_line(error)}",
-            hint="halve training.micro_batch_size and double training.accumulation: the result is the same; "
-            "or take a smaller model",
-        ) from error
+        raise ResourceError(f"out of memory{where and ' ' + where}: {first_line(error)}", hint=hint) from error
 
 
 def free_memory(device: torch.device) -> None:

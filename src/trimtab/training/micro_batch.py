@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import torch
@@ -13,8 +14,9 @@ import torch
 from trimtab.data import DataPlan, Loader, Window
 from trimtab.errors import ResourceError
 from trimtab.events import Adjust, DecisionTaken, Event
+from trimtab.optimizer import Rehearsal
 from trimtab.runs import format
-from trimtab.signals import Batch, seeded
+from trimtab.signals import Batch, Gradients, seeded
 from trimtab.training.capture import capture, held
 from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.memory import MemoryMeter, first_line, free_memory, is_out_of_memory
@@ -35,56 +37,60 @@ def find_micro_batch(
     most: int,
     meter: MemoryMeter,
     budget_bytes: float | None,
+    grows: bool = False,
     report: Callable[[str, float], None] = lambda what, fraction: None,
 ) -> dict[str, Any]:
     """The largest divisor of `batch_size`, at most `most`, whose step fits; as the entry of plan.json.
 
     Sizes are tried from 1 on, each at least twice the last, then those between the largest that fitted and the first
-    that did not, halving what is left. A size fits when its step runs out of no memory and its peak is within the
-    budget. Where memory that is not there takes the whole process along, a size whose peak would be beyond the
-    budget, by what one more sequence took so far, is not tried at all. Weights, state and randomness stay as they are.
+    that did not, halving what is left. A size fits when its step, an estimate of the curvature and a real update
+    included, runs out of no memory and its peak is within the budget. Where memory that is not there takes the whole
+    process along, a size whose peak would be beyond the budget, by what one more sequence took so far, is not tried at
+    all. Weights, state and randomness stay as they are. A batch that `grows` later has
+    several micro-batches then, whose gradients are summed apart.
 
     Raises: ResourceError when not even one sequence fits.
     """
     sizes = [size for size in range(1, min(batch_size, most) + 1) if batch_size % size == 0]
     budget = meter.budget() if budget_bytes is None else float(budget_bytes)
-    base = meter.start()
     tried: dict[int, float | str] = {}
-    peaks: dict[int, float] = {0: base}
+    passes: dict[int, float] = {}
+    with _rehearsal(step, meter) as (rehearse, base, apart):
 
-    def fits(size: int) -> bool:
-        largest = max(peaks)
-        slope = (peaks[largest] - base) / largest if largest else 0.0
-        foreseen = peaks[largest] + slope * (size - largest)
-        if not meter.is_exact and foreseen > budget:
-            tried[size] = f"not tried: about {format.size(foreseen)}"
-            return False
-        report(f"trying micro-batches of {size}", 0.0)
-        meter.start()
-        failure = _try(step, make_batch(size), math.ceil(batch_size / size))
-        free_memory(step.device)
-        peak = meter.peak()
-        tried[size] = peak if failure is None else failure
-        if failure is None:
-            peaks[size] = peak
-        return failure is None and peak <= budget
+        def fits(size: int) -> bool:
+            largest = max(passes, default=0)
+            slope = (passes[largest] - base) / largest if largest else 0.0
+            foreseen = passes[largest] + slope * (size - largest) if largest else 0.0
+            if not meter.is_exact and foreseen > budget:
+                tried[size] = f"not tried: about {format.size(foreseen)}"
+                return False
+            report(f"trying micro-batches of {size}", 0.0)
+            parts = math.ceil(batch_size / size) * (2 if grows else 1)
+            outcome = _try(step, make_batch(size), parts, meter, rehearse)
+            free_memory(step.device)
+            peak = max(outcome.passes, outcome.update) - apart
+            tried[size] = peak if outcome.failure is None else outcome.failure
+            if outcome.failure is None:
+                passes[size] = outcome.passes - apart
+            return outcome.failure is None and peak <= budget
 
-    best, too_large, at = -1, len(sizes), 0
-    while at < too_large:
-        if not fits(sizes[at]):
-            too_large = at
-            break
-        best, last = at, len(sizes) - 1
-        at = next((i for i, size in enumerate(sizes) if size >= 2 * sizes[best]), last if best < last else len(sizes))
+        best, too_large, at = -1, len(sizes), 0
+        while at < too_large:
+            if not fits(sizes[at]):
+                too_large = at
+                break
+            best, last = at, len(sizes) - 1
+            doubled = (i for i, size in enumerate(sizes) if size >= 2 * sizes[best])
+            at = next(doubled, last if best < last else len(sizes))
+        while best >= 0 and too_large - best > 1:
+            middle = (best + too_large) // 2
+            best, too_large = (middle, too_large) if fits(sizes[middle]) else (best, middle)
     if best < 0:
         raise ResourceError(
             f"out of memory: one sequence at a time does not fit ({_in_words(tried[sizes[0]])}), and there are "
             f"{format.size(budget)} for it (training.micro_batch_size=auto)",
             hint=_LOWER + ("" if budget_bytes is None else "; or raise training.memory_budget_bytes"),
         )
-    while too_large - best > 1:
-        middle = (best + too_large) // 2
-        best, too_large = (middle, too_large) if fits(sizes[middle]) else (best, middle)
     size = sizes[best]
     larger = [n for n in tried if n > size]
     why = "the whole batch fits" if size == batch_size else f"the largest tried that fits in {format.size(budget)}"
@@ -101,28 +107,81 @@ def find_micro_batch(
     }
 
 
+@contextmanager
+def _rehearsal(step: Step, meter: MemoryMeter) -> Iterator[tuple[Rehearsal, float, float]]:
+    """How an update is rehearsed; the bytes in use before a pass, with the optimizer's state and the estimate of the
+    curvature that is held meanwhile; and, of those in use, what the rehearsal itself holds and a run does not.
+
+    Raises: ResourceError when memory does not suffice for an update, whatever the micro-batch.
+    """
+    before = meter.start()
+    with step.optimizer.rehearsal() as rehearse:
+        apart = max(0.0, meter.start() - before)
+        try:
+            with _own_randomness(step):
+                rehearse(_no_gradients(step), step.settings)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"out of memory in the optimizer's update, whatever the micro-batch: {first_line(error)}",
+                hint="take a smaller model (model.num_layers, model.hidden_size), or an optimizer of less state",
+            ) from error
+        free_memory(step.device)
+        weights = step.optimizer.storage.weights.values()
+        estimate = 0 if step.optimizer.curvature is None else sum(4 * weight.numel() for weight in weights)
+        yield rehearse, meter.start() - apart + estimate, apart
+
+
+@contextmanager
+def _own_randomness(step: Step) -> Iterator[None]:
+    with seeded(0), torch.random.fork_rng(devices=[step.device] if step.device.type == "cuda" else []):
+        yield
+
+
 def _in_words(outcome: float | str) -> str:
     return outcome if isinstance(outcome, str) else format.size(outcome)
 
 
-def _try(step: Step, batch: Batch, parts: int) -> str | None:
-    """What a step with micro-batches like `batch` runs into; None when it fits. It changes nothing."""
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What a step that was tried ran into, and its highest points."""
+
+    failure: str | None
+    passes: float
+    """Bytes at the highest point of forward and backward passes."""
+    update: float
+    """And at that of the update; both stand for what was measured until it failed."""
+
+
+def _try(step: Step, batch: Batch, parts: int, meter: MemoryMeter, rehearse: Rehearsal) -> _Outcome:
+    """A step with micro-batches like `batch`, estimate of the curvature and update included. It changes nothing.
+
+    An update that is held leaves out what a real one allocates: `rehearse` does not.
+    """
     keepers = modules_with_extra_state(step.model).values()
     extra = [copy.deepcopy(module.get_extra_state()) for module in keepers]
     kept = held(step)
-    devices = [step.device] if step.device.type == "cuda" else []
     in_parts = parts > 1
-    failure = None
+    failure, passes, update = None, 0.0, 0.0
+    curvature = step.optimizer.curvature
     step.holds.fill_(1.0)
+    meter.start()
     try:
-        with seeded(0), torch.random.fork_rng(devices=devices):
+        with _own_randomness(step), nullcontext() if curvature is None else curvature.left_alone():
+            step.set(share=1.0 / parts, inverse_targets=1.0, inverse_sequences=1.0)
+            if curvature is not None:
+                step.estimate(curvature, [batch] * (2 if in_parts else 1), 1)
             step.begin(in_parts=in_parts)
             for index in range(2 if in_parts else 1):
-                step.set(share=1.0 / parts)
                 step.accumulate_program(batch.to(step.device))
                 if step.parts_probe is not None and in_parts:
                     step.parts_probe.part(step.optimizer.storage.gradients, first=index == 0)
+            passes = meter.peak()
+            meter.start()
             step.update_program(True)
+            rehearse(_no_gradients(step), step.settings)
+            update = meter.peak()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -135,7 +194,14 @@ def _try(step: Step, batch: Batch, parts: int) -> str | None:
                 tensor.copy_(before)
         for module, state in zip(keepers, extra, strict=True):
             module.set_extra_state(state)
-    return failure
+    return _Outcome(failure, passes, update)
+
+
+def _no_gradients(step: Step) -> Gradients:
+    """Those of an update that is held."""
+    by_name, zero = step.optimizer.storage.gradients, torch.zeros((), device=step.device)
+    norms_P = torch.zeros(len(by_name), device=step.device)
+    return Gradients(by_name, norms_P, zero, zero + 1.0, zero + 1.0, step.optimizer.storage.weights)
 
 
 @final
@@ -187,22 +253,36 @@ class Attempts:
             self._divide(number, said)
 
     def _why_not(self, number: int, taken: Window, error: BaseException) -> ResourceError | None:
+        if self._step.is_keeping_estimate:
+            return ResourceError(
+                f"out of memory at step {number}, where the estimate of the curvature is kept, which takes four bytes "
+                f"a parameter whatever the micro-batch: {first_line(error)}. Weights and state are as before the step",
+                hint=f"`trimtab resume RUN` goes on from the newest checkpoint; {_LOWER}; other optimizers need no "
+                "estimate",
+            )
         if self._step.is_updating:
             return ResourceError(
-                f"out of memory in the update of step {number}, after its gradient was complete: {first_line(error)}. "
-                "The weights may be changed in part, so the step is not tried again",
+                f"out of memory in the update of step {number}, after its gradient was complete, on "
+                f"{self._in_words(taken)}. {first_line(error)}. The weights may be changed in part, so the step is not "
+                "tried again",
                 hint=f"`trimtab resume RUN` goes on from the newest checkpoint; {_LOWER}",
             )
         if self._progress.micro_batch_size > 1:
             return None
-        longest = max(batch.tokens_BT.shape[1] for batch in taken.batches)
-        ids = [str(int(sample)) for batch in taken.batches[:8] for sample in batch.sample_ids_B]
-        more = " …" if len(taken.batches) > 8 else ""
         return ResourceError(
-            f"out of memory at step {number}, one sequence at a time: {len(taken.batches)} micro-batches of 1 × "
-            f"{longest:,} tokens, samples {', '.join(ids)}{more} from position {self._progress.position} on. "
-            f"{first_line(error)}",
+            f"out of memory at step {number}, one sequence at a time: {self._in_words(taken)}. {first_line(error)}",
             hint=_LOWER,
+        )
+
+    def _in_words(self, taken: Window) -> str:
+        """Which data, and of what size."""
+        rows = taken.batches[0].tokens_BT.shape[0]
+        longest = max(batch.tokens_BT.shape[1] for batch in taken.batches)
+        samples = [int(sample) for batch in taken.batches for sample in batch.sample_ids_B]
+        more = " …" if len(samples) > 8 else ""
+        return (
+            f"{len(taken.batches)} micro-batches of {rows} × {longest:,} tokens, samples "
+            f"{', '.join(map(str, samples[:8]))}{more} from position {self._progress.position} on"
         )
 
     def _divide(self, number: int, said: str) -> None:

@@ -158,7 +158,8 @@ def choose_parameters(config: PrecisionConfig, device: torch.device, ours: bool)
     if not ours:
         return (
             torch.float32,
-            "a model or optimizer from outside, or one that is quantized, keeps its parameters in fp32, under autocast",
+            "a model or optimizer from outside, or one that is quantized or partly frozen, keeps its parameters in "
+            "fp32, under autocast",
         )
     if asked == "auto" and device.type != "cuda":
         return torch.float32, "autocast on a CPU"

@@ -53,10 +53,15 @@ class Progress:
             product *= value
         return product
 
-    def divide(self, micro_batch_size: int) -> None:
-        """Let a step have as many sequences as before, in micro-batches of another size; never fewer."""
-        sequences = self.accumulation * self.micro_batch_size
-        self.accumulation, self.micro_batch_size = math.ceil(sequences / micro_batch_size), micro_batch_size
+    def divide(self, micro_batch_size: int, largest_batch: int | None = None) -> None:
+        """Let a step have as many sequences as before, in micro-batches of another size.
+
+        Rounded up to whole micro-batches, or down where that would pass `largest_batch`.
+        """
+        parts = math.ceil(self.accumulation * self.micro_batch_size / micro_batch_size)
+        if largest_batch is not None:
+            parts = max(1, min(parts, largest_batch // micro_batch_size))
+        self.accumulation, self.micro_batch_size = parts, micro_batch_size
 
     def advance(self, next_position: int, tokens: int) -> None:
         """One more update was attempted, which consumed the data up to `next_position`."""

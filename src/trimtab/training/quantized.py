@@ -24,10 +24,11 @@ def in_fp32(config: Config) -> Config:
 
 
 def write_quantized(
-    run: RunDirectory, model: nn.Module, config: QuantizedConfig, judge: Judge, step: int
+    run: RunDirectory, model: nn.Module, config: QuantizedConfig, judge: Judge, step: int, weights: str = "plain"
 ) -> dict[str, Any]:
     """Quantize the prepared `model` as it stands, judge both, and write the quantized one; gives what was found.
 
+    `weights` says which it holds: plain ones, or the kind of an average.
     Raises: StorageError when the disk does not take it; what an earlier attempt wrote is then untouched.
     """
     with without_quantization(model):
@@ -37,6 +38,7 @@ def write_quantized(
     tensors = quantized_tensors(small)
     found = {
         "step": step,
+        "weights": weights,
         "quantization": config.model_dump(),
         "layers": [name.split("/")[1].removesuffix(".weight") for name in tensors if name.endswith("/scale")],
         "bytes": sum(tensor.nbytes for tensor in tensors.values()),

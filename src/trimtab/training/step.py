@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError, ConfigError
-from trimtab.model import ForeignModel
+from trimtab.model import Outside
 from trimtab.model.fp8 import DelayedScaling
 from trimtab.objective import drawn_loss
 from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
@@ -69,12 +69,13 @@ class Step:
         self._names = tuple(optimizer.storage.weights)
         self._order: Tensor | None = None  # of these names in the storage in use, where that has another
         self._is_stale = False
-        self._is_foreign = isinstance(model, ForeignModel)
+        self._is_foreign = isinstance(model, Outside)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float32, device=device)
 
+        self._scalar = scalar
         self.settings: dict[str, Tensor] = {
             name: scalar()
             for name in (
@@ -108,6 +109,8 @@ class Step:
         """Called with the number of each step before it runs."""
         self.is_updating = False
         """Whether `run` came to what changes weights or the optimizer's state, and is not over."""
+        self.is_keeping_estimate = False
+        """Whether `run` came to keeping an estimate of the curvature, and is not over."""
         self._estimated = 0
 
     def set(self, **settings: float) -> None:
@@ -127,7 +130,7 @@ class Step:
         if self.average is not None:
             self.set(averages=float(step > self.average.start))
         in_parts = len(batches) > 1
-        self.is_updating = False
+        self.is_updating = self.is_keeping_estimate = False
         if self.captured is not None and (self._is_stale or self.captured.in_parts != in_parts):
             self.captured = capture(self, batches[0], in_parts=in_parts)
             self._is_stale = False
@@ -135,7 +138,7 @@ class Step:
             calibrate(self, self.scaling, batches[0], step)
         curvature = self.optimizer.curvature
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
-            self._estimate(curvature, batches, step)
+            self.estimate(curvature, batches, step)
             self._estimated = step  # a step that is tried again does not count it twice
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
@@ -166,18 +169,20 @@ class Step:
             raise CheckpointError(
                 f"the checkpoint was trained with optimizer {index + 1}, and the configuration has but "
                 f"{max(1, len(self._optimizers))}",
-                hint="put optimizer_switch back",
+                hint="put optimizer_switch, or model.unfreeze, back",
             )
         self.optimizer.storage.hand_back()
         self.optimizer, self._optimizer = self._optimizers[index](), index
         if self.average is not None:
             self.average.move(self.optimizer.storage)
+        for group in self.optimizer.groups:
+            self.settings.setdefault(group.rate_setting, self._scalar())
         names = tuple(self.optimizer.storage.weights)
         places = [names.index(name) for name in self._names]
         self._order = None if names == self._names else torch.tensor(places, device=self.device)
         self._is_stale = self.captured is not None
 
-    def _estimate(self, curvature: Curvature, batches: Sequence[Batch], step: int) -> None:
+    def estimate(self, curvature: Curvature, batches: Sequence[Batch], step: int) -> None:
         """One more pass over the micro-batches, whose targets are drawn from the model, under randomness of its own."""
         storage, scaler = self.optimizer.storage, self.precision.scaler
         storage.zero_gradients(in_parts=len(batches) > 1)
@@ -192,9 +197,9 @@ class Step:
             storage.collect()
         with torch.no_grad():
             unscale = self._one if scaler is None else 1.0 / scaler.scale
-            self.is_updating = True
+            self.is_keeping_estimate = True
             curvature.take(unscale, 1.0 / self.settings["inverse_targets"])
-            self.is_updating = False
+            self.is_keeping_estimate = False
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""

@@ -59,6 +59,7 @@ class Chosen:
             sequence_length=self.config.longest_sequence,
             outputs=outputs_of(self.config.task, self.targets, vocabulary_size),
             seed=0,
+            special=self.tokenizer.special,
         )
         if not isinstance(quantize := self.config.training.quantize, NoQuantization):
             prepare_quantization(model, quantize)
@@ -143,20 +144,25 @@ def _open_quantized(chosen: Chosen, model: nn.Module, which: str, weights: str |
         raise UsageError(
             f"{run.path} was not trained for a quantized model", hint="train with training.quantize.name=int8 or int4"
         )
+    if not run.quantized.exists() and "soup" in chosen.facts:
+        raise UsageError(
+            f"{run.path} is a soup, which has no quantized model of its own",
+            hint=f"`trimtab evaluate {run.path}` judges it as it was trained: rounded to {quantize.name}",
+        )
     if not run.quantized.exists():
         raise UsageError(
             f"{run.path} has no quantized model yet: it is written at the end", hint=f"`trimtab resume {run.path}`"
         )
     module = load_quantized(model, quantize, read_tensors(run.quantized, ""))
-    step = int(read_json(run.quantized / "checkpoint.json")["step"])
+    found = read_json(run.quantized / "checkpoint.json")
     return TrainedRun(
         chosen.config,
         module.to(choose_device(chosen.config.training.device)).eval(),
         chosen.tokenizer,
-        replace(chosen.checkpoint, step=step, path=run.quantized),
+        replace(chosen.checkpoint, step=int(found["step"]), path=run.quantized),
         chosen.targets,
         chosen.fingerprint,
-        "plain",
+        str(found.get("weights", "plain")),  # the first did not say
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from trimtab.config import Config
 from trimtab.evaluation import Weights, batch_norm_buffers
+from trimtab.training.checkpoint.snapshot import OWN_AVERAGE
 from trimtab.training.step import Step
 
 
@@ -34,12 +35,16 @@ def variants_of(config: Config, step: Step) -> dict[str, Weights]:
     return {"": plain if "" in config.variants else until_it_begins, average.kind: averaged}
 
 
-def hand_back(step: Step, selected: str, *, is_restored: bool) -> None:
-    """Leave the model with the weights that are `selected`; what was restored from a checkpoint is that already."""
+def hand_back(step: Step, selected: str, *, is_restored: bool) -> str:
+    """Leave the model with the weights that are `selected`; what was restored from a checkpoint is that already.
+
+    Gives which these are: `plain`, or the kind of an average.
+    """
     model, optimizer, average = step.model, step.optimizer, step.average
     judged: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
-    if not is_restored and average is not None and selected == average.kind and average.has_begun:
+    is_averaged = average is not None and selected == average.kind and (is_restored or average.has_begun)
+    if not is_restored and average is not None and is_averaged:
         with average.evaluation_weights():
             judged = {name: weight.clone() for name, weight in optimizer.storage.weights.items()}
             buffers = {name: buffer.clone() for name, buffer in batch_norm_buffers(model).items()}
@@ -53,3 +58,4 @@ def hand_back(step: Step, selected: str, *, is_restored: bool) -> None:
         for name, buffer in batch_norm_buffers(model).items():
             if name in buffers:
                 buffer.copy_(buffers[name])
+    return selected if is_averaged else OWN_AVERAGE if optimizer.averages else "plain"

@@ -38,7 +38,7 @@ class Spec:
     """Why it is not capturable."""
 
 
-EXTRAS: dict[str, str] = {"lowbit": "bitsandbytes"}
+EXTRAS: dict[str, str] = {"lowbit": "bitsandbytes", "huggingface": "transformers", "peft": "peft"}
 """Extra to the module that it brings, of parts whose spec needs one."""
 
 

@@ -33,6 +33,12 @@ CONTROLLERS: dict[str, Spec] = {
         "more dropout, weight decay and label smoothing while the generalization gap is wide",
         "own",
     ),
+    "spikes": Spec("trimtab.control.rollback:ReportSpikes", "tell of spikes, with the samples of their steps", "own"),
+    "recovery": Spec(
+        "trimtab.control.rollback:Recovery",
+        "go back to before a spike, or before steps that were not finite, without their data",
+        "own; after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1",
+    ),
     "doctor": Spec("trimtab.control.doctor:Doctor", "show what the doctor finds while the run goes on", "own"),
     "saving": Spec("trimtab.control.saving:SaveBest", "save when the metric is the best so far", "own"),
     "skipped": Spec("trimtab.control.stopping.skipped:SkippedSteps", "stop after too many skipped steps on end", "own"),

@@ -11,7 +11,9 @@ SOURCES: dict[str, Spec] = {
     "text": Spec("trimtab.data.corpora:text_corpus", "text files, or a folder of them", "own"),
     "jsonl": Spec("trimtab.data.corpora:jsonl_corpus", "JSON Lines with a text field", "own"),
     "csv": Spec("trimtab.data.csv_rows:csv_corpus", "CSV with a header and a text column", "own"),
-    "parquet": Spec("trimtab.data.corpora:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)),
+    "parquet": Spec(
+        "trimtab.data.parquet_rows:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)
+    ),
 }
 
 TOKENIZERS: dict[str, Spec] = {
@@ -22,4 +24,9 @@ TOKENIZERS: dict[str, Spec] = {
     ),
     "bytes": Spec("trimtab.data.tokenizer:byte_tokenizer", "one token a byte", "own"),
     "file": Spec("trimtab.data.tokenizer:load_tokenizer", "a tokenizer.json from disk", "Hugging Face tokenizers"),
+    "hugging_face": Spec(
+        "trimtab.data.hugging_face:load_hugging_face_tokenizer",
+        "the tokenizer in a model's folder, with the special tokens that it puts around texts",
+        "Hugging Face tokenizers",
+    ),
 }

@@ -24,5 +24,12 @@ MODELS: dict[str, Spec] = {
         compilable=True,
         capturable=True,
     ),
+    "hugging_face": Spec(
+        "trimtab.model.hugging_face:HuggingFaceModel",
+        "a model of transformers, from a local folder or its configuration, of any task",
+        "Wolf et al. 2020, arXiv 1910.03771",
+        needs=("huggingface",),
+        compilable=True,
+    ),
     "custom": Spec("trimtab.model.foreign:ForeignModel", "any nn.Module that turns tokens into logits, wrapped", "own"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from trimtab.config import Config, UnknownLengthError
 from trimtab.config.nearest import did_you_mean, nearest_names
@@ -23,6 +23,8 @@ from trimtab.doctor.lint import (
     patience_never,
     plateau_with_decay,
     post_norm_without_warmup,
+    rollback_out_of_reach,
+    saving_never,
     schedule_free_with_decay,
     schedule_misses_floor,
     short_head_size,
@@ -36,7 +38,7 @@ from trimtab.doctor.lint import (
 from trimtab.doctor.lint.finding import LintFinding
 from trimtab.errors import ConfigError
 
-__all__ = ["RULES", "LintFinding", "Rule", "lint", "refuse"]
+__all__ = ["NEED_DATA", "RULES", "LintFinding", "Rule", "left_out", "lint", "refuse"]
 
 Rule = Callable[[Config, Mapping[str, Any]], Iterator[LintFinding]]
 """What a rule has to say of a configuration and the facts that are known of the run."""
@@ -54,7 +56,9 @@ RULES: dict[str, Rule] = {
     "stopping-before-reduction": stopping_before_reduction.check,
     "plateau-with-decay": plateau_with_decay.check,
     "patience-never": patience_never.check,
+    "rollback-out-of-reach": rollback_out_of_reach.check,
     "evaluation-never": evaluation_never.check,
+    "saving-never": saving_never.check,
     "over-regularised": over_regularised.check,
     "high-dropout-small-model": high_dropout_small_model.check,
     "epochs-over-data": epochs_over_data.check,
@@ -68,6 +72,28 @@ RULES: dict[str, Rule] = {
     "fp16-without-cuda": fp16_without_cuda.check,
 }
 """All rules by code, the gravest first."""
+
+
+NEED_DATA: Final = (
+    "high-dropout-small-model",
+    "epochs-over-data",
+    "vocabulary-too-large-for-data",
+    "tokens-per-parameter",
+)
+"""Rules that say nothing before data and model are there."""
+
+
+def left_out(config: Config) -> list[str]:
+    """The rules that could not look at `config` without data and model: these, and those that meet a span in epochs."""
+
+    def knows(rule: Rule) -> bool:
+        try:
+            list(rule(config, {}))
+        except UnknownLengthError:
+            return False
+        return True
+
+    return [code for code, rule in RULES.items() if code in NEED_DATA or not knows(rule)]
 
 
 def lint(config: Config, facts: Mapping[str, Any] | None = None) -> list[LintFinding]:

@@ -12,6 +12,7 @@ Source: He et al. 2019, arXiv 1812.01187, section 3.1; common practice of langua
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from trimtab.config import Config
@@ -20,16 +21,15 @@ from trimtab.doctor.lint.finding import LintFinding
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns for norms and for biases, each on its own."""
-    if config.optimizer.weight_decay == 0.0:
-        return
-    for name, what in (("norms", "the scales of norms"), ("biases", "biases")):
-        if getattr(config.optimizer.decay, name):
+    sites = (("norms", "the scales of norms"), ("biases", "biases"))
+    for (key, optimizer), (name, what) in product(config.named_optimizers.items(), sites):
+        if optimizer.weight_decay and getattr(optimizer.decay, name):
             yield LintFinding(
                 "decay-on-norms",
                 "warning",
-                f"optimizer.decay.{name}",
-                f"weight decay of {config.optimizer.weight_decay} pulls {what} to 0",
+                f"{key}.decay.{name}",
+                f"weight decay of {optimizer.weight_decay} pulls {what} to 0",
                 "they are few and not meant to be small: it costs accuracy and regularizes nothing",
-                f"optimizer.decay.{name}=false",
+                f"{key}.decay.{name}=false",
                 "He et al. 2019, arXiv 1812.01187, section 3.1",
             )

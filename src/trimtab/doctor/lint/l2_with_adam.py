@@ -5,7 +5,8 @@ Looks for: `optimizer.name: adam`, or `torch.optim`'s Adam, Adamax, NAdam or RAd
 Why: these add the decay to the gradient, where it is divided by the gradient's own scale: weights with large
     gradients are decayed less than others, and the strength depends on the learning rate's history. AdamW
     decays all weights alike, and generalizes better.
-Evidence: `optimizer.name`, `optimizer.target`, `optimizer.weight_decay`, `optimizer.arguments`.
+Evidence: `optimizer.name`, `optimizer.target`, `optimizer.weight_decay`, `optimizer.arguments`; those of
+    `optimizer_switch.to` likewise.
 Remedy: `optimizer.name=adamw`, or the argument `decoupled_weight_decay: true` where the class has it.
 False alarms: reproducing a paper that trained so: lift it with `lint.allow`.
 Source: Loshchilov and Hutter 2019, arXiv 1711.05101, section 2.
@@ -24,21 +25,21 @@ _COUPLED = {"Adam", "Adamax", "NAdam", "RAdam"}
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Refuses an L2 penalty in an adaptive optimizer."""
-    optimizer = config.optimizer
-    name = "Adam"
-    if isinstance(optimizer, CustomOptimizer):
-        module, _, name = optimizer.target.partition(":")
-        decoupled = optimizer.arguments.get("decoupled_weight_decay") is True
-        couples = module.startswith("torch.optim") and name in _COUPLED and not decoupled
-    else:
-        couples = isinstance(optimizer, AdamConfig)
-    if couples and optimizer.weight_decay > 0:
-        yield LintFinding(
-            "l2-with-adam",
-            "refusal",
-            "optimizer.weight_decay",
-            f"{name} takes a weight decay of {optimizer.weight_decay} as an L2 penalty",
-            "the adaptive scaling distorts it: weights with large gradients are hardly decayed",
-            "optimizer.name=adamw",
-            "Loshchilov and Hutter 2019, arXiv 1711.05101, section 2",
-        )
+    for key, optimizer in config.named_optimizers.items():
+        name = "Adam"
+        if isinstance(optimizer, CustomOptimizer):
+            module, _, name = optimizer.target.partition(":")
+            decoupled = optimizer.arguments.get("decoupled_weight_decay") is True
+            couples = module.startswith("torch.optim") and name in _COUPLED and not decoupled
+        else:
+            couples = isinstance(optimizer, AdamConfig)
+        if couples and optimizer.weight_decay > 0:
+            yield LintFinding(
+                "l2-with-adam",
+                "refusal",
+                f"{key}.weight_decay",
+                f"{name} takes a weight decay of {optimizer.weight_decay} as an L2 penalty",
+                "the adaptive scaling distorts it: weights with large gradients are hardly decayed",
+                f"{key}.name=adamw",
+                "Loshchilov and Hutter 2019, arXiv 1711.05101, section 2",
+            )

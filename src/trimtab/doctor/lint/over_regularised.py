@@ -13,19 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import BinaryCrossEntropyConfig, Config, CrossEntropyConfig, CustomModel
+from trimtab.config import BinaryCrossEntropyConfig, Config, CrossEntropyConfig, OutsideModel
 from trimtab.doctor.lint.finding import LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns when three strong regularizers come together."""
     objective = config.objective
-    if isinstance(config.model, CustomModel) or not isinstance(
+    if isinstance(config.model, OutsideModel) or not isinstance(
         objective, CrossEntropyConfig | BinaryCrossEntropyConfig
     ):
         return
     dropout = max(config.model.dropout.model_dump().values())
-    smoothing, decay = objective.label_smoothing, config.optimizer.weight_decay
+    smoothing, decay = objective.label_smoothing, max(one.weight_decay for one in config.optimizers)
     if dropout >= 0.2 and smoothing >= 0.1 and decay >= 0.1:
         yield LintFinding(
             "over-regularised",

@@ -8,15 +8,18 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Finding, Withheld
 from trimtab.doctor.rules import (
     divergence,
+    evaluation_bound,
     frozen_parameters,
     input_bound,
     learning_rate_too_high,
     learning_rate_too_low,
+    loss_scale_collapse,
     loss_spike,
     nan_loss,
     noisy_loss,
     overfitting,
     plateau,
+    stopped_too_early,
     underfitting,
 )
 
@@ -27,6 +30,7 @@ Rule = Callable[[Case], Iterator[Finding | Withheld]]
 
 RULES: dict[str, Rule] = {
     "nan-loss": nan_loss.check,
+    "loss-scale-collapse": loss_scale_collapse.check,
     "divergence": divergence.check,
     "loss-spike": loss_spike.check,
     "learning-rate-too-high": learning_rate_too_high.check,
@@ -36,6 +40,8 @@ RULES: dict[str, Rule] = {
     "overfitting": overfitting.check,
     "underfitting": underfitting.check,
     "plateau": plateau.check,
+    "stopped-too-early": stopped_too_early.check,
     "input-bound": input_bound.check,
+    "evaluation-bound": evaluation_bound.check,
 }
 """All rules by the code that they look for."""

@@ -211,7 +211,7 @@ def _poor(case: Case) -> Iterator[Sign]:
 
 def _validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:
     """Evaluations that are worse than the one before, though nothing is learned by heart: the gap does not grow."""
-    curve, gap = Curve.of(case.validation_loss()), Curve.of(case.history.get("generalization_gap"))
+    curve, gap = Curve.of(case.validation_loss()), Curve.of(case.evaluated("generalization_gap"))
     if curve is None or len(curve) < 5:
         return
     descent = float(curve.values[0] - curve.values.min())

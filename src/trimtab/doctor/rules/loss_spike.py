@@ -23,6 +23,7 @@ from trimtab.doctor.curves import Curve, noise_of, running_median, trailing_medi
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
+from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
@@ -43,6 +44,7 @@ class Spike(NamedTuple):
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning for spikes that are high, long or many; a remark for a small one."""
+    yield from undone(case, "loss-spike")
     series = case.loss()
     assert series is not None
     curve = Curve.of(series)

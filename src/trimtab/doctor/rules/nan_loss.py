@@ -20,6 +20,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import lower_rate
+from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
@@ -29,6 +30,7 @@ GROWN = 10.0
 
 def check(case: Case) -> Iterator[Finding]:
     """An error when the run ended so or many steps were lost, else a warning."""
+    yield from undone(case, "nan-loss")
     history = case.history
     loss = case.loss()
     assert loss is not None
@@ -36,7 +38,7 @@ def check(case: Case) -> Iterator[Finding]:
     onsets: list[int] = []
     lost = 0
     for name in ("train/loss", "grad_norm", "validation/loss"):
-        series = history.get(name)
+        series = case.evaluated(name)
         if series is None or series.first_bad_step is None or (name == "grad_norm" and history.has("loss_scale")):
             continue
         first, last = series.first_bad_step, series.last_bad_step or series.first_bad_step
@@ -63,6 +65,7 @@ def check(case: Case) -> Iterator[Finding]:
                 "grad_norm", (first, onset), norm, norm / factor, f"the gradient had grown {factor:,.0f}-fold before"
             )
         )
+    evidence += _samples(case)
     bad_at_end = not np.isfinite(loss.last)
     grave = bad_at_end or lost >= max(10, 0.01 * loss.num_samples) or _failed(case)
     before = Curve.of(loss)
@@ -89,6 +92,17 @@ def check(case: Case) -> Iterator[Finding]:
         tuple(evidence),
         remedies=tuple(remedies),
     )
+
+
+def _samples(case: Case) -> Iterator[Evidence]:
+    """The samples of the first step that was told of."""
+    for alert in case.history.alerts:
+        if alert.kind == "non_finite_step" and (samples := alert.details.get("samples")):
+            step, named = int(alert.details["step"]), ", ".join(str(sample) for sample in samples[:8])
+            more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
+            text = f"step {step:,} was trained on samples {named}{more} of the training set"
+            yield Evidence("train/loss", (step, step), None, None, text)
+            return
 
 
 def _growth(norms: Series | None, onset: int) -> tuple[float, int, float] | None:

@@ -31,7 +31,7 @@ SMALL_RISE = 0.02
 def check(case: Case) -> Iterator[Finding]:
     """A warning, or a remark when the rise is small or the best weights were restored."""
     validation = Curve.of(case.validation_loss())
-    training = Curve.of(case.history.get("training_slice/loss")) or Curve.of(case.loss())
+    training = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.loss())
     if validation is None or training is None or len(validation) < 4:
         return
     best_at = int(np.argmin(validation.values))
@@ -70,7 +70,7 @@ def check(case: Case) -> Iterator[Finding]:
             f"{format.decimal(last)} (+{100 * (last - best) / scale:.1f} %)",
         ),
         Evidence(
-            "training_slice/loss" if case.history.has("training_slice/loss") else "train/loss",
+            "training_slice/loss" if case.evaluated("training_slice/loss") is not None else "train/loss",
             (onset, end),
             _end_of(training),
             training.at(onset),
@@ -78,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
             f"{format.decimal(_end_of(training))}, so the gap grew by {format.decimal(last - best + fell)}",
         ),
     ]
-    accuracy = Curve.of(case.history.get("validation/accuracy"))
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
     if accuracy is not None and len(accuracy) == len(validation) and accuracy.end > accuracy.values[best_at] + 0.002:
         evidence.append(
             Evidence(

@@ -39,27 +39,28 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if bigram is None:
         yield Withheld("underfitting", ("yardsticks (what counting reaches on the same data)",))
         return
-    lowest = float(level.values.min()) if case.history.has("validation/loss") else level.floor
+    is_judged = case.validation_loss() is not None
+    lowest = float(level.values.min()) if is_judged else level.floor
     if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (NEAR * bigram):
         return
     middle, until = (training.first_step + training.last_step) / 2, training.last_step
     gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
     still, error = STILL * training.descent, training.error(max(3, len(training) // 20))
-    if len(level) >= 5 and case.history.has("validation/loss"):
+    if len(level) >= 5 and is_judged:
         gained = float(np.interp(middle, level.steps, level.values)) - float(level.values[-1])  # free of noise
     elif 2 * error > still:
         return  # too few steps to tell standing still from noise
     left = training.end - training.floor > 0.25 * training.descent
     if gained > still or left:
         return
-    gap = Curve.of(case.history.get("generalization_gap"))
+    gap = Curve.of(case.evaluated("generalization_gap"))
     if gap is not None and gap.end > 0.1 * abs(lowest):
         return
     size = case.number("parameters", "non_embedding")
     worse = unigram is not None and lowest > 0.99 * unigram
     evidence = [
         Evidence(
-            "validation/loss" if case.history.has("validation/loss") else "train/loss",
+            "validation/loss" if is_judged else "train/loss",
             (int(middle), level.last_step),
             lowest,
             bigram,

@@ -22,6 +22,7 @@ from rich.text import Text
 from trimtab import __version__
 from trimtab.events import (
     Advise,
+    AlertRaised,
     ArtifactLogged,
     CheckpointSaved,
     DecisionTaken,
@@ -52,6 +53,8 @@ _SMOOTHING: Final = 0.95
 _REDRAW_SECONDS: Final = 0.2
 _SAMPLE_LINES: Final = 4
 _LAST_SAMPLE_LINES: Final = 14
+_MOST_ALERTS: Final = 3
+"""Steps that are told one by one; the record has all."""
 _CLEAR: Final = "\r\x1b[2K"
 """To the beginning of the row, which is emptied."""
 _SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
@@ -111,6 +114,7 @@ class Console:
         self._sample_text = ""
         self._newest: float | None = None
         self._skipped = 0
+        self._alerts = 0
         self._shown: dict[str, str] = {}
         self._busy = 0.0
         self._pace: deque[tuple[float, int]] = deque(maxlen=50)
@@ -160,6 +164,8 @@ class Console:
                 self._say(self._at(event.step), Text(describe_decision(event_to_json(event)), "bold yellow"))
             case FindingsChanged():
                 self._findings(event)
+            case AlertRaised():
+                self._alert(event)
             case RunEnded():
                 self._end(event)
 
@@ -298,6 +304,13 @@ class Console:
             for remedy in list(finding.get("remedies", ()))[:1]:
                 text.append(f" → {printable(str(remedy.get('summary', '')))}", "default")
             self._say(self._at(event.step), text)
+
+    def _alert(self, event: AlertRaised) -> None:
+        if event.kind in ("non_finite_step", "outlying_step"):
+            self._alerts += 1  # the record has every one of them
+            if self._alerts > _MOST_ALERTS:
+                return
+        self._say(self._at(event.step), Text(printable(event.text, limit=300), "bold yellow"))
 
     def _end(self, event: RunEnded) -> None:
         if self._screen is None and self._last_drawn_step < self._step:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from trimtab.optimizer.contract import Rehearsal
 from trimtab.optimizer.parameter_groups import ParameterGroup
 from trimtab.optimizer.storage import FlatStorage
 from trimtab.signals import Gradients
@@ -126,6 +127,10 @@ class AdamW:
         weight.mul_(1.0 - rate * group.weight_decay * settings["weight_decay"])
         denominator = (square / correction2).sqrt_().add_(self.epsilon)
         weight.sub_(rate / correction1 * momentum / denominator)
+
+    def rehearsal(self) -> AbstractContextManager[Rehearsal]:
+        """Nothing is left to rehearse: an update that is skipped takes as much as any."""
+        return nullcontext(lambda gradients, settings: None)
 
     def state_by_name(self) -> dict[str, dict[str, Tensor]]:
         """`exp_avg` and `exp_avg_sq` of each parameter, and the count of applied updates under ''."""

@@ -39,6 +39,9 @@ class Rule:
     """(weight, gradient, state, now) -> new weight, new state. The gradient is finite and in the weight's precision."""
     elementwise: bool = True
     """Whether neighbours do not matter, so that many parameters may come as one vector."""
+    takes_stacks: bool = False
+    """Whether many parameters of one shape may come stacked, [P, ...], which is quicker; for one that is not
+    elementwise."""
     evaluated: Callable[[Tensor, Mapping[str, Tensor]], Tensor] | None = None
     """(weight, state) -> the weight to be judged; None where that is the one that is trained."""
     estimates_every: int = 0

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Literal, final
 
 from trimtab.errors import CheckpointError, StorageError
-from trimtab.events import CheckpointSaved, Controller
+from trimtab.events import AlertRaised, CheckpointSaved, Controller
 from trimtab.runs.checkpoints import (
     CheckpointInfo,
     best,
@@ -71,7 +72,10 @@ class Keeper:
         self._preparing: Future[None] | None = None
         self._writing: Future[CheckpointSaved] | None = None
         self._may_fail = False
+        self._planned_step: int | None = None
+        """That of the newest planned save, which one at the same step replaces."""
         self._done: list[CheckpointSaved] = []
+        self._troubles: deque[str] = deque()
         self._waited = 0.0
         """Seconds that somebody waited for writes since the last save was begun."""
         self.warnings: list[str] = []
@@ -82,11 +86,13 @@ class Keeper:
         if self._step.device.type == "cuda":
             self._preparing = self._writer.submit(self._copies.reserve, large_tensors(self._step))
 
-    def save(self, reason: str, *, background: bool = False, needed: bool = True) -> list[CheckpointSaved]:
+    def save(
+        self, reason: str, *, background: bool = False, needed: bool = True, planned: bool = True
+    ) -> list[CheckpointSaved | AlertRaised]:
         """Copy the state, then write, verify, and prune what need no longer be kept; gives the saves that are complete.
 
         In the background only the copy, and a save that is not complete yet, keep the caller waiting. One that is
-        not `needed` may fail, where the run is to go on then.
+        not `needed` may fail, where the run is to go on then. One that is not `planned` is none to go back to.
 
         Raises: StorageError, also that of an earlier save.
         """
@@ -96,12 +102,15 @@ class Keeper:
             self._preparing.result()
             self._preparing = None
         progress = self._progress
+        if planned:
+            self._planned_step = progress.step
         snapshot = take(self._step, self._windows, progress, self._controllers, self._copies)
         description = {
             **self._description,
             "step": progress.step,
             "branch": progress.branch,
             "reason": reason,
+            "planned": self._planned_step == progress.step,
             "metrics": dict(progress.metrics) if progress.metrics_step == progress.step else {},
         }
         waited, self._waited = self._waited, 0.0
@@ -110,11 +119,15 @@ class Keeper:
         self._may_fail = not needed and not self._failure_stops
         return self.finished(wait=not background)
 
-    def finished(self, *, wait: bool = False) -> list[CheckpointSaved]:
-        """The saves that were completed since the last call. Raises: StorageError for one that failed."""
+    def finished(self, *, wait: bool = False) -> list[CheckpointSaved | AlertRaised]:
+        """The saves that were completed since the last call, and what the disk refused. Raises: StorageError for one
+        that failed."""
         self._collect(wait=wait)
         done, self._done = self._done, []
-        return done
+        alerts: list[AlertRaised] = []
+        while self._troubles:  # the writing thread may add to them
+            alerts.append(AlertRaised(self._progress.step, "write_failed", self._troubles.popleft()))
+        return [*alerts, *done]
 
     def close(self, *, wait: bool = True) -> None:
         """Wait for what is being written; may be called again. Nothing is begun after it."""
@@ -130,7 +143,8 @@ class Keeper:
         except StorageError as error:
             if not self._may_fail:
                 raise
-            warnings.warn(f"{error}; the run goes on without it", stacklevel=2)
+            self._troubles.append(f"{error.message}; the run goes on without it")
+            warnings.warn(self._troubles[-1], stacklevel=2)
         finally:
             self._waited += time.perf_counter() - begun
 
@@ -147,7 +161,8 @@ class Keeper:
             except StorageError as error:
                 if not retries_left:
                     raise
-                warnings.warn(f"{error.message}; it is tried again", stacklevel=2)
+                self._troubles.append(f"{error.message}; it is tried again")
+                warnings.warn(self._troubles[-1], stacklevel=2)
                 time.sleep(RETRY_SECONDS)
         forget(self.run)
         prune(
@@ -195,11 +210,12 @@ class Keeper:
         return info.step
 
     def _newest(self, before_step: int | None = None) -> CheckpointInfo | None:
-        """The newest checkpoint before a step, or of all, whose every byte is as it was written."""
-        for info in reversed(list_checkpoints(self.run.path)):
-            if (before_step is None or info.step < before_step) and not verify(info.path):
-                return info
-        return None
+        """The newest checkpoint of all whose every byte is as it was written; before a step, the newest planned one."""
+        infos = list_checkpoints(self.run.path)[::-1]
+        if before_step is not None:
+            # Where an interruption saved must not decide how far a run goes back; it serves where there is no other.
+            infos = sorted((info for info in infos if info.step < before_step), key=lambda info: not info.planned)
+        return next((info for info in infos if not verify(info.path)), None)
 
     def can_roll_back(self, before_step: int) -> bool:
         """Whether a checkpoint lies before `before_step`, by its manifest; one that is being written counts."""

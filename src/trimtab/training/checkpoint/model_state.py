@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError, ConfigError
+from trimtab.model import HuggingFaceModel
 from trimtab.training.checkpoint.dtypes import require_known
 
 _EXTRA: Final = "_extra_state"
@@ -88,7 +89,8 @@ def modules_with_extra_state(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters()}
+    left_out = model.left_out if isinstance(model, HuggingFaceModel) else frozenset()
+    tensors: dict[str, Tensor] = {name: p.detach() for name, p in model.named_parameters() if name not in left_out}
     every_parameter = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, value in model.state_dict().items():
         if name in every_parameter or _is_extra(name):
