@@ -43,7 +43,8 @@ test: dev
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-faults: dev
-	$(TEST_ENV) $(BIN)/python -m pytest tests/faults
+	$(TEST_ENV) $(BIN)/python -m pytest tests/faults --deselect tests/faults/test_long.py
+	$(TEST_ENV) $(BIN)/python tests/faults/long/run.py
 
 test-examples: dev
 	$(TEST_ENV) $(BIN)/python -m pytest tests/examples

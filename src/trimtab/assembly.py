@@ -15,7 +15,6 @@ from trimtab.config import (
     Config,
     Fp8,
     NoQuantization,
-    RowTask,
     steps_of,
 )
 from trimtab.config.fit import f1_of_many
@@ -44,6 +43,7 @@ from trimtab.optimizer import (
     build_transforms,
     planned_groups,
 )
+from trimtab.planning import one_shape
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
     Precision,
@@ -216,11 +216,6 @@ def _optimizers(
         return builders
     stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
     return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
-
-
-def one_shape(config: Config) -> bool:
-    """Whether all batches have one shape, as compiled and captured programs need."""
-    return not isinstance(config.task, RowTask) or config.task.padding == "full"
 
 
 def held_back(config: Config, parts: Parts) -> str | None:

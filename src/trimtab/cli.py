@@ -505,10 +505,13 @@ def check(
     from trimtab.config.registry.optimizer import OPTIMIZERS
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import left_out, lint, refuse
+    from trimtab.planning import has_nvidia_driver
 
     config = load_config(source, overrides or [])
     build_controllers(config)
-    findings, skipped = lint(config), left_out(config)
+    # With device=auto training takes the GPU that there is.
+    on_gpu = config.training.device == "auto" and has_nvidia_driver()
+    findings, skipped = lint(config, {"device": "cuda"} if on_gpu else {}), left_out(config)
     facts: dict[str, Any] = {}
     if build and not any(finding.severity == "refusal" for finding in findings):
         facts = _facts_of(config)
@@ -561,6 +564,40 @@ def _built(facts: dict[str, Any]) -> str:
         f"{format.short(parameters)} parameters; {format.short(planned)} tokens are planned, "
         f"{facts['epochs']:.2g} epochs and {planned / max(1, parameters):.2g} tokens a parameter"
     )
+
+
+@app.command(cls=_TakesSettings)
+def plan(
+    source: Annotated[
+        str | None, typer.Argument(metavar="CONFIG|PRESET|RUN", help="What would be trained, or a run that was.")
+    ] = None,
+    overrides: Overrides = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="The model, tokenizer and sequence length of this preset, in place of CONFIG's."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="h100, h200, a100, rtx4090, cpu or this; of a RUN, its own.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Sequences in a micro-batch.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict a run's time, memory and utilization on a device, and where the time goes; of a RUN, beside what was."""
+    from dataclasses import asdict
+
+    from trimtab.doctor.lint import lint
+    from trimtab.planning.command import planned
+
+    answer = planned(source, overrides or [], model=model, device=device, batch=batch)
+    of_shapes = ("narrow-heads-on-cuda", "sizes-off-tiles")
+    advice = [one for one in lint(answer.config, {"device": answer.prediction.device.kind}) if one.code in of_shapes]
+    if as_json:
+        _print_json(answer.facts | {"advice": [asdict(one) for one in advice]})
+        return
+    typer.echo(answer.text)
+    for one in advice:
+        typer.echo(str(one))
+    _next(*answer.after)
 
 
 @app.command("find-lr", cls=_TakesSettings)

@@ -1,25 +1,15 @@
-"""A run's model, written for other programs: `trimtab export RUN --to TARGET --out DIR`."""
+"""A run's model, written for other programs: `trimtab export RUN --to TARGET --out PATH`."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-from torch import Tensor, nn
-
-from trimtab.config import DecoderConfig, NoQuantization
-from trimtab.config.registry import require_module
-from trimtab.errors import StorageError, UsageError
-from trimtab.model import Decoder, HuggingFaceModel, evaluating
+from trimtab.errors import UsageError
+from trimtab.training.hugging_face_folder import write_folder
 from trimtab.training.trained import TrainedRun, open_trained
-
-_TOLERANCE: Final = 1e-4
-"""Of the largest logit: what rounding in another order of the same products may make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,132 +46,11 @@ def export(run: Path, target: str, out: Path, *, checkpoint: str = "best", weigh
 
 
 def _to_hugging_face(trained: TrainedRun, out: Path) -> Exported:
-    require_module("transformers", "huggingface", "--to hugging-face")
-    if not isinstance(trained.config.training.quantize, NoQuantization):
-        raise UsageError(
-            "--to hugging-face: the model was trained for quantization, and rounds as transformers does not",
-            hint="its quantized/ has the rounded weights",
-        )
-    from trimtab.model.pretrained import quietly
-
-    model = trained.model
-    folder = out.with_name(f".tmp-{out.name}-{os.getpid()}")
-    try:
-        folder.mkdir(parents=True)
-        with quietly():
-            if isinstance(model, HuggingFaceModel):
-                module = _plain(model)
-            elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig):
-                module = _corresponding(trained, model, trained.config.model)
-            else:
-                module = _refused(trained)
-            expected, found_by = _logits(model, trained), type(module)
-            _save(module, folder)
-            _save_tokenizer(trained, folder)
-            read: Any = found_by
-            again = read.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
-            found = _theirs(again.eval(), trained)
-        difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
-        if not difference <= _TOLERANCE * largest:
-            raise UsageError(
-                f"--to hugging-face: {found_by.__name__} gives other logits, by up to {difference:.2g} of "
-                f"{largest:.2g}",
-                hint="this is a fault of trimtab: please report it with the run's config.yaml",
-            )
-        if out.is_dir():
-            out.rmdir()
-        folder.rename(out)
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    size = sum(file.stat().st_size for file in out.iterdir())
-    step = trained.checkpoint.step
-    return Exported(str(out), "hugging-face", found_by.__name__, step, trained.weights, difference, largest, size)
-
-
-def _plain(model: HuggingFaceModel) -> nn.Module:
-    """The module itself, updates of low rank merged into its weights."""
-    if any("lora_" in name for name, _ in model.module.named_parameters()):
-        from trimtab.model.lora import merged
-
-        return merged(model.module)
-    return model.module
-
-
-def _corresponding(trained: TrainedRun, model: Decoder, config: DecoderConfig) -> nn.Module:
-    import transformers
-
-    from trimtab.model.correspondence import converted, described
-
-    theirs = described(
-        config,
-        vocabulary_size=model.vocabulary_size,
-        max_positions=model.max_positions,
-        end_of_text=trained.tokenizer.end_of_text,
-        padding=trained.tokenizer.padding,
+    one = write_folder(trained, out)
+    step, weights = trained.checkpoint.step, trained.weights
+    return Exported(
+        str(out), "hugging-face", one.architecture, step, weights, one.largest_difference, one.largest_logit, one.bytes
     )
-    positions = model.position_embedding
-    table = positions.weight if isinstance(positions, nn.Embedding) else getattr(positions, "table", None)
-    tensors: Mapping[str, Tensor] = {name: p.detach().cpu() for name, p in model.named_parameters()}
-    auto: Any = transformers.AutoModelForCausalLM
-    module: nn.Module = auto.from_config(transformers.AutoConfig.for_model(**theirs), dtype=torch.float32)
-    module.load_state_dict(converted(config, tensors, None if table is None else table.detach().cpu()), strict=True)
-    return module.eval()
-
-
-def _refused(trained: TrainedRun) -> nn.Module:
-    from trimtab.config import TransformerShape
-    from trimtab.model.correspondence import architecture_of
-
-    if isinstance(trained.config.model, TransformerShape):
-        architecture_of(trained.config.model)
-    raise UsageError("--to hugging-face: a custom model has no architecture of transformers")
-
-
-def _save(module: nn.Module, folder: Path) -> None:
-    library: Any = module
-    before = library.config.use_cache if hasattr(library.config, "use_cache") else None
-    if before is not None:
-        library.config.use_cache = True  # who generates wants it
-    library.save_pretrained(str(folder))
-    if before is not None:
-        library.config.use_cache = before
-
-
-def _save_tokenizer(trained: TrainedRun, folder: Path) -> None:
-    """That of the model's folder as transformers writes it, or ours as transformers reads it."""
-    tokenizer = trained.config.data.tokenizer
-    if tokenizer.name == "hugging_face" and Path(tokenizer.folder).is_dir():
-        from transformers import AutoTokenizer
-
-        AutoTokenizer.from_pretrained(tokenizer.folder, local_files_only=True).save_pretrained(str(folder))
-    else:
-        trained.tokenizer.save(folder / "tokenizer.json")
-
-
-def _text(trained: TrainedRun) -> Tensor:
-    """Sixteen tokens, all of which the tokenizer has."""
-    length = min(16, trained.config.data.sequence_length)
-    size = trained.tokenizer.vocabulary_size
-    return ((torch.arange(length) * 7919 + 11) % size)[None]
-
-
-def _logits(model: nn.Module, trained: TrainedRun) -> Tensor:
-    """On the CPU, in fp32."""
-    device, tokens_1T = next(model.parameters()).device, _text(trained)
-    with evaluating(model):
-        if isinstance(model, HuggingFaceModel):
-            return _theirs(model.module, trained)
-        return model(tokens_1T.to(device)).logits.float().cpu()  # type: ignore[no-any-return]
-
-
-def _theirs(module: Any, trained: TrainedRun) -> Tensor:
-    tokens_1T = _text(trained).to(next(module.parameters()).device)
-    second = {"decoder_input_ids": tokens_1T} if trained.config.task.name == "seq2seq" else {}
-    with torch.no_grad():
-        logits: Tensor = module(input_ids=tokens_1T, **second).logits.float().cpu()
-    return logits
 
 
 TARGETS: Final[dict[str, Callable[[TrainedRun, Path], Exported]]] = {"hugging-face": _to_hugging_face}

@@ -51,8 +51,9 @@ from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
+from trimtab.runs.goodput import describe_goodput, goodput_of
 from trimtab.runs.metrics import selection_direction
-from trimtab.runs.start import next_attempt, open_run, undone_on_failure
+from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
 from trimtab.schedules import build_schedule
 from trimtab.signals import Batch
 from trimtab.training import (
@@ -81,9 +82,11 @@ from trimtab.training.facts import facts_of, identity_of, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
+from trimtab.training.products import choose_precision
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
+from trimtab.training.threads import choose_threads
 from trimtab.training.variants import hand_back, variants_of
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
@@ -146,11 +149,13 @@ class Trainer:
         self._given_model, self._make_optimizer = model, make_optimizer
         self._given = {"model": model is not None, "optimizer": make_optimizer is not None}
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
+        self._precision: dict[str, Any] | None = None
         self._accept_drift, self._report, self._ends_process = accept_drift, report, ends_process
 
     def fit(self) -> Result:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
         begun, others = time.perf_counter(), OtherPrograms()
+        begun_seconds = time.time()
         config = self.config
         refuse(lint(config), config.lint.allow)
         if self._make_optimizer is None:
@@ -165,6 +170,9 @@ class Trainer:
         with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
+            kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None
+            self.config, self._precision = choose_precision(config, device, kept)
+            config = self.config
             self.data = data = self._prepare()
             parts = self._build(data, device)
             self.model = parts.model
@@ -212,6 +220,7 @@ class Trainer:
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
             told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
+            told |= start_facts(lock, lock.holder.process_started if self._ends_process else begun_seconds)
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
@@ -231,6 +240,7 @@ class Trainer:
                     loop.close()
                     keeper.close(wait=waits)
                     recorder.close()
+                self._account(run, ended.step)
                 diagnosis = self._diagnose(run, ended.step)
         exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
         metrics = _metrics_left(run, ended, progress)
@@ -258,6 +268,16 @@ class Trainer:
             block=config.sequences_per_step if config.split is None else None,
             progress=self._report,
         )
+
+    def _account(self, run: RunDirectory, step: int) -> None:
+        """Show where the time of all attempts went."""
+        try:
+            if (found := goodput_of(run)) is not None:
+                told = ArtifactLogged(step, "text", "goodput", describe_goodput(found.to_json()))
+                for monitor in self._monitors:
+                    monitor.observe(told)
+        except Exception as error:
+            warnings.warn(f"it cannot be told where the time went: {error!r}", stacklevel=2)
 
     def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
@@ -305,7 +325,7 @@ class Trainer:
         earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
         if earlier.get("precision", precision.name) != precision.name:
             earlier = {}
-        threads = set_threads(earlier.get("threads", training.threads))
+        set_threads(earlier.get("threads", training.threads))
         report = self._report or (lambda what, fraction: None)
         micro_batch = earlier.get("micro_batch")
         if micro_batch is None or changes & _BATCH or any(change.startswith(_SHAPES) for change in changes):
@@ -318,7 +338,12 @@ class Trainer:
         attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
         fused = choose_activation(training, parts.model, parts.device, precision)
         why_not = held_back(self.config, parts)
+        choice = earlier.get("threads_choice")
+        if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
+            choice = {"chosen": earlier["threads"], "reason": "as when the run was begun"}
+        threads = choose_threads(training, parts.step, example, choice, report, accumulation=accumulation)
         captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
+        begun = time.perf_counter()
         compiled = choose_compile(
             training,
             parts.step,
@@ -329,11 +354,15 @@ class Trainer:
             accumulation=accumulation,
             captures=captured["chosen"],
         )
+        if compiled["chosen"] or "compile_seconds" in compiled:
+            compiled |= {"seconds": time.perf_counter() - begun}
         return {
             "device": str(parts.device),
-            "threads": threads,
+            "threads": threads["chosen"],
+            "threads_choice": threads,
             "micro_batch": micro_batch,
             "precision": precision.name,
+            **({} if self._precision is None else {"precision_choice": self._precision}),
             "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
             "attention": attention,
             "activation": fused,

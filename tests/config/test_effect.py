@@ -27,7 +27,6 @@ SWITCHED_OFF = [
     ("recovery.rollback.budget=3", ["recovery.spikes.name=report"]),
     ("recovery.rollback.slow_steps=100", ["recovery.spikes.name=rollback", "recovery.rollback.factor=1.0"]),
     ("data.max_bad=100", ["data.on_bad=stop"]),
-    ("recovery.non_finite=rollback", ["gradients.skip_non_finite=false"]),
     ("data.validation_fraction=0.05", ["data.validation_source={name: text, path: held-out}"]),
     ("evaluation.samples.prompts=['']", ["evaluation.samples.max_tokens=0"]),
     ("evaluation.samples.max_tokens=96", ["evaluation.samples.prompts=[]"]),
@@ -140,3 +139,9 @@ def test_arguments_that_the_step_sets_are_refused() -> None:
 def test_fp16_needs_steps_that_may_be_skipped() -> None:
     message = refused(None, "training={device: cuda, precision: {name: fp16}}", "gradients.skip_non_finite=false")
     assert "finds its loss scale by skipping" in message
+
+
+def test_a_rollback_at_skipped_steps_needs_steps_that_may_be_skipped() -> None:
+    overrides = ("recovery.non_finite=rollback", "gradients.skip_non_finite=false")
+    assert "goes by skipped steps, and gradients.skip_non_finite is false" in refused(None, *overrides)
+    load_config(None, [*overrides, "recovery.spikes.name=skip"], environment={})

@@ -38,3 +38,22 @@ def test_required(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         require_paths(config)
     (tmp_path / "mine/tokenizer.json").touch()
     require_paths(config)
+
+
+def test_folders_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(None, ["model={name: hugging_face, path: mine}"], environment={})
+    assert config.data.tokenizer.path == "mine"
+    whole = with_absolute_paths(config)
+    assert whole.model.path == whole.data.tokenizer.path == str(tmp_path / "mine")
+    with pytest.raises(DataError, match=r"model.path: there is no folder 'mine'\nhint: models are read from local"):
+        require_paths(config)
+    (tmp_path / "mine").mkdir()
+    for name, missing in (("config.json", "no config.json"), ("model.safetensors", "none of model.safetensors")):
+        with pytest.raises(DataError, match=missing):
+            require_paths(config)
+        (tmp_path / "mine" / name).touch()
+    require_paths(config)
+    other = load_config(None, ["data.tokenizer={name: hugging_face, path: nowhere}"], environment={})
+    with pytest.raises(DataError, match=r"data.tokenizer.path: there is no folder 'nowhere'"):
+        require_paths(other)

@@ -15,9 +15,11 @@ from trimtab.config.keys import keys
 from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.doctor.lint import NEED_DATA, RULES, LintFinding, left_out, lint, refuse
 from trimtab.errors import ConfigError
+from trimtab.planning import DEVICES
 
 POST = "model.norm.placement=post"
 ADAM = ["optimizer.name=custom", "optimizer.target=torch.optim:Adam"]
+GPT2 = ["model.hidden_size=768", "model.num_heads=12"]
 PLATEAU = "control.learning_rate.name=plateau"
 SMALL = {"parameters": {"total": 1_000_000}}
 DATA = {"tokens_per_epoch": 1_000_000, "tokenizer": {"vocabulary_size": 4096}}
@@ -95,6 +97,17 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("short-head-size", ["model.hidden_size=328", "model.num_heads=4"], {}),
     ("fp16-without-cuda", ["training.precision.name=fp16"], {}),
     ("fp16-without-cuda", ["training.precision.name=fp16"], {"device": "cpu"}),
+    ("narrow-heads-on-cuda", [*GPT2, "training.precision.name=bf16", "training.device=cuda"], {}),
+    ("narrow-heads-on-cuda", [*GPT2, "training={device: cuda, precision: {name: auto}}"], {}),
+    ("narrow-heads-on-cuda", ["model.num_heads=8", "training.precision.name=fp16", "training.device=cuda"], {}),
+    ("sizes-off-tiles", ["model.hidden_size=200", "training.device=cuda"], {}),
+    ("sizes-off-tiles", ["model.feed_forward_size=1000", "training.device=cuda"], {}),
+    ("sizes-off-tiles", ["data.sequence_length=250", "training.device=cuda"], {}),
+    (
+        "sizes-off-tiles",
+        ["data.tokenizer.vocabulary_size=4097", "objective.fused=off", "training.device=cuda"],
+        {},
+    ),
     ("linear-scaling-with-adam", ["optimizer.batch_scaling={name: linear, reference_batch: 8}"], {}),
     ("linear-scaling-with-adam", ["optimizer={name: lamb, batch_scaling: {name: linear, reference_batch: 64}}"], {}),
     (
@@ -190,6 +203,15 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("fp16-without-cuda", ["training.precision.name=fp16", "training.device=cuda"], {}),
     ("fp16-without-cuda", ["training.precision.name=fp16"], {"device": "cuda:0"}),
     ("fp16-without-cuda", ["training.precision.name=bf16"], {}),
+    ("narrow-heads-on-cuda", [*GPT2, "training.precision.name=bf16"], {}),
+    ("narrow-heads-on-cuda", [*GPT2, "training.precision.name=fp32", "training.device=cuda"], {}),
+    ("narrow-heads-on-cuda", [*GPT2, "training.precision.name=bf16"], {"device": "cpu"}),
+    ("narrow-heads-on-cuda", [GPT2[0], "model.num_heads=6", "training.precision.name=bf16"], {"device": "cuda"}),
+    ("narrow-heads-on-cuda", ["model.hidden_size=320", "training.precision.name=bf16"], {"device": "cuda"}),
+    ("sizes-off-tiles", ["model.hidden_size=200"], {}),
+    ("sizes-off-tiles", ["model.hidden_size=320", "data.sequence_length=192"], {"device": "cuda"}),
+    ("sizes-off-tiles", ["data.tokenizer.vocabulary_size=4097"], {"device": "cuda"}),
+    ("sizes-off-tiles", ["data.tokenizer.vocabulary_size=4104", "objective.fused=off"], {"device": "cuda"}),
     ("linear-scaling-with-adam", ["optimizer.batch_scaling={name: linear, reference_batch: 12}"], {}),
     ("linear-scaling-with-adam", ["optimizer.batch_scaling={name: square_root, reference_batch: 1}"], {}),
     ("linear-scaling-with-adam", ["optimizer={name: sgd, batch_scaling: {name: linear, reference_batch: 1}}"], {}),
@@ -273,6 +295,14 @@ def test_refusal_and_how_to_lift_it() -> None:
     refuse(found, ["warmup-longer-than-run", "l2-with-adam"])
 
 
+def test_the_heads_of_gpt2_are_told_by_what_was_measured() -> None:
+    found = findings([*GPT2, "training.precision.name=bf16"], {"device": "cuda"})["narrow-heads-on-cuda"]
+    assert "12 heads of 64: 6 of 128 run attention 1.23× faster on an H100" in found.message
+    assert found.fix == "model.num_heads=6"
+    rates = DEVICES["h100"].attention
+    assert rates[128] / rates[64] == pytest.approx(0.725 / 0.589, rel=0.01)
+
+
 def test_unknown_code() -> None:
     with pytest.raises(ConfigError, match="did you mean 'clipping-off'"):
         lint(load_config(None, ["lint.allow=[cliping-off]"], environment={}))
@@ -316,3 +346,11 @@ def test_any_budget_is_judged(steps: int, every: int, patience: int, schedule: s
     )
     for finding in lint(config, {"tokens_per_epoch": 1, "planned_tokens": 0, **SMALL}):
         assert finding.code in RULES
+
+
+def test_a_pretrained_model_is_not_measured_by_the_text_that_it_is_tuned_on() -> None:
+    facts = {"parameters": {"total": 10**8}, "tokens_per_epoch": 10**5, "tokenizer": {"vocabulary_size": 50_000}}
+    codes = {"tokens-per-parameter", "vocabulary-too-large-for-data"}
+    for model, found in (({"config": {"model_type": "gpt2"}}, codes), ({"path": "folder"}, set())):
+        config = load_config({"model": {"name": "hugging_face", **model}}, environment={})
+        assert codes & {finding.code for finding in lint(config, facts)} == found

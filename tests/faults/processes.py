@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
-import resource
+import select
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 CONFIG = """
 name: faulty
@@ -27,8 +35,74 @@ stopping: {{name: patience, patience: 4}}
 """
 
 
+class Process:
+    """A forked `trimtab`, used like a `subprocess.Popen` whose output is text."""
+
+    def __init__(self, connection: socket.socket, stdout: TextIO) -> None:
+        self._connection, self._told = connection, connection.makefile("r")
+        self.pid = int(self._told.readline())
+        self.stdout = stdout
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("trimtab", timeout or 0.0)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+            self._connection.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """What it wrote until it ended, and None. Raises: TimeoutExpired, after a kill, if it does not end in time."""
+        parts: list[str] = []
+        reader = threading.Thread(target=lambda: parts.append(self.stdout.read()), daemon=True)
+        reader.start()
+        reader.join(timeout)
+        if reader.is_alive():
+            self.kill()
+            reader.join()
+            raise subprocess.TimeoutExpired("trimtab", timeout or 0.0, "".join(parts))
+        self.wait(timeout)
+        self.stdout.close()
+        return "".join(parts), None
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+@cache
+def _server() -> Path:
+    """The socket of the process that is forked for every start; it ends with this one."""
+    path = Path(tempfile.mkdtemp(prefix="trimtab-faults-")) / "socket"
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forked.py")), str(path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    atexit.register(lambda: (server.communicate(), shutil.rmtree(path.parent, ignore_errors=True)))
+    return path
+
+
 class Cli:
-    """Runs `trimtab` in processes of its own."""
+    """Runs `trimtab` in processes of its own, forked from one that has imported torch."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
         self.folder = folder
@@ -41,20 +115,21 @@ class Cli:
         self.config.write_text(CONFIG.format(text=text))
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "TRIMTAB_CACHE": str(cache), "NO_COLOR": "1"}
 
-    def start(self, *arguments: str | Path, file_limit_bytes: int | None = None) -> subprocess.Popen[str]:
-        def limit() -> None:
-            if file_limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
-
-        return subprocess.Popen(
-            [sys.executable, "-m", "trimtab.cli", *map(str, arguments)],
-            env=self.environment,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=limit,
-        )
+    def start(self, *arguments: str | Path, file_limit_bytes: int | None = None, script: Path | None = None) -> Process:
+        """Run the command line, or `script` in its place."""
+        asked = {
+            "script": None if script is None else str(script),
+            "arguments": [str(argument) for argument in arguments],
+            "environment": self.environment,
+            "folder": str(self.folder),
+            "file_limit_bytes": file_limit_bytes,
+        }
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(_server()))
+        reading, writing = os.pipe()
+        socket.send_fds(connection, [json.dumps(asked).encode()], [writing])
+        os.close(writing)
+        return Process(connection, os.fdopen(reading, "r", errors="replace"))
 
     def run(self, *arguments: str | Path, expect: int = 0) -> str:
         process = self.start(*arguments)
@@ -75,10 +150,10 @@ class Cli:
 
     def script(self, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a script of this folder on the configuration."""
-        command = [sys.executable, str(Path(__file__).with_name(name)), str(self.config), *map(str, arguments)]
-        return subprocess.run(
-            command, env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False, timeout=100
-        )
+        script = Path(__file__).with_name(name)
+        process = self.start(self.config, *arguments, script=script)
+        output, _ = process.communicate(timeout=100)
+        return subprocess.CompletedProcess([name], process.wait(), output, output)
 
     def same_bits(self, a: Path, b: Path) -> str:
         """Judged by the stand-alone script, at the newest checkpoint of each."""
@@ -89,7 +164,7 @@ class Cli:
         return "same" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def wait_for(path: Path, text: str, process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(path: Path, text: str, process: Process, seconds: float = 60) -> None:
     """Wait until `path` holds `text`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,17 @@ def test_weights_of_an_old_file_run_no_code(tmp_path: Path) -> None:
 
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"transformer.wte.weight": Runs()}))
     with pytest.raises(ConfigError, match=r"model.path: gpt2 cannot be built"):
+        build("gpt2", config={}, path=str(folder))
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_code_in_a_folder_does_not_run(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "gpt2")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')")
+    described = json.loads((folder / "config.json").read_text())
+    mapped = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (folder / "config.json").write_text(json.dumps(described | {"model_type": "own", "auto_map": mapped}))
+    with pytest.raises(ConfigError, match=r"model.path: transformers has no such model"):
         build("gpt2", config={}, path=str(folder))
     assert not (tmp_path / "was-run").exists()
 

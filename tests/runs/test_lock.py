@@ -138,6 +138,17 @@ def test_a_stale_lock_is_taken_over(tmp_path: Path, changes: dict[str, object]) 
         assert json.loads(path.read_text())["pid"] == os.getpid()
 
 
+def test_the_process_that_it_was_taken_over_from_is_known(tmp_path: Path) -> None:
+    """Its heartbeat tells how long it lived."""
+    path = tmp_path / "lock.json"
+    with Lock.acquire(path) as lock:
+        assert lock.previous is None
+    write_lock(path, process_started=1.0, heartbeat=12.5)
+    with Lock.acquire(path) as lock:
+        assert lock.previous is not None
+        assert lock.previous.heartbeat == 12.5
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"pid": "x"}', b"\xff\xfe"])
 def test_a_torn_lock_file_is_taken_over(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "lock.json").write_bytes(content)

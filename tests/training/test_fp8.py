@@ -209,6 +209,8 @@ def test_the_maxima_of_a_step_are_those_of_all_its_micro_batches() -> None:
         (["training.quantize={name: int8}"], "fp8 narrows bf16 weights, and training.quantize int8"),
         (["optimizer={name: adamw_8bit, learning_rate: 1e-3}"], "optimizer.name adamw_8bit keeps them in fp32"),
         (["model={name: custom, target: 'a:b'}"], "for trimtab's own models, and model.name is custom"),
+        (["model={name: hugging_face, path: x}"], "for trimtab's own models, and model.name is hugging_face"),
+        (["model.freeze=['embedding*']"], "model.freeze leaves some untrained"),
         (["model.hidden_size=40", "model.num_heads=4"], "multiples of 16. model.hidden_size: 40"),
         (["model.feed_forward_size=100"], "multiples of 16. model.feed_forward_size: 100"),
         (

@@ -144,17 +144,6 @@ IDLE: tuple[Idle, ...] = (
         "set gradients.noise.scale above 0",
     ),
     Idle(
-        ("recovery.non_finite",),
-        "gradients.skip_non_finite",
-        # stop says what is so anyway.
-        lambda config: (
-            config.recovery.non_finite == "rollback"
-            and not (config.gradients.skip_non_finite or isinstance(config.recovery.spikes, SkipSpikes))
-        ),
-        "it follows skipped steps, and gradients.skip_non_finite is false",
-        "set gradients.skip_non_finite=true",
-    ),
-    Idle(
         ("recovery.rollback.budget", "recovery.rollback.margin", "recovery.rollback.factor"),
         "recovery.spikes.name",
         lambda config: not config.recovery.goes_back,

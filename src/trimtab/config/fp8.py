@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from trimtab.config.model import CustomModel
+from trimtab.config.model import TransformerShape
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.training import Fp8, NoQuantization
 
@@ -33,9 +33,11 @@ def not_in_fp8(config: Config) -> Iterator[str]:
         if "flat" not in OPTIMIZERS[one.name].layouts:
             fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if "flat" in spec.layouts)
             yield f"{asked} has bf16 weights, and {key}.name {one.name} keeps them in fp32. Fitting: {fitting}"
-    if isinstance(model, CustomModel):
-        yield f"{asked} is for trimtab's own models, and model.name is custom; bf16 is for all"
+    if not isinstance(model, TransformerShape):
+        yield f"{asked} is for trimtab's own models, and model.name is {model.name}; bf16 is for all"
         return
+    if model.freeze:
+        yield f"{asked} has bf16 copies of trained weights, and model.freeze leaves some untrained; bf16 is for all"
     widths = {
         "model.hidden_size": model.hidden_size,
         "model.feed_forward_size": model.resolved_feed_forward_size,

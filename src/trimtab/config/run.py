@@ -32,7 +32,7 @@ from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
-from trimtab.config.recovery import RecoveryConfig
+from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
@@ -95,6 +95,11 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name fp16 finds its loss scale by skipping steps that overflow, "
                 "and gradients.skip_non_finite is false"
+            )
+        skips = self.gradients.skip_non_finite or isinstance(self.recovery.spikes, SkipSpikes)
+        if self.recovery.non_finite == "rollback" and not skips:
+            raise ValueError(
+                "recovery.non_finite rollback goes by skipped steps, and gradients.skip_non_finite is false"
             )
         if self.training.precision.name == "tf32" and self.training.device == "cpu":
             raise ValueError(

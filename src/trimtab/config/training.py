@@ -58,7 +58,8 @@ class Fp8(Section):
 
 
 class AutoPrecision(Section):
-    """bf16 where the device has instructions for it, else fp32."""
+    """bf16 where the device has instructions for it, else fp32; on a processor fp32, too, where it is measured to be
+    clearly quicker at the model's sizes."""
 
     name: Literal["auto"] = "auto"
     parameters: Literal["auto", "bf16", "fp32"] = Field("auto", description="as those of bf16")
@@ -166,5 +167,9 @@ class TrainingConfig(Section):
     fused_activation: Literal["auto", "off"] = Field(
         "auto", description="gelu_tanh within the products before and after it, on CUDA with weights of 16 bits"
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads for torch; 0: as many as this process may use")
+    threads: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads for torch; 0: as many as this process may use; auto: these, or fewer where a long run "
+        "measures at its start that fewer are quicker",
+    )
     deterministic: bool = Field(False, description="refuse operations on CUDA that do not repeat bit for bit")

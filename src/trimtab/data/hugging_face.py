@@ -54,7 +54,9 @@ def _inner(folder: Path) -> tokenizers.Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
     except Exception as error:  # whatever is missing or broken in it
         raise DataError(f"data.tokenizer.path: no tokenizer in {str(folder)!r} can be read: {error}") from error
 

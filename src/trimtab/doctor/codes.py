@@ -208,4 +208,6 @@ CODES: dict[str, Code] = {
     "attention-dropout": Code("dropout inside the attention", "lint"),
     "short-head-size": Code("heads too narrow for the hardware", "lint"),
     "fp16-without-cuda": Code("fp16 on a device that has no use for it", "lint"),
+    "narrow-heads-on-cuda": Code("heads on which a GPU's attention is slow", "lint"),
+    "sizes-off-tiles": Code("sizes that a GPU's tiles do not divide", "lint"),
 }

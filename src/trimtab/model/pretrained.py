@@ -30,6 +30,8 @@ CLASSES: Final = {
 """Task to transformers' class of models."""
 
 
+_LOCAL: Final[dict[str, bool]] = {"local_files_only": True, "trust_remote_code": False}
+"""Without the second, transformers asks at the terminal whether code in the folder may run."""
 _POSITIONS_FROM_PADDING: Final = frozenset(
     {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "xmod", "data2vec-text", "mpnet"}
 )
@@ -79,7 +81,7 @@ def _described(config: HuggingFaceConfig, outputs: Outputs, vocabulary_size: int
         if config.path is None:
             base = AutoConfig.for_model(name)
         else:
-            base = AutoConfig.from_pretrained(str(model_folder(config.path)), local_files_only=True)
+            base = AutoConfig.from_pretrained(str(model_folder(config.path)), **_LOCAL)
     except DataError:
         raise
     except Exception as error:  # transformers raises errors of many kinds
@@ -142,8 +144,8 @@ def _build(config: HuggingFaceConfig, described: Any, outputs: Outputs) -> tuple
             str(model_folder(config.path)),
             config=described,
             dtype=torch.float32,
-            local_files_only=True,
             output_loading_info=True,
+            **_LOCAL,
         )
     except Exception as error:  # transformers raises errors of many kinds
         where = "model.config" if config.path is None else "model.path"

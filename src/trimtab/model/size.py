@@ -15,6 +15,7 @@ from trimtab.model.feed_forward import FeedForward
 from trimtab.model.kinds import Outside, Transformer
 from trimtab.model.mode import evaluating
 from trimtab.model.transformer import Decoder
+from trimtab.planning import attention_flops, mean_keys, product_flops
 from trimtab.signals import ModelOutput
 
 
@@ -91,14 +92,15 @@ def flops_per_token(
     if isinstance(model, Outside):
         forward = _measure_forward(model, sequence_length)
         return {"forward": forward, "training": 3.0 * forward}
-    num_keys = (sequence_length + 1) / 2 if causal and isinstance(model, Decoder) else float(sequence_length)
+    num_keys = mean_keys(sequence_length, causal=causal and isinstance(model, Decoder))
     attention = products = 0.0
     for module in model.modules():
         if isinstance(module, Attention):
-            attention += 4.0 * module.num_heads * module.head_size * num_keys
+            attention += attention_flops(module.num_heads, module.head_size, num_keys)
         elif isinstance(module, nn.Linear):
             seldom = isinstance(model, Encoder) and model.pooled and module is model.head
-            products += 2.0 * module.in_features * module.out_features / (sequence_length if seldom else 1)
+            rows = 1.0 / sequence_length if seldom else 1.0
+            products += product_flops(module.in_features, module.out_features) * rows
     forward = products + attention
     return {"forward": forward, "attention": attention, "training": 3.0 * forward}
 

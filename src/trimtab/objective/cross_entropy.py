@@ -136,7 +136,11 @@ def counted_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
     """
     targets_N = targets.flatten()
     counted_N = targets_N != IGNORED
-    return torch.where(counted_N[:, None], wide(logits).flatten(0, -2), 0.0), targets_N, counted_N
+    logits_NV = wide(logits).flatten(0, -2)
+    # A CPU is asked at no cost, and spared a pass over all logits and one over their gradient.
+    if not (targets_N.is_cpu and bool(counted_N.all())):
+        logits_NV = torch.where(counted_N[:, None], logits_NV, 0.0)
+    return logits_NV, targets_N, counted_N
 
 
 def is_plain(head: object) -> TypeGuard[nn.Linear]:

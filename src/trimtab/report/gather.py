@@ -21,6 +21,7 @@ from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.directory import RunDirectory
+from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.record import event_to_json
@@ -88,6 +89,9 @@ class Report:
     checkpoints: tuple[tuple[int, str, int, str], ...]
     """Step, path in the run, bytes and reason of those that are kept."""
     time_split: Mapping[str, float]
+    """Seconds by cause: of all attempts where the record tells them, else what the last one told."""
+    down_seconds: float
+    """Between attempts."""
     settings: Mapping[str, Any]
     """Dotted setting to value."""
     differences: tuple[tuple[str, Any, Any], ...]
@@ -122,7 +126,8 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
     base, differences = _differences(settings)
     ended = history.ended
     firsts = [int(curve.first[0]) for curve in curves.values() if len(curve.first)]
-    split = dict(ended.time_split) if ended is not None else {}
+    spent = _goodput(run)
+    split = dict(spent.seconds) if spent is not None else dict(ended.time_split) if ended is not None else {}
     steering = [taken for taken in history.decisions if not isinstance(taken.decision, Save)]
     best = _best(curves, settings)
     command = environment.get("command")
@@ -147,6 +152,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         samples=_spread([artifact for artifact in history.artifacts if artifact.kind in ("sample", "text")]),
         checkpoints=tuple(_checkpoints(run)) if run is not None else (),
         time_split=split,
+        down_seconds=spent.down_seconds if spent is not None else 0.0,
         settings=settings,
         differences=differences,
         base=base,
@@ -182,6 +188,12 @@ def _resumed(history: History) -> Iterator[tuple[int, str]]:
                 why = f"attempt {start.attempt} goes on; the one before: {ended.status}, {ended.reason}"
             yield start.resumed_from, why
         attempt = start.attempt
+
+
+def _goodput(run: RunDirectory | None) -> Goodput | None:
+    with contextlib.suppress(TrimtabError):
+        return goodput_of(run) if run is not None else None
+    return None
 
 
 def _read(run: RunDirectory, path: Any) -> dict[str, Any]:
@@ -342,7 +354,10 @@ def _figures(
     if speed := curves.get("tokens_per_second"):
         yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1]))), "typical")
     if split:
-        yield Figure("time", format.duration(sum(split.values())), "start, evaluation and checkpoints included")
+        note = "start, evaluation and checkpoints included"
+        if "productive" in split:
+            note = f"{shares(split)['productive']:.0f} % of it in updates that count"
+        yield Figure("time", format.duration(sum(split.values())), note)
     bad = sum(int(curves[name].bad.sum()) for name in ("train/loss",) if name in curves)
     if bad:
         yield Figure("non-finite losses", format.count(bad), "steps")

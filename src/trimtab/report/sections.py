@@ -11,6 +11,7 @@ from trimtab.report.blocks import command, folded, scrolled
 from trimtab.report.gather import Report
 from trimtab.report.markup import Content, Markup, element, join, percentage
 from trimtab.runs import format
+from trimtab.runs.goodput import shares
 
 SAMPLE_CHARACTERS = 2000
 
@@ -68,7 +69,8 @@ def time_split(report: Report) -> Markup:
     whole = sum(report.time_split.values())
     if whole <= 0:
         return Markup()
-    parts = sorted(report.time_split.items(), key=lambda item: (-item[1], item[0]))
+    percents = shares(report.time_split)
+    parts = sorted(((name, part) for name, part in report.time_split.items() if part > 0), key=lambda item: -item[1])
     at, bars, keys = 0.0, [], []
     for index, (name, seconds) in enumerate(parts):
         colour = f"split-{min(index, 5)}"
@@ -98,13 +100,14 @@ def time_split(report: Report) -> Markup:
                 swatch,
                 f"{name} ",
                 element("b", format.duration(seconds)),
-                f" {format.percent(seconds / whole)}",
+                f" {percents[name]:.1f} %",
             )
         )
         at += seconds
     told = ", ".join(f"{name} {format.duration(seconds)}" for name, seconds in parts)
     bar = element("svg", bars, class_="split", width="100%", height=26, role="img", aria_label=f"time: {told}")
-    return join(bar, element("p", keys, class_="keys"))
+    down = f"Down between attempts, not counted above: {format.duration(report.down_seconds)}."
+    return join(bar, element("p", keys, class_="keys"), element("p", down) if report.down_seconds > 0 else None)
 
 
 def data_and_model(report: Report) -> Markup:

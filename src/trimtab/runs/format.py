@@ -82,6 +82,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 86_400}d {whole % 86_400 // 3600:02d}h"
 
 
+def step_time(seconds: float) -> str:
+    """The time of a step or of a part of one, in three digits: `2.36 ms`, `60.7 ms`, `904 ms`, `2.40 s`, `15m 11s`."""
+    milliseconds = 1e3 * seconds
+    if milliseconds >= 999.5:
+        return duration(seconds) if seconds >= 9.95 else f"{seconds:.2f} s"
+    return f"{milliseconds:.{0 if milliseconds >= 99.5 else 1 if milliseconds >= 9.95 else 2}f} ms"
+
+
 def size(num_bytes: float) -> str:
     """An amount of memory or disk: `512 B`, `4.1 MB` (a MB is 1,000,000 bytes)."""
     if abs(num_bytes) < 1000:

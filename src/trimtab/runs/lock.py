@@ -56,6 +56,8 @@ class Lock:
         self._path = path
         self._descriptor: int | None = descriptor
         self.holder = holder
+        self.previous: Holder | None = None
+        """The process that it was taken over from, which ended without letting go."""
         self._next_beat = time.monotonic() + BEAT_SECONDS
         self._taken_over: StorageError | None = None
         self._closed = threading.Event()
@@ -77,12 +79,13 @@ class Lock:
         deadline = time.monotonic() + PATIENCE_SECONDS
         with _one_at_a_time(path.parent, deadline):
             while True:
-                previous = _identity(path)
+                previous, before = _identity(path), _read(path)
                 rival = live_holder(path)
                 late = time.monotonic() > deadline
                 if rival is None:
                     taken = cls._take(path, previous)
                     if taken is not None:
+                        taken.previous = before
                         return taken
                 elif late or _runs_here(rival) or rival.host != socket.gethostname():
                     raise _refusal(path, rival)

@@ -488,10 +488,15 @@ def branch_starts(lines: Iterable[Mapping[str, Any]]) -> dict[int, int]:
 
 
 def read_attempts(path: Path) -> list[dict[str, Any]]:
-    """The RunStarted lines of a record, quickly: what the next attempt and branch are counted from."""
+    """The RunStarted lines of a record, quickly: what the next attempt and branch are counted from.
+
+    Raises: StorageError when the record cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             candidates = [decode_line(raw) for raw in file if b'"event":"RunStarted"' in raw]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
     return [line for line in candidates if line is not None and line["event"] == "RunStarted"]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from trimtab.errors import UsageError
+from trimtab.runs.checkpoints import list_checkpoints, verify
 from trimtab.runs.directory import RunDirectory
+from trimtab.runs.lock import Lock
 
 
 def outermost_missing(path: Path) -> Path | None:
@@ -34,6 +37,14 @@ def open_run(path: Path | None, name: str) -> tuple[RunDirectory, Path | None]:
         raise UsageError(f"the run {path} is already {status}", hint=f"read it: `trimtab show {path}`")
     run.check_writable()
     return run, None
+
+
+def start_facts(lock: Lock, begun_seconds: float) -> dict[str, float]:
+    """For goodput: seconds since this attempt began, and the last sign of life of one that ended without a word."""
+    facts = {"start_seconds": max(0.0, time.time() - begun_seconds)}
+    if lock.previous is not None:
+        facts["previous_heartbeat_seconds"] = lock.previous.heartbeat
+    return facts
 
 
 def next_attempt(run: RunDirectory) -> tuple[int, int]:
@@ -70,3 +81,11 @@ def _take_away(path: Path, made: Path | None) -> None:
     while made is not None and path.is_relative_to(made):
         path.rmdir()  # refused where another run has begun meanwhile
         path = path.parent
+
+
+def resumes_from(run: RunDirectory) -> int | None:
+    """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with."""
+    if run.status() not in ("killed", "interrupted", "failed"):
+        return None
+    whole = (info.step for info in reversed(list_checkpoints(run.path)) if not verify(info.path, hashes=False))
+    return next(whole, 0)

@@ -25,7 +25,9 @@ from trimtab.events import (
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints, verify
 from trimtab.runs.directory import RunDirectory, list_runs
+from trimtab.runs.goodput import describe_goodput, goodput
 from trimtab.runs.metrics import better_direction, of_the_same_weights
+from trimtab.runs.pace import Pace
 from trimtab.runs.printable import printable
 from trimtab.runs.program import command, in_python
 from trimtab.runs.record import (
@@ -36,6 +38,7 @@ from trimtab.runs.record import (
     lines_backwards,
     surviving,
 )
+from trimtab.runs.start import resumes_from
 
 _TAIL_BYTES = 131_072
 _ALERTS = 4
@@ -46,7 +49,8 @@ YARDSTICKS = ("bigram", "zlib", "lzma")
 def summarize(run: RunDirectory) -> dict[str, Any]:
     """All that the record and the checkpoints tell, as JSON values; from the branch that survived.
 
-    "best" is by the metric that chose checkpoints; "time_split" counts seconds by cause, over all attempts.
+    "best" is by the metric that chose checkpoints; "goodput" counts seconds by cause over all attempts, "time_split"
+    those of attempts whose work survives.
     """
     reader = RecordReader(run.record)
     lines = reader.read()
@@ -54,8 +58,11 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     kept = _events(surviving(lines))
     attempts = [event for _, event in every if isinstance(event, RunStarted)]
     windows = [event for _, event in kept if isinstance(event, StepsEnded)]
+    outline, goes_on_from = _outline(run, lines), resumes_from(run)
+    running = outline["status"] == "running"
+    spent = goodput(lines, resumes_from=goes_on_from, running=running) if run.trainer == "trimtab" else None
     return {
-        **_outline(run, lines),
+        **outline,
         "attempts": max((event.attempt for event in attempts), default=0),
         "branches": [
             {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from} for event in attempts
@@ -63,6 +70,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "endings": _endings([event for _, event in every]),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
+        "pace": None if (pace := Pace.of(event for _, event in kept)) is None else pace.to_json(),
         "tokens_per_second": windows[-1].values.get("tokens_per_second") if windows else None,
         "evaluations": sum(isinstance(event, EvaluationEnded) for _, event in kept),
         "decisions": [
@@ -91,7 +99,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         ],
         "damaged_lines": reader.damaged,
         "task": _task(run),
-        "resumes_from": _resumes_from(run),
+        "resumes_from": goes_on_from,
+        "goodput": None if spent is None else spent.to_json(),
     }
 
 
@@ -140,9 +149,13 @@ def render(summary: Mapping[str, Any]) -> str:
         speed = summary["tokens_per_second"]
         tokens += f", {format.tokens_per_second(speed)}" if speed else ""
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
+    if (pace := summary["pace"]) is not None:
+        rows.append(("step", describe_pace(pace)))
     if summary["skipped"]:
         rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
-    if summary["seconds"]:
+    if summary["goodput"] is not None:
+        rows.append(("time", describe_goodput(summary["goodput"])))
+    elif summary["seconds"]:
         split = describe_split(summary["time_split"])
         rows.append(("time", format.duration(summary["seconds"]) + (f": {split}" if split else "")))
     for checkpoint in summary["checkpoints"]:
@@ -244,6 +257,13 @@ def wrapped(text: str, width: int = 100) -> list[str]:
     return textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
 
 
+def describe_pace(pace: Mapping[str, Any]) -> str:
+    """What `Pace.to_json` gave, in a line."""
+    low, high = (format.step_time(seconds) for seconds in pace["quartiles"])
+    waited = format.percent(pace["data_seconds"] / pace["mean_seconds"])
+    return f"{format.step_time(pace['step_seconds'])} (quartiles {low} to {high}), waiting for data {waited}"
+
+
 def describe_finding(finding: Mapping[str, Any]) -> str:
     """A finding of the doctor in a line: severity, code, cause."""
     parts = [str(finding.get(key, "")) for key in ("severity", "code")]
@@ -299,14 +319,6 @@ def _endings(events: Sequence[Event]) -> list[dict[str, Any]]:
             step = event.last_step if isinstance(event, StepsEnded) else event.step
             endings[-1]["step"] = max(endings[-1]["step"], step)
     return endings
-
-
-def _resumes_from(run: RunDirectory) -> int | None:
-    """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with."""
-    if run.status() not in ("killed", "interrupted", "failed"):
-        return None
-    whole = (info.step for info in reversed(list_checkpoints(run.path)) if not verify(info.path, hashes=False))
-    return next(whole, 0)
 
 
 def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:

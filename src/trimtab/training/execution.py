@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError
 from trimtab.model import Decoder, Transformer, fuses_activation
+from trimtab.planning import COMPILE_PAYS_AFTER_SECONDS
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
 from trimtab.training.capture import capture
@@ -27,8 +28,7 @@ from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.precision import Precision, computes_in_bf16
 from trimtab.training.step import Step
 
-_COMPILE_PAYS_AFTER_SECONDS: Final = {"cpu": 600.0, "cuda": 20.0}
-"""Of training without it: compiling takes a minute on a CPU, some seconds on a GPU, and gains a part of the rest."""
+_COMPILE_PAYS_AFTER_SECONDS: Final = COMPILE_PAYS_AFTER_SECONDS
 _WHOLE_PAYS_AFTER_SECONDS: Final = 900.0
 """On CUDA: the model in one takes 12 s more to compile than block by block, and gains 2 %."""
 _COMPILE_GAIN: Final = 0.97
@@ -50,9 +50,12 @@ def synchronizer(device: torch.device) -> Callable[[], None]:
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
-def set_threads(threads: int) -> int:
-    """Set torch's CPU threads: `threads`, or for 0 what torch takes, never more than the usable cores; gives them."""
-    chosen = threads or min(torch.get_num_threads(), usable_cores())
+def set_threads(threads: int | Literal["auto"]) -> int:
+    """Set torch's CPU threads: `threads`, or for 0 what torch takes, never more than the usable cores; gives them.
+
+    For auto as for 0: what is quickest is known when there is a step to measure (threads.py).
+    """
+    chosen = threads if threads and threads != "auto" else min(torch.get_num_threads(), usable_cores())
     torch.set_num_threads(chosen)
     return chosen
 
@@ -130,7 +133,7 @@ def choose_compile(
         begun = time.perf_counter()
         _compile(step.model, scope)
         _ready(step, batch, accumulation, captures)
-        _seconds(step, batch, 1)
+        micro_batch_seconds(step, batch, 1)
         seconds = time.perf_counter() - begun
         reason = f"training.compile is {config.compile}"
         return {"chosen": True, "scope": scope, "reason": reason, "compile_seconds": seconds}
@@ -142,10 +145,10 @@ def choose_compile(
         }
     on_host = step.device.type == "cpu"
     # On CUDA a part of the batch says enough, and takes no memory that the compiled step does not need.
-    part = batch if on_host else _part(batch, 8)
+    part = batch if on_host else part_of(batch, 8)
     _ready(step, part, accumulation, captures)
-    _seconds(step, part, 1)
-    eager_seconds = _seconds(step, part, 3) * batch.tokens_BT.shape[0] / part.tokens_BT.shape[0]
+    micro_batch_seconds(step, part, 1)
+    eager_seconds = micro_batch_seconds(step, part, 3) * batch.tokens_BT.shape[0] / part.tokens_BT.shape[0]
     total_seconds = eager_seconds * accumulation * config.steps
     choice: dict[str, Any] = {"eager_seconds": eager_seconds, "expected_seconds": total_seconds}
     threshold = _COMPILE_PAYS_AFTER_SECONDS[step.device.type]
@@ -160,9 +163,9 @@ def choose_compile(
     try:
         _compile(step.model, scope)
         _ready(step, batch, accumulation, captures)
-        _seconds(step, batch, 1)
+        micro_batch_seconds(step, batch, 1)
         choice["compile_seconds"] = time.perf_counter() - begun
-        choice["compiled_seconds"] = _seconds(step, batch, 3)
+        choice["compiled_seconds"] = micro_batch_seconds(step, batch, 3)
     except Exception as error:  # the compiler and its back-ends raise errors of many kinds
         _uncompile(step.model)
         _ready(step, batch, accumulation, captures)
@@ -267,7 +270,7 @@ def garbage_rests() -> Iterator[None]:
             gc.unfreeze()
 
 
-def _seconds(step: Step, batch: Batch, repeats: int) -> float:
+def micro_batch_seconds(step: Step, batch: Batch, repeats: int) -> float:
     """Seconds of one micro-batch. Sums and gradients change, which the next step empties; the rest is put back."""
     batch = batch.to(step.device)
     keepers = modules_with_extra_state(step.model).values()
@@ -294,7 +297,7 @@ def _ready(step: Step, batch: Batch, accumulation: int, captures: bool) -> None:
         step.captured = capture(step, batch, in_parts=accumulation > 1)
 
 
-def _part(batch: Batch, divisor: int) -> Batch:
+def part_of(batch: Batch, divisor: int) -> Batch:
     """The first rows of `batch`."""
     rows = max(1, batch.tokens_BT.shape[0] // divisor)
     return batch.each(lambda tensor: tensor[:rows])

@@ -145,8 +145,8 @@ def choose_parameters(config: PrecisionConfig, device: torch.device, ours: bool)
     if isinstance(config, Fp8):
         if not ours:
             raise ConfigError(
-                "training.precision.name: fp8 is for trimtab's own models and optimizers, without quantization. "
-                "Received: 'fp8', with others",
+                "training.precision.name: fp8 is for trimtab's own models and optimizers, all weights trained and "
+                "none quantized. Received: 'fp8', with others",
                 hint="training.precision.name=bf16",
             )
         return torch.bfloat16, "bf16 weights over fp32 masters, narrowed to fp8 once a step"

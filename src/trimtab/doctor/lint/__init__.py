@@ -19,6 +19,7 @@ from trimtab.doctor.lint import (
     l2_with_adam,
     learning_rate_range,
     linear_scaling_with_adam,
+    narrow_heads_on_cuda,
     over_regularised,
     patience_never,
     plateau_with_decay,
@@ -28,6 +29,7 @@ from trimtab.doctor.lint import (
     schedule_free_with_decay,
     schedule_misses_floor,
     short_head_size,
+    sizes_off_tiles,
     stopping_before_decay,
     stopping_before_reduction,
     swa_with_decay,
@@ -70,6 +72,8 @@ RULES: dict[str, Rule] = {
     "attention-dropout": attention_dropout.check,
     "short-head-size": short_head_size.check,
     "fp16-without-cuda": fp16_without_cuda.check,
+    "narrow-heads-on-cuda": narrow_heads_on_cuda.check,
+    "sizes-off-tiles": sizes_off_tiles.check,
 }
 """All rules by code, the gravest first."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from trimtab.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,8 @@ class LintFinding:
         """All but the severity."""
         fix = "" if self.fix is None else f" (try {self.fix})"
         return f"{self.code}: {self.key}: {self.message}. {self.reason}.{fix}"
+
+
+def aims_at_cuda(config: Config, facts: Mapping[str, Any]) -> bool:
+    """Whether `config` asks for CUDA; the fact `device` settles what auto leaves open."""
+    return str(facts.get("device", config.training.device)).startswith("cuda")

@@ -7,8 +7,8 @@ Why: for a given amount of compute the loss is lowest at about 20 tokens for eac
 Evidence: the facts `parameters` and `planned_tokens` (by the configuration if not given); without the first
     nothing is said.
 Remedy: more steps, larger batches, or a smaller model.
-False alarms: fine-tuning; demonstrations; runs that are continued.
-    Rows with targets are left alone: the rule is about text.
+False alarms: demonstrations; runs that are continued.
+    Rows with targets are left alone, as the rule is about text, and so is a pretrained model, `model.path`.
 Source: Hoffmann et al. 2022, arXiv 2203.15556, table 3.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import Config, RowTask
+from trimtab.config import Config, HuggingFaceConfig, RowTask
 from trimtab.doctor.lint.finding import LintFinding
 
 _FEW = 10
@@ -26,7 +26,8 @@ _BEST = 20
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Tells of fewer than ten tokens a parameter."""
-    if "parameters" not in facts or isinstance(config.task, RowTask):
+    is_pretrained = isinstance(config.model, HuggingFaceConfig) and config.model.path is not None
+    if "parameters" not in facts or isinstance(config.task, RowTask) or is_pretrained:
         return
     steps, parameters = config.training.steps, facts["parameters"]["total"]
     planned_tokens = facts.get("planned_tokens", config.tokens_per_step * steps)

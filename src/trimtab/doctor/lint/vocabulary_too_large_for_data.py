@@ -6,8 +6,8 @@ Why: a token's embedding is learnt from its occurrences alone. Rare tokens keep 
 Evidence: the facts `tokenizer` and `tokens_per_epoch`; without the second nothing is said. Without the first the
     vocabulary is what `data.tokenizer` asks for.
 Remedy: a smaller vocabulary, or bytes; or more text.
-False alarms: a tokenizer that belongs to a pretrained model. The paper asks for 100 occurrences of 95 % of all
-    tokens; the average of 100 used here is a weaker demand, so it speaks later.
+False alarms: a tokenizer that belongs to a pretrained model; with `model.path` nothing is said. The paper asks for 100
+    occurrences of 95 % of all tokens; the average of 100 used here is a weaker demand, so it speaks later.
 Source: Gowda and May 2020, arXiv 2004.02334, section 5.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import BpeTokenizer, Config
+from trimtab.config import BpeTokenizer, Config, HuggingFaceConfig
 from trimtab.doctor.lint.finding import LintFinding
 
 _ENOUGH = 100
@@ -27,7 +27,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     tokenizer, tokens = config.data.tokenizer, facts.get("tokens_per_epoch", 0)
     asked = tokenizer.vocabulary_size if isinstance(tokenizer, BpeTokenizer) else 0
     size = facts.get("tokenizer", {}).get("vocabulary_size", asked)
-    if 0 < tokens < _ENOUGH * size:
+    is_pretrained = isinstance(config.model, HuggingFaceConfig) and config.model.path is not None
+    if 0 < tokens < _ENOUGH * size and not is_pretrained:
         fitting = max(257, tokens // _ENOUGH)
         yield LintFinding(
             "vocabulary-too-large-for-data",

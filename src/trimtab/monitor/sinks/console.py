@@ -43,7 +43,6 @@ from trimtab.runs.summary import (
     describe_decision,
     describe_finding,
     describe_quality,
-    describe_split,
     next_command,
     wrapped,
 )
@@ -154,6 +153,9 @@ class Console:
                 self._sample(event)
             case ArtifactLogged(kind="text", name="diagnosis"):
                 self._diagnosis(event)
+            case ArtifactLogged(kind="text", name="goodput"):
+                for index, line in enumerate(wrapped(event.text, min(self._width() - 14, 100))):
+                    self._say("" if index else "time", Text(line))
             case ArtifactLogged(kind="text", name="quantized"):
                 self._say("judged", Text(event.text))
             case DecisionTaken(decision=Save() | Evaluate()):
@@ -331,8 +333,6 @@ class Console:
             self._say("writes", _panel(self._sample_text, _LAST_SAMPLE_LINES, "the last sample"))
         if self._skipped:
             self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
-        if split := describe_split(event.time_split):
-            self._say("time", Text(split))
         self._next = next_command(event.status, self._run, self._source, self._task) if self._run else ""
 
     def _diagnosis(self, event: ArtifactLogged) -> None:

@@ -77,8 +77,15 @@ def read_tensors(folder: Path, *prefixes: str) -> dict[str, Tensor]:
 
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
-    with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
-        return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
+    """Raises: CheckpointError where the files are those of the manifest, but not what a checkpoint holds."""
+    try:
+        with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
+            return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
+    except (safetensors.SafetensorError, KeyError, IndexError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder / _TENSORS}: its hash is right, but it holds no tensors of this checkpoint ({error})",
+            hint="it was not written by trimtab: delete the folder, and an older checkpoint is taken",
+        ) from error
 
 
 def kinds_held(folder: Path) -> tuple[str, ...]:

@@ -165,14 +165,17 @@ class Keeper:
                 warnings.warn(self._troubles[-1], stacklevel=2)
                 time.sleep(RETRY_SECONDS)
         forget(self.run)
-        prune(
-            self.run.path,
-            self._keep_latest,
-            self._keep_best,
-            self._metric,
-            self._better,
-            verified_step=description["step"],
-        )
+        try:
+            prune(
+                self.run.path,
+                self._keep_latest,
+                self._keep_best,
+                self._metric,
+                self._better,
+                verified_step=description["step"],
+            )
+        except (OSError, StorageError) as error:  # the checkpoint is complete: what was to go stays for once
+            warnings.warn(f"older checkpoints stay until the next save: {error}", stacklevel=2)
         seconds = time.perf_counter() - begun
         path = str(folder.relative_to(self.run.path))
         reason = description["reason"]

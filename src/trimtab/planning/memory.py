@@ -1,0 +1,106 @@
+"""What a step holds at its highest point, by category; and the micro-batch that fits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trimtab.config import Config, GaLoreConfig, SgdConfig
+from trimtab.planning.counts import ModelCounts
+from trimtab.planning.settings import Ways
+from trimtab.planning.work import head_rows
+
+CHUNK_BYTES: Final = 2 << 30
+"""Of logits at once, as objective/head_loss.py takes them."""
+USABLE: Final = 0.9
+"""Of a device's memory: its driver, fragments and evaluations need the rest."""
+
+
+def memory_of(config: Config, counts: ModelCounts, ways: Ways, sequences: int, accumulation: int) -> dict[str, float]:
+    """Bytes that are allocated when the head has made its logits and nothing of the backward pass is done."""
+    parameters = float(counts.total_parameters)
+    narrow = parameters * 2 if ways.narrow else 0.0
+    gradients = parameters * (2 if ways.narrow else 4)
+    if ways.narrow and accumulation > 1:
+        gradients += parameters * 4  # summed in fp32
+    held = {
+        "weights": narrow,
+        "masters": parameters * 4,
+        "moments": _moments(config, counts),
+        "averages": parameters * 4 if config.averaging.name != "none" else 0.0,
+        "gradients": gradients,
+        "activations": sequences * _activations(counts, ways) + (parameters * 2 if ways.autocasts else 0.0),
+        "logits": _logits(config, counts, ways, sequences),
+    }
+    return {name: number for name, number in held.items() if number}
+
+
+def _moments(config: Config, counts: ModelCounts) -> float:
+    parameters, optimizer = float(counts.total_parameters), config.optimizer
+    inside = float(sum(a * b * number for a, b, number in counts.largest_matrices))
+    match optimizer.name:
+        case "sgd":
+            return parameters * 4 if isinstance(optimizer, SgdConfig) and optimizer.momentum else 0.0
+        case "lion":
+            return parameters * 4
+        case "muon":
+            return inside * 4 + (parameters - inside) * 8
+        case "adamw_8bit":
+            return parameters * (2 + 8 / 256)
+        case "adafactor":
+            return 4.0 * sum((a + b) * number for a, b, number in counts.largest_matrices)
+        case "soap":
+            sides = sum((a * a + b * b) * number for a, b, number in counts.largest_matrices)
+            return parameters * 8 + 8.0 * sides
+        case "galore" if isinstance(optimizer, GaLoreConfig):
+            total = (parameters - inside) * 8
+            for a, b, number in counts.largest_matrices:
+                short, long = min(a, b), max(a, b)
+                rank = optimizer.rank if optimizer.rank >= 1 else max(1.0, optimizer.rank * short)
+                total += number * (8 * rank * long + 4 * rank * short)
+            return total
+        case _:
+            return parameters * 8
+
+
+def _activations(counts: ModelCounts, ways: Ways) -> float:
+    """Of one sequence: what the forward pass keeps for the backward pass."""
+    shape, value, stream = counts.shape, ways.value_bytes, ways.stream_bytes
+    width, inner = shape.hidden_size, shape.resolved_feed_forward_size
+    norm = width * (stream + value)
+    if shape.norm.name == "rms_norm" and not ways.compiled:
+        norm += width * stream  # before its weight
+    forward = value * inner * (3 if shape.activation == "swiglu" else 2)
+    if shape.activation == "swiglu" and not ways.compiled:
+        forward += value * inner  # what the gate came to
+    if shape.activation == "relu_squared" and not ways.compiled:
+        forward += value * inner  # before it is squared
+    drops = shape.dropout
+    sites = (drops.residual > 0) + (drops.feed_forward > 0)
+    dropped = sites * width * (1 if ways.compiled else 1 + stream)
+    held = 0.0
+    for stream_ in counts.streams:
+        held += stream_.positions * (stream_.num_layers * (stream_.norms * norm + forward + dropped) + norm)
+    for one in counts.attentions:
+        heads = (one.num_heads + 2 * one.num_kv_heads) * one.head_size
+        turned = (one.num_heads + one.num_kv_heads) * one.head_size
+        each = value * heads + value * one.num_heads * one.head_size + 4 * one.num_heads
+        each += value * turned * (one.rotated or one.normalized)
+        if not ways.compiled:
+            each += 4 * turned * one.normalized
+        held += one.repeats * one.queries * each
+        if drops.attention > 0:
+            held += one.repeats * one.num_heads * one.queries * one.keys * (4 + 1 + 2 * value)
+    return held
+
+
+def _logits(config: Config, counts: ModelCounts, ways: Ways, sequences: int) -> float:
+    """Those that exist at once, and the sum of the head's gradient where they come in chunks."""
+    logits = counts.targets * head_rows(counts, ways)
+    if ways.fused_loss:
+        chunks = getattr(config.objective, "chunks", 1)
+        if chunks == "auto":
+            chunks = max(1, -(-sequences * logits * ways.value_bytes // CHUNK_BYTES))
+        sums = 4.0 * counts.shape.hidden_size * head_rows(counts, ways) if chunks > 1 else 0.0
+        return sequences * logits * ways.value_bytes / chunks + sums
+    # The product's own, in fp32, masked, and their log-softmax.
+    return sequences * logits * ((0 if ways.value_bytes == 4 else ways.value_bytes) + 12)
