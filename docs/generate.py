@@ -431,7 +431,7 @@ _EXIT_CODES: Final = {
     4: "numerics: too many updates on end were not finite",
     5: "storage or checkpoint: a disk, a damaged checkpoint, or a second writer in one run",
     6: "reserved for findings; nothing in this version ends so",
-    7: "resources: out of memory, or a worker that died",
+    7: "resources: out of memory, a worker that died, or a run that stood still",
     70: "a fault in trimtab: please report it",
     75: "interrupted once: a checkpoint was saved; run again to go on",
     130: "interrupted twice: ended at once",

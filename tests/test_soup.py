@@ -20,7 +20,7 @@ from trimtab.cli import app
 from trimtab.config import Config, dump_config
 from trimtab.errors import CheckpointError, UsageError
 from trimtab.runs import RunDirectory
-from trimtab.runs.checkpoints import verify
+from trimtab.runs.checkpoints import list_checkpoints, verify
 from trimtab.runs.summary import summarize
 from trimtab.soup import cook, plainly
 from trimtab.trainer import Trainer
@@ -103,6 +103,38 @@ def test_the_equal_soup_is_the_plain_mean_and_a_run_of_its_own(run: Path, tmp_pa
     assert "soup of 2: " in summary["ended"]["reason"]
     with pytest.raises(UsageError, match="already finished"):
         Trainer(load_config(out / "config.yaml"), run=out).fit()
+
+
+def test_the_best_of_a_run_are_kept_and_averaged(text: Path, tmp_path: Path) -> None:
+    """As configured: three best ones, of stretches of 20 steps the first, and the newest."""
+    run = fit(
+        text,
+        tmp_path / "run",
+        "training.steps=60",
+        "evaluation.every=5",
+        "checkpoint={every: 60, keep_latest: 1, keep_best: 3, keep_every: 20, min_improvement: 1e-6}",
+        "optimizer.learning_rate=3e-2",
+    )
+    losses = {
+        event["step"]: event["metrics"]["validation/loss"]
+        for event in map(json.loads, (run / "record.jsonl").read_text().splitlines())
+        if event["event"] == "EvaluationEnded"
+    }
+    best = sorted(losses, key=lambda step: losses[step])[:3]
+    kept = [info.step for info in list_checkpoints(run)]
+    assert set(best) <= set(kept)
+    assert kept[-1] == 60
+    assert {20, 40} <= {20 * (step // 20) for step in kept}
+    out = tmp_path / "soup"
+    done = CliRunner().invoke(app, ["soup", str(run), "--top", "3", "--out", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert [one["step"] for one in told["ingredients"]] == best
+    kept_weights = read_judged(checkpoint(out, max(best)))
+    expected = plain_mean(*(checkpoint(run, step) for step in best))
+    assert all(torch.allclose(kept_weights[name], expected[name], rtol=1e-7, atol=0.0) for name in expected)
+    with pytest.raises(UsageError, match=r"--top: .* keeps \d checkpoints .* Received: 20"):
+        cook([run], tmp_path / "none", top=20)
 
 
 def test_averages_can_be_averaged_and_runs_stand_for_their_best(text: Path, run: Path, tmp_path: Path) -> None:

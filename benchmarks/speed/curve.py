@@ -22,6 +22,7 @@ from trimtab.trainer import Trainer
 
 WAYS = {
     "default": ["training.precision={name: bf16}"],
+    "fp8": ["training.precision={name: fp8}"],
     "autocast": [
         "training.precision={name: bf16, parameters: fp32}",
         "objective.fused=off",

@@ -13,6 +13,7 @@ from torch import nn
 from trimtab.config import (
     Budget,
     Config,
+    Fp8,
     NoQuantization,
     steps_of,
 )
@@ -29,6 +30,7 @@ from trimtab.model import (
     freeze,
     wrap_model,
 )
+from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
 from trimtab.objective import Objective, build_objective, build_task, class_weights
@@ -141,6 +143,8 @@ def build_parts(
     budget = config.budget(data.facts | planned_tokens(config, data))
     optimizers = _optimizers(config, model, parameters, make_optimizer, budget)
     optimizer = optimizers[0]()
+    precise = config.training.precision
+    scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
     probes: list[InlineProbe] = []
     if config.logging.layers:
         names = list(optimizer.storage.weights)
@@ -168,6 +172,7 @@ def build_parts(
         device=device,
         seed=config.seed,
         parts_probe=noise_scale,
+        scaling=scaling,
         optimizers=optimizers,
         average=build_average(config.averaging, optimizer.storage, budget),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, final
@@ -98,6 +100,14 @@ Weights = Annotated[
         help="plain, or an average that the checkpoint has, such as ema; if not given, what the run selects by.",
     ),
 ]
+MaxRestarts = Annotated[
+    int,
+    typer.Option(
+        "--max-restarts",
+        min=0,
+        help="How often to begin again after a crash, from the newest whole checkpoint; 0: without a supervisor.",
+    ),
+]
 AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although the configuration, data or versions differ.")
 ]
@@ -121,14 +131,25 @@ def train(
         Path | None, typer.Option("--run", help="A new run directory, or an unfinished one to go on with.")
     ] = None,
     accept_drift: AcceptDrift = False,
+    max_restarts: MaxRestarts = 0,
     log_format: LogFormat = "text",
 ) -> None:
     """Train what a configuration describes; with the --run of an unfinished run, go on with it."""
-    _train(source, overrides or [], run, accept_drift=accept_drift, log_format=log_format)
+    _train(
+        source,
+        overrides or [],
+        run,
+        accept_drift=accept_drift,
+        log_format=log_format,
+        max_restarts=max_restarts,
+        arguments=["train", source, *(overrides or [])],
+    )
 
 
 @app.command()
-def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = "text") -> None:
+def resume(
+    run: Run, accept_drift: AcceptDrift = False, max_restarts: MaxRestarts = 0, log_format: LogFormat = "text"
+) -> None:
     """Go on with a run that was interrupted or killed."""
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import read_json
@@ -143,7 +164,15 @@ def resume(run: Run, accept_drift: AcceptDrift = False, log_format: LogFormat = 
         )
     if not directory.config.exists():
         raise UsageError(f"{run} was killed before it began", hint=f"`trimtab train CONFIG --run {run}` begins it")
-    _train(str(directory.config), [], run, accept_drift=accept_drift, log_format=log_format)
+    _train(
+        str(directory.config),
+        [],
+        run,
+        accept_drift=accept_drift,
+        log_format=log_format,
+        max_restarts=max_restarts,
+        arguments=["train", str(directory.config)],
+    )
 
 
 @app.command()
@@ -186,9 +215,9 @@ def evaluate(
         _print_json(facts)
         return
     which = "" if trained.weights == "plain" and trained.config.variants == ("",) else f", {trained.weights} weights"
-    typer.echo(f"{run}, step {trained.checkpoint.step}{which}")
+    typer.echo(f"{_shown(run)}, step {trained.checkpoint.step}{which}")
     for name, value in metrics.items():
-        typer.echo(f"  {name:<28} {value:.4f}")
+        typer.echo(f"  {_shown(name):<28} {value:.4f}")
     writes = trained.config.task.name in ("causal_lm", "seq2seq")
     _next("generate" if writes else "report", str(run))
 
@@ -254,6 +283,9 @@ def soup(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Only those that do not make it worse on the validation set.")
     ] = False,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Of each run so many of its best checkpoints; 1 if not given.")
+    ] = None,
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
@@ -267,7 +299,7 @@ def soup(
         console.preparing("starting", 0.0)
         from trimtab.soup import cook
 
-        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, report=console.preparing)
+        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, top=top, report=console.preparing)
     finally:
         console.close()
     if as_json:
@@ -275,8 +307,8 @@ def soup(
         return
     typer.echo(cooked.metric)
     for one in cooked.ingredients:
-        typer.echo(f"  {one.value:<10.4f} {one}{'' if one.is_in else '; left out'}")
-    typer.echo(f"  {cooked.value:<10.4f} {out}, the mean of {cooked.num_in}")
+        typer.echo(f"  {one.value:<10.4f} {_shown(one)}{'' if one.is_in else '; left out'}")
+    typer.echo(f"  {cooked.value:<10.4f} {_shown(out)}, the mean of {cooked.num_in}")
     if cooked.gain < 0:
         typer.echo(
             "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
@@ -286,9 +318,16 @@ def soup(
 
 @app.command()
 def export(
-    run: Run,
-    target: Annotated[str, typer.Option("--to", metavar="TARGET", help="hugging-face: a folder for transformers.")],
-    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="safetensors: weights, configuration, tokenizer; hugging-face: a folder for transformers.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; for safetensors also a file, NAME.safetensors.")],
     checkpoint: Which = "best",
     weights: Weights = None,
     as_json: Json = False,
@@ -300,7 +339,7 @@ def export(
     if as_json:
         _print_json(exported.to_json())
         return
-    typer.echo(f"{exported.out}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
+    typer.echo(f"{_shown(exported.out)}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
     typer.echo(
         f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
     )
@@ -315,7 +354,7 @@ def runs(
     from trimtab.runs.summary import list_summaries, render_list
 
     if not folder.is_dir() and folder != Path("runs"):
-        raise UsageError(f"{folder}: there is no such folder")
+        raise UsageError(f"{_shown(folder)}: there is no such folder")
     summaries = list_summaries(folder)
     if as_json:
         _print_json(summaries)
@@ -370,7 +409,7 @@ def doctor(
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
             if len(paths) == 1:
-                typer.echo(f"next: {_after_doctor(path)}")
+                typer.echo(f"next: {_shown(_after_doctor(path))}")
             else:
                 typer.echo()
     if as_json:
@@ -401,8 +440,8 @@ def report(
     run = RunDirectory(path) if RunDirectory.is_run(path) else None
     if run is not None and output is None and form == "html":
         write_report(run)
-        typer.echo(run.report)
-        typer.echo(f"next: open it in a browser, or {command('doctor', str(path))}")
+        typer.echo(_shown(run.report))
+        typer.echo(f"next: open it in a browser, or {_shown(command('doctor', str(path)))}")
         return
     case, name, notes = _open_log(path, mapping or [])
     for note in notes:
@@ -418,7 +457,7 @@ def report(
         return
     target = output if output is not None else Path(f"{path.stem}.report.html")
     write_text(target, text)
-    typer.echo(target)
+    typer.echo(_shown(target))
 
 
 def _after_doctor(path: Path) -> str:
@@ -478,12 +517,12 @@ def verify(
         checkpoints = [{"path": name, "whole": not found, "problems": found} for name, found in problems.items()]
         _print_json({"path": str(path), "whole": not any(problems.values()), "checkpoints": checkpoints})
     elif not folders:
-        typer.echo(f"{path} has no checkpoint yet")
+        typer.echo(f"{_shown(path)} has no checkpoint yet")
     else:
         for folder, found in problems.items():
-            typer.echo(f"{'damaged' if found else 'intact '}  {folder}")
+            typer.echo(f"{'damaged' if found else 'intact '}  {_shown(folder)}")
             for problem in found:
-                typer.echo(f"         {problem}")
+                typer.echo(f"         {_shown(problem)}")
     if any(problems.values()):
         raise typer.Exit(CheckpointError.exit_code)
 
@@ -531,7 +570,7 @@ def check(
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
     if not as_json:
-        typer.echo(f"{source}: {'nothing to object' if not findings else 'can be trained'}")
+        typer.echo(f"{_shown(source)}: {'nothing to object' if not findings else 'can be trained'}")
         left = f"not looked at: the data, and so {', '.join(skipped)}; --build reads it"
         typer.echo(_built(facts) if facts else left)
         _next("train", source, *(overrides or []))
@@ -651,7 +690,7 @@ def find_lr(
     typer.echo(text_curve(test))
     typer.echo(f"learning rate {test.suggestion:g}: {test.why}" if test.suggestion is not None else test.why)
     if plot is not None:
-        typer.echo(plot)
+        typer.echo(_shown(plot))
     if test.suggestion is not None:
         kept = [one for one in overrides or [] if not one.startswith("optimizer.learning_rate=")]
         _next("train", source, *kept, f"optimizer.learning_rate={test.suggestion:g}")
@@ -763,7 +802,16 @@ def _demo(overrides: list[str], run: Path | None) -> str:
     return _SMALL_DEMO
 
 
-def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift: bool, log_format: str) -> None:
+def _train(
+    source: str,
+    overrides: list[str],
+    run: Path | None,
+    *,
+    accept_drift: bool,
+    log_format: str,
+    max_restarts: int = 0,
+    arguments: Sequence[str] = (),
+) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
     from trimtab.config import effective, load_config
     from trimtab.config.paths import require_paths, with_absolute_paths
@@ -785,13 +833,39 @@ def _train(source: str, overrides: list[str], run: Path | None, *, accept_drift:
             now = was | {f"config.{name}": value for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            typer.echo(f"{run} is already {status}")
+            typer.echo(f"{_shown(run)} is already {status}")
             _next("show", str(run))
             return
     require_paths(config)
+    if max_restarts:
+        flags = ["--accept-drift"] if accept_drift else []
+        raise typer.Exit(_supervise(config, run, [*arguments, *flags, "--log-format", log_format], max_restarts))
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)
+
+
+def _supervise(config: Config, run: Path | None, arguments: list[str], max_restarts: int) -> int:
+    """Train in a process of its own, which is begun again when it crashes; gives its exit code."""
+    from trimtab.runs import RunDirectory
+    from trimtab.supervisor import supervise
+
+    made = None if run is not None else RunDirectory.create(Path("runs"), config.name).path
+    called = Path(sys.argv[0])
+    program = [sys.executable, *([str(called)] if called.stem == "trimtab" else ["-m", "trimtab.cli"])]
+    folder = run or made
+    assert folder is not None
+    try:
+        return supervise(
+            [*program, *arguments, "--run", str(folder)],
+            folder,
+            max_restarts=max_restarts,
+            watchdog_seconds=config.training.watchdog_seconds,
+        )
+    finally:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.rmdir()  # nothing came of it
 
 
 def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Literal["text", "json"]) -> Result:
@@ -801,6 +875,8 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
     wait_briefly_in_company(OtherPrograms())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # before the first step there is nothing to save
     # Opened before torch is imported, so that the screen says at once what is going on.
     metric = config.checkpoint.metric
     console = Console(sys.stdout, config.training.steps, log_format=log_format, metric=metric)
@@ -815,6 +891,7 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
             accept_drift=accept_drift,
             report=console.preparing,
             ends_process=True,
+            restart=os.environ.pop("TRIMTAB_RESTART", ""),
         ).fit()
     except KeyboardInterrupt:
         console.close()
@@ -838,7 +915,14 @@ def _next(*arguments: str) -> None:
     """Say what to run next, so that it works as typed."""
     from trimtab.runs.program import command
 
-    typer.echo(f"next: {command(*arguments)}")
+    typer.echo(f"next: {_shown(command(*arguments))}")
+
+
+def _shown(value: object, *, lines: bool = False) -> str:
+    """What came from outside, such as a path, made harmless for a terminal."""
+    from trimtab.runs.printable import printable
+
+    return printable(str(value), lines=lines)
 
 
 def _print_json(value: Any) -> None:
@@ -854,7 +938,7 @@ def main() -> NoReturn:
     except TrimtabError as error:
         from trimtab.runs.program import as_typed
 
-        typer.echo(f"error: {as_typed(str(error))}", err=True)
+        typer.echo(_shown(f"error: {as_typed(str(error))}", lines=True), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
@@ -864,10 +948,10 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
-        typer.echo(f"error: {error}\nhint: is the disk full, or a file not readable?", err=True)
+        typer.echo(f"error: {_shown(error)}\nhint: is the disk full, or a file not readable?", err=True)
         sys.exit(StorageError.exit_code)
     except Exception:
-        traceback.print_exc()
+        typer.echo(_shown(traceback.format_exc(), lines=True), err=True, nl=False)
         typer.echo("error: this is a fault in trimtab. Please report it with the lines above.", err=True)
         sys.exit(EXIT_INTERNAL)
     sys.exit(0)

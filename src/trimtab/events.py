@@ -71,6 +71,8 @@ class CheckpointSaved:
     reason: str
     stall_seconds: float = 0.0
     """Of these, how long training stood still."""
+    shared_bytes: int = 0
+    """Of the bytes, those that an earlier checkpoint had written, and that are on the disk once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Source: Wortsman et al. 2022, arXiv 2203.05482, "Model soups": the equal mean, a
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from trimtab.errors import CheckpointError, UsageError
 from trimtab.evaluation import Evaluation, batch_norm_buffers
 from trimtab.events import CheckpointSaved, EvaluationEnded, RunEnded, RunStarted
 from trimtab.runs import Recorder, RunDirectory
-from trimtab.runs.checkpoints import step_folder
+from trimtab.runs.checkpoints import best_ones, step_folder
 from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import write_json
@@ -32,7 +31,7 @@ from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import outermost_missing, undone_on_failure
 from trimtab.training.checkpoint import Snapshot, load_model, write_snapshot
 from trimtab.training.checkpoint.model_state import model_tensors
-from trimtab.training.trained import Chosen, choose
+from trimtab.training.trained import Chosen, choose, choose_at, is_checkpoint
 
 Report = Callable[[str, float], None]
 """Told what is being done, and how much of it is (0 to 1)."""
@@ -98,17 +97,18 @@ def cook(
     *,
     greedy: bool = False,
     weights: str | None = None,
+    top: int | None = None,
     report: Report | None = None,
 ) -> Soup:
     """Average the weights at `paths`, judge them, and write the mean to `out`, as a run that is finished.
 
-    A path is a checkpoint, or a run, of which the best one is taken; `weights` as in `open_trained`. The mean is equal,
-    or greedy: the best checkpoint, and of the others, the better first, each that does not make it worse on the
-    validation set. All are judged on the data of the first.
+    A path is a checkpoint, or a run, of which the best one is taken, or the `top` best ones; `weights` as in
+    `open_trained`. The mean is equal, or greedy: the best checkpoint, and of the others, the better first, each that
+    does not make it worse on the validation set. All are judged on the data of the first.
 
     Raises: UsageError for what cannot be averaged, and for an `out` that is not empty; CheckpointError.
     """
-    chosen = [_chosen(path, weights) for path in paths]
+    chosen = [one for path in paths for one in _chosen(path, weights, top)]
     refuse_unlike(chosen)
     first, made = chosen[0], outermost_missing(out)
     run = RunDirectory.create_at(out)
@@ -290,9 +290,16 @@ def _write(run: RunDirectory, config: Config, first: Chosen, model: nn.Module, s
         recorder.close()
 
 
-def _chosen(path: Path, weights: str | None) -> Chosen:
-    """Of a checkpoint, or of the best one of a run."""
-    match = re.fullmatch(r"step-(\d+)", path.name)
-    if match is not None and path.parent.name == "checkpoints":
-        return choose(path.parent.parent, str(int(match[1])), weights)
-    return choose(path, "best", weights)
+def _chosen(path: Path, weights: str | None, top: int | None) -> list[Chosen]:
+    """Of a checkpoint, or of the best ones of a run."""
+    if top is None or is_checkpoint(path):
+        return [choose_at(path, "best", weights)]
+    best = choose(path, "best", weights)  # says what is wrong with a run that has none
+    metric = best.config.checkpoint.metric
+    found = best_ones(path, metric, selection_direction(metric), top)
+    if len(found) < top:
+        raise UsageError(
+            f"--top: {path} keeps {len(found)} checkpoints with {metric}. Received: {top}",
+            hint="checkpoint.keep_best is how many of the best are saved and kept",
+        )
+    return [choose(path, str(info.step), weights) for info in found]

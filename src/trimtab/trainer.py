@@ -66,6 +66,7 @@ from trimtab.training import (
     build_adjustments,
 )
 from trimtab.training.alerts import StepAlerts
+from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
 from trimtab.training.execution import (
     choose_activation,
@@ -78,7 +79,7 @@ from trimtab.training.execution import (
     set_threads,
     synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of, planned_tokens
+from trimtab.training.facts import facts_of, identity_of, identity_of_plan, planned_tokens
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
@@ -88,6 +89,7 @@ from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
 from trimtab.training.threads import choose_threads
 from trimtab.training.variants import hand_back, variants_of
+from trimtab.training.watchdog import Watchdog, on_freeze
 
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
 _SHAPES = (
@@ -125,7 +127,8 @@ class Trainer:
     `model`, `make_optimizer`, `monitors` and `controllers` are Python objects in place of, or besides, those of
     the configuration; the command line cannot resume a run with such a model or optimizer. `run` is a new
     directory, or that of an unfinished run, which then goes on. `report` is told what is being prepared, and how
-    far it is (0 to 1). With `ends_process` a KeyboardInterrupt does not wait for what a thread still writes.
+    far it is (0 to 1). With `ends_process` a KeyboardInterrupt does not wait for what a thread still writes, and a
+    run that stands still ends the process. `restart` says why a supervisor began this process again.
     """
 
     def __init__(
@@ -140,6 +143,7 @@ class Trainer:
         accept_drift: bool = False,
         report: Callable[[str, float], None] | None = None,
         ends_process: bool = False,
+        restart: str = "",
     ) -> None:
         self.config = with_absolute_paths(config)
         self.model: nn.Module | None = None
@@ -151,6 +155,7 @@ class Trainer:
         self._monitors, self._given_controllers = tuple(monitors), tuple(controllers)
         self._precision: dict[str, Any] | None = None
         self._accept_drift, self._report, self._ends_process = accept_drift, report, ends_process
+        self._restart = restart
 
     def fit(self) -> Result:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
@@ -184,7 +189,9 @@ class Trainer:
 
             split = config.split or Split(config.sequences_per_step, 1)
             progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
-            keeper = _keeper(config, run, parts, progress, controllers)
+            watchdog = Watchdog(config.training.watchdog_seconds)
+            clock = SaveClock(config.checkpoint.every_minutes)
+            keeper = _keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
             keeper.prepare()
             is_other_batch = False
@@ -201,10 +208,12 @@ class Trainer:
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
-            requests = Requests(run.path)
-            loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock)
+            requests = Requests(run.path, clock)
+            loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            if self._restart:
+                notes.insert(0, f"begun again by the supervisor: {self._restart}")
             notes += what_applies(parts.model, config, plan)
             if resumed_from is None and progress.attempt > 1:
                 notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
@@ -220,13 +229,15 @@ class Trainer:
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
             told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
+            told |= {"restart": self._restart} if self._restart else {}
             told |= start_facts(lock, lock.holder.process_started if self._ends_process else begun_seconds)
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
             with requests.listening():  # to the end of the report: who asks a run that is over to end asks for nothing
                 waits = True
                 try:
-                    with garbage_rests():
+                    frozen = on_freeze(run, progress, recorder.record, ends_process=self._ends_process)
+                    with garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
                     self._quantize(run, data, parts.model, ended, left)
@@ -308,7 +319,8 @@ class Trainer:
         """What differs from the run that is gone on with. Raises: DriftError unless that is accepted."""
         if not run.facts.exists():
             return set()
-        changes = drift(read_json(run.facts)["identity"], facts["identity"])
+        plan = identity_of_plan(read_json(run.plan)) if run.plan.exists() else {}
+        changes = drift(read_json(run.facts)["identity"], facts["identity"] | plan)
         if not self._accept_drift:
             refuse_drift(changes)
         return {change.what for change in changes}
@@ -403,6 +415,7 @@ class Trainer:
         recorder: Recorder,
         requests: Requests,
         lock: Lock,
+        watchdog: Watchdog,
     ) -> Loop:
         """The loop over all that was built."""
         config, steps = self.config, self.config.training.steps
@@ -411,7 +424,15 @@ class Trainer:
         adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
         adjustments.restore()
         average, step_data = parts.step.average, StepData(progress, data.order)
+
+        def alive() -> None:
+            shape = f"{progress.optimizer}/{progress.micro_batch_size}/{progress.accumulation > 1}"
+            watchdog.beat(f"step {progress.step + 1}", f"step/{shape}")
+            lock.beat()
+
+        alive()
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
+        evaluation.report = lambda what, fraction: watchdog.beat(what, "evaluation")
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
             average.belongs(batch_norm_buffers(parts.model), renew)
@@ -446,7 +467,7 @@ class Trainer:
             selection_metric=config.checkpoint.metric,
             restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
             adjustments=adjustments,
-            heartbeat=lock.beat,
+            heartbeat=alive,
             saves_in_background=config.checkpoint.background,
             synchronize=synchronizer(parts.device),
             keep_split=lambda choice: write_json(
@@ -514,7 +535,7 @@ class Trainer:
         write_file(run.config, dump_config(self.config))
         write_json(run.environment, surroundings)
         write_json(run.plan, plan)
-        write_json(run.facts, facts)
+        write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
         if not (run.artifacts / "tokenizer.json").exists():
             run.artifacts.mkdir(exist_ok=True)
             data.tokenizer.save(run.artifacts / "tokenizer.json")
@@ -582,7 +603,13 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
 
 
 def _keeper(
-    config: Config, run: RunDirectory, parts: Parts, progress: Progress, controllers: Sequence[Controller]
+    config: Config,
+    run: RunDirectory,
+    parts: Parts,
+    progress: Progress,
+    controllers: Sequence[Controller],
+    watchdog: Watchdog,
+    clock: SaveClock,
 ) -> Keeper:
     return Keeper(
         run,
@@ -596,6 +623,11 @@ def _keeper(
         better=selection_direction(config.checkpoint.metric),
         description={"seed": config.seed},
         failure_stops=config.checkpoint.on_failure == "stop",
+        watchdog=watchdog,
+        clock=clock,
+        differential=config.checkpoint.differential,
+        keep_every_steps=config.checkpoint.keep_every,
+        keep_every_seconds=None if (minutes := config.checkpoint.keep_every_minutes) is None else 60 * minutes,
     )
 
 

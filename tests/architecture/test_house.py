@@ -17,6 +17,7 @@ from trimtab.config.registry import averaging, control, data, load_target, model
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(name for _, name, is_package in pkgutil.iter_modules(trimtab.__path__) if is_package)
 WITHOUT_TORCH = ["errors", "config", "schedules", "events", "runs", "planning", "doctor", "report", "control", "cli"]
+WITHOUT_TORCH += ["supervisor"]
 
 
 @pytest.mark.skipif(

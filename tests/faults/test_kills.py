@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_sigterm_saves_and_exits_75_and_goes_on_to_the_same_bits(cli: Cli, whole
     cli.run("resume", run)
     assert cli.same_bits(run, whole[0]) == "same"
     assert losses(run) == losses(whole[0])
+
+
+def test_sigusr1_and_the_file_save_at_once_and_training_goes_on_to_the_same_bits(
+    cli: Cli, whole: tuple[Path, str]
+) -> None:
+    run = cli.folder / "run"
+    process = cli.start("train", cli.config, "--run", run)
+    wait_for(run / "record.jsonl", '"last_step":60', process)
+    process.send_signal(signal.SIGUSR1)
+    wait_for(run / "record.jsonl", '"reason":"SIGUSR1 received"', process)
+    (run / "SAVE").touch()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    reasons = [json.loads(line)["reason"] for line in events(run, "CheckpointSaved")]
+    assert any("SIGUSR1 received" in reason for reason in reasons)
+    assert any("the file SAVE was found" in reason for reason in reasons)
+    assert "SIGUSR1 received" in output
+    assert cli.same_bits(run, whole[0]) == "same"
 
 
 def test_a_finished_run_says_so(whole: tuple[Path, str], cli: Cli) -> None:

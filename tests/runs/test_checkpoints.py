@@ -18,6 +18,7 @@ from trimtab.events import RunStarted
 from trimtab.runs import RecordWriter, event_to_json
 from trimtab.runs.checkpoints import (
     best,
+    best_ones,
     checkpoint_folders,
     clean,
     commit,
@@ -31,7 +32,15 @@ from trimtab.runs.checkpoints import (
 )
 
 
-def save(run: Path, step: int, loss: float | str = 1.0, *, branch: int = 0, content: bytes = b"tensor" * 50) -> Path:
+def save(
+    run: Path,
+    step: int,
+    loss: float | str = 1.0,
+    *,
+    branch: int = 0,
+    content: bytes = b"tensor" * 50,
+    seconds: float | None = None,
+) -> Path:
     """A checkpoint, as the writer of tensors makes it."""
     temporary = run / "checkpoints" / f".tmp-{step_folder(step)}"
     (temporary / "inner").mkdir(parents=True)
@@ -43,7 +52,7 @@ def save(run: Path, step: int, loss: float | str = 1.0, *, branch: int = 0, cont
         "branch": branch,
         "reason": "scheduled",
         "metrics": {"validation/loss": loss},
-        "created_seconds": time.time(),
+        "created_seconds": time.time() if seconds is None else seconds,
         "tensors": {},
     }
     (temporary / "checkpoint.json").write_text(json.dumps(description))
@@ -185,6 +194,40 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     assert prune(tmp_path / "missing", 1, 1, "validation/loss", "lower") == []
 
 
+def kept(run: Path, **named: float | None) -> list[int]:
+    prune(run, 1, 0, "validation/loss", "lower", **named)  # type: ignore[arg-type]
+    return steps_of(run)
+
+
+def test_of_each_stretch_of_steps_the_first_stays(tmp_path: Path) -> None:
+    for step in (30, 60, 90, 120, 150, 200, 230, 310, 320):
+        save(tmp_path, step)
+    assert kept(tmp_path, every_steps=100) == [120, 200, 310, 320]
+    for step in (330, 399, 400, 410):
+        save(tmp_path, step)
+    assert kept(tmp_path, every_steps=100) == [120, 200, 310, 400, 410]
+    branches(tmp_path, 0, 310)  # what a later branch left behind is not the first of its stretch
+    save(tmp_path, 420, branch=1)
+    assert kept(tmp_path, every_steps=100) == [120, 200, 310, 420]
+    assert kept(tmp_path) == [420]
+
+
+def test_of_each_stretch_of_the_clock_the_first_stays(tmp_path: Path) -> None:
+    for step, minute in ((10, 5), (20, 50), (30, 61), (40, 119), (50, 130), (60, 30)):  # the clock was put back
+        save(tmp_path, step, seconds=60.0 * minute)
+    assert kept(tmp_path, every_seconds=3600.0) == [10, 30, 50, 60]
+    save(tmp_path, 70, seconds=60.0 * 131)
+    assert kept(tmp_path, every_seconds=3600.0) == [10, 30, 50, 70]
+
+
+def test_the_best_ones_verify_and_come_in_order(tmp_path: Path) -> None:
+    for step, loss in ((10, 3.0), (20, 1.0), (30, 2.0), (40, "nan"), (50, 2.5)):
+        save(tmp_path, step, loss)
+    (tmp_path / "checkpoints" / step_folder(30) / "tensors.safetensors").write_bytes(b"rot")
+    assert [info.step for info in best_ones(tmp_path, "validation/loss", "lower", 2)] == [20, 50]
+    assert [info.step for info in best_ones(tmp_path, "validation/loss", "lower", 9)] == [20, 50, 10]
+
+
 def test_pruning_never_leaves_only_damaged_ones(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
         save(tmp_path, step)
@@ -235,7 +278,7 @@ _KILL = """
 
     def replace(run):
         save(run, 30, 0.5, branch=1)
-        prune(run, 1, 1, "validation/loss", "lower")
+        prune(run, 1, 1, "validation/loss", "lower", every_steps=25)
 
     points = 0
     while True:

@@ -42,6 +42,7 @@ from trimtab.training import (
     columns_of_step,
 )
 from trimtab.training.alerts import StepAlerts
+from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.step_data import StepData
 
 VOCABULARY, LENGTH = 31, 8
@@ -99,6 +100,10 @@ class Rig:
     noise_every: int = 0
     in_background: bool = True
     failure_stops: bool = True
+    clock: SaveClock = field(default_factory=SaveClock)
+    frozen: tuple[str, ...] = ()
+    differential: bool = False
+    keep_latest: int = 10
     tokens: np.ndarray[Any, Any] | None = None
     """Read in their order; random ones, shuffled, if not given."""
     transforms: Sequence[Any] = ()
@@ -113,6 +118,8 @@ class Rig:
             {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "dropout": {"residual": 0.2}}
         )
         self.model = build_model(config, vocabulary_size=VOCABULARY, sequence_length=LENGTH, seed=1)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not name.startswith(self.frozen or ("-",)))
         device = torch.device("cpu")
         task = CausalLanguageModelingTask(CrossEntropy())
         precision = Precision(self.precision, device)
@@ -144,12 +151,14 @@ class Rig:
             windows=windows,
             progress=progress,
             controllers=self.controllers,
-            keep_latest=10,
+            keep_latest=self.keep_latest,
+            differential=self.differential,
             keep_best=1,
             metric="validation/loss",
             better="lower",
             description={},
             failure_stops=self.failure_stops,
+            clock=self.clock,
         )
         self.resumed_from = self.keeper.resume()
         attempts = self.run.attempts()
@@ -177,7 +186,7 @@ class Rig:
             recorder=self.recorder,
             evaluate=self.evaluate or (lambda step: (EvaluationEnded(step, {"validation/loss": 5.0 - step}, 0.0), ())),
             checkpoints=self.keeper,
-            requests=Requests(self.folder),
+            requests=Requests(self.folder, self.clock),
             selection_metric="validation/loss",
             restore_best=False,
             adjustments=adjustments,

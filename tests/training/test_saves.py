@@ -25,12 +25,12 @@ def slow_writes(monkeypatch: pytest.MonkeyPatch, *, failures: int = 0, seconds: 
     attempted: list[int] = []
     write = keeper.write_snapshot
 
-    def written(snapshot: Any, temporary: Path, folder: Path, description: Mapping[str, Any]) -> int:
+    def written(snapshot: Any, temporary: Path, folder: Path, description: Mapping[str, Any], *more: Any) -> int:
         attempted.append(description["step"])
         time.sleep(seconds)
         if len(attempted) <= failures:
             raise StorageError("the checkpoint could not be written: No space left on device")
-        return write(snapshot, temporary, folder, description)
+        return write(snapshot, temporary, folder, description, *more)
 
     monkeypatch.setattr(keeper, "write_snapshot", written)
     monkeypatch.setattr(keeper, "RETRY_SECONDS", 0.01)

@@ -136,6 +136,7 @@ from trimtab.config.task import (
 from trimtab.config.training import (
     AutoPrecision,
     Bf16,
+    Fp8,
     Fp16,
     Fp32,
     Int4Quantization,
@@ -192,6 +193,7 @@ __all__ = [
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "Fp8",
     "Fp16",
     "Fp32",
     "GaLoreConfig",

@@ -149,9 +149,28 @@ class CheckpointConfig(Section):
     """What is written under checkpoints/, and kept."""
 
     every: Count | None = Field(None, description="steps between saves; evaluation.every if not given")
+    every_minutes: Positive | None = Field(
+        None, description="minutes after the last save, of whatever reason, until another; null: by steps alone"
+    )
     keep_latest: Count = Field(2, description="newest checkpoints kept")
-    keep_best: int = Field(1, ge=0, description="best checkpoints kept, by `metric`")
+    keep_best: int = Field(
+        1, ge=0, description="best checkpoints saved and kept, by `metric`; `trimtab soup RUN --top` averages them"
+    )
     metric: str = Field("validation/loss", min_length=1, description="what tells the best checkpoint")
+    min_improvement: NonNegative = Field(
+        0.0, description="an evaluation that is better by no more than this is not saved for being among the best"
+    )
+    keep_every: Count | None = Field(
+        None, description="steps: of each stretch of so many the first checkpoint is kept for good, from the second on"
+    )
+    keep_every_minutes: Positive | None = Field(
+        None, description="minutes of the clock: of each stretch of so many the first checkpoint is kept for good"
+    )
+    differential: bool = Field(
+        False,
+        description="what has not changed since the checkpoint before, such as frozen weights, is on the disk once for "
+        "both",
+    )
     background: bool = Field(True, description="write while training goes on; it stands still for the copy alone")
     on_failure: Literal["stop", "go_on"] = Field(
         "stop", description="what a checkpoint means that could not be written in three attempts, before the last one"

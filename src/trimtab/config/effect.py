@@ -158,6 +158,14 @@ IDLE: tuple[Idle, ...] = (
         "set recovery.rollback.factor below 1",
     ),
     Idle(
+        ("checkpoint.min_improvement",),
+        "checkpoint.keep_best",
+        # 0 says what is so anyway.
+        lambda config: config.checkpoint.min_improvement > 0 and config.checkpoint.keep_best == 0,
+        "nothing is saved for being among the best, as checkpoint.keep_best is 0",
+        "set checkpoint.keep_best above 0",
+    ),
+    Idle(
         ("logging.noise_scale.memory",),
         "logging.noise_scale.every",
         lambda config: config.logging.noise_scale.every == 0,

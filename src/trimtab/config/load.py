@@ -26,7 +26,7 @@ from trimtab.config.run import Config
 
 _PREFIX = "TRIMTAB_"
 _SPELLING = "TRIMTAB_SECTION__KEY, with two underscores after each section"
-_NO_SETTINGS = frozenset({"TRIMTAB_CACHE"})
+_NO_SETTINGS = frozenset({"TRIMTAB_CACHE", "TRIMTAB_RESTART"})
 """Variables that are read elsewhere."""
 
 

@@ -38,7 +38,7 @@ class Problem:
 
     def lines(self) -> list[str]:
         """The hint apart, as a reader wants it."""
-        place = ": ".join(filter(None, (self.where, _cut(self.key), self.message)))
+        place = ": ".join(filter(None, (self.where, _cut(_visible(self.key)), self.message)))
         received = None if self.received is None else f"Received: {self.received}"
         allowed = None if self.allowed is None else f"Allowed: {self.allowed}"
         return [line for line in (place, received, allowed) if line is not None]
@@ -47,6 +47,11 @@ class Problem:
 def short(value: Any) -> str:
     """A value as the user would write it, cut when it is long."""
     return _cut(yaml_value(value))
+
+
+def _visible(text: str) -> str:
+    """`text` on one line, with what a terminal would not show as escapes."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _cut(text: str) -> str:

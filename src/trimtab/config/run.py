@@ -25,6 +25,7 @@ from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
 from trimtab.config.fit import misfits
+from trimtab.config.fp8 import not_in_fp8
 from trimtab.config.gradients import GradientsConfig
 from trimtab.config.lint import LintConfig
 from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
@@ -104,7 +105,7 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
             )
-        if refused := "; ".join(unregularized(self)):
+        if refused := "; ".join([*not_in_fp8(self), *unregularized(self)]):
             raise ValueError(refused)
         for key, one in self.named_optimizers.items():
             if one.decay.target and not OPTIMIZERS[one.name].decouples:

@@ -49,6 +49,14 @@ class Fp16(Section):
     growth_every: Count = Field(2_000, description="steps without overflow after which the scale doubles")
 
 
+class Fp8(Section):
+    """Block layers multiply 8-bit floats in forward and for the gradient of their input; bf16 otherwise."""
+
+    name: Literal["fp8"] = "fp8"
+    history: int = Field(16, ge=1, le=1_024, description="steps whose largest values decide the scales of the next")
+    margin: int = Field(0, ge=0, le=8, description="powers of two that scales stay below what these values allow")
+
+
 class AutoPrecision(Section):
     """bf16 where the device has instructions for it, else fp32; on a processor fp32, too, where it is measured to be
     clearly quicker at the model's sizes."""
@@ -57,7 +65,7 @@ class AutoPrecision(Section):
     parameters: Literal["auto", "bf16", "fp32"] = Field("auto", description="as those of bf16")
 
 
-PrecisionConfig = Annotated[Fp32 | Tf32 | Bf16 | Fp16 | AutoPrecision, Field(discriminator="name")]
+PrecisionConfig = Annotated[Fp32 | Tf32 | Bf16 | Fp16 | Fp8 | AutoPrecision, Field(discriminator="name")]
 
 
 class NoQuantization(Section):
@@ -163,5 +171,10 @@ class TrainingConfig(Section):
         "auto",
         description="CPU threads for torch; 0: as many as this process may use; auto: these, or fewer where a long run "
         "measures at its start that fewer are quicker",
+    )
+    watchdog_seconds: Positive | None = Field(
+        600.0,
+        description="without progress in a step, an evaluation or a save, after which the stacks of all threads are "
+        "written and the run ends with exit code 7; null: never",
     )
     deterministic: bool = Field(False, description="refuse operations on CUDA that do not repeat bit for bit")

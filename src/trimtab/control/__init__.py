@@ -51,7 +51,9 @@ def build_controllers(config: Config) -> list[Controller]:
     controllers: list[Controller] = _recovery(config, SkippedSteps(config.gradients.max_skipped, lowest_scale(config)))
     _require_measured(config, "checkpoint.metric", config.checkpoint.metric)
     if config.checkpoint.keep_best:
-        controllers.append(SaveBest(config.checkpoint.metric))
+        controllers.append(
+            SaveBest(config.checkpoint.metric, config.checkpoint.keep_best, config.checkpoint.min_improvement)
+        )
     stopping = config.stopping
     if isinstance(stopping, PatienceStopping):
         _require_measured(config, "stopping.metric", stopping.metric)

@@ -1,4 +1,4 @@
-"""Save what is the best so far."""
+"""Save what is among the best so far."""
 
 from __future__ import annotations
 
@@ -12,30 +12,39 @@ from trimtab.runs.metrics import selection_direction
 
 @final
 class SaveBest:
-    """Asks for a checkpoint at every evaluation that is better than all before."""
+    """Asks for a checkpoint at every evaluation that is among the `most` best so far.
+
+    While there are fewer, any is; then one that is better than the worst of them by more than `min_improvement`.
+    """
 
     name = "save_best"
 
-    def __init__(self, metric: str = "validation/loss") -> None:
-        self.metric = metric
+    def __init__(self, metric: str = "validation/loss", most: int = 1, min_improvement: float = 0.0) -> None:
+        self.metric, self.most, self.min_improvement = metric, most, min_improvement
         self._sign = -1.0 if selection_direction(metric) == "higher" else 1.0
-        self._best: float | None = None
-        self._best_step = 0
+        self._best: list[tuple[float, int]] = []
+        """Values and steps of those that were saved, the best first."""
         self._has_told = False
 
     def decide(self, event: Event) -> Save | Advise | None:
         """Save when the metric improved; say so once when there is no such metric, or it is not finite."""
-        if isinstance(event, RunStarted) and event.step < self._best_step:
-            self._best = None  # it belongs to a branch that was given up
+        if isinstance(event, RunStarted):  # what belongs to a branch that was given up does not count
+            self._best = [(value, step) for value, step in self._best if step <= event.step]
         if not isinstance(event, EvaluationEnded):
             return None
         value = event.metrics.get(self.metric)
         if value is None or not math.isfinite(value):
             return self._missed(event, "not measured" if value is None else "not finite")
-        if self._best is not None and self._sign * (self._best - value) <= 0:
+        if len(self._best) >= self.most and not self._improves(value, self._best[self.most - 1][0]):
             return None
-        self._best, self._best_step = value, event.step
-        return Save(f"best {self.metric}: {value:.4f}")
+        rank = 1 + sum(self._sign * (value - other) >= 0 for other, _ in self._best)
+        self._best = sorted([*self._best, (value, event.step)], key=lambda one: (self._sign * one[0], one[1]))
+        self._best = self._best[: self.most]
+        which = "best" if rank == 1 else f"{rank}. best"
+        return Save(f"{which} {self.metric}: {value:.4f}")
+
+    def _improves(self, value: float, over: float) -> bool:
+        return self._sign * (over - value) > self.min_improvement
 
     def _missed(self, event: EvaluationEnded, what: str) -> Advise | None:
         if self._has_told:
@@ -45,10 +54,13 @@ class SaveBest:
         return Advise(f"{self.metric} is {what}: until it is, no checkpoint is kept as the best. There are: {measured}")
 
     def state(self) -> dict[str, Any]:
-        """The best value, where, and whether it was told that there is none."""
-        return {"best": self._best, "best_step": self._best_step, "has_told": self._has_told}
+        """The best values with their steps, and whether it was told that there is none."""
+        return {"best_ones": [list(one) for one in self._best], "has_told": self._has_told}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` says."""
-        self._best, self._best_step = state["best"], state["best_step"]
+        if "best_ones" in state:
+            self._best = [(float(value), int(step)) for value, step in state["best_ones"]]
+        else:  # the first checkpoints kept one
+            self._best = [] if state["best"] is None else [(float(state["best"]), int(state["best_step"]))]
         self._has_told = state.get("has_told", False)

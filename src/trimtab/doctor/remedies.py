@@ -119,6 +119,8 @@ def kept_checkpoint(case: Case, step: int) -> int | None:
     saved = sorted({one.step for one in case.history.checkpoints} | {start for start in starts if start is not None})
     latest, num_best = case.setting("checkpoint.keep_latest"), case.setting("checkpoint.keep_best")
     kept = set(saved if latest is None else saved[-int(latest) :])
+    if every := case.setting("checkpoint.keep_every"):
+        kept |= {one for at, one in enumerate(saved) if one // every > (saved[at - 1] // every if at else 0)}
     metric = str(case.setting("checkpoint.metric") or "validation/loss")
     if latest is not None and num_best and (series := case.history.get(metric)) is not None:
         sign = 1.0 if selection_direction(metric) == "lower" else -1.0

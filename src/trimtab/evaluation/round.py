@@ -58,6 +58,8 @@ class Evaluation:
         self.device, self.autocast, self.seed = device, autocast, seed
         self.variants = {"": nullcontext} if variants is None else dict(variants)
         self.selected = selected
+        self.report: Report | None = None
+        """Told of a round what is being done, at each portion."""
 
     def __call__(self, step: int) -> tuple[EvaluationEnded, list[ArtifactLogged]]:
         """The round after `step` updates. Samples have the same prompts and seeds in every round."""
@@ -67,7 +69,7 @@ class Evaluation:
         entered = {name: context for name, enter in self.variants.items() if (context := enter()) is not None}
         for name, context in entered.items():
             with context:
-                metrics |= named(self.metrics(), name)
+                metrics |= named(self.metrics(self.report), name)
                 if name == (self.selected if self.selected in entered else next(iter(entered))):
                     samples = self._samples(step)
         return EvaluationEnded(step, metrics, time.perf_counter() - begun), samples
@@ -94,6 +96,8 @@ class Evaluation:
             return []
         written = []
         for index, prompt in enumerate(samples.prompts if samples.max_tokens else ()):
+            if self.report is not None:
+                self.report("writing samples", index / len(samples.prompts))
             try:
                 text = write_text(
                     self.model,

@@ -5,13 +5,17 @@ Shape suffixes: B sequences · T positions · D hidden size · F feed-forward si
 
 from __future__ import annotations
 
-from typing import Any, Literal, final
+import math
+from typing import Any, Final, Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.model.cublaslt import library, linear_gelu, linear_gelu_gradient
+from trimtab.model.fp8 import Fp8Linear
+
+_TWICE: Final = 2.0 * math.sqrt(2.0 / math.pi)
 
 Activation = Literal["gelu", "gelu_tanh", "swiglu", "relu_squared"]
 
@@ -46,7 +50,9 @@ class FeedForward(nn.Module):
             case "gelu":
                 hidden_BTF = F.gelu(hidden)
             case "gelu_tanh":
-                hidden_BTF = F.gelu(hidden, approximate="tanh")
+                # In one kernel with the cast that follows, tanh itself takes longer than memory does.
+                in_one_kernel = isinstance(self.up, Fp8Linear) and torch.compiler.is_compiling()
+                hidden_BTF = gelu_by_sigmoid(hidden) if in_one_kernel else F.gelu(hidden, approximate="tanh")
             case "relu_squared":
                 hidden_BTF = F.relu(hidden).square()
             case "swiglu":
@@ -68,6 +74,12 @@ class FeedForward(nn.Module):
             and width[0] % 8 == width[1] % 8 == 0
             and not torch.is_autocast_enabled("cuda")
         )
+
+
+def gelu_by_sigmoid(x: Tensor) -> Tensor:
+    """gelu_tanh, written as x σ(2u) for x (1 + tanh u) / 2; in fp32 inside."""
+    wide = x.float()
+    return (wide * torch.sigmoid(wide * (_TWICE + _TWICE * 0.044715 * wide.square()))).type_as(x)
 
 
 class _Fused(torch.autograd.Function):
@@ -102,6 +114,8 @@ def fuses_activation(model: nn.Module, device: torch.device, dtype: torch.dtype)
     blocks = [module for module in model.modules() if isinstance(module, FeedForward)]
     if not any(block.activation == "gelu_tanh" for block in blocks):
         return "only gelu_tanh can be"
+    if any(type(block.up) is not nn.Linear for block in blocks):
+        return "not with layers that compute in fp8 or rounded"
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return "only with weights of 16 bits on CUDA"
     if library() is None:

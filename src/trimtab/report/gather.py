@@ -186,6 +186,8 @@ def _resumed(history: History) -> Iterator[tuple[int, str]]:
                 why = f"attempt {start.attempt} goes on; the one before: killed, no end was written"
             else:
                 why = f"attempt {start.attempt} goes on; the one before: {ended.status}, {ended.reason}"
+            if restart := start.facts.get("restart"):
+                why += f" ({restart})"
             yield start.resumed_from, why
         attempt = start.attempt
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,10 +156,21 @@ def latest(run: Path) -> CheckpointInfo | None:
     return next((info for info in reversed(list_checkpoints(run)) if not verify(info.path)), None)
 
 
+def newest_step(run: Path) -> int | None:
+    """The step of the newest checkpoint, whole by names and sizes; None when there is none. Quick, for messages."""
+    infos = reversed(list_checkpoints(run))
+    return next((info.step for info in infos if not verify(info.path, hashes=False)), None)
+
+
 def best(run: Path, metric: str, better: Literal["lower", "higher"]) -> CheckpointInfo | None:
     """The checkpoint with the best finite `metric` that verifies, every byte; of equals the earliest."""
+    return next(iter(best_ones(run, metric, better, 1)), None)
+
+
+def best_ones(run: Path, metric: str, better: Literal["lower", "higher"], most: int) -> list[CheckpointInfo]:
+    """Up to `most` checkpoints with a finite `metric` that verify, the best first; of equals the earlier."""
     ranked = _ranked(list_checkpoints(run), metric, better)
-    return next((info for info in ranked if not verify(info.path)), None)
+    return list(itertools.islice((info for info in ranked if not verify(info.path)), most))
 
 
 def prune(
@@ -168,10 +180,13 @@ def prune(
     metric: str,
     better: Literal["lower", "higher"],
     *,
+    every_steps: int | None = None,
+    every_seconds: float | None = None,
     verified_step: int | None = None,
 ) -> list[int]:
     """Delete all but the newest and the best checkpoints, and what killed saves left; give the deleted steps.
 
+    Of each stretch of `every_steps`, from the second on, and of `every_seconds` of the clock, the first stays, too.
     One that was not planned stays while it is the newest, and counts for nothing: so an interruption changes neither
     what is kept nor where a rollback goes.
 
@@ -184,6 +199,11 @@ def prune(
     kept = {info.step for info in [info for info in current if info.planned][::-1][: max(keep_latest, 1)]}
     kept |= {info.step for info in current[-1:]}
     kept |= {info.step for info in _ranked(current, metric, better)[:keep_best]}
+    if every_steps is not None:
+        planned = [info for info in current if info.planned and info.step >= every_steps]
+        kept |= set(_firsts((info.step // every_steps, info.step) for info in planned))
+    if every_seconds is not None:
+        kept |= set(_firsts((int(info.created_seconds // every_seconds), info.step) for info in current))
     if verified_step not in kept:
         for info in sorted(every, key=lambda info: (info.step not in kept, info.abandoned, -info.step)):
             kept.add(info.step)
@@ -193,6 +213,24 @@ def prune(
     for info in deleted:
         discard(info.path)
     return [info.step for info in deleted]
+
+
+def shared_bytes(folder: Path) -> int:
+    """Of the checkpoint's bytes, those in files that another checkpoint has, too: on the disk they are there once."""
+    with contextlib.suppress(OSError):
+        files = [(folder / name).stat() for name in _files(folder)]
+        return sum(file.st_size for file in files if file.st_nlink > 1)
+    return 0
+
+
+def disk_bytes(run: Path) -> int:
+    """What the checkpoints of a run take together on the disk, damaged and abandoned ones, too."""
+    found: dict[tuple[int, int], int] = {}
+    for folder in checkpoint_folders(run):
+        with contextlib.suppress(OSError):
+            for file in ((folder / name).stat() for name in _files(folder)):
+                found[file.st_dev, file.st_ino] = file.st_size
+    return sum(found.values())
 
 
 def discard(folder: Path) -> None:
@@ -297,6 +335,14 @@ def _read(folder: Path, step: int, starts: Mapping[int, int]) -> CheckpointInfo 
     except (UsageError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return info if info.step == step else None
+
+
+def _firsts(steps: Iterable[tuple[int, int]]) -> Iterable[int]:
+    """Of pairs of a stretch and a step, in order, the first step of each stretch."""
+    first: dict[int, int] = {}
+    for stretch, step in steps:
+        first.setdefault(stretch, step)
+    return first.values()
 
 
 def _ranked(infos: list[CheckpointInfo], metric: str, better: Literal["lower", "higher"]) -> list[CheckpointInfo]:

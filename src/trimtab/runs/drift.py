@@ -6,10 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from trimtab.config.keys import keys as settings_by_key
 from trimtab.errors import DriftError
 from trimtab.runs.files import json_value
 
-_HARMLESS: Final = ("name", "lint.allow", "data.prefetch", "checkpoint.background", "checkpoint.on_failure")
+_HARMLESS: Final = (
+    "name",
+    "lint.allow",
+    "data.prefetch",
+    "training.watchdog_seconds",
+    "checkpoint.background",
+    "checkpoint.differential",
+    "checkpoint.on_failure",
+)
 """Settings that change no result."""
 
 
@@ -26,10 +35,25 @@ class Drift:
 
 
 def drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Drift]:
-    """The differences between two flat descriptions (`config.<key>`, `data.fingerprint`, `version.torch` …)."""
+    """The differences between two flat descriptions (`config.<key>`, `data.fingerprint`, `version.torch` …).
+
+    What an older trimtab did not describe is no difference: a setting that is new and at its default, a version.
+    """
     keys = [key for key in dict.fromkeys([*was, *now]) if key.removeprefix("config.") not in _HARMLESS]
     pairs = [(key, json_value(was.get(key)), json_value(now.get(key))) for key in keys]
-    return [Drift(key, before, after) for key, before, after in pairs if before != after]
+    return [Drift(key, before, after) for key, before, after in pairs if before != after and not _is_new(key, was, now)]
+
+
+def _is_new(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    if key in was:
+        return False
+    if not key.startswith("config."):
+        return key.startswith(("version.", "plan."))
+    parts = key.split(".")
+    if any(".".join(parts[:length]) in was for length in range(2, len(parts))):
+        return False  # there was none of this section, and now there is one
+    known = settings_by_key().get(key.removeprefix("config."), ())
+    return any(json_value(one.default) == json_value(now[key]) for one in known)
 
 
 def refuse_drift(differences: Sequence[Drift]) -> None:

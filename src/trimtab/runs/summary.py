@@ -23,7 +23,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs import format
-from trimtab.runs.checkpoints import list_checkpoints, verify
+from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes, verify
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
 from trimtab.runs.metrics import better_direction, of_the_same_weights
@@ -67,6 +67,11 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "branches": [
             {"branch": event.branch, "attempt": event.attempt, "resumed_from": event.resumed_from} for event in attempts
         ],
+        "restarts": [
+            {"attempt": event.attempt, "reason": event.facts["restart"]}
+            for event in attempts
+            if event.facts.get("restart")
+        ],
         "endings": _endings([event for _, event in every]),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
@@ -92,11 +97,13 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
                 "path": str(info.path.relative_to(run.path)),
                 "reason": info.reason,
                 "bytes": info.bytes,
+                "shared_bytes": shared_bytes(info.path),
                 "metrics": dict(info.metrics),
                 "whole": not verify(info.path, hashes=False),
             }
             for info in list_checkpoints(run.path)
         ],
+        "disk_bytes": disk_bytes(run.path),
         "damaged_lines": reader.damaged,
         "task": _task(run),
         "resumes_from": goes_on_from,
@@ -124,6 +131,10 @@ def render(summary: Mapping[str, Any]) -> str:
     for ending in summary["endings"][:-1]:
         why = f"{ending['status']}: {printable(ending['reason'])}" if ending["reason"] else "killed: no end was written"
         rows.append(("attempt", f"{ending['attempt']} ended at step {format.count(ending['step'])}, {why}"))
+    rows += [
+        ("restart", f"attempt {restart['attempt']} by the supervisor: {printable(restart['reason'])}")
+        for restart in summary["restarts"]
+    ]
     if summary["ended"] is not None:
         rows.append(("ended", printable(summary["ended"]["reason"])))
     elif summary["status"] == "killed":
@@ -166,6 +177,9 @@ def render(summary: Mapping[str, Any]) -> str:
                 f"step {format.count(checkpoint['step'])}, {format.size(checkpoint['bytes'])}, {reason}",
             )
         )
+    whole = sum(checkpoint["bytes"] for checkpoint in summary["checkpoints"])
+    if any(checkpoint["shared_bytes"] for checkpoint in summary["checkpoints"]):
+        rows.append(("on disk", f"{format.size(summary['disk_bytes'])} of {format.size(whole)}: the same bytes once"))
     steering = [line for line in summary["decisions"] if line["decision"]["kind"] not in ("Save", "Evaluate", "Advise")]
     rows += [("decision", f"step {format.count(line['step'])}, {describe_decision(line)}") for line in steering]
     alerts = summary["alerts"]

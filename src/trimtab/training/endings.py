@@ -14,7 +14,7 @@ def ending(stop: Stop | None, progress: Progress, total_steps: int, restored: in
     """Status and reason of a run that all steps or `stop` ended, and whose weights were `restored` of some step."""
     reason = f"all {total_steps:,} steps done" if stop is None else stop.reason
     if restored not in (None, progress.best_step):
-        reason += f"; the best checkpoint is damaged, so the next best was restored, of step {restored}"
+        reason += f"; of the best no whole checkpoint is kept, so the next best was restored, of step {restored}"
     all_done = progress.step >= total_steps and (stop is None or stop.exit_code == 0)
     if stop is not None and all_done:  # at the last step a decision to stop saves nothing
         reason = f"all {total_steps:,} steps done; at the last, {reason}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from trimtab.data import PackedSequences, PreparedData
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
+from trimtab.runs.environment import versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
 from trimtab.training.precision import Precision
@@ -26,9 +27,16 @@ def identity_of(config: Config, data: PreparedData, device: torch.device, contro
         **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,
+        **{f"version.{name}": version for name, version in versions().items() if name in ("trimtab", "numpy")},
         "device": device.type,
         "controllers": list(controllers),
     }
+
+
+def identity_of_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of plan.json on which a run's bits depend, but the micro-batch, which may be lowered on the way."""
+    entries = {name: plan[name] for name in ("threads", "compile", "capture", "attention") if name in plan}
+    return {f"plan.{name}": entry["chosen"] if isinstance(entry, Mapping) else entry for name, entry in entries.items()}
 
 
 def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:

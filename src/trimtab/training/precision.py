@@ -9,7 +9,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from trimtab.config import Bf16, Fp16, PrecisionConfig
+from trimtab.config import Bf16, Fp8, Fp16, PrecisionConfig
 from trimtab.config.training import AutoPrecision
 from trimtab.errors import ConfigError
 
@@ -58,7 +58,7 @@ def computes_in_bf16(device: torch.device) -> bool:
 
 
 def resolved_name(config: PrecisionConfig, device: torch.device) -> str:
-    """fp32, tf32, bf16 or fp16: what auto comes to on `device`."""
+    """fp32, tf32, bf16, fp16 or fp8: what auto comes to on `device`."""
     if config.name == "auto":
         return "bf16" if computes_in_bf16(device) else "fp32"
     return config.name
@@ -67,8 +67,14 @@ def resolved_name(config: PrecisionConfig, device: torch.device) -> str:
 def set_products(config: PrecisionConfig, device: torch.device) -> None:
     """Let this process multiply float32 matrices in float32, or with tf32 in TensorFloat-32.
 
-    Raises: ConfigError when tf32 is asked for, and `device` has none.
+    Raises: ConfigError when tf32 or fp8 is asked for, and `device` has none.
     """
+    if isinstance(config, Fp8) and (why := why_no_fp8(device)):
+        raise ConfigError(
+            f"training.precision.name: 8-bit floats are multiplied by NVIDIA GPUs since Ada and Hopper; {why}. "
+            "Received: 'fp8'",
+            hint="training.precision.name=auto takes bf16 where the device has instructions for it, else fp32",
+        )
     if config.name == "tf32" and (why := _why_no_tf32(device)):
         raise ConfigError(
             f"training.precision.name: TensorFloat-32 is computed by the tensor cores of NVIDIA GPUs since Ampere; "
@@ -79,12 +85,24 @@ def set_products(config: PrecisionConfig, device: torch.device) -> None:
 
 
 def _why_no_tf32(device: torch.device) -> str:
+    return _why_not_since(device, (8, 0))
+
+
+def why_no_fp8(device: torch.device) -> str:
+    """Why `device` does not multiply 8-bit floats, or nothing."""
+    return _why_not_since(device, (8, 9))
+
+
+def _why_not_since(device: torch.device, capability: tuple[int, int]) -> str:
     if device.type != "cuda":
         return f"this device is a {device.type.upper()}"
     if torch.version.hip is not None:
         return "this is an AMD GPU"
     major, minor = torch.cuda.get_device_capability(device)
-    return "" if major >= 8 else f"this GPU has compute capability {major}.{minor}, and 8.0 is needed"
+    needed = ".".join(map(str, capability))
+    return (
+        "" if (major, minor) >= capability else f"this GPU has compute capability {major}.{minor}, of {needed} needed"
+    )
 
 
 @final
@@ -97,7 +115,9 @@ class Precision:
     def __init__(self, config: PrecisionConfig, device: torch.device, parameters: torch.dtype = torch.float32) -> None:
         self.name = resolved_name(config, device)
         self.device = device
-        self.dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name, torch.float32)
+        self.dtype = {"bf16": torch.bfloat16, "fp8": torch.bfloat16, "fp16": torch.float16}.get(
+            self.name, torch.float32
+        )
         self.parameters = parameters
         self.scaler = None
         if isinstance(config, Fp16):
@@ -118,7 +138,18 @@ class Precision:
 
 
 def choose_parameters(config: PrecisionConfig, device: torch.device, ours: bool) -> tuple[torch.dtype, str]:
-    """The precision of the weights that the model computes with, and why; `ours` for our decoder under our AdamW."""
+    """The precision of the weights that the model computes with, and why; `ours` for our decoder under our AdamW.
+
+    Raises: ConfigError for fp8 with anything else.
+    """
+    if isinstance(config, Fp8):
+        if not ours:
+            raise ConfigError(
+                "training.precision.name: fp8 is for trimtab's own models and optimizers, all weights trained and "
+                "none quantized. Received: 'fp8', with others",
+                hint="training.precision.name=bf16",
+            )
+        return torch.bfloat16, "bf16 weights over fp32 masters, narrowed to fp8 once a step"
     if (name := resolved_name(config, device)) != "bf16":
         return torch.float32, f"{name} keeps its weights in fp32"
     asked = config.parameters if isinstance(config, Bf16 | AutoPrecision) else "auto"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError, ConfigError
 from trimtab.model import Outside
+from trimtab.model.fp8 import DelayedScaling
 from trimtab.objective import drawn_loss
 from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
 from trimtab.signals import (
@@ -31,6 +32,7 @@ from trimtab.signals import (
     Task,
     set_randomness,
 )
+from trimtab.training.calibrate import calibrate
 from trimtab.training.capture import Captured, capture
 from trimtab.training.precision import Precision
 
@@ -53,15 +55,16 @@ class Step:
         seed: int,
         parts_probe: PartsProbe | None = None,
         average: WeightAverage | None = None,
+        scaling: DelayedScaling | None = None,
         optimizers: Sequence[Callable[[], Optimizer]] = (),
     ) -> None:
-        """`parts_probe`, when given, is one of `probes`. `optimizers` build, over the weights as they are, each of
-        those that may train; `optimizer` is the first."""
+        """`parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over
+        the weights as they are, each of those that may train; `optimizer` is the first."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.parts_probe = parts_probe
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
-        self.average = average
+        self.average, self.scaling = average, scaling
         self._optimizers, self._optimizer = tuple(optimizers), 0
         self._names = tuple(optimizer.storage.weights)
         self._order: Tensor | None = None  # of these names in the storage in use, where that has another
@@ -131,6 +134,8 @@ class Step:
         if self.captured is not None and (self._is_stale or self.captured.in_parts != in_parts):
             self.captured = capture(self, batches[0], in_parts=in_parts)
             self._is_stale = False
+        if self.scaling is not None and not self.scaling.is_measured:
+            calibrate(self, self.scaling, batches[0], step)
         curvature = self.optimizer.curvature
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
             self.estimate(curvature, batches, step)
@@ -199,6 +204,8 @@ class Step:
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
         self.optimizer.storage.zero_gradients(in_parts=in_parts)
+        if self.scaling is not None:
+            self.scaling.begin()
         sums = [*self._means.values(), *self._scores.values(), *(() if self._signals is None else (self._signals,))]
         torch._foreach_zero_([self.settings["loss"], *sums])
 
@@ -227,6 +234,8 @@ class Step:
 
     def accumulate_program(self, batch: Batch) -> None:
         """What `accumulate` does on the device: nothing in it may depend on a value that changes on the host."""
+        if self.scaling is not None:
+            self.scaling.expect(batch.tokens_BT.numel())
         with self.precision.autocast():
             output = self.model(**self.task.inputs(batch))
             loss_terms = self.task.terms(output, batch)
@@ -245,6 +254,8 @@ class Step:
         self.optimizer.storage.expect()
         torch.autograd.backward(total if scaler is None else total * scaler.scale)
         self.optimizer.storage.collect()
+        if self.scaling is not None:
+            self.scaling.collect()
         self.settings["loss"] += total.detach()
         for name, score in self._scores.items():
             score += loss_terms.scores[name]
@@ -285,6 +296,8 @@ class Step:
             self.parts_probe.settle(gradients.skip)
         if self.average is not None:
             self.average.update(gradients.skip, self.settings["averages"])
+        if self.scaling is not None:
+            self.scaling.update(gradients.skip)
         self._write_row(gradients, ends_window)
         if scaler is not None:
             # An outlying step is skipped, too, and says nothing of the loss scale.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,17 +53,7 @@ class Chosen:
 
     def build(self) -> nn.Module:
         """A model of their shape, where it is to compute, in eval mode; its weights are not these yet."""
-        vocabulary_size = vocabulary_of(self.config.task, self.tokenizer)
-        model = build_model(
-            self.config.model,
-            vocabulary_size=vocabulary_size,
-            sequence_length=self.config.longest_sequence,
-            outputs=outputs_of(self.config.task, self.targets, vocabulary_size),
-            seed=0,
-            special=self.tokenizer.special,
-        )
-        if not isinstance(quantize := self.config.training.quantize, NoQuantization):
-            prepare_quantization(model, quantize)
+        model = model_of(self.config, self.tokenizer, self.targets)
         return model.to(choose_device(self.config.training.device)).eval()
 
 
@@ -108,15 +99,43 @@ def choose(path: Path, which: str = "best", weights: str | None = None) -> Chose
     )
 
 
+def model_of(config: Config, tokenizer: Tokenizer, targets: TargetFacts) -> nn.Module:
+    """A model of the shape that `config` describes, for weights that are still to be put into it."""
+    vocabulary_size = vocabulary_of(config.task, tokenizer)
+    model = build_model(
+        config.model,
+        vocabulary_size=vocabulary_size,
+        sequence_length=config.longest_sequence,
+        outputs=outputs_of(config.task, targets, vocabulary_size),
+        seed=0,
+        special=tokenizer.special,
+    )
+    if not isinstance(quantize := config.training.quantize, NoQuantization):
+        prepare_quantization(model, quantize)
+    return model
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `path` is named as a checkpoint in a run."""
+    return path.parent.name == "checkpoints" and re.fullmatch(r"step-\d+", path.name) is not None
+
+
+def choose_at(path: Path, which: str = "best", weights: str | None = None) -> Chosen:
+    """As `choose`, where `path` may also be a checkpoint in a run; then `which` does not count."""
+    if is_checkpoint(path):
+        return choose(path.parent.parent, str(int(path.name.removeprefix("step-"))), weights)
+    return choose(path, which, weights)
+
+
 def open_trained(path: Path, which: str = "best", weights: str | None = None, *, quantized: bool = False) -> TrainedRun:
-    """The model with the weights that `choose` gives.
+    """The model with the weights that `choose_at` gives.
 
     One that was trained for quantization rounds as it did in training. With `quantized` it is the one in `quantized/`
     instead, to be run in fp32.
 
     Raises: as `choose`, CheckpointError.
     """
-    chosen = choose(path, which, weights)
+    chosen = choose_at(path, which, weights)
     model = chosen.build()
     if quantized:
         return _open_quantized(chosen, model, which, weights)

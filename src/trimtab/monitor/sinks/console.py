@@ -147,7 +147,9 @@ class Console:
             case CheckpointSaved():
                 self._busy += event.stall_seconds
                 if self._screen is not None or self._is_time_to_tell("saved", event.step):
-                    text = f"saved {format.size(event.bytes)} ({printable(event.reason, limit=100)})"
+                    shared = f" beside {format.size(event.shared_bytes)} unchanged" if event.shared_bytes else ""
+                    written = format.size(event.bytes - event.shared_bytes)
+                    text = f"saved {written}{shared} ({printable(event.reason, limit=100)})"
                     self._say(self._at(event.step), Text(text, "dim"))
             case ArtifactLogged(kind="sample"):
                 self._sample(event)

@@ -1,11 +1,14 @@
-"""Snapshots on disk: `tensors.safetensors` and `checkpoint.json`, under a manifest of hashes."""
+"""Snapshots on disk: `tensors.safetensors` and `checkpoint.json`, under a manifest of hashes.
+
+A differential one has a part of its tensors in files that it shares with others (differential.py).
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +20,7 @@ from torch import Tensor
 from trimtab.errors import CheckpointError, StorageError
 from trimtab.runs.checkpoints import commit, verify, write_manifest
 from trimtab.runs.files import read_json, write_json
+from trimtab.training.checkpoint.differential import divide, link, named_by_content, require_as_named
 from trimtab.training.checkpoint.dtypes import DTYPES
 from trimtab.training.checkpoint.snapshot import OWN_AVERAGE, Snapshot
 
@@ -24,15 +28,27 @@ _TENSORS: Final = "tensors.safetensors"
 _CHUNK_BYTES: Final = 16 << 20
 
 
-def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, description: Mapping[str, Any]) -> int:
+def write_snapshot(
+    snapshot: Snapshot,
+    temporary: Path,
+    folder: Path,
+    description: Mapping[str, Any],
+    alive: Callable[[], None] = lambda: None,
+    base: Path | None = None,
+    *,
+    differential: bool = False,
+) -> int:
     """Write `snapshot` to `temporary`, sync, hash, rename to `folder`, verify it there; gives its size in bytes.
+
+    `alive` is called again and again while that goes on. A `differential` one shares with the checkpoint `base` the
+    tensors that are as they were there.
 
     Raises: StorageError when the disk does not take it; what stood at `folder` before is then untouched.
     """
     try:
         snapshot.wait()
         temporary.mkdir(parents=True)
-        offsets = _save_tensors(snapshot.tensors, temporary / _TENSORS)
+        places, digests = _place_tensors(snapshot.tensors, temporary, alive, base, differential=differential)
         document = {
             **description,
             "created_seconds": time.time(),
@@ -40,14 +56,17 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
                 name: {
                     "dtype": str(tensor.dtype).removeprefix("torch."),
                     "shape": list(tensor.shape),
-                    "shards": [{"file": _TENSORS, "key": name, "offsets": offsets[name]}],
+                    "shards": [{"file": places[name][0], "key": name, "offsets": places[name][1]}],
                 }
+                | ({"sha256": digests[name]} if name in digests else {})
                 for name, tensor in snapshot.tensors.items()
             },
             "state": snapshot.values,
         }
         write_json(temporary / "checkpoint.json", document)
-        write_manifest(temporary)
+        alive()
+        require_as_named(write_manifest(temporary), folder)
+        alive()
         commit(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -55,6 +74,7 @@ def write_snapshot(snapshot: Snapshot, temporary: Path, folder: Path, descriptio
             message = f"the checkpoint {folder} could not be written: {error}"
             raise StorageError(message, hint="is the disk full?") from error
         raise
+    alive()
     if problems := verify(folder):
         raise StorageError(f"the checkpoint {folder} does not read back as it was written: {'; '.join(problems)}")
     return sum(file.stat().st_size for file in folder.iterdir())
@@ -78,14 +98,52 @@ def read_tensors(folder: Path, *prefixes: str) -> dict[str, Tensor]:
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
     """Raises: CheckpointError where the files are those of the manifest, but not what a checkpoint holds."""
+    shards: dict[str, dict[str, str]] = {}
+    found: dict[str, Tensor] = {}
     try:
-        with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
-            return {name: file.get_tensor(entry["shards"][0]["key"]) for name, entry in entries.items()}
-    except (safetensors.SafetensorError, KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder / _TENSORS}: its hash is right, but it holds no tensors of this checkpoint ({error})",
-            hint="it was not written by trimtab: delete the folder, and an older checkpoint is taken",
-        ) from error
+        for name, entry in entries.items():
+            shard = entry["shards"][0]
+            shards.setdefault(str(shard["file"]), {})[name] = shard["key"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise _no_checkpoint(folder / "checkpoint.json", error) from error
+    for name, keys in shards.items():
+        if "/" in name or "\\" in name:  # what is read lies in the folder, under the manifest's hashes
+            raise CheckpointError(f"the checkpoint {folder} names a file that is none of its own: {name!r}")
+        try:
+            with safetensors.safe_open(folder / name, framework="pt") as file:
+                found |= {tensor: file.get_tensor(key) for tensor, key in keys.items()}
+        except (safetensors.SafetensorError, OSError, TypeError) as error:
+            raise _no_checkpoint(folder / name, error) from error
+    return {name: found[name] for name in entries}
+
+
+def _no_checkpoint(file: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: its hash is right, but it holds no tensors of this checkpoint ({error})",
+        hint="it was not written by trimtab: delete the folder, and an older checkpoint is taken",
+    )
+
+
+def _place_tensors(
+    tensors: Mapping[str, Tensor], folder: Path, alive: Callable[[], None], base: Path | None, *, differential: bool
+) -> tuple[dict[str, tuple[str, list[int]]], Mapping[str, str]]:
+    """Write or link all of them; gives each one's file and byte range, and the hashes by which the next is compared."""
+    if not differential:
+        offsets = _save_tensors(tensors, folder / _TENSORS, alive)
+        return {name: (_TENSORS, offset) for name, offset in offsets.items()}, {}
+    division = divide(tensors, base, alive)
+    for file in sorted(set(division.linked.values())):
+        link(file, folder)
+    offsets = _save_tensors({name: tensors[name] for name in division.changed}, folder / _TENSORS, alive)
+    places = {name: (_TENSORS, offset) for name, offset in offsets.items()}
+    if division.stable:
+        unnamed = folder / "stable.safetensors"
+        offsets = _save_tensors({name: tensors[name] for name in division.stable}, unnamed, alive)
+        named = named_by_content(unnamed).name
+        places |= {name: (named, offset) for name, offset in offsets.items()}
+    held = {} if base is None else read_json(base / "checkpoint.json")["tensors"]
+    places |= {name: (file.name, held[name]["shards"][0]["offsets"]) for name, file in division.linked.items()}
+    return places, division.digests
 
 
 def kinds_held(folder: Path) -> tuple[str, ...]:
@@ -116,7 +174,9 @@ def _kind_and_name(tensor: str) -> tuple[str, str]:
     return (kind, name) if slash else (OWN_AVERAGE, kind)
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[int]]:
+def _save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, alive: Callable[[], None] = lambda: None
+) -> dict[str, list[int]]:
     """Write host tensors as a safetensors file; gives each one's byte range in the data part.
 
     The library's own writer keeps the interpreter's lock until the last byte, which would hold up training. Raises:
@@ -139,11 +199,12 @@ def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, list[i
     with path.open("wb", buffering=0) as file:
         _write_all(file, len(header).to_bytes(8, "little") + header)
         for tensor in ordered.values():
-            _write_all(file, tensor.detach().reshape(-1).view(torch.uint8).numpy())
+            _write_all(file, tensor.detach().reshape(-1).view(torch.uint8).numpy(), alive)
     return offsets
 
 
-def _write_all(file: FileIO, data: Any) -> None:
+def _write_all(file: FileIO, data: Any, alive: Callable[[], None] = lambda: None) -> None:
     left = memoryview(data)
     while left:
+        alive()
         left = left[file.write(left[:_CHUNK_BYTES]) or 0 :]

@@ -8,6 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Literal, final
 
 from trimtab.errors import CheckpointError, StorageError
@@ -19,10 +20,12 @@ from trimtab.runs.checkpoints import (
     clean,
     list_checkpoints,
     prune,
+    shared_bytes,
     step_folder,
     verify,
 )
 from trimtab.runs.directory import RunDirectory
+from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.checkpoint.files import read_judged, read_snapshot, write_snapshot
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
@@ -30,6 +33,7 @@ from trimtab.training.checkpoint.rollback import PendingRollback, announce, forg
 from trimtab.training.checkpoint.snapshot import Snapshot, large_tensors, load_weights, restore, take
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
+from trimtab.training.watchdog import Watchdog
 from trimtab.training.windows import Windows
 
 RETRIES: Final = 2
@@ -58,6 +62,11 @@ class Keeper:
         better: Literal["lower", "higher"],
         description: Mapping[str, Any],
         failure_stops: bool = True,
+        watchdog: Watchdog | None = None,
+        clock: SaveClock | None = None,
+        keep_every_steps: int | None = None,
+        keep_every_seconds: float | None = None,
+        differential: bool = False,
     ) -> None:
         require_saveable(step.model)
         self.run, self._step, self._windows, self._progress = run, step, windows, progress
@@ -66,6 +75,9 @@ class Keeper:
         self._metric, self._better = metric, better
         self._description = dict(description)
         self._failure_stops = failure_stops
+        self._watchdog, self._clock = watchdog or Watchdog(), clock or SaveClock()
+        self._differential = differential
+        self._keep_every_steps, self._keep_every_seconds = keep_every_steps, keep_every_seconds
         self._pending: PendingRollback | None = None
         self._copies = HostCopies()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
@@ -97,6 +109,7 @@ class Keeper:
         Raises: StorageError, also that of an earlier save.
         """
         self._collect(wait=True)
+        self._clock.restart()
         begun = time.perf_counter()
         if self._preparing is not None:
             self._preparing.result()
@@ -115,7 +128,7 @@ class Keeper:
         }
         waited, self._waited = self._waited, 0.0
         stall = waited + time.perf_counter() - begun if background else None
-        self._writing = self._writer.submit(self._write, snapshot, description, begun, stall)
+        self._writing = self._writer.submit(self._write_watched, snapshot, description, begun, stall)
         self._may_fail = not needed and not self._failure_stops
         return self.finished(wait=not background)
 
@@ -138,6 +151,7 @@ class Keeper:
             return
         writing, self._writing = self._writing, None
         begun = time.perf_counter()
+        self._watchdog.rest("training")
         try:
             self._done.append(writing.result())
         except StorageError as error:
@@ -147,23 +161,40 @@ class Keeper:
             warnings.warn(self._troubles[-1], stacklevel=2)
         finally:
             self._waited += time.perf_counter() - begun
+            self._watchdog.beat(f"step {self._progress.step}")
+
+    def _write_watched(self, *arguments: Any) -> CheckpointSaved:
+        try:
+            return self._write(*arguments)
+        finally:
+            self._watchdog.rest("saving")
 
     def _write(
         self, snapshot: Snapshot, description: Mapping[str, Any], begun: float, stall: float | None
     ) -> CheckpointSaved:
         """What is done in the background."""
+        what = f"saving step {description['step']}"
+        alive = partial(self._watchdog.beat, what, lane="saving")
+        alive()
         folder = self.run.checkpoints / step_folder(description["step"])
         temporary = folder.with_name(f".tmp-{folder.name}-{os.getpid()}")
+        newest = list_checkpoints(self.run.path)[-1:] if self._differential else []
+        base = newest[0].path if newest else None
         for retries_left in reversed(range(RETRIES + 1)):
             try:
-                size = write_snapshot(snapshot, temporary, folder, description)
+                if self._differential:
+                    size = write_snapshot(snapshot, temporary, folder, description, alive, base, differential=True)
+                else:
+                    size = write_snapshot(snapshot, temporary, folder, description, alive)
                 break
             except StorageError as error:
+                base = None  # which may be what is damaged
                 if not retries_left:
                     raise
                 self._troubles.append(f"{error.message}; it is tried again")
                 warnings.warn(self._troubles[-1], stacklevel=2)
                 time.sleep(RETRY_SECONDS)
+        shared = shared_bytes(folder) if self._differential else 0
         forget(self.run)
         try:
             prune(
@@ -172,6 +203,8 @@ class Keeper:
                 self._keep_best,
                 self._metric,
                 self._better,
+                every_steps=self._keep_every_steps,
+                every_seconds=self._keep_every_seconds,
                 verified_step=description["step"],
             )
         except (OSError, StorageError) as error:  # the checkpoint is complete: what was to go stays for once
@@ -179,7 +212,8 @@ class Keeper:
         seconds = time.perf_counter() - begun
         path = str(folder.relative_to(self.run.path))
         reason = description["reason"]
-        return CheckpointSaved(description["step"], path, size, seconds, reason, seconds if stall is None else stall)
+        stall = seconds if stall is None else stall
+        return CheckpointSaved(description["step"], path, size, seconds, reason, stall, shared)
 
     def resume(self) -> int | None:
         """Restore the newest checkpoint that verifies; gives its step, or None when there is none yet.

@@ -27,7 +27,7 @@ OWN_AVERAGE: Final = "schedule_free"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `transform/<name>/<slot>`,
+    """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `scaling/<layer>`, `transform/<name>/<slot>`,
     `probe/<name>/<slot>`, `window/<name>`; `average/<kind>/<name>` where other weights are judged than are trained,
     `averaging/<kind>/<name>` for its counts.
     """
@@ -61,6 +61,8 @@ def take(
         tensors.update({f"averaging/{step.average.kind}/{name}": t for name, t in step.average.counts().items()})
     if step.precision.scaler is not None:
         tensors.update({f"scaler/{name}": t for name, t in step.precision.scaler.state().items()})
+    if step.scaling is not None:
+        tensors.update({f"scaling/{name}": t for name, t in step.scaling.state().items()})
     for transform in step.transforms:
         state = transform.state_by_name()
         tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
@@ -109,6 +111,8 @@ def restore(
         step.optimizer.load_state_by_name(optimizer)
         if step.precision.scaler is not None and (scaler := _under(tensors, "scaler")):
             step.precision.scaler.load_state(scaler)  # none is there after accepted drift to fp16: it begins anew
+        if step.scaling is not None:
+            step.scaling.load_state(_under(tensors, "scaling"))  # after drift to fp8 it begins anew
         for transform in step.transforms:
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
         if (probe := step.parts_probe) is not None and (seen := _under(tensors, f"probe/{probe.name}")):
@@ -136,6 +140,8 @@ def load_weights(step: Step, tensors: Mapping[str, Tensor]) -> None:
     storage = step.optimizer.storage
     load_model(step.model, tensors, storage.weights)
     storage.refresh()
+    if step.scaling is not None:
+        step.scaling.cast_weights()
 
 
 def _under(tensors: Mapping[str, Tensor], room: str) -> dict[str, Tensor]:

@@ -1,0 +1,176 @@
+"""A run goes on only as the run that was begun: every difference is named and refused, or accepted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab import Trainer, load_config
+from trimtab.errors import DriftError
+from trimtab.events import Event, StepsEnded
+from trimtab.runs.drift import drift
+
+
+class Leaves:
+    def observe(self, event: Event) -> None:
+        if isinstance(event, StepsEnded) and event.last_step >= 12:
+            raise KeyboardInterrupt
+
+
+class Quiet:
+    """A controller that asks for nothing."""
+
+    name = "quiet"
+
+    def decide(self, event: Event) -> None:
+        return None
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: Any) -> None:
+        pass
+
+
+def settings(folder: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "data.source": {"name": "text", "path": str(folder / "text.py")},
+        "data.tokenizer": {"name": "bytes"},
+        "data.sequence_length": 16,
+        "model": {"name": "decoder", "num_layers": 1, "hidden_size": 16, "num_heads": 1},
+        "training": {"steps": 20, "micro_batch_size": 4, "accumulation": 2, "threads": 1, "device": "cpu"},
+        "evaluation": {"every": 5, "max_tokens": 256, "gap_tokens": 0, "yardsticks": False},
+        **more,
+    }
+
+
+def fit(folder: Path, given: dict[str, Any] | None = None, **named: Any) -> str:
+    overrides = [f"{key}={json.dumps(value)}" for key, value in (given or settings(folder)).items()]
+    config = load_config(None, overrides, environment={})
+    return Trainer(config, run=folder / "run", **named).fit().status
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("begun")
+    shutil.copy(Path(json.__file__).with_name("decoder.py"), folder / "text.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRIMTAB_CACHE", str(folder / "cache"))
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder, monitors=[Leaves()])
+        yield folder
+
+
+@pytest.fixture
+def folder(begun: Path) -> Iterator[Path]:
+    """The run as it was left; each test has the same."""
+    shutil.copytree(begun / "run", begun / "kept", dirs_exist_ok=True)
+    text = (begun / "text.py").read_text()
+    yield begun
+    shutil.rmtree(begun / "run")
+    os.rename(begun / "kept", begun / "run")
+    (begun / "text.py").write_text(text)
+
+
+def other(**more: Any) -> Callable[[Path], dict[str, Any]]:
+    def make(folder: Path) -> dict[str, Any]:
+        given = settings(folder)
+        training = given["training"] | more.pop("training", {})
+        return given | {"training": training, **more}
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "changed, named",
+    [
+        ({"training": {"micro_batch_size": 8}}, "config.training.micro_batch_size: was 4, now 8"),
+        ({"training": {"accumulation": 4}}, "config.training.accumulation: was 2, now 4"),
+        ({"seed": 1}, "config.seed: was 0, now 1"),
+        ({"training": {"compile": "whole"}}, "config.training.compile: was 'auto', now 'whole'"),
+        ({"training": {"precision": {"name": "bf16"}}}, "config.training.precision.name: was 'fp32', now 'bf16'"),
+        ({"decay_schedule": {"name": "constant"}}, "config.decay_schedule.name: was None, now 'constant'"),
+        ({"data.sequence_length": 32}, "config.data.sequence_length: was 16, now 32"),
+    ],
+)
+def test_a_changed_setting_is_named_and_refused(folder: Path, changed: dict[str, Any], named: str) -> None:
+    with pytest.raises(DriftError, match="this is not the run that was begun") as refused:
+        fit(folder, other(**changed)(folder))
+    assert named in refused.value.message
+    assert "--accept-drift" in str(refused.value)
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "trimtab"])
+def test_another_version_of_a_library_is_named_and_refused(folder: Path, name: str) -> None:
+    edited(folder / "run/facts.json", lambda facts: facts["identity"].update({f"version.{name}": "0.0.1"}))
+    with pytest.raises(DriftError, match=rf"version\.{name}: was '0\.0\.1', now '"):
+        fit(folder)
+    assert fit(folder, accept_drift=True) == "finished"
+
+
+def test_other_data_is_named_and_refused(folder: Path) -> None:
+    text = (folder / "text.py").read_text()
+    (folder / "text.py").write_text(text.replace("def ", "fed ", 1))
+    with pytest.raises(DriftError, match=r"data\.fingerprint: was '\w+', now '\w+'"):
+        fit(folder)
+    assert fit(folder, accept_drift=True) == "finished"
+
+
+def test_another_plan_is_named_and_refused(folder: Path) -> None:
+    edited(folder / "run/plan.json", lambda plan: plan.update(threads=2))
+    with pytest.raises(DriftError, match=r"plan\.threads: was 1, now 2"):
+        fit(folder)
+    (folder / "run/plan.json").unlink()
+    with pytest.raises(DriftError, match=r"plan\.threads: was 1, now None"):
+        fit(folder)
+    assert fit(folder, accept_drift=True) == "finished"
+    assert json.loads((folder / "run/plan.json").read_text())["threads"] == 1
+
+
+def test_other_controllers_are_named_and_refused(folder: Path) -> None:
+    with pytest.raises(DriftError, match=r"controllers: was \[.*\], now \[.*'quiet'\]"):
+        fit(folder, controllers=[Quiet()])
+
+
+def test_what_changes_no_result_may_change(folder: Path) -> None:
+    harmless = {
+        "name": "other",
+        "training": {"watchdog_seconds": 5},
+        "checkpoint": {"differential": True, "background": False},
+        "data.prefetch": 3,
+    }
+    assert fit(folder, other(**harmless)(folder)) == "finished"
+
+
+def test_a_run_of_an_older_version_goes_on(folder: Path) -> None:
+    """What it did not know yet is at its default, or not told."""
+    unknown = ("config.checkpoint.keep_every", "config.training.batch_size", "config.checkpoint.min_improvement")
+
+    def forget(facts: dict[str, Any]) -> None:
+        for key in (*unknown, "version.trimtab", "version.numpy", "plan.threads"):
+            del facts["identity"][key]
+
+    edited(folder / "run/facts.json", forget)
+    with pytest.raises(DriftError, match=r"checkpoint\.min_improvement: was None, now 0\.5"):
+        fit(folder, settings(folder, checkpoint={"min_improvement": 0.5}))
+    assert fit(folder) == "finished"
+
+
+def test_what_is_new_in_a_description() -> None:
+    assert drift({}, {"config.seed": 0, "version.torch": "2", "plan.threads": 1}) == []
+    assert [one.what for one in drift({}, {"config.seed": 1, "device": "cpu"})] == ["config.seed", "device"]
+    # There was no such section: that it is all defaults is a difference.
+    assert drift({"config.decay_schedule": None}, {"config.decay_schedule.name": "constant"})
+    assert drift({"config.seed": 0}, {}) != []

@@ -1,0 +1,99 @@
+"""The watchdog: what counts as progress, what may take longer, and who is told. Hung processes: tests/faults."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.config import TrainingConfig
+from trimtab.events import ArtifactLogged, Event
+from trimtab.runs import RunDirectory
+from trimtab.training import Progress, watchdog
+from trimtab.training.watchdog import Freeze, Watchdog, on_freeze
+
+
+def watched(dog: Watchdog, folder: Path, seconds: float, *, beats: Any = lambda: None) -> list[Freeze]:
+    """What is told in `seconds`, in which `beats` is called every 20 ms."""
+    told: list[Freeze] = []
+    with dog.watching(folder, told.append):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            beats()
+            time.sleep(0.02)
+    return told
+
+
+def test_what_goes_on_is_not_frozen_and_what_stands_is_told_once(tmp_path: Path) -> None:
+    dog = Watchdog(0.2)
+    dog.beat("step 1")
+    assert watched(dog, tmp_path, 0.8, beats=lambda: dog.beat("step 1")) == []
+    assert list(tmp_path.iterdir()) == []
+    dog.beat("step 1")
+    (told,) = watched(dog, tmp_path, 1.0)
+    assert (told.what, told.stacks is not None and told.stacks.parent) == ("step 1", tmp_path)
+    assert 0.2 < told.seconds < 0.5
+    assert told.stacks is not None
+    assert "test_watchdog.py" in told.stacks.read_text()
+    assert "no progress for" in str(told)
+
+
+def test_the_first_of_a_kind_may_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "FIRST_SECONDS", 0.0)
+    dog = Watchdog(0.1)
+    dog.beat("step 1", "step")
+    assert watched(dog, tmp_path, 0.7) == []
+    dog.beat("step 2", "step")
+    assert [told.what for told in watched(dog, tmp_path, 0.7)] == ["step 2"]
+    dog.beat("another step 3", "step of another optimizer")
+    assert watched(dog, tmp_path, 0.7) == []
+    dog.beat("step 4", "step of another optimizer")
+    assert [told.what for told in watched(dog, tmp_path, 0.7)] == ["step 4"]
+    monkeypatch.setattr(watchdog, "FIRST_SECONDS", 60.0)
+    dog.beat("judging", "evaluation")
+    assert watched(dog, tmp_path, 1.5) == []
+
+
+def test_lanes_are_watched_apart_and_one_that_rests_is_not(tmp_path: Path) -> None:
+    dog = Watchdog(0.2)
+    dog.beat("saving step 1", lane="saving")
+    told = watched(dog, tmp_path, 0.6, beats=lambda: dog.beat("step 2"))
+    assert [freeze.what for freeze in told] == ["saving step 1"], "training that goes on hides no save that hangs"
+    dog.beat("step 3")
+    dog.rest("training")
+    assert watched(dog, tmp_path, 0.6, beats=lambda: dog.beat("saving", lane="saving")) == []
+
+
+def test_without_seconds_nothing_is_watched(tmp_path: Path) -> None:
+    assert TrainingConfig().watchdog_seconds == 600.0
+    dog, before = Watchdog(None), threading.active_count()
+    dog.beat("step 1")
+    with dog.watching(tmp_path, lambda freeze: None):
+        assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_not_only_ours_is_warned_and_goes_on(tmp_path: Path) -> None:
+    events: list[Event] = []
+    run = RunDirectory.create_at(tmp_path / "run")
+    frozen = on_freeze(run, Progress(step=7), events.append, ends_process=False)
+    with pytest.warns(UserWarning, match="no progress for 12s in step 8, at data/loader.py:5 in take"):
+        frozen(Freeze("step 8", 12.0, "data/loader.py:5 in take", run.artifacts / "stacks-1.txt"))
+    (event,) = events
+    assert isinstance(event, ArtifactLogged)
+    assert (event.step, event.name, event.path) == (7, "stacks", "artifacts/stacks-1.txt")
+
+
+def test_a_record_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_LAST_WORDS_SECONDS", 0.1)
+    released = threading.Event()
+    run = RunDirectory.create_at(tmp_path / "run")
+    frozen = on_freeze(run, Progress(), lambda event: released.wait(10) and None, ends_process=False)
+    begun = time.monotonic()
+    with pytest.warns(UserWarning, match="no progress"):
+        frozen(Freeze("step 1", 1.0, "", None))
+    released.set()
+    assert time.monotonic() - begun < 5
