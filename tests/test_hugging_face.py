@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from trimtab import Trainer, load_config
 from trimtab.assembly import build_evaluation
-from trimtab.cli import generate
+from trimtab.cli.models import generate
 from trimtab.data import prepare_data
 from trimtab.errors import CheckpointError, ConfigError
 from trimtab.events import Event, RunStarted, StepsEnded

@@ -18,7 +18,7 @@ import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
 from trimtab.assembly import build_evaluation
-from trimtab.cli import generate
+from trimtab.cli.models import generate
 from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
 from trimtab.events import Advise, DecisionTaken, EvaluationEnded, Event, StepsEnded

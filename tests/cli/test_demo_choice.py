@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trimtab import cli
+from trimtab.cli import running
 from trimtab.config import dump_config, load_config
 from trimtab.errors import ConfigError
 from trimtab.training import execution
@@ -24,7 +24,7 @@ def test_a_slow_processor_gets_the_small_one(
     speed: float, preset: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(execution, "processor_speed", lambda: speed)
-    assert cli._demo([], None) == preset
+    assert running._demo([], None) == preset
     said = capsys.readouterr().err
     assert ("60 GFLOP/s: taking the preset demo-small" in said) == (preset == "demo-small")
 
@@ -36,13 +36,13 @@ def test_a_run_that_was_begun_stays_what_it_is(name: str, source: str, tmp_path:
     run.mkdir()
     (run / "config.yaml").write_text(dump_config(load_config(name)))
     (run / "record.jsonl").touch()
-    assert cli._demo([], run) == ("demo" if source == "demo" else str(run / "config.yaml"))
+    assert running._demo([], run) == ("demo" if source == "demo" else str(run / "config.yaml"))
 
 
 def test_a_typing_error_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "processor_speed", lambda: pytest.fail("measured in vain"))
     with pytest.raises(ConfigError, match=r"training\.stesp"):
-        cli._demo(["training.stesp=3"], None)
+        running._demo(["training.stesp=3"], None)
 
 
 def test_the_speed_is_measured() -> None:

@@ -137,7 +137,7 @@ def counted_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
     targets_N = targets.flatten()
     counted_N = targets_N != IGNORED
     logits_NV = wide(logits).flatten(0, -2)
-    # A CPU is asked at no cost, and spared a pass over all logits and one over their gradient. Compiled code cannot ask.
+    # A CPU is asked at no cost, and spared a pass over all logits and one over their gradient; compiled code is not.
     if torch.compiler.is_compiling() or not (targets_N.is_cpu and bool(counted_N.all())):
         logits_NV = torch.where(counted_N[:, None], logits_NV, 0.0)
     return logits_NV, targets_N, counted_N

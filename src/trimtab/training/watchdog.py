@@ -121,10 +121,13 @@ class Watchdog:
         still: dict[Lane, float] = {}
         seen: dict[Lane, _Mark | None] = {}
         before = time.monotonic()
+        # Where nothing of Python runs, this thread does not either: then the stacks are written without it.
+        stacks.unless_called_again(2 * seconds)
         while not ended.wait(interval):
-            # Where nothing of Python runs, this thread does not either: then the stacks are written without it.
             stacks.unless_called_again(2 * seconds)
             now = time.monotonic()
+            if now - before > 2 * seconds:
+                stacks.forget()  # the process was stopped, and goes on
             elapsed, before = min(now - before, 2 * interval), now
             lanes: tuple[Lane, ...] = ("training", "saving")
             for lane in lanes:
@@ -165,6 +168,12 @@ class _StacksFile:
     def unless_called_again(self, seconds: float) -> None:
         if self._file is not None:
             faulthandler.dump_traceback_later(seconds, file=self._file)
+
+    def forget(self) -> None:
+        """Empty the file: what was written is no longer so."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.truncate(0)
 
     def write(self) -> None:
         if self._file is not None:

@@ -1,0 +1,56 @@
+"""The command line: thin commands; what is heavy is imported inside them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+
+# isort: off  (the order of --help)
+from trimtab.cli import configuration, looking, models, planning, running  # noqa: F401
+
+# isort: on
+from trimtab.cli.options import app, shown
+from trimtab.errors import EXIT_INTERNAL, EXIT_KILLED_TWICE, StorageError, TrimtabError
+
+__all__ = ["app", "main"]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from trimtab import __version__
+
+        typer.echo(f"trimtab {__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Run a command; every error ends in a message for people and its own exit code."""
+    try:
+        app(standalone_mode=True)
+    except TrimtabError as error:
+        from trimtab.runs.program import as_typed
+
+        typer.echo(shown(f"error: {as_typed(str(error))}", lines=True), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(EXIT_KILLED_TWICE)
+    except BrokenPipeError:
+        # The reader has gone: nothing more can be said, and Python must not complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        typer.echo(f"error: {shown(error)}\nhint: is the disk full, or a file not readable?", err=True)
+        sys.exit(StorageError.exit_code)
+    except Exception:
+        typer.echo(shown(traceback.format_exc(), lines=True), err=True, nl=False)
+        typer.echo("error: this is a fault in trimtab. Please report it with the lines above.", err=True)
+        sys.exit(EXIT_INTERNAL)
+    sys.exit(0)

@@ -1,0 +1,203 @@
+"""Commands on what happened: runs, show, doctor, report, verify."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import typer.core
+
+from trimtab.errors import (
+    EXIT_FINDINGS,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from trimtab.doctor import Case
+
+from trimtab.cli.options import Json, Mapping, Run, app, print_json, shown
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """List the runs in a folder."""
+    from trimtab.runs.summary import list_summaries, render_list
+
+    if not folder.is_dir() and folder != Path("runs"):
+        raise UsageError(f"{shown(folder)}: there is no such folder")
+    summaries = list_summaries(folder)
+    if as_json:
+        print_json(summaries)
+    else:
+        typer.echo(render_list(summaries, folder))
+
+
+@app.command()
+def show(run: Run, as_json: Json = False) -> None:
+    """Tell how a run went, and why it ended."""
+    from trimtab.doctor import open_case
+    from trimtab.doctor.diagnose import diagnose
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.summary import render, summarize
+
+    directory = RunDirectory.open(run)
+    diagnosis = diagnose(open_case(directory), directory.name)
+    summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
+    if as_json:
+        print_json(summary)
+    else:
+        typer.echo(render(summary))
+
+
+@app.command()
+def doctor(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", help="Run directories, or logs that other trainers wrote.")
+    ],
+    as_json: Json = False,
+    mapping: Mapping = None,
+    fail_on: Annotated[
+        str | None, typer.Option("--fail-on", metavar="SEVERITY", help="info, warning or error: then exit with 6.")
+    ] = None,
+) -> None:
+    """Say what is wrong with a run, what shows it, and what to change."""
+    from trimtab.doctor.diagnose import diagnose
+    from trimtab.doctor.finding import SEVERITIES
+    from trimtab.report import render_text
+
+    if fail_on is not None and fail_on not in SEVERITIES:
+        raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
+    answers, gravest = [], -1
+    for path in paths:
+        case, name, notes = _open_log(path, mapping or [])
+        diagnosis = diagnose(case, name)
+        gravest = max([gravest, *(SEVERITIES.index(finding.severity) for finding in diagnosis.findings)])
+        answers.append(diagnosis.to_json())
+        if not as_json:
+            for note in notes:
+                typer.echo(note)
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
+            if len(paths) == 1:
+                typer.echo(f"next: {shown(_after_doctor(path))}")
+            else:
+                typer.echo()
+    if as_json:
+        print_json(answers[0] if len(paths) == 1 else answers)
+    if fail_on is not None and gravest >= SEVERITIES.index(fail_on):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A run directory, or a log that another trainer wrote.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; report.html in the run if not given.")
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="html, markdown or text.")] = "html",
+    mapping: Mapping = None,
+) -> None:
+    """Write the report of a run: verdict, findings on the curves, and all that belongs to it, in one file."""
+    from trimtab.doctor.diagnose import diagnose
+    from trimtab.report import render_html, render_markdown, render_report, write_report
+    from trimtab.report.gather import gather
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.files import write_text
+    from trimtab.runs.program import command
+
+    if form not in ("html", "markdown", "text"):
+        raise UsageError(f"--format: must be html, markdown or text. Received: {form!r}")
+    run = RunDirectory(path) if RunDirectory.is_run(path) else None
+    if run is not None and output is None and form == "html":
+        write_report(run)
+        typer.echo(shown(run.report))
+        typer.echo(f"next: open it in a browser, or {shown(command('doctor', str(path)))}")
+        return
+    case, name, notes = _open_log(path, mapping or [])
+    for note in notes:
+        typer.echo(note, err=True)
+    diagnosis = diagnose(case, name)
+    found = gather(run, case, diagnosis)
+    if form == "text":
+        text = render_report(found) + "\n"
+    else:
+        text = (render_html if form == "html" else render_markdown)(found)
+    if output is None and form != "html":
+        typer.echo(text, nl=False)
+        return
+    target = output if output is not None else Path(f"{path.stem}.report.html")
+    write_text(target, text)
+    typer.echo(shown(target))
+
+
+def _after_doctor(path: Path) -> str:
+    """To go on with a run that can; else the report."""
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.program import command
+    from trimtab.runs.summary import next_command
+
+    if RunDirectory.is_run(path):
+        run = RunDirectory.open(path)
+        if (status := run.status()) in ("killed", "interrupted"):
+            return next_command(status, str(path), run.source)
+    return command("report", str(path))
+
+
+def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...]]:
+    """A run or a foreign log as a case, its name, and what was noticed in reading it."""
+    from trimtab.doctor.load import open_case, open_foreign_case
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.printable import printable
+
+    names = {}
+    for pair in mapping:
+        theirs, equals, ours = pair.rpartition("=")
+        if not equals or not theirs or not ours:
+            raise UsageError(f"--map: must be theirs=ours, such as my_loss=train/loss. Received: {pair!r}")
+        names[theirs] = ours
+    if RunDirectory.is_run(path):
+        run = RunDirectory.open(path)
+        return open_case(run), run.name, ()
+    case, imported = open_foreign_case(path, names)
+    told = [f"read as {imported.format}: {imported.source}"]
+    if imported.names:
+        pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in imported.names.items())
+        told.append(f"names: {pairs}")
+    if imported.unused:
+        told.append(f"not used: {', '.join(imported.unused)}")
+    return case, path.name, tuple(printable(line, limit=1000) for line in [*told, *imported.notes])
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
+    as_json: Json = False,
+) -> None:
+    """Check every byte of a run's checkpoints against their hashes."""
+    from trimtab.errors import CheckpointError
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.checkpoints import checkpoint_folders
+    from trimtab.runs.checkpoints import verify as problems_of
+
+    folders = [path] if (path / "manifest.json").exists() else []
+    if not folders:
+        folders = checkpoint_folders(RunDirectory.open(path).path)
+    problems = {str(folder): problems_of(folder) for folder in folders}
+    if as_json:
+        checkpoints = [{"path": name, "whole": not found, "problems": found} for name, found in problems.items()]
+        print_json({"path": str(path), "whole": not any(problems.values()), "checkpoints": checkpoints})
+    elif not folders:
+        typer.echo(f"{shown(path)} has no checkpoint yet")
+    else:
+        for folder, found in problems.items():
+            typer.echo(f"{'damaged' if found else 'intact '}  {shown(folder)}")
+            for problem in found:
+                typer.echo(f"         {shown(problem)}")
+    if any(problems.values()):
+        raise typer.Exit(CheckpointError.exit_code)

@@ -1,0 +1,189 @@
+"""Commands on a trained model: evaluate, generate, soup, export."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import typer.core
+
+from trimtab.errors import (
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    pass
+
+from trimtab.cli.options import Json, Run, Weights, Which, app, print_json, shown, tell_next
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    checkpoint: Which = "best",
+    weights: Weights = None,
+    quantized: Annotated[
+        bool, typer.Option("--quantized", help="Judge the quantized model of a run that was trained for one.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a checkpoint as its run was judged, on the same text."""
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    console = Console(sys.stderr, 1)  # the standard output has the metrics alone
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.assembly import build_evaluation
+        from trimtab.data import prepare_data
+        from trimtab.evaluation import named
+        from trimtab.runs.drift import drift, refuse_drift
+        from trimtab.training.quantized import in_fp32
+        from trimtab.training.trained import open_trained
+
+        trained = open_trained(run, checkpoint, weights, quantized=quantized)
+        data = prepare_data(
+            trained.config.data, trained.config.task, seed=trained.config.seed, progress=console.preparing
+        )
+        refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
+        config = in_fp32(trained.config) if quantized else trained.config
+        judged = build_evaluation(config, trained.model, data).metrics(console.preparing)
+        metrics = named(judged, trained.weights if trained.weights in trained.config.variants else "")
+    finally:
+        console.close()
+    if as_json:
+        facts = {"run": str(run), "step": trained.checkpoint.step, "weights": trained.weights, "metrics": metrics}
+        print_json(facts)
+        return
+    which = "" if trained.weights == "plain" and trained.config.variants == ("",) else f", {trained.weights} weights"
+    typer.echo(f"{shown(run)}, step {trained.checkpoint.step}{which}")
+    for name, value in metrics.items():
+        typer.echo(f"  {shown(name):<28} {value:.4f}")
+    writes = trained.config.task.name in ("causal_lm", "seq2seq")
+    tell_next("generate" if writes else "report", str(run))
+
+
+@app.command()
+def generate(
+    run: Run,
+    prompt: Annotated[
+        str | None, typer.Option(help="The beginning of the text; without it, a prompt of the run's own samples.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most probable token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed writes the same text.")] = 0,
+    checkpoint: Which = "best",
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Let a trained model write."""
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    from trimtab.config import SamplesConfig
+    from trimtab.evaluation import write_answer, write_text
+    from trimtab.model import translates
+    from trimtab.runs.printable import printable
+    from trimtab.training.trained import open_trained
+
+    try:
+        (prompt or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError("--prompt: must be UTF-8 text") from None
+    trained = open_trained(run, checkpoint, weights)
+    if trained.config.task.name not in ("causal_lm", "seq2seq"):
+        raise UsageError(f"the model of {run} writes nothing: its task is {trained.config.task.name}")
+    if trained.config.task.name == "seq2seq" and not prompt:
+        raise UsageError(f"the model of {run} writes after reading a text", hint="give the text: --prompt TEXT")
+    if prompt is None:
+        prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
+    sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
+    length = trained.config.data.sequence_length
+    if translates(trained.model):
+        text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
+    else:
+        text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
+    if as_json:
+        step = trained.checkpoint.step
+        print_json({"run": str(run), "step": step, "weights": trained.weights, "prompt": prompt, "text": text})
+    else:
+        if trained.weights != "plain":
+            typer.echo(f"({trained.weights} weights of step {trained.checkpoint.step})", err=True)
+        typer.echo(printable(text, lines=True))
+        if not text.strip():
+            typer.echo("(the model ended its text at once: try --seed 1, or a --prompt)", err=True)
+
+
+@app.command()
+def soup(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT…", help="Checkpoints, or runs, whose best ones are meant.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new directory for the mean, as a run of its own.")],
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Only those that do not make it worse on the validation set.")
+    ] = False,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Of each run so many of its best checkpoints; 1 if not given.")
+    ] = None,
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Average the weights of several checkpoints, and judge the mean beside each of them."""
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    console = Console(sys.stderr, 1)  # the standard output has the result alone
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.soup import cook
+
+        cooked = cook(checkpoints, out, greedy=greedy, weights=weights, top=top, report=console.preparing)
+    finally:
+        console.close()
+    if as_json:
+        print_json(cooked.to_json())
+        return
+    typer.echo(cooked.metric)
+    for one in cooked.ingredients:
+        typer.echo(f"  {one.value:<10.4f} {shown(one)}{'' if one.is_in else '; left out'}")
+    typer.echo(f"  {cooked.value:<10.4f} {shown(out)}, the mean of {cooked.num_in}")
+    if cooked.gain < 0:
+        typer.echo(
+            "worse than its best ingredient: these weights do not lie in one valley, or one of them is far behind"
+        )
+    tell_next("evaluate", str(out))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="safetensors: weights, configuration, tokenizer; hugging-face: a folder for transformers.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new folder; for safetensors also a file, NAME.safetensors.")],
+    checkpoint: Which = "best",
+    weights: Weights = None,
+    as_json: Json = False,
+) -> None:
+    """Write a trained model for other programs."""
+    from trimtab.export import export as write
+
+    exported = write(run, target, out, checkpoint=checkpoint, weights=weights)
+    if as_json:
+        print_json(exported.to_json())
+        return
+    typer.echo(f"{shown(exported.out)}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
+    typer.echo(
+        f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
+    )
