@@ -9,8 +9,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
-# isort: off  (the order of --help)
-from trimtab.cli import configuration, looking, models, planning, running  # noqa: F401
+# isort: off
+from trimtab.cli import running, models, looking, planning, configuration  # noqa: F401  the order of --help
 
 # isort: on
 from trimtab.cli.options import app, shown
