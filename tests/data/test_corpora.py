@@ -125,7 +125,7 @@ def test_two_stars_stand_for_no_folder_too(tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for name in ("a.txt", "deep/b.txt", "deep/er/c.txt", "deep/d.md"):
         (tmp_path / name).write_text(name)
-    assert texts(text_corpus(str(tmp_path), "**/*.txt")) == ["a.txt", "deep/b.txt", "deep/er/c.txt"]
+    assert list(texts(text_corpus(str(tmp_path), "**/*.txt"))) == ["a.txt", "deep/b.txt", "deep/er/c.txt"]
 
 
 def test_a_device_is_no_source() -> None:
