@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -39,6 +40,8 @@ def _told(message: Warning | str, *where: object, **more: object) -> None:
 def main() -> NoReturn:
     """Run a command; every error ends in a message for people and its own exit code."""
     warnings.showwarning = _told
+    for library in ("torchao", "torch.utils._pytree"):  # they speak of their own parts, which nobody asked for
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)
     except TrimtabError as error:
