@@ -21,7 +21,7 @@ from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import CheckpointInfo, list_checkpoints, ranked, verify
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
-from trimtab.signals import TargetFacts, outputs_of
+from trimtab.signals import TargetFacts, key, outputs_of
 from trimtab.training.checkpoint import kinds_held, load_model, read_judged, read_tensors
 from trimtab.training.checkpoint.snapshot import OWN_AVERAGE
 from trimtab.training.execution import choose_device
@@ -109,7 +109,7 @@ def model_of(config: Config, tokenizer: Tokenizer, targets: TargetFacts) -> nn.M
         vocabulary_size=vocabulary_size,
         sequence_length=config.longest_sequence,
         outputs=outputs_of(config.task, targets, vocabulary_size),
-        seed=0,
+        seed=key(config.seed, 0, 0, "model"),  # what a checkpoint leaves out must be as in training
         special=tokenizer.special,
     )
     if not isinstance(quantize := config.training.quantize, NoQuantization):
