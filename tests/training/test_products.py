@@ -71,6 +71,17 @@ def test_what_is_asked_for_is_not_measured(overrides: list[str]) -> None:
     assert choose_precision(config, CPU, None, lambda counts, rows: pytest.fail("measured")) == (config, None)
 
 
+def test_a_tokenizer_whose_vocabulary_cannot_be_counted_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """As a folder with vocab.txt alone, which transformers reads."""
+    (tmp_path / "vocab.txt").write_text("[UNK]\n")
+    config = auto(f"data.tokenizer={{name: hugging_face, path: {tmp_path}}}")
+    found, choice = choose_precision(config, CPU, None, lambda counts, rows: pytest.fail("measured"))
+    assert found is config
+    assert choice is not None
+    assert choice["chosen"] == "bf16"
+    assert "no tokenizer.json" in choice["reason"]
+
+
 def test_a_gpu_and_a_processor_without_bf16_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse = lambda counts, rows: pytest.fail("measured")  # noqa: E731
     assert choose_precision(auto(), torch.device("cuda"), None, refuse)[1] is None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trimtab.config import Config, Fp32, TransformerShape
 from trimtab.config.training import AutoPrecision
+from trimtab.errors import ConfigError
 from trimtab.planning import ModelCounts, count_model
 from trimtab.training.precision import computes_in_bf16
 
@@ -47,7 +48,10 @@ def choose_precision(
 
 
 def _measured(config: Config, compare: Callable[[ModelCounts, int], float]) -> dict[str, Any]:
-    counts = count_model(config)
+    try:
+        counts = count_model(config)
+    except ConfigError:  # transformers reads tokenizers of which nothing is counted without building them
+        return {"chosen": "bf16", "reason": "not measured: there is no tokenizer.json to count the vocabulary of"}
     rows = min(_MOST_ROWS, counts.tokens * (1 if config.split is None else config.split.micro_batch_size))
     ratio = compare(counts, rows)
     chosen = "fp32" if ratio * _WORTH > 1.0 else "bf16"
