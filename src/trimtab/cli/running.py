@@ -175,15 +175,18 @@ def _train(
             return
     require_paths(config)
     if max_restarts:
-        flags = ["--accept-drift"] if accept_drift else []
-        raise typer.Exit(_supervise(config, run, [*arguments, *flags, "--log-format", log_format], max_restarts))
+        first = ["--accept-drift"] if accept_drift else []
+        raise typer.Exit(_supervise(config, run, [*arguments, "--log-format", log_format], first, max_restarts))
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 
 
-def _supervise(config: Config, run: Path | None, arguments: list[str], max_restarts: int) -> int:
-    """Train in a process of its own, which is begun again when it crashes; gives its exit code."""
+def _supervise(config: Config, run: Path | None, arguments: list[str], first: list[str], max_restarts: int) -> int:
+    """Train in a process of its own, which is begun again when it crashes; gives its exit code.
+
+    `first` are arguments of the first process alone.
+    """
     from trimtab.runs import RunDirectory
     from trimtab.supervisor import supervise
 
@@ -198,6 +201,7 @@ def _supervise(config: Config, run: Path | None, arguments: list[str], max_resta
             folder,
             max_restarts=max_restarts,
             watchdog_seconds=config.training.watchdog_seconds,
+            first=first,
         )
     finally:
         if made is not None:
