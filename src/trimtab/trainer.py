@@ -83,6 +83,7 @@ from trimtab.training.facts import facts_of, identity_of, identity_of_plan, plan
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
+from trimtab.training.precision import resolved_name
 from trimtab.training.products import choose_precision
 from trimtab.training.quantized import in_fp32, in_words, write_quantized
 from trimtab.training.step_data import StepData
@@ -147,7 +148,7 @@ class Trainer:
         ends_process: bool = False,
         restart: str = "",
     ) -> None:
-        self.config = with_absolute_paths(config)
+        self.config = self._asked = with_absolute_paths(config)
         self.model: nn.Module | None = None
         self.data: PreparedData | None = None
         self.run: RunDirectory | None = None
@@ -163,7 +164,7 @@ class Trainer:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
         begun, others = time.perf_counter(), OtherPrograms()
         begun_seconds = time.time()
-        config = self.config
+        config = self._asked
         refuse(lint(config), config.lint.allow)
         if self._make_optimizer is None:
             for key, one in config.named_optimizers.items():
@@ -185,25 +186,35 @@ class Trainer:
             self.model = parts.model
             facts = facts_of(config, data, parts.model, parts.task, parts.step.optimizer) | {
                 "given": [name for name, given in self._given.items() if given],
-                "identity": identity_of(config, data, device, [controller.name for controller in controllers]),
+                "identity": identity_of(
+                    self._asked,
+                    data,
+                    device,
+                    [controller.name for controller in controllers],
+                    resolved_name(config.training.precision, device),
+                ),
             }
             changes = self._changes(run, facts)
 
             split = config.split or Split(config.sequences_per_step, 1)
-            progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
+            batch = config.sequences_per_step
+            progress = Progress(
+                accumulation=split.accumulation, micro_batch_size=split.micro_batch_size, configured_batch=batch
+            )
             watchdog = Watchdog(config.training.watchdog_seconds)
             clock = SaveClock(config.checkpoint.every_minutes)
             keeper = _keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
             keeper.prepare()
-            is_other_batch = False
-            if changes & _BATCH:
-                # The checkpoint holds those before.
-                is_other_batch = read_json(run.facts)["learning_rate"]["batch"] != config.sequences_per_step
-                if is_other_batch:
-                    progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
-                else:  # divided otherwise: what it was raised to stays
-                    progress.divide(split.micro_batch_size, config.largest_batch)
+            # Not by facts.json, which also an attempt writes that dies before it saves anything.
+            known = progress.configured_batch
+            if not known:  # of an older checkpoint
+                known = read_json(run.facts)["learning_rate"]["batch"] if changes & _BATCH else batch
+            progress.configured_batch, is_other_batch = batch, known != batch
+            if is_other_batch:
+                progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+            elif changes & _BATCH:  # divided otherwise: what it was raised to stays
+                progress.divide(split.micro_batch_size, config.largest_batch)
             progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
@@ -534,7 +545,7 @@ class Trainer:
         surroundings = environment(seed=self.config.seed, source=self._source)
         if torch.cuda.is_available():
             surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
-        write_file(run.config, dump_config(self.config))
+        write_file(run.config, dump_config(self._asked))
         write_json(run.environment, surroundings)
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})

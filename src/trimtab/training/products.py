@@ -10,10 +10,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trimtab.config import Config, Fp32, TransformerShape
+from trimtab.config import Config, TransformerShape
 from trimtab.config.training import AutoPrecision
 from trimtab.errors import ConfigError
 from trimtab.planning import ModelCounts, count_model
+from trimtab.planning.reached import as_chosen
 from trimtab.training.precision import computes_in_bf16
 
 _WORTH: Final = 0.9
@@ -41,10 +42,7 @@ def choose_precision(
     if asked.parameters == "bf16" or not isinstance(config.model, TransformerShape):
         return config, None
     choice = dict(earlier) if earlier is not None else _measured(config, compare or _products_compared)
-    if choice["chosen"] == "bf16":
-        return config, choice
-    training = config.training.model_copy(update={"precision": Fp32()})
-    return config.model_copy(update={"training": training}), choice
+    return as_chosen(config, {"precision_choice": choice}), choice
 
 
 def _measured(config: Config, compare: Callable[[ModelCounts, int], float]) -> dict[str, Any]:

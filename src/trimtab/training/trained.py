@@ -17,6 +17,7 @@ from trimtab.data import Tokenizer, vocabulary_of
 from trimtab.errors import UsageError
 from trimtab.model import build_model
 from trimtab.model.quantize import load_quantized, prepare_quantization
+from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import CheckpointInfo, list_checkpoints, ranked, verify
 from trimtab.runs.files import read_json
@@ -87,7 +88,7 @@ def choose(path: Path, which: str = "best", weights: str | None = None) -> Chose
     run.refuse_foreign()
     if not run.environment.exists():
         raise UsageError(f"{path} has no model yet: it did not come to its first step", hint=f"`trimtab resume {path}`")
-    config = load_config(run.config, environment={})
+    config = as_chosen(load_config(run.config, environment={}), choices_of(run))
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
     checkpoint = _choose_checkpoint(run, config, which)
