@@ -157,12 +157,14 @@ def _train(
     from trimtab.runs import RunDirectory
     from trimtab.runs.drift import drift, refuse_drift
     from trimtab.runs.files import read_json
+    from trimtab.runs.left_undone import left_undone
 
     if log_format not in ("text", "json"):
         raise UsageError(f"--log-format: must be text or json. Received: {log_format!r}")
     config = with_absolute_paths(load_config(source, overrides))
     build_controllers(config)
     refuse(lint(config), config.lint.allow)
+    undone: list[str] = []
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()
         if status in ("finished", "stopped"):
@@ -170,10 +172,14 @@ def _train(
             now = was | {f"config.{name}": value for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            typer.echo(f"{shown(run)} is already {status}")
-            tell_next("show", str(run))
-            return
-    require_paths(config)
+            undone = left_undone(RunDirectory(run), quantizes=config.training.quantize.name != "none")
+            if not undone:
+                typer.echo(f"{shown(run)} is already {status}")
+                tell_next("show", str(run))
+                return
+            typer.echo(f"{shown(run)} is already {status}; what is left to do: {', '.join(undone)}", err=True)
+    if undone != ["report"]:
+        require_paths(config)
     if max_restarts:
         first = ["--accept-drift"] if accept_drift else []
         raise typer.Exit(_supervise(config, run, [*arguments, "--log-format", log_format], first, max_restarts))

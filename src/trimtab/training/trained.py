@@ -91,6 +91,11 @@ def choose(path: Path, which: str = "best", weights: str | None = None) -> Chose
     config = as_chosen(load_config(run.config, environment={}), choices_of(run))
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
+    return choose_of(run, config, which, weights)
+
+
+def choose_of(run: RunDirectory, config: Config, which: str, weights: str | None = None) -> Chosen:
+    """As `choose`, in a run that was opened, with the configuration of its model."""
     checkpoint = _choose_checkpoint(run, config, which)
     return Chosen(
         run,
@@ -173,7 +178,8 @@ def _open_quantized(chosen: Chosen, model: nn.Module, which: str, weights: str |
         )
     if not run.quantized.exists():
         raise UsageError(
-            f"{run.path} has no quantized model yet: it is written at the end", hint=f"`trimtab resume {run.path}`"
+            f"{run.path} has no quantized model yet: it is written at the end",
+            hint=f"`trimtab resume {run.path}` goes on to the end, or does what was left of it",
         )
     module = load_quantized(model, quantize, read_tensors(run.quantized, ""))
     found = read_json(run.quantized / "checkpoint.json")
