@@ -224,5 +224,5 @@ def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> Checkpo
     )
     if damaged:
         one = "is damaged and was" if len(damaged) == 1 else "are damaged and were"
-        warnings.warn(f"{', '.join(damaged)} {one} passed over: {found.path.name} is taken", stacklevel=3)
+        warnings.warn(f"{', '.join(damaged)} {one} passed over: {found.path.name} is taken", stacklevel=4)
     return found
