@@ -207,6 +207,7 @@ def on_freeze(
             record(RunEnded(step, "failed", reason, progress.best_step, progress.best_value, None, 0.0, seconds))
 
     def frozen(freeze: Freeze) -> None:
+        # A thread, so that it is left behind where the disk hangs: in its own write, or waiting for the loop's to end.
         talks = threading.Thread(target=tell, args=(freeze,), daemon=True)
         talks.start()
         talks.join(_LAST_WORDS_SECONDS)
