@@ -129,6 +129,43 @@ def test_signals_are_passed_on_and_end_it(tmp_path: Path, number: int, got: str)
     assert (tmp_path / "count").read_text() == "1"
 
 
+def test_a_child_that_does_not_listen_yet_is_not_killed_by_being_asked_to_save(tmp_path: Path) -> None:
+    body = 'Path("pid").write_text(str(os.getpid()))\nPath("ready").touch()\n'
+    body += 'while not Path("go").exists(): time.sleep(0.01)\n'
+    process = as_process(tmp_path, body)
+    wait_until(tmp_path / "ready")
+    process.send_signal(signal.SIGUSR1)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGUSR1)  # a batch system may send it to all processes of a job
+    time.sleep(0.3)
+    (tmp_path / "go").touch()
+    assert process.communicate(timeout=20) == (None, "")
+    assert (process.returncode, (tmp_path / "count").read_text()) == (0, "1")
+
+
+def test_a_signal_that_was_ignored_before_is_passed_on() -> None:
+    """As the commands ignore it, until there is a child."""
+    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with supervisor._Signals() as signals:
+            child = Child()
+            signals.serve(child)  # type: ignore[arg-type]
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert child.got == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+class Child:
+    """Takes signals."""
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+
+    def send_signal(self, number: int) -> None:
+        self.got.append(number)
+
+
 def test_a_signal_while_it_pauses_ends_it(tmp_path: Path) -> None:
     process = as_process(tmp_path, "sys.exit(70)", first_pause_seconds=60.0)
     assert process.stderr is not None

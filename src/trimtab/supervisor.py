@@ -92,14 +92,16 @@ def _run(
     supervisor = os.getpid()
     library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
-    def end_with_supervisor() -> None:
+    def begin() -> None:
+        # Until it listens it has nothing to save, and the signal would end it, whoever sends it.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         if library is not None:
             library.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
             if os.getppid() != supervisor:
                 os._exit(EXIT_INTERRUPTED)
 
     # In a group of its own: a Ctrl-C of the terminal would reach it twice, and the second one ends it at once.
-    child = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=end_with_supervisor)
+    child = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=begin)
     signals.serve(child)
     life = _SignsOfLife(child, RunDirectory(run).lock)
     silent = False
@@ -172,8 +174,10 @@ class _Signals:
             ("SIGTSTP", self._stop),
         ):
             number = getattr(signal, name, None)
-            # nohup ignores SIGHUP. A job in the background begins with SIGINT ignored, and may be asked all the same.
-            if number is not None and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
+            # nohup ignores SIGHUP. A job in the background begins with SIGINT ignored, and may be asked all the same;
+            # SIGUSR1 was ignored by the command, as it had no child yet.
+            asked = name in ("SIGINT", "SIGUSR1")
+            if number is not None and (asked or signal.getsignal(number) != signal.SIG_IGN):
                 self._previous[number] = signal.signal(number, handler)
         return self
 
