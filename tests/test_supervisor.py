@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -164,6 +165,47 @@ class Child:
 
     def send_signal(self, number: int) -> None:
         self.got.append(number)
+
+
+def signalled(line: int) -> tuple[list[int], list[int]]:
+    """What a child got that begins to be served, and the SIGTERMs that came just before `line` of it."""
+    child, come = Child(), []
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        if frame.f_code is supervisor._Signals.serve.__code__ and (event, frame.f_lineno) == ("line", line):
+            come.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+
+    with supervisor._Signals() as signals:
+        tracing = sys.gettrace()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            signals.serve(child)  # type: ignore[arg-type]
+        finally:
+            sys.settrace(tracing)
+        assert signals.is_ended == bool(come)
+    return child.got, come
+
+
+def test_a_signal_while_a_child_begins_reaches_it_once() -> None:
+    """Twice would mean: end at once, without saving."""
+    code = supervisor._Signals.serve.__code__
+    moments = 0
+    for line in {line for *_, line in code.co_lines() if line is not None and line > code.co_firstlineno}:
+        got, come = signalled(line)
+        assert got == come
+        moments += len(come)
+    assert moments >= 2
+
+
+def test_a_signal_before_there_is_a_child_reaches_it_once() -> None:
+    child = Child()
+    with supervisor._Signals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        signals.serve(child)  # type: ignore[arg-type]
+        signals.serve(child)  # type: ignore[arg-type]
+    assert child.got == [signal.SIGTERM]
 
 
 def test_a_signal_while_it_pauses_ends_it(tmp_path: Path) -> None:

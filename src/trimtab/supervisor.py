@@ -163,6 +163,8 @@ class _Signals:
         self.is_ended = False
         """Whether somebody asked for the end."""
         self._child: subprocess.Popen[bytes] | None = None
+        self._owed: int | None = None
+        """The signal that asked for the end while there was no child; so that each reaches it once."""
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> _Signals:
@@ -186,10 +188,11 @@ class _Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def serve(self, child: subprocess.Popen[bytes] | None) -> None:
-        """Pass signals on to `child` from now on; also one that came before."""
+        """Pass signals on to `child` from now on; also one that asked for the end before."""
         self._child = child
-        if child is not None and self.is_ended:
-            child.send_signal(signal.SIGTERM)
+        if child is not None and (owed := self._owed) is not None:
+            self._owed = None
+            child.send_signal(owed)
 
     def wait(self, seconds: float) -> bool:
         """Wait, and say whether somebody asked for the end meanwhile."""
@@ -201,7 +204,11 @@ class _Signals:
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.is_ended = True
         # A terminal that is closed is no reason to lose steps.
-        self._send(signal.SIGTERM if number == getattr(signal, "SIGHUP", None) else number)
+        number = signal.SIGTERM if number == getattr(signal, "SIGHUP", None) else number
+        if self._child is None:
+            self._owed = number
+        else:
+            self._send(number)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._send(number)
