@@ -94,6 +94,20 @@ def test_while_it_waits_for_its_rollback_it_asks_for_none() -> None:
     assert isinstance(back, Rollback)
 
 
+@pytest.mark.parametrize("margin", [0, 1])
+def test_steps_that_were_made_and_are_not_finite_again_roll_back_again(margin: int) -> None:
+    loss = descent(200)
+    loss[100:] = math.nan
+    controller = Recovery(SpikeDetector(), None, margin=margin)
+    onsets = []
+    for number in range(2):
+        back = next(answer for event in list(windows(loss))[10 * number :] if (answer := controller.decide(event)))
+        assert isinstance(back, Rollback)
+        onsets.append(back.onset_step)
+        controller.decide(RunStarted(100, 1, number + 1, 100, 200))
+    assert onsets == [101 - margin] * 2
+
+
 def test_a_rollback_that_is_refused_costs_nothing_and_the_run_goes_on() -> None:
     controller = Recovery(SpikeDetector(), None, budget=1)
     (back,) = answers(controller, spiking([203], 220))
