@@ -111,7 +111,8 @@ def test_steps_that_were_made_and_are_not_finite_again_roll_back_again(margin: i
 def test_a_rollback_that_is_refused_costs_nothing_and_the_run_goes_on() -> None:
     controller = Recovery(SpikeDetector(), None, budget=1)
     (back,) = answers(controller, spiking([203], 220))
-    controller.decide(DecisionTaken(220, 210, "recovery", back, "overruled", "no checkpoint lies before step 202"))
+    note = "no whole checkpoint lies before step 202"
+    controller.decide(DecisionTaken(220, 210, "recovery", back, "overruled", note))
     assert controller.state()["spent"] == 0
     calm = [event for event in windows(descent(300)) if event.first_step > 220]
     assert answers(controller, calm) == []
@@ -130,18 +131,18 @@ def test_skipped_steps_on_end_roll_back_and_without_a_checkpoint_they_stop() -> 
     assert isinstance(back, Rollback)
     assert (back.onset_step, back.exclude_steps) == (23, ((23, 29),))
     assert "not finite" in back.reason
-    controller.decide(DecisionTaken(40, 30, "recovery", back, "overruled", "no checkpoint lies before step 23"))
+    controller.decide(DecisionTaken(40, 30, "recovery", back, "overruled", "no whole checkpoint lies before step 23"))
     (stop,) = answers(controller, list(not_finite(23, 29))[3:4])
     assert isinstance(stop, Stop)
     assert stop.exit_code == 4
-    assert "cannot go back: no checkpoint lies before step 23" in stop.reason
+    assert "cannot go back: no whole checkpoint lies before step 23" in stop.reason
 
 
 def refused() -> Recovery:
     """Was told that it cannot go back, and has not answered yet."""
     controller = Recovery(None, SkippedSteps(5), margin=0)
     (back,) = answers(controller, list(not_finite(13, 20))[:2])
-    controller.decide(DecisionTaken(30, 20, "recovery", back, "overruled", "no checkpoint lies before step 13"))
+    controller.decide(DecisionTaken(30, 20, "recovery", back, "overruled", "no whole checkpoint lies before step 13"))
     return controller
 
 

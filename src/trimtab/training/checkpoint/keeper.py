@@ -255,9 +255,9 @@ class Keeper:
         return next((info for info in infos if not verify(info.path)), None)
 
     def can_roll_back(self, before_step: int) -> bool:
-        """Whether a checkpoint lies before `before_step`, by its manifest; one that is being written counts."""
+        """Whether a whole checkpoint lies before `before_step`, by every byte; one that is being written counts."""
         self._collect(wait=True)
-        return any(info.step < before_step for info in list_checkpoints(self.run.path))
+        return self._newest(before_step) is not None
 
     def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:
         """Write down durably what a rollback to before `before_step` keeps. Raises: StorageError."""
