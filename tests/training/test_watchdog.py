@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rig import Rig
 
 from trimtab.config import TrainingConfig
 from trimtab.events import ArtifactLogged, Event
-from trimtab.runs import RunDirectory
+from trimtab.runs import RunDirectory, checkpoints
 from trimtab.training import Progress, watchdog
+from trimtab.training.checkpoint import files, keeper
 from trimtab.training.watchdog import Freeze, Watchdog, on_freeze
 
 
@@ -55,6 +57,42 @@ def test_the_first_of_a_kind_may_compile(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(watchdog, "FIRST_SECONDS", 60.0)
     dog.beat("judging", "evaluation")
     assert watched(dog, tmp_path, 1.5) == []
+
+
+def test_a_whole_checkpoint_may_be_read_for_long_each_time_and_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "FIRST_SECONDS", 1.0)
+    rig = Rig(tmp_path / "run", steps=6, save_every=3)
+    rig.go()
+    hashed: list[str] = []
+    seconds, verify = 0.4, checkpoints.verify
+
+    def slowly(folder: Path) -> list[str]:
+        hashed.append(folder.name)
+        time.sleep(seconds)
+        return verify(folder)
+
+    for module in (checkpoints, keeper, files):
+        monkeypatch.setattr(module, "verify", slowly)
+    dog = Watchdog(0.1)
+    rig.keeper._watchdog = dog
+    told: list[Freeze] = []
+    with dog.watching(tmp_path, told.append):
+        for _ in range(2):
+            dog.beat("step 6")
+            assert rig.keeper.can_roll_back(5)
+            rig.keeper.announce_rollback(5, {})
+            assert rig.keeper.roll_back() == 3
+            assert rig.keeper.restore_best() == 6
+        assert (told, [name[-1] for name in hashed]) == ([], ["3", "3", "6"] * 2)
+        time.sleep(0.3)
+    assert [freeze.what for freeze in told] == ["step 3"], "and what comes after may not"
+    seconds = 1.5
+    told.clear()
+    with dog.watching(tmp_path, told.append):
+        rig.keeper.can_roll_back(5)
+    assert [freeze.what for freeze in told] == ["reading checkpoints"], "for long is not for ever"
 
 
 def test_lanes_are_watched_apart_and_one_that_rests_is_not(tmp_path: Path) -> None:
