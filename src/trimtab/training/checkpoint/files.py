@@ -43,7 +43,8 @@ def write_snapshot(
     `alive` is called again and again while that goes on. A `differential` one shares with the checkpoint `base` the
     tensors that are as they were there.
 
-    Raises: StorageError when the disk does not take it; what stood at `folder` before is then untouched.
+    Raises: StorageError when the disk does not take it, AlteredBaseError when the base is not as it was written; what
+    stood at `folder` before is then untouched.
     """
     try:
         snapshot.wait()

@@ -27,6 +27,7 @@ from trimtab.runs.checkpoints import (
 )
 from trimtab.runs.directory import RunDirectory
 from trimtab.training.checkpoint.clock import SaveClock
+from trimtab.training.checkpoint.differential import AlteredBaseError
 from trimtab.training.checkpoint.files import read_judged, read_snapshot, write_snapshot
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
@@ -189,7 +190,8 @@ class Keeper:
                     size = write_snapshot(snapshot, temporary, folder, description, alive)
                 break
             except StorageError as error:
-                base = None  # which may be what is damaged
+                if isinstance(error, AlteredBaseError) or retries_left == 1:
+                    base = None  # it may not even be readable; before, a full disk has less room for a whole one
                 if not retries_left:
                     raise
                 self._troubles.append(f"{error.message}; it is tried again")
