@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bounded import module_of, trainer_of
 from rig import Rig
 
 from trimtab.config import TrainingConfig
@@ -15,6 +16,7 @@ from trimtab.events import ArtifactLogged, Event
 from trimtab.runs import RunDirectory, checkpoints
 from trimtab.training import Progress, watchdog
 from trimtab.training.checkpoint import files, keeper
+from trimtab.training.step import Step
 from trimtab.training.watchdog import Freeze, Watchdog, on_freeze
 
 
@@ -59,14 +61,62 @@ def test_the_first_of_a_kind_may_compile(tmp_path: Path, monkeypatch: pytest.Mon
     assert watched(dog, tmp_path, 1.5) == []
 
 
+_MODEL = {"name": "decoder", "num_layers": 1, "hidden_size": 16, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "changes, most, attempts",
+    [
+        ({}, 8, [(1, True), (2, False), (3, False), (4, False), (5, False), (6, False)]),
+        (
+            {"model": _MODEL | {"freeze": ["embedding.*"], "unfreeze": {"embedding.*": 3}}},
+            None,
+            [(1, True), (2, False), (3, False), (4, True), (5, False), (6, False)],
+        ),
+        (
+            {"training.accumulation_schedule": {"factors": [1, 2, 3], "lengths": [2, 2]}},
+            8,
+            [(1, True), (2, False), (3, True), (4, False), (5, False), (6, False)],
+        ),
+        ({}, 4, [(1, True), (2, False), (3, False), (4, False), (4, True), (5, False), (6, False)]),
+    ],
+)
+def test_in_a_run_the_first_step_of_each_shape_may_compile(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    most: int | None,
+    attempts: list[tuple[int, bool]],
+) -> None:
+    """Each with another optimizer, several micro-batches in place of one, or smaller ones where memory ran out."""
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    limits, found = [0.0], []
+    beat, run = Watchdog.beat, Step.run
+
+    def beats(self: Watchdog, *what: Any, **more: Any) -> None:
+        beat(self, *what, **more)
+        if more.get("lane", "training") == "training":
+            limits.append(self._marks["training"].limit)
+
+    def runs(self: Step, batches: Any, step: int, **more: Any) -> None:
+        found.append((step, limits[-1] > 600.0))
+        run(self, batches, step, **more)
+
+    monkeypatch.setattr(Watchdog, "beat", beats)
+    monkeypatch.setattr(Step, "run", runs)
+    model = None if most is None else module_of(most, from_call=3)
+    trainer_of(tmp_path, "run", changes, model=model).fit()
+    assert found == attempts
+
+
 def test_a_whole_checkpoint_may_be_read_for_long_each_time_and_is_hashed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watchdog, "FIRST_SECONDS", 1.0)
+    monkeypatch.setattr(watchdog, "FIRST_SECONDS", 0.8)
     rig = Rig(tmp_path / "run", steps=6, save_every=3)
     rig.go()
     hashed: list[str] = []
-    seconds, verify = 0.4, checkpoints.verify
+    seconds, verify = 0.2, checkpoints.verify
 
     def slowly(folder: Path) -> list[str]:
         hashed.append(folder.name)
@@ -75,7 +125,7 @@ def test_a_whole_checkpoint_may_be_read_for_long_each_time_and_is_hashed_once(
 
     for module in (checkpoints, keeper, files):
         monkeypatch.setattr(module, "verify", slowly)
-    dog = Watchdog(0.1)
+    dog = Watchdog(0.07)
     rig.keeper._watchdog = dog
     told: list[Freeze] = []
     with dog.watching(tmp_path, told.append):
@@ -86,9 +136,9 @@ def test_a_whole_checkpoint_may_be_read_for_long_each_time_and_is_hashed_once(
             assert rig.keeper.roll_back() == 3
             assert rig.keeper.restore_best() == 6
         assert (told, [name[-1] for name in hashed]) == ([], ["3", "3", "6"] * 2)
-        time.sleep(0.3)
+        time.sleep(0.25)
     assert [freeze.what for freeze in told] == ["step 3"], "and what comes after may not"
-    seconds = 1.5
+    seconds = 1.2
     told.clear()
     with dog.watching(tmp_path, told.append):
         rig.keeper.can_roll_back(5)
