@@ -435,7 +435,7 @@ class Trainer:
 
         watchdog.beat(f"the start, before step {progress.step + 1}", "start")
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
-        evaluation.report = lambda what, fraction: watchdog.beat(what, "evaluation")
+        evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
             average.belongs(batch_norm_buffers(parts.model), renew)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bounded import module_of, trainer_of
+from bounded import Bounded, module_of, trainer_of
 from rig import Rig
+from torch import Tensor, nn
 
+from trimtab import Trainer, load_config
 from trimtab.config import TrainingConfig
 from trimtab.events import ArtifactLogged, Event
 from trimtab.runs import RunDirectory, checkpoints
@@ -107,6 +111,82 @@ def test_in_a_run_the_first_step_of_each_shape_may_compile(
     model = None if most is None else module_of(most, from_call=3)
     trainer_of(tmp_path, "run", changes, model=model).fit()
     assert found == attempts
+
+
+class Normalizes(Bounded):
+    def __init__(self) -> None:
+        super().__init__(10**9, 257)
+        self.norm = nn.BatchNorm1d(257)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        logits: Tensor = self.norm(super().forward(tokens_BT).transpose(1, 2)).transpose(1, 2)
+        return logits
+
+
+def pairs_in(folder: Path) -> dict[str, Any]:
+    rows = folder / "rows.jsonl"
+    texts = sorted({line.strip() for line in Path(json.__file__).read_text().splitlines() if len(line.split()) > 1})
+    rows.write_text("".join(json.dumps({"text": text, "target": text.split()[0]}) + "\n" for text in texts))
+    return {
+        "data": {"source": {"name": "jsonl", "path": str(rows)}, "tokenizer": {"name": "bytes"}, "sequence_length": 32},
+        "task": {"name": "seq2seq", "target_length": 8},
+        "model": _MODEL | {"name": "encoder_decoder"},
+    }
+
+
+_EVALUATION = {"every": 3, "max_tokens": 256, "gap_tokens": 256, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    "changes, samples, model, also",
+    [
+        (lambda folder: {}, {"prompts": ["a", "b"], "max_tokens": 2}, None, "writing samples"),
+        (pairs_in, {"max_tokens": 2}, None, "writing answers"),
+        (
+            lambda folder: {"averaging": {"name": "ema"}},
+            {"max_tokens": 0},
+            Normalizes,
+            "renewing the statistics of BatchNorm",
+        ),
+    ],
+)
+def test_in_an_evaluation_the_first_of_each_kind_may_compile_and_each_gives_signs_of_life(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: Callable[[Path], dict[str, Any]],
+    samples: dict[str, Any],
+    model: type[nn.Module] | None,
+    also: str,
+) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    told: dict[str, list[bool]] = {}
+    beat = Watchdog.beat
+
+    def beats(self: Watchdog, what: str, *kind: Any, **named: Any) -> None:
+        beat(self, what, *kind, **named)
+        if "step" not in what:
+            told.setdefault(what, []).append(self._marks["training"].limit > 600.0)
+
+    monkeypatch.setattr(Watchdog, "beat", beats)
+    training = {"steps": 6, "micro_batch_size": 4, "threads": 1, "compile": "off"}
+    settings = {
+        "data": {
+            "source": {"name": "text", "path": json.__file__},
+            "tokenizer": {"name": "bytes"},
+            "sequence_length": 16,
+        },
+        "model": _MODEL,
+        "training": training,
+        "evaluation": _EVALUATION | {"samples": samples},
+        "stopping": {"name": "none"},
+        **changes(tmp_path),
+    }
+    config = load_config(settings, environment={})
+    Trainer(config, run=tmp_path / "run", model=None if model is None else model()).fit()
+    assert told.keys() == {"judging the validation text", "judging a part of the training text", also}
+    for what, is_long in told.items():
+        assert is_long == [True] + [False] * (len(is_long) - 1), what
+        assert len(is_long) >= 4, what
 
 
 def test_a_whole_checkpoint_may_be_read_for_long_each_time_and_is_hashed_once(
