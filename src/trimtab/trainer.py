@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ from trimtab.optimizer import (
     clip_threshold,
 )
 from trimtab.report import write_report
-from trimtab.runs import Lock, Recorder, RunDirectory
+from trimtab.runs import Lock, Recorder, RunDirectory, format
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.company import OtherPrograms
 from trimtab.runs.drift import drift, refuse_drift
@@ -91,6 +91,8 @@ from trimtab.training.threads import choose_threads
 from trimtab.training.variants import hand_back, variants_of
 from trimtab.training.watchdog import Watchdog, on_freeze
 
+_LONG_SECONDS: Final = 3600.0
+"""A run that will take longer is told how long, before it begins."""
 _BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
 _SHAPES = (
     "config.model.",
@@ -578,7 +580,11 @@ def _unusable(data: PreparedData) -> list[str]:
 
 def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
     """One line for each fast way that this run does not go, though it was not told so."""
-    return [str(entry["reason"]) for entry in plan.values() if isinstance(entry, Mapping) and entry.get("fallback")]
+    told = [str(entry["reason"]) for entry in plan.values() if isinstance(entry, Mapping) and entry.get("fallback")]
+    expected = plan["compile"].get("expected_seconds", 0.0)
+    if expected > _LONG_SECONDS and "compiled_seconds" not in plan["compile"]:
+        told.append(f"at the pace measured before step 1 this takes about {format.duration(expected)} in all")
+    return told
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:

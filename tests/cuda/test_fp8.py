@@ -111,6 +111,10 @@ def test_the_kernel_narrows_weights_as_torch_does(shape: tuple[int, int]) -> Non
     assert torch.equal(columns.view(torch.uint8), expected.t().contiguous().view(torch.uint8))
     assert float(most) == float(weight.abs().max())
     assert bool((expected.float().abs() == 448.0).any())  # some saturate
+    weight[1, 2] = float("nan")
+    cast_both_ways(weight, scale, rows, columns, most.zero_())
+    assert bool(rows[1, 2].float().isnan())
+    assert bool(columns[2, 1].float().isnan())
 
 
 @pytest.mark.parametrize("how", ["training.compile=off", "training.compile=on"])

@@ -121,6 +121,13 @@ def test_a_pattern_that_matches_nothing(tmp_path: Path) -> None:
         jsonl_corpus(str(tmp_path))
 
 
+def test_two_stars_stand_for_no_folder_too(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for name in ("a.txt", "deep/b.txt", "deep/er/c.txt", "deep/d.md"):
+        (tmp_path / name).write_text(name)
+    assert list(texts(text_corpus(str(tmp_path), "**/*.txt"))) == ["a.txt", "deep/b.txt", "deep/er/c.txt"]
+
+
 def test_a_device_is_no_source() -> None:
     with pytest.raises(DataError, match="must be a file or a folder"):
         text_corpus("/dev/null")

@@ -173,6 +173,19 @@ def test_of_a_few_steps_the_summary_says_that_they_show_little() -> None:
     assert "show few faults" not in diagnose(case_of(falling(100, noise=0.0))).summary
 
 
+def test_a_run_that_ended_in_failure_is_not_healthy() -> None:
+    """Though no rule sees in its curves why."""
+    case = case_of(falling(100, noise=0.0))
+    case.history.observe(RunEnded(100, "failed", "the run went back 3 times already", None, None, None, 0.0, {}))
+    diagnosis = diagnose(case)
+    assert diagnosis.verdict == "failed"
+    assert "It ended in failure: the run went back 3 times already." in diagnosis.summary
+
+
+def test_a_run_that_came_to_no_step_cannot_be_judged() -> None:
+    assert "nothing can be judged" in diagnose(case_of(np.array([]))).summary
+
+
 def evaluated(evaluation: float, training: float, **config: Any) -> Case:
     case = case_of(falling(300), rates=cosine(300), validation={s: 3.2 + 20 / s for s in range(10, 301, 10)})
     split = {"start": 50.0, "training": training, "evaluation": evaluation, "data": 0.1, "checkpoint": 0.1}

@@ -157,6 +157,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(cli: Cli, whole: tuple[Pat
     assert cli.same_bits(run, whole[0]) == "same"
 
 
+def test_a_damaged_best_is_not_replaced_in_silence(cli: Cli, whole: tuple[Path, str]) -> None:
+    run = cli.folder / "run"
+    shutil.copytree(whole[0], run)
+    told = cli.run("evaluate", run, "--json")
+    best = json.loads(told[told.index("{") :])["step"]
+    (run / "checkpoints" / f"step-{best:08d}" / "tensors.safetensors").write_bytes(b"cut")
+    output = cli.run("generate", run, "--prompt", "def", "--max-tokens", "2")
+    assert f"step-{best:08d} is damaged and was passed over: step-" in output
+
+
 def test_a_run_without_any_checkpoint_begins_anew(cli: Cli, whole: tuple[Path, str]) -> None:
     run = cli.folder / "run"
     cli.train_until(run, '"last_step":2', SIGKILL)

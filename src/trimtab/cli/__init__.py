@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -30,8 +32,16 @@ def _version(
         raise typer.Exit
 
 
+def _told(message: Warning | str, *where: object, **more: object) -> None:
+    """A warning as a line of ours, without the place in the code that it comes from."""
+    typer.echo(shown(f"warning: {message}", lines=True), err=True)
+
+
 def main() -> NoReturn:
     """Run a command; every error ends in a message for people and its own exit code."""
+    warnings.showwarning = _told
+    for library in ("torchao", "torch.utils._pytree"):  # they speak of their own parts, which nobody asked for
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)
     except TrimtabError as error:

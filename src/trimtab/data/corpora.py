@@ -312,12 +312,13 @@ def _walk(root: Path, pattern: str) -> Iterator[SourceFile]:
     def stop(error: OSError) -> None:
         raise _unreadable(Path(error.filename), error) from error
 
+    anywhere = pattern.removeprefix("**/")  # which stands for no folder, too
     names: list[str] = []
     for folder, folders, files in os.walk(root, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
         names += [Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
     for name in sorted(names):
-        if PurePosixPath(name).match(pattern) and (root / name).is_file():
+        if any(PurePosixPath(name).match(each) for each in (pattern, anywhere)) and (root / name).is_file():
             yield SourceFile(name, root / name)
 
 
@@ -325,7 +326,8 @@ def undecodable(path: Path, place: str, offset: int, byte: int, of: str = "") ->
     """The error for a byte at `place` that is no UTF-8."""
     return DataError(
         f"{place}: is not UTF-8: byte 0x{byte:02x} at byte {offset}{of and ' ' + of}",
-        hint=f"convert it from what it is, such as Latin-1: iconv -f latin1 -t utf-8 {path} > {path}.utf8",
+        hint=f"convert it from what it is, such as Latin-1: iconv -f latin1 -t utf-8 {path} > {path}.utf8; "
+        "or leave out what cannot be read: data.on_bad=skip",
     )
 
 

@@ -27,6 +27,8 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
                 withheld.append(said)
     findings = in_causal_order(findings, case.planned_steps)
     verdict = verdict_of(findings)
+    if verdict == "healthy" and case.history.ended is not None and case.history.ended.status == "failed":
+        verdict = "failed"  # for a reason that is told, and that no rule reads off the curves
     found = {code for finding in findings for code in (finding.code, *finding.consequences)}
     kept = tuple(item for item in withheld if item.code not in found)
     return Diagnosis(run, verdict, tuple(findings), kept, summarize(case, verdict, findings, kept))

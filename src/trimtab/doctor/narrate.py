@@ -71,6 +71,11 @@ def _worse_than_counting(case: Case) -> str:
 
 def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
     passed = _passed(case, findings)
+    ended = case.history.ended
+    if verdict == "failed" and ended is not None and not any(finding.severity == "error" for finding in findings):
+        return f"It ended in failure: {printable(ended.reason)}. No fault was found in what was logged{passed}."
+    if case.history.last_step == 0 and not findings:
+        return "It came to no step, so that nothing can be judged."
     if not findings or verdict == "healthy":
         notes = f" ({len(findings)} remark{'s' if len(findings) > 1 else ''})" if findings else ""
         few = f"; {case.history.last_step:,} steps show few faults" if 0 < case.history.last_step < FEW_STEPS else ""

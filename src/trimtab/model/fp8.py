@@ -253,6 +253,10 @@ class DelayedScaling:
             for layer in self._layers.values():
                 layer.measures = False
 
+    def note_whether_measured(self) -> None:
+        """Set `is_measured`; waits for the device."""
+        self.is_measured = bool((self._maxima_LRH[:, ::2] > 0).any())
+
     def state(self) -> dict[str, Tensor]:
         """The maxima by layer, newest first, fp32 [R, H]."""
         return {name: self._maxima_LRH[index] for index, name in enumerate(self._layers)}
@@ -263,8 +267,7 @@ class DelayedScaling:
         if {name: tensor.shape for name, tensor in state.items()} == {name: t.shape for name, t in own.items()}:
             for name, tensor in own.items():
                 tensor.copy_(state[name])
-            inputs_and_gradients_LH = self._maxima_LRH[:, ::2].flatten(1)
-            self.is_measured = bool((inputs_and_gradients_LH > 0).any())
+            self.note_whether_measured()
         else:
             self.is_measured = False
             self._maxima_LRH.zero_()

@@ -22,7 +22,9 @@ def _cast(  # type: ignore[no-untyped-def]
     inside = (row < rows)[:, None] & (column < columns)[None, :]
     w = tl.load(weight + row[:, None] * columns + column[None, :], mask=inside, other=0.0).to(tl.float32)
     tl.atomic_max(largest, tl.max(tl.abs(w)))
-    w = tl.minimum(tl.maximum(w * tl.load(scale), -most), most).to(narrow.dtype.element_ty)
+    w = w * tl.load(scale)
+    # Minimum and maximum may take the number for a NaN, which is to stay one.
+    w = tl.where(w == w, tl.minimum(tl.maximum(w, -most), most), w).to(narrow.dtype.element_ty)
     tl.store(narrow + row[:, None] * columns + column[None, :], w, mask=inside)
     tl.store(transposed + column[:, None] * rows + row[None, :], tl.trans(w), mask=tl.trans(inside))
 

@@ -44,7 +44,7 @@ def add_lora(model: HuggingFaceModel, config: LoraConfig) -> None:
         linear = sorted({name.rpartition(".")[2] for name, one in model.module.named_modules() if _is_matrix(one)})
         raise ConfigError(
             f"model.lora.targets: {str(error).splitlines()[0][:200]}. Received: {config.targets!r}",
-            hint=f"the model's matrices are called {', '.join(linear)}",
+            hint="model.lora.targets=all takes every matrix but the head; the model's are called " + ", ".join(linear),
         ) from error
     for name, parameter in model.module.named_parameters():
         parameter.requires_grad_("lora_" in name or name.startswith(heads))

@@ -169,8 +169,8 @@ def best(run: Path, metric: str, better: Literal["lower", "higher"]) -> Checkpoi
 
 def best_ones(run: Path, metric: str, better: Literal["lower", "higher"], most: int) -> list[CheckpointInfo]:
     """Up to `most` checkpoints with a finite `metric` that verify, the best first; of equals the earlier."""
-    ranked = _ranked(list_checkpoints(run), metric, better)
-    return list(itertools.islice((info for info in ranked if not verify(info.path)), most))
+    whole = (info for info in ranked(list_checkpoints(run), metric, better) if not verify(info.path))
+    return list(itertools.islice(whole, most))
 
 
 def prune(
@@ -198,7 +198,7 @@ def prune(
     current = [info for info in every if not info.abandoned]
     kept = {info.step for info in [info for info in current if info.planned][::-1][: max(keep_latest, 1)]}
     kept |= {info.step for info in current[-1:]}
-    kept |= {info.step for info in _ranked(current, metric, better)[:keep_best]}
+    kept |= {info.step for info in ranked(current, metric, better)[:keep_best]}
     if every_steps is not None:
         planned = [info for info in current if info.planned and info.step >= every_steps]
         kept |= set(_firsts((info.step // every_steps, info.step) for info in planned))
@@ -345,7 +345,7 @@ def _firsts(steps: Iterable[tuple[int, int]]) -> Iterable[int]:
     return first.values()
 
 
-def _ranked(infos: list[CheckpointInfo], metric: str, better: Literal["lower", "higher"]) -> list[CheckpointInfo]:
+def ranked(infos: list[CheckpointInfo], metric: str, better: Literal["lower", "higher"]) -> list[CheckpointInfo]:
     """The best first; those without a finite value are left out."""
     sign = 1 if better == "lower" else -1
     finite = [info for info in infos if math.isfinite(info.metrics.get(metric, math.nan))]

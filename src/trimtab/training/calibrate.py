@@ -24,4 +24,4 @@ def calibrate(step: Step, scaling: DelayedScaling, batch: Batch, number: int) ->
     with scaling.measuring(), uncompiled():
         step.accumulate_program(batch.each(lambda tensor: tensor[:rows]).to(step.device))
     scaling.update(step.holds)
-    scaling.is_measured = True
+    scaling.note_whether_measured()  # where nothing was finite, the next step tries again

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from trimtab.errors import UsageError
 from trimtab.model import build_model
 from trimtab.model.quantize import load_quantized, prepare_quantization
 from trimtab.runs import RunDirectory
-from trimtab.runs.checkpoints import CheckpointInfo, best, latest, list_checkpoints
+from trimtab.runs.checkpoints import CheckpointInfo, list_checkpoints, ranked, verify
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.signals import TargetFacts, outputs_of
@@ -197,15 +199,23 @@ def _choose_weights(checkpoint: CheckpointInfo, config: Config, asked: str | Non
 
 
 def _choose_checkpoint(run: RunDirectory, config: Config, which: str) -> CheckpointInfo:
-    metric = config.checkpoint.metric
-    if which == "best":
-        found = best(run.path, metric, selection_direction(metric)) or latest(run.path)
-    elif which == "latest":
-        found = latest(run.path)
+    metric, there = config.checkpoint.metric, list_checkpoints(run.path)
+    before: list[CheckpointInfo] = []
+    if which in ("best", "latest"):
+        before = there[::-1]
+        if which == "best":
+            before = ranked(there, metric, selection_direction(metric)) + before
+        found = next((info for info in before if not verify(info.path)), None)
     else:
-        found = next((info for info in list_checkpoints(run.path) if str(info.step) == which), None)
+        found = next((info for info in there if str(info.step) == which), None)
     if found is None:
-        steps = [str(info.step) for info in list_checkpoints(run.path)]
-        there = ", ".join(["best", "latest", *steps]) if steps else "none yet"
-        raise UsageError(f"{run.path} has no checkpoint {which!r}; it has: {there}")
+        steps = [str(info.step) for info in there]
+        named = ", ".join(["best", "latest", *steps]) if steps else "none yet"
+        raise UsageError(f"{run.path} has no checkpoint {which!r}; it has: {named}")
+    damaged = list(
+        dict.fromkeys(info.path.name for info in itertools.takewhile(lambda info: info is not found, before))
+    )
+    if damaged:
+        one = "is damaged and was" if len(damaged) == 1 else "are damaged and were"
+        warnings.warn(f"{', '.join(damaged)} {one} passed over: {found.path.name} is taken", stacklevel=3)
     return found
