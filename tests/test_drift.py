@@ -13,7 +13,8 @@ import pytest
 
 from trimtab import Trainer, load_config
 from trimtab.errors import DriftError
-from trimtab.events import Event, StepsEnded
+from trimtab.events import Event, RunStarted, StepsEnded
+from trimtab.runs.checkpoints import latest
 from trimtab.runs.drift import drift
 
 
@@ -21,6 +22,14 @@ class Leaves:
     def observe(self, event: Event) -> None:
         if isinstance(event, StepsEnded) and event.last_step >= 12:
             raise KeyboardInterrupt
+
+
+class Remembers:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
 
 
 class Quiet:
@@ -142,6 +151,28 @@ def test_another_plan_is_named_and_refused(folder: Path) -> None:
 def test_other_controllers_are_named_and_refused(folder: Path) -> None:
     with pytest.raises(DriftError, match=r"controllers: was \[.*\], now \[.*'quiet'\]"):
         fit(folder, controllers=[Quiet()])
+
+
+def test_another_batch_is_followed_although_the_attempt_that_accepted_it_saved_nothing(folder: Path) -> None:
+    larger = other(training={"accumulation": 4})(folder)
+    with pytest.raises(KeyboardInterrupt):  # the checkpoint is of step 10, and the next one would be of 15
+        fit(folder, larger, accept_drift=True, monitors=[Leaves()])
+    seen = Remembers()
+    assert fit(folder, larger, monitors=[seen]) == "finished"
+    tokens = [count for event in seen.events if isinstance(event, StepsEnded) for count in event.per_step["tokens"]]
+    assert tokens
+    assert {round(count / (4 * 16)) for count in tokens} == {4}
+    checkpoint = json.loads((latest(folder / "run").path / "checkpoint.json").read_text())  # type: ignore[union-attr]
+    assert checkpoint["state"]["progress"]["configured_batch"] == 16
+
+
+def test_a_batch_that_was_taken_back_before_anything_was_saved_is_the_old_one(folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(folder, other(training={"accumulation": 4})(folder), accept_drift=True, monitors=[Leaves()])
+    seen = Remembers()
+    assert fit(folder, accept_drift=True, monitors=[seen]) == "finished"
+    started = [event for event in seen.events if isinstance(event, RunStarted)]
+    assert [event.facts["is_other_batch"] for event in started] == [False]
 
 
 def test_what_changes_no_result_may_change(folder: Path) -> None:

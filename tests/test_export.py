@@ -18,6 +18,7 @@ from trimtab.export import export
 from trimtab.training.trained import open_trained
 
 transformers = pytest.importorskip("transformers")
+AutoModel = transformers.AutoModelForCausalLM
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +83,24 @@ def test_updates_of_low_rank_are_merged(tmp_path: Path) -> None:
     before = transformers.AutoModelForCausalLM.from_pretrained(base.out)
     assert [name for name, _ in merged.named_parameters()] == [name for name, _ in before.named_parameters()]
     assert not torch.equal(merged.model.layers[0].mlp.c_fc.weight, before.model.layers[0].mlp.c_fc.weight)
+
+
+@pytest.mark.parametrize("part", [{"lora": {"rank": 2, "targets": "all"}}, {"freeze": ["*embed_tokens*"]}])
+def test_a_part_of_a_model_is_not_written_as_the_whole(tmp_path: Path, part: dict[str, Any]) -> None:
+    """Its frozen weights are in another folder."""
+    pytest.importorskip("peft")
+    base = export(trained(tmp_path / "run", DECODER), "hugging-face", tmp_path / "base")
+    run = trained(tmp_path / "part", {"name": "hugging_face", "path": base.out, **part})
+    with pytest.raises(UsageError, match=r"would hold a part of the model") as refused:
+        export(run, "safetensors", tmp_path / "part.safetensors")
+    assert "--to hugging-face" in str(refused.value)
+    assert not list(tmp_path.glob("*part.safetensors*"))
+    whole = trained(tmp_path / "whole", {"name": "hugging_face", "path": base.out})
+    assert export(whole, "safetensors", tmp_path / "whole.safetensors").largest_difference == 0.0
+    # What the hint names does it.
+    export(run, "hugging-face", tmp_path / "all")
+    names = [set(AutoModel.from_pretrained(folder).state_dict()) for folder in (tmp_path / "all", base.out)]
+    assert names[0] == names[1]
 
 
 def test_a_model_of_transformers_is_saved_as_it_is(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from trimtab.cli.models import generate
 from trimtab.data import prepare_data
 from trimtab.errors import CheckpointError, ConfigError
 from trimtab.events import Event, RunStarted, StepsEnded
+from trimtab.export import export
 from trimtab.runs.files import read_json
 from trimtab.signals import IGNORED
 from trimtab.training.trained import open_trained
@@ -317,6 +318,29 @@ def test_low_rank_updates_train_resume_and_are_all_that_is_kept(
     transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(path)).save_pretrained(path)
     with pytest.raises(CheckpointError, match=r"other weights than those in model.path"):
         open_trained(tmp_path / "whole")
+
+
+def test_what_begins_at_random_beside_updates_of_low_rank_is_kept(
+    rows: Path, folder: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    """A model of hidden words has no pooler: the one for classes is random, frozen, and in no folder."""
+    pytest.importorskip("peft")
+    path = folder("bert", "AutoModelForMaskedLM")
+    config = from_folder("classification", rows, path, model={"lora": {"rank": 2, "targets": "all"}}, seed=5)
+    trainer = Trainer(config, run=tmp_path / "run")
+    trainer.fit()
+    assert any("pooler" in name for name in trainer.model.new)  # type: ignore[union-attr,operator]
+    opened = open_trained(tmp_path / "run", "latest")
+    ours, theirs = weights_of(trainer), dict(opened.model.named_parameters())
+    assert any("pooler" in name and "base_layer.weight" in name for name in ours)
+    assert all(torch.equal(ours[name], theirs[name].cpu()) for name in ours)
+    kept = read_json(opened.checkpoint.path / "checkpoint.json")["tensors"]
+    assert "model/module.bert.pooler.dense.base_layer.weight" in kept
+    assert not any("encoder" in name and "base_layer" in name for name in kept)
+    judged = build_evaluation(opened.config, opened.model, trainer.data).metrics()  # type: ignore[arg-type]
+    assert judged["validation/loss"] == pytest.approx(trainer.evaluate()["validation/loss"])
+    told = export(tmp_path / "run", "hugging-face", tmp_path / "merged", checkpoint="latest")
+    assert told.largest_difference <= 1e-4 * told.largest_logit
 
 
 def test_frozen_layers_of_our_own_models(rows: Path, tmp_path: Path) -> None:

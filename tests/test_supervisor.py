@@ -47,6 +47,13 @@ def test_what_would_end_the_same_way_is_not_begun_again(tmp_path: Path, code: in
     assert supervised(tmp_path, f"sys.exit({code})") == (code, [], 1)
 
 
+def test_arguments_of_the_first_process_are_not_given_to_the_next(tmp_path: Path) -> None:
+    body = "open('given', 'a').write(json.dumps(sys.argv[1:]))\nif attempt < 3: sys.exit(70)"
+    code, _, attempts = supervised(tmp_path, body, first=["--accept-drift"])
+    assert (code, attempts) == (0, 3)
+    assert (tmp_path / "given").read_text() == '["--accept-drift"][][]'
+
+
 @pytest.mark.parametrize(
     "end, reason",
     [

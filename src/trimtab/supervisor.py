@@ -50,19 +50,23 @@ def supervise(
     watchdog_seconds: float | None = None,
     say: Callable[[str], None] | None = None,
     first_pause_seconds: float = 1.0,
+    first: Sequence[str] = (),
 ) -> int:
     """Run `command`, which trains in `run`, and run it again while it crashes; gives its last exit code.
 
     Each restart waits twice as long as the one before. SIGTERM, SIGINT, SIGHUP and SIGUSR1 are passed on; after the
     first three nothing is begun again. A process whose lock gives no sign of life for twice `watchdog_seconds`, though
     it is not stopped, is killed. When the supervisor dies, its child is asked to save and end (on Linux).
+
+    `first` are arguments of the first process alone: what was accepted once is not accepted of what changes later.
     """
     tell = say or (lambda text: print(text, file=sys.stderr, flush=True))
     restarts, reason = 0, ""
     with _Signals() as signals:
         while True:
             silence = None if watchdog_seconds is None else max(2 * watchdog_seconds, _LEAST_SILENCE_SECONDS)
-            code, silent = _run(command, signals, run, reason, silence)
+            given = [*command, *(first if restarts == 0 else ())]
+            code, silent = _run(given, signals, run, reason, silence)
             again = "gave no sign of life" if silent else why_again(code)
             if again is None or signals.is_ended:
                 return _as_shells_do(code)

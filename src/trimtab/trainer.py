@@ -29,6 +29,7 @@ from trimtab.config import (
     SamplesConfig,
     Split,
     dump_config,
+    effective,
 )
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
@@ -43,15 +44,17 @@ from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor,
 from trimtab.optimizer import (
     clip_threshold,
 )
+from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.report import write_report
 from trimtab.runs import Lock, Recorder, RunDirectory, format
-from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.checkpoints import clean, list_checkpoints
 from trimtab.runs.company import OtherPrograms
 from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.goodput import describe_goodput, goodput_of
+from trimtab.runs.left_undone import ending_of, left_undone
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
 from trimtab.schedules import build_schedule
@@ -83,8 +86,9 @@ from trimtab.training.facts import facts_of, identity_of, identity_of_plan, plan
 from trimtab.training.memory import memory_meter, out_of_memory_explained
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
+from trimtab.training.precision import resolved_name
 from trimtab.training.products import choose_precision
-from trimtab.training.quantized import in_fp32, in_words, write_quantized
+from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
 from trimtab.training.threads import choose_threads
@@ -147,7 +151,7 @@ class Trainer:
         ends_process: bool = False,
         restart: str = "",
     ) -> None:
-        self.config = with_absolute_paths(config)
+        self.config = self._asked = with_absolute_paths(config)
         self.model: nn.Module | None = None
         self.data: PreparedData | None = None
         self.run: RunDirectory | None = None
@@ -163,13 +167,17 @@ class Trainer:
         """Train to the end, or to a decision to stop. Raises: TrimtabError."""
         begun, others = time.perf_counter(), OtherPrograms()
         begun_seconds = time.time()
-        config = self.config
+        config = self._asked
         refuse(lint(config), config.lint.allow)
         if self._make_optimizer is None:
             for key, one in config.named_optimizers.items():
                 require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
         if (quantize := config.training.quantize).name != "none":
             require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
+        if self._run_path is not None:
+            over = RunDirectory(self._run_path)
+            if undone := left_undone(over, quantizes=quantize.name != "none"):
+                return self._carry_out(over, undone)
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)
@@ -185,25 +193,35 @@ class Trainer:
             self.model = parts.model
             facts = facts_of(config, data, parts.model, parts.task, parts.step.optimizer) | {
                 "given": [name for name, given in self._given.items() if given],
-                "identity": identity_of(config, data, device, [controller.name for controller in controllers]),
+                "identity": identity_of(
+                    self._asked,
+                    data,
+                    device,
+                    [controller.name for controller in controllers],
+                    resolved_name(config.training.precision, device),
+                ),
             }
             changes = self._changes(run, facts)
 
             split = config.split or Split(config.sequences_per_step, 1)
-            progress = Progress(accumulation=split.accumulation, micro_batch_size=split.micro_batch_size)
+            batch = config.sequences_per_step
+            progress = Progress(
+                accumulation=split.accumulation, micro_batch_size=split.micro_batch_size, configured_batch=batch
+            )
             watchdog = Watchdog(config.training.watchdog_seconds)
             clock = SaveClock(config.checkpoint.every_minutes)
             keeper = _keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
             keeper.prepare()
-            is_other_batch = False
-            if changes & _BATCH:
-                # The checkpoint holds those before.
-                is_other_batch = read_json(run.facts)["learning_rate"]["batch"] != config.sequences_per_step
-                if is_other_batch:
-                    progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
-                else:  # divided otherwise: what it was raised to stays
-                    progress.divide(split.micro_batch_size, config.largest_batch)
+            # Not by facts.json, which also an attempt writes that dies before it saves anything.
+            known = progress.configured_batch
+            if not known:  # of an older checkpoint
+                known = read_json(run.facts)["learning_rate"]["batch"] if changes & _BATCH else batch
+            progress.configured_batch, is_other_batch = batch, known != batch
+            if is_other_batch:
+                progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
+            elif changes & _BATCH:  # divided otherwise: what it was raised to stays
+                progress.divide(split.micro_batch_size, config.largest_batch)
             progress.attempt, progress.branch = next_attempt(run)
             plan = self._choose(run, data, parts, changes)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
@@ -309,13 +327,44 @@ class Trainer:
         quantize = self.config.training.quantize
         if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
             return
-        judged = in_fp32(self.config)
         step = ended.step if ended.restored_step is None else ended.restored_step
-        found = write_quantized(
-            run, model, quantize, lambda module: build_evaluation(judged, module, data).metrics(), step, weights
-        )
+        self._tell_quantized(run, ended, write_quantized(run, model, quantize, self._judge(data), step, weights))
+
+    def _judge(self, data: PreparedData) -> Callable[[nn.Module], Mapping[str, float]]:
+        judged = in_fp32(self.config)
+        return lambda module: build_evaluation(judged, module, data).metrics()
+
+    def _tell_quantized(self, run: RunDirectory, ended: RunEnded, found: Mapping[str, Any]) -> None:
         for monitor in self._monitors:
             monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), run.quantized.name))
+
+    def _carry_out(self, run: RunDirectory, undone: Sequence[str]) -> Result:
+        """Do what the process of a run that is over did not come to: the quantized model, the report.
+
+        Raises: DriftError for other settings or data, unless that is accepted; what writing the model raises.
+        """
+        if (ended := ending_of(run)) is None:
+            raise UsageError(f"{run.path}: its record has no end")
+        self.run = run
+        run.check_writable()
+        with Lock.acquire(run.lock):
+            clean(run.path)
+            plan = choices_of(run)
+            was = read_json(run.facts)["identity"]
+            now = was | {f"config.{name}": value for name, value in effective(self._asked).items()}
+            self.config = as_chosen(self._asked, plan)
+            if "quantized" in undone:
+                set_threads(plan.get("threads", self.config.training.threads))
+                self.data = self._prepare()
+                now |= {"data.fingerprint": self.data.fingerprint}
+            if not self._accept_drift:
+                refuse_drift(drift(was, now))
+            if self.data is not None and "quantized" in undone:
+                self.model, found = quantize_kept(run, self.config, ended, self._judge(self.data))
+                self._tell_quantized(run, ended, found)
+            diagnosis = self._diagnose(run, ended.step)
+        metrics = _metrics_at(run, ended.step if ended.restored_step is None else ended.restored_step) or {}
+        return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, 0, diagnosis)
 
     def _changes(self, run: RunDirectory, facts: Mapping[str, Any]) -> set[str]:
         """What differs from the run that is gone on with. Raises: DriftError unless that is accepted."""
@@ -537,7 +586,7 @@ class Trainer:
         surroundings = environment(seed=self.config.seed, source=self._source)
         if torch.cuda.is_available():
             surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
-        write_file(run.config, dump_config(self.config))
+        write_file(run.config, dump_config(self._asked))
         write_json(run.environment, surroundings)
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
@@ -644,5 +693,10 @@ def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dic
     """The metrics of the weights that the model was left with."""
     if ended.restored_step is None:
         return progress.metrics
-    info = next((info for info in list_checkpoints(run.path) if info.step == ended.restored_step), None)
-    return progress.metrics if info is None else dict(info.metrics)
+    found = _metrics_at(run, ended.restored_step)
+    return progress.metrics if found is None else found
+
+
+def _metrics_at(run: RunDirectory, step: int) -> dict[str, float] | None:
+    """Those in the checkpoint of `step`; None where there is none."""
+    return next((dict(info.metrics) for info in list_checkpoints(run.path) if info.step == step), None)

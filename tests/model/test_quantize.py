@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 from trimtab import LanguageModelTrainer, load_config
 from trimtab.cli import main
 from trimtab.config import DecoderConfig, EncoderDecoderConfig, Int4Quantization, Int8Quantization
-from trimtab.errors import CheckpointError, ConfigError, UsageError
+from trimtab.errors import CheckpointError, ConfigError, DriftError, UsageError
 from trimtab.events import ArtifactLogged, Event, StepsEnded
 from trimtab.model import build_model
 from trimtab.model.quantize import (
@@ -27,6 +28,8 @@ from trimtab.model.quantize import (
     set_rounding,
     without_quantization,
 )
+from trimtab.runs import RunDirectory
+from trimtab.training.checkpoint import read_tensors
 from trimtab.training.trained import open_trained
 
 pytest.importorskip("torchao", reason="needs the extra lowbit")
@@ -254,6 +257,78 @@ def test_the_quantized_model_is_of_the_weights_that_the_run_chose(
     assert metric in said["metrics"]
     _trainer(tmp_path, "plain", {"name": "int8"}, averaging=averaged["averaging"]).fit()
     assert open_trained(tmp_path / "plain", quantized=True).weights == "plain"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"averaging": {"name": "ema", "decay": 0.9}, "checkpoint.metric": "validation/loss@ema"},
+        {"stopping": {"name": "patience", "patience": 1, "restore_best": True}},
+        {"optimizer.name": "schedule_free_adamw"},
+    ],
+    ids=["average", "restored", "schedule_free"],
+)
+def test_a_crash_after_the_last_step_leaves_nothing_undone(
+    tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "stopping" in changes:
+        changes = {**changes, "optimizer.learning_rate": 10.0, "schedule": {"name": "constant"}}  # it grows worse
+    int8 = {"name": "int8"}
+    whole = _trainer(tmp_path, "whole", int8, **changes).fit()
+    with monkeypatch.context() as patch:
+        patch.setattr("trimtab.trainer.write_quantized", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            _trainer(tmp_path, "run", int8, **changes).fit()
+    run = tmp_path / "run"
+    assert RunDirectory(run).status() == whole.status
+    judged = json.loads((tmp_path / "whole/quantized/checkpoint.json").read_text())["step"]
+    assert (judged < whole.step) == ("stopping" in changes)
+    assert not (run / "quantized").exists()
+    shutil.copytree(run, tmp_path / "other")
+    with pytest.raises(SystemExit) as ended:
+        _main("resume", str(run))
+    assert ended.value.code in (None, 0)
+    assert "what is left to do: quantized, report" in capsys.readouterr().err
+    expected, found = (json.loads((one / "quantized/checkpoint.json").read_text()) for one in (tmp_path / "whole", run))
+    for name in ("step", "weights", "metrics", "float_metrics", "layers", "bytes"):
+        assert found[name] == expected[name], name
+    ours, theirs = (read_tensors(one / "quantized", "") for one in (run, tmp_path / "whole"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (run / "report.html").exists()
+    # Nothing is left, and a second time that is said.
+    with pytest.raises(SystemExit):
+        _main("resume", str(run))
+    assert "is already" in capsys.readouterr().out
+    # The same from Python, where another text would be another run.
+    again = _trainer(tmp_path, "other", int8, **changes)
+    result = again.fit()
+    assert (result.status, result.step, result.metrics) == (whole.status, whole.step, whole.metrics)
+    assert (tmp_path / "other/quantized/manifest.json").exists()
+    shutil.rmtree(tmp_path / "other/quantized")
+    other = _trainer(tmp_path, "other", int8, **changes)
+    (tmp_path / "text.txt").write_text("def other(): pass\n" * 400)
+    with pytest.raises(DriftError, match=r"data\.fingerprint"):
+        other.fit()
+    assert not (tmp_path / "other/quantized").exists()
+
+
+def test_a_report_that_was_not_written_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, nothing = tmp_path / "run", {"name": "none"}
+    with monkeypatch.context() as patch:
+        patch.setattr("trimtab.trainer.write_report", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            _trainer(tmp_path, "run", nothing).fit()
+    (run / "report.html").write_text("of an earlier attempt")
+    os.utime(run / "report.html", (1, 1))
+    assert _trainer(tmp_path, "run", nothing).fit().diagnosis is not None
+    assert "<html" in (run / "report.html").read_text()
+    with pytest.raises(UsageError, match="already finished"):
+        _trainer(tmp_path, "run", nothing).fit()
+
+
+def _killed(*given: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _main(*arguments: str) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from trimtab.cli import app
 from trimtab.config import Config, Fp32, load_config
+from trimtab.errors import DriftError
 from trimtab.events import Event, StepsEnded
 from trimtab.planning import ModelCounts, count_model
 from trimtab.trainer import Trainer
 from trimtab.training import products
 from trimtab.training.products import choose_precision
+from trimtab.training.trained import open_trained
 
 CPU = torch.device("cpu")
 
@@ -71,6 +75,17 @@ def test_what_is_asked_for_is_not_measured(overrides: list[str]) -> None:
     assert choose_precision(config, CPU, None, lambda counts, rows: pytest.fail("measured")) == (config, None)
 
 
+def test_a_tokenizer_whose_vocabulary_cannot_be_counted_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """As a folder with vocab.txt alone, which transformers reads."""
+    (tmp_path / "vocab.txt").write_text("[UNK]\n")
+    config = auto(f"data.tokenizer={{name: hugging_face, path: {tmp_path}}}")
+    found, choice = choose_precision(config, CPU, None, lambda counts, rows: pytest.fail("measured"))
+    assert found is config
+    assert choice is not None
+    assert choice["chosen"] == "bf16"
+    assert "no tokenizer.json" in choice["reason"]
+
+
 def test_a_gpu_and_a_processor_without_bf16_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse = lambda counts, rows: pytest.fail("measured")  # noqa: E731
     assert choose_precision(auto(), torch.device("cuda"), None, refuse)[1] is None
@@ -94,9 +109,10 @@ def test_a_run_keeps_the_choice_and_is_resumed_with_it(tmp_path: Path, monkeypat
             f"data={{source: {{name: text, path: {tmp_path}, pattern: text.txt}}, tokenizer: {{name: bytes}}}}",
             "data.sequence_length=16",
             "model={num_layers: 1, hidden_size: 16, num_heads: 1}",
-            "training={steps: 6, micro_batch_size: 2, precision: {name: auto}}",
+            "training={steps: 9, micro_batch_size: 2, precision: {name: auto}}",
             "evaluation={every: 3, max_tokens: 64, yardsticks: false, samples: {prompts: []}}",
             "stopping.name=none",
+            "logging.every=3",
         ],
         environment={},
     )
@@ -106,6 +122,17 @@ def test_a_run_keeps_the_choice_and_is_resumed_with_it(tmp_path: Path, monkeypat
     plan = json.loads((run / "plan.json").read_text())
     assert plan["precision"] == plan["precision_choice"]["chosen"] == "fp32"
     assert plan["threads"] == plan["threads_choice"]["chosen"] >= 1
-    assert isinstance(load_config(str(run / "config.yaml"), environment={}).training.precision, Fp32)
+    assert load_config(str(run / "config.yaml"), environment={}) == config, "what was asked for"
     monkeypatch.setattr(products, "_products_compared", lambda counts, rows: pytest.fail("measured again"))
+    resumed = load_config(str(run / "config.yaml"), environment={})
+    assert Trainer(resumed, run=run, monitors=[Interrupts()]).fit().status == "interrupted"
+    assert json.loads((run / "plan.json").read_text()) == plan
     assert Trainer(config, run=run).fit().status == "finished"
+    assert json.loads((run / "plan.json").read_text()) == plan
+    assert isinstance(open_trained(run).config.training.precision, Fp32), "judged as it was trained"
+    # The command that began it says that it is over, and a change is told from it.
+    same = CliRunner().invoke(app, ["train", str(run / "config.yaml"), "--run", str(run)])
+    assert (same.exit_code, "already finished" in same.output) == (0, True), same.output
+    other = ["train", str(run / "config.yaml"), "training.precision={name: fp32}", "--run", str(run)]
+    with pytest.raises(DriftError, match=r"training\.precision\.name: was 'auto', now 'fp32'"):
+        CliRunner().invoke(app, other, catch_exceptions=False)

@@ -160,12 +160,14 @@ def _train(
     from trimtab.runs import RunDirectory
     from trimtab.runs.drift import drift, refuse_drift
     from trimtab.runs.files import read_json
+    from trimtab.runs.left_undone import left_undone
 
     if log_format not in ("text", "json"):
         raise UsageError(f"--log-format: must be text or json. Received: {log_format!r}")
     config = with_absolute_paths(load_config(source, overrides))
     build_controllers(config)
     refuse(lint(config), config.lint.allow)
+    undone: list[str] = []
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()
         if status in ("finished", "stopped"):
@@ -173,20 +175,27 @@ def _train(
             now = was | {f"config.{name}": value for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            typer.echo(f"{shown(run)} is already {status}")
-            tell_next("show", str(run))
-            return
-    require_paths(config)
+            undone = left_undone(RunDirectory(run), quantizes=config.training.quantize.name != "none")
+            if not undone:
+                typer.echo(f"{shown(run)} is already {status}")
+                tell_next("show", str(run))
+                return
+            typer.echo(f"{shown(run)} is already {status}; what is left to do: {', '.join(undone)}", err=True)
+    if undone != ["report"]:
+        require_paths(config)
     if max_restarts:
-        flags = ["--accept-drift"] if accept_drift else []
-        raise typer.Exit(_supervise(config, run, [*arguments, *flags, "--log-format", log_format], max_restarts))
+        first = ["--accept-drift"] if accept_drift else []
+        raise typer.Exit(_supervise(config, run, [*arguments, "--log-format", log_format], first, max_restarts))
     result = _fit(config, run, accept_drift, "json" if log_format == "json" else "text")
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 
 
-def _supervise(config: Config, run: Path | None, arguments: list[str], max_restarts: int) -> int:
-    """Train in a process of its own, which is begun again when it crashes; gives its exit code."""
+def _supervise(config: Config, run: Path | None, arguments: list[str], first: list[str], max_restarts: int) -> int:
+    """Train in a process of its own, which is begun again when it crashes; gives its exit code.
+
+    `first` are arguments of the first process alone.
+    """
     from trimtab.runs import RunDirectory
     from trimtab.supervisor import supervise
 
@@ -201,6 +210,7 @@ def _supervise(config: Config, run: Path | None, arguments: list[str], max_resta
             folder,
             max_restarts=max_restarts,
             watchdog_seconds=config.training.watchdog_seconds,
+            first=first,
         )
     finally:
         if made is not None:

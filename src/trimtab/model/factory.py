@@ -81,7 +81,7 @@ def _leave_out(model: HuggingFaceModel, thawing: Sequence[str]) -> None:
         name: parameter
         for name, parameter in model.named_parameters()
         if not parameter.requires_grad
-        and name.removeprefix("module.") not in model.new
+        and name.removeprefix("module.").replace(".base_layer", "") not in model.new  # peft wraps it so
         and not any(fnmatchcase(name, pattern) for pattern in thawing)
     }
     if frozen:

@@ -11,7 +11,7 @@ from trimtab.config import Config, load_config
 from trimtab.errors import UsageError
 from trimtab.planning.devices import find_device
 from trimtab.planning.predict import Prediction, predict, that_fits
-from trimtab.planning.reached import choices_of, device_of, reached_by
+from trimtab.planning.reached import as_chosen, choices_of, device_of, reached_by
 from trimtab.planning.text import render
 from trimtab.runs import RunDirectory
 
@@ -71,7 +71,8 @@ def _of_run(path: Path, overrides: Sequence[str], model: str | None, device: str
     run = RunDirectory.open(path)
     if not run.config.exists():
         raise UsageError(f"{path}: no configuration of ours is kept there, so nothing can be counted")
-    config, choices = load_config(str(run.config)), choices_of(run)
+    choices = choices_of(run)
+    config = as_chosen(load_config(str(run.config)), choices)
     reached = reached_by(run)
     prediction = predict(
         config,

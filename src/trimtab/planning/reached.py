@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trimtab.config import Config, Fp32
+from trimtab.config.training import AutoPrecision
 from trimtab.errors import UsageError
 from trimtab.events import Event
 from trimtab.planning.devices import named
@@ -44,6 +46,14 @@ def device_of(run: RunDirectory) -> str:
             f"the ceilings of {label or 'its GPU'} are not known here", hint="name the nearest with --device"
         )
     return name
+
+
+def as_chosen(config: Config, choices: Mapping[str, Any]) -> Config:
+    """`config` as it is trained: in fp32, where precision=auto came to that by measuring (`choices` of plan.json)."""
+    choice = choices.get("precision_choice")
+    if choice is None or choice["chosen"] != "fp32" or not isinstance(config.training.precision, AutoPrecision):
+        return config
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": Fp32()})})
 
 
 def choices_of(run: RunDirectory) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
 """A run's weights in one safetensors file, with all that builds the model around them again.
 
 The file's metadata holds the configuration, what the model was taught to say, and where the weights come from, as JSON.
-Its names are those of the module; a tied parameter is there once, under its first name.
+Its names are those of the module; a tied parameter is there once, under its first name. A model of transformers that
+was read from a folder is built from that folder again, and refused where its frozen weights stayed there.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 
 from trimtab.config import Config, dump_config, load_config
 from trimtab.data import Tokenizer
-from trimtab.errors import CheckpointError, ConfigError, DataError, StorageError
+from trimtab.errors import CheckpointError, ConfigError, DataError, StorageError, UsageError
+from trimtab.model import HuggingFaceModel
 from trimtab.runs.files import SCHEMA, json_value, sync_folder, write_text
 from trimtab.signals import TargetFacts
 from trimtab.training.checkpoint import load_model
@@ -55,8 +57,15 @@ def write_consolidated(trained: TrainedRun, out: Path) -> None:
     """Write `trained` to the file `out`, where that ends in .safetensors, else to a new folder of that name.
 
     A folder has the weights as model.safetensors, config.yaml, and the tokenizer's files; a file has the tokenizer in
-    its metadata. Whole or not there. Raises: StorageError.
+    its metadata. Whole or not there. Raises: StorageError; UsageError for a model that is in part in another folder.
     """
+    if isinstance(trained.model, HuggingFaceModel) and trained.model.left_out:
+        number = len(trained.model.left_out)
+        raise UsageError(
+            f"--to safetensors: {number} parameters that this run did not train are in model.path, and not in its "
+            "checkpoints, so that the file would hold a part of the model",
+            hint="--to hugging-face writes all of it, low-rank updates merged",
+        )
     as_file = out.suffix == ".safetensors"
     aside = out.with_name(f".tmp-{out.name}-{os.getpid()}")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model_tensors(trained.model).items()}

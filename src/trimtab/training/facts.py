@@ -16,15 +16,18 @@ from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, plann
 from trimtab.runs.environment import versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
-from trimtab.training.precision import Precision
 
 
-def identity_of(config: Config, data: PreparedData, device: torch.device, controllers: Sequence[str]) -> dict[str, Any]:
-    """What must stay the same when a run goes on; `controllers` by name."""
-    precision = config.training.precision
+def identity_of(
+    config: Config, data: PreparedData, device: torch.device, controllers: Sequence[str], precision: str
+) -> dict[str, Any]:
+    """What must stay the same when a run goes on: `config` as it was asked for, and the `precision` it came to.
+
+    `controllers` are given by name.
+    """
     return {
         **{f"config.{name}": value for name, value in effective(config).items()},
-        **({"precision": Precision(precision, device).name} if precision.name == "auto" else {}),
+        **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         "version.torch": torch.__version__,
         **{f"version.{name}": version for name, version in versions().items() if name in ("trimtab", "numpy")},

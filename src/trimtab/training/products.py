@@ -10,9 +10,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from trimtab.config import Config, Fp32, TransformerShape
+from trimtab.config import Config, TransformerShape
 from trimtab.config.training import AutoPrecision
+from trimtab.errors import ConfigError
 from trimtab.planning import ModelCounts, count_model
+from trimtab.planning.reached import as_chosen
 from trimtab.training.precision import computes_in_bf16
 
 _WORTH: Final = 0.9
@@ -40,14 +42,14 @@ def choose_precision(
     if asked.parameters == "bf16" or not isinstance(config.model, TransformerShape):
         return config, None
     choice = dict(earlier) if earlier is not None else _measured(config, compare or _products_compared)
-    if choice["chosen"] == "bf16":
-        return config, choice
-    training = config.training.model_copy(update={"precision": Fp32()})
-    return config.model_copy(update={"training": training}), choice
+    return as_chosen(config, {"precision_choice": choice}), choice
 
 
 def _measured(config: Config, compare: Callable[[ModelCounts, int], float]) -> dict[str, Any]:
-    counts = count_model(config)
+    try:
+        counts = count_model(config)
+    except ConfigError:  # transformers reads tokenizers of which nothing is counted without building them
+        return {"chosen": "bf16", "reason": "not measured: there is no tokenizer.json to count the vocabulary of"}
     rows = min(_MOST_ROWS, counts.tokens * (1 if config.split is None else config.split.micro_batch_size))
     ratio = compare(counts, rows)
     chosen = "fp32" if ratio * _WORTH > 1.0 else "bf16"

@@ -26,6 +26,8 @@ class Progress:
     """Micro-batches in an update, which a controller may change."""
     micro_batch_size: int = 1
     """Sequences in each, which may be lowered where memory ran out."""
+    configured_batch: int = 0
+    """Sequences in an update as the configuration had it, whatever a controller made of it; 0 where it is not known."""
     optimizer: int = 0
     """Which of the run's optimizers trains."""
     factors: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -99,9 +101,9 @@ class Progress:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` gave."""
         for entry in fields(self):
-            if entry.name in state:  # the first checkpoints had no micro_batch_size and no optimizer
+            if entry.name in state:  # older checkpoints have fewer
                 setattr(self, entry.name, copy.deepcopy(state[entry.name]))
-            elif entry.name == "optimizer":
-                self.optimizer = 0
+            elif entry.name in ("optimizer", "configured_batch"):
+                setattr(self, entry.name, 0)
         # JSON holds non-finite values as text.
         self.metrics = {name: float(value) for name, value in self.metrics.items()}

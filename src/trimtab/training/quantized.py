@@ -8,11 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from trimtab.config import Config, Fp32
+from trimtab.config import Config, Fp32, NoQuantization
+from trimtab.events import RunEnded
 from trimtab.model.quantize import QuantizedConfig, quantized_copy, quantized_tensors, without_quantization
 from trimtab.runs import RunDirectory
+from trimtab.training.checkpoint import load_model
 from trimtab.training.checkpoint.files import write_snapshot
 from trimtab.training.checkpoint.snapshot import Snapshot
+from trimtab.training.trained import choose_of
 
 Judge = Callable[[nn.Module], Mapping[str, float]]
 """The metrics of a model, computed in fp32."""
@@ -49,6 +52,21 @@ def write_quantized(
     temporary = run.checkpoints / f".tmp-quantized-{os.getpid()}"  # where a kill's remains are removed
     write_snapshot(Snapshot(tensors, {}), temporary, run.quantized, found)
     return found
+
+
+def quantize_kept(run: RunDirectory, config: Config, ended: RunEnded, judge: Judge) -> tuple[nn.Module, dict[str, Any]]:
+    """What `write_quantized` does, for a run that ended so: of the weights that it was left with, as it saved them.
+
+    Gives the float model, too. Raises: UsageError when they are not kept; CheckpointError, StorageError.
+    """
+    quantize = config.training.quantize
+    if isinstance(quantize, NoQuantization):
+        raise ValueError("the run is not trained for a quantized model")
+    step = ended.step if ended.restored_step is None else ended.restored_step
+    chosen = choose_of(run, config, str(step))
+    model = chosen.build()
+    load_model(model, chosen.tensors())
+    return model, write_quantized(run, model, quantize, judge, step, chosen.weights)
 
 
 def in_words(found: Mapping[str, Any]) -> str:

@@ -17,11 +17,12 @@ from trimtab.data import Tokenizer, vocabulary_of
 from trimtab.errors import UsageError
 from trimtab.model import build_model
 from trimtab.model.quantize import load_quantized, prepare_quantization
+from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import CheckpointInfo, list_checkpoints, ranked, verify
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
-from trimtab.signals import TargetFacts, outputs_of
+from trimtab.signals import TargetFacts, key, outputs_of
 from trimtab.training.checkpoint import kinds_held, load_model, read_judged, read_tensors
 from trimtab.training.checkpoint.snapshot import OWN_AVERAGE
 from trimtab.training.execution import choose_device
@@ -87,9 +88,14 @@ def choose(path: Path, which: str = "best", weights: str | None = None) -> Chose
     run.refuse_foreign()
     if not run.environment.exists():
         raise UsageError(f"{path} has no model yet: it did not come to its first step", hint=f"`trimtab resume {path}`")
-    config = load_config(run.config, environment={})
+    config = as_chosen(load_config(run.config, environment={}), choices_of(run))
     if read_json(run.environment).get("source") == "python":
         raise UsageError(f"the model of {path} was given as a Python object, so the command line cannot build it")
+    return choose_of(run, config, which, weights)
+
+
+def choose_of(run: RunDirectory, config: Config, which: str, weights: str | None = None) -> Chosen:
+    """As `choose`, in a run that was opened, with the configuration of its model."""
     checkpoint = _choose_checkpoint(run, config, which)
     return Chosen(
         run,
@@ -109,7 +115,7 @@ def model_of(config: Config, tokenizer: Tokenizer, targets: TargetFacts) -> nn.M
         vocabulary_size=vocabulary_size,
         sequence_length=config.longest_sequence,
         outputs=outputs_of(config.task, targets, vocabulary_size),
-        seed=0,
+        seed=key(config.seed, 0, 0, "model"),  # what a checkpoint leaves out must be as in training
         special=tokenizer.special,
     )
     if not isinstance(quantize := config.training.quantize, NoQuantization):
@@ -172,7 +178,8 @@ def _open_quantized(chosen: Chosen, model: nn.Module, which: str, weights: str |
         )
     if not run.quantized.exists():
         raise UsageError(
-            f"{run.path} has no quantized model yet: it is written at the end", hint=f"`trimtab resume {run.path}`"
+            f"{run.path} has no quantized model yet: it is written at the end",
+            hint=f"`trimtab resume {run.path}` goes on to the end, or does what was left of it",
         )
     module = load_quantized(model, quantize, read_tensors(run.quantized, ""))
     found = read_json(run.quantized / "checkpoint.json")

@@ -16,7 +16,9 @@ from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.files import python_value, read_json, sync_folder, write_json
 from trimtab.training.progress import Progress
 
-_KEPT: Final = ("attempt", "branch", "factors", "accumulation", "micro_batch_size", "seconds", "stop")
+_KEPT: Final = (
+    *("attempt", "branch", "factors", "accumulation", "micro_batch_size", "configured_batch", "seconds", "stop"),
+)
 """What of the progress is not that of the checkpoint gone back to; the data plan besides."""
 
 
