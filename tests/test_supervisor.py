@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -134,6 +135,84 @@ def test_signals_are_passed_on_and_end_it(tmp_path: Path, number: int, got: str)
     assert (process.returncode, errors) == (75, "")
     assert (tmp_path / "got").read_text() == got
     assert (tmp_path / "count").read_text() == "1"
+
+
+def test_a_child_that_does_not_listen_yet_is_not_killed_by_being_asked_to_save(tmp_path: Path) -> None:
+    body = 'Path("pid").write_text(str(os.getpid()))\nPath("ready").touch()\n'
+    body += 'while not Path("go").exists(): time.sleep(0.01)\n'
+    process = as_process(tmp_path, body)
+    wait_until(tmp_path / "ready")
+    process.send_signal(signal.SIGUSR1)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGUSR1)  # a batch system may send it to all processes of a job
+    time.sleep(0.3)
+    (tmp_path / "go").touch()
+    assert process.communicate(timeout=20) == (None, "")
+    assert (process.returncode, (tmp_path / "count").read_text()) == (0, "1")
+
+
+def test_a_signal_that_was_ignored_before_is_passed_on() -> None:
+    """As the commands ignore it, until there is a child."""
+    previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        with supervisor._Signals() as signals:
+            child = Child()
+            signals.serve(child)  # type: ignore[arg-type]
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert child.got == [signal.SIGUSR1]
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+class Child:
+    """Takes signals."""
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+
+    def send_signal(self, number: int) -> None:
+        self.got.append(number)
+
+
+def signalled(line: int) -> tuple[list[int], list[int]]:
+    """What a child got that begins to be served, and the SIGTERMs that came just before `line` of it."""
+    child, come = Child(), []
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        if frame.f_code is supervisor._Signals.serve.__code__ and (event, frame.f_lineno) == ("line", line):
+            come.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return trace
+
+    with supervisor._Signals() as signals:
+        tracing = sys.gettrace()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            signals.serve(child)  # type: ignore[arg-type]
+        finally:
+            sys.settrace(tracing)
+        assert signals.is_ended == bool(come)
+    return child.got, come
+
+
+def test_a_signal_while_a_child_begins_reaches_it_once() -> None:
+    """Twice would mean: end at once, without saving."""
+    code = supervisor._Signals.serve.__code__
+    moments = 0
+    for line in {line for *_, line in code.co_lines() if line is not None and line > code.co_firstlineno}:
+        got, come = signalled(line)
+        assert got == come
+        moments += len(come)
+    assert moments >= 2
+
+
+def test_a_signal_before_there_is_a_child_reaches_it_once() -> None:
+    child = Child()
+    with supervisor._Signals() as signals:
+        os.kill(os.getpid(), signal.SIGHUP)
+        signals.serve(child)  # type: ignore[arg-type]
+        signals.serve(child)  # type: ignore[arg-type]
+    assert child.got == [signal.SIGTERM]
 
 
 def test_a_signal_while_it_pauses_ends_it(tmp_path: Path) -> None:

@@ -96,14 +96,16 @@ def _run(
     supervisor = os.getpid()
     library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
-    def end_with_supervisor() -> None:
+    def begin() -> None:
+        # Until it listens it has nothing to save, and the signal would end it, whoever sends it.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         if library is not None:
             library.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
             if os.getppid() != supervisor:
                 os._exit(EXIT_INTERRUPTED)
 
     # In a group of its own: a Ctrl-C of the terminal would reach it twice, and the second one ends it at once.
-    child = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=end_with_supervisor)
+    child = subprocess.Popen(command, env=environment, process_group=0, preexec_fn=begin)
     signals.serve(child)
     life = _SignsOfLife(child, RunDirectory(run).lock)
     silent = False
@@ -165,6 +167,8 @@ class _Signals:
         self.is_ended = False
         """Whether somebody asked for the end."""
         self._child: subprocess.Popen[bytes] | None = None
+        self._owed: int | None = None
+        """The signal that asked for the end while there was no child; so that each reaches it once."""
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> _Signals:
@@ -176,8 +180,10 @@ class _Signals:
             ("SIGTSTP", self._stop),
         ):
             number = getattr(signal, name, None)
-            # nohup ignores SIGHUP. A job in the background begins with SIGINT ignored, and may be asked all the same.
-            if number is not None and (name == "SIGINT" or signal.getsignal(number) != signal.SIG_IGN):
+            # nohup ignores SIGHUP. A job in the background begins with SIGINT ignored, and may be asked all the same;
+            # SIGUSR1 was ignored by the command, as it had no child yet.
+            asked = name in ("SIGINT", "SIGUSR1")
+            if number is not None and (asked or signal.getsignal(number) != signal.SIG_IGN):
                 self._previous[number] = signal.signal(number, handler)
         return self
 
@@ -186,10 +192,11 @@ class _Signals:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def serve(self, child: subprocess.Popen[bytes] | None) -> None:
-        """Pass signals on to `child` from now on; also one that came before."""
+        """Pass signals on to `child` from now on; also one that asked for the end before."""
         self._child = child
-        if child is not None and self.is_ended:
-            child.send_signal(signal.SIGTERM)
+        if child is not None and (owed := self._owed) is not None:
+            self._owed = None
+            child.send_signal(owed)
 
     def wait(self, seconds: float) -> bool:
         """Wait, and say whether somebody asked for the end meanwhile."""
@@ -201,7 +208,11 @@ class _Signals:
     def _end(self, number: int, frame: FrameType | None) -> None:
         self.is_ended = True
         # A terminal that is closed is no reason to lose steps.
-        self._send(signal.SIGTERM if number == getattr(signal, "SIGHUP", None) else number)
+        number = signal.SIGTERM if number == getattr(signal, "SIGHUP", None) else number
+        if self._child is None:
+            self._owed = number
+        else:
+            self._send(number)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._send(number)

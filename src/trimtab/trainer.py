@@ -476,14 +476,17 @@ class Trainer:
         adjustments.restore()
         average, step_data = parts.step.average, StepData(progress, data.order)
 
-        def alive() -> None:
-            shape = f"{progress.optimizer}/{progress.micro_batch_size}/{progress.accumulation > 1}"
-            watchdog.beat(f"step {progress.step + 1}", f"step/{shape}")
+        def alive(micro_batches: int) -> None:
+            shape = f"{progress.optimizer}/{progress.micro_batch_size}/{micro_batches > 1}"
+            if micro_batches:
+                watchdog.beat(f"step {progress.step + 1}", f"step/{shape}")
+            else:
+                watchdog.beat(f"what follows step {progress.step}")
             lock.beat()
 
-        alive()
+        watchdog.beat(f"the start, before step {progress.step + 1}", "start")
         evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
-        evaluation.report = lambda what, fraction: watchdog.beat(what, "evaluation")
+        evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
         if average is not None and not isinstance(config.averaging, NoAveraging):
             renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
             average.belongs(batch_norm_buffers(parts.model), renew)

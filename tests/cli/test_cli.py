@@ -225,3 +225,25 @@ def test_a_run_that_never_began_and_a_folder_of_text_say_what_to_do(tmp_path: Pa
     (tmp_path / "text").mkdir()
     hint = f"data.source.name=text data.source.path={tmp_path}/text"
     assert hint in trimtab("train", tmp_path / "text", expect=2).stderr
+
+
+@pytest.mark.parametrize("command", [["demo"], ["train", "gpt-1m"], ["resume", "."]])
+def test_a_request_to_save_does_not_end_a_command_that_begins(command: list[str]) -> None:
+    """SIGUSR1 in the first of what a command does, long before torch is imported."""
+    code = f"""
+import os, signal, sys
+import trimtab.config, trimtab.runs
+from trimtab.cli import main
+from trimtab.errors import UsageError
+
+def first(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    raise UsageError("went on")
+
+trimtab.config.load_config = first
+trimtab.runs.RunDirectory.open = first
+sys.argv = ["trimtab", *{command!r}]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: went on\n")

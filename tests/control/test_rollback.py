@@ -94,10 +94,25 @@ def test_while_it_waits_for_its_rollback_it_asks_for_none() -> None:
     assert isinstance(back, Rollback)
 
 
+@pytest.mark.parametrize("margin", [0, 1])
+def test_steps_that_were_made_and_are_not_finite_again_roll_back_again(margin: int) -> None:
+    loss = descent(200)
+    loss[100:] = math.nan
+    controller = Recovery(SpikeDetector(), None, margin=margin)
+    onsets = []
+    for number in range(2):
+        back = next(answer for event in list(windows(loss))[10 * number :] if (answer := controller.decide(event)))
+        assert isinstance(back, Rollback)
+        onsets.append(back.onset_step)
+        controller.decide(RunStarted(100, 1, number + 1, 100, 200))
+    assert onsets == [101 - margin] * 2
+
+
 def test_a_rollback_that_is_refused_costs_nothing_and_the_run_goes_on() -> None:
     controller = Recovery(SpikeDetector(), None, budget=1)
     (back,) = answers(controller, spiking([203], 220))
-    controller.decide(DecisionTaken(220, 210, "recovery", back, "overruled", "no checkpoint lies before step 202"))
+    note = "no whole checkpoint lies before step 202"
+    controller.decide(DecisionTaken(220, 210, "recovery", back, "overruled", note))
     assert controller.state()["spent"] == 0
     calm = [event for event in windows(descent(300)) if event.first_step > 220]
     assert answers(controller, calm) == []
@@ -116,11 +131,54 @@ def test_skipped_steps_on_end_roll_back_and_without_a_checkpoint_they_stop() -> 
     assert isinstance(back, Rollback)
     assert (back.onset_step, back.exclude_steps) == (23, ((23, 29),))
     assert "not finite" in back.reason
-    controller.decide(DecisionTaken(40, 30, "recovery", back, "overruled", "no checkpoint lies before step 23"))
+    controller.decide(DecisionTaken(40, 30, "recovery", back, "overruled", "no whole checkpoint lies before step 23"))
     (stop,) = answers(controller, list(not_finite(23, 29))[3:4])
     assert isinstance(stop, Stop)
     assert stop.exit_code == 4
-    assert "cannot go back: no checkpoint lies before step 23" in stop.reason
+    assert "cannot go back: no whole checkpoint lies before step 23" in stop.reason
+
+
+def refused() -> Recovery:
+    """Was told that it cannot go back, and has not answered yet."""
+    controller = Recovery(None, SkippedSteps(5), margin=0)
+    (back,) = answers(controller, list(not_finite(13, 20))[:2])
+    controller.decide(DecisionTaken(30, 20, "recovery", back, "overruled", "no whole checkpoint lies before step 13"))
+    return controller
+
+
+def resumed(controller: Recovery, step: int) -> Recovery:
+    again = Recovery(None, SkippedSteps(5), margin=0)
+    again.load_state(json.loads(json.dumps(controller.state())))
+    again.decide(RunStarted(step, 2, 1, step, 60))
+    return again
+
+
+def test_after_the_stop_an_attempt_is_judged_by_its_own_steps() -> None:
+    controller = refused()
+    assert len(answers(controller, list(windows(descent(60)))[2:3])) == 1
+    four = list(not_finite(31, 34))[3:]
+    assert answers(resumed(controller, 30), four) == [], "four more skipped steps are not five"
+    (again,) = answers(resumed(controller, 30), list(not_finite(31, 35))[3:])
+    assert isinstance(again, Rollback)
+
+
+def test_a_stop_that_was_not_given_before_an_interruption_is_given_after_it() -> None:
+    (stop,) = answers(resumed(refused(), 30), list(windows(descent(60)))[3:4])
+    assert isinstance(stop, Stop)
+
+
+def test_a_run_that_could_not_go_back_goes_on_when_it_is_tried_again(tmp_path: Path) -> None:
+    def tried(*broken: int) -> Rig:
+        controller = Recovery(None, SkippedSteps(3), margin=0)
+        spoils = [Breaks(set(broken))]
+        return Rig(
+            tmp_path / "run", controllers=[controller], steps=24, transforms=spoils, log_every=2, evaluate_every=24
+        )
+
+    first = tried(2, 3, 4, 5)
+    assert first.go().status == "failed"
+    assert "cannot go back" in first.loop.progress.stop["reason"]
+    assert tried().go().status == "finished"
 
 
 def test_after_a_rollback_skipped_steps_are_counted_anew() -> None:

@@ -1,4 +1,4 @@
-"""`trimtab train CONFIG ...` in which one thing never returns: `freezes.py data|save|disk|step CONFIG ...`.
+"""`trimtab train CONFIG ...` in which one thing never returns: `freezes.py data|save|record|step|python CONFIG ...`.
 
 Each hangs in a system call, as on a file system that does not answer: reading from a pipe that nobody writes.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from trimtab.cli import main
 from trimtab.data import loader
+from trimtab.runs.files import AppendFile
 from trimtab.training import step
 from trimtab.training.checkpoint import files
 
@@ -39,6 +40,8 @@ match sys.argv[1]:
         loader._Producer._next = after(30, loader._Producer._next)  # type: ignore[method-assign]
     case "save":
         files._write_all = after(20, files._write_all)
+    case "record":
+        AppendFile._write = after(15, AppendFile._write)  # type: ignore[method-assign]
     case "step":
         step.Step.run = after(15, step.Step.run)  # type: ignore[method-assign]
     case "python":  # a library that keeps the interpreter's lock: nothing of Python runs any more

@@ -60,6 +60,17 @@ def test_a_frozen_run_tells_where_and_ends_with_7_and_goes_on(cli: Cli, what: st
         assert "finished" in output
 
 
+def test_a_record_that_cannot_be_written_does_not_keep_the_process(cli: Cli) -> None:
+    """The loop hangs in its own write, and nobody else gets a turn."""
+    run = cli.folder / "run"
+    process = frozen(cli, "record", run)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 7, output
+    assert "runs/files.py" in output
+    assert "in hang" in next((run / "artifacts").glob("stacks-*.txt")).read_text()
+    assert events(run, "RunEnded") == []
+
+
 @pytest.mark.slow
 def test_a_process_that_was_stopped_is_not_frozen(cli: Cli) -> None:
     run = cli.folder / "run"

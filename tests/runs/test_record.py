@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -426,6 +427,40 @@ def test_a_full_disk_is_waited_for_and_then_an_error(tmp_path: Path) -> None:
         text=True,
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_threads_take_turns_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the watchdog's and the loop's on a slow disk; while it writes, nothing may be appended to what it writes."""
+    write = os.write
+
+    def slow(descriptor: int, data: bytearray) -> int:
+        with memoryview(data):
+            time.sleep(0.01)
+            return write(descriptor, data)
+
+    monkeypatch.setattr("trimtab.runs.files.os.write", slow)
+    writer = RecordWriter(tmp_path / "record.jsonl")
+    failed: list[BaseException] = []
+
+    def write_windows(first: int) -> None:
+        try:
+            for number in range(10):
+                writer.append(event_to_json(window(first + 10 * number, first + 10 * number + 9)))
+                if number % 3 == 0:
+                    writer.sync()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write_windows, args=(first,)) for first in (1, 1001, 2001)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    assert failed == []
+    reader = RecordReader(tmp_path / "record.jsonl")
+    assert [line["sequence"] for line in reader.read()] == list(range(1, 31))
+    assert reader.damaged == 0
 
 
 def test_closing_with_a_full_disk_raises_and_closes(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ class Rig:
     watch: Watch = field(default_factory=Watch)
     evaluate: Callable[[int], tuple[EvaluationEnded, Sequence[ArtifactLogged]]] | None = None
     synchronize: Callable[[], None] = lambda: None
+    heartbeat: Callable[[int], None] = lambda micro_batches: None
     layers: bool = False
     noise_every: int = 0
     in_background: bool = True
@@ -190,7 +191,7 @@ class Rig:
             selection_metric="validation/loss",
             restore_best=False,
             adjustments=adjustments,
-            heartbeat=lambda: None,
+            heartbeat=self.heartbeat,
             saves_in_background=self.in_background,
             synchronize=self.synchronize,
             data_of=StepData(progress, order).of_decision,

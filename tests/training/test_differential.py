@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rig import Rig
 from torch import Tensor
 
-from trimtab.errors import CheckpointError, StorageError
+from trimtab.errors import CheckpointError
 from trimtab.events import CheckpointSaved, RunStarted
 from trimtab.runs.checkpoints import (
     checkpoint_folders,
@@ -26,8 +26,8 @@ from trimtab.runs.checkpoints import (
     write_manifest,
 )
 from trimtab.runs.summary import render, summarize
-from trimtab.training.checkpoint import Snapshot, differential, read_tensors, write_snapshot
-from trimtab.training.checkpoint.differential import divide
+from trimtab.training.checkpoint import Snapshot, differential, files, keeper, read_tensors, write_snapshot
+from trimtab.training.checkpoint.differential import AlteredBaseError, divide
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_a_shared_file_that_rotted_is_not_taken_for_good(tmp_path: Path) -> None
     raw[-9] ^= 1
     (second / name).write_bytes(raw)
     assert verify(second)
-    with pytest.raises(StorageError, match="which an earlier checkpoint wrote, is not as it was written"):
+    with pytest.raises(AlteredBaseError, match="which an earlier checkpoint wrote, is not as it was written"):
         write(tmp_path, 3, tensors_of(3), second)
     assert not (tmp_path / "checkpoints" / "step-00000003").exists()
 
@@ -192,8 +192,32 @@ def test_a_run_with_frozen_weights_saves_and_resumes_as_without(tmp_path: Path) 
     assert torch.equal(again.weights(), plain.weights())
 
 
-@pytest.mark.filterwarnings("ignore:.*is not as it was written")
-def test_a_run_whose_shared_file_rots_writes_all_anew(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*No space left")
+def test_what_the_disk_did_not_take_at_first_is_still_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is nearly full, a whole checkpoint in place of a part of one would not fit either."""
+    commit, refused = files.commit, [10, 15]
+
+    def commits(temporary: Path, folder: Path) -> None:
+        if refused and folder.name == f"step-{refused[0]:08d}":
+            del refused[0]
+            raise OSError(28, "No space left on device")
+        commit(temporary, folder)
+
+    monkeypatch.setattr(files, "commit", commits)
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", 0.01)
+    rig = Rig(tmp_path / "run", steps=15, save_every=5, frozen=("embedding", "token_embedding"), differential=True)
+    rig.go()
+    assert refused == []
+    assert [saved.shared_bytes > 0 for saved in rig.watch.of(CheckpointSaved)] == [False, False, True]
+    assert shared_bytes(rig.run.checkpoints / "step-00000010") > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*is not as it was written", "ignore:.*No such file")
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_run_whose_shared_file_rots_or_is_gone_writes_all_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gone: bool
+) -> None:
+    monkeypatch.setattr(keeper, "RETRY_SECONDS", 0.01)
     rig = Rig(tmp_path / "run", steps=15, save_every=5, frozen=("embedding", "token_embedding"), differential=True)
     loop = rig.build()
     train = loop._train_step
@@ -205,6 +229,8 @@ def test_a_run_whose_shared_file_rots_writes_all_anew(tmp_path: Path) -> None:
             raw = bytearray(file.read_bytes())
             raw[-1] ^= 1
             file.write_bytes(raw)
+            if is_gone:
+                file.unlink()
         train()
 
     loop._train_step = trains  # type: ignore[method-assign]

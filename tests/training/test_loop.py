@@ -145,7 +145,7 @@ def test_a_rollback_goes_back_leaves_out_data_and_cancels_the_rest(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "rollback,why", [(Rollback("x", 1), "no checkpoint"), (Rollback("x", 8, ((0, 1),)), "between 1 and 9")]
+    "rollback,why", [(Rollback("x", 1), "no whole checkpoint"), (Rollback("x", 8, ((0, 1),)), "between 1 and 9")]
 )
 def test_a_rollback_that_cannot_be_is_overruled_and_the_run_goes_on(
     tmp_path: Path, rollback: Rollback, why: str

@@ -267,3 +267,25 @@ def test_where_there_is_no_planned_one_a_rollback_takes_what_there_is(tmp_path: 
     loop.close()
     rig.keeper.close()
     rig.recorder.close()
+
+
+def test_a_rollback_to_a_damaged_checkpoint_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+    back = Scripted({(StepsEnded, 5): Rollback("spike", 4)})
+
+    class Rots:
+        """Alters the only checkpoint that lies before the onset; a newer one is whole."""
+
+        def observe(self, event: object) -> None:
+            if isinstance(event, CheckpointSaved) and event.step == 3:
+                file = tmp_path / "run/checkpoints/step-00000003/tensors.safetensors"
+                raw = bytearray(file.read_bytes())
+                raw[-5] ^= 1
+                file.write_bytes(raw)
+
+    rig = Rig(tmp_path / "run", [back], steps=9, log_every=1, save_every=3, in_background=False)
+    loop = rig.build()
+    loop._monitors = (*loop._monitors, Rots())
+    rig.build = lambda: loop  # type: ignore[method-assign]
+    assert rig.go().status == "finished"
+    (decided,) = rig.watch.of(DecisionTaken)
+    assert (decided.outcome, decided.note) == ("overruled", "no whole checkpoint lies before step 4")

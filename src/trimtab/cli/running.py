@@ -54,6 +54,7 @@ def demo(
     log_format: LogFormat = "text",
 ) -> None:
     """Train a small GPT on Python code that is already on this machine: about four minutes on two cores."""
+    _ignore_save_signal()
     _train(_demo(overrides or [], run), overrides or [], run, accept_drift=False, log_format=log_format)
 
 
@@ -69,6 +70,7 @@ def train(
     log_format: LogFormat = "text",
 ) -> None:
     """Train what a configuration describes; with the --run of an unfinished run, go on with it."""
+    _ignore_save_signal()
     _train(
         source,
         overrides or [],
@@ -85,6 +87,7 @@ def resume(
     run: Run, accept_drift: AcceptDrift = False, max_restarts: MaxRestarts = 0, log_format: LogFormat = "text"
 ) -> None:
     """Go on with a run that was interrupted or killed."""
+    _ignore_save_signal()
     from trimtab.runs import RunDirectory
     from trimtab.runs.files import read_json
     from trimtab.runs.program import in_python
@@ -222,8 +225,6 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
     wait_briefly_in_company(OtherPrograms())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupted_early)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # before the first step there is nothing to save
     # Opened before torch is imported, so that the screen says at once what is going on.
     metric = config.checkpoint.metric
     console = Console(sys.stdout, config.training.steps, log_format=log_format, metric=metric)
@@ -249,6 +250,12 @@ def _fit(config: Config, run: Path | None, accept_drift: bool, log_format: Liter
         for number in (signal.SIGTERM, signal.SIGINT):  # what is left takes no time, and loses nothing
             signal.signal(number, signal.SIG_IGN)
         console.close()
+
+
+def _ignore_save_signal() -> None:
+    """Before the first step there is nothing to save, and by itself the signal would end the process."""
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _interrupted_early(number: int, frame: FrameType | None) -> NoReturn:

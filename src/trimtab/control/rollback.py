@@ -44,7 +44,7 @@ class Recovery:
     steps from there to the last harmful one are left out, or to the newest step where it is not seen to be over. Below
     a `factor` of 1 the learning rate is so much lower for `slow_steps` steps from the checkpoint on. The budget is no
     part of what is undone, and a rollback that cannot be made costs none: at a spike the run then goes on, at skipped
-    steps it stops.
+    steps it stops. An attempt that goes on after that stop counts skipped steps anew.
 
     Source: own, after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1, who went back about 100 steps and left out
     200 to 500 batches.
@@ -68,6 +68,7 @@ class Recovery:
         self._spent = 0
         self._asked = ""  # the code of a rollback that is neither made nor refused yet
         self._stop: dict[str, Any] | None = None
+        self._is_stop_given = False
         self._slow_until: int | None = None
 
     def decide(self, event: Event) -> Decision | None:
@@ -83,6 +84,7 @@ class Recovery:
             return None
         spike = None if self._detector is None else self._detector.see(event)
         if self._stop is not None:
+            self._is_stop_given = True
             return Stop(**self._stop)
         if not self._asked:
             if stop is not None and self._skipped is not None:
@@ -122,6 +124,10 @@ class Recovery:
         self._asked = ""
         if self._skipped is not None:
             self._skipped.decide(event)
+        if self._is_stop_given:  # an attempt after a failure is judged by its own steps
+            self._stop, self._is_stop_given = None, False
+            if self._skipped is not None:
+                self._skipped.forget()
 
     def _hear(self, event: DecisionTaken) -> None:
         refused = event.controller == self.name and event.outcome == "overruled"
@@ -133,11 +139,13 @@ class Recovery:
         self._asked, self._spent = "", self._spent - 1
 
     def state(self) -> dict[str, Any]:
-        """Rollbacks made, what was asked for, the lower rate's end, and what is looked at."""
+        """Rollbacks made, what was asked for, a stop and whether it was given, the lower rate's end, and what is looked
+        at."""
         return {
             "spent": self._spent,
             "asked": self._asked,
             "stop": self._stop,
+            "stop_given": self._is_stop_given,
             "slow_until": self._slow_until,
             "detector": None if self._detector is None else self._detector.state(),
             "skipped": None if self._skipped is None else self._skipped.state(),
@@ -146,6 +154,7 @@ class Recovery:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` says."""
         self._spent, self._asked, self._stop = state["spent"], state["asked"], state["stop"]
+        self._is_stop_given = state.get("stop_given", self._stop is not None)
         self._slow_until = state["slow_until"]
         if self._detector is not None and state["detector"] is not None:
             self._detector.load_state(state["detector"])

@@ -143,12 +143,12 @@ class SpikeDetector:
         ]
 
     def _forget(self, from_step: int) -> None:
+        if self._open is not None and self._open["last"] >= from_step:
+            self._open = None  # also where all its steps were not finite, so that none is remembered
         if not self._past or self._past[-1][0] < from_step:
             return
         self._past = [entry for entry in self._past if entry[0] < from_step]
         self._level = None
-        if self._open is not None and self._open["last"] >= from_step:
-            self._open = None
 
     def state(self) -> dict[str, Any]:
         """The steps that are compared with, their level and when it was taken, and the spike that is open."""

@@ -43,12 +43,14 @@ def renew_batch_norm(
     batch_size: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    progress: Callable[[float], None] | None = None,
 ) -> None:
     """Means over `batches` batches of the statistics of each, for the weights in `model`; others than these stay.
 
     Each batch goes through all of `sequences` at even distances, always the same, so that the result is a pure
     function of the weights. All else is in eval mode: the statistics are those that an evaluation meets, without
-    dropout, and nothing is drawn. Source: as torch.optim.swa_utils.update_bn, which leaves dropout on.
+    dropout, and nothing is drawn. `progress` is told the part that is begun. Source: as
+    torch.optim.swa_utils.update_bn, which leaves dropout on.
     """
     found = batch_norms(model)
     if not found:
@@ -64,6 +66,8 @@ def renew_batch_norm(
                 module.momentum = None  # the mean over all batches
                 module.train()
             for first in range(num_batches):
+                if progress is not None:
+                    progress(first / num_batches)
                 batch = sequences.batch(places[first::num_batches]).to(device)
                 with autocast():
                     model(**task.inputs(batch))

@@ -59,7 +59,7 @@ class Evaluation:
         self.variants = {"": nullcontext} if variants is None else dict(variants)
         self.selected = selected
         self.report: Report | None = None
-        """Told of a round what is being done, at each portion."""
+        """Told what is being done, at each portion, sample and answer of a round, and each batch for BatchNorm."""
 
     def __call__(self, step: int) -> tuple[EvaluationEnded, list[ArtifactLogged]]:
         """The round after `step` updates. Samples have the same prompts and seeds in every round."""
@@ -84,13 +84,20 @@ class Evaluation:
             batch_size=self.batch_size,
             device=self.device,
             autocast=self.autocast,
+            progress=_part_of(self.report, "renewing the statistics of BatchNorm"),
         )
 
     def _samples(self, step: int) -> list[ArtifactLogged]:
         samples, validation = self.config.samples, self.data.validation
         if translates(self.model) and isinstance(validation, LabelledTexts):
             return write_answers(
-                self.model, validation, self.data.tokenizer, step, max_tokens=samples.max_tokens, device=self.device
+                self.model,
+                validation,
+                self.data.tokenizer,
+                step,
+                max_tokens=samples.max_tokens,
+                device=self.device,
+                progress=_part_of(self.report, "writing answers"),
             )
         if self.task.name != "causal_lm":
             return []
@@ -139,8 +146,12 @@ class Evaluation:
             device=self.device,
             autocast=self.autocast,
             max_tokens=max_tokens,
-            progress=None if report is None else partial(report, what),
+            progress=_part_of(report, what),
         )
+
+
+def _part_of(report: Report | None, what: str) -> Callable[[float], None] | None:
+    return None if report is None else partial(report, what)
 
 
 def named(metrics: Mapping[str, float], variant: str) -> dict[str, float]:

@@ -5,7 +5,7 @@ Shape suffixes: B texts · T positions · S positions of the second text · V vo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,10 +132,17 @@ def write_answers(
     *,
     max_tokens: int,
     device: torch.device,
+    progress: Callable[[float], None] | None = None,
 ) -> list[ArtifactLogged]:
-    """The first texts of a set, what the model writes after them (greedy), and what was wanted."""
+    """The first texts of a set, what the model writes after them (greedy), and what was wanted.
+
+    `progress` is told the part that is begun.
+    """
     written = []
-    for index in range(min(_SAMPLES, len(pairs)) if max_tokens else 0):
+    num_texts = min(_SAMPLES, len(pairs)) if max_tokens else 0
+    for index in range(num_texts):
+        if progress is not None:
+            progress(index / num_texts)
         read = pairs.row(index)[: pairs.sequence_length - tokenizer.frame.size]
         most, end = min(max_tokens, pairs.second_length), tokenizer.end_of_text
         try:

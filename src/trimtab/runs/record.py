@@ -26,6 +26,7 @@ import json
 import math
 import operator
 import os
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -286,7 +287,11 @@ def decoded_line(content: dict[str, Any]) -> dict[str, Any]:
 
 @final
 class RecordWriter:
-    """Appends lines to a record; goes on after the last complete line of an earlier process."""
+    """Appends lines to a record; goes on after the last complete line of an earlier process.
+
+    Threads take turns: the watchdog's writes into the record of a loop that may just go on. While the disk keeps one of
+    them, the others wait.
+    """
 
     def __init__(
         self,
@@ -306,6 +311,7 @@ class RecordWriter:
         last = _drop_torn_tail(path)
         self._sequence = 0 if last is None else last["sequence"]
         self._file = AppendFile(path)
+        self._turn = threading.Lock()
 
     @property
     def sequence(self) -> int:
@@ -324,27 +330,30 @@ class RecordWriter:
 
     def append(self, *lines: Mapping[str, Any]) -> None:
         """Write lines that `event_to_json` made; never raises for the disk's sake, see `pending`."""
-        written = b""
-        for line in lines:
-            self._sequence += 1
-            content = {
-                "schema": SCHEMA,
-                "sequence": self._sequence,
-                "branch": self.branch,
-                "step": line["step"],
-                "time": round(self._now(), 3),
-                "event": line["event"],
-            }
-            written += encode_line(content | {key: line[key] for key in line if key not in content})
-        self._file.append(written)
+        with self._turn:
+            written = b""
+            for line in lines:
+                self._sequence += 1
+                content = {
+                    "schema": SCHEMA,
+                    "sequence": self._sequence,
+                    "branch": self.branch,
+                    "step": line["step"],
+                    "time": round(self._now(), 3),
+                    "event": line["event"],
+                }
+                written += encode_line(content | {key: line[key] for key in line if key not in content})
+            self._file.append(written)
 
     def sync(self) -> None:
         """Bring all lines to the disk. Raises: StorageError when the retries are spent."""
-        self._file.sync(retries=self._retries, retry_seconds=self._retry_seconds)
+        with self._turn:
+            self._file.sync(retries=self._retries, retry_seconds=self._retry_seconds)
 
     def close(self) -> None:
         """Sync and close; closing again does nothing. Raises: StorageError."""
-        self._file.close(retries=self._retries, retry_seconds=self._retry_seconds)
+        with self._turn:
+            self._file.close(retries=self._retries, retry_seconds=self._retry_seconds)
 
 
 def _drop_torn_tail(path: Path) -> dict[str, Any] | None:

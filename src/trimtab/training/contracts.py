@@ -32,7 +32,7 @@ class Checkpoints(Protocol):
         ...
 
     def can_roll_back(self, before_step: int) -> bool:
-        """Whether a checkpoint lies before `before_step`."""
+        """Whether a whole checkpoint lies before `before_step`."""
         ...
 
     def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:

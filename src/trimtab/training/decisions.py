@@ -71,7 +71,7 @@ def _impossible(
             if any(not 1 <= first <= last <= step for first, last in decision.exclude_steps):
                 return f"steps to leave out must lie between 1 and {step}"
             if not can_roll_back(decision.onset_step):
-                return f"no checkpoint lies before step {decision.onset_step}"
+                return f"no whole checkpoint lies before step {decision.onset_step}"
             if decision.learning_rate is not None:
                 return _impossible(
                     Adjust("", "learning_rate", decision.learning_rate), step, can_roll_back, cannot_adjust

@@ -72,7 +72,7 @@ class Loop:
         selection_metric: str,
         restore_best: bool,
         adjustments: Adjustments,
-        heartbeat: Callable[[], None],
+        heartbeat: Callable[[int], None],
         saves_in_background: bool = True,
         synchronize: Callable[[], None] = lambda: None,
         keep_split: Callable[[Mapping[str, Any]], None] = lambda choice: None,
@@ -82,7 +82,8 @@ class Loop:
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
         device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps, and
-        `alerts` tells what went wrong in a window, at a step."""
+        `alerts` tells what went wrong in a window, at a step; `heartbeat` is told how many micro-batches the step that
+        begins has, and 0 between steps."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
@@ -133,9 +134,7 @@ class Loop:
         settings = self._settings[progress.optimizer]
         rates = settings.rates(progress.step, progress.factor)
         self._step.set(**rates, **settings.others(progress.step, progress.factor))
-        taken = self._attempts.run(
-            step, lambda: self._adjustments.begin(progress.step), ends_window=self._calendar.closes_window(step)
-        )
+        taken = self._attempts.run(step, self._begin_step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
         tokens = sum(batch.count for batch in taken.batches)
@@ -154,9 +153,15 @@ class Loop:
             }
         )
 
+    def _begin_step(self) -> int:
+        """The micro-batches of the next step, as adjusted and divided by now."""
+        micro_batches = self._adjustments.begin(self.progress.step)
+        self._heartbeat(micro_batches)
+        return micro_batches
+
     def _boundary(self) -> None:
         step, calendar = self.progress.step, self._calendar
-        self._heartbeat()
+        self._heartbeat(0)
         self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
         asked += [("plan", decision) for decision in self._planned(step)]
@@ -302,13 +307,7 @@ class Loop:
         status, reason = ending(stop, self.progress, self._calendar.total_steps, restored)
         return self._finish(begun, status, reason, restored)
 
-    def _finish(
-        self,
-        begun: float,
-        status: Status,
-        reason: str,
-        restored: int | None,
-    ) -> RunEnded:
+    def _finish(self, begun: float, status: Status, reason: str, restored: int | None) -> RunEnded:
         progress = self.progress
         for event in self._windows.drain(progress.step):  # an attempt that goes on tells it again, and takes this back
             self._emit(event, *(() if status == "interrupted" else self._alerts(event, progress.step)))

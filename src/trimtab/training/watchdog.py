@@ -30,7 +30,7 @@ from trimtab.training.progress import Progress
 
 Lane = Literal["training", "saving"]
 FIRST_TIMES: Final = 10.0
-"""Times as long as usual that the first step, and the first batch of an evaluation, may take: they compile."""
+"""Times as long as usual that the first of a kind, which may compile, and reading a whole checkpoint may take."""
 FIRST_SECONDS: Final = 1800.0
 """What these may take at least."""
 _LAST_WORDS_SECONDS: Final = 5.0
@@ -74,18 +74,18 @@ class Watchdog:
         self._done: set[str] = set()
         self._threads: dict[Lane, int] = {}
 
-    def beat(self, what: str, kind: str = "", *, lane: Lane = "training") -> None:
+    def beat(self, what: str, kind: str = "", *, lane: Lane = "training", is_long: bool = False) -> None:
         """Go on to `what`, which is another sign of life also when it is the same as before.
 
-        The first of a `kind` may take longer; it is over when the lane says something else.
+        The first of a `kind` may take longer; it is over when the lane says something else. So may what `is_long`.
         """
         if self._seconds is None:
             return
         if (previous := self._kinds.get(lane)) is not None:
             self._done.add(previous)
         self._kinds[lane] = kind
-        first = kind != "" and kind not in self._done
-        limit = max(FIRST_TIMES * self._seconds, FIRST_SECONDS) if first else self._seconds
+        is_first = kind != "" and kind not in self._done
+        limit = max(FIRST_TIMES * self._seconds, FIRST_SECONDS) if is_first or is_long else self._seconds
         self._threads[lane] = threading.get_ident()
         self._marks[lane] = _Mark(what, limit)
 
@@ -207,6 +207,7 @@ def on_freeze(
             record(RunEnded(step, "failed", reason, progress.best_step, progress.best_value, None, 0.0, seconds))
 
     def frozen(freeze: Freeze) -> None:
+        # A thread, so that it is left behind where the disk hangs: in its own write, or waiting for the loop's to end.
         talks = threading.Thread(target=tell, args=(freeze,), daemon=True)
         talks.start()
         talks.join(_LAST_WORDS_SECONDS)

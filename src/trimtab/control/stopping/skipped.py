@@ -31,7 +31,7 @@ class SkippedSteps:
     def decide(self, event: Event) -> Stop | None:
         """Stop with exit code 4 once `max_skipped` is reached."""
         if isinstance(event, RunStarted) and event.step < self._seen:
-            self._on_end = 0  # they belong to a branch that was given up
+            self.forget()  # they belong to a branch that was given up
         if not isinstance(event, StepsEnded) or "skipped" not in event.per_step:
             return None
         self._seen = event.last_step
@@ -52,6 +52,10 @@ class SkippedSteps:
                     exit_code=NumericsError.exit_code,
                 )
         return None
+
+    def forget(self) -> None:
+        """Count anew."""
+        self._on_end = 0
 
     def state(self) -> dict[str, Any]:
         """Skipped steps on end, the first of them, and the newest step seen."""

@@ -28,6 +28,10 @@ LEAST_BYTES: Final = 1 << 20
 _STABLE: Final = re.compile(r"stable-([0-9a-f]{64})\.safetensors")
 
 
+class AlteredBaseError(StorageError):
+    """A file that was shared with the base is not as it was written: what is in it must be written anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Division:
     """The tensors of a checkpoint by where they go; each name is in one of the three."""
@@ -96,11 +100,11 @@ def named_by_content(file: Path) -> Path:
 def require_as_named(manifest: Mapping[str, Any], folder: Path) -> None:
     """Refuse a shared file whose bytes rotted since it was written: its new manifest would say that all is well.
 
-    Raises: StorageError.
+    Raises: AlteredBaseError.
     """
     for name, entry in manifest["files"].items():
         if (match := _STABLE.fullmatch(name)) is not None and match[1] != entry["sha256"]:
-            raise StorageError(f"{folder}: {name}, which an earlier checkpoint wrote, is not as it was written")
+            raise AlteredBaseError(f"{folder}: {name}, which an earlier checkpoint wrote, is not as it was written")
 
 
 def _entries(base: Path | None) -> Mapping[str, Any]:

@@ -43,7 +43,8 @@ def write_snapshot(
     `alive` is called again and again while that goes on. A `differential` one shares with the checkpoint `base` the
     tensors that are as they were there.
 
-    Raises: StorageError when the disk does not take it; what stood at `folder` before is then untouched.
+    Raises: StorageError when the disk does not take it, AlteredBaseError when the base is not as it was written; what
+    stood at `folder` before is then untouched.
     """
     try:
         snapshot.wait()
@@ -80,20 +81,29 @@ def write_snapshot(
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def read_snapshot(folder: Path) -> Snapshot:
-    """The snapshot in `folder`, verified. Raises: CheckpointError naming what is missing or altered."""
-    if problems := verify(folder):
-        raise CheckpointError(f"the checkpoint {folder} is damaged: {'; '.join(problems)}")
+def read_snapshot(folder: Path, *, is_verified: bool = False) -> Snapshot:
+    """The snapshot in `folder`, verified unless that was just done. Raises: CheckpointError naming what is missing or
+    altered."""
+    if not is_verified:
+        _require_whole(folder)
     document = read_json(folder / "checkpoint.json")
     return Snapshot(_load(folder, document["tensors"]), document["state"])
 
 
-def read_tensors(folder: Path, *prefixes: str) -> dict[str, Tensor]:
-    """The tensors whose names start with one of `prefixes`, verified. Raises: CheckpointError."""
-    if problems := verify(folder):
-        raise CheckpointError(f"the checkpoint {folder} is damaged: {'; '.join(problems)}")
+def read_tensors(folder: Path, *prefixes: str, is_verified: bool = False) -> dict[str, Tensor]:
+    """The tensors whose names start with one of `prefixes`, verified unless that was just done.
+
+    Raises: CheckpointError.
+    """
+    if not is_verified:
+        _require_whole(folder)
     document = read_json(folder / "checkpoint.json")
     return _load(folder, {name: entry for name, entry in document["tensors"].items() if name.startswith(prefixes)})
+
+
+def _require_whole(folder: Path) -> None:
+    if problems := verify(folder):
+        raise CheckpointError(f"the checkpoint {folder} is damaged: {'; '.join(problems)}")
 
 
 def _load(folder: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -152,17 +162,17 @@ def kinds_held(folder: Path) -> tuple[str, ...]:
     return ("plain", *sorted({_kind_and_name(name)[0] for name in names if name.startswith("average/")}))
 
 
-def read_judged(folder: Path, kind: str = "") -> dict[str, Tensor]:
+def read_judged(folder: Path, kind: str = "", *, is_verified: bool = False) -> dict[str, Tensor]:
     """Weights as `model/<name>`: the average of `kind`, or `plain` ones; for '' those that the optimizer is judged by.
 
-    Raises: CheckpointError, also where the checkpoint has no such average.
+    It is verified unless that was just done. Raises: CheckpointError, also where the checkpoint has no such average.
     """
     held = kinds_held(folder)
     if not kind:
         kind = OWN_AVERAGE if OWN_AVERAGE in held else "plain"
     if kind not in held:
         raise CheckpointError(f"the checkpoint {folder} has no {kind} weights. It has: {', '.join(held)}")
-    tensors = read_tensors(folder, "model/", "average/")
+    tensors = read_tensors(folder, "model/", "average/", is_verified=is_verified)
     averages = {name: tensors.pop(name) for name in list(tensors) if name.startswith("average/")}
     parted = [(*_kind_and_name(name), tensor) for name, tensor in averages.items()]
     return tensors | {f"model/{name}": tensor for own, name, tensor in parted if own == kind}

@@ -6,8 +6,9 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, Literal, final
 
@@ -26,6 +27,7 @@ from trimtab.runs.checkpoints import (
 )
 from trimtab.runs.directory import RunDirectory
 from trimtab.training.checkpoint.clock import SaveClock
+from trimtab.training.checkpoint.differential import AlteredBaseError
 from trimtab.training.checkpoint.files import read_judged, read_snapshot, write_snapshot
 from trimtab.training.checkpoint.host import HostCopies
 from trimtab.training.checkpoint.model_state import require_saveable
@@ -188,7 +190,8 @@ class Keeper:
                     size = write_snapshot(snapshot, temporary, folder, description, alive)
                 break
             except StorageError as error:
-                base = None  # which may be what is damaged
+                if isinstance(error, AlteredBaseError) or retries_left == 1:
+                    base = None  # it may not even be readable; before, a full disk has less room for a whole one
                 if not retries_left:
                     raise
                 self._troubles.append(f"{error.message}; it is tried again")
@@ -239,7 +242,8 @@ class Keeper:
             )
         if info is None:
             return None
-        restore(read_snapshot(info.path), self._step, self._windows, self._progress, self._controllers)
+        snapshot = read_snapshot(info.path, is_verified=True)
+        restore(snapshot, self._step, self._windows, self._progress, self._controllers)
         if pending is not None:
             pending.apply(self._progress)
             pending.apply_to_controllers(self._controllers)
@@ -255,9 +259,10 @@ class Keeper:
         return next((info for info in infos if not verify(info.path)), None)
 
     def can_roll_back(self, before_step: int) -> bool:
-        """Whether a checkpoint lies before `before_step`, by its manifest; one that is being written counts."""
+        """Whether a whole checkpoint lies before `before_step`, by every byte; one that is being written counts."""
         self._collect(wait=True)
-        return any(info.step < before_step for info in list_checkpoints(self.run.path))
+        with self._reading():
+            return self._newest(before_step) is not None
 
     def announce_rollback(self, before_step: int, plan: Mapping[str, Any]) -> None:
         """Write down durably what a rollback to before `before_step` keeps. Raises: StorageError."""
@@ -269,20 +274,30 @@ class Keeper:
         pending, self._pending = self._pending, None
         if pending is None:
             raise ValueError("a rollback is announced before it is carried out")
-        info = self._newest(pending.before_step)
-        if info is None:
-            raise CheckpointError(
-                f"no verified checkpoint lies before step {pending.before_step}: the run cannot go back"
-            )
-        restore(read_snapshot(info.path), self._step, self._windows, self._progress)
-        pending.apply(self._progress)
+        with self._reading():
+            info = self._newest(pending.before_step)
+            if info is None:
+                raise CheckpointError(
+                    f"no verified checkpoint lies before step {pending.before_step}: the run cannot go back"
+                )
+            restore(read_snapshot(info.path, is_verified=True), self._step, self._windows, self._progress)
+            pending.apply(self._progress)
         return info.step
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights into the model; gives its step."""
         self._collect(wait=True)
-        info = best(self.run.path, self._metric, self._better)
-        if info is None:
-            raise CheckpointError(f"no verified checkpoint has {self._metric}")
-        load_weights(self._step, read_judged(info.path, self._metric.partition("@")[2]))
+        with self._reading():
+            info = best(self.run.path, self._metric, self._better)
+            if info is None:
+                raise CheckpointError(f"no verified checkpoint has {self._metric}")
+            weights = read_judged(info.path, self._metric.partition("@")[2], is_verified=True)
+            load_weights(self._step, weights)
         return info.step
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Inside, whole checkpoints are read, which gives no sign of life and on a slow disk takes long each time."""
+        self._watchdog.beat("reading checkpoints", is_long=True)
+        yield
+        self._watchdog.beat(f"step {self._progress.step}")
