@@ -169,7 +169,8 @@ def test_a_real_allocation_that_fails(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Threads would take address space for heaps of their own, more of it or less.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, *_, last = done.stdout.strip().splitlines()
