@@ -1,8 +1,8 @@
-"""From a configuration and prepared data to the parts of a training, and to what judges its model."""
+"""From a configuration and prepared data to the parts of a training, the loop over them, and what judges its model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,15 +14,19 @@ from trimtab.config import (
     Budget,
     Config,
     Fp8,
+    NoAveraging,
     NoQuantization,
+    PatienceStopping,
     steps_of,
 )
 from trimtab.config.fit import f1_of_many
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.data import PreparedData
+from trimtab.control import lowest_scale
+from trimtab.data import Loader, PreparedData
 from trimtab.errors import ConfigError
-from trimtab.evaluation import Evaluation, Weights
+from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers
+from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor
 from trimtab.model import (
     Stages,
     Transformer,
@@ -41,21 +45,42 @@ from trimtab.optimizer import (
     build_groups,
     build_optimizer,
     build_transforms,
+    clip_threshold,
     planned_groups,
 )
 from trimtab.planning import one_shape
+from trimtab.runs import Lock, Recorder, RunDirectory
+from trimtab.runs.files import read_json, write_json
+from trimtab.runs.metrics import selection_direction
+from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
+    Calendar,
+    Keeper,
+    Loop,
     Precision,
+    Progress,
+    Requests,
+    Settings,
     Step,
     Windows,
+    build_adjustments,
     columns_of_step,
     peak_memory_bytes,
 )
+from trimtab.training.alerts import StepAlerts
+from trimtab.training.checkpoint.clock import SaveClock
+from trimtab.training.execution import (
+    synchronizer,
+)
 from trimtab.training.facts import planned_tokens
+from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
-from trimtab.training.switch import lots_in_order
+from trimtab.training.step_data import StepData
+from trimtab.training.switch import lots_in_order, planned_changes
+from trimtab.training.variants import variants_of
+from trimtab.training.watchdog import Watchdog
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups in torch's form -> an optimizer over them."""
@@ -259,3 +284,121 @@ def build_evaluation(
         selected=config.selected,
         seed=config.seed,
     )
+
+
+def build_keeper(
+    config: Config,
+    run: RunDirectory,
+    parts: Parts,
+    progress: Progress,
+    controllers: Sequence[Controller],
+    watchdog: Watchdog,
+    clock: SaveClock,
+) -> Keeper:
+    """Who saves, restores and prunes the checkpoints of `run`."""
+    return Keeper(
+        run,
+        step=parts.step,
+        windows=parts.windows,
+        progress=progress,
+        controllers=controllers,
+        keep_latest=config.checkpoint.keep_latest,
+        keep_best=config.checkpoint.keep_best,
+        metric=config.checkpoint.metric,
+        better=selection_direction(config.checkpoint.metric),
+        description={"seed": config.seed},
+        failure_stops=config.checkpoint.on_failure == "stop",
+        watchdog=watchdog,
+        clock=clock,
+        differential=config.checkpoint.differential,
+        keep_every_steps=config.checkpoint.keep_every,
+        keep_every_seconds=None if (minutes := config.checkpoint.keep_every_minutes) is None else 60 * minutes,
+    )
+
+
+def build_loop(
+    config: Config,
+    data: PreparedData,
+    parts: Parts,
+    progress: Progress,
+    controllers: Sequence[Controller],
+    keeper: Keeper,
+    recorder: Recorder,
+    requests: Requests,
+    lock: Lock,
+    watchdog: Watchdog,
+    monitors: Sequence[Monitor],
+) -> Loop:
+    """The loop over all that was built."""
+    steps = config.training.steps
+    budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
+    use = parts.step.use_optimizer
+    adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
+    adjustments.restore()
+    average, step_data = parts.step.average, StepData(progress, data.order)
+
+    def alive(micro_batches: int) -> None:
+        shape = f"{progress.optimizer}/{progress.micro_batch_size}/{micro_batches > 1}"
+        if micro_batches:
+            watchdog.beat(f"step {progress.step + 1}", f"step/{shape}")
+        else:
+            watchdog.beat(f"what follows step {progress.step}")
+        lock.beat()
+
+    watchdog.beat(f"the start, before step {progress.step + 1}", "start")
+    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
+    evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
+    if average is not None and not isinstance(config.averaging, NoAveraging):
+        renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
+        average.belongs(batch_norm_buffers(parts.model), renew)
+    return Loop(
+        step=parts.step,
+        loader=Loader(
+            data.training,
+            data.order,
+            progress.micro_batch_size,
+            prefetch=config.data.prefetch * adjustments.most_micro_batches,
+            pin_memory=parts.device.type == "cuda",
+        ),
+        windows=parts.windows,
+        calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
+        settings=[
+            Settings(
+                build_schedule(config.schedule, budget),
+                config.full_rate_of(one),
+                clip_threshold(config.gradients.clip),
+                {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
+                None if decay is None else build_schedule(decay, budget),
+            )
+            for _, one in config.optimizer_stages
+        ],
+        progress=progress,
+        controllers=controllers,
+        monitors=monitors,
+        recorder=recorder,
+        evaluate=partial(_evaluated, evaluation),
+        checkpoints=keeper,
+        requests=requests,
+        selection_metric=config.checkpoint.metric,
+        restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
+        adjustments=adjustments,
+        heartbeat=alive,
+        saves_in_background=config.checkpoint.background,
+        synchronize=synchronizer(parts.device),
+        keep_split=lambda choice: write_json(
+            keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
+        ),
+        planned=planned_changes(config, budget, progress),
+        data_of=step_data.of_decision,
+        alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
+    )
+
+
+def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+    """A round of evaluation; where memory does not suffice for it, that is said."""
+    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    if evaluation.batch_size == 1:
+        hint = "take a smaller model, or a shorter data.sequence_length"
+    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
+        return evaluation(step)

@@ -3,29 +3,25 @@
     Config -> data, model, objective -> optimizer, step -> loop -> record
 
 `Trainer.fit` reads top to bottom: open the run, prepare the data, build the parts (assembly.py), go on from a
-checkpoint, train.
+checkpoint, choose what is measured (choices.py), train, close (closing.py).
 """
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Literal, final
 
-import numpy as np
 import torch
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer, Parts, build_evaluation, build_parts, held_back
+from trimtab.assembly import MakeOptimizer, Parts, build_evaluation, build_keeper, build_loop, build_parts
+from trimtab.choices import BATCH, choose, notes_on
+from trimtab.closing import Closing
 from trimtab.config import (
     Config,
-    NoAveraging,
-    NoQuantization,
-    PatienceStopping,
     SamplesConfig,
     Split,
     dump_config,
@@ -34,78 +30,41 @@ from trimtab.config import (
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.control import build_controllers, lowest_scale
-from trimtab.data import LabelledTexts, Loader, PreparedData, Sequences, prepare_data
+from trimtab.control import build_controllers
+from trimtab.data import PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import Evaluation, batch_norm_buffers, predict, write_text
-from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor, RunEnded, RunStarted
-from trimtab.optimizer import (
-    clip_threshold,
-)
+from trimtab.evaluation import predict, write_text
+from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.planning.reached import as_chosen, choices_of
-from trimtab.report import write_report
-from trimtab.runs import Lock, Recorder, RunDirectory, format
+from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import clean, list_checkpoints
 from trimtab.runs.company import OtherPrograms
 from trimtab.runs.drift import drift, refuse_drift
 from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
-from trimtab.runs.goodput import describe_goodput, goodput_of
 from trimtab.runs.left_undone import ending_of, left_undone
-from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
-from trimtab.schedules import build_schedule
-from trimtab.signals import Batch
 from trimtab.training import (
-    Calendar,
-    Keeper,
     Loop,
     Progress,
     Requests,
-    Settings,
-    build_adjustments,
 )
-from trimtab.training.alerts import StepAlerts
 from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
 from trimtab.training.execution import (
-    choose_activation,
-    choose_attention,
-    choose_capture,
-    choose_compile,
     choose_device,
     garbage_rests,
-    keep_freed_memory,
     set_threads,
-    synchronizer,
 )
-from trimtab.training.facts import facts_of, identity_of, identity_of_plan, planned_tokens
-from trimtab.training.memory import memory_meter, out_of_memory_explained
-from trimtab.training.micro_batch import find_micro_batch
-from trimtab.training.outside import what_applies
+from trimtab.training.facts import facts_of, identity_of, identity_of_plan
+from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import resolved_name
 from trimtab.training.products import choose_precision
-from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
-from trimtab.training.step_data import StepData
-from trimtab.training.switch import planned_changes
-from trimtab.training.threads import choose_threads
-from trimtab.training.variants import hand_back, variants_of
+from trimtab.training.variants import hand_back
 from trimtab.training.watchdog import Watchdog, on_freeze
-
-_LONG_SECONDS: Final = 3600.0
-"""A run that will take longer is told how long, before it begins."""
-_BATCH = {f"config.training.{name}" for name in ("micro_batch_size", "accumulation", "batch_size")}
-_SHAPES = (
-    "config.model.",
-    "config.data.",
-    "config.optimizer.",
-    "config.training.memory_budget",
-    "config.logging.noise_scale.",
-)
-"""Settings on which memory depends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,41 +169,39 @@ class Trainer:
             )
             watchdog = Watchdog(config.training.watchdog_seconds)
             clock = SaveClock(config.checkpoint.every_minutes)
-            keeper = _keeper(config, run, parts, progress, controllers, watchdog, clock)
+            keeper = build_keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
             keeper.prepare()
             # Not by facts.json, which also an attempt writes that dies before it saves anything.
             known = progress.configured_batch
             if not known:  # of an older checkpoint
-                known = read_json(run.facts)["learning_rate"]["batch"] if changes & _BATCH else batch
+                known = read_json(run.facts)["learning_rate"]["batch"] if changes & BATCH else batch
             progress.configured_batch, is_other_batch = batch, known != batch
             if is_other_batch:
                 progress.accumulation, progress.micro_batch_size = split.accumulation, split.micro_batch_size
-            elif changes & _BATCH:  # divided otherwise: what it was raised to stays
+            elif changes & BATCH:  # divided otherwise: what it was raised to stays
                 progress.divide(split.micro_batch_size, config.largest_batch)
             progress.attempt, progress.branch = next_attempt(run)
-            plan = self._choose(run, data, parts, changes)
+            plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
             requests = Requests(run.path, clock)
-            loop = self._loop(data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog)
+            loop = build_loop(
+                config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, self._monitors
+            )
+            closing = Closing(run, config, self._monitors)
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *_fallbacks(plan), *_cut(data)]
+            notes = [*keeper.warnings, *notes_on(config, plan, data, parts)]
             if self._restart:
                 notes.insert(0, f"begun again by the supervisor: {self._restart}")
-            notes += what_applies(parts.model, config, plan)
-            if resumed_from is None and progress.attempt > 1:
-                notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
-            if config.split is None:
+            if config.split is None:  # as they are now: what controllers made of them, too
                 reason = plan["micro_batch"]["reason"]
                 notes.append(f"micro-batches of {progress.micro_batch_size} × {progress.accumulation}: {reason}")
+            if resumed_from is None and progress.attempt > 1:
+                notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
             notes += [f.text for f in lint(config, facts) if f.severity != "info"]
-            if parts.step.precision.is_emulated:
-                notes.append("bf16 is slow here: this device has no instructions for it (training.precision.name=auto)")
-            if parts.device.type == "cuda" and torch.version.hip is not None:
-                notes.append("an AMD GPU, by way of ROCm: trimtab was never tested on one")
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
@@ -260,19 +217,19 @@ class Trainer:
                     with garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    self._quantize(run, data, parts.model, ended, left)
+                    closing.quantize(data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
                 except Exception:
-                    self._diagnose(run, progress.step)
+                    closing.diagnose(progress.step)
                     raise
                 finally:
                     loop.close()
                     keeper.close(wait=waits)
                     recorder.close()
-                self._account(run, ended.step)
-                diagnosis = self._diagnose(run, ended.step)
+                closing.account(ended.step)
+                diagnosis = closing.diagnose(ended.step)
         exit_code = EXIT_INTERRUPTED if ended.status == "interrupted" else (progress.stop or {}).get("exit_code", 0)
         metrics = _metrics_left(run, ended, progress)
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, exit_code, diagnosis)
@@ -300,44 +257,6 @@ class Trainer:
             progress=self._report,
         )
 
-    def _account(self, run: RunDirectory, step: int) -> None:
-        """Show where the time of all attempts went."""
-        try:
-            if (found := goodput_of(run)) is not None:
-                told = ArtifactLogged(step, "text", "goodput", describe_goodput(found.to_json()))
-                for monitor in self._monitors:
-                    monitor.observe(told)
-        except Exception as error:
-            warnings.warn(f"it cannot be told where the time went: {error!r}", stacklevel=2)
-
-    def _diagnose(self, run: RunDirectory, step: int) -> Diagnosis | None:
-        """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
-        try:
-            diagnosis = write_report(run)
-            told = f"{diagnosis.verdict}: {diagnosis.summary}"
-            for monitor in self._monitors:
-                monitor.observe(ArtifactLogged(step, "text", "diagnosis", told, run.report.name))
-        except Exception as error:
-            warnings.warn(f"there is no report: {error!r}; try: trimtab report {run.path}", stacklevel=2)
-            return None
-        return diagnosis
-
-    def _quantize(self, run: RunDirectory, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
-        """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""
-        quantize = self.config.training.quantize
-        if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
-            return
-        step = ended.step if ended.restored_step is None else ended.restored_step
-        self._tell_quantized(run, ended, write_quantized(run, model, quantize, self._judge(data), step, weights))
-
-    def _judge(self, data: PreparedData) -> Callable[[nn.Module], Mapping[str, float]]:
-        judged = in_fp32(self.config)
-        return lambda module: build_evaluation(judged, module, data).metrics()
-
-    def _tell_quantized(self, run: RunDirectory, ended: RunEnded, found: Mapping[str, Any]) -> None:
-        for monitor in self._monitors:
-            monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), run.quantized.name))
-
     def _carry_out(self, run: RunDirectory, undone: Sequence[str]) -> Result:
         """Do what the process of a run that is over did not come to: the quantized model, the report.
 
@@ -359,10 +278,10 @@ class Trainer:
                 now |= {"data.fingerprint": self.data.fingerprint}
             if not self._accept_drift:
                 refuse_drift(drift(was, now))
+            closing = Closing(run, self.config, self._monitors)
             if self.data is not None and "quantized" in undone:
-                self.model, found = quantize_kept(run, self.config, ended, self._judge(self.data))
-                self._tell_quantized(run, ended, found)
-            diagnosis = self._diagnose(run, ended.step)
+                self.model = closing.quantize_kept(self.data, ended)
+            diagnosis = closing.diagnose(ended.step)
         metrics = _metrics_at(run, ended.step if ended.restored_step is None else ended.restored_step) or {}
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, 0, diagnosis)
 
@@ -375,162 +294,6 @@ class Trainer:
         if not self._accept_drift:
             refuse_drift(changes)
         return {change.what for change in changes}
-
-    def _choose(self, run: RunDirectory, data: PreparedData, parts: Parts, changes: set[str]) -> dict[str, Any]:
-        """The choices made by measuring: those of plan.json, or new ones where the settings behind them changed."""
-        training, precision = self.config.training, parts.step.precision
-        decides = [
-            *(f"training.{name}" for name in ("threads", "compile", "capture", "attention", "fused_activation")),
-            *("training.precision.name", "training.precision.parameters"),
-            *("optimizer.name", "model.name", "task.padding"),
-        ]
-        stale = changes & {"device", *(f"config.{name}" for name in decides)}
-        earlier = {} if stale or not run.plan.exists() else read_json(run.plan)
-        if earlier.get("precision", precision.name) != precision.name:
-            earlier = {}
-        set_threads(earlier.get("threads", training.threads))
-        report = self._report or (lambda what, fraction: None)
-        micro_batch = earlier.get("micro_batch")
-        if micro_batch is None or changes & _BATCH or any(change.startswith(_SHAPES) for change in changes):
-            micro_batch = self.choose_micro_batch(data, parts, report)
-        rows, accumulation = micro_batch["chosen"], micro_batch["accumulation"]
-        if parts.device.type == "cpu":
-            keep_freed_memory()
-        example = data.training.batch(np.arange(rows), rows)
-        shape = (rows, self.config.data.sequence_length)
-        attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
-        fused = choose_activation(training, parts.model, parts.device, precision)
-        why_not = held_back(self.config, parts)
-        choice = earlier.get("threads_choice")
-        if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
-            choice = {"chosen": earlier["threads"], "reason": "as when the run was begun"}
-        threads = choose_threads(training, parts.step, example, choice, report, accumulation=accumulation)
-        captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
-        begun = time.perf_counter()
-        compiled = choose_compile(
-            training,
-            parts.step,
-            example,
-            parts.compilable,
-            earlier.get("compile"),
-            report,
-            accumulation=accumulation,
-            captures=captured["chosen"],
-        )
-        if compiled["chosen"] or "compile_seconds" in compiled:
-            compiled |= {"seconds": time.perf_counter() - begun}
-        return {
-            "device": str(parts.device),
-            "threads": threads["chosen"],
-            "threads_choice": threads,
-            "micro_batch": micro_batch,
-            "precision": precision.name,
-            **({} if self._precision is None else {"precision_choice": self._precision}),
-            "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
-            "attention": attention,
-            "activation": fused,
-            "compile": compiled,
-            "capture": captured,
-        }
-
-    def choose_micro_batch(
-        self, data: PreparedData, parts: Parts, report: Callable[[str, float], None]
-    ) -> dict[str, Any]:
-        """Sequences in a micro-batch, and micro-batches in a step: as configured, or the most that memory holds."""
-        config = self.config
-        if (split := config.split) is not None:
-            given = "training.batch_size and " if config.training.batch_size is not None else ""
-            reason = f"{given}training.micro_batch_size is {split.micro_batch_size}"
-            return {"chosen": split.micro_batch_size, "accumulation": split.accumulation, "reason": reason}
-        batch_size, most = config.sequences_per_step, len(data.training)
-        if config.logging.noise_scale.every:
-            most = max(1, min(most, batch_size // 2))  # it compares two or more
-        return find_micro_batch(
-            parts.step,
-            lambda rows: _longest_batch(data.training, rows),
-            batch_size,
-            most=most,
-            meter=memory_meter(parts.device),
-            budget_bytes=config.training.memory_budget_bytes,
-            grows=config.training.accumulation_schedule is not None or config.largest_batch is not None,
-            report=report,
-        )
-
-    def _loop(
-        self,
-        data: PreparedData,
-        parts: Parts,
-        progress: Progress,
-        controllers: Sequence[Controller],
-        keeper: Keeper,
-        recorder: Recorder,
-        requests: Requests,
-        lock: Lock,
-        watchdog: Watchdog,
-    ) -> Loop:
-        """The loop over all that was built."""
-        config, steps = self.config, self.config.training.steps
-        budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
-        use = parts.step.use_optimizer
-        adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
-        adjustments.restore()
-        average, step_data = parts.step.average, StepData(progress, data.order)
-
-        def alive(micro_batches: int) -> None:
-            shape = f"{progress.optimizer}/{progress.micro_batch_size}/{micro_batches > 1}"
-            if micro_batches:
-                watchdog.beat(f"step {progress.step + 1}", f"step/{shape}")
-            else:
-                watchdog.beat(f"what follows step {progress.step}")
-            lock.beat()
-
-        watchdog.beat(f"the start, before step {progress.step + 1}", "start")
-        evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
-        evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
-        if average is not None and not isinstance(config.averaging, NoAveraging):
-            renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
-            average.belongs(batch_norm_buffers(parts.model), renew)
-        return Loop(
-            step=parts.step,
-            loader=Loader(
-                data.training,
-                data.order,
-                progress.micro_batch_size,
-                prefetch=config.data.prefetch * adjustments.most_micro_batches,
-                pin_memory=parts.device.type == "cuda",
-            ),
-            windows=parts.windows,
-            calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
-            settings=[
-                Settings(
-                    build_schedule(config.schedule, budget),
-                    config.full_rate_of(one),
-                    clip_threshold(config.gradients.clip),
-                    {name: build_schedule(other, budget) for name, other in one.rates.schedules.items()},
-                    None if decay is None else build_schedule(decay, budget),
-                )
-                for _, one in config.optimizer_stages
-            ],
-            progress=progress,
-            controllers=controllers,
-            monitors=self._monitors,
-            recorder=recorder,
-            evaluate=partial(_evaluated, evaluation),
-            checkpoints=keeper,
-            requests=requests,
-            selection_metric=config.checkpoint.metric,
-            restore_best=isinstance(config.stopping, PatienceStopping) and config.stopping.restore_best,
-            adjustments=adjustments,
-            heartbeat=alive,
-            saves_in_background=config.checkpoint.background,
-            synchronize=synchronizer(parts.device),
-            keep_split=lambda choice: write_json(
-                keeper.run.plan, read_json(keeper.run.plan) | {"micro_batch": dict(choice)}
-            ),
-            planned=planned_changes(config, budget, progress),
-            data_of=step_data.of_decision,
-            alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
-        )
 
     def evaluate(self) -> dict[str, float]:
         """The metrics of the model as it stands, on the validation set."""
@@ -595,47 +358,6 @@ class Trainer:
             data.tokenizer.save(run.artifacts / "tokenizer.json")
 
 
-def _longest_batch(sequences: Sequences, rows: int) -> Batch:
-    """A micro-batch that takes as much memory as any."""
-    indices = np.arange(rows)
-    if isinstance(sequences, LabelledTexts):
-        indices = np.argsort(sequences.lengths, kind="stable")[::-1][:rows].copy()
-    return sequences.batch(indices, rows)
-
-
-def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
-    """A round of evaluation; where memory does not suffice for it, that is said."""
-    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
-    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
-    if evaluation.batch_size == 1:
-        hint = "take a smaller model, or a shorter data.sequence_length"
-    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
-        return evaluation(step)
-
-
-def _cut(data: PreparedData) -> list[str]:
-    """Lines on texts that are read in part, where these are not few, and on what cannot be used."""
-    part = data.facts.get("cut_texts", 0) / len(data.training)
-    longer = f"{part:.0%} of the texts are longer than data.sequence_length and are cut"
-    return ([longer] if part > 0.01 else []) + _unusable(data)
-
-
-def _unusable(data: PreparedData) -> list[str]:
-    """Lines on records that were passed over (data.on_bad)."""
-    named = data.facts.get("unusable", [])
-    more = f"; and {len(named) - 3} more, all in facts.json" if len(named) > 3 else ""
-    return [f"{len(named)} that cannot be used were left out: {'; '.join(named[:3])}{more}"] if named else []
-
-
-def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
-    """One line for each fast way that this run does not go, though it was not told so."""
-    told = [str(entry["reason"]) for entry in plan.values() if isinstance(entry, Mapping) and entry.get("fallback")]
-    expected = plan["compile"].get("expected_seconds", 0.0)
-    if expected > _LONG_SECONDS and "compiled_seconds" not in plan["compile"]:
-        told.append(f"at the pace measured before step 1 this takes about {format.duration(expected)} in all")
-    return told
-
-
 def _distinct(controllers: list[Controller]) -> list[Controller]:
     """`controllers`, whose state and factors are kept by name. Raises: ConfigError for a name given twice."""
     names = [controller.name for controller in controllers]
@@ -660,35 +382,6 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
         raise
 
 
-def _keeper(
-    config: Config,
-    run: RunDirectory,
-    parts: Parts,
-    progress: Progress,
-    controllers: Sequence[Controller],
-    watchdog: Watchdog,
-    clock: SaveClock,
-) -> Keeper:
-    return Keeper(
-        run,
-        step=parts.step,
-        windows=parts.windows,
-        progress=progress,
-        controllers=controllers,
-        keep_latest=config.checkpoint.keep_latest,
-        keep_best=config.checkpoint.keep_best,
-        metric=config.checkpoint.metric,
-        better=selection_direction(config.checkpoint.metric),
-        description={"seed": config.seed},
-        failure_stops=config.checkpoint.on_failure == "stop",
-        watchdog=watchdog,
-        clock=clock,
-        differential=config.checkpoint.differential,
-        keep_every_steps=config.checkpoint.keep_every,
-        keep_every_seconds=None if (minutes := config.checkpoint.keep_every_minutes) is None else 60 * minutes,
-    )
-
-
 def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dict[str, float]:
     """The metrics of the weights that the model was left with."""
     if ended.restored_step is None:
@@ -700,3 +393,7 @@ def _metrics_left(run: RunDirectory, ended: RunEnded, progress: Progress) -> dic
 def _metrics_at(run: RunDirectory, step: int) -> dict[str, float] | None:
     """Those in the checkpoint of `step`; None where there is none."""
     return next((dict(info.metrics) for info in list_checkpoints(run.path) if info.step == step), None)
+
+
+def _unsaid(what: str, fraction: float) -> None:
+    """Nobody is told."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 from torch import nn
 
 from trimtab.assembly import MakeOptimizer, Parts
+from trimtab.choices import choose_micro_batch
 from trimtab.config import Config, load_config
 from trimtab.data import DataPlan, Loader, PreparedData
 from trimtab.errors import UsageError
@@ -66,7 +67,7 @@ def find_learning_rate(
         if parts.device.type == "cpu":
             keep_freed_memory()
         with garbage_rests():
-            micro = trainer.choose_micro_batch(data, parts, told)
+            micro = choose_micro_batch(trainer.config, data, parts, told)
             losses = _climb(config, data, parts, micro, rates, watch, told)
     return judge(rates[: len(losses)], losses, divergence, config.rate_scale)
 

@@ -1,0 +1,71 @@
+"""What is written when a run is over: its quantized model, where its time went, verdict and report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+from torch import nn
+
+from trimtab.assembly import build_evaluation
+from trimtab.config import Config, NoQuantization
+from trimtab.data import PreparedData
+from trimtab.doctor import Diagnosis
+from trimtab.events import ArtifactLogged, Monitor, RunEnded
+from trimtab.report import write_report
+from trimtab.runs import RunDirectory
+from trimtab.runs.goodput import describe_goodput, goodput_of
+from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
+
+
+@final
+class Closing:
+    """Writes it, and shows it to the monitors."""
+
+    def __init__(self, run: RunDirectory, config: Config, monitors: Sequence[Monitor]) -> None:
+        self._run, self._config, self._monitors = run, config, tuple(monitors)
+
+    def quantize(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
+        """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""
+        quantize = self._config.training.quantize
+        if isinstance(quantize, NoQuantization) or ended.status not in ("finished", "stopped"):
+            return
+        step = ended.step if ended.restored_step is None else ended.restored_step
+        self._tell_quantized(ended, write_quantized(self._run, model, quantize, self._judge(data), step, weights))
+
+    def quantize_kept(self, data: PreparedData, ended: RunEnded) -> nn.Module:
+        """What `quantize` does, from a checkpoint of a run that is over; gives the model that was not quantized."""
+        model, found = quantize_kept(self._run, self._config, ended, self._judge(data))
+        self._tell_quantized(ended, found)
+        return model
+
+    def account(self, step: int) -> None:
+        """Show where the time of all attempts went."""
+        try:
+            if (found := goodput_of(self._run)) is not None:
+                told = ArtifactLogged(step, "text", "goodput", describe_goodput(found.to_json()))
+                for monitor in self._monitors:
+                    monitor.observe(told)
+        except Exception as error:
+            warnings.warn(f"it cannot be told where the time went: {error!r}", stacklevel=2)
+
+    def diagnose(self, step: int) -> Diagnosis | None:
+        """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
+        try:
+            diagnosis = write_report(self._run)
+            told = f"{diagnosis.verdict}: {diagnosis.summary}"
+            for monitor in self._monitors:
+                monitor.observe(ArtifactLogged(step, "text", "diagnosis", told, self._run.report.name))
+        except Exception as error:
+            warnings.warn(f"there is no report: {error!r}; try: trimtab report {self._run.path}", stacklevel=2)
+            return None
+        return diagnosis
+
+    def _judge(self, data: PreparedData) -> Callable[[nn.Module], Mapping[str, float]]:
+        judged = in_fp32(self._config)
+        return lambda module: build_evaluation(judged, module, data).metrics()
+
+    def _tell_quantized(self, ended: RunEnded, found: Mapping[str, Any]) -> None:
+        for monitor in self._monitors:
+            monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), self._run.quantized.name))
