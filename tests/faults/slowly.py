@@ -6,12 +6,12 @@ import sys
 import time
 from typing import Any
 
-import trimtab.trainer
+import trimtab.closing
 from trimtab.cli import main
 from trimtab.training.checkpoint import keeper
 
 what, seconds = sys.argv[1], float(sys.argv[2])
-place, name = {"write": (keeper, "write_snapshot"), "report": (trimtab.trainer, "write_report")}[what]
+place, name = {"write": (keeper, "write_snapshot"), "report": (trimtab.closing, "write_report")}[what]
 quick = getattr(place, name)
 
 

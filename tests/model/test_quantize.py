@@ -276,7 +276,7 @@ def test_a_crash_after_the_last_step_leaves_nothing_undone(
     int8 = {"name": "int8"}
     whole = _trainer(tmp_path, "whole", int8, **changes).fit()
     with monkeypatch.context() as patch:
-        patch.setattr("trimtab.trainer.write_quantized", _killed)
+        patch.setattr("trimtab.closing.write_quantized", _killed)
         with pytest.raises(KeyboardInterrupt):
             _trainer(tmp_path, "run", int8, **changes).fit()
     run = tmp_path / "run"
@@ -316,7 +316,7 @@ def test_a_crash_after_the_last_step_leaves_nothing_undone(
 def test_a_report_that_was_not_written_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, nothing = tmp_path / "run", {"name": "none"}
     with monkeypatch.context() as patch:
-        patch.setattr("trimtab.trainer.write_report", _killed)
+        patch.setattr("trimtab.closing.write_report", _killed)
         with pytest.raises(KeyboardInterrupt):
             _trainer(tmp_path, "run", nothing).fit()
     (run / "report.html").write_text("of an earlier attempt")

@@ -116,7 +116,7 @@ def test_only_running_out_of_memory_is_explained_as_that() -> None:
 
 
 def test_an_evaluation_that_does_not_fit_says_so() -> None:
-    from trimtab.trainer import _evaluated
+    from trimtab.assembly import _evaluated
 
     class Judges:
         batch_size = 32
