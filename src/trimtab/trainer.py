@@ -37,6 +37,7 @@ from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
 from trimtab.evaluation import predict, write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
+from trimtab.monitor.standing import standing
 from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import clean, list_checkpoints
@@ -47,18 +48,10 @@ from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.left_undone import ending_of, left_undone
 from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
-from trimtab.training import (
-    Loop,
-    Progress,
-    Requests,
-)
+from trimtab.training import Loop, Progress, Requests
 from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
-from trimtab.training.execution import (
-    choose_device,
-    garbage_rests,
-    set_threads,
-)
+from trimtab.training.execution import choose_device, garbage_rests, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import resolved_name
@@ -141,7 +134,13 @@ class Trainer:
         device = choose_device(config.training.device)
         run, made = open_run(self._run_path, config.name)
         self.run = run
-        with Lock.acquire(run.lock) as lock, undone_on_failure(run, made), out_of_memory_explained():
+        with (
+            Lock.acquire(run.lock) as lock,
+            undone_on_failure(run, made),
+            out_of_memory_explained(),
+            standing(config, run) as monitors,
+        ):
+            monitors = (*monitors, *self._monitors)
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
             kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None
@@ -189,9 +188,9 @@ class Trainer:
             recorder = Recorder.open(run, branch=progress.branch)
             requests = Requests(run.path, clock)
             loop = build_loop(
-                config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, self._monitors
+                config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, monitors
             )
-            closing = Closing(run, config, self._monitors)
+            closing = Closing(run, config, monitors)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *notes_on(config, plan, data, parts)]
             if self._restart:
