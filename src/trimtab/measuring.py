@@ -13,11 +13,13 @@ from trimtab.assembly import Parts
 from trimtab.config import Config
 from trimtab.errors import TrimtabError
 from trimtab.model import Decoder, Encoder, flops_per_token, translates
-from trimtab.monitor.hardware import Gpu, Host, Rapl, Sampler, Source, open_gpu
+from trimtab.monitor.hardware import Gpu, GpuCounters, Host, Rapl, Sampler, Source, open_gpu
 from trimtab.planning import DEVICES, count_model, predict
 from trimtab.planning.reached import as_chosen
 from trimtab.runs import RunDirectory
+from trimtab.training import Progress
 from trimtab.training.memory import accelerator_uuid
+from trimtab.training.profiler import StepProfiler
 
 
 @final
@@ -25,7 +27,13 @@ class Measuring:
     """Splits the time of steps, tells utilization, and reads the machine; all into the values of windows."""
 
     def __init__(
-        self, config: Config, run: RunDirectory, parts: Parts, plan: Mapping[str, Any], facts: Mapping[str, Any]
+        self,
+        config: Config,
+        run: RunDirectory,
+        parts: Parts,
+        progress: Progress,
+        plan: Mapping[str, Any],
+        facts: Mapping[str, Any],
     ) -> None:
         self.notes: list[str] = []
         """What cannot be read here, a line each."""
@@ -37,9 +45,11 @@ class Measuring:
             self._sources = [Host(run.path)]
             if (processors := Rapl.open()) is not None:
                 self._sources.append(processors)
-            if parts.device.type == "cuda":
-                self._open_gpu(parts.device)
+        if parts.device.type == "cuda":
+            self._open_gpu(parts.device, samples=hardware.every_seconds > 0)
         self._sampler = Sampler(self._sources, hardware.every_seconds)
+        counters = None if self.gpu is None else GpuCounters(self.gpu)
+        self.profiler = StepProfiler(config.profile, run, parts.step, progress, counters)
         parts.windows.gauges = (timer, self._sampler)
         self._open = ExitStack()
 
@@ -47,6 +57,7 @@ class Measuring:
         if self.gpu is not None:
             self._open.callback(self.gpu.session.close)
         self._open.enter_context(self._sampler)
+        self._open.callback(self.profiler.close)
         return self
 
     def __exit__(
@@ -54,13 +65,13 @@ class Measuring:
     ) -> None:
         self._open.close()
 
-    def _open_gpu(self, device: torch.device) -> None:
+    def _open_gpu(self, device: torch.device, *, samples: bool) -> None:
         index = torch.cuda.current_device() if device.index is None else device.index
         self.gpu, why_not = open_gpu(accelerator_uuid(index), f"gpu{index}")
-        if self.gpu is None:
-            self.notes.append(why_not)
-        else:
+        if self.gpu is not None and samples:
             self._sources.append(self.gpu)
+        elif self.gpu is None and samples:
+            self.notes.append(why_not)
 
 
 def _rates(config: Config, parts: Parts, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, float]:

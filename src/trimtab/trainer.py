@@ -185,13 +185,13 @@ class Trainer:
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
-            measuring = Measuring(config, run, parts, plan, facts)
+            measuring = Measuring(config, run, parts, progress, plan, facts)
             recorder = Recorder.open(run, branch=progress.branch)
             requests = Requests(run.path, clock)
             loop = build_loop(
                 config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, monitors
             )
-            closing = Closing(run, config, monitors)
+            loop.profiler, closing = measuring.profiler, Closing(run, config, monitors)
             progress.spend("start", time.perf_counter() - begun)
             notes = [*keeper.warnings, *measuring.notes, *notes_on(config, plan, data, parts)]
             if self._restart:

@@ -23,6 +23,7 @@ from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
+from trimtab.runs.machine import means_of_series
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.record import event_to_json
 from trimtab.runs.summary import describe_decision
@@ -108,6 +109,8 @@ class Report:
     again: str = ""
     """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
+    machine: Mapping[str, float] = field(default_factory=dict)
+    """Means of pace and machine, as `runs.machine` gives them."""
     prompts: tuple[str, ...] = field(default=())
 
     def steered(self) -> list[tuple[int, str]]:
@@ -163,6 +166,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         command=_command(arguments),
         again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
+        machine=means_of_series(history.series),
         prompts=_prompts(settings),
     )
 

@@ -101,7 +101,12 @@ METRICS: dict[str, Metric] = {
         "seconds", "lower", "mean", "max", "training", "copy, forward and backward, where they are captured as one"
     ),
     "time/optimizer_seconds": Metric(
-        "seconds", "lower", "mean", "max", "training", "of a step that was split: norms, clipping, update, averages"
+        "seconds",
+        "lower",
+        "mean",
+        "max",
+        "training",
+        "of a step that was split: gradients emptied, norms, clipping, update, averages",
     ),
     "time/update_seconds": Metric(
         "seconds", "lower", "mean", "max", "training", "optimizer and inline probes, where they are captured as one"

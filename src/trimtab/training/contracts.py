@@ -67,3 +67,7 @@ class Profiler(Protocol):
     def after(self, step: int) -> float:
         """End where `step` was the last; gives the seconds that it took."""
         ...
+
+    def events(self) -> Sequence[Event]:
+        """What is to be told of those that are complete, once."""
+        ...

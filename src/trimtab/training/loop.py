@@ -80,7 +80,6 @@ class Loop:
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
         data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
         alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
-        profiler: Profiler | None = None,
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
         device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps, and
@@ -89,7 +88,8 @@ class Loop:
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
-        self._emit, self._profiler = Teller(recorder, monitors, step.timer), profiler
+        self._emit = Teller(recorder, monitors, step.timer)
+        self.profiler: Profiler | None = None
         self.progress, self._attempts = progress, Attempts(step, loader, progress, keep=keep_split, tell=self._emit)
         self._controllers = tuple(controllers)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
@@ -134,8 +134,8 @@ class Loop:
     def _train_step(self) -> None:
         progress = self.progress
         step = progress.step + 1
-        if self._profiler is not None:
-            self._boundary_time += self._profiler.before(step)
+        if self.profiler is not None:
+            self._boundary_time += self.profiler.before(step)
         settings = self._settings[progress.optimizer]
         rates = settings.rates(progress.step, progress.factor)
         self._step.set(**rates, **settings.others(progress.step, progress.factor))
@@ -167,8 +167,9 @@ class Loop:
     def _boundary(self) -> None:
         step, calendar = self.progress.step, self._calendar
         self._heartbeat(0)
-        if self._profiler is not None:
-            self._boundary_time += self._profiler.after(step)
+        if self.profiler is not None:
+            self._boundary_time += self.profiler.after(step)
+            self._emit(*self.profiler.events())
         self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
         asked += [("plan", decision) for decision in self._planned(step)]

@@ -10,17 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Final, final
+from typing import final
 
 import torch
 from torch.profiler import record_function
 
+from trimtab.runs.trace import MARK
 from trimtab.signals import Batch
 
 Values = Callable[[], Mapping[str, float]]
 """Those of a window, to be read once the device has passed its end."""
-ANNOTATION: Final = "trimtab: "
-"""Before the name of a part, in a trace."""
 
 
 @final
@@ -99,7 +98,7 @@ class StepTimer:
             self._range.__exit__(None, None, None)
             self._range = None
         if part:
-            self._range = record_function(f"{ANNOTATION}{part}")
+            self._range = record_function(f"{MARK}{part}")
             self._range.__enter__()  # type: ignore[no-untyped-call]
 
 

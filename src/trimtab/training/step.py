@@ -143,6 +143,7 @@ class Step:
             self.estimate(curvature, batches, step)
             self._estimated = step  # a step that is tried again does not count it twice
         self.timer.begin(step, batches)
+        self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
         for index, batch in enumerate(batches):
