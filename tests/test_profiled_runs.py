@@ -16,6 +16,7 @@ from trimtab import LanguageModelTrainer
 from trimtab.events import AlertRaised, Event, StepsEnded
 from trimtab.runs import RunDirectory, read_record
 from trimtab.runs.profiles import list_profiles, render_profiles
+from trimtab.runs.summary import render, summarize
 from trimtab.training import profiler
 
 SETTINGS: dict[str, Any] = {
@@ -57,12 +58,12 @@ def train(text: Path, run: Path, settings: dict[str, Any], monitors: Any = ()) -
     return trainer
 
 
-def told(run: Path) -> list[dict[str, Any]]:
+def artifacts_of(run: Path) -> list[dict[str, Any]]:
     return [line for line in read_record(run / "record.jsonl") if line["event"] == "ArtifactLogged"]
 
 
 def test_a_profile_says_where_the_time_and_the_memory_went_and_changes_no_bit(text: Path, tmp_path: Path) -> None:
-    profiled = train(text, tmp_path / "profiled", {"profile.steps": "5..7"})
+    profiled = train(text, tmp_path / "profiled", {"profile.steps": "5..7", "hardware.split_every": 1})
     plain = train(text, tmp_path / "plain", {"hardware.split_every": 0, "hardware.every_seconds": 0.0})
     for one, other in zip(profiled.model.parameters(), plain.model.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -81,8 +82,16 @@ def test_a_profile_says_where_the_time_and_the_memory_went_and_changes_no_bit(te
     # Two micro-batches a step: query, key, value in one, output, two of the feed-forward, and the head.
     calls = {one["name"]: one["calls"] for one in found["operators"]}
     assert calls["aten::mm"] + calls.get("aten::addmm", 0) >= 2 * 5 * 3
-    assert found["bottleneck"]["text"] in [line["text"].partition(": ")[2] for line in told(tmp_path / "profiled")]
+    assert found["bottleneck"]["text"] in [
+        line["text"].partition(": ")[2] for line in artifacts_of(tmp_path / "profiled")
+    ]
     assert "bound by" in render_profiles([found], "RUN")
+    report = (tmp_path / "profiled/report.html").read_text()
+    assert f"Profiled, steps 5 to 7: {found['bottleneck']['code']}" in report
+    assert "Of a step: " in report
+    shown = render(summarize(RunDirectory(tmp_path / "profiled")))
+    assert "  machine     MFU " in shown
+    assert "backward " in shown
 
     events = json.loads(gzip.decompress((folder / "rank0.pt.trace.json.gz").read_bytes()))["traceEvents"]
     assert sum(event["name"] == "trimtab: forward" for event in events) == 2 * 3

@@ -13,7 +13,7 @@ from trimtab.assembly import Parts
 from trimtab.config import Config
 from trimtab.errors import TrimtabError
 from trimtab.model import Decoder, Encoder, flops_per_token, translates
-from trimtab.monitor.hardware import Gpu, GpuCounters, Host, Rapl, Sampler, Source, open_gpu
+from trimtab.monitor.hardware import Gpu, GpuCounters, Host, NoCounters, Rapl, Sampler, Source, open_gpu
 from trimtab.planning import DEVICES, count_model, predict
 from trimtab.planning.reached import as_chosen
 from trimtab.runs import RunDirectory
@@ -45,10 +45,10 @@ class Measuring:
             self._sources = [Host(run.path)]
             if (processors := Rapl.open()) is not None:
                 self._sources.append(processors)
+        counters: GpuCounters | NoCounters | None = None
         if parts.device.type == "cuda":
-            self._open_gpu(parts.device, samples=hardware.every_seconds > 0)
+            counters = self._open_gpu(parts.device, samples=hardware.every_seconds > 0)
         self._sampler = Sampler(self._sources, hardware.every_seconds)
-        counters = None if self.gpu is None else GpuCounters(self.gpu)
         self.profiler = StepProfiler(config.profile, run, parts.step, progress, counters)
         parts.windows.gauges = (timer, self._sampler)
         self._open = ExitStack()
@@ -65,13 +65,14 @@ class Measuring:
     ) -> None:
         self._open.close()
 
-    def _open_gpu(self, device: torch.device, *, samples: bool) -> None:
+    def _open_gpu(self, device: torch.device, *, samples: bool) -> GpuCounters | NoCounters:
         index = torch.cuda.current_device() if device.index is None else device.index
         self.gpu, why_not = open_gpu(accelerator_uuid(index), f"gpu{index}")
-        if self.gpu is not None and samples:
-            self._sources.append(self.gpu)
-        elif self.gpu is None and samples:
-            self.notes.append(why_not)
+        if self.gpu is None:
+            self.notes += [why_not] if samples else []
+            return NoCounters(why_not)
+        self._sources += [self.gpu] if samples else []
+        return GpuCounters(self.gpu)
 
 
 def _rates(config: Config, parts: Parts, plan: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from trimtab.monitor.hardware import GpuCounters, Host, Rapl, Sampler, open_gpu
+from trimtab.monitor.hardware import GpuCounters, Host, NoCounters, Rapl, Sampler, open_gpu
 from trimtab.runs.metrics import METRICS
 
 
@@ -193,7 +193,7 @@ def test_what_is_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     no_driver: Any = Nvml("driver")
     assert open_gpu("1234", "gpu0", no_driver) == (
         None,
-        "GPU power, clocks and utilization are not read: NVML: NVML Shared Library Not Found",
+        "power, clocks and counters of the GPU are not read: NVML: NVML Shared Library Not Found",
     )
     other: Any = Nvml()
     gpu, why = open_gpu("MIG-77", "gpu0", other)
@@ -221,6 +221,7 @@ def test_counters_are_what_lies_between_two_samples() -> None:
     assert counters.end() == ({}, "")
     nvml.lacking = ("counters",)
     assert "Hopper" in counters.begin()
+    assert (NoCounters("no driver").begin(), NoCounters("no driver").end()) == ("no driver", ({}, ""))
 
 
 class Script:

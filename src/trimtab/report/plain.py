@@ -41,6 +41,8 @@ def render_report(report: Report, *, width: int = 100, colour: bool = False) -> 
             lines += wrapped(f"of a step: {of_a_step}", width, "  ")
         if machine := describe_machine(report.machine):
             lines += wrapped(machine, width, "  ")
+        for found in report.profiles:
+            lines += wrapped(f"profiled, {found}", width, "  ")
         parts.append(_section("time", lines))
     changed = [(key, words.value_text(now), f"(there {words.value_text(was)})") for key, was, now in report.differences]
     parts.append(_section(f"settings that differ from {report.base}", _table(changed, width=width)))

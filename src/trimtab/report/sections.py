@@ -112,6 +112,7 @@ def time_split(report: Report) -> Markup:
         down if report.down_seconds > 0 else "",
         f"Of a step: {parts_of_step}." if (parts_of_step := describe_parts(report.machine)) else "",
         f"The machine: {machine}." if (machine := describe_machine(report.machine)) else "",
+        *(f"Profiled, {found}." for found in report.profiles),
     ]
     return join(bar, element("p", keys, class_="keys"), [element("p", line) for line in told if line])
 

@@ -9,6 +9,8 @@ from trimtab.runs import format
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.printable import printable
 
+PROFILE: Final = "profile"
+"""The name of the artifact that tells of one."""
 FOLDER: Final = "profiles"
 SUMMARY, TABLE, MEMORY = "profile.json", "operators.txt", "memory.json"
 TRACE: Final = "rank0.pt.trace.json.gz"

@@ -26,7 +26,7 @@ from trimtab.config.profile import MOST_STEPS, bounds
 from trimtab.events import AlertRaised, ArtifactLogged, Event
 from trimtab.runs import RunDirectory
 from trimtab.runs.files import write_json, write_text
-from trimtab.runs.profiles import FOLDER, MEMORY, SUMMARY, TABLE, TRACE, bottleneck, operators_table
+from trimtab.runs.profiles import FOLDER, MEMORY, PROFILE, SUMMARY, TABLE, TRACE, bottleneck, operators_table
 from trimtab.runs.trace import memory_of_trace, read_trace
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
@@ -63,7 +63,7 @@ class StepProfiler:
         self._last: int | None = None
         self._events: list[Event] = []
         self._profile: Any = None
-        self._first = 0
+        self._first = self._steps = 0
         self._notes: list[str] = []
         self._held: dict[str, int] = {}
         self._pointers: tuple[int, ...] = ()
@@ -84,7 +84,10 @@ class StepProfiler:
 
     def after(self, step: int) -> float:
         """End where `step` was the last; gives the seconds that it took."""
-        if self._profile is None or self._last is None or step < self._last:
+        if self._profile is None or self._last is None:
+            return 0.0
+        self._steps += 1
+        if step < self._last:
             return 0.0
         begun = time.perf_counter()
         with self._harmless(step):
@@ -117,7 +120,7 @@ class StepProfiler:
 
     def _start(self, step: int, last: int) -> None:
         device = self._step.device
-        self._first, self._last, self._notes = step, last, []
+        self._first, self._last, self._steps, self._notes = step, last, 0, []
         # Else it writes lines of its own to the standard error.
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         if self._step.captured is not None:
@@ -146,28 +149,28 @@ class StepProfiler:
         follower = self._stop()
         spent = {name: value - self._spent.get(name, 0.0) for name, value in self._progress.seconds.items()}
         beside = sum(value for name, value in spent.items() if name not in ("training", "data", "profile"))
-        num_steps = step - self._first + 1
         folder = self._run.artifacts / FOLDER / f"step-{self._first:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         events = _write_trace(follower, folder)
-        summary = self._summary(events, num_steps, max(0.0, elapsed - beside), spent.get("data", 0.0), counters)
+        summary = self._summary(events, step, max(0.0, elapsed - beside), spent.get("data", 0.0), counters)
         if memory := summary.pop("memory_in_full", None):
             write_json(folder / MEMORY, memory)
         write_text(folder / TABLE, operators_table(summary["operators"], summary["step_seconds"]) + "\n")
         write_json(folder / SUMMARY, summary)
         where = folder.relative_to(self._run.path).as_posix()
         told = f"steps {self._first} to {step}: {summary['bottleneck']['text']}"
-        self._events.append(ArtifactLogged(step, "text", "profile", told, f"{where}/{SUMMARY}"))
+        self._events.append(ArtifactLogged(step, "text", PROFILE, told, f"{where}/{SUMMARY}"))
 
     def _summary(
         self,
         events: list[dict[str, Any]],
-        num_steps: int,
+        last_step: int,
         seconds: float,
         waited: float,
         counters: Mapping[str, float],
     ) -> dict[str, Any]:
         found = read_trace(events)
+        num_steps = self._steps  # more than the numbers say, where the run went back meanwhile
         step_seconds = seconds / num_steps
         parts = {"data": waited / num_steps} | {name: value / num_steps for name, value in found.parts.items()}
         parts["other"] = max(0.0, step_seconds - sum(parts.values()))
@@ -178,7 +181,8 @@ class StepProfiler:
             notes.append("the step is captured: its graphs have parts accumulate and update, and allocate nothing")
         return {
             "first_step": self._first,
-            "last_step": self._first + num_steps - 1,
+            "last_step": last_step,
+            "num_steps": num_steps,
             "device": self._step.device.type,
             "step_seconds": step_seconds,
             "parts": parts,

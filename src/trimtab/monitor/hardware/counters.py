@@ -62,3 +62,19 @@ class GpuCounters:
             self._nvml.nvmlGpmSampleFree(sample)
             raise
         return sample
+
+
+@final
+class NoCounters:
+    """Where there are none, and why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def begin(self) -> str:
+        """Gives the reason."""
+        return self._why
+
+    def end(self) -> tuple[Mapping[str, float], str]:
+        """Nothing."""
+        return {}, ""

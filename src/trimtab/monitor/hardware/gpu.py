@@ -94,7 +94,7 @@ class Gpu:
 
 def open_gpu(uuid: str, name: str, nvml: ModuleType | None = None) -> tuple[Gpu | None, str]:
     """The GPU of that UUID, as CUDA gives it, or None and a line on why its values are not read."""
-    lacking = "GPU power, clocks and utilization are not read"
+    lacking = "power, clocks and counters of the GPU are not read"
     if nvml is None:
         try:
             nvml = importlib.import_module("pynvml")
