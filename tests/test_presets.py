@@ -11,7 +11,7 @@ import pytest
 from trimtab.config import Config, EncoderDecoderConfig, HuggingFaceConfig, TransformerShape, list_presets, load_config
 from trimtab.trainer import Trainer
 
-WORDS = "one two three four five six seven eight nine ten".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
 @pytest.fixture(scope="module")
