@@ -101,6 +101,7 @@ from trimtab.config.optimizer import (
     SophiaConfig,
     SquareRootScaling,
 )
+from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
@@ -238,6 +239,8 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PenaltiesConfig",
+    "PenaltyConfig",
     "PiecewiseSchedule",
     "PlateauControl",
     "PolynomialSchedule",

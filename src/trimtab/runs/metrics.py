@@ -72,6 +72,91 @@ METRICS: dict[str, Metric] = {
         "tokens/s", "higher", "mean", "sum", "training", "counted targets over the window's seconds"
     ),
     "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
+    "penalty/l1": Metric("nats", "neither", "last", "same", "loop", "lambda * sum |w| of what penalties.l1 shrinks"),
+    "penalty/l2": Metric("nats", "neither", "last", "same", "loop", "lambda / 2 * sum w^2 of what penalties.l2 takes"),
+    "penalty/zero_fraction": Metric(
+        "fraction", "neither", "last", "same", "loop", "of the weights that penalties.l1 shrinks, those that are 0"
+    ),
+    "gradient_noise_scale": Metric(
+        "sequences", "neither", "last", "same", "monitor", "gradient_noise / gradient_signal: see gradient noise scale"
+    ),
+    "gradient_noise_error": Metric(
+        "fraction", "lower", "last", "same", "monitor", "standard error of gradient_noise_scale, as a part of it"
+    ),
+    "gradient_noise": Metric(
+        "norm²", "neither", "last", "same", "monitor", "variance of one sequence's gradient, all parameters together"
+    ),
+    "gradient_signal": Metric(
+        "norm²", "neither", "last", "same", "monitor", "squared norm of the mean gradient, without the noise"
+    ),
+    "batch_size": Metric(
+        "sequences", "neither", "last", "sum", "monitor", "those of the update in which the noise was last measured"
+    ),
+    "validation/loss": Metric(
+        "nats", "lower", "evaluation", "same", "evaluation", "per counted target, eval mode, main set"
+    ),
+    "validation/accuracy": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "counted targets predicted right, main set"
+    ),
+    "validation/macro_f1": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "mean over classes of 2 · hits / (said + wanted)"
+    ),
+    "validation/f1": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "of two classes, that of the second by name"
+    ),
+    "validation/micro_f1": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "of several labels, over all of them together"
+    ),
+    "validation/exact_match": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "texts with every label right"
+    ),
+    "validation/rmse": Metric(
+        "units of the data", "lower", "evaluation", "same", "evaluation", "root of the mean squared error"
+    ),
+    "validation/mae": Metric(
+        "units of the data", "lower", "evaluation", "same", "evaluation", "mean size of the error"
+    ),
+    "validation/r2": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "1 - squared error / squares around the mean"
+    ),
+    "validation/bits_per_byte": Metric(
+        "bits/byte",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "total loss in bits over UTF-8 bytes of the text, main set",
+    ),
+    "validation/perplexity": Metric(
+        "ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"
+    ),
+    "validation/<set>/<metric>": Metric(
+        "as the metric",
+        "neither",
+        "evaluation",
+        "same",
+        "evaluation",
+        "the same on a further set",
+    ),
+    "training_slice/loss": Metric(
+        "nats",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "loss on a fixed slice of the training set, eval mode",
+    ),
+    "generalization_gap": Metric(
+        "nats", "lower", "evaluation", "same", "evaluation", "validation/loss - training_slice/loss"
+    ),
+    "<metric>@<average>": Metric(
+        "as the metric",
+        "neither",
+        "evaluation",
+        "same",
+        "evaluation",
+        "that metric of an evaluation, of averaged weights: validation/loss@ema, validation/loss@swa",
+    ),
     "mfu": Metric(
         "fraction",
         "higher",
@@ -165,86 +250,6 @@ METRICS: dict[str, Metric] = {
     ),
     "hardware/<gpu>/throttled_hardware": Metric(
         "fraction", "lower", "mean", "max", "monitor", "readings with clocks held down by the board, for any reason"
-    ),
-    "gradient_noise_scale": Metric(
-        "sequences", "neither", "last", "same", "monitor", "gradient_noise / gradient_signal: see gradient noise scale"
-    ),
-    "gradient_noise_error": Metric(
-        "fraction", "lower", "last", "same", "monitor", "standard error of gradient_noise_scale, as a part of it"
-    ),
-    "gradient_noise": Metric(
-        "norm²", "neither", "last", "same", "monitor", "variance of one sequence's gradient, all parameters together"
-    ),
-    "gradient_signal": Metric(
-        "norm²", "neither", "last", "same", "monitor", "squared norm of the mean gradient, without the noise"
-    ),
-    "batch_size": Metric(
-        "sequences", "neither", "last", "sum", "monitor", "those of the update in which the noise was last measured"
-    ),
-    "validation/loss": Metric(
-        "nats", "lower", "evaluation", "same", "evaluation", "per counted target, eval mode, main set"
-    ),
-    "validation/accuracy": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "counted targets predicted right, main set"
-    ),
-    "validation/macro_f1": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "mean over classes of 2 · hits / (said + wanted)"
-    ),
-    "validation/f1": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "of two classes, that of the second by name"
-    ),
-    "validation/micro_f1": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "of several labels, over all of them together"
-    ),
-    "validation/exact_match": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "texts with every label right"
-    ),
-    "validation/rmse": Metric(
-        "units of the data", "lower", "evaluation", "same", "evaluation", "root of the mean squared error"
-    ),
-    "validation/mae": Metric(
-        "units of the data", "lower", "evaluation", "same", "evaluation", "mean size of the error"
-    ),
-    "validation/r2": Metric(
-        "fraction", "higher", "evaluation", "same", "evaluation", "1 - squared error / squares around the mean"
-    ),
-    "validation/bits_per_byte": Metric(
-        "bits/byte",
-        "lower",
-        "evaluation",
-        "same",
-        "evaluation",
-        "total loss in bits over UTF-8 bytes of the text, main set",
-    ),
-    "validation/perplexity": Metric(
-        "ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"
-    ),
-    "validation/<set>/<metric>": Metric(
-        "as the metric",
-        "neither",
-        "evaluation",
-        "same",
-        "evaluation",
-        "the same on a further set",
-    ),
-    "training_slice/loss": Metric(
-        "nats",
-        "lower",
-        "evaluation",
-        "same",
-        "evaluation",
-        "loss on a fixed slice of the training set, eval mode",
-    ),
-    "generalization_gap": Metric(
-        "nats", "lower", "evaluation", "same", "evaluation", "validation/loss - training_slice/loss"
-    ),
-    "<metric>@<average>": Metric(
-        "as the metric",
-        "neither",
-        "evaluation",
-        "same",
-        "evaluation",
-        "that metric of an evaluation, of averaged weights: validation/loss@ema, validation/loss@swa",
     ),
     "group/<name>/learning_rate": Metric(
         "rate",
