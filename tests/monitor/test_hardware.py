@@ -282,3 +282,42 @@ def test_the_thread_reads_ends_and_takes_less_than_a_thousandth(tmp_path: Path) 
 def test_with_nothing_to_read_there_is_no_thread() -> None:
     with Sampler([], 5.0):
         assert "trimtab-hardware" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_stand_in_is_like_the_package() -> None:
+    """What is asked of NVML exists in nvidia-ml-py by these names and numbers; without a driver that is one line."""
+    nvml = pytest.importorskip("pynvml")
+    for name in vars(Nvml):
+        if name.startswith(("nvml", "c_nvml", "NVML")):
+            assert hasattr(nvml, name), name
+    assert [getattr(nvml, f"NVML_GPM_METRIC_{name}") for name in ("SM_UTIL", "SM_OCCUPANCY")] == [2, 3]
+    assert [getattr(nvml, f"NVML_GPM_METRIC_{name}") for name in ("ANY_TENSOR_UTIL", "DRAM_BW_UTIL")] == [5, 10]
+    assert (nvml.NVML_TEMPERATURE_GPU, nvml.NVML_CLOCK_SM, nvml.NVML_CLOCK_MEM) == (0, 1, 2)
+    power = nvml.nvmlClocksEventReasonSwPowerCap | nvml.nvmlClocksEventReasonHwPowerBrakeSlowdown
+    heat = nvml.nvmlClocksEventReasonSwThermalSlowdown | nvml.nvmlClocksEventReasonHwThermalSlowdown
+    assert (power, heat, nvml.nvmlClocksEventReasonHwSlowdown) == (0x84, 0x60, 0x8)
+    asked = nvml.c_nvmlGpmMetricsGet_t()
+    asked.metrics[3].metricId = 10
+    assert {"version", "numMetrics", "sample1", "sample2", "metrics"} <= {field[0] for field in asked._fields_}
+    gpu, why = open_gpu("GPU-of-no-machine", "gpu0")
+    assert gpu is None
+    assert why.count("\n") == 0
+    assert why.startswith("power, clocks and counters of the GPU are not read: NVML: ")
+
+
+def test_a_driver_that_hangs_is_left_behind() -> None:
+    released = threading.Event()
+
+    class Hangs:
+        def read(self) -> dict[str, float]:
+            released.wait(30)
+            return {}
+
+    with Sampler([Hangs()], 0.01) as sampler:
+        time.sleep(0.1)
+        begun = time.perf_counter()
+        assert sampler.close(1, 1.0, 1.0)() == {}
+        assert time.perf_counter() - begun < 0.1  # a window waits for no reading
+        begun = time.perf_counter()
+    assert time.perf_counter() - begun < 4
+    released.set()

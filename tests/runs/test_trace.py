@@ -51,26 +51,34 @@ def test_own_time_is_without_what_is_inside() -> None:
     assert not found.on_device
 
 
+def kernel(name: str, begun: float, lasted: float, launched: float, cat: str = "kernel") -> list[dict[str, Any]]:
+    """A kernel and its launch, which `launched` also numbers."""
+    args = {"args": {"correlation": launched}}
+    return [op(name, begun, lasted, cat) | args, op("cudaLaunchKernel", launched, 1, "cuda_runtime", tid=9) | args]
+
+
 def test_on_a_device_its_own_time_counts() -> None:
     events = [
         op("aten::mm", 0, 5),
         mark("forward", 0, 10),
-        mark("forward", 20, 50, "gpu_user_annotation"),
-        op("sm90_xmma_gemm_bf16", 20, 30, "kernel"),
-        op("vectorized_elementwise_kernel", 40, 20, "kernel"),  # overlaps, on another stream
-        mark("forward", 99, 7, "gpu_user_annotation"),
-        op("Memcpy HtoD (Pinned -> Device)", 100, 5, "gpu_memcpy"),
-        op("sm90_xmma_gemm_bf16", 200, 30, "kernel"),  # an evaluation
+        mark("backward", 10, 10),
+        *kernel("Memcpy HtoD (Pinned -> Device)", 15, 5, 1, "gpu_memcpy"),
+        *kernel("sm90_xmma_gemm_bf16", 20, 30, 2),
+        *kernel("vectorized_elementwise_kernel", 40, 20, 9.5),  # overlaps, on another stream
+        *kernel("sm90_xmma_gemm_bf16", 100, 50, 12),  # by the thread of the backward pass
+        *kernel("sm90_xmma_gemm_bf16", 200, 30, 150),  # an evaluation
+        op("nobody_knows_who_launched_it", 300, 1, "kernel"),
     ]
     found = read_trace(events)
     assert found.on_device
-    assert found.busy_seconds == pytest.approx(45e-6)
-    assert found.parts == {"forward": pytest.approx(57e-6)}
+    assert found.busy_seconds == pytest.approx((45 + 50 + 1) * 1e-6)
+    assert found.parts == {"forward": pytest.approx(45e-6), "backward": pytest.approx(50e-6)}
     assert found.kinds == {
-        "matmul": pytest.approx(30e-6),
-        "elementwise": pytest.approx(20e-6),
+        "matmul": pytest.approx(80e-6),
+        "elementwise": pytest.approx(21e-6),
         "copy": pytest.approx(5e-6),
     }
+    assert found.calls == 5
 
 
 @pytest.mark.parametrize(

@@ -85,57 +85,98 @@ class Trace:
 
 
 def read_trace(events: Iterable[Mapping[str, Any]]) -> Trace:
-    """Add up the events of a trace. Where there are marks, what lies between them counts alone: no evaluation that took
-    place meanwhile, and of a processor's threads no other."""
+    """Add up the events of a trace. Where there are marks, what was begun between them counts alone: no evaluation that
+    took place meanwhile, and of a processor's threads no other.
+
+    A kernel belongs to the part in which the host launched it, from whichever thread: the backward pass has its own.
+    """
     whole = [event for event in events if event.get("ph") == "X" and "dur" in event]
-    kernels = [event for event in whole if event.get("cat") in _KERNELS]
-    marks = "gpu_user_annotation" if kernels else "user_annotation"
-    kernels = _inside(kernels, whole, marks)
+    marks = _Marks(whole)
     operators: dict[str, Operator] = {}
-    own_times = [(str(k["name"]), float(k["dur"])) for k in kernels] or _own_times(_inside(whole, whole, marks))
+    kernels = [event for event in whole if event.get("cat") in _KERNELS]
+    if on_device := bool(kernels):
+        kernels, parts = _by_part(kernels, whole, marks)
+        own_times = [(str(kernel["name"]), float(kernel["dur"])) for kernel in kernels]
+    else:
+        parts = marks.lengths()
+        own_times = _own_times([event for event in whole if not marks or marks.at(float(event["ts"])) is not None])
     for name, own in own_times:
         one = operators.setdefault(name, Operator(name, kind_of(name)))
         one.calls += 1
         one.seconds += own / 1e6
-    if kernels:
+    if on_device:
         busy = _covered((float(one["ts"]), float(one["ts"]) + float(one["dur"])) for one in kernels) / 1e6
     else:
         busy = sum(one.seconds for one in operators.values() if one.kind not in _OVERHEAD)
-    return Trace(
-        tuple(sorted(operators.values(), key=lambda one: -one.seconds)),
-        _parts(whole, marks),
-        busy,
-        bool(kernels),
-    )
+    ordered = sorted(operators.values(), key=lambda one: -one.seconds)
+    return Trace(tuple(ordered), {part: length / 1e6 for part, length in parts.items()}, busy, on_device)
 
 
-def _inside(
-    events: Sequence[Mapping[str, Any]], whole: Iterable[Mapping[str, Any]], marks: str
-) -> list[Mapping[str, Any]]:
-    """Those of `events` that begin in a part of the step; all of them where no part is marked."""
-    spans = sorted((float(one["ts"]), float(one["ts"]) + float(one["dur"])) for one in whole if _is_mark(one, marks))
-    if not spans:
-        return list(events)
-    begins, reached, ends = [begun for begun, _ in spans], float("-inf"), []
-    for _, ended in spans:
-        reached = max(reached, ended)
-        ends.append(reached)
+@final
+class _Marks:
+    """The parts of the step on the host, one after the other."""
 
-    def is_inside(now: float) -> bool:
-        index = bisect_right(begins, now) - 1
-        return index >= 0 and now <= ends[index]
+    def __init__(self, events: Iterable[Mapping[str, Any]]) -> None:
+        self.spans = sorted(
+            (float(one["ts"]), float(one["ts"]) + float(one["dur"]), str(one["name"]).removeprefix(MARK))
+            for one in events
+            if one.get("cat") == "user_annotation" and str(one["name"]).startswith(MARK)
+        )
+        self._begins = [begun for begun, _, _ in self.spans]
 
-    return [event for event in events if is_inside(float(event["ts"]))]
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def at(self, now: float) -> int | None:
+        """Which of the spans a moment lies in."""
+        index = bisect_right(self._begins, now) - 1
+        return index if index >= 0 and now <= self.spans[index][1] else None
+
+    def part(self, now: float) -> str:
+        """The part that a moment lies in, "between" where in none."""
+        return "between" if (index := self.at(now)) is None else self.spans[index][2]
+
+    def lengths(self) -> dict[str, float]:
+        """Of each part, all its spans together."""
+        parts: dict[str, float] = {}
+        for begun, ended, part in self.spans:
+            parts[part] = parts.get(part, 0.0) + ended - begun
+        return parts
 
 
-def _is_mark(event: Mapping[str, Any], category: str) -> bool:
-    return event.get("cat") == category and str(event["name"]).startswith(MARK)
+def _by_part(
+    kernels: Sequence[Mapping[str, Any]], whole: Iterable[Mapping[str, Any]], marks: _Marks
+) -> tuple[list[Mapping[str, Any]], dict[str, float]]:
+    """The kernels that were launched in a part of the step, and how long each part lasted on the device: from the
+    begin of its first to the end of its last."""
+    launches = {
+        event["args"]["correlation"]: float(event["ts"])
+        for event in whole
+        if event.get("cat") in ("cuda_runtime", "cuda_driver") and "correlation" in event.get("args", {})
+    }
+    kept: list[Mapping[str, Any]] = []
+    reached: dict[int, tuple[float, float]] = {}
+    for kernel in kernels:
+        launched = launches.get(kernel.get("args", {}).get("correlation"))
+        index = None if launched is None else marks.at(launched)
+        if marks and launched is not None and index is None:
+            continue
+        kept.append(kernel)
+        if index is not None:
+            begun, ended = float(kernel["ts"]), float(kernel["ts"]) + float(kernel["dur"])
+            first, last = reached.get(index, (begun, ended))
+            reached[index] = (min(first, begun), max(last, ended))
+    parts: dict[str, float] = {}
+    for index, (begun, ended) in reached.items():
+        part = marks.spans[index][2]
+        parts[part] = parts.get(part, 0.0) + ended - begun
+    return kept, parts
 
 
 def _own_times(events: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
     """Each operator of the processor, with its time without that of those inside it."""
     found: list[tuple[str, float]] = []
-    marked = {event.get("tid") for event in events if str(event["name"]).startswith(MARK)}
+    marked = {event.get("tid") for event in events if str(event.get("name", "")).startswith(MARK)}
     for thread, calls in _by_thread(events).items():
         if marked and thread not in marked:
             continue
@@ -164,15 +205,6 @@ def _by_thread(events: Iterable[Mapping[str, Any]]) -> dict[Any, list[Mapping[st
     for calls in threads.values():
         calls.sort(key=lambda event: (float(event["ts"]), -float(event["dur"])))
     return threads
-
-
-def _parts(events: Iterable[Mapping[str, Any]], category: str) -> dict[str, float]:
-    parts: dict[str, float] = {}
-    for event in events:
-        if _is_mark(event, category):
-            name = str(event["name"]).removeprefix(MARK)
-            parts[name] = parts.get(name, 0.0) + float(event["dur"]) / 1e6
-    return parts
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -205,12 +237,7 @@ def memory_of_trace(
     are among what is freed.
     """
     whole = list(events)
-    marks = sorted(
-        (float(e["ts"]), float(e["ts"]) + float(e["dur"]), str(e["name"]).removeprefix(MARK))
-        for e in whole
-        if e.get("cat") == "user_annotation" and str(e["name"]).startswith(MARK)
-    )
-    begins = [begun for begun, _, _ in marks]
+    marks = _Marks(e for e in whole if e.get("ph") == "X" and "dur" in e)
     changes = sorted(
         (
             (float(e["ts"]), int(e["args"]["Bytes"]), e["args"].get("Addr"), e.get("tid"))
@@ -219,10 +246,6 @@ def memory_of_trace(
         ),
         key=lambda change: change[0],
     )
-
-    def part_at(now: float) -> str:
-        index = bisect_right(begins, now) - 1
-        return marks[index][2] if index >= 0 and now <= marks[index][1] else "between"
 
     before = sum(held.values())
     live: dict[Any, _Allocation] = {}
@@ -234,7 +257,7 @@ def memory_of_trace(
     for now, size, address, thread in changes:
         total += size
         if size > 0:
-            live[address] = _Allocation(size, now, part_at(now), thread)
+            live[address] = _Allocation(size, now, marks.part(now), thread)
             every.append(live[address])
         elif (ended := live.pop(address, None)) is not None:
             ended.freed = now
@@ -243,7 +266,7 @@ def memory_of_trace(
         timeline.append((now, total))
         if total > highest:
             highest, peak_at = total, now
-    updates = [begun for begun, _, name in marks if name in ("optimizer", "update")]
+    updates = [begun for begun, _, part in marks.spans if part in ("optimizer", "update")]
     categories = dict.fromkeys(("weights", "gradients", "optimizer", "activations", "other"), 0) | dict(held)
     for now, size in gone:
         if now <= peak_at:
@@ -263,7 +286,7 @@ def memory_of_trace(
         categories["other"] = 0
     return {
         "peak_bytes": sum(categories.values()),
-        "part": part_at(peak_at) if changes else "between",
+        "part": marks.part(peak_at) if changes else "between",
         "categories": categories,
         "held_before_bytes": before,
         "largest": largest,
