@@ -110,7 +110,7 @@ def test_a_profile_costs_no_step_its_time(text: Path, tmp_path: Path, monkeypatc
     import time
 
     def slow(*arguments: Any) -> list[dict[str, Any]]:
-        time.sleep(0.5)
+        time.sleep(1.0)
         return []
 
     monkeypatch.setattr(profiler, "_write_trace", slow)
@@ -122,9 +122,9 @@ def test_a_profile_costs_no_step_its_time(text: Path, tmp_path: Path, monkeypatc
 
     train(text, tmp_path / "run", {"profile.steps": "5"}, [Watch()])
     windows = [event for event in seen if isinstance(event, StepsEnded)]
-    assert max(float(window.per_step["step_seconds"][1:].max(initial=0.0)) for window in windows) < 0.5
+    assert max(float(window.per_step["step_seconds"][1:].max(initial=0.0)) for window in windows) < 1.0
     ended = read_record(tmp_path / "run/record.jsonl")[-1]
-    assert ended["time_split"]["profile"] > 0.5
+    assert ended["time_split"]["profile"] > 1.0
 
 
 def test_a_file_asks_for_a_profile(text: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from trimtab.config import ProfileConfig
 from trimtab.config.profile import MOST_STEPS, bounds
+from trimtab.errors import StorageError
 from trimtab.events import AlertRaised, ArtifactLogged, Event
 from trimtab.runs import RunDirectory
 from trimtab.runs.files import write_json, write_text
@@ -147,7 +148,9 @@ class StepProfiler:
             counters, why = self._counters.end()
             self._notes += [why] if why else []
         follower = self._stop()
-        spent = {name: value - self._spent.get(name, 0.0) for name, value in self._progress.seconds.items()}
+        # Where the run went back meanwhile, these did, too.
+        now = self._progress.seconds.items()
+        spent = {name: max(0.0, value - self._spent.get(name, 0.0)) for name, value in now}
         beside = sum(value for name, value in spent.items() if name not in ("training", "data", "profile"))
         folder = self._run.artifacts / FOLDER / f"step-{self._first:08d}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +277,7 @@ class StepProfiler:
             self._stop()
         text = f"the profile from step {self._first} on failed: {type(error).__name__}: {error}"
         warnings.warn(text, stacklevel=2)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | StorageError):
             self._events.append(AlertRaised(step, "write_failed", text))
 
 
