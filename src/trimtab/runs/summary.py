@@ -288,7 +288,8 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
     events = _events(surviving(lines))
     started = next((event for _, event in reversed(events) if isinstance(event, RunStarted)), None)
     ended = next((event for _, event in reversed(events) if isinstance(event, RunEnded | RunStarted)), None)
-    window = next((event for _, event in reversed(events) if isinstance(event, StepsEnded)), None)
+    windows = (event for _, event in reversed(events) if isinstance(event, StepsEnded))
+    window = next((event for event in windows if "train/loss" in event.per_step), None)
     evaluations = [event for _, event in events if isinstance(event, EvaluationEnded)]
     newest = evaluations[-1] if evaluations else None
     split = dict(ended.time_split) if isinstance(ended, RunEnded) else {}
