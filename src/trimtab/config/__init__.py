@@ -1,5 +1,6 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
+from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
@@ -156,6 +157,8 @@ __all__ = [
     "AdamConfig",
     "AdamW8bitConfig",
     "AdamWConfig",
+    "AdaptiveConfig",
+    "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
     "AutoPrecision",
@@ -196,6 +199,7 @@ __all__ = [
     "Fp8",
     "Fp16",
     "Fp32",
+    "FullLogging",
     "GaLoreConfig",
     "GapControl",
     "GradientsConfig",
