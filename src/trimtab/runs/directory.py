@@ -127,6 +127,10 @@ class RunDirectory:
         """The events, of rank 0."""
         return self.path / "record.jsonl"
 
+    def record_of_rank(self, rank: int) -> Path:
+        """The events of a process of the run; of rank 0 `record`."""
+        return self.record if rank == 0 else self.path / f"record.rank-{rank:05d}.jsonl"
+
     @property
     def rollback(self) -> Path:
         """What a rollback keeps, from its decision until it is saved."""

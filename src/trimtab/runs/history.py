@@ -29,6 +29,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.runs.columns import Columnizer, Floats, Steps
+from trimtab.runs.ranks import read_ranks, records_of_ranks, series_of_ranks
 from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, no_garbage, surviving
 from trimtab.runs.rollbacks import Rollbacks, rollbacks_of
 from trimtab.runs.statistics import read_statistics
@@ -310,10 +311,12 @@ class History:
         statistics: Path | None = None,
         all_branches: bool = False,
         windows_before: float = math.inf,
+        ranks: bool = False,
     ) -> Self:
         """The history in a record, of the surviving branch alone unless `all_branches`.
 
-        Of windows only those that end before the step `windows_before`.
+        Of windows only those that end before the step `windows_before`. With `ranks`, those of further ranks beside it
+        become `rank/<n>/<metric>` and `ranks/<metric>/<how>`.
 
         Raises: UsageError when a newer trimtab wrote it.
         """
@@ -329,7 +332,12 @@ class History:
             history.extend(lines)
             history.rollbacks = noted
             del lines
-        history.damaged_lines = reader.damaged
+            history.damaged_lines = reader.damaged
+            if ranks and records_of_ranks(record):
+                by_rank, history.damaged_lines = read_ranks(record, all_branches=all_branches)
+                for name, steps, values in series_of_ranks(by_rank):
+                    before = steps < windows_before
+                    history.add(name, steps[before], values[before])
         if statistics is not None:
             steps, names, values_WC = read_statistics(statistics)
             for step, row in zip(steps, values_WC, strict=True):
