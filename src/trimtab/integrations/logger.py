@@ -76,7 +76,7 @@ class Summary(MutableMapping[str, Any]):
 
 @final
 class TrainingLogger:
-    """Writes what a loop of your own logs into `run_dir`, for `trimtab show`, `doctor`, `report` and `compare`.
+    """Writes what a loop of your own logs into `run_dir`, for `trimtab show`, `doctor`, `report` and `runs`.
 
     No call waits for a device or a disk: a thread of its own converts and writes within a second. Names are brought to
     ours by a table (`val_loss` is validation/loss); unknown ones become `user/<name>`. Where more is logged than

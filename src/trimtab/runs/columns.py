@@ -36,6 +36,7 @@ def columns_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Steps, Flo
         if line["event"] == "StepsEnded":
             columns.take(line)
         elif line["event"] == "EvaluationEnded":
+            columns.flush()  # so that metrics come in the order in which they were first told
             for name, value in line["metrics"].items():
                 add(name, np.array([line["step"]], np.int64), _numbers([value]))
     columns.flush()
