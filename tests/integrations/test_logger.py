@@ -324,6 +324,29 @@ def test_tensors_are_taken_as_they_are_now(tmp_path: Path) -> None:
     assert (first["edges"][0], first["edges"][-1]) == (0.0, 99.0)
 
 
+def test_what_cannot_be_read_ends_no_loop(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    logger = TrainingLogger(tmp_path / "run", report=False)
+    logger.log({"loss": torch.empty((), device="meta"), "fine": 1.0, "imaginary": 1j})
+    logger.log_histogram("meta", torch.empty(3, device="meta"))
+    with pytest.raises(UsageError, match="histogram is of numbers"):
+        logger.log_histogram("words", ["a"])
+    with pytest.warns(RuntimeWarning, match="no single number"):
+        logger.finish()
+    assert set(columns_of_record(logger.run.record)) == {"user/fine", "memory_bytes"}
+    assert events(logger, "AlertRaised")[-1]["details"] == {"no_number": 3}
+
+
+def test_an_end_that_cannot_be_written_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = TrainingLogger(tmp_path / "run", report=False)
+    monkeypatch.setattr(logger._writer.recording._recorder, "close", lambda: 1 / 0)
+    with pytest.warns(UserWarning, match="could not be written: ZeroDivisionError"):
+        logger.finish()
+    monkeypatch.undo()
+    with TrainingLogger(tmp_path / "run", resume=True, report=False) as again:  # the lock was let go
+        again.log({"loss": 1.0})
+
+
 def test_texts_histograms_and_what_is_no_number(tmp_path: Path) -> None:
     one = TrainingLogger(tmp_path / "run", report=False)
     one.log({"note": "hello", "spread": np.array([1.0, math.inf, 2.0]), "what": object(), "loss": 1.0})
@@ -353,7 +376,7 @@ def test_pictures(tmp_path: Path) -> None:
         logger.log_image("torch", torch.tensor(colour))
         logger.log({"figure": figure, "pillow": image.fromarray(grey)}, step=1)
         logger.log_image("file", tmp_path / "file.bmp")
-        for wrong in (3.0, object()):
+        for wrong in (3.0, object(), np.zeros((2, 2, 9)), np.zeros((0, 3)), torch.zeros(4), np.zeros(1)):
             with pytest.raises(UsageError, match="picture"):
                 logger.log_image("wrong", wrong)
     lines = events(logger, "ArtifactLogged")

@@ -202,21 +202,3 @@ def test_what_fails_inside_is_one_warning(tmp_path: Path, monkeypatch: pytest.Mo
     assert not logger._writer._queue
     monkeypatch.undo()
     logger.finish()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_call_does_not_wait_for_the_device(tmp_path: Path) -> None:
-    with TrainingLogger(tmp_path / "run", report=False) as logger:
-        torch.cuda._sleep(1)
-        value = torch.full((), 3.0, device="cuda")
-        logger.log({"warm": value}, step=0)  # the first takes pinned memory
-        torch.cuda.synchronize()
-        torch.cuda._sleep(2_000_000_000)  # about a second
-        value += 1
-        begun = time.perf_counter()
-        logger.log({"loss": value}, step=1)
-        seconds = time.perf_counter() - begun
-        value += 1
-        assert seconds < 0.05
-        assert not torch.cuda.current_stream().query()
-    assert columns_of_record(logger.run.record)["train/loss"][1].tolist() == [4.0]

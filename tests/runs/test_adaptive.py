@@ -79,8 +79,8 @@ def test_a_band_is_left(change: Any) -> None:
 
 def test_what_never_changes_may_change_a_little() -> None:
     band = Band(6.0, 100)
-    assert not any(band.leaves(np.array([value])) for value in [1e9] * 20 + [1.01e9])
-    assert band.leaves(np.array([1.5e9]))
+    assert not any(band.leaves([value]) for value in [1e9] * 20 + [1.01e9])
+    assert band.leaves([1.5e9])
 
 
 def test_all_is_written_around_a_spike_and_the_loss_everywhere(tmp_path: Path) -> None:

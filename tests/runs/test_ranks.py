@@ -13,9 +13,10 @@ from hypothesis.extra.numpy import arrays
 
 from trimtab.doctor import open_case
 from trimtab.events import EvaluationEnded, RunStarted, StepsEnded
-from trimtab.runs import History, RunDirectory
+from trimtab.runs import History, Recorder, RunDirectory
 from trimtab.runs.ranks import as_metrics, merged, over_ranks, read_ranks
 from trimtab.runs.record import RecordWriter, lines_of
+from trimtab.runs.summary import render, summarize
 
 
 @given(
@@ -75,6 +76,9 @@ def test_records_are_merged_by_branch_step_and_rank(tmp_path: Path) -> None:
     write(run, 0, [1.0, 1.0, 1.0, 1.0])
     write(run, 1, [2.0, 3.0, 2.0, 2.0])
     write(run, 3, [0.5, 0.5])
+    shown = summarize(run)
+    assert shown["ranks"] == 3
+    assert "rank 0's" in render(shown)
     lines, damaged = read_ranks(run.record)
     assert damaged == 0
     places = [(line["branch"], line["step"], line["rank"]) for line in merged(lines)]
@@ -92,6 +96,16 @@ def test_records_are_merged_by_branch_step_and_rank(tmp_path: Path) -> None:
     assert "rank/1/step_seconds" not in History.read(run.record).series
     before = History.read(run.record, ranks=True, windows_before=3)
     assert series(before, "rank/1/step_seconds") == {1: 2.0, 2: 3.0}
+
+
+def test_a_recorder_of_a_rank_writes_beside_the_run(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    write(run, 0, [1.0, 1.0])
+    recorder = Recorder.open(run, rank=2)
+    recorder.record(StepsEnded(1, 2, {"step_seconds": np.array([4.0, 5.0])}, {}, {"layer/a/grad_norm": 1.0}))
+    recorder.close()
+    assert not run.statistics.exists()
+    assert series(History.read(run.record, ranks=True), "rank/2/step_seconds") == {1: 4.0, 2: 5.0}
 
 
 def test_a_branch_that_was_left_is_left_by_every_rank(tmp_path: Path) -> None:

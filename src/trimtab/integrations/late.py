@@ -37,7 +37,8 @@ def is_tensor(value: Any) -> bool:
 def snapshot(value: Any) -> Any:
     """`value` as it is now, whatever becomes of it later: a number, an array, a `Late`; others as they are.
 
-    It never waits for a device.
+    It never waits for a device, and raises nothing: a tensor that cannot be read (of another kind of storage, or on a
+    device that has failed) is None.
     """
     if type(value) in _NUMBERS:
         return value
@@ -45,7 +46,12 @@ def snapshot(value: Any) -> Any:
         return value.copy() if value.size != 1 else value.item()
     if isinstance(value, np.generic):
         return value.item()
-    return _of_tensor(value) if is_tensor(value) else value
+    if not is_tensor(value):
+        return value
+    try:
+        return _of_tensor(value)
+    except Exception:  # the loop that logs must not end for it
+        return None
 
 
 def _of_tensor(tensor: Any) -> Any:
@@ -65,8 +71,11 @@ def _of_tensor(tensor: Any) -> Any:
 
 
 def resolved(value: Any) -> Any:
-    """What `snapshot` gave, with everything on the host: a number where there is one value."""
+    """What `snapshot` gave, with everything on the host: a number where there is one value; None: it has none."""
     if not isinstance(value, Late):
         return value
-    array = value.resolve()
+    try:
+        array = value.resolve()
+    except Exception:  # without content, or of a device that has failed
+        return None
     return array.item() if array.size == 1 else array

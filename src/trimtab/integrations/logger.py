@@ -189,8 +189,14 @@ class TrainingLogger:
         self._put(step, "text", name, str(text), len(str(text)))
 
     def log_histogram(self, name: str, values: Any, step: int | None = None) -> None:
-        """How values (an array, a tensor, a list) are spread: 64 bins, and how many are not finite."""
-        now = snapshot(values if is_tensor(values) else np.asarray(values, np.float64))
+        """How values (an array, a tensor, a list) are spread: 64 bins, and how many are not finite.
+
+        Raises: UsageError for what holds no numbers.
+        """
+        try:
+            now = snapshot(values) if is_tensor(values) else np.array(values, np.float64)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a histogram is of numbers. Received: {type(values).__name__} ({error})") from error
         self._put(step, "histogram", name, now, _size(now))
 
     def log_image(self, name: str, image: Any, step: int | None = None) -> None:
@@ -250,7 +256,10 @@ class TrainingLogger:
                 with contextlib.suppress(StorageError, OSError):
                     self.run.artifacts.mkdir(exist_ok=True)
                     write_json(self.run.artifacts / "summary.json", {"summary": summary})
-            recording.end(status, reason, seconds=time.perf_counter() - self._begun)
+            try:
+                recording.end(status, reason, seconds=time.perf_counter() - self._begun)
+            except Exception as error:  # the weights that were trained are still to be saved
+                warnings.warn(f"trimtab: the end of the run could not be written: {described(error)}", stacklevel=2)
 
     def __enter__(self) -> Self:
         return self

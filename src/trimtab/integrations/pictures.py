@@ -29,7 +29,8 @@ def picture_now(picture: Any) -> bytes | NDArray[Any] | Late:
     if isinstance(picture, np.ndarray) or is_tensor(picture):
         now = snapshot(picture)
         if not isinstance(now, np.ndarray | Late):
-            raise UsageError("a picture needs rows and columns. Received: a single number")
+            raise UsageError("a picture needs rows and columns. Received: a single number, or one without content")
+        _check_shape(tuple(now.shape if isinstance(now, np.ndarray) else now.host.shape))
         return now
     if isinstance(picture, str | PathLike):
         content = Path(picture).read_bytes()
@@ -51,12 +52,11 @@ def png(picture: bytes | NDArray[Any] | Late) -> bytes:
     if isinstance(picture, bytes):
         return picture
     values = picture.resolve() if isinstance(picture, Late) else picture
+    _check_shape(values.shape)
     if values.ndim == 3 and values.shape[2] not in _CHANNELS and values.shape[0] in _CHANNELS:
         values = np.moveaxis(values, 0, 2)  # torch has channels first
     if values.ndim == 2:
         values = values[:, :, None]
-    if values.ndim != 3 or values.shape[2] not in _CHANNELS or not values.size:
-        raise UsageError(f"a picture is [H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]. Received: {values.shape}")
     if values.dtype == bool:
         values = values.astype(np.uint8) * 255
     elif not np.issubdtype(values.dtype, np.integer):
@@ -69,6 +69,12 @@ def png(picture: bytes | NDArray[Any] | Late) -> bytes:
     return (
         _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + _chunk(b"IEND", b"")
     )
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    fits = len(shape) == 2 or (len(shape) == 3 and (shape[2] in _CHANNELS or shape[0] in _CHANNELS))
+    if not fits or 0 in shape:
+        raise UsageError(f"a picture is [H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]. Received: {shape}")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -272,15 +272,11 @@ class Writer:
 
     def _write_artifact(self, artifact: Artifact) -> None:
         step, name = artifact.step, artifact.name
-        text, content = "", b""
-        match artifact.kind:
-            case "picture":
-                content = png(artifact.content)
-            case "histogram":
-                text = _histogram(resolved(artifact.content))
-            case "text":
-                text = str(artifact.content)
-                content = text.encode("utf-8", "replace") if len(text) > _LONGEST_TEXT else b""
+        try:
+            text, content = _encoded(artifact)
+        except Exception:  # one that cannot be read costs no other
+            self.lost["no_number"] += 1
+            return
         size = len(content) + min(len(text), _LONGEST_TEXT)
         if size > self.allowance.left:
             self.lost["bytes"] += 1
@@ -335,9 +331,21 @@ _CAUSES: Final = {
     "names": "more than {most:,} names are logged (max_names)",
     "bytes": "more bytes an hour are logged than max_bytes_per_hour",
     "behind": "values came for steps at or before the newest of their metric (rewind says that a loop went back)",
-    "no_number": "values are logged that are no single number",
+    "no_number": "values are logged that are no single number, or cannot be read",
     "disk": "pictures or texts cannot be written to the disk",
 }
+
+
+def _encoded(artifact: Artifact) -> tuple[str, bytes]:
+    """What goes into the record, and what into a file."""
+    match artifact.kind:
+        case "picture":
+            return "", png(artifact.content)
+        case "histogram":
+            return _histogram(resolved(artifact.content)), b""
+        case "text":
+            text = str(artifact.content)
+            return text, text.encode("utf-8", "replace") if len(text) > _LONGEST_TEXT else b""
 
 
 def _bytes_of(values: Mapping[str, float]) -> int:
@@ -361,6 +369,8 @@ def _windows(rows: list[tuple[int, dict[str, float]]]) -> Iterable[StepsEnded]:
 
 def _histogram(values: Any, num_bins: int = 64) -> str:
     """Edges and counts as JSON; values that are not finite are counted apart."""
+    if values is None:
+        raise ValueError("a tensor without content")
     flat = np.asarray(values, np.float64).reshape(-1)
     finite = flat[np.isfinite(flat)]
     counts, edges = np.histogram(finite, bins=num_bins)

@@ -6,12 +6,10 @@ the metric usually changes from window to window. Nothing here changes what is m
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.events import StepsEnded
@@ -36,28 +34,37 @@ class Band:
 
     def __init__(self, threshold: float, memory: int) -> None:
         self._threshold = threshold
-        self._means: deque[float] = deque(maxlen=memory)
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._changes: deque[float] = deque(maxlen=memory - 1)
         self._scatter: deque[float] = deque(maxlen=memory)
 
-    def leaves(self, values: NDArray[np.float64]) -> bool:
+    def leaves(self, values: Sequence[float]) -> bool:
         """Whether the values of a window [steps] do not fit those before; they belong to those from here on."""
-        finite = values[np.isfinite(values)]
+        finite = [value for value in values if math.isfinite(value)]
         is_left = len(finite) < len(values)
-        if not len(finite):
+        if not finite:
             return is_left
-        mean = float(finite.mean())
-        if len(self._means) >= LEAST_WINDOWS:
-            means = np.array(self._means)
-            changes = np.diff(means)
-            usual = float(np.median(changes))
-            expected = float(np.median(means[-_RECENT:])) + usual * (min(_RECENT, len(means)) + 1) / 2
-            width = max(_SIGMA * float(np.median(np.abs(changes - usual))), _LEAST * abs(expected))
-            scatter = max(width, _SIGMA * float(np.median(self._scatter)))
+        mean = sum(finite) / len(finite)
+        if len(self._changes) >= LEAST_WINDOWS - 1:
+            usual = _median(self._changes)
+            expected = _median(self._recent) + usual * (_RECENT + 1) / 2
+            width = max(_SIGMA * _median([abs(change - usual) for change in self._changes]), _LEAST * abs(expected))
+            scatter = max(width, _SIGMA * _median(self._scatter))
             is_left = is_left or abs(mean - expected) > self._threshold * width
-            is_left = is_left or float(np.abs(finite - expected).max()) > self._threshold * scatter
-        self._means.append(mean)
-        self._scatter.append(float(np.median(np.abs(finite - np.median(finite)))))
+            is_left = is_left or max(abs(value - expected) for value in finite) > self._threshold * scatter
+        if self._recent:
+            self._changes.append(mean - self._recent[-1])
+        self._recent.append(mean)
+        middle = _median(finite)
+        self._scatter.append(_median([abs(value - middle) for value in finite]))
         return is_left
+
+
+def _median(values: Collection[float]) -> float:
+    """For some hundred numbers several times as quick as numpy's."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 @final
@@ -76,11 +83,10 @@ class Detail:
         """A window is over: write its row, or keep it."""
         left = False
         for name, band in self._bands.items():
-            values = event.per_step.get(name)
-            if values is None and name in event.values:
-                values = np.array([event.values[name]])
-            if values is not None:
-                left = band.leaves(np.asarray(values, np.float64)) or left
+            if (series := event.per_step.get(name)) is not None:
+                left = band.leaves(series.tolist()) or left
+            elif name in event.values:
+                left = band.leaves([float(event.values[name])]) or left
         if event.layers:
             self._seen += 1
             if self._to_come > 0 or left or self._seen % self._config.calm_every == 0:

@@ -40,8 +40,11 @@ class Recorder:
         self._is_refused = False
 
     @classmethod
-    def open(cls, run: RunDirectory, *, branch: int = 0, adaptive: AdaptiveConfig | None = None) -> Self:
-        """The recorder of a run, which goes on after what earlier attempts wrote. Raises: StorageError."""
+    def open(cls, run: RunDirectory, *, branch: int = 0, adaptive: AdaptiveConfig | None = None, rank: int = 0) -> Self:
+        """The recorder of a run, which goes on after what earlier attempts wrote; of a further `rank` a record beside
+        the run's, without values of layers. Raises: StorageError."""
+        if rank:
+            return cls(RecordWriter(run.record_of_rank(rank), branch))
         if not isinstance(adaptive, AdaptiveLoggingConfig):
             return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics))
         statistics = StatisticsWriter(run.statistics, every=adaptive.calm_every)
