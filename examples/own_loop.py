@@ -62,9 +62,11 @@ def bare(run_dir: Path, steps: int) -> trimtab.TrainingLogger:
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"])
     with trimtab.TrainingLogger(run_dir, settings) as logger:
-        for step, (inputs, targets) in enumerate(batches(training, 64, steps, seed=0), start=1):
+        for step, (inputs, targets) in enumerate(logger.timed(batches(training, 64, steps, seed=0)), start=1):
             loss = functional.cross_entropy(model(inputs), targets)
             loss.backward()
+            if step % 10 == 0:
+                logger.log_layers(model, step=step)
             norm = nn.utils.clip_grad_norm_(model.parameters(), settings["max_grad_norm"])
             optimizer.step()
             optimizer.zero_grad()

@@ -9,7 +9,9 @@ import json
 import math
 import subprocess
 import sys
+import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 
 import trimtab
 from trimtab.doctor import open_case
+from trimtab.doctor.diagnose import diagnose
 from trimtab.errors import StorageError, UsageError
 from trimtab.integrations.logger import TrainingLogger
 from trimtab.integrations.names import Names, name_of
@@ -420,6 +423,43 @@ def test_layers_go_into_the_statistics(tmp_path: Path) -> None:
     steps, layers, values = history.layers.values("grad_norm")
     assert (steps.tolist(), layers) == ([1, 2, 3, 4, 5], ("a",))
     np.testing.assert_array_equal(values[:, 0], np.arange(1, 6) / 2)
+
+
+def test_norms_of_layers_and_the_split_of_the_time(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    model[1].bias.requires_grad_(False)
+
+    def slow() -> Iterator[torch.Tensor]:
+        for _ in range(5):
+            time.sleep(0.03)
+            yield torch.randn(8, 4)
+
+    expected = []
+    with TrainingLogger(tmp_path / "run", report=False) as logger:
+        for step, batch in enumerate(logger.timed(slow()), 1):
+            loss = model(batch).square().mean()
+            loss.backward()
+            logger.log({"loss": loss}, step=step)
+            logger.log_layers(model, step=step)
+            expected.append([parameter.grad.double().norm().item() for parameter in (model[0].weight, model[0].bias)])
+            everything = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            total = torch.cat([gradient.ravel() for gradient in everything]).double().norm().item()
+            model.zero_grad()
+            time.sleep(0.01)
+        logger.log_layers(torch.nn.GELU())  # nothing to measure
+        found = columns(logger)
+    assert found["grad_norm"][5] == pytest.approx(total, rel=1e-5)
+    assert set(found["step_seconds"]) == set(found["data_seconds"]) == set(range(1, 6))
+    assert all(seconds > 0.025 for seconds in found["data_seconds"].values())
+    assert all(found["step_seconds"][step] > found["data_seconds"][step] + 0.009 for step in range(1, 6))
+    history = History.read(logger.run.record, statistics=logger.run.statistics)
+    steps, layers, values = history.layers.values("grad_norm")
+    assert steps.tolist() == [1, 2, 3, 4, 5]
+    assert layers == ("0.weight", "0.bias", "1.weight")
+    np.testing.assert_allclose(values[:, :2], expected, rtol=1e-5)
+    assert "frozen-parameters" not in {one.code for one in diagnose(open_case(logger.run)).withheld}
 
 
 def test_an_allowance_grows_again() -> None:

@@ -28,6 +28,20 @@ class Late:
         return host.double().numpy() if host.is_floating_point() else host.numpy()
 
 
+@final
+@dataclass(slots=True)
+class Vector:
+    """Several values by name, which come over together."""
+
+    names: tuple[str, ...]
+    values: Late | float
+
+    def resolve(self) -> dict[str, float]:
+        """Name to value; nothing where they cannot be read."""
+        found = resolved(self.values)
+        return {} if found is None else dict(zip(self.names, np.ravel(found).tolist(), strict=True))
+
+
 def is_tensor(value: Any) -> bool:
     """Whether `value` is a tensor of torch, which is not loaded for that."""
     torch = sys.modules.get("torch")

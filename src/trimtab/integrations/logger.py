@@ -8,15 +8,17 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self, final
+from typing import Any, Final, Literal, Self, TypeVar, final
 
 import numpy as np
 
 from trimtab.errors import StorageError, UsageError
 from trimtab.integrations.late import Late, is_tensor, snapshot
+from trimtab.integrations.mappings import RunConfig, Summary
+from trimtab.integrations.measuring import Stopwatch, layer_norms
 from trimtab.integrations.pictures import picture_now
 from trimtab.integrations.recording import Recording, described, last_error
 from trimtab.integrations.saving import save_columns
@@ -31,47 +33,7 @@ Status = Literal["finished", "stopped", "interrupted", "failed"]
 MAX_NAMES: Final = 5_000
 MAX_BYTES_PER_HOUR: Final = 256 * 2**20
 FINISH_SECONDS: Final = 30.0
-
-
-class RunConfig(dict[str, Any]):
-    """Settings, which can also be read and set as attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(f"config has no {name!r}; it has: {', '.join(map(str, self)) or 'nothing'}") from None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
-
-
-@final
-class Summary(MutableMapping[str, Any]):
-    """The newest value of every metric, by the name that it was logged with; what is set here goes before."""
-
-    def __init__(self, writer: Writer) -> None:
-        self._writer = writer
-        self._own: dict[str, Any] = {}
-
-    def _all(self) -> dict[str, Any]:
-        self._writer.flush(5.0)
-        return {**self._writer.newest, **self._own}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._own[name] if name in self._own else self._all()[name]
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        self._own[name] = value
-
-    def __delitem__(self, name: str) -> None:
-        del self._own[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
+_Batch = TypeVar("_Batch")
 
 
 @final
@@ -128,6 +90,7 @@ class TrainingLogger:
         self._given = dict(self.config)
         self._step = recording.started.step + 1
         self._in_step: set[str] = set()
+        self._logged_at: int | None = None
         self._is_open, self._has_warned = True, False
         self._at_exit = weakref.finalize(self, _left, self._writer, self._pid, self._begun, id(last_error()))
 
@@ -163,6 +126,7 @@ class TrainingLogger:
         self._gather(at, "", values, row)
         if row:
             self._writer.put_row(at, row)
+            self._logged_at = at
         self._in_step.clear()
         self._step = at + 1 if commit or (commit is None and step is None) else at
 
@@ -183,6 +147,7 @@ class TrainingLogger:
             self._in_step.clear()
         self._in_step.add(name)
         self._writer.put_row(at, {name: snapshot(value)})
+        self._logged_at = at
 
     def log_text(self, name: str, text: str, step: int | None = None) -> None:
         """A text: a sample, a note; one of more than 4,000 characters becomes a file."""
@@ -207,6 +172,31 @@ class TrainingLogger:
         """
         now = picture_now(image)
         self._put(step, "picture", name, now, _size(now))
+
+    def log_layers(self, model: Any, step: int | None = None) -> None:
+        """The norms of a torch model's parameters and of their gradients, and `grad_norm` of all: before clipping, and
+        before the gradients are set to zero. One copy from the device, which is not waited for."""
+        if self._is_ready() and (norms := layer_norms(model)) is not None:
+            self._writer.put_row(self._at(step), norms)
+
+    def timed(self, loader: Iterable[_Batch]) -> Iterator[_Batch]:
+        """The batches of `loader`; `data_seconds` and `step_seconds` go to the step that is logged with each of them.
+
+        The latter is the whole of the loop's body, with what it does besides.
+        """
+        watch = Stopwatch()
+        batches = iter(loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            watch.data_came()
+            self._logged_at = None
+            yield batch
+            seconds = watch.step_ended()
+            if self._logged_at is not None and self._is_open and self._is_ready():
+                self._writer.put_row(self._logged_at, seconds)
 
     def rewind(self, step: int) -> None:
         """The loop goes back: what is logged from here on takes the place of all beyond `step`."""
@@ -251,8 +241,8 @@ class TrainingLogger:
         if reason is None:
             reason = f"exit code {exit_code}" if exit_code else "the loop came to its end"
         if _close(self._writer, timeout_seconds):
-            summary = {**self._writer.newest, **self.summary._own}
-            if self.summary._own:
+            summary = {**self._writer.newest, **self.summary.own}
+            if self.summary.own:
                 with contextlib.suppress(StorageError, OSError):
                     self.run.artifacts.mkdir(exist_ok=True)
                     write_json(self.run.artifacts / "summary.json", {"summary": summary})

@@ -85,7 +85,7 @@ class Watch:
         rate = groups[0].get("lr") if groups else None
         self._rate = float(rate) if isinstance(rate, int | float) else None
         if self._measures_layers and self._ends_window(self.step + 1):
-            self._gradients = _norms([parameter.grad for parameter in self._parameters], self._device)
+            self._gradients = norms([parameter.grad for parameter in self._parameters], self._device)
             self._clipped_at = clipped_at
 
     def step_ended(self, *, closes: bool = False, averaged: bool = False) -> None:
@@ -101,7 +101,7 @@ class Watch:
         self._parts, self._rate, self._waited = [], None, 0.0
         ends = self._ends_window(self.step)
         if ends and self._measures_layers:
-            self._weights = _norms(self._parameters, self._device)
+            self._weights = norms(self._parameters, self._device)
         self.is_due = ends or closes
         self.paused()
 
@@ -210,7 +210,7 @@ class Watch:
         return layers
 
 
-def _norms(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
+def norms(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
     """The 2-norm of each tensor [P], on the device; 0 where there is none."""
     with torch.no_grad():
         there = [tensor.detach() for tensor in tensors if tensor is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ import numpy as np
 
 from trimtab.events import AlertRaised, ArtifactLogged, EvaluationEnded, StepsEnded
 from trimtab.integrations.guard import Guard
-from trimtab.integrations.late import resolved
+from trimtab.integrations.late import Vector, resolved
 from trimtab.integrations.names import Names
 from trimtab.integrations.pictures import png
 from trimtab.integrations.recording import Recording
@@ -199,7 +200,12 @@ class Writer:
             self._may_go_back = False
             kinds: tuple[dict[str, float], dict[str, float], dict[str, float]] = ({}, {}, {})
             for theirs, value in raw.items():
-                self._take(step, theirs, value, kinds)
+                if isinstance(value, Vector):
+                    for name, one in value.resolve().items():
+                        if name not in raw:
+                            self._take(step, name, one, kinds)
+                else:
+                    self._take(step, theirs, value, kinds)
             for values, found in zip(kinds, (train, evaluations, layers), strict=True):
                 if values:
                     found.append((step, values))
@@ -315,7 +321,8 @@ class Writer:
                 self._told.add(cause)
                 text = f"{_CAUSES[cause].format(most=self.names.most)}: left out and counted from here on"
                 self._alert(text, {})
-                warnings.warn(f"trimtab: {text}", RuntimeWarning, stacklevel=2)
+                with contextlib.suppress(RuntimeWarning):  # warnings may have been made errors
+                    warnings.warn(f"trimtab: {text}", RuntimeWarning, stacklevel=2)
 
     def _tell_at_the_end(self) -> None:
         lost = {cause: count for cause, count in self.lost.items() if count}
