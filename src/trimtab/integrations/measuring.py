@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, final
 
 from trimtab.integrations.late import Late, Vector, snapshot
@@ -14,10 +15,7 @@ def layer_norms(model: Any) -> dict[str, Any] | None:
 
     Sharded and quantized parameters, whose norm would need the other ranks or another format, are left out.
     """
-    import torch
-
-    from trimtab.integrations.watch import norms
-
+    torch = sys.modules["torch"]  # the model is one of torch's; a logger alone does not load it
     plain = (torch.nn.Parameter, torch.Tensor)
     named = [(name, one) for name, one in model.named_parameters() if one.requires_grad and type(one) in plain]
     if not named:
@@ -31,6 +29,16 @@ def layer_norms(model: Any) -> dict[str, Any] | None:
         names = *(f"layer/{name}/grad_norm" for name, _ in named), "grad_norm"
         found["layer//grad_norm"] = _vector(names, torch.cat([gradients, gradients.norm()[None]]))
     return found
+
+
+def norms(tensors: Sequence[Any], device: Any) -> Any:
+    """The 2-norm of each tensor [P], on the device; 0 where there is none."""
+    torch = sys.modules["torch"]
+    with torch.no_grad():
+        there = [tensor.detach() for tensor in tensors if tensor is not None]
+        zero = torch.zeros((), device=device)
+        each = iter(torch._foreach_norm(there) if there else [])
+        return torch.stack([next(each).to(device, torch.float32) if one is not None else zero for one in tensors])
 
 
 def _vector(names: tuple[str, ...], values: Any) -> Vector | None:

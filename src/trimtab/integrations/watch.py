@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, final
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.events import CheckpointSaved, EvaluationEnded, Event, StepsEnded
+from trimtab.integrations.measuring import norms
 from trimtab.integrations.recording import Recording
 
 EVERY: Final = 10
@@ -208,15 +209,6 @@ class Watch:
         if weights is not None:
             layers |= zip((f"layer/{name}/weight_norm" for name in self._names), weights.tolist(), strict=True)
         return layers
-
-
-def norms(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
-    """The 2-norm of each tensor [P], on the device; 0 where there is none."""
-    with torch.no_grad():
-        there = [tensor.detach() for tensor in tensors if tensor is not None]
-        zero = torch.zeros((), device=device)
-        norms = iter(torch._foreach_norm(there) if there else [])
-        return torch.stack([next(norms).to(device, torch.float32) if one is not None else zero for one in tensors])
 
 
 def _losses(steps: _Steps) -> np.ndarray[Any, Any] | None:
