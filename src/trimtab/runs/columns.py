@@ -25,7 +25,7 @@ def columns_of_record(record: Path) -> dict[str, tuple[Steps, Floats]]:
 
 
 def columns_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Steps, Floats]]:
-    """The same of lines; those of steps and of evaluations, the others hold no metrics."""
+    """The same of lines; those of steps, evaluations and examinations, the others hold no metrics."""
     parts: dict[str, list[tuple[Steps, Floats]]] = {}
 
     def add(name: str, steps: Steps, values: Floats) -> None:
@@ -35,7 +35,7 @@ def columns_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Steps, Flo
     for line in lines:
         if line["event"] == "StepsEnded":
             columns.take(line)
-        elif line["event"] == "EvaluationEnded":
+        elif line["event"] in ("EvaluationEnded", "ExaminationEnded"):
             columns.flush()  # so that metrics come in the order in which they were first told
             for name, value in line["metrics"].items():
                 add(name, np.array([line["step"]], np.int64), _numbers([value]))
