@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Count, Section, Texts
+from trimtab.config.base import Count, Positive, Section, Texts
 
 
 class EmbeddedSource(Section):
@@ -60,8 +60,39 @@ class CsvSource(Section):
     delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
 
 
-SourceConfig = Annotated[
+PlainSource = Annotated[
     EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource, Field(discriminator="name")
+]
+
+
+class MixtureSource(Section):
+    """Several sources, of which each has its share of every epoch."""
+
+    name: Literal["mixture"] = "mixture"
+    sources: dict[str, PlainSource] = Field(min_length=2, description="by names of your own")
+    weights: dict[str, Positive] = Field(
+        default_factory=dict, description="how much is seen of each source; without, as much as it has"
+    )
+    temperature: float = Field(
+        1.0,
+        ge=1.0,
+        le=100.0,
+        description="weights, or sizes, count to the power 1/temperature: above 1 small sources are seen more often",
+    )
+
+    @model_validator(mode="after")
+    def _weighs_all(self) -> Self:
+        if self.weights and set(self.weights) != set(self.sources):
+            raise ValueError(
+                f"weights are of {', '.join(sorted(self.weights))}, and sources are {', '.join(sorted(self.sources))}: "
+                "give one for each source, or none"
+            )
+        return self
+
+
+SourceConfig = Annotated[
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | MixtureSource,
+    Field(discriminator="name"),
 ]
 
 
@@ -115,7 +146,7 @@ class DataConfig(Section):
     """Text, tokens, sequences and their order."""
 
     source: SourceConfig = Field(default_factory=EmbeddedSource)
-    validation_source: SourceConfig | None = Field(
+    validation_source: PlainSource | None = Field(
         None, description="held-out text; without it, a part of the source's documents is held out"
     )
     validation_fraction: float = Field(
@@ -132,6 +163,13 @@ class DataConfig(Section):
         "stop", description="what a record, or a file, means that is torn, undecodable, or lacks what is asked for"
     )
     max_bad: Count = Field(100, description="so many are passed over in a source; one more is an error")
+
+    @property
+    def plain_sources(self) -> dict[str, PlainSource]:
+        """The sources of files, those of a mixture one by one, by the keys that they stand at."""
+        mixed = {f"data.source.sources.{name}": one for name, one in getattr(self.source, "sources", {}).items()}
+        found = mixed or {"data.source": self.source}
+        return found | ({} if self.validation_source is None else {"data.validation_source": self.validation_source})
 
     @property
     def most_bad(self) -> int:

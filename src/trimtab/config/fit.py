@@ -105,11 +105,10 @@ def misfits(config: Config) -> Iterator[str]:
             classes = ", ".join(task for task, other in FITS.items() if other.objectives is _CLASSES)
             why = f"draws a class for each target from the model, and {name} has other targets"
             yield f"{key}.name sophia {why}. Fitting: {classes}"
-    sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
         ("objective.name", config.objective.name, fit.objectives),
-        *((f"{key}.name", source.name, fit.sources) for key, source in sources.items() if source is not None),
+        *((f"{key}.name", source.name, fit.sources) for key, source in config.data.plain_sources.items()),
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"

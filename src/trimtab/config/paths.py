@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.config.base import Section
-from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer
+from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource
 from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
@@ -27,10 +27,12 @@ def with_absolute_paths(config: Config) -> Config:
     changed: dict[str, Any] = {}
     for name in ("source", "validation_source", "tokenizer"):
         section: Section | None = getattr(data, name)
-        if path := getattr(section, "path", None):
+        if isinstance(section, MixtureSource):
+            parts = {part: _absolute(one) for part, one in section.sources.items()}
+            changed[name] = section.model_copy(update={"sources": parts})
+        elif getattr(section, "path", None) is not None:
             assert section is not None
-            whole = os.path.abspath(Path(path).expanduser())
-            changed[name] = section.model_copy(update={"path": whole})
+            changed[name] = _absolute(section)
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())
@@ -38,12 +40,18 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=sections) if sections else config
 
 
+def _absolute(section: Section) -> Section:
+    """`section` with a path that is absolute, if it has one."""
+    path = getattr(section, "path", None)
+    return section if path is None else section.model_copy(update={"path": os.path.abspath(Path(path).expanduser())})
+
+
 def require_paths(config: Config) -> None:
     """Raises: DataError for text, a tokenizer or a model that is not where `config` says."""
     data = config.data
-    for name in ("source", "validation_source"):
-        if (path := getattr(getattr(data, name), "path", None)) is not None:
-            require_text(path, f"data.{name}")
+    for key, source in data.plain_sources.items():
+        if (path := getattr(source, "path", None)) is not None:
+            require_text(path, key)
     if isinstance(data.tokenizer, FileTokenizer):
         tokenizer_file(data.tokenizer.path)
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:

@@ -11,6 +11,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.data.mixture import Mixture
+
 Positions = NDArray[np.int64]
 
 
@@ -65,10 +67,11 @@ class Order:
         lengths: NDArray[np.int64] | None = None,
         block: int = 1,
         bucketing: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
         """With `lengths` and `bucketing` above 1, sequences of similar length stand together: the shuffled order is
         cut into pieces of `bucketing` times `block` sequences, each piece sorted by length and cut into blocks, and
-        the blocks are shuffled. A block is meant to be a micro-batch.
+        the blocks are shuffled. A block is meant to be a micro-batch. A `mixture` says what is in each epoch instead.
         """
         if num_sequences < 1:
             raise ValueError(f"an order needs at least one sequence. Received: {num_sequences}")
@@ -76,6 +79,7 @@ class Order:
         self.seed = seed
         self.shuffle = shuffle
         self._lengths, self._block, self._bucketing = lengths, block, bucketing
+        self._mixture = mixture
         self._permutations: dict[int, Positions] = {}
 
     def sequence_at(self, position: int) -> int:
@@ -85,7 +89,7 @@ class Order:
     def sequences_at(self, positions: Positions) -> NDArray[np.int64]:
         """Which sequence stands at each of `positions`."""
         epochs, places = np.divmod(positions, self.num_sequences)
-        if not self.shuffle:
+        if not self.shuffle and self._mixture is None:
             return places
         sequences = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
@@ -116,8 +120,8 @@ class Order:
         if permutation is None:
             # Sorting raw words: NumPy may change what Generator.permutation gives, but not Philox's words.
             words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.num_sequences)
-            permutation = np.argsort(words, kind="stable")
-            if self._lengths is not None and self._bucketing > 1:
+            permutation = np.argsort(words, kind="stable") if self._mixture is None else self._mixture.epoch(epoch)
+            if self._lengths is not None and self._bucketing > 1 and self.shuffle:
                 permutation = self._bucketed(permutation, words, self._lengths, epoch)
             # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
             kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}

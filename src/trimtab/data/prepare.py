@@ -24,6 +24,7 @@ from trimtab.data.cache import cached_folder, cached_json
 from trimtab.data.corpora import open_corpus
 from trimtab.data.labelled import open_rows, tokenize_rows, wanted_fields
 from trimtab.data.masking import MaskedSequences
+from trimtab.data.mixture import build_mixture
 from trimtab.data.order import Order
 from trimtab.data.packing import PackedSequences
 from trimtab.data.samples import LabelledTexts
@@ -117,6 +118,7 @@ def prepare_data(
     if is_text:
         packed = [_open_packed(folder, name, facts, config.sequence_length) for name in ("training", "validation")]
         _require_enough(packed[0], packed[1], config, micro_batch_size)
+        plain: PackedSequences | LabelledTexts = packed[0]
         training, validation = packed
         if isinstance(task, MaskedLanguageModeling):
             training, validation = (
@@ -134,7 +136,8 @@ def prepare_data(
         targets = TargetFacts.from_json(facts["targets"])
         texts = [open_rows(folder, name, facts, config, task, tokenizer) for name in ("training", "validation")]
         _require_rows(texts[0], micro_batch_size)
-        training, validation = texts
+        plain, validation = texts
+        training = plain
         lengths = texts[0].lengths
         facts["tokens_per_epoch"] = texts[0].num_tokens
         facts["cut_texts"] = texts[0].num_cut
@@ -151,6 +154,9 @@ def prepare_data(
     }
     if held_out is not None:
         facts["validation_source"] = held_out.description(facts["validation_skipped"])
+    mixture = build_mixture(config.source, plain, facts["training"], seed=seed, shuffle=config.shuffle)
+    if mixture is not None:
+        facts["mixture"] = mixture.facts()
     order = Order(
         len(training),
         seed=seed,
@@ -158,6 +164,7 @@ def prepare_data(
         lengths=lengths,
         block=block or micro_batch_size,
         bucketing=task.bucketing if isinstance(task, RowTask) else 1,
+        mixture=mixture,
     )
     return PreparedData(
         tokenizer, vocabulary_of(task, tokenizer), training, validation, order, targets, facts, fingerprint, folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from trimtab.config import DataConfig
 from trimtab.data.build_tokenizer import Progress, build_tokenizer
@@ -17,6 +17,14 @@ from trimtab.data.stream import Stream, shared_facts
 _ENCODED_AT_ONCE: Final = 1 << 22
 
 
+class Piece(NamedTuple):
+    """A document, or the part of it on one side."""
+
+    side: str
+    text: str
+    source: str = ""
+
+
 def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Corpus | None, report: Progress) -> None:
     """Write tokens, document starts, tokenizer and facts into `folder`."""
     report("reading", 0.0)
@@ -24,17 +32,17 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
     split = choose_split(corpus.documents(LeftOut(most)), config.validation_fraction)
     total = max(1, split.num_bytes)
 
-    def parts(skipped: LeftOut, skipped_held_out: LeftOut) -> Iterator[tuple[str, str]]:
+    def parts(skipped: LeftOut, skipped_held_out: LeftOut) -> Iterator[Piece]:
         for document in corpus.documents(skipped):
             training, validation = (document.text, "") if held_out is not None else split.divide(document)
             if training:
-                yield "training", training
+                yield Piece("training", training, document.source)
             if validation:
-                yield "validation", validation
+                yield Piece("validation", validation, document.source)
         for document in held_out.documents(skipped_held_out) if held_out is not None else ():
-            yield "validation", document.text
+            yield Piece("validation", document.text)
 
-    texts = (text for side, text in parts(LeftOut(most), LeftOut(most)) if side == "training")
+    texts = (piece.text for piece in parts(LeftOut(most), LeftOut(most)) if piece.side == "training")
     tokenizer = build_tokenizer(config.tokenizer, texts, total, report)
     tokenizer.save(folder / "tokenizer.json")
     skipped: LeftOut = LeftOut(most)
@@ -46,8 +54,8 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
         streams = {"training": training, "validation": validation}
         for batch in batches(parts(skipped, skipped_held_out)):
             report("encoding", min(1.0, training.num_bytes / total))
-            for (side, text), tokens in zip(batch, tokenizer.encode_batch([text for _, text in batch]), strict=True):
-                streams[side].write(text, tokens)
+            for piece, tokens in zip(batch, tokenizer.encode_batch([one.text for one in batch]), strict=True):
+                streams[piece.side].write(piece.text, tokens, piece.source)
         report("encoding", 1.0)
     training.require_text("data.source", corpus.description(skipped))
     if held_out is None:
@@ -64,13 +72,13 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
 
 
-def batches(parts: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def batches(parts: Iterator[Piece]) -> Iterator[list[Piece]]:
     """`parts`, several megabytes of text at a time."""
-    batch: list[tuple[str, str]] = []
+    batch: list[Piece] = []
     size = 0
     for part in parts:
         batch.append(part)
-        size += len(part[1])
+        size += len(part.text)
         if size >= _ENCODED_AT_ONCE:
             yield batch
             batch, size = [], 0

@@ -14,6 +14,11 @@ SOURCES: dict[str, Spec] = {
     "parquet": Spec(
         "trimtab.data.parquet_rows:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)
     ),
+    "mixture": Spec(
+        "trimtab.data.mixed:mixed_corpus",
+        "several sources, each with its share of every epoch",
+        "Raffel et al. 2020, arXiv 1910.10683, section 3.5.2",
+    ),
 }
 
 TOKENIZERS: dict[str, Spec] = {
