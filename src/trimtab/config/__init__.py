@@ -41,6 +41,7 @@ from trimtab.config.data import (
     TokenizerConfig,
 )
 from trimtab.config.dump import dump_config
+from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
 from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
 from trimtab.config.explain import config_schema, explain
@@ -185,6 +186,7 @@ __all__ = [
     "DecayConfig",
     "DecoderConfig",
     "DropoutConfig",
+    "DuplicatesConfig",
     "EmaConfig",
     "EmbeddedSource",
     "EncoderConfig",

@@ -35,7 +35,7 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 
 
@@ -92,6 +92,7 @@ def prepare_data(
     contents = [source.content_hash() for source in sources]
     fraction = config.validation_fraction if held_out is None else None
     identity = [_FORMAT, tokenizers.__version__, contents, fraction, tokenizer_identity(config.tokenizer)]
+    identity.append(config.duplicates.model_dump())
     if config.most_bad:
         identity.append(["skip", config.max_bad])
     if not is_text:
