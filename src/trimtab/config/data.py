@@ -61,8 +61,18 @@ class CsvSource(Section):
     delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
 
 
+class DatasetSource(Section):
+    """A data set that Hugging Face `datasets` saved to disk: a document is one column of a row (extra: data)."""
+
+    name: Literal["dataset"] = "dataset"
+    path: str = Field(min_length=1, description="the folder that save_to_disk wrote")
+    split: str | None = Field(None, min_length=1, description="which one, where it has several")
+    column: str = Field("text", min_length=1, description="the column that holds the text")
+
+
 PlainSource = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource, Field(discriminator="name")
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource,
+    Field(discriminator="name"),
 ]
 
 
@@ -92,7 +102,7 @@ class MixtureSource(Section):
 
 
 SourceConfig = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | MixtureSource,
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource | MixtureSource,
     Field(discriminator="name"),
 ]
 

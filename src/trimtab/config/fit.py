@@ -12,8 +12,8 @@ from trimtab.config.task import Classification
 if TYPE_CHECKING:
     from trimtab.config.run import Config
 
-_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv")
-_ROWS: Final = ("jsonl", "parquet", "csv")
+_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
+_ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")

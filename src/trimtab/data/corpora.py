@@ -17,6 +17,7 @@ from typing import Any, final
 
 from trimtab.config import (
     CsvSource,
+    DatasetSource,
     EmbeddedSource,
     JsonLinesSource,
     MixtureSource,
@@ -133,6 +134,10 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
             from trimtab.data.parquet_rows import parquet_corpus
 
             return parquet_corpus(config.path, config.column, where=where, wanted=wanted)
+        case DatasetSource():
+            from trimtab.data.dataset_rows import dataset_corpus
+
+            return dataset_corpus(config.path, config.column, config.split, where=where, wanted=wanted)
         case CsvSource():
             from trimtab.data.csv_rows import csv_corpus
 

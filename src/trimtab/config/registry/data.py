@@ -14,6 +14,12 @@ SOURCES: dict[str, Spec] = {
     "parquet": Spec(
         "trimtab.data.parquet_rows:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)
     ),
+    "dataset": Spec(
+        "trimtab.data.dataset_rows:dataset_corpus",
+        "what Hugging Face `datasets` saved to disk",
+        "Lhoest et al. 2021, arXiv 2109.02846",
+        needs=("data",),
+    ),
     "mixture": Spec(
         "trimtab.data.mixed:mixed_corpus",
         "several sources, each with its share of every epoch",
