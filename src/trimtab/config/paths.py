@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.config.base import Section
+from trimtab.config.curriculum import LossCurriculum
 from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource
 from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
@@ -33,6 +34,9 @@ def with_absolute_paths(config: Config) -> Config:
         elif getattr(section, "path", None) is not None:
             assert section is not None
             changed[name] = _absolute(section)
+    if isinstance(data.curriculum, LossCurriculum):
+        whole = os.path.abspath(Path(data.curriculum.run).expanduser())
+        changed["curriculum"] = data.curriculum.model_copy(update={"run": whole})
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())
@@ -52,6 +56,8 @@ def require_paths(config: Config) -> None:
     for key, source in data.plain_sources.items():
         if (path := getattr(source, "path", None)) is not None:
             require_text(path, key)
+    if isinstance(data.curriculum, LossCurriculum) and not Path(data.curriculum.run).expanduser().is_dir():
+        raise DataError(f"data.curriculum.run: there is no run at {data.curriculum.run!r}")
     if isinstance(data.tokenizer, FileTokenizer):
         tokenizer_file(data.tokenizer.path)
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:

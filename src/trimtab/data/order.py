@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.data.curriculum import CurriculumOrder
 from trimtab.data.mixture import Mixture
+from trimtab.signals import key
 
 Positions = NDArray[np.int64]
 
@@ -81,6 +84,14 @@ class Order:
         self._lengths, self._block, self._bucketing = lengths, block, bucketing
         self._mixture = mixture
         self._permutations: dict[int, Positions] = {}
+        self._curriculum: CurriculumOrder | None = None
+        self._piece: tuple[int, Positions] | None = None
+
+    def after(self, curriculum: CurriculumOrder) -> Order:
+        """The same, whose first epoch begins where `curriculum`, which comes before it, is over."""
+        other = copy.copy(self)
+        other._permutations, other._piece, other._curriculum = {}, None, curriculum
+        return other
 
     def sequence_at(self, position: int) -> int:
         """Which sequence stands at `position` of the stream."""
@@ -88,6 +99,15 @@ class Order:
 
     def sequences_at(self, positions: Positions) -> NDArray[np.int64]:
         """Which sequence stands at each of `positions`."""
+        if self._curriculum is None:
+            return self._in_epochs(positions)
+        sequences = np.empty_like(positions)
+        opens = positions < self._curriculum.length
+        sequences[opens] = self._opening(self._curriculum, positions[opens])
+        sequences[~opens] = self._in_epochs(positions[~opens] - self._curriculum.length)
+        return sequences
+
+    def _in_epochs(self, positions: Positions) -> NDArray[np.int64]:
         epochs, places = np.divmod(positions, self.num_sequences)
         if not self.shuffle and self._mixture is None:
             return places
@@ -136,9 +156,30 @@ class Order:
         pieces: list[Positions] = [permutation[:opened]]
         for begin in range(opened, self.num_sequences, self._block * self._bucketing):
             piece = permutation[begin : begin + self._block * self._bucketing]
-            piece = piece[np.argsort(lengths[piece], kind="stable")]
-            whole = len(piece) // self._block
-            shuffled = np.argsort(words[begin : begin + whole], kind="stable")
-            pieces += [piece[: whole * self._block].reshape(whole, self._block)[shuffled].ravel()]
-            pieces += [piece[whole * self._block :]]
+            pieces.append(self._in_blocks(piece, words[begin:], lengths))
         return np.concatenate(pieces)
+
+    def _in_blocks(self, piece: Positions, words: NDArray[np.uint64], lengths: NDArray[np.int64]) -> Positions:
+        """`piece` sorted by length and cut into blocks, shuffled by `words`; what is no whole block comes last."""
+        piece = piece[np.argsort(lengths[piece], kind="stable")]
+        whole = len(piece) // self._block
+        shuffled = np.argsort(words[:whole], kind="stable")
+        blocks = piece[: whole * self._block].reshape(whole, self._block)[shuffled].ravel()
+        return np.concatenate([blocks, piece[whole * self._block :]])
+
+    def _opening(self, curriculum: CurriculumOrder, positions: Positions) -> Positions:
+        """The samples at `positions` of the curriculum."""
+        if self._lengths is None or self._bucketing <= 1:
+            return curriculum.samples_at(positions)
+        size = self._block * self._bucketing
+        pieces, places = np.divmod(positions, size)
+        samples = np.empty_like(positions)
+        for piece in np.unique(pieces).tolist():
+            if self._piece is None or self._piece[0] != piece:
+                whole = np.arange(piece * size, min((piece + 1) * size, curriculum.length))
+                seed = np.array([key(self.seed, piece, 3, "order"), 0], dtype=np.uint64)
+                words = np.random.Philox(key=seed).random_raw(self._bucketing)
+                self._piece = piece, self._in_blocks(curriculum.samples_at(whole), words, self._lengths)
+            here = pieces == piece
+            samples[here] = self._piece[1][places[here]]
+        return samples
