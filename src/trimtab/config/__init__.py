@@ -1,6 +1,7 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
     Budget,
@@ -175,6 +176,7 @@ __all__ = [
     "AdamWConfig",
     "Adjustable",
     "AgcClip",
+    "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
     "BatchControlConfig",
@@ -291,6 +293,7 @@ __all__ = [
     "SophiaConfig",
     "SourceConfig",
     "Span",
+    "SpanMaskingConfig",
     "SpikeConfig",
     "Split",
     "SquareRootScaling",
@@ -298,6 +301,7 @@ __all__ = [
     "StepSchedule",
     "StoppingConfig",
     "SwaConfig",
+    "SynonymsConfig",
     "TaskConfig",
     "TextSource",
     "Tf32",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from trimtab.config.augmentation import AugmentationConfig
 from trimtab.config.base import Count, Positive, Section, Texts
 from trimtab.config.curriculum import CurriculumConfig, NoCurriculum
 from trimtab.config.duplicates import DuplicatesConfig
@@ -170,6 +171,7 @@ class DataConfig(Section):
     tokenizer: TokenizerConfig = Field(default_factory=BpeTokenizer)
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     curriculum: CurriculumConfig = Field(default_factory=NoCurriculum)
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
     prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")

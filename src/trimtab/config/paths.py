@@ -37,6 +37,10 @@ def with_absolute_paths(config: Config) -> Config:
     if isinstance(data.curriculum, LossCurriculum):
         whole = os.path.abspath(Path(data.curriculum.run).expanduser())
         changed["curriculum"] = data.curriculum.model_copy(update={"run": whole})
+    if (synonyms := data.augmentation.synonyms) is not None:
+        whole = os.path.abspath(Path(synonyms.embeddings).expanduser())
+        near = synonyms.model_copy(update={"embeddings": whole})
+        changed["augmentation"] = data.augmentation.model_copy(update={"synonyms": near})
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
+from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import (
@@ -139,7 +140,7 @@ class Config(Section):
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
-        for refused in filter(None, (beside_unfreezing(self), beside_curriculum(self))):
+        for refused in filter(None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self))):
             raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(

@@ -22,6 +22,7 @@ from trimtab.config import (
     TaskConfig,
     TokenClassification,
 )
+from trimtab.data.back_translation import back_translated
 from trimtab.data.balance import target_health
 from trimtab.data.build_tokenizer import Progress, build_tokenizer
 from trimtab.data.corpora import Corpus, Document
@@ -79,6 +80,7 @@ def tokenize_rows(
             "validation": _with_targets(task, held_out.documents(skipped_held_out), skipped_held_out),
         }
         described = "validation has a source of its own"
+    added: dict[str, int] = {}
     with Survey(folder, config.duplicates) as survey:
         for side, part in by_side.items():
             for row in part:
@@ -90,6 +92,11 @@ def tokenize_rows(
         dropped = found.dropped(config.duplicates)
         by_side["training"] = [row for row, out in zip(by_side["training"], dropped, strict=True) if not out]
         skipped["duplicate"] += int(dropped.sum())
+    if (paraphrase := config.augmentation.back_translation) is not None:
+        report("translating back", 0.0)
+        told = len(by_side["training"])
+        by_side["training"] = back_translated(paraphrase, by_side["training"])
+        added = {"back_translated": len(by_side["training"]) - told}
     reader = target_reader(task, by_side, folder)
     texts = [row.text for row in by_side["training"]]
     if isinstance(task, SequenceToSequence):
@@ -121,6 +128,7 @@ def tokenize_rows(
         **shared_facts(config.tokenizer.name, tokenizer, streams["training"], streams["validation"]),
         "targets": reader.facts.to_json(),
         **health,
+        **added,
         "target_sha256": digest.hexdigest(),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from trimtab.data.order import DataPlan, Order
+from trimtab.data.order import DataPlan, Order, Positions
 from trimtab.data.sequences import Sequences
 from trimtab.errors import ResourceError, TrimtabError
 from trimtab.signals import Batch
+
+Augment = Callable[[Batch, Positions], Batch]
+"""A micro-batch and the places of its rows in the stream -> the micro-batch as it is trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,14 @@ class Loader:
         *,
         prefetch: int,
         pin_memory: bool = False,
+        augment: Augment | None = None,
     ) -> None:
-        """Keeps up to `prefetch` micro-batches ready."""
+        """Keeps up to `prefetch` micro-batches ready, each changed by `augment`."""
         self._sequences = sequences
         self._order = order
         self._micro_batch_size = micro_batch_size
         self._prefetch = max(1, prefetch)
-        self._pin_memory = pin_memory
+        self._pin_memory, self._augment = pin_memory, augment
         self._producer: _Producer | None = None
 
     def start(self, position: int, plan: DataPlan) -> None:
@@ -60,6 +65,7 @@ class Loader:
             self._micro_batch_size,
             self._prefetch,
             self._pin_memory,
+            self._augment,
         )
 
     def resize(self, micro_batch_size: int) -> None:
@@ -100,6 +106,7 @@ class _Producer:
         micro_batch_size: int,
         capacity: int,
         pin_memory: bool,
+        augment: Augment | None,
     ) -> None:
         self._sequences = sequences
         self._order = order
@@ -107,7 +114,7 @@ class _Producer:
         self._position = position
         self._micro_batch_size = micro_batch_size
         self._capacity = capacity
-        self._pin_memory = pin_memory
+        self._pin_memory, self._augment = pin_memory, augment
         self._ready: deque[tuple[Batch, int]] = deque()
         self._error: BaseException | None = None
         self._closed = False
@@ -161,4 +168,6 @@ class _Producer:
     def _next(self) -> tuple[Batch, int]:
         positions, self._position = self._order.advance(self._position, self._micro_batch_size, self._plan)
         batch = self._sequences.batch(self._order.sequences_at(positions), None, positions)
+        if self._augment is not None:
+            batch = self._augment(batch, positions)
         return (batch.pin_memory() if self._pin_memory else batch), self._position

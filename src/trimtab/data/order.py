@@ -175,11 +175,12 @@ class Order:
         pieces, places = np.divmod(positions, size)
         samples = np.empty_like(positions)
         for piece in np.unique(pieces).tolist():
-            if self._piece is None or self._piece[0] != piece:
+            kept = self._piece  # another thread may ask at the same time
+            if kept is None or kept[0] != piece:
                 whole = np.arange(piece * size, min((piece + 1) * size, curriculum.length))
                 seed = np.array([key(self.seed, piece, 3, "order"), 0], dtype=np.uint64)
                 words = np.random.Philox(key=seed).random_raw(self._bucketing)
-                self._piece = piece, self._in_blocks(curriculum.samples_at(whole), words, self._lengths)
+                kept = self._piece = piece, self._in_blocks(curriculum.samples_at(whole), words, self._lengths)
             here = pieces == piece
-            samples[here] = self._piece[1][places[here]]
+            samples[here] = kept[1][places[here]]
         return samples

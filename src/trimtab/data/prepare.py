@@ -12,6 +12,7 @@ from typing import Any, Final
 import tokenizers
 
 from trimtab.config import (
+    AugmentationConfig,
     CausalLanguageModeling,
     DataConfig,
     MaskedLanguageModeling,
@@ -19,10 +20,13 @@ from trimtab.config import (
     SequenceToSequence,
     TaskConfig,
 )
+from trimtab.data.augmentation import Augmentation
+from trimtab.data.back_translation import identity_of
 from trimtab.data.build_tokenizer import Progress, tokenizer_identity
 from trimtab.data.cache import cached_folder, cached_json
 from trimtab.data.corpora import open_corpus
 from trimtab.data.labelled import open_rows, tokenize_rows, wanted_fields
+from trimtab.data.loader import Loader
 from trimtab.data.masking import MaskedSequences
 from trimtab.data.mixture import build_mixture
 from trimtab.data.order import Order
@@ -57,6 +61,19 @@ class PreparedData:
     """SHA-256 over text, split, targets, tokenizer and lengths: equal where the samples are."""
     cache: Path
     """The folder that holds the tokens."""
+    augment: Augmentation | None = None
+    """What is changed in training samples whenever they are seen."""
+
+    def loader(self, micro_batch_size: int, *, prefetch: int, pin_memory: bool) -> Loader:
+        """Makes micro-batches of the training samples, in their order."""
+        return Loader(
+            self.training,
+            self.order,
+            micro_batch_size,
+            prefetch=prefetch,
+            pin_memory=pin_memory,
+            augment=self.augment,
+        )
 
     def cached_json(self, name: str, compute: Callable[[], Any]) -> Any:
         """A JSON value that depends on the tokens alone: from the cache, or computed and kept there."""
@@ -93,6 +110,8 @@ def prepare_data(
     fraction = config.validation_fraction if held_out is None else None
     identity = [_FORMAT, tokenizers.__version__, contents, fraction, tokenizer_identity(config.tokenizer)]
     identity.append(config.duplicates.model_dump())
+    if (paraphrase := config.augmentation.back_translation) is not None:
+        identity.append(identity_of(paraphrase))
     if config.most_bad:
         identity.append(["skip", config.max_bad])
     if not is_text:
@@ -168,14 +187,25 @@ def prepare_data(
         mixture=mixture,
     )
     return PreparedData(
-        tokenizer, vocabulary_of(task, tokenizer), training, validation, order, targets, facts, fingerprint, folder
+        tokenizer,
+        vocabulary_of(task, tokenizer, config.augmentation),
+        training,
+        validation,
+        order,
+        targets,
+        facts,
+        fingerprint,
+        folder,
     )
 
 
-def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer) -> int:
+def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer, augmentation: AugmentationConfig | None = None) -> int:
     """Tokens that the model knows: the tokenizer's, and one more for hidden tokens where it has none that stands for
     them."""
-    return tokenizer.vocabulary_size + (isinstance(task, MaskedLanguageModeling) and tokenizer.mask is None)
+    hides = isinstance(task, MaskedLanguageModeling) or (
+        augmentation is not None and augmentation.span_masking is not None
+    )
+    return tokenizer.vocabulary_size + (hides and tokenizer.mask is None)
 
 
 def _open_packed(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:

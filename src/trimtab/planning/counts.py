@@ -220,7 +220,8 @@ def vocabulary_of(config: Config) -> int:
         case _:
             path = Path(tokenizer.path or "tokenizer.json")
             size = _tokens_in(path / "tokenizer.json" if path.is_dir() else path)
-    return size + isinstance(config.task, MaskedLanguageModeling)
+    hides = isinstance(config.task, MaskedLanguageModeling) or config.data.augmentation.span_masking is not None
+    return size + hides
 
 
 def _tokens_in(path: Path) -> int:

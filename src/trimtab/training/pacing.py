@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trimtab.config import Config, Curriculum, LengthCurriculum, LossCurriculum, RarityCurriculum, steps_of
 from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, PreparedData, Sequences, prepare_data
+from trimtab.data.augmentation import build_augmentation
 from trimtab.data.curriculum import CurriculumOrder, rarity
 from trimtab.errors import ConfigError
 from trimtab.model import evaluating
@@ -37,7 +38,7 @@ def prepared(config: Config, report: Report | None = None) -> PreparedData:
         block=config.sequences_per_step if config.split is None else None,
         progress=report,
     )
-    return paced(config, data, report)
+    return build_augmentation(config, paced(config, data, report))
 
 
 def paced(config: Config, data: PreparedData, report: Report | None = None) -> PreparedData:
