@@ -357,6 +357,7 @@ def build_loop(
             progress.micro_batch_size,
             prefetch=config.data.prefetch * adjustments.most_micro_batches,
             pin_memory=parts.device.type == "cuda",
+            workers=config.data.workers,
         ),
         windows=parts.windows,
         calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),

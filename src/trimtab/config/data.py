@@ -174,7 +174,13 @@ class DataConfig(Section):
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     curriculum: CurriculumConfig = Field(default_factory=NoCurriculum)
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
-    prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")
+    prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread, or in data.workers")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="processes that make batches; 0: a thread, which keeps up wherever little is done to a sample",
+    )
     on_bad: Literal["stop", "skip"] = Field(
         "stop", description="what a record, or a file, means that is torn, undecodable, or lacks what is asked for"
     )

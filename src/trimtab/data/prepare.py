@@ -64,8 +64,8 @@ class PreparedData:
     augment: Augmentation | None = None
     """What is changed in training samples whenever they are seen."""
 
-    def loader(self, micro_batch_size: int, *, prefetch: int, pin_memory: bool) -> Loader:
-        """Makes micro-batches of the training samples, in their order."""
+    def loader(self, micro_batch_size: int, *, prefetch: int, pin_memory: bool, workers: int = 0) -> Loader:
+        """Makes micro-batches of the training samples, in their order, in so many `workers` or a thread."""
         return Loader(
             self.training,
             self.order,
@@ -73,6 +73,7 @@ class PreparedData:
             prefetch=prefetch,
             pin_memory=pin_memory,
             augment=self.augment,
+            workers=workers,
         )
 
     def cached_json(self, name: str, compute: Callable[[], Any]) -> Any:
