@@ -53,7 +53,9 @@ from trimtab.config.data import (
     PlainSource,
     SourceConfig,
     TextSource,
+    TiktokenTokenizer,
     TokenizerConfig,
+    UnigramTokenizer,
 )
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
@@ -305,11 +307,13 @@ __all__ = [
     "TaskConfig",
     "TextSource",
     "Tf32",
+    "TiktokenTokenizer",
     "TokenClassification",
     "TokenizerConfig",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
+    "UnigramTokenizer",
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",

@@ -123,6 +123,31 @@ class BpeTokenizer(Section):
     )
 
 
+class UnigramTokenizer(Section):
+    """A unigram model of word pieces (Kudo 2018), on bytes, trained on the training documents and cached."""
+
+    name: Literal["unigram"] = "unigram"
+    vocabulary_size: int = Field(
+        4096, ge=300, le=65_536, description="tokens, the 256 bytes and <|endoftext|> included"
+    )
+    training_bytes: int = Field(
+        8_000_000,
+        ge=1_000,
+        description="at most so much text is read to learn the pieces, spread over all documents",
+    )
+
+
+class TiktokenTokenizer(Section):
+    """A `.tiktoken` file, read from disk; nothing is downloaded."""
+
+    name: Literal["tiktoken"] = "tiktoken"
+    path: str = Field(min_length=1, description="the file: a token in base64 and its rank on each line")
+    pattern: Literal["gpt2", "cl100k", "o200k"] = Field(
+        "cl100k", description="how it cuts a text into words, which is not in the file"
+    )
+    end_of_text: str = Field("<|endoftext|>", min_length=1, description="the token that ends a document, added to them")
+
+
 class ByteTokenizer(Section):
     """One token a byte, and one for the end of a document: 257 tokens."""
 
@@ -151,7 +176,8 @@ class HuggingFaceTokenizer(Section):
 
 
 TokenizerConfig = Annotated[
-    BpeTokenizer | ByteTokenizer | FileTokenizer | HuggingFaceTokenizer, Field(discriminator="name")
+    BpeTokenizer | UnigramTokenizer | ByteTokenizer | FileTokenizer | TiktokenTokenizer | HuggingFaceTokenizer,
+    Field(discriminator="name"),
 ]
 
 

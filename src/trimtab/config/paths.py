@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from trimtab.config.base import Section
 from trimtab.config.curriculum import LossCurriculum
-from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource
+from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource, TiktokenTokenizer
 from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
@@ -64,6 +64,8 @@ def require_paths(config: Config) -> None:
         raise DataError(f"data.curriculum.run: there is no run at {data.curriculum.run!r}")
     if isinstance(data.tokenizer, FileTokenizer):
         tokenizer_file(data.tokenizer.path)
+    if isinstance(data.tokenizer, TiktokenTokenizer) and not Path(data.tokenizer.path).expanduser().is_file():
+        raise DataError(f"data.tokenizer.path: there is no file {data.tokenizer.path!r}")
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         model_folder(config.model.path)
     if isinstance(data.tokenizer, HuggingFaceTokenizer) and not Path(data.tokenizer.folder).expanduser().is_dir():

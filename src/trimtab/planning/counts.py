@@ -20,8 +20,10 @@ from trimtab.config import (
     MaskedLanguageModeling,
     Regression,
     SequenceToSequence,
+    TiktokenTokenizer,
     TokenClassification,
     TransformerShape,
+    UnigramTokenizer,
 )
 from trimtab.errors import ConfigError, UsageError
 
@@ -213,8 +215,10 @@ def vocabulary_of(config: Config) -> int:
     """
     tokenizer = config.data.tokenizer
     match tokenizer:
-        case BpeTokenizer():
+        case BpeTokenizer() | UnigramTokenizer():
             size = tokenizer.vocabulary_size
+        case TiktokenTokenizer():
+            size = 1 + sum(bool(line) for line in Path(tokenizer.path).expanduser().read_bytes().splitlines())
         case ByteTokenizer():
             size = 257
         case _:

@@ -33,6 +33,12 @@ TOKENIZERS: dict[str, Spec] = {
         "byte-level BPE trained on the run's text",
         "Sennrich et al. 2016, arXiv 1508.07909",
     ),
+    "unigram": Spec(
+        "trimtab.data.tokenizer:train_unigram",
+        "unigram pieces of words, on bytes, trained on the run's text",
+        "Kudo 2018, arXiv 1804.10959",
+    ),
+    "tiktoken": Spec("trimtab.data.tiktoken_file:load_tiktoken", "a .tiktoken file from disk", "tiktoken"),
     "bytes": Spec("trimtab.data.tokenizer:byte_tokenizer", "one token a byte", "own"),
     "file": Spec("trimtab.data.tokenizer:load_tokenizer", "a tokenizer.json from disk", "Hugging Face tokenizers"),
     "hugging_face": Spec(
