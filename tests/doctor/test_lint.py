@@ -241,7 +241,7 @@ WEIGHTS = [MIXED[0] + ", weights: {a: 1.0, b: 9.0}}"]
 
 def documents(exact: int = 0, near: int = 0, side: str = "leaked", **more: Any) -> dict[str, Any]:
     """Of 1,000 training and 100 validation documents so many repeat another."""
-    counts = {"training": 0, "validation": 0, "leaked": 0}
+    counts = {"training": 0, "validation": 0, "leaking": 0, "leaked": 0}
     duplicates = {"exact": counts | {side: exact}, "near": counts | {side: near}}
     return {"training": {"documents": 1000}, "validation": {"documents": 100}, "duplicates": duplicates} | more
 
@@ -265,6 +265,7 @@ FIRES += [
     ("imbalanced-classes", [*SORT, "task.class_weights=balanced"], balance(0.9, 0.0, ["c"])),
     ("duplicated-data", [], documents(exact=60, near=40, side="training")),
     ("duplicated-data", [], documents(exact=100, side="training")),
+    ("duplicated-data", [], documents(near=100, side="leaking")),
     ("repeated-source", WEIGHTS, mixture(3.0, 1.5)),
     ("repeated-source", [MIXED[0] + ", temperature: 3.0}"], mixture(3.0, 1.5)),
 ]

@@ -25,7 +25,8 @@ MOST_NAMED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """For each document of a side the one that it repeats: counted over both sides, validation first; -1 for none."""
+    """For each document the first one that it repeats, directly or by way of others; -1 for none. Documents are counted
+    over both sides, validation first."""
 
     exact: NDArray[np.int64]
     near: NDArray[np.int64] | None
@@ -41,8 +42,8 @@ class Duplicates:
         return found[self.num_validation :]
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values: documents of each side that repeat an earlier one of it, and of the validation set those
-        that are in the training set, too."""
+        """As JSON values: `training` and `validation` documents that repeat an earlier one of their side, `leaking`
+        ones of the training set that repeat one of the validation set, and `leaked` ones of that."""
         exact = self._counts(self.exact)
         return {"exact": exact} if self.near is None else {"exact": exact, "near": self._counts(self.near)}
 
@@ -61,11 +62,14 @@ class Duplicates:
 
     def _counts(self, partners: NDArray[np.int64]) -> dict[str, int]:
         inside, outside = partners[: self.num_validation], partners[self.num_validation :]
-        leaked = outside[(outside >= 0) & (outside < self.num_validation)]
+        leaking = (outside >= 0) & (outside < self.num_validation)
+        # Those of the validation set that go together with one that leaks, by the first of all.
+        first = np.where(inside >= 0, inside, np.arange(self.num_validation))
         return {
             "training": int((outside >= self.num_validation).sum()),
             "validation": int((inside >= 0).sum()),
-            "leaked": len(np.unique(leaked)),
+            "leaking": int(leaking.sum()),
+            "leaked": int(np.isin(first, outside[leaking]).sum()),
         }
 
     def _place(self, number: int) -> tuple[str, int]:
@@ -123,11 +127,20 @@ class Survey:
         assert self._file is not None
         self._file.flush()
         signatures = np.memmap(self._path, dtype=np.uint32, mode="r").reshape(-1, HASHES)
+        first = np.arange(len(order))  # the first of those that each goes together with, as known by now
         for one, other in similar(signatures, self._threshold, order[asked]):
-            earlier, later = int(asked[one]), int(asked[other])
-            if near[later] < 0 or earlier < near[later]:
-                near[later] = earlier
+            ends = sorted((_root(first, int(asked[one])), _root(first, int(asked[other]))))
+            first[ends[1]] = ends[0]
+        for document in np.flatnonzero(first < np.arange(len(order))).tolist():
+            near[document] = _root(first, document)
         return near
+
+
+def _root(first: NDArray[np.int64], document: int) -> int:
+    while first[document] != document:
+        first[document] = first[first[document]]
+        document = int(first[document])
+    return document
 
 
 def named(examples: Iterable[tuple[str, int, str, int]], names: Mapping[str, Mapping[int, str]]) -> list[list[str]]:

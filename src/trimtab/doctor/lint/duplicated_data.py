@@ -26,8 +26,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     documents = facts.get("training", {}).get("documents", 0)
     if not duplicates or not documents or config.data.duplicates.near == "drop":
         return
-    exact = 0 if config.data.duplicates.exact == "drop" else duplicates["exact"]["training"]
-    near = duplicates.get("near", {}).get("training", 0)
+    exact = 0 if config.data.duplicates.exact == "drop" else _repeated(duplicates["exact"])
+    near = _repeated(duplicates.get("near", {}))
     if exact + near >= _MANY * documents:
         kind = "near" if near else "exact"
         yield LintFinding(
@@ -39,3 +39,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             f"data.duplicates.{kind}=drop",
             "Lee et al. 2022, arXiv 2107.06499, section 6",
         )
+
+
+def _repeated(counts: Mapping[str, int]) -> int:
+    """Training texts that repeat another, on whichever side."""
+    return counts.get("training", 0) + counts.get("leaking", 0)
