@@ -81,7 +81,8 @@ def _rates(config: Config, parts: Parts, plan: Mapping[str, Any], facts: Mapping
     flops = flops_per_position(config, parts, facts)
     if flops and plan["peak"]["chosen"]:
         rates["mfu"] = flops / plan["peak"]["chosen"]
-    with suppress(TrimtabError):  # a model from outside, a precision that planning does not know
+    # A model from outside, a precision that planning does not know; and no estimate is worth a run.
+    with suppress(Exception):
         gpu = DEVICES["h100"] if parts.device.type == "cuda" else DEVICES["cpu"]  # for which ways, not for its rates
         found = predict(
             as_chosen(config, plan),
