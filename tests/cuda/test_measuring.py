@@ -128,7 +128,7 @@ def test_a_profile_changes_no_bit_and_says_what_a_step_is_bound_by(text: Path, t
         assert memory["categories"]["activations"] > 0
         highest = np.max([window.values["memory_bytes"] for window in seen_of(tmp_path / "profiled")])
         assert memory["peak_bytes"] <= 1.02 * highest
-        assert memory["peak_bytes"] > 0.7 * highest
+        assert memory["peak_bytes"] > 0.5 * highest
 
 
 def seen_of(run: Path) -> list[StepsEnded]:
