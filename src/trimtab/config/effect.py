@@ -204,6 +204,13 @@ IDLE: tuple[Idle, ...] = (
         "set training.precision.scaling=dynamic",
     ),
     Idle(
+        ("data.duplicates.threshold",),
+        "data.duplicates.near",
+        lambda config: config.data.duplicates.near == "off",
+        "nearly equal texts are not looked for, as data.duplicates.near is off",
+        "set data.duplicates.near=report",
+    ),
+    Idle(
         ("data.max_bad",),
         "data.on_bad",
         lambda config: config.data.on_bad == "stop",

@@ -14,6 +14,7 @@ _HARMLESS: Final = (
     "name",
     "lint.allow",
     "data.prefetch",
+    "data.workers",
     "training.watchdog_seconds",
     "checkpoint.background",
     "checkpoint.differential",
