@@ -177,8 +177,10 @@ def _train(
                 refuse_drift(drift(was, now))
             undone = left_undone(RunDirectory(run), quantizes=config.training.quantize.name != "none")
             if not undone:
-                typer.echo(f"{shown(run)} is already {status}")
-                tell_next("show", str(run))
+                is_json = log_format == "json"  # whose reader expects events alone
+                typer.echo(f"{shown(run)} is already {status}", err=is_json)
+                if not is_json:
+                    tell_next("show", str(run))
                 return
             typer.echo(f"{shown(run)} is already {status}; what is left to do: {', '.join(undone)}", err=True)
     if undone != ["report"]:

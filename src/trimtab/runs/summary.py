@@ -267,8 +267,10 @@ def describe_decision(line: Mapping[str, Any]) -> str:
 
 
 def wrapped(text: str, width: int = 100) -> list[str]:
-    """`text` in lines of at most `width` characters."""
-    return textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
+    """`text` in lines of at most `width` characters; "41 %" stays in one."""
+    whole = printable(text).replace(" %", "\u00a0%")
+    lines = textwrap.wrap(whole, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\u00a0%", " %") for line in lines]
 
 
 def describe_pace(pace: Mapping[str, Any]) -> str:
