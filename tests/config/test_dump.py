@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trimtab.config import (
+    AlertRule,
     Config,
     Section,
     TrainingConfig,
@@ -82,6 +83,10 @@ def key_of(section: type[Section], name: str) -> Key:
 def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     """A section with some of its keys, all of those that must be given."""
     tree: dict[str, Any] = {}
+    if section is AlertRule:
+        when = draw(st.sampled_from(["train/loss > 3 for 2 steps", "finding overfitting", "end any"]))
+        to = draw(st.lists(st.sampled_from(["console", "file"]), min_size=1, max_size=2))
+        return {"when": when, "to": to, "every_minutes": draw(st.floats(0.0, 1e6))}
     for name, field in section.model_fields.items():
         key = key_of(section, name)
         if key.entries:

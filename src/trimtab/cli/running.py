@@ -167,6 +167,10 @@ def _train(
     config = with_absolute_paths(load_config(source, overrides))
     build_controllers(config)
     refuse(lint(config), config.lint.allow)
+    if config.alerts.rules:
+        from trimtab.monitor.alerts import require_destinations
+
+        require_destinations(config)
     undone: list[str] = []
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()

@@ -1,6 +1,7 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.alerts import AlertRule, AlertsConfig, Condition, EmailConfig, WebhookConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
     Budget,
@@ -158,6 +159,8 @@ __all__ = [
     "AdamWConfig",
     "Adjustable",
     "AgcClip",
+    "AlertRule",
+    "AlertsConfig",
     "AutoPrecision",
     "AveragingConfig",
     "BatchControlConfig",
@@ -170,6 +173,7 @@ __all__ = [
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
+    "Condition",
     "Config",
     "ConstantSchedule",
     "ControlConfig",
@@ -184,6 +188,7 @@ __all__ = [
     "DecoderConfig",
     "DropoutConfig",
     "EmaConfig",
+    "EmailConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -278,6 +283,7 @@ __all__ = [
     "UnsteadinessControl",
     "ValueClip",
     "WarmRestartsSchedule",
+    "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
     "config_schema",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final
 
+from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
@@ -201,6 +202,16 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.training.precision, Fp16) and config.training.precision.scaling == "static",
         "the loss scale stays, as training.precision.scaling is static",
         "set training.precision.scaling=dynamic",
+    ),
+    *(
+        Idle(
+            tuple(f"alerts.{place}.{name}" for name, field in fields.items() if not field.is_required()),
+            "alerts.rules",
+            lambda config, place=place: not config.alerts.sends_to(place),  # type: ignore[misc]
+            f"no rule in alerts.rules goes to {place}",
+            f"name {place} in a rule's `to`",
+        )
+        for place, fields in (("webhook", WebhookConfig.model_fields), ("email", EmailConfig.model_fields))
     ),
     Idle(
         ("data.max_bad",),

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
+from trimtab.config.alerts import AlertsConfig
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import (
@@ -74,6 +75,7 @@ class Config(Section):
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
