@@ -357,3 +357,18 @@ def test_a_pretrained_model_is_not_measured_by_the_text_that_it_is_tuned_on() ->
     for model, found in (({"config": {"model_type": "gpt2"}}, codes), ({"path": "folder"}, set())):
         config = load_config({"model": {"name": "hugging_face", **model}}, environment={})
         assert codes & {finding.code for finding in lint(config, facts)} == found
+
+
+@pytest.mark.parametrize("per_epoch", [1_000, 100_000, 1_000_000, 5_000_000, 100_000_000])
+def test_no_rule_asks_for_more_steps_where_another_asks_for_fewer(per_epoch: int) -> None:
+    facts = SMALL | {"tokens_per_epoch": per_epoch, "planned_tokens": 9_999_999}
+    found = findings([], facts)
+    few, often = found.get("tokens-per-parameter"), found.get("epochs-over-data")
+    assert few is not None
+    assert (often is not None) == (4 * per_epoch < 9_999_999)
+    if 4 * per_epoch < 20_000_000:
+        assert few.fix is None
+        assert "more text helps, or a smaller model" in few.reason
+    else:
+        assert often is None
+        assert few.fix is not None

@@ -34,6 +34,7 @@ from trimtab.events import (
     RunStarted,
     Save,
     StepsEnded,
+    Stop,
 )
 from trimtab.monitor.sinks import Console
 from trimtab.monitor.sinks.console_output import open_output
@@ -322,6 +323,20 @@ def test_text_in_the_current_folder_is_named_from_there() -> None:
     source = f"3 text files in {os.getcwd()}/my text (left out: 1 empty)"
     Console(stream, 100).observe(RunStarted(0, 1, 0, None, 100, {"source": source}))
     assert "data      3 text files in my text (left out: 1 empty)" in stream.getvalue().splitlines()
+
+
+def test_the_end_says_the_hint_apart_and_what_helps() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 100)
+    console.observe(RunStarted(0, 1, 0, None, 100, {"run": "runs/a"}))
+    console.observe(DecisionTaken(10, 10, "recovery", Stop("20 updates in a row were skipped", exit_code=4)))
+    reason = "NumericsError: no finite loss\nhint: lower the rate"
+    console.observe(RunEnded(10, "failed", reason, None, None, None, 1.0))
+    console.close()
+    lines = stream.getvalue().splitlines()
+    assert any(line.startswith("failed: no finite loss, ") for line in lines)
+    assert "hint      lower the rate" in lines
+    assert lines[-1] == "next: trimtab doctor runs/a"
 
 
 class Broken(io.StringIO):

@@ -16,6 +16,7 @@ from trimtab.config import AlertRule
 from trimtab.events import AlertRaised, EvaluationEnded, Event, FindingsChanged, FloatArray, RunEnded, StepsEnded
 from trimtab.runs import format
 from trimtab.runs.printable import printable
+from trimtab.runs.reasons import reason_in_a_line
 
 _COMPARED: Final[Mapping[str, Callable[[FloatArray, float], Any]]] = {
     ">": operator.gt,
@@ -89,7 +90,8 @@ class Watcher:
                 if condition.subject in (kind, "any"):
                     yield Met(event.step, printable(event.text, limit=400), kind)
             case RunEnded(status=status) if condition.kind == "end" and condition.subject in (status, "any"):
-                yield Met(event.step, f"{status}: {printable(event.reason, limit=400)}", status)
+                reason = printable(reason_in_a_line(event.reason), limit=400)
+                yield Met(event.step, f"{status}: {reason}", status)
 
     def _meant(self, values: Mapping[str, Any]) -> list[str]:
         """The names among `values` that the condition is about."""

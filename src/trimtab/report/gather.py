@@ -20,12 +20,13 @@ from trimtab.report.curves import Curve, smoothed
 from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.described import describe_decision
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
 from trimtab.runs.metrics import selection_direction
+from trimtab.runs.reasons import reason_in_a_line
 from trimtab.runs.record import event_to_json
-from trimtab.runs.summary import describe_decision
 
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
@@ -136,7 +137,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         name=diagnosis.run or (run.name if run is not None else ""),
         diagnosis=diagnosis,
         status=ended.status if ended is not None else str(run.status()) if run is not None else "",
-        reason=ended.reason if ended is not None else "",
+        reason=reason_in_a_line(ended.reason) if ended is not None else "",
         first_step=min(firsts, default=0),
         last_step=history.last_step,
         planned_steps=case.planned_steps,

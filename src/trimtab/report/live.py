@@ -15,10 +15,10 @@ import numpy as np
 from trimtab.errors import TrimtabError
 from trimtab.events import Advise, Evaluate, Save
 from trimtab.runs import History, RunDirectory, Series, live_holder
+from trimtab.runs.described import describe_decision
 from trimtab.runs.files import SCHEMA, json_value
 from trimtab.runs.metrics import better_direction
 from trimtab.runs.record import RecordReader, event_to_json, surviving
-from trimtab.runs.summary import describe_decision
 
 POINTS: Final = 120
 """Values in the curve of a metric."""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from trimtab.runs import format
 from trimtab.runs.printable import printable, shortened
+from trimtab.runs.reasons import reason_in_a_line
 
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _PLAIN_BLOCKS: Final = "_.-=+*%#"
@@ -151,7 +152,7 @@ def _state(frame: Mapping[str, Any]) -> Padding:
     if frame["seconds"] is not None:
         parts.append(f"{format.duration(frame['seconds'])} since it began")
     if frame["reason"]:
-        parts.append(printable(frame["reason"]))
+        parts.append(reason_in_a_line(frame["reason"]))
     if frame["best"]:
         best = frame["best"]
         parts.append(f"best {printable(best['metric'])} {format.decimal(best['value'])} at step {best['step']:,}")

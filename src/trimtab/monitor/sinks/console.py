@@ -24,6 +24,7 @@ from trimtab.events import (
     RunStarted,
     Save,
     StepsEnded,
+    Stop,
 )
 from trimtab.monitor.sinks.console_json import JsonLines
 from trimtab.monitor.sinks.console_output import open_output
@@ -37,9 +38,10 @@ from trimtab.monitor.sinks.console_texts import (
 )
 from trimtab.monitor.sinks.console_thinning import Thinning
 from trimtab.runs import event_to_json, format
+from trimtab.runs.described import describe_decision, describe_quality, wrapped
 from trimtab.runs.metrics import of_the_same_weights
 from trimtab.runs.printable import printable
-from trimtab.runs.summary import describe_decision, describe_quality, next_command, wrapped
+from trimtab.runs.reasons import next_command, reason_and_hint, would_repeat
 
 _REDRAW_SECONDS: Final = 0.2
 _SAMPLE_LINES: Final = 4
@@ -89,6 +91,7 @@ class Console:
         self._sample_text = ""
         self._skipped_in: StepsEnded | None = None
         self._wrong_steps = 0
+        self._stops: list[DecisionTaken] = []
         self._untold_evaluation: tuple[int, Text] | None = None
 
     def preparing(self, what: str, fraction: float) -> None:
@@ -131,6 +134,8 @@ class Console:
             case DecisionTaken(decision=Advise(finding=finding)) if finding:
                 pass  # it is told as a finding
             case DecisionTaken():
+                if isinstance(event.decision, Stop):
+                    self._stops.append(event)
                 text = Text(describe_decision(event_to_json(event)), "bold yellow")
                 self._tell("decision", event.step, text)
             case FindingsChanged():
@@ -232,9 +237,10 @@ class Console:
         self.close()
         self._output.say(None, Text())
         style = _STATUS.get(event.status, "bold red")
-        self._output.say(
-            None, Text.assemble((event.status, style), f": {printable(event.reason)}, {self._progress.elapsed()}")
-        )
+        told, hint = reason_and_hint(event.reason)
+        self._output.say(None, Text.assemble((event.status, style), f": {told}, {self._progress.elapsed()}"))
+        if hint:
+            self._output.say("hint", Text(hint))
         if event.best_step is not None and event.best_value is not None:
             best = f"{printable(self._metric)} {format.decimal(event.best_value)}"
             restored = ", restored" if event.restored_step == event.best_step else ""
@@ -246,7 +252,9 @@ class Console:
         if skipped := self._progress.skipped:
             told = f"{format.count(skipped)} update{'' if skipped == 1 else 's'}, which changed nothing"
             self._output.say("skipped", Text(told, "yellow"))
-        self._next = next_command(event.status, self._run, self._source, self._task) if self._run else ""
+        repeats = would_repeat([*self._stops, event])
+        if self._run:
+            self._next = next_command(event.status, self._run, self._source, self._task, repeats=repeats)
 
     def _diagnosis(self, event: ArtifactLogged) -> None:
         """The doctor's verdict, which comes after the end."""

@@ -12,8 +12,8 @@ from rich.text import Text
 
 from trimtab.events import CheckpointSaved, EvaluationEnded
 from trimtab.runs import format
+from trimtab.runs.described import YARDSTICKS, describe_finding
 from trimtab.runs.printable import printable
-from trimtab.runs.summary import YARDSTICKS, describe_finding
 
 _SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
 
