@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from trimtab.cli import app
 from trimtab.config import AlertRule, AlertsConfig, Condition, Config, EmailConfig, WebhookConfig, load_config
 from trimtab.config.alerts import parse_condition
 from trimtab.doctor.lint import lint, refuse
-from trimtab.errors import ConfigError
+from trimtab.errors import ConfigError, ResourceError
 from trimtab.events import (
     AlertRaised,
     ArtifactLogged,
@@ -94,6 +96,8 @@ def test_what_is_no_condition_is_refused_with_the_forms(text: str) -> None:
         ("alerts.rules={a: {wen: end any}}", "did you mean 'when'?"),
         ("alerts.rules={a: {}}", "alerts.rules.a.when: must be given"),
         ("alerts.rules={a: {when: train/loss > 3 for 0 steps}}", "1 step or more"),
+        ("alerts.webhook={address_from: TRIMTAB_HOOK}", "not begin with TRIMTAB_"),
+        ("alerts.email={recipients: [a@b], sender: c@d, password_from: TRIMTAB_X}", "not begin with TRIMTAB_"),
         ("alerts.webhook.form=slack", "no rule in alerts.rules goes to webhook"),
         ("alerts.email={recipients: [a@b], sender: c@d, host: far, user: u, security: none}", "in clear text"),
         ("alerts.email={recipients: [], sender: c@d}", "recipients"),
@@ -497,6 +501,27 @@ def test_what_was_not_delivered_is_said(tmp_path: Path) -> None:
     told.observe(window(1, [2.0]))
     with pytest.warns(UserWarning, match="1 alert could not be told by webhook: the server answered 404"):
         told.close()
+
+
+@pytest.mark.parametrize(("answers", "code"), [([], 0), ([404], 7)])
+def test_a_test_message_can_be_sent_before_a_run(
+    answers: list[int], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["check", "gpt-1m", "--send-alerts"]
+    with http_server(answers) as posted, smtp_server() as mailed:
+        monkeypatch.setenv("TRIMTAB_WEBHOOK_URL", posted.address)
+        to = f"alerts.email={{recipients: [a@b], sender: c@d, host: 127.0.0.1, port: {mailed.port}, security: none}}"
+        rules = "alerts.rules={end: {when: end any, to: [webhook, email]}}"
+        done = CliRunner().invoke(app, [*command, rules, "alerts.webhook={}", to])
+    assert "alerts by email: a test message was taken" in done.output
+    assert len(mailed.mails) == 1
+    if code:
+        assert isinstance(done.exception, ResourceError)
+        assert "alerts by webhook: the server answered 404" in done.output
+    else:
+        assert done.exit_code == 0
+        assert [body["rule"] for body in posted.bodies] == ["test"]
+    assert "no rule in alerts.rules goes to" in CliRunner().invoke(app, command).output
 
 
 # ---- in a run ------------------------------------------------------------------------------------------------------

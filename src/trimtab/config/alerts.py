@@ -12,6 +12,8 @@ from trimtab.config.base import NonNegative, Positive, Section, Texts
 
 Destination = Literal["console", "file", "webhook", "email"]
 
+_ADDRESS: Final = "TRIMTAB_WEBHOOK_URL"
+_PASSWORD: Final = "TRIMTAB_SMTP_PASSWORD"
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _COMPARED: Final = re.compile(rf"(\S+) (>=|<=|>|<|above|below) ({_NUMBER})(?: for (\d+) steps?)?")
 _NOT_FINITE: Final = re.compile(r"(\S+) is not finite(?: for (\d+) steps?)?")
@@ -24,6 +26,14 @@ _FORMS: Final = (
     "'METRIC changes by P % [over N steps]', 'finding CODE' (or info, warning, error: that and graver), "
     f"'trouble any' (or one of: {', '.join(_TROUBLES)}), 'end any' (or one of: {', '.join(_ENDS)})"
 )
+
+
+def _own_variable(name: str, default: str) -> str:
+    if name.startswith("TRIMTAB_") and name != default:
+        raise ValueError(
+            f"must be {default} or not begin with TRIMTAB_, as settings do: it would be told as a wrong one"
+        )
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +105,18 @@ class WebhookConfig(Section):
     """A message is sent by HTTP POST to an address that is secret, and so comes from the environment."""
 
     address_from: str = Field(
-        "TRIMTAB_WEBHOOK_URL", pattern=r"^[A-Za-z_]\w*$", description="the environment variable that has the address"
+        _ADDRESS, pattern=r"^[A-Za-z_]\w*$", description="the environment variable that has the address"
     )
     form: Literal["json", "slack", "discord"] = Field(
         "json", description="what is sent: all that is known as JSON, or the text as Slack or Discord take it"
     )
     timeout_seconds: Positive = Field(10.0, description="for one try")
     retries: int = Field(5, ge=0, le=20, description="further tries, after 1, 2, 4 … seconds")
+
+    @field_validator("address_from")
+    @classmethod
+    def _is_no_setting(cls, name: str) -> str:
+        return _own_variable(name, _ADDRESS)
 
 
 class EmailConfig(Section):
@@ -116,10 +131,15 @@ class EmailConfig(Section):
     )
     user: str | None = Field(None, description="the name to log in with; null: without")
     password_from: str = Field(
-        "TRIMTAB_SMTP_PASSWORD", pattern=r"^[A-Za-z_]\w*$", description="the environment variable with its password"
+        _PASSWORD, pattern=r"^[A-Za-z_]\w*$", description="the environment variable with its password"
     )
     timeout_seconds: Positive = Field(20.0, description="for one try")
     retries: int = Field(3, ge=0, le=20, description="further tries, after 1, 2, 4 … seconds")
+
+    @field_validator("password_from")
+    @classmethod
+    def _is_no_setting(cls, name: str) -> str:
+        return _own_variable(name, _PASSWORD)
 
     @model_validator(mode="after")
     def _keeps_the_password(self) -> Self:

@@ -24,7 +24,7 @@ from trimtab.events import (
 )
 from trimtab.monitor.alert_messages import to_email, to_file, to_webhook
 from trimtab.monitor.alert_rules import Met, Watcher
-from trimtab.monitor.couriers import Courier, Message
+from trimtab.monitor.couriers import Courier, Message, in_words
 from trimtab.runs import RunDirectory
 from trimtab.runs.files import SCHEMA, json_value
 from trimtab.runs.printable import printable
@@ -37,6 +37,24 @@ _PATIENCE_SECONDS: Final = 10.0
 def require_destinations(config: Config) -> None:
     """Raises: ConfigError where a rule goes to a webhook or an e-mail account whose secret is not there."""
     _deliveries(config.alerts, os.environ)
+
+
+def send_test(config: Config) -> dict[str, str]:
+    """A test message to each destination beyond this machine; gives what went wrong, "" where nothing did.
+
+    Raises: ConfigError where a secret is missing.
+    """
+    answers: dict[str, str] = {}
+    for name, (deliver, _) in _deliveries(config.alerts, os.environ).items():
+        message = _message(
+            config.name, "test", "trimtab check --send-alerts", 0, "a test: alerts of runs come this way"
+        )
+        try:
+            deliver(message)
+            answers[name] = ""
+        except Exception as error:
+            answers[name] = in_words(error)
+    return answers
 
 
 @contextmanager
@@ -75,6 +93,19 @@ def _deliveries(
     if config.email is not None and config.sends_to("email"):
         found["email"] = to_email(config.email, environment), config.email.retries
     return found
+
+
+def _message(run: str, rule: str, when: str, step: int, text: str) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "time": round(time.time(), 3),
+        "run": run,
+        "host": socket.gethostname(),
+        "rule": rule,
+        "when": when,
+        "step": step,
+        "text": f"{run}, step {step:,}: {text}",
+    }
 
 
 @final
@@ -147,19 +178,8 @@ class Alerts:
         untold, self._untold[name] = self._untold[name], 0
         more = f" ({untold} more since the last message)" if untold else ""
         text = f"alert {printable(name)}: {printable(met.text)}{more}"
-        message = {
-            "schema": SCHEMA,
-            "time": round(time.time(), 3),
-            "run": self._run.name,
-            "host": socket.gethostname(),
-            "rule": name,
-            "when": rule.when,
-            "step": met.step,
-            "subject": met.subject,
-            "value": json_value(met.value),
-            "untold": untold,
-            "text": f"{self._run.name}, step {met.step:,}: {text.removeprefix('alert ')}",
-        }
+        message = _message(self._run.name, name, rule.when, met.step, text.removeprefix("alert "))
+        message |= {"subject": met.subject, "value": json_value(met.value), "untold": untold}
         for destination in rule.to:
             if destination in self._couriers:
                 self._couriers[destination].send(message)

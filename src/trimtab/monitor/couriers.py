@@ -19,6 +19,13 @@ class RefusedError(Exception):
     """A message will never be taken, so that trying again is of no use."""
 
 
+def in_words(error: Exception) -> str:
+    """What went wrong with a delivery."""
+    if isinstance(error, RefusedError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 @final
 class Courier:
     """Delivers one message after the other, each again and again while that fails for a reason that may pass."""
@@ -84,10 +91,10 @@ class Courier:
             try:
                 self._deliver(message)
             except RefusedError as error:
-                problem = str(error)
+                problem = in_words(error)
                 break
             except Exception as error:
-                problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                problem = in_words(error)
             else:
                 self._settle(delivered=True)
                 return
