@@ -92,7 +92,12 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
         if key.entries:
             if draw(st.booleans()):
                 entry = st.sampled_from(list(key.entries.values())).flatmap(sections)
-                tree[name] = draw(st.dictionaries(st.text(max_size=5), entry, max_size=2))
+                names = (
+                    st.from_regex(r"[a-z][a-z0-9_.-]{0,4}", fullmatch=True)
+                    if "" in key.entries
+                    else st.text(max_size=5)
+                )
+                tree[name] = draw(st.dictionaries(names, entry, max_size=2))
         elif not key.sections:
             is_tag = get_origin(field.annotation) is Literal and name == "name"
             if is_tag:

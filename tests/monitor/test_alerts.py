@@ -98,6 +98,7 @@ def test_what_is_no_condition_is_refused_with_the_forms(text: str) -> None:
         ("alerts.rules={a: {when: train/loss > 3 for 0 steps}}", "1 step or more"),
         ("alerts.webhook={address_from: TRIMTAB_HOOK}", "not begin with TRIMTAB_"),
         ("alerts.email={recipients: [a@b], sender: c@d, password_from: TRIMTAB_X}", "not begin with TRIMTAB_"),
+        ("alerts.rules={'a b': {when: end any}}", "a rule's name must be letters"),
         ("alerts.webhook.form=slack", "no rule in alerts.rules goes to webhook"),
         ("alerts.email={recipients: [a@b], sender: c@d, host: far, user: u, security: none}", "in clear text"),
         ("alerts.email={recipients: [], sender: c@d}", "recipients"),

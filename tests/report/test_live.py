@@ -87,7 +87,8 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
         writing.tell(DecisionTaken(40, 40, "save", Save("best")))
         writing.tell(DecisionTaken(40, 40, "plateau", Adjust("flat", "learning_rate", 0.5)))
         writing.run.alerts.write_text(
-            json.dumps({"step": 35, "text": "a, step 35: high: train/loss is 11, > 10"}) + '\n{"step": 41, "torn'
+            json.dumps({"step": 35, "rule": "high", "text": "a, step 35: high: train/loss is 11, > 10"})
+            + '\n{"step": 41, "torn'
         )
         frame = follower.frame()
         json.dumps(frame, allow_nan=False)

@@ -264,3 +264,14 @@ def test_attempts_from_one_step_are_counted_and_rollbacks_are_no_attempts(tmp_pa
 
 def test_skipped_updates_are_told_beside_all(run: RunDirectory) -> None:
     assert "skipped     4 of 40 updates, which changed nothing\n" in render(summarize(run))
+
+
+def test_rules_that_were_met_are_told(run: RunDirectory) -> None:
+    lines = [
+        {"step": step, "rule": "high", "text": f"demo, step {step}: high: \x1b[2Jtrain/loss"} for step in range(1, 8)
+    ]
+    run.alerts.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+    page = render(summarize(run))
+    assert "  rule        step 4, high: train/loss\n" in page
+    assert "step 7, high: train/loss\n" in page
+    assert "the newest of 7 (alerts.jsonl has all)" in page

@@ -14,6 +14,7 @@ Destination = Literal["console", "file", "webhook", "email"]
 
 _ADDRESS: Final = "TRIMTAB_WEBHOOK_URL"
 _PASSWORD: Final = "TRIMTAB_SMTP_PASSWORD"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _COMPARED: Final = re.compile(rf"(\S+) (>=|<=|>|<|above|below) ({_NUMBER})(?: for (\d+) steps?)?")
 _NOT_FINITE: Final = re.compile(r"(\S+) is not finite(?: for (\d+) steps?)?")
@@ -167,6 +168,11 @@ class AlertsConfig(Section):
             "email": "alerts.email={recipients: [a@b.org], sender: c@b.org} says whose it is",
         }
         for name, rule in self.rules.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    "alerts.rules: a rule's name must be letters, digits, '.', '_' and '-', 64 at most, "
+                    f"and is {name!r}"
+                )
             for place, remedy in fitting.items():
                 if place in rule.to and getattr(self, place) is None:
                     raise ValueError(f"alerts.rules.{name} goes to {place}, and alerts.{place} is null; {remedy}")

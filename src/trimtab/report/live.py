@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, final
 
@@ -19,6 +18,7 @@ from trimtab.runs.described import describe_decision
 from trimtab.runs.files import SCHEMA, json_value
 from trimtab.runs.metrics import better_direction
 from trimtab.runs.record import RecordReader, event_to_json, surviving
+from trimtab.runs.rule_alerts import read_rule_alerts
 
 POINTS: Final = 120
 """Values in the curve of a metric."""
@@ -35,7 +35,6 @@ _HARDWARE: Final = ("utilization_percent", "power_watts", "temperature_celsius")
 _NEWEST: Final = 5
 """Of findings, alerts and decisions."""
 _PACE_WINDOWS: Final = 50
-_TAIL_BYTES: Final = 65_536
 
 
 @final
@@ -89,7 +88,7 @@ class Follower:
                 for decision in history.decisions
                 if not isinstance(decision.decision, Save | Evaluate | Advise)
             ][-_NEWEST:],
-            "num_alerts": len(history.alerts) + sum(1 for _ in self._rule_lines()),
+            "num_alerts": len(history.alerts) + len(read_rule_alerts(self.run.alerts)),
             "num_evaluations": len(history.evaluation_seconds),
             "num_checkpoints": len(history.checkpoints),
             "damaged_lines": self._reader.damaged,
@@ -163,20 +162,8 @@ class Follower:
 
     def _alerts(self) -> list[dict[str, Any]]:
         found = [{"step": one.step, "text": one.text} for one in self._history.alerts]
-        for raw in self._rule_lines():
-            with suppress(ValueError, KeyError, TypeError):
-                line = json.loads(raw)
-                text = str(line["text"]).partition(": ")[2]
-                found.append({"step": int(line["step"]), "text": text})
+        found += [{"step": one["step"], "text": one["text"]} for one in read_rule_alerts(self.run.alerts)]
         return sorted(found, key=lambda one: int(str(one["step"])))[-_NEWEST:]
-
-    def _rule_lines(self) -> Iterator[bytes]:
-        """The newest lines of alerts.jsonl; one that is torn is none."""
-        with suppress(OSError), open(self.run.alerts, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]
-            yield from lines if size <= _TAIL_BYTES else lines[1:]
 
 
 def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from trimtab.runs.record import (
     lines_backwards,
     surviving,
 )
+from trimtab.runs.rule_alerts import read_rule_alerts
 from trimtab.runs.start import resumes_from
 
 _TAIL_BYTES = 131_072
@@ -97,6 +98,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             for _, event in kept
             if isinstance(event, AlertRaised)
         ],
+        "rule_alerts": read_rule_alerts(run.alerts),
         "findings": next(
             (list(event.findings) for _, event in reversed(kept) if isinstance(event, FindingsChanged)), []
         ),
@@ -198,6 +200,12 @@ def render(summary: Mapping[str, Any]) -> str:
     ]
     if len(alerts) > _ALERTS:
         rows.append(("alert", f"and {format.count(len(alerts) - _ALERTS)} more (show --json has all)"))
+    rules = summary["rule_alerts"]
+    rows += [
+        ("rule", f"step {format.count(one['step'])}, {printable(one['text'], limit=200)}") for one in rules[-_ALERTS:]
+    ]
+    if len(rules) > _ALERTS:
+        rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
         label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", f"{diagnosis['verdict']}: ")
         rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
