@@ -31,6 +31,8 @@ from trimtab.runs.record import event_to_json
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
 SHOWN_ALERTS = 12
+_PRIVATE = "alerts."
+"""Settings that change no result, and name people: reports are passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +266,7 @@ def _differences(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any
     changed = tuple(
         (key, before.get(key), value)
         for key, value in settings.items()
-        if key != "name" and _plain(before.get(key)) != _plain(value)
+        if key != "name" and not key.startswith(_PRIVATE) and _plain(before.get(key)) != _plain(value)
     )
     return f"the preset {name}" if is_preset else "the defaults", changed
 
