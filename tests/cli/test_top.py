@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from trimtab.events import RunEnded, RunStarted, StepsEnded
-from trimtab.runs import RecordWriter, event_to_json
+from trimtab.runs import Lock, RecordWriter, event_to_json
 
 
 def make_run(path: Path, *, ends: bool = True) -> Path:
@@ -55,10 +55,13 @@ def test_json(tmp_path: Path) -> None:
     make_run(tmp_path / "runs" / "a")
     make_run(tmp_path / "runs" / "b", ends=False)
     assert json.loads(top(tmp_path, "runs/a", "--json").stdout)["status"] == "stopped"
+    os.utime(tmp_path / "runs/a/config.yaml", (1000, 1000))
     several = json.loads(top(tmp_path, "runs", "--json").stdout)
-    assert [(frame["name"], frame["status"]) for frame in several] == [("a", "stopped"), ("b", "killed")]
-    lines = top(tmp_path, "runs").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["run", "a", "b"]
+    assert [(frame["name"], frame["status"]) for frame in several] == [("b", "killed"), ("a", "stopped")]
+    with Lock.acquire(tmp_path / "runs/a/lock.json"):  # what goes on comes first
+        lines = top(tmp_path, "runs").stdout.splitlines()
+        assert [line.split()[:2] for line in lines[1:]] == [["a", "running"], ["b", "killed"]]
+        assert top(tmp_path).stdout.startswith("  a  running")
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_it_needs_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-def begin(run: Path, rows: int = 30) -> tuple[subprocess.Popen[bytes], int]:
+def begin(run: Path, rows: int = 30, **environment: str) -> tuple[subprocess.Popen[bytes], int]:
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 100, 0, 0))
     process = subprocess.Popen(
@@ -93,7 +96,7 @@ def begin(run: Path, rows: int = 30) -> tuple[subprocess.Popen[bytes], int]:
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},
+        env=os.environ | {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"} | environment,
         start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
     )
@@ -128,6 +131,15 @@ def test_in_a_terminal_it_follows_until_it_is_told_to_end(by: str, tmp_path: Pat
         os.write(leader, by.encode())
     text = read(leader, "\x1b[?25h\x1b[?1049l")  # the terminal is as it was
     assert process.wait(10) == (143 if by == "SIGTERM" else 0)
+    os.close(leader)
+
+
+@pytest.mark.parametrize(("environment", "colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colours_can_be_switched_off(environment: dict[str, str], colours: bool, tmp_path: Path) -> None:
+    process, leader = begin(make_run(tmp_path / "a"), **environment)
+    assert ("\x1b[36m" in read(leader, "\x1b[J")) == colours
+    os.write(leader, b"q")
+    assert process.wait(10) == 0
     os.close(leader)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trimtab.runs import RunDirectory
 
 _MOST_RUNS = 40
+"""Of a folder."""
 
 
 @app.command()
@@ -70,7 +71,9 @@ def _runs(paths: Sequence[Path]) -> list[RunDirectory]:
     runs: list[RunDirectory] = []
     for path in paths:
         inside = [] if RunDirectory.is_run(path) else list_runs(path)
-        runs += inside[-_MOST_RUNS:] if inside else [RunDirectory.open(path)]
+        # Those that go on first, then the newest: what a low terminal has no room for is the oldest.
+        inside.sort(key=lambda run: (live_holder(run.lock) is None, -_begun(run)))
+        runs += inside[:_MOST_RUNS] if inside else [RunDirectory.open(path)]
     return list({run.path.resolve(): run for run in runs}.values())
 
 
