@@ -277,13 +277,25 @@ def test_a_skipped_step_is_told_once() -> None:
     console = Console(stream, 100)
     console.observe(RunStarted(0, 1, 0, None, 100))
     for first in (1, 11, 21, 31, 41):
-        console.observe(window(first, skipped=0.1))
+        console.observe(window(first, skipped=0.1))  # of ten steps one
         console.observe(AlertRaised(first + 9, "non_finite_step", f"step {first}: loss nan; skipped"))
     console.observe(RunEnded(50, "stopped", "patience", None, None, None, 1.0))
     lines = stream.getvalue().splitlines()
     assert not any(" of steps " in line for line in lines)
     assert sum("loss nan; skipped" in line for line in lines) == 3
     assert any("loss nan; skipped; further steps that went wrong are counted" in line for line in lines)
+    assert any(line.endswith("elapsed") and "5 skipped" in line for line in lines)
+    assert not any(" alert" in line for line in lines)  # they are the same five
+
+
+def test_a_step_that_was_far_out_and_made_counts_as_an_alert() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 100, every_seconds=0.0)
+    console.observe(RunStarted(0, 1, 0, None, 100))
+    console.observe(AlertRaised(3, "outlying_step", "step 3: the update was made"))
+    console.observe(AlertRaised(4, "write_failed", "the disk is full"))
+    console.observe(window(1))
+    assert "2 alerts   " in stream.getvalue()
 
 
 @pytest.mark.parametrize(("width", "said"), [(40, "measuring with how many threads a"), (80, None), (200, None)])

@@ -90,7 +90,6 @@ class Console:
         self._yardsticks: Mapping[str, Any] = {}
         self._sample_text = ""
         self._skipped_in: StepsEnded | None = None
-        self._wrong_steps = 0
         self._stops: list[DecisionTaken] = []
         self._untold_evaluation: tuple[int, Text] | None = None
 
@@ -219,14 +218,15 @@ class Console:
             self._output.say(self._at(event.step), panel(event.text, _SAMPLE_LINES, "sample"))
 
     def _alert(self, event: AlertRaised) -> None:
-        self._progress.alerts += 1
         text = Text(printable(event.text, limit=300), "bold yellow")
         if event.kind in ("non_finite_step", "outlying_step"):
-            self._wrong_steps += 1
-            if self._wrong_steps == _MOST_ALERTS:
+            self._progress.wrong_steps += 1
+            if self._progress.wrong_steps == _MOST_ALERTS:
                 text.append("; further steps that went wrong are counted here, and told in the record", "dim")
-            elif self._wrong_steps > _MOST_ALERTS:
+            elif self._progress.wrong_steps > _MOST_ALERTS:
                 return
+        else:
+            self._progress.alerts += 1
         self._tell("alert", event.step, text)
 
     def _end(self, event: RunEnded) -> None:

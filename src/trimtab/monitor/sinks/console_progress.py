@@ -36,6 +36,9 @@ class Progress:
         self.best: float | None = None
         self.skipped = 0
         self.alerts = 0
+        """Without those of single steps."""
+        self.wrong_steps = 0
+        """Steps that were told as alerts; most of them were skipped, too, and count once."""
         self._begun = time.monotonic()
         self._smoothed = self._weight = 0.0
         self._shown: dict[str, str] = {}
@@ -152,8 +155,8 @@ class Progress:
             parts["left"].append(" left", "dim")
         if self.skipped:
             parts["skipped"] = Text(f"{format.count(self.skipped)} skipped", "yellow")
-        if self.alerts:
-            parts["alerts"] = Text(f"{format.count(self.alerts)} alert{'' if self.alerts == 1 else 's'}", "bold yellow")
+        if alerts := self.alerts + max(self.wrong_steps - self.skipped, 0):
+            parts["alerts"] = Text(f"{format.count(alerts)} alert{'' if alerts == 1 else 's'}", "bold yellow")
         return {name: parts[name] for name in _ORDER if name in parts}
 
     def _best_label(self) -> str:
