@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final
 
+from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
@@ -214,6 +215,13 @@ IDLE: tuple[Idle, ...] = (
         for place, fields in (("webhook", WebhookConfig.model_fields), ("email", EmailConfig.model_fields))
     ),
     Idle(
+        ("data.duplicates.threshold",),
+        "data.duplicates.near",
+        lambda config: config.data.duplicates.near == "off",
+        "nearly equal texts are not looked for, as data.duplicates.near is off",
+        "set data.duplicates.near=report",
+    ),
+    Idle(
         ("data.max_bad",),
         "data.on_bad",
         lambda config: config.data.on_bad == "stop",
@@ -330,6 +338,14 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.averaging, EmaConfig) and config.averaging.half_life is not None,
         "the decay follows from averaging.half_life",
         "leave out averaging.half_life",
+    ),
+    Idle(
+        # Not its name: without that another variant would be read from what is written out.
+        tuple(f"logging.adaptive.{key}" for key in AdaptiveLoggingConfig.model_fields if key != "name"),
+        "logging.layers",
+        lambda config: isinstance(config.logging.adaptive, AdaptiveLoggingConfig) and not config.logging.layers,
+        "it says when the values of layers are written, and logging.layers is false",
+        "set logging.layers=true",
     ),
     Idle(
         ("schedule.shape", "schedule.floor"),

@@ -14,14 +14,15 @@ _HARMLESS: Final = (
     "name",
     "lint.allow",
     "data.prefetch",
+    "data.workers",
     "training.watchdog_seconds",
     "checkpoint.background",
     "checkpoint.differential",
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("alerts",)
-"""Sections of which none does."""
+_HARMLESS_SECTIONS: Final = ("alerts.", "logging.adaptive.")
+"""Sections of such settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Drift]:
 
 
 def _is_harmless(setting: str) -> bool:
-    return setting in _HARMLESS or setting.partition(".")[0] in _HARMLESS_SECTIONS
+    return setting in _HARMLESS or setting.startswith(_HARMLESS_SECTIONS)
 
 
 def _is_new(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
