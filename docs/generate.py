@@ -213,6 +213,12 @@ def _sections(owners: Sequence[type[Section]], prefix: str, level: int) -> Itera
                 own = [one for one in _keys_of(variant, f"{key.path}.") if not one.sections and not one.is_tag]
                 yield _key_table(own)
         yield from _sections(variants, f"{key.path}.", level + 1)
+        for entry in [one for one in _keys_of(variants[0], f"{key.path}.") if set(one.entries) == {""}]:
+            section = entry.entries[""]
+            yield f"{'#' * (level + 1)} {entry.path}"
+            yield f"{first_line(section)} Each has a name of yours, NAME."
+            fields = section.model_fields.items()
+            yield _key_table(Key(f"{entry.path}.NAME.{name}", section, field, {}) for name, field in fields)
 
 
 def _introduction(key: Key) -> str:

@@ -140,9 +140,8 @@ class Trainer:
             Lock.acquire(run.lock) as lock,
             undone_on_failure(run, made),
             out_of_memory_explained(),
-            standing(config, run) as monitors,
+            standing(config, run, self._monitors) as monitors,
         ):
-            monitors = (*monitors, *self._monitors)
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
             kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None

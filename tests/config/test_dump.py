@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trimtab.config import (
+    AlertRule,
     Config,
     Section,
     TrainingConfig,
@@ -82,12 +83,21 @@ def key_of(section: type[Section], name: str) -> Key:
 def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     """A section with some of its keys, all of those that must be given."""
     tree: dict[str, Any] = {}
+    if section is AlertRule:
+        when = draw(st.sampled_from(["train/loss > 3 for 2 steps", "finding overfitting", "end any"]))
+        to = draw(st.lists(st.sampled_from(["console", "file"]), min_size=1, max_size=2))
+        return {"when": when, "to": to, "every_minutes": draw(st.floats(0.0, 1e6))}
     for name, field in section.model_fields.items():
         key = key_of(section, name)
         if key.entries:
             if draw(st.booleans()):
                 entry = st.sampled_from(list(key.entries.values())).flatmap(sections)
-                tree[name] = draw(st.dictionaries(st.text(max_size=5), entry, max_size=2))
+                names = (
+                    st.from_regex(r"[a-z][a-z0-9_.-]{0,4}", fullmatch=True)
+                    if "" in key.entries
+                    else st.text(max_size=5)
+                )
+                tree[name] = draw(st.dictionaries(names, entry, max_size=2))
         elif not key.sections:
             is_tag = get_origin(field.annotation) is Literal and name == "name"
             if is_tag:

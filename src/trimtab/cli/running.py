@@ -167,6 +167,10 @@ def _train(
     config = with_absolute_paths(load_config(source, overrides))
     build_controllers(config)
     refuse(lint(config), config.lint.allow)
+    if config.alerts.rules:
+        from trimtab.monitor.alerts import require_destinations
+
+        require_destinations(config)
     undone: list[str] = []
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()
@@ -177,8 +181,10 @@ def _train(
                 refuse_drift(drift(was, now))
             undone = left_undone(RunDirectory(run), quantizes=config.training.quantize.name != "none")
             if not undone:
-                typer.echo(f"{shown(run)} is already {status}")
-                tell_next("show", str(run))
+                is_json = log_format == "json"  # whose reader expects events alone
+                typer.echo(f"{shown(run)} is already {status}", err=is_json)
+                if not is_json:
+                    tell_next("show", str(run))
                 return
             typer.echo(f"{shown(run)} is already {status}; what is left to do: {', '.join(undone)}", err=True)
     if undone != ["report"]:

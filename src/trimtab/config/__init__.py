@@ -2,6 +2,7 @@
 
 from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.alerts import AlertRule, AlertsConfig, Condition, EmailConfig, WebhookConfig
 from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
@@ -184,6 +185,8 @@ __all__ = [
     "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
+    "AlertRule",
+    "AlertsConfig",
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
@@ -198,6 +201,7 @@ __all__ = [
     "Classification",
     "ClipConfig",
     "CompetencePacing",
+    "Condition",
     "Config",
     "ConstantSchedule",
     "ControlConfig",
@@ -216,6 +220,7 @@ __all__ = [
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
+    "EmailConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -329,6 +334,7 @@ __all__ = [
     "UnsteadinessControl",
     "ValueClip",
     "WarmRestartsSchedule",
+    "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
     "config_schema",

@@ -80,6 +80,8 @@ class Key:
     @property
     def allowed(self) -> str:
         """What it takes, in words."""
+        if set(self.entries) == {""}:
+            return f"a mapping of names to sections with some of the keys: {', '.join(self.entries[''].model_fields)}"
         if self.entries:
             return f"a mapping of names to sections whose name is one of: {', '.join(self.entries)}"
         if not self.sections:

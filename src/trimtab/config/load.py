@@ -26,8 +26,8 @@ from trimtab.config.run import Config
 
 _PREFIX = "TRIMTAB_"
 _SPELLING = "TRIMTAB_SECTION__KEY, with two underscores after each section"
-_NO_SETTINGS = frozenset({"TRIMTAB_CACHE", "TRIMTAB_RESTART"})
-"""Variables that are read elsewhere."""
+_NO_SETTINGS = frozenset({"TRIMTAB_CACHE", "TRIMTAB_RESTART", "TRIMTAB_WEBHOOK_URL", "TRIMTAB_SMTP_PASSWORD"})
+"""Variables that are read elsewhere; the last two are secrets, where alerts do not name others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
+from trimtab.config.alerts import AlertsConfig
 from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
@@ -82,6 +83,7 @@ class Config(Section):
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
     hardware: HardwareConfig = Field(default_factory=HardwareConfig.model_construct)
     profile: ProfileConfig = Field(default_factory=ProfileConfig.model_construct)
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
