@@ -186,7 +186,7 @@ class Trainer:
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
 
-            recorder = Recorder.open(run, branch=progress.branch)
+            recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
             loop = build_loop(
                 config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, monitors

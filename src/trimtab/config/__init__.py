@@ -1,5 +1,6 @@
 """What a run should be: frozen models, where their values came from, presets, and the tables of choices."""
 
+from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
 from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
@@ -178,6 +179,8 @@ __all__ = [
     "AdamConfig",
     "AdamW8bitConfig",
     "AdamWConfig",
+    "AdaptiveConfig",
+    "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
     "AugmentationConfig",
@@ -224,6 +227,7 @@ __all__ = [
     "Fp8",
     "Fp16",
     "Fp32",
+    "FullLogging",
     "GaLoreConfig",
     "GapControl",
     "GradientsConfig",
