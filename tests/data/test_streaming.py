@@ -196,6 +196,14 @@ def test_what_is_no_stream_is_refused(
             ],
             "what will come is not known",
         ),
+        (
+            [
+                "data.validation_source={name: text, path: x}",
+                "data.tokenizer.name=bytes",
+                "schedule.warmup='0.5 epochs'",
+            ],
+            r"schedule\.warmup '0\.5 epochs': where an epoch ends is not known",
+        ),
         (["task.name=masked_lm", "model.name=encoder"], "data.source.name stream does not fit task masked_lm"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from trimtab.config.base import Custom
+from trimtab.config.base import Custom, Section
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
@@ -40,4 +42,21 @@ def beside_stream(config: Config) -> str:
         ),
         "does not go with data.duplicates that drop: what will come is not known": data.duplicates.drops,
     }
+    others |= {
+        f"does not go with {key} {span!r}: where an epoch ends is not known": True
+        for key, span in _spans(config)
+        if re.fullmatch(r"\d\S* epochs", span)
+    }
     return next((f"data.source.name stream {other}" for other, is_so in others.items() if is_so), "")
+
+
+def _spans(section: Section, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in `section`, and in what it holds, by its key."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        inner = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, tuple) else {}
+        for key, one in ({name: value} | {f"{name}.{key}": one for key, one in inner.items()}).items():
+            if isinstance(one, Section):
+                yield from _spans(one, f"{prefix}{key}.")
+            elif isinstance(one, str):
+                yield f"{prefix}{key}", one
