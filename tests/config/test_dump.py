@@ -23,7 +23,7 @@ from trimtab.config import (
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
 from trimtab.config.fit import FITS
-from trimtab.config.keys import Key, keys
+from trimtab.config.keys import Key, keys, listed_keys
 from trimtab.config.read import read_value
 from trimtab.config.registry.optimizer import OPTIMIZERS
 
@@ -75,7 +75,8 @@ def properties(section: type[Section]) -> dict[str, Any]:
 
 @cache
 def key_of(section: type[Section], name: str) -> Key:
-    return next(one for several in keys().values() for one in several if (one.owner, one.name) == (section, name))
+    everywhere = [*keys().values(), *listed_keys().values()]
+    return next(one for several in everywhere for one in several if (one.owner, one.name) == (section, name))
 
 
 @st.composite
@@ -87,7 +88,10 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
         if key.entries:
             if draw(st.booleans()):
                 entry = st.sampled_from(list(key.entries.values())).flatmap(sections)
-                tree[name] = draw(st.dictionaries(st.text(max_size=5), entry, max_size=2))
+                if key.is_list:
+                    tree[name] = draw(st.lists(entry, max_size=2, unique_by=lambda one: one["name"]))
+                else:
+                    tree[name] = draw(st.dictionaries(st.text(max_size=5), entry, max_size=2))
         elif not key.sections:
             is_tag = get_origin(field.annotation) is Literal and name == "name"
             if is_tag:

@@ -102,6 +102,7 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.privacy import Disclosure, PrivacyConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
@@ -122,6 +123,15 @@ from trimtab.config.schedule import (
     WarmRestartsSchedule,
     WsdSchedule,
     rise_of,
+)
+from trimtab.config.sinks import (
+    CustomSink,
+    MlflowSink,
+    PrometheusSink,
+    SinkConfig,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
 )
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
@@ -180,9 +190,11 @@ __all__ = [
     "Custom",
     "CustomModel",
     "CustomOptimizer",
+    "CustomSink",
     "DataConfig",
     "DecayConfig",
     "DecoderConfig",
+    "Disclosure",
     "DropoutConfig",
     "EmaConfig",
     "EmbeddedSource",
@@ -217,6 +229,7 @@ __all__ = [
     "LoggingConfig",
     "LoraConfig",
     "MaskedLanguageModeling",
+    "MlflowSink",
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
@@ -242,6 +255,8 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "PrivacyConfig",
+    "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
@@ -258,6 +273,7 @@ __all__ = [
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SinkConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
@@ -270,16 +286,19 @@ __all__ = [
     "StoppingConfig",
     "SwaConfig",
     "TaskConfig",
+    "TensorBoardSink",
     "TextSource",
     "Tf32",
     "TokenClassification",
     "TokenizerConfig",
+    "TrackioSink",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",
+    "WandbSink",
     "WarmRestartsSchedule",
     "WsdSchedule",
     "ZScoreClip",

@@ -20,6 +20,8 @@ _HARMLESS: Final = (
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
+_LOOK: Final = ("config.sinks", "config.privacy")
+"""Sections of what only looks on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,11 @@ def drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Drift]:
 
     What an older trimtab did not describe is no difference: a setting that is new and at its default, a version.
     """
-    keys = [key for key in dict.fromkeys([*was, *now]) if key.removeprefix("config.") not in _HARMLESS]
+    keys = [
+        key
+        for key in dict.fromkeys([*was, *now])
+        if key.removeprefix("config.") not in _HARMLESS and ".".join(key.split(".")[:2]) not in _LOOK
+    ]
     pairs = [(key, json_value(was.get(key)), json_value(now.get(key))) for key in keys]
     return [Drift(key, before, after) for key, before, after in pairs if before != after and not _is_new(key, was, now)]
 

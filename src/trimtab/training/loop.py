@@ -79,11 +79,12 @@ class Loop:
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
         data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
         alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
+        private: Callable[[Event], Event | None] = lambda event: event,
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
         device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps, and
         `alerts` tells what went wrong in a window, at a step; `heartbeat` is told how many micro-batches the step that
-        begins has, and 0 between steps."""
+        begins has, and 0 between steps; `private` gives an event as it may be told, or None."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
@@ -93,7 +94,7 @@ class Loop:
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._data_of, self._alerts = data_of, alerts
+        self._data_of, self._alerts, self._private = data_of, alerts, private
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -317,7 +318,7 @@ class Loop:
         return ended
 
     def _emit(self, *events: Event) -> None:
-        for event in events:
+        for event in (told for one in events if (told := self._private(one)) is not None):
             self._recorder.record(event)
             for monitor in self._monitors:
                 try:
