@@ -13,8 +13,8 @@ from trimtab.config.task import Classification
 if TYPE_CHECKING:
     from trimtab.config.run import Config
 
-_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv")
-_ROWS: Final = ("jsonl", "parquet", "csv")
+_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
+_ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
@@ -113,11 +113,10 @@ def misfits(config: Config) -> Iterator[str]:
     if (calibrates or objective.name == "rmse") and config.has_parts:
         what = "objective.mmce" if calibrates else "objective.name rmse"
         yield f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1"
-    sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
         ("objective.name", config.objective.name, fit.objectives),
-        *((f"{key}.name", source.name, fit.sources) for key, source in sources.items() if source is not None),
+        *((f"{key}.name", source.name, fit.sources) for key, source in config.data.plain_sources.items()),
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"
