@@ -96,7 +96,7 @@ def test_a_configuration_is_written_without_secrets_and_asks_for_them_again(tmp_
 
 @pytest.mark.parametrize("part", ["y", "eyJ-", "a-", "sk-", "x://", "a=b ", "bearer ", "api_key", " ", "-----BEGIN K"])
 def test_a_long_text_takes_time_by_its_length_alone(part: str) -> None:
-    text = part * (400_000 // len(part))
+    text = part * (100_000 // len(part))
     begun = time.perf_counter()
     hide(text, assigned=True)
     assert time.perf_counter() - begun < 3.0

@@ -32,7 +32,8 @@ def test_samples_are_told_as_asked(how: Disclosure, text: str) -> None:
 
 def test_samples_may_be_kept_back() -> None:
     assert private("off")(SAMPLE) is None
-    assert private("off")(replace(SAMPLE, kind="text")) is not None
+    assert private("off")(replace(SAMPLE, kind="text", name="highest-loss-1")) is None
+    assert private("off")(replace(SAMPLE, kind="text", name="goodput")) is not None
 
 
 def test_hashes_tell_whether_two_are_the_same() -> None:

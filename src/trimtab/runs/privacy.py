@@ -30,13 +30,17 @@ _PERSONAL: Final = (
 """What looks like it; names of people and places do not, and stay."""
 
 
+_OF_DATA: Final = ("highest-loss",)
+"""How texts are called that hold what was trained on, though they are no samples of the model's."""
+
+
 def private(samples: Disclosure) -> Callable[[Event], Event | None]:
     """What turns an event into the one that is told: without secrets, and its samples as `samples` says; None: none."""
 
     def told(event: Event) -> Event | None:
         if isinstance(event, StepsEnded | EvaluationEnded | CheckpointSaved):
             return event
-        if isinstance(event, ArtifactLogged) and event.kind == "sample":
+        if isinstance(event, ArtifactLogged) and (event.kind == "sample" or event.name.startswith(_OF_DATA)):
             if samples == "off":
                 return None
             text = disclosed(event.text, samples)
