@@ -314,6 +314,19 @@ def test_mlflow_has_parameters_tags_status_and_files(tmp_path: Path) -> None:
     assert client.get_experiment(found.info.experiment_id).name == "trimtab"
 
 
+def test_mlflow_writes_into_a_folder_where_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from trimtab.monitor.sinks.mlflow import Mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    run = tmp_path / "run"
+    run.mkdir()
+    tell(Mlflow(run, run / "record.jsonl", "run", tracking_uri="mlruns", points="step"), killed_at_30())
+    assert [step for step, _ in curve("mlflow", run, "train/loss")] == list(range(1, 31))
+    assert json.loads((run / "sinks" / "mlflow.json").read_text())["tracking_uri"] == str(tmp_path / "mlruns")
+
+
 def test_mlflow_takes_every_name_and_confuses_none(tmp_path: Path) -> None:
     from trimtab.events import EvaluationEnded
 

@@ -55,7 +55,10 @@ class Mlflow:
         state = folder / "sinks" / "mlflow.json"
         kept = remembered(state)
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-        self._client = MlflowClient(tracking_uri=_absolute(str(kept.get("tracking_uri") or uri)))
+        place = _absolute(str(kept.get("tracking_uri") or uri))
+        if place.startswith(("/", "file:")):  # MLflow 3 asks whoever wants files to say so
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self._client = MlflowClient(tracking_uri=place)
         found = self._found(str(kept["run_id"])) if "run_id" in kept else None
         self._run_id = self._made(experiment, name, dict(tags or {})) if found is None else found
         if found is None:
