@@ -75,6 +75,7 @@ from trimtab.config.gradients import (
     ValueClip,
     ZScoreClip,
 )
+from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
 from trimtab.config.load import Loaded, load_config, load_with_origin
 from trimtab.config.model import (
@@ -124,6 +125,7 @@ from trimtab.config.optimizer import (
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.privacy import Disclosure, PrivacyConfig
+from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
@@ -242,6 +244,7 @@ __all__ = [
     "GaLoreConfig",
     "GapControl",
     "GradientsConfig",
+    "HardwareConfig",
     "HuberConfig",
     "HuggingFaceConfig",
     "HuggingFaceTokenizer",
@@ -293,6 +296,7 @@ __all__ = [
     "PolynomialSchedule",
     "PrecisionConfig",
     "PrivacyConfig",
+    "ProfileConfig",
     "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",

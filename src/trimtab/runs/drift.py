@@ -22,7 +22,7 @@ _HARMLESS: Final = (
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("logging.adaptive.", "privacy.")
+_HARMLESS_SECTIONS: Final = ("logging.adaptive.", "hardware.", "profile.", "privacy.")
 """Sections of such settings."""
 
 
