@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
-from trimtab.assembly import build_evaluation
 from trimtab.cli.models import generate
 from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
@@ -25,6 +24,7 @@ from trimtab.events import Advise, DecisionTaken, EvaluationEnded, Event, StepsE
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import read_attempts
 from trimtab.signals import IGNORED
+from trimtab.training.judging import build_evaluation
 from trimtab.training.trained import open_trained
 
 ENCODER = {"name": "encoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2, "dropout": {"residual": 0.1}}

@@ -8,7 +8,6 @@ from typing import Any, final
 
 from torch import nn
 
-from trimtab.assembly import build_evaluation
 from trimtab.config import Config, NoQuantization
 from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
@@ -16,6 +15,7 @@ from trimtab.events import ArtifactLogged, Monitor, RunEnded
 from trimtab.report import write_report
 from trimtab.runs import RunDirectory
 from trimtab.runs.goodput import describe_goodput, goodput_of
+from trimtab.training.judging import build_evaluation
 from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
 
 

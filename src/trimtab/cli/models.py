@@ -37,10 +37,10 @@ def evaluate(
     console = Console(sys.stderr, 1)  # the standard output has the metrics alone
     try:
         console.preparing("starting", 0.0)
-        from trimtab.assembly import build_evaluation
         from trimtab.data import prepare_data
         from trimtab.evaluation import named
         from trimtab.runs.drift import drift, refuse_drift
+        from trimtab.training.judging import build_evaluation
         from trimtab.training.quantized import in_fp32
         from trimtab.training.trained import open_trained
 

@@ -31,6 +31,7 @@ from trimtab.config.data import (
     DataConfig,
     EmbeddedSource,
     FileTokenizer,
+    FolderSource,
     HuggingFaceTokenizer,
     JsonLinesSource,
     ParquetSource,
@@ -40,7 +41,15 @@ from trimtab.config.data import (
 )
 from trimtab.config.dump import dump_config
 from trimtab.config.effect import effective
-from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.evaluation import (
+    BaselineConfig,
+    BestBaseline,
+    EvaluationConfig,
+    NoBaseline,
+    RunBaseline,
+    SamplesConfig,
+    is_calibrated,
+)
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -160,7 +169,9 @@ __all__ = [
     "AgcClip",
     "AutoPrecision",
     "AveragingConfig",
+    "BaselineConfig",
     "BatchControlConfig",
+    "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
@@ -193,6 +204,7 @@ __all__ = [
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "FolderSource",
     "Fp8",
     "Fp16",
     "Fp32",
@@ -219,6 +231,7 @@ __all__ = [
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
+    "NoBaseline",
     "NoClip",
     "NoQuantization",
     "NoSpikes",
@@ -249,6 +262,7 @@ __all__ = [
     "RmsNorm",
     "RollBackSpikes",
     "RowTask",
+    "RunBaseline",
     "SamplesConfig",
     "ScheduleConfig",
     "ScheduleFreeAdamWConfig",
@@ -286,6 +300,7 @@ __all__ = [
     "effective",
     "explain",
     "flatten",
+    "is_calibrated",
     "list_presets",
     "load_config",
     "load_with_origin",

@@ -60,8 +60,17 @@ class CsvSource(Section):
     delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
 
 
+class FolderSource(Section):
+    """Labelled text files: the folder at the top that a file lies in names its class; a document is a file."""
+
+    name: Literal["folder"] = "folder"
+    path: str = Field(min_length=1, description="a folder with a folder for each class")
+    pattern: str = Field("*", min_length=1, description="which files, searched at any depth")
+
+
 SourceConfig = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource, Field(discriminator="name")
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | FolderSource,
+    Field(discriminator="name"),
 ]
 
 

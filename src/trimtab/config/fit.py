@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv")
 _ROWS: Final = ("jsonl", "parquet", "csv")
+_CLASSED: Final = (*_ROWS, "folder")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
-_OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1")
+_OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1", "mcc", "calibration_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ FITS: dict[str, Fit] = {
         _OF_TOKENS,
         "hidden tokens are predicted from both sides",
     ),
-    "classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a text has one class"),
+    "classification": Fit(("encoder", "hugging_face"), _CLASSES, _CLASSED, _OF_CLASSES, "a text has one class"),
     "multi_label": Fit(
         ("encoder", "hugging_face"),
         ("binary_cross_entropy",),
@@ -57,7 +58,7 @@ FITS: dict[str, Fit] = {
     ),
     "token_classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
     "regression": Fit(
-        ("encoder", "hugging_face"), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2"), "a text has a number"
+        ("encoder", "hugging_face"), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2", "pearson"), "a text has a number"
     ),
     "seq2seq": Fit(
         ("encoder_decoder", "hugging_face"),
@@ -106,6 +107,7 @@ def misfits(config: Config) -> Iterator[str]:
             why = f"draws a class for each target from the model, and {name} has other targets"
             yield f"{key}.name sophia {why}. Fitting: {classes}"
     sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
+    sources |= {f"evaluation.sets.{name}": source for name, source in config.evaluation.sets.items()}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
         ("objective.name", config.objective.name, fit.objectives),

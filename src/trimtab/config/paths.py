@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from trimtab.config.base import Section
 from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer
+from trimtab.config.evaluation import EvaluationConfig, RunBaseline
 from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
@@ -32,10 +33,25 @@ def with_absolute_paths(config: Config) -> Config:
             whole = os.path.abspath(Path(path).expanduser())
             changed[name] = section.model_copy(update={"path": whole})
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
+    if judged := _of_evaluation(config.evaluation):
+        sections["evaluation"] = config.evaluation.model_copy(update=judged)
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())
         sections["model"] = config.model.model_copy(update={"path": whole})
     return config.model_copy(update=sections) if sections else config
+
+
+def _of_evaluation(config: EvaluationConfig) -> dict[str, Any]:
+    """The sections of `config` that name paths, with absolute ones."""
+    changed: dict[str, Any] = {}
+    if isinstance(config.baseline, RunBaseline):
+        whole = os.path.abspath(Path(config.baseline.path).expanduser())
+        changed["baseline"] = config.baseline.model_copy(update={"path": whole})
+    sets = dict(config.sets)
+    for name, source in config.sets.items():
+        if path := getattr(source, "path", None):
+            sets[name] = source.model_copy(update={"path": os.path.abspath(Path(path).expanduser())})
+    return changed | ({"sets": sets} if sets else {})
 
 
 def require_paths(config: Config) -> None:
@@ -44,6 +60,9 @@ def require_paths(config: Config) -> None:
     for name in ("source", "validation_source"):
         if (path := getattr(getattr(data, name), "path", None)) is not None:
             require_text(path, f"data.{name}")
+    for name, source in config.evaluation.sets.items():
+        if (path := getattr(source, "path", None)) is not None:
+            require_text(path, f"evaluation.sets.{name}")
     if isinstance(data.tokenizer, FileTokenizer):
         tokenizer_file(data.tokenizer.path)
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:

@@ -3,6 +3,7 @@
 from trimtab.data.cache import cache_folder
 from trimtab.data.corpora import Corpus, Document, open_corpus
 from trimtab.data.frame import Frame
+from trimtab.data.further import prepare_sets
 from trimtab.data.loader import Loader, Window
 from trimtab.data.masking import MaskedSequences
 from trimtab.data.order import DataPlan, Order
@@ -34,6 +35,7 @@ __all__ = [
     "load_tokenizer",
     "open_corpus",
     "prepare_data",
+    "prepare_sets",
     "tokenized_words",
     "train_bpe",
     "vocabulary_of",

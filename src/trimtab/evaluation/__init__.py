@@ -1,5 +1,6 @@
 """How good a model is, measured exactly, and what it writes."""
 
+from trimtab.evaluation.baseline import Baseline, build_baseline, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
 from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import (
@@ -9,24 +10,32 @@ from trimtab.evaluation.language import (
 )
 from trimtab.evaluation.predict import predict
 from trimtab.evaluation.round import Evaluation, Weights, named, write_text
+from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
 from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
+    "Baseline",
+    "Difference",
     "Evaluation",
+    "SampleLosses",
     "Weights",
     "batch_norm_buffers",
     "batch_norms",
+    "build_baseline",
     "calculate_perplexity",
     "choose_token",
     "evaluate",
     "generate",
+    "judged_on",
     "named",
+    "paired_bootstrap",
     "predict",
     "renew_batch_norm",
     "spread_indices",
     "translate",
     "write_answer",
+    "write_losses",
     "write_text",
     "yardsticks",
 ]

@@ -19,7 +19,10 @@ from trimtab.data import Sequences
 from trimtab.errors import DataError
 from trimtab.model import as_output, evaluating
 from trimtab.objective import perplexity_of
-from trimtab.signals import IGNORED, Batch, ModelOutput, Task
+from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput, Task
+
+Look = Callable[[Batch, ModelOutput | Tensor, LossTerms], None]
+"""Sees what a model says of a batch, and how that is judged; must not wait for the device."""
 
 
 def evaluate(
@@ -32,13 +35,14 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     max_tokens: int | None = None,
     progress: Callable[[float], None] | None = None,
+    look: Look | None = None,
 ) -> dict[str, float]:
     """The metrics of `task`, `loss` first, over the counted targets.
 
     The loss is the plain one, without smoothing, weights and penalties. Sums are kept in float64 on the device
     and fetched once, at the end: the result does not depend on `batch_size`, and no batch waits. Eval mode,
     no gradients; modes are restored. With `max_tokens` as many sequences as hold so many tokens, at least
-    one, are taken at even distances. `progress` is told the part that is begun.
+    one, are taken at even distances. `progress` is told the part that is begun, and `look` is shown each batch.
 
     Raises:
         DataError: no target is counted.
@@ -55,6 +59,8 @@ def evaluate(
                 output = model(**task.inputs(batch))
                 terms = task.terms(output, batch)
                 tally = task.tally(output, batch, terms)
+            if look is not None:
+                look(batch, output, terms)
             sums = tally if sums is None else sums + tally
             count += batch.count
     if sums is None or count == 0:

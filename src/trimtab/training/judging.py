@@ -1,0 +1,69 @@
+"""From a configuration to what judges a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from trimtab.config import Config
+from trimtab.data import PreparedData, prepare_sets
+from trimtab.evaluation import Evaluation, Weights, build_baseline, judged_on
+from trimtab.events import ArtifactLogged, EvaluationEnded
+from trimtab.objective import build_objective, build_task, class_weights
+from trimtab.runs import RunDirectory
+from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.precision import Precision
+
+
+def build_evaluation(
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    variants: Mapping[str, Weights] | None = None,
+    run: RunDirectory | None = None,
+) -> Evaluation:
+    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`.
+
+    With `run` its rounds are compared with the baseline that `config` names. Raises: DataError for a further set that
+    cannot be read; UsageError for a baseline that cannot be compared with.
+    """
+    parameter = next(model.parameters())
+    device, judged = parameter.device, config.evaluation
+    return Evaluation(
+        judged,
+        model=model,
+        task=build_task(
+            config.task,
+            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
+            data.targets,
+            data.tokenizer.token_bytes,
+        ),
+        data=data,
+        batch_size=config.evaluation_batch_size,
+        device=device,
+        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
+        variants=variants,
+        selected=config.selected,
+        seed=config.seed,
+        sets=prepare_sets(
+            judged.sets, config.data, config.task, tokenizer=data.tokenizer, targets=data.targets, seed=config.seed
+        ),
+        baseline=None if run is None else build_baseline(judged.baseline, run, judged_texts(config, data)),
+    )
+
+
+def judged_texts(config: Config, data: PreparedData) -> str:
+    """What tells apart the texts, and the samples made of them, that evaluations of `config` judge."""
+    judged = config.evaluation
+    return judged_on(data.facts, config.data.sequence_length, judged.max_tokens, judged.stride)
+
+
+def evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+    """A round of evaluation; where memory does not suffice for it, that is said."""
+    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    if evaluation.batch_size == 1:
+        hint = "take a smaller model, or a shorter data.sequence_length"
+    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
+        return evaluation(step)
