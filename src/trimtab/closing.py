@@ -8,14 +8,16 @@ from typing import Any, final
 
 from torch import nn
 
-from trimtab.config import Config, NoQuantization
+from trimtab.config import Config, NoQuantization, is_calibrated
 from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
+from trimtab.errors import DataError
 from trimtab.events import ArtifactLogged, Monitor, RunEnded
 from trimtab.report import write_report
 from trimtab.runs import RunDirectory
+from trimtab.runs.calibration import in_words as in_words_of
 from trimtab.runs.goodput import describe_goodput, goodput_of
-from trimtab.training.judging import build_evaluation
+from trimtab.training.judging import build_evaluation, calibrate_run
 from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
 
 
@@ -25,6 +27,11 @@ class Closing:
 
     def __init__(self, run: RunDirectory, config: Config, monitors: Sequence[Monitor]) -> None:
         self._run, self._config, self._monitors = run, config, tuple(monitors)
+
+    def complete(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
+        """What is made of these `weights` when a run is over: a quantized model and a temperature, as asked for."""
+        self.quantize(data, model, ended, weights)
+        self.calibrate(data, model, ended, weights)
 
     def quantize(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
         """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""
@@ -39,6 +46,24 @@ class Closing:
         model, found = quantize_kept(self._run, self._config, ended, self._judge(data))
         self._tell_quantized(ended, found)
         return model
+
+    def calibrate(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
+        """Fit the temperature of the answers of these `weights` where that is asked for, and show what it does.
+
+        Few validation texts are a warning: they cost no run.
+        """
+        asked = self._config.evaluation.calibration != "none" and is_calibrated(self._config.task)
+        if not asked or ended.status not in ("finished", "stopped"):
+            return
+        step = ended.step if ended.restored_step is None else ended.restored_step
+        try:
+            found = calibrate_run(self._run, self._config, model, data, step, weights)
+        except DataError as error:
+            warnings.warn(f"no temperature was fitted: {error.message}", stacklevel=2)
+            return
+        told = ArtifactLogged(ended.step, "text", "calibration", in_words_of(found), self._run.calibration.name)
+        for monitor in self._monitors:
+            monitor.observe(told)
 
     def account(self, step: int) -> None:
         """Show where the time of all attempts went."""

@@ -35,7 +35,7 @@ from trimtab.data import PreparedData, prepare_data
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import predict, write_text
+from trimtab.evaluation import write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.monitor.standing import standing
 from trimtab.planning.reached import as_chosen, choices_of
@@ -56,6 +56,7 @@ from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.judging import build_evaluation
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import resolved_name
+from trimtab.training.predictor import predictor_of
 from trimtab.training.products import choose_precision
 from trimtab.training.variants import hand_back
 from trimtab.training.watchdog import Watchdog, on_freeze
@@ -217,7 +218,7 @@ class Trainer:
                     with garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    closing.quantize(data, parts.model, ended, left)
+                    closing.complete(data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -305,16 +306,11 @@ class Trainer:
 
         Raises: UsageError for a task whose answer is a text.
         """
-        model, data = self.trained()
-        evaluation = build_evaluation(self.config, model, data)
-        return predict(
-            model,
-            evaluation.task,
-            data.tokenizer,
-            texts,
-            sequence_length=self.config.data.sequence_length,
-            device=evaluation.device,
-        )
+        return predictor_of(self.config, *self.trained(), self.run).answers(texts)
+
+    def predict_probabilities(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """How probable each class of each text is, with the temperature that was fitted for these weights, if any."""
+        return predictor_of(self.config, *self.trained(), self.run).probabilities(texts)
 
     def generate(
         self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0

@@ -46,7 +46,7 @@ SIZES: Mapping[str, float] = {
 
 
 def test_all_presets_are_known() -> None:
-    assert set(list_presets()) == {"demo", "demo-small", *SIZES}
+    assert set(list_presets()) == {"demo", "demo-small", "classification", *SIZES}
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 # isort: off
-from trimtab.cli import running, models, looking, planning, configuration  # noqa: F401  the order of --help
+from trimtab.cli import running, models, answers, looking, planning, configuration  # noqa: F401  the order of --help
 
 # isort: on
 from trimtab.cli.options import app, shown

@@ -8,14 +8,16 @@ from trimtab.evaluation.language import (
     evaluate,
     spread_indices,
 )
-from trimtab.evaluation.predict import predict
+from trimtab.evaluation.predict import predict, predict_probabilities
 from trimtab.evaluation.round import Evaluation, Weights, named, write_text
 from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
+from trimtab.evaluation.temperature import Calibration, calibrate_temperature, fit_temperature
 from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
     "Baseline",
+    "Calibration",
     "Difference",
     "Evaluation",
     "SampleLosses",
@@ -24,13 +26,16 @@ __all__ = [
     "batch_norms",
     "build_baseline",
     "calculate_perplexity",
+    "calibrate_temperature",
     "choose_token",
     "evaluate",
+    "fit_temperature",
     "generate",
     "judged_on",
     "named",
     "paired_bootstrap",
     "predict",
+    "predict_probabilities",
     "renew_batch_norm",
     "spread_indices",
     "translate",

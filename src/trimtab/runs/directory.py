@@ -143,6 +143,11 @@ class RunDirectory:
         return self.path / "quantized"
 
     @property
+    def calibration(self) -> Path:
+        """The temperature of its answers, where one was fitted."""
+        return self.path / "calibration.json"
+
+    @property
     def artifacts(self) -> Path:
         """The folder of samples, pictures, profiles and stacks."""
         return self.path / "artifacts"

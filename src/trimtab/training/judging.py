@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from torch import nn
 
 from trimtab.config import Config
 from trimtab.data import PreparedData, prepare_sets
-from trimtab.evaluation import Evaluation, Weights, build_baseline, judged_on
+from trimtab.evaluation import Evaluation, Weights, build_baseline, calibrate_temperature, judged_on
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.objective import build_objective, build_task, class_weights
 from trimtab.runs import RunDirectory
+from trimtab.runs.calibration import write_calibration
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import Precision
 
@@ -57,6 +60,34 @@ def judged_texts(config: Config, data: PreparedData) -> str:
     """What tells apart the texts, and the samples made of them, that evaluations of `config` judge."""
     judged = config.evaluation
     return judged_on(data.facts, config.data.sequence_length, judged.max_tokens, judged.stride)
+
+
+def calibrate_run(
+    run: RunDirectory,
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    step: int,
+    weights: str,
+    report: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Fit a temperature on the validation set for the `weights` of `step`, which `model` holds, and keep it in `run`.
+
+    Raises: DataError where there are too few texts; StorageError.
+    """
+    evaluation = build_evaluation(config, model, data)
+    found = calibrate_temperature(
+        model,
+        evaluation.task,
+        evaluation.validation,
+        batch_size=evaluation.batch_size,
+        device=evaluation.device,
+        autocast=evaluation.autocast,
+        max_tokens=config.evaluation.max_tokens,
+        progress=None if report is None else partial(report, "fitting a temperature"),
+    ).to_json()
+    write_calibration(run, step, weights, found)
+    return found
 
 
 def evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:

@@ -43,7 +43,8 @@ def check(case: Case) -> Iterator[Finding]:
     remedy = "see what was changed since the run that it is compared with: trimtab compare"
     if not beside_run:
         remedy = "take the weights of the best checkpoint, not the last ones"
-    told = f"{format.decimal(mean)} above {what} on the same samples, at least {format.decimal(low)} with 95 % confidence"
+    above = f"{format.decimal(mean)} above {what} on the same samples"
+    told = f"{above}, at least {format.decimal(low)} with 95 % confidence"
     yield Finding(
         CODE,
         "info" if went_back else "warning",

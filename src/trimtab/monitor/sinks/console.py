@@ -158,7 +158,7 @@ class Console:
             case ArtifactLogged(kind="text", name="goodput"):
                 for index, line in enumerate(wrapped(event.text, min(self._width() - 14, 100))):
                     self._say("" if index else "time", Text(line))
-            case ArtifactLogged(kind="text", name="quantized"):
+            case ArtifactLogged(kind="text", name="quantized" | "calibration"):
                 self._say("judged", Text(event.text))
             case DecisionTaken(decision=Save() | Evaluate()):
                 pass
