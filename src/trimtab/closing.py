@@ -17,7 +17,7 @@ from trimtab.report import write_report
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import in_words as in_words_of
 from trimtab.runs.goodput import describe_goodput, goodput_of
-from trimtab.training.judging import build_evaluation, calibrate_run
+from trimtab.training.judging import build_evaluation, calibrate_run, examine
 from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
 
 
@@ -29,9 +29,12 @@ class Closing:
         self._run, self._config, self._monitors = run, config, tuple(monitors)
 
     def complete(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
-        """What is made of these `weights` when a run is over: a quantized model and a temperature, as asked for."""
+        """What is made of these `weights` when a run is over: quantized model, temperature, details, as asked for."""
         self.quantize(data, model, ended, weights)
         self.calibrate(data, model, ended, weights)
+        if self._config.evaluation.details and ended.status in ("finished", "stopped"):
+            step = ended.step if ended.restored_step is None else ended.restored_step
+            examine(self._run, self._config, model, data, step, weights)
 
     def quantize(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
         """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""

@@ -2,6 +2,7 @@
 
 from trimtab.evaluation.baseline import Baseline, build_baseline, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
+from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import (
     calculate_perplexity,
@@ -18,6 +19,7 @@ from trimtab.evaluation.yardsticks import yardsticks
 __all__ = [
     "Baseline",
     "Calibration",
+    "Details",
     "Difference",
     "Evaluation",
     "SampleLosses",
@@ -31,6 +33,8 @@ __all__ = [
     "evaluate",
     "fit_temperature",
     "generate",
+    "groupings_of",
+    "in_lines",
     "judged_on",
     "named",
     "paired_bootstrap",

@@ -148,6 +148,11 @@ class RunDirectory:
         return self.path / "calibration.json"
 
     @property
+    def details(self) -> Path:
+        """Where its model is wrong on the validation set, where that was looked at."""
+        return self.artifacts / "evaluation.json"
+
+    @property
     def artifacts(self) -> Path:
         """The folder of samples, pictures, profiles and stacks."""
         return self.path / "artifacts"

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.config import Config
-from trimtab.data import PreparedData, prepare_sets
-from trimtab.evaluation import Evaluation, Weights, build_baseline, calibrate_temperature, judged_on
+from trimtab.data import LabelledTexts, PreparedData, prepare_sets
+from trimtab.evaluation import (
+    Details,
+    Evaluation,
+    SampleLosses,
+    Weights,
+    build_baseline,
+    calibrate_temperature,
+    groupings_of,
+    judged_on,
+    write_losses,
+)
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.objective import build_objective, build_task, class_weights
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import write_calibration
+from trimtab.runs.files import write_json
+from trimtab.signals import Batch, LossTerms, ModelOutput
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import Precision
+
+_SHOWN: Final = 300
+"""Characters of a text that is named as hard."""
 
 
 def build_evaluation(
@@ -87,6 +102,40 @@ def calibrate_run(
         progress=None if report is None else partial(report, "fitting a temperature"),
     ).to_json()
     write_calibration(run, step, weights, found)
+    return found
+
+
+def examine(
+    run: RunDirectory,
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    step: int,
+    weights: str,
+    report: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Where `model`, which holds the `weights` of `step`, is wrong on the validation set; kept in `run`'s artifacts.
+
+    Gives metrics, slices, hardest samples; of classes confusion and reliability. The losses of the samples are kept,
+    too, for runs that compare with this one. Raises: StorageError.
+    """
+    evaluation = build_evaluation(config, model, data)
+    task, judged, classes = evaluation.task, evaluation.validation, data.targets.classes
+    details = Details(
+        task, len(judged), groupings_of(task, judged, data.training, classes), len(classes), evaluation.device
+    )
+    losses = SampleLosses(len(judged), evaluation.device)
+
+    def look(batch: Batch, output: ModelOutput | Tensor, terms: LossTerms) -> None:
+        details(batch, output, terms)
+        losses(batch, output, terms)
+
+    found = {"step": step, "weights": weights, "metrics": evaluation.metrics(report, look), **details.found(classes)}
+    if isinstance(judged, LabelledTexts):
+        for one in found["hardest"]:
+            one["text"] = data.tokenizer.decode(judged.row(one["sample"]).tolist())[:_SHOWN]
+    write_json(run.details, found)
+    write_losses(run, step, judged_texts(config, data), losses.take())
     return found
 
 
