@@ -102,3 +102,19 @@ def test_from_python(folder: Path, tmp_path: Path) -> None:
     (chances,) = trainer.predict_probabilities(["# a comment"])
     assert set(chances) == {"code", "comment"}
     assert sum(chances.values()) == pytest.approx(1.0)
+
+
+def test_how_sure_an_ensemble_is(folder: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        arguments = [f"data.source.path={folder}", "--run", str(tmp_path / str(seed)), *QUICK, "training.steps=20"]
+        run_command("train", "classification", *arguments, f"seed={seed}", "evaluation.every=20")
+    one, other = str(tmp_path / "1"), str(tmp_path / "2")
+    found = json.loads(run_command("predict", one, "# a comment", "--beside", other, "--json"))["answers"][0]
+    assert found["uncertainty"]["total"] == pytest.approx(
+        found["uncertainty"]["within"] + found["uncertainty"]["between"], abs=1e-9
+    )
+    told = run_command("predict", one, "# a comment", "--passes", "4")
+    assert "uncertainty" in told
+    assert run_command("predict", one, "# a comment", "--passes", "4") == told
+    refused = CliRunner().invoke(app, ["predict", one])
+    assert refused.exit_code != 0

@@ -23,6 +23,13 @@ def predict(
     ],
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Texts to ask about.")] = None,
     file: Annotated[Path | None, typer.Option("--file", help="A file with a text on each line.")] = None,
+    passes: Annotated[
+        int, typer.Option("--passes", min=0, help="Also how far so many answers differ under dropout; at least 2.")
+    ] = 0,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--beside", metavar="RUN", help="Another run of an ensemble, of the same classes."),
+    ] = None,
     checkpoint: Which = "best",
     weights: Weights = None,
     as_json: Json = False,
@@ -42,7 +49,8 @@ def predict(
     from trimtab.training.predictor import open_predictor
 
     predictor = open_predictor(run, checkpoint, weights)
-    told = _answers(predictor, asked)
+    others = [open_predictor(path, checkpoint, weights) for path in beside or ()]
+    told = _unsure([predictor, *others], asked, passes) if passes or others else _answers(predictor, asked)
     if as_json:
         known = {"step": predictor.step, "weights": predictor.weights, "temperature": predictor.temperature}
         print_json({"run": str(run), **known, "answers": told})
@@ -73,13 +81,36 @@ def _answers(predictor: Predictor, texts: list[str]) -> list[dict[str, Any]]:
     return [{"text": text, "value": float(answer)} for text, answer in zip(texts, answers, strict=True)]
 
 
+def _unsure(predictors: list[Predictor], texts: list[str], passes: int) -> list[dict[str, Any]]:
+    """The mean answer, and how far answers differ, as JSON values."""
+    from trimtab.training.predictor import uncertainty_of
+
+    uncertainty = uncertainty_of(predictors, texts, passes)
+    classes, found = predictors[0].targets.classes, []
+    for place, text in enumerate(texts):
+        one: dict[str, Any] = {"text": text}
+        if uncertainty.within is None or uncertainty.between is None:
+            found.append(one | {"value": float(uncertainty.mean[place]), "deviation": float(uncertainty.total[place])})
+            continue
+        chances_V = uncertainty.mean[place]
+        if getattr(predictors[0].config.task, "multi_label", False):
+            one["labels"] = [classes[at] for at in (chances_V > 0.5).nonzero().flatten().tolist()]
+        else:
+            one |= {"class": classes[int(chances_V.argmax())], "probability": float(chances_V.max())}
+        one["probabilities"] = dict(zip(classes, chances_V.tolist(), strict=True))
+        parts = {"total": uncertainty.total, "within": uncertainty.within, "between": uncertainty.between}
+        found.append(one | {"uncertainty": {name: float(values[place]) for name, values in parts.items()}})
+    return found
+
+
 def _in_words(one: dict[str, Any]) -> str:
+    unsure = f" uncertainty {one['uncertainty']['between']:.3f} nats" if "uncertainty" in one else ""
     if "class" in one:
-        return f"{shown(one['class'])} {one['probability']:.1%}"
+        return f"{shown(one['class'])} {one['probability']:.1%}{unsure}"
     if "value" in one:
-        return f"{one['value']:.6g}"
+        return f"{one['value']:.6g}" + (f" ± {one['deviation']:.3g}" if "deviation" in one else "")
     names = one["labels"] if "labels" in one else [name or "-" for name in one["tags"]]
-    return shown(" ".join(names) or "(none)")
+    return shown(" ".join(names) or "(none)") + unsure
 
 
 @app.command()

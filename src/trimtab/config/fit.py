@@ -18,6 +18,8 @@ _CLASSED: Final = (*_ROWS, "folder")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
+OVERLAPS: Final = ("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
+"""Of texts that are written out: evaluation.decoded."""
 _OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1", "mcc", "calibration_error")
 
 
@@ -64,7 +66,7 @@ FITS: dict[str, Fit] = {
         ("encoder_decoder", "hugging_face"),
         _CLASSES,
         _ROWS,
-        _OF_TOKENS,
+        (*_OF_TOKENS, *OVERLAPS),
         "a second text is written after reading a first",
     ),
 }
@@ -95,6 +97,8 @@ def misfits(config: Config) -> Iterator[str]:
         if plain != base and plain in known and plain not in fit.metrics:
             measured = ", ".join(f"validation/{one}{at}{variant}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
+        elif plain in OVERLAPS and not config.evaluation.decoded:
+            yield f"{key} {metric} is of texts that are written, and evaluation.decoded is 0"
         elif variant not in config.variants:
             averaged = f"averaging.name {config.averaging.name}"
             if config.averaging.name != "none" and config.averaging.evaluate == "average":

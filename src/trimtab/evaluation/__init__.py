@@ -4,11 +4,8 @@ from trimtab.evaluation.baseline import Baseline, build_baseline, judged_on, wri
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
 from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
-from trimtab.evaluation.language import (
-    calculate_perplexity,
-    evaluate,
-    spread_indices,
-)
+from trimtab.evaluation.language import evaluate, spread_indices
+from trimtab.evaluation.perplexity import calculate_perplexity
 from trimtab.evaluation.predict import predict, predict_probabilities
 from trimtab.evaluation.round import Evaluation, Weights, named, write_text
 from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap

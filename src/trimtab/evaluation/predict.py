@@ -61,10 +61,11 @@ def predict_probabilities(
     temperature: float = 1.0,
     batch_size: int = 32,
     device: torch.device,
+    mode: Callable[[nn.Module], AbstractContextManager[None]] = evaluating,
 ) -> list[Tensor]:
     """How probable each class of each text is, fp64 [V] on the CPU; of several labels how probable each is by itself.
 
-    Logits are divided by `temperature`. Texts are cut to `sequence_length`. Eval mode, no gradients.
+    Logits are divided by `temperature`. Texts are cut to `sequence_length`. The model is in `mode`, that of evaluation.
 
     Raises:
         UsageError: the task's answer is no class of a text.
@@ -81,6 +82,7 @@ def predict_probabilities(
         sequence_length=sequence_length,
         batch_size=batch_size,
         device=device,
+        mode=mode,
     )
 
 

@@ -19,7 +19,7 @@ from trimtab.evaluation.batch_norm import renew_batch_norm
 from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import Look, evaluate
 from trimtab.evaluation.sample_losses import SampleLosses
-from trimtab.evaluation.translate import write_answers
+from trimtab.evaluation.translate import overlap_of, write_answers
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.model import translates
 from trimtab.signals import Task, key
@@ -145,6 +145,19 @@ class Evaluation:
         for name, sequences in self.sets.items():
             measured = self._measure(sequences, most, report, f"judging the set {name}")
             metrics |= {f"validation/{name}/{metric}": value for metric, value in measured.items()}
+        if self.config.decoded and translates(self.model) and isinstance(self.validation, LabelledTexts):
+            try:
+                overlap = overlap_of(
+                    self.model,
+                    self.validation,
+                    self.data.tokenizer,
+                    num_texts=self.config.decoded,
+                    device=self.device,
+                    progress=_part_of(report, "answering validation texts"),
+                )
+            except NumericsError:
+                overlap = {}  # a run that diverged ends by its own rules
+            metrics |= {f"validation/{name}": value for name, value in overlap.items()}
         if self.config.gap_tokens:
             slice_ = self._measure(
                 self.data.training, self.config.gap_tokens, report, "judging a part of the training text"

@@ -139,6 +139,31 @@ METRICS: dict[str, Metric] = {
     "validation/perplexity": Metric(
         "ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"
     ),
+    "validation/rouge_1": Metric(
+        "fraction",
+        "higher",
+        "evaluation",
+        "same",
+        "evaluation",
+        "words that a written text and the wanted one share, F1; see evaluation.decoded",
+    ),
+    "validation/rouge_2": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "the same of pairs of words"
+    ),
+    "validation/rouge_l": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "the same of the longest words in the same order"
+    ),
+    "validation/bleu": Metric(
+        "percent",
+        "higher",
+        "evaluation",
+        "same",
+        "evaluation",
+        "n-grams of written texts that are in the wanted ones, of all texts together",
+    ),
+    "validation/chrf": Metric(
+        "percent", "higher", "evaluation", "same", "evaluation", "n-grams of characters, F-score, of all texts together"
+    ),
     "validation/loss_over_baseline": Metric(
         "nats",
         "lower",

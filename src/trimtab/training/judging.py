@@ -9,6 +9,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from trimtab.config import Config
+from trimtab.config.registry import require_module
 from trimtab.data import LabelledTexts, PreparedData, prepare_sets
 from trimtab.evaluation import (
     Details,
@@ -48,6 +49,8 @@ def build_evaluation(
     """
     parameter = next(model.parameters())
     device, judged = parameter.device, config.evaluation
+    if judged.decoded and config.task.name == "seq2seq":
+        require_module("sacrebleu", "text", f"evaluation.decoded={judged.decoded}")
     return Evaluation(
         judged,
         model=model,

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from trimtab.config import Config
 from trimtab.data import PreparedData, Tokenizer
+from trimtab.errors import UsageError
 from trimtab.evaluation import predict, predict_probabilities
+from trimtab.evaluation.uncertainty import Uncertainty, estimate_uncertainty
 from trimtab.objective import build_objective, build_task
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import newest_calibration
@@ -65,6 +67,37 @@ class Predictor:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+
+def uncertainty_of(
+    predictors: Sequence[Predictor], texts: Sequence[str], passes: int = 0, seed: int = 0
+) -> Uncertainty:
+    """As `estimate_uncertainty` gives it, of predictors that read alike and know the same classes.
+
+    Raises: UsageError.
+    """
+    first = predictors[0]
+    for other in predictors[1:]:
+        alike = (
+            other.tokenizer.fingerprint == first.tokenizer.fingerprint
+            and other.targets.classes == first.targets.classes
+            and other.config.task.name == first.config.task.name
+        )
+        if not alike or (first.config.task.name == "regression" and other.targets != first.targets):
+            raise UsageError(
+                "an ensemble is of models with the same task, tokenizer and classes, trained on the same data",
+                hint="train them with other values of seed",
+            )
+    return estimate_uncertainty(
+        [one.model for one in predictors],
+        first.task,
+        first.tokenizer,
+        texts,
+        sequence_length=first.config.data.sequence_length,
+        passes=passes,
+        temperatures=[one.temperature or 1.0 for one in predictors],
+        seed=seed,
+    )
 
 
 def predictor_of(config: Config, model: nn.Module, data: PreparedData, run: RunDirectory | None) -> Predictor:
