@@ -45,8 +45,21 @@ SIZES: Mapping[str, float] = {
 }
 
 
+SITUATIONS = {
+    "classification",
+    "starter-stack",
+    "pretrain-small",
+    "pretrain-large",
+    "finetune",
+    "small-data",
+    "large-data",
+    "translation",
+    "regression",
+}
+
+
 def test_all_presets_are_known() -> None:
-    assert set(list_presets()) == {"demo", "demo-small", "classification", *SIZES}
+    assert set(list_presets()) == {"demo", "demo-small", *SIZES, *SITUATIONS}
 
 
 @pytest.mark.parametrize("name", SIZES)
