@@ -34,7 +34,10 @@ class Closing:
         self.calibrate(data, model, ended, weights)
         if self._config.evaluation.details and ended.status in ("finished", "stopped"):
             step = ended.step if ended.restored_step is None else ended.restored_step
-            examine(self._run, self._config, model, data, step, weights)
+            try:
+                examine(self._run, self._config, model, data, step, weights)
+            except Exception as error:  # as the report: it costs no run
+                warnings.warn(f"it cannot be told where the model is wrong: {error!r}", stacklevel=2)
 
     def quantize(self, data: PreparedData, model: nn.Module, ended: RunEnded, weights: str) -> None:
         """Write the quantized model where the run was trained for one, of these `weights`; tell the loss of both."""

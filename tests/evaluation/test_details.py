@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.data import LabelledTexts, PackedSequences, Ragged
 from trimtab.evaluation import Details, evaluate, groupings_of, in_lines
+from trimtab.evaluation.details import rank_correlation
 from trimtab.model import Decoder, init_weights
-from trimtab.objective import CausalLanguageModelingTask, ClassificationTask, CrossEntropy
+from trimtab.objective import CausalLanguageModelingTask, ClassificationTask, CrossEntropy, Regression, RegressionTask
 
 CPU = torch.device("cpu")
 CLASSES = ("cat", "dog", "owl")
@@ -114,3 +117,41 @@ def test_of_tokens() -> None:
         assert sum(row["count"] for row in rows) == 399
         assert sum(row["count"] * row["loss"] for row in rows) / 399 == pytest.approx(metrics["loss"], rel=1e-6)
     assert position[0]["count"] in (100, 101)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30))
+def test_rank_correlation(pairs: list[tuple[int, int]]) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    answers, targets = np.array(pairs, dtype=np.float64).T
+    found = rank_correlation(answers, targets)
+    if found is None:
+        assert len(set(answers.tolist())) == 1 or len(set(targets.tolist())) == 1
+    else:
+        assert found == pytest.approx(stats.spearmanr(answers, targets).statistic)
+
+
+def test_of_numbers() -> None:
+    judged = TEXTS
+    task = RegressionTask(Regression("mse"), 5.0, 2.0)
+    numbers = LabelledTexts(
+        Ragged(judged.all_tokens, np.append(np.cumsum([0, *(LENGTHS + 1)[:-1]]), len(judged.all_tokens))),
+        GENERATOR.normal(size=ROWS).astype(np.float32),
+        end_of_text=0,
+        sequence_length=32,
+    )
+
+    class First(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.known = Known()
+
+        def forward(self, **inputs: Tensor) -> Tensor:
+            return self.known(**inputs)[:, :1]
+
+    details = Details(task, ROWS, groupings_of(task, numbers, numbers, ()), 0, CPU)
+    evaluate(First(), task, numbers, batch_size=7, device=CPU, look=details)
+    found = details.found(())
+    assert -1.0 <= found["spearman"] <= 1.0
+    assert "accuracy" not in found["slices"]["length"][0]
+    assert "Spearman" in "\n".join(in_lines(found))

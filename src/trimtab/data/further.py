@@ -49,6 +49,15 @@ def prepare_sets(
     return {name: _prepare(name, source, config, task, tokenizer, targets, seed) for name, source in sources.items()}
 
 
+def fingerprint_of_sets(sources: Mapping[str, SourceConfig], task: TaskConfig) -> str:
+    """SHA-256 over what is in each set of `sources`. Raises: DataError for one that is not there."""
+    contents = {
+        name: open_corpus(source, f"evaluation.sets.{name}", wanted_fields(task)).content_hash()
+        for name, source in sources.items()
+    }
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
 def _prepare(
     name: str,
     source: SourceConfig,

@@ -1,7 +1,7 @@
 """Where a model is wrong: confusion of classes, and loss and accuracy by slices of a set.
 
-All sums are on the device, of a size that does not depend on the set. Shape suffixes: B sequences · T positions ·
-V classes · N samples · G groups.
+All sums are on the device, of a size that does not depend on the set, but for two numbers of each text in a regression.
+Shape suffixes: B sequences · T positions · V classes · N samples · G groups.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ class Details:
             torch.zeros(num_classes, num_classes, dtype=torch.float64, device=device) if tabled else None
         )
         self._reliability: Tensor | None = None
+        self._task = task if task.name == "regression" else None
+        self._numbers: list[Tensor] = []
 
     def __call__(self, batch: Batch, output: ModelOutput | Tensor, terms: LossTerms) -> None:
         """Add a batch; does not wait for the device."""
@@ -135,6 +137,8 @@ class Details:
         places = torch.where(samples >= 0, samples, self._num_samples).flatten()
         weight = counted.double()
         self._losses_2N.index_add_(1, places, torch.stack((losses * weight, weight)).flatten(1))
+        if self._task is not None:  # two numbers of each text: there is no sum that ranks come of
+            self._numbers.append(torch.stack((self._task.predictions(output, batch), targets.double()))[:, counted])
         right = torch.zeros_like(losses)
         if self._counts_right:
             confidence, said = logits_of(output).float().softmax(-1).max(-1)
@@ -172,6 +176,9 @@ class Details:
         result["hardest"] = [
             {"sample": index, "loss": float(means_N[index])} for index in order if means_N[index] > -torch.inf
         ]
+        if self._numbers:
+            answers_N, targets_N = torch.cat(self._numbers, dim=1).cpu().numpy()
+            result["spearman"] = rank_correlation(answers_N, targets_N)
         if self._confusion_VV is not None:
             counts_VV = self._confusion_VV.cpu()
             result["confusion"] = {"classes": list(classes), "counts": counts_VV.long().tolist()}
@@ -189,6 +196,21 @@ class Details:
                 row: dict[str, Any] = {"name": name, "count": int(count), "loss": loss / count}
                 rows.append(row | ({"accuracy": right / count} if self._counts_right else {}))
         return rows
+
+
+def rank_correlation(answers_N: NDArray[np.float64], targets_N: NDArray[np.float64]) -> float | None:
+    """Spearman's correlation; equal values share the mean of their ranks. None where one of both is always the same."""
+    ranks = [_ranks(values_N) for values_N in (answers_N, targets_N)]
+    if any(len(one) < 2 or one.min() == one.max() for one in ranks):
+        return None
+    return float(np.corrcoef(np.stack(ranks))[0, 1])
+
+
+def _ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, places, counts = np.unique(values_N, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    mean: NDArray[np.float64] = (last - (counts - 1) / 2.0)[places]
+    return mean
 
 
 def _by_class(classes: tuple[str, ...], counts_VV: NDArray[np.float64]) -> list[dict[str, Any]]:
@@ -223,6 +245,8 @@ def in_lines(found: Mapping[str, Any]) -> list[str]:
             + (f"   accuracy {row['accuracy']:.1%}" if "accuracy" in row else "")
             for row in rows
         ]
+    if found.get("spearman") is not None:
+        lines.append(f"rank correlation of answers and targets (Spearman) {found['spearman']:.4f}")
     if "classes" in found:
         lines.append("by class")
         for row in found["classes"]:

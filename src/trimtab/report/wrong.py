@@ -44,7 +44,7 @@ def wrong(report: Report) -> Markup:
 def _reliability(name: str, bins: Sequence[Mapping[str, float]]) -> Markup:
     """How often answers are right, by how sure they are; on the line they would be as right as they are sure."""
     most = max(bin_["count"] for bin_ in bins)
-    parts = [element("line", class_="grid", x1=MARGIN, y1=SIDE, x2=MARGIN + SIDE, y2=0)]
+    parts = [element("line", class_="base", x1=MARGIN, y1=SIDE, x2=MARGIN + SIDE, y2=0)]
     for bin_ in bins:
         x, width = MARGIN + SIDE * bin_["low"], SIDE * (bin_["high"] - bin_["low"]) - 1
         height = SIDE * bin_["accuracy"]

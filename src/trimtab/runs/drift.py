@@ -18,6 +18,8 @@ _HARMLESS: Final = (
     "checkpoint.background",
     "checkpoint.differential",
     "checkpoint.on_failure",
+    "evaluation.calibration",
+    "evaluation.details",
 )
 """Settings that change no result."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trimtab.config import Config, OptimizerConfig, effective
-from trimtab.data import PackedSequences, PreparedData
+from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
@@ -29,6 +29,7 @@ def identity_of(
         **{f"config.{name}": value for name, value in effective(config).items()},
         **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
+        **({"evaluation.sets": fingerprint_of_sets(sets, config.task)} if (sets := config.evaluation.sets) else {}),
         "version.torch": torch.__version__,
         **{f"version.{name}": version for name, version in versions().items() if name in ("trimtab", "numpy")},
         "device": device.type,
