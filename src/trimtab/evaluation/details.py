@@ -203,7 +203,8 @@ def rank_correlation(answers_N: NDArray[np.float64], targets_N: NDArray[np.float
     ranks = [_ranks(values_N) for values_N in (answers_N, targets_N)]
     if any(len(one) < 2 or one.min() == one.max() for one in ranks):
         return None
-    return float(np.corrcoef(np.stack(ranks))[0, 1])
+    ours, theirs = (one - one.mean() for one in ranks)
+    return float(ours @ theirs / np.sqrt((ours @ ours) * (theirs @ theirs)))
 
 
 def _ranks(values_N: NDArray[np.float64]) -> NDArray[np.float64]:
