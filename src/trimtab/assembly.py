@@ -44,6 +44,7 @@ from trimtab.optimizer import (
     build_average,
     build_groups,
     build_optimizer,
+    build_penalties,
     build_transforms,
     clip_threshold,
     planned_groups,
@@ -166,7 +167,8 @@ def build_parts(
             hint="leave out make_optimizer, or optimizer.decay.target",
         )
     budget = config.budget(data.facts | planned_tokens(config, data))
-    optimizers = _optimizers(config, model, parameters, make_optimizer, budget)
+    penalties, shrinking, penalty_sizes = build_penalties(config.penalties, model)
+    optimizers = _optimizers(config, model, parameters, make_optimizer, budget, shrinking)
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
@@ -181,6 +183,7 @@ def build_parts(
     if (noise := config.logging.noise_scale).every:
         noise_scale = GradientNoiseScale(noise.every, noise.memory, device)
         probes.append(noise_scale)
+    probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
     columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
     ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
@@ -188,9 +191,10 @@ def build_parts(
         model=model,
         task=task,
         optimizer=optimizer,
-        transforms=build_transforms(
-            config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes
-        ),
+        transforms=[
+            *penalties,
+            *build_transforms(config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes),
+        ],
         probes=probes,
         precision=precision,
         ring=ring,
@@ -222,7 +226,12 @@ def build_parts(
 
 
 def _optimizers(
-    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None, budget: Budget
+    config: Config,
+    model: nn.Module,
+    parameters: torch.dtype,
+    make: MakeOptimizer | None,
+    budget: Budget,
+    around: Callable[[Optimizer], Optimizer],
 ) -> list[Callable[[], Optimizer]]:
     """What builds each of the run's optimizers over the weights as they then are."""
     builders: list[Callable[[], Optimizer]]
@@ -237,6 +246,7 @@ def _optimizers(
             partial(lambda one: ForeignOptimizer(build_groups(one, model), make), one)
             for _, one in config.optimizer_stages
         ]
+    builders = [lambda build=build: around(build()) for build in builders]  # type: ignore[misc]
     if not config.model.unfreeze:
         return builders
     stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
