@@ -41,7 +41,21 @@ def typers_own() -> float:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "train", "resume", "evaluate", "generate", "runs", "show", "verify", "check", "plan", "config"],
+    [
+        "",
+        "demo",
+        "train",
+        "resume",
+        "evaluate",
+        "predict",
+        "generate",
+        "runs",
+        "show",
+        "verify",
+        "check",
+        "plan",
+        "config",
+    ],
 )
 def test_help_is_quick(command: str, typers_own: float) -> None:
     seconds = []

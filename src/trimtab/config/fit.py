@@ -94,7 +94,11 @@ def misfits(config: Config) -> Iterator[str]:
         # A metric that no task has is somebody's own.
         base, at, variant = metric.partition("@")
         plain = base.removeprefix("validation/")
-        if plain != base and plain in known and plain not in fit.metrics:
+        name_of_set, slash, last = plain.rpartition("/")
+        if plain != base and slash and last in known and name_of_set not in config.evaluation.sets:
+            sets = ", ".join(config.evaluation.sets) or "none"
+            yield f"{key} {metric} is of a set that evaluation.sets does not have: {name_of_set}; sets: {sets}"
+        elif plain != base and plain in known and plain not in fit.metrics:
             measured = ", ".join(f"validation/{one}{at}{variant}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
         elif plain in OVERLAPS and not config.evaluation.decoded:
