@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_hugging_face import TINY
 from typer.testing import CliRunner
 
 from trimtab import ClassificationTrainer
@@ -118,3 +119,34 @@ def test_how_sure_an_ensemble_is(folder: Path, tmp_path: Path) -> None:
     assert run_command("predict", one, "# a comment", "--passes", "4") == told
     refused = CliRunner().invoke(app, ["predict", one])
     assert refused.exit_code != 0
+
+
+def test_what_an_answer_rests_on(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    run = tmp_path / "run"
+    arguments = [f"data.source.path={folder}", "--run", str(run), *QUICK, "training.steps=20"]
+    run_command("train", "classification", *arguments, "evaluation.every=20")
+    found = json.loads(run_command("predict", str(run), "# a comment", "--explain", "--json"))["answers"][0]
+    explained = found["attributions"]
+    assert explained["of"] == found["class"]
+    total = sum(one["score"] for one in explained["tokens"])
+    assert total + explained["gap"] == pytest.approx(explained["value"] - explained["baseline"])
+    assert run_command("predict", str(run), "# a comment", "--explain").count("\n") == 1 + len(explained["tokens"])
+
+
+def test_a_folder_for_transformers_says_classes_and_temperature(folder: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = {**TINY["bert"], "max_position_embeddings": 64}
+    run, out = tmp_path / "run", tmp_path / "out"
+    settings = [
+        f"model={{name: hugging_face, config: {json.dumps(shape)}, path: null}}",
+        "data.sequence_length=48",
+        "data.tokenizer={name: bpe, vocabulary_size: 600}",
+        "training.steps=10",
+        "evaluation.every=10",
+    ]
+    run_command("train", "classification", f"data.source.path={folder}", "--run", str(run), *settings)
+    run_command("export", str(run), "--to", "hugging-face", "--out", str(out))
+    config = transformers.AutoConfig.from_pretrained(out)
+    assert config.id2label == {0: "code", 1: "comment"}
+    assert config.calibration_temperature == read_json(run / "calibration.json")["temperature"]

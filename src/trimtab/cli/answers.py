@@ -30,6 +30,9 @@ def predict(
         list[Path] | None,
         typer.Option("--beside", metavar="RUN", help="Another run of an ensemble, of the same classes."),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also what each token adds to the answer: integrated gradients.")
+    ] = False,
     checkpoint: Which = "best",
     weights: Weights = None,
     as_json: Json = False,
@@ -51,12 +54,16 @@ def predict(
     predictor = open_predictor(run, checkpoint, weights)
     others = [open_predictor(path, checkpoint, weights) for path in beside or ()]
     told = _unsure([predictor, *others], asked, passes) if passes or others else _answers(predictor, asked)
+    if explain:
+        told = [one | {"attributions": _explained(predictor, one["text"])} for one in told]
     if as_json:
         known = {"step": predictor.step, "weights": predictor.weights, "temperature": predictor.temperature}
         print_json({"run": str(run), **known, "answers": told})
         return
     for one in told:
         typer.echo(f"{_in_words(one)}\t{shown(one['text'])}")
+        for token in one["attributions"]["tokens"] if explain else ():
+            typer.echo(f"  {token['score']:+.3f}  {shown(token['token'])}")
 
 
 def _answers(predictor: Predictor, texts: list[str]) -> list[dict[str, Any]]:
@@ -101,6 +108,25 @@ def _unsure(predictors: list[Predictor], texts: list[str], passes: int) -> list[
         parts = {"total": uncertainty.total, "within": uncertainty.within, "between": uncertainty.between}
         found.append(one | {"uncertainty": {name: float(values[place]) for name, values in parts.items()}})
     return found
+
+
+def _explained(predictor: Predictor, text: str) -> dict[str, Any]:
+    """What each token of `text` adds to the logit of the most probable class, or to the number, as JSON values."""
+    from trimtab.evaluation.attributions import attribute_tokens
+
+    if predictor.config.task.name not in ("classification", "regression"):
+        raise UsageError(f"--explain is of one answer to a whole text. Received: task {predictor.config.task.name}")
+    length = predictor.config.data.sequence_length
+    found = attribute_tokens(predictor.model, predictor.tokenizer, text, sequence_length=length)
+    scores = [{"token": token, "score": score} for token, score in zip(found.tokens, found.scores, strict=True)]
+    classes = predictor.targets.classes
+    return {
+        "of": classes[found.target] if classes else "value",
+        "tokens": scores,
+        "value": found.value,
+        "baseline": found.baseline,
+        "gap": found.gap,
+    }
 
 
 def _in_words(one: dict[str, Any]) -> str:
