@@ -150,3 +150,35 @@ def test_a_folder_for_transformers_says_classes_and_temperature(folder: Path, tm
     config = transformers.AutoConfig.from_pretrained(out)
     assert config.id2label == {0: "code", 1: "comment"}
     assert config.calibration_temperature == read_json(run / "calibration.json")["temperature"]
+
+
+def test_a_run_that_died_before_it_was_calibrated_is_calibrated_later(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "classification", f"data.source.path={folder}", "--run", str(run), *QUICK]
+    run_command(*arguments)
+    kept = read_json(run / "calibration.json")
+    (run / "calibration.json").unlink()
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0, told.output
+    assert "calibration" in told.output
+    again = read_json(run / "calibration.json")
+    assert (again["step"], again["weights"]) == (kept["step"], kept["weights"])
+    assert again["temperature"] == pytest.approx(kept["temperature"], rel=1e-5)
+    assert "is already" in run_command(*arguments)
+
+
+def test_too_few_texts_for_a_temperature_are_told_once(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = [
+        f"data.source.path={folder}",
+        "--run",
+        str(run),
+        *QUICK,
+        "training.steps=10",
+        "evaluation.max_tokens=80",
+    ]
+    with pytest.warns(UserWarning, match="each half needs 20"):
+        run_command("train", "classification", *settings, "evaluation.every=10")
+    assert "too few" in read_json(run / "calibration.json")["why"]
+    assert open_trained(run).temperature == 1.0
+    assert "no temperature" in (run / "report.html").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any, final
 
 from torch import nn
 
-from trimtab.config import Config, NoQuantization, is_calibrated
+from trimtab.config import Config, NoQuantization, calibrates
 from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
 from trimtab.errors import DataError
@@ -16,9 +16,12 @@ from trimtab.events import ArtifactLogged, Monitor, RunEnded
 from trimtab.report import write_report
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import in_words as in_words_of
+from trimtab.runs.calibration import write_calibration
 from trimtab.runs.goodput import describe_goodput, goodput_of
+from trimtab.training.checkpoint import load_model
 from trimtab.training.judging import build_evaluation, calibrate_run, examine
 from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
+from trimtab.training.trained import choose_of
 
 
 @final
@@ -58,18 +61,26 @@ class Closing:
 
         Few validation texts are a warning: they cost no run.
         """
-        asked = self._config.evaluation.calibration != "none" and is_calibrated(self._config.task)
-        if not asked or ended.status not in ("finished", "stopped"):
+        if not calibrates(self._config) or ended.status not in ("finished", "stopped"):
             return
         step = ended.step if ended.restored_step is None else ended.restored_step
         try:
             found = calibrate_run(self._run, self._config, model, data, step, weights)
         except DataError as error:
             warnings.warn(f"no temperature was fitted: {error.message}", stacklevel=2)
-            return
+            found = {"temperature": 1.0, "why": error.message}
+            write_calibration(self._run, step, weights, found)
         told = ArtifactLogged(ended.step, "text", "calibration", in_words_of(found), self._run.calibration.name)
         for monitor in self._monitors:
             monitor.observe(told)
+
+    def calibrate_kept(self, data: PreparedData, ended: RunEnded) -> None:
+        """What `calibrate` does, from a checkpoint of a run that is over."""
+        step = ended.step if ended.restored_step is None else ended.restored_step
+        chosen = choose_of(self._run, self._config, str(step))
+        model = chosen.build()
+        load_model(model, chosen.tensors())
+        self.calibrate(data, model, ended, chosen.weights)
 
     def account(self, step: int) -> None:
         """Show where the time of all attempts went."""

@@ -24,6 +24,7 @@ from trimtab.config import (
     Config,
     SamplesConfig,
     Split,
+    calibrates,
     dump_config,
     effective,
 )
@@ -130,7 +131,7 @@ class Trainer:
             require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
         if self._run_path is not None:
             over = RunDirectory(self._run_path)
-            if undone := left_undone(over, quantizes=quantize.name != "none"):
+            if undone := left_undone(over, quantizes=quantize.name != "none", calibrates=calibrates(config)):
                 return self._carry_out(over, undone)
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
@@ -273,7 +274,7 @@ class Trainer:
             was = read_json(run.facts)["identity"]
             now = was | {f"config.{name}": value for name, value in effective(self._asked).items()}
             self.config = as_chosen(self._asked, plan)
-            if "quantized" in undone:
+            if undone != ["report"]:
                 set_threads(plan.get("threads", self.config.training.threads))
                 self.data = self._prepare()
                 now |= {"data.fingerprint": self.data.fingerprint}
@@ -282,6 +283,8 @@ class Trainer:
             closing = Closing(run, self.config, self._monitors)
             if self.data is not None and "quantized" in undone:
                 self.model = closing.quantize_kept(self.data, ended)
+            if self.data is not None and "calibration" in undone:
+                closing.calibrate_kept(self.data, ended)
             diagnosis = closing.diagnose(ended.step)
         metrics = _metrics_at(run, ended.step if ended.restored_step is None else ended.restored_step) or {}
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, 0, diagnosis)

@@ -48,6 +48,7 @@ from trimtab.config.evaluation import (
     NoBaseline,
     RunBaseline,
     SamplesConfig,
+    calibrates,
     is_calibrated,
 )
 from trimtab.config.explain import config_schema, explain
@@ -297,6 +298,7 @@ __all__ = [
     "WarmRestartsSchedule",
     "WsdSchedule",
     "ZScoreClip",
+    "calibrates",
     "config_schema",
     "difference",
     "dump_config",

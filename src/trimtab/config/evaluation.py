@@ -95,6 +95,11 @@ def is_calibrated(task: TaskConfig) -> bool:
     return isinstance(task, TokenClassification) or (isinstance(task, Classification) and not task.multi_label)
 
 
+def calibrates(config: Config) -> bool:
+    """Whether a temperature is fitted at the end."""
+    return config.evaluation.calibration != "none" and is_calibrated(config.task)
+
+
 def only_folders(config: Config) -> bool:
     """Whether every source of `config` names classes by folders."""
     sources = [config.data.source, config.data.validation_source, *config.evaluation.sets.values()]

@@ -21,9 +21,9 @@ def wrong(report: Report) -> Markup:
     """What `evaluation.details` or `trimtab evaluate RUN --details` found, and the temperature."""
     found, parts = report.judged, list[Content]()
     if report.calibration:
-        parts.append(element("p", f"Answers were calibrated: {in_words(report.calibration)}."))
+        parts.append(element("p", f"Calibration of answers: {in_words(report.calibration)}."))
     curves = [("as it is", found.get("reliability"))] if found.get("reliability") else []
-    if report.calibration:
+    if "before" in report.calibration:
         curves = [(name, report.calibration[name]["reliability"]) for name in ("before", "after")]
     drawn = [_reliability(name, bins) for name, bins in curves if bins]
     if drawn:

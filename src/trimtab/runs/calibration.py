@@ -27,6 +27,8 @@ def read_calibration(run: RunDirectory, step: int, weights: str) -> dict[str, An
 
 def in_words(found: Mapping[str, Any]) -> str:
     """The temperature, and what it does on texts that it was not fitted on."""
+    if "why" in found:
+        return f"no temperature: {found['why']}"
     before, after = found["before"], found["after"]
     judged = f"on {found['judged_on']:,} that it was not fitted on"
     if found["temperature"] == 1.0:
