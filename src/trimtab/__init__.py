@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from trimtab.evaluation.perplexity import calculate_perplexity as calculate_perplexity
     from trimtab.evaluation.uncertainty import estimate_uncertainty as estimate_uncertainty
     from trimtab.experiments import find_learning_rate as find_learning_rate
+    from trimtab.integrations.logger import TrainingLogger as TrainingLogger
+    from trimtab.integrations.session import finish as finish
+    from trimtab.integrations.session import init as init
+    from trimtab.integrations.session import log as log
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
     from trimtab.optimizer import get_parameter_groups as get_parameter_groups
@@ -42,6 +46,10 @@ _WHERE = {
     "open_predictor": "trimtab.training.predictor",
     "find_learning_rate": "trimtab.experiments.learning_rate",
     "Trainer": "trimtab.trainer",
+    "TrainingLogger": "trimtab.integrations.logger",
+    "init": "trimtab.integrations.session",
+    "log": "trimtab.integrations.session",
+    "finish": "trimtab.integrations.session",
     "monitor_training_metrics": "trimtab.report.notebook",
     "Result": "trimtab.trainer",
     "CosineAnnealingWarmupScheduler": "trimtab.optimizer",
@@ -58,6 +66,7 @@ __all__ = [
     "LanguageModelTrainer",
     "Result",
     "Trainer",
+    "TrainingLogger",
     "__version__",
     "adaptive_gradient_clipping",
     "attribute_tokens",
@@ -65,9 +74,12 @@ __all__ = [
     "calculate_perplexity",
     "estimate_uncertainty",
     "find_learning_rate",
+    "finish",
     "get_parameter_groups",
     "gradient_centralization",
+    "init",
     "load_config",
+    "log",
     "monitor_training_metrics",
     "open_predictor",
     "train_with_gradient_accumulation",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from trimtab.config.base import Count, NonNegative, Section, Texts
-from trimtab.config.data import FolderSource, SourceConfig
+from trimtab.config.data import FolderSource, PlainSource
 from trimtab.config.task import Classification, TaskConfig, TokenClassification
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class EvaluationConfig(Section):
     decoded: int = Field(
         0, ge=0, description="validation texts that are answered at every evaluation, for ROUGE, BLEU and chrF; 0: none"
     )
-    sets: dict[SetName, SourceConfig] = Field(
+    sets: dict[SetName, PlainSource] = Field(
         default_factory=dict, description="further sets by name, judged as the main one: validation/NAME/METRIC"
     )
     baseline: BaselineConfig = Field(default_factory=NoBaseline)
@@ -102,5 +102,5 @@ def calibrates(config: Config) -> bool:
 
 def only_folders(config: Config) -> bool:
     """Whether every source of `config` names classes by folders."""
-    sources = [config.data.source, config.data.validation_source, *config.evaluation.sets.values()]
-    return all(source is None or isinstance(source, FolderSource) for source in sources)
+    sources = [*config.data.plain_sources.values(), *config.evaluation.sets.values()]
+    return all(isinstance(source, FolderSource) for source in sources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from trimtab.config.adaptive import AdaptiveConfig, FullLogging
 from trimtab.config.base import Section
 
 
@@ -20,3 +21,4 @@ class LoggingConfig(Section):
     every: int = Field(10, ge=1, le=1_000, description="steps in a window: measured in each step, delivered together")
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
+    adaptive: AdaptiveConfig = Field(default_factory=FullLogging.model_construct)

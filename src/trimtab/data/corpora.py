@@ -17,9 +17,11 @@ from typing import Any, final
 
 from trimtab.config import (
     CsvSource,
+    DatasetSource,
     EmbeddedSource,
     FolderSource,
     JsonLinesSource,
+    MixtureSource,
     ParquetSource,
     SourceConfig,
     TextSource,
@@ -47,6 +49,8 @@ class Document:
     """The other fields of its row that were asked for."""
     words: tuple[str, ...] | None = None
     """Where its row holds a list of words, these; the text has spaces between them."""
+    source: str = ""
+    """Of several sources, the name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,11 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
         DataError: there is nothing there to read.
     """
     match config:
+        case MixtureSource():
+            from trimtab.data.mixed import mixed_corpus
+
+            parts = {name: open_corpus(one, f"{where}.sources.{name}", wanted) for name, one in config.sources.items()}
+            return mixed_corpus(parts)
         case EmbeddedSource():
             return embedded_corpus(config.packages, where=where)
         case TextSource():
@@ -126,6 +135,10 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
             from trimtab.data.parquet_rows import parquet_corpus
 
             return parquet_corpus(config.path, config.column, where=where, wanted=wanted)
+        case DatasetSource():
+            from trimtab.data.dataset_rows import dataset_corpus
+
+            return dataset_corpus(config.path, config.column, config.split, where=where, wanted=wanted)
         case CsvSource():
             from trimtab.data.csv_rows import csv_corpus
 

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from trimtab.config import CausalLanguageModeling, DataConfig, MaskedLanguageModeling, SourceConfig, TaskConfig
+from trimtab.config import CausalLanguageModeling, DataConfig, MaskedLanguageModeling, PlainSource, TaskConfig
 from trimtab.data.cache import cached_folder
 from trimtab.data.corpora import open_corpus
 from trimtab.data.labelled import open_rows, wanted_fields, with_targets
 from trimtab.data.left_out import LeftOut
 from trimtab.data.masking import MaskedSequences
 from trimtab.data.packing import PackedSequences
+from trimtab.data.pieces import Piece
 from trimtab.data.sequences import Sequences
 from trimtab.data.stream import Stream, open_stream
 from trimtab.data.targets import target_reader
@@ -31,7 +32,7 @@ _SIDE: Final = "validation"
 
 
 def prepare_sets(
-    sources: Mapping[str, SourceConfig],
+    sources: Mapping[str, PlainSource],
     config: DataConfig,
     task: TaskConfig,
     *,
@@ -49,7 +50,7 @@ def prepare_sets(
     return {name: _prepare(name, source, config, task, tokenizer, targets, seed) for name, source in sources.items()}
 
 
-def fingerprint_of_sets(sources: Mapping[str, SourceConfig], task: TaskConfig) -> str:
+def fingerprint_of_sets(sources: Mapping[str, PlainSource], task: TaskConfig) -> str:
     """SHA-256 over what is in each set of `sources`. Raises: DataError for one that is not there."""
     contents = {
         name: open_corpus(source, f"evaluation.sets.{name}", wanted_fields(task)).content_hash()
@@ -60,7 +61,7 @@ def fingerprint_of_sets(sources: Mapping[str, SourceConfig], task: TaskConfig) -
 
 def _prepare(
     name: str,
-    source: SourceConfig,
+    source: PlainSource,
     config: DataConfig,
     task: TaskConfig,
     tokenizer: Tokenizer,
@@ -79,8 +80,9 @@ def _prepare(
         skipped: LeftOut = LeftOut(config.most_bad)
         with Stream(folder, _SIDE, tokenizer) as stream:
             if is_text:
-                for part in batches((_SIDE, document.text) for document in corpus.documents(skipped)):
-                    texts = [text for _, text in part]
+                pieces = (Piece(_SIDE, document.name, document.text) for document in corpus.documents(skipped))
+                for part in batches(pieces):
+                    texts = [piece.text for piece in part]
                     for text, tokens in zip(texts, tokenizer.encode_batch(texts), strict=True):
                         stream.write(text, tokens)
             else:

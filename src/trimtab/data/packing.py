@@ -57,6 +57,14 @@ class PackedSequences:
         beyond = max(0, self.num_tokens - 1 - self.sequence_length)
         return 1 + -(-beyond // self._stride)
 
+    def bounds_of_documents(self, begin: int, end: int) -> tuple[int, int]:
+        """The sequences that begin in the documents `begin` to `end`, the latter not included."""
+        edges = [*self.document_starts[[begin]].tolist(), self.num_tokens - 1]
+        if end < self.num_documents:
+            edges[1] = int(self.document_starts[end])
+        first, last = (-(-edge // self.sequence_length) for edge in edges)
+        return first, min(last, len(self))
+
     @property
     def mean_length(self) -> float:
         """Positions in a sequence, of those that overlap the ones that are counted; only the last may have fewer."""

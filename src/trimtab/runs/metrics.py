@@ -227,6 +227,17 @@ METRICS: dict[str, Metric] = {
     "layer/<name>/activation_rms": Metric(
         "rms", "neither", "mean", "mean", "model", "root mean square of a block's output"
     ),
+    "rank/<n>/<metric>": Metric(
+        "as the metric", "neither", "last", "same", "training", "the same of a further process of the run, by its rank"
+    ),
+    "ranks/<metric>/<how>": Metric(
+        "as the metric",
+        "neither",
+        "last",
+        "same",
+        "training",
+        "over all processes of the run: min, mean, max, and whose they are (min_rank, max_rank)",
+    ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }
 

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 from typing import Self, final
 
+from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig
 from trimtab.events import (
     Adjust,
     AlertRaised,
@@ -17,6 +18,7 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
+from trimtab.runs.adaptive import Detail
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.record import RecordWriter, lines_of
 from trimtab.runs.statistics import StatisticsWriter
@@ -26,15 +28,27 @@ from trimtab.runs.statistics import StatisticsWriter
 class Recorder:
     """What the loop tells of every event: lines go to the record, per-layer values to the statistics."""
 
-    def __init__(self, record: RecordWriter, statistics: StatisticsWriter | None = None) -> None:
+    def __init__(
+        self,
+        record: RecordWriter,
+        statistics: StatisticsWriter | None = None,
+        adaptive: AdaptiveLoggingConfig | None = None,
+    ) -> None:
         self._record = record
         self._statistics = statistics
+        self._detail = None if statistics is None or adaptive is None else Detail(statistics, adaptive)
         self._is_refused = False
 
     @classmethod
-    def open(cls, run: RunDirectory, *, branch: int = 0) -> Self:
-        """The recorder of a run, which goes on after what earlier attempts wrote. Raises: StorageError."""
-        return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics))
+    def open(cls, run: RunDirectory, *, branch: int = 0, adaptive: AdaptiveConfig | None = None, rank: int = 0) -> Self:
+        """The recorder of a run, which goes on after what earlier attempts wrote; of a further `rank` a record beside
+        the run's, without values of layers. Raises: StorageError."""
+        if rank:
+            return cls(RecordWriter(run.record_of_rank(rank), branch))
+        if not isinstance(adaptive, AdaptiveLoggingConfig):
+            return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics))
+        statistics = StatisticsWriter(run.statistics, every=adaptive.calm_every)
+        return cls(RecordWriter(run.record, branch), statistics, adaptive)
 
     @property
     def pending(self) -> int:
@@ -45,14 +59,24 @@ class Recorder:
         """Write `event`; never raises for the disk's sake. A RunStarted opens its branch."""
         if isinstance(event, RunStarted):
             self._record.branch = event.branch
+            if self._detail is not None:
+                self._detail.went_back()
         if isinstance(event, StepsEnded):
-            if event.layers and self._statistics is not None:
-                self._statistics.append(event.last_step, event.layers)
+            self._write_layers(event)
             event = replace(event, layers={})
         elif self._statistics is not None and _is_remarkable(event):
-            self._statistics.mark(event.step)
+            if self._detail is not None:
+                self._detail.remarkable(event.step)
+            else:
+                self._statistics.mark(event.step)
         self._record.append(*lines_of(event))
         self._tell_of_refusal(event)
+
+    def _write_layers(self, event: StepsEnded) -> None:
+        if self._detail is not None:
+            self._detail.window(event)
+        elif event.layers and self._statistics is not None:
+            self._statistics.append(event.last_step, event.layers)
 
     def _tell_of_refusal(self, event: Event) -> None:
         """Once each time the disk refuses: with the lines that wait for it, there will be one that says so."""
@@ -70,6 +94,8 @@ class Recorder:
 
     def close(self) -> None:
         """Sync and close. Raises: StorageError when the record cannot be written."""
+        if self._detail is not None:
+            self._detail.write_waiting()  # how it ended
         if self._statistics is not None:
             self._statistics.close()
         self._record.close()
@@ -79,4 +105,4 @@ def _is_remarkable(event: Event) -> bool:
     """Whether somebody will want to look at every window around `event`."""
     if isinstance(event, DecisionTaken):
         return isinstance(event.decision, Stop | Rollback | Adjust)
-    return isinstance(event, FindingsChanged)
+    return isinstance(event, FindingsChanged | AlertRaised)

@@ -6,6 +6,7 @@ from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
 from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, outputs_of
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
+from trimtab.signals.telling import most_telling
 from trimtab.signals.transform import Gradients, GradientTransform
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Term",
     "Unit",
     "key",
+    "most_telling",
     "outputs_of",
     "seeded",
     "set_randomness",

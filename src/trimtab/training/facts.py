@@ -30,6 +30,8 @@ def identity_of(
         **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
         **({"evaluation.sets": fingerprint_of_sets(sets, config.task)} if (sets := config.evaluation.sets) else {}),
+        **({"data.order": data.facts["curriculum"]["order_sha256"]} if "curriculum" in data.facts else {}),
+        **({"data.synonyms": data.facts["synonyms"]["sha256"]} if "synonyms" in data.facts else {}),
         "version.torch": torch.__version__,
         **{f"version.{name}": version for name, version in versions().items() if name in ("trimtab", "numpy")},
         "device": device.type,
