@@ -138,7 +138,7 @@ class Details:
         weight = counted.double()
         self._losses_2N.index_add_(1, places, torch.stack((losses * weight, weight)).flatten(1))
         if self._task is not None:  # two numbers of each text: there is no sum that ranks come of
-            self._numbers.append(torch.stack((self._task.predictions(output, batch), targets.double()))[:, counted])
+            self._numbers.append(torch.stack((self._task.predictions(output, batch), targets.double(), weight)))
         right = torch.zeros_like(losses)
         if self._counts_right:
             confidence, said = logits_of(output).float().softmax(-1).max(-1)
@@ -177,8 +177,9 @@ class Details:
             {"sample": index, "loss": float(means_N[index])} for index in order if means_N[index] > -torch.inf
         ]
         if self._numbers:
-            answers_N, targets_N = torch.cat(self._numbers, dim=1).cpu().numpy()
-            result["spearman"] = rank_correlation(answers_N, targets_N)
+            answers_N, targets_N, counted_N = torch.cat(self._numbers, dim=1).cpu().numpy()
+            kept_N = counted_N > 0
+            result["spearman"] = rank_correlation(answers_N[kept_N], targets_N[kept_N])
         if self._confusion_VV is not None:
             counts_VV = self._confusion_VV.cpu()
             result["confusion"] = {"classes": list(classes), "counts": counts_VV.long().tolist()}

@@ -104,7 +104,7 @@ def calibrate_temperature(
 ) -> Calibration:
     """Fit a temperature on one half of `sequences`, drawn always the same, and judge it on the other.
 
-    `task` asks for one class of several. All logits are kept, on the host: N · V numbers of four bytes.
+    `task` asks for one class of several. All logits are kept, on the device: N · V numbers of four bytes.
 
     Raises:
         DataError: a half has fewer than 20 targets, or logits are not finite.
@@ -112,9 +112,8 @@ def calibrate_temperature(
     kept: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def look(batch: Batch, output: ModelOutput | Tensor, terms: LossTerms) -> None:
-        counted = batch.targets != IGNORED
-        samples = batch.sample_ids_B.view(-1, *[1] * (counted.ndim - 1)).expand_as(counted)
-        kept.append((logits_of(output).float()[counted], batch.targets[counted], samples[counted]))
+        samples = batch.sample_ids_B.view(-1, *[1] * (batch.targets.ndim - 1)).expand_as(batch.targets)
+        kept.append((logits_of(output).float().flatten(0, -2), batch.targets.flatten(), samples.flatten()))
 
     evaluate(
         model,
@@ -128,6 +127,8 @@ def calibrate_temperature(
         look=look,
     )
     logits_NV, targets_N, samples_N = (torch.cat(parts).cpu() for parts in zip(*kept, strict=True))
+    counted_N = targets_N != IGNORED
+    logits_NV, targets_N, samples_N = logits_NV[counted_N], targets_N[counted_N], samples_N[counted_N]
     first_S = torch.zeros(len(sequences), dtype=torch.bool)
     seen = np.unique(samples_N.numpy())
     first_S[torch.from_numpy(np.random.default_rng(0).permutation(seen)[: len(seen) // 2])] = True
