@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,8 +25,8 @@ from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import lowest_scale
 from trimtab.data import PreparedData
 from trimtab.errors import ConfigError
-from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers
-from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor
+from trimtab.evaluation import batch_norm_buffers
+from trimtab.events import Controller, Monitor
 from trimtab.model import (
     Stages,
     Transformer,
@@ -76,7 +76,7 @@ from trimtab.training.execution import (
     synchronizer,
 )
 from trimtab.training.facts import planned_tokens
-from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.judging import build_evaluation, evaluated
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.step_data import StepData
@@ -269,34 +269,6 @@ def held_back(config: Config, parts: Parts) -> str | None:
     return None
 
 
-def build_evaluation(
-    config: Config,
-    model: nn.Module,
-    data: PreparedData,
-    variants: Mapping[str, Weights] | None = None,
-) -> Evaluation:
-    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`."""
-    parameter = next(model.parameters())
-    device = parameter.device
-    return Evaluation(
-        config.evaluation,
-        model=model,
-        task=build_task(
-            config.task,
-            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
-            data.targets,
-            data.tokenizer.token_bytes,
-        ),
-        data=data,
-        batch_size=config.evaluation_batch_size,
-        device=device,
-        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
-        variants=variants,
-        selected=config.selected,
-        seed=config.seed,
-    )
-
-
 def build_keeper(
     config: Config,
     run: RunDirectory,
@@ -357,7 +329,7 @@ def build_loop(
         lock.beat()
 
     watchdog.beat(f"the start, before step {progress.step + 1}", "start")
-    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
+    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run)
     evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
     if average is not None and not isinstance(config.averaging, NoAveraging):
         renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
@@ -386,7 +358,7 @@ def build_loop(
         controllers=controllers,
         monitors=monitors,
         recorder=recorder,
-        evaluate=partial(_evaluated, evaluation),
+        evaluate=partial(evaluated, evaluation),
         checkpoints=keeper,
         requests=requests,
         selection_metric=config.checkpoint.metric,
@@ -403,13 +375,3 @@ def build_loop(
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
         private=private(config.privacy.samples),
     )
-
-
-def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
-    """A round of evaluation; where memory does not suffice for it, that is said."""
-    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
-    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
-    if evaluation.batch_size == 1:
-        hint = "take a smaller model, or a shorter data.sequence_length"
-    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
-        return evaluation(step)

@@ -48,6 +48,7 @@ from trimtab.config.data import (
     DatasetSource,
     EmbeddedSource,
     FileTokenizer,
+    FolderSource,
     HuggingFaceTokenizer,
     JsonLinesSource,
     MixtureSource,
@@ -62,7 +63,16 @@ from trimtab.config.data import (
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
-from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.evaluation import (
+    BaselineConfig,
+    BestBaseline,
+    EvaluationConfig,
+    NoBaseline,
+    RunBaseline,
+    SamplesConfig,
+    calibrates,
+    is_calibrated,
+)
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -201,7 +211,9 @@ __all__ = [
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
+    "BaselineConfig",
     "BatchControlConfig",
+    "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
@@ -243,6 +255,7 @@ __all__ = [
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "FolderSource",
     "Fp8",
     "Fp16",
     "Fp32",
@@ -276,6 +289,7 @@ __all__ = [
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
+    "NoBaseline",
     "NoClip",
     "NoCurriculum",
     "NoQuantization",
@@ -316,6 +330,7 @@ __all__ = [
     "RollBackSpikes",
     "RootPacing",
     "RowTask",
+    "RunBaseline",
     "SamplesConfig",
     "ScheduleConfig",
     "ScheduleFreeAdamWConfig",
@@ -358,12 +373,14 @@ __all__ = [
     "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
+    "calibrates",
     "config_schema",
     "difference",
     "dump_config",
     "effective",
     "explain",
     "flatten",
+    "is_calibrated",
     "list_presets",
     "load_config",
     "load_with_origin",

@@ -15,6 +15,7 @@ from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
+from trimtab.config.evaluation import is_calibrated, only_folders
 from trimtab.config.keys import flatten
 from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
@@ -262,6 +263,35 @@ IDLE: tuple[Idle, ...] = (
         lambda config: config.task.name != "causal_lm",
         "the yardsticks are for next-token prediction, and task.name is another",
         "set another task.name",
+    ),
+    Idle(
+        ("evaluation.stride",),
+        "task.name",
+        # null says what is so anyway.
+        lambda config: config.evaluation.stride is not None and config.task.name != "causal_lm",
+        "sequences overlap for next-token prediction, and task.name is another",
+        "set another task.name",
+    ),
+    Idle(
+        ("evaluation.decoded",),
+        "task.name",
+        lambda config: config.evaluation.decoded > 0 and config.task.name != "seq2seq",
+        "answers are written with task.name seq2seq, and it is another",
+        "set task.name=seq2seq",
+    ),
+    Idle(
+        ("evaluation.calibration",),
+        "task.name",
+        lambda config: config.evaluation.calibration != "none" and not is_calibrated(config.task),
+        "a temperature is for one class of several, and with this task there is none",
+        "set task.name=classification, without multi_label",
+    ),
+    Idle(
+        ("task.label",),
+        "data.source.name",
+        lambda config: isinstance(config.task, Classification) and only_folders(config),
+        "with data.source.name folder the class is the name of a folder",
+        "set another data.source",
     ),
     Idle(
         ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),

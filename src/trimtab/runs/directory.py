@@ -152,6 +152,16 @@ class RunDirectory:
         return self.path / "quantized"
 
     @property
+    def calibration(self) -> Path:
+        """The temperature of its answers, where one was fitted."""
+        return self.path / "calibration.json"
+
+    @property
+    def details(self) -> Path:
+        """Where its model is wrong on the validation set, where that was looked at."""
+        return self.artifacts / "evaluation.json"
+
+    @property
     def artifacts(self) -> Path:
         """The folder of samples, pictures, profiles and stacks."""
         return self.path / "artifacts"

@@ -106,6 +106,17 @@ METRICS: dict[str, Metric] = {
     "validation/f1": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "of two classes, that of the second by name"
     ),
+    "validation/mcc": Metric(
+        "correlation", "higher", "evaluation", "same", "evaluation", "Matthews' correlation of classes said and right"
+    ),
+    "validation/calibration_error": Metric(
+        "fraction",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "mean distance of confidence and share that is right, over 15 bins of confidence",
+    ),
     "validation/micro_f1": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "of several labels, over all of them together"
     ),
@@ -121,6 +132,9 @@ METRICS: dict[str, Metric] = {
     "validation/r2": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "1 - squared error / squares around the mean"
     ),
+    "validation/pearson": Metric(
+        "correlation", "higher", "evaluation", "same", "evaluation", "of answers and targets, of a regression"
+    ),
     "validation/bits_per_byte": Metric(
         "bits/byte",
         "lower",
@@ -131,6 +145,47 @@ METRICS: dict[str, Metric] = {
     ),
     "validation/perplexity": Metric(
         "ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"
+    ),
+    "validation/rouge_1": Metric(
+        "fraction",
+        "higher",
+        "evaluation",
+        "same",
+        "evaluation",
+        "words that a written text and the wanted one share, F1; see evaluation.decoded",
+    ),
+    "validation/rouge_2": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "the same of pairs of words"
+    ),
+    "validation/rouge_l": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "the same of the longest words in the same order"
+    ),
+    "validation/bleu": Metric(
+        "percent",
+        "higher",
+        "evaluation",
+        "same",
+        "evaluation",
+        "n-grams of written texts that are in the wanted ones, of all texts together",
+    ),
+    "validation/chrf": Metric(
+        "percent", "higher", "evaluation", "same", "evaluation", "n-grams of characters, F-score, of all texts together"
+    ),
+    "validation/loss_over_baseline": Metric(
+        "nats",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "loss less that of the baseline on the same samples; see evaluation.baseline",
+    ),
+    "validation/loss_over_baseline_low": Metric(
+        "nats",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "the lower end of its 95 % interval, by a paired bootstrap over samples: above 0 it is worse",
     ),
     "validation/<set>/<metric>": Metric(
         "as the metric",
