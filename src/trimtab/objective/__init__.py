@@ -6,6 +6,7 @@ from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
 from trimtab.objective.regression import Regression
+from trimtab.objective.smoothing import LabelSmoothingLoss
 from trimtab.objective.tasks import (
     CausalLanguageModelingTask,
     ClassificationTask,
@@ -22,6 +23,7 @@ __all__ = [
     "ClassificationTask",
     "CrossEntropy",
     "Focal",
+    "LabelSmoothingLoss",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "Objective",
