@@ -105,11 +105,13 @@ def _built(facts: dict[str, Any]) -> str:
     def tokens(part: str) -> str:
         return format.short(facts.get(part, {}).get("tokens", 0))
 
-    parameters, planned = facts["parameters"]["total"], facts["planned_tokens"]
+    parameters, planned, epochs = facts["parameters"]["total"], facts["planned_tokens"], facts["epochs"]
+    training = "a stream" if epochs is None else f"{tokens('training')} tokens"
     return (
-        f"read and built: {tokens('training')} tokens to train on, {tokens('validation')} to judge; "
+        f"read and built: {training} to train on, {tokens('validation')} to judge; "
         f"{format.short(parameters)} parameters; {format.short(planned)} tokens are planned, "
-        f"{facts['epochs']:.2g} epochs and {planned / max(1, parameters):.2g} tokens a parameter"
+        + ("" if epochs is None else f"{epochs:.2g} epochs and ")
+        + f"{planned / max(1, parameters):.2g} tokens a parameter"
     )
 
 

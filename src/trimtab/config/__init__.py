@@ -147,6 +147,7 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.stream import StreamSource
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
@@ -318,6 +319,7 @@ __all__ = [
     "StepPacing",
     "StepSchedule",
     "StoppingConfig",
+    "StreamSource",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",

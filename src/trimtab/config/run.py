@@ -42,6 +42,7 @@ from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
+from trimtab.config.stream import beside_stream
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
@@ -81,9 +82,9 @@ class Config(Section):
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
-    alerts: AlertsConfig = Field(default_factory=AlertsConfig.model_construct)
     hardware: HardwareConfig = Field(default_factory=HardwareConfig.model_construct)
     profile: ProfileConfig = Field(default_factory=ProfileConfig.model_construct)
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
@@ -150,7 +151,9 @@ class Config(Section):
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
-        for refused in filter(None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self))):
+        for refused in filter(
+            None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self), beside_stream(self))
+        ):
             raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(

@@ -21,7 +21,7 @@ _HARMLESS: Final = (
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("alerts.", "logging.adaptive.", "hardware.", "profile.")
+_HARMLESS_SECTIONS: Final = ("alerts.", "hardware.", "logging.adaptive.", "profile.")
 """Sections of such settings."""
 
 

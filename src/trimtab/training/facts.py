@@ -96,7 +96,8 @@ def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:
     return {
         "tokens_per_step": per_step,
         "planned_tokens": per_step * training.steps,
-        "epochs": per_step * training.steps / max(1, data.training.num_tokens),
+        # How long an endless stream is, is not known.
+        "epochs": None if "stream" in data.facts else per_step * training.steps / max(1, data.training.num_tokens),
     }
 
 
