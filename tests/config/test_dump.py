@@ -24,7 +24,7 @@ from trimtab.config import (
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
 from trimtab.config.fit import FITS
-from trimtab.config.keys import Key, keys
+from trimtab.config.keys import Key, keys, listed_keys
 from trimtab.config.read import read_value
 from trimtab.config.registry.optimizer import OPTIMIZERS
 
@@ -76,7 +76,8 @@ def properties(section: type[Section]) -> dict[str, Any]:
 
 @cache
 def key_of(section: type[Section], name: str) -> Key:
-    return next(one for several in keys().values() for one in several if (one.owner, one.name) == (section, name))
+    everywhere = [*keys().values(), *listed_keys().values()]
+    return next(one for several in everywhere for one in several if (one.owner, one.name) == (section, name))
 
 
 @st.composite
@@ -92,6 +93,9 @@ def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
         if key.entries:
             if draw(st.booleans()):
                 entry = st.sampled_from(list(key.entries.values())).flatmap(sections)
+                if key.is_list:
+                    tree[name] = draw(st.lists(entry, max_size=2, unique_by=lambda one: one["name"]))
+                    continue
                 names = (
                     st.from_regex(r"[a-z][a-z0-9_.-]{0,4}", fullmatch=True)
                     if "" in key.entries

@@ -125,6 +125,7 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.privacy import Disclosure, PrivacyConfig
 from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
@@ -146,6 +147,15 @@ from trimtab.config.schedule import (
     WarmRestartsSchedule,
     WsdSchedule,
     rise_of,
+)
+from trimtab.config.sinks import (
+    CustomSink,
+    MlflowSink,
+    PrometheusSink,
+    SinkConfig,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
 )
 from trimtab.config.stream import StreamSource
 from trimtab.config.switch import OptimizerSwitch
@@ -214,10 +224,12 @@ __all__ = [
     "Custom",
     "CustomModel",
     "CustomOptimizer",
+    "CustomSink",
     "DataConfig",
     "DatasetSource",
     "DecayConfig",
     "DecoderConfig",
+    "Disclosure",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
@@ -260,6 +272,7 @@ __all__ = [
     "LossCurriculum",
     "MaskedLanguageModeling",
     "MixtureSource",
+    "MlflowSink",
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
@@ -288,7 +301,9 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "PrivacyConfig",
     "ProfileConfig",
+    "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
@@ -307,6 +322,7 @@ __all__ = [
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SinkConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
@@ -323,11 +339,13 @@ __all__ = [
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",
+    "TensorBoardSink",
     "TextSource",
     "Tf32",
     "TiktokenTokenizer",
     "TokenClassification",
     "TokenizerConfig",
+    "TrackioSink",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
@@ -335,6 +353,7 @@ __all__ = [
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",
+    "WandbSink",
     "WarmRestartsSchedule",
     "WebhookConfig",
     "WsdSchedule",

@@ -12,10 +12,11 @@ from pydantic_core import ErrorDetails
 
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import Key, keys, tag_of
+from trimtab.config.keys import Key, keys, plain, tag_of
 from trimtab.config.layers import KeyPath, Layer
 from trimtab.config.nearest import any_of, did_you_mean, nearest_keys, nearest_names, remark, squash
 from trimtab.config.run import Config
+from trimtab.config.secrets import hide
 from trimtab.errors import ConfigError
 
 _LONGEST_VALUE = 80
@@ -45,8 +46,8 @@ class Problem:
 
 
 def short(value: Any) -> str:
-    """A value as the user would write it, cut when it is long."""
-    return _cut(yaml_value(value))
+    """A value as the user would write it, without secrets, cut when it is long."""
+    return _cut(hide(yaml_value(plain(value)), assigned=True))
 
 
 def _visible(text: str) -> str:

@@ -37,11 +37,13 @@ from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.penalties import PenaltiesConfig
+from trimtab.config.privacy import PrivacyConfig
 from trimtab.config.profile import ProfileConfig, bounds
 from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
+from trimtab.config.sinks import SinksConfig, sinks_twice
 from trimtab.config.stream import beside_stream
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
@@ -82,6 +84,10 @@ class Config(Section):
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
+    sinks: SinksConfig = Field(
+        (), description="where else metrics go: names, such as [tensorboard, wandb], or sections with a name each"
+    )
+    privacy: PrivacyConfig = Field(default_factory=PrivacyConfig.model_construct)
     hardware: HardwareConfig = Field(default_factory=HardwareConfig.model_construct)
     profile: ProfileConfig = Field(default_factory=ProfileConfig.model_construct)
     alerts: AlertsConfig = Field(default_factory=AlertsConfig.model_construct)
@@ -116,7 +122,7 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
             )
-        if refused := "; ".join([*not_in_fp8(self), *unregularized(self)]):
+        if refused := "; ".join([*not_in_fp8(self), *unregularized(self), *sinks_twice(self.sinks)]):
             raise ValueError(refused)
         for key, one in self.named_optimizers.items():
             if one.decay.target and not OPTIMIZERS[one.name].decouples:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from trimtab.config import Config
 from trimtab.events import Monitor
+from trimtab.monitor.sinks.build import open_sinks
 from trimtab.runs import RunDirectory
 
 
@@ -19,6 +20,7 @@ def standing(config: Config, run: RunDirectory, others: Sequence[Monitor] = ()) 
     """
     monitors: list[Monitor] = []
     with ExitStack() as opened:
+        monitors += opened.enter_context(open_sinks(config, run))
         if config.alerts.rules:
             from trimtab.monitor.alerts import open_alerts  # with all that speaks to servers
 
