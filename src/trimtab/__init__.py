@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.evaluation.attention import visualize_attention as visualize_attention
     from trimtab.experiments import find_learning_rate as find_learning_rate
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
@@ -39,6 +40,7 @@ _WHERE = {
     "get_parameter_groups": "trimtab.optimizer",
     "gradient_centralization": "trimtab.optimizer",
     "train_with_gradient_accumulation": "trimtab.training",
+    "visualize_attention": "trimtab.evaluation.attention",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "load_config",
     "monitor_training_metrics",
     "train_with_gradient_accumulation",
+    "visualize_attention",
 ]
 
 

@@ -54,6 +54,7 @@ from trimtab.training.endings import run_ended
 from trimtab.training.execution import choose_device, garbage_rests, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.modules import write_modules
 from trimtab.training.precision import resolved_name
 from trimtab.training.products import choose_precision
 from trimtab.training.variants import hand_back
@@ -183,7 +184,7 @@ class Trainer:
             progress.attempt, progress.branch = next_attempt(run)
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
-            self._describe(run, data, facts, plan)
+            self._describe(run, data, parts, facts, plan)
 
             recorder = Recorder.open(run, branch=progress.branch)
             requests = Requests(run.path, clock)
@@ -342,7 +343,7 @@ class Trainer:
         return "python" if from_python else "config"
 
     def _describe(
-        self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
+        self, run: RunDirectory, data: PreparedData, parts: Parts, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
         surroundings = environment(seed=self.config.seed, source=self._source)
@@ -355,6 +356,7 @@ class Trainer:
         if not (run.artifacts / "tokenizer.json").exists():
             run.artifacts.mkdir(exist_ok=True)
             data.tokenizer.save(run.artifacts / "tokenizer.json")
+        write_modules(run, parts.model, parts.task, data)
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:

@@ -148,6 +148,11 @@ class RunDirectory:
         return self.path / "artifacts"
 
     @property
+    def modules(self) -> Path:
+        """The tree of the model's modules, with shapes."""
+        return self.artifacts / "modules.json"
+
+    @property
     def lock(self) -> Path:
         """Who writes in the run."""
         return self.path / "lock.json"

@@ -1,0 +1,232 @@
+"""What each head attends to, read where a model computes it.
+
+The fused kernels never hold the weights of attention. What they are given does: queries and keys after
+normalization and rotation, and the mask. So the weights are computed anew beside the model, which runs as it always
+does. A model that computes them by itself calls softmax; there they are read as they are.
+
+Shape suffixes: B sequences · T positions of queries · S positions of keys · H heads · G heads of keys · K head size.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from trimtab.model.mode import uncompiled
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """One module's attention in one pass; what it needs is computed a sequence at a time, in fp32."""
+
+    name: str
+    """The module that called; from the second call of a pass on with its number behind it, `…:2`."""
+    num_sequences: int
+    num_heads: int
+    num_queries: int
+    num_keys: int
+    _row: Callable[[int], tuple[Tensor, Tensor]]
+    knows_logits: bool = True
+    """False where only the weights are known; logits are then their logarithms, right but for a constant."""
+
+    def logits(self, sequence: int) -> tuple[Tensor, Tensor]:
+        """Of one sequence: what softmax is taken of, fp32 [H, T, S], and which keys a query sees, [H, T, S]."""
+        return self._row(sequence)
+
+    def weights(self, sequence: int) -> Tensor:
+        """Of one sequence, fp32 [H, T, S]: how much of each key a query reads; 0 all along where it sees nothing."""
+        return _weights(*self.logits(sequence))
+
+
+@contextmanager
+def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> Iterator[None]:
+    """Inside, each time a module of `model` attends, `tell` is told of it, at once: tensors live no longer.
+
+    The model computes what it always does, eagerly where it was compiled. What is seen: torch's
+    scaled_dot_product_attention, softmax of four dimensions, and nn.MultiheadAttention, which is called once more.
+    """
+    inside: list[str] = []
+    handles = []
+    calls: Counter[str] = Counter()
+
+    def named(call: Callable[[str], AttentionCall | None]) -> None:
+        name = inside[-1] if inside else ""
+        if (found := call(name if calls[name] == 0 else f"{name}:{calls[name] + 1}")) is not None:
+            calls[name] += 1
+            tell(found)
+
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(_entering(inside, name)))
+        handles.append(module.register_forward_hook(_leaving(inside), always_call=True))
+    try:
+        with uncompiled(), _Reader(named):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _entering(inside: list[str], name: str) -> Callable[..., None]:
+    def enter(module: nn.Module, _: Any) -> None:
+        inside.append(name)
+
+    return enter
+
+
+def _leaving(inside: list[str]) -> Callable[..., None]:
+    def leave(module: nn.Module, _: Any, __: Any) -> None:
+        inside.pop()
+
+    return leave
+
+
+class _Reader(TorchFunctionMode):
+    """Sees each call of a torch function before it is made."""
+
+    def __init__(self, named: Callable[[Callable[[str], AttentionCall | None]], None]) -> None:
+        super().__init__()
+        self._named = named
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if (read := _READ.get(func)) is not None:
+            with torch.no_grad():
+                self._named(lambda name: read(name, *args, **kwargs))
+        return func(*args, **kwargs)
+
+
+def _of_fused(
+    name: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> AttentionCall:
+    q_BHTK, k_BGSK = (one.detach().reshape(-1, *one.shape[-3:]) for one in (query, key))
+    num_sequences, num_heads, num_queries, head_size = q_BHTK.shape
+    num_keys, each = k_BGSK.shape[2], num_heads // k_BGSK.shape[1]
+    factor = 1.0 / math.sqrt(head_size) if scale is None else scale
+    shape = (num_sequences, num_heads, num_queries, num_keys)
+    mask_BHTS = None if attn_mask is None else attn_mask.detach().expand(shape)
+
+    def row(sequence: int) -> tuple[Tensor, Tensor]:
+        k_HSK = k_BGSK[sequence].float().repeat_interleave(each, dim=0)
+        logits_HTS = (q_BHTK[sequence].float() @ k_HSK.transpose(1, 2)) * factor
+        seen_HTS = torch.ones_like(logits_HTS, dtype=torch.bool)
+        if is_causal:
+            seen_HTS = seen_HTS.tril()
+        if mask_BHTS is not None and mask_BHTS.dtype == torch.bool:
+            seen_HTS = seen_HTS & mask_BHTS[sequence]
+        elif mask_BHTS is not None:
+            seen_HTS = seen_HTS & _not_hidden(mask_BHTS[sequence])
+            logits_HTS = logits_HTS + mask_BHTS[sequence].float()
+        return logits_HTS, seen_HTS
+
+    return AttentionCall(name, num_sequences, num_heads, num_queries, num_keys, row)
+
+
+def _of_softmax(name: str, input: Tensor, dim: int | None = None, *_: Any, **__: Any) -> AttentionCall | None:
+    logits = input.detach()
+    if logits.dim() != 4 or dim not in (-1, 3):
+        return None
+
+    def row(sequence: int) -> tuple[Tensor, Tensor]:
+        return logits[sequence].float(), _not_hidden(logits[sequence])
+
+    num_sequences, num_heads, num_queries, num_keys = logits.shape
+    return AttentionCall(name, num_sequences, num_heads, num_queries, num_keys, row)
+
+
+def _of_whole(name: str, *args: Any, **kwargs: Any) -> AttentionCall:
+    given = inspect.signature(F.multi_head_attention_forward).bind(*args, **kwargs).arguments
+    asked = dict(given) | {"training": False, "need_weights": True, "average_attn_weights": False}
+    weights_BHTS = F.multi_head_attention_forward(**asked)[1]
+    assert weights_BHTS is not None  # asked for
+    weights = weights_BHTS.detach().reshape(-1, *weights_BHTS.shape[-3:])
+
+    def row(sequence: int) -> tuple[Tensor, Tensor]:
+        return weights[sequence].float().log(), weights[sequence] > 0
+
+    num_sequences, num_heads, num_queries, num_keys = weights.shape
+    return AttentionCall(name, num_sequences, num_heads, num_queries, num_keys, row, knows_logits=False)
+
+
+_READ: Final[Mapping[Any, Callable[..., AttentionCall | None]]] = {
+    F.scaled_dot_product_attention: _of_fused,
+    F.softmax: _of_softmax,
+    torch.softmax: _of_softmax,
+    torch.Tensor.softmax: _of_softmax,
+    F.multi_head_attention_forward: _of_whole,
+}
+"""How attention is read from a function of torch, which is given the name and all arguments."""
+
+
+def _not_hidden(added: Tensor) -> Tensor:
+    """False where something was added that hides a key: minus infinity, or the least number or half of it."""
+    return added > torch.finfo(added.dtype).min / 2
+
+
+def _weights(logits_HTS: Tensor, seen_HTS: Tensor) -> Tensor:
+    weights_HTS = logits_HTS.masked_fill(~seen_HTS, -math.inf).softmax(dim=-1)
+    return torch.where(seen_HTS.any(-1, keepdim=True), weights_HTS, 0.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeadMeasures:
+    """Of each head, [H], over the queries that are counted and see more than one key: others have no choice."""
+
+    entropy: Tensor
+    """Of the weights, in nats: 0 where one key has all."""
+    relative_entropy: Tensor
+    """The same as a part of the largest that it can be, log of how many keys are seen: 1 where all have the same."""
+    first: Tensor
+    """Weight on the first key that is seen, which is where heads look that look at nothing (an attention sink)."""
+    largest_logit: Tensor
+    """The largest value that softmax is taken of, scale and bias included."""
+
+
+def measure_heads(call: AttentionCall, counted_BT: Tensor | None = None) -> HeadMeasures:
+    """What heads do in `call`, over all sequences; `counted_BT` is True at queries that are no padding.
+
+    Not a number where no query counts. Source: Zhai et al. 2023, arXiv 2303.06296 (entropy, largest logit);
+    Xiao et al. 2023, arXiv 2309.17453 (sinks).
+    """
+    sums_3H = torch.zeros(3, call.num_heads, dtype=torch.float64)
+    largest_H = torch.full((call.num_heads,), -math.inf)
+    num_queries = torch.zeros(call.num_heads, dtype=torch.float64)
+    for sequence in range(call.num_sequences):
+        logits_HTS, seen_HTS = call.logits(sequence)
+        weights_HTS = _weights(logits_HTS, seen_HTS)
+        choices_HT = seen_HTS.sum(-1)
+        counted_HT = choices_HT > 1
+        if counted_BT is not None:
+            counted_HT = counted_HT & counted_BT[sequence].to(counted_HT.device)
+        entropy_HT = torch.special.entr(weights_HTS).sum(-1)
+        relative_HT = entropy_HT / choices_HT.clamp_min(2).log()
+        first_HT = weights_HTS.gather(-1, seen_HTS.int().argmax(-1, keepdim=True))[..., 0]
+        each_3HT = torch.stack((entropy_HT, relative_HT, first_HT)) * counted_HT
+        sums_3H += each_3HT.sum(-1, dtype=torch.float64).cpu()
+        num_queries += counted_HT.sum(-1).cpu()
+        visible_HTS = seen_HTS & counted_HT[..., None]
+        largest_H = torch.maximum(largest_H, logits_HTS.masked_fill(~visible_HTS, -math.inf).amax((1, 2)).cpu())
+    entropy_H, relative_H, first_H = (sums_3H / num_queries).float()
+    known_H = largest_H.isfinite() & call.knows_logits
+    return HeadMeasures(entropy_H, relative_H, first_H, torch.where(known_H, largest_H, math.nan))

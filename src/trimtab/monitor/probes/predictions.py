@@ -1,0 +1,95 @@
+"""How sure a model is of what it says, and whether it has reason to be.
+
+Shape suffixes: N counted targets · V classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trimtab.signals import IGNORED, ModelOutput
+
+BINS: Final = 15
+_AT_ONCE: Final = 1 << 26
+"""Logits that are held at once, 256 MiB."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Sureness:
+    """Means over the counted targets; of several labels, over single decisions."""
+
+    entropy: float
+    """Of what is predicted, in nats."""
+    confidence: float
+    """Probability of the answer."""
+    accuracy: float
+    calibration_error: float
+    """Mean distance of accuracy from confidence in bins of equal width, weighted by how many fall into each."""
+
+
+def sureness_of(output: ModelOutput | Tensor, targets: Tensor) -> Sureness | None:
+    """Of a model's `output` for `targets`, classes or labels as `Batch` has them; None where none is counted.
+
+    Logits are made a portion at a time, in fp32. Waits for the device.
+    Source of the calibration error: Guo et al. 2017, arXiv 1706.04599, eq. 3, with its 15 bins.
+    """
+    of_labels = targets.is_floating_point()
+    values, logits_of = (output.features, output.head) if isinstance(output, ModelOutput) else (output, _itself)
+    rows = values.reshape(-1, values.shape[-1])
+    wanted = targets.reshape(len(rows), -1) if of_labels else targets.reshape(-1)
+    taken = (wanted != IGNORED).any(-1) if of_labels else wanted != IGNORED
+    rows, wanted = rows[taken], wanted[taken]
+    sums_3 = torch.zeros(3, dtype=torch.float64, device=rows.device)
+    bins_3 = torch.zeros(3, BINS, dtype=torch.float64, device=rows.device)
+    num = begin = 0
+    step = 1
+    while begin < len(rows):
+        logits = logits_of(rows[begin : begin + step]).float()
+        asked = wanted[begin : begin + step]
+        entropy, confidence, right = _decisions(logits, asked) if of_labels else _classes(logits, asked)
+        sums_3 += torch.stack([one.sum(dtype=torch.float64) for one in (entropy, confidence, right)])
+        # Bin m holds what lies above m / BINS, up to (m + 1) / BINS.
+        places = (confidence.double() * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
+        for row, each in zip(bins_3, (confidence, right, torch.ones_like(right)), strict=True):
+            row += (F.one_hot(places, BINS) * each[:, None].double()).sum(0)
+        num += len(entropy)
+        begin += step
+        step = max(1, _AT_ONCE // logits.shape[-1])
+    if num == 0:
+        return None
+    error = float((bins_3[0] - bins_3[1]).abs().sum() / num)
+    mean_entropy, mean_confidence, accuracy = (sums_3 / num).tolist()
+    return Sureness(mean_entropy, mean_confidence, accuracy, error)
+
+
+def _classes(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Entropy, confidence, and 1.0 where the answer is right: [N] each."""
+    log_NV = logits_NV.log_softmax(-1)
+    p_NV = log_NV.exp()
+    confidence_N, answer_N = p_NV.max(-1)
+    # 0 · log 0 is 0, also where a logit is minus infinity.
+    return torch.special.entr(p_NV).sum(-1), confidence_N, (answer_N == targets_N).float()
+
+
+def _decisions(logits_NV: Tensor, labels_NV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of each label that is counted by itself: yes or no."""
+    is_counted = labels_NV != IGNORED
+    logits, labels = logits_NV[is_counted], labels_NV[is_counted]
+    p = logits.sigmoid()
+    entropy = torch.special.entr(p) + torch.special.entr(1.0 - p)
+    return entropy, torch.maximum(p, 1.0 - p), ((logits > 0) == (labels == 1.0)).float()
+
+
+def _itself(logits: Tensor) -> Tensor:
+    return logits
+
+
+def is_judged(task: str) -> bool:
+    """Whether `task` asks for classes or labels, of which a model can be more or less sure."""
+    return task != "regression"
