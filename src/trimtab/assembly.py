@@ -36,7 +36,7 @@ from trimtab.model import (
 )
 from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
-from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
+from trimtab.monitor.probes import Examiner, build_examiner, build_probes
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
     ForeignOptimizer,
@@ -53,7 +53,7 @@ from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.schedules import build_schedule
-from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
+from trimtab.signals import Ring, Task, key, outputs_of
 from trimtab.training import (
     Calendar,
     Keeper,
@@ -99,6 +99,7 @@ class Parts:
     compilable: bool
     parameters: str
     """Why the model computes with weights of this precision."""
+    examiner: Examiner | None = None
 
 
 def build_parts(
@@ -170,17 +171,7 @@ def build_parts(
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
-    probes: list[InlineProbe] = []
-    if config.logging.layers:
-        names = list(optimizer.storage.weights)
-        probes = [GradientNorms(names), WeightNorms(names)]
-        if isinstance(model, Transformer):
-            model.measure_activations = True
-            probes.append(ActivationScale(model.signal_names))
-    noise_scale = None
-    if (noise := config.logging.noise_scale).every:
-        noise_scale = GradientNoiseScale(noise.every, noise.memory, device)
-        probes.append(noise_scale)
+    probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
     precision = Precision(config.training.precision, device, parameters)
     columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
     ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
@@ -208,7 +199,21 @@ def build_parts(
                 f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
                 f"Received: {quantize.start!r}"
             )
-        step.at_step = lambda number: set_rounding(model, in_training=number > start)
+        step.at_step.append(lambda number: set_rounding(model, in_training=number > start))
+    examiner = build_examiner(
+        config,
+        data,
+        model=model,
+        task=task,
+        device=device,
+        weights=lambda: step.optimizer.storage.weights,
+        autocast=precision.autocast,
+        scale=lambda: None if precision.scaler is None else precision.scaler.scale,
+        is_due=Calendar.of(config).examines,
+    )
+    if examiner is not None:
+        step.at_step.append(examiner.before)
+        step.examinations = examiner.following
     return Parts(
         model,
         task,
@@ -218,6 +223,7 @@ def build_parts(
         device,
         compilable,
         why,
+        examiner,
     )
 
 
@@ -330,7 +336,6 @@ def build_loop(
     monitors: Sequence[Monitor],
 ) -> Loop:
     """The loop over all that was built."""
-    steps = config.training.steps
     budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
     use = parts.step.use_optimizer
     adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
@@ -361,7 +366,7 @@ def build_loop(
             pin_memory=parts.device.type == "cuda",
         ),
         windows=parts.windows,
-        calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
+        calendar=Calendar.of(config),
         settings=[
             Settings(
                 build_schedule(config.schedule, budget),
@@ -391,6 +396,7 @@ def build_loop(
         planned=planned_changes(config, budget, progress),
         data_of=step_data.of_decision,
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
+        examined=parts.examiner or (lambda step: ()),
     )
 
 

@@ -41,6 +41,7 @@ from trimtab.config.data import (
 from trimtab.config.dump import dump_config
 from trimtab.config.effect import effective
 from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -188,6 +189,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderDecoderConfig",
     "EvaluationConfig",
+    "ExamineConfig",
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "FileTokenizer",

@@ -181,6 +181,20 @@ IDLE: tuple[Idle, ...] = (
         "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
     ),
     Idle(
+        ("logging.examine.which", "logging.examine.sequences"),
+        "logging.examine.every",
+        lambda config: not config.logging.examine.is_due_within(config.training.steps),
+        "no step of this run is examined: by logging.examine.every none is due, and so by logging.examine.apart",
+        "set logging.examine.every to at most training.steps",
+    ),
+    Idle(
+        ("logging.examine.apart",),
+        "logging.examine.at_evaluations",
+        lambda config: not config.logging.examine.at_evaluations,
+        "it is about examinations at evaluations, and logging.examine.at_evaluations is false",
+        "set logging.examine.at_evaluations=true",
+    ),
+    Idle(
         ("training.accumulation",),
         "training.batch_size",
         lambda config: config.training.batch_size is not None,

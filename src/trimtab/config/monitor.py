@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from trimtab.config.base import Section
+from trimtab.config.examine import ExamineConfig
 
 
 class NoiseScaleConfig(Section):
@@ -20,3 +21,4 @@ class LoggingConfig(Section):
     every: int = Field(10, ge=1, le=1_000, description="steps in a window: measured in each step, delivered together")
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
+    examine: ExamineConfig = Field(default_factory=ExamineConfig.model_construct)

@@ -133,6 +133,11 @@ class RunDirectory:
         return self.path / "statistics"
 
     @property
+    def examinations(self) -> Path:
+        """What examinations read of layers."""
+        return self.statistics / "examinations"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"

@@ -26,6 +26,7 @@ CAUSES: Final = {
     "compile": "compiling the model",
     "data": "waiting for data",
     "evaluation": "evaluations that count",
+    "probe": "examinations",
     "checkpoint": "training stood still for a save",
     "redone": "steps and evaluations that were taken back, and what a kill or an error cut off",
     "skipped": "steps whose update was left out",

@@ -15,7 +15,7 @@ class Metric:
 
     unit: str
     better: Literal["lower", "higher", "neither"]
-    window: Literal["per_step", "mean", "last", "sum", "max", "evaluation"]
+    window: Literal["per_step", "mean", "last", "sum", "max", "evaluation", "examination"]
     """How the values of a window become what is written."""
     ranks: Literal["sum", "mean", "max", "same"]
     """How the values of several ranks become one."""
@@ -166,6 +166,32 @@ METRICS: dict[str, Metric] = {
     "layer/<name>/weight_norm": Metric("norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"),
     "layer/<name>/activation_rms": Metric(
         "rms", "neither", "mean", "mean", "model", "root mean square of a block's output"
+    ),
+    "probe/grad_norm": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of the gradient of the probe batch"
+    ),
+    "probe/grad_mean": Metric("gradient", "neither", "examination", "same", "monitor", "mean of its values"),
+    "probe/grad_variance": Metric("gradient²", "neither", "examination", "same", "monitor", "their variance"),
+    "probe/grad_zero_fraction": Metric("fraction", "neither", "examination", "same", "monitor", "of them exactly 0"),
+    "probe/grad_non_finite_fraction": Metric(
+        "fraction", "lower", "examination", "same", "monitor", "of them infinite or not a number"
+    ),
+    "probe/grad_cosine": Metric(
+        "cosine", "neither", "examination", "same", "monitor", "with the gradient of the examination before"
+    ),
+    "layer/<name>/probe_grad_norm": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of one parameter's gradient of the probe batch"
+    ),
+    "layer/<name>/grad_mean": Metric("gradient", "neither", "examination", "same", "monitor", "mean of its values"),
+    "layer/<name>/grad_variance": Metric("gradient²", "neither", "examination", "same", "monitor", "their variance"),
+    "layer/<name>/grad_zero_fraction": Metric(
+        "fraction", "neither", "examination", "same", "monitor", "of them exactly 0"
+    ),
+    "layer/<name>/grad_non_finite_fraction": Metric(
+        "fraction", "lower", "examination", "same", "monitor", "of them infinite or not a number"
+    ),
+    "layer/<name>/grad_cosine": Metric(
+        "cosine", "neither", "examination", "same", "monitor", "with the gradient of the examination before"
     ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Self, final
 
+from trimtab.errors import StorageError
 from trimtab.events import (
     Adjust,
     AlertRaised,
     DecisionTaken,
     Event,
+    ExaminationEnded,
     FindingsChanged,
     Rollback,
     RunStarted,
@@ -18,6 +21,7 @@ from trimtab.events import (
     Stop,
 )
 from trimtab.runs.directory import RunDirectory
+from trimtab.runs.examinations import columns_of
 from trimtab.runs.record import RecordWriter, lines_of
 from trimtab.runs.statistics import StatisticsWriter
 
@@ -26,15 +30,19 @@ from trimtab.runs.statistics import StatisticsWriter
 class Recorder:
     """What the loop tells of every event: lines go to the record, per-layer values to the statistics."""
 
-    def __init__(self, record: RecordWriter, statistics: StatisticsWriter | None = None) -> None:
+    def __init__(
+        self, record: RecordWriter, statistics: StatisticsWriter | None = None, examinations: Path | None = None
+    ) -> None:
+        """`examinations` is the folder for what examinations read of layers, made when there is something."""
         self._record = record
-        self._statistics = statistics
+        self._statistics, self._examinations = statistics, examinations
+        self._opened: StatisticsWriter | None = None
         self._is_refused = False
 
     @classmethod
     def open(cls, run: RunDirectory, *, branch: int = 0) -> Self:
         """The recorder of a run, which goes on after what earlier attempts wrote. Raises: StorageError."""
-        return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics))
+        return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics), run.examinations)
 
     @property
     def pending(self) -> int:
@@ -49,10 +57,23 @@ class Recorder:
             if event.layers and self._statistics is not None:
                 self._statistics.append(event.last_step, event.layers)
             event = replace(event, layers={})
+        elif isinstance(event, ExaminationEnded):
+            if (event.layers or event.histograms) and (examinations := self._open_examinations()) is not None:
+                examinations.append(event.step, columns_of(event))
+            event = replace(event, layers={}, histograms={})
         elif self._statistics is not None and _is_remarkable(event):
             self._statistics.mark(event.step)
         self._record.append(*lines_of(event))
         self._tell_of_refusal(event)
+
+    def _open_examinations(self) -> StatisticsWriter | None:
+        if self._opened is None and self._examinations is not None:
+            try:
+                self._opened = StatisticsWriter(self._examinations)
+            except StorageError as error:
+                warnings.warn(f"what examinations read of layers is not kept: {error}", stacklevel=3)
+                self._examinations = None
+        return self._opened
 
     def _tell_of_refusal(self, event: Event) -> None:
         """Once each time the disk refuses: with the lines that wait for it, there will be one that says so."""
@@ -70,8 +91,9 @@ class Recorder:
 
     def close(self) -> None:
         """Sync and close. Raises: StorageError when the record cannot be written."""
-        if self._statistics is not None:
-            self._statistics.close()
+        for statistics in (self._statistics, self._opened):
+            if statistics is not None:
+                statistics.close()
         self._record.close()
 
 

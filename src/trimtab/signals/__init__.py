@@ -1,6 +1,7 @@
 """What passes between data, model, objective and step: batches, terms, transforms, probes, randomness, the ring."""
 
 from trimtab.signals.batch import IGNORED, Batch
+from trimtab.signals.examination import Examination, Examined, FollowingExamination, Readings, of_layers
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
@@ -11,6 +12,9 @@ from trimtab.signals.transform import Gradients, GradientTransform
 __all__ = [
     "IGNORED",
     "Batch",
+    "Examination",
+    "Examined",
+    "FollowingExamination",
     "GradientTransform",
     "Gradients",
     "InlineProbe",
@@ -19,6 +23,7 @@ __all__ = [
     "Outputs",
     "PartsProbe",
     "PendingRows",
+    "Readings",
     "Ring",
     "SpecialTokens",
     "StepSignals",
@@ -27,6 +32,7 @@ __all__ = [
     "Term",
     "Unit",
     "key",
+    "of_layers",
     "outputs_of",
     "seeded",
     "set_randomness",

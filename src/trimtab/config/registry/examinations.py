@@ -1,0 +1,30 @@
+"""Examinations: what is read of a model every so many steps, from a pass of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminationSpec:
+    """The card of an examination. All that are chosen share one forward and one backward pass."""
+
+    path: str
+    """'package.module:name' of what makes it, given the run's seed."""
+    sentence: str
+    cost: str
+    """Beyond the pass that all share."""
+    usual: bool = True
+    """Whether logging.examine.which=usual means it, too."""
+    serves: tuple[str, ...] = ()
+    """Codes of the doctor for which its readings are evidence."""
+
+
+EXAMINATIONS: dict[str, ExaminationSpec] = {
+    "gradients": ExaminationSpec(
+        "trimtab.monitor.probes.gradients:GradientExamination",
+        "norm, mean, variance, zeros and non-finite values of every gradient, and its cosine with the one before",
+        "five passes over the gradients",
+        serves=("vanishing-gradients", "exploding-gradients", "frozen-parameters", "learning-rate-too-high"),
+    ),
+}
