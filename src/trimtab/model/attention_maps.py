@@ -206,12 +206,10 @@ class HeadMeasures:
 def measure_heads(call: AttentionCall, counted_BT: Tensor | None = None) -> HeadMeasures:
     """What heads do in `call`, over all sequences; `counted_BT` is True at queries that are no padding.
 
-    Not a number where no query counts. Source: Zhai et al. 2023, arXiv 2303.06296 (entropy, largest logit);
-    Xiao et al. 2023, arXiv 2309.17453 (sinks).
+    Does not wait for the device; not a number where no query counts. Source: Zhai et al. 2023, arXiv 2303.06296
+    (entropy, largest logit); Xiao et al. 2023, arXiv 2309.17453 (sinks).
     """
-    sums_3H = torch.zeros(3, call.num_heads, dtype=torch.float64)
-    largest_H = torch.full((call.num_heads,), -math.inf)
-    num_queries = torch.zeros(call.num_heads, dtype=torch.float64)
+    sums_3H = largest_H = num_H = torch.zeros(())
     for sequence in range(call.num_sequences):
         logits_HTS, seen_HTS = call.logits(sequence)
         weights_HTS = _weights(logits_HTS, seen_HTS)
@@ -222,11 +220,11 @@ def measure_heads(call: AttentionCall, counted_BT: Tensor | None = None) -> Head
         entropy_HT = torch.special.entr(weights_HTS).sum(-1)
         relative_HT = entropy_HT / choices_HT.clamp_min(2).log()
         first_HT = weights_HTS.gather(-1, seen_HTS.int().argmax(-1, keepdim=True))[..., 0]
-        each_3HT = torch.stack((entropy_HT, relative_HT, first_HT)) * counted_HT
-        sums_3H += each_3HT.sum(-1, dtype=torch.float64).cpu()
-        num_queries += counted_HT.sum(-1).cpu()
-        visible_HTS = seen_HTS & counted_HT[..., None]
-        largest_H = torch.maximum(largest_H, logits_HTS.masked_fill(~visible_HTS, -math.inf).amax((1, 2)).cpu())
-    entropy_H, relative_H, first_H = (sums_3H / num_queries).float()
+        each_3H = (torch.stack((entropy_HT, relative_HT, first_HT)) * counted_HT).sum(-1, dtype=torch.float64)
+        most_H = logits_HTS.masked_fill(~(seen_HTS & counted_HT[..., None]), -math.inf).amax((1, 2))
+        sums_3H = each_3H if sequence == 0 else sums_3H + each_3H
+        num_H = counted_HT.sum(-1) if sequence == 0 else num_H + counted_HT.sum(-1)
+        largest_H = most_H if sequence == 0 else torch.maximum(largest_H, most_H)
+    entropy_H, relative_H, first_H = (sums_3H / num_H).float()
     known_H = largest_H.isfinite() & call.knows_logits
     return HeadMeasures(entropy_H, relative_H, first_H, torch.where(known_H, largest_H, math.nan))

@@ -193,6 +193,126 @@ METRICS: dict[str, Metric] = {
     "layer/<name>/grad_cosine": Metric(
         "cosine", "neither", "examination", "same", "monitor", "with the gradient of the examination before"
     ),
+    "probe/activation_kurtosis": Metric(
+        "ratio",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "the largest of a layer: 3 of a normal distribution, more with outliers",
+    ),
+    "probe/residual_growth": Metric(
+        "ratio",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "root mean square behind the last layer over that before the first",
+    ),
+    "probe/dead_fraction": Metric(
+        "fraction",
+        "lower",
+        "examination",
+        "same",
+        "monitor",
+        "units that say nothing at any position, mean over the layers",
+    ),
+    "layer/<name>/activation_mean": Metric(
+        "activation", "neither", "examination", "same", "monitor", "mean of a layer's output, padding left out"
+    ),
+    "layer/<name>/probe_activation_rms": Metric(
+        "rms", "neither", "examination", "same", "monitor", "root mean square of a layer's output, padding left out"
+    ),
+    "layer/<name>/activation_kurtosis": Metric(
+        "ratio", "neither", "examination", "same", "monitor", "fourth central moment over the squared variance of it"
+    ),
+    "layer/<name>/residual_growth": Metric(
+        "ratio",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "root mean square that comes out of a layer over that which goes in",
+    ),
+    "layer/<name>/dead_fraction": Metric(
+        "fraction",
+        "lower",
+        "examination",
+        "same",
+        "monitor",
+        "units of a feed-forward block that say nothing at any position",
+    ),
+    "layer/<name>/saturated_fraction": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "values where the slope of the activation function is below 0.01",
+    ),
+    "probe/attention_relative_entropy": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "mean over heads: 1 where all keys seen get the same weight",
+    ),
+    "probe/attention_on_first": Metric(
+        "fraction", "neither", "examination", "same", "monitor", "mean over heads: weight on the first key that is seen"
+    ),
+    "probe/largest_attention_logit": Metric(
+        "logit", "neither", "examination", "same", "monitor", "the largest of any head"
+    ),
+    "layer/<name>/attention_entropy": Metric(
+        "nats",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "of the weights of a head, mean over queries that see several keys",
+    ),
+    "layer/<name>/attention_relative_entropy": Metric(
+        "fraction", "neither", "examination", "same", "monitor", "the same as a part of the largest it could be"
+    ),
+    "layer/<name>/attention_on_first": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "weight of a head on the first key that is seen: a sink",
+    ),
+    "layer/<name>/largest_attention_logit": Metric(
+        "logit", "neither", "examination", "same", "monitor", "the largest value of a head that softmax is taken of"
+    ),
+    "probe/prediction_entropy": Metric(
+        "nats", "neither", "examination", "same", "monitor", "of what is predicted, mean over counted targets"
+    ),
+    "probe/confidence": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "probability of what is predicted, mean over counted targets",
+    ),
+    "probe/accuracy": Metric(
+        "fraction",
+        "higher",
+        "examination",
+        "same",
+        "monitor",
+        "counted targets of the probe batch predicted right, in eval mode",
+    ),
+    "probe/calibration_error": Metric(
+        "fraction",
+        "lower",
+        "examination",
+        "same",
+        "monitor",
+        "distance of accuracy from confidence, in 15 bins of confidence",
+    ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }
 

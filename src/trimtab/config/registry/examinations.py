@@ -27,4 +27,23 @@ EXAMINATIONS: dict[str, ExaminationSpec] = {
         "five passes over the gradients",
         serves=("vanishing-gradients", "exploding-gradients", "frozen-parameters", "learning-rate-too-high"),
     ),
+    "activations": ExaminationSpec(
+        "trimtab.monitor.probes.activations:ActivationExamination",
+        "mean, root mean square, kurtosis and histogram of each layer's output, the growth of the residual stream, "
+        "dead units and saturated values",
+        "ten passes over the outputs of layers and what goes into their activation functions, some in fp64",
+        serves=("dead-units", "bad-initialization", "vanishing-gradients", "exploding-gradients"),
+    ),
+    "attention": ExaminationSpec(
+        "trimtab.monitor.probes.attention:AttentionExamination",
+        "entropy, weight on the first key and largest logit of each head",
+        "the weights of attention once more in fp32, a sequence at a time",
+        serves=("divergence", "learning-rate-too-high", "bad-initialization"),
+    ),
+    "predictions": ExaminationSpec(
+        "trimtab.monitor.probes.predictions:PredictionExamination",
+        "entropy, confidence, accuracy and calibration error of what is predicted",
+        "the head once more, a portion of the targets at a time",
+        serves=("overconfident", "class-collapse", "random-labels"),
+    ),
 }

@@ -5,13 +5,20 @@ Shape suffixes: B sequences · T positions · D hidden size · F feed-forward si
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trimtab.model.structure import Function
+from trimtab.events import Histogram
+from trimtab.model.structure import Function, activations_read, streams_read
+from trimtab.monitor.probes.histogram import histograms
+from trimtab.monitor.probes.positions import Positions
+from trimtab.signals import Examined, Readings
 
 FLAT: Final = 0.01
 """A slope below this passes no gradient to speak of; an output within it of 0 says nothing. The functions' own scale,
@@ -90,3 +97,87 @@ def counted(values: Tensor, counted_BT: Tensor | None) -> Tensor:
     if counted_BT is None or values.shape[:2] != counted_BT.shape:
         return values.reshape(-1, values.shape[-1])
     return values[counted_BT.to(values.device)]
+
+
+@final
+class ActivationExamination:
+    """Mean, root mean square, kurtosis and histogram of each layer's output, how the residual stream grows from layer
+    to layer, and how many units are dead and values saturated. Padding is left out.
+
+    Layers are those that `model/structure.py` finds. How much the stream grows is the root mean square that comes out
+    over the one that goes in; over a whole stack, from the first layer's input to the last one's output.
+    """
+
+    name = "activations"
+
+    def __init__(self, seed: int) -> None:
+        self._outputs: dict[str, tuple[Distribution, Distribution]] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._units: dict[str, Units] = {}
+
+    @contextmanager
+    def attach(self, model: nn.Module) -> Iterator[None]:
+        """Hooks on the layers and their activation functions."""
+        self._outputs, self._histograms, self._units = {}, {}, {}
+        with Positions.of_pass(model) as positions:
+
+            def stream(name: str, before: Tensor, after: Tensor) -> None:
+                mask_BT = positions.counted(name)
+                out = counted(after, mask_BT)
+                self._outputs[name] = (distribution_of(counted(before, mask_BT)), distribution_of(out))
+                self._histograms |= histograms({f"layer/{name}/activation": out})
+
+            def unit(name: str, argument: Tensor, function: Function) -> None:
+                of_layer = self._units.setdefault(name, Units())
+                mask_BT = positions.counted(name)
+                if argument.dim() == 3 and mask_BT is not None and argument.shape[:2] == mask_BT.shape:
+                    for row_TF, mask_T in zip(argument, mask_BT, strict=True):  # a sequence at a time: these are large
+                        of_layer.add(row_TF[mask_T], function)
+                else:
+                    of_layer.add(counted(argument, mask_BT), function)
+
+            with streams_read(model, stream), activations_read(model, unit):
+                yield
+
+    def read(self, examined: Examined) -> Readings:
+        """Up to six values and a histogram a layer, and three of the whole."""
+        readings = Readings(histograms=self._histograms)
+        for name, (before, after) in self._outputs.items():
+            of_layer = f"layer/{name}"
+            readings.layers |= {
+                f"{of_layer}/activation_mean": after.mean,
+                f"{of_layer}/probe_activation_rms": after.rms,
+                f"{of_layer}/activation_kurtosis": after.kurtosis,
+                f"{of_layer}/residual_growth": _ratio(after.rms, before.rms),
+            }
+        for name, units in self._units.items():
+            readings.layers |= {
+                f"layer/{name}/dead_fraction": units.dead_fraction,
+                f"layer/{name}/saturated_fraction": units.saturated_fraction,
+            }
+        if self._outputs:
+            kurtoses = [after.kurtosis for _, after in self._outputs.values()]
+            readings.metrics["probe/activation_kurtosis"] = max(kurtoses, key=_nan_last)
+            readings.metrics["probe/residual_growth"] = max(self._growth(), key=_nan_last)
+        if self._units:
+            fractions = [units.dead_fraction for units in self._units.values()]
+            readings.metrics["probe/dead_fraction"] = sum(fractions) / len(fractions)
+        self._outputs, self._histograms, self._units = {}, {}, {}
+        return readings
+
+    def _growth(self) -> list[float]:
+        """Of each stack of layers, whose names differ in a number alone."""
+        stacks: dict[str, tuple[float, float]] = {}
+        for name, (before, after) in self._outputs.items():
+            stack = name.rpartition(".")[0]
+            stacks[stack] = (stacks.get(stack, (before.rms, 0.0))[0], after.rms)
+        return [_ratio(last, first) for first, last in stacks.values()]
+
+
+def _ratio(over: float, under: float) -> float:
+    return over / under if under > 0 else math.nan
+
+
+def _nan_last(value: float) -> float:
+    """For a largest value: one that is not a number is larger than all, so that it shows."""
+    return math.inf if math.isnan(value) else value

@@ -5,14 +5,15 @@ Shape suffixes: N counted targets · V classes.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.signals import IGNORED, ModelOutput
+from trimtab.signals import IGNORED, Examined, ModelOutput, Readings
 
 BINS: Final = 15
 _AT_ONCE: Final = 1 << 26
@@ -40,8 +41,11 @@ def sureness_of(output: ModelOutput | Tensor, targets: Tensor) -> Sureness | Non
     Source of the calibration error: Guo et al. 2017, arXiv 1706.04599, eq. 3, with its 15 bins.
     """
     of_labels = targets.is_floating_point()
-    values, logits_of = (output.features, output.head) if isinstance(output, ModelOutput) else (output, _itself)
+    values = output.features if isinstance(output, ModelOutput) else output
+    logits_of = output.head if isinstance(output, ModelOutput) else _itself
     rows = values.reshape(-1, values.shape[-1])
+    if isinstance(logits_of, nn.Linear):  # under autocast features may be narrower than weights
+        rows = rows.to(logits_of.weight.dtype)
     wanted = targets.reshape(len(rows), -1) if of_labels else targets.reshape(-1)
     taken = (wanted != IGNORED).any(-1) if of_labels else wanted != IGNORED
     rows, wanted = rows[taken], wanted[taken]
@@ -90,6 +94,31 @@ def _itself(logits: Tensor) -> Tensor:
     return logits
 
 
-def is_judged(task: str) -> bool:
-    """Whether `task` asks for classes or labels, of which a model can be more or less sure."""
-    return task != "regression"
+@final
+class PredictionExamination:
+    """How sure the model is of the probe batch, which it was trained on. A regression has no such answers."""
+
+    name = "predictions"
+
+    def __init__(self, seed: int) -> None:
+        pass
+
+    def attach(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Nothing."""
+        return nullcontext()
+
+    def read(self, examined: Examined) -> Readings:
+        """Four values of the whole; none of a regression."""
+        if examined.task.name == "regression":
+            return Readings()
+        found = sureness_of(examined.output, examined.batch.targets)
+        if found is None:
+            return Readings()
+        return Readings(
+            {
+                "probe/prediction_entropy": found.entropy,
+                "probe/confidence": found.confidence,
+                "probe/accuracy": found.accuracy,
+                "probe/calibration_error": found.calibration_error,
+            }
+        )
