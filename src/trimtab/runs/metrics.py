@@ -193,11 +193,9 @@ METRICS: dict[str, Metric] = {
     "layer/<name>/grad_cosine": Metric(
         "cosine", "neither", "examination", "same", "monitor", "with the gradient of the examination before"
     ),
-    "probe/weight_norm": Metric(
-        "norm", "neither", "examination", "same", "monitor", "2-norm of all trained weights"
-    ),
+    "probe/weight_norm": Metric("norm", "neither", "examination", "same", "monitor", "2-norm of all trained weights"),
     "probe/update_ratio": Metric(
-        "ratio", "neither", "examination", "same", "monitor", "2-norm of the newest update over that of the weights before"
+        "ratio", "neither", "examination", "same", "monitor", "2-norm of the newest update over that of the weights"
     ),
     "probe/distance_from_start": Metric(
         "norm", "neither", "examination", "same", "monitor", "2-norm of all weights less those at the start"

@@ -70,9 +70,7 @@ class GradientExamination:
             readings.metrics["probe/grad_cosine"] = _cosine(products_P.sum(), new_P.sum(), old_P.sum())
             readings.layers |= of_layers("grad_cosine", common, _cosine(products_P, new_P, old_P))
         self._earlier = {name: sketch.cpu() for name, sketch in now.items()}
-        readings.histograms = {
-            f"layer/{name}/gradient": one for name, one in histograms(examined.gradients).items()
-        }
+        readings.histograms = {f"layer/{name}/gradient": one for name, one in histograms(examined.gradients).items()}
         return readings
 
     def begin(self, step: int, weights: Mapping[str, Tensor]) -> None:
