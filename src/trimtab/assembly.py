@@ -350,6 +350,9 @@ def build_loop(
             watchdog.beat(f"what follows step {progress.step}")
         lock.beat()
 
+    if parts.examiner is not None:
+        parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
+
     watchdog.beat(f"the start, before step {progress.step + 1}", "start")
     evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
     evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")

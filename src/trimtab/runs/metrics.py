@@ -313,6 +313,37 @@ METRICS: dict[str, Metric] = {
         "monitor",
         "distance of accuracy from confidence, in 15 bins of confidence",
     ),
+    "probe/weight_norm": Metric("norm", "neither", "examination", "same", "monitor", "2-norm of all trained weights"),
+    "probe/update_ratio": Metric(
+        "ratio", "neither", "examination", "same", "monitor", "2-norm of the newest update over that of the weights"
+    ),
+    "probe/distance_from_start": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of all weights less those at the start"
+    ),
+    "probe/trajectory/<axis>": Metric(
+        "weight", "neither", "examination", "same", "monitor", "a coordinate of that difference, projected at random"
+    ),
+    "layer/<name>/weight_mean": Metric(
+        "weight", "neither", "examination", "same", "monitor", "mean of one parameter's values"
+    ),
+    "layer/<name>/weight_std": Metric(
+        "weight", "neither", "examination", "same", "monitor", "their standard deviation"
+    ),
+    "layer/<name>/update_ratio": Metric(
+        "ratio", "neither", "examination", "same", "monitor", "2-norm of its newest update over its own before"
+    ),
+    "layer/<name>/distance_from_start": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of it less what it was at the start"
+    ),
+    "probe/loss": Metric(
+        "nats", "lower", "examination", "same", "monitor", "total of the objective on the probe batch, eval mode"
+    ),
+    "probe/position_loss/<part>": Metric(
+        "nats", "lower", "examination", "same", "monitor", "mean loss in an eighth of the positions, on the probe batch"
+    ),
+    "probe/sample_loss/<quantile>": Metric(
+        "nats", "lower", "examination", "same", "monitor", "quantile over the newest step's samples, eval mode"
+    ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }
 

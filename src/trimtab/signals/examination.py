@@ -6,7 +6,7 @@ are put back. So an examination may look at anything; what it may not do is writ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -40,6 +40,8 @@ class Examined:
     """Parameter name to the gradient of `loss`: fp32, zeros where it has none."""
     weights: Mapping[str, Tensor]
     """Parameter name to fp32 weight, in the same order."""
+    newest: Callable[[], Iterable[tuple[Batch, Tensor]]]
+    """Judges samples of the newest step: batches with the plain loss of each target."""
     text: Callable[[Sequence[int]], str]
     """Tokens as text."""
 

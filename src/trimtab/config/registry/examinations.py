@@ -24,7 +24,7 @@ EXAMINATIONS: dict[str, ExaminationSpec] = {
     "gradients": ExaminationSpec(
         "trimtab.monitor.probes.gradients:GradientExamination",
         "norm, mean, variance, zeros and non-finite values of every gradient, and its cosine with the one before",
-        "five passes over the gradients",
+        "about ten passes over the gradients",
         serves=("vanishing-gradients", "exploding-gradients", "frozen-parameters", "learning-rate-too-high"),
     ),
     "activations": ExaminationSpec(
@@ -45,5 +45,17 @@ EXAMINATIONS: dict[str, ExaminationSpec] = {
         "entropy, confidence, accuracy and calibration error of what is predicted",
         "the head once more, a portion of the targets at a time",
         serves=("overconfident", "class-collapse", "random-labels"),
+    ),
+    "parameters": ExaminationSpec(
+        "trimtab.monitor.probes.parameters:ParameterExamination",
+        "mean, deviation and spread of all weights, update-to-weight ratios, the distance and the way from the start",
+        "about ten passes over the weights, three of them before the step",
+        serves=("learning-rate-too-high", "learning-rate-too-low", "frozen-parameters", "bad-initialization"),
+    ),
+    "loss": ExaminationSpec(
+        "trimtab.monitor.probes.loss:LossExamination",
+        "quantiles of the loss over samples, the samples with the highest, and the loss by position",
+        "a forward pass over samples of the newest step, at most four probe batches",
+        serves=("outlier-dominated-loss", "label-noise", "corrupt-batch"),
     ),
 }

@@ -71,6 +71,7 @@ def build_examiner(
         autocast=autocast,
         scale=scale,
         is_due=is_due,
+        batch_of=lambda samples: data.training.batch(np.array(samples, dtype=np.int64), num_sequences),
         text=data.tokenizer.decode,
         seed=config.seed,
     )

@@ -12,7 +12,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, final
+from functools import partial
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ from trimtab.signals import (
     key,
     seeded,
 )
+
+NEWEST: Final = 4
 
 
 @final
@@ -52,13 +55,16 @@ class Examiner:
         autocast: Callable[[], AbstractContextManager[Any]],
         scale: Callable[[], Tensor | None],
         is_due: Callable[[int], bool],
+        batch_of: Callable[[Sequence[int]], Batch],
         text: Callable[[Sequence[int]], str],
         seed: int,
     ) -> None:
         self.examinations = list(examinations)
         self._model, self._task, self._batch = model, task, batch
         self._weights, self._autocast, self._scale = weights, autocast, scale
-        self._is_due, self._text = is_due, text
+        self._is_due, self._batch_of, self._text = is_due, batch_of, text
+        self.samples_of: Callable[[int], Sequence[int]] = lambda step: ()
+        """Which samples a step was trained on."""
         self._randomness = key(seed, 0, 0, "probe")
         self._is_begun = False
         self._alerts: list[AlertRaised] = []
@@ -72,9 +78,9 @@ class Examiner:
         """Step number `step` is about to run, or to run again in smaller parts."""
         if not self._is_begun:
             self._is_begun = True
-            self._tell_all(step, lambda one: one.begin(step - 1, self._weights()))
+            self._tell_all(step, lambda one: one.begin(step - 1, self._ordered_weights()))
         if self._is_due(step):
-            self._tell_all(step, lambda one: one.before(self._weights()))
+            self._tell_all(step, lambda one: one.before(self._ordered_weights()))
 
     def __call__(self, step: int) -> list[Event]:
         """What the model shows after `step` updates, and what went wrong; waits for the device."""
@@ -144,8 +150,23 @@ class Examiner:
                 except Exception as error:
                     self._leave_out(one, step, error)
 
+    def _ordered_weights(self) -> dict[str, Tensor]:
+        """In the order of the model, whatever groups an optimizer makes."""
+        weights = self._weights()
+        return {name: weights[name] for name, _ in self._model.named_parameters() if name in weights}
+
+    def _newest(self, step: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Up to `NEWEST` times as many samples of the newest step as the probe batch has, in batches of its size."""
+        size = len(self._batch.sample_ids_B)
+        samples = list(self.samples_of(step))[: NEWEST * size]
+        for start in range(0, len(samples), size):
+            batch = self._batch_of(samples[start : start + size]).to(self._batch.tokens_BT.device)
+            with torch.no_grad(), self._autocast():
+                output = self._model(**self._task.inputs(batch))
+                yield batch, self._task.terms(output, batch).losses
+
     def _pass(self, step: int) -> Examined:
-        batch, weights = self._batch, self._weights()
+        batch, weights = self._batch, self._ordered_weights()
         parameters = {name: p for name, p in self._model.named_parameters() if name in weights}
         with torch.enable_grad():
             with self._autocast():
@@ -171,8 +192,9 @@ class Examiner:
             output=_detached(output),
             losses=terms.losses,
             loss=loss.detach(),
-            gradients={name: gradients[name] for name in weights},
+            gradients=gradients,
             weights=weights,
+            newest=partial(self._newest, step),
             text=self._text,
         )
 

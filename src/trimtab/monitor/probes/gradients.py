@@ -1,6 +1,6 @@
 """The gradient of the probe batch, layer by layer, and how far it turns from examination to examination.
 
-Shape suffixes: P parameters · K coordinates of a sketch.
+Shape suffixes: P parameters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from trimtab.monitor.probes.sketch import Sketch, cosines
+from trimtab.monitor.probes.histogram import histograms
+from trimtab.monitor.probes.sketch import Sketch, product
 from trimtab.signals import Examined, Readings, of_layers
 
 
@@ -21,21 +22,22 @@ class GradientExamination:
     """Norm, mean, variance, zeros and non-finite values of each parameter's gradient and of the whole.
 
     The cosine with the gradient of the examination before is that of two sketches (sketch.py): exact for up to 1,024
-    values, else within some hundredths. A value that is not finite makes all but the two fractions not finite.
+    values, else within some hundredths; 0 where one of the two is 0. A value that is not finite makes all but the two
+    fractions not finite.
     """
 
     name = "gradients"
 
     def __init__(self, seed: int) -> None:
         self._sketch = Sketch(seed)
-        self._earlier_PK: Tensor | None = None
+        self._earlier: dict[str, Tensor] = {}
 
     def attach(self, model: nn.Module) -> AbstractContextManager[None]:
         """Nothing."""
         return nullcontext()
 
     def read(self, examined: Examined) -> Readings:
-        """Five values a parameter, and six of the whole."""
+        """Six values and a histogram a parameter, and six values of the whole."""
         names, gradients = list(examined.gradients), list(examined.gradients.values())
         sizes_P = torch.tensor([gradient.numel() for gradient in gradients], device=gradients[0].device)
         pairs = [torch.var_mean(gradient, correction=0) for gradient in gradients]
@@ -61,12 +63,14 @@ class GradientExamination:
                 **of_layers("grad_non_finite_fraction", names, bad_P / sizes_P),
             },
         )
-        now_PK, earlier_PK = self._sketch.of(examined.gradients), self._earlier_PK
-        if earlier_PK is not None and earlier_PK.shape == now_PK.shape:
-            cosine_P, cosine = cosines(earlier_PK.to(now_PK.device), now_PK)
-            readings.metrics["probe/grad_cosine"] = cosine
-            readings.layers |= of_layers("grad_cosine", names, cosine_P)
-        self._earlier_PK = now_PK
+        now = self._sketch.of(examined.gradients)
+        if common := [name for name in now if name in self._earlier]:
+            new, old = {name: now[name] for name in common}, {name: self._earlier[name] for name in common}
+            products_P, new_P, old_P = product(new, old), product(new, new), product(old, old).to(norm_P.device)
+            readings.metrics["probe/grad_cosine"] = _cosine(products_P.sum(), new_P.sum(), old_P.sum())
+            readings.layers |= of_layers("grad_cosine", common, _cosine(products_P, new_P, old_P))
+        self._earlier = {name: sketch.cpu() for name, sketch in now.items()}
+        readings.histograms = {f"layer/{name}/gradient": one for name, one in histograms(examined.gradients).items()}
         return readings
 
     def begin(self, step: int, weights: Mapping[str, Tensor]) -> None:
@@ -76,9 +80,14 @@ class GradientExamination:
         """Nothing."""
 
     def state_by_name(self) -> dict[str, Tensor]:
-        """The newest gradient's sketch."""
-        return {} if self._earlier_PK is None else {"gradient": self._earlier_PK}
+        """The sketch of each parameter's newest gradient."""
+        return dict(self._earlier)
 
     def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
         """Become what `state` says."""
-        self._earlier_PK = state["gradient"].clone() if "gradient" in state else None
+        self._earlier = {name: sketch.clone() for name, sketch in state.items()}
+
+
+def _cosine(products: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    size = (first * second).sqrt()
+    return torch.where(size == 0, 0.0, products / size)
