@@ -65,6 +65,7 @@ def examined(model: nn.Module, task: Task, batch: Batch, *examinations: Any) -> 
         autocast=nullcontext,
         scale=lambda: None,
         is_due=lambda step: True,
+        batch_of=lambda samples: batch,
         text=str,
         seed=0,
     )

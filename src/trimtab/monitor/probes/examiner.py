@@ -104,10 +104,11 @@ class Examiner:
     def _examine(self, step: int, examinations: Sequence[Examination]) -> Readings:
         """One pass. What an examination raises while it reads leaves it out; what the pass raises is raised."""
         readings = Readings()
-        with _untouched(self._model, self._randomness, self._batch.tokens_BT.device), ExitStack() as attached:
-            for one in examinations:
-                attached.enter_context(one.attach(self._model))
-            examined = self._pass(step)
+        with _untouched(self._model, self._randomness, self._batch.tokens_BT.device):
+            with ExitStack() as attached:  # in this pass alone, not in those of the newest samples
+                for one in examinations:
+                    attached.enter_context(one.attach(self._model))
+                examined = self._pass(step)
             with torch.no_grad():
                 for one in examinations:
                     try:

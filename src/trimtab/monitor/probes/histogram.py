@@ -27,10 +27,14 @@ def histograms(tensors: Mapping[str, Tensor], bins: int = BINS) -> dict[str, His
         if math.isfinite(low) and math.isfinite(high):
             margin = 0.0 if high > low else max(abs(low) * 1e-3, 1e-12)
             ranges[name] = (low - margin, high + margin)
-    counts = [
-        torch.histc(tensors[name].detach().float(), bins, low, high).double() for name, (low, high) in ranges.items()
-    ]
+    counts = [_counts(tensors[name].detach().float(), bins, low, high) for name, (low, high) in ranges.items()]
     if not counts:
         return {}
     rows = torch.stack(counts).tolist()
     return {name: Histogram(*ranges[name], tuple(row)) for name, row in zip(ranges, rows, strict=True)}
+
+
+def _counts(values: Tensor, bins: int, low: float, high: float) -> Tensor:
+    """As torch.histc, which refuses CUDA where algorithms must be deterministic."""
+    places = ((values.flatten() - low) * (bins / (high - low))).long().clamp_(0, bins - 1)
+    return torch.bincount(places, minlength=bins).double()
