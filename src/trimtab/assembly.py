@@ -36,7 +36,7 @@ from trimtab.model import (
 )
 from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
-from trimtab.monitor.probes import Examiner, build_examiner, build_probes
+from trimtab.monitor.probes import Examiner, add_capture, build_examiner, build_probes
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
     ForeignOptimizer,
@@ -350,6 +350,7 @@ def build_loop(
             watchdog.beat(f"what follows step {progress.step}")
         lock.beat()
 
+    add_capture(config.logging.capture, parts.examiner, parts.model, keeper.run)
     if parts.examiner is not None:
         parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
 

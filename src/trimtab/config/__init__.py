@@ -11,6 +11,7 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
+from trimtab.config.capture import CaptureConfig
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -167,6 +168,7 @@ __all__ = [
     "BpeTokenizer",
     "Budget",
     "ByteTokenizer",
+    "CaptureConfig",
     "CausalLanguageModeling",
     "CheckpointConfig",
     "Classification",

@@ -188,6 +188,22 @@ IDLE: tuple[Idle, ...] = (
         "set logging.examine.every to at most training.steps",
     ),
     Idle(
+        ("logging.capture.layers",),
+        "logging.examine.every",
+        lambda config: (
+            bool(config.logging.capture.layers) and not config.logging.examine.is_due_within(config.training.steps)
+        ),
+        "modules are captured at examinations, and no step of this run is examined",
+        "set logging.examine.every to at most training.steps",
+    ),
+    Idle(
+        ("logging.capture.values", "logging.capture.megabytes"),
+        "logging.capture.layers",
+        lambda config: not config.logging.capture.layers,
+        "nothing is captured, as logging.capture.layers is empty",
+        "name modules in logging.capture.layers",
+    ),
+    Idle(
         ("logging.examine.apart",),
         "logging.examine.at_evaluations",
         lambda config: not config.logging.examine.at_evaluations,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from trimtab.config.base import Section
+from trimtab.config.capture import CaptureConfig
 from trimtab.config.examine import ExamineConfig
 
 
@@ -22,3 +23,4 @@ class LoggingConfig(Section):
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
     examine: ExamineConfig = Field(default_factory=ExamineConfig.model_construct)
+    capture: CaptureConfig = Field(default_factory=CaptureConfig.model_construct)

@@ -153,6 +153,11 @@ class RunDirectory:
         return self.path / "artifacts"
 
     @property
+    def captures(self) -> Path:
+        """The folder of what modules gave, as it was."""
+        return self.artifacts / "captures"
+
+    @property
     def modules(self) -> Path:
         """The tree of the model's modules, with shapes."""
         return self.artifacts / "modules.json"
