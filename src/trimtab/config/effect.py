@@ -44,6 +44,7 @@ class Idle:
     remedy: str
 
 
+_DRAWS: Final = ("evaluation.samples.temperature", "evaluation.samples.top_k", "evaluation.samples.seeds")
 _OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
@@ -247,21 +248,21 @@ IDLE: tuple[Idle, ...] = (
         "leave out data.validation_source",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "evaluation.samples.max_tokens",
         lambda config: config.evaluation.samples.max_tokens == 0,
         "no samples are written, as evaluation.samples.max_tokens is 0",
         "set evaluation.samples.max_tokens above 0",
     ),
     Idle(
-        ("evaluation.samples.max_tokens", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.max_tokens", *_DRAWS),
         "evaluation.samples.prompts",
         lambda config: not config.evaluation.samples.prompts,
         "no samples are written, as evaluation.samples.prompts is empty",
         'give evaluation.samples.prompts; "" starts a document',
     ),
     Idle(
-        ("evaluation.samples.top_k",),
+        ("evaluation.samples.top_k", "evaluation.samples.seeds"),
         "evaluation.samples.temperature",
         lambda config: config.evaluation.samples.temperature == 0.0,
         "the most probable token is taken, as evaluation.samples.temperature is 0",
@@ -275,7 +276,7 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "task.name",
         lambda config: config.task.name not in ("causal_lm", "seq2seq"),
         "samples are what a model writes, and with this task.name it writes nothing",
@@ -290,7 +291,7 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "task.name",
         lambda config: config.task.name == "seq2seq",
         "with task.name seq2seq samples are the most probable answers to texts of the validation set",
