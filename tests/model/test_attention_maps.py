@@ -205,6 +205,9 @@ class _Calls(nn.Module):
 def test_looking_leaves_no_trace_and_changes_nothing() -> None:
     """Output and gradients are the same to the bit, and hooks are gone, also after an error."""
     model = decoder(qk_norm=True)
+    packs = [block.attention for block in model.all_blocks]
+    for attention in packs:
+        attention.packs = True
     hooks = [len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules()]
 
     def gradients() -> list[Tensor]:
@@ -213,10 +216,12 @@ def test_looking_leaves_no_trace_and_changes_nothing() -> None:
 
     plain = gradients()
     with attention_read(model, lambda call: None):
+        assert not any(attention.packs for attention in packs)
         looked = gradients()
     assert all(torch.equal(one, other) for one, other in zip(plain, looked, strict=True))
     with pytest.raises(RuntimeError, match="told"), attention_read(model, _raises):
         model(TOKENS)
+    assert all(attention.packs for attention in packs)
     assert hooks == [len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules()]
     seen: list[str] = []
     with attention_read(model, lambda call: seen.append(call.name)):

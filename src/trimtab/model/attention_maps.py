@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from trimtab.model.attention import Attention
 from trimtab.model.mode import uncompiled
 
 
@@ -53,11 +54,13 @@ class AttentionCall:
 def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> Iterator[None]:
     """Inside, each time a module of `model` attends, `tell` is told of it, at once: tensors live no longer.
 
-    The model computes what it always does, eagerly where it was compiled. What is seen: torch's
+    The model computes what it always does, eagerly where it was compiled, and in torch's kernels where ours are in
+    one with what follows. What is seen: torch's
     scaled_dot_product_attention, softmax of four dimensions, and nn.MultiheadAttention, which is called once more.
     """
     inside: list[str] = []
     handles = []
+    packed = [module for module in model.modules() if isinstance(module, Attention) and module.packs]
     calls: Counter[str] = Counter()
 
     def named(call: Callable[[str], AttentionCall | None]) -> None:
@@ -70,9 +73,13 @@ def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> I
         handles.append(module.register_forward_pre_hook(_entering(inside, name)))
         handles.append(module.register_forward_hook(_leaving(inside), always_call=True))
     try:
+        for attention in packed:
+            attention.packs = False
         with uncompiled(), _Reader(named):
             yield
     finally:
+        for attention in packed:
+            attention.packs = True
         for handle in handles:
             handle.remove()
 
