@@ -246,15 +246,11 @@ def presets() -> Iterator[str]:
     rows = []
     for name in list_presets():
         config = load_config(name, environment={})
-        assert isinstance(config.model, TransformerShape)
-        shape = (config.model.num_layers, config.model.hidden_size, config.data.sequence_length)
-        numbers = (
-            *shape,
-            config.training.steps,
-            config.tokens_per_step,
-            config.tokens_per_step * config.training.steps,
-        )
-        rows.append((name, *(f"{number:,}" for number in numbers)))
+        model, tokens = config.model, config.tokens_per_step
+        ours = isinstance(model, TransformerShape)
+        shape = (f"{model.num_layers:,}", f"{model.hidden_size:,}") if ours else ("as the model has it", "")
+        numbers = (config.data.sequence_length, config.training.steps, tokens, tokens * config.training.steps)
+        rows.append((name, *shape, *(f"{number:,}" for number in numbers)))
     yield _table(head, rows)
     for name in list_presets():
         yield f"## {name}"

@@ -20,6 +20,7 @@ from trimtab.training.execution import (
     choose_attention,
     choose_capture,
     choose_compile,
+    choose_packing,
     keep_freed_memory,
     set_threads,
 )
@@ -54,7 +55,8 @@ def choose(
     """Those of plan.json, or new ones where the settings behind them are among the `changes`."""
     training, precision = config.training, parts.step.precision
     decides = [
-        *(f"training.{name}" for name in ("threads", "compile", "capture", "attention", "fused_activation")),
+        *(f"training.{name}" for name in ("threads", "compile", "capture", "attention")),
+        *("training.fused_activation", "training.packed_attention"),
         *("training.precision.name", "training.precision.parameters"),
         *("optimizer.name", "model.name", "task.padding"),
     ]
@@ -73,6 +75,7 @@ def choose(
     shape = (rows, config.data.sequence_length)
     attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
     fused = choose_activation(training, parts.model, parts.device, precision)
+    packed = choose_packing(training, parts.model, parts.device, attention)
     why_not = held_back(config, parts)
     choice = earlier.get("threads_choice")
     if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
@@ -101,6 +104,7 @@ def choose(
         **({} if precision_choice is None else {"precision_choice": precision_choice}),
         "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
         "attention": attention,
+        "packed_attention": packed,
         "activation": fused,
         "compile": compiled,
         "capture": captured,

@@ -45,8 +45,20 @@ SIZES: Mapping[str, float] = {
 }
 
 
+SITUATIONS = {
+    "starter-stack",
+    "pretrain-small",
+    "pretrain-large",
+    "finetune",
+    "small-data",
+    "large-data",
+    "translation",
+    "regression",
+}
+
+
 def test_all_presets_are_known() -> None:
-    assert set(list_presets()) == {"demo", "demo-small", *SIZES}
+    assert set(list_presets()) == {"demo", "demo-small", *SIZES, *SITUATIONS}
 
 
 @pytest.mark.parametrize("name", SIZES)

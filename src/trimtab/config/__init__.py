@@ -101,6 +101,7 @@ from trimtab.config.optimizer import (
     SophiaConfig,
     SquareRootScaling,
 )
+from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
@@ -237,6 +238,8 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PenaltiesConfig",
+    "PenaltyConfig",
     "PiecewiseSchedule",
     "PlateauControl",
     "PolynomialSchedule",

@@ -167,6 +167,11 @@ class TrainingConfig(Section):
     fused_activation: Literal["auto", "off"] = Field(
         "auto", description="gelu_tanh within the products before and after it, on CUDA with weights of 16 bits"
     )
+    packed_attention: Literal["auto", "off"] = Field(
+        "auto",
+        description="the gradient of queries, keys and values in one tensor, as cuDNN's kernel can write it; needs the "
+        "extra gpu",
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = Field(
         "auto",
         description="CPU threads for torch; 0: as many as this process may use; auto: these, or fewer where a long run "

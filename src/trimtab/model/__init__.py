@@ -1,6 +1,6 @@
 """Models: decoder, encoder and both together, their parts, initialization and size, and foreign modules made to fit."""
 
-from trimtab.model.attention import Attention, CrossAttention
+from trimtab.model.attention import Attention, CrossAttention, packs_attention
 from trimtab.model.block import Block
 from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_factor
 from trimtab.model.encoder import Encoder
@@ -42,6 +42,7 @@ __all__ = [
     "fuses_activation",
     "init_weights",
     "is_hugging_face",
+    "packs_attention",
     "parameter_counts",
     "set_dropout_factor",
     "translates",

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from trimtab.model.dropout import Dropout
 from trimtab.model.norms import build_norm
-from trimtab.model.positions import rotate
+from trimtab.model.packed_attention import frontend, packed_attention, takes
+from trimtab.model.positions import RotaryPositions, rotate
 
 
 @final
@@ -35,6 +36,8 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
         self.head_size = hidden_size // num_heads
+        self.packs = False
+        """Whether plain causal attention may go through `packed_attention` (`packs_attention` says where)."""
         self.qkv = nn.Linear(hidden_size, (num_heads + 2 * num_kv_heads) * self.head_size, bias=bias)
         self.query_norm = build_norm("rms_norm", self.head_size, 1e-6, bias=False) if qk_norm else None
         self.key_norm = build_norm("rms_norm", self.head_size, 1e-6, bias=False) if qk_norm else None
@@ -48,6 +51,10 @@ class Attention(nn.Module):
         query sees a key, causality included; None is plain causality, or without `causal` everything.
         """
         projected_BTNK = self.qkv(x_BTD).unflatten(-1, (-1, self.head_size))
+        if self.packs and rotation is None and mask is None and causal and self._can_pack(projected_BTNK):
+            y_BTHK, _ = packed_attention(projected_BTNK)
+            packed_BTD: Tensor = self.output(y_BTHK.flatten(2))
+            return packed_BTD
         q_BTHK, k_BTGK, v_BTGK = projected_BTNK.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=2)
         if self.query_norm is not None and self.key_norm is not None:
             # In the weights' precision: under autocast the projection is narrower than they are.
@@ -59,6 +66,11 @@ class Attention(nn.Module):
         y_BHTK = self._attend(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), mask, causal)
         output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
         return output_BTD
+
+    def _can_pack(self, projected_BTNK: Tensor) -> bool:
+        plain = self.query_norm is None and self.num_heads == self.num_kv_heads
+        drops = self.training and self.dropout.rate > 0.0
+        return plain and not drops and torch.is_grad_enabled() and takes(projected_BTNK)
 
     def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         if self.dropout.rate == 0.0 or not self.training:
@@ -75,6 +87,22 @@ class Attention(nn.Module):
         if mask is None and causal:
             mask = causal_mask(q_BHTK.shape[2], q_BHTK.device)
         return _attend_with_dropout(q_BHTK, k_BHTK, v_BHTK, mask, self.dropout)
+
+
+def packs_attention(model: nn.Module, device: torch.device) -> str | None:
+    """Let plain causal attention in `model` write its gradient in place; gives why not, if not."""
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    if any(layer.query_norm is not None or layer.num_heads != layer.num_kv_heads for layer in layers):
+        return "only plain attention can be, with as many heads of keys as of queries"
+    if any(isinstance(module, RotaryPositions) for module in model.modules()):
+        return "not with rotary positions, which change queries and keys before"
+    if device.type != "cuda":
+        return "only on CUDA"
+    if frontend() is None:
+        return "cuDNN's Python package is not installed (pip install 'trimtab[gpu]')"
+    for layer in layers:
+        layer.packs = True
+    return None
 
 
 @final

@@ -7,6 +7,7 @@ in every replay, so that `set_randomness` before it decides what is drawn.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -50,6 +51,12 @@ class Captured:
         self._updates[ends_window].replay()
 
 
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps two workspaces, of 32 MB each, for every stream that it has seen."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
     """Record both programs for batches of the shape of `batch`; weights, state, ring and randomness stay as they are.
 
@@ -59,7 +66,7 @@ def capture(step: Step, batch: Batch, *, in_parts: bool) -> Captured:
     torch.cuda.synchronize(step.device)  # a save may still read what a warm-up changes for a while
     kept = held(step)
     inputs = batch.each(lambda tensor: tensor.to(step.device, copy=True))
-    stream = torch.cuda.Stream(step.device)  # type: ignore[no-untyped-call]
+    stream = _stream(step.device)
     stream.wait_stream(torch.cuda.current_stream(step.device))
     graphs = [torch.cuda.CUDAGraph() for _ in range(3)]
     try:

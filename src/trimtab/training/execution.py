@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError
-from trimtab.model import Decoder, Transformer, fuses_activation
+from trimtab.model import Decoder, Transformer, fuses_activation, packs_attention
 from trimtab.planning import COMPILE_PAYS_AFTER_SECONDS
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
@@ -212,6 +212,19 @@ def choose_activation(
     if (why_not := fuses_activation(model, device, precision.parameters)) is not None:
         return {"chosen": "apart", "reason": why_not}
     return {"chosen": "fused", "reason": "gelu_tanh with weights of 16 bits on CUDA"}
+
+
+def choose_packing(
+    config: TrainingConfig, model: nn.Module, device: torch.device, attention: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Whether attention writes its gradient in place, and why. Choose before anything is compiled."""
+    if config.packed_attention == "off":
+        return {"chosen": "apart", "reason": "training.packed_attention is off"}
+    if attention["chosen"] != "cudnn":
+        return {"chosen": "apart", "reason": "only with cuDNN's attention"}
+    if (why_not := packs_attention(model, device)) is not None:
+        return {"chosen": "apart", "reason": why_not}
+    return {"chosen": "packed", "reason": "cuDNN writes the gradient as the projection reads it"}
 
 
 def _measure_attention(
