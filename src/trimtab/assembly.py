@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
 from trimtab.config import (
-    Budget,
     Config,
     Fp8,
     NoAveraging,
@@ -28,7 +26,6 @@ from trimtab.errors import ConfigError
 from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers
 from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor
 from trimtab.model import (
-    Stages,
     Transformer,
     build_model,
     freeze,
@@ -40,13 +37,10 @@ from trimtab.monitor.probes import Examiner, add_capture, build_examiner, build_
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
     ForeignOptimizer,
-    Optimizer,
     build_average,
-    build_groups,
-    build_optimizer,
+    build_penalties,
     build_transforms,
     clip_threshold,
-    planned_groups,
 )
 from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
@@ -75,15 +69,13 @@ from trimtab.training.execution import (
 )
 from trimtab.training.facts import planned_tokens
 from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.optimizers import MakeOptimizer, optimizer_builders
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.step_data import StepData
-from trimtab.training.switch import lots_in_order, planned_changes
+from trimtab.training.switch import planned_changes
 from trimtab.training.variants import variants_of
 from trimtab.training.watchdog import Watchdog
-
-MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-"""Parameter groups in torch's form -> an optimizer over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +159,13 @@ def build_parts(
             hint="leave out make_optimizer, or optimizer.decay.target",
         )
     budget = config.budget(data.facts | planned_tokens(config, data))
-    optimizers = _optimizers(config, model, parameters, make_optimizer, budget)
+    penalties, shrinking, penalty_sizes = build_penalties(config.penalties, model)
+    optimizers = optimizer_builders(config, model, parameters, make_optimizer, budget, shrinking)
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
     probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
+    probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
     columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
     ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
@@ -179,9 +173,10 @@ def build_parts(
         model=model,
         task=task,
         optimizer=optimizer,
-        transforms=build_transforms(
-            config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes
-        ),
+        transforms=[
+            *penalties,
+            *build_transforms(config.gradients, device, list(optimizer.storage.gradients), config.recovery.spikes),
+        ],
         probes=probes,
         precision=precision,
         ring=ring,
@@ -225,28 +220,6 @@ def build_parts(
         why,
         examiner,
     )
-
-
-def _optimizers(
-    config: Config, model: nn.Module, parameters: torch.dtype, make: MakeOptimizer | None, budget: Budget
-) -> list[Callable[[], Optimizer]]:
-    """What builds each of the run's optimizers over the weights as they then are."""
-    builders: list[Callable[[], Optimizer]]
-    if make is None:
-        for key, one in config.named_optimizers.items():
-            planned_groups(one, model, key)  # what is wrong with a later one is said now
-        builders = [partial(build_optimizer, one, model, parameters, key) for key, one in config.optimizer_stages]
-    elif config.optimizer_switch is not None:
-        raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
-    else:
-        builders = [
-            partial(lambda one: ForeignOptimizer(build_groups(one, model), make), one)
-            for _, one in config.optimizer_stages
-        ]
-    if not config.model.unfreeze:
-        return builders
-    stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
-    return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
 
 
 def held_back(config: Config, parts: Parts) -> str | None:

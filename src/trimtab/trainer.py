@@ -17,7 +17,7 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer, Parts, build_evaluation, build_keeper, build_loop, build_parts
+from trimtab.assembly import Parts, build_evaluation, build_keeper, build_loop, build_parts
 from trimtab.choices import BATCH, choose, notes_on
 from trimtab.closing import Closing
 from trimtab.config import (
@@ -54,7 +54,8 @@ from trimtab.training.endings import run_ended
 from trimtab.training.execution import choose_device, garbage_rests, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.memory import out_of_memory_explained
-from trimtab.training.modules import write_modules
+from trimtab.training.modules import write_parts
+from trimtab.training.optimizers import MakeOptimizer
 from trimtab.training.precision import resolved_name
 from trimtab.training.products import choose_precision
 from trimtab.training.variants import hand_back
@@ -353,10 +354,7 @@ class Trainer:
         write_json(run.environment, surroundings)
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
-        if not (run.artifacts / "tokenizer.json").exists():
-            run.artifacts.mkdir(exist_ok=True)
-            data.tokenizer.save(run.artifacts / "tokenizer.json")
-        write_modules(run, parts.model, parts.task, data)
+        write_parts(run, parts.model, parts.task, data)
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:

@@ -24,6 +24,8 @@ PLATEAU = "control.learning_rate.name=plateau"
 SMALL = {"parameters": {"total": 1_000_000}}
 DATA = {"tokens_per_epoch": 1_000_000, "tokenizer": {"vocabulary_size": 4096}}
 
+CLASSES = ["task.name=classification", "model.name=encoder", "data.source={name: jsonl, path: rows.jsonl}"]
+
 FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("warmup-longer-than-run", ["schedule={name: triangular, rise: 1000}"], {}),
     ("warmup-longer-than-run", ["schedule.warmup='9e9 tokens'"], {}),
@@ -33,6 +35,11 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("swa-with-decay", ["averaging={name: swa, start: 0.5}", "schedule.floor=0.0"], {}),
     ("swa-with-decay", ["averaging={name: swa, start: 900 steps}", "schedule={name: wsd}"], {}),
     ("l2-with-adam", ["optimizer.name=adam", "optimizer.weight_decay=0.1"], {}),
+    ("l2-with-adam", ["penalties.l2.strength=0.01", "optimizer.weight_decay=0"], {}),
+    ("l2-with-adam", ["penalties.l2.strength=0.01", "optimizer.name=muon"], {}),
+    ("decay-beside-penalty", ["penalties.l2.strength=0.01", "optimizer={name: sgd, weight_decay: 0.1}"], {}),
+    ("decay-beside-penalty", [*CLASSES, "penalties.l1.strength=0.01"], {}),
+    ("l1-in-language-model", ["penalties.l1.strength=1e-5"], {}),
     ("schedule-misses-floor", ["schedule.name=inverse_square_root", "schedule.warmup=0.5"], {}),
     ("schedule-misses-floor", ["schedule={name: step, every: 1.0}"], {}),
     ("warmup-longer-than-run", ["schedule.warmup=1000"], {}),
@@ -147,6 +154,10 @@ FIRES += [
 ]
 
 SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
+    ("l2-with-adam", ["penalties.l2.strength=0.01", "optimizer={name: sgd, weight_decay: 0}"], {}),
+    ("l2-with-adam", ["penalties.l2.strength=0.01", "optimizer={name: custom, target: 'torch.optim:SGD'}"], {}),
+    ("decay-beside-penalty", ["penalties.l1.strength=0.01", "optimizer.weight_decay=0"], {}),
+    ("l1-in-language-model", [*CLASSES, "penalties.l1.strength=0.01"], {}),
     ("swa-with-decay", ["averaging.name=swa"], {}),
     ("swa-with-decay", ["averaging.name=ema", "schedule.name=linear"], {}),
     ("swa-with-decay", ["averaging={name: swa, start: 3 epochs}", "schedule.name=linear"], {}),

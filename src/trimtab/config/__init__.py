@@ -102,6 +102,7 @@ from trimtab.config.optimizer import (
     SophiaConfig,
     SquareRootScaling,
 )
+from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
@@ -239,6 +240,8 @@ __all__ = [
     "ParameterClip",
     "ParquetSource",
     "PatienceStopping",
+    "PenaltiesConfig",
+    "PenaltyConfig",
     "PiecewiseSchedule",
     "PlateauControl",
     "PolynomialSchedule",

@@ -32,6 +32,7 @@ from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
 from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
+from trimtab.config.penalties import PenaltiesConfig
 from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
@@ -53,6 +54,7 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig.model_construct)
     model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
     objective: ObjectiveConfig = Field(default_factory=CrossEntropyConfig.model_construct)
+    penalties: PenaltiesConfig = Field(default_factory=PenaltiesConfig.model_construct)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
     optimizer_switch: OptimizerSwitch | None = Field(
         None, description="another optimizer from some step on; null: the same to the end"
@@ -116,6 +118,8 @@ class Config(Section):
                 )
         if self.decay_schedule is not None and not any(one.weight_decay for one in self.optimizers):
             raise ValueError("decay_schedule has no effect: optimizer.weight_decay is 0")
+        if self.model.unfreeze and (self.penalties.l1.strength or self.penalties.l2.strength):
+            raise ValueError("penalties name parameters once, and model.unfreeze adds some later; leave one out")
         self._check_batch()
         self._check_quantization()
         if isinstance(self.batch_control, NoiseScaleBatch):

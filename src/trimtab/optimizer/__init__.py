@@ -40,6 +40,7 @@ from trimtab.optimizer.parameter_groups import (
     kinds,
     parameter_groups,
 )
+from trimtab.optimizer.penalties import build_penalties
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
 from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage
 from trimtab.optimizer.transforms import (
@@ -86,6 +87,7 @@ __all__ = [
     "build_average",
     "build_groups",
     "build_optimizer",
+    "build_penalties",
     "build_transforms",
     "centralize",
     "clip_by_norm",

@@ -72,6 +72,11 @@ METRICS: dict[str, Metric] = {
         "tokens/s", "higher", "mean", "sum", "training", "counted targets over the window's seconds"
     ),
     "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
+    "penalty/l1": Metric("nats", "neither", "last", "same", "loop", "lambda * sum |w| of what penalties.l1 shrinks"),
+    "penalty/l2": Metric("nats", "neither", "last", "same", "loop", "lambda / 2 * sum w^2 of what penalties.l2 takes"),
+    "penalty/zero_fraction": Metric(
+        "fraction", "neither", "last", "same", "loop", "of the weights that penalties.l1 shrinks, those that are 0"
+    ),
     "gradient_noise_scale": Metric(
         "sequences", "neither", "last", "same", "monitor", "gradient_noise / gradient_signal: see gradient noise scale"
     ),

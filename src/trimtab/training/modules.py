@@ -1,4 +1,4 @@
-"""The tree of a model's modules with the shapes of their weights, and of what they give."""
+"""What a reader of a run needs of its parts: the tokenizer, and the tree of the model's modules with shapes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from trimtab.runs.files import write_json
 from trimtab.signals import Task, seeded
 
 
-def write_modules(run: RunDirectory, model: nn.Module, task: Task, data: PreparedData) -> None:
-    """Write artifacts/modules.json, unless it is there: the first sequence of the training set tells the shapes.
+def write_parts(run: RunDirectory, model: nn.Module, task: Task, data: PreparedData) -> None:
+    """Write tokenizer.json and modules.json into artifacts, where they are not there yet.
+
+    The first sequence of the training set tells the shapes of what modules give.
 
     The pass is in eval mode, without gradients, and leaves generators and buffers as they were. A module from outside,
     which may keep state anywhere, is not called before its first step.
     """
+    run.artifacts.mkdir(exist_ok=True)
+    if not (tokenizer := run.artifacts / "tokenizer.json").exists():
+        data.tokenizer.save(tokenizer)
     if run.modules.exists():
         return
     device = next((one.device for one in model.parameters()), torch.device("cpu"))
     batch = data.training.batch(np.zeros(1, dtype=np.int64), 1).to(device)
-    run.artifacts.mkdir(exist_ok=True)
     calls = not isinstance(model, ForeignModel)
     write_json(run.modules, describe_modules(model, task.inputs(batch), calls=calls))
 
