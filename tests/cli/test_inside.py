@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from trimtab import Trainer, load_config, visualize_attention
 from trimtab.cli import app
+from trimtab.cli.inside import beginning
+from trimtab.data import byte_tokenizer
 from trimtab.errors import UsageError
 from trimtab.runs import RunDirectory
 from trimtab.training.trained import open_trained
@@ -51,6 +53,16 @@ def test_a_picture_of_a_layer_from_the_newest_sample(run: Path) -> None:
     picture = run / "artifacts" / "attention" / "step-00000004-layer-1.png"
     assert f"picture: {picture}" in text
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("most", range(1, 9))
+def test_what_is_no_text_is_cut_to_its_tokens(most: int) -> None:
+    tokenizer = byte_tokenizer()
+    text = tokenizer.decode([97, 200, 98, 255, 254, 99])
+    found = beginning(text, tokenizer, most)
+    assert len(tokenizer.encode(found)) <= most
+    assert text.startswith(found.rstrip("\ufffd"))
+    assert beginning("abc", tokenizer, 2) == "ab"
 
 
 def test_one_head_as_json_is_what_python_gives(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from trimtab.cli.options import print_json, shown
 from trimtab.errors import UsageError
 
 if TYPE_CHECKING:
+    from trimtab.data import Tokenizer
     from trimtab.evaluation.attention import AttentionView
     from trimtab.training.trained import TrainedRun
 
@@ -78,8 +79,18 @@ def _text(run: Path, trained: TrainedRun) -> str:
     samples = [one.text for one in history.artifacts if one.kind == "sample" and one.text]
     if not samples or trained.config.task.name != "causal_lm":
         raise UsageError("--text: the run wrote no samples to look at", hint="give a text: --text TEXT")
-    tokens = trained.tokenizer.encode(samples[-1])[: min(64, trained.config.longest_sequence)]
-    return trained.tokenizer.decode(tokens)
+    return beginning(samples[-1], trained.tokenizer, min(64, trained.config.longest_sequence))
+
+
+def beginning(text: str, tokenizer: Tokenizer, most: int) -> str:
+    """As much of `text` as has at most `most` tokens.
+
+    What a model wrote may be no text: a byte that is none becomes a sign of three, so that it has more tokens than that.
+    """
+    text = tokenizer.decode(tokenizer.encode(text)[:most])
+    while len(tokenizer.encode(text)) > most:
+        text = text[:-1]
+    return text
 
 
 def show_modules(run: Path, *, as_json: bool) -> None:
