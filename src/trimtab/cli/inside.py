@@ -85,7 +85,7 @@ def _text(run: Path, trained: TrainedRun) -> str:
 def beginning(text: str, tokenizer: Tokenizer, most: int) -> str:
     """As much of `text` as has at most `most` tokens.
 
-    What a model wrote may be no text: a byte that is none becomes a sign of three, so that it has more tokens than that.
+    What a model wrote may be no text: a byte that is none becomes a sign of three, which are more tokens again.
     """
     text = tokenizer.decode(tokenizer.encode(text)[:most])
     while len(tokenizer.encode(text)) > most:
