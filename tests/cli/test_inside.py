@@ -87,6 +87,8 @@ def test_the_modules_of_a_run(run: Path) -> None:
     "arguments,message",
     [
         (["--head", "1"], "--head: goes with --attention"),
+        (["--modules", "--checkpoint", "latest"], "--checkpoint: goes with --attention"),
+        (["--attention", "--modules"], "one at a time"),
         (["--attention", "--text", "x" * 33], "--text: longer than the 32 tokens"),
         (["--attention", "--layer", "blocks.9"], "no layer 'blocks.9'"),
     ],

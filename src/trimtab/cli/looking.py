@@ -18,7 +18,7 @@ from trimtab.errors import (
 if TYPE_CHECKING:
     from trimtab.doctor import Case
 
-from trimtab.cli.options import Json, Mapping, Run, Weights, app, print_json, shown
+from trimtab.cli.options import Json, Mapping, Run, app, print_json, shown
 
 
 @app.command()
@@ -60,17 +60,22 @@ def show(
         Path | None, typer.Option("--out", "-o", help="With --attention: the picture, if not in the run's artifacts.")
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="With --attention: best, latest, or the number of a step.")
-    ] = "best",
-    weights: Weights = None,
+        str | None, typer.Option("--checkpoint", help="With --attention: best, if not given, latest, or a step.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="With --attention: plain, or an average that the checkpoint has.")
+    ] = None,
 ) -> None:
     """Tell how a run went, and why it ended; or look inside its model."""
     from trimtab.cli.inside import show_attention, show_modules
 
     of_attention = {"--layer": layer, "--head": head, "--text": text, "--answer": answer, "--out": out}
+    of_attention |= {"--checkpoint": checkpoint, "--weights": weights}
     asked = [option for option, value in of_attention.items() if value is not None]
     if asked and not attention:
         raise UsageError(f"{', '.join(asked)}: goes with --attention")
+    if attention and modules:
+        raise UsageError("--attention and --modules: one at a time")
     if modules:
         show_modules(run, as_json=as_json)
         return
@@ -82,7 +87,7 @@ def show(
             text=text,
             answer=answer,
             out=out,
-            checkpoint=checkpoint,
+            checkpoint=checkpoint or "best",
             weights=weights,
             as_json=as_json,
         )
