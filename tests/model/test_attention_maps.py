@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.config import DecoderConfig
-from trimtab.model import Decoder, EncoderDecoder, build_model, evaluating
+from trimtab.model import Decoder, EncoderDecoder, attention_maps, build_model, evaluating
 from trimtab.model.attention_maps import AttentionCall, attention_read, measure_heads
 
 Calls = dict[str, tuple[Tensor, Tensor, Tensor]]
@@ -156,8 +156,10 @@ def test_modules_of_torch_are_read_without_changing_what_they_give() -> None:
     assert torch.isnan(measure_heads(calls[0]).largest_logit).all()
 
 
-def test_what_heads_do_against_a_slow_calculation() -> None:
+@pytest.mark.parametrize("at_once", [1, 70, 1 << 24])
+def test_what_heads_do_against_a_slow_calculation(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every query by itself, in float64, with masks, padding, and queries that see one key or none."""
+    monkeypatch.setattr(attention_maps, "_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(1)
     q, k = torch.randn(2, 4, 6, 8, generator=generator), torch.randn(2, 2, 7, 8, generator=generator)
     seen = torch.rand(2, 1, 6, 7, generator=generator) < 0.6
@@ -200,6 +202,20 @@ class _Calls(nn.Module):
 
     def forward(self) -> Tensor:
         return F.scaled_dot_product_attention(self.q, self.k, self.k, attn_mask=self.mask, enable_gqa=True)
+
+
+def test_some_queries_are_the_same_as_among_all() -> None:
+    """Causal, with a mask, and of a module that computes softmax by itself."""
+    model = decoder(document_mask=True)
+    calls = [read(model, lambda: model(TOKENS))[1][0], read(model, lambda: model(TOKENS, POSITIONS, DOCUMENTS))[1][1]]
+    logits = torch.randn(2, 3, 9, 9)
+    softmax = nn.Softmax(dim=-1)
+    calls += read(softmax, lambda: softmax(logits))[1]
+    for call in calls:
+        whole = call.logits(1)
+        for queries in (slice(0, 4), slice(4, 9)):
+            for part, all_of_it in zip(call.logits(1, queries), whole, strict=True):
+                torch.testing.assert_close(part, all_of_it[:, queries])
 
 
 def test_looking_leaves_no_trace_and_changes_nothing() -> None:

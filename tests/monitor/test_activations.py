@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from trimtab.monitor.probes import activations
 from trimtab.monitor.probes.activations import FLAT, Units, counted, distribution_of
 
 
-def test_moments_against_numpy_in_float64() -> None:
+@pytest.mark.parametrize("at_once", [7, 1 << 22])
+def test_moments_against_numpy_in_float64(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activations, "_AT_ONCE", at_once)
     x = torch.randn(3, 50, 8, generator=torch.Generator().manual_seed(0)).square() - 3.0
     values = x.numpy().astype(np.float64).ravel()
     found = distribution_of(x)

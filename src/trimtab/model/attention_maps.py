@@ -25,11 +25,14 @@ from torch.overrides import TorchFunctionMode
 from trimtab.model.attention import Attention
 from trimtab.model.mode import uncompiled
 
+_AT_ONCE: Final = 1 << 24
+"""Weights that are measured at once, 64 MiB: those of a long text would not fit into memory."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class AttentionCall:
-    """One module's attention in one pass; what it needs is computed a sequence at a time, in fp32."""
+    """One module's attention in one pass; what is asked of it is computed then, in fp32."""
 
     name: str
     """The module that called; from the second call of a pass on with its number behind it, `…:2`."""
@@ -37,13 +40,13 @@ class AttentionCall:
     num_heads: int
     num_queries: int
     num_keys: int
-    _row: Callable[[int], tuple[Tensor, Tensor]]
+    _row: Callable[[int, slice], tuple[Tensor, Tensor]]
     knows_logits: bool = True
     """False where only the weights are known; logits are then their logarithms, right but for a constant."""
 
-    def logits(self, sequence: int) -> tuple[Tensor, Tensor]:
-        """Of one sequence: what softmax is taken of, fp32 [H, T, S], and which keys a query sees, [H, T, S]."""
-        return self._row(sequence)
+    def logits(self, sequence: int, queries: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Of some queries of one sequence: what softmax is taken of, fp32 [H, T, S], and which keys they see."""
+        return self._row(sequence, queries)
 
     def weights(self, sequence: int) -> Tensor:
         """Of one sequence, fp32 [H, T, S]: how much of each key a query reads; 0 all along where it sees nothing."""
@@ -55,8 +58,8 @@ def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> I
     """Inside, each time a module of `model` attends, `tell` is told of it, at once: tensors live no longer.
 
     The model computes what it always does, eagerly where it was compiled, and in torch's kernels where ours are in
-    one with what follows. What is seen: torch's
-    scaled_dot_product_attention, softmax of four dimensions, and nn.MultiheadAttention, which is called once more.
+    one with what follows. What is seen: torch's scaled_dot_product_attention, softmax of four dimensions, and
+    nn.MultiheadAttention, which is called once more.
     """
     inside: list[str] = []
     handles = []
@@ -133,17 +136,19 @@ def _of_fused(
     shape = (num_sequences, num_heads, num_queries, num_keys)
     mask_BHTS = None if attn_mask is None else attn_mask.detach().expand(shape)
 
-    def row(sequence: int) -> tuple[Tensor, Tensor]:
+    places_T, places_S = (torch.arange(size, device=query.device) for size in (num_queries, num_keys))
+
+    def row(sequence: int, queries: slice) -> tuple[Tensor, Tensor]:
         k_HSK = k_BGSK[sequence].float().repeat_interleave(each, dim=0)
-        logits_HTS = (q_BHTK[sequence].float() @ k_HSK.transpose(1, 2)) * factor
+        logits_HTS = (q_BHTK[sequence, :, queries].float() @ k_HSK.transpose(1, 2)) * factor
         seen_HTS = torch.ones_like(logits_HTS, dtype=torch.bool)
         if is_causal:
-            seen_HTS = seen_HTS.tril()
-        if mask_BHTS is not None and mask_BHTS.dtype == torch.bool:
-            seen_HTS = seen_HTS & mask_BHTS[sequence]
-        elif mask_BHTS is not None:
-            seen_HTS = seen_HTS & _not_hidden(mask_BHTS[sequence])
-            logits_HTS = logits_HTS + mask_BHTS[sequence].float()
+            seen_HTS = seen_HTS & (places_T[queries, None] >= places_S)
+        if mask_BHTS is not None:
+            mask_HTS = mask_BHTS[sequence, :, queries]
+            if mask_HTS.dtype == torch.bool:
+                return logits_HTS, seen_HTS & mask_HTS
+            return logits_HTS + mask_HTS.float(), seen_HTS & _not_hidden(mask_HTS)
         return logits_HTS, seen_HTS
 
     return AttentionCall(name, num_sequences, num_heads, num_queries, num_keys, row)
@@ -154,8 +159,9 @@ def _of_softmax(name: str, input: Tensor, dim: int | None = None, *_: Any, **__:
     if logits.dim() != 4 or dim not in (-1, 3):
         return None
 
-    def row(sequence: int) -> tuple[Tensor, Tensor]:
-        return logits[sequence].float(), _not_hidden(logits[sequence])
+    def row(sequence: int, queries: slice) -> tuple[Tensor, Tensor]:
+        logits_HTS = logits[sequence, :, queries]
+        return logits_HTS.float(), _not_hidden(logits_HTS)
 
     num_sequences, num_heads, num_queries, num_keys = logits.shape
     return AttentionCall(name, num_sequences, num_heads, num_queries, num_keys, row)
@@ -168,8 +174,9 @@ def _of_whole(name: str, *args: Any, **kwargs: Any) -> AttentionCall:
     assert weights_BHTS is not None  # asked for
     weights = weights_BHTS.detach().reshape(-1, *weights_BHTS.shape[-3:])
 
-    def row(sequence: int) -> tuple[Tensor, Tensor]:
-        return weights[sequence].float().log(), weights[sequence] > 0
+    def row(sequence: int, queries: slice) -> tuple[Tensor, Tensor]:
+        weights_HTS = weights[sequence, :, queries]
+        return weights_HTS.float().log(), weights_HTS > 0
 
     num_sequences, num_heads, num_queries, num_keys = weights.shape
     return AttentionCall(name, num_sequences, num_heads, num_queries, num_keys, row, knows_logits=False)
@@ -216,22 +223,30 @@ def measure_heads(call: AttentionCall, counted_BT: Tensor | None = None) -> Head
     Does not wait for the device; not a number where no query counts. Source: Zhai et al. 2023, arXiv 2303.06296
     (entropy, largest logit); Xiao et al. 2023, arXiv 2309.17453 (sinks).
     """
-    sums_3H = largest_H = num_H = torch.zeros(())
+    at_once = max(1, _AT_ONCE // (call.num_heads * call.num_keys))
+    portions: list[tuple[Tensor, Tensor, Tensor]] = []
     for sequence in range(call.num_sequences):
-        logits_HTS, seen_HTS = call.logits(sequence)
-        weights_HTS = _weights(logits_HTS, seen_HTS)
-        choices_HT = seen_HTS.sum(-1)
-        counted_HT = choices_HT > 1
-        if counted_BT is not None:
-            counted_HT = counted_HT & counted_BT[sequence].to(counted_HT.device)
-        entropy_HT = torch.special.entr(weights_HTS).sum(-1)
-        relative_HT = entropy_HT / choices_HT.clamp_min(2).log()
-        first_HT = weights_HTS.gather(-1, seen_HTS.int().argmax(-1, keepdim=True))[..., 0]
-        each_3H = (torch.stack((entropy_HT, relative_HT, first_HT)) * counted_HT).sum(-1, dtype=torch.float64)
-        most_H = logits_HTS.masked_fill(~(seen_HTS & counted_HT[..., None]), -math.inf).amax((1, 2))
-        sums_3H = each_3H if sequence == 0 else sums_3H + each_3H
-        num_H = counted_HT.sum(-1) if sequence == 0 else num_H + counted_HT.sum(-1)
-        largest_H = most_H if sequence == 0 else torch.maximum(largest_H, most_H)
+        for begin in range(0, call.num_queries, at_once):
+            queries = slice(begin, begin + at_once)
+            counted_T = None if counted_BT is None else counted_BT[sequence, queries]
+            portions.append(_measured(*call.logits(sequence, queries), counted_T))
+    sums_3H, num_H, largest_H = (torch.stack(each) for each in zip(*portions, strict=True))
+    sums_3H, num_H, largest_H = sums_3H.sum(0), num_H.sum(0), largest_H.amax(0)
     entropy_H, relative_H, first_H = (sums_3H / num_H).float()
     known_H = largest_H.isfinite() & call.knows_logits
     return HeadMeasures(entropy_H, relative_H, first_H, torch.where(known_H, largest_H, math.nan))
+
+
+def _measured(logits_HTS: Tensor, seen_HTS: Tensor, counted_T: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Over some queries: sums of the first three measures, how many queries count, and the largest logit."""
+    weights_HTS = _weights(logits_HTS, seen_HTS)
+    choices_HT = seen_HTS.sum(-1)
+    counted_HT = choices_HT > 1
+    if counted_T is not None:
+        counted_HT = counted_HT & counted_T.to(counted_HT.device)
+    entropy_HT = torch.special.entr(weights_HTS).sum(-1)
+    relative_HT = entropy_HT / choices_HT.clamp_min(2).log()
+    first_HT = weights_HTS.gather(-1, seen_HTS.int().argmax(-1, keepdim=True))[..., 0]
+    sums_3H = (torch.stack((entropy_HT, relative_HT, first_HT)) * counted_HT).sum(-1, dtype=torch.float64)
+    largest_H = logits_HTS.masked_fill(~(seen_HTS & counted_HT[..., None]), -math.inf).amax((1, 2))
+    return sums_3H, counted_HT.sum(-1), largest_H

@@ -24,6 +24,9 @@ FLAT: Final = 0.01
 """A slope below this passes no gradient to speak of; an output within it of 0 says nothing. The functions' own scale,
 at which they turn, is 1."""
 
+_AT_ONCE: Final = 1 << 22
+"""Values that are widened to fp64 at once, 32 MiB."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,16 @@ class Distribution:
 
 def distribution_of(values: Tensor) -> Distribution:
     """Of the values of a tensor of any shape; waits for the device."""
-    x = values.double().flatten()
-    mean = x.mean()
-    centred = x - mean
-    variance = centred.square().mean()
-    moments = torch.stack((mean, x.square().mean().sqrt(), centred.pow(4).mean() / variance.square()))
+    portions = values.reshape(-1).split(_AT_ONCE)
+    num = values.numel()
+    mean = torch.stack([one.sum(dtype=torch.float64) for one in portions]).sum() / num
+    sums: list[Tensor] = []
+    for one in portions:
+        centred = one.double() - mean
+        squares = centred.square()
+        sums.append(torch.stack((squares.sum(), squares.square().sum())))
+    variance, fourth = torch.stack(sums).sum(0) / num
+    moments = torch.stack((mean, (variance + mean.square()).sqrt(), fourth / variance.square()))
     middle, rms, kurtosis = moments.tolist()
     return Distribution(middle, rms, kurtosis)
 
