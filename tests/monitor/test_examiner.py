@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer
-from trimtab.config.registry.examinations import EXAMINATIONS, ExaminationSpec
+from trimtab.config.keys import keys
+from trimtab.config.registry import load_target
+from trimtab.config.registry.examinations import EXAMINATIONS, INLINE, ExaminationSpec
 from trimtab.doctor.codes import CODES
-from trimtab.events import AlertRaised, Event, ExaminationEnded, Stop
+from trimtab.events import AlertRaised, Event, ExaminationEnded, Histogram, RunEnded, RunStarted, StepsEnded, Stop
 from trimtab.runs import History, RunDirectory
 from trimtab.runs.examinations import read_examinations
+from trimtab.runs.goodput import goodput
 from trimtab.runs.metrics import METRICS
+from trimtab.runs.record import event_from_json, event_to_json, lines_of
 from trimtab.signals import Examined, Readings
 from trimtab.training import Calendar
 
@@ -171,7 +178,53 @@ def test_what_is_found_is_in_the_run(text: Path, tmp_path: Path) -> None:
             assert f"layer/<name>/{name.rsplit('/', 1)[-1]}" in METRICS
 
 
+def test_its_time_is_booked_and_many_metrics_are_several_lines() -> None:
+    metrics = {f"probe/{index}": float(index) for index in range(120)} | {"probe/bad": math.nan}
+    event = ExaminationEnded(5, metrics, 2.0, samples=({"sample": 3, "loss": math.inf},))
+    lines = list(lines_of(event))
+    assert [len(line["metrics"]) for line in lines] == [50, 50, 21]
+    events = [event_from_json(json.loads(json.dumps(line))) for line in lines]
+    told: dict[str, float] = {}
+    for part in events:
+        assert isinstance(part, ExaminationEnded)
+        told |= part.metrics
+    assert repr(told) == repr(metrics)
+    assert events[0] == replace(event, metrics=dict(list(metrics.items())[:50]))
+    windows = [
+        StepsEnded(1, 4, {"step_seconds": np.ones(4)}, {}),
+        StepsEnded(5, 8, {"step_seconds": np.ones(4)}, {}),
+    ]
+    every = [
+        RunStarted(0, 1, 0, None, 8),
+        windows[0],
+        event,
+        windows[1],
+        RunEnded(8, "finished", "", None, None, None, 10.0),
+    ]
+    record = [
+        {"sequence": number, "branch": 0, "time": 100.0 + 10.0 * (number > 1)} | line
+        for number, line in enumerate((line for one in every for line in lines_of(one)), start=1)
+    ]
+    found = goodput(record)
+    assert found is not None
+    assert found.seconds["probe"] == 2.0
+    assert found.seconds["productive"] == 8.0
+    taken_back = goodput(record, resumes_from=4)
+    assert taken_back is not None
+    assert (taken_back.seconds["probe"], taken_back.seconds["redone"]) == (0.0, 6.0)
+
+
+def test_histograms_survive_json() -> None:
+    event = ExaminationEnded(5, {}, 2.0, {}, {"layer/a/weight": Histogram(-1.0, 2.0, (1.0, 3.0))})
+    assert event_from_json(json.loads(json.dumps(event_to_json(event)))) == event
+
+
 def test_the_cards_are_true() -> None:
+    for spec in INLINE.values():
+        probe = load_target(spec.path, "here")
+        assert hasattr(probe, "read")
+        assert set(spec.serves) <= set(CODES)
+        assert spec.switch in keys()
     for name, spec in EXAMINATIONS.items():
         assert set(spec.serves) <= set(CODES), name
         assert spec.sentence
@@ -246,8 +299,6 @@ def test_one_that_raises_is_said_and_left_out(
 def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path: Path) -> None:
     """A module that counts its calls, also in eval mode, and draws there from every generator."""
     import random
-
-    import numpy as np
 
     class Counts(nn.Module):
         calls: Tensor

@@ -243,12 +243,12 @@ def lines_of(event: Event) -> Iterator[dict[str, Any]]:
 
 
 def _lines_of_examination(event: ExaminationEnded) -> Iterator[dict[str, Any]]:
-    """One for each `VALUES_A_LINE` metrics; samples are in the first."""
-    metrics, samples = list(event.metrics.items()), event.samples
+    """One for each `VALUES_A_LINE` metrics; samples and seconds are in the first."""
+    metrics, samples, seconds = list(event.metrics.items()), event.samples, event.seconds
     for begin in range(0, max(1, len(metrics)), VALUES_A_LINE):
         part = dict(metrics[begin : begin + VALUES_A_LINE])
-        yield event_to_json(ExaminationEnded(event.step, part, event.seconds, {}, {}, samples))
-        samples = ()
+        yield event_to_json(ExaminationEnded(event.step, part, seconds, {}, {}, samples))
+        samples, seconds = (), 0.0
 
 
 def encode_line(content: Mapping[str, Any]) -> bytes:

@@ -1,8 +1,22 @@
-"""Examinations: what is read of a model every so many steps, from a pass of its own."""
+"""What is read of a model: inside every step, and every so many steps from a pass of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class InlineSpec:
+    """The card of a probe inside the step."""
+
+    path: str
+    sentence: str
+    switch: str
+    """The setting that asks for it."""
+    cadence: str
+    cost: str
+    serves: tuple[str, ...] = ()
+    """Codes of the doctor for which its values are evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +33,42 @@ class ExaminationSpec:
     serves: tuple[str, ...] = ()
     """Codes of the doctor for which its readings are evidence."""
 
+
+INLINE: dict[str, InlineSpec] = {
+    "gradient_norms": InlineSpec(
+        "trimtab.monitor.probes.layers:GradientNorms",
+        "norm of every parameter's gradient, before clipping",
+        "logging.layers",
+        "every step, the mean of a window",
+        "none: clipping needs the norms anyway",
+        ("vanishing-gradients", "exploding-gradients", "frozen-parameters"),
+    ),
+    "weight_norms": InlineSpec(
+        "trimtab.monitor.probes.layers:WeightNorms",
+        "norm of every parameter after the update",
+        "logging.layers",
+        "the last step of a window",
+        "one pass over the weights",
+        ("frozen-parameters", "bad-initialization"),
+    ),
+    "activation_scale": InlineSpec(
+        "trimtab.monitor.probes.layers:ActivationScale",
+        "root mean square of every block's output, of trimtab's own models",
+        "logging.layers",
+        "every step, the mean of a window",
+        "a sum on the way of a norm",
+        ("exploding-gradients", "bad-initialization"),
+    ),
+    "gradient_noise_scale": InlineSpec(
+        "trimtab.monitor.probes.noise_scale:GradientNoiseScale",
+        "how far the gradients of micro-batches scatter, with its error",
+        "logging.noise_scale.every",
+        "every so many steps",
+        "four passes over the gradients for each micro-batch, and a copy of them in memory",
+        ("noisy-loss",),
+    ),
+}
+"""By the name of what is measured; a closed set."""
 
 EXAMINATIONS: dict[str, ExaminationSpec] = {
     "gradients": ExaminationSpec(
