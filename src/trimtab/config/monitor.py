@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from trimtab.config.adaptive import AdaptiveConfig, FullLogging
 from trimtab.config.base import Section
 from trimtab.config.examine import ExamineConfig
 
@@ -22,3 +23,4 @@ class LoggingConfig(Section):
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
     examine: ExamineConfig = Field(default_factory=ExamineConfig.model_construct)
+    adaptive: AdaptiveConfig = Field(default_factory=FullLogging.model_construct)
