@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from trimtab.config import load_config as load_config
     from trimtab.evaluation.attention import visualize_attention as visualize_attention
     from trimtab.experiments import find_learning_rate as find_learning_rate
+    from trimtab.integrations.logger import TrainingLogger as TrainingLogger
+    from trimtab.integrations.session import finish as finish
+    from trimtab.integrations.session import init as init
+    from trimtab.integrations.session import log as log
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
     from trimtab.optimizer import get_parameter_groups as get_parameter_groups
@@ -33,6 +37,10 @@ _WHERE = {
     "LanguageModelTrainer": "trimtab.trainers",
     "find_learning_rate": "trimtab.experiments.learning_rate",
     "Trainer": "trimtab.trainer",
+    "TrainingLogger": "trimtab.integrations.logger",
+    "init": "trimtab.integrations.session",
+    "log": "trimtab.integrations.session",
+    "finish": "trimtab.integrations.session",
     "monitor_training_metrics": "trimtab.report.notebook",
     "Result": "trimtab.trainer",
     "CosineAnnealingWarmupScheduler": "trimtab.optimizer",
@@ -50,12 +58,16 @@ __all__ = [
     "LanguageModelTrainer",
     "Result",
     "Trainer",
+    "TrainingLogger",
     "__version__",
     "adaptive_gradient_clipping",
     "find_learning_rate",
+    "finish",
     "get_parameter_groups",
     "gradient_centralization",
+    "init",
     "load_config",
+    "log",
     "monitor_training_metrics",
     "train_with_gradient_accumulation",
     "visualize_attention",

@@ -21,7 +21,7 @@ from trimtab.config.fit import f1_of_many
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import lowest_scale
-from trimtab.data import Loader, PreparedData
+from trimtab.data import PreparedData
 from trimtab.errors import ConfigError
 from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers
 from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor
@@ -335,12 +335,11 @@ def build_loop(
         average.belongs(batch_norm_buffers(parts.model), renew)
     return Loop(
         step=parts.step,
-        loader=Loader(
-            data.training,
-            data.order,
+        loader=data.loader(
             progress.micro_batch_size,
             prefetch=config.data.prefetch * adjustments.most_micro_batches,
             pin_memory=parts.device.type == "cuda",
+            workers=config.data.workers,
         ),
         windows=parts.windows,
         calendar=Calendar.of(config),

@@ -114,7 +114,7 @@ class AlertRaised:
 
     step: int
     """The boundary at which it is told."""
-    kind: Literal["non_finite_step", "outlying_step", "write_failed", "examination_failed"]
+    kind: Literal["non_finite_step", "outlying_step", "write_failed", "examination_failed", "volume_capped"]
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values; of a step `step`, `loss`, `grad_norm`, `positions` and `samples`."""

@@ -31,7 +31,7 @@ from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import build_controllers
-from trimtab.data import PreparedData, prepare_data
+from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
@@ -56,6 +56,7 @@ from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.modules import write_parts
 from trimtab.training.optimizers import MakeOptimizer
+from trimtab.training.pacing import prepared
 from trimtab.training.precision import resolved_name
 from trimtab.training.products import choose_precision
 from trimtab.training.variants import hand_back
@@ -187,7 +188,7 @@ class Trainer:
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, parts, facts, plan)
 
-            recorder = Recorder.open(run, branch=progress.branch)
+            recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
             loop = build_loop(
                 config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, monitors
@@ -248,15 +249,7 @@ class Trainer:
         return facts_of(self.config, data, parts.model, parts.task, parts.step.optimizer)
 
     def _prepare(self) -> PreparedData:
-        config = self.config
-        return prepare_data(
-            config.data,
-            config.task,
-            seed=config.seed,
-            micro_batch_size=1 if config.split is None else config.split.micro_batch_size,
-            block=config.sequences_per_step if config.split is None else None,
-            progress=self._report,
-        )
+        return prepared(self.config, self._report)
 
     def _carry_out(self, run: RunDirectory, undone: Sequence[str]) -> Result:
         """Do what the process of a run that is over did not come to: the quantized model, the report.

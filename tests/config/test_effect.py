@@ -60,6 +60,7 @@ SWITCHED_OFF = [
     ("optimizer.decay.norms=false", ["optimizer.weight_decay=0.0"]),
     ("optimizer.decay.biases=false", []),
     ("averaging.decay=0.999", ["averaging.name=ema", "averaging.half_life=50"]),
+    ("logging.adaptive.around=5", ["logging.adaptive.name=bands", "logging.layers=false"]),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay=0"]),
     ("schedule.shape=linear", ["schedule.name=wsd", "schedule.decay='0 epochs'"]),
 ]

@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 import trimtab.data.tokenizer
-from trimtab.data import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe
+from trimtab.data import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe, train_unigram
 from trimtab.data.tokenizer import spread_sample
 from trimtab.errors import ConfigError, DataError
 
 CODE = inspect.getsource(tokenizers) + inspect.getsource(json) + inspect.getsource(inspect)
 BPE = train_bpe([CODE], 700)
+UNIGRAM = train_unigram([CODE], 700)
 BYTES = byte_tokenizer()
-both = pytest.mark.parametrize("tokenizer", [BPE, BYTES], ids=["bpe", "bytes"])
+both = pytest.mark.parametrize("tokenizer", [BPE, UNIGRAM, BYTES], ids=["bpe", "unigram", "bytes"])
 
 
 @both
@@ -163,3 +164,22 @@ def test_a_sample_of_one_long_text_reaches_its_end() -> None:
 def test_a_sample_never_cuts_a_character() -> None:
     text = "é" * 5_000
     assert set("".join(spread_sample([text], 10_000, 1_000))) == {"é"}
+
+
+def test_unigram_pieces_are_the_most_probable_ones() -> None:
+    """Kudo 2018, equation 3: of all ways to divide a word the one whose pieces have the highest product."""
+    state = json.loads(UNIGRAM._inner.to_str())["model"]["vocab"]
+    scores = dict(state)
+    assert UNIGRAM.vocabulary_size <= 700
+    for word in ("return", "Tokenizer", "inspect", "qzx"):
+        best: list[tuple[float, list[str]]] = [(0.0, [])]
+        for end in range(1, len(word) + 1):
+            ways = [
+                (best[begin][0] + scores[word[begin:end]], [*best[begin][1], word[begin:end]])
+                for begin in range(end)
+                if word[begin:end] in scores
+            ]
+            best.append(max(ways))
+        pieces = [UNIGRAM.to_bytes([token]).decode() for token in UNIGRAM.encode(word)]
+        assert pieces == best[-1][1]
+    assert train_unigram([CODE], 700).fingerprint == UNIGRAM.fingerprint

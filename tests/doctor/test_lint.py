@@ -234,6 +234,57 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("stopping-before-reduction", [PLATEAU, "stopping={name: patience, patience: 1, metric: validation/accuracy}"], {}),
 ]
 
+SORT = ["task.name=classification", "model.name=encoder", "data.source={name: jsonl, path: x.jsonl}"]
+MIXED = ["data.source={name: mixture, sources: {a: {name: text, path: a}, b: {name: text, path: b}}"]
+WEIGHTS = [MIXED[0] + ", weights: {a: 1.0, b: 9.0}}"]
+
+
+def documents(exact: int = 0, near: int = 0, side: str = "leaked", **more: Any) -> dict[str, Any]:
+    """Of 1,000 training and 100 validation documents so many repeat another."""
+    counts = {"training": 0, "validation": 0, "leaking": 0, "leaked": 0}
+    duplicates = {"exact": counts | {side: exact}, "near": counts | {side: near}}
+    return {"training": {"documents": 1000}, "validation": {"documents": 100}, "duplicates": duplicates} | more
+
+
+def balance(most: float, least: float, never: Sequence[str] = ()) -> dict[str, Any]:
+    told = {"most": "a", "most_share": most, "least": "b", "least_share": least, "never": list(never)}
+    return {"balance": told}
+
+
+def mixture(repeats: float, epochs: float) -> dict[str, Any]:
+    return {"mixture": {"a": {"repeats": 0.5}, "b": {"repeats": repeats}}, "epochs": epochs}
+
+
+FIRES += [
+    ("validation-in-training", [], documents(exact=1)),
+    ("validation-in-training", [], documents(near=3)),
+    ("validation-in-training", ["data.duplicates.exact=drop"], documents(near=1)),
+    ("sorted-data", [*SORT, "data.shuffle=false"], {"order": {"found": 0.99, "expected": 0.5}}),
+    ("contradicting-targets", SORT, documents(contradictions=10)),
+    ("imbalanced-classes", SORT, balance(0.95, 0.05)),
+    ("imbalanced-classes", [*SORT, "task.class_weights=balanced"], balance(0.9, 0.0, ["c"])),
+    ("duplicated-data", [], documents(exact=60, near=40, side="training")),
+    ("duplicated-data", [], documents(exact=100, side="training")),
+    ("duplicated-data", [], documents(near=100, side="leaking")),
+    ("repeated-source", WEIGHTS, mixture(3.0, 1.5)),
+    ("repeated-source", [MIXED[0] + ", temperature: 3.0}"], mixture(3.0, 1.5)),
+]
+SILENT += [
+    ("validation-in-training", [], documents(side="training", exact=900)),
+    ("validation-in-training", ["data.duplicates.near=drop"], documents(exact=5, near=5)),
+    ("validation-in-training", [], documents() | {"validation": {"documents": 1000}}),
+    ("sorted-data", SORT, {"order": {"found": 0.99, "expected": 0.5}}),
+    ("sorted-data", [*SORT, "data.shuffle=false"], {"order": {"found": 0.55, "expected": 0.5}}),
+    ("contradicting-targets", SORT, documents(contradictions=9)),
+    ("imbalanced-classes", SORT, balance(0.9, 0.1)),
+    ("imbalanced-classes", [*SORT, "task.class_weights=balanced"], balance(0.99, 0.01)),
+    ("imbalanced-classes", [*SORT, "objective.name=focal"], balance(0.99, 0.01)),
+    ("duplicated-data", [], documents(exact=99, side="training")),
+    ("duplicated-data", ["data.duplicates.exact=drop"], documents(exact=500, near=10, side="training")),
+    ("repeated-source", WEIGHTS, mixture(2.0, 1.9)),
+    ("repeated-source", [MIXED[0] + "}"], mixture(1.0, 9.0)),
+]
+
 
 def findings(overrides: Sequence[str], facts: Mapping[str, Any]) -> dict[str, LintFinding]:
     return {found.code: found for found in lint(load_config(None, overrides, environment={}), facts)}

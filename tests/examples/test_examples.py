@@ -21,7 +21,7 @@ ABOVE = {
 
 
 def test_every_example_is_tried() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*ABOVE, "rows", "run"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*ABOVE, "rows", "run", "own_loop"}
 
 
 @pytest.mark.parametrize("name", ABOVE)

@@ -229,3 +229,43 @@ def test_the_first_of_the_largest_is_argmax(classes: int) -> None:
     logits[4] = -math.inf
     logits[5, classes // 2] = math.nan
     assert torch.equal(first_largest(logits), logits.argmax(-1))
+
+
+def test_rmse_is_the_root_of_the_mean_square() -> None:
+    counted = NUMBERS != IGNORED
+    targets = torch.where(counted, torch.linspace(-1.0, 1.0, 12, dtype=torch.float64), float(IGNORED))
+    both(
+        lambda x: Regression("rmse")(x, targets),
+        lambda x: F.mse_loss(x[counted], targets[counted]).sqrt() * counted.sum(),
+        torch.linspace(0.0, 3.0, 12, dtype=torch.float64),
+    )
+    worked = Regression("rmse")(torch.tensor([3.0, -0.5, 2.0, 7.0]), torch.tensor([2.0, 0.0, 2.0, 8.0]))
+    assert worked.terms[0].sum.item() / 4 == pytest.approx(0.5625**0.5)
+    exact = torch.zeros(3, requires_grad=True)
+    Regression("rmse")(exact, torch.zeros(3)).terms[0].sum.backward()
+    assert exact.grad is not None
+    assert torch.equal(exact.grad, torch.zeros(3))
+
+
+def test_the_calibration_term_is_the_sum_over_pairs() -> None:
+    def reference(x: Tensor) -> Tensor:
+        rows = [(row.softmax(-1), target) for row, target in zip(x, CLASSES.tolist(), strict=True) if target != IGNORED]
+        total = torch.zeros((), dtype=torch.float64)
+        for one, right in rows:
+            for other, other_right in rows:
+                r, s = one.max(), other.max()
+                c, d = float(one.argmax() == right), float(other.argmax() == other_right)
+                total = total + (c - r) * (d - s) * torch.exp(-(r - s).abs() / 0.4)
+        plain = F.cross_entropy(x, CLASSES, ignore_index=IGNORED, reduction="sum")
+        return plain + 0.7 * len(rows) * (total / len(rows) ** 2).sqrt()
+
+    terms = both(lambda x: CrossEntropy(mmce=0.7)(x, CLASSES), reference, LOGITS)
+    assert [term.additive for term in terms.terms] == [True, False]
+    assert CrossEntropy(mmce=0.7).term_names == ("cross_entropy", "mmce")
+
+
+def test_the_calibration_term_falls_with_the_confidence_of_wrong_answers() -> None:
+    wrong = torch.tensor([[4.0, 0.0], [3.0, 0.0]])
+    targets = torch.tensor([1, 1])
+    sure, unsure = (CrossEntropy(mmce=1.0)(scale * wrong, targets).terms[1].sum for scale in (1.0, 0.1))
+    assert unsure < sure

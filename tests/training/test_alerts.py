@@ -164,6 +164,20 @@ def test_steps_beyond_twenty_in_a_window_are_counted_and_an_overflow_of_fp16_is_
     assert (outlier.kind, outlier.details["step"]) == ("outlying_step", 105)
 
 
+def test_of_too_many_steps_those_with_a_high_loss_or_a_jump_are_told() -> None:
+    loss = np.linspace(2.0, 1.0, 60)
+    loss[50], loss[40:42] = 9.0, np.nan
+    columns = {"train/loss": loss, "grad_norm": np.full(60, np.inf), "skipped": np.ones(60)}
+    spans = StepAlerts(lambda spans: {"positions": [[first, last + 1] for first, last in spans]})
+    *told, rest = spans.of(StepsEnded(1, 60, columns, {}), 70)
+    steps = [one.details["step"] for one in told]
+    assert steps == sorted(steps)
+    assert len(steps) == MOST_A_WINDOW
+    assert {41, 42, 51, 52} <= set(steps), "not finite; the highest; the jump back"
+    assert {1, 2, 3} <= set(steps)
+    assert rest.details["steps"] == 40
+
+
 def test_memory_that_runs_out_while_data_is_prepared_says_where_and_what_to_lower() -> None:
     class Large:
         sequence_length, num_tokens, mean_length = 8, 800, 8.0

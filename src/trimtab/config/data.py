@@ -6,7 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.base import Count, Section, Texts
+from trimtab.config.augmentation import AugmentationConfig
+from trimtab.config.base import Count, Positive, Section, Texts
+from trimtab.config.curriculum import CurriculumConfig, NoCurriculum
+from trimtab.config.duplicates import DuplicatesConfig
 
 
 class EmbeddedSource(Section):
@@ -60,8 +63,49 @@ class CsvSource(Section):
     delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
 
 
+class DatasetSource(Section):
+    """A data set that Hugging Face `datasets` saved to disk: a document is one column of a row (extra: data)."""
+
+    name: Literal["dataset"] = "dataset"
+    path: str = Field(min_length=1, description="the folder that save_to_disk wrote")
+    split: str | None = Field(None, min_length=1, description="which one, where it has several")
+    column: str = Field("text", min_length=1, description="the column that holds the text")
+
+
+PlainSource = Annotated[
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource,
+    Field(discriminator="name"),
+]
+
+
+class MixtureSource(Section):
+    """Several sources, of which each has its share of every epoch."""
+
+    name: Literal["mixture"] = "mixture"
+    sources: dict[str, PlainSource] = Field(min_length=2, description="by names of your own")
+    weights: dict[str, Positive] = Field(
+        default_factory=dict, description="how much is seen of each source; without, as much as it has"
+    )
+    temperature: float = Field(
+        1.0,
+        ge=1.0,
+        le=100.0,
+        description="weights, or sizes, count to the power 1/temperature: above 1 small sources are seen more often",
+    )
+
+    @model_validator(mode="after")
+    def _weighs_all(self) -> Self:
+        if self.weights and set(self.weights) != set(self.sources):
+            raise ValueError(
+                f"weights are of {', '.join(sorted(self.weights))}, and sources are {', '.join(sorted(self.sources))}: "
+                "give one for each source, or none"
+            )
+        return self
+
+
 SourceConfig = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource, Field(discriminator="name")
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource | MixtureSource,
+    Field(discriminator="name"),
 ]
 
 
@@ -77,6 +121,31 @@ class BpeTokenizer(Section):
         ge=1_000,
         description="at most so much text is read to learn the merges, spread over all documents",
     )
+
+
+class UnigramTokenizer(Section):
+    """A unigram model of word pieces (Kudo 2018), on bytes, trained on the training documents and cached."""
+
+    name: Literal["unigram"] = "unigram"
+    vocabulary_size: int = Field(
+        4096, ge=300, le=65_536, description="tokens, the 256 bytes and <|endoftext|> included"
+    )
+    training_bytes: int = Field(
+        8_000_000,
+        ge=1_000,
+        description="at most so much text is read to learn the pieces, spread over all documents",
+    )
+
+
+class TiktokenTokenizer(Section):
+    """A `.tiktoken` file, read from disk; nothing is downloaded."""
+
+    name: Literal["tiktoken"] = "tiktoken"
+    path: str = Field(min_length=1, description="the file: a token in base64 and its rank on each line")
+    pattern: Literal["gpt2", "cl100k", "o200k"] = Field(
+        "cl100k", description="how it cuts a text into words, which is not in the file"
+    )
+    end_of_text: str = Field("<|endoftext|>", min_length=1, description="the token that ends a document, added to them")
 
 
 class ByteTokenizer(Section):
@@ -107,7 +176,8 @@ class HuggingFaceTokenizer(Section):
 
 
 TokenizerConfig = Annotated[
-    BpeTokenizer | ByteTokenizer | FileTokenizer | HuggingFaceTokenizer, Field(discriminator="name")
+    BpeTokenizer | UnigramTokenizer | ByteTokenizer | FileTokenizer | TiktokenTokenizer | HuggingFaceTokenizer,
+    Field(discriminator="name"),
 ]
 
 
@@ -115,7 +185,7 @@ class DataConfig(Section):
     """Text, tokens, sequences and their order."""
 
     source: SourceConfig = Field(default_factory=EmbeddedSource)
-    validation_source: SourceConfig | None = Field(
+    validation_source: PlainSource | None = Field(
         None, description="held-out text; without it, a part of the source's documents is held out"
     )
     validation_fraction: float = Field(
@@ -126,12 +196,28 @@ class DataConfig(Section):
     )
     tokenizer: TokenizerConfig = Field(default_factory=BpeTokenizer)
     sequence_length: int = Field(256, ge=2, le=131_072, description="tokens in a sequence")
+    duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    curriculum: CurriculumConfig = Field(default_factory=NoCurriculum)
     shuffle: bool = Field(True, description="a new order of sequences in every epoch, from the seed")
-    prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread")
+    prefetch: Count = Field(2, description="windows of batches prepared ahead, in a thread, or in data.workers")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="processes that make batches; 0: a thread, which keeps up wherever little is done to a sample",
+    )
     on_bad: Literal["stop", "skip"] = Field(
         "stop", description="what a record, or a file, means that is torn, undecodable, or lacks what is asked for"
     )
     max_bad: Count = Field(100, description="so many are passed over in a source; one more is an error")
+
+    @property
+    def plain_sources(self) -> dict[str, PlainSource]:
+        """The sources of files, those of a mixture one by one, by the keys that they stand at."""
+        mixed = {f"data.source.sources.{name}": one for name, one in getattr(self.source, "sources", {}).items()}
+        found = mixed or {"data.source": self.source}
+        return found | ({} if self.validation_source is None else {"data.validation_source": self.validation_source})
 
     @property
     def most_bad(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Final
 
+from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.keys import flatten
@@ -234,6 +235,13 @@ IDLE: tuple[Idle, ...] = (
         "set training.precision.scaling=dynamic",
     ),
     Idle(
+        ("data.duplicates.threshold",),
+        "data.duplicates.near",
+        lambda config: config.data.duplicates.near == "off",
+        "nearly equal texts are not looked for, as data.duplicates.near is off",
+        "set data.duplicates.near=report",
+    ),
+    Idle(
         ("data.max_bad",),
         "data.on_bad",
         lambda config: config.data.on_bad == "stop",
@@ -350,6 +358,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.averaging, EmaConfig) and config.averaging.half_life is not None,
         "the decay follows from averaging.half_life",
         "leave out averaging.half_life",
+    ),
+    Idle(
+        tuple(f"logging.adaptive.{key}" for key in AdaptiveLoggingConfig.model_fields),
+        "logging.layers",
+        lambda config: isinstance(config.logging.adaptive, AdaptiveLoggingConfig) and not config.logging.layers,
+        "it says when the values of layers are written, and logging.layers is false",
+        "set logging.layers=true",
     ),
     Idle(
         ("schedule.shape", "schedule.floor"),

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
+from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.task import Classification
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
 
-_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv")
-_ROWS: Final = ("jsonl", "parquet", "csv")
+_TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
+_ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
 _CLASSES: Final = ("cross_entropy", "focal")
-_NUMBERS: Final = ("mse", "mae", "huber", "quantile", "log_cosh")
+_NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
 _OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1")
 
@@ -105,11 +106,17 @@ def misfits(config: Config) -> Iterator[str]:
             classes = ", ".join(task for task, other in FITS.items() if other.objectives is _CLASSES)
             why = f"draws a class for each target from the model, and {name} has other targets"
             yield f"{key}.name sophia {why}. Fitting: {classes}"
-    sources = {"data.source": config.data.source, "data.validation_source": config.data.validation_source}
+    objective = config.objective
+    calibrates = isinstance(objective, CrossEntropyConfig) and objective.mmce > 0
+    if calibrates and "perplexity" in fit.metrics:
+        yield f"objective.mmce compares all targets of a batch with each other, and {name} has too many. Fitting: 0"
+    if (calibrates or objective.name == "rmse") and config.has_parts:
+        what = "objective.mmce" if calibrates else "objective.name rmse"
+        yield f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1"
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
         ("objective.name", config.objective.name, fit.objectives),
-        *((f"{key}.name", source.name, fit.sources) for key, source in sources.items() if source is not None),
+        *((f"{key}.name", source.name, fit.sources) for key, source in config.data.plain_sources.items()),
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from trimtab.config.adaptive import AdaptiveConfig, FullLogging
 from trimtab.config.base import Section
 from trimtab.config.capture import CaptureConfig
 from trimtab.config.examine import ExamineConfig
@@ -24,3 +25,4 @@ class LoggingConfig(Section):
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
     examine: ExamineConfig = Field(default_factory=ExamineConfig.model_construct)
     capture: CaptureConfig = Field(default_factory=CaptureConfig.model_construct)
+    adaptive: AdaptiveConfig = Field(default_factory=FullLogging.model_construct)

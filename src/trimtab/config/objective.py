@@ -19,6 +19,11 @@ class CrossEntropyConfig(Section):
         description="smoothing over all classes (eps/K on each, as torch) or over the others (eps/(K-1))",
     )
     z_loss: NonNegative = Field(0.0, description="weight of the mean of log(Z)^2 (PaLM, section 5)")
+    mmce: NonNegative = Field(
+        0.0,
+        description="weight of a term that keeps confidence near accuracy (Kumar et al. 2018); over the whole batch, "
+        "of texts or words with classes",
+    )
     fused: Literal["auto", "on", "off"] = Field(
         "auto", description="head and loss as one operation: auto takes it on CUDA; never in fp16"
     )
@@ -46,6 +51,12 @@ class MeanSquaredErrorConfig(Section):
     """Square of the error; outliers pull hard."""
 
     name: Literal["mse"] = "mse"
+
+
+class RootMeanSquaredErrorConfig(Section):
+    """Root of the mean square of the batch's errors: steps of one size however large they are."""
+
+    name: Literal["rmse"] = "rmse"
 
 
 class MeanAbsoluteErrorConfig(Section):
@@ -79,6 +90,7 @@ ObjectiveConfig = Annotated[
     | FocalConfig
     | BinaryCrossEntropyConfig
     | MeanSquaredErrorConfig
+    | RootMeanSquaredErrorConfig
     | MeanAbsoluteErrorConfig
     | HuberConfig
     | QuantileConfig

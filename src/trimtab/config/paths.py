@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.config.base import Section
-from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer
+from trimtab.config.curriculum import LossCurriculum
+from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource, TiktokenTokenizer
 from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
@@ -27,10 +28,19 @@ def with_absolute_paths(config: Config) -> Config:
     changed: dict[str, Any] = {}
     for name in ("source", "validation_source", "tokenizer"):
         section: Section | None = getattr(data, name)
-        if path := getattr(section, "path", None):
+        if isinstance(section, MixtureSource):
+            parts = {part: _absolute(one) for part, one in section.sources.items()}
+            changed[name] = section.model_copy(update={"sources": parts})
+        elif getattr(section, "path", None) is not None:
             assert section is not None
-            whole = os.path.abspath(Path(path).expanduser())
-            changed[name] = section.model_copy(update={"path": whole})
+            changed[name] = _absolute(section)
+    if isinstance(data.curriculum, LossCurriculum):
+        whole = os.path.abspath(Path(data.curriculum.run).expanduser())
+        changed["curriculum"] = data.curriculum.model_copy(update={"run": whole})
+    if (synonyms := data.augmentation.synonyms) is not None:
+        whole = os.path.abspath(Path(synonyms.embeddings).expanduser())
+        near = synonyms.model_copy(update={"embeddings": whole})
+        changed["augmentation"] = data.augmentation.model_copy(update={"synonyms": near})
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())
@@ -38,14 +48,24 @@ def with_absolute_paths(config: Config) -> Config:
     return config.model_copy(update=sections) if sections else config
 
 
+def _absolute(section: Section) -> Section:
+    """`section` with a path that is absolute, if it has one."""
+    path = getattr(section, "path", None)
+    return section if path is None else section.model_copy(update={"path": os.path.abspath(Path(path).expanduser())})
+
+
 def require_paths(config: Config) -> None:
     """Raises: DataError for text, a tokenizer or a model that is not where `config` says."""
     data = config.data
-    for name in ("source", "validation_source"):
-        if (path := getattr(getattr(data, name), "path", None)) is not None:
-            require_text(path, f"data.{name}")
+    for key, source in data.plain_sources.items():
+        if (path := getattr(source, "path", None)) is not None:
+            require_text(path, key)
+    if isinstance(data.curriculum, LossCurriculum) and not Path(data.curriculum.run).expanduser().is_dir():
+        raise DataError(f"data.curriculum.run: there is no run at {data.curriculum.run!r}")
     if isinstance(data.tokenizer, FileTokenizer):
         tokenizer_file(data.tokenizer.path)
+    if isinstance(data.tokenizer, TiktokenTokenizer) and not Path(data.tokenizer.path).expanduser().is_file():
+        raise DataError(f"data.tokenizer.path: there is no file {data.tokenizer.path!r}")
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         model_folder(config.model.path)
     if isinstance(data.tokenizer, HuggingFaceTokenizer) and not Path(data.tokenizer.folder).expanduser().is_dir():

@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
+from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
 from trimtab.config.control import (
@@ -21,6 +22,7 @@ from trimtab.config.control import (
     PatienceStopping,
     StoppingConfig,
 )
+from trimtab.config.curriculum import beside_curriculum
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
 from trimtab.config.evaluation import EvaluationConfig
@@ -142,7 +144,7 @@ class Config(Section):
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
-        if refused := beside_unfreezing(self):
+        for refused in filter(None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self))):
             raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(
@@ -262,6 +264,7 @@ class Config(Section):
             "optimizer_switch": self.optimizer_switch,
             "averaging": self.averaging,
             "training.quantize": self.training.quantize,
+            "data.curriculum": self.data.curriculum,
             "training.accumulation_schedule": growing,
         }
         for key, one in self.named_optimizers.items():

@@ -11,7 +11,8 @@ from trimtab.data.prepare import PreparedData, prepare_data, vocabulary_of
 from trimtab.data.samples import LabelledTexts, Ragged
 from trimtab.data.sequences import Sequences
 from trimtab.data.targets import tokenized_words
-from trimtab.data.tokenizer import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe
+from trimtab.data.tiktoken_file import load_tiktoken
+from trimtab.data.tokenizer import END_OF_TEXT, Tokenizer, byte_tokenizer, load_tokenizer, train_bpe, train_unigram
 
 __all__ = [
     "END_OF_TEXT",
@@ -31,10 +32,12 @@ __all__ = [
     "Window",
     "byte_tokenizer",
     "cache_folder",
+    "load_tiktoken",
     "load_tokenizer",
     "open_corpus",
     "prepare_data",
     "tokenized_words",
     "train_bpe",
+    "train_unigram",
     "vocabulary_of",
 ]

@@ -5,9 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from trimtab.config import BpeTokenizer, ByteTokenizer, FileTokenizer, HuggingFaceTokenizer, TokenizerConfig
+from trimtab.config import (
+    BpeTokenizer,
+    ByteTokenizer,
+    FileTokenizer,
+    HuggingFaceTokenizer,
+    TiktokenTokenizer,
+    TokenizerConfig,
+    UnigramTokenizer,
+)
 from trimtab.data.hugging_face import load_hugging_face_tokenizer
-from trimtab.data.tokenizer import Tokenizer, byte_tokenizer, load_tokenizer, spread_sample, train_bpe
+from trimtab.data.tiktoken_file import load_tiktoken
+from trimtab.data.tokenizer import (
+    Tokenizer,
+    byte_tokenizer,
+    load_tokenizer,
+    spread_sample,
+    train_bpe,
+    train_unigram,
+)
 
 Progress = Callable[[str, float], None]
 """Called with what is being done, and how much of it is (0 to 1)."""
@@ -19,8 +35,13 @@ def build_tokenizer(config: TokenizerConfig, texts: Iterable[str], num_bytes: in
         case BpeTokenizer():
             report("learning the tokenizer", 0.0)
             return train_bpe(spread_sample(texts, num_bytes, config.training_bytes), config.vocabulary_size)
+        case UnigramTokenizer():
+            report("learning the tokenizer", 0.0)
+            return train_unigram(spread_sample(texts, num_bytes, config.training_bytes), config.vocabulary_size)
         case ByteTokenizer():
             return byte_tokenizer()
+        case TiktokenTokenizer():
+            return load_tiktoken(config.path, config.pattern, config.end_of_text)
         case FileTokenizer():
             return load_tokenizer(config.path, config.end_of_text)
         case HuggingFaceTokenizer():
@@ -34,6 +55,9 @@ def tokenizer_identity(config: TokenizerConfig) -> dict[str, Any]:
             "name": config.name,
             "fingerprint": load_tokenizer(config.path, config.end_of_text).fingerprint,
         }
+    if isinstance(config, TiktokenTokenizer):
+        fingerprint = load_tiktoken(config.path, config.pattern, config.end_of_text).fingerprint
+        return {"name": config.name, "fingerprint": fingerprint}
     if isinstance(config, HuggingFaceTokenizer):
         return {"name": config.name, "fingerprint": load_hugging_face_tokenizer(config.folder).fingerprint}
     return config.model_dump()

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
-from trimtab.config import CsvSource, EmbeddedSource, JsonLinesSource, ParquetSource, SourceConfig, TextSource
+from trimtab.config import (
+    CsvSource,
+    DatasetSource,
+    EmbeddedSource,
+    JsonLinesSource,
+    MixtureSource,
+    ParquetSource,
+    SourceConfig,
+    TextSource,
+)
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.config.paths import require_text
 from trimtab.data.left_out import LeftOut
@@ -39,6 +48,8 @@ class Document:
     """The other fields of its row that were asked for."""
     words: tuple[str, ...] | None = None
     """Where its row holds a list of words, these; the text has spaces between them."""
+    source: str = ""
+    """Of several sources, the name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,11 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
         DataError: there is nothing there to read.
     """
     match config:
+        case MixtureSource():
+            from trimtab.data.mixed import mixed_corpus
+
+            parts = {name: open_corpus(one, f"{where}.sources.{name}", wanted) for name, one in config.sources.items()}
+            return mixed_corpus(parts)
         case EmbeddedSource():
             return embedded_corpus(config.packages, where=where)
         case TextSource():
@@ -118,6 +134,10 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
             from trimtab.data.parquet_rows import parquet_corpus
 
             return parquet_corpus(config.path, config.column, where=where, wanted=wanted)
+        case DatasetSource():
+            from trimtab.data.dataset_rows import dataset_corpus
+
+            return dataset_corpus(config.path, config.column, config.split, where=where, wanted=wanted)
         case CsvSource():
             from trimtab.data.csv_rows import csv_corpus
 

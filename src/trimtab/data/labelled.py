@@ -22,8 +22,11 @@ from trimtab.config import (
     TaskConfig,
     TokenClassification,
 )
+from trimtab.data.back_translation import back_translated
+from trimtab.data.balance import target_health
 from trimtab.data.build_tokenizer import Progress, build_tokenizer
 from trimtab.data.corpora import Corpus, Document
+from trimtab.data.duplicates import Survey, named
 from trimtab.data.left_out import LeftOut
 from trimtab.data.samples import LabelledTexts, Ragged
 from trimtab.data.split import FEWEST_DOCUMENTS, choose_split
@@ -77,6 +80,23 @@ def tokenize_rows(
             "validation": _with_targets(task, held_out.documents(skipped_held_out), skipped_held_out),
         }
         described = "validation has a source of its own"
+    added: dict[str, int] = {}
+    with Survey(folder, config.duplicates) as survey:
+        for side, part in by_side.items():
+            for row in part:
+                survey.add(side, _whole(row, task))
+        found = survey.found()
+    names = {side: dict(enumerate(row.name for row in part)) for side, part in by_side.items()}
+    examples = named(found.examples(), names)
+    if config.duplicates.drops:
+        dropped = found.dropped(config.duplicates)
+        by_side["training"] = [row for row, out in zip(by_side["training"], dropped, strict=True) if not out]
+        skipped["duplicate"] += int(dropped.sum())
+    if (paraphrase := config.augmentation.back_translation) is not None:
+        report("translating back", 0.0)
+        told = len(by_side["training"])
+        by_side["training"] = back_translated(paraphrase, by_side["training"])
+        added = {"back_translated": len(by_side["training"]) - told}
     reader = target_reader(task, by_side, folder)
     texts = [row.text for row in by_side["training"]]
     if isinstance(task, SequenceToSequence):
@@ -91,6 +111,8 @@ def tokenize_rows(
             targets = reader.write(part, tokenizer, streams[side])
         np.save(folder / f"{side}.targets.npy", targets)
         digest.update(targets.tobytes())
+        if side == "training":
+            health = target_health(task, part, targets, reader.facts)
     report("encoding", 1.0)
     streams["training"].require_text("data.source", corpus.description(skipped))
     where, source, left_out = "data.source", corpus, skipped
@@ -102,8 +124,11 @@ def tokenize_rows(
         "skipped": skipped.counts(),
         "validation_skipped": skipped_held_out.counts(),
         "unusable": skipped.named + skipped_held_out.named,
+        "duplicates": found.facts() | {"dropped": skipped["duplicate"], "examples": examples},
         **shared_facts(config.tokenizer.name, tokenizer, streams["training"], streams["validation"]),
         "targets": reader.facts.to_json(),
+        **health,
+        **added,
         "target_sha256": digest.hexdigest(),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
@@ -130,6 +155,11 @@ def open_rows(
         vocabulary_size=tokenizer.vocabulary_size,
         source=str(folder / f"{name}.tokens.bin"),
     )
+
+
+def _whole(row: Document, task: TaskConfig) -> str:
+    """What makes a row the same as another: its text, and a second text that answers it."""
+    return f"{row.text}\n{row.fields[0]}" if isinstance(task, SequenceToSequence) else row.text
 
 
 def _ragged(folder: Path, name: str, dtype: str) -> Ragged:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from trimtab.data.order import DataPlan, Order
+from trimtab.data.order import DataPlan, Order, Positions
 from trimtab.data.sequences import Sequences
+from trimtab.data.workers import Workers
 from trimtab.errors import ResourceError, TrimtabError
 from trimtab.signals import Batch
+
+Augment = Callable[[Batch, Positions], Batch]
+"""A micro-batch and the places of its rows in the stream -> the micro-batch as it is trained on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,16 @@ class Loader:
         *,
         prefetch: int,
         pin_memory: bool = False,
+        augment: Augment | None = None,
+        workers: int = 0,
     ) -> None:
-        """Keeps up to `prefetch` micro-batches ready."""
+        """Keeps up to `prefetch` micro-batches ready, each changed by `augment`; with `workers` so many processes make
+        them, else the thread does."""
         self._sequences = sequences
         self._order = order
         self._micro_batch_size = micro_batch_size
         self._prefetch = max(1, prefetch)
-        self._pin_memory = pin_memory
+        self._pin_memory, self._augment, self._workers = pin_memory, augment, workers
         self._producer: _Producer | None = None
 
     def start(self, position: int, plan: DataPlan) -> None:
@@ -60,6 +68,8 @@ class Loader:
             self._micro_batch_size,
             self._prefetch,
             self._pin_memory,
+            self._augment,
+            self._workers,
         )
 
     def resize(self, micro_batch_size: int) -> None:
@@ -100,6 +110,8 @@ class _Producer:
         micro_batch_size: int,
         capacity: int,
         pin_memory: bool,
+        augment: Augment | None,
+        workers: int,
     ) -> None:
         self._sequences = sequences
         self._order = order
@@ -107,7 +119,10 @@ class _Producer:
         self._position = position
         self._micro_batch_size = micro_batch_size
         self._capacity = capacity
-        self._pin_memory = pin_memory
+        self._pin_memory, self._augment = pin_memory, augment
+        self._workers = Workers(workers, sequences, augment) if workers else None
+        self._ahead: deque[int] = deque()
+        """Where the stream goes on after each batch that workers were asked for."""
         self._ready: deque[tuple[Batch, int]] = deque()
         self._error: BaseException | None = None
         self._closed = False
@@ -140,6 +155,8 @@ class _Producer:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if self._workers is not None:
+            self._workers.close()  # so that the thread waits for none
         self._thread.join()
 
     def _run(self) -> None:
@@ -159,6 +176,18 @@ class _Producer:
                 self._changed.notify_all()
 
     def _next(self) -> tuple[Batch, int]:
+        if self._workers is not None:
+            return self._of_workers(self._workers)
         positions, self._position = self._order.advance(self._position, self._micro_batch_size, self._plan)
         batch = self._sequences.batch(self._order.sequences_at(positions), None, positions)
+        if self._augment is not None:
+            batch = self._augment(batch, positions)
         return (batch.pin_memory() if self._pin_memory else batch), self._position
+
+    def _of_workers(self, workers: Workers) -> tuple[Batch, int]:
+        while not workers.is_full:
+            positions, self._position = self._order.advance(self._position, self._micro_batch_size, self._plan)
+            self._ahead.append(self._position)
+            workers.ask(self._order.sequences_at(positions), positions)
+        batch = workers.take()
+        return (batch.pin_memory() if self._pin_memory else batch), self._ahead.popleft()

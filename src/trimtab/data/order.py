@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from trimtab.data.curriculum import CurriculumOrder
+from trimtab.data.mixture import Mixture
+from trimtab.signals import key
 
 Positions = NDArray[np.int64]
 
@@ -65,10 +70,11 @@ class Order:
         lengths: NDArray[np.int64] | None = None,
         block: int = 1,
         bucketing: int = 1,
+        mixture: Mixture | None = None,
     ) -> None:
         """With `lengths` and `bucketing` above 1, sequences of similar length stand together: the shuffled order is
         cut into pieces of `bucketing` times `block` sequences, each piece sorted by length and cut into blocks, and
-        the blocks are shuffled. A block is meant to be a micro-batch.
+        the blocks are shuffled. A block is meant to be a micro-batch. A `mixture` says what is in each epoch instead.
         """
         if num_sequences < 1:
             raise ValueError(f"an order needs at least one sequence. Received: {num_sequences}")
@@ -76,7 +82,16 @@ class Order:
         self.seed = seed
         self.shuffle = shuffle
         self._lengths, self._block, self._bucketing = lengths, block, bucketing
+        self._mixture = mixture
         self._permutations: dict[int, Positions] = {}
+        self._curriculum: CurriculumOrder | None = None
+        self._piece: tuple[int, Positions] | None = None
+
+    def after(self, curriculum: CurriculumOrder) -> Order:
+        """The same, whose first epoch begins where `curriculum`, which comes before it, is over."""
+        other = copy.copy(self)
+        other._permutations, other._piece, other._curriculum = {}, None, curriculum
+        return other
 
     def sequence_at(self, position: int) -> int:
         """Which sequence stands at `position` of the stream."""
@@ -84,8 +99,17 @@ class Order:
 
     def sequences_at(self, positions: Positions) -> NDArray[np.int64]:
         """Which sequence stands at each of `positions`."""
+        if self._curriculum is None:
+            return self._in_epochs(positions)
+        sequences = np.empty_like(positions)
+        opens = positions < self._curriculum.length
+        sequences[opens] = self._opening(self._curriculum, positions[opens])
+        sequences[~opens] = self._in_epochs(positions[~opens] - self._curriculum.length)
+        return sequences
+
+    def _in_epochs(self, positions: Positions) -> NDArray[np.int64]:
         epochs, places = np.divmod(positions, self.num_sequences)
-        if not self.shuffle:
+        if not self.shuffle and self._mixture is None:
             return places
         sequences = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
@@ -116,8 +140,8 @@ class Order:
         if permutation is None:
             # Sorting raw words: NumPy may change what Generator.permutation gives, but not Philox's words.
             words = np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)).random_raw(self.num_sequences)
-            permutation = np.argsort(words, kind="stable")
-            if self._lengths is not None and self._bucketing > 1:
+            permutation = np.argsort(words, kind="stable") if self._mixture is None else self._mixture.epoch(epoch)
+            if self._lengths is not None and self._bucketing > 1 and self.shuffle:
                 permutation = self._bucketed(permutation, words, self._lengths, epoch)
             # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
             kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}
@@ -132,9 +156,31 @@ class Order:
         pieces: list[Positions] = [permutation[:opened]]
         for begin in range(opened, self.num_sequences, self._block * self._bucketing):
             piece = permutation[begin : begin + self._block * self._bucketing]
-            piece = piece[np.argsort(lengths[piece], kind="stable")]
-            whole = len(piece) // self._block
-            shuffled = np.argsort(words[begin : begin + whole], kind="stable")
-            pieces += [piece[: whole * self._block].reshape(whole, self._block)[shuffled].ravel()]
-            pieces += [piece[whole * self._block :]]
+            pieces.append(self._in_blocks(piece, words[begin:], lengths))
         return np.concatenate(pieces)
+
+    def _in_blocks(self, piece: Positions, words: NDArray[np.uint64], lengths: NDArray[np.int64]) -> Positions:
+        """`piece` sorted by length and cut into blocks, shuffled by `words`; what is no whole block comes last."""
+        piece = piece[np.argsort(lengths[piece], kind="stable")]
+        whole = len(piece) // self._block
+        shuffled = np.argsort(words[:whole], kind="stable")
+        blocks = piece[: whole * self._block].reshape(whole, self._block)[shuffled].ravel()
+        return np.concatenate([blocks, piece[whole * self._block :]])
+
+    def _opening(self, curriculum: CurriculumOrder, positions: Positions) -> Positions:
+        """The samples at `positions` of the curriculum."""
+        if self._lengths is None or self._bucketing <= 1:
+            return curriculum.samples_at(positions)
+        size = self._block * self._bucketing
+        pieces, places = np.divmod(positions, size)
+        samples = np.empty_like(positions)
+        for piece in np.unique(pieces).tolist():
+            kept = self._piece  # another thread may ask at the same time
+            if kept is None or kept[0] != piece:
+                whole = np.arange(piece * size, min((piece + 1) * size, curriculum.length))
+                seed = np.array([key(self.seed, piece, 3, "order"), 0], dtype=np.uint64)
+                words = np.random.Philox(key=seed).random_raw(self._bucketing)
+                kept = self._piece = piece, self._in_blocks(curriculum.samples_at(whole), words, self._lengths)
+            here = pieces == piece
+            samples[here] = kept[1][places[here]]
+        return samples

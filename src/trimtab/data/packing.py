@@ -53,6 +53,14 @@ class PackedSequences:
         """Sequences; the last one may be shorter, and is padded."""
         return -(-(self.num_tokens - 1) // self.sequence_length)
 
+    def bounds_of_documents(self, begin: int, end: int) -> tuple[int, int]:
+        """The sequences that begin in the documents `begin` to `end`, the latter not included."""
+        edges = [*self.document_starts[[begin]].tolist(), self.num_tokens - 1]
+        if end < self.num_documents:
+            edges[1] = int(self.document_starts[end])
+        first, last = (-(-edge // self.sequence_length) for edge in edges)
+        return first, min(last, len(self))
+
     @property
     def mean_length(self) -> float:
         """Positions in a sequence; only the last may have fewer tokens."""

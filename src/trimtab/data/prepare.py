@@ -12,6 +12,7 @@ from typing import Any, Final
 import tokenizers
 
 from trimtab.config import (
+    AugmentationConfig,
     CausalLanguageModeling,
     DataConfig,
     MaskedLanguageModeling,
@@ -19,11 +20,15 @@ from trimtab.config import (
     SequenceToSequence,
     TaskConfig,
 )
+from trimtab.data.augmentation import Augmentation
+from trimtab.data.back_translation import identity_of
 from trimtab.data.build_tokenizer import Progress, tokenizer_identity
 from trimtab.data.cache import cached_folder, cached_json
 from trimtab.data.corpora import open_corpus
 from trimtab.data.labelled import open_rows, tokenize_rows, wanted_fields
+from trimtab.data.loader import Loader
 from trimtab.data.masking import MaskedSequences
+from trimtab.data.mixture import build_mixture
 from trimtab.data.order import Order
 from trimtab.data.packing import PackedSequences
 from trimtab.data.samples import LabelledTexts
@@ -34,7 +39,7 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 
 
@@ -56,6 +61,20 @@ class PreparedData:
     """SHA-256 over text, split, targets, tokenizer and lengths: equal where the samples are."""
     cache: Path
     """The folder that holds the tokens."""
+    augment: Augmentation | None = None
+    """What is changed in training samples whenever they are seen."""
+
+    def loader(self, micro_batch_size: int, *, prefetch: int, pin_memory: bool, workers: int = 0) -> Loader:
+        """Makes micro-batches of the training samples, in their order, in so many `workers` or a thread."""
+        return Loader(
+            self.training,
+            self.order,
+            micro_batch_size,
+            prefetch=prefetch,
+            pin_memory=pin_memory,
+            augment=self.augment,
+            workers=workers,
+        )
 
     def cached_json(self, name: str, compute: Callable[[], Any]) -> Any:
         """A JSON value that depends on the tokens alone: from the cache, or computed and kept there."""
@@ -91,6 +110,9 @@ def prepare_data(
     contents = [source.content_hash() for source in sources]
     fraction = config.validation_fraction if held_out is None else None
     identity = [_FORMAT, tokenizers.__version__, contents, fraction, tokenizer_identity(config.tokenizer)]
+    identity.append(config.duplicates.model_dump())
+    if (paraphrase := config.augmentation.back_translation) is not None:
+        identity.append(identity_of(paraphrase))
     if config.most_bad:
         identity.append(["skip", config.max_bad])
     if not is_text:
@@ -117,6 +139,7 @@ def prepare_data(
     if is_text:
         packed = [_open_packed(folder, name, facts, config.sequence_length) for name in ("training", "validation")]
         _require_enough(packed[0], packed[1], config, micro_batch_size)
+        plain: PackedSequences | LabelledTexts = packed[0]
         training, validation = packed
         if isinstance(task, MaskedLanguageModeling):
             training, validation = (
@@ -134,7 +157,8 @@ def prepare_data(
         targets = TargetFacts.from_json(facts["targets"])
         texts = [open_rows(folder, name, facts, config, task, tokenizer) for name in ("training", "validation")]
         _require_rows(texts[0], micro_batch_size)
-        training, validation = texts
+        plain, validation = texts
+        training = plain
         lengths = texts[0].lengths
         facts["tokens_per_epoch"] = texts[0].num_tokens
         facts["cut_texts"] = texts[0].num_cut
@@ -151,6 +175,9 @@ def prepare_data(
     }
     if held_out is not None:
         facts["validation_source"] = held_out.description(facts["validation_skipped"])
+    mixture = build_mixture(config.source, plain, facts["training"], seed=seed, shuffle=config.shuffle)
+    if mixture is not None:
+        facts["mixture"] = mixture.facts()
     order = Order(
         len(training),
         seed=seed,
@@ -158,16 +185,28 @@ def prepare_data(
         lengths=lengths,
         block=block or micro_batch_size,
         bucketing=task.bucketing if isinstance(task, RowTask) else 1,
+        mixture=mixture,
     )
     return PreparedData(
-        tokenizer, vocabulary_of(task, tokenizer), training, validation, order, targets, facts, fingerprint, folder
+        tokenizer,
+        vocabulary_of(task, tokenizer, config.augmentation),
+        training,
+        validation,
+        order,
+        targets,
+        facts,
+        fingerprint,
+        folder,
     )
 
 
-def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer) -> int:
+def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer, augmentation: AugmentationConfig | None = None) -> int:
     """Tokens that the model knows: the tokenizer's, and one more for hidden tokens where it has none that stands for
     them."""
-    return tokenizer.vocabulary_size + (isinstance(task, MaskedLanguageModeling) and tokenizer.mask is None)
+    hides = isinstance(task, MaskedLanguageModeling) or (
+        augmentation is not None and augmentation.span_masking is not None
+    )
+    return tokenizer.vocabulary_size + (hides and tokenizer.mask is None)
 
 
 def _open_packed(folder: Path, name: str, facts: dict[str, Any], sequence_length: int) -> PackedSequences:

@@ -84,6 +84,11 @@ class LabelledTexts:
         """Texts that were longer."""
 
     @property
+    def stream(self) -> tuple[Tokens, NDArray[np.int64]]:
+        """The tokens of all texts, whole, and where each begins, and one more: the end."""
+        return self._tokens.values, self._tokens.starts
+
+    @property
     def mean_length(self) -> float:
         """Tokens of a text, as it is read."""
         return self.num_tokens / len(self)

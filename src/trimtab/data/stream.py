@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, final
 
@@ -24,6 +26,8 @@ class Stream:
         self.num_tokens = 0
         self.num_bytes = 0
         self.text_hashes = array("Q")
+        self.sources: dict[str, int] = {}
+        """Documents of each of several sources, in their order."""
         self.occurs = np.zeros(tokenizer.vocabulary_size, dtype=np.bool_)
         self._dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
         self._token_bytes = tokenizer.token_bytes
@@ -41,8 +45,10 @@ class Stream:
         self._file.close()
         (self._folder / f"{self.name}.starts.bin").write_bytes(self._starts.tobytes())
 
-    def write(self, text: str, tokens: NDArray[np.int64]) -> None:
-        """Add a document; its end of text is added here."""
+    def write(self, text: str, tokens: NDArray[np.int64], source: str = "") -> None:
+        """Add a document, of a named `source` if there are several; its end of text is added here."""
+        if source:
+            self.sources[source] = self.sources.get(source, 0) + 1
         document = np.append(tokens, self._end_of_text)
         self._file.write(document.astype(self._dtype).tobytes())
         self._starts.append(self.num_tokens)
@@ -73,7 +79,7 @@ class Stream:
             "bytes_per_token": self.num_bytes / self.num_tokens,
             "sha256": self.digest,
             "dtype": self._dtype.name,
-        }
+        } | ({"sources": dict(self.sources)} if self.sources else {})
 
     def require_text(self, where: str, source: str) -> None:
         """Raises: DataError when nothing was written, of what `source` says."""
@@ -102,6 +108,12 @@ def open_stream(folder: Path, name: str, dtype: str) -> tuple[NDArray[Any], NDAr
     tokens = np.memmap(folder / f"{name}.tokens.bin", dtype=dtype, mode="r")
     starts = np.memmap(folder / f"{name}.starts.bin", dtype=np.int64, mode="r")
     return np.asarray(tokens), np.asarray(starts)
+
+
+def bounds_of(sources: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """The first document of each source, and the one after its last, where each has so many."""
+    ends = list(accumulate(sources.values()))
+    return {name: (end - number, end) for (name, number), end in zip(sources.items(), ends, strict=True)}
 
 
 def require_known(tokens: NDArray[Any], vocabulary_size: int, source: str, begin: int = 0) -> None:

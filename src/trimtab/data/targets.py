@@ -152,7 +152,7 @@ class _Tags:
         for row in rows:
             words, tags = _tags(row)
             tokens, firsts = tokenized_words(tokenizer, words)
-            stream.write(" ".join(words), tokens)
+            stream.write(" ".join(words), tokens, row.source)
             row_targets = np.full(len(tokens) + 1, IGNORED, dtype=np.int64)
             row_targets[firsts] = [self._index[tag] for tag in tags]
             targets.append(row_targets)
@@ -225,7 +225,7 @@ def _words(row: Document) -> list[str]:
 
 def _write_texts(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> None:
     for row, tokens in zip(rows, tokenizer.encode_batch([row.text for row in rows]), strict=True):
-        stream.write(row.text, tokens)
+        stream.write(row.text, tokens, row.source)
 
 
 def _class_facts(

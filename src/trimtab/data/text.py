@@ -10,7 +10,9 @@ from typing import Final
 from trimtab.config import DataConfig
 from trimtab.data.build_tokenizer import Progress, build_tokenizer
 from trimtab.data.corpora import Corpus
+from trimtab.data.duplicates import Duplicates, Survey, named, names_of
 from trimtab.data.left_out import LeftOut
+from trimtab.data.pieces import Piece, Pieces
 from trimtab.data.split import choose_split
 from trimtab.data.stream import Stream, shared_facts
 
@@ -23,32 +25,36 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
     most = config.most_bad
     split = choose_split(corpus.documents(LeftOut(most)), config.validation_fraction)
     total = max(1, split.num_bytes)
-
-    def parts(skipped: LeftOut, skipped_held_out: LeftOut) -> Iterator[tuple[str, str]]:
-        for document in corpus.documents(skipped):
-            training, validation = (document.text, "") if held_out is not None else split.divide(document)
-            if training:
-                yield "training", training
-            if validation:
-                yield "validation", validation
-        for document in held_out.documents(skipped_held_out) if held_out is not None else ():
-            yield "validation", document.text
-
-    texts = (text for side, text in parts(LeftOut(most), LeftOut(most)) if side == "training")
-    tokenizer = build_tokenizer(config.tokenizer, texts, total, report)
+    pieces = Pieces(corpus, held_out, split, most)
+    found: Duplicates | None = None
+    if config.duplicates.drops:
+        report("looking for duplicates", 0.0)
+        with Survey(folder, config.duplicates) as survey:
+            for piece in pieces.read():
+                survey.add(piece.side, piece.text)
+            found = survey.found()
+        examples = examples_of(found, pieces)
+        pieces.dropped = found.dropped(config.duplicates)
+    tokenizer = build_tokenizer(config.tokenizer, pieces.training_texts(), total, report)
     tokenizer.save(folder / "tokenizer.json")
     skipped: LeftOut = LeftOut(most)
     skipped_held_out: LeftOut = LeftOut(most)
     with (
         Stream(folder, "training", tokenizer) as training,
         Stream(folder, "validation", tokenizer) as validation,
+        Survey(folder, config.duplicates) as survey,
     ):
         streams = {"training": training, "validation": validation}
-        for batch in batches(parts(skipped, skipped_held_out)):
+        for batch in batches(pieces.read(skipped, skipped_held_out)):
             report("encoding", min(1.0, training.num_bytes / total))
-            for (side, text), tokens in zip(batch, tokenizer.encode_batch([text for _, text in batch]), strict=True):
-                streams[side].write(text, tokens)
+            for piece, tokens in zip(batch, tokenizer.encode_batch([one.text for one in batch]), strict=True):
+                streams[piece.side].write(piece.text, tokens, piece.source)
+                if not config.duplicates.drops:
+                    survey.add(piece.side, piece.text)
         report("encoding", 1.0)
+        if found is None:
+            found = survey.found()
+            examples = examples_of(found, pieces)
     training.require_text("data.source", corpus.description(skipped))
     if held_out is None:
         validation.require_text("data.source", corpus.description(skipped))
@@ -59,20 +65,27 @@ def tokenize_text(folder: Path, config: DataConfig, corpus: Corpus, held_out: Co
         "skipped": skipped.counts(),
         "validation_skipped": skipped_held_out.counts(),
         "unusable": skipped.named + skipped_held_out.named,
+        "duplicates": found.facts() | {"dropped": int(pieces.dropped.sum()), "examples": examples},
         **shared_facts(config.tokenizer.name, tokenizer, training, validation),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
 
 
-def batches(parts: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+def batches(parts: Iterator[Piece]) -> Iterator[list[Piece]]:
     """`parts`, several megabytes of text at a time."""
-    batch: list[tuple[str, str]] = []
+    batch: list[Piece] = []
     size = 0
     for part in parts:
         batch.append(part)
-        size += len(part[1])
+        size += len(part.text)
         if size >= _ENCODED_AT_ONCE:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def examples_of(found: Duplicates, pieces: Pieces) -> list[list[str]]:
+    """Some pairs of documents that repeat each other, by name."""
+    examples = found.examples()
+    return named(examples, names_of(examples, ((piece.side, piece.name) for piece in pieces.read())))

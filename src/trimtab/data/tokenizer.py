@@ -1,10 +1,11 @@
-"""Text to tokens and back: byte-level BPE, plain bytes, or any `tokenizer.json`."""
+"""Text to tokens and back: byte-level BPE or unigram pieces, plain bytes, or any `tokenizer.json`."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, final
@@ -26,6 +27,7 @@ END_OF_TEXT: Final = "<|endoftext|>"
 _DESCRIPTION: Final = "tokenizer_config.json"
 _OURS: Final = "trimtab"
 """Key in it of what transformers has no word for."""
+_PARALLELISM: Final = "TOKENIZERS_PARALLELISM"
 _LONGEST_PIECE: Final = 1 << 18
 """Characters encoded at once: longer documents are cut, so that they use all cores and little memory."""
 
@@ -199,9 +201,62 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
     return Tokenizer(inner)
 
 
+def train_unigram(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+    """A unigram language model over pieces of words, on bytes, learned from `texts`; the same for the same texts.
+
+    It begins with many pieces and leaves out those without which the text is hardly less probable. About as many
+    tokens as asked for: the 256 bytes are always among them.
+
+    Source: Kudo 2018, arXiv 1804.10959, section 3.2; the most probable pieces, nothing is sampled.
+    """
+    inner = tokenizers.Tokenizer(models.Unigram())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    with _one_thread():  # several add probabilities in any order, and other last bits may choose other pieces
+        inner.train_from_iterator(texts, trainer)
+    state = json.loads(inner.to_str())
+    state["model"]["vocab"] = _settled(state["model"]["vocab"])
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(state)))
+
+
+def _settled(vocabulary: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Pieces with scores that are the same after they were written and read, in an order that does not depend on how
+    the library's tables were shuffled.
+
+    It gives bytes that the text does not have scores below all others, one step apart in any order: here all the first.
+    """
+    end, *pieces = vocabulary
+    pieces.sort(key=lambda entry: (entry[1], entry[0]))
+    tail = 0
+    while tail + 1 < len(pieces) and len(pieces[tail][0]) == 1 and pieces[tail + 1][1] - pieces[tail][1] < 1.5e-4:
+        tail += 1
+    lowest = pieces[tail][1]
+    settled = [(piece, round(max(score, lowest), 9)) for piece, score in pieces]
+    return [end, *sorted(settled, key=lambda entry: (-entry[1], entry[0]))]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Inside, tokenizers computes in one thread."""
+    before = os.environ.get(_PARALLELISM)
+    os.environ[_PARALLELISM] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[_PARALLELISM]
+        if before is not None:
+            os.environ[_PARALLELISM] = before
+
+
 def byte_tokenizer() -> Tokenizer:
     """A tokenizer whose token b is the byte b, and 256 the end of a document."""
-    alphabet = {character: byte for byte, character in _CHARACTER_OF_BYTE.items()}
+    alphabet = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
     inner = tokenizers.Tokenizer(models.BPE(alphabet, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     inner.decoder = decoders.ByteLevel()
@@ -269,8 +324,8 @@ def _characters_of_bytes() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
 
 
-_CHARACTER_OF_BYTE: Final = _characters_of_bytes()
-_BYTE_OF_CHARACTER: Final = {character: byte for byte, character in _CHARACTER_OF_BYTE.items()}
+CHARACTER_OF_BYTE: Final = _characters_of_bytes()
+_BYTE_OF_CHARACTER: Final = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
 
 
 def _bytes_of_tokens(state: dict[str, Any], vocabulary: dict[str, int], size: int) -> list[bytes]:

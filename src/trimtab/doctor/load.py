@@ -27,7 +27,8 @@ def open_case(run: RunDirectory) -> Case:
     facts: Mapping[str, Any] = {}
     with contextlib.suppress(TrimtabError):
         facts = run.read_json(run.facts) if run.facts.exists() else {}
-    return Case(History.read(run.record, statistics=run.statistics), settings_of(facts), facts, run.trainer)
+    history = History.read(run.record, statistics=run.statistics, ranks=True)
+    return Case(history, settings_of(facts), facts, run.trainer)
 
 
 def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tuple[Case, Imported]:

@@ -12,7 +12,7 @@ from torch import nn
 from trimtab.assembly import Parts
 from trimtab.choices import choose_micro_batch
 from trimtab.config import Config, load_config
-from trimtab.data import DataPlan, Loader, PreparedData
+from trimtab.data import DataPlan, PreparedData
 from trimtab.errors import UsageError
 from trimtab.events import StepsEnded
 from trimtab.experiments.range_test import Divergence, RangeTest, judge, ramp
@@ -86,9 +86,7 @@ def _climb(
     losses: list[float] = []
     growing = config.training.accumulation_schedule
     accumulation = micro["accumulation"] * (1 if growing is None else growing.factors[0])  # as the run begins
-    loader = Loader(
-        data.training,
-        data.order,
+    loader = data.loader(
         micro["chosen"],
         prefetch=config.data.prefetch * accumulation,
         pin_memory=parts.device.type == "cuda",

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
-import torch
-
 from trimtab.events import Event, RunEnded, RunStarted, StepsEnded
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.environment import environment
 from trimtab.runs.lock import Lock
+from trimtab.runs.record import read_record
 from trimtab.runs.recorder import Recorder
 
-Trainer = Literal["huggingface", "lightning"]
+Trainer = Literal["huggingface", "lightning", "loop"]
 _OPEN: Final[weakref.WeakValueDictionary[Path, Recording]] = weakref.WeakValueDictionary()
 """The attempts of this process that have not ended, by the directory that was asked for."""
 
@@ -34,7 +34,7 @@ class Recording:
         self._branch = started.branch
         self._ended = False
         recorder.record(started)
-        self._at_exit = weakref.finalize(self, _left_open, lock, recorder, self._newest, id(_last_error()))
+        self._at_exit = weakref.finalize(self, _left_open, lock, recorder, self._newest, id(last_error()), os.getpid())
 
     @classmethod
     def open(
@@ -56,17 +56,47 @@ class Recording:
         left = _OPEN.get(asked)
         if left is not None:  # its trainer raised, and the same process trains again
             left.end("interrupted", "another attempt began")
-        run = _free_directory(path, source)
+        recording = cls.begin(
+            _free_directory(path, source),
+            source,
+            step=step,
+            total_steps=total_steps,
+            facts=facts,
+            seed=seed,
+            report=report,
+        )
+        _OPEN[asked] = recording
+        return recording
+
+    @classmethod
+    def begin(
+        cls,
+        run: RunDirectory,
+        source: Trainer,
+        *,
+        step: int | None,
+        total_steps: int,
+        facts: Mapping[str, Any],
+        seed: int,
+        report: bool,
+    ) -> Recording:
+        """An attempt in `run`; `step` None goes on after the newest step that is recorded there.
+
+        Raises: StorageError when the directory cannot be written, or another live process writes in it.
+        """
         lock = Lock.acquire(run.lock)
         try:
             before = run.attempts()
             attempt = 1 + max((line["attempt"] for line in before), default=0)
             branch = 1 + max((line["branch"] for line in before), default=-1)
             surroundings = environment(seed=seed, source=source)
-            if torch.cuda.is_available():
+            torch = sys.modules.get("torch")  # a loop without torch is not made to load it
+            if torch is not None and torch.cuda.is_available():
                 surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
             run.write_json(run.environment, surroundings)
             run.write_json(run.facts, facts)
+            if step is None:
+                step = newest_step(run) if before else 0
             started = RunStarted(
                 step, attempt, branch, step if before else None, total_steps, dict(facts) | {"run": str(run.path)}
             )
@@ -74,7 +104,6 @@ class Recording:
         except BaseException:
             lock.close()
             raise
-        _OPEN[asked] = recording
         return recording
 
     def record(self, event: Event) -> None:
@@ -83,11 +112,13 @@ class Recording:
         step = event.last_step if isinstance(event, StepsEnded) else event.step
         self._newest["step"] = max(self._newest["step"], step)
 
-    def begin_again(self) -> None:
-        """Take back what was written in this attempt: a new branch from where it began."""
+    def begin_again(self, step: int | None = None) -> None:
+        """Take back what was written beyond `step`, or in this attempt: a new branch from there."""
         self._branch += 1
         started = self.started
-        self.record(RunStarted(started.step, started.attempt, self._branch, started.step, started.total_steps))
+        step = started.step if step is None else step
+        self._newest["step"] = step
+        self.record(RunStarted(step, started.attempt, self._branch, step, started.total_steps))
 
     def end(
         self,
@@ -96,20 +127,35 @@ class Recording:
         *,
         best: tuple[int | None, float | None] = (None, None),
         time_split: Mapping[str, float] | None = None,
+        seconds: float | None = None,
     ) -> None:
-        """Write the end, the report, and one line that says what was found; ending again does nothing."""
+        """Write the end, the report, and one line that says what was found; ending again does nothing.
+
+        `seconds` are those of the attempt, where `time_split` does not tell.
+        """
         if self._ended:
             return
         self._ended = True
         self._at_exit.detach()
         split = dict(time_split or {})
-        self._recorder.record(RunEnded(self._newest["step"], status, reason, *best, None, sum(split.values()), split))
+        seconds = sum(split.values()) if seconds is None else seconds
+        self._recorder.record(RunEnded(self._newest["step"], status, reason, *best, None, seconds, split))
         try:
             self._recorder.close()
             if self._report:
                 _write_report(self.run)
         finally:
             self._lock.close()
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the record that the disk has not taken yet."""
+        return self._recorder.pending
+
+    def leave(self) -> None:
+        """Leave all to a thread that hangs in writing: nothing is closed, and nothing waits for it at exit."""
+        self._ended = True
+        self._at_exit.detach()
 
     def abandon(self) -> None:
         """Let go without an end, as a kill does; the record stays as far as it was written."""
@@ -135,6 +181,11 @@ def _free_directory(path: Path, source: Trainer) -> RunDirectory:
     raise FileExistsError(f"{path}: a thousand runs of this name exist")
 
 
+def newest_step(run: RunDirectory) -> int:
+    """The newest step in the branch of a record that survived; 0 where there is none."""
+    return max((int(line["step"]) for line in read_record(run.record)), default=0)
+
+
 def _write_report(run: RunDirectory) -> None:
     from trimtab.report import write_report
 
@@ -142,17 +193,19 @@ def _write_report(run: RunDirectory) -> None:
     print(f"trimtab: {diagnosis.verdict}. {diagnosis.summary}  ({run.report})", file=sys.stderr)
 
 
-def _last_error() -> BaseException | None:
+def last_error() -> BaseException | None:
     """The newest exception that nobody caught; also the one that is ending the process."""
     return getattr(sys, "last_value", None)
 
 
-def _left_open(lock: Lock, recorder: Recorder, newest: Mapping[str, int], earlier: int) -> None:
+def _left_open(lock: Lock, recorder: Recorder, newest: Mapping[str, int], earlier: int, pid: int) -> None:
     """What is written for an attempt that nobody ended: the process ends, or its trainer was dropped.
 
     Trainer tells its callbacks nothing of an exception; the interpreter remembers one (`earlier`: that before).
     """
-    error = _last_error()
+    if os.getpid() != pid:  # a forked child, in which nothing of this is to be written
+        return
+    error = last_error()
     if id(error) == earlier:
         error = None
     status: Literal["interrupted", "failed"] = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, final
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.events import CheckpointSaved, EvaluationEnded, Event, StepsEnded
+from trimtab.integrations.measuring import norms
 from trimtab.integrations.recording import Recording
 
 EVERY: Final = 10
@@ -85,7 +86,7 @@ class Watch:
         rate = groups[0].get("lr") if groups else None
         self._rate = float(rate) if isinstance(rate, int | float) else None
         if self._measures_layers and self._ends_window(self.step + 1):
-            self._gradients = _norms([parameter.grad for parameter in self._parameters], self._device)
+            self._gradients = norms([parameter.grad for parameter in self._parameters], self._device)
             self._clipped_at = clipped_at
 
     def step_ended(self, *, closes: bool = False, averaged: bool = False) -> None:
@@ -101,7 +102,7 @@ class Watch:
         self._parts, self._rate, self._waited = [], None, 0.0
         ends = self._ends_window(self.step)
         if ends and self._measures_layers:
-            self._weights = _norms(self._parameters, self._device)
+            self._weights = norms(self._parameters, self._device)
         self.is_due = ends or closes
         self.paused()
 
@@ -208,15 +209,6 @@ class Watch:
         if weights is not None:
             layers |= zip((f"layer/{name}/weight_norm" for name in self._names), weights.tolist(), strict=True)
         return layers
-
-
-def _norms(tensors: Sequence[Tensor | None], device: torch.device) -> Tensor:
-    """The 2-norm of each tensor [P], on the device; 0 where there is none."""
-    with torch.no_grad():
-        there = [tensor.detach() for tensor in tensors if tensor is not None]
-        zero = torch.zeros((), device=device)
-        norms = iter(torch._foreach_norm(there) if there else [])
-        return torch.stack([next(norms).to(device, torch.float32) if one is not None else zero for one in tensors])
 
 
 def _losses(steps: _Steps) -> np.ndarray[Any, Any] | None:

@@ -25,6 +25,7 @@ class CrossEntropy(nn.Module):
     `spread="others"` puts eps/(K-1) on all but the target. The z-loss is the mean of log(Z)^2, with Z the
     sum of exp(logits), and keeps the logits from drifting. `class_weights` stand before -log p of their class, the
     smoothed ones included, as in torch; the sum is divided by the number of targets, not by that of their weights.
+    `mmce` is the weight of a term that is large where confidence and accuracy differ (`calibration_error`).
 
     Source: Szegedy et al. 2016, arXiv 1512.00567, section 7; Chowdhery et al. 2022, arXiv 2204.02311, section 5.
     """
@@ -42,8 +43,10 @@ class CrossEntropy(nn.Module):
         fused: Literal["auto", "on", "off"] = "auto",
         chunks: int | Literal["auto"] = "auto",
         class_weights: Sequence[float] | None = None,
+        mmce: float = 0.0,
     ) -> None:
         super().__init__()
+        self.mmce = mmce
         self.fused, self.chunks = fused, chunks
         self.label_smoothing = label_smoothing
         self.spread = spread
@@ -57,7 +60,7 @@ class CrossEntropy(nn.Module):
     @property
     def term_names(self) -> tuple[str, ...]:
         """The terms that `forward` gives."""
-        return ("cross_entropy", "z_loss") if self.z_loss > 0 else ("cross_entropy",)
+        return ("cross_entropy", *(("z_loss",) if self.z_loss > 0 else ()), *(("mmce",) if self.mmce > 0 else ()))
 
     def set_smoothing_factor(self, factor: float) -> None:
         """Smooth with `label_smoothing` times `factor` from here on, at most 0.95; does not wait for the device."""
@@ -66,7 +69,9 @@ class CrossEntropy(nn.Module):
     def fuses(self, output: ModelOutput) -> bool:
         """Whether `of_features` takes `output`: plain head, no bias, no class weights, not fp16, and for auto CUDA."""
         head, features = output.head, output.features
-        if self.class_weights_V is not None or self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
+        if self.class_weights_V is not None or self.mmce > 0:
+            return False
+        if self.fused == "off" or (self.fused == "auto" and not features.is_cuda):
             return False
         kind = features.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
@@ -104,6 +109,9 @@ class CrossEntropy(nn.Module):
             if self.z_loss > 0:
                 squared_N = torch.where(counted_N, log_normalizer_N.square(), 0.0)
                 terms = (*terms, Term("z_loss", squared_N.sum(), weight=self.z_loss * self.z_factor))
+        if self.mmce > 0:
+            error = calibration_error(logits_NV, targets_N, counted_N)
+            terms = (*terms, Term("mmce", error * counted_N.sum(), weight=self.mmce, additive=False))
         with torch.no_grad():
             # Of equal logits the first is the answer, as for who predicts.
             correct = ((first_largest(logits_NV) == targets_N) & counted_N).sum()
@@ -141,6 +149,22 @@ def counted_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Ten
     if torch.compiler.is_compiling() or not (targets_N.is_cpu and bool(counted_N.all())):
         logits_NV = torch.where(counted_N[:, None], logits_NV, 0.0)
     return logits_NV, targets_N, counted_N
+
+
+def calibration_error(logits_NV: Tensor, targets_N: Tensor, counted_N: Tensor) -> Tensor:
+    """Maximum mean calibration error: sqrt(mean over pairs of (c_i - r_i) (c_j - r_j) exp(-|r_i - r_j| / 0.4)).
+
+    r is the probability of the most probable class, and c whether it is right. Of the whole batch: the errors of parts
+    do not add up to it. [N, N] in memory.
+    Source: Kumar et al. 2018 (ICML), "Trainable calibration measures for neural networks from kernel mean embeddings",
+    equation 5, with the Laplacian kernel and width of its section 5.
+    """
+    confidence_N = logits_NV.softmax(-1).amax(-1)
+    right_N = first_largest(logits_NV.detach()) == targets_N
+    off_N = torch.where(counted_N, right_N.to(confidence_N.dtype) - confidence_N, 0.0)
+    kernel_NN = torch.exp((confidence_N[:, None] - confidence_N[None]).abs() / -0.4)
+    mean = (off_N @ kernel_NN @ off_N) / counted_N.sum().clamp_min(1).square()
+    return mean.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
 
 
 def is_plain(head: object) -> TypeGuard[nn.Linear]:

@@ -48,6 +48,7 @@ def build_objective(config: ObjectiveConfig, weights: Sequence[float] | None = N
                 fused=config.fused,
                 chunks=config.chunks,
                 class_weights=weights,
+                mmce=config.mmce,
             )
         case FocalConfig():
             return Focal(config.gamma, weights)

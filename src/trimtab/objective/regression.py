@@ -12,16 +12,17 @@ from torch.nn import functional as F
 from trimtab.objective.cross_entropy import wide
 from trimtab.signals import IGNORED, LossTerms, Term
 
-RegressionName = Literal["mse", "mae", "huber", "quantile", "log_cosh"]
+RegressionName = Literal["mse", "rmse", "mae", "huber", "quantile", "log_cosh"]
 
 
 @final
 class Regression(nn.Module):
     """Sum over counted targets of a loss of the error e = prediction - target.
 
-    mse: e². mae: |e|. huber: e²/2 up to |e| = delta, then delta (|e| - delta/2), so that outliers pull with constant
-    force (Huber 1964). quantile: max(-q e, (1 - q) e), whose minimum is the q-quantile (Koenker and Bassett 1978).
-    log_cosh: log cosh e, close to e²/2 near 0 and to |e| - log 2 far out.
+    mse: e². rmse: the root of the batch's mean square, no sum over parts. mae: |e|. huber: e²/2 up to |e| = delta,
+    then delta (|e| - delta/2), so that outliers pull with constant force (Huber 1964). quantile: max(-q e, (1 - q) e),
+    whose minimum is the q-quantile (Koenker and Bassett 1978). log_cosh: log cosh e, close to e²/2 near 0 and to
+    |e| - log 2 far out.
     """
 
     def __init__(self, name: RegressionName = "mse", *, delta: float = 1.0, quantile: float = 0.5) -> None:
@@ -37,11 +38,16 @@ class Regression(nn.Module):
         error = torch.where(counted, predictions - targets.to(predictions.dtype), 0.0)
         loss = self._loss(error)
         scores = {"mae": error.detach().abs().sum()}
+        if self.name == "rmse":
+            count = counted.sum().clamp_min(1)
+            # A little above 0, where the root has no gradient.
+            root = (loss.sum() / count + torch.finfo(torch.float32).tiny).sqrt()
+            return LossTerms((Term("rmse", root * count, additive=False),), loss.detach(), scores)
         return LossTerms((Term(self.name, loss.sum()),), loss.detach(), scores)
 
     def _loss(self, error: Tensor) -> Tensor:
         match self.name:
-            case "mse":
+            case "mse" | "rmse":
                 return error.square()
             case "mae":
                 return error.abs()

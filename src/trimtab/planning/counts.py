@@ -20,8 +20,10 @@ from trimtab.config import (
     MaskedLanguageModeling,
     Regression,
     SequenceToSequence,
+    TiktokenTokenizer,
     TokenClassification,
     TransformerShape,
+    UnigramTokenizer,
 )
 from trimtab.errors import ConfigError, UsageError
 
@@ -213,14 +215,17 @@ def vocabulary_of(config: Config) -> int:
     """
     tokenizer = config.data.tokenizer
     match tokenizer:
-        case BpeTokenizer():
+        case BpeTokenizer() | UnigramTokenizer():
             size = tokenizer.vocabulary_size
+        case TiktokenTokenizer():
+            size = 1 + sum(bool(line) for line in Path(tokenizer.path).expanduser().read_bytes().splitlines())
         case ByteTokenizer():
             size = 257
         case _:
             path = Path(tokenizer.path or "tokenizer.json")
             size = _tokens_in(path / "tokenizer.json" if path.is_dir() else path)
-    return size + isinstance(config.task, MaskedLanguageModeling)
+    hides = isinstance(config.task, MaskedLanguageModeling) or config.data.augmentation.span_masking is not None
+    return size + hides
 
 
 def _tokens_in(path: Path) -> int:

@@ -18,10 +18,15 @@ from trimtab.runs.printable import printable
 from trimtab.runs.record import decode_line, lines_backwards, read_attempts
 
 Status = Literal["finished", "stopped", "interrupted", "failed", "running", "killed", "new"]
-Trainer = Literal["trimtab", "huggingface", "lightning"]
-Source = Literal["config", "python", "huggingface", "lightning"]
-"""What a run was begun from: the command line can build the first alone."""
-_SOURCES: Final[Mapping[str, Source]] = {"python": "python", "huggingface": "huggingface", "lightning": "lightning"}
+Trainer = Literal["trimtab", "huggingface", "lightning", "text"]
+Source = Literal["config", "python", "huggingface", "lightning", "loop"]
+"""What a run was begun from: the command line can build the first alone; "loop" is one of the user's own."""
+_SOURCES: Final[Mapping[str, Source]] = {
+    "python": "python",
+    "huggingface": "huggingface",
+    "lightning": "lightning",
+    "loop": "loop",
+}
 _SIGNS = ("config.yaml", "record.jsonl", "environment.json", "lock.json")
 """A directory with one of these is a run; with lock.json alone, one that was killed before it began."""
 _ENDS: dict[str, Status] = {
@@ -122,6 +127,10 @@ class RunDirectory:
         """The events, of rank 0."""
         return self.path / "record.jsonl"
 
+    def record_of_rank(self, rank: int) -> Path:
+        """The events of a process of the run; of rank 0 `record`."""
+        return self.record if rank == 0 else self.path / f"record.rank-{rank:05d}.jsonl"
+
     @property
     def rollback(self) -> Path:
         """What a rollback keeps, from its decision until it is saved."""
@@ -204,16 +213,19 @@ class RunDirectory:
 
     @property
     def trainer(self) -> Trainer:
-        """Who made the steps: trimtab itself, or another trainer with our callback in it."""
+        """Who made the steps: trimtab, another trainer with our callback, or ("text") a loop with our logger."""
         match self.source:
             case "config" | "python":
                 return "trimtab"
+            case "loop":
+                return "text"
             case other:
                 return other
 
     def refuse_foreign(self) -> None:
         """Raises: UsageError when another trainer made this run, so that only that can build its model."""
-        name = {"huggingface": "transformers' Trainer", "lightning": "lightning.Trainer"}.get(self.trainer)
+        names = {"huggingface": "transformers' Trainer", "lightning": "lightning.Trainer", "text": "a loop of its own"}
+        name = names.get(self.trainer)
         if name is not None:
             raise UsageError(
                 f"{printable(str(self.path))} was made by {name}: its model and checkpoints are not trimtab's",

@@ -14,12 +14,15 @@ _HARMLESS: Final = (
     "name",
     "lint.allow",
     "data.prefetch",
+    "data.workers",
     "training.watchdog_seconds",
     "checkpoint.background",
     "checkpoint.differential",
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
+_HARMLESS_SECTIONS: Final = ("logging.adaptive.",)
+"""Sections of such settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,13 @@ def drift(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Drift]:
 
     What an older trimtab did not describe is no difference: a setting that is new and at its default, a version.
     """
-    keys = [key for key in dict.fromkeys([*was, *now]) if key.removeprefix("config.") not in _HARMLESS]
+    keys = [key for key in dict.fromkeys([*was, *now]) if not _is_harmless(key.removeprefix("config."))]
     pairs = [(key, json_value(was.get(key)), json_value(now.get(key))) for key in keys]
     return [Drift(key, before, after) for key, before, after in pairs if before != after and not _is_new(key, was, now)]
+
+
+def _is_harmless(setting: str) -> bool:
+    return setting in _HARMLESS or setting.startswith(_HARMLESS_SECTIONS)
 
 
 def _is_new(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

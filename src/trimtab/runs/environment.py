@@ -11,7 +11,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,19 @@ def hide_secrets(arguments: Sequence[str]) -> list[str]:
         else:
             shown.append(_without_password(argument))
         hide_next = argument.startswith("-") and not equals and _SECRET.search(name) is not None
+    return shown
+
+
+def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, nested ones included, in which the values of tokens, passwords and keys are `***`."""
+    shown: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            shown[str(name)] = without_secrets(value)
+        elif isinstance(value, str):
+            shown[str(name)] = _CUT if _SECRET.search(str(name)) else _without_password(value)
+        else:
+            shown[str(name)] = value
     return shown
 
 

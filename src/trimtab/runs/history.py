@@ -7,10 +7,9 @@ how they were cut into windows or reads: a history that followed a run equals on
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self, final
 
@@ -30,7 +29,9 @@ from trimtab.events import (
     RunStarted,
     StepsEnded,
 )
+from trimtab.runs.columns import Columnizer, Floats, Steps
 from trimtab.runs.examinations import EXAMINATIONS, read_examinations
+from trimtab.runs.ranks import read_ranks, records_of_ranks, series_of_ranks
 from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, no_garbage, surviving
 from trimtab.runs.rollbacks import Rollbacks, rollbacks_of
 from trimtab.runs.statistics import read_statistics
@@ -39,9 +40,6 @@ MAX_BUCKETS: Final = 4096
 RAW_SAMPLES: Final = 4096
 LAYER_ROWS: Final = 1024
 WAITING_WINDOWS: Final = 256
-
-Floats = NDArray[np.float64]
-Steps = NDArray[np.int64]
 
 
 class _Columns(NamedTuple):
@@ -317,10 +315,12 @@ class History:
         statistics: Path | None = None,
         all_branches: bool = False,
         windows_before: float = math.inf,
+        ranks: bool = False,
     ) -> Self:
         """The history in a record, of the surviving branch alone unless `all_branches`.
 
-        Of windows only those that end before the step `windows_before`.
+        Of windows only those that end before the step `windows_before`. With `ranks`, those of further ranks beside it
+        become `rank/<n>/<metric>` and `ranks/<metric>/<how>`.
 
         Raises: UsageError when a newer trimtab wrote it.
         """
@@ -336,7 +336,12 @@ class History:
             history.extend(lines)
             history.rollbacks = noted
             del lines
-        history.damaged_lines = reader.damaged
+            history.damaged_lines = reader.damaged
+            if ranks and records_of_ranks(record):
+                by_rank, history.damaged_lines = read_ranks(record, all_branches=all_branches)
+                for name, steps, values in series_of_ranks(by_rank):
+                    before = steps < windows_before
+                    history.add(name, steps[before], values[before])
         if statistics is not None:
             steps, names, values_WC = read_statistics(statistics)
             for step, row in zip(steps, values_WC, strict=True):
@@ -350,7 +355,7 @@ class History:
 
     def extend(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines of a record, as its reader gives them."""
-        columns = _Columnizer(self.add)
+        columns = Columnizer(self.add)
         for line in lines:
             if line["event"] == "StepsEnded":
                 columns.take(line)
@@ -445,75 +450,3 @@ class History:
         if name.startswith("layer/*/"):
             return bool(self.series) and self.layers.has(name.removeprefix("layer/*/"))
         return name in self.series
-
-
-@final
-class _Columnizer:
-    """Turns the values of StepsEnded lines into columns, as many lines at a time as have the same metrics."""
-
-    def __init__(self, add: Callable[[str, Steps, Floats], None]) -> None:
-        self._add = add
-        self._names: tuple[str, ...] = ()
-        self._firsts: list[int] = []
-        self._nums: list[int] = []
-        self._rows: list[tuple[Any, ...]] = []
-        self._values: dict[str, tuple[list[int], list[float]]] = {}
-
-    def take(self, line: Mapping[str, Any]) -> None:
-        """Add a line behind those that were taken before."""
-        first, last, series = line["first_step"], line["last_step"], line["per_step"]
-        if (names := tuple(series)) and names != self._names:
-            self.flush()
-            self._names = names
-        if names:
-            self._firsts.append(first)
-            self._nums.append(last - first + 1)
-            self._rows.append(tuple(series.values()))
-        for name, value in line["values"].items():
-            steps, values = self._values.setdefault(name, ([], []))
-            steps.append(last)
-            values.append(value)
-
-    def flush(self) -> None:
-        """Hand over what was taken."""
-        firsts, nums = np.array(self._firsts, np.int64), np.array(self._nums, np.int64)
-        regular = bool((nums > 0).all())
-        every_step = _ranges(firsts, nums) if regular else None
-        for name, column in zip(self._names, zip(*self._rows, strict=True), strict=False):
-            kinds = set(map(type, column))
-            if every_step is None or (list in kinds and (len(kinds) > 1 or list(map(len, column)) != self._nums)):
-                self._add(name, *_of_mixed_parts(column, firsts, nums))
-            elif list in kinds:
-                self._add(name, every_step, _numbers(list(itertools.chain.from_iterable(column))))
-            else:
-                self._add(name, every_step, np.repeat(_numbers(column), nums))
-        for name, (last_steps, numbers) in self._values.items():
-            self._add(name, np.array(last_steps, np.int64), _numbers(numbers))
-        self._firsts, self._nums, self._rows, self._values = [], [], [], {}
-
-
-def _numbers(values: Sequence[Any]) -> Floats:
-    """`values` as an array; what is no number becomes NaN."""
-    try:
-        return np.fromiter(values, np.float64, len(values))
-    except (TypeError, ValueError):
-        return np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
-
-
-def _of_mixed_parts(column: Sequence[Any], firsts: Steps, nums: Steps) -> tuple[Steps, Floats]:
-    """Steps and values where some parts are lists, some one number for all their steps; a list of another length is
-    left out."""
-    constant = np.fromiter((type(part) is not list for part in column), np.bool_, len(column))
-    parts = [part if type(part) is list else (part,) for part in column]
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-    kept = (constant | (lengths == nums)) & (nums > 0)
-    values = _numbers(list(itertools.chain.from_iterable(parts)))
-    repeats = np.repeat(np.where(constant, nums, 1) * kept, lengths)
-    return _ranges(firsts[kept], nums[kept]), np.repeat(values, repeats)
-
-
-def _ranges(firsts: Steps, nums: Steps) -> Steps:
-    """first, first + 1, … of each part, one behind the other."""
-    begins = np.cumsum(nums) - nums
-    offsets: Steps = np.repeat(firsts - begins, nums)
-    return np.arange(len(offsets)) + offsets

@@ -349,6 +349,17 @@ METRICS: dict[str, Metric] = {
     "probe/sample_loss/<quantile>": Metric(
         "nats", "lower", "examination", "same", "monitor", "quantile over the newest step's samples, eval mode"
     ),
+    "rank/<n>/<metric>": Metric(
+        "as the metric", "neither", "last", "same", "training", "the same of a further process of the run, by its rank"
+    ),
+    "ranks/<metric>/<how>": Metric(
+        "as the metric",
+        "neither",
+        "last",
+        "same",
+        "training",
+        "over all processes of the run: min, mean, max, and whose they are (min_rank, max_rank)",
+    ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }
 

@@ -485,7 +485,8 @@ def surviving(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """The lines without what later branches took back, in their order.
 
     A branch takes back the lines of earlier ones beyond the step where it opens. A checkpoint also holds the
-    window that was not delivered yet; so a branch takes back the windows that it delivers again.
+    window that was not delivered yet; so a branch takes back the windows that it delivers again. Of a line that
+    reaches beyond, the steps before stay.
     """
     lines = list(lines)
     if len({line["branch"] for line in lines}) <= 1:
@@ -500,7 +501,19 @@ def surviving(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         ends[branch] = end, window_end
         end = min(end, start)
         window_end = min(window_end, start, first_windows.get(branch, math.inf) - 1)
-    return [line for line in lines if line["step"] <= ends[line["branch"]][line["event"] == "StepsEnded"]]
+    kept = (_until(line, ends[line["branch"]][line["event"] == "StepsEnded"]) for line in lines)
+    return [line for line in kept if line is not None]
+
+
+def _until(line: dict[str, Any], end: float) -> dict[str, Any] | None:
+    """`line` as far as it does not lie beyond the step `end`; None when it does."""
+    if line["step"] <= end:
+        return line
+    if line["event"] != "StepsEnded" or line["first_step"] > end or not line["per_step"]:
+        return None
+    num = int(end) - line["first_step"] + 1
+    series = {name: part[:num] if isinstance(part, list) else part for name, part in line["per_step"].items()}
+    return line | {"step": int(end), "last_step": int(end), "per_step": series, "values": {}}
 
 
 def branch_starts(lines: Iterable[Mapping[str, Any]]) -> dict[int, int]:

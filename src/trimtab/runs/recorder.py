@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self, final
 
+from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig
 from trimtab.errors import StorageError
 from trimtab.events import (
     Adjust,
@@ -20,6 +21,7 @@ from trimtab.events import (
     StepsEnded,
     Stop,
 )
+from trimtab.runs.adaptive import Detail
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.examinations import columns_of
 from trimtab.runs.record import RecordWriter, lines_of
@@ -31,18 +33,29 @@ class Recorder:
     """What the loop tells of every event: lines go to the record, per-layer values to the statistics."""
 
     def __init__(
-        self, record: RecordWriter, statistics: StatisticsWriter | None = None, examinations: Path | None = None
+        self,
+        record: RecordWriter,
+        statistics: StatisticsWriter | None = None,
+        adaptive: AdaptiveLoggingConfig | None = None,
+        examinations: Path | None = None,
     ) -> None:
         """`examinations` is the folder for what examinations read of layers, made when there is something."""
         self._record = record
         self._statistics, self._examinations = statistics, examinations
         self._opened: StatisticsWriter | None = None
+        self._detail = None if statistics is None or adaptive is None else Detail(statistics, adaptive)
         self._is_refused = False
 
     @classmethod
-    def open(cls, run: RunDirectory, *, branch: int = 0) -> Self:
-        """The recorder of a run, which goes on after what earlier attempts wrote. Raises: StorageError."""
-        return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics), run.examinations)
+    def open(cls, run: RunDirectory, *, branch: int = 0, adaptive: AdaptiveConfig | None = None, rank: int = 0) -> Self:
+        """The recorder of a run, which goes on after what earlier attempts wrote; of a further `rank` a record beside
+        the run's, without values of layers. Raises: StorageError."""
+        if rank:
+            return cls(RecordWriter(run.record_of_rank(rank), branch))
+        if not isinstance(adaptive, AdaptiveLoggingConfig):
+            adaptive = None
+        statistics = StatisticsWriter(run.statistics, every=1 if adaptive is None else adaptive.calm_every)
+        return cls(RecordWriter(run.record, branch), statistics, adaptive, run.examinations)
 
     @property
     def pending(self) -> int:
@@ -53,16 +66,20 @@ class Recorder:
         """Write `event`; never raises for the disk's sake. A RunStarted opens its branch."""
         if isinstance(event, RunStarted):
             self._record.branch = event.branch
+            if self._detail is not None:
+                self._detail.went_back()
         if isinstance(event, StepsEnded):
-            if event.layers and self._statistics is not None:
-                self._statistics.append(event.last_step, event.layers)
+            self._write_layers(event)
             event = replace(event, layers={})
         elif isinstance(event, ExaminationEnded):
             if (event.layers or event.histograms) and (examinations := self._open_examinations()) is not None:
                 examinations.append(event.step, columns_of(event))
             event = replace(event, layers={}, histograms={})
         elif self._statistics is not None and _is_remarkable(event):
-            self._statistics.mark(event.step)
+            if self._detail is not None:
+                self._detail.remarkable(event.step)
+            else:
+                self._statistics.mark(event.step)
         self._record.append(*lines_of(event))
         self._tell_of_refusal(event)
 
@@ -74,6 +91,12 @@ class Recorder:
                 warnings.warn(f"what examinations read of layers is not kept: {error}", stacklevel=3)
                 self._examinations = None
         return self._opened
+
+    def _write_layers(self, event: StepsEnded) -> None:
+        if self._detail is not None:
+            self._detail.window(event)
+        elif event.layers and self._statistics is not None:
+            self._statistics.append(event.last_step, event.layers)
 
     def _tell_of_refusal(self, event: Event) -> None:
         """Once each time the disk refuses: with the lines that wait for it, there will be one that says so."""
@@ -91,6 +114,8 @@ class Recorder:
 
     def close(self) -> None:
         """Sync and close. Raises: StorageError when the record cannot be written."""
+        if self._detail is not None:
+            self._detail.write_waiting()  # how it ended
         for statistics in (self._statistics, self._opened):
             if statistics is not None:
                 statistics.close()
@@ -101,4 +126,4 @@ def _is_remarkable(event: Event) -> bool:
     """Whether somebody will want to look at every window around `event`."""
     if isinstance(event, DecisionTaken):
         return isinstance(event.decision, Stop | Rollback | Adjust)
-    return isinstance(event, FindingsChanged)
+    return isinstance(event, FindingsChanged | AlertRaised)

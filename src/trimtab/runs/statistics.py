@@ -4,14 +4,16 @@ A folder of segments 0000.f32, 0001.f32 …; a segment is a sequence of blocks, 
 
     magic (4 bytes)  length of the payload (uint32)  crc32 of the payload (uint32)  payload
 
-    TTSN  names    JSON {"every": int, "columns": [...]}: the columns of the rows that follow; `every` is 1,
-                   or 10 in a segment that was thinned
+    TTSN  names    JSON {"every": int, "columns": [...]}: the columns of the rows that follow; of so many windows one
+                   was written while all was calm: 1, or 10 in a segment that was thinned
     TTSV  values   step (int64), crc32 of the names' payload (uint32), one float32 a column
+    TTSL  late     the same, of a window before the newest, written when it turned out to be worth it
+    TTSZ  rows     many of both kinds, compressed: see `compressed.py`
     TTSM  mark     step (int64): the windows around it are worth keeping
 
-Each segment begins with names, and so does each change of columns. A row at a step takes back the earlier
-rows at that step and beyond: they belong to a branch that was left. The last 1,000 windows are kept in full;
-of older segments every 10th window and those around marks.
+Each segment begins with names, and so does each change of columns. A row of TTSV at a step takes back the earlier
+rows at that step and beyond: they belong to a branch that was left. The last 1,000 windows are kept as they were
+written; of older segments every 10th window, the late ones and those around marks, compressed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -29,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.errors import StorageError
+from trimtab.runs.compressed import ROWS_A_BLOCK, Row, compressed, decompressed
 from trimtab.runs.files import AppendFile, sync_folder
 
 SEGMENT_WINDOWS = 500
@@ -36,7 +40,8 @@ THIN_EVERY = 10
 AROUND_MARK = 10
 _HEAD = struct.Struct("<4sII")
 _ROW = struct.Struct("<qI")
-_NAMES, _VALUES, _MARK = b"TTSN", b"TTSV", b"TTSM"
+_NAMES, _VALUES, _LATE, _ROWS, _MARK = b"TTSN", b"TTSV", b"TTSL", b"TTSZ", b"TTSM"
+_MAGICS = (_NAMES, _VALUES, _LATE, _ROWS, _MARK)
 
 
 @final
@@ -46,13 +51,14 @@ class StatisticsWriter:
     These values matter less than the run: once open, nothing here raises for the disk's sake.
     """
 
-    def __init__(self, folder: Path, *, segment_windows: int = SEGMENT_WINDOWS) -> None:
-        """The newest two full segments are never thinned, which is 1,000 windows.
+    def __init__(self, folder: Path, *, segment_windows: int = SEGMENT_WINDOWS, every: int = 1) -> None:
+        """The newest two full segments are never thinned, which is 1,000 windows. `every`: of so many windows only one
+        is handed over, so that there is nothing to thin.
 
         Raises: StorageError when the folder cannot be written.
         """
         self._folder = folder
-        self._segment_windows = segment_windows
+        self._segment_windows, self._every = segment_windows, every
         self._columns: tuple[str, ...] = ()
         self._names_crc = 0
         try:
@@ -65,21 +71,21 @@ class StatisticsWriter:
         self._windows = 0
         if path.exists():
             blocks = list(_blocks(path.read_bytes()))
-            self._windows = sum(magic == _VALUES for magic, _, _ in blocks)
+            self._windows = sum(magic in (_VALUES, _LATE) for magic, _, _ in blocks)
             os.truncate(path, blocks[-1][2] if blocks else 0)
         self._file = AppendFile(path)
 
-    def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the row of the window that ends at `step`."""
+    def append(self, step: int, values: Mapping[str, float], *, late: bool = False) -> None:
+        """Write the row of the window that ends at `step`; `late`: others after it are written already."""
         if self._windows >= self._segment_windows and not self._file.pending:
             self._next_segment()
         if tuple(values) != self._columns:
             self._columns = tuple(values)
-            payload = _names_payload(1, self._columns)
+            payload = _names_payload(self._every, self._columns)
             self._names_crc = zlib.crc32(payload)
             self._file.append(_block(_NAMES, payload))
         row = np.fromiter(values.values(), dtype="<f4", count=len(values))
-        self._file.append(_block(_VALUES, _ROW.pack(step, self._names_crc) + row.tobytes()))
+        self._file.append(_block(_LATE if late else _VALUES, _ROW.pack(step, self._names_crc) + row.tobytes()))
         self._windows += 1
 
     def mark(self, step: int) -> None:
@@ -105,7 +111,7 @@ class StatisticsWriter:
         self._windows, self._columns = 0, ()
         with contextlib.suppress(OSError):
             for path in reversed(_segments(self._folder)[:-3]):
-                if not _thin(path):
+                if not _retire(path):
                     break
 
 
@@ -122,21 +128,22 @@ def read_statistics(folder: Path) -> tuple[NDArray[np.int64], tuple[str, ...], N
                 names[zlib.crc32(payload)] = np.array(
                     [columns.setdefault(name, len(columns)) for name in part], dtype=np.int64
                 )
-            elif magic == _VALUES:
-                step, names_crc = _ROW.unpack_from(payload)
-                row = np.frombuffer(payload, dtype="<f4", offset=_ROW.size)
-                if names_crc not in names or len(names[names_crc]) != len(row):
+            for step, late, names_crc, values in _rows_in(magic, payload):
+                if names_crc not in names or len(names[names_crc]) != len(values):
                     continue
-                while steps and steps[-1] >= step:
-                    steps.pop()
-                    rows.pop()
-                steps.append(step)
-                rows.append(np.full(len(columns), np.nan, dtype=np.float32))
-                rows[-1][names[names_crc]] = row
-    values = np.full((len(rows), len(columns)), np.nan, dtype=np.float32)
+                place = bisect_left(steps, step)
+                if not late:
+                    del steps[place:], rows[place:]
+                elif place < len(steps) and steps[place] == step:
+                    continue
+                row = np.full(len(columns), np.nan, dtype=np.float32)
+                row[names[names_crc]] = values
+                steps.insert(place, step)
+                rows.insert(place, row)
+    values_WC = np.full((len(rows), len(columns)), np.nan, dtype=np.float32)
     for index, row in enumerate(rows):
-        values[index, : len(row)] = row
-    return np.array(steps, dtype=np.int64), tuple(columns), values
+        values_WC[index, : len(row)] = row
+    return np.array(steps, dtype=np.int64), tuple(columns), values_WC
 
 
 def _segments(folder: Path) -> list[Path]:
@@ -160,7 +167,7 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
     while offset + _HEAD.size <= len(data):
         magic, length, crc = _HEAD.unpack_from(data, offset)
         payload = data[offset + _HEAD.size : offset + _HEAD.size + length]
-        if magic in (_NAMES, _VALUES, _MARK) and len(payload) == length and zlib.crc32(payload) == crc:
+        if magic in _MAGICS and len(payload) == length and zlib.crc32(payload) == crc:
             offset += _HEAD.size + length
             yield magic, payload, offset
         else:
@@ -168,33 +175,58 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
             offset = len(data) if found < 0 else found
 
 
-def _thin(path: Path) -> bool:
-    """Keep every 10th window of a segment, and those around its marks; False if that was done before."""
+def _rows_in(magic: bytes, payload: bytes) -> list[Row]:
+    """The rows of a block, in the order in which they were written."""
+    if magic in (_VALUES, _LATE):
+        step, names_crc = _ROW.unpack_from(payload)
+        return [Row(step, magic == _LATE, names_crc, np.frombuffer(payload, dtype="<f4", offset=_ROW.size))]
+    return decompressed(payload) if magic == _ROWS else []
+
+
+def _retire(path: Path) -> bool:
+    """Thin a segment, unless it was, and compress it; False if that was done before."""
     blocks = [(magic, payload) for magic, payload, _ in _blocks(path.read_bytes())]
-    if not blocks or json.loads(blocks[0][1]).get("every") != 1:
+    if not any(magic in (_VALUES, _LATE) for magic, _ in blocks):
         return False
-    windows = [index for index, (magic, _) in enumerate(blocks) if magic == _VALUES]
-    keep = set(windows[::THIN_EVERY])
-    for index, (magic, _) in enumerate(blocks):
-        if magic == _MARK:
-            position = int(np.searchsorted(windows, index))
-            keep.update(windows[max(0, position - AROUND_MARK) : position + AROUND_MARK])
+    keep = _worth_keeping(blocks) if json.loads(blocks[0][1]).get("every") == 1 else range(len(blocks))
     aside = path.with_suffix(".tmp")
     names: dict[int, int] = {}
+    waiting: list[Row] = []
+
     with open(aside, "wb") as file:
+
+        def write_waiting() -> None:
+            for begin in range(0, len(waiting), ROWS_A_BLOCK):
+                file.write(_block(_ROWS, compressed(waiting[begin : begin + ROWS_A_BLOCK])))
+            waiting.clear()
+
         for index, (magic, payload) in enumerate(blocks):
             if magic == _NAMES:
-                thinned = _names_payload(THIN_EVERY, tuple(json.loads(payload)["columns"]))
+                content = json.loads(payload)
+                thinned = _names_payload(max(THIN_EVERY, content["every"]), tuple(content["columns"]))
                 names[zlib.crc32(payload)] = zlib.crc32(thinned)
-                payload = thinned
-            elif magic == _VALUES:
-                step, names_crc = _ROW.unpack_from(payload)
-                if index not in keep or names_crc not in names:
-                    continue
-                payload = _ROW.pack(step, names[names_crc]) + payload[_ROW.size :]
-            file.write(_block(magic, payload))
+                write_waiting()
+                file.write(_block(_NAMES, thinned))
+            elif magic == _MARK:
+                write_waiting()
+                file.write(_block(magic, payload))
+            elif index in keep:
+                rows = [row for row in _rows_in(magic, payload) if row.names_crc in names]
+                waiting += [row._replace(names_crc=names[row.names_crc]) for row in rows]
+        write_waiting()
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
     sync_folder(path.parent)
     return True
+
+
+def _worth_keeping(blocks: Sequence[tuple[bytes, bytes]]) -> set[int]:
+    """Of the blocks with rows every 10th, those that came late, and those around marks."""
+    windows = [index for index, (magic, _) in enumerate(blocks) if magic == _VALUES]
+    keep = set(windows[::THIN_EVERY]) | {index for index, (magic, _) in enumerate(blocks) if magic == _LATE}
+    for index, (magic, _) in enumerate(blocks):
+        if magic == _MARK:
+            position = int(np.searchsorted(windows, index))
+            keep.update(windows[max(0, position - AROUND_MARK) : position + AROUND_MARK])
+    return keep

@@ -30,6 +30,7 @@ from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.pace import Pace
 from trimtab.runs.printable import printable
 from trimtab.runs.program import command, in_python
+from trimtab.runs.ranks import records_of_ranks
 from trimtab.runs.record import (
     RecordReader,
     decode_line,
@@ -104,6 +105,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             for info in list_checkpoints(run.path)
         ],
         "disk_bytes": disk_bytes(run.path),
+        "ranks": 1 + len(records_of_ranks(run.record)),
         "damaged_lines": reader.damaged,
         "task": _task(run),
         "resumes_from": goes_on_from,
@@ -164,6 +166,8 @@ def render(summary: Mapping[str, Any]) -> str:
         rows.append(("step", describe_pace(pace)))
     if summary["skipped"]:
         rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
+    if summary["ranks"] > 1:
+        rows.append(("ranks", f"{summary['ranks']}, of which the values here are rank 0's"))
     if summary["goodput"] is not None:
         rows.append(("time", describe_goodput(summary["goodput"])))
     elif summary["seconds"]:
@@ -288,7 +292,8 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
     events = _events(surviving(lines))
     started = next((event for _, event in reversed(events) if isinstance(event, RunStarted)), None)
     ended = next((event for _, event in reversed(events) if isinstance(event, RunEnded | RunStarted)), None)
-    window = next((event for _, event in reversed(events) if isinstance(event, StepsEnded)), None)
+    windows = (event for _, event in reversed(events) if isinstance(event, StepsEnded))
+    window = next((event for event in windows if "train/loss" in event.per_step), None)
     evaluations = [event for _, event in events if isinstance(event, EvaluationEnded)]
     newest = evaluations[-1] if evaluations else None
     split = dict(ended.time_split) if isinstance(ended, RunEnded) else {}

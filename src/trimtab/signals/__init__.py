@@ -7,6 +7,7 @@ from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
 from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, outputs_of
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
+from trimtab.signals.telling import most_telling
 from trimtab.signals.transform import Gradients, GradientTransform
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Term",
     "Unit",
     "key",
+    "most_telling",
     "of_layers",
     "outputs_of",
     "seeded",

@@ -8,9 +8,10 @@ from typing import Any, Final, Literal, final
 import numpy as np
 
 from trimtab.events import AlertRaised, StepsEnded
+from trimtab.signals.telling import most_telling
 
 MOST_A_WINDOW: Final = 20
-"""So many steps of a window are told one by one."""
+"""So many steps of a window are told one by one: the most telling."""
 
 
 @final
@@ -39,7 +40,9 @@ class StepAlerts:
         if not wrong.any():
             return
         places = np.flatnonzero(wrong)
-        for place in places[:MOST_A_WINDOW].tolist():
+        before = np.append(np.nan, loss[:-1])[places]
+        told = sorted(places[most_telling(loss[places], before, MOST_A_WINDOW)].tolist())
+        for place in told:
             number = window.first_step + place
             kind: Literal["non_finite_step", "outlying_step"] = "outlying_step" if finite[place] else "non_finite_step"
             what = "lies far above those before" if finite[place] else "not finite"
@@ -54,7 +57,7 @@ class StepAlerts:
                 {"step": number, "loss": float(loss[place]), "grad_norm": float(norm[place]), **data},
             )
         if (more := len(places) - MOST_A_WINDOW) > 0:
-            last = window.first_step + int(places[-1])
+            last = window.first_step + max(set(places.tolist()) - set(told))
             yield AlertRaised(
                 step, "non_finite_step", f"{more:,} more such steps, up to step {last:,}", {"steps": more, "step": last}
             )

@@ -29,6 +29,8 @@ def identity_of(
         **{f"config.{name}": value for name, value in effective(config).items()},
         **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
+        **({"data.order": data.facts["curriculum"]["order_sha256"]} if "curriculum" in data.facts else {}),
+        **({"data.synonyms": data.facts["synonyms"]["sha256"]} if "synonyms" in data.facts else {}),
         "version.torch": torch.__version__,
         **{f"version.{name}": version for name, version in versions().items() if name in ("trimtab", "numpy")},
         "device": device.type,

@@ -109,7 +109,7 @@ def choose_of(run: RunDirectory, config: Config, which: str, weights: str | None
 
 def model_of(config: Config, tokenizer: Tokenizer, targets: TargetFacts) -> nn.Module:
     """A model of the shape that `config` describes, for weights that are still to be put into it."""
-    vocabulary_size = vocabulary_of(config.task, tokenizer)
+    vocabulary_size = vocabulary_of(config.task, tokenizer, config.data.augmentation)
     model = build_model(
         config.model,
         vocabulary_size=vocabulary_size,

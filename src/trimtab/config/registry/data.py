@@ -14,6 +14,17 @@ SOURCES: dict[str, Spec] = {
     "parquet": Spec(
         "trimtab.data.parquet_rows:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)
     ),
+    "dataset": Spec(
+        "trimtab.data.dataset_rows:dataset_corpus",
+        "what Hugging Face `datasets` saved to disk",
+        "Lhoest et al. 2021, arXiv 2109.02846",
+        needs=("data",),
+    ),
+    "mixture": Spec(
+        "trimtab.data.mixed:mixed_corpus",
+        "several sources, each with its share of every epoch",
+        "Raffel et al. 2020, arXiv 1910.10683, section 3.5.2",
+    ),
 }
 
 TOKENIZERS: dict[str, Spec] = {
@@ -22,6 +33,12 @@ TOKENIZERS: dict[str, Spec] = {
         "byte-level BPE trained on the run's text",
         "Sennrich et al. 2016, arXiv 1508.07909",
     ),
+    "unigram": Spec(
+        "trimtab.data.tokenizer:train_unigram",
+        "unigram pieces of words, on bytes, trained on the run's text",
+        "Kudo 2018, arXiv 1804.10959",
+    ),
+    "tiktoken": Spec("trimtab.data.tiktoken_file:load_tiktoken", "a .tiktoken file from disk", "tiktoken"),
     "bytes": Spec("trimtab.data.tokenizer:byte_tokenizer", "one token a byte", "own"),
     "file": Spec("trimtab.data.tokenizer:load_tokenizer", "a tokenizer.json from disk", "Hugging Face tokenizers"),
     "hugging_face": Spec(

@@ -49,6 +49,7 @@ OBJECTIVES: dict[str, Spec] = {
         name: Spec("trimtab.objective.regression:Regression", what, source, capturable=True, compilable=True)
         for name, what, source in (
             ("mse", "square of the error", "own"),
+            ("rmse", "root of the mean square of a batch's errors", "own"),
             ("mae", "size of the error", "own"),
             ("huber", "square of small errors, size of large ones", "Huber 1964"),
             ("quantile", "pinball loss, whose minimum is a quantile", "Koenker and Bassett 1978"),

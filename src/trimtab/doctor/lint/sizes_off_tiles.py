@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import BpeTokenizer, Config, CrossEntropyConfig, TransformerShape
+from trimtab.config import BpeTokenizer, Config, CrossEntropyConfig, TransformerShape, UnigramTokenizer
 from trimtab.doctor.lint.finding import LintFinding, aims_at_cuda
 
 _TILE = 64
@@ -57,7 +57,11 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
         and objective.fused != "off"
         and config.training.precision.name != "fp16"
     )
-    if not isinstance(tokenizer, BpeTokenizer) or padded or tokenizer.vocabulary_size % _ALIGNED == 0:
+    if (
+        not isinstance(tokenizer, BpeTokenizer | UnigramTokenizer)
+        or padded
+        or tokenizer.vocabulary_size % _ALIGNED == 0
+    ):
         return
     size = tokenizer.vocabulary_size
     above = -(-size // _TILE) * _TILE

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trimtab.config import BpeTokenizer, Config, HuggingFaceConfig
+from trimtab.config import BpeTokenizer, Config, HuggingFaceConfig, UnigramTokenizer
 from trimtab.doctor.lint.finding import LintFinding
 
 _ENOUGH = 100
@@ -25,7 +25,7 @@ _ENOUGH = 100
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """Warns of fewer than a hundred occurrences a token on average."""
     tokenizer, tokens = config.data.tokenizer, facts.get("tokens_per_epoch", 0)
-    asked = tokenizer.vocabulary_size if isinstance(tokenizer, BpeTokenizer) else 0
+    asked = tokenizer.vocabulary_size if isinstance(tokenizer, BpeTokenizer | UnigramTokenizer) else 0
     size = facts.get("tokenizer", {}).get("vocabulary_size", asked)
     is_pretrained = isinstance(config.model, HuggingFaceConfig) and config.model.path is not None
     if 0 < tokens < _ENOUGH * size and not is_pretrained:
