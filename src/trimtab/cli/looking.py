@@ -17,6 +17,7 @@ from trimtab.errors import (
 
 if TYPE_CHECKING:
     from trimtab.doctor import Case
+    from trimtab.runs import RunDirectory
 
 from trimtab.cli.options import Json, Mapping, Run, app, print_json, shown
 
@@ -65,8 +66,11 @@ def show(
     weights: Annotated[
         str | None, typer.Option("--weights", help="With --attention: plain, or an average that the checkpoint has.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show its profiles instead: what steps are bound by, and where time goes.")
+    ] = False,
 ) -> None:
-    """Tell how a run went, and why it ended; or look inside its model."""
+    """Tell how a run went, and why it ended; or look inside its model, or at its profiles."""
     from trimtab.cli.inside import show_attention, show_modules
 
     of_attention = {"--layer": layer, "--head": head, "--text": text, "--answer": answer, "--out": out}
@@ -74,8 +78,8 @@ def show(
     asked = [option for option, value in of_attention.items() if value is not None]
     if asked and not attention:
         raise UsageError(f"{', '.join(asked)}: goes with --attention")
-    if attention and modules:
-        raise UsageError("--attention and --modules: one at a time")
+    if attention + modules + profile > 1:
+        raise UsageError("--attention, --modules, --profile: one at a time")
     if modules:
         show_modules(run, as_json=as_json)
         return
@@ -98,12 +102,25 @@ def show(
     from trimtab.runs.summary import render, summarize
 
     directory = RunDirectory.open(run)
+    if profile:
+        _show_profiles(directory, as_json)
+        return
     diagnosis = diagnose(open_case(directory), directory.name)
     summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
     if as_json:
         print_json(summary)
     else:
         typer.echo(render(summary))
+
+
+def _show_profiles(run: RunDirectory, as_json: bool) -> None:
+    from trimtab.runs.profiles import list_profiles, render_profiles
+
+    profiles = list_profiles(run)
+    if as_json:
+        print_json({"run": str(run.path), "profiles": profiles})
+    else:
+        typer.echo(render_profiles(profiles, str(run.path)))
 
 
 @app.command()

@@ -43,7 +43,7 @@ class Distribution:
 
 def distribution_of(values: Tensor) -> Distribution:
     """Of the values of a tensor of any shape; waits for the device."""
-    portions = values.reshape(-1).split(_AT_ONCE)
+    portions = torch.split(values.reshape(-1), _AT_ONCE)
     num = values.numel()
     mean = torch.stack([one.sum(dtype=torch.float64) for one in portions]).sum() / num
     sums: list[Tensor] = []
