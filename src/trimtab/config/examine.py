@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
-from trimtab.config.base import Count, Section, Texts
+from trimtab.config.base import Count, Section
 from trimtab.config.registry.examinations import EXAMINATIONS
+
+Names = Annotated[
+    tuple[str, ...],
+    Field(strict=False),
+    WithJsonSchema({"type": "array", "minItems": 1, "items": {"type": "string", "enum": list(EXAMINATIONS)}}),
+]
+"""Some of the examinations, in any order."""
 
 
 class ExamineConfig(Section):
@@ -18,7 +25,7 @@ class ExamineConfig(Section):
     apart: Count = Field(
         500, description="an evaluation examines when it is the first since another so many steps are over"
     )
-    which: Literal["usual", "all"] | Texts = Field(
+    which: Literal["usual", "all"] | Names = Field(
         "usual", description=f"usual, all, or names among {', '.join(EXAMINATIONS)}"
     )
     sequences: Count | None = Field(
