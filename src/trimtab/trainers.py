@@ -10,12 +10,12 @@ from typing import Any, final
 
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer
 from trimtab.config import Config, load_config
 from trimtab.data import Tokenizer
 from trimtab.events import Controller, Monitor
 from trimtab.monitor.sinks.console import Console
 from trimtab.trainer import Result, Trainer
+from trimtab.training.optimizers import MakeOptimizer
 
 
 class _TaskTrainer:
