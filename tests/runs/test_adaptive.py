@@ -120,6 +120,19 @@ def test_events_are_remarkable(tmp_path: Path, event: Any) -> None:
     assert not set(range(171, 180)) & set(written(tmp_path))
 
 
+def test_where_every_window_is_remarkable_only_a_part_is_written(tmp_path: Path) -> None:
+    events: list[Any] = []
+    for number, loss in enumerate(losses(3000), 1):
+        events += [window(number, loss), AlertRaised(number * STEPS, "outlying_step", "again")]
+    record(tmp_path / "bands", events, adaptive=AdaptiveLoggingConfig())
+    found = written(tmp_path / "bands")
+    assert set(range(1, 301)) <= set(found), "how it began"
+    assert set(range(10, 3001, 10)) <= set(found)
+    assert len(found) <= 300 + (0.1 + 0.2) * 3000
+    record(tmp_path / "full", events, adaptive=None)
+    assert len(written(tmp_path / "full")) <= 1500 + 3 * 270  # three segments are as they were
+
+
 def test_what_waits_belongs_to_its_branch(tmp_path: Path) -> None:
     events: list[Any] = [window(number, loss) for number, loss in enumerate(losses(105), 1)]
     again = [window(number, loss + 9.0) for number, loss in enumerate(losses(140), 1)][50:]  # a remarkable branch

@@ -76,6 +76,7 @@ from trimtab.config.gradients import (
     ValueClip,
     ZScoreClip,
 )
+from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
 from trimtab.config.load import Loaded, load_config, load_with_origin
 from trimtab.config.model import (
@@ -124,6 +125,7 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
@@ -232,6 +234,7 @@ __all__ = [
     "GaLoreConfig",
     "GapControl",
     "GradientsConfig",
+    "HardwareConfig",
     "HuberConfig",
     "HuggingFaceConfig",
     "HuggingFaceTokenizer",
@@ -281,6 +284,7 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "ProfileConfig",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",

@@ -22,6 +22,10 @@ _SIGMA: Final = 1.4826
 _LEAST: Final = 0.01
 """A band is at least `threshold` times this part of the forecast wide: what hardly changes is allowed as much."""
 _RECENT: Final = 5
+MOST_AT_ONCE: Final = 300
+SHARE: Final = 0.2
+"""Windows that may be written beyond the calm ones, and which part of all windows in the long run: a run in which every
+window is remarkable has no calm to stand out from."""
 
 
 @final
@@ -78,6 +82,8 @@ class Detail:
         self._seen = 0
         self._to_come = LEAST_WINDOWS
         """Windows of which everything is written."""
+        self._most = float(max(MOST_AT_ONCE, 3 * config.around))
+        self._allowance = self._most
 
     def window(self, event: StepsEnded) -> None:
         """A window is over: write its row, or keep it."""
@@ -89,7 +95,10 @@ class Detail:
                 left = band.leaves([float(event.values[name])]) or left
         if event.layers:
             self._seen += 1
-            if self._to_come > 0 or left or self._seen % self._config.calm_every == 0:
+            self._allowance = min(self._allowance + SHARE, self._most)
+            is_calm = self._seen % self._config.calm_every == 0
+            if is_calm or ((self._to_come > 0 or left) and self._allowance >= 1):
+                self._allowance -= not is_calm
                 self._statistics.append(event.last_step, event.layers)
             else:
                 self._waiting.append((self._seen, event.last_step, dict(event.layers)))
@@ -107,7 +116,9 @@ class Detail:
 
     def write_waiting(self) -> None:
         """Write the rows that were kept, behind newer ones."""
-        for _, step, layers in self._waiting:
+        num = min(len(self._waiting), int(self._allowance))
+        self._allowance -= num
+        for _, step, layers in list(self._waiting)[len(self._waiting) - num :]:
             self._statistics.append(step, layers, late=True)
         self._waiting.clear()
 

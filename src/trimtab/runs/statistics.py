@@ -38,6 +38,8 @@ from trimtab.runs.files import AppendFile, sync_folder
 SEGMENT_WINDOWS = 500
 THIN_EVERY = 10
 AROUND_MARK = 10
+MOST_KEPT = 250
+"""Of a segment that is thinned: marks beyond that keep nothing, where something goes wrong all the time."""
 _HEAD = struct.Struct("<4sII")
 _ROW = struct.Struct("<qI")
 _NAMES, _VALUES, _LATE, _ROWS, _MARK = b"TTSN", b"TTSV", b"TTSL", b"TTSZ", b"TTSM"
@@ -226,7 +228,7 @@ def _worth_keeping(blocks: Sequence[tuple[bytes, bytes]]) -> set[int]:
     windows = [index for index, (magic, _) in enumerate(blocks) if magic == _VALUES]
     keep = set(windows[::THIN_EVERY]) | {index for index, (magic, _) in enumerate(blocks) if magic == _LATE}
     for index, (magic, _) in enumerate(blocks):
-        if magic == _MARK:
+        if magic == _MARK and len(keep) < MOST_KEPT:
             position = int(np.searchsorted(windows, index))
             keep.update(windows[max(0, position - AROUND_MARK) : position + AROUND_MARK])
     return keep
