@@ -46,6 +46,7 @@ from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.metrics import selection_direction
+from trimtab.runs.privacy import private
 from trimtab.schedules import build_schedule
 from trimtab.signals import Ring, Task, key, outputs_of
 from trimtab.training import (
@@ -372,6 +373,7 @@ def build_loop(
         data_of=step_data.of_decision,
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
         examined=parts.examiner or (lambda step: ()),
+        private=private(config.privacy.samples),
     )
 
 

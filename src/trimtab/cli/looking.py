@@ -89,7 +89,9 @@ def doctor(
     """Say what is wrong with a run, what shows it, and what to change."""
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
+    from trimtab.doctor.soups import is_soup
     from trimtab.report import render_text
+    from trimtab.runs.described import wrapped
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
@@ -103,7 +105,10 @@ def doctor(
             for note in notes:
                 typer.echo(note)
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
+            if is_soup(case):  # which no rule judges, so that nothing is healthy or not
+                typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
+            else:
+                typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
             if len(paths) == 1:
                 typer.echo(f"next: {shown(_after_doctor(path))}")
             else:
@@ -160,7 +165,7 @@ def _after_doctor(path: Path) -> str:
     """To go on with a run that can; else the report."""
     from trimtab.runs import RunDirectory
     from trimtab.runs.program import command
-    from trimtab.runs.summary import next_command
+    from trimtab.runs.reasons import next_command
 
     if RunDirectory.is_run(path):
         run = RunDirectory.open(path)

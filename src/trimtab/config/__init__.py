@@ -2,6 +2,7 @@
 
 from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.alerts import AlertRule, AlertsConfig, Condition, EmailConfig, WebhookConfig
 from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
@@ -125,6 +126,7 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.privacy import Disclosure, PrivacyConfig
 from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
@@ -147,6 +149,16 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.sinks import (
+    CustomSink,
+    MlflowSink,
+    PrometheusSink,
+    SinkConfig,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
+)
+from trimtab.config.stream import StreamSource
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
@@ -185,6 +197,8 @@ __all__ = [
     "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
+    "AlertRule",
+    "AlertsConfig",
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
@@ -199,6 +213,7 @@ __all__ = [
     "Classification",
     "ClipConfig",
     "CompetencePacing",
+    "Condition",
     "Config",
     "ConstantSchedule",
     "ControlConfig",
@@ -210,13 +225,16 @@ __all__ = [
     "Custom",
     "CustomModel",
     "CustomOptimizer",
+    "CustomSink",
     "DataConfig",
     "DatasetSource",
     "DecayConfig",
     "DecoderConfig",
+    "Disclosure",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
+    "EmailConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -256,6 +274,7 @@ __all__ = [
     "LossCurriculum",
     "MaskedLanguageModeling",
     "MixtureSource",
+    "MlflowSink",
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
@@ -284,7 +303,9 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "PrivacyConfig",
     "ProfileConfig",
+    "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
@@ -303,6 +324,7 @@ __all__ = [
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SinkConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
@@ -315,14 +337,17 @@ __all__ = [
     "StepPacing",
     "StepSchedule",
     "StoppingConfig",
+    "StreamSource",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",
+    "TensorBoardSink",
     "TextSource",
     "Tf32",
     "TiktokenTokenizer",
     "TokenClassification",
     "TokenizerConfig",
+    "TrackioSink",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
@@ -330,7 +355,9 @@ __all__ = [
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",
+    "WandbSink",
     "WarmRestartsSchedule",
+    "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
     "config_schema",

@@ -20,18 +20,21 @@ from trimtab.report.curves import Curve, smoothed
 from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.described import describe_decision
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
 from trimtab.runs.machine import means_of_series
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.profiles import PROFILE
+from trimtab.runs.reasons import reason_in_a_line
 from trimtab.runs.record import event_to_json
-from trimtab.runs.summary import describe_decision
 
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
 SHOWN_ALERTS = 12
+_PRIVATE = "alerts."
+"""Settings that change no result, and name people: reports are passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         name=diagnosis.run or (run.name if run is not None else ""),
         diagnosis=diagnosis,
         status=ended.status if ended is not None else str(run.status()) if run is not None else "",
-        reason=ended.reason if ended is not None else "",
+        reason=reason_in_a_line(ended.reason) if ended is not None else "",
         first_step=min(firsts, default=0),
         last_step=history.last_step,
         planned_steps=case.planned_steps,
@@ -271,7 +274,7 @@ def _differences(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any
     changed = tuple(
         (key, before.get(key), value)
         for key, value in settings.items()
-        if key != "name" and _plain(before.get(key)) != _plain(value)
+        if key != "name" and not key.startswith(_PRIVATE) and _plain(before.get(key)) != _plain(value)
     )
     return f"the preset {name}" if is_preset else "the defaults", changed
 

@@ -13,6 +13,7 @@ from trimtab.runs.files import json_value
 _HARMLESS: Final = (
     "name",
     "lint.allow",
+    "sinks",
     "data.prefetch",
     "data.workers",
     "training.watchdog_seconds",
@@ -21,7 +22,7 @@ _HARMLESS: Final = (
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("logging.adaptive.", "hardware.", "profile.")
+_HARMLESS_SECTIONS: Final = ("alerts.", "hardware.", "logging.adaptive.", "privacy.", "profile.")
 """Sections of such settings."""
 
 

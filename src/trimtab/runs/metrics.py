@@ -5,7 +5,9 @@ One literal table. Names with <…> stand for a family. Losses are sums over cou
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 
@@ -336,6 +338,17 @@ METRICS: dict[str, Metric] = {
     ),
     "user/<name>": Metric("user's", "neither", "last", "mean", "user", "the user's own"),
 }
+
+
+def is_known(name: str) -> bool:
+    """Whether the table has `name`, by itself or as one of a family; * in it stands for any text."""
+    plain = name.split("@")[0]
+    return any(_fits(plain, known) for known in METRICS if "@" not in known)
+
+
+def _fits(name: str, known: str) -> bool:
+    family = re.sub(r"<[^<>]+>", "*", known)
+    return fnmatchcase(name, family) or ("*" in name and fnmatchcase(family, name))
 
 
 def better_direction(name: str) -> Literal["lower", "higher", "neither"]:

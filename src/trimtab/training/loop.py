@@ -81,15 +81,16 @@ class Loop:
         data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
         alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
         examined: Callable[[int], Iterable[Event]] = lambda step: (),
+        private: Callable[[Event], Event | None] = lambda event: event,
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
         device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps;
         `alerts` tells what went wrong in a window, at a step, `examined` what the model shows after one; `heartbeat` is
-        told how many micro-batches the step that begins has, and 0 between steps."""
+        told how many micro-batches the step has, 0 between steps; `private` gives an event as it may be told."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
-        self._emit = Teller(recorder, monitors, step.timer)
+        self._emit = Teller(recorder, monitors, step.timer, private)
         self.profiler: Profiler | None = None
         self.progress, self._attempts = progress, Attempts(step, loader, progress, keep=keep_split, tell=self._emit)
         self._controllers = tuple(controllers)
