@@ -259,7 +259,8 @@ def main() -> None:
             f"{row['apart']} steps |"
         )
     told = {"model": given.model, "device": device, "step_seconds": step, "steps": given.steps}
-    told |= {"accumulation": given.accumulation, "settings": given.settings, "torch": torch.__version__}
+    told |= {"accumulation": given.accumulation or SHAPES[given.model]["parts"]}
+    told |= {"settings": given.settings, "torch": torch.__version__}
     print("\n" + json.dumps(told | {"rows": rows}))
 
 
