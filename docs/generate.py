@@ -33,7 +33,7 @@ from trimtab import events
 from trimtab.config import ADJUSTABLE, Config, TransformerShape, list_presets, load_config
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import Key, first_line, keys, tag_of
+from trimtab.config.keys import Key, first_line, keys, listed_keys, tag_of
 from trimtab.config.presets import preset_text
 from trimtab.errors import TrimtabError
 from trimtab.runs.metrics import METRICS
@@ -182,6 +182,7 @@ def configuration() -> Iterator[str]:
     yield "## At the top"
     yield _key_table(key for key in _keys_of(Config, "") if not key.sections)
     yield from _sections([Config], "", 2)
+    yield from _lists()
 
 
 def _keys_of(section: type[Section], prefix: str) -> list[Key]:
@@ -213,6 +214,25 @@ def _sections(owners: Sequence[type[Section]], prefix: str, level: int) -> Itera
                 own = [one for one in _keys_of(variant, f"{key.path}.") if not one.sections and not one.is_tag]
                 yield _key_table(own)
         yield from _sections(variants, f"{key.path}.", level + 1)
+        for entry in [one for one in _keys_of(variants[0], f"{key.path}.") if set(one.entries) == {""}]:
+            section = entry.entries[""]
+            yield f"{'#' * (level + 1)} {entry.path}"
+            yield f"{first_line(section)} Each has a name of yours, NAME."
+            fields = section.model_fields.items()
+            yield _key_table(Key(f"{entry.path}.NAME.{name}", section, field, {}) for name, field in fields)
+
+
+def _lists() -> Iterator[str]:
+    """The sections that stand in lists, each with its keys."""
+    for several in keys().values():
+        for key in (one for one in several if one.is_list and one.entries):
+            yield f"## {key.path}, a list"
+            yield f"{key.description[:1].upper()}{key.description[1:]}. A name alone is the section with its defaults."
+            for name, section in key.entries.items():
+                yield f"**`name: {name}`**"
+                yield first_line(section)
+                listed = [one for found in listed_keys().values() for one in found if one.owner is section]
+                yield _key_table(one for one in listed if one.path.startswith(f"{key.path}[].") and not one.is_tag)
 
 
 def _introduction(key: Key) -> str:
@@ -324,6 +344,7 @@ def registries() -> Iterator[str]:
         ("Sources of text", "data.source.name", "data", "SOURCES", ("needs",)),
         ("Tokenizers", "data.tokenizer.name", "data", "TOKENIZERS", ()),
         ("Controllers", "", "control", "CONTROLLERS", ()),
+        ("Sinks", "sinks", "monitor", "SINKS", ("needs",)),
     ]
     for title, setting, room, table, flags in tables:
         specs = getattr(importlib.import_module(f"trimtab.config.registry.{room}"), table)

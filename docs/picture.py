@@ -35,6 +35,8 @@ def run(command: list[str]) -> str:
     child, terminal = pty.fork()
     if child == 0:
         os.environ.update(COLUMNS=str(COLUMNS), LINES=str(ROWS), TERM="xterm-256color")
+        for name in ("NO_COLOR", "CI"):  # with these the console is another
+            os.environ.pop(name, None)
         os.execvp(command[0], command)
     ioctl(terminal, TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     while True:

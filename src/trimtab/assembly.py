@@ -53,6 +53,7 @@ from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.metrics import selection_direction
+from trimtab.runs.privacy import private
 from trimtab.schedules import build_schedule
 from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
 from trimtab.training import (
@@ -372,4 +373,5 @@ def build_loop(
         planned=planned_changes(config, budget, progress),
         data_of=step_data.of_decision,
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
+        private=private(config.privacy.samples),
     )

@@ -27,6 +27,7 @@ from trimtab.training.execution import (
 from trimtab.training.memory import memory_meter
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
+from trimtab.training.peak import choose_peak
 from trimtab.training.threads import choose_threads
 
 _LONG_SECONDS: Final = 3600.0
@@ -108,6 +109,9 @@ def choose(
         "activation": fused,
         "compile": compiled,
         "capture": captured,
+        "peak": choose_peak(
+            config.hardware.peak_flops, parts.device, precision.name, precision.dtype, earlier.get("peak")
+        ),
     }
 
 

@@ -85,11 +85,11 @@ class FindingsChanged:
 
 @dataclass(frozen=True, slots=True)
 class AlertRaised:
-    """Something went wrong that the run got over, or was told to pass over."""
+    """Something went wrong that the run got over, or was told to pass over; "rule": a rule of `alerts` was met."""
 
     step: int
     """The boundary at which it is told."""
-    kind: Literal["non_finite_step", "outlying_step", "write_failed", "volume_capped"]
+    kind: Literal["non_finite_step", "outlying_step", "write_failed", "volume_capped", "rule"]
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values; of a step `step`, `loss`, `grad_norm`, `positions` and `samples`."""

@@ -31,6 +31,7 @@ from trimtab.config import (
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
+from trimtab.config.secrets import hidden, hide
 from trimtab.control import build_controllers
 from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
@@ -38,21 +39,23 @@ from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
 from trimtab.evaluation import write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
+from trimtab.measuring import Measuring
+from trimtab.monitor.sinks.build import require_sinks
 from trimtab.monitor.standing import standing
 from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import clean, list_checkpoints
 from trimtab.runs.company import OtherPrograms
 from trimtab.runs.drift import drift, refuse_drift
-from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.left_undone import ending_of, left_undone
 from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
+from trimtab.runs.surroundings import write_surroundings
 from trimtab.training import Loop, Progress, Requests
 from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
-from trimtab.training.execution import choose_device, garbage_rests, set_threads
+from trimtab.training.execution import choose_device, garbage_rests, gpu_name, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.judging import build_evaluation
 from trimtab.training.memory import out_of_memory_explained
@@ -125,6 +128,7 @@ class Trainer:
         begun_seconds = time.time()
         config = self._asked
         refuse(lint(config), config.lint.allow)
+        require_sinks(config.sinks)
         if self._make_optimizer is None:
             for key, one in config.named_optimizers.items():
                 require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
@@ -142,9 +146,8 @@ class Trainer:
             Lock.acquire(run.lock) as lock,
             undone_on_failure(run, made),
             out_of_memory_explained(),
-            standing(config, run) as monitors,
+            standing(config, run, self._monitors) as monitors,
         ):
-            monitors = (*monitors, *self._monitors)
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
             kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None
@@ -188,15 +191,15 @@ class Trainer:
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
-
+            measuring = Measuring(config, run, parts, progress, plan, facts)
             recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
             loop = build_loop(
                 config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, monitors
             )
-            closing = Closing(run, config, monitors)
+            loop.profiler, closing = measuring.profiler, Closing(run, config, monitors)
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *notes_on(config, plan, data, parts)]
+            notes = [*keeper.warnings, *measuring.notes, *notes_on(config, plan, data, parts)]
             if self._restart:
                 notes.insert(0, f"begun again by the supervisor: {self._restart}")
             if config.split is None:  # as they are now: what controllers made of them, too
@@ -209,7 +212,7 @@ class Trainer:
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
             told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
-            told |= {"restart": self._restart} if self._restart else {}
+            told |= {name: it for name, it in (("restart", self._restart), ("drift", sorted(changes))) if it}
             told |= start_facts(lock, lock.holder.process_started if self._ends_process else begun_seconds)
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
@@ -217,7 +220,7 @@ class Trainer:
                 waits = True
                 try:
                     frozen = on_freeze(run, progress, recorder.record, ends_process=self._ends_process)
-                    with garbage_rests(), watchdog.watching(run.artifacts, frozen):
+                    with measuring, garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
                     closing.complete(data, parts.model, ended, left)
@@ -265,7 +268,7 @@ class Trainer:
             clean(run.path)
             plan = choices_of(run)
             was = read_json(run.facts)["identity"]
-            now = was | {f"config.{name}": value for name, value in effective(self._asked).items()}
+            now = was | {f"config.{name}": hidden(value, name) for name, value in effective(self._asked).items()}
             self.config = as_chosen(self._asked, plan)
             if undone != ["report"]:
                 set_threads(plan.get("threads", self.config.training.threads))
@@ -338,11 +341,8 @@ class Trainer:
         self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
-        surroundings = environment(seed=self.config.seed, source=self._source)
-        if torch.cuda.is_available():
-            surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
+        write_surroundings(run, self.config, self._source, gpu_name())
         write_file(run.config, dump_config(self._asked))
-        write_json(run.environment, surroundings)
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
         if not (run.artifacts / "tokenizer.json").exists():
@@ -370,7 +370,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
             loop.settle()
         progress = loop.progress
         reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        recorder.record(run_ended(progress, "failed", reason))
+        recorder.record(run_ended(progress, "failed", hide(reason)))
         raise
 
 

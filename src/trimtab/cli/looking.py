@@ -17,6 +17,7 @@ from trimtab.errors import (
 
 if TYPE_CHECKING:
     from trimtab.doctor import Case
+    from trimtab.runs import RunDirectory
 
 from trimtab.cli.options import Json, Mapping, Run, app, print_json, shown
 
@@ -39,7 +40,13 @@ def runs(
 
 
 @app.command()
-def show(run: Run, as_json: Json = False) -> None:
+def show(
+    run: Run,
+    as_json: Json = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show its profiles instead: what steps are bound by, and where time goes.")
+    ] = False,
+) -> None:
     """Tell how a run went, and why it ended."""
     from trimtab.doctor import open_case
     from trimtab.doctor.diagnose import diagnose
@@ -47,12 +54,25 @@ def show(run: Run, as_json: Json = False) -> None:
     from trimtab.runs.summary import render, summarize
 
     directory = RunDirectory.open(run)
+    if profile:
+        _show_profiles(directory, as_json)
+        return
     diagnosis = diagnose(open_case(directory), directory.name)
     summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
     if as_json:
         print_json(summary)
     else:
         typer.echo(render(summary))
+
+
+def _show_profiles(run: RunDirectory, as_json: bool) -> None:
+    from trimtab.runs.profiles import list_profiles, render_profiles
+
+    profiles = list_profiles(run)
+    if as_json:
+        print_json({"run": str(run.path), "profiles": profiles})
+    else:
+        typer.echo(render_profiles(profiles, str(run.path)))
 
 
 @app.command()
@@ -69,7 +89,9 @@ def doctor(
     """Say what is wrong with a run, what shows it, and what to change."""
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
+    from trimtab.doctor.soups import is_soup
     from trimtab.report import render_text
+    from trimtab.runs.described import wrapped
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
@@ -83,7 +105,10 @@ def doctor(
             for note in notes:
                 typer.echo(note)
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-            typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
+            if is_soup(case):  # which no rule judges, so that nothing is healthy or not
+                typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
+            else:
+                typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
             if len(paths) == 1:
                 typer.echo(f"next: {shown(_after_doctor(path))}")
             else:
@@ -140,7 +165,7 @@ def _after_doctor(path: Path) -> str:
     """To go on with a run that can; else the report."""
     from trimtab.runs import RunDirectory
     from trimtab.runs.program import command
-    from trimtab.runs.summary import next_command
+    from trimtab.runs.reasons import next_command
 
     if RunDirectory.is_run(path):
         run = RunDirectory.open(path)

@@ -182,19 +182,41 @@ def soup(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="A run directory, or one of its checkpoints.")],
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--to",
             metavar="TARGET",
             help="safetensors: weights, configuration, tokenizer; hugging-face: a folder for transformers.",
         ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="A new folder; for safetensors also a file, NAME.safetensors.")],
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A new folder; for safetensors also a file, NAME.safetensors.")
+    ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option("--metrics", metavar="FILE", help="Instead of a model its metrics: a new .csv or .parquet file."),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="With --metrics: the values of every layer, too.")] = False,
+    all_branches: Annotated[
+        bool, typer.Option("--all-branches", help="With --metrics: what rollbacks and resumes took back, too.")
+    ] = False,
     checkpoint: Which = "best",
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Write a trained model for other programs."""
+    """Write a trained model, or the metrics of a run, for other programs."""
+    if metrics is not None:
+        if target is not None or out is not None:
+            raise UsageError("--metrics: is written by itself, without --to and --out")
+        _export_metrics(run, metrics, layers=layers, all_branches=all_branches, as_json=as_json)
+        return
+    if layers or all_branches:
+        raise UsageError(f"{'--layers' if layers else '--all-branches'}: goes with --metrics FILE")
+    if target is None or out is None:
+        given = "--to" if target is None else "--out"
+        raise UsageError(
+            f"{given}: must be given", hint="a model: --to safetensors --out PATH; the metrics: --metrics FILE.csv"
+        )
     from trimtab.export import export as write
 
     exported = write(run, target, out, checkpoint=checkpoint, weights=weights)
@@ -204,4 +226,17 @@ def export(
     typer.echo(f"{shown(exported.out)}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
     typer.echo(
         f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
+    )
+
+
+def _export_metrics(run: Path, out: Path, *, layers: bool, all_branches: bool, as_json: bool) -> None:
+    from trimtab.runs import RunDirectory
+    from trimtab.runs.metric_table import write_metrics
+
+    written = write_metrics(RunDirectory.open(run), out, layers=layers, all_branches=all_branches)
+    if as_json:
+        print_json(written)
+        return
+    typer.echo(
+        f"{shown(out)}: {written['rows']:,} values of {written['metrics']:,} metrics, {written['bytes']:,} bytes"
     )

@@ -2,6 +2,7 @@
 
 from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.alerts import AlertRule, AlertsConfig, Condition, EmailConfig, WebhookConfig
 from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
@@ -85,6 +86,7 @@ from trimtab.config.gradients import (
     ValueClip,
     ZScoreClip,
 )
+from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
 from trimtab.config.load import Loaded, load_config, load_with_origin
 from trimtab.config.model import (
@@ -133,6 +135,8 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.privacy import Disclosure, PrivacyConfig
+from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
@@ -154,6 +158,16 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.sinks import (
+    CustomSink,
+    MlflowSink,
+    PrometheusSink,
+    SinkConfig,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
+)
+from trimtab.config.stream import StreamSource
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
@@ -192,6 +206,8 @@ __all__ = [
     "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
+    "AlertRule",
+    "AlertsConfig",
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
@@ -208,6 +224,7 @@ __all__ = [
     "Classification",
     "ClipConfig",
     "CompetencePacing",
+    "Condition",
     "Config",
     "ConstantSchedule",
     "ControlConfig",
@@ -219,13 +236,16 @@ __all__ = [
     "Custom",
     "CustomModel",
     "CustomOptimizer",
+    "CustomSink",
     "DataConfig",
     "DatasetSource",
     "DecayConfig",
     "DecoderConfig",
+    "Disclosure",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
+    "EmailConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
@@ -243,6 +263,7 @@ __all__ = [
     "GaLoreConfig",
     "GapControl",
     "GradientsConfig",
+    "HardwareConfig",
     "HuberConfig",
     "HuggingFaceConfig",
     "HuggingFaceTokenizer",
@@ -264,6 +285,7 @@ __all__ = [
     "LossCurriculum",
     "MaskedLanguageModeling",
     "MixtureSource",
+    "MlflowSink",
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
@@ -293,6 +315,9 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "PrivacyConfig",
+    "ProfileConfig",
+    "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
@@ -312,6 +337,7 @@ __all__ = [
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SinkConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
@@ -324,14 +350,17 @@ __all__ = [
     "StepPacing",
     "StepSchedule",
     "StoppingConfig",
+    "StreamSource",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",
+    "TensorBoardSink",
     "TextSource",
     "Tf32",
     "TiktokenTokenizer",
     "TokenClassification",
     "TokenizerConfig",
+    "TrackioSink",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
@@ -339,7 +368,9 @@ __all__ = [
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",
+    "WandbSink",
     "WarmRestartsSchedule",
+    "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
     "calibrates",

@@ -10,6 +10,7 @@ from trimtab.config.augmentation import AugmentationConfig
 from trimtab.config.base import Count, Positive, Section, Texts
 from trimtab.config.curriculum import CurriculumConfig, NoCurriculum
 from trimtab.config.duplicates import DuplicatesConfig
+from trimtab.config.stream import StreamSource
 
 
 class EmbeddedSource(Section):
@@ -119,7 +120,8 @@ SourceConfig = Annotated[
     | CsvSource
     | DatasetSource
     | FolderSource
-    | MixtureSource,
+    | MixtureSource
+    | StreamSource,
     Field(discriminator="name"),
 ]
 
@@ -228,8 +230,8 @@ class DataConfig(Section):
     max_bad: Count = Field(100, description="so many are passed over in a source; one more is an error")
 
     @property
-    def plain_sources(self) -> dict[str, PlainSource]:
-        """The sources of files, those of a mixture one by one, by the keys that they stand at."""
+    def plain_sources(self) -> dict[str, PlainSource | StreamSource]:
+        """The sources, those of a mixture one by one, by the keys that they stand at."""
         mixed = {f"data.source.sources.{name}": one for name, one in getattr(self.source, "sources", {}).items()}
         found = mixed or {"data.source": self.source}
         return found | ({} if self.validation_source is None else {"data.validation_source": self.validation_source})

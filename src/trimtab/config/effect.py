@@ -12,6 +12,7 @@ from functools import reduce
 from typing import Any, Final
 
 from trimtab.config.adaptive import AdaptiveLoggingConfig
+from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.evaluation import is_calibrated, only_folders
@@ -204,6 +205,16 @@ IDLE: tuple[Idle, ...] = (
         "the loss scale stays, as training.precision.scaling is static",
         "set training.precision.scaling=dynamic",
     ),
+    *(
+        Idle(
+            tuple(f"alerts.{place}.{name}" for name, field in fields.items() if not field.is_required()),
+            "alerts.rules",
+            lambda config, place=place: not config.alerts.sends_to(place),  # type: ignore[misc]
+            f"no rule in alerts.rules goes to {place}",
+            f"name {place} in a rule's `to`",
+        )
+        for place, fields in (("webhook", WebhookConfig.model_fields), ("email", EmailConfig.model_fields))
+    ),
     Idle(
         ("data.duplicates.threshold",),
         "data.duplicates.near",
@@ -359,7 +370,8 @@ IDLE: tuple[Idle, ...] = (
         "leave out averaging.half_life",
     ),
     Idle(
-        tuple(f"logging.adaptive.{key}" for key in AdaptiveLoggingConfig.model_fields),
+        # Not its name: without that another variant would be read from what is written out.
+        tuple(f"logging.adaptive.{key}" for key in AdaptiveLoggingConfig.model_fields if key != "name"),
         "logging.layers",
         lambda config: isinstance(config.logging.adaptive, AdaptiveLoggingConfig) and not config.logging.layers,
         "it says when the values of layers are written, and logging.layers is false",

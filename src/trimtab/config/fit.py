@@ -40,7 +40,7 @@ FITS: dict[str, Fit] = {
     "causal_lm": Fit(
         ("decoder", "hugging_face", "custom"),
         _CLASSES,
-        _TEXT,
+        (*_TEXT, "stream"),
         (*_OF_TOKENS, "bits_per_byte"),
         "each token is predicted from those before it",
     ),

@@ -24,6 +24,7 @@ from trimtab.config import (
     MixtureSource,
     ParquetSource,
     SourceConfig,
+    StreamSource,
     TextSource,
 )
 from trimtab.config.nearest import did_you_mean, nearest_names
@@ -120,6 +121,8 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
         DataError: there is nothing there to read.
     """
     match config:
+        case StreamSource():
+            raise ValueError("a stream is no corpus: it is read while it is trained on")
         case MixtureSource():
             from trimtab.data.mixed import mixed_corpus
 

@@ -212,6 +212,7 @@ CODES: dict[str, Code] = {
     "rollback-out-of-reach": Code("rollbacks that may find no checkpoint to go back to", "lint"),
     "evaluation-never": Code("no evaluation before the end", "lint"),
     "saving-never": Code("no checkpoint before the end", "lint"),
+    "alert-on-unknown": Code("an alert that waits for what does not exist", "lint"),
     "high-dropout-small-model": Code("strong dropout in a small model", "lint"),
     "epochs-over-data": Code("many passes over the same data", "lint"),
     "vocabulary-too-large-for-data": Code("a vocabulary that the data cannot fill", "lint"),

@@ -182,6 +182,11 @@ class RunDirectory:
         return self.path / "diagnosis.json"
 
     @property
+    def alerts(self) -> Path:
+        """What rules of `alerts` were met, a line of JSON each."""
+        return self.path / "alerts.jsonl"
+
+    @property
     def report(self) -> Path:
         """The report for people."""
         return self.path / "report.html"

@@ -13,6 +13,7 @@ from trimtab.runs.files import json_value
 _HARMLESS: Final = (
     "name",
     "lint.allow",
+    "sinks",
     "data.prefetch",
     "data.workers",
     "training.watchdog_seconds",
@@ -23,7 +24,7 @@ _HARMLESS: Final = (
     "evaluation.details",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("logging.adaptive.",)
+_HARMLESS_SECTIONS: Final = ("alerts.", "hardware.", "logging.adaptive.", "privacy.", "profile.")
 """Sections of such settings."""
 
 

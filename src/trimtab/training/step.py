@@ -35,6 +35,7 @@ from trimtab.signals import (
 from trimtab.training.calibrate import calibrate
 from trimtab.training.capture import Captured, capture
 from trimtab.training.precision import Precision
+from trimtab.training.split import StepTimer
 
 
 @final
@@ -104,6 +105,7 @@ class Step:
         self.holds = scalar()
         """At 1.0 an update changes nothing: how a warm-up runs without being a step."""
         self.captured: Captured | None = None
+        self.timer = StepTimer(device)
         self._updates_after: tuple[torch.cuda.Event, ...] = ()
         self.at_step: Callable[[int], None] | None = None
         """Called with the number of each step before it runs."""
@@ -140,12 +142,15 @@ class Step:
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
             self.estimate(curvature, batches, step)
             self._estimated = step  # a step that is tried again does not count it twice
+        self.timer.begin(step, batches)
+        self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
         for index, batch in enumerate(batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
             self.accumulate(batch, 1.0 / len(batches))
             if looks is not None:
+                self.timer.mark("probe")
                 looks.part(self.optimizer.storage.gradients, first=index == 0)
         if looks is not None:
             scaler = self.precision.scaler
@@ -156,6 +161,7 @@ class Step:
         self.is_updating = True
         self.update(ends_window=ends_window)
         self.is_updating, self._estimated = False, 0
+        self.timer.end()
 
     def use_optimizer(self, index: int) -> None:
         """Let optimizer number `index` train from the next update on, with a fresh state; weights and average stay.
@@ -213,8 +219,10 @@ class Step:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
         self.set(share=share)
         if self.captured is not None and self.captured.fits(batch):
+            self.timer.mark("accumulate")
             self.captured.accumulate(batch)
         else:
+            self.timer.mark("host_to_device")
             self.accumulate_program(batch.to(self.device))
 
     def update(self, *, ends_window: bool = True) -> None:
@@ -222,6 +230,7 @@ class Step:
         for event in self._updates_after:
             torch.cuda.current_stream(self.device).wait_event(event)
         self._updates_after = ()
+        self.timer.mark("optimizer" if self.captured is None else "update")
         if self.captured is not None:
             self.captured.update(ends_window)
         else:
@@ -236,6 +245,7 @@ class Step:
         """What `accumulate` does on the device: nothing in it may depend on a value that changes on the host."""
         if self.scaling is not None:
             self.scaling.expect(batch.tokens_BT.numel())
+        self.timer.mark("forward")
         with self.precision.autocast():
             output = self.model(**self.task.inputs(batch))
             loss_terms = self.task.terms(output, batch)
@@ -250,6 +260,7 @@ class Step:
             mean = term.sum * self._inverse[term.unit]
             total = total + mean * term.weight
             self._means[term.name] += mean.detach()
+        self.timer.mark("backward")
         scaler = self.precision.scaler
         self.optimizer.storage.expect()
         torch.autograd.backward(total if scaler is None else total * scaler.scale)
@@ -298,6 +309,7 @@ class Step:
             self.average.update(gradients.skip, self.settings["averages"])
         if self.scaling is not None:
             self.scaling.update(gradients.skip)
+        self.timer.mark("probe")
         self._write_row(gradients, ends_window)
         if scaler is not None:
             # An outlying step is skipped, too, and says nothing of the loss scale.

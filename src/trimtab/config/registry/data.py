@@ -21,6 +21,11 @@ SOURCES: dict[str, Spec] = {
         "Lhoest et al. 2021, arXiv 2109.02846",
         needs=("data",),
     ),
+    "stream": Spec(
+        "trimtab.data.spool:Spool",
+        "what a function gives, document by document, kept on disk as tokens",
+        "own",
+    ),
     "mixture": Spec(
         "trimtab.data.mixed:mixed_corpus",
         "several sources, each with its share of every epoch",
