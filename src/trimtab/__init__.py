@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.evaluation.attention import visualize_attention as visualize_attention
     from trimtab.evaluation.attributions import attribute_tokens as attribute_tokens
     from trimtab.evaluation.efficiency import calculate_model_efficiency as calculate_model_efficiency
     from trimtab.evaluation.perplexity import calculate_perplexity as calculate_perplexity
@@ -65,6 +66,7 @@ _WHERE = {
     "get_parameter_groups": "trimtab.optimizer",
     "gradient_centralization": "trimtab.optimizer",
     "train_with_gradient_accumulation": "trimtab.training",
+    "visualize_attention": "trimtab.evaluation.attention",
 }
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "monitor_training_metrics",
     "open_predictor",
     "train_with_gradient_accumulation",
+    "visualize_attention",
 ]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer, Parts, build_keeper, build_loop, build_parts
+from trimtab.assembly import Parts, build_keeper, build_loop, build_parts
 from trimtab.choices import BATCH, choose, notes_on
 from trimtab.closing import Closing
 from trimtab.config import (
@@ -59,6 +59,8 @@ from trimtab.training.execution import choose_device, garbage_rests, gpu_name, s
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
 from trimtab.training.judging import build_evaluation
 from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.modules import write_parts
+from trimtab.training.optimizers import MakeOptimizer
 from trimtab.training.pacing import prepared
 from trimtab.training.precision import resolved_name
 from trimtab.training.predictor import predictor_of
@@ -190,7 +192,7 @@ class Trainer:
             progress.attempt, progress.branch = next_attempt(run)
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
-            self._describe(run, data, facts, plan)
+            self._describe(run, data, parts, facts, plan)
             measuring = Measuring(config, run, parts, progress, plan, facts)
             recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
@@ -338,16 +340,14 @@ class Trainer:
         return "python" if from_python else "config"
 
     def _describe(
-        self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
+        self, run: RunDirectory, data: PreparedData, parts: Parts, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
         write_surroundings(run, self.config, self._source, gpu_name())
         write_file(run.config, dump_config(self._asked))
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
-        if not (run.artifacts / "tokenizer.json").exists():
-            run.artifacts.mkdir(exist_ok=True)
-            data.tokenizer.save(run.artifacts / "tokenizer.json")
+        write_parts(run, parts.model, parts.task, data)
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:

@@ -10,7 +10,6 @@ from typing import Any, Final, final
 
 from torch import Tensor, nn
 
-from trimtab.assembly import MakeOptimizer
 from trimtab.config import Config, load_config
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.data import Tokenizer
@@ -18,6 +17,7 @@ from trimtab.errors import UsageError
 from trimtab.events import Controller, Monitor
 from trimtab.monitor.sinks.console import Console
 from trimtab.trainer import Result, Trainer
+from trimtab.training.optimizers import MakeOptimizer
 
 
 class _TaskTrainer:

@@ -14,6 +14,7 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
+from trimtab.config.capture import CaptureConfig
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -73,6 +74,7 @@ from trimtab.config.evaluation import (
     calibrates,
     is_calibrated,
 )
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -219,6 +221,7 @@ __all__ = [
     "BpeTokenizer",
     "Budget",
     "ByteTokenizer",
+    "CaptureConfig",
     "CausalLanguageModeling",
     "CheckpointConfig",
     "Classification",
@@ -250,6 +253,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderDecoderConfig",
     "EvaluationConfig",
+    "ExamineConfig",
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "FileTokenizer",

@@ -47,6 +47,7 @@ class Idle:
     remedy: str
 
 
+_DRAWS: Final = ("evaluation.samples.temperature", "evaluation.samples.top_k", "evaluation.samples.seeds")
 _OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
@@ -184,6 +185,36 @@ IDLE: tuple[Idle, ...] = (
         "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
     ),
     Idle(
+        ("logging.examine.which", "logging.examine.sequences"),
+        "logging.examine.every",
+        lambda config: not config.logging.examine.is_due_within(config.training.steps),
+        "no step of this run is examined: by logging.examine.every none is due, and so by logging.examine.apart",
+        "set logging.examine.every to at most training.steps",
+    ),
+    Idle(
+        ("logging.capture.layers",),
+        "logging.examine.every",
+        lambda config: (
+            bool(config.logging.capture.layers) and not config.logging.examine.is_due_within(config.training.steps)
+        ),
+        "modules are captured at examinations, and no step of this run is examined",
+        "set logging.examine.every to at most training.steps",
+    ),
+    Idle(
+        ("logging.capture.values", "logging.capture.megabytes"),
+        "logging.capture.layers",
+        lambda config: not config.logging.capture.layers,
+        "nothing is captured, as logging.capture.layers is empty",
+        "name modules in logging.capture.layers",
+    ),
+    Idle(
+        ("logging.examine.apart",),
+        "logging.examine.at_evaluations",
+        lambda config: not config.logging.examine.at_evaluations,
+        "it is about examinations at evaluations, and logging.examine.at_evaluations is false",
+        "set logging.examine.at_evaluations=true",
+    ),
+    Idle(
         ("training.accumulation",),
         "training.batch_size",
         lambda config: config.training.batch_size is not None,
@@ -237,21 +268,21 @@ IDLE: tuple[Idle, ...] = (
         "leave out data.validation_source",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "evaluation.samples.max_tokens",
         lambda config: config.evaluation.samples.max_tokens == 0,
         "no samples are written, as evaluation.samples.max_tokens is 0",
         "set evaluation.samples.max_tokens above 0",
     ),
     Idle(
-        ("evaluation.samples.max_tokens", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.max_tokens", *_DRAWS),
         "evaluation.samples.prompts",
         lambda config: not config.evaluation.samples.prompts,
         "no samples are written, as evaluation.samples.prompts is empty",
         'give evaluation.samples.prompts; "" starts a document',
     ),
     Idle(
-        ("evaluation.samples.top_k",),
+        ("evaluation.samples.top_k", "evaluation.samples.seeds"),
         "evaluation.samples.temperature",
         lambda config: config.evaluation.samples.temperature == 0.0,
         "the most probable token is taken, as evaluation.samples.temperature is 0",
@@ -294,7 +325,7 @@ IDLE: tuple[Idle, ...] = (
         "set another data.source",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "task.name",
         lambda config: config.task.name not in ("causal_lm", "seq2seq"),
         "samples are what a model writes, and with this task.name it writes nothing",
@@ -309,7 +340,7 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "task.name",
         lambda config: config.task.name == "seq2seq",
         "with task.name seq2seq samples are the most probable answers to texts of the validation set",

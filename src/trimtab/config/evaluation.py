@@ -18,9 +18,10 @@ SetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 
 
 class SamplesConfig(Section):
-    """Text written by the model at every evaluation, from fixed prompts and seeds."""
+    """Text written by the model at every evaluation, from fixed prompts and seeds, the same in every round."""
 
     prompts: Texts = Field(("",), description="beginnings to go on from; '' starts a document")
+    seeds: Count = Field(1, description="samples of each prompt, each with a seed of its own")
     max_tokens: int = Field(96, ge=0, description="tokens in a sample; 0 writes none")
     temperature: NonNegative = Field(0.8, description="0 takes the most probable token")
     top_k: int = Field(50, ge=0, description="choose among so many tokens; 0: among all")

@@ -116,22 +116,25 @@ class Evaluation:
         if self.task.name != "causal_lm":
             return []
         written = []
-        for index, prompt in enumerate(samples.prompts if samples.max_tokens else ()):
+        seeds = samples.seeds if samples.temperature > 0.0 else 1
+        asked = [(index, draw) for index in range(len(samples.prompts)) for draw in range(seeds)]
+        for place, (index, draw) in enumerate(asked if samples.max_tokens else ()):
             if self.report is not None:
-                self.report("writing samples", index / len(samples.prompts))
+                self.report("writing samples", place / len(asked))
             try:
                 text = write_text(
                     self.model,
                     self.data.tokenizer,
-                    prompt,
+                    samples.prompts[index],
                     samples,
                     context_length=self.data.training.sequence_length,
-                    seed=key(self.seed, 0, index, "generation"),
+                    seed=key(self.seed, draw, index, "generation"),
                 )
             except NumericsError as error:
                 # A run that diverged still has to say so, and to end by its own rules.
                 text = f"({error.message})"
-            written.append(ArtifactLogged(step, "sample", f"sample-{index}", text))
+            name = f"sample-{index}" if draw == 0 else f"sample-{index}-{draw}"
+            written.append(ArtifactLogged(step, "sample", name, text))
         return written
 
     def metrics(self, report: Report | None = None, look: Look | None = None) -> dict[str, float]:

@@ -142,6 +142,11 @@ class RunDirectory:
         return self.path / "statistics"
 
     @property
+    def examinations(self) -> Path:
+        """What examinations read of layers."""
+        return self.statistics / "examinations"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -165,6 +170,16 @@ class RunDirectory:
     def artifacts(self) -> Path:
         """The folder of samples, pictures, profiles and stacks."""
         return self.path / "artifacts"
+
+    @property
+    def captures(self) -> Path:
+        """The folder of what modules gave, as it was."""
+        return self.artifacts / "captures"
+
+    @property
+    def modules(self) -> Path:
+        """The tree of the model's modules, with shapes."""
+        return self.artifacts / "modules.json"
 
     @property
     def lock(self) -> Path:
