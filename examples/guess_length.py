@@ -1,7 +1,7 @@
 """Regression: how long is a function of which this is said? `python examples/guess_length.py [--short] [--json]`
 
-The target is the logarithm of the number of lines. A linear model over words (TF-IDF, ridge) with a split by row has
-an R² of 0.27 on a larger set of the same kind.
+The target is the logarithm of the number of lines. A linear model over words (TF-IDF, ridge) has an R² of 0.31 on this
+split.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Classification: in which subpackage does a docstring stand? `python examples/sort_docstrings.py [--short] [--json]`
 
-8,400 docstrings of sympy in 20 classes, held out by file. A linear model over words and pairs of words (TF-IDF) with
-a split by row has 83.9 %; by file, where neighbours no longer help, it is a harder question.
+10,000 docstrings of sympy, held out by file. A linear model over words and pairs of words (TF-IDF) has 72.9 % on this
+split. With a split by row, where neighbours in a file help, and classes of at least 100 texts it had 83.9 %.
 """
 
 from __future__ import annotations
