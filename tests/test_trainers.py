@@ -85,3 +85,12 @@ def test_a_preset_brings_its_own_task(data: dict[str, Path], tmp_path: Path) -> 
     assert trainer.config.task.name == "regression"
     described = trainer.config.model_dump(mode="json")["data"]
     assert described["source"]["path"] == described["validation_source"]["path"] == str(data["rows"])
+
+
+def test_settings_say_where_the_target_is_and_replace_what_the_preset_says(data: dict[str, Path]) -> None:
+    trainer = TransformerTrainer(
+        data["rows"], task="regression", settings={"task.value": "lines", "training.steps": 7}, progress=False
+    )
+    assert trainer.config.model_dump()["task"]["value"] == "lines"
+    assert trainer.config.training.steps == 7
+    assert trainer.config.objective.name == "huber"
