@@ -61,6 +61,12 @@ from trimtab.config.data import (
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
+from trimtab.config.embedding import (
+    EmbeddingConfig,
+    EmbeddingCutoutConfig,
+    EmbeddingMixupConfig,
+    EmbeddingNoiseConfig,
+)
 from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
@@ -123,6 +129,19 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.procedure import (
+    AsamConfig,
+    FgmConfig,
+    FreeLBConfig,
+    GradientCacheConfig,
+    NoSharpness,
+    PgdConfig,
+    PlainProcedure,
+    ProcedureConfig,
+    RDropConfig,
+    SamConfig,
+    SharpnessConfig,
+)
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
@@ -182,6 +201,7 @@ __all__ = [
     "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
+    "AsamConfig",
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
@@ -215,20 +235,27 @@ __all__ = [
     "DuplicatesConfig",
     "EmaConfig",
     "EmbeddedSource",
+    "EmbeddingConfig",
+    "EmbeddingCutoutConfig",
+    "EmbeddingMixupConfig",
+    "EmbeddingNoiseConfig",
     "EncoderConfig",
     "EncoderDecoderConfig",
     "EvaluationConfig",
     "ExpRangeSchedule",
     "ExponentialSchedule",
+    "FgmConfig",
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
     "Fp8",
     "Fp16",
     "Fp32",
+    "FreeLBConfig",
     "FullLogging",
     "GaLoreConfig",
     "GapControl",
+    "GradientCacheConfig",
     "GradientsConfig",
     "HuberConfig",
     "HuggingFaceConfig",
@@ -257,6 +284,7 @@ __all__ = [
     "NoClip",
     "NoCurriculum",
     "NoQuantization",
+    "NoSharpness",
     "NoSpikes",
     "NoStopping",
     "NoiseConfig",
@@ -274,14 +302,18 @@ __all__ = [
     "PatienceStopping",
     "PenaltiesConfig",
     "PenaltyConfig",
+    "PgdConfig",
     "PiecewiseSchedule",
+    "PlainProcedure",
     "PlainSource",
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "ProcedureConfig",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
+    "RDropConfig",
     "RarityCurriculum",
     "RatesConfig",
     "RecoveryConfig",
@@ -291,12 +323,14 @@ __all__ = [
     "RollBackSpikes",
     "RootPacing",
     "RowTask",
+    "SamConfig",
     "SamplesConfig",
     "ScheduleConfig",
     "ScheduleFreeAdamWConfig",
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SharpnessConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",

@@ -13,6 +13,7 @@ from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
 from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
+from trimtab.config.beside_procedure import beside_procedure
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -25,6 +26,7 @@ from trimtab.config.control import (
 from trimtab.config.curriculum import beside_curriculum
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
+from trimtab.config.embedding import EmbeddingConfig
 from trimtab.config.evaluation import EvaluationConfig
 from trimtab.config.fit import misfits
 from trimtab.config.fp8 import not_in_fp8
@@ -35,6 +37,7 @@ from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.penalties import PenaltiesConfig
+from trimtab.config.procedure import NoSharpness, PlainProcedure, ProcedureConfig, SharpnessConfig
 from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
@@ -56,6 +59,9 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig.model_construct)
     model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
     objective: ObjectiveConfig = Field(default_factory=CrossEntropyConfig.model_construct)
+    embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig.model_construct)
+    procedure: ProcedureConfig = Field(default_factory=PlainProcedure.model_construct)
+    sharpness: SharpnessConfig = Field(default_factory=NoSharpness.model_construct)
     penalties: PenaltiesConfig = Field(default_factory=PenaltiesConfig.model_construct)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
     optimizer_switch: OptimizerSwitch | None = Field(
@@ -109,7 +115,7 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
             )
-        if refused := "; ".join([*not_in_fp8(self), *unregularized(self)]):
+        if refused := "; ".join([*not_in_fp8(self), *unregularized(self), *beside_procedure(self)]):
             raise ValueError(refused)
         for key, one in self.named_optimizers.items():
             if one.decay.target and not OPTIMIZERS[one.name].decouples:

@@ -2,6 +2,7 @@
 
 from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
+from trimtab.signals.procedure import Change, Pass, Passes, Procedure
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
 from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, outputs_of
@@ -12,6 +13,7 @@ from trimtab.signals.transform import Gradients, GradientTransform
 __all__ = [
     "IGNORED",
     "Batch",
+    "Change",
     "GradientTransform",
     "Gradients",
     "InlineProbe",
@@ -19,7 +21,10 @@ __all__ = [
     "ModelOutput",
     "Outputs",
     "PartsProbe",
+    "Pass",
+    "Passes",
     "PendingRows",
+    "Procedure",
     "Ring",
     "SpecialTokens",
     "StepSignals",
