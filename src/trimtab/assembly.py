@@ -78,6 +78,7 @@ from trimtab.training.facts import planned_tokens
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
+from trimtab.training.procedures import build_making
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import lots_in_order, planned_changes
 from trimtab.training.variants import variants_of
@@ -152,6 +153,7 @@ def build_parts(
         prepare_quantization(model, quantize)
     model.to(device).train()
     plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
+    making = build_making(config, model)
     compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
     task = build_task(config.task, objective, data.targets)
@@ -185,7 +187,8 @@ def build_parts(
         probes.append(noise_scale)
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
-    columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
+    term_names = (*task.term_names, *making.procedure.term_names)
+    columns = columns_of_step(term_names, precision.scaler is not None, task.score_names)
     ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
     step = Step(
         model=model,
@@ -203,6 +206,10 @@ def build_parts(
         parts_probe=noise_scale,
         scaling=scaling,
         optimizers=optimizers,
+        procedure=making.procedure,
+        sharpness=making.sharpness,
+        embeddings=making.embeddings,
+        caches=making.caches,
         average=build_average(config.averaging, optimizer.storage, budget),
     )
     if not isinstance(quantize, NoQuantization):
@@ -220,7 +227,7 @@ def build_parts(
         step,
         Windows(ring, peak_memory_bytes(device)),
         device,
-        compilable,
+        compilable and making.compilable,
         why,
     )
 
@@ -251,21 +258,6 @@ def _optimizers(
         return builders
     stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
     return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
-
-
-def held_back(config: Config, parts: Parts) -> str | None:
-    """The part that does not allow its step to be captured, or None."""
-    if not one_shape(config):
-        return "batches are as long as their longest text; task.padding=full gives them one shape"
-    if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
-        return "a model from outside may keep state in Python"
-    names = [one.name for one in config.optimizers]
-    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
-        return "an optimizer from outside may count its steps in Python"
-    for name in names:
-        if not OPTIMIZERS[name].capturable:
-            return f"{name} {OPTIMIZERS[name].held_back}"
-    return None
 
 
 def build_evaluation(

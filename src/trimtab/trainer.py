@@ -37,6 +37,7 @@ from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
 from trimtab.evaluation import predict, write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
+from trimtab.measuring import Measuring
 from trimtab.monitor.standing import standing
 from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import Lock, Recorder, RunDirectory
@@ -185,15 +186,15 @@ class Trainer:
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
             self._describe(run, data, facts, plan)
-
+            measuring = Measuring(config, run, parts, progress, plan, facts)
             recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
             loop = build_loop(
                 config, data, parts, progress, controllers, keeper, recorder, requests, lock, watchdog, monitors
             )
-            closing = Closing(run, config, monitors)
+            loop.profiler, closing = measuring.profiler, Closing(run, config, monitors)
             progress.spend("start", time.perf_counter() - begun)
-            notes = [*keeper.warnings, *notes_on(config, plan, data, parts)]
+            notes = [*keeper.warnings, *measuring.notes, *notes_on(config, plan, data, parts)]
             if self._restart:
                 notes.insert(0, f"begun again by the supervisor: {self._restart}")
             if config.split is None:  # as they are now: what controllers made of them, too
@@ -214,7 +215,7 @@ class Trainer:
                 waits = True
                 try:
                     frozen = on_freeze(run, progress, recorder.record, ends_process=self._ends_process)
-                    with garbage_rests(), watchdog.watching(run.artifacts, frozen):
+                    with measuring, garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
                     closing.quantize(data, parts.model, ended, left)

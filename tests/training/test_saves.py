@@ -236,7 +236,7 @@ def test_what_a_person_asked_to_save_changes_neither_what_is_kept_nor_where_a_ro
         back = Scripted({(EvaluationEnded, 9): Rollback("spike", 9)})
         rig = Rig(tmp_path / name, [back], steps=10, log_every=1, evaluate_every=9, save_every=3)
         loop = rig.build()
-        loop._monitors = (*loop._monitors, *([Touches()] if name == "asked" else []))
+        loop._emit.monitors = (*loop._emit.monitors, *([Touches()] if name == "asked" else []))
         rig.build = lambda loop=loop: loop  # type: ignore[method-assign]
         rig.go()
         assert [event.step for event in rig.watch.of(RunStarted)] == [0, 6], name
@@ -284,7 +284,7 @@ def test_a_rollback_to_a_damaged_checkpoint_is_refused_and_the_run_goes_on(tmp_p
 
     rig = Rig(tmp_path / "run", [back], steps=9, log_every=1, save_every=3, in_background=False)
     loop = rig.build()
-    loop._monitors = (*loop._monitors, Rots())
+    loop._emit.monitors = (*loop._emit.monitors, Rots())
     rig.build = lambda: loop  # type: ignore[method-assign]
     assert rig.go().status == "finished"
     (decided,) = rig.watch.of(DecisionTaken)

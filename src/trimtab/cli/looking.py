@@ -17,6 +17,7 @@ from trimtab.errors import (
 
 if TYPE_CHECKING:
     from trimtab.doctor import Case
+    from trimtab.runs import RunDirectory
 
 from trimtab.cli.options import Json, Mapping, Run, app, print_json, shown
 
@@ -39,7 +40,13 @@ def runs(
 
 
 @app.command()
-def show(run: Run, as_json: Json = False) -> None:
+def show(
+    run: Run,
+    as_json: Json = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show its profiles instead: what steps are bound by, and where time goes.")
+    ] = False,
+) -> None:
     """Tell how a run went, and why it ended."""
     from trimtab.doctor import open_case
     from trimtab.doctor.diagnose import diagnose
@@ -47,12 +54,25 @@ def show(run: Run, as_json: Json = False) -> None:
     from trimtab.runs.summary import render, summarize
 
     directory = RunDirectory.open(run)
+    if profile:
+        _show_profiles(directory, as_json)
+        return
     diagnosis = diagnose(open_case(directory), directory.name)
     summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
     if as_json:
         print_json(summary)
     else:
         typer.echo(render(summary))
+
+
+def _show_profiles(run: RunDirectory, as_json: bool) -> None:
+    from trimtab.runs.profiles import list_profiles, render_profiles
+
+    profiles = list_profiles(run)
+    if as_json:
+        print_json({"run": str(run.path), "profiles": profiles})
+    else:
+        typer.echo(render_profiles(profiles, str(run.path)))
 
 
 @app.command()

@@ -81,6 +81,7 @@ from trimtab.config.gradients import (
     ValueClip,
     ZScoreClip,
 )
+from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
 from trimtab.config.load import Loaded, load_config, load_with_origin
 from trimtab.config.model import (
@@ -142,6 +143,7 @@ from trimtab.config.procedure import (
     SamConfig,
     SharpnessConfig,
 )
+from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
 from trimtab.config.run import Config
@@ -257,6 +259,7 @@ __all__ = [
     "GapControl",
     "GradientCacheConfig",
     "GradientsConfig",
+    "HardwareConfig",
     "HuberConfig",
     "HuggingFaceConfig",
     "HuggingFaceTokenizer",
@@ -310,6 +313,7 @@ __all__ = [
     "PolynomialSchedule",
     "PrecisionConfig",
     "ProcedureConfig",
+    "ProfileConfig",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",

@@ -31,6 +31,7 @@ from trimtab.config.evaluation import EvaluationConfig
 from trimtab.config.fit import misfits
 from trimtab.config.fp8 import not_in_fp8
 from trimtab.config.gradients import GradientsConfig
+from trimtab.config.hardware import HardwareConfig
 from trimtab.config.lint import LintConfig
 from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
 from trimtab.config.monitor import LoggingConfig
@@ -38,6 +39,7 @@ from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.penalties import PenaltiesConfig
 from trimtab.config.procedure import NoSharpness, PlainProcedure, ProcedureConfig, SharpnessConfig
+from trimtab.config.profile import ProfileConfig, bounds
 from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
@@ -84,6 +86,8 @@ class Config(Section):
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
+    hardware: HardwareConfig = Field(default_factory=HardwareConfig.model_construct)
+    profile: ProfileConfig = Field(default_factory=ProfileConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
@@ -156,6 +160,10 @@ class Config(Section):
             raise ValueError(
                 f"averaging.name {self.averaging.name} does not go with optimizer.name schedule_free_adamw, which is "
                 "judged by an average of its own: an average of the weights that it trains would be worse than that"
+            )
+        if self.profile.steps is not None and bounds(self.profile.steps)[1] > self.training.steps:
+            raise ValueError(
+                f"profile.steps {self.profile.steps} reaches beyond the last of training.steps {self.training.steps}"
             )
         if isinstance(self.averaging, SwaConfig) and self._lies_after_the_end(self.averaging.start):
             raise ValueError(

@@ -23,6 +23,9 @@ _GAPS: Final = ("generalization_gap", "validation - training loss")
 _MAIN: Final = ("train/loss", "validation/loss", *_GAPS, "learning_rate", "grad_norm")
 _AVERAGED: Final = "validation/loss@"
 _DULL: Final = ("tokens", "skipped")
+_MACHINE: Final = ("time/", "hardware/")
+_TELLING: Final = ("cpu_percent", "process_memory_bytes", "utilization_percent", "power_watts", "temperature_celsius")
+"""Of the machine's readings, those that are drawn; means of all are told beside the time."""
 _ROLES: Final[dict[str, Role]] = {
     "learning_rate": "rate",
     "grad_norm": "gradient",
@@ -55,8 +58,9 @@ def finding_curves(report: Report, finding: Finding) -> Markup:
 
 
 def other_curves(report: Report) -> list[Markup]:
-    """Every further metric, small."""
+    """Every further metric, small; of the machine the most telling ones."""
     names = [name for name in report.curves if name not in (*_MAIN, *_DULL) and not name.startswith(_AVERAGED)]
+    names = [name for name in names if not name.startswith(_MACHINE) or name.rsplit("/", 1)[-1] in _TELLING]
     names += [name for name in ("skipped",) if name in report.curves and (report.curves[name].high > 0).any()]
     window = Window(_origin(report), max(report.last_step, _origin(report) + 1))
     panels = list(_single_panels(report, names, 110))[:MOST_PANELS]

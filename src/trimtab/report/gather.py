@@ -23,7 +23,9 @@ from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
+from trimtab.runs.machine import means_of_series
 from trimtab.runs.metrics import selection_direction
+from trimtab.runs.profiles import PROFILE
 from trimtab.runs.record import event_to_json
 from trimtab.runs.summary import describe_decision
 
@@ -108,6 +110,10 @@ class Report:
     again: str = ""
     """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
+    machine: Mapping[str, float] = field(default_factory=dict)
+    """Means of pace and machine, as `runs.machine` gives them."""
+    profiles: tuple[str, ...] = ()
+    """What each profile found that steps are bound by."""
     prompts: tuple[str, ...] = field(default=())
 
     def steered(self) -> list[tuple[int, str]]:
@@ -149,7 +155,8 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         num_saves=len(history.decisions) - len(steering),
         resumed=tuple(_resumed(history)),
         alerts=tuple(_alerts(history)),
-        samples=_spread([artifact for artifact in history.artifacts if artifact.kind in ("sample", "text")]),
+        samples=_spread([one for one in history.artifacts if one.kind in ("sample", "text") and one.name != PROFILE]),
+        profiles=tuple(one.text for one in history.artifacts if one.name == PROFILE),
         checkpoints=tuple(_checkpoints(run)) if run is not None else (),
         time_split=split,
         down_seconds=spent.down_seconds if spent is not None else 0.0,
@@ -163,6 +170,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         command=_command(arguments),
         again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
+        machine=means_of_series(history.series),
         prompts=_prompts(settings),
     )
 

@@ -10,6 +10,7 @@ from trimtab.report.evaluations import evaluations_of
 from trimtab.report.gather import Report
 from trimtab.report.text import render_text, wrapped
 from trimtab.runs import format
+from trimtab.runs.machine import describe_machine, describe_parts
 from trimtab.runs.printable import printable
 from trimtab.runs.summary import describe_split
 
@@ -35,7 +36,14 @@ def render_report(report: Report, *, width: int = 100, colour: bool = False) -> 
     parts.append(_section("checkpoints", _table(kept, width=width, right=(0, 1))))
     if split := describe_split(report.time_split):
         whole = format.duration(sum(report.time_split.values()))
-        parts.append(_section("time", wrapped(f"{whole}: {split}", width, "  ")))
+        lines = wrapped(f"{whole}: {split}", width, "  ")
+        if of_a_step := describe_parts(report.machine):
+            lines += wrapped(f"of a step: {of_a_step}", width, "  ")
+        if machine := describe_machine(report.machine):
+            lines += wrapped(machine, width, "  ")
+        for found in report.profiles:
+            lines += wrapped(f"profiled, {found}", width, "  ")
+        parts.append(_section("time", lines))
     changed = [(key, words.value_text(now), f"(there {words.value_text(was)})") for key, was, now in report.differences]
     parts.append(_section(f"settings that differ from {report.base}", _table(changed, width=width)))
     parts.append(

@@ -12,6 +12,7 @@ from trimtab.report.gather import Report
 from trimtab.report.markup import Content, Markup, element, join, percentage
 from trimtab.runs import format
 from trimtab.runs.goodput import shares
+from trimtab.runs.machine import describe_machine, describe_parts
 
 SAMPLE_CHARACTERS = 2000
 
@@ -104,10 +105,16 @@ def time_split(report: Report) -> Markup:
             )
         )
         at += seconds
-    told = ", ".join(f"{name} {format.duration(seconds)}" for name, seconds in parts)
-    bar = element("svg", bars, class_="split", width="100%", height=26, role="img", aria_label=f"time: {told}")
+    label = ", ".join(f"{name} {format.duration(seconds)}" for name, seconds in parts)
+    bar = element("svg", bars, class_="split", width="100%", height=26, role="img", aria_label=f"time: {label}")
     down = f"Down between attempts, not counted above: {format.duration(report.down_seconds)}."
-    return join(bar, element("p", keys, class_="keys"), element("p", down) if report.down_seconds > 0 else None)
+    told = [
+        down if report.down_seconds > 0 else "",
+        f"Of a step: {parts_of_step}." if (parts_of_step := describe_parts(report.machine)) else "",
+        f"The machine: {machine}." if (machine := describe_machine(report.machine)) else "",
+        *(f"Profiled, {found}." for found in report.profiles),
+    ]
+    return join(bar, element("p", keys, class_="keys"), [element("p", line) for line in told if line])
 
 
 def data_and_model(report: Report) -> Markup:

@@ -35,6 +35,8 @@ _METRICS: Final = {
     "memory_bytes": "memory",
     "loss_scale": "loss scale",
     "skipped": "skipped updates",
+    "mfu": "utilization (MFU)",
+    "memory_bytes_per_second": "memory traffic (counted)",
 }
 _UNITS: Final = {
     "norm": "",
@@ -58,6 +60,8 @@ def metric_name(name: str) -> str:
 def metric_unit(name: str) -> str:
     """The unit of a metric, "" where it has none."""
     metric = METRICS.get(name.split("@")[0])
+    if metric is None and name.startswith("hardware/"):
+        metric = METRICS.get(f"hardware/<gpu>/{name.rsplit('/', 1)[-1]}")
     if metric is None and name.startswith("validation/"):
         metric = METRICS.get(f"validation/{name.split('@')[0].rsplit('/', 1)[-1]}")
     return "" if metric is None else _UNITS.get(metric.unit, metric.unit)

@@ -21,7 +21,7 @@ _HARMLESS: Final = (
     "checkpoint.on_failure",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("logging.adaptive.",)
+_HARMLESS_SECTIONS: Final = ("logging.adaptive.", "hardware.", "profile.")
 """Sections of such settings."""
 
 

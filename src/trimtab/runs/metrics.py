@@ -157,6 +157,100 @@ METRICS: dict[str, Metric] = {
         "evaluation",
         "that metric of an evaluation, of averaged weights: validation/loss@ema, validation/loss@swa",
     ),
+    "mfu": Metric(
+        "fraction",
+        "higher",
+        "mean",
+        "mean",
+        "training",
+        "model FLOPs utilization: 6 N + 12 L H K T a position, over the window's seconds, of the peak in plan.json",
+    ),
+    "memory_bytes_per_second": Metric(
+        "bytes/s",
+        "neither",
+        "mean",
+        "sum",
+        "training",
+        "an estimate: what the step's kernels read and write as counted by `trimtab plan`, over the window's seconds",
+    ),
+    "time/host_to_device_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "of a step that was split: copying batches to the device"
+    ),
+    "time/forward_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "of a step that was split: forward passes and losses"
+    ),
+    "time/backward_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "of a step that was split: backward passes, gradients added up"
+    ),
+    "time/accumulate_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "copy, forward and backward, where they are captured as one"
+    ),
+    "time/optimizer_seconds": Metric(
+        "seconds",
+        "lower",
+        "mean",
+        "max",
+        "training",
+        "of a step that was split: gradients emptied, norms, clipping, update, averages",
+    ),
+    "time/update_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "optimizer and inline probes, where they are captured as one"
+    ),
+    "time/probe_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "of a step that was split: inline probes and the ring's row"
+    ),
+    "time/logging_seconds": Metric(
+        "seconds", "lower", "mean", "max", "training", "of a step on average: writing the record, and its monitors"
+    ),
+    "hardware/cpu_percent": Metric(
+        "percent", "neither", "mean", "mean", "monitor", "of all cores of the machine, by whatever program"
+    ),
+    "hardware/process_cpu_percent": Metric(
+        "percent", "neither", "mean", "sum", "monitor", "of one core, by this process: 200 is two cores"
+    ),
+    "hardware/load": Metric("processes", "neither", "mean", "mean", "monitor", "that run or wait, over a minute"),
+    "hardware/process_memory_bytes": Metric("bytes", "lower", "mean", "sum", "monitor", "resident set of this process"),
+    "hardware/memory_available_bytes": Metric(
+        "bytes", "higher", "mean", "mean", "monitor", "memory of the machine left"
+    ),
+    "hardware/swap_bytes": Metric("bytes", "lower", "mean", "mean", "monitor", "memory that was moved to the disk"),
+    "hardware/disk_read_bytes_per_second": Metric("bytes/s", "neither", "mean", "mean", "monitor", "of all disks"),
+    "hardware/disk_written_bytes_per_second": Metric("bytes/s", "neither", "mean", "mean", "monitor", "of all disks"),
+    "hardware/disk_free_bytes": Metric("bytes", "higher", "mean", "mean", "monitor", "left where the run is written"),
+    "hardware/network_received_bytes_per_second": Metric(
+        "bytes/s", "neither", "mean", "mean", "monitor", "of the machine"
+    ),
+    "hardware/network_sent_bytes_per_second": Metric("bytes/s", "neither", "mean", "mean", "monitor", "of the machine"),
+    "hardware/cpu_power_watts": Metric("watts", "neither", "mean", "mean", "monitor", "of the processors, by RAPL"),
+    "hardware/energy_wh": Metric(
+        "Wh", "lower", "sum", "sum", "monitor", "since the readings before: of GPU and processors, as far as they tell"
+    ),
+    "hardware/tokens_per_wh": Metric(
+        "tokens/Wh", "higher", "mean", "mean", "monitor", "counted targets for the energy spent meanwhile"
+    ),
+    "hardware/sampling_percent": Metric(
+        "percent", "lower", "mean", "max", "monitor", "of one core, by the thread that takes these readings"
+    ),
+    "hardware/<gpu>/utilization_percent": Metric(
+        "percent", "higher", "mean", "mean", "monitor", "time with any kernel"
+    ),
+    "hardware/<gpu>/memory_busy_percent": Metric(
+        "percent", "neither", "mean", "mean", "monitor", "time in which its memory was read or written"
+    ),
+    "hardware/<gpu>/memory_bytes": Metric("bytes", "lower", "mean", "max", "monitor", "in use, by whatever program"),
+    "hardware/<gpu>/power_watts": Metric("watts", "neither", "mean", "sum", "monitor", "of the board"),
+    "hardware/<gpu>/temperature_celsius": Metric("°C", "lower", "mean", "max", "monitor", "of the chip"),
+    "hardware/<gpu>/sm_clock_mhz": Metric("MHz", "higher", "mean", "mean", "monitor", "of its processors"),
+    "hardware/<gpu>/memory_clock_mhz": Metric("MHz", "higher", "mean", "mean", "monitor", "of its memory"),
+    "hardware/<gpu>/throttled_power": Metric(
+        "fraction", "lower", "mean", "max", "monitor", "readings with clocks held down by the limit of power"
+    ),
+    "hardware/<gpu>/throttled_heat": Metric(
+        "fraction", "lower", "mean", "max", "monitor", "readings with clocks held down by heat"
+    ),
+    "hardware/<gpu>/throttled_hardware": Metric(
+        "fraction", "lower", "mean", "max", "monitor", "readings with clocks held down by the board, for any reason"
+    ),
     "group/<name>/learning_rate": Metric(
         "rate",
         "neither",

@@ -26,6 +26,7 @@ from trimtab.runs import format
 from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes, verify
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
+from trimtab.runs.machine import describe_machine, describe_parts, means_of
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.pace import Pace
 from trimtab.runs.printable import printable
@@ -76,6 +77,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "endings": _endings([event for _, event in every]),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
+        "machine": means_of(windows),
         "pace": None if (pace := Pace.of(event for _, event in kept)) is None else pace.to_json(),
         "tokens_per_second": windows[-1].values.get("tokens_per_second") if windows else None,
         "evaluations": sum(isinstance(event, EvaluationEnded) for _, event in kept),
@@ -164,6 +166,8 @@ def render(summary: Mapping[str, Any]) -> str:
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if (pace := summary["pace"]) is not None:
         rows.append(("step", describe_pace(pace)))
+    rows += [("step", line) for line in wrapped(describe_parts(summary["machine"]))]
+    rows += [("machine", line) for line in wrapped(describe_machine(summary["machine"]))]
     if summary["skipped"]:
         rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
     if summary["ranks"] > 1:

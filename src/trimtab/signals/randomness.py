@@ -14,8 +14,6 @@ import torch
 Purpose = Literal[
     "model", "gradient", "curvature", "procedure", "augmentation", "order", "evaluation", "generation", "probe"
 ]
-    "model", "gradient", "curvature", "procedure", "augmentation", "order", "evaluation", "generation", "probe"
-]
 
 
 def key(seed: int, step: int, micro_batch: int, purpose: Purpose) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from trimtab.events import AlertRaised, CheckpointSaved, Event
@@ -45,4 +45,29 @@ class Checkpoints(Protocol):
 
     def restore_best(self) -> int:
         """Put the best checkpoint's weights into the model; gives its step."""
+        ...
+
+
+class Gauge(Protocol):
+    """Measures beside the steps, and adds to the values of their windows."""
+
+    def close(self, num_steps: int, seconds: float, tokens: float) -> Callable[[], Mapping[str, float]]:
+        """What was measured since the last call: the window that ends has so many steps, which took so many seconds
+        for so many targets. What it gives is called once the device has passed the window's end."""
+        ...
+
+
+class Profiler(Protocol):
+    """Looks into some steps. What it does is told later, and costs none of a step's time."""
+
+    def before(self, step: int) -> float:
+        """Begin where `step` is to be looked into; gives the seconds that it took."""
+        ...
+
+    def after(self, step: int) -> float:
+        """End where `step` was the last; gives the seconds that it took."""
+        ...
+
+    def events(self) -> Sequence[Event]:
+        """What is to be told of those that are complete, once."""
         ...

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def gather(step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe | None) -> None:
     """Leave the gradient of step `number`, and its sums; `looks` at the gradient after each micro-batch."""
     if step.caches and len(batches) > 1:
+        step.timer.mark("host_to_device")
         on_device = [batch.to(step.device) for batch in batches]
         step.set(share=1.0 / len(batches))
 
@@ -28,4 +29,5 @@ def gather(step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe 
         step.passes.at(number, index)
         step.accumulate(batch, 1.0 / len(batches))
         if looks is not None:
+            step.timer.mark("probe")
             looks.part(step.optimizer.storage.gradients, first=index == 0)

@@ -39,7 +39,7 @@ from trimtab.optimizer import applied_rates
 from trimtab.runs.metrics import selection_direction
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
-from trimtab.training.contracts import Checkpoints, Recorder
+from trimtab.training.contracts import Checkpoints, Profiler, Recorder
 from trimtab.training.decisions import adjustments_of, of_kind, weigh
 from trimtab.training.endings import Status, ending, run_ended
 from trimtab.training.micro_batch import Attempts
@@ -47,6 +47,7 @@ from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
 from trimtab.training.settings import Settings
 from trimtab.training.step import Step
+from trimtab.training.telling import Teller
 from trimtab.training.windows import Windows
 
 
@@ -87,8 +88,10 @@ class Loop:
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
+        self._emit = Teller(recorder, monitors, step.timer)
+        self.profiler: Profiler | None = None
         self.progress, self._attempts = progress, Attempts(step, loader, progress, keep=keep_split, tell=self._emit)
-        self._controllers, self._monitors = tuple(controllers), tuple(monitors)
+        self._controllers = tuple(controllers)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
@@ -131,6 +134,8 @@ class Loop:
     def _train_step(self) -> None:
         progress = self.progress
         step = progress.step + 1
+        if self.profiler is not None:
+            self._boundary_time += self.profiler.before(step)
         settings = self._settings[progress.optimizer]
         rates = settings.rates(progress.step, progress.factor)
         self._step.set(**rates, **settings.others(progress.step, progress.factor))
@@ -162,6 +167,9 @@ class Loop:
     def _boundary(self) -> None:
         step, calendar = self.progress.step, self._calendar
         self._heartbeat(0)
+        if self.profiler is not None:
+            self._boundary_time += self.profiler.after(step)
+            self._emit(*self.profiler.events())
         self._tell(self._checkpoints.finished())
         asked: list[tuple[str, Decision]] = [("request", decision) for decision in self._requests.poll()]
         asked += [("plan", decision) for decision in self._planned(step)]
@@ -315,12 +323,3 @@ class Loop:
         self._emit(ended)
         self._recorder.sync()
         return ended
-
-    def _emit(self, *events: Event) -> None:
-        for event in events:
-            self._recorder.record(event)
-            for monitor in self._monitors:
-                try:
-                    monitor.observe(event)
-                except Exception as error:
-                    warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)

@@ -150,3 +150,8 @@ def _resident_bytes() -> float:
     import psutil
 
     return float(psutil.Process().memory_info().rss)
+
+
+def accelerator_uuid(index: int) -> str:
+    """The UUID of a CUDA device, whatever CUDA_VISIBLE_DEVICES makes its number."""
+    return str(torch.cuda.get_device_properties(index).uuid)

@@ -245,6 +245,7 @@ class Attempts:
                 self._step.run(taken.batches, number, ends_window=ends_window)
                 return replace(taken, seconds_waited=waited)
             except Exception as error:
+                self._step.timer.abandon()
                 if not is_out_of_memory(error):
                     raise
                 if (refusal := self._why_not(number, taken, error)) is not None:

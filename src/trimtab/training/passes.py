@@ -34,11 +34,12 @@ class Passes:
         device: torch.device,
         seed: int,
         transforms: EmbeddingTransforms | None = None,
+        mark: Callable[[str], None] = lambda part: None,
     ) -> None:
         """`storage` gives the one in use; `is_part` says whether a step has further micro-batches; `transforms`: what
-        is done to embeddings."""
+        is done to embeddings; `mark` is told which part of a step begins."""
         self._model, self._task, self._precision, self._storage = model, task, precision, storage
-        self._is_part, self._device, self._seed = is_part, device, seed
+        self._is_part, self._device, self._seed, self._mark = is_part, device, seed, mark
         self._transforms = EmbeddingTransforms() if transforms is None else transforms
         self._is_foreign = isinstance(model, Outside)
         self._place = (0, 0)
@@ -100,6 +101,7 @@ class Passes:
 
     def backward(self, of: Tensor, slope: Tensor | None = None) -> None:
         """Add the gradient of a loss, or of any tensor with `slope`, to that of the step."""
+        self._mark("backward")
         scaler, storage = self._precision.scaler, self._storage()
         storage.expect()
         if slope is not None:
@@ -110,6 +112,7 @@ class Passes:
 
     def slopes(self, loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of `loss` by each tensor of `of` alone, times the loss scale."""
+        self._mark("backward")
         scaler = self._precision.scaler
         found = torch.autograd.grad(loss if scaler is None else loss * scaler.scale, list(of), materialize_grads=True)
         return list(found)
@@ -126,6 +129,7 @@ class Passes:
                     buffer.copy_(before)
 
     def _output(self, batch: Batch, change: Change | None, mixed: Mixed | None) -> ModelOutput | Tensor:
+        self._mark("forward")
         inputs = self._task.inputs(batch if mixed is None else mixed.inputs(batch))
         with self._changing(inputs, batch, change, mixed), self._precision.autocast():
             output: ModelOutput | Tensor = self._model(**inputs)
@@ -144,8 +148,10 @@ class Passes:
                 documents = inputs.get("document_ids_BT")
                 fits = documents is not None and number == 0 and documents.shape == embeddings_BTD.shape[:2]
                 # Of a text that is written, nobody sees the padding at its end.
-                real_BT = documents >= 0 if fits and documents is not None else embeddings_BTD.new_ones(
-                    embeddings_BTD.shape[:2], dtype=torch.bool
+                real_BT = (
+                    documents >= 0
+                    if fits and documents is not None
+                    else embeddings_BTD.new_ones(embeddings_BTD.shape[:2], dtype=torch.bool)
                 )
                 embeddings_BTD = self._transforms(embeddings_BTD, real_BT, self._drawn)
             return embeddings_BTD if change is None else change(embeddings_BTD, number)

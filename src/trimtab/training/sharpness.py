@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor
 
 from trimtab.objective.procedures import ascent
+from trimtab.signals import Batch, PartsProbe
+from trimtab.training.gather import gather
 
 if TYPE_CHECKING:
     from trimtab.training.step import Step
@@ -27,9 +29,10 @@ class Sharpness:
         self.radius, self.adaptive = radius, adaptive
         self._kept: list[Tensor] = []
 
-    def __call__(self, step: Step, sweep: Callable[[bool], None], *, in_parts: bool) -> None:
-        """`sweep(True)` is the one whose gradient stays."""
-        sweep(False)
+    def __call__(self, step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe | None) -> None:
+        """Leave the gradient of step `number`; `looks` is for the one that stays."""
+        gather(step, batches, number, None)
+        step.timer.mark("optimizer")
         storage = step.optimizer.storage
         weights = list(storage.weights.values())
         gradients = [storage.gradients[name] for name in storage.weights]
@@ -42,11 +45,12 @@ class Sharpness:
             torch._foreach_copy_(self._kept, weights)
             torch._foreach_add_(weights, ascent(weights, gradients, self.radius, adaptive=self.adaptive))
             storage.refresh()
-            storage.zero_gradients(in_parts=in_parts)
+            storage.zero_gradients(in_parts=len(batches) > 1 or step.adds)
         try:
             with step.passes.apart():
-                sweep(True)
+                gather(step, batches, number, looks)
         finally:  # where memory runs out, the step is tried again
+            step.timer.mark("optimizer")
             with torch.no_grad():
                 torch._foreach_copy_(weights, self._kept)
                 storage.refresh()

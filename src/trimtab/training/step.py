@@ -41,6 +41,7 @@ from trimtab.training.gather import gather
 from trimtab.training.passes import Passes
 from trimtab.training.precision import Precision
 from trimtab.training.sharpness import Sharpness
+from trimtab.training.split import StepTimer
 
 
 @final
@@ -106,7 +107,7 @@ class Step:
             "sequence": self.settings["inverse_sequences"],
         }
         self.procedure, self.sharpness, self.caches = Plain() if procedure is None else procedure, sharpness, caches
-        self._adds = caches or self.procedure.num_backwards > 1
+        self.adds = caches or self.procedure.num_backwards > 1
         self.passes = Passes(
             model=model,
             task=task,
@@ -117,6 +118,7 @@ class Step:
             device=device,
             seed=seed,
             transforms=embeddings,
+            mark=lambda part: self.timer.mark(part),
         )
         self._means = {name: scalar() for name in (*task.term_names, *self.procedure.term_names)}
         self._scores = {name: scalar() for name in task.score_names}
@@ -127,6 +129,7 @@ class Step:
         self.holds = scalar()
         """At 1.0 an update changes nothing: how a warm-up runs without being a step."""
         self.captured: Captured | None = None
+        self.timer = StepTimer(device)
         self._updates_after: tuple[torch.cuda.Event, ...] = ()
         self.at_step: Callable[[int], None] | None = None
         """Called with the number of each step before it runs."""
@@ -163,16 +166,14 @@ class Step:
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
             estimate(self, curvature, batches, step)
             self._estimated = step  # a step that is tried again does not count it twice
+        self.timer.begin(step, batches)
+        self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
         if self.sharpness is None:
             gather(self, batches, step, looks)
         else:
-            self.sharpness(
-                self,
-                lambda stays: gather(self, batches, step, looks if stays else None),
-                in_parts=in_parts or self._adds,
-            )
+            self.sharpness(self, batches, step, looks)
         if looks is not None:
             scaler = self.precision.scaler
             unscale = self._one if scaler is None else 1.0 / scaler.scale
@@ -182,6 +183,7 @@ class Step:
         self.is_updating = True
         self.update(ends_window=ends_window)
         self.is_updating, self._estimated = False, 0
+        self.timer.end()
 
     def use_optimizer(self, index: int) -> None:
         """Let optimizer number `index` train from the next update on, with a fresh state; weights and average stay.
@@ -210,7 +212,7 @@ class Step:
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
-        self.optimizer.storage.zero_gradients(in_parts=in_parts or self._adds)
+        self.optimizer.storage.zero_gradients(in_parts=in_parts or self.adds)
         if self.scaling is not None:
             self.scaling.begin()
         torch._foreach_zero_(self.sums)
@@ -225,13 +227,16 @@ class Step:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
         self.set(share=share)
         if self.captured is not None and self.captured.fits(batch):
+            self.timer.mark("accumulate")
             self.captured.accumulate(batch)
         else:
+            self.timer.mark("host_to_device")
             self.accumulate_program(batch.to(self.device))
 
     def update(self, *, ends_window: bool = True) -> None:
         """Norms, transforms, optimizer, and the row of the ring."""
         self.wait_for_readers()
+        self.timer.mark("optimizer" if self.captured is None else "update")
         if self.captured is not None:
             self.captured.update(ends_window)
         else:
@@ -303,6 +308,7 @@ class Step:
             self.average.update(gradients.skip, self.settings["averages"])
         if self.scaling is not None:
             self.scaling.update(gradients.skip)
+        self.timer.mark("probe")
         self._write_row(gradients, ends_window)
         if scaler is not None:
             # An outlying step is skipped, too, and says nothing of the loss scale.

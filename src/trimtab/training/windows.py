@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from trimtab.events import StepsEnded
 from trimtab.runs.metrics import METRICS
 from trimtab.signals import PendingRows, Ring
+from trimtab.training.contracts import Gauge
 
 
 @dataclass(slots=True)
@@ -32,6 +34,12 @@ class _Closed:
     columns: tuple[str, ...]
     whole: bool
     """False when it ended before its time: then what is read at a window's end alone was not read."""
+    measured: Sequence[Callable[[], Mapping[str, float]]] = ()
+    """By gauges; read when the window's rows have arrived."""
+
+    def gauged(self) -> dict[str, float]:
+        """What the gauges measured, by name. Waits for the device where it is late."""
+        return {name: value for measured in self.measured for name, value in measured().items()}
 
 
 @final
@@ -44,6 +52,8 @@ class Windows:
         self._host: dict[str, list[float]] = {}
         self._first_step = 1
         self._closed: list[_Closed] = []
+        self.gauges: Sequence[Gauge] = ()
+        """What else is measured of each window."""
 
     def add(self, values: Mapping[str, float]) -> None:
         """The host's values of a step whose row is in the ring."""
@@ -67,7 +77,10 @@ class Windows:
         return [self._event(window) for window in left]
 
     def _end(self, step: int, rows: PendingRows, columns: tuple[str, ...], *, whole: bool) -> None:
-        window = _Closed(self._first_step, step, self._host, self._memory_bytes(), rows, columns, whole)
+        num_steps, host = step - self._first_step + 1, self._host
+        seconds, tokens = (sum(host.get(name, ())) for name in ("step_seconds", "tokens"))
+        measured = [gauge.close(num_steps, seconds, tokens) for gauge in self.gauges]
+        window = _Closed(self._first_step, step, host, self._memory_bytes(), rows, columns, whole, measured)
         self._closed.append(window)
         self._host, self._first_step = {}, step + 1
 
@@ -90,6 +103,7 @@ class Windows:
         values = {
             "tokens_per_second": float(per_step["tokens"].sum()) / seconds if seconds > 0 else 0.0,
             "memory_bytes": window.memory_bytes,
+            **window.gauged(),
             **{name: values[-1] for name, values in window.host.items() if _kept_last(name)},
             **last,
         }
@@ -110,6 +124,7 @@ class Windows:
                     "memory_bytes": window.memory_bytes,
                     "columns": list(window.columns),
                     "whole": window.whole,
+                    "gauged": window.gauged(),
                 }
                 for window in self._closed
             ],
@@ -132,6 +147,7 @@ class Windows:
                 PendingRows(tensors[f"closed-{index}"].clone(), None),
                 tuple(window["columns"]),
                 bool(window["whole"]),
+                [partial(_numbers, window.get("gauged", {}))],
             )
             for index, window in enumerate(values["closed"])
         ]
@@ -147,6 +163,10 @@ class Windows:
 
 def _floats(series: Mapping[str, Sequence[float | str]]) -> dict[str, list[float]]:
     return {name: [float(value) for value in values] for name, values in series.items()}
+
+
+def _numbers(values: Mapping[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
 
 
 def _kept_last(name: str) -> bool:

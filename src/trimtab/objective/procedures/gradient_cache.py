@@ -58,7 +58,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
             longest = max(part.shape[1] for part in parts)
             parts = [F.pad(part, (0, longest - part.shape[1]), value=padding.get(name, 0)) for part in parts]
         tensors[name] = torch.cat(parts)
-    return replace(batches[0], count=sum(batch.count for batch in batches), **tensors)  # type: ignore[arg-type]
+    return replace(batches[0], count=sum(batch.count for batch in batches), **tensors)
 
 
 def _with_features(output: ModelOutput | Tensor) -> ModelOutput:

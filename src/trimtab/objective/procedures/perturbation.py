@@ -55,4 +55,5 @@ def within(x_BTD: Tensor, radius: float) -> Tensor:
 
 def norms(x_BTD: Tensor) -> Tensor:
     """2-norm of each text, [B, 1, 1]."""
-    return torch.linalg.vector_norm(x_BTD, dim=(1, 2), keepdim=True)
+    found: Tensor = torch.linalg.vector_norm(x_BTD, dim=(1, 2), keepdim=True)
+    return found

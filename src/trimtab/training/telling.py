@@ -1,0 +1,33 @@
+"""What happens is told: to the record first, which must not fail, then to those that look on, who may."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import final
+
+from trimtab.events import Event, Monitor
+from trimtab.training.contracts import Recorder
+from trimtab.training.split import StepTimer
+
+
+@final
+class Teller:
+    """Writes events and shows them; the time that takes is booked as logging."""
+
+    def __init__(self, recorder: Recorder, monitors: Sequence[Monitor], timer: StepTimer) -> None:
+        self.monitors = tuple(monitors)
+        self._recorder, self._timer = recorder, timer
+
+    def __call__(self, *events: Event) -> None:
+        """Tell of `events`; what a monitor raises is a warning."""
+        begun = time.perf_counter()
+        for event in events:
+            self._recorder.record(event)
+            for monitor in self.monitors:
+                try:
+                    monitor.observe(event)
+                except Exception as error:
+                    warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
+        self._timer.spend("logging", time.perf_counter() - begun)
