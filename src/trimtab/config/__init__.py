@@ -2,6 +2,7 @@
 
 from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.alerts import AlertRule, AlertsConfig, Condition, EmailConfig, WebhookConfig
 from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
@@ -13,6 +14,7 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
+from trimtab.config.capture import CaptureConfig
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -47,6 +49,7 @@ from trimtab.config.data import (
     DatasetSource,
     EmbeddedSource,
     FileTokenizer,
+    FolderSource,
     HuggingFaceTokenizer,
     JsonLinesSource,
     MixtureSource,
@@ -67,7 +70,17 @@ from trimtab.config.embedding import (
     EmbeddingMixupConfig,
     EmbeddingNoiseConfig,
 )
-from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.evaluation import (
+    BaselineConfig,
+    BestBaseline,
+    EvaluationConfig,
+    NoBaseline,
+    RunBaseline,
+    SamplesConfig,
+    calibrates,
+    is_calibrated,
+)
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -130,6 +143,7 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.privacy import Disclosure, PrivacyConfig
 from trimtab.config.procedure import (
     AsamConfig,
     FgmConfig,
@@ -165,6 +179,16 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.sinks import (
+    CustomSink,
+    MlflowSink,
+    PrometheusSink,
+    SinkConfig,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
+)
+from trimtab.config.stream import StreamSource
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
@@ -203,21 +227,27 @@ __all__ = [
     "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
+    "AlertRule",
+    "AlertsConfig",
     "AsamConfig",
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
+    "BaselineConfig",
     "BatchControlConfig",
+    "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
     "Budget",
     "ByteTokenizer",
+    "CaptureConfig",
     "CausalLanguageModeling",
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
     "CompetencePacing",
+    "Condition",
     "Config",
     "ConstantSchedule",
     "ControlConfig",
@@ -229,13 +259,16 @@ __all__ = [
     "Custom",
     "CustomModel",
     "CustomOptimizer",
+    "CustomSink",
     "DataConfig",
     "DatasetSource",
     "DecayConfig",
     "DecoderConfig",
+    "Disclosure",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
+    "EmailConfig",
     "EmbeddedSource",
     "EmbeddingConfig",
     "EmbeddingCutoutConfig",
@@ -244,12 +277,14 @@ __all__ = [
     "EncoderConfig",
     "EncoderDecoderConfig",
     "EvaluationConfig",
+    "ExamineConfig",
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "FgmConfig",
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "FolderSource",
     "Fp8",
     "Fp16",
     "Fp32",
@@ -281,9 +316,11 @@ __all__ = [
     "LossCurriculum",
     "MaskedLanguageModeling",
     "MixtureSource",
+    "MlflowSink",
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
+    "NoBaseline",
     "NoClip",
     "NoCurriculum",
     "NoQuantization",
@@ -312,8 +349,10 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "PrivacyConfig",
     "ProcedureConfig",
     "ProfileConfig",
+    "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
@@ -327,6 +366,7 @@ __all__ = [
     "RollBackSpikes",
     "RootPacing",
     "RowTask",
+    "RunBaseline",
     "SamConfig",
     "SamplesConfig",
     "ScheduleConfig",
@@ -335,6 +375,7 @@ __all__ = [
     "SequenceToSequence",
     "SgdConfig",
     "SharpnessConfig",
+    "SinkConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
@@ -347,14 +388,17 @@ __all__ = [
     "StepPacing",
     "StepSchedule",
     "StoppingConfig",
+    "StreamSource",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",
+    "TensorBoardSink",
     "TextSource",
     "Tf32",
     "TiktokenTokenizer",
     "TokenClassification",
     "TokenizerConfig",
+    "TrackioSink",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
@@ -362,15 +406,19 @@ __all__ = [
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",
+    "WandbSink",
     "WarmRestartsSchedule",
+    "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
+    "calibrates",
     "config_schema",
     "difference",
     "dump_config",
     "effective",
     "explain",
     "flatten",
+    "is_calibrated",
     "list_presets",
     "load_config",
     "load_with_origin",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trimtab.config.control import NoiseScaleBatch
 from trimtab.config.fit import over_whole_batch
 from trimtab.config.model import CustomModel, OutsideModel
-from trimtab.config.procedure import ADVERSARIAL, GradientCacheConfig, RDropConfig
+from trimtab.config.procedure import ADVERSARIAL, FreeLBConfig, GradientCacheConfig, PgdConfig, RDropConfig
 from trimtab.config.registry import Spec
 from trimtab.config.registry.procedures import EMBEDDING_TRANSFORMS, PROCEDURES, SHARPNESS
 from trimtab.config.training import Fp8
@@ -24,6 +24,21 @@ def procedures_of(config: Config) -> dict[str, Spec]:
         f"sharpness.name {config.sharpness.name}": SHARPNESS[config.sharpness.name],
         **{f"embedding.{name}": EMBEDDING_TRANSFORMS[name] for name in config.embedding.asked},
     }
+
+
+def passes_of(config: Config) -> float:
+    """Passes forward and back over each micro-batch of a step, in those of a plain one."""
+    procedure = config.procedure
+    match procedure:
+        case PgdConfig():
+            passes = procedure.steps + 1.0
+        case FreeLBConfig():
+            passes = float(procedure.steps)
+        case GradientCacheConfig():
+            passes = 4.0 / 3.0  # the first is forward alone
+        case _:
+            passes = 1.0 if procedure.name == "plain" else 2.0
+    return passes if config.sharpness.name == "none" else 2.0 * passes
 
 
 def changes_embeddings(config: Config) -> str:

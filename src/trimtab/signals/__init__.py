@@ -1,6 +1,7 @@
 """What passes between data, model, objective and step: batches, terms, transforms, probes, randomness, the ring."""
 
 from trimtab.signals.batch import IGNORED, Batch
+from trimtab.signals.examination import Examination, Examined, FollowingExamination, Readings, of_layers
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
 from trimtab.signals.procedure import Change, Pass, Passes, Procedure
 from trimtab.signals.randomness import key, seeded, set_randomness
@@ -14,6 +15,9 @@ __all__ = [
     "IGNORED",
     "Batch",
     "Change",
+    "Examination",
+    "Examined",
+    "FollowingExamination",
     "GradientTransform",
     "Gradients",
     "InlineProbe",
@@ -25,6 +29,7 @@ __all__ = [
     "Passes",
     "PendingRows",
     "Procedure",
+    "Readings",
     "Ring",
     "SpecialTokens",
     "StepSignals",
@@ -34,6 +39,7 @@ __all__ = [
     "Unit",
     "key",
     "most_telling",
+    "of_layers",
     "outputs_of",
     "seeded",
     "set_randomness",
