@@ -23,7 +23,7 @@ WORDS = {"good": ["kind", "bright", "happy", "warm", "calm"], "bad": ["cruel", "
 CASES: dict[str, dict[str, Any]] = {
     "r_drop": {"procedure": {"name": "r_drop", "alpha": 1.0}},
     "fgm": {"procedure": {"name": "fgm", "radius": 0.3}},
-    "pgd": {"procedure": {"name": "pgd", "radius": 0.3, "step": 0.1}},
+    "pgd": {"procedure": {"name": "pgd", "radius": 0.3, "step_size": 0.1}},
     "free_lb": {"procedure": {"name": "free_lb", "radius": 0.3}},
     "sam": {"sharpness": {"name": "sam"}},
     "asam": {"sharpness": {"name": "asam"}, "procedure": {"name": "fgm", "radius": 0.3}},

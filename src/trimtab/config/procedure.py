@@ -35,7 +35,7 @@ class PgdConfig(Section):
 
     name: Literal["pgd"] = "pgd"
     radius: Positive = Field(1.0, description="largest 2-norm of what is added to the embeddings of a text (epsilon)")
-    step: Positive = Field(0.3, description="2-norm of a step (alpha)")
+    step_size: Positive = Field(0.3, description="2-norm of a step (alpha)")
     steps: Count = Field(3, description="passes besides the plain one")
     weight: Positive = Field(1.0, description="weight of the objective at the end")
 
@@ -45,7 +45,7 @@ class FreeLBConfig(Section):
 
     name: Literal["free_lb"] = "free_lb"
     radius: Positive = Field(0.5, description="largest 2-norm of what is added to the embeddings of a text (epsilon)")
-    step: Positive = Field(0.1, description="2-norm of a step (alpha)")
+    step_size: Positive = Field(0.1, description="2-norm of a step (alpha)")
     steps: int = Field(3, ge=2, description="passes in all")
     initial: NonNegative = Field(
         0.1, description="the first is even between -1 and 1 times this over sqrt(positions * width); 0: none"

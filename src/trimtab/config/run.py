@@ -48,7 +48,7 @@ from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.sinks import SinksConfig, sinks_twice
 from trimtab.config.stream import beside_stream
-from trimtab.config.switch import OptimizerSwitch
+from trimtab.config.switch import OptimizerSwitch, beside_switch
 from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 from trimtab.config.unfreezing import beside_unfreezing
@@ -162,10 +162,15 @@ class Config(Section):
                 )
             if self.training.accumulation_schedule is not None:
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
-        if self.optimizer_switch is not None:
-            self._refuse_switch(self.optimizer_switch)
         for refused in filter(
-            None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self), beside_stream(self))
+            None,
+            (
+                beside_switch(self),
+                beside_unfreezing(self),
+                beside_curriculum(self),
+                beside_augmentation(self),
+                beside_stream(self),
+            ),
         ):
             raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
@@ -177,7 +182,7 @@ class Config(Section):
             raise ValueError(
                 f"profile.steps {self.profile.steps} reaches beyond the last of training.steps {self.training.steps}"
             )
-        if isinstance(self.averaging, SwaConfig) and self._lies_after_the_end(self.averaging.start):
+        if isinstance(self.averaging, SwaConfig) and self.lies_after_the_end(self.averaging.start):
             raise ValueError(
                 f"averaging.start {self.averaging.start!r} lies after the last of training.steps {self.training.steps}"
             )
@@ -301,29 +306,8 @@ class Config(Section):
                 "always as many steps; give steps, or parts of the run"
             )
 
-    def _refuse_switch(self, switch: OptimizerSwitch) -> None:
-        for key, one in self.named_optimizers.items():
-            if one.name == "schedule_free_adamw":
-                raise ValueError(
-                    f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
-                    "not those that it is judged by"
-                )
-        if switch.at is not None and self._lies_after_the_end(switch.at):
-            raise ValueError(
-                f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
-            )
-        stopping = self.stopping
-        if (
-            switch.patience is not None
-            and isinstance(stopping, PatienceStopping)
-            and (stopping.metric == switch.metric and stopping.patience <= switch.patience)
-        ):
-            raise ValueError(
-                f"optimizer_switch.patience {switch.patience} has no effect: stopping.patience {stopping.patience} on "
-                "the same metric ends the run before"
-            )
-
-    def _lies_after_the_end(self, span: int | float | str) -> bool:
+    def lies_after_the_end(self, span: int | float | str) -> bool:
+        """Whether `span` is not over before the last step; False where that is known with the data alone."""
         try:
             return steps_asked(span, self.budget()) >= self.training.steps
         except UnknownLengthError:  # epochs, before the data is there

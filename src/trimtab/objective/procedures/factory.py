@@ -29,9 +29,9 @@ def build_procedure(config: ProcedureConfig, objective: ObjectiveConfig) -> Proc
         case FgmConfig():
             return ProjectedGradient(config.radius, step=config.radius, steps=1, weight=config.weight)
         case PgdConfig():
-            return ProjectedGradient(config.radius, step=config.step, steps=config.steps, weight=config.weight)
+            return ProjectedGradient(config.radius, step=config.step_size, steps=config.steps, weight=config.weight)
         case FreeLBConfig():
-            return FreeLB(config.radius, step=config.step, steps=config.steps, initial=config.initial)
+            return FreeLB(config.radius, step=config.step_size, steps=config.steps, initial=config.initial)
         case _:
             return Plain()
 
