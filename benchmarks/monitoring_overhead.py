@@ -4,7 +4,7 @@
     python benchmarks/monitoring_overhead.py --model gpt2 --device cuda
 
 Three whole trainings (`Trainer.fit`, on random tokens) take turns of `--steps` steps, in a new order each round. One
-measures nothing of its layers and is not examined; one is as the configuration is if nothing is said; one makes every
+measures nothing of its layers and its machine and is not examined; one is as the configuration is if nothing is said; one makes every
 examination. A turn of the latter two holds one examination, whatever its length: of the time that it takes, with what
 runs before its step, only the part is counted that falls on a turn where they are `apart` (500 by default) or 100
 steps from each other. That time and nothing else is measured by itself, between two waits for the device.
@@ -112,7 +112,14 @@ def sides(given: argparse.Namespace) -> list[Side]:
     return [
         Side(
             "off",
-            [*shared, "logging.layers=false", "logging.examine.at_evaluations=false", f"logging.every={given.steps}"],
+            [
+                *shared,
+                "logging.layers=false",
+                "logging.examine.at_evaluations=false",
+                f"logging.every={given.steps}",
+                "hardware.every_seconds=0",
+                "hardware.split_every=0",
+            ],
             0,
         ),
         Side("default", [*shared, *examined], apart),
