@@ -39,6 +39,14 @@ TASKS: dict[str, dict[str, Any]] = {
     "token_classification": {"task": {"name": "token_classification"}, "objective": {"name": "focal"}},
     "regression": {"task": {"name": "regression"}, "objective": {"name": "huber"}},
     "seq2seq": {"task": {"name": "seq2seq", "target_length": 12}, "model": PAIRS},
+    "contrastive": {
+        "task": {"name": "contrastive", "second": "target", "projection": 12},
+        "objective": {"name": "info_nce", "learn_temperature": True},
+    },
+    "contrastive_classes": {
+        "task": {"name": "contrastive", "label": "label"},
+        "objective": {"name": "supervised_contrastive"},
+    },
     "masked_lm": {"task": {"name": "masked_lm"}, "evaluation": {"every": 8, "gap_tokens": 512, "max_tokens": 2048}},
 }
 LEADING = {"classification": "macro_f1", "multi_label": "exact_match", "regression": "r2", "seq2seq": "perplexity"}
@@ -325,6 +333,14 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
         ("regression", {"checkpoint": {"metric": "validation/accuracy"}}, "is not measured with task regression"),
         ("classification", {"stopping": {"name": "patience", "metric": "validation/r2"}}, "Fitting: validation/loss"),
         ("token_classification", {"model": {**ENCODER, "pooling": "first"}}, "asks about each token"),
+        ("contrastive", {"objective": {"name": "supervised_contrastive"}}, "Fitting: info_nce"),
+        ("contrastive_classes", {"objective": {"name": "info_nce"}}, "with label: texts of one class"),
+        ("contrastive", {"logging": {"noise_scale": {"every": 2}}}, "compares their texts with each other"),
+        (
+            "contrastive_classes",
+            {"task": {"name": "contrastive", "label": "label", "second": "target"}},
+            "task.second: has no effect",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(name: str, more: dict[str, Any], message: str, rows: Path) -> None:

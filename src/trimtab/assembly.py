@@ -119,7 +119,7 @@ def build_parts(
         torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
     set_products(config.training.precision, device)
     vocabulary_size = data.vocabulary_size
-    outputs = outputs_of(config.task, data.targets, vocabulary_size)
+    outputs = outputs_of(config.task, data.targets, vocabulary_size, config.objective)
     if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
         raise ConfigError(refused)
     if given_model is not None:
@@ -200,6 +200,7 @@ def build_parts(
         ring=ring,
         device=device,
         seed=config.seed,
+        compares_texts=config.task.name == "contrastive",
         parts_probe=noise_scale,
         scaling=scaling,
         optimizers=optimizers,
@@ -255,6 +256,8 @@ def _optimizers(
 
 def held_back(config: Config, parts: Parts) -> str | None:
     """The part that does not allow its step to be captured, or None."""
+    if config.task.name == "contrastive":
+        return "a loss over the whole batch is computed from micro-batches in several passes"
     if not one_shape(config):
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):

@@ -99,8 +99,10 @@ from trimtab.config.objective import (
     CrossEntropyConfig,
     FocalConfig,
     HuberConfig,
+    InfoNceConfig,
     ObjectiveConfig,
     QuantileConfig,
+    SupervisedContrastiveConfig,
 )
 from trimtab.config.optimizer import (
     AdafactorConfig,
@@ -150,6 +152,7 @@ from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
     Classification,
+    Contrastive,
     MaskedLanguageModeling,
     Regression,
     RowTask,
@@ -200,6 +203,7 @@ __all__ = [
     "CompetencePacing",
     "Config",
     "ConstantSchedule",
+    "Contrastive",
     "ControlConfig",
     "CosineSchedule",
     "CrossEntropyConfig",
@@ -236,6 +240,7 @@ __all__ = [
     "HuberConfig",
     "HuggingFaceConfig",
     "HuggingFaceTokenizer",
+    "InfoNceConfig",
     "InitializationConfig",
     "Int4Quantization",
     "Int8Quantization",
@@ -313,6 +318,7 @@ __all__ = [
     "StepPacing",
     "StepSchedule",
     "StoppingConfig",
+    "SupervisedContrastiveConfig",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",

@@ -42,7 +42,14 @@ from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.switch import OptimizerSwitch
-from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
+from trimtab.config.task import (
+    CausalLanguageModeling,
+    Contrastive,
+    MaskedLanguageModeling,
+    RowTask,
+    SequenceToSequence,
+    TaskConfig,
+)
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 from trimtab.config.unfreezing import beside_unfreezing
 
@@ -251,6 +258,8 @@ class Config(Section):
     @property
     def evaluation_batch_size(self) -> int:
         """Sequences that are judged at once, where evaluation.batch_size does not say."""
+        if isinstance(self.task, Contrastive):
+            return self.sequences_per_step  # a text is told from as many as in training
         return min(16, self.sequences_per_step) if self.split is None else self.split.micro_batch_size
 
     def _schedules(self) -> None:

@@ -4,7 +4,7 @@ from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
-from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, outputs_of
+from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, Vectors, outputs_of
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
 from trimtab.signals.telling import most_telling
 from trimtab.signals.transform import Gradients, GradientTransform
@@ -27,6 +27,7 @@ __all__ = [
     "Task",
     "Term",
     "Unit",
+    "Vectors",
     "key",
     "most_telling",
     "outputs_of",

@@ -25,6 +25,7 @@ from trimtab.signals import (
     Gradients,
     GradientTransform,
     InlineProbe,
+    LossTerms,
     ModelOutput,
     PartsProbe,
     Ring,
@@ -32,6 +33,7 @@ from trimtab.signals import (
     Task,
     set_randomness,
 )
+from trimtab.training.cached import accumulate_cached
 from trimtab.training.calibrate import calibrate
 from trimtab.training.capture import Captured, capture
 from trimtab.training.precision import Precision
@@ -58,14 +60,17 @@ class Step:
         average: WeightAverage | None = None,
         scaling: DelayedScaling | None = None,
         optimizers: Sequence[Callable[[], Optimizer]] = (),
+        compares_texts: bool = False,
     ) -> None:
-        """`parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over
+        """With `compares_texts` the loss is one over the whole batch (cached.py).
+
+        `parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over
         the weights as they are, each of those that may train; `optimizer` is the first."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.parts_probe = parts_probe
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
-        self.average, self.scaling = average, scaling
+        self.average, self.scaling, self.compares_texts = average, scaling, compares_texts
         self._optimizers, self._optimizer = tuple(optimizers), 0
         self._names = tuple(optimizer.storage.weights)
         self._order: Tensor | None = None  # of these names in the storage in use, where that has another
@@ -146,7 +151,9 @@ class Step:
         self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
-        for index, batch in enumerate(batches):
+        if in_parts and self.compares_texts:
+            accumulate_cached(self, batches, step, foreign=self._is_foreign)
+        for index, batch in enumerate(() if in_parts and self.compares_texts else batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
             self.accumulate(batch, 1.0 / len(batches))
             if looks is not None:
@@ -249,7 +256,6 @@ class Step:
         with self.precision.autocast():
             output = self.model(**self.task.inputs(batch))
             loss_terms = self.task.terms(output, batch)
-        total = torch.zeros((), device=self.device)
         for term in loss_terms.terms:
             if not term.additive and self._on_host["share"] < 1.0:
                 raise ConfigError(
@@ -257,23 +263,33 @@ class Step:
                     "the whole batch at once",
                     hint="set training.accumulation=1",
                 )
-            mean = term.sum * self._inverse[term.unit]
-            total = total + mean * term.weight
-            self._means[term.name] += mean.detach()
+        total = self.total_of(loss_terms)
         self.timer.mark("backward")
-        scaler = self.precision.scaler
         self.optimizer.storage.expect()
-        torch.autograd.backward(total if scaler is None else total * scaler.scale)
+        torch.autograd.backward(self.scaled(total))
         self.optimizer.storage.collect()
         if self.scaling is not None:
             self.scaling.collect()
+        if isinstance(output, ModelOutput):
+            self.take_signals(output.signals)
+
+    def total_of(self, loss_terms: LossTerms) -> Tensor:
+        """The objective, of which the parts of a step add up; its terms and scores are added to those of the step."""
+        total = torch.zeros((), device=self.device)
+        for term in loss_terms.terms:
+            mean = term.sum * self._inverse[term.unit]
+            total = total + mean * term.weight
+            self._means[term.name] += mean.detach()
         self.settings["loss"] += total.detach()
         for name, score in self._scores.items():
             score += loss_terms.scores[name]
-        if isinstance(output, ModelOutput):
-            self._take_signals(output.signals)
+        return total
 
-    def _take_signals(self, signals: Mapping[str, Tensor]) -> None:
+    def scaled(self, total: Tensor) -> Tensor:
+        """`total` times the loss scale of fp16."""
+        return total if self.precision.scaler is None else total * self.precision.scaler.scale
+
+    def take_signals(self, signals: Mapping[str, Tensor]) -> None:
         """Add the model's signals, all in one: a kernel for each would be most of what they cost."""
         if not signals:
             return
