@@ -33,7 +33,7 @@ from trimtab import events
 from trimtab.config import ADJUSTABLE, Config, TransformerShape, list_presets, load_config
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import Key, first_line, keys, tag_of
+from trimtab.config.keys import Key, first_line, keys, listed_keys, tag_of
 from trimtab.config.presets import preset_text
 from trimtab.errors import TrimtabError
 from trimtab.runs.metrics import METRICS
@@ -80,6 +80,7 @@ def pages() -> dict[str, str]:
         "events.md": events_and_decisions,
         "adjustable.md": adjustable,
         "registries.md": registries,
+        "probes.md": probes,
         "errors.md": errors,
         "python-api.md": python_api,
     }
@@ -182,6 +183,7 @@ def configuration() -> Iterator[str]:
     yield "## At the top"
     yield _key_table(key for key in _keys_of(Config, "") if not key.sections)
     yield from _sections([Config], "", 2)
+    yield from _lists()
 
 
 def _keys_of(section: type[Section], prefix: str) -> list[Key]:
@@ -213,6 +215,25 @@ def _sections(owners: Sequence[type[Section]], prefix: str, level: int) -> Itera
                 own = [one for one in _keys_of(variant, f"{key.path}.") if not one.sections and not one.is_tag]
                 yield _key_table(own)
         yield from _sections(variants, f"{key.path}.", level + 1)
+        for entry in [one for one in _keys_of(variants[0], f"{key.path}.") if set(one.entries) == {""}]:
+            section = entry.entries[""]
+            yield f"{'#' * (level + 1)} {entry.path}"
+            yield f"{first_line(section)} Each has a name of yours, NAME."
+            fields = section.model_fields.items()
+            yield _key_table(Key(f"{entry.path}.NAME.{name}", section, field, {}) for name, field in fields)
+
+
+def _lists() -> Iterator[str]:
+    """The sections that stand in lists, each with its keys."""
+    for several in keys().values():
+        for key in (one for one in several if one.is_list and one.entries):
+            yield f"## {key.path}, a list"
+            yield f"{key.description[:1].upper()}{key.description[1:]}. A name alone is the section with its defaults."
+            for name, section in key.entries.items():
+                yield f"**`name: {name}`**"
+                yield first_line(section)
+                listed = [one for found in listed_keys().values() for one in found if one.owner is section]
+                yield _key_table(one for one in listed if one.path.startswith(f"{key.path}[].") and not one.is_tag)
 
 
 def _introduction(key: Key) -> str:
@@ -324,6 +345,7 @@ def registries() -> Iterator[str]:
         ("Sources of text", "data.source.name", "data", "SOURCES", ("needs",)),
         ("Tokenizers", "data.tokenizer.name", "data", "TOKENIZERS", ()),
         ("Controllers", "", "control", "CONTROLLERS", ()),
+        ("Sinks", "sinks", "monitor", "SINKS", ("needs",)),
     ]
     for title, setting, room, table, flags in tables:
         specs = getattr(importlib.import_module(f"trimtab.config.registry.{room}"), table)
@@ -344,6 +366,43 @@ def registries() -> Iterator[str]:
             cells = [shown[flag] for flag in flags]
             rows.append((f"`{name}`", spec.description, *cells, spec.source, f"`{spec.path}`"))
         yield _table(("name", "what it is", *flags, "source", "where"), rows)
+
+
+def probes() -> Iterator[str]:
+    """What is read of a model, how often, at what cost, and for which findings."""
+    module = importlib.import_module("trimtab.config.registry.examinations")
+
+    def codes(spec: Any) -> str:
+        return ", ".join(f"[{code}](doctor-rules.md)" for code in spec.serves)
+
+    yield "# Probes"
+    yield _text("""
+        What is read of a model, from the literal tables in `config/registry/examinations.py`. What the numbers mean:
+        [what is measured](../explanation/what-is-measured.md). How to ask for more, and how to write one of your own:
+        [examine a model](../how-to/examine-a-model.md).
+        """)
+    yield "## In the step"
+    yield "Read on the device, inside the step, whether it is compiled or captured or neither. A closed set."
+    yield _table(
+        ("what", "asked for by", "when", "cost", "findings", "where"),
+        (
+            (spec.sentence, f"`{spec.switch}`", spec.cadence, spec.cost, codes(spec), f"`{spec.path}`")
+            for spec in module.INLINE.values()
+        ),
+    )
+    yield "## Examinations"
+    yield _text("""
+        Chosen with `logging.examine.which`; made at the steps that `logging.examine.every`, `at_evaluations` and
+        `apart` name. All share one eager forward and backward pass on the probe batch; the cost is what each adds to
+        it. *Usual* ones are made where nothing is said.
+        """)
+    yield _table(
+        ("name", "what", "usual", "cost", "findings", "where"),
+        (
+            (f"`{name}`", spec.sentence, "yes" if spec.usual else "no", spec.cost, codes(spec), f"`{spec.path}`")
+            for name, spec in module.EXAMINATIONS.items()
+        ),
+    )
 
 
 def lint_rules() -> Iterator[str]:

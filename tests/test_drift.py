@@ -181,6 +181,7 @@ def test_what_changes_no_result_may_change(folder: Path) -> None:
         "training": {"watchdog_seconds": 5},
         "checkpoint": {"differential": True, "background": False},
         "data.prefetch": 3,
+        "alerts": {"rules": {"over": {"when": "end any"}}},
     }
     assert fit(folder, other(**harmless)(folder)) == "finished"
 

@@ -101,6 +101,13 @@ def test_the_equal_soup_is_the_plain_mean_and_a_run_of_its_own(run: Path, tmp_pa
     assert summary["status"] == "finished"
     assert summary["best"]["value"] == soup.value
     assert "soup of 2: " in summary["ended"]["reason"]
+    shown = CliRunner().invoke(app, ["show", str(out)]).output
+    told = CliRunner().invoke(app, ["doctor", str(out)]).output
+    for text in (shown, told):
+        assert "It is a soup, the mean of 2 checkpoints, and nothing was trained in it." in " ".join(text.split())
+        assert "the best of them" in " ".join(text.split())
+        assert "healthy" not in text
+        assert "train/loss" not in text
     with pytest.raises(UsageError, match="already finished"):
         Trainer(load_config(out / "config.yaml"), run=out).fit()
 

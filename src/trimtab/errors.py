@@ -75,6 +75,10 @@ class ResourceError(TrimtabError):
     exit_code = 7
 
 
+class Notice(UserWarning):
+    """Something to know, and nothing that is wrong."""
+
+
 EXIT_DONE = 0
 EXIT_FINDINGS = 6
 EXIT_FINDINGS = 6

@@ -17,46 +17,53 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer, Parts, build_evaluation, build_keeper, build_loop, build_parts
+from trimtab.assembly import Parts, build_keeper, build_loop, build_parts
 from trimtab.choices import BATCH, choose, notes_on
 from trimtab.closing import Closing
 from trimtab.config import (
     Config,
     SamplesConfig,
     Split,
+    calibrates,
     dump_config,
     effective,
 )
 from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
+from trimtab.config.secrets import hidden, hide
 from trimtab.control import build_controllers
 from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import predict, write_text
+from trimtab.evaluation import write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.measuring import Measuring
+from trimtab.monitor.sinks.build import require_sinks
 from trimtab.monitor.standing import standing
 from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.checkpoints import clean, list_checkpoints
 from trimtab.runs.company import OtherPrograms
 from trimtab.runs.drift import drift, refuse_drift
-from trimtab.runs.environment import environment
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.files import write_text as write_file
 from trimtab.runs.left_undone import ending_of, left_undone
 from trimtab.runs.start import next_attempt, open_run, start_facts, undone_on_failure
+from trimtab.runs.surroundings import write_surroundings
 from trimtab.training import Loop, Progress, Requests
 from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
-from trimtab.training.execution import choose_device, garbage_rests, set_threads
+from trimtab.training.execution import choose_device, garbage_rests, gpu_name, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
+from trimtab.training.judging import build_evaluation
 from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.modules import write_parts
+from trimtab.training.optimizers import MakeOptimizer
 from trimtab.training.pacing import prepared
 from trimtab.training.precision import resolved_name
+from trimtab.training.predictor import predictor_of
 from trimtab.training.products import choose_precision
 from trimtab.training.variants import hand_back
 from trimtab.training.watchdog import Watchdog, on_freeze
@@ -123,6 +130,7 @@ class Trainer:
         begun_seconds = time.time()
         config = self._asked
         refuse(lint(config), config.lint.allow)
+        require_sinks(config.sinks)
         if self._make_optimizer is None:
             for key, one in config.named_optimizers.items():
                 require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
@@ -130,7 +138,7 @@ class Trainer:
             require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
         if self._run_path is not None:
             over = RunDirectory(self._run_path)
-            if undone := left_undone(over, quantizes=quantize.name != "none"):
+            if undone := left_undone(over, quantizes=quantize.name != "none", calibrates=calibrates(config)):
                 return self._carry_out(over, undone)
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
@@ -140,9 +148,8 @@ class Trainer:
             Lock.acquire(run.lock) as lock,
             undone_on_failure(run, made),
             out_of_memory_explained(),
-            standing(config, run) as monitors,
+            standing(config, run, self._monitors) as monitors,
         ):
-            monitors = (*monitors, *self._monitors)
             if not run.config.exists():
                 write_file(run.config, dump_config(config))
             kept = read_json(run.plan).get("precision_choice") if run.plan.exists() else None
@@ -185,7 +192,7 @@ class Trainer:
             progress.attempt, progress.branch = next_attempt(run)
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
-            self._describe(run, data, facts, plan)
+            self._describe(run, data, parts, facts, plan)
             measuring = Measuring(config, run, parts, progress, plan, facts)
             recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
@@ -207,7 +214,7 @@ class Trainer:
                 notes.append(warning)
             told = facts | {"notes": notes, "run": str(run.path), "plan": plan, "best_value": progress.best_value}
             told |= {"metrics": progress.metrics, "begun_by": self._source, "is_other_batch": is_other_batch}
-            told |= {"restart": self._restart} if self._restart else {}
+            told |= {name: it for name, it in (("restart", self._restart), ("drift", sorted(changes))) if it}
             told |= start_facts(lock, lock.holder.process_started if self._ends_process else begun_seconds)
             steps = config.training.steps
             started = RunStarted(progress.step, progress.attempt, progress.branch, resumed_from, steps, told)
@@ -218,7 +225,7 @@ class Trainer:
                     with measuring, garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    closing.quantize(data, parts.model, ended, left)
+                    closing.complete(data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -263,9 +270,9 @@ class Trainer:
             clean(run.path)
             plan = choices_of(run)
             was = read_json(run.facts)["identity"]
-            now = was | {f"config.{name}": value for name, value in effective(self._asked).items()}
+            now = was | {f"config.{name}": hidden(value, name) for name, value in effective(self._asked).items()}
             self.config = as_chosen(self._asked, plan)
-            if "quantized" in undone:
+            if undone != ["report"]:
                 set_threads(plan.get("threads", self.config.training.threads))
                 self.data = self._prepare()
                 now |= {"data.fingerprint": self.data.fingerprint}
@@ -274,6 +281,8 @@ class Trainer:
             closing = Closing(run, self.config, self._monitors)
             if self.data is not None and "quantized" in undone:
                 self.model = closing.quantize_kept(self.data, ended)
+            if self.data is not None and "calibration" in undone:
+                closing.calibrate_kept(self.data, ended)
             diagnosis = closing.diagnose(ended.step)
         metrics = _metrics_at(run, ended.step if ended.restored_step is None else ended.restored_step) or {}
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, 0, diagnosis)
@@ -298,16 +307,11 @@ class Trainer:
 
         Raises: UsageError for a task whose answer is a text.
         """
-        model, data = self.trained()
-        evaluation = build_evaluation(self.config, model, data)
-        return predict(
-            model,
-            evaluation.task,
-            data.tokenizer,
-            texts,
-            sequence_length=self.config.data.sequence_length,
-            device=evaluation.device,
-        )
+        return predictor_of(self.config, *self.trained(), self.run).answers(texts)
+
+    def predict_probabilities(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """How probable each class of each text is, with the temperature that was fitted for these weights, if any."""
+        return predictor_of(self.config, *self.trained(), self.run).probabilities(texts)
 
     def generate(
         self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
@@ -336,19 +340,14 @@ class Trainer:
         return "python" if from_python else "config"
 
     def _describe(
-        self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
+        self, run: RunDirectory, data: PreparedData, parts: Parts, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
-        surroundings = environment(seed=self.config.seed, source=self._source)
-        if torch.cuda.is_available():
-            surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
+        write_surroundings(run, self.config, self._source, gpu_name())
         write_file(run.config, dump_config(self._asked))
-        write_json(run.environment, surroundings)
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
-        if not (run.artifacts / "tokenizer.json").exists():
-            run.artifacts.mkdir(exist_ok=True)
-            data.tokenizer.save(run.artifacts / "tokenizer.json")
+        write_parts(run, parts.model, parts.task, data)
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:
@@ -371,7 +370,7 @@ def _train(loop: Loop, started: RunStarted, recorder: Recorder) -> RunEnded:
             loop.settle()
         progress = loop.progress
         reason = "interrupted twice" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        recorder.record(run_ended(progress, "failed", reason))
+        recorder.record(run_ended(progress, "failed", hide(reason)))
         raise
 
 

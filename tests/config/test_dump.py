@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from trimtab.config import (
+    AlertRule,
     Config,
     Section,
     TrainingConfig,
@@ -23,7 +24,7 @@ from trimtab.config import (
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
 from trimtab.config.fit import FITS
-from trimtab.config.keys import Key, keys
+from trimtab.config.keys import Key, keys, listed_keys
 from trimtab.config.read import read_value
 from trimtab.config.registry.optimizer import OPTIMIZERS
 
@@ -75,19 +76,32 @@ def properties(section: type[Section]) -> dict[str, Any]:
 
 @cache
 def key_of(section: type[Section], name: str) -> Key:
-    return next(one for several in keys().values() for one in several if (one.owner, one.name) == (section, name))
+    everywhere = [*keys().values(), *listed_keys().values()]
+    return next(one for several in everywhere for one in several if (one.owner, one.name) == (section, name))
 
 
 @st.composite
 def sections(draw: st.DrawFn, section: type[Section]) -> dict[str, Any]:
     """A section with some of its keys, all of those that must be given."""
     tree: dict[str, Any] = {}
+    if section is AlertRule:
+        when = draw(st.sampled_from(["train/loss > 3 for 2 steps", "finding overfitting", "end any"]))
+        to = draw(st.lists(st.sampled_from(["console", "file"]), min_size=1, max_size=2))
+        return {"when": when, "to": to, "every_minutes": draw(st.floats(0.0, 1e6))}
     for name, field in section.model_fields.items():
         key = key_of(section, name)
         if key.entries:
             if draw(st.booleans()):
                 entry = st.sampled_from(list(key.entries.values())).flatmap(sections)
-                tree[name] = draw(st.dictionaries(st.text(max_size=5), entry, max_size=2))
+                if key.is_list:
+                    tree[name] = draw(st.lists(entry, max_size=2, unique_by=lambda one: one["name"]))
+                    continue
+                names = (
+                    st.from_regex(r"[a-z][a-z0-9_.-]{0,4}", fullmatch=True)
+                    if "" in key.entries
+                    else st.text(max_size=5)
+                )
+                tree[name] = draw(st.dictionaries(names, entry, max_size=2))
         elif not key.sections:
             is_tag = get_origin(field.annotation) is Literal and name == "name"
             if is_tag:

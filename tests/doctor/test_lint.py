@@ -34,6 +34,8 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("swa-with-decay", ["averaging.name=swa", "schedule={name: linear}"], {}),
     ("swa-with-decay", ["averaging={name: swa, start: 0.5}", "schedule.floor=0.0"], {}),
     ("swa-with-decay", ["averaging={name: swa, start: 900 steps}", "schedule={name: wsd}"], {}),
+    ("alert-on-unknown", ["alerts.rules={a: {when: train/los > 3}}"], {}),
+    ("alert-on-unknown", ["alerts.rules={a: {when: finding overfiting}}"], {}),
     ("l2-with-adam", ["optimizer.name=adam", "optimizer.weight_decay=0.1"], {}),
     ("l2-with-adam", ["penalties.l2.strength=0.01", "optimizer.weight_decay=0"], {}),
     ("l2-with-adam", ["penalties.l2.strength=0.01", "optimizer.name=muon"], {}),
@@ -186,6 +188,7 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("schedule-misses-floor", ["optimizer.name=schedule_free_adamw", "schedule.name=constant"], {}),
     ("schedule-free-with-decay", ["optimizer.name=schedule_free_adamw", "schedule.name=constant"], {}),
     ("clipping-off", ["gradients.clip.name=quantile"], {}),
+    ("alert-on-unknown", ["alerts.rules={a: {when: train/loss > 3}, b: {when: finding overfitting}}"], {}),
     ("l2-with-adam", ["optimizer.name=adam"], {}),
     ("stopping-before-decay", ["schedule.name=constant"], {}),
     ("stopping-before-decay", ["schedule.name=wsd", "stopping.patience=8"], {}),
@@ -416,3 +419,18 @@ def test_a_pretrained_model_is_not_measured_by_the_text_that_it_is_tuned_on() ->
     for model, found in (({"config": {"model_type": "gpt2"}}, codes), ({"path": "folder"}, set())):
         config = load_config({"model": {"name": "hugging_face", **model}}, environment={})
         assert codes & {finding.code for finding in lint(config, facts)} == found
+
+
+@pytest.mark.parametrize("per_epoch", [1_000, 100_000, 1_000_000, 5_000_000, 100_000_000])
+def test_no_rule_asks_for_more_steps_where_another_asks_for_fewer(per_epoch: int) -> None:
+    facts = SMALL | {"tokens_per_epoch": per_epoch, "planned_tokens": 9_999_999}
+    found = findings([], facts)
+    few, often = found.get("tokens-per-parameter"), found.get("epochs-over-data")
+    assert few is not None
+    assert (often is not None) == (4 * per_epoch < 9_999_999)
+    if 4 * per_epoch < 20_000_000:
+        assert few.fix is None
+        assert "more text helps, or a smaller model" in few.reason
+    else:
+        assert often is None
+        assert few.fix is not None

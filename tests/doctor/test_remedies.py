@@ -19,7 +19,9 @@ from trimtab.doctor.lint import lint
 from trimtab.doctor.narrate import summarize
 from trimtab.doctor.remedies import kept_checkpoint, longer_warmup, sound_rate
 from trimtab.doctor.rules.loss_spike import clipping
+from trimtab.doctor.rules.stopped_too_early import _remedies
 from trimtab.events import CheckpointSaved, FindingsChanged, RunEnded, RunStarted
+from trimtab.report.words import sentences
 
 CLIPS = [clip.model_fields["name"].default for clip in get_args(get_args(ClipConfig)[0])]
 
@@ -187,3 +189,28 @@ def test_lint_and_doctor_propose_the_same_rate() -> None:
     ]
     case = case_of(falling(50), config={"model.hidden_size": 128}, facts=facts)
     assert float(finding.fix.partition("=")[2]) == float(f"{sound_rate(case):.0e}")
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "said"), [(10_000.0, "more data would"), (100_000.0, "more steps would"), (None, "more steps")]
+)
+def test_a_loss_that_still_falls_on_text_seen_often_wants_more_text(per_epoch: float | None, said: str) -> None:
+    facts = {} if per_epoch is None else {"tokens_per_epoch": per_epoch}
+    validation = {step: 5.0 - step / 100 for step in range(20, 201, 20)}
+    case = case_of(falling(200), validation=validation, facts=facts, tokens=np.full(200, 1000.0))
+    text = summarize(case, "healthy", [], [])
+    assert "The validation loss was still falling at the end" in text
+    assert said in text
+    assert sentences(text) is not None
+
+
+@pytest.mark.parametrize(
+    ("per_epoch", "first"), [(1e9, "train for about"), (3e5, "more text, as"), (2e4, "more text, as")]
+)
+def test_what_stopped_too_early_is_not_told_to_learn_by_heart(per_epoch: float, first: str) -> None:
+    facts = {"parameters": {"total": 1_000_000}, "tokens_per_epoch": per_epoch}
+    case = case_of(np.linspace(5.5, 5.2, 200), facts=facts, tokens=np.full(200, 1000.0))
+    remedies = list(_remedies(case, 0.2))
+    assert remedies[0].summary.startswith(first)
+    steps = [one.config["training.steps"] for one in remedies if "training.steps" in one.config]
+    assert all(number * 1000.0 <= 4.0 * per_epoch for number in steps)

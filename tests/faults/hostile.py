@@ -53,7 +53,7 @@ def call(*arguments: str | Path) -> None:
 def names() -> None:
     for command in (
         *(["show"], ["resume"], ["evaluate"], ["generate"], ["verify"], ["report"], ["doctor"], ["check"], ["train"]),
-        *(["config", "show"], ["config", "explain"], ["runs"], ["find-lr"]),
+        *(["config", "show"], ["config", "explain"], ["runs"], ["find-lr"], ["top"]),
     ):
         call(*command, BAD)
     call("soup", BAD, BAD + "2", "--out", "x")
@@ -61,6 +61,12 @@ def names() -> None:
     for setting in (f"name={BAD}", f"{BAD}=1", f"optimizer.name={BAD}", f"checkpoint.metric={BAD}"):
         call("check", "gpt-1m", setting)
     call("check", "gpt-1m", "data.source.name=text", f"data.source.path={BAD}")
+    for rule in (
+        f"{{a: {{when: {BAD!r}}}}}",
+        f"{{{BAD!r}: {{when: end any}}}}",
+        f"{{a: {{when: end any, to: [{BAD!r}]}}}}",
+    ):
+        call("check", "gpt-1m", f"alerts.rules={rule}")
     for name in ("../../out", "a/b", "a\nb", "a\u202eb", ".."):
         call("check", "gpt-1m", f"name={name}")
     for options in (["--map", BAD], ["--map", f"loss={BAD}"], ["--fail-on", BAD]):
@@ -70,7 +76,7 @@ def names() -> None:
     call("report", "log.csv", "--format", "text")
     run = Path("runs") / BAD
     call("train", "gpt-1m", *TINY, "--run", run)
-    for command in ("show", "verify", "evaluate", "report", "doctor", "resume"):
+    for command in ("show", "verify", "evaluate", "report", "doctor", "resume", "top"):
         call(command, run)
     call("generate", run, "--prompt", "x" + BAD, "--max-tokens", "4")
     call("train", "gpt-1m", *TINY, "--run", run)
@@ -86,7 +92,7 @@ def names() -> None:
     rows = [{"text": f"text {number}", "label": f"../../{BAD}{number % 2}"} for number in range(40)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     call("train", "gpt-1m", *CLASSES, "--run", "runs/classes")
-    for command in ("show", "evaluate", "doctor", "report"):
+    for command in ("show", "evaluate", "doctor", "report", "top"):
         call(command, "runs/classes")
     call("report", "runs/classes", "--format", "markdown")
 
@@ -118,7 +124,7 @@ def pickles() -> None:
             folder = (run / file).parent
             if folder.parent.name == "checkpoints" and not file.endswith("manifest.json"):
                 write_manifest(folder)  # whoever puts a pickle there can also put its hash there
-            commands: list[list[str]] = [["show"], ["verify"], ["doctor"], ["evaluate"]]
+            commands: list[list[str]] = [["show"], ["verify"], ["doctor"], ["evaluate"], ["top"]]
             if kind == "pickle":
                 commands += [["generate", "--max-tokens", "2"], ["resume"], ["report"]]
                 commands += [["export", "--to", "safetensors", "--out", f"hurt/out-{len(calls)}"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,12 @@ def test_a_killed_run_and_one_that_ended(tmp_path: Path) -> None:
         assert report.command.startswith("trimtab train gpt-1m")
         assert report.path == f"runs/{status}"
         assert ("optimizer.learning_rate", 0.001, 0.003) in report.differences
+
+
+def test_whom_alerts_go_to_is_in_no_report() -> None:
+    case = case_of({"train/loss": np.ones(100)})
+    case = replace(case, config={"name": "gpt-1m", "seed": 7, "alerts.email.recipients": ["me@example.org"]})
+    assert gather(None, case, judged(case, "x", [])).differences == (("seed", 0, 7),)
 
 
 def test_of_many_samples_the_first_and_the_last_are_among_those_shown() -> None:

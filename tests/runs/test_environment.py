@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.runs.environment import environment, git_state, hide_secrets, usable_cores, usable_memory_bytes
+from trimtab.config.secrets import hide_arguments
+from trimtab.runs.environment import environment, git_state, usable_cores, usable_memory_bytes
 
 
 def test_it_is_json_and_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,4 +87,4 @@ def test_git_tells_the_commit_and_whether_files_changed(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_are_hidden(given: list[str], shown: list[str]) -> None:
-    assert hide_secrets(given) == shown
+    assert hide_arguments(given) == shown

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from trimtab.errors import StorageError
 from trimtab.events import (
     Adjust,
     DecisionTaken,
@@ -19,10 +21,12 @@ from trimtab.events import (
     RunStarted,
     Save,
     StepsEnded,
+    Stop,
 )
 from trimtab.runs import Recorder, RunDirectory
 from trimtab.runs.checkpoints import commit, step_folder, write_manifest
-from trimtab.runs.summary import list_summaries, next_command, render, render_list, summarize
+from trimtab.runs.reasons import next_command, reason_and_hint, reason_in_a_line, would_repeat
+from trimtab.runs.summary import list_summaries, render, render_list, summarize
 
 
 def save(run: RunDirectory, step: int, loss: float, branch: int) -> None:
@@ -201,3 +205,73 @@ def test_what_the_command_line_refuses_is_not_proposed(status: str) -> None:
     if status == "running":
         expected = "trimtab show 'runs/a b'"
     assert next_command(status, "runs/a b", "python") == expected
+
+
+FULL_DISK = str(StorageError("runs/a/record.jsonl: cannot be written (No space left)", hint="free space, then resume"))
+
+
+def ended(tmp_path: Path, *events: Any) -> str:
+    run = RunDirectory.create(tmp_path, "ended")
+    recorder = Recorder.open(run)
+    recorder.record(RunStarted(0, 1, 0, None, 100))
+    recorder.record(window(1, 2.0))
+    for event in events:
+        recorder.record(event)
+    recorder.close()
+    save(run, 5, 2.0, 0)
+    return render(summarize(run))
+
+
+def test_a_reason_has_no_name_of_ours_and_its_hint_apart(tmp_path: Path) -> None:
+    reason = f"StorageError: {FULL_DISK}"
+    told = "runs/a/record.jsonl: cannot be written (No space left)"
+    assert reason_and_hint(reason) == (told, "free space, then resume")
+    assert reason_in_a_line(reason) == f"{told} (free space, then resume)"
+    assert reason_and_hint("ZeroDivisionError: division by zero") == ("ZeroDivisionError: division by zero", "")
+    page = ended(tmp_path, RunEnded(10, "failed", reason, None, None, None, 1.0))
+    assert f"  ended       {told}\n  hint        free space, then resume\n" in page
+    assert page.endswith("trimtab resume " + page.rpartition(" ")[2])
+
+
+def test_going_on_after_numbers_that_failed_comes_to_the_same(tmp_path: Path) -> None:
+    stop = DecisionTaken(10, 10, "recovery", Stop("20 updates in a row were skipped", exit_code=4))
+    end = RunEnded(10, "failed", "20 updates in a row were skipped", None, None, None, 1.0)
+    page = ended(tmp_path, stop, end)
+    run = page.rpartition(" ")[2]
+    assert page.endswith(f"next: trimtab doctor {run}")
+    assert "goes on from step 5" in page
+    assert "as it is, it would come to the same" in page
+    assert f"trimtab train {run}/config.yaml SECTION.KEY=VALUE --run {run} --accept-drift" in page
+    assert would_repeat([stop, end])
+    assert would_repeat([RunEnded(10, "failed", "NumericsError: no finite loss", None, None, None, 1.0)])
+    assert not would_repeat([DecisionTaken(10, 10, "patience", Stop("no gain")), end])
+    later = [RunStarted(5, 2, 1, 5, 100), RunEnded(9, "interrupted", "", None, None, None, 1.0)]
+    assert not would_repeat([stop, end, *later])
+    assert not would_repeat([RunEnded(10, "failed", f"StorageError: {FULL_DISK}", None, None, None, 1.0)])
+
+
+def test_attempts_from_one_step_are_counted_and_rollbacks_are_no_attempts(tmp_path: Path) -> None:
+    starts = [
+        RunStarted(5, 1, 1, 5, 100),  # a rollback
+        RunStarted(50, 2, 2, 50, 100),
+        RunStarted(50, 3, 3, 50, 100),
+        RunStarted(40, 3, 4, 40, 100),  # another
+        RunStarted(0, 4, 5, None, 100),
+    ]
+    page = ended(tmp_path, *starts)
+    assert "in 4 attempts, resumed at step 50 (2 times), the beginning\n" in page
+
+
+def test_skipped_updates_are_told_beside_all(run: RunDirectory) -> None:
+    assert "skipped     4 of 40 updates, which changed nothing\n" in render(summarize(run))
+
+
+def test_rules_that_were_met_are_told(run: RunDirectory) -> None:
+    lines = [
+        {"step": step, "rule": "high", "text": f"demo, step {step}: high: \x1b[2Jtrain/loss"} for step in range(1, 8)
+    ]
+    run.alerts.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"torn')
+    page = render(summarize(run))
+    assert "  rule        step 4, high: train/loss\n" in page
+    assert "step 7, high: train/loss\n" in page
+    assert "the newest of 7 (alerts.jsonl has all)" in page

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+import threading
 import traceback
 import warnings
 from typing import Annotated, NoReturn
@@ -12,11 +14,19 @@ from typing import Annotated, NoReturn
 import typer
 
 # isort: off
-from trimtab.cli import running, models, looking, planning, configuration  # noqa: F401  the order of --help
+from trimtab.cli import (  # noqa: F401  the order of --help
+    running,
+    models,
+    answers,
+    looking,
+    following,
+    planning,
+    configuration,
+)
 
 # isort: on
 from trimtab.cli.options import app, shown
-from trimtab.errors import EXIT_INTERNAL, EXIT_KILLED_TWICE, StorageError, TrimtabError
+from trimtab.errors import EXIT_INTERNAL, EXIT_KILLED_TWICE, Notice, StorageError, TrimtabError
 
 __all__ = ["app", "main"]
 
@@ -32,13 +42,29 @@ def _version(
         raise typer.Exit
 
 
-def _told(message: Warning | str, *where: object, **more: object) -> None:
+def _told(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
     """A warning as a line of ours, without the place in the code that it comes from."""
-    typer.echo(shown(f"warning: {message}", lines=True), err=True)
+    kind = "note" if issubclass(category, Notice) else "warning"
+    typer.echo(shown(f"{kind}: {message}", lines=True), err=True)
 
 
 def main() -> NoReturn:
-    """Run a command; every error ends in a message for people and its own exit code."""
+    """Run a command; every error ends in a message for people and its own exit code.
+
+    A sink that was not done in its time is not waited for here either: at its end Python would wait for its libraries.
+    """
+    try:
+        _run()
+    except SystemExit as leaving:
+        if any(thread.name.startswith("trimtab-sink-") for thread in threading.enumerate()):
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
+        raise
+
+
+def _run() -> NoReturn:
     warnings.showwarning = _told
     for library in ("torchao", "torch.utils._pytree"):  # they speak of their own parts, which nobody asked for
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from trimtab.config import Config
 
 from trimtab.cli.options import Json, Overrides, Source, TakesSettings, app, print_json, shown, tell_next
+from trimtab.errors import ResourceError
 
 
 @app.command(cls=TakesSettings)
@@ -22,6 +23,10 @@ def check(
     build: Annotated[
         bool,
         typer.Option("--build", help="Read the data and build the model, too, and judge what follows."),
+    ] = False,
+    send_alerts: Annotated[
+        bool,
+        typer.Option("--send-alerts", help="Send a test message wherever alerts.rules go, and say what came of it."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -57,11 +62,26 @@ def check(
         require(OPTIMIZERS[one.name], f"{key}.name={one.name}")
     if (quantize := config.training.quantize).name != "none":
         require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
+    if send_alerts:
+        _send_alerts(config)
     if not as_json:
         typer.echo(f"{shown(source)}: {'nothing to object' if not findings else 'can be trained'}")
         left = f"not looked at: the data, and so {', '.join(skipped)}; --build reads it"
         typer.echo(_built(facts) if facts else left)
         tell_next("train", source, *(overrides or []))
+
+
+def _send_alerts(config: Config) -> None:
+    """A test message to each destination. Raises: ConfigError without its secret, ResourceError if one fails."""
+    from trimtab.monitor.alerts import send_test
+
+    problems = send_test(config)
+    for name, problem in problems.items():
+        typer.echo(f"alerts by {name}: {shown(problem) or 'a test message was taken'}", err=True)
+    if not problems:
+        typer.echo("no rule in alerts.rules goes to webhook or email", err=True)
+    if failed := [name for name, problem in problems.items() if problem]:
+        raise ResourceError(f"no alert would arrive by {' or '.join(failed)}", hint="put that right before the run")
 
 
 def _facts_of(config: Config) -> dict[str, Any]:
@@ -85,11 +105,13 @@ def _built(facts: dict[str, Any]) -> str:
     def tokens(part: str) -> str:
         return format.short(facts.get(part, {}).get("tokens", 0))
 
-    parameters, planned = facts["parameters"]["total"], facts["planned_tokens"]
+    parameters, planned, epochs = facts["parameters"]["total"], facts["planned_tokens"], facts["epochs"]
+    training = "a stream" if epochs is None else f"{tokens('training')} tokens"
     return (
-        f"read and built: {tokens('training')} tokens to train on, {tokens('validation')} to judge; "
+        f"read and built: {training} to train on, {tokens('validation')} to judge; "
         f"{format.short(parameters)} parameters; {format.short(planned)} tokens are planned, "
-        f"{facts['epochs']:.2g} epochs and {planned / max(1, parameters):.2g} tokens a parameter"
+        + ("" if epochs is None else f"{epochs:.2g} epochs and ")
+        + f"{planned / max(1, parameters):.2g} tokens a parameter"
     )
 
 

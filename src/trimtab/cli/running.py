@@ -153,10 +153,12 @@ def _train(
     arguments: Sequence[str] = (),
 ) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
-    from trimtab.config import effective, load_config
+    from trimtab.config import calibrates, effective, load_config
     from trimtab.config.paths import require_paths, with_absolute_paths
+    from trimtab.config.secrets import hidden
     from trimtab.control import build_controllers
     from trimtab.doctor.lint import lint, refuse
+    from trimtab.monitor.sinks.build import require_sinks
     from trimtab.runs import RunDirectory
     from trimtab.runs.drift import drift, refuse_drift
     from trimtab.runs.files import read_json
@@ -167,18 +169,26 @@ def _train(
     config = with_absolute_paths(load_config(source, overrides))
     build_controllers(config)
     refuse(lint(config), config.lint.allow)
+    if config.alerts.rules:
+        from trimtab.monitor.alerts import require_destinations
+
+        require_destinations(config)
+    require_sinks(config.sinks)
     undone: list[str] = []
     if run is not None and RunDirectory.is_run(run):
         status = RunDirectory.open(run).status()
         if status in ("finished", "stopped"):
             was = read_json(RunDirectory(run).facts)["identity"]
-            now = was | {f"config.{name}": value for name, value in effective(config).items()}
+            now = was | {f"config.{name}": hidden(value, name) for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            undone = left_undone(RunDirectory(run), quantizes=config.training.quantize.name != "none")
+            quantizes = config.training.quantize.name != "none"
+            undone = left_undone(RunDirectory(run), quantizes=quantizes, calibrates=calibrates(config))
             if not undone:
-                typer.echo(f"{shown(run)} is already {status}")
-                tell_next("show", str(run))
+                is_json = log_format == "json"  # whose reader expects events alone
+                typer.echo(f"{shown(run)} is already {status}", err=is_json)
+                if not is_json:
+                    tell_next("show", str(run))
                 return
             typer.echo(f"{shown(run)} is already {status}; what is left to do: {', '.join(undone)}", err=True)
     if undone != ["report"]:

@@ -2,6 +2,7 @@
 
 from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig, FullLogging
 from trimtab.config.adjustable import ADJUSTABLE, Adjustable
+from trimtab.config.alerts import AlertRule, AlertsConfig, Condition, EmailConfig, WebhookConfig
 from trimtab.config.augmentation import AugmentationConfig, SpanMaskingConfig, SynonymsConfig
 from trimtab.config.averaging import AveragingConfig, EmaConfig, NoAveraging, SwaConfig
 from trimtab.config.base import (
@@ -13,6 +14,7 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
+from trimtab.config.capture import CaptureConfig
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -47,6 +49,7 @@ from trimtab.config.data import (
     DatasetSource,
     EmbeddedSource,
     FileTokenizer,
+    FolderSource,
     HuggingFaceTokenizer,
     JsonLinesSource,
     MixtureSource,
@@ -61,7 +64,17 @@ from trimtab.config.data import (
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
-from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.evaluation import (
+    BaselineConfig,
+    BestBaseline,
+    EvaluationConfig,
+    NoBaseline,
+    RunBaseline,
+    SamplesConfig,
+    calibrates,
+    is_calibrated,
+)
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -126,6 +139,7 @@ from trimtab.config.optimizer import (
 )
 from trimtab.config.penalties import PenaltiesConfig, PenaltyConfig
 from trimtab.config.presets import list_presets
+from trimtab.config.privacy import Disclosure, PrivacyConfig
 from trimtab.config.profile import ProfileConfig
 from trimtab.config.recovery import NoSpikes, RecoveryConfig, ReportSpikes, RollBackSpikes, SkipSpikes, SpikeConfig
 from trimtab.config.regularizers import regularized
@@ -148,6 +162,16 @@ from trimtab.config.schedule import (
     WsdSchedule,
     rise_of,
 )
+from trimtab.config.sinks import (
+    CustomSink,
+    MlflowSink,
+    PrometheusSink,
+    SinkConfig,
+    TensorBoardSink,
+    TrackioSink,
+    WandbSink,
+)
+from trimtab.config.stream import StreamSource
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
@@ -187,20 +211,26 @@ __all__ = [
     "AdaptiveLoggingConfig",
     "Adjustable",
     "AgcClip",
+    "AlertRule",
+    "AlertsConfig",
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
+    "BaselineConfig",
     "BatchControlConfig",
+    "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
     "Budget",
     "ByteTokenizer",
+    "CaptureConfig",
     "CausalLanguageModeling",
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
     "CompetencePacing",
+    "Condition",
     "Config",
     "ConstantSchedule",
     "Contrastive",
@@ -213,22 +243,27 @@ __all__ = [
     "Custom",
     "CustomModel",
     "CustomOptimizer",
+    "CustomSink",
     "DataConfig",
     "DatasetSource",
     "DecayConfig",
     "DecoderConfig",
+    "Disclosure",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
+    "EmailConfig",
     "EmbeddedSource",
     "EncoderConfig",
     "EncoderDecoderConfig",
     "EvaluationConfig",
+    "ExamineConfig",
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "FolderSource",
     "Fp8",
     "Fp16",
     "Fp32",
@@ -259,9 +294,11 @@ __all__ = [
     "LossCurriculum",
     "MaskedLanguageModeling",
     "MixtureSource",
+    "MlflowSink",
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
+    "NoBaseline",
     "NoClip",
     "NoCurriculum",
     "NoQuantization",
@@ -287,7 +324,9 @@ __all__ = [
     "PlateauControl",
     "PolynomialSchedule",
     "PrecisionConfig",
+    "PrivacyConfig",
     "ProfileConfig",
+    "PrometheusSink",
     "QuantileClip",
     "QuantileConfig",
     "QuantizeConfig",
@@ -300,12 +339,14 @@ __all__ = [
     "RollBackSpikes",
     "RootPacing",
     "RowTask",
+    "RunBaseline",
     "SamplesConfig",
     "ScheduleConfig",
     "ScheduleFreeAdamWConfig",
     "Section",
     "SequenceToSequence",
     "SgdConfig",
+    "SinkConfig",
     "SkipSpikes",
     "SoapConfig",
     "SophiaConfig",
@@ -318,15 +359,18 @@ __all__ = [
     "StepPacing",
     "StepSchedule",
     "StoppingConfig",
+    "StreamSource",
     "SupervisedContrastiveConfig",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",
+    "TensorBoardSink",
     "TextSource",
     "Tf32",
     "TiktokenTokenizer",
     "TokenClassification",
     "TokenizerConfig",
+    "TrackioSink",
     "TrainingConfig",
     "TransformerShape",
     "TriangularSchedule",
@@ -334,15 +378,19 @@ __all__ = [
     "UnknownLengthError",
     "UnsteadinessControl",
     "ValueClip",
+    "WandbSink",
     "WarmRestartsSchedule",
+    "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
+    "calibrates",
     "config_schema",
     "difference",
     "dump_config",
     "effective",
     "explain",
     "flatten",
+    "is_calibrated",
     "list_presets",
     "load_config",
     "load_with_origin",

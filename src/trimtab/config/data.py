@@ -10,6 +10,7 @@ from trimtab.config.augmentation import AugmentationConfig
 from trimtab.config.base import Count, Positive, Section, Texts
 from trimtab.config.curriculum import CurriculumConfig, NoCurriculum
 from trimtab.config.duplicates import DuplicatesConfig
+from trimtab.config.stream import StreamSource
 
 
 class EmbeddedSource(Section):
@@ -63,6 +64,14 @@ class CsvSource(Section):
     delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
 
 
+class FolderSource(Section):
+    """Labelled text files: the folder at the top that a file lies in names its class; a document is a file."""
+
+    name: Literal["folder"] = "folder"
+    path: str = Field(min_length=1, description="a folder with a folder for each class")
+    pattern: str = Field("*", min_length=1, description="which files, searched at any depth")
+
+
 class DatasetSource(Section):
     """A data set that Hugging Face `datasets` saved to disk: a document is one column of a row (extra: data)."""
 
@@ -73,7 +82,7 @@ class DatasetSource(Section):
 
 
 PlainSource = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource,
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource | FolderSource,
     Field(discriminator="name"),
 ]
 
@@ -104,7 +113,15 @@ class MixtureSource(Section):
 
 
 SourceConfig = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource | MixtureSource,
+    EmbeddedSource
+    | TextSource
+    | JsonLinesSource
+    | ParquetSource
+    | CsvSource
+    | DatasetSource
+    | FolderSource
+    | MixtureSource
+    | StreamSource,
     Field(discriminator="name"),
 ]
 
@@ -213,8 +230,8 @@ class DataConfig(Section):
     max_bad: Count = Field(100, description="so many are passed over in a source; one more is an error")
 
     @property
-    def plain_sources(self) -> dict[str, PlainSource]:
-        """The sources of files, those of a mixture one by one, by the keys that they stand at."""
+    def plain_sources(self) -> dict[str, PlainSource | StreamSource]:
+        """The sources, those of a mixture one by one, by the keys that they stand at."""
         mixed = {f"data.source.sources.{name}": one for name, one in getattr(self.source, "sources", {}).items()}
         found = mixed or {"data.source": self.source}
         return found | ({} if self.validation_source is None else {"data.validation_source": self.validation_source})

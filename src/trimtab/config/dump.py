@@ -9,8 +9,9 @@ from typing import Any
 
 from trimtab.config.base import Section
 from trimtab.config.effect import Idle, idle_keys
-from trimtab.config.keys import Key, first_line, keys, tag_of
+from trimtab.config.keys import Key, first_line, keys, plain, tag_of
 from trimtab.config.run import Config
+from trimtab.config.secrets import hidden
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _RESERVED = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
@@ -57,7 +58,8 @@ def _escaped(character: str) -> str:
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML with comments, for `load_config` to read back.
 
-    A key without effect stands there as a comment that says why, as `load_config` would refuse it.
+    A key without effect stands there as a comment that says why, as `load_config` would refuse it. Secrets are `***`,
+    which `load_config` refuses, too: whoever goes on gives them again.
     """
     header = f"# {first_line(Config)} Written by trimtab; it loads as it is."
     return "\n".join([header, *_lines(config, "", "", idle_keys(config), remarks(config))]) + "\n"
@@ -89,7 +91,7 @@ def _lines(
             yield f"{indent}# {name}: without effect: {idle[key.path].reason}"
         else:
             remark = f"; {remarked[key.path]}" if key.path in remarked else ""
-            yield f"{indent}{name}: {yaml_value(value)}{_comment(key, value)}{remark}"
+            yield f"{indent}{name}: {yaml_value(hidden(plain(value), name))}{_comment(key, value)}{remark}"
 
 
 def _comment(key: Key, value: Any) -> str:

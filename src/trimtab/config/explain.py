@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import Key, first_line, keys, tag_of
+from trimtab.config.keys import Key, first_line, keys, listed_keys, tag_of
 from trimtab.config.nearest import any_of, did_you_mean, nearest_keys
 from trimtab.config.presets import list_presets
 from trimtab.config.run import Config
@@ -46,6 +46,12 @@ def _page(key: Key) -> list[str]:
     if len(key.sections) > 1:
         return lines + _variants(key)
     lines.append(f"takes: {key.allowed}")
+    if key.is_list:
+        for name, section in key.entries.items():
+            lines.append(f"{name}: {first_line(section)}")
+            options = [one for one in listed_keys().values() if one[0].path.startswith(f"{key.path}[].")]
+            own = [one for several in options for one in several if one.owner is section and not one.is_tag]
+            lines += [f"  {one.name}: {one.description}" for one in own]
     if not key.sections:
         must = key.default is PydanticUndefined
         lines.append("must be given" if must else f"default: {yaml_value(key.default)}")

@@ -19,7 +19,7 @@ class Key:
     """One key, as one variant of its section declares it."""
 
     path: str
-    """Dotted: 'optimizer.learning_rate'."""
+    """Dotted: 'optimizer.learning_rate'; of a section in a list 'sinks[].points'."""
     owner: type[Section]
     field: FieldInfo
     sections: Mapping[str, type[Section]]
@@ -32,9 +32,17 @@ class Key:
 
     @property
     def entries(self) -> Mapping[str, type[Section]]:
-        """What a mapping may hold under each of its names, as `sections` of a key; empty for everything else."""
-        kinds = [one for one in _types(self.field.annotation) if get_origin(one) is dict]
-        return _sections(get_args(kinds[0])[1]) if kinds else {}
+        """What a mapping may hold under each of its names, or a list in each place, as `sections` of a key.
+
+        Empty for everything else.
+        """
+        kinds = [one for one in _types(self.field.annotation) if get_origin(one) in (dict, tuple)]
+        return _sections(get_args(kinds[0])[-1 if get_origin(kinds[0]) is dict else 0]) if kinds else {}
+
+    @property
+    def is_list(self) -> bool:
+        """Whether `entries` stand in a list, and not under names."""
+        return any(get_origin(one) is tuple for one in _types(self.field.annotation))
 
     @property
     def default(self) -> Any:
@@ -80,6 +88,10 @@ class Key:
     @property
     def allowed(self) -> str:
         """What it takes, in words."""
+        if set(self.entries) == {""}:
+            return f"a mapping of names to sections with some of the keys: {', '.join(self.entries[''].model_fields)}"
+        if self.entries and self.is_list:
+            return f"a list of names, or of sections whose name is one of: {', '.join(self.entries)}"
         if self.entries:
             return f"a mapping of names to sections whose name is one of: {', '.join(self.entries)}"
         if not self.sections:
@@ -140,6 +152,21 @@ def keys() -> Mapping[str, tuple[Key, ...]]:
     return {path: tuple(several) for path, several in found.items()}
 
 
+@cache
+def listed_keys() -> Mapping[str, tuple[Key, ...]]:
+    """The keys of sections that stand in lists, as 'sinks[].points'.
+
+    They are none of `keys`: a list is given whole.
+    """
+    found: dict[str, list[Key]] = {}
+    for several in keys().values():
+        for holder in several:
+            for section in holder.entries.values() if holder.is_list else ():
+                for key in _walk(section, f"{holder.path}[]."):
+                    found.setdefault(key.path, []).append(key)
+    return {path: tuple(several) for path, several in found.items()}
+
+
 _BOUNDS = {
     "minimum": "at least",
     "maximum": "at most",
@@ -197,15 +224,21 @@ def flatten(config: Section, prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Section):
             values |= flatten(value, f"{prefix}{name}.")
         else:
-            values[prefix + name] = _plain(value)
+            values[prefix + name] = plain(value)
     return values
 
 
-def _plain(value: Any) -> Any:
-    """A mapping to sections as one to mappings, for whoever compares or writes it."""
+def plain(value: Any) -> Any:
+    """A mapping to sections, or a list of them, as one of mappings, for whoever compares or writes it."""
+    if isinstance(value, tuple):
+        return tuple(_name_first(one.model_dump()) if isinstance(one, Section) else one for one in value)
     if isinstance(value, Mapping):
         return {key: one.model_dump() if isinstance(one, Section) else one for key, one in value.items()}
     return value
+
+
+def _name_first(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: values[key] for key in sorted(values, key=lambda key: key != "name")}
 
 
 def difference(old: Config, new: Config) -> list[tuple[str, Any, Any]]:

@@ -23,11 +23,12 @@ from trimtab.config.nearest import did_you_mean, nearest_keys, nearest_names
 from trimtab.config.presets import list_presets, preset_text
 from trimtab.config.problems import Problem, problems_of, raise_problems, short
 from trimtab.config.run import Config
+from trimtab.config.secrets import is_hidden
 
 _PREFIX = "TRIMTAB_"
 _SPELLING = "TRIMTAB_SECTION__KEY, with two underscores after each section"
-_NO_SETTINGS = frozenset({"TRIMTAB_CACHE", "TRIMTAB_RESTART"})
-"""Variables that are read elsewhere."""
+_NO_SETTINGS = frozenset({"TRIMTAB_CACHE", "TRIMTAB_RESTART", "TRIMTAB_WEBHOOK_URL", "TRIMTAB_SMTP_PASSWORD"})
+"""Variables that are read elsewhere; the last two are secrets, where alerts do not name others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ def load_with_origin(
     lay_over(merged, _environment_layer(os.environ if environment is None else environment, problems))
     lay_over(merged, _override_layer(overrides, problems))
     _whole_numbers(merged)
+    problems += [_was_hidden(path, given) for path, given in merged.items() if is_hidden(given.value)]
     try:
         config = Config.model_validate(nested(merged))
     except ValidationError as error:
@@ -117,6 +119,17 @@ def load_with_origin(
             ]
         )
     return Loaded(config, origins, said)
+
+
+def _was_hidden(path: KeyPath, given: Given) -> Problem:
+    key = ".".join(path)
+    return Problem(
+        given.origin,
+        key,
+        "was hidden as a secret when this configuration was written",
+        short(given.value),
+        hint=f"give it again: {key}=VALUE",
+    )
 
 
 def _source_layer(source: str | Path | Mapping[str, Any] | None, problems: list[Problem]) -> tuple[Layer, str]:

@@ -12,10 +12,11 @@ from pydantic_core import ErrorDetails
 
 from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
-from trimtab.config.keys import Key, keys, tag_of
+from trimtab.config.keys import Key, keys, plain, tag_of
 from trimtab.config.layers import KeyPath, Layer
 from trimtab.config.nearest import any_of, did_you_mean, nearest_keys, nearest_names, remark, squash
 from trimtab.config.run import Config
+from trimtab.config.secrets import hide
 from trimtab.errors import ConfigError
 
 _LONGEST_VALUE = 80
@@ -45,8 +46,8 @@ class Problem:
 
 
 def short(value: Any) -> str:
-    """A value as the user would write it, cut when it is long."""
-    return _cut(yaml_value(value))
+    """A value as the user would write it, without secrets, cut when it is long."""
+    return _cut(hide(yaml_value(plain(value)), assigned=True))
 
 
 def _visible(text: str) -> str:
@@ -129,7 +130,7 @@ def _problem(error: ErrorDetails, layer: Layer, source: str) -> Problem:
         return _combination(path, said, layer, where)
     if key is None:
         return _unknown(path, owner or Config, where, error["input"])
-    if kind == "missing":
+    if kind == "missing" and not (key.entries and len(path) > len(key.path.split("."))):
         return Problem(where, key.path, f"must be given: {key.description}", allowed=key.allowed)
     if key.entries and len(path) > len(key.path.split(".")):
         return _in_an_entry(key, path, error, where)
@@ -158,10 +159,14 @@ def _in_an_entry(key: Key, path: KeyPath, error: ErrorDetails, where: str) -> Pr
         allowed = f"one of: {', '.join(key.entries)}"
         return Problem(where, f"{place}.name", message, short(name) if given else None, allowed, hint)
     if error["type"] == "extra_forbidden":
-        chosen = next(one for part in map(str, error["loc"]) if (one := key.entries.get(part)) is not None)
+        chosen = key.entries.get("") or next(
+            one for part in map(str, error["loc"]) if (one := key.entries.get(part)) is not None
+        )
         allowed = ", ".join(chosen.model_fields)
         hint = did_you_mean(nearest_names(inside[-1], chosen.model_fields))
         return Problem(where, place, "there is no such key", received, allowed, hint)
+    if error["type"] == "missing":
+        return Problem(where, place, "must be given")
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
     if error["type"] == "model_attributes_type":
         message = "must be a section, not a value"

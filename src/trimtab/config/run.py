@@ -10,6 +10,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
+from trimtab.config.alerts import AlertsConfig
 from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
@@ -25,7 +26,7 @@ from trimtab.config.control import (
 from trimtab.config.curriculum import beside_curriculum
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
-from trimtab.config.evaluation import EvaluationConfig
+from trimtab.config.evaluation import EvaluationConfig, misjudged
 from trimtab.config.fit import misfits
 from trimtab.config.fp8 import not_in_fp8
 from trimtab.config.gradients import GradientsConfig
@@ -36,11 +37,14 @@ from trimtab.config.monitor import LoggingConfig
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.penalties import PenaltiesConfig
+from trimtab.config.privacy import PrivacyConfig
 from trimtab.config.profile import ProfileConfig, bounds
 from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
+from trimtab.config.sinks import SinksConfig, sinks_twice
+from trimtab.config.stream import beside_stream
 from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
@@ -87,8 +91,13 @@ class Config(Section):
     control: ControlConfig = Field(default_factory=ControlConfig.model_construct)
     recovery: RecoveryConfig = Field(default_factory=RecoveryConfig.model_construct)
     logging: LoggingConfig = Field(default_factory=LoggingConfig.model_construct)
+    sinks: SinksConfig = Field(
+        (), description="where else metrics go: names, such as [tensorboard, wandb], or sections with a name each"
+    )
+    privacy: PrivacyConfig = Field(default_factory=PrivacyConfig.model_construct)
     hardware: HardwareConfig = Field(default_factory=HardwareConfig.model_construct)
     profile: ProfileConfig = Field(default_factory=ProfileConfig.model_construct)
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig.model_construct)
     doctor: DoctorConfig = Field(default_factory=DoctorConfig.model_construct)
     lint: LintConfig = Field(default_factory=LintConfig.model_construct)
 
@@ -100,7 +109,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _together(self) -> Self:
         model, length = self.model, self.longest_sequence
-        if refused := "; ".join(misfits(self)):
+        if refused := "; ".join([*misfits(self), *misjudged(self)]):
             raise ValueError(refused)
         if not isinstance(model, OutsideModel) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
@@ -120,7 +129,7 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
             )
-        if refused := "; ".join([*not_in_fp8(self), *unregularized(self)]):
+        if refused := "; ".join([*not_in_fp8(self), *unregularized(self), *sinks_twice(self.sinks)]):
             raise ValueError(refused)
         for key, one in self.named_optimizers.items():
             if one.decay.target and not OPTIMIZERS[one.name].decouples:
@@ -155,7 +164,9 @@ class Config(Section):
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
         if self.optimizer_switch is not None:
             self._refuse_switch(self.optimizer_switch)
-        for refused in filter(None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self))):
+        for refused in filter(
+            None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self), beside_stream(self))
+        ):
             raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
             raise ValueError(

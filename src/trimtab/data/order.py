@@ -71,10 +71,12 @@ class Order:
         block: int = 1,
         bucketing: int = 1,
         mixture: Mixture | None = None,
+        window: int | None = None,
     ) -> None:
         """With `lengths` and `bucketing` above 1, sequences of similar length stand together: the shuffled order is
         cut into pieces of `bucketing` times `block` sequences, each piece sorted by length and cut into blocks, and
         the blocks are shuffled. A block is meant to be a micro-batch. A `mixture` says what is in each epoch instead.
+        With a `window` the sequences never end: those of each window stand in an order of their own.
         """
         if num_sequences < 1:
             raise ValueError(f"an order needs at least one sequence. Received: {num_sequences}")
@@ -82,7 +84,7 @@ class Order:
         self.seed = seed
         self.shuffle = shuffle
         self._lengths, self._block, self._bucketing = lengths, block, bucketing
-        self._mixture = mixture
+        self._mixture, self._window = mixture, window
         self._permutations: dict[int, Positions] = {}
         self._curriculum: CurriculumOrder | None = None
         self._piece: tuple[int, Positions] | None = None
@@ -107,7 +109,21 @@ class Order:
         sequences[~opens] = self._in_epochs(positions[~opens] - self._curriculum.length)
         return sequences
 
+    def _in_windows(self, positions: Positions, window: int) -> NDArray[np.int64]:
+        if not self.shuffle or window == 1:
+            return positions
+        windows, places = np.divmod(positions, window)
+        sequences = np.empty_like(places)
+        for number in np.unique(windows).tolist():
+            here = windows == number
+            words = np.random.Philox(key=np.array([key(self.seed, number, 4, "order"), 0], dtype=np.uint64))
+            order = np.argsort(words.random_raw(window), kind="stable")
+            sequences[here] = number * window + order[places[here]]
+        return sequences
+
     def _in_epochs(self, positions: Positions) -> NDArray[np.int64]:
+        if self._window is not None:
+            return self._in_windows(positions, self._window)
         epochs, places = np.divmod(positions, self.num_sequences)
         if not self.shuffle and self._mixture is None:
             return places

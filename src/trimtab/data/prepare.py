@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from trimtab.config import (
     MaskedLanguageModeling,
     RowTask,
     SequenceToSequence,
+    StreamSource,
     TaskConfig,
 )
 from trimtab.data.augmentation import Augmentation
@@ -34,6 +35,7 @@ from trimtab.data.packing import PackedSequences
 from trimtab.data.samples import LabelledTexts
 from trimtab.data.sequences import Sequences
 from trimtab.data.stream import open_stream
+from trimtab.data.streaming import StreamedSequences, open_spool
 from trimtab.data.text import tokenize_text
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
@@ -100,6 +102,8 @@ def prepare_data(
         StorageError: the cache cannot be written.
     """
     task = task or CausalLanguageModeling()
+    if isinstance(config.source, StreamSource):
+        return _streamed(config, config.source, task, seed, progress)
     is_text = isinstance(task, CausalLanguageModeling | MaskedLanguageModeling)
     wanted = wanted_fields(task)
     corpus = open_corpus(config.source, "data.source", wanted)
@@ -202,6 +206,29 @@ def prepare_data(
         fingerprint,
         folder,
     )
+
+
+def _streamed(
+    config: DataConfig, source: StreamSource, task: TaskConfig, seed: int, progress: Progress | None
+) -> PreparedData:
+    """Training on a stream; the validation set is prepared as ever."""
+    quiet = config.duplicates.model_copy(update={"near": "off"})
+    held_out = config.model_copy(update={"source": config.validation_source, "duplicates": quiet})
+    base = prepare_data(held_out, task, seed=seed, progress=progress)
+    if progress is not None:
+        progress("reading the beginning of the stream", 0.0)
+    training = StreamedSequences(open_spool(source, base.tokenizer), config.sequence_length, base.tokenizer.end_of_text)
+    order = Order(len(training), seed=seed, shuffle=config.shuffle, window=source.window)
+    fingerprint = _sha256([base.fingerprint, training.head_hash])
+    unknown = ("training", "duplicates", "leakage", "vocabulary_coverage", "tokens_per_epoch", "sequences_per_epoch")
+    facts = {name: value for name, value in base.facts.items() if name not in unknown}
+    facts |= {
+        "source": f"a stream: {source.target}",
+        "split": "validation has a source of its own",
+        "fingerprint": fingerprint,
+        "stream": {"tokens_at_first": training.num_tokens, "window": source.window, "resume": source.resume},
+    }
+    return replace(base, training=training, order=order, facts=facts, fingerprint=fingerprint)
 
 
 def vocabulary_of(task: TaskConfig, tokenizer: Tokenizer, augmentation: AugmentationConfig | None = None) -> int:

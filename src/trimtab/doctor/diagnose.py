@@ -10,6 +10,7 @@ from trimtab.doctor.codes import CODES
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import summarize
 from trimtab.doctor.rules import RULES
+from trimtab.doctor.soups import describe_soup, is_soup
 
 SLACK_STEPS = 0.05
 """A cause may begin to show this part of the run after its consequence: detectors differ in how early they see."""
@@ -17,6 +18,8 @@ SLACK_STEPS = 0.05
 
 def diagnose(case: Case, run: str = "") -> Diagnosis:
     """The verdict on `case`: the same for the same prefix of a run, live or after the fact."""
+    if is_soup(case):
+        return Diagnosis(run, "healthy", (), (), describe_soup(case))
     findings: list[Finding] = []
     withheld: list[Withheld] = []
     for code in RULES:

@@ -12,7 +12,10 @@ from trimtab.doctor.finding import Finding, Verdict, Withheld
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
+from trimtab.runs.reasons import reason_in_a_line
 
+AS_GOOD_AS_NEW: Final = 4.0
+"""Epochs up to which repeated text teaches nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
 FEW_STEPS: Final = 24
 """With fewer most rules say nothing."""
 
@@ -73,7 +76,8 @@ def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
     passed = _passed(case, findings)
     ended = case.history.ended
     if verdict == "failed" and ended is not None and not any(finding.severity == "error" for finding in findings):
-        return f"It ended in failure: {printable(ended.reason)}. No fault was found in what was logged{passed}."
+        reason = reason_in_a_line(ended.reason).rstrip(".")
+        return f"It ended in failure: {reason}. No fault was found in what was logged{passed}."
     if case.history.last_step == 0 and not findings:
         return "It came to no step, so that nothing can be judged."
     if not findings or verdict == "healthy":
@@ -109,11 +113,23 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
         remedies = findings[0].remedies
         return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
     if _still_falling(case):
+        epochs = _epochs(case)
+        if epochs > AS_GOOD_AS_NEW:
+            return (
+                f"The validation loss was still falling at the end, after {epochs:.2g} epochs of the same data: more "
+                "data would very likely lower it further than more steps."
+            )
         return "The validation loss was still falling at the end: more steps would very likely lower it."
     if withheld:
         needs = list(dict.fromkeys(need for item in withheld for need in item.needs))
         return f"To judge {', '.join(item.code for item in withheld)}, log {', '.join(needs)}."
     return "No change is proposed."
+
+
+def _epochs(case: Case) -> float:
+    """How often its data was seen; 0 where that is not known."""
+    tokens, per_epoch = case.history.get("tokens"), case.number("tokens_per_epoch")
+    return float(tokens.columns.total.sum()) / per_epoch if tokens is not None and per_epoch else 0.0
 
 
 def _still_falling(case: Case) -> bool:

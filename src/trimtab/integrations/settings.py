@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
+from trimtab.config.secrets import hidden
 from trimtab.errors import UsageError
-from trimtab.runs.environment import without_secrets
 from trimtab.runs.importers.names import words
 
 _SETTINGS: Final[Mapping[str, str]] = {
@@ -68,7 +68,7 @@ def total_steps_in(config: Mapping[str, Any]) -> int:
 
 def facts_of_settings(config: Mapping[str, Any], total_steps: int) -> dict[str, Any]:
     """What facts.json says of such a run; secrets are cut."""
-    shown = without_secrets(config)
+    shown = hidden(config)
     facts: dict[str, Any] = {"settings": shown, "identity": {}}
     if total_steps:
         facts["planned_steps"] = total_steps

@@ -14,8 +14,8 @@ from trimtab.report.markup import Markup, element, percentage
 from trimtab.report.panel import Panel, Role, Shade, Trace, Window
 from trimtab.report.words import SEVERITIES, metric_name, metric_unit
 from trimtab.runs import format
+from trimtab.runs.described import describe_decision
 from trimtab.runs.record import event_to_json
-from trimtab.runs.summary import describe_decision
 
 LANE: Final = 22
 MOST_PANELS: Final = 24

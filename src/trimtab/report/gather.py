@@ -20,18 +20,21 @@ from trimtab.report.curves import Curve, smoothed
 from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.described import describe_decision
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
 from trimtab.runs.machine import means_of_series
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.profiles import PROFILE
+from trimtab.runs.reasons import reason_in_a_line
 from trimtab.runs.record import event_to_json
-from trimtab.runs.summary import describe_decision
 
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
 SHOWN_ALERTS = 12
+_PRIVATE = "alerts."
+"""Settings that change no result, and name people: reports are passed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,10 @@ class Report:
     """Means of pace and machine, as `runs.machine` gives them."""
     profiles: tuple[str, ...] = ()
     """What each profile found that steps are bound by."""
+    judged: Mapping[str, Any] = field(default_factory=dict)
+    """Where the model is wrong on the validation set, where that was looked at."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """The temperature of its answers, and what it does, where one was fitted."""
     prompts: tuple[str, ...] = field(default=())
 
     def steered(self) -> list[tuple[int, str]]:
@@ -142,7 +149,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         name=diagnosis.run or (run.name if run is not None else ""),
         diagnosis=diagnosis,
         status=ended.status if ended is not None else str(run.status()) if run is not None else "",
-        reason=ended.reason if ended is not None else "",
+        reason=reason_in_a_line(ended.reason) if ended is not None else "",
         first_step=min(firsts, default=0),
         last_step=history.last_step,
         planned_steps=case.planned_steps,
@@ -171,6 +178,8 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
         machine=means_of_series(history.series),
+        judged=_read(run, run.details) if run is not None else {},
+        calibration=_read(run, run.calibration) if run is not None else {},
         prompts=_prompts(settings),
     )
 
@@ -271,7 +280,7 @@ def _differences(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any
     changed = tuple(
         (key, before.get(key), value)
         for key, value in settings.items()
-        if key != "name" and _plain(before.get(key)) != _plain(value)
+        if key != "name" and not key.startswith(_PRIVATE) and _plain(before.get(key)) != _plain(value)
     )
     return f"the preset {name}" if is_preset else "the defaults", changed
 

@@ -10,9 +10,9 @@ from trimtab.report.evaluations import evaluations_of
 from trimtab.report.gather import Report
 from trimtab.report.text import render_text, wrapped
 from trimtab.runs import format
+from trimtab.runs.described import describe_split
 from trimtab.runs.machine import describe_machine, describe_parts
 from trimtab.runs.printable import printable
-from trimtab.runs.summary import describe_split
 
 EVALUATIONS: Final = 12
 """Rows of evaluations that are shown."""

@@ -13,15 +13,18 @@ from trimtab.runs.files import json_value
 _HARMLESS: Final = (
     "name",
     "lint.allow",
+    "sinks",
     "data.prefetch",
     "data.workers",
     "training.watchdog_seconds",
     "checkpoint.background",
     "checkpoint.differential",
     "checkpoint.on_failure",
+    "evaluation.calibration",
+    "evaluation.details",
 )
 """Settings that change no result."""
-_HARMLESS_SECTIONS: Final = ("logging.adaptive.", "hardware.", "profile.")
+_HARMLESS_SECTIONS: Final = ("alerts.", "hardware.", "logging.adaptive.", "privacy.", "profile.")
 """Sections of such settings."""
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from trimtab.config.secrets import hidden, hide_arguments
+
 _PACKAGES = (
     "trimtab",
     "torch",
@@ -31,26 +33,25 @@ _PACKAGES = (
 _VARIABLES = re.compile(
     r"(?:OMP|MKL)_NUM_THREADS|GOMP_SPINCOUNT|OMP_WAIT_POLICY|KMP_BLOCKTIME|CUDA_VISIBLE_DEVICES|CUBLAS_WORKSPACE_CONFIG|TRIMTAB_\w+"
 )
-_SECRET = re.compile(
-    r"(?:token|secret|passw(?:or)?d|passphrase|credentials?|authorization"
-    r"|api_?key|access_?key|private_?key)(?:$|[\W_])",
-    re.IGNORECASE,
-)
-_CUT = "***"
 
 
 def environment(
-    *, seed: int, source: str, command: Sequence[str] | None = None, folder: Path | None = None
+    *,
+    seed: int,
+    source: str,
+    command: Sequence[str] | None = None,
+    folder: Path | None = None,
+    diff: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """This process's surroundings, as JSON values; git is asked in `folder`, or in the working directory.
 
     `source` is "config", or "python" when the command line cannot build the run again. "gpu" is None: who
-    loads torch fills it.
+    loads torch fills it. `diff` is what `git_diff` says of uncommitted changes.
     """
     folder = Path.cwd() if folder is None else folder
     return {
         "versions": {"python": platform.python_version(), **versions()},
-        "git": git_state(folder),
+        "git": git_state(folder, diff),
         "hardware": {
             "cpu": cpu_model(),
             "cores": usable_cores(),
@@ -61,12 +62,10 @@ def environment(
         "host": socket.gethostname(),
         "seed": seed,
         "source": source,
-        "command": hide_secrets(sys.argv if command is None else command),
+        "command": hide_arguments(sys.argv if command is None else command),
         "working_directory": str(folder),
         "variables": {
-            name: _CUT if _SECRET.search(name) else _without_password(value)
-            for name, value in sorted(os.environ.items())
-            if _VARIABLES.fullmatch(name)
+            name: hidden(value, name) for name, value in sorted(os.environ.items()) if _VARIABLES.fullmatch(name)
         },
     }
 
@@ -80,13 +79,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit in `folder` and whether tracked files differ from it; None outside of git."""
+def git_state(folder: Path, diff: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The commit in `folder`, whether tracked files differ from it, and what is known of how; None outside of git."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+    state = {"commit": commit, "dirty": None if changes is None else bool(changes)}
+    return state | ({"diff": dict(diff)} if diff else {})
 
 
 def cpu_model() -> str:
@@ -112,42 +112,6 @@ def usable_memory_bytes() -> int:
     total = int(psutil.virtual_memory().total)
     limit = _cgroup("memory.max")
     return min(total, int(limit)) if limit.isdigit() else total
-
-
-def hide_secrets(arguments: Sequence[str]) -> list[str]:
-    """A command line in which the values of tokens, passwords and keys are `***`.
-
-    It knows `key=value`, `--key=value`, `--key value`, and passwords inside of addresses.
-    """
-    shown: list[str] = []
-    hide_next = False
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if hide_next and not argument.startswith("-"):
-            shown.append(_CUT)
-        elif equals and _SECRET.search(name):
-            shown.append(f"{name}={_CUT}")
-        else:
-            shown.append(_without_password(argument))
-        hide_next = argument.startswith("-") and not equals and _SECRET.search(name) is not None
-    return shown
-
-
-def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, nested ones included, in which the values of tokens, passwords and keys are `***`."""
-    shown: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            shown[str(name)] = without_secrets(value)
-        elif isinstance(value, str):
-            shown[str(name)] = _CUT if _SECRET.search(str(name)) else _without_password(value)
-        else:
-            shown[str(name)] = value
-    return shown
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"(\w://)[^/@\s]+@", rf"\1{_CUT}@", text)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

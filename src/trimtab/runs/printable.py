@@ -26,3 +26,13 @@ def printable(text: str, *, lines: bool = False, limit: int | None = None) -> st
         if character in _JOINERS or character == "\n" or unicodedata.category(character) not in ("Cc", "Cf")
     )
     return kept if limit is None or len(kept) <= limit else kept[: max(limit - 1, 0)] + "…"
+
+
+def shortened(text: str, room: int) -> str:
+    """`text` in at most `room` characters, once and at a word: what is left out ends it as "…"."""
+    if len(text) <= room:
+        return text
+    kept = text[: max(room - 1, 0)]
+    if not text[len(kept)].isspace() and " " in kept.strip():
+        kept = kept.rpartition(" ")[0]
+    return kept.rstrip(" ,;:(") + "…" if room > 0 else ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,14 +24,23 @@ from trimtab.events import (
 )
 from trimtab.runs import format
 from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes, verify
+from trimtab.runs.described import YARDSTICKS as YARDSTICKS
+from trimtab.runs.described import describe_decision as describe_decision
+from trimtab.runs.described import describe_finding as describe_finding
+from trimtab.runs.described import describe_metrics as describe_metrics
+from trimtab.runs.described import describe_pace as describe_pace
+from trimtab.runs.described import describe_quality as describe_quality
+from trimtab.runs.described import describe_split as describe_split
+from trimtab.runs.described import wrapped as wrapped
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
 from trimtab.runs.machine import describe_machine, describe_parts, means_of
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.pace import Pace
 from trimtab.runs.printable import printable
-from trimtab.runs.program import command, in_python
+from trimtab.runs.program import command
 from trimtab.runs.ranks import records_of_ranks
+from trimtab.runs.reasons import next_command, reason_and_hint, reason_in_a_line, with_other_settings, would_repeat
 from trimtab.runs.record import (
     RecordReader,
     decode_line,
@@ -40,12 +49,11 @@ from trimtab.runs.record import (
     lines_backwards,
     surviving,
 )
+from trimtab.runs.rule_alerts import read_rule_alerts
 from trimtab.runs.start import resumes_from
 
 _TAIL_BYTES = 131_072
 _ALERTS = 4
-YARDSTICKS = ("bigram", "zlib", "lzma")
-"""What a model's bits per byte are held against, the weakest first."""
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
@@ -75,6 +83,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             if event.facts.get("restart")
         ],
         "endings": _endings([event for _, event in every]),
+        "would_repeat": would_repeat(event for _, event in every),
+        "is_soup": _is_soup(run),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
         "machine": means_of(windows),
@@ -91,6 +101,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
             for _, event in kept
             if isinstance(event, AlertRaised)
         ],
+        "rule_alerts": read_rule_alerts(run.alerts),
         "findings": next(
             (list(event.findings) for _, event in reversed(kept) if isinstance(event, FindingsChanged)), []
         ),
@@ -126,21 +137,19 @@ def render(summary: Mapping[str, Any]) -> str:
     done, total = summary["step"], summary["total_steps"]
     steps = format.count(done) if not total else f"{format.count(done)} of {format.count(total)}"
     if summary["attempts"] > 1:
-        resumed = [
-            format.count(branch["resumed_from"]) for branch in summary["branches"] if branch["resumed_from"] is not None
-        ]
-        at = f", resumed at step {', '.join(resumed)}" if resumed else ""
-        steps += f" in {summary['attempts']} attempts{at}"
+        steps += f" in {summary['attempts']} attempts{_resumed(summary['branches'])}"
     rows.append(("steps", steps))
     for ending in summary["endings"][:-1]:
-        why = f"{ending['status']}: {printable(ending['reason'])}" if ending["reason"] else "killed: no end was written"
+        told = reason_in_a_line(ending["reason"])
+        why = f"{ending['status']}: {told}" if told else "killed: no end was written"
         rows.append(("attempt", f"{ending['attempt']} ended at step {format.count(ending['step'])}, {why}"))
     rows += [
         ("restart", f"attempt {restart['attempt']} by the supervisor: {printable(restart['reason'])}")
         for restart in summary["restarts"]
     ]
     if summary["ended"] is not None:
-        rows.append(("ended", printable(summary["ended"]["reason"])))
+        told, hint = reason_and_hint(summary["ended"]["reason"])
+        rows += [("ended", told), *([("hint", hint)] if hint else [])]
     elif summary["status"] == "killed":
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(summary["last_seconds"]))
         rows.append(("ended", f"killed: no end was written; step {format.count(done)} was seen last, at {when}"))
@@ -151,6 +160,9 @@ def render(summary: Mapping[str, Any]) -> str:
         redone = f"; {format.count(again)} step{'' if again == 1 else 's'} at least will be done again" if again else ""
         where = f"step {format.count(summary['resumes_from'])}" if summary["resumes_from"] else "the beginning"
         rows.append(("resume", f"goes on from {where}{redone}"))
+        if summary["would_repeat"]:
+            rows.append(("", "as it is, it would come to the same; with what the doctor says to change:"))
+            rows.append(("", with_other_settings(printable(summary["run"]))))
     if (best := summary["best"]) is not None:
         restored = summary["ended"] is not None and summary["ended"]["restored_step"] == best["step"]
         where = f"{printable(best['metric'])} {format.decimal(best['value'])} at step {format.count(best['step'])}"
@@ -169,7 +181,7 @@ def render(summary: Mapping[str, Any]) -> str:
     rows += [("step", line) for line in wrapped(describe_parts(summary["machine"]))]
     rows += [("machine", line) for line in wrapped(describe_machine(summary["machine"]))]
     if summary["skipped"]:
-        rows.append(("skipped", f"{format.count(summary['skipped'])} updates"))
+        rows.append(("skipped", f"{_part(summary['skipped'], done)} updates, which changed nothing"))
     if summary["ranks"] > 1:
         rows.append(("ranks", f"{summary['ranks']}, of which the values here are rank 0's"))
     if summary["goodput"] is not None:
@@ -196,8 +208,15 @@ def render(summary: Mapping[str, Any]) -> str:
     ]
     if len(alerts) > _ALERTS:
         rows.append(("alert", f"and {format.count(len(alerts) - _ALERTS)} more (show --json has all)"))
+    rules = summary["rule_alerts"]
+    rows += [
+        ("rule", f"step {format.count(one['step'])}, {printable(one['text'], limit=200)}") for one in rules[-_ALERTS:]
+    ]
+    if len(rules) > _ALERTS:
+        rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
-        rows += [("verdict", line) for line in wrapped(f"{diagnosis['verdict']}: {diagnosis['summary']}")]
+        label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", f"{diagnosis['verdict']}: ")
+        rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
     if summary["damaged_lines"]:
@@ -207,7 +226,8 @@ def render(summary: Mapping[str, Any]) -> str:
     for label, text in rows:
         lines.append(f"  {label if label != previous else '':<11} {text}")
         previous = label
-    lines.append(f"next: {next_command(summary['status'], summary['run'], summary['source'], summary['task'])}")
+    after = {"source": summary["source"], "task": summary["task"], "repeats": summary["would_repeat"]}
+    lines.append(f"next: {next_command(summary['status'], summary['run'], **after)}")
     return "\n".join(lines)
 
 
@@ -238,58 +258,6 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
         for row in table
     ]
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
-
-
-def next_command(status: str, run: str, source: str = "config", task: str = "causal_lm") -> str:
-    """What a person is most likely to run after looking at a run of this status and task.
-
-    `source` is what it was begun from, as in `RunDirectory`: the command line builds models of a "config" alone.
-    """
-    if status == "running":
-        return command("show", printable(run))
-    over = status in ("finished", "stopped")
-    if source == "python" and not over:
-        return in_python(run)
-    if source != "config":
-        return command("report", printable(run))
-    if over:
-        return command("generate" if task in ("causal_lm", "seq2seq") else "evaluate", printable(run))
-    return command("resume", printable(run))
-
-
-def describe_decision(line: Mapping[str, Any]) -> str:
-    """A DecisionTaken, as `event_to_json` gives it, in a sentence."""
-    decision = line["decision"]
-    what = str(decision["kind"]).lower()
-    if decision["kind"] == "Adjust":
-        what = f"adjust {printable(str(decision['name']))} ({float(decision['value']):g})"
-    elif decision["kind"] == "Rollback":
-        what = f"roll back before step {decision['onset_step']}"
-        spans = line.get("details", {}).get("positions", ())
-        left_out = " and ".join(f"{format.count(start)} to {format.count(end - 1)}" for start, end in spans)
-        what += f", data positions {left_out} are left out" if left_out else ""
-    overruled = " (overruled)" if line["outcome"] == "overruled" else ""
-    note = f" ({printable(str(line['note']))})" if line["note"] else ""
-    who = printable(str(line["controller"]))
-    return f"{who}: {what}{overruled}: {printable(str(decision['reason']))}{note}"
-
-
-def wrapped(text: str, width: int = 100) -> list[str]:
-    """`text` in lines of at most `width` characters."""
-    return textwrap.wrap(printable(text), width, break_long_words=False, break_on_hyphens=False)
-
-
-def describe_pace(pace: Mapping[str, Any]) -> str:
-    """What `Pace.to_json` gave, in a line."""
-    low, high = (format.step_time(seconds) for seconds in pace["quartiles"])
-    waited = format.percent(pace["data_seconds"] / pace["mean_seconds"])
-    return f"{format.step_time(pace['step_seconds'])} (quartiles {low} to {high}), waiting for data {waited}"
-
-
-def describe_finding(finding: Mapping[str, Any]) -> str:
-    """A finding of the doctor in a line: severity, code, cause."""
-    parts = [str(finding.get(key, "")) for key in ("severity", "code")]
-    return printable(f"{' '.join(parts).strip()}: {finding.get('cause', '')}")
 
 
 def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -368,6 +336,28 @@ def _task(run: RunDirectory) -> str:
     return "causal_lm"
 
 
+def _is_soup(run: RunDirectory) -> bool:
+    with contextlib.suppress(TrimtabError):
+        return "soup" in run.read_json(run.facts)
+    return False
+
+
+def _resumed(branches: Sequence[Mapping[str, Any]]) -> str:
+    """From which steps attempts went on, those in a row from one step once; a rollback within an attempt is none."""
+    first = {branch["attempt"]: branch["resumed_from"] for branch in reversed(branches)}
+    at = [first[attempt] for attempt in sorted(first) if attempt > 1]
+    told = []
+    for step, several in itertools.groupby(at):
+        times = len(list(several))
+        where = "the beginning" if step is None else f"step {format.count(step)}"
+        told.append(where + (f" ({times} times)" if times > 1 else ""))
+    return f", resumed at {', '.join(told)}" if told else ""
+
+
+def _part(number: float, whole: float) -> str:
+    return f"{format.count(number)} of {format.count(whole)}"
+
+
 def _yardsticks(run: RunDirectory) -> dict[str, Any]:
     with contextlib.suppress(TrimtabError):
         return run.read_json(run.facts).get("yardsticks") or {}
@@ -408,33 +398,3 @@ def _mean_loss(window: StepsEnded | None) -> float | None:
     if window is None or "train/loss" not in window.per_step or not len(window.per_step["train/loss"]):
         return None
     return float(window.per_step["train/loss"].mean())
-
-
-def describe_metrics(metrics: Mapping[str, float]) -> str:
-    """An evaluation's metrics in a line, without the "validation/" of the main set."""
-    parts = []
-    for name, value in metrics.items():
-        if name.endswith("/bits_per_byte"):
-            parts.append(format.bits_per_byte(value))
-        else:
-            parts.append(f"{printable(name.removeprefix('validation/'))} {format.decimal(value)}")
-    return ", ".join(parts)
-
-
-def describe_quality(bits_per_byte: float | None, yardsticks: Mapping[str, Any]) -> str:
-    """Bits per byte beside what counting and compressing reach on the same text: '1.51 bits/byte, better than …'."""
-    if bits_per_byte is None or not math.isfinite(bits_per_byte):
-        return ""
-    text = format.bits_per_byte(bits_per_byte)
-    known = {name: float(yardsticks[name]) for name in YARDSTICKS if isinstance(yardsticks.get(name), int | float)}
-    beaten = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte < value]
-    ahead = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte >= value]
-    text += f", better than {', '.join(beaten)}" if beaten else ""
-    return text + (f", not yet {', '.join(ahead)}" if ahead else "")
-
-
-def describe_split(split: Mapping[str, float]) -> str:
-    """Seconds by cause, as parts of the whole, the largest first; "" when there are none."""
-    whole = sum(split.values())
-    parts = sorted(split.items(), key=lambda item: -item[1])
-    return ", ".join(f"{printable(name)} {100 * part / whole:.0f} %" for name, part in parts if part > 0)

@@ -45,6 +45,11 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def gpu_name() -> str | None:
+    """What the GPU is called; None where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
 def synchronizer(device: torch.device) -> Callable[[], None]:
     """Waits for all that is queued on `device`; a CPU queues nothing."""
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from trimtab.config import Config, OptimizerConfig, effective
-from trimtab.data import PackedSequences, PreparedData
+from trimtab.config.secrets import hidden
+from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
@@ -26,9 +27,10 @@ def identity_of(
     `controllers` are given by name.
     """
     return {
-        **{f"config.{name}": value for name, value in effective(config).items()},
+        **{f"config.{name}": hidden(value, name) for name, value in effective(config).items()},
         **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
+        **({"evaluation.sets": fingerprint_of_sets(sets, config.task)} if (sets := config.evaluation.sets) else {}),
         **({"data.order": data.facts["curriculum"]["order_sha256"]} if "curriculum" in data.facts else {}),
         **({"data.synonyms": data.facts["synonyms"]["sha256"]} if "synonyms" in data.facts else {}),
         "version.torch": torch.__version__,
@@ -96,7 +98,8 @@ def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:
     return {
         "tokens_per_step": per_step,
         "planned_tokens": per_step * training.steps,
-        "epochs": per_step * training.steps / max(1, data.training.num_tokens),
+        # How long an endless stream is, is not known.
+        "epochs": None if "stream" in data.facts else per_step * training.steps / max(1, data.training.num_tokens),
     }
 
 

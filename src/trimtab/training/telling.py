@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 from trimtab.events import Event, Monitor
@@ -16,14 +16,21 @@ from trimtab.training.split import StepTimer
 class Teller:
     """Writes events and shows them; the time that takes is booked as logging."""
 
-    def __init__(self, recorder: Recorder, monitors: Sequence[Monitor], timer: StepTimer) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        monitors: Sequence[Monitor],
+        timer: StepTimer,
+        private: Callable[[Event], Event | None] = lambda event: event,
+    ) -> None:
+        """`private` gives an event as it may be told, or None."""
         self.monitors = tuple(monitors)
-        self._recorder, self._timer = recorder, timer
+        self._recorder, self._timer, self._private = recorder, timer, private
 
     def __call__(self, *events: Event) -> None:
         """Tell of `events`; what a monitor raises is a warning."""
         begun = time.perf_counter()
-        for event in events:
+        for event in (told for one in events if (told := self._private(one)) is not None):
             self._recorder.record(event)
             for monitor in self.monitors:
                 try:

@@ -38,7 +38,15 @@ class Spec:
     """Why it is not capturable."""
 
 
-EXTRAS: dict[str, str] = {"lowbit": "bitsandbytes", "huggingface": "transformers", "peft": "peft"}
+EXTRAS: dict[str, str] = {
+    "lowbit": "bitsandbytes",
+    "huggingface": "transformers",
+    "peft": "peft",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
+    "trackio": "trackio",
+}
 """Extra to the module that it brings, of parts whose spec needs one."""
 
 

@@ -10,6 +10,7 @@ SOURCES: dict[str, Spec] = {
     ),
     "text": Spec("trimtab.data.corpora:text_corpus", "text files, or a folder of them", "own"),
     "jsonl": Spec("trimtab.data.corpora:jsonl_corpus", "JSON Lines with a text field", "own"),
+    "folder": Spec("trimtab.data.folders:folder_corpus", "text files in a folder for each class", "own"),
     "csv": Spec("trimtab.data.csv_rows:csv_corpus", "CSV with a header and a text column", "own"),
     "parquet": Spec(
         "trimtab.data.parquet_rows:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)
@@ -19,6 +20,11 @@ SOURCES: dict[str, Spec] = {
         "what Hugging Face `datasets` saved to disk",
         "Lhoest et al. 2021, arXiv 2109.02846",
         needs=("data",),
+    ),
+    "stream": Spec(
+        "trimtab.data.spool:Spool",
+        "what a function gives, document by document, kept on disk as tokens",
+        "own",
     ),
     "mixture": Spec(
         "trimtab.data.mixed:mixed_corpus",

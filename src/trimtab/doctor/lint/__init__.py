@@ -8,6 +8,7 @@ from typing import Any, Final
 from trimtab.config import Config, UnknownLengthError
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.doctor.lint import (
+    alert_on_unknown,
     attention_dropout,
     clipping_off,
     contradicting_targets,
@@ -55,6 +56,7 @@ Rule = Callable[[Config, Mapping[str, Any]], Iterator[LintFinding]]
 
 RULES: dict[str, Rule] = {
     "warmup-longer-than-run": warmup_longer_than_run.check,
+    "alert-on-unknown": alert_on_unknown.check,
     "l2-with-adam": l2_with_adam.check,
     "l1-in-language-model": l1_in_language_model.check,
     "learning-rate-range": learning_rate_range.check,

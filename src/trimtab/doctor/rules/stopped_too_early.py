@@ -28,6 +28,8 @@ FEW_VALUES: Final = 24
 """With fewer it is enough that the loss fell."""
 NEAR: Final = 0.9
 """Of the loss of a uniform guess: a level above that is near it."""
+MOST_EPOCHS: Final = 4.0
+"""Of the same text teach nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
 BEST: Final = 20.0
 """Tokens for each parameter that make the best of it."""
 
@@ -93,6 +95,14 @@ def _tokens(case: Case) -> float | None:
 def _remedies(case: Case, part: float | None) -> Iterator[Remedy]:
     times = 10.0 if part is None else BEST / max(part, 1e-9)
     wanted = float(f"{math.ceil(case.history.last_step * min(times, 1e6)):.1e}")
+    tokens, per_epoch = _tokens(case), case.number("tokens_per_epoch")
+    if tokens and per_epoch and wanted * tokens / case.history.last_step > MOST_EPOCHS * per_epoch:
+        few = f"{format.count(wanted)} steps would be {wanted * tokens / case.history.last_step / per_epoch:.2g} epochs"
+        yield Remedy(f"more text, as {few} of this", "text")
+        wanted = float(f"{math.floor(MOST_EPOCHS * per_epoch * case.history.last_step / tokens):.1e}")
+        if wanted < 1.5 * case.history.last_step:
+            yield Remedy("a smaller model makes more of few tokens", "text")
+            return
     if case.target == "trimtab":
         yield Remedy(f"train for about {format.count(wanted)} steps", "trimtab", {"training.steps": int(wanted)})
     else:

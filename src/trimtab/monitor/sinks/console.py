@@ -1,22 +1,12 @@
-"""A run as a person follows it: in a terminal, in a log, or as JSON lines."""
+"""A run as a person follows it: in a terminal or in a log; or as JSON lines."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
-import os
 import time
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, Literal, TextIO, final
 
-import numpy as np
-import rich.console
-from rich import box
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from trimtab import __version__
@@ -34,29 +24,30 @@ from trimtab.events import (
     RunStarted,
     Save,
     StepsEnded,
+    Stop,
 )
+from trimtab.monitor.sinks.console_json import JsonLines
+from trimtab.monitor.sinks.console_output import open_output
+from trimtab.monitor.sinks.console_progress import Progress, preparing_line
+from trimtab.monitor.sinks.console_texts import (
+    checkpoint_line,
+    describe_facts,
+    evaluation_line,
+    finding_line,
+    panel,
+)
+from trimtab.monitor.sinks.console_thinning import Thinning
 from trimtab.runs import event_to_json, format
-from trimtab.runs.metrics import better_direction, of_the_same_weights
+from trimtab.runs.described import describe_decision, describe_quality, wrapped
+from trimtab.runs.metrics import of_the_same_weights
 from trimtab.runs.printable import printable
-from trimtab.runs.summary import (
-    YARDSTICKS,
-    describe_decision,
-    describe_finding,
-    describe_quality,
-    next_command,
-    wrapped,
-)
+from trimtab.runs.reasons import next_command, reason_and_hint, would_repeat
 
-_SMOOTHING: Final = 0.95
-"""Weight of the past in the moving average of the loss, per step."""
 _REDRAW_SECONDS: Final = 0.2
 _SAMPLE_LINES: Final = 4
 _LAST_SAMPLE_LINES: Final = 14
 _MOST_ALERTS: Final = 3
 """Steps that are told one by one; the record has all."""
-_CLEAR: Final = "\r\x1b[2K"
-"""To the beginning of the row, which is emptied."""
-_SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
 _STATUS: Final = {"finished": "bold green", "stopped": "bold green", "interrupted": "bold yellow"}
 
 
@@ -65,9 +56,9 @@ class Console:
     """A monitor that writes to `stream`.
 
     In a terminal one line is drawn again and again below the lines that stay. Elsewhere, or when `plain`, there
-    are only lines that stay, without control characters: progress at most every `every_seconds` and every
-    hundredth of the run, except the first. With `log_format="json"` each event is a line of JSON, as in the
-    record. A stream that is closed or breaks is no error: nothing more is written.
+    are only lines that stay, without control characters: progress at most every `every_seconds`, and of each kind as
+    many as console_thinning.py allows. With `log_format="json"` each event is a line of JSON, as in the record. A
+    stream that is closed or breaks is no error: nothing more is written.
     """
 
     def __init__(
@@ -81,93 +72,74 @@ class Console:
         metric: str = "validation/loss",
     ) -> None:
         """`metric` decides which evaluation is marked as the best so far."""
-        self._stream = stream
-        self._json = log_format == "json"
+        self._json = JsonLines(stream) if log_format == "json" else None
+        self._output = open_output(stream, plain=plain)
         self._every_seconds = every_seconds
         self._metric = metric
-        self._total_steps = max(total_steps, 1)
-        if plain is None:
-            plain = not _is_terminal(stream)
-        # Rich makes the text; writing it is ours: rich ends the process when a terminal goes away.
-        self._screen: rich.console.Console | None = None
-        if not plain and not self._json:
-            self._screen = rich.console.Console(
-                file=io.StringIO(), force_terminal=True, highlight=False, markup=False, emoji=False
-            )
-        self._below: Text | None = None
-        self._broken = False
-        self._begun = time.monotonic()
+        self._progress = Progress(total_steps, metric)
+        self._thinning = Thinning()
         self._last_drawn = -math.inf
         self._last_drawn_step = 0
-        self._last_told: dict[str, int] = {}
+        self._last_sampled: int | None = None
         self._preparing = ""
         self._run = self._next = ""
         self._task, self._source = "causal_lm", "config"
-        self._step = 0
         self._labelled_step: int | None = None
         self._started = False
-        self._smoothed = self._weight = 0.0
-        self._best: float | None = None
         self._best_bits: float | None = None
         self._yardsticks: Mapping[str, Any] = {}
         self._sample_text = ""
-        self._newest: float | None = None
-        self._skipped = 0
-        self._alerts = 0
-        self._shown: dict[str, str] = {}
-        self._busy = 0.0
-        self._pace: deque[tuple[float, int]] = deque(maxlen=50)
+        self._skipped_in: StepsEnded | None = None
+        self._stops: list[DecisionTaken] = []
+        self._untold_evaluation: tuple[int, Text] | None = None
 
     def preparing(self, what: str, fraction: float) -> None:
         """Show what is done before the first step, and how far it is (0 to 1)."""
-        what = printable(what, limit=60)
-        if self._json or self._started:
+        what = printable(what, limit=200)
+        if self._json is not None or self._started:
             return
-        if self._screen is not None:
-            line = Text.assemble("  ", _bar(fraction, 20), ("  " + what, "dim"))
-            self._draw(line, now=what != self._preparing)
+        if self._output.redraws:
+            self._draw(preparing_line(what, fraction, self._output.width - 1), now=what != self._preparing)
         elif what != self._preparing:
-            self._write(f"{what} ...\n")
+            self._output.say(None, Text(f"{what} ..."))
         self._preparing = what
 
     def observe(self, event: Event) -> None:
         """Show `event`."""
-        if self._json:
-            if isinstance(event, StepsEnded):
-                event = replace(event, layers={})
-            self._write(json.dumps(event_to_json(event), ensure_ascii=True) + "\n")
+        if self._json is not None:
+            self._json.observe(event)
             return
+        self._tell_skipped(event)
         match event:
             case RunStarted():
                 self._begin(event)
             case StepsEnded():
-                self._progress(event)
+                self._take(event)
             case EvaluationEnded():
                 self._evaluation(event)
             case CheckpointSaved():
-                self._busy += event.stall_seconds
-                if self._screen is not None or self._is_time_to_tell("saved", event.step):
-                    shared = f" beside {format.size(event.shared_bytes)} unchanged" if event.shared_bytes else ""
-                    written = format.size(event.bytes - event.shared_bytes)
-                    text = f"saved {written}{shared} ({printable(event.reason, limit=100)})"
-                    self._say(self._at(event.step), Text(text, "dim"))
+                self._progress.pause(event.stall_seconds)
+                self._tell("saved", event.step, checkpoint_line(event))
             case ArtifactLogged(kind="sample"):
                 self._sample(event)
             case ArtifactLogged(kind="text", name="diagnosis"):
                 self._diagnosis(event)
             case ArtifactLogged(kind="text", name="goodput"):
-                for index, line in enumerate(wrapped(event.text, min(self._width() - 14, 100))):
-                    self._say("" if index else "time", Text(line))
-            case ArtifactLogged(kind="text", name="quantized"):
-                self._say("judged", Text(event.text))
+                self._say_wrapped("time", event.text)
+            case ArtifactLogged(kind="text", name="quantized" | "calibration"):
+                self._output.say("judged", Text(event.text))
             case DecisionTaken(decision=Save() | Evaluate()):
                 pass
             case DecisionTaken(decision=Advise(finding=finding)) if finding:
                 pass  # it is told as a finding
             case DecisionTaken():
-                self._say(self._at(event.step), Text(describe_decision(event_to_json(event)), "bold yellow"))
+                if isinstance(event.decision, Stop):
+                    self._stops.append(event)
+                text = Text(describe_decision(event_to_json(event)), "bold yellow")
+                self._tell("decision", event.step, text)
             case FindingsChanged():
-                self._findings(event)
+                for finding in event.findings:
+                    self._tell("finding", event.step, finding_line(finding))
             case AlertRaised():
                 self._alert(event)
             case RunEnded():
@@ -175,20 +147,18 @@ class Console:
 
     def close(self) -> None:
         """Take the progress line away; closing again does nothing."""
-        if self._below is not None:
-            self._below = None
-            self._write(_CLEAR)
+        if self._json is not None:
+            return
+        self._output.clear()
         if self._next:
-            self._say(None, Text.assemble(("next: ", "dim"), self._next))
+            self._output.say(None, Text.assemble(("next: ", "dim"), self._next))
             self._next = ""
 
     def _begin(self, event: RunStarted) -> None:
-        self._step, self._total_steps = event.step, max(event.total_steps, 1)
-        self._smoothed = self._weight = 0.0
-        self._busy = 0.0
-        self._pace.clear()
+        self._progress.begin(event)
         if self._started:
-            self._say(self._at(event.step), Text(f"went back to step {format.count(event.step)}", "bold yellow"))
+            text = Text(f"went back to step {format.count(event.step)}", "bold yellow")
+            self._tell("back", event.step, text)
             return
         self._started = True
         facts = event.facts
@@ -197,332 +167,136 @@ class Console:
         self._source = str(facts.get("begun_by", self._source))
         self._yardsticks = facts.get("yardsticks") or {}
         if isinstance(best := facts.get("best_value"), int | float):
-            self._best = float(best)
-        if isinstance(metrics := facts.get("metrics"), Mapping):
-            self._newest = metrics.get(self._shown_name("loss", metrics))
-        self._say(None, Text.assemble(("trimtab ", "bold"), (__version__, "dim")))
-        for label, text in _describe_facts(facts, event.total_steps):
-            self._say(label, Text(printable(text)))
+            self._progress.best = float(best)
+        self._output.say(None, Text.assemble(("trimtab ", "bold"), (__version__, "dim")))
+        for label, fact in describe_facts(facts, event.total_steps):
+            self._output.say(label, Text(printable(fact)))
         if event.resumed_from is not None:
-            text = f"goes on from step {format.count(event.resumed_from)}, attempt {event.attempt}"
-            self._say("resumed", Text(text, "bold"))
+            where = f"goes on from step {format.count(event.resumed_from)}, attempt {event.attempt}"
+            self._output.say("resumed", Text(where, "bold"))
         for note in list(facts.get("notes", ()))[:8]:
-            self._say("note", Text(printable(str(note), limit=300), "yellow"))
-        self._say(None, Text())
-        self._draw(self._line(), now=True)
+            self._output.say("note", Text(printable(str(note), limit=300), "yellow"))
+        self._output.say(None, Text())
+        self._show_progress(now=True)
 
-    def _progress(self, event: StepsEnded) -> None:
-        # After a resume the first windows end before the step of the checkpoint, which has been shown already.
-        self._step = max(self._step, event.last_step)
-        nothing = np.empty(0)
-        losses = event.per_step.get("train/loss", nothing)
-        for loss in losses:
-            if math.isfinite(loss):
-                self._smoothed = _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * float(loss)
-                self._weight = _SMOOTHING * self._weight + (1 - _SMOOTHING)
-        # By the seconds of the steps themselves: a window is told when later ones are done already.
-        seconds = event.per_step.get("step_seconds", nothing)
-        if not self._pace:  # the first step warms up: it foretells nothing
-            self._pace.append((self._busy, event.first_step))
-            seconds = seconds[1:]
-        self._busy += float(seconds.sum())
-        self._pace.append((self._busy, event.last_step))
-        shown: dict[str, str] = {}
-        if len(losses):
-            whole = self._weight and math.isfinite(losses[-1])
-            shown["loss"] = format.decimal(self._smoothed / self._weight if whole else float(losses[-1]))
-        if self._newest is not None:
-            shown["val"] = format.decimal(self._newest)
-        if len(rates := event.per_step.get("learning_rate", nothing)):
-            shown["lr"] = format.scientific(float(rates[-1]))
-        if len(norms := event.per_step.get("grad_norm", nothing)):
-            shown["grad"] = f"{float(norms[-1]):.3g}"
-        if (speed := event.values.get("tokens_per_second")) is not None:
-            shown["speed"] = format.tokens_per_second(speed)
-        if (left := self._seconds_left()) is not None:
-            shown["left"] = format.duration(left)
-        self._shown = shown
-        skipped = int(event.per_step.get("skipped", nothing).sum())
-        if skipped:
-            self._skipped += skipped
-            if self._is_time_to_tell("skipped", event.last_step):
-                where = f"steps {event.first_step} to {event.last_step}"
-                text = f"{skipped} of {where} skipped: not finite, or an outlier"
-                self._say(self._at(event.last_step), Text(text, "yellow"))
-        self._draw(self._line(), now=self._last_drawn_step == 0)
+    def _take(self, event: StepsEnded) -> None:
+        before = self._progress.skipped
+        self._progress.take(event)
+        if self._progress.skipped > before:
+            self._skipped_in = event
+        self._show_progress(now=self._last_drawn_step == 0)
+
+    def _tell_skipped(self, event: Event) -> None:
+        """Tell of updates that were skipped, unless the event behind them tells of each step."""
+        window, self._skipped_in = self._skipped_in, None
+        if window is None or (isinstance(event, AlertRaised) and event.kind != "write_failed"):
+            return
+        number = int(window.per_step["skipped"].sum())
+        text = f"{number} of steps {window.first_step} to {window.last_step} skipped: not finite, or an outlier"
+        self._tell("skipped", window.last_step, Text(text, "yellow"))
 
     def _evaluation(self, event: EvaluationEnded) -> None:
-        self._busy += event.seconds
-        text = Text()
+        self._progress.pause(event.seconds)
         judged = event.metrics.get(self._metric, math.nan)
-        better = math.isfinite(judged) and (
-            self._best is None
-            or (judged > self._best if better_direction(self._metric) == "higher" else judged < self._best)
-        )
-        if (loss := event.metrics.get(self._shown_name("loss", event.metrics))) is not None:
-            self._newest = loss
-            if self._shown:
-                self._shown["val"] = format.decimal(loss)
-            if self._below is not None:
-                self._below = self._line()
-            kind = self._shown_name("loss", event.metrics).partition("@")[2]
-            text.append(f"val {kind} " if kind else "val ", "dim")
-            text.append(format.decimal(loss), "bold green" if better else "bold")
-            for name, other in event.metrics.items():
-                if name.startswith("validation/loss@") and not kind:
-                    text.append(f"   {printable(name.partition('@')[2])} ", "dim").append(format.decimal(other), "bold")
-        elif math.isfinite(judged):
-            text.append(f"{printable(self._metric)} ", "dim").append(format.decimal(judged), "bold")
-        if (bits := event.metrics.get(self._shown_name("bits_per_byte", event.metrics))) is not None:
-            text.append("   " + format.bits_per_byte(bits))
-        if (accuracy := event.metrics.get(self._shown_name("accuracy", event.metrics))) is not None:
-            text.append("   accuracy ", "dim").append(f"{100 * accuracy:.1f} %")
-        if (gap := event.metrics.get(self._shown_name("generalization_gap", event.metrics, ""))) is not None:
-            text.append("   gap ", "dim").append(format.signed(gap))
-        text.append(f"   {format.duration(time.monotonic() - self._begun)}", "dim")
-        if better:
+        text = evaluation_line(event, self._metric).append(f"   {self._progress.elapsed()}", "dim")
+        if self._progress.is_better(judged):
             name = of_the_same_weights("validation/bits_per_byte", self._metric)
-            self._best, self._best_bits = judged, event.metrics.get(name)
-            text.append("   ★ best" if self._screen is not None else "   best", "green")
-        self._say(self._at(event.step), text)
-
-    @staticmethod
-    def _shown_name(name: str, metrics: Mapping[str, float], room: str = "validation/") -> str:
-        """The metric of the weights that are trained, or of their average where only that was judged."""
-        plain = f"{room}{name}"
-        return plain if plain in metrics else next((one for one in metrics if one.startswith(f"{plain}@")), plain)
+            self._progress.best, self._best_bits = judged, event.metrics.get(name)
+            text.append("   ★ best" if self._output.redraws else "   best", "green")
+        if self._output.redraws and self._started:
+            self._output.draw(self._progress.on_a_terminal(self._output.width - 1))
+        is_told = self._tell("evaluation", event.step, text)
+        self._untold_evaluation = None if is_told else (event.step, text)
 
     def _sample(self, event: ArtifactLogged) -> None:
         self._sample_text = event.text
-        if not self._is_time_to_tell("sample", event.step):
-            return
-        if self._screen is None:
-            text = " ".join(printable(event.text).split())
-            self._say(self._at(event.step), Text(f"writes: {printable(text, limit=120)}"))
-        else:
-            self._say(self._at(event.step), _panel(event.text, _SAMPLE_LINES, "sample"))
-
-    def _findings(self, event: FindingsChanged) -> None:
-        for finding in event.findings:
-            text = Text(describe_finding(finding), _SEVERITY.get(str(finding.get("severity")), ""))
-            for remedy in list(finding.get("remedies", ()))[:1]:
-                text.append(f" → {printable(str(remedy.get('summary', '')))}", "default")
-            self._say(self._at(event.step), text)
+        if not self._output.redraws:
+            text = printable(" ".join(printable(event.text).split()), limit=120)
+            self._tell("sample", event.step, Text(f"writes: {text}"))
+        elif self._last_sampled is None or event.step - self._last_sampled >= self._progress.total_steps / 20:
+            self._last_sampled = event.step
+            self._output.say(self._at(event.step), panel(event.text, _SAMPLE_LINES, "sample"))
 
     def _alert(self, event: AlertRaised) -> None:
+        text = Text(printable(event.text, limit=300), "bold yellow")
         if event.kind in ("non_finite_step", "outlying_step"):
-            self._alerts += 1  # the record has every one of them
-            if self._alerts > _MOST_ALERTS:
+            self._progress.wrong_steps += 1
+            if self._progress.wrong_steps == _MOST_ALERTS:
+                text.append("; further steps that went wrong are counted here, and told in the record", "dim")
+            elif self._progress.wrong_steps > _MOST_ALERTS:
                 return
-        self._say(self._at(event.step), Text(printable(event.text, limit=300), "bold yellow"))
+        else:
+            self._progress.alerts += 1
+        self._tell("alert", event.step, text)
 
     def _end(self, event: RunEnded) -> None:
-        if self._screen is None and self._last_drawn_step < self._step:
-            self._draw(self._line(), now=True)
+        if self._untold_evaluation is not None:
+            self._output.say(self._at(self._untold_evaluation[0]), self._untold_evaluation[1])
+        if not self._output.redraws and self._last_drawn_step < self._progress.step and self._progress.has_begun:
+            self._output.say(self._at(self._progress.step), self._progress.in_plain_words())
         self.close()
-        self._say(None, Text())
+        self._output.say(None, Text())
         style = _STATUS.get(event.status, "bold red")
-        elapsed = format.duration(time.monotonic() - self._begun)  # the clock of the evaluations
-        text = Text.assemble((event.status, style), f": {printable(event.reason)}, {elapsed}")
-        self._say(None, text)
+        told, hint = reason_and_hint(event.reason)
+        self._output.say(None, Text.assemble((event.status, style), f": {told}, {self._progress.elapsed()}"))
+        if hint:
+            self._output.say("hint", Text(hint))
         if event.best_step is not None and event.best_value is not None:
             best = f"{printable(self._metric)} {format.decimal(event.best_value)}"
             restored = ", restored" if event.restored_step == event.best_step else ""
-            self._say("best", Text(f"{best} at step {format.count(event.best_step)}{restored}"))
+            self._output.say("best", Text(f"{best} at step {format.count(event.best_step)}{restored}"))
         if quality := describe_quality(self._best_bits, self._yardsticks):
-            self._say("quality", Text(quality, "bold"))
-        if self._sample_text and self._screen is not None:
-            self._say("writes", _panel(self._sample_text, _LAST_SAMPLE_LINES, "the last sample"))
-        if self._skipped:
-            self._say("skipped", Text(f"{format.count(self._skipped)} updates", "yellow"))
-        self._next = next_command(event.status, self._run, self._source, self._task) if self._run else ""
+            self._output.say("quality", Text(quality, "bold"))
+        if self._sample_text and self._output.redraws:
+            self._output.say("writes", panel(self._sample_text, _LAST_SAMPLE_LINES, "the last sample"))
+        if skipped := self._progress.skipped:
+            told = f"{format.count(skipped)} update{'' if skipped == 1 else 's'}, which changed nothing"
+            self._output.say("skipped", Text(told, "yellow"))
+        repeats = would_repeat([*self._stops, event])
+        if self._run:
+            self._next = next_command(event.status, self._run, self._source, self._task, repeats=repeats)
 
     def _diagnosis(self, event: ArtifactLogged) -> None:
         """The doctor's verdict, which comes after the end."""
-        for index, line in enumerate(wrapped(event.text, min(self._width() - 14, 100))):
-            self._say("verdict" if index == 0 else "", Text(line))
+        self._say_wrapped("verdict", event.text)
         if event.path is not None and self._run:
-            self._say("report", Text(f"{printable(self._run)}/{event.path}"))
+            self._output.say("report", Text(f"{printable(self._run)}/{event.path}"))
         self.close()
 
     def _at(self, step: int) -> str:
         """The label of what happened at `step`; in a terminal only the first of several lines says it."""
-        if self._screen is not None and step == self._labelled_step:
+        if self._output.redraws and step == self._labelled_step:
             return ""
         self._labelled_step = step
-        return f"step {format.count(step):>{len(format.count(self._total_steps))}}"
+        return f"step {format.count(step):>{len(format.count(self._progress.total_steps))}}"
 
-    def _seconds_left(self) -> float | None:
-        (then, earlier), (now, step) = self._pace[0], self._pace[-1]
-        if step <= earlier or now <= then:
-            return None
-        return (now - then) / (step - earlier) * max(self._total_steps - step, 0)
+    def _tell(self, kind: str, step: int, text: Text) -> bool:
+        """A line about something that may happen often: in a log it may be left out, and the next of its kind says so.
 
-    def _is_time_to_tell(self, kind: str, step: int) -> bool:
-        """Whether something that happens often is told again: at first, then every twentieth of the run."""
-        last = self._last_told.get(kind)
-        if last is not None and step - last < self._total_steps / 20:
-            return False
-        self._last_told[kind] = step
+        True when it was told."""
+        if not self._output.redraws:
+            if not self._thinning.admits(kind, step / self._progress.total_steps):
+                return False
+            if left_out := self._thinning.left_out(kind):
+                text = text.copy().append(f"   ({left_out} before it not shown)")
+        self._output.say(self._at(step), text)
         return True
 
-    def _line(self) -> Text:
-        """The progress line: as many parts as fit, the least important left out first."""
-        fraction = self._step / self._total_steps
-        steps = f"{format.count(self._step)}/{format.count(self._total_steps)}"
-        labels = {"loss": "loss ", "val": "val ", "lr": "lr ", "grad": "grad ", "speed": "", "left": ""}
-        parts = {
-            name: Text.assemble((labels[name], "dim"), (value, "bold" if name == "loss" else ""))
-            for name, value in self._shown.items()
-        }
-        if "left" in parts:
-            parts["left"].append(" left", "dim")
-        if self._skipped:
-            parts["skipped"] = Text(f"skipped {self._skipped}", "yellow")
-        if not self._shown:
-            parts["waiting"] = Text("first steps …" if self._screen is not None else "first steps", "dim")
-        if self._screen is None:
-            elapsed = Text(f"{format.duration(time.monotonic() - self._begun)} elapsed")
-            return Text("   ").join([Text(f"{format.percent(fraction):>5}"), *parts.values(), elapsed])
-        head = Text.assemble(f"  {steps}", (f"  {format.percent(fraction)}", "dim"))
-        width = self._width() - 1
-        for name in ("grad", "lr", "speed", "val", "skipped", "left"):
-            if head.cell_len + 14 + sum(part.cell_len + 2 for part in parts.values()) > width:
-                parts.pop(name, None)
-        room = width - head.cell_len - 2 - sum(part.cell_len + 2 for part in parts.values())
-        bar = [_bar(fraction, min(room, 30))] if room >= 8 else []
-        line = Text("  ").join([head, *bar, *parts.values()])
-        line.truncate(width, overflow="ellipsis")
-        return line
+    def _say_wrapped(self, label: str, text: str) -> None:
+        for index, line in enumerate(wrapped(text, min(self._output.width - 14, 100))):
+            self._output.say("" if index else label, Text(line))
+
+    def _show_progress(self, *, now: bool) -> None:
+        progress = self._progress
+        if self._output.redraws:
+            self._draw(progress.on_a_terminal(self._output.width - 1), now=now)
+        elif progress.has_begun and (now or time.monotonic() - self._last_drawn >= self._every_seconds):
+            self._last_drawn, self._last_drawn_step = time.monotonic(), progress.step
+            if self._thinning.admits("progress", progress.fraction):
+                self._output.say(self._at(progress.step), progress.in_plain_words())
 
     def _draw(self, line: Text, *, now: bool) -> None:
-        """Show the progress line, if it is time."""
-        seconds = time.monotonic() - self._last_drawn
-        if self._screen is not None:
-            if now or seconds >= _REDRAW_SECONDS:
-                self._last_drawn, self._last_drawn_step = time.monotonic(), self._step
-                self._below = line
-                self._write(_CLEAR + self._rendered(line, end="\r"))
-        elif self._shown and (
-            now or (seconds >= self._every_seconds and self._step - self._last_drawn_step >= self._total_steps / 100)
-        ):
-            self._last_drawn, self._last_drawn_step = time.monotonic(), self._step
-            self._say(self._at(self._step), line)
-
-    def _say(self, label: str | None, content: Text | Panel) -> None:
-        """Write a line that stays, with its label in a column of its own."""
-        if self._screen is None:
-            if isinstance(content, Text):
-                self._write(content.plain + "\n" if label is None else f"{label:<8}  {content.plain}\n")
-            return
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(style="dim", no_wrap=True, min_width=11)
-        grid.add_column(overflow="fold")
-        grid.add_row(f"  {label}", content)
-        text = self._rendered(content if label is None else grid, end="\n" if label is None else "")
-        if self._below is None:
-            self._write(text)
-        else:
-            self._write(_CLEAR + text + self._rendered(self._below, end="\r"))
-
-    def _rendered(self, content: Text | Panel | Table, *, end: str) -> str:
-        """`content` with the codes for colours, as wide as the terminal is now."""
-        assert self._screen is not None
-        self._screen.width = self._width()
-        with self._screen.capture() as capture:
-            self._screen.print(content, end=end)
-        return capture.get()
-
-    def _width(self) -> int:
-        try:
-            columns = os.get_terminal_size(self._stream.fileno()).columns
-        except (OSError, ValueError):
-            columns = 0
-        if not columns:  # a terminal that was given no size
-            columns = int(given) if (given := os.environ.get("COLUMNS", "")).isdigit() else 80
-        return max(columns, 20)
-
-    def _write(self, text: str) -> None:
-        if self._broken:
-            return
-        try:
-            encoding = getattr(self._stream, "encoding", None) or "utf-8"
-            self._stream.write(text.encode(encoding, "replace").decode(encoding))
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._broken = True
-
-
-def _describe_facts(facts: Mapping[str, Any], total_steps: int) -> list[tuple[str, str]]:
-    """What is known before step 1, label and text; only what is there."""
-    lines: list[tuple[str, str]] = []
-
-    def number(*path: str) -> float | None:
-        value: Any = facts
-        for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return float(value) if isinstance(value, int | float) else None
-
-    def tell(label: str, *parts: str | None) -> None:
-        if text := ", ".join(part for part in parts if part):
-            lines.append((label, text))
-
-    def worded(value: float | None, words: str) -> str | None:
-        return None if value is None else f"{format.short(value)} {words}"
-
-    frozen = number("parameters", "frozen")
-    tell("model", worded(number("parameters", "total"), "parameters"), worded(frozen or None, "frozen"))
-    tell("data", str(facts["source"]).replace(f"{os.getcwd()}{os.sep}", "") if facts.get("source") else None)
-    tell(
-        "tokens",
-        worded(number("training", "tokens"), "to train on"),
-        worded(number("validation", "tokens"), "to validate"),
-        worded(number("tokenizer", "vocabulary_size"), "in the vocabulary"),
-    )
-    epochs = number("epochs")
-    tell(
-        "plan",
-        f"{format.count(total_steps)} steps",
-        worded(number("tokens_per_step"), "tokens each"),
-        None if epochs is None else f"{epochs:.2g} epochs",
-    )
-    plan = facts.get("plan")
-    if isinstance(plan, Mapping):
-        compiled = plan.get("compile")
-        threads = number("plan", "threads")
-        tell(
-            "machine",
-            str(plan.get("device", "")),
-            None if threads is None else f"{threads:.0f} thread{'s' if threads != 1 else ''}",
-            str(plan.get("precision", "")),
-            "compiled" if isinstance(compiled, Mapping) and compiled.get("chosen") else None,
-        )
-    yardsticks = {name: number("yardsticks", name) for name in YARDSTICKS}
-    known = [f"{name} {value:.2f}" for name, value in yardsticks.items() if value is not None]
-    tell("to beat", ", ".join(known) + " bits/byte" if known else None)
-    tell("run", str(facts["run"]) if facts.get("run") else None)
-    return lines
-
-
-def _bar(fraction: float, width: int) -> Text:
-    """A bar in half cells."""
-    halves = round(2 * width * min(max(fraction, 0.0), 1.0))
-    full, half = divmod(halves, 2)
-    return Text.assemble(("━" * full + "╸" * half, "cyan"), ("━" * (width - full - half), "bright_black"))
-
-
-def _panel(text: str, num_lines: int, title: str) -> Panel:
-    """The first lines of a text that the model wrote."""
-    lines = [line for line in printable(text, lines=True).splitlines() if line.strip()]
-    shown = "\n".join(lines[:num_lines]) + (" …" if len(lines) > num_lines else "")
-    body = Text(shown or " ", no_wrap=True, overflow="ellipsis")
-    return Panel(body, box=box.ROUNDED, border_style="dim", style="", title=title, title_align="left", width=76)
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    """Whether lines can be drawn again there."""
-    try:
-        encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
-        return stream.isatty() and os.environ.get("TERM") != "dumb" and encoding in ("utf8", "utf8sig")
-    except (OSError, ValueError):
-        return False
+        """Draw the progress line, if it is time."""
+        if now or time.monotonic() - self._last_drawn >= _REDRAW_SECONDS:
+            self._last_drawn, self._last_drawn_step = time.monotonic(), self._progress.step
+            self._output.draw(line)

@@ -1,0 +1,212 @@
+"""Streams: the same tokens whoever reads them and however often they are cut off; by state, or by replaying."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trimtab.config import DataConfig, load_config
+from trimtab.data import DataPlan, PackedSequences, byte_tokenizer, prepare_data
+from trimtab.data.spool import Spool
+from trimtab.data.streaming import StreamedSequences
+from trimtab.errors import ConfigError, DataError
+
+TEXTS = [f"text {number} " * (1 + number % 7) for number in range(60)]
+BYTES = byte_tokenizer()
+
+
+class Stateful:
+    """A stream that can go on where it was; counts what it gave."""
+
+    given = 0
+
+    def __init__(self, texts: list[Any]) -> None:
+        self.texts, self.place = texts, 0
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.place < len(self.texts):
+            self.place += 1
+            Stateful.given += 1
+            yield self.texts[self.place - 1]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place = state["place"]
+
+
+def opened() -> Stateful:
+    return Stateful([{"text": text} for text in TEXTS])
+
+
+def plain() -> list[str]:
+    return TEXTS
+
+
+def stream_of(texts: list[str], passes: int) -> list[int]:
+    """The definition: all documents, each ended, again and again."""
+    return [token for _ in range(passes) for text in texts for token in [*text.encode(), BYTES.end_of_text]]
+
+
+def spool(folder: Path, source: Callable[[], Any] = opened, chunk: int = 100, **more: Any) -> Spool:
+    return Spool(folder, source, BYTES, chunk=chunk, **more)
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.data.spool._ENCODED_AT_ONCE", 90)
+
+
+@pytest.mark.parametrize("source, resume", [(opened, "state"), (plain, "replay")])
+def test_the_tokens_are_those_of_all_documents_however_it_is_cut_off(
+    tmp_path: Path, source: Callable[[], Any], resume: str
+) -> None:
+    expected = stream_of(TEXTS, 2)
+    assert len(expected) > 3000
+    for end in (50, 350, 351, 900, 3000):  # another process each time
+        subject = spool(tmp_path, source, resume=resume)
+        assert subject.tokens(end - 50, end).tolist() == expected[end - 50 : end]
+    again = spool(tmp_path, source, resume=resume)
+    assert again.tokens(0, 3000).tolist() == expected[:3000]
+    assert again.tokens(2990, 3010).tolist() == expected[2990:3010]
+    whole = spool(tmp_path / "whole", source, resume=resume)
+    assert whole.tokens(0, 3000).tolist() == expected[:3000]
+
+
+def test_a_stream_with_state_is_not_gone_through_again(tmp_path: Path) -> None:
+    spool(tmp_path).tokens(0, 1200)
+    before = Stateful.given
+    spool(tmp_path).tokens(1200, 1300)
+    assert 1 <= Stateful.given - before < 12
+    before = Stateful.given
+    spool(tmp_path).tokens(0, 1200)  # what is there is read from the disk
+    assert Stateful.given == before
+
+
+def test_a_chunk_that_was_torn_away_is_made_again(tmp_path: Path) -> None:
+    expected = spool(tmp_path).tokens(0, 800).tolist()
+    for ending in ("bin", "json", "npy"):
+        (tmp_path / f"chunk-00000007.{ending}").unlink()
+    (tmp_path / "chunk-00000006.bin").unlink()  # killed between its files
+    assert spool(tmp_path).tokens(0, 800).tolist() == expected
+
+
+def test_sequences_are_those_of_the_packed_text(tmp_path: Path) -> None:
+    tokens = np.array(stream_of(TEXTS, 2)[:1601])
+    starts = np.concatenate([[0], np.flatnonzero(tokens == BYTES.end_of_text) + 1])
+    packed = PackedSequences(tokens, starts[starts < 1601], 16, num_bytes=1)
+    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text)
+    assert len(streamed) == 6
+    indices = np.array([0, 5, 99, 42])
+    ours, theirs = streamed.batch(indices, 5), packed.batch(indices, 5)
+    for name in ("tokens_BT", "targets", "positions_BT", "sample_ids_B"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+    for row in range(4):  # which document is which does not matter, but where it ends
+        first, second = ours.document_ids_BT[row], theirs.document_ids_BT[row]
+        assert torch.equal(first.diff(), second.diff())
+    assert (ours.document_ids_BT[4] == -1).all()
+    assert ours.count == theirs.count
+
+
+def rows(path: str) -> Any:
+    """Hugging Face's own streaming."""
+    import datasets
+
+    return datasets.load_dataset("json", data_files=path, split="train", streaming=True)
+
+
+def prepared(tmp_path: Path, target: str, **source: Any) -> Any:
+    held = tmp_path / "held.txt"
+    held.write_text("held out " * 40)
+    config = {
+        "source": {"name": "stream", "target": target, **source},
+        "validation_source": {"name": "text", "path": str(held)},
+        "tokenizer": {"name": "bytes"},
+        "sequence_length": 16,
+    }
+    return prepare_data(DataConfig.model_validate(config), seed=3)
+
+
+def test_it_is_trained_on_in_windows_from_any_position(tmp_path: Path) -> None:
+    data = prepared(tmp_path, f"{__name__}:plain", resume="replay", window=8)
+    shown = data.order.sequences_at(np.arange(40))
+    for begin in range(0, 40, 8):
+        assert sorted(shown[begin : begin + 8].tolist()) == list(range(begin, begin + 8))
+    assert shown.tolist() != list(range(40))
+    loader = data.loader(4, prefetch=2, pin_memory=False)
+    loader.start(20, DataPlan())
+    try:
+        assert loader.take(1).batches[0].sample_ids_B.tolist() == shown[20:24].tolist()
+    finally:
+        loader.close()
+    assert data.facts["stream"]["window"] == 8
+    assert "tokens_per_epoch" not in data.facts
+    assert prepared(tmp_path, f"{__name__}:plain", resume="replay", window=8).fingerprint == data.fingerprint
+
+
+def test_streams_of_hugging_face_go_on_by_their_state(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    expected = stream_of(TEXTS, 2)
+    for end in (300, 1500, 3000):
+        subject = spool(tmp_path / "spool", lambda: rows(str(path)), chunk=200)
+        assert subject.tokens(end - 300, end).tolist() == expected[end - 300 : end]
+    state = json.loads((tmp_path / "spool" / "chunk-00000001.json").read_text())
+    assert state["source"] is not None
+
+
+@pytest.mark.parametrize(
+    "source, resume, error, message",
+    [
+        (plain, "state", ConfigError, r"has no state_dict by which it could go on later\. Received: list"),
+        (list, "replay", DataError, "the stream gives no documents"),
+        (
+            lambda: [{"txt": "a"}],
+            "replay",
+            DataError,
+            r"document 1 of the stream has no text in 'text'.*its fields: 'txt'",
+        ),
+    ],
+)
+def test_what_is_no_stream_is_refused(
+    tmp_path: Path, source: Callable[[], Any], resume: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        spool(tmp_path, source, resume=resume).tokens(0, 10)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["data.tokenizer.name=bytes"], "needs a data.validation_source"),
+        (["data.validation_source={name: text, path: x}"], "data.tokenizer.name bpe, which learns from all text"),
+        (
+            [
+                "data.validation_source={name: text, path: x}",
+                "data.tokenizer.name=bytes",
+                "data.curriculum.name=rarity",
+            ],
+            "what will come is not known",
+        ),
+        (
+            [
+                "data.validation_source={name: text, path: x}",
+                "data.tokenizer.name=bytes",
+                "schedule.warmup='0.5 epochs'",
+            ],
+            r"schedule\.warmup '0\.5 epochs': where an epoch ends is not known",
+        ),
+        (["task.name=masked_lm", "model.name=encoder"], "data.source.name stream does not fit task masked_lm"),
+    ],
+)
+def test_what_it_does_not_go_with(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, ["data.source={name: stream, target: 'a:b'}", *overrides], environment={})
