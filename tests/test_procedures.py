@@ -114,7 +114,17 @@ def test_a_model_of_transformers_is_reached(name: str, rows: Path, tmp_path: Pat
     assert found[0] != found[1]
 
 
+CONTRASTIVE = {"task": {"name": "contrastive", "label": "label"}, "objective": {"name": "supervised_contrastive"}}
+
 REFUSED = [
+    (
+        {"procedure": {"name": "gradient_cache"}, **CONTRASTIVE},
+        "procedure.name gradient_cache does not go with task contrastive, which caches gradients by itself",
+    ),
+    (
+        {"procedure": {"name": "fgm"}, **CONTRASTIVE},
+        "procedure.name fgm does not go with task contrastive, which compares all texts. Fitting: plain",
+    ),
     (
         {"procedure": {"name": "r_drop"}, "model": {**ENCODER, "dropout": {}}},
         "procedure.name r_drop has no effect: its two passes are one, as every rate of model.dropout is 0",

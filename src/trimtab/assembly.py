@@ -112,7 +112,7 @@ def build_parts(
         torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
     set_products(config.training.precision, device)
     vocabulary_size = data.vocabulary_size
-    outputs = outputs_of(config.task, data.targets, vocabulary_size)
+    outputs = outputs_of(config.task, data.targets, vocabulary_size, config.objective)
     if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
         raise ConfigError(refused)
     if given_model is not None:

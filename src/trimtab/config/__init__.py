@@ -118,8 +118,10 @@ from trimtab.config.objective import (
     CrossEntropyConfig,
     FocalConfig,
     HuberConfig,
+    InfoNceConfig,
     ObjectiveConfig,
     QuantileConfig,
+    SupervisedContrastiveConfig,
 )
 from trimtab.config.optimizer import (
     AdafactorConfig,
@@ -193,6 +195,7 @@ from trimtab.config.switch import OptimizerSwitch
 from trimtab.config.task import (
     CausalLanguageModeling,
     Classification,
+    Contrastive,
     MaskedLanguageModeling,
     Regression,
     RowTask,
@@ -250,6 +253,7 @@ __all__ = [
     "Condition",
     "Config",
     "ConstantSchedule",
+    "Contrastive",
     "ControlConfig",
     "CosineSchedule",
     "CrossEntropyConfig",
@@ -298,6 +302,7 @@ __all__ = [
     "HuberConfig",
     "HuggingFaceConfig",
     "HuggingFaceTokenizer",
+    "InfoNceConfig",
     "InitializationConfig",
     "Int4Quantization",
     "Int8Quantization",
@@ -389,6 +394,7 @@ __all__ = [
     "StepSchedule",
     "StoppingConfig",
     "StreamSource",
+    "SupervisedContrastiveConfig",
     "SwaConfig",
     "SynonymsConfig",
     "TaskConfig",

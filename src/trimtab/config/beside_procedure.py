@@ -11,6 +11,7 @@ from trimtab.config.model import CustomModel, OutsideModel
 from trimtab.config.procedure import ADVERSARIAL, FreeLBConfig, GradientCacheConfig, PgdConfig, RDropConfig
 from trimtab.config.registry import Spec
 from trimtab.config.registry.procedures import EMBEDDING_TRANSFORMS, PROCEDURES, SHARPNESS
+from trimtab.config.task import Contrastive
 from trimtab.config.training import Fp8
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def passes_of(config: Config) -> float:
             passes = 4.0 / 3.0  # the first is forward alone
         case _:
             passes = 1.0 if procedure.name == "plain" else 2.0
+    if isinstance(config.task, Contrastive) and config.has_parts:
+        passes = 4.0 / 3.0
     return passes if config.sharpness.name == "none" else 2.0 * passes
 
 
@@ -59,6 +62,10 @@ def beside_procedure(config: Config) -> Iterator[str]:
             yield f"{key} does not go with training.precision.name fp8, which counts one plain pass a micro-batch"
         if training.compile in ("on", "whole") and not spec.compilable:
             yield f"{key} cannot be compiled, and training.compile is {training.compile}. Fitting: auto, off"
+    if isinstance(task, Contrastive) and procedure.name != "plain":
+        why = "which caches gradients by itself" if procedure.name == "gradient_cache" else "which compares all texts"
+        yield f"procedure.name {procedure.name} does not go with task contrastive, {why}. Fitting: plain"
+        return
     if isinstance(procedure, RDropConfig):
         drops = isinstance(model, OutsideModel) or any(model.dropout.model_dump().values())
         if not drops and not config.embedding.asked:

@@ -24,7 +24,7 @@ from trimtab.config.presets import list_presets
 from trimtab.config.recovery import SkipSpikes
 from trimtab.config.run import Config
 from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
-from trimtab.config.task import Classification, TokenClassification
+from trimtab.config.task import Classification, Contrastive, TokenClassification
 from trimtab.config.training import Fp16
 
 
@@ -359,6 +359,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.task, Classification) and not config.task.multi_label,
         "it stands between several labels, and task.multi_label is false",
         "set task.multi_label=true",
+    ),
+    Idle(
+        ("task.second",),
+        "task.label",
+        lambda config: isinstance(config.task, Contrastive) and not config.task.has_pairs,
+        "it names the second text of a pair, and with task.label texts of one class belong together",
+        "leave out task.label",
     ),
     Idle(
         ("model.tied_embeddings",),

@@ -57,7 +57,9 @@ class EvaluationConfig(Section):
     every: Count = Field(100, description="steps between evaluations; one more at the last step")
     max_tokens: Count | None = Field(None, description="tokens of the validation set; all of them if not given")
     batch_size: Count | None = Field(
-        None, description="sequences at once; training.micro_batch_size if not given, at most 16 where that is auto"
+        None,
+        description="sequences at once; training.micro_batch_size if not given, at most 16 where that is auto; of task "
+        "contrastive those that a text is told from, the batch of a step if not given",
     )
     stride: Count | None = Field(
         None,

@@ -1,6 +1,7 @@
 """What is minimized: tasks and the losses they use, as terms that are summed and counted."""
 
 from trimtab.objective.binary import BinaryCrossEntropy
+from trimtab.objective.contrastive import InfoNce, SupervisedContrastive
 from trimtab.objective.cross_entropy import CrossEntropy
 from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
@@ -9,6 +10,7 @@ from trimtab.objective.regression import Regression
 from trimtab.objective.tasks import (
     CausalLanguageModelingTask,
     ClassificationTask,
+    ContrastiveTask,
     MaskedLanguageModelingTask,
     MultiLabelTask,
     RegressionTask,
@@ -20,14 +22,17 @@ __all__ = [
     "BinaryCrossEntropy",
     "CausalLanguageModelingTask",
     "ClassificationTask",
+    "ContrastiveTask",
     "CrossEntropy",
     "Focal",
+    "InfoNce",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "Objective",
     "Regression",
     "RegressionTask",
     "SequenceToSequenceTask",
+    "SupervisedContrastive",
     "build_objective",
     "build_task",
     "class_weights",

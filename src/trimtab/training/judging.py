@@ -124,7 +124,8 @@ def examine(
     too, for runs that compare with this one. Raises: StorageError.
     """
     evaluation = build_evaluation(config, model, data)
-    task, judged, classes = evaluation.task, evaluation.validation, data.targets.classes
+    task, judged = evaluation.task, evaluation.validation
+    classes = () if task.name == "contrastive" else data.targets.classes  # of vectors no class is said
     details = Details(
         task, len(judged), groupings_of(task, judged, data.training, classes), len(classes), evaluation.device
     )
@@ -147,7 +148,9 @@ def examine(
 def evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
     """A round of evaluation; where memory does not suffice for it, that is said."""
     shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
-    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: " + (
+        "a text is then told from fewer" if evaluation.task.name == "contrastive" else "the metrics are the same"
+    )
     if evaluation.batch_size == 1:
         hint = "take a smaller model, or a shorter data.sequence_length"
     with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):

@@ -40,13 +40,15 @@ def build_making(config: Config, model: nn.Module) -> Making:
         build_procedure(config.procedure, config.objective),
         None if isinstance(chosen, NoSharpness) else Sharpness(chosen.radius, adaptive=isinstance(chosen, AsamConfig)),
         build_embedding_transforms(config.embedding),
-        config.procedure.name == "gradient_cache",
+        config.procedure.name == "gradient_cache" or config.task.name == "contrastive",
         all(spec.compilable for spec in procedures_of(config).values()),
     )
 
 
 def held_back(config: Config, model: nn.Module, optimizer: Optimizer) -> str | None:
     """The part that does not allow its step to be captured, or None."""
+    if config.task.name == "contrastive":
+        return "a loss over the whole batch is computed from micro-batches in several passes"
     if not one_shape(config):
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(model, Transformer) and MODELS[config.model.name].capturable):
