@@ -114,6 +114,23 @@ def test_a_model_of_transformers_is_reached(name: str, rows: Path, tmp_path: Pat
     assert found[0] != found[1]
 
 
+@pytest.mark.parametrize("name", ["fgm", "pgd", "free_lb", "r_drop", "asam", "noise"])
+@pytest.mark.parametrize("task", ["causal_lm", "seq2seq"])
+def test_models_that_write_are_reached_too(name: str, task: str, rows: Path, tmp_path: Path) -> None:
+    more = CASES.get(name, {"embedding": {"noise": {"alpha": 5.0}, "cutout": {"rate": 0.2}}})
+    model = {**ENCODER, "name": "decoder" if task == "causal_lm" else "encoder_decoder"}
+    about = {"name": task} if task == "causal_lm" else {"name": task, "target": "label", "target_length": 8}
+    losses = []
+    for extra in ({}, more):
+        training = {"steps": 2, "micro_batch_size": 8, "accumulation": 2}
+        config = config_of(rows, task=about, model=model, training=training, **extra)
+        losses.append(Losses())
+        Trainer(config, run=tmp_path / f"run{len(losses)}", monitors=[losses[-1]]).fit()
+    plain, other = (one.found["train/loss"] for one in losses)
+    assert other[1] == pytest.approx(plain[1], rel=0.2)
+    assert other[1] != plain[1]
+
+
 CONTRASTIVE = {"task": {"name": "contrastive", "label": "label"}, "objective": {"name": "supervised_contrastive"}}
 
 REFUSED = [

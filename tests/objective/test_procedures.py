@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trimtab.config import EncoderConfig, Fp16, Fp32
+from trimtab.config import Bf16, EncoderConfig, Fp16, Fp32
 from trimtab.errors import ConfigError
 from trimtab.model import Encoder, build_model
 from trimtab.objective import BinaryCrossEntropy, ClassificationTask, CrossEntropy, Regression, RegressionTask
@@ -236,13 +236,14 @@ def step_over(
     sharpness: Sharpness | None = None,
     caches: bool = False,
     precision: Any = None,
+    weights: torch.dtype = torch.float32,
 ) -> Step:
-    numbers = Precision(precision or Fp32(), CPU)
+    numbers = Precision(precision or Fp32(), CPU, weights)
     names = (*task.term_names, *(procedure or Plain()).term_names)
     step = Step(
         model=model,
         task=task,
-        optimizer=AdamW(parameter_groups(model, 0.0)),
+        optimizer=AdamW(parameter_groups(model, 0.0), compute_dtype=weights),
         transforms=[skip_non_finite()],
         probes=[],
         precision=numbers,
@@ -489,3 +490,50 @@ def test_what_leaves_no_embedding_is_refused() -> None:
     step = step_over(Normed(), procedure=PROCEDURES["fgm"][1])
     with pytest.raises(ConfigError, match="where those of Normed are is not known"):
         step.run([texts()], 1)
+
+
+@pytest.mark.parametrize("name", ["fgm", "free_lb", "r_drop", "sam"])
+def test_gradients_of_bf16_weights_are_summed_in_fp32(name: str) -> None:
+    make, procedure = PROCEDURES.get(name, (encoder, None))
+    sharpness, found = Sharpness(0.1, adaptive=False) if name == "sam" else None, []
+    for precision, weights in ((Fp32(), torch.float32), (Bf16(), torch.bfloat16)):
+        step = step_over(make(), procedure=procedure, sharpness=sharpness, precision=precision, weights=weights)
+        assert isinstance(step.optimizer, AdamW)
+        narrow = step.optimizer.storage.flat_compute.clone()
+        step.run([texts()], 1)
+        found.append(flat(step).float())
+        assert torch.equal(step.optimizer.storage.flat_compute, narrow)
+        several = procedure is not None and procedure.num_backwards > 1
+        kind = next(iter(step.optimizer.storage.gradients.values())).dtype
+        assert kind == (torch.float32 if several else weights)
+    assert float((found[1] - found[0]).norm() / found[0].norm()) < 0.1
+
+
+class Breaks:
+    """A procedure for which memory runs out in some pass."""
+
+    term_names: tuple[str, ...] = ()
+    num_backwards = 1
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, passes: Any, batch: Batch) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise torch.OutOfMemoryError("none left")
+        return Plain()(passes, batch)
+
+
+def test_weights_are_put_back_where_memory_runs_out_up_there() -> None:
+    step = step_over(encoder(), procedure=Breaks(4), sharpness=Sharpness(0.5, adaptive=False))
+    before = {name: one.clone() for name, one in step.optimizer.storage.weights.items()}
+    parts = [rows_of(texts(), 0, 6), rows_of(texts(), 6, 6)]
+    with pytest.raises(torch.OutOfMemoryError):
+        step.run(parts, 1)
+    assert not step.is_updating
+    assert all(torch.equal(one, step.optimizer.storage.weights[name]) for name, one in before.items())
+    step.run(parts, 1)  # tried again
+    whole = step_over(encoder(), sharpness=Sharpness(0.5, adaptive=False))
+    whole.run(parts, 1)
+    assert torch.equal(flat(step), flat(whole))

@@ -6,6 +6,16 @@ from trimtab.objective.cross_entropy import CrossEntropy
 from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
+from trimtab.objective.procedures import (
+    FreeLB,
+    Plain,
+    ProjectedGradient,
+    RDrop,
+    ascent,
+    build_procedure,
+    cached_gradients,
+    divergence,
+)
 from trimtab.objective.regression import Regression
 from trimtab.objective.tasks import (
     CausalLanguageModelingTask,
@@ -25,17 +35,25 @@ __all__ = [
     "ContrastiveTask",
     "CrossEntropy",
     "Focal",
+    "FreeLB",
     "InfoNce",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "Objective",
+    "Plain",
+    "ProjectedGradient",
+    "RDrop",
     "Regression",
     "RegressionTask",
     "SequenceToSequenceTask",
     "SupervisedContrastive",
+    "ascent",
     "build_objective",
+    "build_procedure",
     "build_task",
+    "cached_gradients",
     "class_weights",
+    "divergence",
     "draw_classes",
     "drawn_loss",
     "logits_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from trimtab.model.embeddings import EmbeddingTransforms, Mixed, changing, embed
 from trimtab.optimizer import Storage
 from trimtab.signals import Batch, Change, ModelOutput, Pass, Task, key, set_randomness
 from trimtab.training.precision import Precision
+
+if TYPE_CHECKING:
+    from trimtab.training.step import Step
 
 
 @final
@@ -157,3 +160,19 @@ class Passes:
             return embeddings_BTD if change is None else change(embeddings_BTD, number)
 
         return changing(embedding_of(self._model, "embedding, or procedure.name,"), changed)
+
+
+def passes_of_step(step: Step, transforms: EmbeddingTransforms | None) -> Passes:
+    """Those over the model of `step`, whatever optimizer and timer it has by then."""
+    return Passes(
+        model=step.model,
+        task=step.task,
+        precision=step.precision,
+        storage=lambda: step.optimizer.storage,
+        inverse=step.inverse,
+        is_part=lambda: step.is_part,
+        device=step.device,
+        seed=step.seed,
+        transforms=transforms,
+        mark=lambda part: step.timer.mark(part),
+    )

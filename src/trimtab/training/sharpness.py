@@ -29,6 +29,11 @@ class Sharpness:
         self.radius, self.adaptive = radius, adaptive
         self._kept: list[Tensor] = []
 
+    def prepare(self, weights: Sequence[Tensor]) -> None:
+        """Take the memory for a copy of `weights`, unless it is there."""
+        if [one.shape for one in self._kept] != [one.shape for one in weights]:
+            self._kept = [torch.empty_like(weight) for weight in weights]
+
     def __call__(self, step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe | None) -> None:
         """Leave the gradient of step `number`; `looks` is for the one that stays."""
         gather(step, batches, number, None)
@@ -37,8 +42,7 @@ class Sharpness:
         weights = list(storage.weights.values())
         gradients = [storage.gradients[name] for name in storage.weights]
         step.wait_for_readers()  # a save may still read the weights
-        if [one.shape for one in self._kept] != [one.shape for one in weights]:
-            self._kept = [torch.empty_like(weight) for weight in weights]
+        self.prepare(weights)  # others where parameters were unfrozen
         sums = step.sums
         reported = [one.clone() for one in sums]
         with torch.no_grad():

@@ -39,7 +39,7 @@ from trimtab.training.calibrate import calibrate
 from trimtab.training.capture import Captured, capture
 from trimtab.training.estimate import estimate
 from trimtab.training.gather import gather
-from trimtab.training.passes import Passes
+from trimtab.training.passes import passes_of_step
 from trimtab.training.precision import Precision
 from trimtab.training.sharpness import Sharpness
 from trimtab.training.split import StepTimer
@@ -103,24 +103,15 @@ class Step:
             )
         }
         self._on_host: dict[str, float] = {}
-        self._inverse = {
+        self.inverse = {
             "target": self.settings["inverse_targets"],
             "sequence": self.settings["inverse_sequences"],
         }
         self.procedure, self.sharpness, self.caches = Plain() if procedure is None else procedure, sharpness, caches
         self.adds = caches or self.procedure.num_backwards > 1
-        self.passes = Passes(
-            model=model,
-            task=task,
-            precision=precision,
-            storage=lambda: self.optimizer.storage,
-            inverse=self._inverse,
-            is_part=lambda: self._on_host["share"] < 1.0,
-            device=device,
-            seed=seed,
-            transforms=embeddings,
-            mark=lambda part: self.timer.mark(part),
-        )
+        if sharpness is not None:
+            sharpness.prepare(list(optimizer.storage.weights.values()))
+        self.passes = passes_of_step(self, embeddings)
         self._means = {name: scalar() for name in (*task.term_names, *self.procedure.term_names)}
         self._scores = {name: scalar() for name in task.score_names}
         self._signals: Tensor | None = None  # one value a signal of the model, and views of it by name
@@ -212,6 +203,11 @@ class Step:
         places = [names.index(name) for name in self._names]
         self._order = None if names == self._names else torch.tensor(places, device=self.device)
         self._is_stale = self.captured is not None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the micro-batch under way is not all of its step."""
+        return self._on_host["share"] < 1.0
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
