@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +18,16 @@ from trimtab.config import Bf16, EncoderConfig, Fp16, Fp32
 from trimtab.errors import ConfigError
 from trimtab.model import Encoder, build_model
 from trimtab.objective import BinaryCrossEntropy, ClassificationTask, CrossEntropy, Regression, RegressionTask
-from trimtab.objective.procedures import FreeLB, Plain, ProjectedGradient, RDrop, ascent, divergence, joined
+from trimtab.objective.procedures import (
+    FreeLB,
+    Perturbation,
+    Plain,
+    ProjectedGradient,
+    RDrop,
+    ascent,
+    divergence,
+    joined,
+)
 from trimtab.optimizer import AdamW, parameter_groups, skip_non_finite
 from trimtab.signals import IGNORED, Batch, Outputs, Procedure, Ring, SpecialTokens, Task, key, set_randomness
 from trimtab.training import Precision, Step, columns_of_step
@@ -280,6 +291,7 @@ PROCEDURES: dict[str, tuple[Callable[[], nn.Module], Procedure]] = {
     "pgd": (encoder, ProjectedGradient(0.5, step=0.3, steps=3, weight=1.0)),
     "free_lb": (encoder, FreeLB(0.5, step=0.3, steps=3, initial=0.0)),
     "r_drop": (Swinging, RDrop(3.0, "classes")),
+    "sam": (encoder, Plain()),
 }
 
 
@@ -289,7 +301,8 @@ def test_ragged_accumulation_equals_the_large_batch(name: str) -> None:
 
     def update(sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
         make, procedure = PROCEDURES[name]
-        step = step_over(make(), procedure=procedure)
+        sharpness = Sharpness(0.1, adaptive=False) if name == "sam" else None
+        step = step_over(make(), procedure=procedure, sharpness=sharpness)
         firsts = [sum(sizes[:index]) for index in range(len(sizes))]
         step.run([rows_of(batch, first, size) for first, size in zip(firsts, sizes, strict=True)], 1)
         return flat(step), step.ring.take().tensor()
@@ -448,7 +461,7 @@ def test_running_statistics_are_those_of_the_weights_themselves() -> None:
 
 @pytest.mark.parametrize("name", ["fgm", "free_lb", "r_drop", "sam"])
 def test_a_loss_scale_changes_nothing_and_an_overflow_is_a_skipped_step(name: str) -> None:
-    make, procedure = PROCEDURES.get(name, (encoder, None))
+    make, procedure = PROCEDURES[name]
     sharpness = Sharpness(0.1, adaptive=False) if name == "sam" else None
     found = []
     for precision in (Fp32(), Fp16(scaling="static", initial_scale=128.0)):
@@ -494,7 +507,7 @@ def test_what_leaves_no_embedding_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["fgm", "free_lb", "r_drop", "sam"])
 def test_gradients_of_bf16_weights_are_summed_in_fp32(name: str) -> None:
-    make, procedure = PROCEDURES.get(name, (encoder, None))
+    make, procedure = PROCEDURES[name]
     sharpness, found = Sharpness(0.1, adaptive=False) if name == "sam" else None, []
     for precision, weights in ((Fp32(), torch.float32), (Bf16(), torch.bfloat16)):
         step = step_over(make(), procedure=procedure, sharpness=sharpness, precision=precision, weights=weights)
@@ -503,10 +516,28 @@ def test_gradients_of_bf16_weights_are_summed_in_fp32(name: str) -> None:
         step.run([texts()], 1)
         found.append(flat(step).float())
         assert torch.equal(step.optimizer.storage.flat_compute, narrow)
-        several = procedure is not None and procedure.num_backwards > 1
+        several = procedure.num_backwards > 1
         kind = next(iter(step.optimizer.storage.gradients.values())).dtype
         assert kind == (torch.float32 if several else weights)
     assert float((found[1] - found[0]).norm() / found[0].norm()) < 0.1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(1e-3, 10.0), st.floats(1e-3, 10.0), st.integers(1, 4))
+def test_no_text_leaves_its_ball_and_none_without_a_gradient_moves(
+    seed: int, step: float, radius: float, steps: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    change = Perturbation([torch.zeros(3, 4, 5)])
+    for _ in range(steps):
+        slope = torch.randn(3, 4, 5, generator=generator) * 10 ** float(torch.randint(-9, 5, (), generator=generator))
+        slope[1] = 0.0
+        before, change = change, change.moved([slope], step, radius)
+        lengths = change.deltas[0].detach().flatten(1).norm(dim=1)
+        assert float(lengths.max()) <= min(radius, steps * step) * (1 + 1e-5)
+        assert float(lengths[1]) == 0.0
+        moved = (change.deltas[0] - before.deltas[0]).detach().flatten(1).norm(dim=1)
+        assert float(moved.max()) <= step * (1 + 1e-4) + 1e-6
 
 
 class Breaks:
