@@ -75,6 +75,7 @@ from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
+from trimtab.training.teacher import Teacher, taught
 from trimtab.training.variants import variants_of
 from trimtab.training.watchdog import Watchdog
 
@@ -93,6 +94,7 @@ class Parts:
     parameters: str
     """Why the model computes with weights of this precision."""
     examiner: Examiner | None = None
+    teacher: Teacher | None = None
 
 
 def build_parts(
@@ -147,7 +149,7 @@ def build_parts(
     plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
     compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
-    task = build_task(config.task, objective, data.targets)
+    task, teacher = taught(build_task(config.task, objective, data.targets), config, data, device)
     layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
     is_flat = make_optimizer is None and all("flat" in layout for layout in layouts)
     # Frozen parameters are in no storage that could hold them in bf16.
@@ -221,11 +223,14 @@ def build_parts(
         compilable,
         why,
         examiner,
+        teacher,
     )
 
 
 def held_back(config: Config, parts: Parts) -> str | None:
     """The part that does not allow its step to be captured, or None."""
+    if parts.teacher is not None:
+        return "a teacher is asked in every step"
     if config.task.name == "contrastive":
         return "a loss over the whole batch is computed from micro-batches in several passes"
     if not one_shape(config):
@@ -261,7 +266,7 @@ def build_keeper(
         keep_best=config.checkpoint.keep_best,
         metric=config.checkpoint.metric,
         better=selection_direction(config.checkpoint.metric),
-        description={"seed": config.seed},
+        description={"seed": config.seed} | ({} if parts.teacher is None else {"teacher": parts.teacher.fingerprint}),
         failure_stops=config.checkpoint.on_failure == "stop",
         watchdog=watchdog,
         clock=clock,
@@ -304,7 +309,8 @@ def build_loop(
         parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
 
     watchdog.beat(f"the start, before step {progress.step + 1}", "start")
-    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run)
+    teacher = None if parts.teacher is None else parts.teacher.model
+    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run, teacher)
     evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
     if average is not None and not isinstance(config.averaging, NoAveraging):
         renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)

@@ -3,6 +3,8 @@
 from trimtab.objective.binary import BinaryCrossEntropy
 from trimtab.objective.contrastive import InfoNce, SupervisedContrastive
 from trimtab.objective.cross_entropy import CrossEntropy
+from trimtab.objective.distillation import DistillationTask, ProbableTask
+from trimtab.objective.distributions import divergence, entropy
 from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
@@ -24,11 +26,13 @@ __all__ = [
     "ClassificationTask",
     "ContrastiveTask",
     "CrossEntropy",
+    "DistillationTask",
     "Focal",
     "InfoNce",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "Objective",
+    "ProbableTask",
     "Regression",
     "RegressionTask",
     "SequenceToSequenceTask",
@@ -36,8 +40,10 @@ __all__ = [
     "build_objective",
     "build_task",
     "class_weights",
+    "divergence",
     "draw_classes",
     "drawn_loss",
+    "entropy",
     "logits_of",
     "perplexity_of",
 ]
