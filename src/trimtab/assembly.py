@@ -75,6 +75,7 @@ from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.procedures import build_making
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
+from trimtab.training.teacher import Teacher, taught
 from trimtab.training.variants import variants_of
 from trimtab.training.watchdog import Watchdog
 
@@ -93,6 +94,7 @@ class Parts:
     parameters: str
     """Why the model computes with weights of this precision."""
     examiner: Examiner | None = None
+    teacher: Teacher | None = None
 
 
 def build_parts(
@@ -148,7 +150,7 @@ def build_parts(
     making = build_making(config, model)
     compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
-    task = build_task(config.task, objective, data.targets)
+    task, teacher = taught(build_task(config.task, objective, data.targets), config, data, device)
     layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
     is_flat = make_optimizer is None and all("flat" in layout for layout in layouts)
     # Frozen parameters are in no storage that could hold them in bf16.
@@ -226,6 +228,7 @@ def build_parts(
         compilable and making.compilable,
         why,
         examiner,
+        teacher,
     )
 
 
@@ -249,7 +252,7 @@ def build_keeper(
         keep_best=config.checkpoint.keep_best,
         metric=config.checkpoint.metric,
         better=selection_direction(config.checkpoint.metric),
-        description={"seed": config.seed},
+        description={"seed": config.seed} | ({} if parts.teacher is None else {"teacher": parts.teacher.fingerprint}),
         failure_stops=config.checkpoint.on_failure == "stop",
         watchdog=watchdog,
         clock=clock,
@@ -292,7 +295,8 @@ def build_loop(
         parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
 
     watchdog.beat(f"the start, before step {progress.step + 1}", "start")
-    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run)
+    teacher = None if parts.teacher is None else parts.teacher.model
+    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run, teacher)
     evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
     if average is not None and not isinstance(config.averaging, NoAveraging):
         renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)

@@ -61,6 +61,7 @@ from trimtab.config.data import (
     TokenizerConfig,
     UnigramTokenizer,
 )
+from trimtab.config.distillation import DistillationConfig
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
@@ -269,6 +270,7 @@ __all__ = [
     "DecayConfig",
     "DecoderConfig",
     "Disclosure",
+    "DistillationConfig",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",

@@ -89,8 +89,6 @@ def beside_procedure(config: Config) -> Iterator[str]:
             )
         if not config.has_parts:
             yield "procedure.name gradient_cache has no effect: a step has one micro-batch; raise training.accumulation"
-        if training.micro_batch_size == "auto":
-            yield "procedure.name gradient_cache needs training.micro_batch_size as a number; auto tries plain passes"
         if config.logging.noise_scale.every or isinstance(config.batch_control, NoiseScaleBatch):
             yield (
                 "procedure.name gradient_cache has no gradient of a single micro-batch, and logging.noise_scale "

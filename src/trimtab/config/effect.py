@@ -92,6 +92,12 @@ IDLE: tuple[Idle, ...] = (
         for key in ("objective.fused", "objective.chunks")
         for switch, cannot, reason, remedy in (
             (
+                "objective.distillation",
+                lambda config: isinstance(config.objective, CrossEntropyConfig) and bool(config.objective.distillation),
+                "with objective.distillation the logits are compared with those of a teacher",
+                "leave out objective.distillation",
+            ),
+            (
                 "task.name",
                 lambda config: isinstance(config.task, Classification | TokenClassification),
                 "with this task.name the head has a bias",

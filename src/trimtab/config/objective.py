@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trimtab.config.base import Count, NonNegative, Positive, Rate, Section
+from trimtab.config.distillation import DistillationConfig
 
 
 class CrossEntropyConfig(Section):
@@ -29,6 +30,9 @@ class CrossEntropyConfig(Section):
     )
     chunks: Literal["auto"] | Count = Field(
         "auto", description="portions of a fused head and loss, which take less memory; auto: logits of 2 GiB at most"
+    )
+    distillation: DistillationConfig | None = Field(
+        None, description="learn from a trained model besides, head and loss apart; null: from what is right alone"
     )
 
 

@@ -3,6 +3,8 @@
 from trimtab.objective.binary import BinaryCrossEntropy
 from trimtab.objective.contrastive import InfoNce, SupervisedContrastive
 from trimtab.objective.cross_entropy import CrossEntropy
+from trimtab.objective.distillation import DistillationTask, ProbableTask
+from trimtab.objective.distributions import divergence, entropy
 from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
@@ -14,7 +16,7 @@ from trimtab.objective.procedures import (
     ascent,
     build_procedure,
     cached_gradients,
-    divergence,
+    symmetric_divergence,
 )
 from trimtab.objective.regression import Regression
 from trimtab.objective.tasks import (
@@ -34,6 +36,7 @@ __all__ = [
     "ClassificationTask",
     "ContrastiveTask",
     "CrossEntropy",
+    "DistillationTask",
     "Focal",
     "FreeLB",
     "InfoNce",
@@ -41,6 +44,7 @@ __all__ = [
     "MultiLabelTask",
     "Objective",
     "Plain",
+    "ProbableTask",
     "ProjectedGradient",
     "RDrop",
     "Regression",
@@ -56,6 +60,8 @@ __all__ = [
     "divergence",
     "draw_classes",
     "drawn_loss",
+    "entropy",
     "logits_of",
     "perplexity_of",
+    "symmetric_divergence",
 ]

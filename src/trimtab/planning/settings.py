@@ -87,6 +87,7 @@ def ways_of(config: Config, device: Device, *, compiled: bool) -> Ways:
             compiles = training.compile != "off"
     objective = config.objective
     fuses = isinstance(objective, CrossEntropyConfig) and precision != "fp16" and _plain_head(config)
+    fuses = fuses and getattr(objective, "distillation", None) is None
     model = config.model
     fits = isinstance(model, TransformerShape) and model.activation == "gelu_tanh" and model.hidden_size % 8 == 0
     return Ways(

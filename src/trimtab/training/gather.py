@@ -15,15 +15,7 @@ if TYPE_CHECKING:
 def gather(step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe | None) -> None:
     """Leave the gradient of step `number`, and its sums; `looks` at the gradient after each micro-batch."""
     if step.caches and len(batches) > 1:
-        step.timer.mark("host_to_device")
-        on_device = [batch.to(step.device) for batch in batches]
-        step.set(share=1.0 / len(batches))
-
-        def each(output: ModelOutput) -> None:
-            step.take_signals(output.signals)
-
-        found = cached_gradients(step.passes, on_device, lambda index: step.passes.at(number, index), each)
-        step.take(found)
+        gather_together(step, batches, number)
         return
     for index, batch in enumerate(batches):
         step.passes.at(number, index)
@@ -31,3 +23,16 @@ def gather(step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe 
         if looks is not None:
             step.timer.mark("probe")
             looks.part(step.optimizer.storage.gradients, first=index == 0)
+
+
+def gather_together(step: Step, batches: Sequence[Batch], number: int, passed: int | None = None) -> None:
+    """Leave what an objective over all of `batches` gives; `passed` as of `cached_gradients`."""
+    step.timer.mark("host_to_device")
+    on_device = [batch.to(step.device) for batch in batches]
+    step.set(share=1.0 / len(batches))
+
+    def each(output: ModelOutput) -> None:
+        step.take_signals(output.signals)
+
+    found = cached_gradients(step.passes, on_device, lambda index: step.passes.at(number, index), each, passed)
+    step.take(found)

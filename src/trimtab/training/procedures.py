@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trimtab.config import AsamConfig, Config, NoSharpness
+from trimtab.config import AsamConfig, Config, CrossEntropyConfig, NoSharpness
 from trimtab.config.beside_procedure import changes_embeddings, procedures_of
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -47,6 +47,8 @@ def build_making(config: Config, model: nn.Module) -> Making:
 
 def held_back(config: Config, model: nn.Module, optimizer: Optimizer) -> str | None:
     """The part that does not allow its step to be captured, or None."""
+    if isinstance(config.objective, CrossEntropyConfig) and config.objective.distillation is not None:
+        return "a teacher is asked in every step"
     if config.task.name == "contrastive":
         return "a loss over the whole batch is computed from micro-batches in several passes"
     if not one_shape(config):

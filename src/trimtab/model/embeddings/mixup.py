@@ -36,8 +36,8 @@ class Mixed:
         )
 
     def others(self, batch: Batch) -> Batch:
-        """The batch with the partners' targets."""
-        return replace(batch, targets=batch.targets[self.partners_B])
+        """The batch of the partners, whose targets count, too, and which a teacher may read."""
+        return batch.each(lambda tensor: tensor[self.partners_B])
 
     def __call__(self, embeddings_BTD: Tensor, real_BT: Tensor) -> Tensor:
         """share · x + (1 - share) · the partner's, where padding is 0. `real_BT` is that of the texts themselves."""

@@ -1,6 +1,6 @@
 """How a micro-batch becomes gradients, one procedure a file; and what acts on a whole step, as pure functions."""
 
-from trimtab.objective.procedures.divergence import Answers, divergence
+from trimtab.objective.procedures.divergence import Answers, symmetric_divergence
 from trimtab.objective.procedures.factory import answers_of, build_procedure
 from trimtab.objective.procedures.free_lb import FreeLB
 from trimtab.objective.procedures.gradient_cache import cached_gradients, joined
@@ -21,6 +21,6 @@ __all__ = [
     "ascent",
     "build_procedure",
     "cached_gradients",
-    "divergence",
     "joined",
+    "symmetric_divergence",
 ]

@@ -17,7 +17,7 @@ from trimtab.signals import IGNORED
 Answers = Literal["classes", "labels", "numbers"]
 
 
-def divergence(first: Tensor, second: Tensor, targets: Tensor, answers: Answers) -> Tensor:
+def symmetric_divergence(first: Tensor, second: Tensor, targets: Tensor, answers: Answers) -> Tensor:
     """Summed over the counted targets, in fp32 or wider, a scalar; 0 where both are the same.
 
     Of `classes` KL(p‖q) + KL(q‖p) of the softmax of logits [..., V] (nats); of `labels` the same of each label's two

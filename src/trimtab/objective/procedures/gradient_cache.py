@@ -14,7 +14,11 @@ from trimtab.signals import IGNORED, Batch, ModelOutput, Pass, Passes
 
 
 def cached_gradients(
-    passes: Passes, batches: Sequence[Batch], at: Callable[[int], None], each: Callable[[ModelOutput], None]
+    passes: Passes,
+    batches: Sequence[Batch],
+    at: Callable[[int], None],
+    each: Callable[[ModelOutput], None],
+    passed: int | None = None,
 ) -> Pass:
     """The gradient of the objective over all of `batches` together, and what came of it.
 
@@ -22,7 +26,8 @@ def cached_gradients(
     by each feature and by what stands behind them, head and temperature; then each micro-batch again, whose graph takes
     the gradient of its features back. Two passes forward and one back: about 4/3 of the time.
     `at(index)` is called before each pass over micro-batch `index`, and sets what it draws: both passes are the same.
-    `each` is told of each output of the second.
+    `each` is told of each output of the second. With `passed` only the first so many pass through the model, and the
+    others have features of zeros: what a step takes of memory, without its time.
 
     Source: Gao et al. 2021, arXiv 2101.06983, section 3.2; the head belongs to the loss here.
 
@@ -30,15 +35,16 @@ def cached_gradients(
     """
     outputs: list[ModelOutput] = []
     with torch.no_grad(), passes.apart():
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate(batches[:passed]):
             at(index)
             outputs.append(_with_features(passes.output(batch)))
+    outputs += [replace(outputs[0], features=torch.zeros_like(outputs[0].features)) for _ in batches[len(outputs) :]]
     leaves = [output.features.detach().requires_grad_() for output in outputs]
     longest = max(leaf.shape[1] for leaf in leaves) if leaves[0].dim() == 3 else 0
     features = [F.pad(leaf, (0, 0, 0, longest - leaf.shape[1])) if longest else leaf for leaf in leaves]
     found = passes.judge(replace(outputs[0], features=torch.cat(features), signals={}), joined(batches), whole=True)
     passes.backward(found.total)
-    for index, batch in enumerate(batches):
+    for index, batch in enumerate(batches[:passed]):
         at(index)
         output = _with_features(passes.output(batch))
         each(output)

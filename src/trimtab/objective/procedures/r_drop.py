@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from trimtab.objective.procedures.divergence import Answers, divergence
+from trimtab.objective.procedures.divergence import Answers, symmetric_divergence
 from trimtab.objective.tasks.parts import logits_of
 from trimtab.signals import Batch, Pass, Passes
 
@@ -27,7 +27,7 @@ class RDrop:
     def __call__(self, passes: Passes, batch: Batch) -> Pass:
         """Two passes forward, one back through both. `r_drop` is (KL(p‖q) + KL(q‖p)) / 2 for each target."""
         first, second = passes.forward(batch), passes.forward(batch)
-        apart = divergence(logits_of(first.output), logits_of(second.output), batch.targets, self.answers) / 2
+        apart = symmetric_divergence(logits_of(first.output), logits_of(second.output), batch.targets, self.answers) / 2
         apart = apart * passes.inverse["target"]
         plain = (first.total + second.total) / 2
         passes.backward(plain + self.alpha / 2 * apart)
