@@ -237,3 +237,20 @@ def test_a_procedure_says_why_its_step_is_not_captured(rows: Path, tmp_path: Pat
         found = held_back(config_of(rows, **full, **CASES[name]), model, optimizer)
         assert found is not None
         assert found.startswith(why)
+
+
+def test_the_search_for_a_micro_batch_goes_through_the_cache(rows: Path, tmp_path: Path) -> None:
+    """No size is refused for an objective that needs the whole batch, and the loss does not depend on the size."""
+    found = []
+    for training in (
+        {"batch_size": 16, "micro_batch_size": "auto", "memory_budget_bytes": 10**12},
+        {"batch_size": 16, "micro_batch_size": 4},
+    ):
+        losses = Losses()
+        dropless = {**ENCODER, "dropout": {}}
+        order = {"name": "classification", "bucketing": 1}  # which texts are together depends on the micro-batch else
+        training = {"steps": 3, **training}
+        config = config_of(rows, **CASES["gradient_cache"], task=order, model=dropless, training=training)
+        Trainer(config, run=tmp_path / str(len(found)), monitors=[losses]).fit()
+        found.append(losses.found["train/loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
