@@ -22,6 +22,7 @@ EXAMPLES = (
     "guess_length",
     "summarize_source",
     "pronounce",
+    "embed_docstrings",
     "fill_holes",
     "fine_tune",
     "fine_tune_minilm",

@@ -42,6 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 "label": "comment" if line[0] == "#" else "code",
                 "value": float(len(line)),
                 "target": words[0],
+                "second": words[-1],
             }
             print(json.dumps(row), file=file)
     with (folder / "tags.jsonl").open("w") as file:
@@ -54,7 +55,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("task", PRESETS)
 def test_every_task_trains_from_its_name(task: str, data: dict[str, Path], tmp_path: Path) -> None:
     where = {"causal_lm": "text", "masked_lm": "text", "token_classification": "tags"}.get(task, "rows")
-    trainer = TransformerTrainer(data[where], task=task, settings=SMALL, run=tmp_path / "run", progress=False)
+    more = {"task.second": "second"} if task == "contrastive" else {}
+    trainer = TransformerTrainer(
+        data[where], task=task, settings={**SMALL, **more}, run=tmp_path / "run", progress=False
+    )
     assert trainer.config.task.name == task
     assert trainer.fit().status == "finished"
     metrics = trainer.evaluate()
@@ -64,7 +68,8 @@ def test_every_task_trains_from_its_name(task: str, data: dict[str, Path], tmp_p
             trainer.predict(["def indent(text):"])
     else:
         answers = trainer.predict(["def indent(text):", "# a comment"])
-        assert [one.numel() for one in answers] == ([2, 3] if task == "token_classification" else [1, 1])
+        sizes = {"token_classification": [2, 3], "contrastive": [32, 32]}
+        assert [one.numel() for one in answers] == sizes.get(task, [1, 1])
     if task == "causal_lm":
         assert trainer.generate("def", max_tokens=3).startswith("def")
 

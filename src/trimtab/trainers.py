@@ -74,6 +74,7 @@ PRESETS: Final = {
     "token_classification": "encoder-1m",
     "regression": "regression",
     "seq2seq": "translation",
+    "contrastive": "encoder-1m",
 }
 """Task -> what `TransformerTrainer` begins with."""
 
@@ -114,6 +115,8 @@ class TransformerTrainer(_TaskTrainer):
         if data is None and preset is None and not reads_text:
             raise UsageError(f"{kind} needs rows", hint="the first argument is their file or folder")
         values: dict[str, Any] = {} if task is None else {"task.name": task}
+        if task == "contrastive":
+            values["objective"] = {"name": "info_nce"}
         for name, place in (("data.source", data), ("data.validation_source", validation)):
             if place is not None:
                 path = Path(place)
