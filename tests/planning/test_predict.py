@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from trimtab.model import build_model
 from trimtab.objective import build_objective, build_task, head_loss
 from trimtab.planning import DEVICES, Prediction, memory, predict, that_fits, work
 from trimtab.planning.settings import ways_of
+from trimtab.planning.text import render
 
 GPT2_SHAPES = {
     "124m": (12, 12, 768, 50_257, 1024, 32),
@@ -240,3 +242,15 @@ def test_ways_are_those_that_training_chooses(overrides: list[str], device: str,
 def test_a_precision_that_a_device_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no fp16"):
         predict(load_config(None, ["training.precision.name=fp16"], environment={}), DEVICES["cpu"])
+
+
+@pytest.mark.parametrize("name", ["gpt-1m", "gpt-30m", "gpt2"])
+def test_shares_of_a_step_are_rounded_so_that_none_is_lost(name: str) -> None:
+    config = load_config(name)
+    prediction = predict(config, DEVICES["h100"])
+    (told,) = (line for line in render(name, config, prediction).splitlines() if line.startswith("  profile"))
+    shares = [int(share) for share in re.findall(r"\((\d+) %\)", told)]
+    whole = prediction.step_seconds
+    exact = [100 * part.seconds / whole for part in prediction.parts if part.seconds >= 0.005 * whole]
+    assert shares == [round(share) for share in exact]
+    assert shares != [int(share) for share in exact]
