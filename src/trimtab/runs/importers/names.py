@@ -133,7 +133,7 @@ KNOWN: Final[tuple[tuple[str, bool, tuple[str, ...]], ...]] = (
             "top_1",
         ),
     ),
-    ("perplexity", True, ("perplexity", "ppl")),
+    ("perplexity", True, ("perplexity", "ppl", "lm_loss_ppl")),
     ("bits_per_byte", True, ("bits_per_byte", "bpb")),
     ("learning_rate", False, ("learning_rate", "lr", "learningrate", "current_lr", "last_lr")),
     (
