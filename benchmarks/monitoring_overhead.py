@@ -4,10 +4,11 @@
     python benchmarks/monitoring_overhead.py --model gpt2 --device cuda
 
 Three whole trainings (`Trainer.fit`, on random tokens) take turns of `--steps` steps, in a new order each round. One
-measures nothing of its layers and is not examined; one is as the configuration is if nothing is said; one makes every
-examination. A turn of the latter two holds one examination, whatever its length: of the time that it takes, with what
-runs before its step, only the part is counted that falls on a turn where they are `apart` (500 by default) or 100
-steps from each other. That time and nothing else is measured by itself, between two waits for the device.
+measures nothing of its layers and its machine and is not examined; one is as the configuration is if nothing is said;
+one makes every examination. A turn of the latter two holds one examination, whatever its length: of the time that it
+takes, with what runs before its step, only the part is counted that falls on a turn where they are `apart` (500 by
+default) or 100 steps from each other. That time and nothing else is measured by itself, between two waits for the
+device.
 
 Printed are a table in Markdown and a line of JSON: the cost is the mean of a watched turn over that of the unwatched
 one of the same round, less 1, with the 2.5 and 97.5 percent points of 10,000 resamplings of the rounds.
@@ -85,7 +86,7 @@ def random_data(shape: dict[str, Any]) -> PreparedData:
         save=lambda path: None,
         decode=lambda tokens: " ".join(map(str, tokens)),
     )
-    facts = {"tokens_per_epoch": sequences.num_tokens}
+    facts = {"tokens_per_epoch": sequences.num_tokens, "validation": {"sha256": ""}, "tokenizer": {"fingerprint": ""}}
     order, cache = Order(len(sequences), seed=0), Path(tempfile.gettempdir())
     return PreparedData(tokenizer, vocabulary, sequences, sequences, order, TargetFacts(), facts, "random", cache)
 
@@ -100,6 +101,7 @@ def sides(given: argparse.Namespace) -> list[Side]:
         f"num_heads: {shape['heads']}, activation: gelu_tanh, bias: true}}",
         f"training.steps={WITHOUT_END}",
         f"training.device={given.device}",
+        "training.precision={name: auto}",
         f"training.micro_batch_size={given.batch or shape['batch']}",
         f"training.accumulation={given.accumulation or shape['parts']}",
         "training.watchdog_seconds=null",
@@ -112,7 +114,14 @@ def sides(given: argparse.Namespace) -> list[Side]:
     return [
         Side(
             "off",
-            [*shared, "logging.layers=false", "logging.examine.at_evaluations=false", f"logging.every={given.steps}"],
+            [
+                *shared,
+                "logging.layers=false",
+                "logging.examine.at_evaluations=false",
+                f"logging.every={given.steps}",
+                "hardware.every_seconds=0",
+                "hardware.split_every=0",
+            ],
             0,
         ),
         Side("default", [*shared, *examined], apart),
@@ -222,7 +231,7 @@ def main() -> None:
     given = parser.parse_args()
     given.steps = given.steps or (100 if given.device == "cuda" and given.model != "gpt2" else 20)
     warnings.filterwarnings("ignore", category=UserWarning)
-    trainer_module.prepare_data = lambda *arguments, **named: random_data(SHAPES[given.model])  # type: ignore[assignment]
+    trainer_module.prepared = lambda *arguments, **named: random_data(SHAPES[given.model])  # type: ignore[assignment]
     by_thread: dict[int, Side] = {}
     gated(given, by_thread)
     all_sides = sides(given)

@@ -27,6 +27,7 @@ from trimtab.objective import build_objective, build_task, class_weights
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import write_calibration
 from trimtab.runs.files import write_json
+from trimtab.runs.privacy import disclosed
 from trimtab.signals import Batch, LossTerms, ModelOutput
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import Precision
@@ -136,7 +137,8 @@ def examine(
     found = {"step": step, "weights": weights, "metrics": evaluation.metrics(report, look), **details.found(classes)}
     if isinstance(judged, LabelledTexts):
         for one in found["hardest"]:
-            one["text"] = data.tokenizer.decode(judged.row(one["sample"]).tolist())[:_SHOWN]
+            text = data.tokenizer.decode(judged.row(one["sample"]).tolist())
+            one["text"] = disclosed(text, config.privacy.samples)[:_SHOWN]
     write_json(run.details, found)
     write_losses(run, step, judged_texts(config, data), losses.take())
     return found
