@@ -37,7 +37,7 @@ def open_database(path: Path, run: str | None) -> Source:
                 return _mlflow(connection, path, run)
             if {"run_name", "step", "metrics"} <= columns:
                 return _trackio(connection, path, run, "run_id" if "run_id" in columns else "run_name")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, OverflowError) as error:
         raise DataError(f"{name}: is a damaged database ({printable(str(error), limit=100)})") from error
     raise DataError(f"{name}: is a database without metrics", hint="stores of MLflow and trackio can be read")
 
@@ -70,12 +70,12 @@ def _mlflow(connection: sqlite3.Connection, path: Path, run: str | None) -> Sour
         "SELECT run_uuid, COUNT(*), MAX(timestamp) FROM metrics GROUP BY run_uuid ORDER BY MAX(timestamp) DESC"
     ).fetchall()
     labels = {}
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(sqlite3.Error, ValueError):
         labels = dict(connection.execute("SELECT run_uuid, name FROM runs").fetchall())
     source = Source("mlflow", iter(()))
     chosen = choose([(str(one[0]), str(labels.get(one[0]) or "")) for one in found], run, path, source.notes)
     source.blocks = _guarded(blocks_of_points(_mlflow_points(path, chosen)), source)
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(sqlite3.Error, ValueError):
         status = connection.execute("SELECT status FROM runs WHERE run_uuid=?", (chosen,)).fetchone()
         source.finished = status is not None and status[0] == "FINISHED"
     return source
@@ -123,5 +123,5 @@ def _guarded(blocks: Iterator[Block], source: Source) -> Iterator[Block]:
     """Blocks as far as the database can be read."""
     try:
         yield from blocks
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, OverflowError) as error:
         source.notes.append(f"the database is damaged ({printable(str(error), limit=100)}): the rest is lost")

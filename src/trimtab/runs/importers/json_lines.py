@@ -24,8 +24,15 @@ def are_json_lines(head: str) -> bool:
     objects = [line for line in lines if line.startswith("{") and (line.endswith("}") or line is lines[-1])]
     if len(lines) == 1:
         content = parse(lines[0])
-        return isinstance(content, dict) and not any(isinstance(value, list) for value in content.values())
+        return isinstance(content, dict) and not _has_list(content, 0)
     return len(objects) > 0.5 * len(lines)
+
+
+def _has_list(content: Mapping[str, Any], depth: int) -> bool:
+    return any(
+        isinstance(value, list) or (isinstance(value, dict) and depth < 3 and _has_list(value, depth + 1))
+        for value in content.values()
+    )
 
 
 def open_json_lines(lines: Lines) -> Source:

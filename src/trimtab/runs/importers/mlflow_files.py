@@ -1,4 +1,4 @@
-"""MLflow's file store (`mlruns/`): a folder a run, with a file for each metric, whose lines are time, value and step."""
+"""MLflow's file store (`mlruns/`): a folder a run, in it a file a metric, whose lines are time, value and step."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ def _neptune(paths: Sequence[Path], run: str | None, source: Source) -> Iterator
                     columns.setdefault(str(names[begin]), []).append((steps[there], values[there]))
     if left_out:
         source.notes.append(
-            f"only the first {format.count(LARGEST_NUM_VALUES)} values were read: {format.count(left_out)} were left out"
+            f"only {format.count(LARGEST_NUM_VALUES)} values were read: {format.count(left_out)} were left out"
         )
     chosen = choose([(one, one) for one in reversed(by_run)], run, paths[0], source.notes)
     yield _by_steps(by_run[chosen])

@@ -97,7 +97,7 @@ def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
         return open_json_lines(lines)
     if head.startswith("{") or _LIST.match(head):
         return open_document(lines)
-    if is_text_log(head):
+    if is_text_log(head, wanted):
         return open_text_log(lines, wanted)
     try:
         return open_table(lines)

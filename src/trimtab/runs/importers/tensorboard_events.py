@@ -113,11 +113,11 @@ def _records(path: Path, source: Source) -> Iterator[tuple[bytes, int]]:
             at = 0
             while head := file.read(12):
                 length, told = struct.unpack("<QI", head) if len(head) == 12 else (0, 0)
-                if len(head) < 12 or (length <= _LARGEST_RECORD and at + 16 + length > size):
-                    if len(head) < 12 or masked_crc32c([head[:8]])[0] == told:
-                        source.notes.append(f"{name}: the last record is torn: it was left out")
-                        return
-                if (length > _LONGEST_CHECKED or at == 0) and int(masked_crc32c([head[:8]])[0]) != told:
+                ends_early = len(head) < 12 or (length <= _LARGEST_RECORD and at + 16 + length > size)
+                if ends_early and (len(head) < 12 or masked_crc32c([head[:8]])[0] == told):
+                    source.notes.append(f"{name}: the last record is torn: it was left out")
+                    return
+                if (length > _LONGEST_CHECKED or at == 0 or ends_early) and int(masked_crc32c([head[:8]])[0]) != told:
                     source.notes.append(
                         f"{name}: is damaged from byte {at:,} on: the rest, {format.count(size - at)} bytes, is lost"
                     )

@@ -25,7 +25,7 @@ _NUMBER: Final = (
 )
 _UNIT: Final = r"ms|us|secs?|s|%|GiB|MiB|KiB|GB|MB|KB|[kKMB]|it/s"
 _PAIR: Final = re.compile(
-    r"(?P<name>[A-Za-z_@][\w./@#^-]{0,59}(?: [A-Za-z_@(][\w./@#^-]{0,39}\)?){0,4})"
+    r"(?<![\w@])(?P<name>[A-Za-z_@][\w./@#^-]{0,59}(?: [A-Za-z_@(][\w./@#^-]{0,39}\)?){0,4})"
     r"(?:\s?[(\[](?P<in>[A-Za-z/%]{1,8})[)\]])?"
     r"(?P<sign>\s*(?:[:=]|->|→|\bis\b)\s*|\s+|(?=\[))"
     r"[\[(]?(?:tensor\(|np\.float\d+\()?['\"]?"

@@ -33,16 +33,16 @@ _STEP_LINE: Final = re.compile(
 _HEADER: Final = re.compile(r"[A-Za-z_ ]+[,;\t|][A-Za-z_ ]+")
 
 
-def is_text_log(head: str) -> bool:
-    """Whether some of the first lines hold a metric that is known, beside its name."""
-    reader = _Reader(frozenset())
+def is_text_log(head: str, wanted: frozenset[str]) -> bool:
+    """Whether some of the first lines hold a metric that is known, or `wanted`, beside its name."""
+    reader = _Reader(wanted)
     first = head.split("\n", 1)[0]
     at_all = told = 0
     for line in head.split("\n")[:_LOOKED_AT]:
         if line.strip():
             at_all += 1
-            told += any(True for record in reader.read(line) if _known(record))
-    told += any(True for record in reader.rest() if _known(record))
+            told += any(_known(record) or not wanted.isdisjoint(record) for record in reader.read(line))
+    told += any(_known(record) for record in reader.rest())
     if not told:
         return False
     # A table says its names once, in front of rows that hold none.
