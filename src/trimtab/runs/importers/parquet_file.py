@@ -48,7 +48,7 @@ def open_parquet(path: Path, run: str | None) -> Source:
         raise DataError(
             f"{name}: is Parquet, which is read with pyarrow", hint="pip install 'trimtab[parquet]'"
         ) from error
-    failures = pyarrow.ArrowException, OSError, ValueError, NotImplementedError, KeyError, OverflowError
+    failures = pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError
     try:
         with parquet.ParquetFile(path) as file:
             columns = set(file.schema_arrow.names)
