@@ -164,6 +164,17 @@ def test_the_runs_of_a_store() -> None:
     assert math.isnan(values(read_foreign(FORMATS / "mlflow.db"), "grad_norm")[1][0])
 
 
+def test_event_files_of_several_runs(tmp_path: Path) -> None:
+    whole = next((FORMATS / "tensorboard").iterdir())
+    for number, name in enumerate(("second", "first")):
+        (tmp_path / name).mkdir()
+        shutil.copy(whole, tmp_path / name / f"events.out.tfevents.170000000{2 - number}.host")
+    (tmp_path / "train.log").write_text("step 1 loss 2\n")
+    imported = read_foreign(tmp_path)
+    assert imported.names["Loss/train"] == "train/loss"
+    assert any("2 runs: the newest, second, was read, not first" in note for note in imported.notes)
+
+
 def test_a_mapping_finds_names_in_printed_lines(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_text("".join(f"begin\nround {step} objective {step / 2}\n" for step in range(1, 9)))

@@ -74,6 +74,8 @@ def _in_folder(path: Path, name: str) -> Found:
         logs = [one for one in logs if one.suffix != ".parquet" or one.with_suffix("") not in stores]
     exact = [one for one in logs if one.suffix not in _PRINTED]
     logs = exact or logs
+    if not exact and event_files(path):  # which hold more than what was printed
+        return Found(path, "events")
     if len(logs) == 1:
         return Found(logs[0])
     if event_files(path):
