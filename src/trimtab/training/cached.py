@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trimtab.errors import ConfigError
+from trimtab.model import Outside
 from trimtab.objective.procedures import cached_gradients, joined
 from trimtab.signals import Batch, ModelOutput, set_randomness
 
@@ -16,17 +18,24 @@ if TYPE_CHECKING:
     from trimtab.training.step import Step
 
 
-def accumulate_cached(step: Step, batches: Sequence[Batch], number: int, *, foreign: bool) -> None:
+def accumulate_cached(step: Step, batches: Sequence[Batch], number: int, *, passed: int | None = None) -> None:
     """What accumulating every one of `batches` of step `number` would leave, were the loss a sum over them.
 
+    With `passed` only the first so many pass through the model, and the others have vectors of zeros: what a step takes
+    of memory, without its time.
     Raises: ConfigError for a model that gives no features.
     """
+    foreign = isinstance(step.model, Outside)
     step.timer.mark("host_to_device")
     on_device = [batch.to(step.device) for batch in batches]
     whole = joined(on_device)
     step.set(share=1.0 / len(batches))
+    kept: list[ModelOutput] = []
 
     def forward(index: int) -> ModelOutput:
+        if passed is not None and index >= passed:
+            features = torch.zeros_like(kept[0].features, requires_grad=torch.is_grad_enabled())
+            return replace(kept[0], features=features)
         set_randomness(step.seed, number, index, "model", step.device, foreign=foreign)
         step.timer.mark("forward")
         with step.precision.autocast():
@@ -39,6 +48,8 @@ def accumulate_cached(step: Step, batches: Sequence[Batch], number: int, *, fore
             )
         if torch.is_grad_enabled():
             step.take_signals(output.signals)
+        elif passed is not None:
+            kept[:] = [output]
         return output
 
     def judge(output: ModelOutput) -> Tensor:

@@ -17,6 +17,7 @@ from trimtab.events import Adjust, DecisionTaken, Event
 from trimtab.optimizer import Rehearsal
 from trimtab.runs import format
 from trimtab.signals import Batch, Gradients, seeded
+from trimtab.training.cached import accumulate_cached
 from trimtab.training.capture import capture, held
 from trimtab.training.checkpoint.model_state import modules_with_extra_state
 from trimtab.training.memory import MemoryMeter, first_line, free_memory, is_out_of_memory
@@ -173,7 +174,10 @@ def _try(step: Step, batch: Batch, parts: int, meter: MemoryMeter, rehearse: Reh
             if curvature is not None:
                 step.estimate(curvature, [batch] * (2 if in_parts else 1), 1)
             step.begin(in_parts=in_parts)
-            for index in range(2 if in_parts else 1):
+            joint = in_parts and step.compares_texts
+            if joint:
+                accumulate_cached(step, [batch] * parts, 1, passed=2)
+            for index in range(0 if joint else 2 if in_parts else 1):
                 step.accumulate_program(batch.to(step.device))
                 if step.parts_probe is not None and in_parts:
                     step.parts_probe.part(step.optimizer.storage.gradients, first=index == 0)

@@ -155,7 +155,7 @@ class Step:
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
         if in_parts and self.compares_texts:
-            accumulate_cached(self, batches, step, foreign=self._is_foreign)
+            accumulate_cached(self, batches, step)
         for index, batch in enumerate(() if in_parts and self.compares_texts else batches):
             set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
             self.accumulate(batch, 1.0 / len(batches))
