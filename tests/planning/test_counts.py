@@ -84,7 +84,12 @@ def test_any_shape_is_counted_as_it_is_built(
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in list_presets() if n not in ("gpt2", "gpt2-medium", "llama-small", "pretrain-large", "finetune")]
+    "name",
+    [
+        n
+        for n in list_presets()
+        if n not in ("gpt2", "gpt2-medium", "llama-small", "pretrain-large", "finetune", "finetune-small-data")
+    ],
 )
 def test_presets_are_counted_as_they_are_built(name: str) -> None:
     agree(load_config(name, environment={}))
