@@ -36,7 +36,6 @@ from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.monitor.probes import Examiner, add_capture, build_examiner, build_probes
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
-    ForeignOptimizer,
     build_average,
     build_penalties,
     build_transforms,
@@ -73,6 +72,7 @@ from trimtab.training.judging import build_evaluation, evaluated
 from trimtab.training.optimizers import MakeOptimizer, optimizer_builders
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
+from trimtab.training.procedures import build_making
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
 from trimtab.training.teacher import Teacher, taught
@@ -147,6 +147,7 @@ def build_parts(
         prepare_quantization(model, quantize)
     model.to(device).train()
     plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
+    making = build_making(config, model)
     compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
     task, teacher = taught(build_task(config.task, objective, data.targets), config, data, device)
@@ -170,7 +171,8 @@ def build_parts(
     probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
-    columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
+    term_names = (*task.term_names, *making.procedure.term_names)
+    columns = columns_of_step(term_names, precision.scaler is not None, task.score_names)
     ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
     step = Step(
         model=model,
@@ -185,10 +187,13 @@ def build_parts(
         ring=ring,
         device=device,
         seed=config.seed,
-        compares_texts=config.task.name == "contrastive",
         parts_probe=noise_scale,
         scaling=scaling,
         optimizers=optimizers,
+        procedure=making.procedure,
+        sharpness=making.sharpness,
+        embeddings=making.embeddings,
+        caches=making.caches,
         average=build_average(config.averaging, optimizer.storage, budget),
     )
     if not isinstance(quantize, NoQuantization):
@@ -220,30 +225,11 @@ def build_parts(
         step,
         Windows(ring, peak_memory_bytes(device)),
         device,
-        compilable,
+        compilable and making.compilable,
         why,
         examiner,
         teacher,
     )
-
-
-def held_back(config: Config, parts: Parts) -> str | None:
-    """The part that does not allow its step to be captured, or None."""
-    if parts.teacher is not None:
-        return "a teacher is asked in every step"
-    if config.task.name == "contrastive":
-        return "a loss over the whole batch is computed from micro-batches in several passes"
-    if not one_shape(config):
-        return "batches are as long as their longest text; task.padding=full gives them one shape"
-    if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
-        return "a model from outside may keep state in Python"
-    names = [one.name for one in config.optimizers]
-    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
-        return "an optimizer from outside may count its steps in Python"
-    for name in names:
-        if not OPTIMIZERS[name].capturable:
-            return f"{name} {OPTIMIZERS[name].held_back}"
-    return None
 
 
 def build_keeper(

@@ -170,7 +170,7 @@ def step_of(model: Encoder, task: ContrastiveTask, precision: Precision) -> Step
         ring=Ring(columns, 4, device),
         device=device,
         seed=0,
-        compares_texts=True,
+        caches=True,
     )
     step.set(learning_rate=0.0)
     return step

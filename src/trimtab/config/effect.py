@@ -112,6 +112,13 @@ IDLE: tuple[Idle, ...] = (
         )
     ),
     Idle(
+        ("embedding.cutout.kind",),
+        "embedding.cutout.rate",
+        lambda config: config.embedding.cutout.rate == 0.0,
+        "nothing is cut out, as embedding.cutout.rate is 0",
+        "set embedding.cutout.rate above 0",
+    ),
+    Idle(
         ("task.bucketing",),
         "data.shuffle",
         lambda config: not config.data.shuffle,

@@ -92,6 +92,14 @@ def fit_of(config: Config) -> Fit:
     return FITS["multi_label" if isinstance(task, Classification) and task.multi_label else task.name]
 
 
+def over_whole_batch(config: Config) -> str:
+    """What in the objective of `config` is no sum over micro-batches; "" where all is one."""
+    objective = config.objective
+    if isinstance(objective, CrossEntropyConfig) and objective.mmce > 0:
+        return "objective.mmce"
+    return "objective.name rmse" if objective.name == "rmse" else ""
+
+
 def misfits(config: Config) -> Iterator[str]:
     """Each choice of `config` that does not go with its task, in words."""
     fit, task = fit_of(config), config.task
@@ -133,9 +141,11 @@ def misfits(config: Config) -> Iterator[str]:
     calibrates = isinstance(objective, CrossEntropyConfig) and objective.mmce > 0
     if calibrates and "perplexity" in fit.metrics:
         yield f"objective.mmce compares all targets of a batch with each other, and {name} has too many. Fitting: 0"
-    if (calibrates or objective.name == "rmse") and config.has_parts:
-        what = "objective.mmce" if calibrates else "objective.name rmse"
-        yield f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1"
+    if (what := over_whole_batch(config)) and config.has_parts and config.procedure.name != "gradient_cache":
+        yield (
+            f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1, or "
+            "procedure.name gradient_cache"
+        )
     if isinstance(task, Contrastive):
         yield from _beside_contrast(config)
     sources = dict(config.data.plain_sources)

@@ -8,7 +8,18 @@ from trimtab.objective.distributions import divergence, entropy
 from trimtab.objective.drawn import draw_classes, drawn_loss
 from trimtab.objective.factory import Objective, build_objective, build_task, class_weights
 from trimtab.objective.focal import Focal
+from trimtab.objective.procedures import (
+    FreeLB,
+    Plain,
+    ProjectedGradient,
+    RDrop,
+    ascent,
+    build_procedure,
+    cached_gradients,
+    symmetric_divergence,
+)
 from trimtab.objective.regression import Regression
+from trimtab.objective.smoothing import LabelSmoothingLoss
 from trimtab.objective.tasks import (
     CausalLanguageModelingTask,
     ClassificationTask,
@@ -28,17 +39,25 @@ __all__ = [
     "CrossEntropy",
     "DistillationTask",
     "Focal",
+    "FreeLB",
     "InfoNce",
+    "LabelSmoothingLoss",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "Objective",
+    "Plain",
     "ProbableTask",
+    "ProjectedGradient",
+    "RDrop",
     "Regression",
     "RegressionTask",
     "SequenceToSequenceTask",
     "SupervisedContrastive",
+    "ascent",
     "build_objective",
+    "build_procedure",
     "build_task",
+    "cached_gradients",
     "class_weights",
     "divergence",
     "draw_classes",
@@ -46,4 +65,5 @@ __all__ = [
     "entropy",
     "logits_of",
     "perplexity_of",
+    "symmetric_divergence",
 ]

@@ -1,7 +1,4 @@
-"""The gradient of a loss over all texts of a step, in the memory of one micro-batch.
-
-Shape suffixes: B texts · T positions · S positions of a second text.
-"""
+"""A loss over all micro-batches of a step, in the memory of one."""
 
 from __future__ import annotations
 
@@ -12,51 +9,70 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trimtab.signals import Batch, ModelOutput
+from trimtab.errors import ConfigError
+from trimtab.signals import IGNORED, Batch, ModelOutput, Pass, Passes
 
 
 def cached_gradients(
-    count: int,
-    forward: Callable[[int], ModelOutput],
-    judge: Callable[[ModelOutput], Tensor],
-    backward: Callable[[Tensor, Tensor | None], None],
-) -> None:
-    """Leave the gradient that `judge` has over the features of all `count` micro-batches together.
+    passes: Passes,
+    batches: Sequence[Batch],
+    at: Callable[[int], None],
+    each: Callable[[ModelOutput], None],
+    passed: int | None = None,
+) -> Pass:
+    """The gradient of the objective over all of `batches` together, and what came of it.
 
-    `forward(i)` gives the output of micro-batch i and must draw the same random numbers each time; features of whole
-    texts, [B, D], which stand one behind the other in what `judge` is given, as a loss that `backward` is called with.
-    `backward(tensor, gradient)` adds to the gradients of parameters; without a gradient that of a scalar.
+    First the features of each are computed without their graph; then the objective over all of them, and its gradient
+    by each feature and by what stands behind them, head and temperature; then each micro-batch again, whose graph takes
+    the gradient of its features back. Two passes forward and one back: about 4/3 of the time.
+    `at(index)` is called before each pass over micro-batch `index`, and sets what it draws: both passes are the same.
+    `each` is told of each output of the second. With `passed` only the first so many pass through the model, and the
+    others have features of zeros: what a step takes of memory, without its time.
 
-    First the features are computed without a graph; then the loss, and its gradient by the features and by all that
-    stands behind them, head and temperature; then each micro-batch again, and its gradient from that of its features.
-    Two passes forward and one back: about 4/3 of the time. Exact, however the micro-batches are cut.
-    Source: Gao et al. 2021, arXiv 2101.06983, section 3.2.
+    Source: Gao et al. 2021, arXiv 2101.06983, section 3.2; the head belongs to the loss here.
+
+    Raises: ConfigError for a model that gives no features.
     """
-    with torch.no_grad():
-        outputs = [forward(index) for index in range(count)]
-    parts = [output.features.detach().requires_grad_() for output in outputs]
-    backward(judge(replace(outputs[0], features=torch.cat(parts), signals={})), None)
-    del outputs
-    for index, part in enumerate(parts):
-        features = forward(index).features
-        backward(features, part.grad)
+    outputs: list[ModelOutput] = []
+    with torch.no_grad(), passes.apart():
+        for index, batch in enumerate(batches[:passed]):
+            at(index)
+            outputs.append(_with_features(passes.output(batch)))
+    outputs += [replace(outputs[0], features=torch.zeros_like(outputs[0].features)) for _ in batches[len(outputs) :]]
+    leaves = [output.features.detach().requires_grad_() for output in outputs]
+    longest = max(leaf.shape[1] for leaf in leaves) if leaves[0].dim() == 3 else 0
+    features = [F.pad(leaf, (0, 0, 0, longest - leaf.shape[1])) if longest else leaf for leaf in leaves]
+    found = passes.judge(replace(outputs[0], features=torch.cat(features), signals={}), joined(batches), whole=True)
+    passes.backward(found.total)
+    for index, batch in enumerate(batches[:passed]):
+        at(index)
+        output = _with_features(passes.output(batch))
+        each(output)
+        slope = leaves[index].grad
+        assert slope is not None  # the objective is made of the features
+        passes.backward(output.features, slope)
+    return found
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """One batch of all rows of whole texts, in their order; each filled up to the longest."""
-    longest = max(batch.tokens_BT.shape[1] for batch in batches)
-    seconds = [batch.second_BS for batch in batches if batch.second_BS is not None]
-    longest_second = max((second.shape[1] for second in seconds), default=0)
-    return Batch(
-        torch.cat([_filled(batch.tokens_BT, longest, 0) for batch in batches]),
-        torch.cat([batch.targets for batch in batches]),
-        torch.cat([_filled(batch.document_ids_BT, longest, -1) for batch in batches]),
-        torch.cat([_filled(batch.positions_BT, longest, 0) for batch in batches]),
-        torch.cat([batch.sample_ids_B for batch in batches]),
-        sum(batch.count for batch in batches),
-        torch.cat([_filled(second, longest_second, -1) for second in seconds]) if seconds else None,
+    """All rows in one batch, padded to the longest; targets of positions that are padding count nothing."""
+    padding = {"document_ids_BT": -1, "second_BS": -1, "targets": IGNORED}
+    tensors: dict[str, Tensor] = {}
+    for name in batches[0].tensors():
+        parts = [batch.tensors()[name] for batch in batches]
+        per_token = parts[0].dim() == 2 and (name != "targets" or not parts[0].is_floating_point())
+        if per_token:
+            longest = max(part.shape[1] for part in parts)
+            parts = [F.pad(part, (0, longest - part.shape[1]), value=padding.get(name, 0)) for part in parts]
+        tensors[name] = torch.cat(parts)
+    return replace(batches[0], count=sum(batch.count for batch in batches), **tensors)
+
+
+def _with_features(output: ModelOutput | Tensor) -> ModelOutput:
+    if isinstance(output, ModelOutput):
+        return output
+    raise ConfigError(
+        "training.accumulation: the gradient of an objective over all micro-batches comes by way of features, and this "
+        "model gives none",
+        hint="set training.accumulation=1; trimtab's own models give features",
     )
-
-
-def _filled(values: Tensor, width: int, filler: int) -> Tensor:
-    return F.pad(values, (0, width - values.shape[1]), value=filler)
