@@ -13,9 +13,11 @@ import torch
 
 from trimtab import Trainer, load_config
 from trimtab.config.paths import require_paths, with_absolute_paths
+from trimtab.data import prepare_data
 from trimtab.errors import ConfigError, DataError, DriftError
 from trimtab.events import Event, StepsEnded
 from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.training.judging import build_evaluation
 from trimtab.training.trained import open_trained
 
 SMALL = {"name": "encoder", "num_layers": 1, "hidden_size": 16, "num_heads": 2, "dropout": {"residual": 0.1}}
@@ -101,7 +103,14 @@ def test_a_student_comes_nearer_to_its_teacher(rows: Path, tmp_path: Path) -> No
         result = Trainer(load_config(config, environment={}), run=tmp_path / f"{weight}").fit()
         near[weight] = result.metrics["validation/teacher_divergence"]
     assert near[20.0] < near[1e-9]
-    after = open_trained(tmp_path / "teacher").model.state_dict()
+    # To judge the student no teacher is needed.
+    student = open_trained(tmp_path / "20.0")
+    (tmp_path / "teacher").rename(tmp_path / "elsewhere")
+    data = prepare_data(student.config.data, student.config.task, seed=student.config.seed)
+    judged = build_evaluation(student.config, student.model, data).metrics()
+    assert judged["validation/loss"] == pytest.approx(result.metrics["validation/loss"], rel=1e-5)
+    assert "validation/teacher_divergence" not in judged
+    after = open_trained(tmp_path / "elsewhere").model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

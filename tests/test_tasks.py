@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -208,9 +209,17 @@ def test_each_word_gets_its_class(rows: Path, tmp_path: Path) -> None:
 def test_vectors_of_texts_are_given_and_their_metrics_are_of_what_is_judged_at_once(
     name: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = {"training": {"steps": 2, "micro_batch_size": 4, "accumulation": 2}, "evaluation": {"every": 2}}
+    more: dict[str, Any] = {
+        "training": {"steps": 2, "micro_batch_size": 4, "accumulation": 2}
+        if name == "contrastive"
+        else {"steps": 2, "batch_size": 8, "micro_batch_size": "auto"},
+        "evaluation": {"every": 2},
+        "logging": {"examine": {"every": 1, "which": "all"}},
+    }
     trainer = Trainer(load_config(settings(name, rows, **more), environment={}), run=tmp_path / "run")
-    assert trainer.fit().metrics["validation/alignment"] >= 0.0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*left out from here on")
+        assert trainer.fit().metrics["validation/alignment"] >= 0.0
     evaluation = build_evaluation(trainer.config, *trainer.trained())
     assert evaluation.batch_size == 8
     (alone,) = trainer.predict(["def f(x):"])

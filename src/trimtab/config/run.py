@@ -49,14 +49,7 @@ from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleC
 from trimtab.config.sinks import SinksConfig, sinks_twice
 from trimtab.config.stream import beside_stream
 from trimtab.config.switch import OptimizerSwitch, beside_switch
-from trimtab.config.task import (
-    CausalLanguageModeling,
-    Contrastive,
-    MaskedLanguageModeling,
-    RowTask,
-    SequenceToSequence,
-    TaskConfig,
-)
+from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 from trimtab.config.unfreezing import beside_unfreezing
 
@@ -281,7 +274,7 @@ class Config(Section):
     @property
     def evaluation_batch_size(self) -> int:
         """Sequences that are judged at once, where evaluation.batch_size does not say."""
-        if isinstance(self.task, Contrastive):
+        if self.task.name == "contrastive":
             return self.sequences_per_step  # a text is told from as many as in training
         return min(16, self.sequences_per_step) if self.split is None else self.split.micro_batch_size
 
