@@ -67,9 +67,9 @@ def beside_procedure(config: Config) -> Iterator[str]:
         why = "which caches gradients by itself" if procedure.name == "gradient_cache" else "which compares all texts"
         yield f"procedure.name {procedure.name} does not go with task contrastive, {why}. Fitting: plain"
         return
-    if isinstance(procedure, RDropConfig):
-        if (why := regularizers(config)["dropout"]) and not config.embedding.asked:
-            yield f"procedure.name r_drop has no effect: its two passes are one, as {why}"
+    still = regularizers(config)["dropout"]
+    if isinstance(procedure, RDropConfig) and still and not config.embedding.asked:
+        yield f"procedure.name r_drop has no effect: its two passes are one, as {still}"
     if config.embedding.mixup.alpha > 0:
         if task.name != "classification":
             yield (
