@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from trimtab.config.control import NoiseScaleBatch
 from trimtab.config.fit import over_whole_batch
-from trimtab.config.model import CustomModel, OutsideModel
+from trimtab.config.model import CustomModel
 from trimtab.config.procedure import ADVERSARIAL, FreeLBConfig, GradientCacheConfig, PgdConfig, RDropConfig
 from trimtab.config.registry import Spec
 from trimtab.config.registry.procedures import EMBEDDING_TRANSFORMS, PROCEDURES, SHARPNESS
+from trimtab.config.regularizers import regularizers
 from trimtab.config.task import Contrastive
 from trimtab.config.training import Fp8
 
@@ -66,10 +67,9 @@ def beside_procedure(config: Config) -> Iterator[str]:
         why = "which caches gradients by itself" if procedure.name == "gradient_cache" else "which compares all texts"
         yield f"procedure.name {procedure.name} does not go with task contrastive, {why}. Fitting: plain"
         return
-    if isinstance(procedure, RDropConfig):
-        drops = isinstance(model, OutsideModel) or any(model.dropout.model_dump().values())
-        if not drops and not config.embedding.asked:
-            yield "procedure.name r_drop has no effect: its two passes are one, as every rate of model.dropout is 0"
+    still = regularizers(config)["dropout"]
+    if isinstance(procedure, RDropConfig) and still and not config.embedding.asked:
+        yield f"procedure.name r_drop has no effect: its two passes are one, as {still}"
     if config.embedding.mixup.alpha > 0:
         if task.name != "classification":
             yield (
