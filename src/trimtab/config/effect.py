@@ -6,8 +6,7 @@ the user's is an error even when it is the default, unless a higher layer switch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any, Final
 
@@ -15,6 +14,8 @@ from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
+from trimtab.config.idle import Idle
+from trimtab.config.idle_model import IDLE_OF_MODELS
 from trimtab.config.keys import flatten
 from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
@@ -35,20 +36,10 @@ def _is_no_step(span: int | float | str, config: Config, most: int = 0) -> bool:
         return is_nothing(span)
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Keys that change nothing in a configuration of which `when` is true, because of the key `switch`."""
-
-    keys: tuple[str, ...]
-    switch: str
-    when: Callable[[Config], bool]
-    reason: str
-    remedy: str
-
-
 _OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
+    *IDLE_OF_MODELS,
     Idle(
         ("objective.spread",),
         "objective.label_smoothing",

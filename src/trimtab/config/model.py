@@ -58,6 +58,27 @@ class DropoutConfig(Section):
     attention: Rate = Field(0.0, description="on the attention weights")
     residual: Rate = Field(0.0, description="on the output of attention, before the residual is added")
     feed_forward: Rate = Field(0.0, description="on the output of the feed-forward block, before the residual is added")
+    ramp: Literal["none", "linear"] = Field(
+        "none",
+        description="attention, residual and feed_forward alike in every block, or linear: block l of L has l/L",
+    )
+    layer: Rate = Field(
+        0.0, description="of leaving out whole branches, or blocks, while training; the others are scaled up"
+    )
+    layer_ramp: Literal["linear", "none"] = Field(
+        "linear", description="linear: block l of L has l/L of layer, so that the first are seldom left out; none: all"
+    )
+    layer_unit: Literal["branch", "block"] = Field(
+        "branch", description="each of attention and feed-forward by itself (stochastic depth), or both (LayerDrop)"
+    )
+    layer_per: Literal["sample", "batch"] = Field(
+        "sample", description="drawn for each row of a micro-batch, or once for all of them"
+    )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Every site with its rate; that of the last block where it rises with depth."""
+        return {name: value for name, value in self if isinstance(value, float)}
 
 
 class InitializationConfig(Section):

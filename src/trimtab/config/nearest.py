@@ -37,6 +37,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "decay_steps": ("schedule.decay",),
     "depth": ("model.num_layers",),
     "dim": ("model.hidden_size",),
+    "drop_path": ("model.dropout.layer",),
+    "drop_path_rate": ("model.dropout.layer",),
     "drop_rate": ("model.dropout",),
     "dropout": ("model.dropout",),
     "dropout_rate": ("model.dropout",),

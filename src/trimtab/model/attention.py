@@ -69,11 +69,11 @@ class Attention(nn.Module):
 
     def _can_pack(self, projected_BTNK: Tensor) -> bool:
         plain = self.query_norm is None and self.num_heads == self.num_kv_heads
-        drops = self.training and self.dropout.rate > 0.0
+        drops = self.training and self.dropout.drops
         return plain and not drops and torch.is_grad_enabled() and takes(projected_BTNK)
 
     def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        if self.dropout.rate == 0.0 or not self.training:
+        if not self.dropout.drops or not self.training:
             return F.scaled_dot_product_attention(
                 q_BHTK,
                 k_BGTK,
@@ -126,7 +126,7 @@ class CrossAttention(nn.Module):
         q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
         both_BSNK = self.key_value(memory_BSD).unflatten(-1, (2 * self.num_heads, self.head_size))
         k_BHSK, v_BHSK = both_BSNK.transpose(1, 2).chunk(2, dim=1)
-        if self.dropout.rate == 0.0 or not self.training:
+        if not self.dropout.drops or not self.training:
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
         else:
             y_BHTK = _attend_with_dropout(q_BHTK, k_BHSK, v_BHSK, mask, self.dropout)

@@ -144,6 +144,11 @@ def _shape(config: TransformerShape, vocabulary_size: int, max_positions: int) -
         attention_dropout=config.dropout.attention,
         residual_dropout=config.dropout.residual,
         feed_forward_dropout=config.dropout.feed_forward,
+        dropout_ramp=config.dropout.ramp,
+        layer_dropout=config.dropout.layer,
+        layer_dropout_ramp=config.dropout.layer_ramp,
+        layer_dropout_unit=config.dropout.layer_unit,
+        layer_dropout_per=config.dropout.layer_per,
     )
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Required, TypedDict, Unpack
+from typing import Literal, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
 from trimtab.model.block import Block
-from trimtab.model.dropout import Dropout
+from trimtab.model.dropout import Dropout, ramped
 from trimtab.model.feed_forward import Activation
 from trimtab.model.norms import NormName, NormPlacement, build_norm
 from trimtab.model.positions import PositionsName, RotaryPositions, SinusoidalPositions
@@ -43,6 +43,11 @@ class Shape(TypedDict, total=False):
     attention_dropout: float
     residual_dropout: float
     feed_forward_dropout: float
+    dropout_ramp: Literal["none", "linear"]
+    layer_dropout: float
+    layer_dropout_ramp: Literal["none", "linear"]
+    layer_dropout_unit: Literal["branch", "block"]
+    layer_dropout_per: Literal["sample", "batch"]
 
 
 class Trunk(nn.Module):
@@ -76,6 +81,8 @@ class Trunk(nn.Module):
                 base = shape.get("rotary_base", 10_000.0)
                 self.rotary = RotaryPositions(hidden_size // num_heads, self.max_positions, base)
         self.embedding_dropout = Dropout(shape.get("embedding_dropout", 0.0))
+        num_layers, ramp = shape["num_layers"], shape.get("dropout_ramp", "none")
+        layer, layer_ramp = shape.get("layer_dropout", 0.0), shape.get("layer_dropout_ramp", "linear")
         self.blocks = nn.ModuleList(
             Block(
                 hidden_size=hidden_size,
@@ -88,12 +95,15 @@ class Trunk(nn.Module):
                 norm_epsilon=epsilon,
                 qk_norm=shape.get("qk_norm", False),
                 bias=bias,
-                attention_dropout=shape.get("attention_dropout", 0.0),
-                residual_dropout=shape.get("residual_dropout", 0.0),
-                feed_forward_dropout=shape.get("feed_forward_dropout", 0.0),
+                attention_dropout=ramped(shape.get("attention_dropout", 0.0), index, num_layers, ramp),
+                residual_dropout=ramped(shape.get("residual_dropout", 0.0), index, num_layers, ramp),
+                feed_forward_dropout=ramped(shape.get("feed_forward_dropout", 0.0), index, num_layers, ramp),
                 reads_memory=reads_memory,
+                layer_dropout=ramped(layer, index, num_layers, layer_ramp),
+                layer_dropout_unit=shape.get("layer_dropout_unit", "branch"),
+                layer_dropout_per=shape.get("layer_dropout_per", "sample"),
             )
-            for _ in range(shape["num_layers"])
+            for index in range(num_layers)
         )
         # A post-norm block ends with its norm, so that another one would only repeat it.
         self.final_norm = build_norm(norm, hidden_size, epsilon, bias) if placement == "pre" else nn.Identity()
