@@ -36,6 +36,7 @@ from trimtab.model import (
 )
 from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
+from trimtab.model.recompute import refuses_capture
 from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
@@ -260,6 +261,8 @@ def held_back(config: Config, parts: Parts) -> str | None:
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
         return "a model from outside may keep state in Python"
+    if (why_not := refuses_capture(parts.model)) is not None:
+        return why_not
     names = [one.name for one in config.optimizers]
     if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
         return "an optimizer from outside may count its steps in Python"

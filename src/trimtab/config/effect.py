@@ -184,7 +184,11 @@ IDLE: tuple[Idle, ...] = (
         ("training.memory_budget_bytes",),
         "training.micro_batch_size",
         # null says what is so anyway.
-        lambda config: config.training.memory_budget_bytes is not None and config.training.micro_batch_size != "auto",
+        lambda config: (
+            config.training.memory_budget_bytes is not None
+            and config.training.micro_batch_size != "auto"
+            and config.training.recompute != "auto"
+        ),
         "it bounds the search for the largest micro-batch, and training.micro_batch_size is given",
         "set training.micro_batch_size=auto",
     ),

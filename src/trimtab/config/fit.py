@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
+from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.task import Classification
 
@@ -113,6 +114,11 @@ def misfits(config: Config) -> Iterator[str]:
     if (calibrates or objective.name == "rmse") and config.has_parts:
         what = "objective.mmce" if calibrates else "objective.name rmse"
         yield f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1"
+    recompute, model = config.training.recompute, config.model.name
+    if recompute != "none" and isinstance(config.model, OutsideModel):
+        yield f"training.recompute {recompute} is for trimtab's own models, and model.name is {model}. Fitting: none"
+    if recompute != "none" and config.training.precision.name == "fp8":
+        yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
         ("objective.name", config.objective.name, fit.objectives),

@@ -17,6 +17,7 @@ from trimtab.model.dropout import Dropout
 from trimtab.model.norms import build_norm
 from trimtab.model.packed_attention import frontend, packed_attention, takes
 from trimtab.model.positions import RotaryPositions, rotate
+from trimtab.model.recompute import product
 
 
 @final
@@ -38,19 +39,29 @@ class Attention(nn.Module):
         self.head_size = hidden_size // num_heads
         self.packs = False
         """Whether plain causal attention may go through `packed_attention` (`packs_attention` says where)."""
+        self.recomputes = False
+        """Whether what a norm gives is computed again in backward instead of kept."""
         self.qkv = nn.Linear(hidden_size, (num_heads + 2 * num_kv_heads) * self.head_size, bias=bias)
         self.query_norm = build_norm("rms_norm", self.head_size, 1e-6, bias=False) if qk_norm else None
         self.key_norm = build_norm("rms_norm", self.head_size, 1e-6, bias=False) if qk_norm else None
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
 
-    def forward(self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None, causal: bool = True) -> Tensor:
-        """What each position reads, [B, T, D].
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotation: Tensor | None,
+        mask: Tensor | None,
+        causal: bool = True,
+        norm: nn.Module | None = None,
+    ) -> Tensor:
+        """What each position reads, [B, T, D]; `norm`, if given, comes first.
 
         `rotation` is what `RotaryPositions` gives. `mask` is boolean, broadcast to [B, H, T, T], True where a
         query sees a key, causality included; None is plain causality, or without `causal` everything.
         """
-        projected_BTNK = self.qkv(x_BTD).unflatten(-1, (-1, self.head_size))
+        read = self.qkv(x_BTD) if norm is None else product(norm, self.qkv, x_BTD, recomputes=self.recomputes)
+        projected_BTNK = read.unflatten(-1, (-1, self.head_size))
         if self.packs and rotation is None and mask is None and causal and self._can_pack(projected_BTNK):
             y_BTHK, _ = packed_attention(projected_BTNK)
             packed_BTD: Tensor = self.output(y_BTHK.flatten(2))

@@ -19,6 +19,7 @@ from trimtab.model.dropout import Dropout, ramped
 from trimtab.model.feed_forward import Activation
 from trimtab.model.norms import NormName, NormPlacement, build_norm
 from trimtab.model.positions import PositionsName, RotaryPositions, SinusoidalPositions
+from trimtab.model.recompute import again
 
 
 class Shape(TypedDict, total=False):
@@ -152,8 +153,12 @@ class Trunk(nn.Module):
         x_BTD = self.embedding_dropout(x_BTD)
         rotation = None if self.rotary is None else self.rotary(positions)
         norms: list[Tensor] = []
-        for block in self.blocks:
-            x_BTD, norm_BT = block(x_BTD, rotation, mask, self.measure_activations, causal, memory_BSD, memory_mask)
+        for block in self.all_blocks:
+            inputs = (x_BTD, rotation, mask, self.measure_activations, causal, memory_BSD, memory_mask)
+            if block.recompute == "full" and self.training and torch.is_grad_enabled():
+                x_BTD, norm_BT = again(block, *inputs, draws=block.draws)
+            else:
+                x_BTD, norm_BT = block(*inputs)
             if norm_BT is not None:
                 norms.append(norm_BT.flatten())
         signals: dict[str, Tensor] = {}
