@@ -80,6 +80,7 @@ def pages() -> dict[str, str]:
         "events.md": events_and_decisions,
         "adjustable.md": adjustable,
         "registries.md": registries,
+        "probes.md": probes,
         "errors.md": errors,
         "python-api.md": python_api,
     }
@@ -365,6 +366,43 @@ def registries() -> Iterator[str]:
             cells = [shown[flag] for flag in flags]
             rows.append((f"`{name}`", spec.description, *cells, spec.source, f"`{spec.path}`"))
         yield _table(("name", "what it is", *flags, "source", "where"), rows)
+
+
+def probes() -> Iterator[str]:
+    """What is read of a model, how often, at what cost, and for which findings."""
+    module = importlib.import_module("trimtab.config.registry.examinations")
+
+    def codes(spec: Any) -> str:
+        return ", ".join(f"[{code}](doctor-rules.md)" for code in spec.serves)
+
+    yield "# Probes"
+    yield _text("""
+        What is read of a model, from the literal tables in `config/registry/examinations.py`. What the numbers mean:
+        [what is measured](../explanation/what-is-measured.md). How to ask for more, and how to write one of your own:
+        [examine a model](../how-to/examine-a-model.md).
+        """)
+    yield "## In the step"
+    yield "Read on the device, inside the step, whether it is compiled or captured or neither. A closed set."
+    yield _table(
+        ("what", "asked for by", "when", "cost", "findings", "where"),
+        (
+            (spec.sentence, f"`{spec.switch}`", spec.cadence, spec.cost, codes(spec), f"`{spec.path}`")
+            for spec in module.INLINE.values()
+        ),
+    )
+    yield "## Examinations"
+    yield _text("""
+        Chosen with `logging.examine.which`; made at the steps that `logging.examine.every`, `at_evaluations` and
+        `apart` name. All share one eager forward and backward pass on the probe batch; the cost is what each adds to
+        it. *Usual* ones are made where nothing is said.
+        """)
+    yield _table(
+        ("name", "what", "usual", "cost", "findings", "where"),
+        (
+            (f"`{name}`", spec.sentence, "yes" if spec.usual else "no", spec.cost, codes(spec), f"`{spec.path}`")
+            for name, spec in module.EXAMINATIONS.items()
+        ),
+    )
 
 
 def lint_rules() -> Iterator[str]:

@@ -9,6 +9,11 @@ docs/report.png, and the verdict that README.md shows, are those of a run that h
     trimtab train gpt-1m data.source.name=text data.source.path=SITE_PACKAGES/networkx/algorithms/community \
         training.steps=600 evaluation.every=30 stopping.name=none --run runs/mine
     chromium --headless --hide-scrollbars --window-size=1160,1640 --screenshot=docs/report.png runs/mine/report.html
+
+docs/attention.png is of the same text, after 250 steps with data.sequence_length=64:
+
+    trimtab show runs/mine --attention --layer 1 --text 'def degree(graph, node): return len(graph[node])' \
+        --out docs/attention.png
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from trimtab import LanguageModelTrainer, Trainer, load_config
-from trimtab.assembly import build_evaluation
 from trimtab.data import prepare_data
 from trimtab.doctor.load import open_case
 from trimtab.errors import CheckpointError, ConfigError, UsageError
@@ -28,6 +27,7 @@ from trimtab.runs import RunDirectory
 from trimtab.runs.checkpoints import latest, list_checkpoints
 from trimtab.runs.summary import render, summarize
 from trimtab.training.checkpoint import Snapshot, kinds_held, read_judged, read_tensors, write_snapshot
+from trimtab.training.judging import build_evaluation
 from trimtab.training.trained import open_trained
 
 SETTINGS: dict[str, Any] = {

@@ -14,7 +14,6 @@ from tiny_hugging_face import TINY
 from torch.nn import functional as F
 
 from trimtab import Trainer, load_config
-from trimtab.assembly import build_evaluation
 from trimtab.cli.models import generate
 from trimtab.data import prepare_data
 from trimtab.errors import CheckpointError, ConfigError
@@ -22,6 +21,7 @@ from trimtab.events import Event, RunStarted, StepsEnded
 from trimtab.export import export
 from trimtab.runs.files import read_json
 from trimtab.signals import IGNORED
+from trimtab.training.judging import build_evaluation
 from trimtab.training.trained import open_trained
 
 transformers = pytest.importorskip("transformers")

@@ -45,7 +45,7 @@ def small(name: str, files: Path, *settings: str) -> Config:
     if config.task.name == "causal_lm":
         changes.append("evaluation.yardsticks=false")
     changes += ["data.sequence_length=32", "training.device=cpu", "training.threads=1"]
-    if config.data.source.name in ("jsonl", "csv", "parquet"):
+    if config.data.source.name in ("jsonl", "csv", "parquet", "folder"):
         changes.append(f"data.source={{name: jsonl, path: {files / 'rows.jsonl'}}}")
     else:
         changes.append(f"data.source={{name: text, path: {files / 'text'}}}")

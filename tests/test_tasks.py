@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
-from trimtab.assembly import build_evaluation
 from trimtab.cli.models import generate
 from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
@@ -25,6 +24,7 @@ from trimtab.events import Advise, DecisionTaken, EvaluationEnded, Event, StepsE
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import read_attempts
 from trimtab.signals import IGNORED
+from trimtab.training.judging import build_evaluation
 from trimtab.training.trained import open_trained
 
 ENCODER = {"name": "encoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2, "dropout": {"residual": 0.1}}
@@ -337,3 +337,15 @@ def test_a_module_from_outside_is_refused_where_it_gives_no_tokens(rows: Path, t
     config = load_config(settings("classification", rows), environment={})
     with pytest.raises(ConfigError, match="task classification asks for others"):
         Trainer(config, run=tmp_path / "run", model=torch.nn.Embedding(257, 257)).fit()
+
+
+def test_answers_are_compared_with_what_was_wanted(rows: Path, tmp_path: Path) -> None:
+    more = {"evaluation": {"every": 12, "gap_tokens": 0, "decoded": 5}}
+    config = load_config(settings("seq2seq", rows, **more), environment={})
+    result = Trainer(config, run=tmp_path / "run").fit()
+    assert 0.0 <= result.metrics["validation/rouge_l"] <= result.metrics["validation/rouge_1"] <= 1.0
+    assert 0.0 <= result.metrics["validation/chrf"] <= 100.0
+    with pytest.raises(ConfigError, match=r"evaluation\.decoded is 0"):
+        load_config(settings("seq2seq", rows, checkpoint={"metric": "validation/bleu"}), environment={})
+    with pytest.raises(ConfigError, match="it is another"):
+        load_config(settings("regression", rows, **more), environment={})

@@ -45,7 +45,7 @@ def main() -> None:
     Step.run = counted  # type: ignore[method-assign]
     settings = [one for one in settings_of(case) if not one.startswith("model=")] + [model_settings(case)]
     trainer = Trainer(load_config(None, settings + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
-    trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
+    trainer_module.prepared = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
     trainer.fit()
 
 

@@ -104,7 +104,7 @@ def ours(case: dict[str, int], gate: Gate, overrides: list[str]) -> None:
     Step.run = counted  # type: ignore[method-assign]
     # The activation of the other trainers' decoder: tanh takes twice the time on a processor.
     config = load_config(None, [*settings_of(case), "model.activation=gelu", *overrides])
-    trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
+    trainer_module.prepared = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
     with open(os.devnull, "w") as nowhere:
         console = Console(nowhere, config.training.steps)
         folder = Path(tempfile.mkdtemp()) / "run"

@@ -31,7 +31,10 @@ def random_data(case: dict[str, int]) -> PreparedData:
         vocabulary_size=vocabulary, token_bytes=None, special=special, save=lambda path: None
     )
     order = Order(len(sequences), seed=0)
-    cache, facts = Path(tempfile.gettempdir()), {"tokens_per_epoch": sequences.num_tokens}
+    cache, facts = (
+        Path(tempfile.gettempdir()),
+        {"tokens_per_epoch": sequences.num_tokens, "validation": {"sha256": ""}, "tokenizer": {"fingerprint": ""}},
+    )
     return PreparedData(tokenizer, vocabulary, sequences, sequences, order, TargetFacts(), facts, "random", cache)
 
 
@@ -66,7 +69,7 @@ def main() -> None:
 
     Step.run = counted  # type: ignore[method-assign]
     trainer = Trainer(load_config(None, settings_of(case) + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
-    trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
+    trainer_module.prepared = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
     trainer.fit()
 
 

@@ -65,7 +65,7 @@ def main() -> None:
         return take(step, *arguments)
 
     Step.run, keeper.take = marked, taken  # type: ignore[method-assign, assignment]
-    trainer_module.prepare_data = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
+    trainer_module.prepared = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
     folder, saves = Path(tempfile.mkdtemp()), Saves()
     settings = [
         f"training.steps={2 * between * (given.saves + 1)}",

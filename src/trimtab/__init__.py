@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trimtab.config import Config as Config
     from trimtab.config import load_config as load_config
+    from trimtab.evaluation.attention import visualize_attention as visualize_attention
+    from trimtab.evaluation.attributions import attribute_tokens as attribute_tokens
+    from trimtab.evaluation.efficiency import calculate_model_efficiency as calculate_model_efficiency
+    from trimtab.evaluation.perplexity import calculate_perplexity as calculate_perplexity
+    from trimtab.evaluation.uncertainty import estimate_uncertainty as estimate_uncertainty
     from trimtab.experiments import find_learning_rate as find_learning_rate
     from trimtab.integrations.logger import TrainingLogger as TrainingLogger
     from trimtab.integrations.session import finish as finish
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from trimtab.trainers import ClassificationTrainer as ClassificationTrainer
     from trimtab.trainers import LanguageModelTrainer as LanguageModelTrainer
     from trimtab.training import train_with_gradient_accumulation as train_with_gradient_accumulation
+    from trimtab.training.predictor import open_predictor as open_predictor
 
 __version__ = "0.1.0"
 
@@ -34,6 +40,11 @@ _WHERE = {
     "load_config": "trimtab.config",
     "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
+    "calculate_perplexity": "trimtab.evaluation.perplexity",
+    "calculate_model_efficiency": "trimtab.evaluation.efficiency",
+    "attribute_tokens": "trimtab.evaluation.attributions",
+    "estimate_uncertainty": "trimtab.evaluation.uncertainty",
+    "open_predictor": "trimtab.training.predictor",
     "find_learning_rate": "trimtab.experiments.learning_rate",
     "Trainer": "trimtab.trainer",
     "TrainingLogger": "trimtab.integrations.logger",
@@ -47,6 +58,7 @@ _WHERE = {
     "get_parameter_groups": "trimtab.optimizer",
     "gradient_centralization": "trimtab.optimizer",
     "train_with_gradient_accumulation": "trimtab.training",
+    "visualize_attention": "trimtab.evaluation.attention",
 }
 
 __all__ = [
@@ -59,6 +71,10 @@ __all__ = [
     "TrainingLogger",
     "__version__",
     "adaptive_gradient_clipping",
+    "attribute_tokens",
+    "calculate_model_efficiency",
+    "calculate_perplexity",
+    "estimate_uncertainty",
     "find_learning_rate",
     "finish",
     "get_parameter_groups",
@@ -67,7 +83,9 @@ __all__ = [
     "load_config",
     "log",
     "monitor_training_metrics",
+    "open_predictor",
     "train_with_gradient_accumulation",
+    "visualize_attention",
 ]
 
 

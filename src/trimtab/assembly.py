@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
 
 from trimtab.config import (
-    Budget,
     Config,
     Fp8,
     NoAveraging,
@@ -25,10 +23,9 @@ from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.control import lowest_scale
 from trimtab.data import PreparedData
 from trimtab.errors import ConfigError
-from trimtab.evaluation import Evaluation, Weights, batch_norm_buffers
-from trimtab.events import ArtifactLogged, Controller, EvaluationEnded, Monitor
+from trimtab.evaluation import batch_norm_buffers
+from trimtab.events import Controller, Monitor
 from trimtab.model import (
-    Stages,
     Transformer,
     build_model,
     freeze,
@@ -37,18 +34,14 @@ from trimtab.model import (
 from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.model.recompute import refuses_capture
-from trimtab.monitor.probes import ActivationScale, GradientNoiseScale, GradientNorms, WeightNorms
+from trimtab.monitor.probes import Examiner, add_capture, build_examiner, build_probes
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
     ForeignOptimizer,
-    Optimizer,
     build_average,
-    build_groups,
-    build_optimizer,
     build_penalties,
     build_transforms,
     clip_threshold,
-    planned_groups,
 )
 from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
@@ -56,7 +49,7 @@ from trimtab.runs.files import read_json, write_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.privacy import private
 from trimtab.schedules import build_schedule
-from trimtab.signals import InlineProbe, Ring, Task, key, outputs_of
+from trimtab.signals import Ring, Task, key, outputs_of
 from trimtab.training import (
     Calendar,
     Keeper,
@@ -77,16 +70,14 @@ from trimtab.training.execution import (
     synchronizer,
 )
 from trimtab.training.facts import planned_tokens
-from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.judging import build_evaluation, evaluated
+from trimtab.training.optimizers import MakeOptimizer, optimizer_builders
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
 from trimtab.training.step_data import StepData
-from trimtab.training.switch import lots_in_order, planned_changes
+from trimtab.training.switch import planned_changes
 from trimtab.training.variants import variants_of
 from trimtab.training.watchdog import Watchdog
-
-MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-"""Parameter groups in torch's form -> an optimizer over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +93,7 @@ class Parts:
     compilable: bool
     parameters: str
     """Why the model computes with weights of this precision."""
+    examiner: Examiner | None = None
 
 
 def build_parts(
@@ -170,21 +162,11 @@ def build_parts(
         )
     budget = config.budget(data.facts | planned_tokens(config, data))
     penalties, shrinking, penalty_sizes = build_penalties(config.penalties, model)
-    optimizers = _optimizers(config, model, parameters, make_optimizer, budget, shrinking)
+    optimizers = optimizer_builders(config, model, parameters, make_optimizer, budget, shrinking)
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
-    probes: list[InlineProbe] = []
-    if config.logging.layers:
-        names = list(optimizer.storage.weights)
-        probes = [GradientNorms(names), WeightNorms(names)]
-        if isinstance(model, Transformer):
-            model.measure_activations = True
-            probes.append(ActivationScale(model.signal_names))
-    noise_scale = None
-    if (noise := config.logging.noise_scale).every:
-        noise_scale = GradientNoiseScale(noise.every, noise.memory, device)
-        probes.append(noise_scale)
+    probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
     columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
@@ -214,7 +196,21 @@ def build_parts(
                 f"training.quantize.start: leaves no step of {config.training.steps} in which to round. "
                 f"Received: {quantize.start!r}"
             )
-        step.at_step = lambda number: set_rounding(model, in_training=number > start)
+        step.at_step.append(lambda number: set_rounding(model, in_training=number > start))
+    examiner = build_examiner(
+        config,
+        data,
+        model=model,
+        task=task,
+        device=device,
+        weights=lambda: step.optimizer.storage.weights,
+        autocast=precision.autocast,
+        scale=lambda: None if precision.scaler is None else precision.scaler.scale,
+        is_due=Calendar.of(config).examines,
+    )
+    if examiner is not None:
+        step.at_step.append(examiner.before)
+        step.examinations = examiner.following
     return Parts(
         model,
         task,
@@ -224,35 +220,8 @@ def build_parts(
         device,
         compilable,
         why,
+        examiner,
     )
-
-
-def _optimizers(
-    config: Config,
-    model: nn.Module,
-    parameters: torch.dtype,
-    make: MakeOptimizer | None,
-    budget: Budget,
-    around: Callable[[Optimizer], Optimizer],
-) -> list[Callable[[], Optimizer]]:
-    """What builds each of the run's optimizers over the weights as they then are."""
-    builders: list[Callable[[], Optimizer]]
-    if make is None:
-        for key, one in config.named_optimizers.items():
-            planned_groups(one, model, key)  # what is wrong with a later one is said now
-        builders = [partial(build_optimizer, one, model, parameters, key) for key, one in config.optimizer_stages]
-    elif config.optimizer_switch is not None:
-        raise ConfigError("optimizer_switch: it does not go with an optimizer that is given as a Python object")
-    else:
-        builders = [
-            partial(lambda one: ForeignOptimizer(build_groups(one, model), make), one)
-            for _, one in config.optimizer_stages
-        ]
-    builders = [lambda build=build: around(build()) for build in builders]  # type: ignore[misc]
-    if not config.model.unfreeze:
-        return builders
-    stages = Stages(model, [pattern for _, pattern in lots_in_order(config, budget)])
-    return [partial(stages.begin, number, builder) for number, builder in enumerate(builders)]
 
 
 def held_back(config: Config, parts: Parts) -> str | None:
@@ -270,34 +239,6 @@ def held_back(config: Config, parts: Parts) -> str | None:
         if not OPTIMIZERS[name].capturable:
             return f"{name} {OPTIMIZERS[name].held_back}"
     return None
-
-
-def build_evaluation(
-    config: Config,
-    model: nn.Module,
-    data: PreparedData,
-    variants: Mapping[str, Weights] | None = None,
-) -> Evaluation:
-    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`."""
-    parameter = next(model.parameters())
-    device = parameter.device
-    return Evaluation(
-        config.evaluation,
-        model=model,
-        task=build_task(
-            config.task,
-            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
-            data.targets,
-            data.tokenizer.token_bytes,
-        ),
-        data=data,
-        batch_size=config.evaluation_batch_size,
-        device=device,
-        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
-        variants=variants,
-        selected=config.selected,
-        seed=config.seed,
-    )
 
 
 def build_keeper(
@@ -344,7 +285,6 @@ def build_loop(
     monitors: Sequence[Monitor],
 ) -> Loop:
     """The loop over all that was built."""
-    steps = config.training.steps
     budget, decay = config.budget(data.facts | planned_tokens(config, data)), config.decay_schedule
     use = parts.step.use_optimizer
     adjustments = build_adjustments(config, parts.model, parts.objective, progress, budget, use)
@@ -359,8 +299,12 @@ def build_loop(
             watchdog.beat(f"what follows step {progress.step}")
         lock.beat()
 
+    add_capture(config.logging.capture, parts.examiner, parts.model, keeper.run)
+    if parts.examiner is not None:
+        parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
+
     watchdog.beat(f"the start, before step {progress.step + 1}", "start")
-    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step))
+    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run)
     evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
     if average is not None and not isinstance(config.averaging, NoAveraging):
         renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)
@@ -374,7 +318,7 @@ def build_loop(
             workers=config.data.workers,
         ),
         windows=parts.windows,
-        calendar=Calendar(steps, config.logging.every, config.evaluation.every, config.save_every),
+        calendar=Calendar.of(config),
         settings=[
             Settings(
                 build_schedule(config.schedule, budget),
@@ -389,7 +333,7 @@ def build_loop(
         controllers=controllers,
         monitors=monitors,
         recorder=recorder,
-        evaluate=partial(_evaluated, evaluation),
+        evaluate=partial(evaluated, evaluation),
         checkpoints=keeper,
         requests=requests,
         selection_metric=config.checkpoint.metric,
@@ -404,15 +348,6 @@ def build_loop(
         planned=planned_changes(config, budget, progress),
         data_of=step_data.of_decision,
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
+        examined=parts.examiner or (lambda step: ()),
         private=private(config.privacy.samples),
     )
-
-
-def _evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
-    """A round of evaluation; where memory does not suffice for it, that is said."""
-    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
-    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
-    if evaluation.batch_size == 1:
-        hint = "take a smaller model, or a shorter data.sequence_length"
-    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
-        return evaluation(step)

@@ -59,6 +59,31 @@ class EvaluationEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many values lie in each of equally wide bins between `low` and `high`."""
+
+    low: float
+    high: float
+    counts: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminationEnded:
+    """What a pass over the probe batch showed of the model after `step` updates."""
+
+    step: int
+    metrics: Mapping[str, float]
+    """`probe/<metric>` to its value for the whole model."""
+    seconds: float
+    layers: Mapping[str, float] = field(default_factory=dict)
+    """`layer/<name>/<metric>` to its value."""
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    """`layer/<name>/<what>` to how its values are spread."""
+    samples: tuple[Mapping[str, Any], ...] = ()
+    """Single samples, as JSON values, without their text."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSaved:
     """A checkpoint is complete and verified on disk."""
 
@@ -89,7 +114,7 @@ class AlertRaised:
 
     step: int
     """The boundary at which it is told."""
-    kind: Literal["non_finite_step", "outlying_step", "write_failed", "volume_capped", "rule"]
+    kind: Literal["non_finite_step", "outlying_step", "write_failed", "examination_failed", "volume_capped", "rule"]
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON values; of a step `step`, `loss`, `grad_norm`, `positions` and `samples`."""
@@ -212,6 +237,7 @@ Event = (
     RunStarted
     | StepsEnded
     | EvaluationEnded
+    | ExaminationEnded
     | CheckpointSaved
     | FindingsChanged
     | AlertRaised

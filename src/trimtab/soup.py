@@ -15,7 +15,6 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from trimtab.assembly import build_evaluation
 from trimtab.config import Config, ControlConfig, NoAveraging, PatienceStopping, dump_config, effective, flatten
 from trimtab.data import prepare_data
 from trimtab.errors import CheckpointError, UsageError
@@ -31,6 +30,7 @@ from trimtab.runs.metrics import selection_direction
 from trimtab.runs.start import outermost_missing, undone_on_failure
 from trimtab.training.checkpoint import Snapshot, load_model, write_snapshot
 from trimtab.training.checkpoint.model_state import model_tensors
+from trimtab.training.judging import build_evaluation
 from trimtab.training.trained import Chosen, choose, choose_at, is_checkpoint
 
 Report = Callable[[str, float], None]

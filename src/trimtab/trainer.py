@@ -17,13 +17,14 @@ from typing import Any, Literal, final
 import torch
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer, Parts, build_evaluation, build_keeper, build_loop, build_parts
+from trimtab.assembly import Parts, build_keeper, build_loop, build_parts
 from trimtab.choices import BATCH, choose, notes_on
 from trimtab.closing import Closing
 from trimtab.config import (
     Config,
     SamplesConfig,
     Split,
+    calibrates,
     dump_config,
     effective,
 )
@@ -36,7 +37,7 @@ from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import predict, write_text
+from trimtab.evaluation import write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.measuring import Measuring
 from trimtab.monitor.sinks.build import require_sinks
@@ -56,9 +57,13 @@ from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
 from trimtab.training.execution import choose_device, garbage_rests, gpu_name, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
+from trimtab.training.judging import build_evaluation
 from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.modules import write_parts
+from trimtab.training.optimizers import MakeOptimizer
 from trimtab.training.pacing import prepared
 from trimtab.training.precision import resolved_name
+from trimtab.training.predictor import predictor_of
 from trimtab.training.products import choose_precision
 from trimtab.training.variants import hand_back
 from trimtab.training.watchdog import Watchdog, on_freeze
@@ -133,7 +138,7 @@ class Trainer:
             require_module("torchao", "lowbit", f"training.quantize.name={quantize.name}")
         if self._run_path is not None:
             over = RunDirectory(self._run_path)
-            if undone := left_undone(over, quantizes=quantize.name != "none"):
+            if undone := left_undone(over, quantizes=quantize.name != "none", calibrates=calibrates(config)):
                 return self._carry_out(over, undone)
         controllers = _distinct([*build_controllers(config), *self._given_controllers])
         device = choose_device(config.training.device)
@@ -187,7 +192,7 @@ class Trainer:
             progress.attempt, progress.branch = next_attempt(run)
             plan = choose(config, run, data, parts, changes, self._precision, self._report or _unsaid)
             progress.divide(plan["micro_batch"]["chosen"], config.largest_batch)
-            self._describe(run, data, facts, plan)
+            self._describe(run, data, parts, facts, plan)
             measuring = Measuring(config, run, parts, progress, plan, facts)
             recorder = Recorder.open(run, branch=progress.branch, adaptive=config.logging.adaptive)
             requests = Requests(run.path, clock)
@@ -220,7 +225,7 @@ class Trainer:
                     with measuring, garbage_rests(), watchdog.watching(run.artifacts, frozen):
                         ended = _train(loop, started, recorder)
                     left = hand_back(parts.step, config.selected, is_restored=ended.restored_step is not None)
-                    closing.quantize(data, parts.model, ended, left)
+                    closing.complete(data, parts.model, ended, left)
                 except KeyboardInterrupt:
                     waits = not self._ends_process
                     raise
@@ -267,7 +272,7 @@ class Trainer:
             was = read_json(run.facts)["identity"]
             now = was | {f"config.{name}": hidden(value, name) for name, value in effective(self._asked).items()}
             self.config = as_chosen(self._asked, plan)
-            if "quantized" in undone:
+            if undone != ["report"]:
                 set_threads(plan.get("threads", self.config.training.threads))
                 self.data = self._prepare()
                 now |= {"data.fingerprint": self.data.fingerprint}
@@ -276,6 +281,8 @@ class Trainer:
             closing = Closing(run, self.config, self._monitors)
             if self.data is not None and "quantized" in undone:
                 self.model = closing.quantize_kept(self.data, ended)
+            if self.data is not None and "calibration" in undone:
+                closing.calibrate_kept(self.data, ended)
             diagnosis = closing.diagnose(ended.step)
         metrics = _metrics_at(run, ended.step if ended.restored_step is None else ended.restored_step) or {}
         return Result(run.path, ended.status, ended.reason, ended.step, metrics, ended.best_step, 0, diagnosis)
@@ -300,16 +307,11 @@ class Trainer:
 
         Raises: UsageError for a task whose answer is a text.
         """
-        model, data = self.trained()
-        evaluation = build_evaluation(self.config, model, data)
-        return predict(
-            model,
-            evaluation.task,
-            data.tokenizer,
-            texts,
-            sequence_length=self.config.data.sequence_length,
-            device=evaluation.device,
-        )
+        return predictor_of(self.config, *self.trained(), self.run).answers(texts)
+
+    def predict_probabilities(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """How probable each class of each text is, with the temperature that was fitted for these weights, if any."""
+        return predictor_of(self.config, *self.trained(), self.run).probabilities(texts)
 
     def generate(
         self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
@@ -338,16 +340,14 @@ class Trainer:
         return "python" if from_python else "config"
 
     def _describe(
-        self, run: RunDirectory, data: PreparedData, facts: Mapping[str, Any], plan: Mapping[str, Any]
+        self, run: RunDirectory, data: PreparedData, parts: Parts, facts: Mapping[str, Any], plan: Mapping[str, Any]
     ) -> None:
         """Write what a reader of the run needs, before step 1."""
         write_surroundings(run, self.config, self._source, gpu_name())
         write_file(run.config, dump_config(self._asked))
         write_json(run.plan, plan)
         write_json(run.facts, dict(facts) | {"identity": facts["identity"] | identity_of_plan(plan)})
-        if not (run.artifacts / "tokenizer.json").exists():
-            run.artifacts.mkdir(exist_ok=True)
-            data.tokenizer.save(run.artifacts / "tokenizer.json")
+        write_parts(run, parts.model, parts.task, data)
 
 
 def _distinct(controllers: list[Controller]) -> list[Controller]:

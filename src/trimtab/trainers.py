@@ -10,12 +10,12 @@ from typing import Any, final
 
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer
 from trimtab.config import Config, load_config
 from trimtab.data import Tokenizer
 from trimtab.events import Controller, Monitor
 from trimtab.monitor.sinks.console import Console
 from trimtab.trainer import Result, Trainer
+from trimtab.training.optimizers import MakeOptimizer
 
 
 class _TaskTrainer:
@@ -126,10 +126,10 @@ class LanguageModelTrainer(_TaskTrainer):
 class ClassificationTrainer(_TaskTrainer):
     """Trains an encoder to sort texts into classes, from Python.
 
-    `rows` is a .jsonl, .csv or .parquet file, or a folder of them, each row with a text in field `text` and its class
-    in field `label`; with `multi_label` any number of labels. `validation` is another such file; without it a part of
-    the rows is held out. `settings` are overrides such as {"training.steps": 500}; `progress` shows the run on
-    standard output.
+    `rows` is a folder with a folder of text files for each class; or a .jsonl, .csv or .parquet file, or a folder of
+    them, each row with a text in field `text` and its class in field `label`; with `multi_label` any number of labels.
+    `validation` is another such file or folder; without it a part of the rows is held out. `settings` are overrides
+    such as {"training.steps": 500}; `progress` shows the run on standard output.
     """
 
     def __init__(
@@ -148,9 +148,11 @@ class ClassificationTrainer(_TaskTrainer):
         controllers: Sequence[Controller] = (),
         progress: bool = True,
     ) -> None:
+        source = _row_source(Path(rows), text)
+        names = {} if source["name"] == "folder" else {"label": label}
         values: dict[str, Any] = {
-            "task": {"name": "classification", "label": label, "multi_label": multi_label},
-            "data.source": _row_source(Path(rows), text),
+            "task": {"name": "classification", "multi_label": multi_label, **names},
+            "data.source": source,
         }
         if validation is not None:
             values["data.validation_source"] = _row_source(Path(validation), text)
@@ -175,6 +177,11 @@ class ClassificationTrainer(_TaskTrainer):
         """Part of the validation texts, or of decisions on their labels, that is right."""
         return self._trainer.evaluate()["validation/accuracy"]
 
+    def predict_probabilities(self, texts: Sequence[str]) -> list[dict[str, float]]:
+        """How probable each class of each text is, with the temperature of `evaluation.calibration` if there is one."""
+        chances = self._trainer.predict_probabilities(texts)
+        return [dict(zip(self.classes, one.tolist(), strict=True)) for one in chances]
+
     def predict(self, texts: Sequence[str]) -> list[str] | list[list[str]]:
         """The class of each text, or its labels."""
         classes, answers = self.classes, self._trainer.predict(texts)
@@ -184,8 +191,10 @@ class ClassificationTrainer(_TaskTrainer):
 
 
 def _row_source(path: Path, text: str) -> dict[str, str]:
-    """How rows are read, by the suffix of their file or files; JSON Lines where that says nothing."""
+    """How rows are read, by the suffix of their file or files; a folder of other files has one for each class."""
     name = _source_name(path)
+    if name == "text" and path.is_dir():
+        return {"name": "folder", "path": str(path)}
     if name == "text":
         name = "jsonl"
     return {"name": name, "path": str(path), "field" if name == "jsonl" else "column": text}

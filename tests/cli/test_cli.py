@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trimtab.doctor.lint import NEED_DATA
 from trimtab.events import RunStarted, StepsEnded
 from trimtab.runs import Recorder, RunDirectory
 
@@ -41,7 +42,21 @@ def typers_own() -> float:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "train", "resume", "evaluate", "generate", "runs", "show", "verify", "check", "plan", "config"],
+    [
+        "",
+        "demo",
+        "train",
+        "resume",
+        "evaluate",
+        "predict",
+        "generate",
+        "runs",
+        "show",
+        "verify",
+        "check",
+        "plan",
+        "config",
+    ],
 )
 def test_help_is_quick(command: str, typers_own: float) -> None:
     seconds = []
@@ -93,7 +108,8 @@ def test_a_metric_that_nobody_measures_is_refused() -> None:
 def test_check_says_what_it_left_out_and_reads_it_when_asked(tmp_path: Path) -> None:
     small = ["model.num_layers=1", "model.hidden_size=16", "model.num_heads=1", "data.tokenizer.name=bytes"]
     done = trimtab("check", "gpt-1m", *small).stdout
-    assert "not looked at: the data, and so high-dropout-small-model, epochs-over-data, vocabulary-too-large" in done
+    assert "not looked at: the data, and so " in done
+    assert all(code in done for code in NEED_DATA)
     assert "--build reads it" in done
     built = trimtab("check", "gpt-1m", *small, "training.steps=10", "--build").stdout
     assert "info tokens-per-parameter: training.steps: " in built

@@ -61,7 +61,7 @@ def test_difference_of_a_section_that_was_not_there() -> None:
         ("stopping", "a section whose name is one of: patience, none"),
         (
             "data.validation_source",
-            "a section whose name is one of: embedded, text, jsonl, parquet, csv, dataset; or null",
+            "a section whose name is one of: embedded, text, jsonl, parquet, csv, dataset, folder; or null",
         ),
         (
             "model.dropout",

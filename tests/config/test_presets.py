@@ -46,6 +46,7 @@ SIZES: Mapping[str, float] = {
 
 
 SITUATIONS = {
+    "classification",
     "starter-stack",
     "pretrain-small",
     "pretrain-large",

@@ -11,7 +11,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -126,7 +125,8 @@ def test_a_profile_changes_no_bit_and_says_what_a_step_is_bound_by(text: Path, t
         assert memory["categories"]["weights"] >= 4 * weights
         assert memory["categories"]["optimizer"] == pytest.approx(8 * weights, rel=0.2)
         assert memory["categories"]["activations"] > 0
-        highest = np.max([window.values["memory_bytes"] for window in seen_of(tmp_path / "profiled")])
+        # A window may take several lines.
+        highest = max(line.values.get("memory_bytes", 0.0) for line in seen_of(tmp_path / "profiled"))
         assert memory["peak_bytes"] <= 1.02 * highest
         assert memory["peak_bytes"] > 0.5 * highest
 

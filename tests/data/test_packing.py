@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.data import PackedSequences
@@ -80,3 +80,30 @@ def test_sequences_that_are_not_there_are_refused() -> None:
             sequences.batch(np.array(indices))
     with pytest.raises(IndexError, match="do not fit"):
         sequences.batch(np.array([0, 1]), 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 90), st.integers(1, 12), st.data())
+def test_sliding_sequences_ask_for_every_target_once(num_tokens: int, length: int, data: st.DataObject) -> None:
+    """Each with as many tokens before it as the stride leaves, where the text has them."""
+    stride = data.draw(st.integers(1, length))
+    tokens = np.arange(num_tokens, dtype=np.uint16)
+    starts = np.array([0, num_tokens // 2]) if num_tokens >= 2 * 2 else np.array([0])
+    whole = PackedSequences(tokens, starts, length, num_bytes=num_tokens)
+    sliding = whole.sliding(stride)
+    batch = sliding.batch(np.arange(len(sliding)))
+    counted = batch.targets != IGNORED
+    assert sorted(batch.targets[counted].tolist()) == list(range(1, num_tokens))
+    assert batch.count == num_tokens - 1
+    for row, place in counted.nonzero().tolist():
+        target = int(batch.targets[row, place])
+        assert int(batch.tokens_BT[row, place]) == target - 1
+        assert place + 1 >= min(target, length - stride + 1)
+    assert [len(whole.sliding(length)), len(whole)] == [len(whole)] * 2
+    same = whole.sliding(length).batch(np.arange(len(whole)))
+    assert torch.equal(same.targets, whole.batch(np.arange(len(whole))).targets)
+
+
+def test_a_stride_beyond_the_sequence_is_refused() -> None:
+    with pytest.raises(ValueError, match="from 1 to 4"):
+        PackedSequences(np.arange(9, dtype=np.uint16), np.array([0]), 4, num_bytes=9).sliding(5)

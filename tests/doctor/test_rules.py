@@ -16,7 +16,7 @@ from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
-from trimtab.events import Adjust, DecisionTaken
+from trimtab.events import Adjust, DecisionTaken, RunEnded
 from trimtab.schedules import build_schedule
 
 FACTS: dict[str, Any] = {
@@ -530,3 +530,33 @@ def test_a_long_run_in_fp16_that_found_its_scale_is_sound() -> None:
     lost = np.zeros(20_000)
     lost[:9] = 1.0
     assert found(scaled(scale, lost), "loss-scale-collapse") is None
+
+
+def compared(lows: list[float], *, beside: str = "best", ended: bool = False, restored: int | None = None) -> Case:
+    case = case_of(falling(600), rates=cosine(600), config={"evaluation.baseline.name": beside})
+    steps = 100 * np.arange(1, len(lows) + 1)
+    case.history.add("validation/loss_over_baseline_low", steps, np.array(lows))
+    case.history.add("validation/loss_over_baseline", steps, np.array(lows) + 0.02)
+    if ended:
+        case.history.observe(RunEnded(600, "finished", "done", 400, 3.0, restored, 1.0, {}))
+    return case
+
+
+@pytest.mark.parametrize(
+    ("lows", "more", "severity"),
+    [
+        ([-0.3, -0.1, -0.02], {}, None),
+        ([-0.3, 0.01, -0.02], {"ended": True}, None),
+        ([-0.3, -0.1, 0.01], {}, None),  # once is chance
+        ([-0.3, -0.1, 0.01], {"ended": True}, "warning"),
+        ([-0.3, 0.01, 0.02], {}, "warning"),
+        ([-0.3, 0.01, 0.02], {"ended": True, "restored": 400}, "info"),
+        ([0.3, 0.2, 0.1], {"beside": "run"}, None),  # a run that has only begun is worse than one that is over
+        ([0.3, 0.2, 0.1], {"beside": "run", "ended": True}, "warning"),
+    ],
+)
+def test_what_is_worse_than_its_baseline(lows: list[float], more: dict[str, Any], severity: str | None) -> None:
+    told = found(compared(lows, **more), "validation-regression")
+    assert (told and told.severity) == severity
+    if told is not None:
+        assert told.onset_step == (100 if more.get("beside") else 300 if lows[1] < 0 else 200)

@@ -148,16 +148,16 @@ def test_nothing_to_count_is_an_error() -> None:
 def test_perplexity_of_batches_and_of_pairs() -> None:
     expected = evaluate_all(batch_size=8)["perplexity"]
     batches = [SEQUENCES.batch(np.arange(start, start + 8), 8) for start in range(0, 32, 8)]
-    assert calculate_perplexity(MODEL, batches, "cpu") == pytest.approx(expected, rel=1e-6)
+    assert calculate_perplexity(MODEL, batches, device="cpu") == pytest.approx(expected, rel=1e-6)
 
     table = nn.Embedding(257, 257)
     pairs = [(batch.tokens_BT, batch.targets) for batch in batches]
     logits_NV = torch.cat([table(tokens_BT).flatten(0, 1) for tokens_BT, _ in pairs])
     targets_N = torch.cat([targets_BT.flatten() for _, targets_BT in pairs])
     mean = nn.functional.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED).item()
-    assert calculate_perplexity(table, pairs, CPU) == pytest.approx(math.exp(mean), rel=1e-5)
+    assert calculate_perplexity(table, pairs, device=CPU) == pytest.approx(math.exp(mean), rel=1e-5)
     with pytest.raises(DataError):
-        calculate_perplexity(table, [], CPU)
+        calculate_perplexity(table, [], device=CPU)
 
 
 def test_perplexity_of_a_huge_loss_is_infinite() -> None:

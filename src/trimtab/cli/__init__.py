@@ -14,7 +14,15 @@ from typing import Annotated, NoReturn
 import typer
 
 # isort: off
-from trimtab.cli import running, models, looking, following, planning, configuration  # noqa: F401  the order of --help
+from trimtab.cli import (  # noqa: F401  the order of --help
+    running,
+    models,
+    answers,
+    looking,
+    following,
+    planning,
+    configuration,
+)
 
 # isort: on
 from trimtab.cli.options import app, shown

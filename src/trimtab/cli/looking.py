@@ -43,11 +43,59 @@ def runs(
 def show(
     run: Run,
     as_json: Json = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Draw what the heads of a layer attend to, instead.")
+    ] = False,
+    modules: Annotated[bool, typer.Option("--modules", help="The model's modules with their shapes, instead.")] = False,
+    layer: Annotated[
+        str | None, typer.Option("--layer", help="With --attention: a number from 0, -1 for the last, or a name.")
+    ] = None,
+    head: Annotated[int | None, typer.Option("--head", help="With --attention: one head alone, from 0.")] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="With --attention: what is read; without it, the newest sample.")
+    ] = None,
+    answer: Annotated[
+        str | None, typer.Option("--answer", help="With --attention: what was written, where a model reads and writes.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="With --attention: the picture, if not in the run's artifacts.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="With --attention: best, if not given, latest, or a step.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="With --attention: plain, or an average that the checkpoint has.")
+    ] = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Show its profiles instead: what steps are bound by, and where time goes.")
     ] = False,
 ) -> None:
-    """Tell how a run went, and why it ended."""
+    """Tell how a run went, and why it ended; or look inside its model, or at its profiles."""
+    from trimtab.cli.inside import show_attention, show_modules
+
+    of_attention = {"--layer": layer, "--head": head, "--text": text, "--answer": answer, "--out": out}
+    of_attention |= {"--checkpoint": checkpoint, "--weights": weights}
+    asked = [option for option, value in of_attention.items() if value is not None]
+    if asked and not attention:
+        raise UsageError(f"{', '.join(asked)}: goes with --attention")
+    if attention + modules + profile > 1:
+        raise UsageError("--attention, --modules, --profile: one at a time")
+    if modules:
+        show_modules(run, as_json=as_json)
+        return
+    if attention:
+        show_attention(
+            run,
+            layer=layer,
+            head=head,
+            text=text,
+            answer=answer,
+            out=out,
+            checkpoint=checkpoint or "best",
+            weights=weights,
+            as_json=as_json,
+        )
+        return
     from trimtab.doctor import open_case
     from trimtab.doctor.diagnose import diagnose
     from trimtab.runs import RunDirectory

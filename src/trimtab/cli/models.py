@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -27,9 +27,17 @@ def evaluate(
     quantized: Annotated[
         bool, typer.Option("--quantized", help="Judge the quantized model of a run that was trained for one.")
     ] = False,
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details", help="Also where it is wrong: by length, rarity and class; kept in the run, for its report."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Judge a checkpoint as its run was judged, on the same text."""
+    if details and quantized:
+        raise UsageError("--details is of a run's own model, and --quantized asks for another")
     from trimtab.monitor.sinks.console import Console
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 
@@ -37,12 +45,13 @@ def evaluate(
     console = Console(sys.stderr, 1)  # the standard output has the metrics alone
     try:
         console.preparing("starting", 0.0)
-        from trimtab.assembly import build_evaluation
         from trimtab.data import prepare_data
-        from trimtab.evaluation import named
+        from trimtab.evaluation import in_lines, named
+        from trimtab.runs import RunDirectory
         from trimtab.runs.drift import drift, refuse_drift
+        from trimtab.training.judging import build_evaluation, examine
         from trimtab.training.quantized import in_fp32
-        from trimtab.training.trained import open_trained
+        from trimtab.training.trained import is_checkpoint, open_trained
 
         trained = open_trained(run, checkpoint, weights, quantized=quantized)
         data = prepare_data(
@@ -50,18 +59,27 @@ def evaluate(
         )
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))
         config = in_fp32(trained.config) if quantized else trained.config
-        judged = build_evaluation(config, trained.model, data).metrics(console.preparing)
+        found: dict[str, Any] = {}
+        if details:
+            step = trained.checkpoint.step
+            opened = RunDirectory.open(run.parent.parent if is_checkpoint(run) else run)
+            found = examine(opened, config, trained.model, data, step, trained.weights, console.preparing)
+            judged = found.pop("metrics")
+        else:
+            judged = build_evaluation(config, trained.model, data).metrics(console.preparing)
         metrics = named(judged, trained.weights if trained.weights in trained.config.variants else "")
     finally:
         console.close()
     if as_json:
         facts = {"run": str(run), "step": trained.checkpoint.step, "weights": trained.weights, "metrics": metrics}
-        print_json(facts)
+        print_json(facts | ({"details": found} if details else {}))
         return
     which = "" if trained.weights == "plain" and trained.config.variants == ("",) else f", {trained.weights} weights"
     typer.echo(f"{shown(run)}, step {trained.checkpoint.step}{which}")
     for name, value in metrics.items():
         typer.echo(f"  {shown(name):<28} {value:.4f}")
+    for line in in_lines(found) if details else ():
+        typer.echo(shown(line))
     writes = trained.config.task.name in ("causal_lm", "seq2seq")
     tell_next("generate" if writes else "report", str(run))
 

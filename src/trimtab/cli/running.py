@@ -153,7 +153,7 @@ def _train(
     arguments: Sequence[str] = (),
 ) -> None:
     """Check all that can be checked without torch, then train, and end with the run's exit code."""
-    from trimtab.config import effective, load_config
+    from trimtab.config import calibrates, effective, load_config
     from trimtab.config.paths import require_paths, with_absolute_paths
     from trimtab.config.secrets import hidden
     from trimtab.control import build_controllers
@@ -182,7 +182,8 @@ def _train(
             now = was | {f"config.{name}": hidden(value, name) for name, value in effective(config).items()}
             if not accept_drift:
                 refuse_drift(drift(was, now))
-            undone = left_undone(RunDirectory(run), quantizes=config.training.quantize.name != "none")
+            quantizes = config.training.quantize.name != "none"
+            undone = left_undone(RunDirectory(run), quantizes=quantizes, calibrates=calibrates(config))
             if not undone:
                 is_json = log_format == "json"  # whose reader expects events alone
                 typer.echo(f"{shown(run)} is already {status}", err=is_json)

@@ -14,6 +14,7 @@ from trimtab.config.base import (
     steps_asked,
     steps_of,
 )
+from trimtab.config.capture import CaptureConfig
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -48,6 +49,7 @@ from trimtab.config.data import (
     DatasetSource,
     EmbeddedSource,
     FileTokenizer,
+    FolderSource,
     HuggingFaceTokenizer,
     JsonLinesSource,
     MixtureSource,
@@ -62,7 +64,17 @@ from trimtab.config.data import (
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
-from trimtab.config.evaluation import EvaluationConfig, SamplesConfig
+from trimtab.config.evaluation import (
+    BaselineConfig,
+    BestBaseline,
+    EvaluationConfig,
+    NoBaseline,
+    RunBaseline,
+    SamplesConfig,
+    calibrates,
+    is_calibrated,
+)
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.explain import config_schema, explain
 from trimtab.config.gradients import (
     AgcClip,
@@ -201,12 +213,15 @@ __all__ = [
     "AugmentationConfig",
     "AutoPrecision",
     "AveragingConfig",
+    "BaselineConfig",
     "BatchControlConfig",
+    "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
     "BpeTokenizer",
     "Budget",
     "ByteTokenizer",
+    "CaptureConfig",
     "CausalLanguageModeling",
     "CheckpointConfig",
     "Classification",
@@ -238,11 +253,13 @@ __all__ = [
     "EncoderConfig",
     "EncoderDecoderConfig",
     "EvaluationConfig",
+    "ExamineConfig",
     "ExpRangeSchedule",
     "ExponentialSchedule",
     "FileTokenizer",
     "FixedBatch",
     "FocalConfig",
+    "FolderSource",
     "Fp8",
     "Fp16",
     "Fp32",
@@ -276,6 +293,7 @@ __all__ = [
     "ModelConfig",
     "MuonConfig",
     "NoAveraging",
+    "NoBaseline",
     "NoClip",
     "NoCurriculum",
     "NoQuantization",
@@ -316,6 +334,7 @@ __all__ = [
     "RollBackSpikes",
     "RootPacing",
     "RowTask",
+    "RunBaseline",
     "SamplesConfig",
     "ScheduleConfig",
     "ScheduleFreeAdamWConfig",
@@ -358,12 +377,14 @@ __all__ = [
     "WebhookConfig",
     "WsdSchedule",
     "ZScoreClip",
+    "calibrates",
     "config_schema",
     "difference",
     "dump_config",
     "effective",
     "explain",
     "flatten",
+    "is_calibrated",
     "list_presets",
     "load_config",
     "load_with_origin",

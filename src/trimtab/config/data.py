@@ -64,6 +64,14 @@ class CsvSource(Section):
     delimiter: str = Field(",", min_length=1, max_length=1, description="between columns; a tab for .tsv")
 
 
+class FolderSource(Section):
+    """Labelled text files: the folder at the top that a file lies in names its class; a document is a file."""
+
+    name: Literal["folder"] = "folder"
+    path: str = Field(min_length=1, description="a folder with a folder for each class")
+    pattern: str = Field("*", min_length=1, description="which files, searched at any depth")
+
+
 class DatasetSource(Section):
     """A data set that Hugging Face `datasets` saved to disk: a document is one column of a row (extra: data)."""
 
@@ -74,7 +82,7 @@ class DatasetSource(Section):
 
 
 PlainSource = Annotated[
-    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource,
+    EmbeddedSource | TextSource | JsonLinesSource | ParquetSource | CsvSource | DatasetSource | FolderSource,
     Field(discriminator="name"),
 ]
 
@@ -111,6 +119,7 @@ SourceConfig = Annotated[
     | ParquetSource
     | CsvSource
     | DatasetSource
+    | FolderSource
     | MixtureSource
     | StreamSource,
     Field(discriminator="name"),

@@ -14,6 +14,7 @@ from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
+from trimtab.config.evaluation import is_calibrated, only_folders
 from trimtab.config.idle import Idle
 from trimtab.config.idle_model import IDLE_OF_MODELS
 from trimtab.config.keys import flatten
@@ -36,6 +37,7 @@ def _is_no_step(span: int | float | str, config: Config, most: int = 0) -> bool:
         return is_nothing(span)
 
 
+_DRAWS: Final = ("evaluation.samples.temperature", "evaluation.samples.top_k", "evaluation.samples.seeds")
 _OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
@@ -174,6 +176,36 @@ IDLE: tuple[Idle, ...] = (
         "set training.accumulation=2 and halve training.micro_batch_size: the batch stays the same",
     ),
     Idle(
+        ("logging.examine.which", "logging.examine.sequences"),
+        "logging.examine.every",
+        lambda config: not config.logging.examine.is_due_within(config.training.steps),
+        "no step of this run is examined: by logging.examine.every none is due, and so by logging.examine.apart",
+        "set logging.examine.every to at most training.steps",
+    ),
+    Idle(
+        ("logging.capture.layers",),
+        "logging.examine.every",
+        lambda config: (
+            bool(config.logging.capture.layers) and not config.logging.examine.is_due_within(config.training.steps)
+        ),
+        "modules are captured at examinations, and no step of this run is examined",
+        "set logging.examine.every to at most training.steps",
+    ),
+    Idle(
+        ("logging.capture.values", "logging.capture.megabytes"),
+        "logging.capture.layers",
+        lambda config: not config.logging.capture.layers,
+        "nothing is captured, as logging.capture.layers is empty",
+        "name modules in logging.capture.layers",
+    ),
+    Idle(
+        ("logging.examine.apart",),
+        "logging.examine.at_evaluations",
+        lambda config: not config.logging.examine.at_evaluations,
+        "it is about examinations at evaluations, and logging.examine.at_evaluations is false",
+        "set logging.examine.at_evaluations=true",
+    ),
+    Idle(
         ("training.accumulation",),
         "training.batch_size",
         lambda config: config.training.batch_size is not None,
@@ -231,21 +263,21 @@ IDLE: tuple[Idle, ...] = (
         "leave out data.validation_source",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "evaluation.samples.max_tokens",
         lambda config: config.evaluation.samples.max_tokens == 0,
         "no samples are written, as evaluation.samples.max_tokens is 0",
         "set evaluation.samples.max_tokens above 0",
     ),
     Idle(
-        ("evaluation.samples.max_tokens", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.max_tokens", *_DRAWS),
         "evaluation.samples.prompts",
         lambda config: not config.evaluation.samples.prompts,
         "no samples are written, as evaluation.samples.prompts is empty",
         'give evaluation.samples.prompts; "" starts a document',
     ),
     Idle(
-        ("evaluation.samples.top_k",),
+        ("evaluation.samples.top_k", "evaluation.samples.seeds"),
         "evaluation.samples.temperature",
         lambda config: config.evaluation.samples.temperature == 0.0,
         "the most probable token is taken, as evaluation.samples.temperature is 0",
@@ -259,7 +291,36 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.stride",),
+        "task.name",
+        # null says what is so anyway.
+        lambda config: config.evaluation.stride is not None and config.task.name != "causal_lm",
+        "sequences overlap for next-token prediction, and task.name is another",
+        "set another task.name",
+    ),
+    Idle(
+        ("evaluation.decoded",),
+        "task.name",
+        lambda config: config.evaluation.decoded > 0 and config.task.name != "seq2seq",
+        "answers are written with task.name seq2seq, and it is another",
+        "set task.name=seq2seq",
+    ),
+    Idle(
+        ("evaluation.calibration",),
+        "task.name",
+        lambda config: config.evaluation.calibration != "none" and not is_calibrated(config.task),
+        "a temperature is for one class of several, and with this task there is none",
+        "set task.name=classification, without multi_label",
+    ),
+    Idle(
+        ("task.label",),
+        "data.source.name",
+        lambda config: isinstance(config.task, Classification) and only_folders(config),
+        "with data.source.name folder the class is the name of a folder",
+        "set another data.source",
+    ),
+    Idle(
+        ("evaluation.samples.prompts", *_DRAWS),
         "task.name",
         lambda config: config.task.name not in ("causal_lm", "seq2seq"),
         "samples are what a model writes, and with this task.name it writes nothing",
@@ -274,7 +335,7 @@ IDLE: tuple[Idle, ...] = (
         "set another task.name",
     ),
     Idle(
-        ("evaluation.samples.prompts", "evaluation.samples.temperature", "evaluation.samples.top_k"),
+        ("evaluation.samples.prompts", *_DRAWS),
         "task.name",
         lambda config: config.task.name == "seq2seq",
         "with task.name seq2seq samples are the most probable answers to texts of the validation set",

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
 _ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
+_CLASSED: Final = (*_ROWS, "folder")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
-_OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1")
+OVERLAPS: Final = ("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
+"""Of texts that are written out: evaluation.decoded."""
+_OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1", "mcc", "calibration_error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ FITS: dict[str, Fit] = {
         _OF_TOKENS,
         "hidden tokens are predicted from both sides",
     ),
-    "classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a text has one class"),
+    "classification": Fit(("encoder", "hugging_face"), _CLASSES, _CLASSED, _OF_CLASSES, "a text has one class"),
     "multi_label": Fit(
         ("encoder", "hugging_face"),
         ("binary_cross_entropy",),
@@ -59,13 +62,13 @@ FITS: dict[str, Fit] = {
     ),
     "token_classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
     "regression": Fit(
-        ("encoder", "hugging_face"), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2"), "a text has a number"
+        ("encoder", "hugging_face"), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2", "pearson"), "a text has a number"
     ),
     "seq2seq": Fit(
         ("encoder_decoder", "hugging_face"),
         _CLASSES,
         _ROWS,
-        _OF_TOKENS,
+        (*_OF_TOKENS, *OVERLAPS),
         "a second text is written after reading a first",
     ),
 }
@@ -93,9 +96,15 @@ def misfits(config: Config) -> Iterator[str]:
         # A metric that no task has is somebody's own.
         base, at, variant = metric.partition("@")
         plain = base.removeprefix("validation/")
-        if plain != base and plain in known and plain not in fit.metrics:
+        name_of_set, slash, last = plain.rpartition("/")
+        if plain != base and slash and last in known and name_of_set not in config.evaluation.sets:
+            sets = ", ".join(config.evaluation.sets) or "none"
+            yield f"{key} {metric} is of a set that evaluation.sets does not have: {name_of_set}; sets: {sets}"
+        elif plain != base and plain in known and plain not in fit.metrics:
             measured = ", ".join(f"validation/{one}{at}{variant}" for one in fit.metrics)
             yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
+        elif plain in OVERLAPS and not config.evaluation.decoded:
+            yield f"{key} {metric} is of texts that are written, and evaluation.decoded is 0"
         elif variant not in config.variants:
             averaged = f"averaging.name {config.averaging.name}"
             if config.averaging.name != "none" and config.averaging.evaluate == "average":
@@ -119,10 +128,12 @@ def misfits(config: Config) -> Iterator[str]:
         yield f"training.recompute {recompute} is for trimtab's own models, and model.name is {model}. Fitting: none"
     if recompute != "none" and config.training.precision.name == "fp8":
         yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
+    sources = dict(config.data.plain_sources)
+    sources |= {f"evaluation.sets.{name}": source for name, source in config.evaluation.sets.items()}
     for key, chosen, fitting in (
         ("model.name", config.model.name, fit.models),
         ("objective.name", config.objective.name, fit.objectives),
-        *((f"{key}.name", source.name, fit.sources) for key, source in config.data.plain_sources.items()),
+        *((f"{key}.name", source.name, fit.sources) for key, source in sources.items()),
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"

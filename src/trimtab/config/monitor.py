@@ -6,6 +6,8 @@ from pydantic import Field
 
 from trimtab.config.adaptive import AdaptiveConfig, FullLogging
 from trimtab.config.base import Section
+from trimtab.config.capture import CaptureConfig
+from trimtab.config.examine import ExamineConfig
 
 
 class NoiseScaleConfig(Section):
@@ -21,4 +23,6 @@ class LoggingConfig(Section):
     every: int = Field(10, ge=1, le=1_000, description="steps in a window: measured in each step, delivered together")
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
+    examine: ExamineConfig = Field(default_factory=ExamineConfig.model_construct)
+    capture: CaptureConfig = Field(default_factory=CaptureConfig.model_construct)
     adaptive: AdaptiveConfig = Field(default_factory=FullLogging.model_construct)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from trimtab.config.base import Section
 from trimtab.config.curriculum import LossCurriculum
 from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource, TiktokenTokenizer
+from trimtab.config.evaluation import EvaluationConfig, RunBaseline
 from trimtab.config.model import HuggingFaceConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
@@ -42,10 +43,22 @@ def with_absolute_paths(config: Config) -> Config:
         near = synonyms.model_copy(update={"embeddings": whole})
         changed["augmentation"] = data.augmentation.model_copy(update={"synonyms": near})
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
+    if judged := _of_evaluation(config.evaluation):
+        sections["evaluation"] = config.evaluation.model_copy(update=judged)
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())
         sections["model"] = config.model.model_copy(update={"path": whole})
     return config.model_copy(update=sections) if sections else config
+
+
+def _of_evaluation(config: EvaluationConfig) -> dict[str, Any]:
+    """The sections of `config` that name paths, with absolute ones."""
+    changed: dict[str, Any] = {}
+    if isinstance(config.baseline, RunBaseline):
+        whole = os.path.abspath(Path(config.baseline.path).expanduser())
+        changed["baseline"] = config.baseline.model_copy(update={"path": whole})
+    sets = {name: _absolute(source) for name, source in config.sets.items()}
+    return changed | ({"sets": sets} if sets else {})
 
 
 def _absolute(section: Section) -> Section:
@@ -57,7 +70,8 @@ def _absolute(section: Section) -> Section:
 def require_paths(config: Config) -> None:
     """Raises: DataError for text, a tokenizer or a model that is not where `config` says."""
     data = config.data
-    for key, source in data.plain_sources.items():
+    sets = {f"evaluation.sets.{name}": source for name, source in config.evaluation.sets.items()}
+    for key, source in {**data.plain_sources, **sets}.items():
         if (path := getattr(source, "path", None)) is not None:
             require_text(path, key)
     if isinstance(data.curriculum, LossCurriculum) and not Path(data.curriculum.run).expanduser().is_dir():

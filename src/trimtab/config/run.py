@@ -26,7 +26,7 @@ from trimtab.config.control import (
 from trimtab.config.curriculum import beside_curriculum
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
-from trimtab.config.evaluation import EvaluationConfig
+from trimtab.config.evaluation import EvaluationConfig, misjudged
 from trimtab.config.fit import misfits
 from trimtab.config.fp8 import not_in_fp8
 from trimtab.config.gradients import GradientsConfig
@@ -102,7 +102,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _together(self) -> Self:
         model, length = self.model, self.longest_sequence
-        if refused := "; ".join(misfits(self)):
+        if refused := "; ".join([*misfits(self), *misjudged(self)]):
             raise ValueError(refused)
         if not isinstance(model, OutsideModel) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")

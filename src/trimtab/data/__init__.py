@@ -3,6 +3,7 @@
 from trimtab.data.cache import cache_folder
 from trimtab.data.corpora import Corpus, Document, open_corpus
 from trimtab.data.frame import Frame
+from trimtab.data.further import fingerprint_of_sets, prepare_sets
 from trimtab.data.loader import Loader, Window
 from trimtab.data.masking import MaskedSequences
 from trimtab.data.order import DataPlan, Order
@@ -32,10 +33,12 @@ __all__ = [
     "Window",
     "byte_tokenizer",
     "cache_folder",
+    "fingerprint_of_sets",
     "load_tiktoken",
     "load_tokenizer",
     "open_corpus",
     "prepare_data",
+    "prepare_sets",
     "tokenized_words",
     "train_bpe",
     "train_unigram",

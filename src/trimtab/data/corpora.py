@@ -19,6 +19,7 @@ from trimtab.config import (
     CsvSource,
     DatasetSource,
     EmbeddedSource,
+    FolderSource,
     JsonLinesSource,
     MixtureSource,
     ParquetSource,
@@ -145,6 +146,10 @@ def open_corpus(config: SourceConfig, where: str, wanted: Mapping[str, str] | No
             from trimtab.data.csv_rows import csv_corpus
 
             return csv_corpus(config.path, config.column, config.delimiter, where=where, wanted=wanted)
+        case FolderSource():
+            from trimtab.data.folders import folder_corpus
+
+            return folder_corpus(config.path, config.pattern, where=where)
 
 
 def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") -> Corpus:
@@ -164,7 +169,7 @@ def embedded_corpus(packages: tuple[str, ...], *, where: str = "data.source") ->
         except importlib.metadata.PackageNotFoundError:
             versions.append(package)
     name = f"Python code and docstrings of {', '.join(versions)}"
-    reader = _TextReader(skip_binary=True)
+    reader = TextReader(skip_binary=True)
     return Corpus(name, {"name": "text"}, tuple(files), reader.read, tells_skipped=False)
 
 
@@ -172,7 +177,7 @@ def text_corpus(path: str, pattern: str = "*", *, where: str = "data.source") ->
     """A text file, or those of a folder whose path matches `pattern`; hidden ones are left out."""
     files, is_folder = files_at(path, pattern, where)
     name = path if is_folder else f"text file {path}"
-    return Corpus(name, {"name": "text"}, files, _TextReader(skip_binary=is_folder).read, counts_files=is_folder)
+    return Corpus(name, {"name": "text"}, files, TextReader(skip_binary=is_folder).read, counts_files=is_folder)
 
 
 def jsonl_corpus(
@@ -188,10 +193,14 @@ def jsonl_corpus(
 
 @final
 @dataclass(frozen=True, slots=True)
-class _TextReader:
+class TextReader:
+    """Reads a file as one document."""
+
     skip_binary: bool
+    """Else a file that is no text is an error."""
 
     def read(self, file: SourceFile, skipped: LeftOut) -> Iterator[Document]:
+        """The document, or none where the file is left out."""
         try:
             text = self._text(file, skipped)
         except DataError as error:

@@ -64,7 +64,7 @@ def tokenize_rows(
     report("reading", 0.0)
     skipped: LeftOut = LeftOut(config.most_bad)
     skipped_held_out: LeftOut = LeftOut(config.most_bad)
-    rows = _with_targets(task, corpus.documents(skipped), skipped)
+    rows = with_targets(task, corpus.documents(skipped), skipped)
     if held_out is None:
         split = choose_split(rows, config.validation_fraction)
         if split.highest_held_out is None:
@@ -77,7 +77,7 @@ def tokenize_rows(
     else:
         by_side = {
             "training": rows,
-            "validation": _with_targets(task, held_out.documents(skipped_held_out), skipped_held_out),
+            "validation": with_targets(task, held_out.documents(skipped_held_out), skipped_held_out),
         }
         described = "validation has a source of its own"
     added: dict[str, int] = {}
@@ -167,7 +167,7 @@ def _ragged(folder: Path, name: str, dtype: str) -> Ragged:
     return Ragged(tokens, np.append(starts, len(tokens)))
 
 
-def _with_targets(task: TaskConfig, documents: Iterator[Document], skipped: LeftOut) -> list[Document]:
+def with_targets(task: TaskConfig, documents: Iterator[Document], skipped: LeftOut) -> list[Document]:
     """Rows whose target is there, and can be used; the others are counted."""
     rows = []
     for document in documents:

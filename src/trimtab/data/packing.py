@@ -33,14 +33,17 @@ class PackedSequences:
         num_bytes: int,
         vocabulary_size: int | None = None,
         source: str = "tokens",
+        stride: int | None = None,
     ) -> None:
         """`tokens` is the stream, at least two; `document_starts` are positions in it, rising from 0. With
-        `vocabulary_size` every batch is checked against it; errors name `source`."""
+        `vocabulary_size` every batch is checked against it; errors name `source`. With `stride` sequences overlap: see
+        `sliding`."""
         self.tokens = tokens
         self.document_starts = document_starts
         self.sequence_length = sequence_length
         self.num_tokens = len(tokens)
         self._vocabulary_size, self._source = vocabulary_size, source
+        self._stride = sequence_length if stride is None else stride
         self.num_bytes = num_bytes
         """UTF-8 bytes of the text in the stream."""
 
@@ -51,7 +54,8 @@ class PackedSequences:
 
     def __len__(self) -> int:
         """Sequences; the last one may be shorter, and is padded."""
-        return -(-(self.num_tokens - 1) // self.sequence_length)
+        beyond = max(0, self.num_tokens - 1 - self.sequence_length)
+        return 1 + -(-beyond // self._stride)
 
     def bounds_of_documents(self, begin: int, end: int) -> tuple[int, int]:
         """The sequences that begin in the documents `begin` to `end`, the latter not included."""
@@ -63,8 +67,26 @@ class PackedSequences:
 
     @property
     def mean_length(self) -> float:
-        """Positions in a sequence; only the last may have fewer tokens."""
-        return float(self.sequence_length)
+        """Positions in a sequence, of those that overlap the ones that are counted; only the last may have fewer."""
+        return float(self._stride)
+
+    def sliding(self, stride: int) -> PackedSequences:
+        """The same stream in sequences that begin every `stride` tokens, at most `sequence_length`.
+
+        Of each but the first the last `stride` targets alone are counted: each target once, with at least
+        `sequence_length - stride` tokens before it where the text has them.
+        """
+        if not 1 <= stride <= self.sequence_length:
+            raise ValueError(f"stride must be from 1 to {self.sequence_length}. Received: {stride}")
+        return PackedSequences(
+            self.tokens,
+            self.document_starts,
+            self.sequence_length,
+            num_bytes=self.num_bytes,
+            vocabulary_size=self._vocabulary_size,
+            source=self._source,
+            stride=stride,
+        )
 
     def batch(
         self,
@@ -97,13 +119,14 @@ class PackedSequences:
         sample_ids_B = np.full(rows, -1, dtype=np.int64)
         count = 0
         for row, index in enumerate(indices.tolist()):
-            begin = index * length
+            begin = index * self._stride
+            known = length - self._stride if index else 0
             window = self.tokens[begin : begin + length + 1]
             num = len(window) - 1
             if self._vocabulary_size is not None:
                 require_known(window, self._vocabulary_size, self._source, begin)
             tokens_BT[row, :num] = window[:-1]
-            targets_BT[row, :num] = window[1:]
+            targets_BT[row, known:num] = window[1 + known :]
             place = np.arange(begin, begin + num)
             first = int(np.searchsorted(self.document_starts, begin, side="right")) - 1
             after = int(np.searchsorted(self.document_starts, begin + num, side="left"))
@@ -112,7 +135,7 @@ class PackedSequences:
             document_ids_BT[row, :num] = first + document
             positions_BT[row, :num] = place - np.maximum(starts, begin)[document]
             sample_ids_B[row] = index
-            count += num
+            count += num - known
         return Batch(
             torch.from_numpy(tokens_BT),
             torch.from_numpy(targets_BT),

@@ -5,6 +5,7 @@ Shape suffixes: B texts · T positions · S positions of a second text · V labe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -100,6 +101,16 @@ class LabelledTexts:
     def row(self, index: int) -> Tokens:
         """The tokens of one text, without any end of text."""
         return self._tokens[index][:-1]
+
+    @property
+    def all_tokens(self) -> Tokens:
+        """The tokens of all texts, one after the other, each with its end of text."""
+        return self._tokens.values
+
+    def rows(self) -> Iterator[Tokens]:
+        """Each text as it is read, cut, without frame and end of text."""
+        for index in range(len(self)):
+            yield self.row(index)[: self.sequence_length - self._frame.size]
 
     def second_row(self, index: int) -> Tokens:
         """The tokens of the second one, without any end of text. Raises: ValueError where there is none."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.config import Classification, Regression, SequenceToSequence, TaskConfig, TokenClassification
+from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.data.corpora import Document
 from trimtab.data.stream import Stream
 from trimtab.data.tokenizer import Tokenizer
@@ -42,17 +43,20 @@ class TargetReader(Protocol):
         ...
 
 
-def target_reader(task: TaskConfig, sides: Sides, folder: Path) -> TargetReader:
-    """The reader of `task`. Raises: DataError for a target that is none."""
+def target_reader(task: TaskConfig, sides: Sides, folder: Path, known: TargetFacts | None = None) -> TargetReader:
+    """The reader of `task`, which takes classes and units from `known`, where that is given, instead of the rows.
+
+    Raises: DataError for a target that is none, or a class that is not known.
+    """
     match task:
         case Classification() if task.multi_label:
-            return _Labels(task, sides)
+            return _Labels(task, sides, known)
         case Classification():
-            return _Classes(task, sides)
+            return _Classes(task, sides, known)
         case TokenClassification():
-            return _Tags(task, sides)
+            return _Tags(task, sides, known)
         case Regression():
-            return _Numbers(task, sides)
+            return _Numbers(task, sides, known)
         case SequenceToSequence():
             return _Seconds(task, sides, folder)
         case _:
@@ -87,9 +91,10 @@ def require_target(row: Document, task: TaskConfig) -> None:
 
 @final
 class _Classes:
-    def __init__(self, task: Classification, sides: Sides) -> None:
+    def __init__(self, task: Classification, sides: Sides, known: TargetFacts | None) -> None:
         names = {side: [_name(row, row.fields[0], "task.label") for row in rows] for side, rows in sides.items()}
-        self.facts = _class_facts(names["training"], names["validation"], len(names["training"]), "task.label")
+        self.facts = known or _class_facts(names["training"], names["validation"], len(names["training"]), "task.label")
+        _require_classes(names["validation"], self.facts, "task.label")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
@@ -99,10 +104,12 @@ class _Classes:
 
 @final
 class _Labels:
-    def __init__(self, task: Classification, sides: Sides) -> None:
+    def __init__(self, task: Classification, sides: Sides, known: TargetFacts | None) -> None:
         self._separator = task.separator
         names = {side: [name for row in rows for name in self._of(row)] for side, rows in sides.items()}
-        self.facts = _class_facts(names["training"], names["validation"], len(sides["training"]), "task.label", 1)
+        total = len(sides["training"])
+        self.facts = known or _class_facts(names["training"], names["validation"], total, "task.label", 1)
+        _require_classes(names["validation"], self.facts, "task.label")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
@@ -118,7 +125,10 @@ class _Labels:
 
 @final
 class _Numbers:
-    def __init__(self, task: Regression, sides: Sides) -> None:
+    def __init__(self, task: Regression, sides: Sides, known: TargetFacts | None) -> None:
+        if known is not None:
+            self.facts = known
+            return
         values = np.array([_number(row) for row in sides["training"]], dtype=np.float64)
         mean, deviation = (float(values.mean()), float(values.std())) if len(values) else (0.0, 1.0)
         # The deviation of equal numbers may be rounded to above 0.
@@ -141,9 +151,10 @@ class _Numbers:
 
 @final
 class _Tags:
-    def __init__(self, task: TokenClassification, sides: Sides) -> None:
+    def __init__(self, task: TokenClassification, sides: Sides, known: TargetFacts | None) -> None:
         tags = {side: [tag for row in rows for tag in _tags(row)[1]] for side, rows in sides.items()}
-        self.facts = _class_facts(tags["training"], tags["validation"], len(tags["training"]), "task.tags")
+        self.facts = known or _class_facts(tags["training"], tags["validation"], len(tags["training"]), "task.tags")
+        _require_classes(tags["validation"], self.facts, "task.tags")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
@@ -236,6 +247,17 @@ def _class_facts(
     if len(classes) < fewest:
         raise DataError(f"{where}: there is nothing to tell apart: all targets are {classes}")
     return TargetFacts(tuple(classes), tuple(counts[name] for name in classes), total)
+
+
+def _require_classes(names: Iterable[str], facts: TargetFacts, where: str) -> None:
+    """Raises: DataError for a class that the model has no answer for."""
+    unknown = sorted(set(names) - set(facts.classes))
+    if unknown:
+        raise DataError(
+            f"{where}: there is no class {unknown[0]!r} among those that the run knows. Classes: "
+            f"{', '.join(facts.classes[:20])}",
+            hint=did_you_mean(nearest_names(unknown[0], facts.classes)),
+        )
 
 
 def _name(row: Document, value: Any, where: str) -> str:

@@ -67,6 +67,7 @@ CODES: dict[str, Code] = {
             "underfitting",
             "plateau",
             "overfitting",
+            "validation-regression",
             SHORT,
         ),
     ),
@@ -135,7 +136,7 @@ CODES: dict[str, Code] = {
         "the validation loss rises while the training loss falls; where both stay high it is underfitting",
         "root",
         ("train/loss", "validation/loss"),
-        ("overconfident",),
+        ("overconfident", "validation-regression"),
     ),
     "underfitting": Code(
         "training and validation loss both stay high, and no longer fall; still falling is stopped-too-early",
@@ -143,6 +144,11 @@ CODES: dict[str, Code] = {
         ("train/loss", "validation/loss"),
         ("plateau",),
         ("causal_lm",),  # what counting reaches is measured for next-token prediction
+    ),
+    "validation-regression": Code(
+        "the validation loss is worse than a baseline's on the same samples, by more than chance; where the training "
+        "loss goes on falling it is overfitting",
+        "symptom",
     ),
     "over-regularised": Code(
         "underfitting for which dropout, weight decay or smoothing is the reason", "root", ("train/loss",)

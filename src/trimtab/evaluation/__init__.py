@@ -1,32 +1,47 @@
 """How good a model is, measured exactly, and what it writes."""
 
+from trimtab.evaluation.baseline import Baseline, build_baseline, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
+from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
-from trimtab.evaluation.language import (
-    calculate_perplexity,
-    evaluate,
-    spread_indices,
-)
-from trimtab.evaluation.predict import predict
+from trimtab.evaluation.language import evaluate, spread_indices
+from trimtab.evaluation.perplexity import calculate_perplexity
+from trimtab.evaluation.predict import predict, predict_probabilities
 from trimtab.evaluation.round import Evaluation, Weights, named, write_text
+from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
+from trimtab.evaluation.temperature import Calibration, calibrate_temperature, fit_temperature
 from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
+    "Baseline",
+    "Calibration",
+    "Details",
+    "Difference",
     "Evaluation",
+    "SampleLosses",
     "Weights",
     "batch_norm_buffers",
     "batch_norms",
+    "build_baseline",
     "calculate_perplexity",
+    "calibrate_temperature",
     "choose_token",
     "evaluate",
+    "fit_temperature",
     "generate",
+    "groupings_of",
+    "in_lines",
+    "judged_on",
     "named",
+    "paired_bootstrap",
     "predict",
+    "predict_probabilities",
     "renew_batch_norm",
     "spread_indices",
     "translate",
     "write_answer",
+    "write_losses",
     "write_text",
     "yardsticks",
 ]

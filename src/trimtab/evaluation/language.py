@@ -5,7 +5,7 @@ Shape suffixes: B sequences · T positions · V vocabulary; all of them in `sign
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trimtab.data import Sequences
 from trimtab.errors import DataError
-from trimtab.model import as_output, evaluating
-from trimtab.objective import perplexity_of
-from trimtab.signals import IGNORED, Batch, ModelOutput, Task
+from trimtab.model import evaluating
+from trimtab.signals import Batch, LossTerms, ModelOutput, Task
+
+Look = Callable[[Batch, ModelOutput | Tensor, LossTerms], None]
+"""Sees what a model says of a batch, and how that is judged; must not wait for the device."""
 
 
 def evaluate(
@@ -32,13 +33,14 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     max_tokens: int | None = None,
     progress: Callable[[float], None] | None = None,
+    look: Look | None = None,
 ) -> dict[str, float]:
     """The metrics of `task`, `loss` first, over the counted targets.
 
     The loss is the plain one, without smoothing, weights and penalties. Sums are kept in float64 on the device
     and fetched once, at the end: the result does not depend on `batch_size`, and no batch waits. Eval mode,
     no gradients; modes are restored. With `max_tokens` as many sequences as hold so many tokens, at least
-    one, are taken at even distances. `progress` is told the part that is begun.
+    one, are taken at even distances. `progress` is told the part that is begun, and `look` is shown each batch.
 
     Raises:
         DataError: no target is counted.
@@ -55,6 +57,8 @@ def evaluate(
                 output = model(**task.inputs(batch))
                 terms = task.terms(output, batch)
                 tally = task.tally(output, batch, terms)
+            if look is not None:
+                look(batch, output, terms)
             sums = tally if sums is None else sums + tally
             count += batch.count
     if sums is None or count == 0:
@@ -69,42 +73,3 @@ def spread_indices(sequences: Sequences, max_tokens: int | None) -> NDArray[np.i
         return np.arange(count)
     num_taken = max(1, int(max_tokens / sequences.mean_length))
     return np.arange(num_taken) * count // num_taken
-
-
-def calculate_perplexity(
-    model: nn.Module, dataloader: Iterable[Batch | tuple[Tensor, Tensor]], device: torch.device | str
-) -> float:
-    """exp of the negative log-likelihood per counted token.
-
-    `dataloader` gives trimtab's batches, for a model of trimtab, or pairs of tokens_BT and targets_BT
-    (already shifted; -100 is not counted), for any module that turns tokens into logits_BTV. Eval mode, no
-    gradients; modes are restored.
-
-    Raises:
-        DataError: no target is counted.
-    """
-    device = torch.device(device)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    with evaluating(model):
-        for item in dataloader:
-            if isinstance(item, Batch):
-                batch = item.to(device)
-                targets_BT = batch.targets
-                result = model(batch.tokens_BT, batch.positions_BT, batch.document_ids_BT)
-            else:
-                targets_BT = item[1].to(device)
-                result = model(item[0].to(device))
-            output = as_output(result)
-            logits_BTV = output.logits if isinstance(output, ModelOutput) else output
-            loss_N = F.cross_entropy(
-                logits_BTV.float().flatten(0, -2),
-                targets_BT.flatten(),
-                ignore_index=IGNORED,
-                reduction="none",
-            )
-            sums[0] += loss_N.sum(dtype=torch.float64)
-            sums[1] += (targets_BT != IGNORED).sum()
-    total_nats, num_tokens = sums.tolist()
-    if num_tokens == 0:
-        raise DataError("there is nothing to evaluate on: no target is counted")
-    return perplexity_of(total_nats / num_tokens)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 from trimtab.data import LabelledTexts, Ragged, Tokenizer, tokenized_words
 from trimtab.errors import UsageError
 from trimtab.model import evaluating
-from trimtab.signals import IGNORED, Task
+from trimtab.objective import MultiLabelTask, logits_of
+from trimtab.signals import IGNORED, Batch, ModelOutput, Task
 
 _SERVED: Final = ("classification", "regression", "token_classification")
 
@@ -32,6 +35,70 @@ def predict(
 
     Texts are cut to `sequence_length`; words beyond it have the class IGNORED. Eval mode, no gradients; modes are
     restored.
+
+    Raises:
+        UsageError: the task's answer is a text.
+    """
+    return answers_of(
+        task.predictions,
+        model,
+        task,
+        tokenizer,
+        texts,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        device=device,
+    )
+
+
+def predict_probabilities(
+    model: nn.Module,
+    task: Task,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    sequence_length: int,
+    temperature: float = 1.0,
+    batch_size: int = 32,
+    device: torch.device,
+    mode: Callable[[nn.Module], AbstractContextManager[None]] = evaluating,
+) -> list[Tensor]:
+    """How probable each class of each text is, fp64 [V] on the CPU; of several labels how probable each is by itself.
+
+    Logits are divided by `temperature`. Texts are cut to `sequence_length`. The model is in `mode`, that of evaluation.
+
+    Raises:
+        UsageError: the task's answer is no class of a text.
+    """
+    if task.name != "classification":
+        raise UsageError(f"task {task.name} has no probabilities of texts. They are there for classification")
+    chances = torch.sigmoid if isinstance(task, MultiLabelTask) else partial(torch.softmax, dim=-1)
+    return answers_of(
+        lambda output, batch: chances(logits_of(output).double() / temperature),
+        model,
+        task,
+        tokenizer,
+        texts,
+        sequence_length=sequence_length,
+        batch_size=batch_size,
+        device=device,
+        mode=mode,
+    )
+
+
+def answers_of(
+    say: Callable[[ModelOutput | Tensor, Batch], Tensor],
+    model: nn.Module,
+    task: Task,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    sequence_length: int,
+    batch_size: int,
+    device: torch.device,
+    mode: Callable[[nn.Module], AbstractContextManager[None]] = evaluating,
+) -> list[Tensor]:
+    """What `say` makes of the output for each text, or each of its words, with the model in `mode`, on the CPU.
 
     Raises:
         UsageError: the task's answer is a text.
@@ -64,11 +131,11 @@ def predict(
     # Texts of similar length together, so that little is padded.
     order = np.argsort(asked.lengths, kind="stable")
     answers: dict[int, Tensor] = {}
-    with evaluating(model):
+    with mode(model):
         for begin in range(0, len(order), batch_size):
             indices = order[begin : begin + batch_size]
             batch = asked.batch(indices).to(device)
-            found = task.predictions(model(**task.inputs(batch)), batch).cpu()
+            found = say(model(**task.inputs(batch)), batch).cpu()
             answers.update(zip(indices.tolist(), found, strict=True))
     if not of_words:
         return [answers[index] for index in range(len(rows))]

@@ -12,12 +12,14 @@ import torch
 from torch import nn
 
 from trimtab.config import EvaluationConfig, SamplesConfig
-from trimtab.data import LabelledTexts, PreparedData, Sequences, Tokenizer
+from trimtab.data import LabelledTexts, PackedSequences, PreparedData, Sequences, Tokenizer
 from trimtab.errors import NumericsError
+from trimtab.evaluation.baseline import Baseline
 from trimtab.evaluation.batch_norm import renew_batch_norm
 from trimtab.evaluation.generate import generate
-from trimtab.evaluation.language import evaluate
-from trimtab.evaluation.translate import write_answers
+from trimtab.evaluation.language import Look, evaluate
+from trimtab.evaluation.sample_losses import SampleLosses
+from trimtab.evaluation.translate import overlap_of, write_answers
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.model import translates
 from trimtab.signals import Task, key
@@ -35,7 +37,8 @@ class Evaluation:
 
     Inside the context that `variants` gives for a name the model holds the weights of that name: '' are the plain ones,
     and the metrics of 'ema' are called `…@ema`; None where there are none of that name yet. Samples are written with
-    those that are `selected`, or with plain ones while there are none.
+    those that are `selected`, or with plain ones while there are none; they are what is compared with the `baseline`.
+    Each of `sets` is judged as the validation set is.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Evaluation:
         seed: int,
         variants: Mapping[str, Weights] | None = None,
         selected: str = "",
+        sets: Mapping[str, Sequences] | None = None,
+        baseline: Baseline | None = None,
     ) -> None:
         self.config = config
         self.model, self.task, self.data = model, task, data
@@ -58,6 +63,10 @@ class Evaluation:
         self.device, self.autocast, self.seed = device, autocast, seed
         self.variants = {"": nullcontext} if variants is None else dict(variants)
         self.selected = selected
+        self.sets, self.baseline = dict(sets or {}), baseline
+        self.validation: Sequences = data.validation
+        if config.stride is not None and isinstance(data.validation, PackedSequences):
+            self.validation = data.validation.sliding(config.stride)
         self.report: Report | None = None
         """Told what is being done, at each portion, sample and answer of a round, and each batch for BatchNorm."""
 
@@ -69,8 +78,13 @@ class Evaluation:
         entered = {name: context for name, enter in self.variants.items() if (context := enter()) is not None}
         for name, context in entered.items():
             with context:
-                metrics |= named(self.metrics(self.report), name)
-                if name == (self.selected if self.selected in entered else next(iter(entered))):
+                leads = name == (self.selected if self.selected in entered else next(iter(entered)))
+                compares = leads and self.baseline is not None
+                losses = SampleLosses(len(self.validation), self.device) if compares else None
+                metrics |= named(self.metrics(self.report, losses), name)
+                if losses is not None and self.baseline is not None:
+                    metrics |= {f"validation/{key}": v for key, v in self.baseline.compare(step, losses.take()).items()}
+                if leads:
                     samples = self._samples(step)
         return EvaluationEnded(step, metrics, time.perf_counter() - begun), samples
 
@@ -102,31 +116,51 @@ class Evaluation:
         if self.task.name != "causal_lm":
             return []
         written = []
-        for index, prompt in enumerate(samples.prompts if samples.max_tokens else ()):
+        seeds = samples.seeds if samples.temperature > 0.0 else 1
+        asked = [(index, draw) for index in range(len(samples.prompts)) for draw in range(seeds)]
+        for place, (index, draw) in enumerate(asked if samples.max_tokens else ()):
             if self.report is not None:
-                self.report("writing samples", index / len(samples.prompts))
+                self.report("writing samples", place / len(asked))
             try:
                 text = write_text(
                     self.model,
                     self.data.tokenizer,
-                    prompt,
+                    samples.prompts[index],
                     samples,
                     context_length=self.data.training.sequence_length,
-                    seed=key(self.seed, 0, index, "generation"),
+                    seed=key(self.seed, draw, index, "generation"),
                 )
             except NumericsError as error:
                 # A run that diverged still has to say so, and to end by its own rules.
                 text = f"({error.message})"
-            written.append(ArtifactLogged(step, "sample", f"sample-{index}", text))
+            name = f"sample-{index}" if draw == 0 else f"sample-{index}-{draw}"
+            written.append(ArtifactLogged(step, "sample", name, text))
         return written
 
-    def metrics(self, report: Report | None = None) -> dict[str, float]:
+    def metrics(self, report: Report | None = None, look: Look | None = None) -> dict[str, float]:
         """`validation/...`, and with a training slice its loss and the generalization gap, both in eval mode.
 
-        `report` is told what is being judged, and how far that is (0 to 1).
+        `report` is told what is being judged, and how far that is (0 to 1); `look` is shown the validation set.
         """
-        measured = self._measure(self.data.validation, self.config.max_tokens, report, "judging the validation text")
+        most = self.config.max_tokens
+        measured = self._measure(self.validation, most, report, "judging the validation text", look)
         metrics = {f"validation/{name}": value for name, value in measured.items()}
+        for name, sequences in self.sets.items():
+            measured = self._measure(sequences, most, report, f"judging the set {name}")
+            metrics |= {f"validation/{name}/{metric}": value for metric, value in measured.items()}
+        if self.config.decoded and translates(self.model) and isinstance(self.validation, LabelledTexts):
+            try:
+                overlap = overlap_of(
+                    self.model,
+                    self.validation,
+                    self.data.tokenizer,
+                    num_texts=self.config.decoded,
+                    device=self.device,
+                    progress=_part_of(report, "answering validation texts"),
+                )
+            except NumericsError:
+                overlap = {}  # a run that diverged ends by its own rules
+            metrics |= {f"validation/{name}": value for name, value in overlap.items()}
         if self.config.gap_tokens:
             slice_ = self._measure(
                 self.data.training, self.config.gap_tokens, report, "judging a part of the training text"
@@ -136,7 +170,12 @@ class Evaluation:
         return metrics
 
     def _measure(
-        self, sequences: Sequences, max_tokens: int | None, report: Report | None, what: str
+        self,
+        sequences: Sequences,
+        max_tokens: int | None,
+        report: Report | None,
+        what: str,
+        look: Look | None = None,
     ) -> dict[str, float]:
         return evaluate(
             self.model,
@@ -147,6 +186,7 @@ class Evaluation:
             autocast=self.autocast,
             max_tokens=max_tokens,
             progress=_part_of(report, what),
+            look=look,
         )
 
 

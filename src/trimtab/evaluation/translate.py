@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trimtab.data import Frame, LabelledTexts, Tokenizer
 from trimtab.errors import NumericsError, UsageError
+from trimtab.evaluation.overlap import Overlap
 from trimtab.events import ArtifactLogged
 from trimtab.model import Translator, evaluating, uncompiled
 
@@ -122,6 +123,36 @@ def write_answer(model: Translator, tokenizer: Tokenizer, text: str, *, max_toke
         frame=tokenizer.frame,
     )
     return tokenizer.decode(answer)
+
+
+def overlap_of(
+    model: Translator,
+    pairs: LabelledTexts,
+    tokenizer: Tokenizer,
+    *,
+    num_texts: int,
+    device: torch.device,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, float]:
+    """ROUGE, BLEU and chrF of what the model writes (greedy) after `num_texts` texts at even distances.
+
+    Raises:
+        NumericsError: the model's logits are not finite.
+    """
+    overlap, taken = Overlap(), min(num_texts, len(pairs))
+    for number, index in enumerate((np.arange(taken) * len(pairs) // max(1, taken)).tolist()):
+        if progress is not None:
+            progress(number / taken)
+        (answer,) = translate(
+            model,
+            [pairs.row(index)[: pairs.sequence_length - tokenizer.frame.size]],
+            end_of_text=tokenizer.end_of_text,
+            max_tokens=pairs.second_length,
+            device=device,
+            frame=tokenizer.frame,
+        )
+        overlap.add(tokenizer.decode(answer), tokenizer.decode(pairs.second_row(index).tolist()))
+    return overlap.metrics()
 
 
 def write_answers(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from torch import nn
 
-from trimtab.assembly import MakeOptimizer, Parts
+from trimtab.assembly import Parts
 from trimtab.choices import choose_micro_batch
 from trimtab.config import Config, load_config
 from trimtab.data import DataPlan, PreparedData
@@ -21,6 +21,7 @@ from trimtab.signals import seeded
 from trimtab.trainer import Trainer
 from trimtab.training.execution import garbage_rests, keep_freed_memory, set_threads
 from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.optimizers import MakeOptimizer
 
 _READ_EVERY: Final = 5
 """Steps after which the host waits for the losses, and may end the test."""

@@ -9,6 +9,7 @@ Shape suffixes: B sequences · T positions · H heads · N = 3 H: queries, keys,
 
 from __future__ import annotations
 
+import atexit
 import threading
 from functools import cache
 from typing import Any, Final, final
@@ -154,3 +155,7 @@ class _Backward:
         stream = torch.cuda.current_stream(packed_BTNK.device).cuda_stream
         frontend().set_stream(handle=self._handle, stream=stream)
         self._graph.execute(dict(zip(self._tensors, given, strict=True)), workspace, handle=self._handle)
+
+
+# What cuDNN's package still holds when Python ends, it would complain of.
+atexit.register(_backward.cache_clear)

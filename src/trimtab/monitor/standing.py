@@ -24,5 +24,5 @@ def standing(config: Config, run: RunDirectory, others: Sequence[Monitor] = ()) 
         if config.alerts.rules:
             from trimtab.monitor.alerts import open_alerts  # with all that speaks to servers
 
-            monitors += opened.enter_context(open_alerts(config, run, others))
+            monitors += opened.enter_context(open_alerts(config, run, (*others, *monitors)))
         yield (*others, *monitors)

@@ -117,6 +117,10 @@ class Report:
     """Means of pace and machine, as `runs.machine` gives them."""
     profiles: tuple[str, ...] = ()
     """What each profile found that steps are bound by."""
+    judged: Mapping[str, Any] = field(default_factory=dict)
+    """Where the model is wrong on the validation set, where that was looked at."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """The temperature of its answers, and what it does, where one was fitted."""
     prompts: tuple[str, ...] = field(default=())
 
     def steered(self) -> list[tuple[int, str]]:
@@ -174,6 +178,8 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
         machine=means_of_series(history.series),
+        judged=_read(run, run.details) if run is not None else {},
+        calibration=_read(run, run.calibration) if run is not None else {},
         prompts=_prompts(settings),
     )
 

@@ -14,6 +14,7 @@ from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element, join
 from trimtab.report.strip import strip
 from trimtab.report.words import VERDICTS
+from trimtab.report.wrong import wrong
 
 
 def render_html(report: Report) -> str:
@@ -56,6 +57,7 @@ def _main(report: Report) -> Markup:
             name="curves",
         ),
         section("Layers", layers, name="layers"),
+        section("Where it is wrong", wrong(report), name="wrong"),
         section("What the model wrote", sections.samples(report), name="samples"),
         section("Decisions and checkpoints", sections.decisions(report), name="decisions"),
         section("Time", sections.time_split(report), name="time"),

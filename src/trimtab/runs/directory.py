@@ -142,6 +142,11 @@ class RunDirectory:
         return self.path / "statistics"
 
     @property
+    def examinations(self) -> Path:
+        """What examinations read of layers."""
+        return self.statistics / "examinations"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -152,9 +157,29 @@ class RunDirectory:
         return self.path / "quantized"
 
     @property
+    def calibration(self) -> Path:
+        """The temperature of its answers, where one was fitted."""
+        return self.path / "calibration.json"
+
+    @property
+    def details(self) -> Path:
+        """Where its model is wrong on the validation set, where that was looked at."""
+        return self.artifacts / "evaluation.json"
+
+    @property
     def artifacts(self) -> Path:
         """The folder of samples, pictures, profiles and stacks."""
         return self.path / "artifacts"
+
+    @property
+    def captures(self) -> Path:
+        """The folder of what modules gave, as it was."""
+        return self.artifacts / "captures"
+
+    @property
+    def modules(self) -> Path:
+        """The tree of the model's modules, with shapes."""
+        return self.artifacts / "modules.json"
 
     @property
     def lock(self) -> Path:

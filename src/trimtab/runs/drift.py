@@ -20,6 +20,8 @@ _HARMLESS: Final = (
     "checkpoint.background",
     "checkpoint.differential",
     "checkpoint.on_failure",
+    "evaluation.calibration",
+    "evaluation.details",
 )
 """Settings that change no result."""
 _HARMLESS_SECTIONS: Final = ("alerts.", "hardware.", "logging.adaptive.", "privacy.", "profile.")

@@ -80,10 +80,15 @@ def check_schema(content: Mapping[str, Any], path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with "\\n" line ends, aside; then sync and rename. Raises: StorageError."""
+    write_bytes(path, text.encode("utf-8", errors="surrogatepass"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` aside; then sync and rename. Raises: StorageError."""
     aside = path.with_name(f".{path.name}.tmp-{os.getpid()}-{threading.get_ident()}")
     try:
         with open(aside, "wb") as file:
-            file.write(text.encode("utf-8", errors="surrogatepass"))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

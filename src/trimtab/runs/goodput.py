@@ -26,12 +26,14 @@ CAUSES: Final = {
     "compile": "compiling the model",
     "data": "waiting for data",
     "evaluation": "evaluations that count",
+    "probe": "examinations that count",
     "checkpoint": "training stood still for a save",
-    "redone": "steps and evaluations that were taken back, and what a kill or an error cut off",
+    "redone": "steps, evaluations and examinations that were taken back, and what a kill or an error cut off",
     "skipped": "steps whose update was left out",
     "other": "all else: restoring at a rollback, writing at the end",
 }
 """Cause to what is counted there."""
+_JUDGING: Final = {"EvaluationEnded": "evaluation", "ExaminationEnded": "probe"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,9 @@ def goodput(
         attempt.book("productive", float((steps.seconds - waited)[kept & ~skipped].sum()))
     for attempt in attempts:
         for line in attempt.lines:
-            if line["event"] == "EvaluationEnded":
+            if (cause := _JUDGING.get(line["event"])) is not None:
                 kept_one = line["step"] <= ends[line["branch"]]
-                attempt.book("evaluation" if kept_one else "redone", _seconds(line["seconds"]))
+                attempt.book(cause if kept_one else "redone", _seconds(line["seconds"]))
             elif line["event"] == "CheckpointSaved":
                 attempt.book("checkpoint", _seconds(line.get("stall_seconds", 0.0)))
         cut_off = not attempt.ended and not (running and attempt is attempts[-1])

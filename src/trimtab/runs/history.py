@@ -23,12 +23,14 @@ from trimtab.events import (
     DecisionTaken,
     EvaluationEnded,
     Event,
+    ExaminationEnded,
     FindingsChanged,
     RunEnded,
     RunStarted,
     StepsEnded,
 )
 from trimtab.runs.columns import Columnizer, Floats, Steps
+from trimtab.runs.examinations import EXAMINATIONS, read_examinations
 from trimtab.runs.ranks import read_ranks, records_of_ranks, series_of_ranks
 from trimtab.runs.record import RecordReader, decoded_line, event_from_json, lines_of, no_garbage, surviving
 from trimtab.runs.rollbacks import Rollbacks, rollbacks_of
@@ -284,6 +286,8 @@ class History:
 
     def __init__(self) -> None:
         self.layers = Layers()
+        self.examined = Layers()
+        """The same of examinations, whose metrics of the whole model are series `probe/…`."""
         self._series: dict[str, Series] = {}
         self._waiting: list[StepsEnded] = []
         self.starts: list[RunStarted] = []
@@ -344,6 +348,9 @@ class History:
                 if step >= windows_before:
                     continue
                 history.layers.append(int(step), names, row.astype(np.float64))
+            for examination in read_examinations(statistics / EXAMINATIONS):
+                if examination.step < windows_before:
+                    history._take_layers(examination)
         return history
 
     def extend(self, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -407,6 +414,10 @@ class History:
                 self.ended_before.append(self.ended)
                 self.total_steps = event.total_steps
                 self.ended = None
+            case ExaminationEnded():
+                for name, value in event.metrics.items():
+                    self.add(name, np.array([event.step]), np.array([value], dtype=np.float64))
+                self._take_layers(event)
             case EvaluationEnded():
                 self.evaluation_seconds.append(event.seconds)
                 for name, value in event.metrics.items():
@@ -423,6 +434,11 @@ class History:
                 self.findings.append(event)
             case RunEnded():
                 self.ended = event
+
+    def _take_layers(self, event: ExaminationEnded) -> None:
+        if event.layers:
+            row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
+            self.examined.append(event.step, tuple(event.layers), row)
 
     def get(self, *names: str) -> Series | None:
         """The first of `names` that was measured."""

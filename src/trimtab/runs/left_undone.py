@@ -8,8 +8,9 @@ from trimtab.runs.files import read_json
 from trimtab.runs.record import decode_line, event_from_json, lines_backwards
 
 
-def left_undone(run: RunDirectory, *, quantizes: bool) -> list[str]:
-    """`quantized` and `report`, as far as they should be there and are not; nothing of a run that is not over.
+def left_undone(run: RunDirectory, *, quantizes: bool, calibrates: bool = False) -> list[str]:
+    """`quantized`, `calibration` and `report`, as far as they should be there and are not; nothing of a run that is not
+    over.
 
     A report older than the record is of an earlier attempt. Soups and runs of other trainers have no such ending.
     """
@@ -17,8 +18,10 @@ def left_undone(run: RunDirectory, *, quantizes: bool) -> list[str]:
         return []
     if not run.facts.exists() or "soup" in read_json(run.facts):
         return []
-    if quantizes and not run.quantized.exists():
-        return ["quantized", "report"]
+    undone = ["quantized"] if quantizes and not run.quantized.exists() else []
+    undone += ["calibration"] if calibrates and not run.calibration.exists() else []
+    if undone:
+        return [*undone, "report"]
     is_there = run.report.exists() and run.report.stat().st_mtime_ns >= run.record.stat().st_mtime_ns
     return [] if is_there else ["report"]
 

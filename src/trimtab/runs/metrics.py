@@ -17,7 +17,7 @@ class Metric:
 
     unit: str
     better: Literal["lower", "higher", "neither"]
-    window: Literal["per_step", "mean", "last", "sum", "max", "evaluation"]
+    window: Literal["per_step", "mean", "last", "sum", "max", "evaluation", "examination"]
     """How the values of a window become what is written."""
     ranks: Literal["sum", "mean", "max", "same"]
     """How the values of several ranks become one."""
@@ -106,6 +106,17 @@ METRICS: dict[str, Metric] = {
     "validation/f1": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "of two classes, that of the second by name"
     ),
+    "validation/mcc": Metric(
+        "correlation", "higher", "evaluation", "same", "evaluation", "Matthews' correlation of classes said and right"
+    ),
+    "validation/calibration_error": Metric(
+        "fraction",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "mean distance of confidence and share that is right, over 15 bins of confidence",
+    ),
     "validation/micro_f1": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "of several labels, over all of them together"
     ),
@@ -121,6 +132,9 @@ METRICS: dict[str, Metric] = {
     "validation/r2": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "1 - squared error / squares around the mean"
     ),
+    "validation/pearson": Metric(
+        "correlation", "higher", "evaluation", "same", "evaluation", "of answers and targets, of a regression"
+    ),
     "validation/bits_per_byte": Metric(
         "bits/byte",
         "lower",
@@ -131,6 +145,47 @@ METRICS: dict[str, Metric] = {
     ),
     "validation/perplexity": Metric(
         "ratio", "lower", "evaluation", "same", "evaluation", "exp of the loss per token, main set"
+    ),
+    "validation/rouge_1": Metric(
+        "fraction",
+        "higher",
+        "evaluation",
+        "same",
+        "evaluation",
+        "words that a written text and the wanted one share, F1; see evaluation.decoded",
+    ),
+    "validation/rouge_2": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "the same of pairs of words"
+    ),
+    "validation/rouge_l": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "the same of the longest words in the same order"
+    ),
+    "validation/bleu": Metric(
+        "percent",
+        "higher",
+        "evaluation",
+        "same",
+        "evaluation",
+        "n-grams of written texts that are in the wanted ones, of all texts together",
+    ),
+    "validation/chrf": Metric(
+        "percent", "higher", "evaluation", "same", "evaluation", "n-grams of characters, F-score, of all texts together"
+    ),
+    "validation/loss_over_baseline": Metric(
+        "nats",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "loss less that of the baseline on the same samples; see evaluation.baseline",
+    ),
+    "validation/loss_over_baseline_low": Metric(
+        "nats",
+        "lower",
+        "evaluation",
+        "same",
+        "evaluation",
+        "the lower end of its 95 % interval, by a paired bootstrap over samples: above 0 it is worse",
     ),
     "validation/<set>/<metric>": Metric(
         "as the metric",
@@ -267,6 +322,183 @@ METRICS: dict[str, Metric] = {
     "layer/<name>/weight_norm": Metric("norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"),
     "layer/<name>/activation_rms": Metric(
         "rms", "neither", "mean", "mean", "model", "root mean square of a block's output"
+    ),
+    "probe/grad_norm": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of the gradient of the probe batch"
+    ),
+    "probe/grad_mean": Metric("gradient", "neither", "examination", "same", "monitor", "mean of its values"),
+    "probe/grad_variance": Metric("gradient²", "neither", "examination", "same", "monitor", "their variance"),
+    "probe/grad_zero_fraction": Metric("fraction", "neither", "examination", "same", "monitor", "of them exactly 0"),
+    "probe/grad_non_finite_fraction": Metric(
+        "fraction", "lower", "examination", "same", "monitor", "of them infinite or not a number"
+    ),
+    "probe/grad_cosine": Metric(
+        "cosine", "neither", "examination", "same", "monitor", "with the gradient of the examination before"
+    ),
+    "layer/<name>/probe_grad_norm": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of one parameter's gradient of the probe batch"
+    ),
+    "layer/<name>/grad_mean": Metric("gradient", "neither", "examination", "same", "monitor", "mean of its values"),
+    "layer/<name>/grad_variance": Metric("gradient²", "neither", "examination", "same", "monitor", "their variance"),
+    "layer/<name>/grad_zero_fraction": Metric(
+        "fraction", "neither", "examination", "same", "monitor", "of them exactly 0"
+    ),
+    "layer/<name>/grad_non_finite_fraction": Metric(
+        "fraction", "lower", "examination", "same", "monitor", "of them infinite or not a number"
+    ),
+    "layer/<name>/grad_cosine": Metric(
+        "cosine", "neither", "examination", "same", "monitor", "with the gradient of the examination before"
+    ),
+    "probe/activation_kurtosis": Metric(
+        "ratio",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "the largest of a layer: 3 of a normal distribution, more with outliers",
+    ),
+    "probe/residual_growth": Metric(
+        "ratio",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "root mean square behind the last layer over that before the first",
+    ),
+    "probe/dead_fraction": Metric(
+        "fraction",
+        "lower",
+        "examination",
+        "same",
+        "monitor",
+        "units that say nothing at any position, mean over the layers",
+    ),
+    "layer/<name>/activation_mean": Metric(
+        "activation", "neither", "examination", "same", "monitor", "mean of a layer's output, padding left out"
+    ),
+    "layer/<name>/probe_activation_rms": Metric(
+        "rms", "neither", "examination", "same", "monitor", "root mean square of a layer's output, padding left out"
+    ),
+    "layer/<name>/activation_kurtosis": Metric(
+        "ratio", "neither", "examination", "same", "monitor", "fourth central moment over the squared variance of it"
+    ),
+    "layer/<name>/residual_growth": Metric(
+        "ratio",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "root mean square that comes out of a layer over that which goes in",
+    ),
+    "layer/<name>/dead_fraction": Metric(
+        "fraction",
+        "lower",
+        "examination",
+        "same",
+        "monitor",
+        "units of a feed-forward block that say nothing at any position",
+    ),
+    "layer/<name>/saturated_fraction": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "values where the slope of the activation function is below 0.01",
+    ),
+    "probe/attention_relative_entropy": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "mean over heads: 1 where all keys seen get the same weight",
+    ),
+    "probe/attention_on_first": Metric(
+        "fraction", "neither", "examination", "same", "monitor", "mean over heads: weight on the first key that is seen"
+    ),
+    "probe/largest_attention_logit": Metric(
+        "logit", "neither", "examination", "same", "monitor", "the largest of any head"
+    ),
+    "layer/<name>/attention_entropy": Metric(
+        "nats",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "of the weights of a head, mean over queries that see several keys",
+    ),
+    "layer/<name>/attention_relative_entropy": Metric(
+        "fraction", "neither", "examination", "same", "monitor", "the same as a part of the largest it could be"
+    ),
+    "layer/<name>/attention_on_first": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "weight of a head on the first key that is seen: a sink",
+    ),
+    "layer/<name>/largest_attention_logit": Metric(
+        "logit", "neither", "examination", "same", "monitor", "the largest value of a head that softmax is taken of"
+    ),
+    "probe/prediction_entropy": Metric(
+        "nats", "neither", "examination", "same", "monitor", "of what is predicted, mean over counted targets"
+    ),
+    "probe/confidence": Metric(
+        "fraction",
+        "neither",
+        "examination",
+        "same",
+        "monitor",
+        "probability of what is predicted, mean over counted targets",
+    ),
+    "probe/accuracy": Metric(
+        "fraction",
+        "higher",
+        "examination",
+        "same",
+        "monitor",
+        "counted targets of the probe batch predicted right, in eval mode",
+    ),
+    "probe/calibration_error": Metric(
+        "fraction",
+        "lower",
+        "examination",
+        "same",
+        "monitor",
+        "distance of accuracy from confidence, in 15 bins of confidence",
+    ),
+    "probe/weight_norm": Metric("norm", "neither", "examination", "same", "monitor", "2-norm of all trained weights"),
+    "probe/update_ratio": Metric(
+        "ratio", "neither", "examination", "same", "monitor", "2-norm of the newest update over that of the weights"
+    ),
+    "probe/distance_from_start": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of all weights less those at the start"
+    ),
+    "probe/trajectory/<axis>": Metric(
+        "weight", "neither", "examination", "same", "monitor", "a coordinate of that difference, projected at random"
+    ),
+    "layer/<name>/weight_mean": Metric(
+        "weight", "neither", "examination", "same", "monitor", "mean of one parameter's values"
+    ),
+    "layer/<name>/weight_std": Metric(
+        "weight", "neither", "examination", "same", "monitor", "their standard deviation"
+    ),
+    "layer/<name>/update_ratio": Metric(
+        "ratio", "neither", "examination", "same", "monitor", "2-norm of its newest update over its own before"
+    ),
+    "layer/<name>/distance_from_start": Metric(
+        "norm", "neither", "examination", "same", "monitor", "2-norm of it less what it was at the start"
+    ),
+    "probe/loss": Metric(
+        "nats", "lower", "examination", "same", "monitor", "total of the objective on the probe batch, eval mode"
+    ),
+    "probe/position_loss/<part>": Metric(
+        "nats", "lower", "examination", "same", "monitor", "mean loss in an eighth of the positions, on the probe batch"
+    ),
+    "probe/sample_loss/<quantile>": Metric(
+        "nats", "lower", "examination", "same", "monitor", "quantile over the newest step's samples, eval mode"
     ),
     "rank/<n>/<metric>": Metric(
         "as the metric", "neither", "last", "same", "training", "the same of a further process of the run, by its rank"

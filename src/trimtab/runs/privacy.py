@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from trimtab.config.privacy import Disclosure
 from trimtab.config.secrets import hidden, hide
-from trimtab.events import ArtifactLogged, CheckpointSaved, EvaluationEnded, Event, StepsEnded
+from trimtab.events import ArtifactLogged, CheckpointSaved, EvaluationEnded, Event, ExaminationEnded, StepsEnded
 
 _PERSONAL: Final = (
     ("e-mail", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")),
@@ -38,7 +38,7 @@ def private(samples: Disclosure) -> Callable[[Event], Event | None]:
     """What turns an event into the one that is told: without secrets, and its samples as `samples` says; None: none."""
 
     def told(event: Event) -> Event | None:
-        if isinstance(event, StepsEnded | EvaluationEnded | CheckpointSaved):
+        if isinstance(event, StepsEnded | EvaluationEnded | ExaminationEnded | CheckpointSaved):
             return event
         if isinstance(event, ArtifactLogged) and (event.kind == "sample" or event.name.startswith(_OF_DATA)):
             if samples == "off":

@@ -31,7 +31,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final, final
 
@@ -40,7 +40,7 @@ import orjson
 
 from trimtab import events
 from trimtab.errors import StorageError
-from trimtab.events import DecisionTaken, Event, FindingsChanged, StepsEnded
+from trimtab.events import DecisionTaken, Event, ExaminationEnded, FindingsChanged, Histogram, StepsEnded
 from trimtab.runs.files import SCHEMA, AppendFile, check_schema, json_value, python_value
 
 VALUES_A_LINE = 50
@@ -81,6 +81,7 @@ _EVENTS: dict[str, type[Any]] = {
         events.RunStarted,
         events.StepsEnded,
         events.EvaluationEnded,
+        events.ExaminationEnded,
         events.CheckpointSaved,
         events.FindingsChanged,
         events.AlertRaised,
@@ -106,7 +107,7 @@ def event_to_json(event: Event) -> dict[str, Any]:
     }
     for field in fields(event):
         value = getattr(event, field.name)
-        if field.name in ("layers", "details") and not value:
+        if field.name in ("layers", "details", "histograms") and not value:
             continue
         if field.name == "per_step":
             value = {name: _series(array) for name, array in value.items()}
@@ -114,6 +115,8 @@ def event_to_json(event: Event) -> dict[str, Any]:
             value = {"kind": type(value).__name__} | {
                 part.name: json_value(getattr(value, part.name)) for part in fields(value)
             }
+        elif field.name == "histograms":
+            value = {name: json_value(asdict(histogram)) for name, histogram in value.items()}
         elif field.name in _NUMBERS:
             value = _encoded(value)
         else:
@@ -138,6 +141,12 @@ def event_from_json(line: Mapping[str, Any]) -> Event:
             content["per_step"] = {
                 name: np.broadcast_to(np.asarray(decoded(series), dtype=np.float64), steps)
                 for name, series in content["per_step"].items()
+            }
+        elif kind is ExaminationEnded:
+            content["samples"] = tuple(python_value(content["samples"]))
+            histograms = python_value(content.pop("histograms", {}))
+            content["histograms"] = {
+                name: Histogram(one["low"], one["high"], tuple(one["counts"])) for name, one in histograms.items()
             }
         elif kind is FindingsChanged:
             content["findings"] = tuple(content["findings"])
@@ -211,6 +220,9 @@ def _rounded(value: float) -> float | int | str:
 
 def lines_of(event: Event) -> Iterator[dict[str, Any]]:
     """The lines of `event`; more than one for a window with many values."""
+    if isinstance(event, ExaminationEnded):
+        yield from _lines_of_examination(event)
+        return
     if not isinstance(event, StepsEnded):
         yield event_to_json(event)
         return
@@ -228,6 +240,15 @@ def lines_of(event: Event) -> Iterator[dict[str, Any]]:
     if num_with_values > 1:
         for begin in range(0, len(values), VALUES_A_LINE):
             yield event_to_json(StepsEnded(first, last, {}, dict(values[begin : begin + VALUES_A_LINE])))
+
+
+def _lines_of_examination(event: ExaminationEnded) -> Iterator[dict[str, Any]]:
+    """One for each `VALUES_A_LINE` metrics; samples and seconds are in the first."""
+    metrics, samples, seconds = list(event.metrics.items()), event.samples, event.seconds
+    for begin in range(0, max(1, len(metrics)), VALUES_A_LINE):
+        part = dict(metrics[begin : begin + VALUES_A_LINE])
+        yield event_to_json(ExaminationEnded(event.step, part, seconds, {}, {}, samples))
+        samples, seconds = (), 0.0
 
 
 def encode_line(content: Mapping[str, Any]) -> bytes:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Self, final
 
 from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig
+from trimtab.errors import StorageError
 from trimtab.events import (
     Adjust,
     AlertRaised,
     DecisionTaken,
     Event,
+    ExaminationEnded,
     FindingsChanged,
     Rollback,
     RunStarted,
@@ -20,6 +23,7 @@ from trimtab.events import (
 )
 from trimtab.runs.adaptive import Detail
 from trimtab.runs.directory import RunDirectory
+from trimtab.runs.examinations import columns_of
 from trimtab.runs.record import RecordWriter, lines_of
 from trimtab.runs.statistics import StatisticsWriter
 
@@ -33,9 +37,12 @@ class Recorder:
         record: RecordWriter,
         statistics: StatisticsWriter | None = None,
         adaptive: AdaptiveLoggingConfig | None = None,
+        examinations: Path | None = None,
     ) -> None:
+        """`examinations` is the folder for what examinations read of layers, made when there is something."""
         self._record = record
-        self._statistics = statistics
+        self._statistics, self._examinations = statistics, examinations
+        self._opened: StatisticsWriter | None = None
         self._detail = None if statistics is None or adaptive is None else Detail(statistics, adaptive)
         self._is_refused = False
 
@@ -46,9 +53,9 @@ class Recorder:
         if rank:
             return cls(RecordWriter(run.record_of_rank(rank), branch))
         if not isinstance(adaptive, AdaptiveLoggingConfig):
-            return cls(RecordWriter(run.record, branch), StatisticsWriter(run.statistics))
-        statistics = StatisticsWriter(run.statistics, every=adaptive.calm_every)
-        return cls(RecordWriter(run.record, branch), statistics, adaptive)
+            adaptive = None
+        statistics = StatisticsWriter(run.statistics, every=1 if adaptive is None else adaptive.calm_every)
+        return cls(RecordWriter(run.record, branch), statistics, adaptive, run.examinations)
 
     @property
     def pending(self) -> int:
@@ -64,6 +71,10 @@ class Recorder:
         if isinstance(event, StepsEnded):
             self._write_layers(event)
             event = replace(event, layers={})
+        elif isinstance(event, ExaminationEnded):
+            if (event.layers or event.histograms) and (examinations := self._open_examinations()) is not None:
+                examinations.append(event.step, columns_of(event))
+            event = replace(event, layers={}, histograms={})
         elif self._statistics is not None and _is_remarkable(event):
             if self._detail is not None:
                 self._detail.remarkable(event.step)
@@ -71,6 +82,15 @@ class Recorder:
                 self._statistics.mark(event.step)
         self._record.append(*lines_of(event))
         self._tell_of_refusal(event)
+
+    def _open_examinations(self) -> StatisticsWriter | None:
+        if self._opened is None and self._examinations is not None:
+            try:
+                self._opened = StatisticsWriter(self._examinations)
+            except StorageError as error:
+                warnings.warn(f"what examinations read of layers is not kept: {error}", stacklevel=3)
+                self._examinations = None
+        return self._opened
 
     def _write_layers(self, event: StepsEnded) -> None:
         if self._detail is not None:
@@ -96,8 +116,9 @@ class Recorder:
         """Sync and close. Raises: StorageError when the record cannot be written."""
         if self._detail is not None:
             self._detail.write_waiting()  # how it ended
-        if self._statistics is not None:
-            self._statistics.close()
+        for statistics in (self._statistics, self._opened):
+            if statistics is not None:
+                statistics.close()
         self._record.close()
 
 

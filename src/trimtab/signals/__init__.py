@@ -1,6 +1,7 @@
 """What passes between data, model, objective and step: batches, terms, transforms, probes, randomness, the ring."""
 
 from trimtab.signals.batch import IGNORED, Batch
+from trimtab.signals.examination import Examination, Examined, FollowingExamination, Readings, of_layers
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
@@ -12,6 +13,9 @@ from trimtab.signals.transform import Gradients, GradientTransform
 __all__ = [
     "IGNORED",
     "Batch",
+    "Examination",
+    "Examined",
+    "FollowingExamination",
     "GradientTransform",
     "Gradients",
     "InlineProbe",
@@ -20,6 +24,7 @@ __all__ = [
     "Outputs",
     "PartsProbe",
     "PendingRows",
+    "Readings",
     "Ring",
     "SpecialTokens",
     "StepSignals",
@@ -29,6 +34,7 @@ __all__ = [
     "Unit",
     "key",
     "most_telling",
+    "of_layers",
     "outputs_of",
     "seeded",
     "set_randomness",

@@ -51,6 +51,8 @@ class Consolidated:
     """`plain`, or the kind of an average."""
     metrics: Mapping[str, float]
     """Of the evaluation at that step, if there was one."""
+    temperature: float | None = None
+    """By which logits are divided so that answers are as sure as they are right, where one was fitted."""
 
 
 def write_consolidated(trained: TrainedRun, out: Path) -> None:
@@ -76,6 +78,7 @@ def write_consolidated(trained: TrainedRun, out: Path) -> None:
         "weights": trained.weights,
         "targets": trained.targets.to_json(),
         "metrics": dict(trained.checkpoint.metrics),
+        "temperature": trained.temperature,
         "data.fingerprint": trained.fingerprint,
         "sha256": {name: _hash(tensor) for name, tensor in tensors.items()},
     }
@@ -122,6 +125,7 @@ def read_consolidated(path: Path) -> Consolidated:
             raise CheckpointError(f"{path} is damaged: {', '.join(altered[:3])} is not as it was written")
         targets = TargetFacts.from_json(about["targets"])
         step, weights = int(about["step"]), str(about["weights"])
+        temperature = None if (kept := about.get("temperature")) is None else float(kept)
         metrics = {str(name): float(value) for name, value in about["metrics"].items()}
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.yaml").write_text(about["config"], encoding="utf-8")
@@ -137,7 +141,7 @@ def read_consolidated(path: Path) -> Consolidated:
         raise CheckpointError(f"{path} is no export of trimtab, or is damaged: {error!r}") from error
     model = model_of(config, tokenizer, targets).to(torch.device("cpu")).eval()
     load_model(model, tensors)
-    return Consolidated(config, model, tokenizer, targets, step, weights, metrics)
+    return Consolidated(config, model, tokenizer, targets, step, weights, metrics, temperature)
 
 
 def _hash(tensor: Tensor) -> str:

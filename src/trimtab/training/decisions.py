@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from trimtab.config import ADJUSTABLE
 from trimtab.events import Adjust, Decision, Evaluate, Rollback, Save
+from trimtab.training.calendar import Calendar
 
 D = TypeVar("D", bound=Decision)
 
@@ -84,6 +85,19 @@ def _impossible(
                 return f"{decision.value:g} is outside [{entry.low:g}, {entry.high:g}]"
             return cannot_adjust(decision.name)
     return ""
+
+
+def reasons_to_save(
+    asked: Sequence[tuple[str, Decision]], step: int, calendar: Calendar, *, back_at: int | None, stops: bool
+) -> list[str]:
+    """Why a boundary ends with a save; nothing where it does not. `back_at` is the step that the run went back to."""
+    reasons = [decision.reason for _, decision in of_kind(asked, Save)]
+    if back_at is not None:
+        # Saved at once, so that a kill from here on resumes with what the rollback left out.
+        reasons = [f"rolled back to step {back_at}"]
+    elif calendar.saves(step):
+        reasons.append("end of the run" if step == calendar.total_steps else "scheduled")
+    return [*reasons, "stopping"] if stops else reasons
 
 
 def of_kind(asked: Sequence[tuple[str, Decision]], kind: type[D]) -> list[tuple[str, D]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.config.secrets import hidden
-from trimtab.data import PackedSequences, PreparedData
+from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
@@ -30,6 +30,7 @@ def identity_of(
         **{f"config.{name}": hidden(value, name) for name, value in effective(config).items()},
         **({"precision": precision} if config.training.precision.name == "auto" else {}),
         "data.fingerprint": data.fingerprint,
+        **({"evaluation.sets": fingerprint_of_sets(sets, config.task)} if (sets := config.evaluation.sets) else {}),
         **({"data.order": data.facts["curriculum"]["order_sha256"]} if "curriculum" in data.facts else {}),
         **({"data.synonyms": data.facts["synonyms"]["sha256"]} if "synonyms" in data.facts else {}),
         "version.torch": torch.__version__,

@@ -60,7 +60,7 @@ def write_folder(trained: TrainedRun, out: Path) -> Written:
             else:
                 module = _refused(trained)
             expected, found_by = _logits(model, trained), type(module)
-            _save(module, folder)
+            _save(module, folder, trained.temperature)
             _save_tokenizer(trained, folder)
             read: Any = found_by
             again = read.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
@@ -117,8 +117,11 @@ def _refused(trained: TrainedRun) -> nn.Module:
     raise UsageError("--to hugging-face: a custom model has no architecture of transformers")
 
 
-def _save(module: nn.Module, folder: Path) -> None:
+def _save(module: nn.Module, folder: Path, temperature: float | None) -> None:
+    """As transformers writes it; its configuration says the temperature, which transformers itself does not apply."""
     library: Any = module
+    if temperature is not None:
+        library.config.calibration_temperature = temperature
     before = library.config.use_cache if hasattr(library.config, "use_cache") else None
     if before is not None:
         library.config.use_cache = True  # who generates wants it

@@ -40,7 +40,7 @@ from trimtab.runs.metrics import selection_direction
 from trimtab.training.adjustments import Adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.contracts import Checkpoints, Profiler, Recorder
-from trimtab.training.decisions import adjustments_of, of_kind, weigh
+from trimtab.training.decisions import adjustments_of, of_kind, reasons_to_save, weigh
 from trimtab.training.endings import Status, ending, run_ended
 from trimtab.training.micro_batch import Attempts
 from trimtab.training.progress import Progress
@@ -80,12 +80,13 @@ class Loop:
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
         data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
         alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
+        examined: Callable[[int], Iterable[Event]] = lambda step: (),
         private: Callable[[Event], Event | None] = lambda event: event,
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
-        device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps, and
-        `alerts` tells what went wrong in a window, at a step; `heartbeat` is told how many micro-batches the step that
-        begins has, and 0 between steps; `private` gives an event as it may be told, or None."""
+        device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps;
+        `alerts` tells what went wrong in a window, `examined` what the model shows after a step; `heartbeat` is told
+        how many micro-batches a step has, and 0 between steps; `private` gives an event as it may be told, or None."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
         self._saves_in_background = saves_in_background
@@ -97,7 +98,7 @@ class Loop:
         self._requests, self._selection_metric = requests, selection_metric
         self._restore_best, self._adjustments = restore_best, adjustments
         self._heartbeat, self._synchronize = heartbeat, synchronize
-        self._data_of, self._alerts = data_of, alerts
+        self._data_of, self._alerts, self._examined = data_of, alerts, examined
         self._observed_until = progress.step
         self._stop: Stop | None = None
 
@@ -176,21 +177,16 @@ class Loop:
         asked += [("plan", decision) for decision in self._planned(step)]
         for ended in self._windows.close(step, waits=calendar.evaluates(step)) if calendar.closes_window(step) else ():
             asked += self._deliver(ended)
+        if calendar.examines(step):
+            asked += self._examine(step)
         went_back = self._act_on_state(asked)
         if not went_back and (calendar.evaluates(step) or of_kind(asked, Evaluate)):
             answers = self._deliver_evaluation()
             went_back = self._act_on_state(answers, evaluated=True)
             asked += answers
-        saves = [decision.reason for _, decision in of_kind(asked, Save)]
         planned = went_back or calendar.saves(step) or any(who != "request" for who, _ in of_kind(asked, Save))
-        if went_back:
-            # Saved at once, so that a kill from here on resumes with what the rollback left out.
-            saves = [f"rolled back to step {self.progress.step}"]
-        elif calendar.saves(step):
-            saves.append("end of the run" if step == calendar.total_steps else "scheduled")
-        if self._stop is not None:
-            saves.append("stopping")
-        if saves:
+        back_at = self.progress.step if went_back else None
+        if saves := reasons_to_save(asked, step, calendar, back_at=back_at, stops=self._stop is not None):
             # The last save of a process, and one that a rollback rests on, are waited for, and must not fail.
             needed = went_back or self._stop is not None or step >= calendar.total_steps
             self._save("; ".join(dict.fromkeys(saves)), needed=needed, planned=planned)
@@ -268,6 +264,14 @@ class Loop:
         for artifact in artifacts:
             self._emit(artifact)
         return asked
+
+    def _examine(self, step: int) -> list[tuple[str, Decision]]:
+        self._synchronize()
+        begun = time.perf_counter()
+        events = list(self._examined(step))
+        self._book("probe", begun)
+        self._emit(*events)
+        return [answer for event in events for answer in self._ask(event)]
 
     def _save(self, reason: str, *, needed: bool = True, planned: bool = True) -> None:
         """Save; one that is `needed` is waited for, and its failure ends the run; `planned`, as in every rerun."""

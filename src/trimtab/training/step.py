@@ -22,6 +22,7 @@ from trimtab.objective import drawn_loss
 from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
 from trimtab.signals import (
     Batch,
+    FollowingExamination,
     Gradients,
     GradientTransform,
     InlineProbe,
@@ -107,8 +108,10 @@ class Step:
         self.captured: Captured | None = None
         self.timer = StepTimer(device)
         self._updates_after: tuple[torch.cuda.Event, ...] = ()
-        self.at_step: Callable[[int], None] | None = None
-        """Called with the number of each step before it runs."""
+        self.examinations: tuple[FollowingExamination, ...] = ()
+        """What checkpoints keep of those that look at this model between steps."""
+        self.at_step: list[Callable[[int], None]] = []
+        """Each is called with the number of each step before it runs."""
         self.is_updating = False
         """Whether `run` came to what changes weights or the optimizer's state, and is not over."""
         self.is_keeping_estimate = False
@@ -124,8 +127,8 @@ class Step:
 
     def run(self, batches: Sequence[Batch], step: int, *, ends_window: bool = True) -> None:
         """Attempt update number `step` (counted from 1) on the micro-batches, and write its row of the ring."""
-        if self.at_step is not None:
-            self.at_step(step)
+        for tell in self.at_step:
+            tell(step)
         num_targets = sum(batch.count for batch in batches)
         num_sequences = sum(batch.tokens_BT.shape[0] for batch in batches)
         self.set(inverse_targets=1.0 / max(1, num_targets), inverse_sequences=1.0 / max(1, num_sequences))

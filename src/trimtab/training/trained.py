@@ -19,6 +19,7 @@ from trimtab.model import build_model
 from trimtab.model.quantize import load_quantized, prepare_quantization
 from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import RunDirectory
+from trimtab.runs.calibration import read_calibration
 from trimtab.runs.checkpoints import CheckpointInfo, list_checkpoints, ranked, verify
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
@@ -74,6 +75,8 @@ class TrainedRun:
     """Of the data it was trained and judged on."""
     weights: str
     """Which of the checkpoint's weights these are: `plain`, or the kind of an average."""
+    temperature: float | None = None
+    """By which logits are divided so that answers are as sure as they are right, where one was fitted for these."""
 
 
 def choose(path: Path, which: str = "best", weights: str | None = None) -> Chosen:
@@ -148,6 +151,7 @@ def open_trained(path: Path, which: str = "best", weights: str | None = None, *,
     if quantized:
         return _open_quantized(chosen, model, which, weights)
     load_model(model, chosen.tensors())
+    calibration = read_calibration(chosen.run, chosen.checkpoint.step, chosen.weights)
     return TrainedRun(
         chosen.config,
         model,
@@ -156,6 +160,7 @@ def open_trained(path: Path, which: str = "best", weights: str | None = None, *,
         chosen.targets,
         chosen.fingerprint,
         chosen.weights,
+        None if calibration is None else float(calibration["temperature"]),
     )
 
 

@@ -28,6 +28,7 @@ from trimtab.config.sinks import PrometheusSink
 from trimtab.events import ArtifactLogged, Event, RunStarted
 from trimtab.monitor.sinks.contract import Sink
 from trimtab.monitor.sinks.novelty import Told
+from trimtab.monitor.sinks.points import points_of
 
 NAMES: Final = ("tensorboard", "wandb", "mlflow", "trackio")
 
@@ -249,6 +250,26 @@ def png() -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0\x10\xf0")) + chunk(b"IEND", b"")
     )
+
+
+def test_examinations_have_curves_and_histograms_once(tmp_path: Path) -> None:
+    from trimtab.events import ExaminationEnded, Histogram
+
+    run = tmp_path / "run"
+    run.mkdir()
+    bars = {"layer/blocks.0/weight": Histogram(-1.0, 1.0, (1.0, 3.0))}
+    one = ExaminationEnded(10, {"probe/kurtosis": 3.0}, 0.1, {"layer/blocks.0/mean": 0.5}, bars)
+    record(run / "record.jsonl", [RunStarted(0, 1, 0, None, 40), one])
+    tell(made("tensorboard", run), [RunStarted(0, 1, 0, None, 40), one])
+    tell(made("tensorboard", run), [RunStarted(5, 2, 1, 5, 40), one])
+    assert curve("tensorboard", run, "probe/kurtosis") == [(10, 3.0)]
+    assert curve("tensorboard", run, "layer/blocks.0/mean") == [(10, 0.5)]
+    (found,) = board(run).Histograms("layer/blocks.0/weight")
+    assert list(found.histogram_value.bucket_limit) == [0.0, 1.0]
+    assert list(found.histogram_value.bucket) == [1.0, 3.0]
+    told = Told.before(run / "record.jsonl", 1)
+    assert told.examinations == 10
+    assert not told.is_new(one, next(points_of(one, "window", layers=False)))
 
 
 def test_wandb_keeps_one_run_with_configuration_tags_and_summary(tmp_path: Path) -> None:

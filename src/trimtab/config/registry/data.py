@@ -10,6 +10,7 @@ SOURCES: dict[str, Spec] = {
     ),
     "text": Spec("trimtab.data.corpora:text_corpus", "text files, or a folder of them", "own"),
     "jsonl": Spec("trimtab.data.corpora:jsonl_corpus", "JSON Lines with a text field", "own"),
+    "folder": Spec("trimtab.data.folders:folder_corpus", "text files in a folder for each class", "own"),
     "csv": Spec("trimtab.data.csv_rows:csv_corpus", "CSV with a header and a text column", "own"),
     "parquet": Spec(
         "trimtab.data.parquet_rows:parquet_corpus", "Parquet with a text column", "own", needs=("parquet",)

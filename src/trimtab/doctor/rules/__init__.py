@@ -21,6 +21,7 @@ from trimtab.doctor.rules import (
     plateau,
     stopped_too_early,
     underfitting,
+    validation_regression,
 )
 
 __all__ = ["RULES", "Rule"]
@@ -41,6 +42,7 @@ RULES: dict[str, Rule] = {
     "underfitting": underfitting.check,
     "plateau": plateau.check,
     "stopped-too-early": stopped_too_early.check,
+    "validation-regression": validation_regression.check,
     "input-bound": input_bound.check,
     "evaluation-bound": evaluation_bound.check,
 }

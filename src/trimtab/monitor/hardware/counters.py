@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, final
 
@@ -46,7 +47,10 @@ class GpuCounters:
                 asked.metrics[index].metricId = number
             nvml.nvmlGpmMetricsGet(asked)
             answers = zip(_METRICS.values(), asked.metrics, strict=False)
-            return {name: float(one.value) for name, one in answers if one.nvmlReturn == nvml.NVML_SUCCESS}, ""
+            found = {name: float(one.value) for name, one in answers if one.nvmlReturn == nvml.NVML_SUCCESS}
+            # Over too short a stretch some are not a number.
+            finite = {name: value for name, value in found.items() if math.isfinite(value)}
+            return finite, "" if finite else "GPU counters: the steps were over before any was counted"
         except (nvml.NVMLError, AttributeError) as error:
             return {}, f"GPU counters are not read: {error}"
         finally:

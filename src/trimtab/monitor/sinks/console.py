@@ -126,7 +126,7 @@ class Console:
                 self._diagnosis(event)
             case ArtifactLogged(kind="text", name="goodput"):
                 self._say_wrapped("time", event.text)
-            case ArtifactLogged(kind="text", name="quantized"):
+            case ArtifactLogged(kind="text", name="quantized" | "calibration"):
                 self._output.say("judged", Text(event.text))
             case DecisionTaken(decision=Save() | Evaluate()):
                 pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.events import ArtifactLogged
@@ -38,3 +39,9 @@ def histogram_of(event: ArtifactLogged) -> Histogram | None:
     except (ValueError, TypeError, KeyError):
         return None
     return Histogram(edges, counts) if len(edges) == len(counts) + 1 > 1 else None
+
+
+def of_bins(low: float, high: float, counts: Sequence[float]) -> Histogram:
+    """That of an examination: equally wide bins between `low` and `high`."""
+    edges = (*(low + (high - low) * place / len(counts) for place in range(len(counts))), high)
+    return Histogram(edges, tuple(counts))

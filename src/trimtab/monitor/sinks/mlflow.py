@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -79,7 +80,7 @@ class Mlflow:
                 if self._artifacts:
                     self._copy("config.yaml")
             self._begun = True
-        told = Told(self._told.steps, self._told.evaluations)
+        told = replace(self._told)
         new = [one for one in points_of(event, self._points, layers=self._layers) if told.is_new(event, one)]
         self._log(new)
         self._told = told

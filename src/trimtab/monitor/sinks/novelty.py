@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from trimtab.events import EvaluationEnded, Event, RunStarted, StepsEnded
+from trimtab.events import EvaluationEnded, Event, ExaminationEnded, RunStarted, StepsEnded
 from trimtab.monitor.sinks.points import Point
 from trimtab.runs.record import decode_line
 
@@ -23,6 +23,7 @@ class Told:
 
     steps: int = 0
     evaluations: int = 0
+    examinations: int = 0
 
     @classmethod
     def before(cls, record: Path, branch: int) -> Self:
@@ -41,6 +42,8 @@ class Told:
                         told.steps = max(told.steps, int(last[1]))
                     elif b'"event":"EvaluationEnded"' in raw and (step := _STEP.search(raw)) is not None:
                         told.evaluations = max(told.evaluations, int(step[1]))
+                    elif b'"event":"ExaminationEnded"' in raw and (step := _STEP.search(raw)) is not None:
+                        told.examinations = max(told.examinations, int(step[1]))
                     elif b'"event":"RunStarted"' in raw and (line := decode_line(raw)) is not None:
                         if line["attempt"] == attempt or _has_changed(line.get("facts")):
                             told.take_back(line["step"])
@@ -52,6 +55,7 @@ class Told:
     def take_back(self, step: int) -> None:
         """Forget what lies beyond `step`."""
         self.steps, self.evaluations = min(self.steps, step), min(self.evaluations, step)
+        self.examinations = min(self.examinations, step)
 
     def is_new(self, event: Event, point: Point) -> bool:
         """Whether `point` of `event` has not been told yet; it counts as told from here on."""
@@ -60,7 +64,9 @@ class Told:
                 self.steps = point.step
             case EvaluationEnded() if point.step > self.evaluations:
                 self.evaluations = point.step
-            case StepsEnded() | EvaluationEnded():
+            case ExaminationEnded() if point.step > self.examinations:
+                self.examinations = point.step
+            case StepsEnded() | EvaluationEnded() | ExaminationEnded():
                 return False
         return True
 
@@ -71,6 +77,7 @@ class Told:
         """
         before = Told.before(record, started.branch)
         self.steps, self.evaluations = before.steps, before.evaluations
+        self.examinations = before.examinations
         if known is not None:
             self.steps, self.evaluations = min(self.steps, known.steps), min(self.evaluations, known.evaluations)
         if _has_changed(started.facts):

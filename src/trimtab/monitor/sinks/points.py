@@ -16,6 +16,7 @@ from trimtab.events import (
     Evaluate,
     EvaluationEnded,
     Event,
+    ExaminationEnded,
     FindingsChanged,
     RunEnded,
     RunStarted,
@@ -57,6 +58,8 @@ def points_of(event: Event, points: Points, *, layers: bool) -> Iterator[Point]:
             yield from _of_steps(event, points, layers)
         case EvaluationEnded():
             yield Point(event.step, dict(event.metrics))
+        case ExaminationEnded():
+            yield Point(event.step, dict(event.metrics) | (dict(event.layers) if layers else {}))
 
 
 def _of_steps(event: StepsEnded, points: Points, layers: bool) -> Iterator[Point]:

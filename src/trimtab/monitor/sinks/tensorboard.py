@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -15,9 +16,9 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.plugins.text import metadata as text_metadata
 
-from trimtab.events import ArtifactLogged, Event, RunEnded, RunStarted
+from trimtab.events import ArtifactLogged, Event, ExaminationEnded, RunEnded, RunStarted
 from trimtab.monitor.sinks.event_file import EventFile
-from trimtab.monitor.sinks.histogram import Histogram, histogram_of
+from trimtab.monitor.sinks.histogram import Histogram, histogram_of, of_bins
 from trimtab.monitor.sinks.novelty import Told
 from trimtab.monitor.sinks.points import Points, Said, points_of, said_in
 
@@ -55,7 +56,7 @@ class TensorBoard:
         if isinstance(event, RunStarted):
             self._begin(event)
         file = self._opened()
-        told = Told(self._told.steps, self._told.evaluations)
+        told = replace(self._told)
         new = [one for one in points_of(event, self._points, layers=self._layers) if told.is_new(event, one)]
         summaries = [(one.step, _scalars(one.values)) for one in new]
         summaries += [(said.step, _text(said)) for said in said_in(event)]
@@ -97,6 +98,9 @@ class TensorBoard:
         return self._file
 
     def _artifacts(self, event: Event) -> Iterator[tuple[int, Summary]]:
+        if isinstance(event, ExaminationEnded):
+            for name, one in event.histograms.items():
+                yield event.step, _histogram(name, of_bins(one.low, one.high, one.counts))
         if not isinstance(event, ArtifactLogged):
             return
         if event.kind == "picture" and event.path is not None and event.path.endswith(".png"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
@@ -46,7 +47,7 @@ class Trackio:
             else:
                 self._told.begins(event, self._record, self._known())
             self._begun = True
-        told = Told(self._told.steps, self._told.evaluations)
+        told = replace(self._told)
         self._log([one for one in points_of(event, self._points, layers=self._layers) if told.is_new(event, one)])
         self._told = told
         now = datetime.now(UTC).isoformat()

@@ -12,8 +12,8 @@ import numpy as np
 import wandb
 
 from trimtab.errors import ConfigError
-from trimtab.events import ArtifactLogged, Event, RunEnded, RunStarted
-from trimtab.monitor.sinks.histogram import histogram_of
+from trimtab.events import ArtifactLogged, Event, ExaminationEnded, RunEnded, RunStarted
+from trimtab.monitor.sinks.histogram import Histogram, histogram_of, of_bins
 from trimtab.monitor.sinks.novelty import Told
 from trimtab.monitor.sinks.points import Points, Said, points_of, said_in
 from trimtab.monitor.sinks.state import remember, remembered, told_of
@@ -101,6 +101,10 @@ class WeightsAndBiases:
             self._say(said)
         if isinstance(event, ArtifactLogged):
             self._log_artifact(event)
+        if isinstance(event, ExaminationEnded) and self._layers:
+            bars = {name: of_bins(one.low, one.high, one.counts) for name, one in event.histograms.items()}
+            if bars:
+                self._run.log({name: _bars(one) for name, one in bars.items()} | {"step": event.step})
         if isinstance(event, RunEnded):
             self._run.summary.update(_end(event))
 
@@ -124,13 +128,16 @@ class WeightsAndBiases:
         if event.kind == "picture" and event.path is not None:
             self._run.log({event.name: wandb.Image(str(self._folder / event.path)), "step": event.step})
         elif event.kind == "histogram" and (found := histogram_of(event)) is not None:
-            bars = wandb.Histogram(np_histogram=(np.array(found.counts), np.array(found.edges)))
-            self._run.log({event.name: bars, "step": event.step})
+            self._run.log({event.name: _bars(found), "step": event.step})
 
     def _keep(self) -> None:
         told = {"told_steps": self._told.steps, "told_evaluations": self._told.evaluations} if self._begun else {}
         kept = remembered(self._state) if not self._begun else {}
         remember(self._state, kept | {"id": self._identity, "url": self._url} | told)
+
+
+def _bars(one: Histogram) -> Any:
+    return wandb.Histogram(np_histogram=(np.array(one.counts), np.array(one.edges)))
 
 
 def check_account() -> None:

@@ -5,6 +5,7 @@ Shape suffixes: B sequences · V classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, Literal, final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trimtab.objective.binary import BinaryCrossEntropy
+from trimtab.objective.calibration import BINS, calibration_error, reliability_sums
 from trimtab.objective.tasks.parts import ClassObjective, ClassTask, Judged, logits_of
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
 
@@ -35,9 +37,11 @@ class ClassificationTask(ClassTask):
         self.num_classes, self.name = num_classes, name
 
     def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
-        """Loss, and for each class how often it was hit, predicted, and right: [1 + 3 V]."""
+        """Loss, for each class how often it was hit, predicted, and right, and what `reliability_sums` gives:
+        [1 + 3 V + 3 K]."""
         counted = batch.targets != IGNORED
-        target, predicted = batch.targets.clamp_min(0), self.predictions(output, batch)
+        target, logits = batch.targets.clamp_min(0), logits_of(output)
+        confidence, predicted = logits.float().softmax(-1).max(-1).values, logits.argmax(-1)
         hits = counted & (target == predicted)
         counts = [
             torch.zeros(self.num_classes, dtype=torch.float64, device=target.device).index_add_(
@@ -45,16 +49,21 @@ class ClassificationTask(ClassTask):
             )
             for classes, which in ((target, hits), (predicted, counted), (target, counted))
         ]
-        return torch.cat((terms.losses.sum(dtype=torch.float64)[None], *counts))
+        calibration = reliability_sums(confidence, hits, counted)
+        return torch.cat((terms.losses.sum(dtype=torch.float64)[None], *counts, calibration))
 
     def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
-        """`loss`, `accuracy`, `macro_f1`; of two classes also `f1` of the second, in the order of their names."""
-        hits_V, predicted_V, right_V = np.asarray(sums[1:]).reshape(3, -1)
+        """`loss`, `accuracy`, `macro_f1`, `mcc`, `calibration_error`; of two classes also `f1` of the second, in the
+        order of their names."""
+        end = len(sums) - 3 * BINS
+        hits_V, predicted_V, right_V = np.asarray(sums[1:end]).reshape(3, -1)
         f1_V = _f1(hits_V, predicted_V, right_V)
         metrics = {
             "loss": sums[0] / count,
             "accuracy": float(hits_V.sum()) / count,
             "macro_f1": _mean_where_it_occurs(f1_V, predicted_V + right_V),
+            "mcc": _correlation(hits_V, predicted_V, right_V),
+            "calibration_error": calibration_error(sums[end:]),
         }
         return metrics | ({"f1": float(f1_V[1])} if self.num_classes == 2 else {})
 
@@ -107,6 +116,17 @@ def _f1(hits: Floats, predicted: Floats, right: Floats) -> Floats:
     """2 · hits / (predicted + right), the harmonic mean of precision and recall; 0 where there is neither."""
     scores: Floats = 2.0 * hits / np.maximum(predicted + right, 1.0)
     return scores
+
+
+def _correlation(hits_V: Floats, predicted_V: Floats, right_V: Floats) -> float:
+    """Matthews' correlation of what was said and what is right; 0 where one of them is always the same class.
+
+    Source: Gorodkin 2004, Computational Biology and Chemistry 28, eq. 8, for any number of classes.
+    """
+    total = float(right_V.sum())
+    covariance = float(hits_V.sum()) * total - float(predicted_V @ right_V)
+    said, right = total**2 - float(predicted_V @ predicted_V), total**2 - float(right_V @ right_V)
+    return covariance / math.sqrt(said * right) if said > 0 and right > 0 else 0.0
 
 
 def _mean_where_it_occurs(values_V: Floats, occurrences_V: Floats) -> float:

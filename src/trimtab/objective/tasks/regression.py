@@ -39,20 +39,32 @@ class RegressionTask(Judged):
         return logits_of(output).squeeze(-1).double() * self.deviation + self.mean
 
     def tally(self, output: ModelOutput | Tensor, batch: Batch, terms: LossTerms) -> Tensor:
-        """Loss, and sums of error², |error|, target - mean, (target - mean)²."""
+        """Loss, and sums of error², |error|, target - mean, (target - mean)², error, error · (target - mean)."""
         counted = batch.targets != IGNORED
         target = torch.where(counted, batch.targets.double() * self.deviation, 0.0)
         error = torch.where(counted, logits_of(output).squeeze(-1).double() * self.deviation - target, 0.0)
-        sums = (error.square(), error.abs(), target, target.square())
+        sums = (error.square(), error.abs(), target, target.square(), error, error * target)
         return torch.stack((terms.losses.sum(dtype=torch.float64), *(values.sum() for values in sums)))
 
     def metrics(self, sums: Sequence[float], count: int) -> dict[str, float]:
-        """`loss`, `rmse`, `mae`, and `r2`: 1 - sum of error² / sum of (target - their mean)².
+        """`loss`, `rmse`, `mae`, `r2`: 1 - sum of error² / sum of (target - their mean)², and the
+        correlation `pearson`.
 
-        Of equal targets `r2` is NaN: there is nothing to explain.
+        Of equal targets `r2` and `pearson` are NaN: there is nothing to explain. Of equal answers `pearson` is.
         """
-        loss, squared, absolute, shift, spread = sums
+        loss, squared, absolute, shift, spread, off, product = sums
         around = spread - shift * shift / count
         # What rounding leaves of equal targets is no spread.
         r2 = 1.0 - squared / around if around > 1e-12 * spread else math.nan
-        return {"loss": loss / count, "rmse": math.sqrt(squared / count), "mae": absolute / count, "r2": r2}
+        # The answer is target + error: its covariance with the target, and its own variance, follow from theirs.
+        together = product - off * shift / count
+        covariance, answers = around + together, around + 2.0 * together + squared - off * off / count
+        vary = around > 1e-12 * spread and answers > 1e-12 * (spread + squared)
+        pearson = max(-1.0, min(1.0, covariance / math.sqrt(around * answers))) if vary else math.nan
+        return {
+            "loss": loss / count,
+            "rmse": math.sqrt(squared / count),
+            "mae": absolute / count,
+            "r2": r2,
+            "pearson": pearson,
+        }

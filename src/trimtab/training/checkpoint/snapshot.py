@@ -28,8 +28,8 @@ OWN_AVERAGE: Final = "schedule_free"
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Names: `model/<name>`, `optimizer/<name>/<slot>`, `scaler/<name>`, `scaling/<layer>`, `transform/<name>/<slot>`,
-    `probe/<name>/<slot>`, `window/<name>`; `average/<kind>/<name>` where other weights are judged than are trained,
-    `averaging/<kind>/<name>` for its counts.
+    `probe/<name>/<slot>`, `examination/<name>/<slot>`, `window/<name>`; `average/<kind>/<name>` where
+    other weights are judged than are trained, `averaging/<kind>/<name>` for its counts.
     """
 
     tensors: Mapping[str, Tensor]
@@ -68,6 +68,8 @@ def take(
         tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
     if (probe := step.parts_probe) is not None:
         tensors.update({f"probe/{probe.name}/{slot}": tensor for slot, tensor in probe.state_by_name().items()})
+    for one in step.examinations:
+        tensors.update({f"examination/{one.name}/{slot}": tensor for slot, tensor in one.state_by_name().items()})
     window_values, window_tensors = windows.state()
     tensors.update({f"window/{name}": tensor for name, tensor in window_tensors.items()})
     values = {
@@ -117,6 +119,8 @@ def restore(
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
         if (probe := step.parts_probe) is not None and (seen := _under(tensors, f"probe/{probe.name}")):
             probe.load_state_by_name(seen)  # none is there after accepted drift to measuring it
+        for one in step.examinations:
+            one.load_state_by_name(_under(tensors, f"examination/{one.name}"))
         if step.average is not None:
             # None of this kind is there after accepted drift: it begins anew.
             kind = step.average.kind

@@ -1,0 +1,115 @@
+"""What an evaluation is compared with: the run's own best one so far, or another run's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+from torch import Tensor
+
+from trimtab.config import BaselineConfig, BestBaseline, NoBaseline, RunBaseline, load_config
+from trimtab.errors import UsageError
+from trimtab.evaluation.sample_losses import paired_bootstrap
+from trimtab.runs import RunDirectory
+from trimtab.runs.checkpoints import list_checkpoints, ranked
+from trimtab.runs.files import read_json, write_json
+from trimtab.runs.metrics import selection_direction
+
+_FOLDER: Final = "validation-losses"
+_DIGITS: Final = 9
+
+
+def write_losses(run: RunDirectory, step: int, judged_on: str, sums_2M: Tensor) -> Path:
+    """Keep what `SampleLosses.take` gave at `step`; `judged_on` tells sets apart. Raises: StorageError."""
+    folder = run.artifacts / _FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:08d}.json"
+    losses, counts = sums_2M.tolist()
+    content = {
+        "step": step,
+        "judged_on": judged_on,
+        "loss": sum(losses) / sum(counts),
+        "losses": [float(f"{loss:.{_DIGITS}g}") for loss in losses],
+        "counts": [int(count) for count in counts],
+    }
+    write_json(path, content)
+    return path
+
+
+def read_losses(run: RunDirectory, before: int | None = None) -> list[dict[str, Any]]:
+    """What was kept, of steps below `before`, in their order."""
+    found = sorted((run.artifacts / _FOLDER).glob("step-*.json"))
+    steps = [(int(path.stem.removeprefix("step-")), path) for path in found]
+    return [read_json(path) for step, path in steps if before is None or step < before]
+
+
+@final
+class Baseline:
+    """Compares the losses of each evaluation of `run` with those of the baseline that `config` names.
+
+    What the run's own evaluations were compared with is in its artifacts, by step, so that a run that goes on compares
+    with what it compared with before.
+    """
+
+    def __init__(self, config: BaselineConfig, run: RunDirectory, judged_on: str) -> None:
+        """Raises: UsageError where another run has no losses, or those of other texts."""
+        self._config, self._run, self._judged_on = config, run, judged_on
+        self._other = self._of_run(config) if isinstance(config, RunBaseline) else None
+
+    def compare(self, step: int, sums_2M: Tensor) -> dict[str, float]:
+        """`loss_over_baseline` and `loss_over_baseline_low`, the lower end of its interval, where there is a baseline.
+
+        Raises: StorageError.
+        """
+        losses_M, counts_M = sums_2M.numpy()
+        loss, other = float(losses_M.sum() / counts_M.sum()), self._other
+        if isinstance(self._config, BestBaseline):
+            earlier = [one for one in read_losses(self._run, step) if one["judged_on"] == self._judged_on]
+            other = min(earlier, key=lambda one: float(one["loss"]), default=None)
+        if np.isfinite(loss) and (other is None or loss < other["loss"] or isinstance(self._config, RunBaseline)):
+            write_losses(self._run, step, self._judged_on, sums_2M)
+        if other is None or len(other["losses"]) != len(losses_M) or not np.isfinite(losses_M).all():
+            return {}
+        found = paired_bootstrap(losses_M, np.array(other["losses"]), counts_M)
+        return {"loss_over_baseline": found.mean, "loss_over_baseline_low": found.low}
+
+    def _of_run(self, config: RunBaseline) -> dict[str, Any]:
+        other = RunDirectory.open(Path(config.path))
+        kept = {one["step"]: one for one in read_losses(other)}
+        hint = f"`trimtab evaluate {config.path} --details` judges it"
+        if not kept:
+            raise UsageError(f"evaluation.baseline.path: {config.path} has kept no losses to compare with", hint=hint)
+        metric = load_config(other.config, environment={}).checkpoint.metric
+        in_order = ranked(list_checkpoints(other.path), metric, selection_direction(metric))
+        best = [info.step for info in in_order if info.step in kept]
+        chosen = kept[best[0]] if best else min(kept.values(), key=lambda one: float(one["loss"]))
+        if chosen["judged_on"] != self._judged_on:
+            raise UsageError(
+                f"evaluation.baseline.path: {config.path} was judged on other texts, or with another tokenizer or "
+                "sequence length: losses of other samples cannot be compared one by one",
+                hint="give both the same data, tokenizer, data.sequence_length, evaluation.max_tokens and stride",
+            )
+        return chosen
+
+
+def build_baseline(config: BaselineConfig, run: RunDirectory, judged_on: str) -> Baseline | None:
+    """The baseline that `config` names, if it names one. Raises: UsageError."""
+    return None if isinstance(config, NoBaseline) else Baseline(config, run, judged_on)
+
+
+def judged_on(facts: Mapping[str, Any], sequence_length: int, max_tokens: int | None, stride: int | None) -> str:
+    """What tells apart sets whose losses cannot be compared sample by sample."""
+    asked = facts.get("targets", {})
+    parts = [
+        facts["validation"]["sha256"],
+        facts["tokenizer"]["fingerprint"],
+        [asked.get(name) for name in ("classes", "mean", "deviation")],
+        sequence_length,
+        max_tokens,
+        stride,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

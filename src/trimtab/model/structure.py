@@ -1,0 +1,136 @@
+"""Where a model's layers are, and what passes through them: of ours by their class, of others by how they are built.
+
+Shape suffixes: B sequences · T positions · D hidden size · F feed-forward size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trimtab.model.block import Block
+from trimtab.model.feed_forward import Activation, FeedForward
+from trimtab.model.mode import uncompiled
+
+Function = Callable[[Tensor], Tensor]
+"""An activation function: elementwise."""
+
+_OURS: Final[Mapping[Activation, Function]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "swiglu": F.silu,
+    "relu_squared": lambda x: F.relu(x).square(),
+}
+"""Of swiglu the function of its gate."""
+_TORCHS: Final = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardswish,
+    nn.LeakyReLU,
+    nn.Mish,
+    nn.PReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softplus,
+    nn.Tanh,
+)
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers of `model` by their names, in order.
+
+    Ours are its blocks. Of another model they are the members of the outermost lists whose members are of one class
+    and made of modules: `transformer.h.0`, `encoder.layer.3`. Empty where there is no such list.
+    """
+    named = dict(model.named_modules())
+    found: dict[str, nn.Module] = {name: module for name, module in named.items() if isinstance(module, Block)}
+    if found:
+        return found
+    for name, module in named.items():
+        if not isinstance(module, nn.ModuleList | nn.Sequential) or any(name.startswith(f"{one}.") for one in found):
+            continue
+        members = list(module)
+        is_list = isinstance(module, nn.ModuleList) or len(members) > 1
+        if is_list and len({type(one) for one in members}) == 1 and any(members[0].children()):
+            found |= {f"{name}.{index}" if name else str(index): one for index, one in enumerate(members)}
+    return found
+
+
+@contextmanager
+def streams_read(model: nn.Module, tell: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Inside, `tell` is told of each layer, as it runs, its name, and what goes in and comes out: [B, T, D], detached.
+
+    A layer that runs several times in a pass has a number behind its name from the second time on, `…:2`. Compiled
+    layers run as written.
+    """
+    calls: Counter[str] = Counter()
+
+    def watch(name: str) -> Callable[..., None]:
+        def ran(module: nn.Module, given: tuple[Any, ...], options: Mapping[str, Any], output: Any) -> None:
+            before = next((one for one in (*given, *options.values()) if isinstance(one, Tensor)), None)
+            after = output[0] if isinstance(output, tuple | list) and output else output
+            if isinstance(before, Tensor) and isinstance(after, Tensor):
+                calls[name] += 1
+                called = name if calls[name] == 1 else f"{name}:{calls[name]}"
+                with torch.no_grad():
+                    tell(called, before.detach(), after.detach())
+
+        return ran
+
+    with ExitStack() as stack:
+        stack.enter_context(uncompiled())
+        for name, layer in layers_of(model).items():
+            handle = layer.register_forward_hook(watch(name), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def activations_read(model: nn.Module, tell: Callable[[str, Tensor, Function], None]) -> Iterator[None]:
+    """Inside, `tell` is told of each activation function, as it runs, the layer it belongs to, what goes in, detached,
+    and the function.
+
+    Of our models these are [B, T, F] of the feed-forward blocks, the gate alone of gated ones; of others what goes into
+    modules that are activation functions of torch or transformers. One that is no module is not seen.
+    """
+
+    def read(name: str, function: Function, before: Tensor) -> None:
+        with torch.no_grad():
+            tell(name, before.detach(), function)
+
+    def ours(name: str, block: FeedForward) -> Callable[..., None]:
+        def ran(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+            argument = output.chunk(2, dim=-1)[0] if block.activation == "swiglu" else output
+            read(name, _OURS[block.activation], argument)
+
+        return ran
+
+    def theirs(name: str, function: Function) -> Callable[..., None]:
+        return lambda module, given, output: read(name, function, given[0])
+
+    with ExitStack() as stack:
+        stack.enter_context(uncompiled())
+        for name, layer in layers_of(model).items():
+            for module in layer.modules():
+                if isinstance(module, FeedForward):
+                    stack.callback(setattr, module, "fuses", module.fuses)
+                    module.fuses = False  # there the argument would stay inside of a kernel
+                    handle = module.up.register_forward_hook(ours(name, module))
+                elif isinstance(module, _TORCHS) or type(module).__module__ == "transformers.activations":
+                    # Not `module` itself: its hooks would be called once more.
+                    handle = module.register_forward_hook(theirs(name, module.forward))
+                else:
+                    continue
+                stack.callback(handle.remove)
+        yield

@@ -1,0 +1,77 @@
+"""What a run measures: the probes inside its steps, and the examinations between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trimtab.config import Config, LoggingConfig
+from trimtab.config.registry import load_target
+from trimtab.config.registry.examinations import EXAMINATIONS
+from trimtab.data import PreparedData
+from trimtab.model import Transformer
+from trimtab.monitor.probes.examiner import Examiner
+from trimtab.monitor.probes.layers import ActivationScale, GradientNorms, WeightNorms
+from trimtab.monitor.probes.noise_scale import GradientNoiseScale
+from trimtab.signals import Examination, InlineProbe, Task
+
+MOST_SEQUENCES: Final = 8
+
+
+def build_probes(
+    config: LoggingConfig, model: nn.Module, names: Sequence[str], device: torch.device
+) -> tuple[list[InlineProbe], GradientNoiseScale | None]:
+    """The inline probes for the parameters `names`; that of the noise scale is one of them."""
+    probes: list[InlineProbe] = []
+    if config.layers:
+        probes = [GradientNorms(names), WeightNorms(names)]
+        if isinstance(model, Transformer):
+            model.measure_activations = True
+            probes.append(ActivationScale(model.signal_names))
+    if not config.noise_scale.every:
+        return probes, None
+    noise_scale = GradientNoiseScale(config.noise_scale.every, config.noise_scale.memory, device)
+    return [*probes, noise_scale], noise_scale
+
+
+def build_examiner(
+    config: Config,
+    data: PreparedData,
+    *,
+    model: nn.Module,
+    task: Task,
+    device: torch.device,
+    weights: Callable[[], Mapping[str, Tensor]],
+    autocast: Callable[[], AbstractContextManager[Any]],
+    scale: Callable[[], Tensor | None],
+    is_due: Callable[[int], bool],
+) -> Examiner | None:
+    """What examines `model` as `config.logging.examine` says; None where nothing is examined in so many steps."""
+    asked = config.logging.examine
+    if not any(map(is_due, range(1, config.training.steps + 1))):
+        return None
+    examinations: list[Examination] = [
+        load_target(EXAMINATIONS[name].path, f"logging.examine.which={name}")(config.seed) for name in asked.names
+    ]
+    count = len(data.training)
+    most = min(MOST_SEQUENCES, config.evaluation_batch_size)
+    num_sequences = min(asked.sequences or most, count)
+    batch = data.training.batch(np.arange(num_sequences) * count // num_sequences)
+    return Examiner(
+        examinations,
+        model=model,
+        task=task,
+        batch=batch.to(device),
+        weights=weights,
+        autocast=autocast,
+        scale=scale,
+        is_due=is_due,
+        batch_of=lambda samples: data.training.batch(np.array(samples, dtype=np.int64), num_sequences),
+        text=data.tokenizer.decode,
+        seed=config.seed,
+    )

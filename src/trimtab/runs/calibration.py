@@ -1,0 +1,41 @@
+"""The temperature of a run's answers: `calibration.json` in its directory, for one of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trimtab.runs.directory import RunDirectory
+from trimtab.runs.files import read_json, write_json
+
+
+def write_calibration(run: RunDirectory, step: int, weights: str, found: Mapping[str, Any]) -> None:
+    """Keep what was `found` for the `weights` of `step`, `plain` or the kind of an average. Raises: StorageError."""
+    write_json(run.calibration, {"step": step, "weights": weights, **found})
+
+
+def newest_calibration(run: RunDirectory) -> dict[str, Any] | None:
+    """What was kept last, or None. Raises: StorageError."""
+    return read_json(run.calibration) if run.calibration.exists() else None
+
+
+def read_calibration(run: RunDirectory, step: int, weights: str) -> dict[str, Any] | None:
+    """What was kept for these weights; None where there is nothing, or for others. Raises: StorageError."""
+    found = newest_calibration(run)
+    return found if found is not None and (found["step"], found["weights"]) == (step, weights) else None
+
+
+def in_words(found: Mapping[str, Any]) -> str:
+    """The temperature, and what it does on texts that it was not fitted on."""
+    if "why" in found:
+        return f"no temperature: {found['why']}"
+    before, after = found["before"], found["after"]
+    judged = f"on {found['judged_on']:,} that it was not fitted on"
+    if found["temperature"] == 1.0:
+        return f"temperature 1: {found['fitted']:.3g} made the loss {judged} no lower; calibration error " + (
+            f"{before['calibration_error']:.3f}"
+        )
+    return (
+        f"temperature {found['temperature']:.3g}: calibration error {before['calibration_error']:.3f} → "
+        f"{after['calibration_error']:.3f}, loss {before['loss']:.4f} → {after['loss']:.4f}, {judged}"
+    )

@@ -1,0 +1,154 @@
+"""From a configuration to what judges a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from trimtab.config import Config
+from trimtab.config.registry import require_module
+from trimtab.data import LabelledTexts, PreparedData, prepare_sets
+from trimtab.evaluation import (
+    Details,
+    Evaluation,
+    SampleLosses,
+    Weights,
+    build_baseline,
+    calibrate_temperature,
+    groupings_of,
+    judged_on,
+    write_losses,
+)
+from trimtab.events import ArtifactLogged, EvaluationEnded
+from trimtab.objective import build_objective, build_task, class_weights
+from trimtab.runs import RunDirectory
+from trimtab.runs.calibration import write_calibration
+from trimtab.runs.files import write_json
+from trimtab.runs.privacy import disclosed
+from trimtab.signals import Batch, LossTerms, ModelOutput
+from trimtab.training.memory import out_of_memory_explained
+from trimtab.training.precision import Precision
+
+_SHOWN: Final = 300
+"""Characters of a text that is named as hard."""
+
+
+def build_evaluation(
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    variants: Mapping[str, Weights] | None = None,
+    run: RunDirectory | None = None,
+) -> Evaluation:
+    """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`.
+
+    With `run` its rounds are compared with the baseline that `config` names. Raises: DataError for a further set that
+    cannot be read; UsageError for a baseline that cannot be compared with.
+    """
+    parameter = next(model.parameters())
+    device, judged = parameter.device, config.evaluation
+    if judged.decoded and config.task.name == "seq2seq":
+        require_module("sacrebleu", "text", f"evaluation.decoded={judged.decoded}")
+    return Evaluation(
+        judged,
+        model=model,
+        task=build_task(
+            config.task,
+            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
+            data.targets,
+            data.tokenizer.token_bytes,
+        ),
+        data=data,
+        batch_size=config.evaluation_batch_size,
+        device=device,
+        autocast=Precision(config.training.precision, device, parameter.dtype).autocast,
+        variants=variants,
+        selected=config.selected,
+        seed=config.seed,
+        sets=prepare_sets(
+            judged.sets, config.data, config.task, tokenizer=data.tokenizer, targets=data.targets, seed=config.seed
+        ),
+        baseline=None if run is None else build_baseline(judged.baseline, run, judged_texts(config, data)),
+    )
+
+
+def judged_texts(config: Config, data: PreparedData) -> str:
+    """What tells apart the texts, and the samples made of them, that evaluations of `config` judge."""
+    judged = config.evaluation
+    return judged_on(data.facts, config.data.sequence_length, judged.max_tokens, judged.stride)
+
+
+def calibrate_run(
+    run: RunDirectory,
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    step: int,
+    weights: str,
+    report: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Fit a temperature on the validation set for the `weights` of `step`, which `model` holds, and keep it in `run`.
+
+    Raises: DataError where there are too few texts; StorageError.
+    """
+    evaluation = build_evaluation(config, model, data)
+    found = calibrate_temperature(
+        model,
+        evaluation.task,
+        evaluation.validation,
+        batch_size=evaluation.batch_size,
+        device=evaluation.device,
+        autocast=evaluation.autocast,
+        max_tokens=config.evaluation.max_tokens,
+        progress=None if report is None else partial(report, "fitting a temperature"),
+    ).to_json()
+    write_calibration(run, step, weights, found)
+    return found
+
+
+def examine(
+    run: RunDirectory,
+    config: Config,
+    model: nn.Module,
+    data: PreparedData,
+    step: int,
+    weights: str,
+    report: Callable[[str, float], None] | None = None,
+) -> dict[str, Any]:
+    """Where `model`, which holds the `weights` of `step`, is wrong on the validation set; kept in `run`'s artifacts.
+
+    Gives metrics, slices, hardest samples; of classes confusion and reliability. The losses of the samples are kept,
+    too, for runs that compare with this one. Raises: StorageError.
+    """
+    evaluation = build_evaluation(config, model, data)
+    task, judged, classes = evaluation.task, evaluation.validation, data.targets.classes
+    details = Details(
+        task, len(judged), groupings_of(task, judged, data.training, classes), len(classes), evaluation.device
+    )
+    losses = SampleLosses(len(judged), evaluation.device)
+
+    def look(batch: Batch, output: ModelOutput | Tensor, terms: LossTerms) -> None:
+        details(batch, output, terms)
+        losses(batch, output, terms)
+
+    found = {"step": step, "weights": weights, "metrics": evaluation.metrics(report, look), **details.found(classes)}
+    if isinstance(judged, LabelledTexts):
+        for one in found["hardest"]:
+            text = data.tokenizer.decode(judged.row(one["sample"]).tolist())
+            one["text"] = disclosed(text, config.privacy.samples)[:_SHOWN]
+    write_json(run.details, found)
+    write_losses(run, step, judged_texts(config, data), losses.take())
+    return found
+
+
+def evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
+    """A round of evaluation; where memory does not suffice for it, that is said."""
+    shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    if evaluation.batch_size == 1:
+        hint = "take a smaller model, or a shorter data.sequence_length"
+    with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):
+        return evaluation(step)
