@@ -28,6 +28,17 @@ IDLE_OF_MODELS: Final[tuple[Idle, ...]] = (
         "set model.dropout.residual above 0, or use model.dropout.layer",
     ),
     Idle(
+        ("model.window",),
+        "data.sequence_length",
+        lambda config: (
+            isinstance(config.model, TransformerShape)
+            and config.model.window is not None
+            and config.model.window >= config.longest_sequence
+        ),
+        "it reaches over whole sequences, of data.sequence_length or task.target_length tokens",
+        "set model.window below data.sequence_length",
+    ),
+    Idle(
         ("model.dropout.layer_ramp", "model.dropout.layer_unit", "model.dropout.layer_per"),
         "model.dropout.layer",
         lambda config: isinstance(config.model, TransformerShape) and config.model.dropout.layer == 0.0,

@@ -125,6 +125,11 @@ class TransformerShape(Section):
     max_positions: Count | None = Field(
         None, description="positions that the model can tell apart; data.sequence_length if not given"
     )
+    window: Count | None = Field(
+        None,
+        description="sliding window: a position attends to itself and window - 1 before it, in an encoder to as many "
+        "after it, too; null: to all",
+    )
     qk_norm: bool = Field(False, description="RMS-normalize queries and keys")
     bias: bool = Field(False, description="biases in linear layers and layer norms")
     tied_embeddings: bool = Field(True, description="the head uses the embedding's weights")

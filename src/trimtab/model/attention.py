@@ -162,6 +162,15 @@ def document_mask(document_ids_BT: Tensor) -> Tensor:
     return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]
 
 
+def window_mask(num_tokens: int, window: int, device: torch.device) -> Tensor:
+    """Boolean [T, T]: True where query and key are less than `window` apart.
+
+    Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1; with causality Jiang et al. 2023, arXiv 2310.06825.
+    """
+    places_T = torch.arange(num_tokens, device=device)
+    return (places_T[:, None] - places_T[None, :]).abs() < window
+
+
 def causal_mask(num_tokens: int, device: torch.device) -> Tensor:
     """Boolean [T, T]: True where the query (row) is not before the key (column)."""
     return torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()

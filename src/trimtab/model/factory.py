@@ -149,6 +149,7 @@ def _shape(config: TransformerShape, vocabulary_size: int, max_positions: int) -
         layer_dropout_ramp=config.dropout.layer_ramp,
         layer_dropout_unit=config.dropout.layer_unit,
         layer_dropout_per=config.dropout.layer_per,
+        window=config.window,
     )
 
 

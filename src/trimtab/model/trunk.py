@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
+from trimtab.model.attention import causal_mask, window_mask
 from trimtab.model.block import Block
 from trimtab.model.dropout import Dropout, ramped
 from trimtab.model.feed_forward import Activation
@@ -49,6 +50,7 @@ class Shape(TypedDict, total=False):
     layer_dropout_ramp: Literal["none", "linear"]
     layer_dropout_unit: Literal["branch", "block"]
     layer_dropout_per: Literal["sample", "batch"]
+    window: int | None
 
 
 class Trunk(nn.Module):
@@ -67,6 +69,8 @@ class Trunk(nn.Module):
         self.max_positions = shape["max_positions"]
         self.hidden_size = hidden_size
         self.num_heads = num_heads
+        self.window = shape.get("window")
+        """How many positions attention reaches, its own included; None: all."""
         self.measure_activations = False
         """Whether the output's `signals` hold the root mean square of each block's output."""
 
@@ -133,7 +137,8 @@ class Trunk(nn.Module):
 
         `positions` are 0, 1, 2 ... if not given. `mask` is boolean, broadcast to [B, H, T, T], True where a query
         sees a key, and then decides alone; without it every position sees all, or with `causal` those not after
-        it. `memory_BSD` is read by blocks that read one, where `memory_mask`, broadcast to [B, H, T, S], is True.
+        it. Of either only those within the window remain, where there is one. `memory_BSD` is read by blocks that read
+        one, where `memory_mask`, broadcast to [B, H, T, S], is True.
 
         Raises:
             ConfigError: more tokens than positions.
@@ -151,6 +156,7 @@ class Trunk(nn.Module):
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
         x_BTD = self.embedding_dropout(x_BTD)
+        mask = self._within_window(mask, num_tokens, causal)
         rotation = None if self.rotary is None else self.rotary(positions)
         norms: list[Tensor] = []
         for block in self.all_blocks:
@@ -166,3 +172,13 @@ class Trunk(nn.Module):
             scales = torch.linalg.vector_norm(torch.stack(norms), dim=1) / math.sqrt(x_BTD.numel())
             signals = dict(zip(self.signal_names, scales.unbind(), strict=True))
         return self.final_norm(x_BTD), signals
+
+    def _within_window(self, mask: Tensor | None, num_tokens: int, causal: bool) -> Tensor | None:
+        if self.window is None or self.window >= num_tokens:
+            return mask
+        device = self.embedding.weight.device
+        near_TT = window_mask(num_tokens, self.window, device)
+        if mask is None:
+            return near_TT & causal_mask(num_tokens, device) if causal else near_TT
+        # By places in the row: documents are in one piece, so that within one they differ as in the text itself.
+        return mask & near_TT
