@@ -82,8 +82,13 @@ class DropoutConfig(Section):
 
 
 class InitializationConfig(Section):
-    """Weights at step 0: normal, with the residual projections scaled by 1/sqrt(2 * num_layers)."""
+    """Weights at step 0, with the residual projections scaled by 1/sqrt(2 * num_layers)."""
 
+    matrices: Literal["normal", "xavier_uniform"] = Field(
+        "normal",
+        description="of linear layers: normal, or uniform within sqrt(6 / (inputs + outputs)), whatever the width; "
+        "embeddings are normal",
+    )
     standard_deviation: Positive = Field(0.02, description="of the normal distribution")
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 

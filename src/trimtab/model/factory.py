@@ -100,6 +100,7 @@ def _build_ours(
     init_weights(
         model,
         standard_deviation=config.initialization.standard_deviation,
+        matrices=config.initialization.matrices,
         depth_scaled=config.initialization.depth_scaled,
         num_layers=config.num_layers,
         seed=seed,
