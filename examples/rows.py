@@ -14,6 +14,7 @@ import io
 import json
 import keyword
 import math
+import re
 import tokenize
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -87,6 +88,16 @@ def docstring_and_length(file: Path) -> Iterator[Row]:
             lines = node.body[-1].end_lineno - node.body[0].end_lineno  # type: ignore[operator]
             if lines > 0:
                 yield {"text": text, "value": math.log(lines)}
+
+
+def name_and_docstring(file: Path) -> Iterator[Row]:
+    """What a docstring says first of a function or class, without naming it, and the words of its name."""
+    for node, text in _definitions(file):
+        name = getattr(node, "name", "")
+        words = re.sub(r"([a-z])([A-Z])", r"\1 \2", name.strip("_")).replace("_", " ").lower()
+        summary = " ".join(text.partition(">>>")[0].split()[:40]).replace(name, "")
+        if len(words) >= 4 and len(summary) >= 20:
+            yield {"text": summary, "second": words}
 
 
 def source_and_summary(file: Path) -> Iterator[Row]:

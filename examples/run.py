@@ -25,7 +25,8 @@ class Outcome:
     metrics: Mapping[str, float]
     """Of the best checkpoint, without `validation/`."""
     guess: float
-    """The accuracy of always giving the most frequent answer; 0 of numbers, where R² is 0 for their mean."""
+    """The accuracy of always giving the most frequent answer; 0 of numbers, where R² is 0 for their mean; of pairs the
+    chance of the right one."""
     trainer: Trainer
 
 
@@ -70,7 +71,10 @@ def run(
 
 
 def most_frequent(trainer: Trainer) -> float:
-    """The part of the validation targets that the most frequent answer gets right; of labels, label by label."""
+    """The part of the validation targets that the most frequent answer gets right; of labels, label by label; of pairs,
+    any one of those that are judged together."""
+    if trainer.config.task.name == "contrastive":
+        return 1.0 / (trainer.config.evaluation.batch_size or trainer.config.evaluation_batch_size)
     validation = trainer.trained()[1].validation
     targets = validation.batch(np.arange(len(validation))).targets.numpy()
     if targets.dtype == np.float32:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from trimtab.assembly import Parts, held_back
+from trimtab.assembly import Parts
 from trimtab.config import Config
 from trimtab.data import LabelledTexts, PreparedData, Sequences
 from trimtab.model.recompute import set_recompute
@@ -30,6 +30,7 @@ from trimtab.training.memory import memory_meter
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
 from trimtab.training.peak import choose_peak
+from trimtab.training.procedures import held_back
 from trimtab.training.recompute import least_recompute
 from trimtab.training.threads import choose_threads
 
@@ -82,7 +83,7 @@ def choose(
     attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
     fused = choose_activation(training, parts.model, parts.device, precision)
     packed = choose_packing(training, parts.model, parts.device, attention)
-    why_not = held_back(config, parts)
+    why_not = held_back(config, parts.model, parts.step.optimizer)
     choice = earlier.get("threads_choice")
     if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
         choice = {"chosen": earlier["threads"], "reason": "as when the run was begun"}

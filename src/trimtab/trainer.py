@@ -167,6 +167,7 @@ class Trainer:
                     device,
                     [controller.name for controller in controllers],
                     resolved_name(config.training.precision, device),
+                    None if parts.teacher is None else parts.teacher.fingerprint,
                 ),
             }
             changes = self._changes(run, facts)

@@ -15,6 +15,7 @@ ABOVE = {
     "tag_code": ("accuracy", 0.25),
     "guess_length": ("r2", 0.02),
     "summarize_source": ("accuracy", 0.03),
+    "embed_docstrings": ("accuracy", 0.05),
     "fill_holes": ("accuracy", 0.02),
     "fine_tune": ("accuracy", 0.1),
 }

@@ -25,7 +25,7 @@ from trimtab.config.presets import list_presets
 from trimtab.config.recovery import SkipSpikes
 from trimtab.config.run import Config
 from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
-from trimtab.config.task import Classification, TokenClassification
+from trimtab.config.task import Classification, Contrastive, TokenClassification
 from trimtab.config.training import Fp16
 
 
@@ -83,6 +83,12 @@ IDLE: tuple[Idle, ...] = (
         for key in ("objective.fused", "objective.chunks")
         for switch, cannot, reason, remedy in (
             (
+                "objective.distillation",
+                lambda config: isinstance(config.objective, CrossEntropyConfig) and bool(config.objective.distillation),
+                "with objective.distillation the logits are compared with those of a teacher",
+                "leave out objective.distillation",
+            ),
+            (
                 "task.name",
                 lambda config: isinstance(config.task, Classification | TokenClassification),
                 "with this task.name the head has a bias",
@@ -95,6 +101,13 @@ IDLE: tuple[Idle, ...] = (
                 "set training.precision.name=bf16",
             ),
         )
+    ),
+    Idle(
+        ("embedding.cutout.kind",),
+        "embedding.cutout.rate",
+        lambda config: config.embedding.cutout.rate == 0.0,
+        "nothing is cut out, as embedding.cutout.rate is 0",
+        "set embedding.cutout.rate above 0",
     ),
     Idle(
         ("task.bucketing",),
@@ -347,6 +360,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.task, Classification) and not config.task.multi_label,
         "it stands between several labels, and task.multi_label is false",
         "set task.multi_label=true",
+    ),
+    Idle(
+        ("task.second",),
+        "task.label",
+        lambda config: isinstance(config.task, Contrastive) and not config.task.has_pairs,
+        "it names the second text of a pair, and with task.label texts of one class belong together",
+        "leave out task.label",
     ),
     Idle(
         ("model.tied_embeddings",),

@@ -15,8 +15,10 @@ from trimtab.config import (
     ByteTokenizer,
     Classification,
     Config,
+    Contrastive,
     DecoderConfig,
     EncoderDecoderConfig,
+    InfoNceConfig,
     MaskedLanguageModeling,
     Regression,
     SequenceToSequence,
@@ -178,6 +180,7 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
     positions = max_positions * model.hidden_size if model.positions.name == "learned" else 0
     groups = {"embedding": vocabulary * model.hidden_size + positions}
     own = _attention(model, length, causal=isinstance(model, DecoderConfig), masked=_is_masked(config))
+    texts = 2 if isinstance(config.task, Contrastive) and config.task.has_pairs else 1
     match model:
         case EncoderDecoderConfig():
             groups["embedding"] += positions
@@ -192,16 +195,21 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
             ]
             streams = [Stream(length, model.num_layers, 2), Stream(second, model.num_layers, 3)]
         case _:
-            parts, products = [blocks.parameters(False)], blocks.products(length)
-            attentions, streams = [own], [Stream(length, model.num_layers, 2)]
+            parts, products = [blocks.parameters(False)], [*blocks.products(length)] * texts
+            attentions, streams = [own] * texts, [Stream(length, model.num_layers, 2)] * texts
     for part in parts:
         for name, number in part.items():
             groups[name] = groups.get(name, 0) + number
-    if not (of_tokens and model.tied_embeddings):
-        groups["head"] = model.hidden_size * outputs + (0 if of_tokens else outputs)
-    rows = 1.0 if pooled else float(streams[-1].positions)
-    products.append(Product("head", rows, model.hidden_size, outputs))
-    matrices = tuple((p.inputs, p.outputs, p.repeats) for p in products[:-1])
+    if outputs and not (of_tokens and model.tied_embeddings):
+        has_bias = not (of_tokens or isinstance(config.task, Contrastive))
+        groups["head"] = model.hidden_size * outputs + (outputs if has_bias else 0)
+    if isinstance(config.objective, InfoNceConfig) and config.objective.learn_temperature:
+        groups["head"] = groups.get("head", 0) + 1
+    rows = float(texts) if pooled else float(streams[-1].positions)
+    # Both texts of a row pass through the same matrices.
+    matrices = tuple((p.inputs, p.outputs, p.repeats) for p in products[: len(products) // texts])
+    if outputs:
+        products.append(Product("head", rows, model.hidden_size, outputs))
     return ModelCounts(
         {name: number for name, number in groups.items() if number},
         matrices,
@@ -259,6 +267,8 @@ def _outputs(config: Config, vocabulary: int, classes: int) -> tuple[bool, bool,
             return False, False, classes
         case Regression():
             return True, False, 1
+        case Contrastive():
+            return True, False, config.task.projection or 0
         case _:
             return False, True, vocabulary
 

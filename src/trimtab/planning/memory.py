@@ -21,15 +21,18 @@ def memory_of(config: Config, counts: ModelCounts, ways: Ways, sequences: int, a
     parameters = float(counts.total_parameters)
     narrow = parameters * 2 if ways.narrow else 0.0
     gradients = parameters * (2 if ways.narrow else 4)
-    if ways.narrow and accumulation > 1:
+    procedure = config.procedure.name
+    if ways.narrow and (accumulation > 1 or procedure in ("fgm", "pgd", "free_lb")):
         gradients += parameters * 4  # summed in fp32
+    graphs = 2 if procedure == "r_drop" else 1
     held = {
         "weights": narrow,
         "masters": parameters * 4,
         "moments": _moments(config, counts),
         "averages": parameters * 4 if config.averaging.name != "none" else 0.0,
         "gradients": gradients,
-        "activations": sequences * _activations(counts, ways) + (parameters * 2 if ways.autocasts else 0.0),
+        "sharpness": parameters * 4 if config.sharpness.name != "none" else 0.0,
+        "activations": graphs * sequences * _activations(counts, ways) + (parameters * 2 if ways.autocasts else 0.0),
         "logits": _logits(config, counts, ways, sequences),
     }
     if ways.recompute == "full":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from trimtab.config import Bf16, Config, CrossEntropyConfig, NoQuantization, RowTask, TransformerShape
+from trimtab.config.beside_procedure import procedures_of
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.training import AutoPrecision
@@ -80,13 +81,18 @@ def ways_of(
     narrow = precision == "bf16" and plain and flat and (parameters == "bf16" or (parameters == "auto" and cuda))
     spec = MODELS[config.model.name]
     capturable = spec.capturable and all(OPTIMIZERS[one.name].capturable for one in config.optimizers)
+    makings = procedures_of(config).values()
+    capturable = capturable and all(one.capturable for one in makings)
     match training.compile:
         case "auto":
-            compiles = compiled and spec.compilable and plain and one_shape(config)
+            compiles = (
+                compiled and all(one.compilable for one in makings) and spec.compilable and plain and one_shape(config)
+            )
         case _:
             compiles = training.compile != "off"
     objective = config.objective
     fuses = isinstance(objective, CrossEntropyConfig) and precision != "fp16" and _plain_head(config)
+    fuses = fuses and getattr(objective, "distillation", None) is None
     model = config.model
     again = recompute if training.recompute == "auto" else training.recompute
     draws = isinstance(model, TransformerShape) and any(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from trimtab.config import Config, GaLoreConfig, MuonConfig, SgdConfig, SoapConfig, SophiaConfig
+from trimtab.config.beside_procedure import passes_of
 from trimtab.planning.counts import ModelCounts
 from trimtab.planning.devices import Device
 from trimtab.planning.settings import Ways
@@ -107,7 +108,8 @@ def update_work(config: Config, counts: ModelCounts, device: Device, ways: Ways,
 
 def extra_passes(config: Config) -> float:
     """Further forward and backward passes for each one, on average."""
-    return 1.0 / config.optimizer.estimate_every if isinstance(config.optimizer, SophiaConfig) else 0.0
+    estimates = 1.0 / config.optimizer.estimate_every if isinstance(config.optimizer, SophiaConfig) else 0.0
+    return passes_of(config) - 1.0 + estimates
 
 
 def gaps(works: list[Work], device: Device, ways: Ways) -> list[Work]:

@@ -38,7 +38,7 @@ def what_applies(model: nn.Module, config: Config, plan: Mapping[str, Any]) -> l
     objective = config.objective
     if model.scale is None:
         fused = f"head and loss apart: {model.why_whole}"
-    elif not isinstance(objective, CrossEntropyConfig) or objective.fused == "off":
+    elif not isinstance(objective, CrossEntropyConfig) or objective.fused == "off" or objective.distillation:
         fused = "head and loss apart, as the objective is"
     elif objective.fused == "on":
         fused = "head and loss in one"
