@@ -218,8 +218,8 @@ class LoraConfig(Section):
     dropout: Rate = Field(0.0, description="on what the update reads")
     targets: Literal["auto", "all"] | Texts = Field(
         "auto",
-        description="which matrices: auto are those that peft knows for the architecture, all is every one but the "
-        "head, a list has ends of their names, such as [q_proj, v_proj]",
+        description="which matrices: auto are those that peft knows for the architecture, or all; all is every one "
+        "but the head; a list has ends of their names, such as [q_proj, v_proj]",
     )
 
 

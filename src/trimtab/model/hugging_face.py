@@ -45,6 +45,8 @@ class HuggingFaceModel(nn.Module):
         """Names of parameters that are frozen for good, and in that folder."""
         self.new: tuple[str, ...] = ()
         """Parameters that the folder did not have, and which begin at random."""
+        self.adapted = ""
+        """Which matrices have low-rank updates, where that was not asked for by name."""
         self.scale: float | None = None
         self.why_whole = ""
         self._mask: Mask = "plain"

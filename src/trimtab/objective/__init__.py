@@ -19,6 +19,7 @@ from trimtab.objective.procedures import (
     symmetric_divergence,
 )
 from trimtab.objective.regression import Regression
+from trimtab.objective.smoothing import LabelSmoothingLoss
 from trimtab.objective.tasks import (
     CausalLanguageModelingTask,
     ClassificationTask,
@@ -40,6 +41,7 @@ __all__ = [
     "Focal",
     "FreeLB",
     "InfoNce",
+    "LabelSmoothingLoss",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "Objective",

@@ -52,6 +52,8 @@ def what_applies(model: nn.Module, config: Config, plan: Mapping[str, Any]) -> l
             reason = "task.padding=full gives batches one shape"
         parts.append(f"{'' if choice['chosen'] else 'not '}{done} ({reason})")
     lines = [f"{model.kind} of transformers: {'; '.join(parts)}"]
+    if model.adapted:
+        lines.append(model.adapted)
     if model.new:
         shown = ", ".join(model.new[:4]) + (" …" if len(model.new) > 4 else "")
         lines.append(f"not in the model's folder, and begun at random: {shown}")
