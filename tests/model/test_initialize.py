@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import trimtab
-from trimtab.model import Decoder, EncoderDecoder, init_weights
+from trimtab.config import DecoderConfig
+from trimtab.model import Decoder, EncoderDecoder, build_model, init_weights
 
 SHAPE: dict[str, Any] = {
     "vocabulary_size": 400,
@@ -37,6 +38,34 @@ def test_statistics(depth_scaled: bool) -> None:
             expected = 0.03 / math.sqrt(6) if residual else 0.03
             assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
             assert parameter.mean().item() == pytest.approx(0.0, abs=0.002), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("depth_scaled", [True, False])
+def test_xavier_uniform_for_linear_layers_and_normal_embeddings(depth_scaled: bool, tied: bool) -> None:
+    model = Decoder(**SHAPE, tied_embeddings=tied)
+    init_weights(model, matrices="xavier_uniform", depth_scaled=depth_scaled, num_layers=3, seed=5)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            assert parameter.unique().numel() == 1, name
+        elif "embedding" in name:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
+            assert parameter.abs().max().item() > 0.06, name  # beyond any uniform one of that deviation
+        else:
+            outputs, inputs = parameter.shape
+            bound = math.sqrt(6.0 / (inputs + outputs))
+            if depth_scaled and name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+                bound /= math.sqrt(6)
+            assert 0.98 * bound < parameter.abs().max().item() <= bound, name
+            assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), name
+    assert ("head.weight" in dict(model.named_parameters())) == (not tied)
+
+
+def test_it_is_set_in_the_configuration() -> None:
+    config = DecoderConfig.model_validate({"initialization": {"matrices": "xavier_uniform", "depth_scaled": False}})
+    model = build_model(config, vocabulary_size=31, sequence_length=8, seed=0)
+    weight = dict(model.named_parameters())["blocks.0.attention.output.weight"]
+    assert weight.abs().max().item() == pytest.approx(math.sqrt(6 / 512), rel=0.01)
 
 
 def test_the_seed_alone_decides() -> None:

@@ -6,8 +6,7 @@ the user's is an error even when it is the default, unless a higher layer switch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any, Final
 
@@ -16,6 +15,8 @@ from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.evaluation import is_calibrated, only_folders
+from trimtab.config.idle import Idle
+from trimtab.config.idle_model import IDLE_OF_MODELS
 from trimtab.config.keys import flatten
 from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
@@ -36,21 +37,11 @@ def _is_no_step(span: int | float | str, config: Config, most: int = 0) -> bool:
         return is_nothing(span)
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Keys that change nothing in a configuration of which `when` is true, because of the key `switch`."""
-
-    keys: tuple[str, ...]
-    switch: str
-    when: Callable[[Config], bool]
-    reason: str
-    remedy: str
-
-
 _DRAWS: Final = ("evaluation.samples.temperature", "evaluation.samples.top_k", "evaluation.samples.seeds")
 _OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
+    *IDLE_OF_MODELS,
     Idle(
         ("objective.spread",),
         "objective.label_smoothing",
@@ -238,7 +229,11 @@ IDLE: tuple[Idle, ...] = (
         ("training.memory_budget_bytes",),
         "training.micro_batch_size",
         # null says what is so anyway.
-        lambda config: config.training.memory_budget_bytes is not None and config.training.micro_batch_size != "auto",
+        lambda config: (
+            config.training.memory_budget_bytes is not None
+            and config.training.micro_batch_size != "auto"
+            and config.training.recompute != "auto"
+        ),
         "it bounds the search for the largest micro-batch, and training.micro_batch_size is given",
         "set training.micro_batch_size=auto",
     ),

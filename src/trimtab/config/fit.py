@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
+from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.task import Classification, Contrastive
 
@@ -148,6 +149,11 @@ def misfits(config: Config) -> Iterator[str]:
         )
     if isinstance(task, Contrastive):
         yield from _beside_contrast(config)
+    recompute, model = config.training.recompute, config.model.name
+    if recompute != "none" and isinstance(config.model, OutsideModel):
+        yield f"training.recompute {recompute} is for trimtab's own models, and model.name is {model}. Fitting: none"
+    if recompute != "none" and config.training.precision.name == "fp8":
+        yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
     sources = dict(config.data.plain_sources)
     sources |= {f"evaluation.sets.{name}": source for name, source in config.evaluation.sets.items()}
     for key, chosen, fitting in (

@@ -2,7 +2,7 @@
 
 from trimtab.model.attention import Attention, CrossAttention, packs_attention
 from trimtab.model.block import Block
-from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_factor
+from trimtab.model.dropout import Dropout, LayerDropout, count_dropout_sites, set_dropout_factor
 from trimtab.model.embeddings import Cutout, EmbeddingNoise, EmbeddingTransforms, Mixup, embedding_of
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
@@ -32,6 +32,7 @@ __all__ = [
     "FeedForward",
     "ForeignModel",
     "HuggingFaceModel",
+    "LayerDropout",
     "Mixup",
     "Outside",
     "ParameterCounts",

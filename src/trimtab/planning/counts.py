@@ -43,9 +43,14 @@ def attention_flops(num_heads: int, head_size: int, num_keys: float) -> float:
     return 4.0 * num_heads * head_size * num_keys
 
 
-def mean_keys(sequence_length: int, *, causal: bool) -> float:
-    """The keys that a query meets on average."""
-    return (sequence_length + 1) / 2 if causal else float(sequence_length)
+def mean_keys(sequence_length: int, *, causal: bool, window: int | None = None) -> float:
+    """The keys that a query meets on average: those before it and itself, or all, of them those within `window`."""
+    reach = min(window or sequence_length, sequence_length)
+    if window is None or reach == sequence_length:
+        return (sequence_length + 1) / 2 if causal else float(sequence_length)
+    # The first queries meet fewer: in a square of T by T two corners, or with causality all above the diagonal, too.
+    missing = reach * (reach - 1) / 2 / sequence_length
+    return reach - missing if causal else 2 * reach - 1 - 2 * missing
 
 
 @final
@@ -82,11 +87,12 @@ class AttentionShape:
     normalized: bool
     """Whether queries and keys are."""
     repeats: int = 1
+    window: int | None = None
 
     @property
     def flops(self) -> float:
         """Of one sequence, forward, with the keys that are met."""
-        keys = mean_keys(self.keys, causal=self.causal)
+        keys = mean_keys(self.keys, causal=self.causal, window=self.window)
         return self.repeats * self.queries * attention_flops(self.num_heads, self.head_size, keys)
 
     @property
@@ -183,7 +189,9 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
             attentions = [
                 own,
                 _attention(model, second, causal=True, masked=False),
-                replace(own, queries=second, num_kv_heads=model.num_heads, rotated=False, normalized=False),
+                replace(
+                    own, queries=second, num_kv_heads=model.num_heads, rotated=False, normalized=False, window=None
+                ),
             ]
             streams = [Stream(length, model.num_layers, 2), Stream(second, model.num_layers, 3)]
         case _:
@@ -275,13 +283,14 @@ def _attention(model: TransformerShape, length: int, *, causal: bool, masked: bo
         queries=length,
         keys=length,
         causal=causal,
-        masked=masked,
+        masked=masked or (model.window is not None and model.window < length),
         num_heads=model.num_heads,
         num_kv_heads=model.num_kv_heads or model.num_heads,
         head_size=model.head_size,
         rotated=model.positions.name == "rotary",
         normalized=model.qk_norm,
         repeats=model.num_layers,
+        window=model.window,
     )
 
 

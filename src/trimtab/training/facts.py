@@ -12,11 +12,12 @@ from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
+from trimtab.model import Decoder, Encoder, Outside, Transformer, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.runs.environment import versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
+from trimtab.training.first_pass import scales_at_start
 
 
 def identity_of(
@@ -70,6 +71,8 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
     }
+    if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
+        facts["first_pass"] = scales_at_start(model, task, data.training)
     if (switch := config.optimizer_switch) is not None:
         facts["optimizer_switch"] = {
             "optimizer": switch.to.name,

@@ -12,6 +12,7 @@ from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.model import Transformer
 from trimtab.model.embeddings import EmbeddingTransforms, build_embedding_transforms, embedding_of
+from trimtab.model.recompute import refuses_capture
 from trimtab.objective.procedures import build_procedure
 from trimtab.optimizer import ForeignOptimizer, Optimizer
 from trimtab.planning import one_shape
@@ -55,6 +56,8 @@ def held_back(config: Config, model: nn.Module, optimizer: Optimizer) -> str | N
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if not (isinstance(model, Transformer) and MODELS[config.model.name].capturable):
         return "a model from outside may keep state in Python"
+    if (why_not := refuses_capture(model)) is not None:
+        return why_not
     names = [one.name for one in config.optimizers]
     if isinstance(optimizer, ForeignOptimizer) or "custom" in names:
         return "an optimizer from outside may count its steps in Python"

@@ -73,7 +73,7 @@ class ContrastiveTask:
         if batch.second_BS is None:
             terms: LossTerms = self.objective(vectors, batch.targets)
         else:
-            scale = output.scale() if isinstance(output, ModelOutput) else None
+            scale = output.scale() if isinstance(output, ModelOutput) and output.scale is not None else None
             terms = self.objective(vectors[0::2], vectors[1::2], batch.targets, scale)
         return terms
 
