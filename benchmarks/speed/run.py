@@ -112,7 +112,7 @@ def table(case: str, rows: dict[str, dict[str, Any]], turn: int) -> str:
         a, b, c = statistics.quantiles([ours / theirs for ours, theirs in zip(row["ms"], first, strict=True)], n=4)
         lines.append(
             f"| {trainer} | {middle:.3f} | {low:.3f} to {high:.3f} | {b:.4f} ({a:.4f} to {c:.4f}) "
-            f"| {row['reserved_gb']:.1f}, {row['allocated_gb']:.1f} |"
+            f"| {row.get('reserved_gb', 0.0):.1f}, {row.get('allocated_gb', 0.0):.1f} |"
         )
     return "\n".join(lines) + "\n"
 
