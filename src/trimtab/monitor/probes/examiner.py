@@ -223,9 +223,18 @@ def _untouched(model: nn.Module, randomness: int, device: torch.device) -> Itera
 
 
 def _fetched(*groups: Mapping[str, Tensor | float]) -> list[dict[str, float]]:
-    """The values of all groups on the host, in one copy a device."""
-    tensors = [value.detach() for group in groups for value in group.values() if isinstance(value, Tensor)]
-    host = iter(torch.stack([tensor.double() for tensor in tensors]).tolist() if tensors else [])
+    """The values of all groups on the host, in one copy."""
+    tensors = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
+    by_dtype: dict[torch.dtype, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        by_dtype.setdefault(tensor.dtype, []).append(index)
+    found = [0.0] * len(tensors)
+    if tensors:  # one conversion of many values, not one each
+        parts = [torch.stack([tensors[index] for index in indices]).double() for indices in by_dtype.values()]
+        places = (index for indices in by_dtype.values() for index in indices)
+        for index, value in zip(places, torch.cat(parts).tolist(), strict=True):
+            found[index] = value
+    host = iter(found)
     return [
         {name: next(host) if isinstance(value, Tensor) else float(value) for name, value in group.items()}
         for group in groups
