@@ -100,7 +100,7 @@ def _entering(inside: list[str], name: str, reader: _Reader | None) -> Callable[
     def enter(module: nn.Module, _: Any) -> None:
         inside.append(name)
         if reader is not None:
-            reader.__enter__()
+            reader.__enter__()  # type: ignore[no-untyped-call]
 
     return enter
 
@@ -109,7 +109,7 @@ def _leaving(inside: list[str], reader: _Reader | None) -> Callable[..., None]:
     def leave(module: nn.Module, _: Any, __: Any) -> None:
         inside.pop()
         if reader is not None:
-            reader.__exit__(None, None, None)
+            reader.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     return leave
 

@@ -55,7 +55,7 @@ class Sketch:
         sums_GK: Tensor | None = None
         blocks: list[tuple[int, Tensor]] = []
         if whole:
-            rows_GRK = values_GN[:, : whole * self.coordinates].unflatten(1, (whole, self.coordinates))
+            rows_GRK = values_GN[:, : whole * self.coordinates].view(num, whole, self.coordinates)
             at_once = max(1, _CHUNK_ROWS // num)
             blocks = [(first, rows_GRK[:, first : first + at_once]) for first in range(0, whole, at_once)]
         if rest:
