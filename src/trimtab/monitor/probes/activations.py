@@ -93,7 +93,7 @@ class Units:
         with torch.no_grad():
             minus_one = torch.full_like(argument_NF[:1], -1.0, dtype=torch.float32)
             self._near = torch.where(function(minus_one).any(), FLAT, 0.0)
-        for part_NF in argument_NF.split(max(1, _AT_ONCE // argument_NF.shape[1])):
+        for part_NF in torch.split(argument_NF, max(1, _AT_ONCE // argument_NF.shape[1])):
             with torch.enable_grad():
                 given_NF = part_NF.detach().float().requires_grad_()
                 output_NF = function(given_NF)
