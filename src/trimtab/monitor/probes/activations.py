@@ -14,8 +14,9 @@ from typing import Final, final
 import torch
 from torch import Tensor, nn
 
+from trimtab.model import Transformer
 from trimtab.model.structure import Function, activations_read, streams_read
-from trimtab.monitor.probes.histogram import binned, read_histograms
+from trimtab.monitor.probes.histogram import binned, histograms, read_histograms
 from trimtab.monitor.probes.positions import Positions
 from trimtab.signals import Examined, Readings, of_layers
 
@@ -148,7 +149,8 @@ class ActivationExamination:
 
     def _clear(self) -> None:
         self._streams: dict[str, tuple[Tensor, Tensor]] = {}
-        self._rows: list[Tensor] = []
+        self._outputs: dict[str, Tensor] = {}
+        self._rows: dict[str, Tensor] = {}
         self._units: dict[str, Units] = {}
         self._newest: tuple[Tensor, int, Tensor | None, Tensor] | None = None
 
@@ -156,6 +158,8 @@ class ActivationExamination:
     def attach(self, model: nn.Module) -> Iterator[None]:
         """Hooks on the layers and their activation functions."""
         self._clear()
+        # Counting waits for the device. It can be done after the pass where nobody writes into what a layer gave.
+        waits = isinstance(model, Transformer)
         with Positions.of_pass(model) as positions:
 
             def stream(name: str, before: Tensor, after: Tensor) -> None:
@@ -167,7 +171,10 @@ class ActivationExamination:
                 out_3 = _moments(out)
                 self._newest = (after, after._version, mask_BT, out_3)
                 self._streams[name] = (into_3, out_3)
-                self._rows.append(binned(out.reshape(1, -1).float()))
+                if waits:
+                    self._outputs[name] = out
+                else:
+                    self._rows[name] = binned(out.reshape(1, -1).float())
 
             def unit(name: str, argument: Tensor, function: Function) -> None:
                 self._units.setdefault(name, Units()).add(counted(argument, positions.counted(name)), function)
@@ -204,9 +211,11 @@ class ActivationExamination:
             growths = [_ratio(after_L[end], before_L[begin]) for begin, end in zip(first, last, strict=True)]
             readings.metrics["probe/activation_kurtosis"] = kurtosis_L.amax()
             readings.metrics["probe/residual_growth"] = torch.stack(growths).amax()
-            labels = [f"layer/{name}/activation" for name in names]
-            readings.histograms = read_histograms(labels, torch.cat(self._rows))
-        known = {name: found for name, units in self._units.items() if (found := units.fractions) is not None}
+            found = histograms(self._outputs)
+            if self._rows:
+                found |= read_histograms(list(self._rows), torch.cat(list(self._rows.values())))
+            readings.histograms = {f"layer/{name}/activation": found[name] for name in names if name in found}
+        known = {name: both for name, units in self._units.items() if (both := units.fractions) is not None}
         if known:
             dead_L, saturated_L = (torch.stack(each) for each in zip(*known.values(), strict=True))
             readings.layers |= of_layers("dead_fraction", list(known), dead_L)
