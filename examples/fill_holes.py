@@ -1,13 +1,11 @@
-"""Masked language modelling: which token stood here? `python examples/fill_holes.py [--short]`
+"""Masked language modelling: which token stood here? `python examples/fill_holes.py [--short] [--json]`
 
 The preset encoder-1m as it is: code and docstrings of three packages, packed, 15 % of the tokens asked for.
 """
 
 from __future__ import annotations
 
-import sys
-
-from run import Outcome, run
+from run import Outcome, command, run
 
 
 def main(*, short: bool = False) -> Outcome:
@@ -31,4 +29,4 @@ def main(*, short: bool = False) -> Outcome:
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

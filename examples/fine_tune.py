@@ -1,4 +1,4 @@
-"""A BERT of transformers, pretrained and fine-tuned: `python examples/fine_tune.py [--short]`
+"""A BERT of transformers, pretrained and fine-tuned: `python examples/fine_tune.py [--short] [--json]`
 
 First it fills holes in lines of Python, without labels. What came of it is exported as a folder of transformers, which
 is then fine-tuned to say of every word what it is to Python; its embeddings are frozen at first, and trained from the
@@ -7,13 +7,12 @@ middle on. Needs the extra `huggingface`.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from rows import Row, files, words_and_roles
-from run import Outcome, run
+from run import Outcome, command, run
 
 from trimtab.export import export
 
@@ -73,4 +72,4 @@ def main(*, short: bool = False) -> Outcome:
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

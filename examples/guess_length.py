@@ -1,15 +1,13 @@
-"""Regression: how long is a function of which this is said? `python examples/guess_length.py [--short]`
+"""Regression: how long is a function of which this is said? `python examples/guess_length.py [--short] [--json]`
 
-The target is the logarithm of the number of lines. A linear model over words (TF-IDF, ridge) with a split by row has
-an R² of 0.27 on a larger set of the same kind.
+The target is the logarithm of the number of lines. A linear model over words (TF-IDF, ridge) has an R² of 0.31 on this
+split.
 """
 
 from __future__ import annotations
 
-import sys
-
 from rows import docstring_and_length, files
-from run import Outcome, run
+from run import Outcome, command, run
 
 
 def main(*, short: bool = False) -> Outcome:
@@ -17,7 +15,7 @@ def main(*, short: bool = False) -> Outcome:
     settings = {
         "task": "{name: regression}",
         "objective": "{name: huber, delta: 1.5}",
-        "data.sequence_length": 64 if short else 128,
+        "data.sequence_length": 48 if short else 128,
         "model.num_layers": 1 if short else 2,
         "model.hidden_size": 64 if short else 128,
         "model.dropout.residual": 0.1,
@@ -28,9 +26,17 @@ def main(*, short: bool = False) -> Outcome:
     }
     if short:
         settings |= {"data.tokenizer.vocabulary_size": 512, "model.initialization.standard_deviation": 0.1}
-    packages = ("networkx", "mpmath") if short else ("sympy", "networkx", "mpmath")
-    return run("guess-length", settings, rows_of=docstring_and_length, sources=files(*packages), quiet=short)
+    packages = ("networkx",) if short else ("sympy", "networkx", "mpmath")
+    return run(
+        "guess-length",
+        settings,
+        figure="r2",
+        baseline="numbers",
+        rows_of=docstring_and_length,
+        sources=files(*packages),
+        quiet=short,
+    )
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

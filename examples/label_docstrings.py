@@ -6,10 +6,8 @@ doctest, a list of parameters, or references, all of which are cut off.
 
 from __future__ import annotations
 
-import sys
-
 from rows import docstring_and_topics, files
-from run import Outcome, run
+from run import Outcome, command, run
 
 
 def main(*, short: bool = False) -> Outcome:
@@ -31,8 +29,10 @@ def main(*, short: bool = False) -> Outcome:
     packages = ("networkx.algorithms",) if short else ("sympy", "networkx", "mpmath")
     sources = files(*packages)
     sources = sources[::3] if short else sources
-    return run("label-docstrings", settings, rows_of=docstring_and_topics, sources=sources, quiet=short)
+    return run(
+        "label-docstrings", settings, baseline="labels", rows_of=docstring_and_topics, sources=sources, quiet=short
+    )
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

@@ -14,12 +14,16 @@ import io
 import json
 import keyword
 import math
+import re
 import tokenize
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 Row = dict[str, Any]
+Source = TypeVar("Source", Path, str)
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 
 
 def files(*packages: str) -> list[Path]:
@@ -35,13 +39,19 @@ def files(*packages: str) -> list[Path]:
     return found
 
 
-def write_rows(folder: Path, rows_of: Callable[[Path], Iterable[Row]], sources: Iterable[Path]) -> tuple[Path, Path]:
-    """`train.jsonl` and `validation.jsonl` in `folder`; every tenth file, by its hash, is for validation."""
+def write_rows(
+    folder: Path, rows_of: Callable[[Source], Iterable[Row]], sources: Iterable[Source]
+) -> tuple[Path, Path]:
+    """`train.jsonl` and `validation.jsonl` in `folder`; every tenth source, by the hash of its name, is for validation.
+
+    A source is a file, or a text of which the first word is its name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "train.jsonl", folder / "validation.jsonl"
     with paths[0].open("w") as training, paths[1].open("w") as validation:
         for source in sources:
-            held_out = hashlib.sha256("/".join(source.parts[-4:]).encode()).digest()[0] < 26
+            name = "/".join(source.parts[-4:]) if isinstance(source, Path) else source.split()[0]
+            held_out = hashlib.sha256(name.encode()).digest()[0] < 26
             for row in rows_of(source):
                 print(json.dumps(row), file=validation if held_out else training)
     return paths
@@ -49,7 +59,11 @@ def write_rows(folder: Path, rows_of: Callable[[Path], Iterable[Row]], sources: 
 
 def _definitions(file: Path) -> Iterator[tuple[ast.AST, str]]:
     """Functions and classes with a docstring of at least 20 characters."""
-    for node in ast.walk(ast.parse(file.read_text("utf8"))):
+    left: deque[Any] = deque([ast.parse(file.read_text("utf8"))])
+    while left:
+        node = left.popleft()
+        for block in _BLOCKS:  # expressions hold no definition, and are most of the tree
+            left.extend(one for one in getattr(node, block, ()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             text = ast.get_docstring(node)
             if text and len(text) >= 20:
@@ -87,6 +101,16 @@ def docstring_and_length(file: Path) -> Iterator[Row]:
             lines = node.body[-1].end_lineno - node.body[0].end_lineno  # type: ignore[operator]
             if lines > 0:
                 yield {"text": text, "value": math.log(lines)}
+
+
+def name_and_docstring(file: Path) -> Iterator[Row]:
+    """What a docstring says first of a function or class, without naming it, and the words of its name."""
+    for node, text in _definitions(file):
+        name = getattr(node, "name", "")
+        words = re.sub(r"([a-z])([A-Z])", r"\1 \2", name.strip("_")).replace("_", " ").lower()
+        summary = " ".join(text.partition(">>>")[0].split()[:40]).replace(name, "")
+        if len(words) >= 4 and len(summary) >= 20:
+            yield {"text": summary, "second": words}
 
 
 def source_and_summary(file: Path) -> Iterator[Row]:

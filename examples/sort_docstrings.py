@@ -1,15 +1,13 @@
-"""Classification: in which subpackage does a docstring stand? `python examples/sort_docstrings.py [--short]`
+"""Classification: in which subpackage does a docstring stand? `python examples/sort_docstrings.py [--short] [--json]`
 
-8,400 docstrings of sympy in 20 classes, held out by file. A linear model over words and pairs of words (TF-IDF) with
-a split by row has 83.9 %; by file, where neighbours no longer help, it is a harder question.
+10,000 docstrings of sympy, held out by file. A linear model over words and pairs of words (TF-IDF) has 72.9 % on this
+split. With a split by row, where neighbours in a file help, and classes of at least 100 texts it had 83.9 %.
 """
 
 from __future__ import annotations
 
-import sys
-
 from rows import docstring_and_subpackage, files
-from run import Outcome, run
+from run import Outcome, command, run
 
 
 def main(*, short: bool = False) -> Outcome:
@@ -29,8 +27,15 @@ def main(*, short: bool = False) -> Outcome:
     if short:
         settings["data.tokenizer.vocabulary_size"] = 512
     packages = ("sympy.combinatorics", "sympy.stats", "sympy.geometry") if short else ("sympy",)
-    return run("sort-docstrings", settings, rows_of=docstring_and_subpackage, sources=files(*packages), quiet=short)
+    return run(
+        "sort-docstrings",
+        settings,
+        baseline="classes",
+        rows_of=docstring_and_subpackage,
+        sources=files(*packages),
+        quiet=short,
+    )
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

@@ -1,14 +1,12 @@
 """Sequence to sequence: the first line of a function's docstring, from its source.
 
-`python examples/summarize_source.py [--short]`
+`python examples/summarize_source.py [--short] [--json]`
 """
 
 from __future__ import annotations
 
-import sys
-
 from rows import files, source_and_summary
-from run import Outcome, run
+from run import Outcome, command, run
 
 
 def main(*, short: bool = False) -> Outcome:
@@ -34,4 +32,4 @@ def main(*, short: bool = False) -> Outcome:
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

@@ -1,14 +1,12 @@
-"""Token classification: what is each word of a line of Python? `python examples/tag_code.py [--short]`
+"""Token classification: what is each word of a line of Python? `python examples/tag_code.py [--short] [--json]`
 
 Names are read, written, attributes, parameters, definitions or keywords, by Python's own syntax tree.
 """
 
 from __future__ import annotations
 
-import sys
-
 from rows import files, words_and_roles
-from run import Outcome, run
+from run import Outcome, command, run
 
 
 def main(*, short: bool = False) -> Outcome:
@@ -30,4 +28,4 @@ def main(*, short: bool = False) -> Outcome:
 
 
 if __name__ == "__main__":
-    main(short="--short" in sys.argv)
+    command(main)

@@ -33,6 +33,7 @@ TASKS = {
     "classification": "distilbert",
     "token_classification": "bert",
     "regression": "gpt2",
+    "contrastive": "bert",
 }
 
 
@@ -60,10 +61,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(task: str, rows: Path, **more: Any) -> dict[str, Any]:
+    contrasts = task == "contrastive"
     return {
-        "task": {"name": task},
+        "task": {"name": task} | ({"second": "target", "projection": 6} if contrasts else {}),
         "model": {"name": "hugging_face", "config": TINY[TASKS[task]]},
-        "objective": {"name": "mse" if task == "regression" else "cross_entropy"},
+        "objective": {"name": {"regression": "mse", "contrastive": "info_nce"}.get(task, "cross_entropy")},
         "optimizer": {"name": "adamw", "learning_rate": 5e-3},
         "training": {"steps": 12, "micro_batch_size": 4, "accumulation": 2},
         "evaluation": {"every": 4, "gap_tokens": 0, "max_tokens": 1024, "yardsticks": False}

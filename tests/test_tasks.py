@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from trimtab import ClassificationTrainer, Trainer, load_config
+from trimtab.cli.answers import predict
 from trimtab.cli.models import generate
 from trimtab.data import LabelledTexts, prepare_data
 from trimtab.errors import ConfigError, UsageError
@@ -24,7 +26,7 @@ from trimtab.events import Advise, DecisionTaken, EvaluationEnded, Event, StepsE
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import read_attempts
 from trimtab.signals import IGNORED
-from trimtab.training.judging import build_evaluation
+from trimtab.training.judging import build_evaluation, examine
 from trimtab.training.trained import open_trained
 
 ENCODER = {"name": "encoder", "num_layers": 1, "hidden_size": 32, "num_heads": 2, "dropout": {"residual": 0.1}}
@@ -39,6 +41,14 @@ TASKS: dict[str, dict[str, Any]] = {
     "token_classification": {"task": {"name": "token_classification"}, "objective": {"name": "focal"}},
     "regression": {"task": {"name": "regression"}, "objective": {"name": "huber"}},
     "seq2seq": {"task": {"name": "seq2seq", "target_length": 12}, "model": PAIRS},
+    "contrastive": {
+        "task": {"name": "contrastive", "second": "target", "projection": 12},
+        "objective": {"name": "info_nce", "learn_temperature": True},
+    },
+    "contrastive_classes": {
+        "task": {"name": "contrastive", "label": "label"},
+        "objective": {"name": "supervised_contrastive"},
+    },
     "masked_lm": {"task": {"name": "masked_lm"}, "evaluation": {"every": 8, "gap_tokens": 512, "max_tokens": 2048}},
 }
 LEADING = {"classification": "macro_f1", "multi_label": "exact_match", "regression": "r2", "seq2seq": "perplexity"}
@@ -195,6 +205,38 @@ def test_each_word_gets_its_class(rows: Path, tmp_path: Path) -> None:
         assert answer[answer != IGNORED].tolist() == asked.tolist()
 
 
+@pytest.mark.parametrize("name", ["contrastive", "contrastive_classes"])
+def test_vectors_of_texts_are_given_and_their_metrics_are_of_what_is_judged_at_once(
+    name: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more: dict[str, Any] = {
+        "training": {"steps": 2, "micro_batch_size": 4, "accumulation": 2}
+        if name == "contrastive"
+        else {"steps": 2, "batch_size": 8, "micro_batch_size": "auto"},
+        "evaluation": {"every": 2},
+        "logging": {"examine": {"every": 1, "which": "all"}},
+    }
+    trainer = Trainer(load_config(settings(name, rows, **more), environment={}), run=tmp_path / "run")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*left out from here on")
+        assert trainer.fit().metrics["validation/alignment"] >= 0.0
+    evaluation = build_evaluation(trainer.config, *trainer.trained())
+    assert evaluation.batch_size == 8
+    (alone,) = trainer.predict(["def f(x):"])
+    beside = trainer.predict(["import json", "def f(x):"])[1]
+    torch.testing.assert_close(alone, beside, rtol=1e-5, atol=1e-6)
+    assert float(alone.norm()) == pytest.approx(1.0, rel=1e-5)
+    options: dict[str, Any] = {"passes": 0, "explain": False, "checkpoint": "best", "weights": None}
+    predict(tmp_path / "run", ["def f(x):"], None, beside=None, as_json=True, **options)
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert answer["vector"] == pytest.approx(alone.tolist(), rel=1e-5, abs=1e-6)
+    predict(tmp_path / "run", ["def f(x):"], None, beside=None, as_json=False, **options)
+    assert len(capsys.readouterr().out.partition("\t")[0].split()) == len(alone)
+    found = examine(RunDirectory.open(tmp_path / "run"), trainer.config, *trainer.trained(), 2, "plain")
+    assert "classes" not in found
+    assert found["metrics"]["validation/loss"] == pytest.approx(trainer.evaluate()["validation/loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize("name", ["masked_lm", "seq2seq"])
 def test_a_task_without_an_answer_of_its_own_predicts_nothing(name: str, rows: Path, tmp_path: Path) -> None:
     config = load_config(settings(name, rows, training={"steps": 1}), environment={})
@@ -325,6 +367,14 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
         ("regression", {"checkpoint": {"metric": "validation/accuracy"}}, "is not measured with task regression"),
         ("classification", {"stopping": {"name": "patience", "metric": "validation/r2"}}, "Fitting: validation/loss"),
         ("token_classification", {"model": {**ENCODER, "pooling": "first"}}, "asks about each token"),
+        ("contrastive", {"objective": {"name": "supervised_contrastive"}}, "Fitting: info_nce"),
+        ("contrastive_classes", {"objective": {"name": "info_nce"}}, "with label: texts of one class"),
+        ("contrastive", {"logging": {"noise_scale": {"every": 2}}}, "compares their texts with each other"),
+        (
+            "contrastive_classes",
+            {"task": {"name": "contrastive", "label": "label", "second": "target"}},
+            "task.second: has no effect",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(name: str, more: dict[str, Any], message: str, rows: Path) -> None:

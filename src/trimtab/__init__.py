@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trimtab.integrations.session import finish as finish
     from trimtab.integrations.session import init as init
     from trimtab.integrations.session import log as log
+    from trimtab.model import init_weights as init_weights
+    from trimtab.objective import LabelSmoothingLoss as LabelSmoothingLoss
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
     from trimtab.optimizer import get_parameter_groups as get_parameter_groups
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from trimtab.trainer import Trainer as Trainer
     from trimtab.trainers import ClassificationTrainer as ClassificationTrainer
     from trimtab.trainers import LanguageModelTrainer as LanguageModelTrainer
+    from trimtab.trainers import TransformerTrainer as TransformerTrainer
+    from trimtab.training import MixedPrecisionTrainer as MixedPrecisionTrainer
     from trimtab.training import train_with_gradient_accumulation as train_with_gradient_accumulation
     from trimtab.training.predictor import open_predictor as open_predictor
 
@@ -40,6 +44,10 @@ _WHERE = {
     "load_config": "trimtab.config",
     "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
+    "TransformerTrainer": "trimtab.trainers",
+    "MixedPrecisionTrainer": "trimtab.training",
+    "LabelSmoothingLoss": "trimtab.objective",
+    "init_weights": "trimtab.model",
     "calculate_perplexity": "trimtab.evaluation.perplexity",
     "calculate_model_efficiency": "trimtab.evaluation.efficiency",
     "attribute_tokens": "trimtab.evaluation.attributions",
@@ -65,10 +73,13 @@ __all__ = [
     "ClassificationTrainer",
     "Config",
     "CosineAnnealingWarmupScheduler",
+    "LabelSmoothingLoss",
     "LanguageModelTrainer",
+    "MixedPrecisionTrainer",
     "Result",
     "Trainer",
     "TrainingLogger",
+    "TransformerTrainer",
     "__version__",
     "adaptive_gradient_clipping",
     "attribute_tokens",
@@ -80,6 +91,7 @@ __all__ = [
     "get_parameter_groups",
     "gradient_centralization",
     "init",
+    "init_weights",
     "load_config",
     "log",
     "monitor_training_metrics",

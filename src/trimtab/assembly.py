@@ -36,7 +36,6 @@ from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.monitor.probes import Examiner, add_capture, build_examiner, build_probes
 from trimtab.objective import Objective, build_objective, build_task, class_weights
 from trimtab.optimizer import (
-    ForeignOptimizer,
     build_average,
     build_penalties,
     build_transforms,
@@ -73,8 +72,10 @@ from trimtab.training.judging import build_evaluation, evaluated
 from trimtab.training.optimizers import MakeOptimizer, optimizer_builders
 from trimtab.training.outside import compiles, refuse_fusing
 from trimtab.training.precision import choose_parameters, set_products
+from trimtab.training.procedures import build_making
 from trimtab.training.step_data import StepData
 from trimtab.training.switch import planned_changes
+from trimtab.training.teacher import Teacher, taught
 from trimtab.training.variants import variants_of
 from trimtab.training.watchdog import Watchdog
 
@@ -93,6 +94,7 @@ class Parts:
     parameters: str
     """Why the model computes with weights of this precision."""
     examiner: Examiner | None = None
+    teacher: Teacher | None = None
 
 
 def build_parts(
@@ -112,7 +114,7 @@ def build_parts(
         torch.use_deterministic_algorithms(config.training.deterministic)  # loads the compiler, for seconds
     set_products(config.training.precision, device)
     vocabulary_size = data.vocabulary_size
-    outputs = outputs_of(config.task, data.targets, vocabulary_size)
+    outputs = outputs_of(config.task, data.targets, vocabulary_size, config.objective)
     if refused := "; ".join(f1_of_many(config, len(data.targets.classes))):
         raise ConfigError(refused)
     if given_model is not None:
@@ -145,9 +147,10 @@ def build_parts(
         prepare_quantization(model, quantize)
     model.to(device).train()
     plain = isinstance(model, Transformer) and isinstance(quantize, NoQuantization)
+    making = build_making(config, model)
     compilable = one_shape(config) and (plain or compiles(model, config)) and MODELS[config.model.name].compilable
     objective = build_objective(config.objective, class_weights(config.task, data.targets)).to(device)
-    task = build_task(config.task, objective, data.targets)
+    task, teacher = taught(build_task(config.task, objective, data.targets), config, data, device)
     layouts = [OPTIMIZERS[one.name].layouts for one in config.optimizers]
     is_flat = make_optimizer is None and all("flat" in layout for layout in layouts)
     # Frozen parameters are in no storage that could hold them in bf16.
@@ -168,7 +171,8 @@ def build_parts(
     probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
-    columns = columns_of_step(task.term_names, precision.scaler is not None, task.score_names)
+    term_names = (*task.term_names, *making.procedure.term_names)
+    columns = columns_of_step(term_names, precision.scaler is not None, task.score_names)
     ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], config.logging.every, device)
     step = Step(
         model=model,
@@ -186,6 +190,10 @@ def build_parts(
         parts_probe=noise_scale,
         scaling=scaling,
         optimizers=optimizers,
+        procedure=making.procedure,
+        sharpness=making.sharpness,
+        embeddings=making.embeddings,
+        caches=making.caches,
         average=build_average(config.averaging, optimizer.storage, budget),
     )
     if not isinstance(quantize, NoQuantization):
@@ -217,25 +225,11 @@ def build_parts(
         step,
         Windows(ring, peak_memory_bytes(device)),
         device,
-        compilable,
+        compilable and making.compilable,
         why,
         examiner,
+        teacher,
     )
-
-
-def held_back(config: Config, parts: Parts) -> str | None:
-    """The part that does not allow its step to be captured, or None."""
-    if not one_shape(config):
-        return "batches are as long as their longest text; task.padding=full gives them one shape"
-    if not (isinstance(parts.model, Transformer) and MODELS[config.model.name].capturable):
-        return "a model from outside may keep state in Python"
-    names = [one.name for one in config.optimizers]
-    if isinstance(parts.step.optimizer, ForeignOptimizer) or "custom" in names:
-        return "an optimizer from outside may count its steps in Python"
-    for name in names:
-        if not OPTIMIZERS[name].capturable:
-            return f"{name} {OPTIMIZERS[name].held_back}"
-    return None
 
 
 def build_keeper(
@@ -258,7 +252,7 @@ def build_keeper(
         keep_best=config.checkpoint.keep_best,
         metric=config.checkpoint.metric,
         better=selection_direction(config.checkpoint.metric),
-        description={"seed": config.seed},
+        description={"seed": config.seed} | ({} if parts.teacher is None else {"teacher": parts.teacher.fingerprint}),
         failure_stops=config.checkpoint.on_failure == "stop",
         watchdog=watchdog,
         clock=clock,
@@ -301,7 +295,8 @@ def build_loop(
         parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
 
     watchdog.beat(f"the start, before step {progress.step + 1}", "start")
-    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run)
+    teacher = None if parts.teacher is None else parts.teacher.model
+    evaluation = build_evaluation(config, parts.model, data, variants_of(config, parts.step), keeper.run, teacher)
     evaluation.report = lambda what, fraction: watchdog.beat(what, f"evaluation/{what}")
     if average is not None and not isinstance(config.averaging, NoAveraging):
         renew = partial(evaluation.renew_batch_norm, config.averaging.batch_norm_batches)

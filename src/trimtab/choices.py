@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from trimtab.assembly import Parts, held_back
+from trimtab.assembly import Parts
 from trimtab.config import Config
 from trimtab.data import LabelledTexts, PreparedData, Sequences
+from trimtab.model.recompute import set_recompute
 from trimtab.runs import RunDirectory, format
 from trimtab.runs.files import read_json
 from trimtab.signals import Batch
@@ -28,6 +30,8 @@ from trimtab.training.memory import memory_meter
 from trimtab.training.micro_batch import find_micro_batch
 from trimtab.training.outside import what_applies
 from trimtab.training.peak import choose_peak
+from trimtab.training.procedures import held_back
+from trimtab.training.recompute import least_recompute
 from trimtab.training.threads import choose_threads
 
 _LONG_SECONDS: Final = 3600.0
@@ -56,7 +60,7 @@ def choose(
     """Those of plan.json, or new ones where the settings behind them are among the `changes`."""
     training, precision = config.training, parts.step.precision
     decides = [
-        *(f"training.{name}" for name in ("threads", "compile", "capture", "attention")),
+        *(f"training.{name}" for name in ("threads", "compile", "capture", "attention", "recompute")),
         *("training.fused_activation", "training.packed_attention"),
         *("training.precision.name", "training.precision.parameters"),
         *("optimizer.name", "model.name", "task.padding"),
@@ -66,9 +70,11 @@ def choose(
     if earlier.get("precision", precision.name) != precision.name:
         earlier = {}
     set_threads(earlier.get("threads", training.threads))
-    micro_batch = earlier.get("micro_batch")
+    micro_batch, recompute = earlier.get("micro_batch"), earlier.get("recompute", {"chosen": "none"})
     if micro_batch is None or changes & BATCH or any(change.startswith(_SHAPES) for change in changes):
-        micro_batch = choose_micro_batch(config, data, parts, report)
+        recompute, micro_batch = choose_recompute(config, data, parts, report)
+    else:
+        set_recompute(parts.model, recompute["chosen"])
     rows, accumulation = micro_batch["chosen"], micro_batch["accumulation"]
     if parts.device.type == "cpu":
         keep_freed_memory()
@@ -77,7 +83,7 @@ def choose(
     attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
     fused = choose_activation(training, parts.model, parts.device, precision)
     packed = choose_packing(training, parts.model, parts.device, attention)
-    why_not = held_back(config, parts)
+    why_not = held_back(config, parts.model, parts.step.optimizer)
     choice = earlier.get("threads_choice")
     if choice is None and "threads" in earlier:  # of a run that was begun by an earlier version
         choice = {"chosen": earlier["threads"], "reason": "as when the run was begun"}
@@ -101,6 +107,7 @@ def choose(
         "threads": threads["chosen"],
         "threads_choice": threads,
         "micro_batch": micro_batch,
+        "recompute": recompute,
         "precision": precision.name,
         **({} if precision_choice is None else {"precision_choice": precision_choice}),
         "parameters": {"chosen": str(precision.parameters).removeprefix("torch."), "reason": parts.parameters},
@@ -115,16 +122,34 @@ def choose(
     }
 
 
-def choose_micro_batch(
+def choose_recompute(
     config: Config, data: PreparedData, parts: Parts, report: Callable[[str, float], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is computed again in backward, set on the model, and how a step is divided then; as entries of plan.json."""
+    find = partial(choose_micro_batch, config, data, parts, report)
+    size = config.split.micro_batch_size if config.split is not None else None
+    return least_recompute(config.training.recompute, parts.model, find, size, report)
+
+
+def choose_micro_batch(
+    config: Config,
+    data: PreparedData,
+    parts: Parts,
+    report: Callable[[str, float], None],
+    *,
+    tries: bool = False,
 ) -> dict[str, Any]:
-    """Sequences in a micro-batch, and micro-batches in a step: as configured, or the most that memory holds."""
-    if (split := config.split) is not None:
+    """Sequences in a micro-batch, and micro-batches in a step: as configured, or the most that memory holds; with
+    `tries` that is found for a configured one, too, as far as it goes."""
+    most_asked = len(data.training)
+    if (split := config.split) is not None and tries:
+        most_asked = min(most_asked, split.micro_batch_size)
+    elif split is not None:
         given = "training.batch_size and " if config.training.batch_size is not None else ""
         reason = f"{given}training.micro_batch_size is {split.micro_batch_size}"
         return {"chosen": split.micro_batch_size, "accumulation": split.accumulation, "reason": reason}
-    batch_size, most = config.sequences_per_step, len(data.training)
-    if config.logging.noise_scale.every:
+    batch_size, most = config.sequences_per_step, most_asked
+    if config.logging.noise_scale.every and split is None:
         most = max(1, min(most, batch_size // 2))  # it compares two or more
     return find_micro_batch(
         parts.step,

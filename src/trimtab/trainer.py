@@ -57,6 +57,7 @@ from trimtab.training.checkpoint.clock import SaveClock
 from trimtab.training.endings import run_ended
 from trimtab.training.execution import choose_device, garbage_rests, gpu_name, set_threads
 from trimtab.training.facts import facts_of, identity_of, identity_of_plan
+from trimtab.training.first_pass import notes_on_scales
 from trimtab.training.judging import build_evaluation
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.modules import write_parts
@@ -166,6 +167,7 @@ class Trainer:
                     device,
                     [controller.name for controller in controllers],
                     resolved_name(config.training.precision, device),
+                    None if parts.teacher is None else parts.teacher.fingerprint,
                 ),
             }
             changes = self._changes(run, facts)
@@ -209,6 +211,7 @@ class Trainer:
                 notes.append(f"micro-batches of {progress.micro_batch_size} × {progress.accumulation}: {reason}")
             if resumed_from is None and progress.attempt > 1:
                 notes.append("no checkpoint had been saved yet, so the run begins anew (checkpoint.every)")
+            notes += notes_on_scales(facts)
             notes += [f.text for f in lint(config, facts) if f.severity != "info"]
             if parts.device.type == "cpu" and (warning := others.warning(plan["threads"])):
                 notes.append(warning)

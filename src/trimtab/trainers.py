@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from trimtab.config import Config, load_config
+from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.data import Tokenizer
+from trimtab.errors import UsageError
 from trimtab.events import Controller, Monitor
 from trimtab.monitor.sinks.console import Console
 from trimtab.trainer import Result, Trainer
@@ -63,6 +65,85 @@ class _TaskTrainer:
         finally:
             if self._console is not None:
                 self._console.close()
+
+
+PRESETS: Final = {
+    "causal_lm": "gpt-1m",
+    "masked_lm": "encoder-1m",
+    "classification": "classification",
+    "token_classification": "encoder-1m",
+    "regression": "regression",
+    "seq2seq": "translation",
+    "contrastive": "encoder-1m",
+}
+"""Task -> what `TransformerTrainer` begins with."""
+
+
+@final
+class TransformerTrainer(_TaskTrainer):
+    """Trains a transformer for any task, from Python: a task's name and where the data is, or a preset of your own.
+
+    `data` is text for causal_lm and masked_lm (without it the embedded corpus), and rows for the others, read as by
+    `ClassificationTrainer`; which of their fields hold the targets is said by settings such as {"task.label": "kind"}.
+    `preset` is a preset or a configuration file, by default one for the task; without `task` its own task is taken.
+    `settings` are overrides; `model` any nn.Module from tokens_BT to logits_BTV, for language models.
+    """
+
+    def __init__(
+        self,
+        data: str | Path | None = None,
+        *,
+        task: str | None = None,
+        validation: str | Path | None = None,
+        text: str = "text",
+        preset: str | Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+        run: str | Path | None = None,
+        model: nn.Module | None = None,
+        make_optimizer: MakeOptimizer | None = None,
+        monitors: Sequence[Monitor] = (),
+        controllers: Sequence[Controller] = (),
+        progress: bool = True,
+    ) -> None:
+        """Raises: UsageError for an unknown task, or rows that are missing; ConfigError."""
+        if task is not None and task not in PRESETS:
+            hint = did_you_mean(nearest_names(task, PRESETS))
+            raise UsageError(f"task must be one of {', '.join(PRESETS)}. Received: {task!r}", hint=hint)
+        chosen = str(preset or PRESETS[task or "causal_lm"])
+        kind = task or load_config(chosen).task.name
+        reads_text = kind in ("causal_lm", "masked_lm")
+        if data is None and preset is None and not reads_text:
+            raise UsageError(f"{kind} needs rows", hint="the first argument is their file or folder")
+        values: dict[str, Any] = {} if task is None else {"task.name": task}
+        if task == "contrastive":
+            values["objective"] = {"name": "info_nce"}
+        for name, place in (("data.source", data), ("data.validation_source", validation)):
+            if place is not None:
+                path = Path(place)
+                text_source = {"name": _source_name(path), "path": str(path)}
+                values[name] = text_source if reads_text else _row_source(path, text)
+        super().__init__(
+            chosen,
+            {**values, **(settings or {})},
+            run=run,
+            model=model,
+            make_optimizer=make_optimizer,
+            monitors=monitors,
+            controllers=controllers,
+            progress=progress,
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """The task's metrics on the validation set."""
+        return self._trainer.evaluate()
+
+    def predict(self, texts: Sequence[str]) -> list[Tensor]:
+        """The answer for each text, as `Trainer.predict` gives it. Raises: UsageError where the answer is a text."""
+        return self._trainer.predict(texts)
+
+    def generate(self, prompt: str = "", *, max_tokens: int = 100, temperature: float = 0.8, seed: int = 0) -> str:
+        """`prompt`, and what a language model writes after it."""
+        return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
 
 @final

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 import trimtab
-from trimtab.config.registry import averaging, control, data, load_target, model, objective, optimizer, schedules
+from trimtab.config.registry import (
+    averaging,
+    control,
+    data,
+    load_target,
+    model,
+    objective,
+    optimizer,
+    procedures,
+    schedules,
+)
 
 ROOT = Path(__file__).parents[2]
 ROOMS = sorted(name for _, name, is_package in pkgutil.iter_modules(trimtab.__path__) if is_package)
@@ -55,7 +65,8 @@ def test_public_names_load() -> None:
 @pytest.mark.parametrize(
     "table",
     [model.MODELS, optimizer.OPTIMIZERS, schedules.SCHEDULES, data.SOURCES, data.TOKENIZERS, objective.TASKS,
-     objective.OBJECTIVES, control.CONTROLLERS, averaging.AVERAGES],
+     objective.OBJECTIVES, control.CONTROLLERS, averaging.AVERAGES,
+     procedures.PROCEDURES, procedures.SHARPNESS, procedures.EMBEDDING_TRANSFORMS],
 )  # fmt: skip
 def test_every_card_names_a_part_that_is_there(table: dict[str, object]) -> None:
     for name, spec in table.items():

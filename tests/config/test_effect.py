@@ -22,6 +22,7 @@ def refused(source: Any, *overrides: str, environment: dict[str, str] | None = N
 ROWS = "data.source={name: jsonl, path: rows.jsonl}"
 SWITCHED_OFF = [
     ("objective.spread=all", ["objective.label_smoothing=0.0"]),
+    ("embedding.cutout.kind=span", ["embedding.cutout.rate=0.0"]),
     ("gradients.max_skipped=20", ["gradients.skip_non_finite=false"]),
     ("gradients.noise.power=0.55", ["gradients.noise.scale=0.0"]),
     ("recovery.rollback.budget=3", ["recovery.spikes.name=report"]),
@@ -116,6 +117,7 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
         [
             "objective.label_smoothing=0.1",
             "objective.spread=others",
+            "embedding.cutout.rate=0.1",
             "model.bias=true",
             "schedule.name=wsd",
             "gradients.noise.scale=0.01",
@@ -130,6 +132,7 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
     assert idle_keys(config) == {}
     assert effective(config) == flatten(config)
     assert set(idle_keys(Config())) == {
+        "embedding.cutout.kind",
         "objective.spread",
         "optimizer.decay.biases",
         "gradients.noise.power",

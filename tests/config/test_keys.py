@@ -65,7 +65,8 @@ def test_difference_of_a_section_that_was_not_there() -> None:
         ),
         (
             "model.dropout",
-            "a section with some of the keys: embedding, attention, residual, feed_forward",
+            "a section with some of the keys: embedding, attention, residual, feed_forward, ramp, layer, layer_ramp, "
+            "layer_unit, layer_per",
         ),
     ],
 )

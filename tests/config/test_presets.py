@@ -51,6 +51,7 @@ SITUATIONS = {
     "pretrain-small",
     "pretrain-large",
     "finetune",
+    "finetune-small-data",
     "small-data",
     "large-data",
     "translation",

@@ -11,6 +11,7 @@ from trimtab.config.registry.data import SOURCES, TOKENIZERS
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.objective import OBJECTIVES, TASKS
 from trimtab.config.registry.optimizer import OPTIMIZERS
+from trimtab.config.registry.procedures import PROCEDURES, SHARPNESS
 from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.errors import ConfigError
 
@@ -23,6 +24,8 @@ TABLES: dict[str, Mapping[str, Spec]] = {
     "schedule": SCHEDULES,
     "task": TASKS,
     "averaging": AVERAGES,
+    "procedure": PROCEDURES,
+    "sharpness": SHARPNESS,
 }
 
 

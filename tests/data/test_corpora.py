@@ -153,6 +153,7 @@ def test_json_lines(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('{"text": "torn', r"a.jsonl:2: is not JSON: .*\nhint"),
+        ("{text: 1}", r"a.jsonl:2: is not JSON: [^\n:]* at character 2\n"),
         ("[" * 100_000, "a.jsonl:2: is not JSON"),
         ('"text"', "a.jsonl:2: must be a JSON object. Received: str"),
         (

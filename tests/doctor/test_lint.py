@@ -20,6 +20,7 @@ from trimtab.planning import DEVICES
 POST = "model.norm.placement=post"
 ADAM = ["optimizer.name=custom", "optimizer.target=torch.optim:Adam"]
 GPT2 = ["model.hidden_size=768", "model.num_heads=12"]
+TEACHER = "objective.distillation.teacher=runs/teacher"
 PLATEAU = "control.learning_rate.name=plateau"
 SMALL = {"parameters": {"total": 1_000_000}}
 DATA = {"tokens_per_epoch": 1_000_000, "tokenizer": {"vocabulary_size": 4096}}
@@ -90,6 +91,7 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
             "constant, warmup: 0.1",
         )
     ),
+    ("smoothing-beside-teacher", [TEACHER, "objective.label_smoothing=0.1"], {}),
     ("over-regularised", ["model.dropout.residual=0.2", "objective.label_smoothing=0.1"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], SMALL),
     ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000}),
@@ -202,6 +204,8 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("saving-never", ["training.steps=1"], {}),
     ("evaluation-never", ["evaluation.every=1", "training.steps=1"], {}),
     ("over-regularised", ["model.dropout.residual=0.3"], {}),
+    ("smoothing-beside-teacher", [TEACHER], {}),
+    ("smoothing-beside-teacher", ["objective.label_smoothing=0.1"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {"parameters": {"total": 5_000_000}}),
     ("high-dropout-small-model", ["model.dropout.residual=0.3"], SMALL),

@@ -155,6 +155,35 @@ def test_an_exploding_gradient_is_seen_before_the_nan() -> None:
     assert "exploded" in told.cause
 
 
+@pytest.mark.parametrize("losses", [(7.6, 9.4, 31.0), (7.6, 7.9)], ids=["rises", "two steps"])
+def test_an_absurd_rate_is_blamed_before_the_data(losses: tuple[float, ...]) -> None:
+    loss = np.array([*losses, *[np.nan] * 5])
+    rates = np.full(len(loss), 30.0)
+    told = found(case_of(loss, rates=rates, facts=FACTS, total_steps=300), "nan-loss")
+    assert told is not None
+    assert "the learning rate is far too high" in told.cause
+    assert any(one.metric == "learning_rate" and one.observed == 30.0 for one in told.evidence)
+    assert any("had risen" in one.text for one in told.evidence) == (len(losses) == 3)
+    assert not any("look at the data" in one.summary for one in told.remedies)
+    assert 1e-4 <= told.remedies[0].config["optimizer.learning_rate"] <= 5e-3
+
+
+@pytest.mark.parametrize(("rate", "facts"), [(1e-3, FACTS), (30.0, {}), (30.0, {**FACTS, "optimizer": "sgd"})])
+def test_a_bearable_or_unknown_rate_is_not_blamed(rate: float, facts: dict[str, Any]) -> None:
+    loss = np.array([7.6, 7.5, 7.4, np.nan, np.nan, np.nan])
+    told = found(case_of(loss, rates=np.full(6, rate), facts=facts, total_steps=300), "nan-loss")
+    assert told is not None
+    assert "rate" not in told.cause
+    assert "look at the data" in told.remedies[0].summary
+
+
+def test_a_gradient_that_explodes_within_few_steps_is_seen() -> None:
+    loss, norms = np.array([7.6, 7.9, np.nan, np.nan]), np.array([1.2, 480.0, np.nan, np.nan])
+    told = found(case_of(loss, rates=np.full(4, 1e-3), grad_norm=norms, facts=FACTS), "nan-loss")
+    assert told is not None
+    assert "exploded" in told.cause
+
+
 def overfit(rise: float, noise: float = 0.0, epochs: float = 20.0) -> Case:
     validation = {
         step: 3.5 + 30 / step + (rise * max(0, step - 400) / 600) + noise * float(noise_of(1, step)[0])

@@ -341,6 +341,17 @@ def test_low_rank_updates(name: str, task: str, targets: Any) -> None:
     assert [n for n, _ in model.named_parameters()] == [n for n, _ in plain.named_parameters()]
 
 
+def test_an_architecture_that_peft_has_no_list_for_gets_updates_everywhere_but_at_the_head() -> None:
+    pytest.importorskip("peft")
+    model = build("starcoder2", lora={"rank": 2})
+    adapted = {n.rpartition(".")[2] for n, one in model.named_modules() if hasattr(one, "lora_A")}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj"}
+    assert (
+        model.adapted == "low-rank updates beside every matrix but the head: peft has no list for Starcoder2ForCausalLM"
+    )
+    assert build("gpt2", lora={"rank": 2}).adapted == ""
+
+
 def test_targets_that_are_not_there() -> None:
     pytest.importorskip("peft")
     with pytest.raises(ConfigError, match=r"model.lora.targets: .*\nhint: .*; the model's are called c_attn"):

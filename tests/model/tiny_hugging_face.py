@@ -16,6 +16,7 @@ TINY: dict[str, dict[str, Any]] = {
     "gpt2": {"model_type": "gpt2", "n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 64},
     "llama": {"model_type": "llama", **_SHAPE, "tie_word_embeddings": False},
     "gemma2": {"model_type": "gemma2", **_SHAPE, "num_key_value_heads": 1, "head_dim": 16},
+    "starcoder2": {"model_type": "starcoder2", **_SHAPE, "num_key_value_heads": 2},
     "bert": {"model_type": "bert", **_SHAPE},
     "roberta": {"model_type": "roberta", **_SHAPE, "max_position_embeddings": 66},
     "distilbert": {

@@ -19,6 +19,7 @@ from trimtab.objective import draw_classes, drawn_loss
 from trimtab.optimizer import Now, Optimizer, RuleOptimizer, build_optimizer, parameter_groups, sophia
 from trimtab.signals import IGNORED, Gradients, set_randomness
 from trimtab.training import Step
+from trimtab.training.estimate import estimate
 
 
 def make_sophia(every: int = 3) -> Any:
@@ -108,7 +109,7 @@ def estimate_of(step: Step, batches: Any, number: int) -> dict[str, Tensor]:
     assert curvature is not None
     count = sum(batch.count for batch in batches)
     step.set(inverse_targets=1.0 / count, inverse_sequences=1.0)
-    step.estimate(curvature, batches, number)
+    estimate(step, curvature, batches, number)
     flat = curvature.newest()
     assert flat is not None
     storage: Any = step.optimizer.storage

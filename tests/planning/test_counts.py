@@ -84,10 +84,35 @@ def test_any_shape_is_counted_as_it_is_built(
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in list_presets() if n not in ("gpt2", "gpt2-medium", "llama-small", "pretrain-large", "finetune")]
+    "name",
+    [
+        n
+        for n in list_presets()
+        if n not in ("gpt2", "gpt2-medium", "llama-small", "pretrain-large", "finetune", "finetune-small-data")
+    ],
 )
 def test_presets_are_counted_as_they_are_built(name: str) -> None:
     agree(load_config(name, environment={}))
+
+
+@pytest.mark.parametrize("projection", [None, 24])
+@pytest.mark.parametrize("learned", [False, True])
+def test_both_texts_of_a_pair_pass_through_one_model(projection: int | None, learned: bool) -> None:
+    def counted(task: dict[str, Any], objective: dict[str, Any]) -> Any:
+        source = {"name": "jsonl", "path": "rows.jsonl"}
+        data = {"sequence_length": 16, "source": source, "tokenizer": {"name": "bytes"}}
+        values = {"task": task, "objective": objective, "data": data, "model": SMALL | {"name": "encoder"}}
+        return Config.model_validate(values)
+
+    task = {"name": "contrastive", "projection": projection}
+    config = counted(task, {"name": "info_nce", "learn_temperature": learned})
+    pair, one = count_model(config), count_model(counted({"name": "masked_lm"}, {"name": "cross_entropy"}))
+    outputs = outputs_of(config.task, TargetFacts(), pair.vocabulary_size, config.objective)
+    model = build_model(config.model, vocabulary_size=pair.vocabulary_size, sequence_length=16, seed=0, outputs=outputs)
+    assert pair.total_parameters == sum(parameter.numel() for parameter in model.parameters())
+    head = 2.0 * 2.0 * config.model.hidden_size * (projection or 0)  # type: ignore[union-attr]
+    of_tokens = 2.0 * 16 * config.model.hidden_size * one.vocabulary_size  # type: ignore[union-attr]
+    assert pair.forward_flops(square=True) - head == pytest.approx(2.0 * (one.forward_flops(square=True) - of_tokens))
 
 
 def test_gpt2_is_known() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.data import PackedSequences
 from trimtab.errors import ConfigError
 from trimtab.model import build_model
+from trimtab.model.recompute import set_recompute
 from trimtab.objective import build_objective, build_task, head_loss
 from trimtab.planning import DEVICES, Prediction, memory, predict, that_fits, work
 from trimtab.planning.settings import ways_of
+from trimtab.planning.text import render
 
 GPT2_SHAPES = {
     "124m": (12, 12, 768, 50_257, 1024, 32),
@@ -108,10 +111,16 @@ def test_utilization_is_counted_as_in_the_literature() -> None:
         ["model.activation=swiglu", "model.qk_norm=true"],
         ["model.norm.name=rms_norm"],
         ["model.dropout={residual: 0.1}"],
+        ["training.recompute=selective"],
+        ["training.recompute=selective", "model.activation=swiglu", "model.norm.name=rms_norm"],
+        ["training.recompute=selective", "model.norm.placement=post"],
+        ["training.recompute=full"],
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_what_is_kept_for_backward_is_what_autograd_keeps(overrides: list[str], precision: str) -> None:
+    if precision == "bf16" and "recompute" in str(overrides):
+        pytest.skip("without autocast's cache, which a run has, casts of weights are computed again, too")
     config = load_config(
         None,
         ["data.sequence_length=128", f"training.precision.name={precision}", "data.tokenizer.vocabulary_size=512",
@@ -120,6 +129,7 @@ def test_what_is_kept_for_backward_is_what_autograd_keeps(overrides: list[str], 
     )  # fmt: skip
     prediction = predict(config, DEVICES["cpu"], compiled=False)
     model = build_model(config.model, vocabulary_size=512, sequence_length=128, seed=0).train()
+    set_recompute(model, prediction.ways.recompute)
     own = {parameter.untyped_storage().data_ptr() for parameter in (*model.parameters(), *model.buffers())}
     kept: dict[int, int] = {}
 
@@ -141,7 +151,8 @@ def test_what_is_kept_for_backward_is_what_autograd_keeps(overrides: list[str], 
         output = model(**task.inputs(batch))
         assert output.features.requires_grad
         held = sum(kept.values())
-    assert prediction.memory["activations"] == pytest.approx(held, rel=0.15)
+    # The head, which keeps the features, is not run here: they are much of what little is kept with full.
+    assert prediction.memory["activations"] == pytest.approx(held, rel=0.2 if "full" in str(overrides) else 0.15)
 
 
 @settings(max_examples=25, deadline=None)
@@ -177,7 +188,7 @@ def test_more_takes_longer_and_more_room(
 
 
 @pytest.mark.parametrize("device", sorted(DEVICES))
-@pytest.mark.parametrize("name", [name for name in list_presets() if name != "finetune"])  # a model from outside
+@pytest.mark.parametrize("name", [name for name in list_presets() if not name.startswith("finetune")])  # from outside
 def test_every_preset_is_planned_on_every_device(name: str, device: str) -> None:
     prediction = predict(load_config(name, environment={}), DEVICES[device])
     assert prediction.training_seconds == prediction.steps * prediction.step_seconds > 0
@@ -240,3 +251,39 @@ def test_ways_are_those_that_training_chooses(overrides: list[str], device: str,
 def test_a_precision_that_a_device_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no fp16"):
         predict(load_config(None, ["training.precision.name=fp16"], environment={}), DEVICES["cpu"])
+
+
+@pytest.mark.parametrize("name", ["gpt-1m", "gpt-30m", "gpt2"])
+def test_shares_of_a_step_are_rounded_so_that_none_is_lost(name: str) -> None:
+    config = load_config(name)
+    prediction = predict(config, DEVICES["h100"])
+    (told,) = (line for line in render(name, config, prediction).splitlines() if line.startswith("  profile"))
+    shares = [int(share) for share in re.findall(r"\((\d+) %\)", told)]
+    whole = prediction.step_seconds
+    exact = [100 * part.seconds / whole for part in prediction.parts if part.seconds >= 0.005 * whole]
+    assert shares == [round(share) for share in exact]
+    assert shares != [int(share) for share in exact]
+
+
+def test_what_is_computed_again_takes_time_and_no_room() -> None:
+    found = {}
+    for how in ("none", "selective", "full"):
+        ways = [f"training.recompute={how}", "training.precision.name=bf16"]
+        found[how] = predict(shaped("124m", *ways), DEVICES["h100"])
+    none, selective, full = found.values()
+    assert none.step_seconds < selective.step_seconds < 1.1 * none.step_seconds
+    assert 1.2 * none.step_seconds < full.step_seconds < 1.4 * none.step_seconds
+    assert none.memory_bytes > selective.memory_bytes > full.memory_bytes
+    assert full.utilization < none.utilization  # what is done twice is no use
+
+
+def test_auto_recomputes_what_must_be() -> None:
+    sizes = ["training.recompute=auto", "training.precision.name=bf16"]
+    chosen = [
+        predict(shaped("124m", *sizes, f"training.micro_batch_size={rows}"), DEVICES["rtx4090"]).ways.recompute
+        for rows in (1, 4, 8, 16, 32, 64, 128, 480)
+    ]
+    order = ["none", "selective", "full"]
+    assert chosen[0] == "none"
+    assert chosen[-1] == "full"
+    assert chosen == sorted(chosen, key=order.index)

@@ -41,6 +41,10 @@ from trimtab.runs import format
         (format.percent, 1.0, "100 %"),
         (format.percent, 0.001, "<1 %"),
         (format.percent, 0.0, "0 %"),
+        (format.share, 0.4199, "42 %"),
+        (format.share, 0.006, "1 %"),
+        (format.share, 0.001, "<1 %"),
+        (format.share, 0.0, "0 %"),
         (format.duration, 0.84, "0.8s"),
         (format.duration, 23.4, "23s"),
         (format.duration, 59.7, "1m 00s"),
@@ -66,6 +70,7 @@ def test_every_number_has_a_short_text(value: float) -> None:
         format.scientific,
         format.short,
         format.percent,
+        format.share,
         format.duration,
     ):
         text = function(min(max(value, -1e15), 1e15) if math.isfinite(value) else value)

@@ -116,7 +116,7 @@ def test_only_running_out_of_memory_is_explained_as_that() -> None:
 
 
 def test_an_evaluation_that_does_not_fit_says_so() -> None:
-    from trimtab.assembly import _evaluated
+    from trimtab.training.judging import evaluated
 
     class Judges:
         batch_size = 32
@@ -127,5 +127,5 @@ def test_an_evaluation_that_does_not_fit_says_so() -> None:
 
     judges: Any = Judges()
     with pytest.raises(ResourceError, match=r"in the evaluation after step 1,200, 32 × up to 2,048 tokens") as caught:
-        _evaluated(judges, 1200)
+        evaluated(judges, 1200)
     assert "lower evaluation.batch_size, which is 32 here" in str(caught.value)

@@ -37,7 +37,7 @@ def predict(
     weights: Weights = None,
     as_json: Json = False,
 ) -> None:
-    """Say of texts what a trained model says of them: a class and how sure it is, labels, a number, a class a word."""
+    """Say of texts what a trained model says of them: a class and how sure it is, labels, a number, tags, a vector."""
     asked = list(texts or [])
     if file is not None:
         try:
@@ -85,6 +85,8 @@ def _answers(predictor: Predictor, texts: list[str]) -> list[dict[str, Any]]:
             {"text": text, "tags": [classes[place] if place >= 0 else None for place in answer.tolist()]}
             for text, answer in zip(texts, answers, strict=True)
         ]
+    if task.name == "contrastive":
+        return [{"text": text, "vector": answer.tolist()} for text, answer in zip(texts, answers, strict=True)]
     return [{"text": text, "value": float(answer)} for text, answer in zip(texts, answers, strict=True)]
 
 
@@ -135,6 +137,8 @@ def _in_words(one: dict[str, Any]) -> str:
         return f"{shown(one['class'])} {one['probability']:.1%}{unsure}"
     if "value" in one:
         return f"{one['value']:.6g}" + (f" ± {one['deviation']:.3g}" if "deviation" in one else "")
+    if "vector" in one:
+        return " ".join(f"{value:.5g}" for value in one["vector"])
     names = one["labels"] if "labels" in one else [name or "-" for name in one["tags"]]
     return shown(" ".join(names) or "(none)") + unsure
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trimtab.config.base import Section
-from trimtab.config.effect import Idle, idle_keys
+from trimtab.config.effect import idle_keys
+from trimtab.config.idle import Idle
 from trimtab.config.keys import Key, first_line, keys, plain, tag_of
 from trimtab.config.run import Config
 from trimtab.config.secrets import hidden

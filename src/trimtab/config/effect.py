@@ -6,8 +6,7 @@ the user's is an error even when it is the default, unless a higher layer switch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any, Final
 
@@ -16,6 +15,8 @@ from trimtab.config.alerts import EmailConfig, WebhookConfig
 from trimtab.config.averaging import EmaConfig
 from trimtab.config.base import UnknownLengthError, is_nothing, steps_of
 from trimtab.config.evaluation import is_calibrated, only_folders
+from trimtab.config.idle import Idle
+from trimtab.config.idle_model import IDLE_OF_MODELS
 from trimtab.config.keys import flatten
 from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
@@ -24,7 +25,7 @@ from trimtab.config.presets import list_presets
 from trimtab.config.recovery import SkipSpikes
 from trimtab.config.run import Config
 from trimtab.config.schedule import OneCycleSchedule, WsdSchedule
-from trimtab.config.task import Classification, TokenClassification
+from trimtab.config.task import Classification, Contrastive, TokenClassification
 from trimtab.config.training import Fp16
 
 
@@ -36,21 +37,11 @@ def _is_no_step(span: int | float | str, config: Config, most: int = 0) -> bool:
         return is_nothing(span)
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Keys that change nothing in a configuration of which `when` is true, because of the key `switch`."""
-
-    keys: tuple[str, ...]
-    switch: str
-    when: Callable[[Config], bool]
-    reason: str
-    remedy: str
-
-
 _DRAWS: Final = ("evaluation.samples.temperature", "evaluation.samples.top_k", "evaluation.samples.seeds")
 _OPTIMIZERS: Final = ("optimizer", "optimizer_switch.to")
 
 IDLE: tuple[Idle, ...] = (
+    *IDLE_OF_MODELS,
     Idle(
         ("objective.spread",),
         "objective.label_smoothing",
@@ -92,6 +83,12 @@ IDLE: tuple[Idle, ...] = (
         for key in ("objective.fused", "objective.chunks")
         for switch, cannot, reason, remedy in (
             (
+                "objective.distillation",
+                lambda config: isinstance(config.objective, CrossEntropyConfig) and bool(config.objective.distillation),
+                "with objective.distillation the logits are compared with those of a teacher",
+                "leave out objective.distillation",
+            ),
+            (
                 "task.name",
                 lambda config: isinstance(config.task, Classification | TokenClassification),
                 "with this task.name the head has a bias",
@@ -104,6 +101,13 @@ IDLE: tuple[Idle, ...] = (
                 "set training.precision.name=bf16",
             ),
         )
+    ),
+    Idle(
+        ("embedding.cutout.kind",),
+        "embedding.cutout.rate",
+        lambda config: config.embedding.cutout.rate == 0.0,
+        "nothing is cut out, as embedding.cutout.rate is 0",
+        "set embedding.cutout.rate above 0",
     ),
     Idle(
         ("task.bucketing",),
@@ -225,7 +229,11 @@ IDLE: tuple[Idle, ...] = (
         ("training.memory_budget_bytes",),
         "training.micro_batch_size",
         # null says what is so anyway.
-        lambda config: config.training.memory_budget_bytes is not None and config.training.micro_batch_size != "auto",
+        lambda config: (
+            config.training.memory_budget_bytes is not None
+            and config.training.micro_batch_size != "auto"
+            and config.training.recompute != "auto"
+        ),
         "it bounds the search for the largest micro-batch, and training.micro_batch_size is given",
         "set training.micro_batch_size=auto",
     ),
@@ -352,6 +360,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.task, Classification) and not config.task.multi_label,
         "it stands between several labels, and task.multi_label is false",
         "set task.multi_label=true",
+    ),
+    Idle(
+        ("task.second",),
+        "task.label",
+        lambda config: isinstance(config.task, Contrastive) and not config.task.has_pairs,
+        "it names the second text of a pair, and with task.label texts of one class belong together",
+        "leave out task.label",
     ),
     Idle(
         ("model.tied_embeddings",),

@@ -57,7 +57,9 @@ class EvaluationConfig(Section):
     every: Count = Field(100, description="steps between evaluations; one more at the last step")
     max_tokens: Count | None = Field(None, description="tokens of the validation set; all of them if not given")
     batch_size: Count | None = Field(
-        None, description="sequences at once; training.micro_batch_size if not given, at most 16 where that is auto"
+        None,
+        description="sequences at once; training.micro_batch_size if not given, at most 16 where that is auto; of task "
+        "contrastive those that a text is told from, the batch of a step if not given",
     )
     stride: Count | None = Field(
         None,
@@ -79,6 +81,9 @@ class EvaluationConfig(Section):
     calibration: Literal["none", "temperature"] = Field(
         "none", description="a temperature for the answers, fitted at the end on one half of the validation set"
     )
+    entropy: bool = Field(
+        False, description="how sure answers of one class of several, or tokens, are: validation/entropy, in nats"
+    )
     details: bool = Field(
         False, description="at the end: confusion, slices and reliability on the validation set, for the report"
     )
@@ -89,6 +94,9 @@ def misjudged(config: Config) -> Iterator[str]:
     stride, length = config.evaluation.stride, config.data.sequence_length
     if stride is not None and stride > length:
         yield f"evaluation.stride {stride} is longer than data.sequence_length {length}: targets would be left out"
+    if config.evaluation.entropy and config.objective.name not in ("cross_entropy", "focal"):
+        name = config.objective.name
+        yield f"evaluation.entropy is of answers that are one of several, and objective.name {name} has others"
 
 
 def is_calibrated(task: TaskConfig) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
+from trimtab.config.model import OutsideModel
 from trimtab.config.objective import CrossEntropyConfig
-from trimtab.config.task import Classification
+from trimtab.config.task import Classification, Contrastive
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
@@ -19,6 +20,7 @@ _CLASSED: Final = (*_ROWS, "folder")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
+_OF_VECTORS: Final = ("loss", "accuracy", "reciprocal_rank", "alignment", "uniformity")
 OVERLAPS: Final = ("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
 """Of texts that are written out: evaluation.decoded."""
 _OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1", "mcc", "calibration_error")
@@ -70,19 +72,40 @@ FITS: dict[str, Fit] = {
         (*_OF_TOKENS, *OVERLAPS),
         "a second text is written after reading a first",
     ),
+    "contrastive": Fit(
+        ("encoder", "hugging_face"), ("info_nce",), _ROWS, _OF_VECTORS, "a text is told from the partners of others"
+    ),
+    "contrastive_classes": Fit(
+        ("encoder", "hugging_face"),
+        ("supervised_contrastive",),
+        _ROWS,
+        _OF_VECTORS,
+        "texts of one class are told from others",
+    ),
 }
 
 
 def fit_of(config: Config) -> Fit:
     """What goes with the task of `config`."""
     task = config.task
+    if isinstance(task, Contrastive) and not task.has_pairs:
+        return FITS["contrastive_classes"]
     return FITS["multi_label" if isinstance(task, Classification) and task.multi_label else task.name]
+
+
+def over_whole_batch(config: Config) -> str:
+    """What in the objective of `config` is no sum over micro-batches; "" where all is one."""
+    objective = config.objective
+    if isinstance(objective, CrossEntropyConfig) and objective.mmce > 0:
+        return "objective.mmce"
+    return "objective.name rmse" if objective.name == "rmse" else ""
 
 
 def misfits(config: Config) -> Iterator[str]:
     """Each choice of `config` that does not go with its task, in words."""
     fit, task = fit_of(config), config.task
     name = f"task {task.name}" + (" with multi_label" if fit is FITS["multi_label"] else "")
+    name += " with label" if fit is FITS["contrastive_classes"] else ""
     stopping, known = config.stopping, {name for one in FITS.values() for name in one.metrics}
     metrics = {"checkpoint.metric": config.checkpoint.metric}
     if isinstance(stopping, PatienceStopping):
@@ -119,9 +142,18 @@ def misfits(config: Config) -> Iterator[str]:
     calibrates = isinstance(objective, CrossEntropyConfig) and objective.mmce > 0
     if calibrates and "perplexity" in fit.metrics:
         yield f"objective.mmce compares all targets of a batch with each other, and {name} has too many. Fitting: 0"
-    if (calibrates or objective.name == "rmse") and config.has_parts:
-        what = "objective.mmce" if calibrates else "objective.name rmse"
-        yield f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1"
+    if (what := over_whole_batch(config)) and config.has_parts and config.procedure.name != "gradient_cache":
+        yield (
+            f"{what} is no sum over micro-batches, and a step has several. Fitting: training.accumulation 1, or "
+            "procedure.name gradient_cache"
+        )
+    if isinstance(task, Contrastive):
+        yield from _beside_contrast(config)
+    recompute, model = config.training.recompute, config.model.name
+    if recompute != "none" and isinstance(config.model, OutsideModel):
+        yield f"training.recompute {recompute} is for trimtab's own models, and model.name is {model}. Fitting: none"
+    if recompute != "none" and config.training.precision.name == "fp8":
+        yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
     sources = dict(config.data.plain_sources)
     sources |= {f"evaluation.sets.{name}": source for name, source in config.evaluation.sets.items()}
     for key, chosen, fitting in (
@@ -131,6 +163,20 @@ def misfits(config: Config) -> Iterator[str]:
     ):
         if chosen not in fitting:
             yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"
+
+
+def _beside_contrast(config: Config) -> Iterator[str]:
+    """What asks each micro-batch for a gradient of its own, which a loss over the whole batch has not."""
+    if config.logging.noise_scale.every:
+        yield (
+            "logging.noise_scale compares the gradients of micro-batches, and task contrastive compares their texts "
+            "with each other. Fitting: logging.noise_scale.every 0"
+        )
+    if config.training.precision.name == "fp8" and config.has_parts:
+        yield (
+            "training.precision fp8 scales by what one pass of a micro-batch finds, and task contrastive makes two "
+            "where a step has several. Fitting: training.accumulation 1, or bf16"
+        )
 
 
 def f1_of_many(config: Config, num_classes: int) -> Iterator[str]:

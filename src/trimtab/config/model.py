@@ -58,11 +58,37 @@ class DropoutConfig(Section):
     attention: Rate = Field(0.0, description="on the attention weights")
     residual: Rate = Field(0.0, description="on the output of attention, before the residual is added")
     feed_forward: Rate = Field(0.0, description="on the output of the feed-forward block, before the residual is added")
+    ramp: Literal["none", "linear"] = Field(
+        "none",
+        description="attention, residual and feed_forward alike in every block, or linear: block l of L has l/L",
+    )
+    layer: Rate = Field(
+        0.0, description="of leaving out whole branches, or blocks, while training; the others are scaled up"
+    )
+    layer_ramp: Literal["linear", "none"] = Field(
+        "linear", description="linear: block l of L has l/L of layer, so that the first are seldom left out; none: all"
+    )
+    layer_unit: Literal["branch", "block"] = Field(
+        "branch", description="each of attention and feed-forward by itself (stochastic depth), or both (LayerDrop)"
+    )
+    layer_per: Literal["sample", "batch"] = Field(
+        "sample", description="drawn for each row of a micro-batch, or once for all of them"
+    )
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Every site with its rate; that of the last block where it rises with depth."""
+        return {name: value for name, value in self if isinstance(value, float)}
 
 
 class InitializationConfig(Section):
-    """Weights at step 0: normal, with the residual projections scaled by 1/sqrt(2 * num_layers)."""
+    """Weights at step 0, with the residual projections scaled by 1/sqrt(2 * num_layers)."""
 
+    matrices: Literal["normal", "xavier_uniform"] = Field(
+        "normal",
+        description="of linear layers: normal, or uniform within sqrt(6 / (inputs + outputs)), whatever the width; "
+        "embeddings are normal",
+    )
     standard_deviation: Positive = Field(0.02, description="of the normal distribution")
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 
@@ -103,6 +129,11 @@ class TransformerShape(Section):
     positions: PositionsConfig = Field(default_factory=RotaryPositions)
     max_positions: Count | None = Field(
         None, description="positions that the model can tell apart; data.sequence_length if not given"
+    )
+    window: Count | None = Field(
+        None,
+        description="sliding window: a position attends to itself and window - 1 before it, in an encoder to as many "
+        "after it, too; null: to all",
     )
     qk_norm: bool = Field(False, description="RMS-normalize queries and keys")
     bias: bool = Field(False, description="biases in linear layers and layer norms")
@@ -187,8 +218,8 @@ class LoraConfig(Section):
     dropout: Rate = Field(0.0, description="on what the update reads")
     targets: Literal["auto", "all"] | Texts = Field(
         "auto",
-        description="which matrices: auto are those that peft knows for the architecture, all is every one but the "
-        "head, a list has ends of their names, such as [q_proj, v_proj]",
+        description="which matrices: auto are those that peft knows for the architecture, or all; all is every one "
+        "but the head; a list has ends of their names, such as [q_proj, v_proj]",
     )
 
 

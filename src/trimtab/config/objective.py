@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trimtab.config.base import Count, NonNegative, Positive, Rate, Section
+from trimtab.config.distillation import DistillationConfig
 
 
 class CrossEntropyConfig(Section):
@@ -29,6 +30,9 @@ class CrossEntropyConfig(Section):
     )
     chunks: Literal["auto"] | Count = Field(
         "auto", description="portions of a fused head and loss, which take less memory; auto: logits of 2 GiB at most"
+    )
+    distillation: DistillationConfig | None = Field(
+        None, description="learn from a trained model besides, head and loss apart; null: from what is right alone"
     )
 
 
@@ -85,6 +89,26 @@ class LogCoshConfig(Section):
     name: Literal["log_cosh"] = "log_cosh"
 
 
+class InfoNceConfig(Section):
+    """Find the partner of a text among those of its batch (van den Oord et al. 2018, arXiv 1807.03748)."""
+
+    name: Literal["info_nce"] = "info_nce"
+    temperature: Positive = Field(0.05, description="similarities are divided by it; small: the nearest count most")
+    learn_temperature: bool = Field(
+        False, description="the temperature is trained from there on, never below 0.01 (CLIP, section 2.5)"
+    )
+    symmetric: bool = Field(
+        True, description="half of the loss is for first texts, half for second ones; false: for first ones alone"
+    )
+
+
+class SupervisedContrastiveConfig(Section):
+    """Find the texts of the same class among those of the batch (Khosla et al. 2020, arXiv 2004.11362)."""
+
+    name: Literal["supervised_contrastive"] = "supervised_contrastive"
+    temperature: Positive = Field(0.1, description="similarities are divided by it; small: the nearest count most")
+
+
 ObjectiveConfig = Annotated[
     CrossEntropyConfig
     | FocalConfig
@@ -94,6 +118,8 @@ ObjectiveConfig = Annotated[
     | MeanAbsoluteErrorConfig
     | HuberConfig
     | QuantileConfig
-    | LogCoshConfig,
+    | LogCoshConfig
+    | InfoNceConfig
+    | SupervisedContrastiveConfig,
     Field(discriminator="name"),
 ]

@@ -11,6 +11,7 @@ from trimtab.config.curriculum import LossCurriculum
 from trimtab.config.data import FileTokenizer, HuggingFaceTokenizer, MixtureSource, TiktokenTokenizer
 from trimtab.config.evaluation import EvaluationConfig, RunBaseline
 from trimtab.config.model import HuggingFaceConfig
+from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.run import Config
 from trimtab.errors import DataError
 
@@ -45,6 +46,10 @@ def with_absolute_paths(config: Config) -> Config:
     sections: dict[str, Any] = {"data": data.model_copy(update=changed)} if changed else {}
     if judged := _of_evaluation(config.evaluation):
         sections["evaluation"] = config.evaluation.model_copy(update=judged)
+    objective = config.objective
+    if isinstance(objective, CrossEntropyConfig) and (chosen := objective.distillation) is not None:
+        teacher = chosen.model_copy(update={"teacher": os.path.abspath(Path(chosen.teacher).expanduser())})
+        sections["objective"] = objective.model_copy(update={"distillation": teacher})
     if isinstance(config.model, HuggingFaceConfig) and config.model.path is not None:
         whole = os.path.abspath(Path(config.model.path).expanduser())
         sections["model"] = config.model.model_copy(update={"path": whole})
@@ -76,6 +81,8 @@ def require_paths(config: Config) -> None:
             require_text(path, key)
     if isinstance(data.curriculum, LossCurriculum) and not Path(data.curriculum.run).expanduser().is_dir():
         raise DataError(f"data.curriculum.run: there is no run at {data.curriculum.run!r}")
+    if (teacher := getattr(config.objective, "distillation", None)) and not Path(teacher.teacher).expanduser().is_dir():
+        raise DataError(f"objective.distillation.teacher: there is no run or folder at {teacher.teacher!r}")
     if isinstance(data.tokenizer, FileTokenizer):
         tokenizer_file(data.tokenizer.path)
     if isinstance(data.tokenizer, TiktokenTokenizer) and not Path(data.tokenizer.path).expanduser().is_file():

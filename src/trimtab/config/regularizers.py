@@ -23,7 +23,7 @@ def regularizers(config: Config) -> dict[Regularizer, str]:
     """Each regularizer by name, with why `config` has nothing of it to adjust; "" where it has."""
     model, objective = config.model, config.objective
     present: dict[Regularizer, bool] = {
-        "dropout": isinstance(model, OutsideModel) or any(model.dropout.model_dump().values()),
+        "dropout": isinstance(model, OutsideModel) or any(model.dropout.rates.values()),
         "weight_decay": any(one.weight_decay > 0.0 for one in config.optimizers),
         "label_smoothing": isinstance(objective, CrossEntropyConfig | BinaryCrossEntropyConfig)
         and objective.label_smoothing > 0.0,

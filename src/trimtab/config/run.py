@@ -14,6 +14,7 @@ from trimtab.config.alerts import AlertsConfig
 from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
 from trimtab.config.base import Budget, Section, UnknownLengthError, steps_asked, steps_of
+from trimtab.config.beside_procedure import beside_procedure
 from trimtab.config.control import (
     BatchControlConfig,
     CheckpointConfig,
@@ -26,6 +27,7 @@ from trimtab.config.control import (
 from trimtab.config.curriculum import beside_curriculum
 from trimtab.config.data import DataConfig
 from trimtab.config.doctor import DoctorConfig
+from trimtab.config.embedding import EmbeddingConfig
 from trimtab.config.evaluation import EvaluationConfig, misjudged
 from trimtab.config.fit import misfits
 from trimtab.config.fp8 import not_in_fp8
@@ -38,6 +40,7 @@ from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.penalties import PenaltiesConfig
 from trimtab.config.privacy import PrivacyConfig
+from trimtab.config.procedure import NoSharpness, PlainProcedure, ProcedureConfig, SharpnessConfig
 from trimtab.config.profile import ProfileConfig, bounds
 from trimtab.config.recovery import RecoveryConfig, SkipSpikes
 from trimtab.config.registry.optimizer import OPTIMIZERS
@@ -45,8 +48,15 @@ from trimtab.config.regularizers import regularizers, unregularized
 from trimtab.config.schedule import CosineSchedule, PiecewiseSchedule, ScheduleConfig, counts_data
 from trimtab.config.sinks import SinksConfig, sinks_twice
 from trimtab.config.stream import beside_stream
-from trimtab.config.switch import OptimizerSwitch
-from trimtab.config.task import CausalLanguageModeling, MaskedLanguageModeling, RowTask, SequenceToSequence, TaskConfig
+from trimtab.config.switch import OptimizerSwitch, beside_switch
+from trimtab.config.task import (
+    CausalLanguageModeling,
+    Contrastive,
+    MaskedLanguageModeling,
+    RowTask,
+    SequenceToSequence,
+    TaskConfig,
+)
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 from trimtab.config.unfreezing import beside_unfreezing
 
@@ -62,6 +72,9 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig.model_construct)
     model: ModelConfig = Field(default_factory=DecoderConfig.model_construct)
     objective: ObjectiveConfig = Field(default_factory=CrossEntropyConfig.model_construct)
+    embedding: EmbeddingConfig = Field(default_factory=EmbeddingConfig.model_construct)
+    procedure: ProcedureConfig = Field(default_factory=PlainProcedure.model_construct)
+    sharpness: SharpnessConfig = Field(default_factory=NoSharpness.model_construct)
     penalties: PenaltiesConfig = Field(default_factory=PenaltiesConfig.model_construct)
     optimizer: OptimizerConfig = Field(default_factory=AdamWConfig.model_construct)
     optimizer_switch: OptimizerSwitch | None = Field(
@@ -122,7 +135,8 @@ class Config(Section):
             raise ValueError(
                 "training.precision.name tf32 is for the tensor cores of NVIDIA GPUs, and training.device is cpu"
             )
-        if refused := "; ".join([*not_in_fp8(self), *unregularized(self), *sinks_twice(self.sinks)]):
+        others = [*not_in_fp8(self), *unregularized(self), *sinks_twice(self.sinks), *beside_procedure(self)]
+        if refused := "; ".join(others):
             raise ValueError(refused)
         for key, one in self.named_optimizers.items():
             if one.decay.target and not OPTIMIZERS[one.name].decouples:
@@ -155,10 +169,15 @@ class Config(Section):
                 )
             if self.training.accumulation_schedule is not None:
                 raise ValueError("batch_control.name noise_scale and training.accumulation_schedule both set the batch")
-        if self.optimizer_switch is not None:
-            self._refuse_switch(self.optimizer_switch)
         for refused in filter(
-            None, (beside_unfreezing(self), beside_curriculum(self), beside_augmentation(self), beside_stream(self))
+            None,
+            (
+                beside_switch(self),
+                beside_unfreezing(self),
+                beside_curriculum(self),
+                beside_augmentation(self),
+                beside_stream(self),
+            ),
         ):
             raise ValueError(refused)
         if self.averaging.name != "none" and self.optimizer.name == "schedule_free_adamw":
@@ -170,7 +189,7 @@ class Config(Section):
             raise ValueError(
                 f"profile.steps {self.profile.steps} reaches beyond the last of training.steps {self.training.steps}"
             )
-        if isinstance(self.averaging, SwaConfig) and self._lies_after_the_end(self.averaging.start):
+        if isinstance(self.averaging, SwaConfig) and self.lies_after_the_end(self.averaging.start):
             raise ValueError(
                 f"averaging.start {self.averaging.start!r} lies after the last of training.steps {self.training.steps}"
             )
@@ -262,6 +281,8 @@ class Config(Section):
     @property
     def evaluation_batch_size(self) -> int:
         """Sequences that are judged at once, where evaluation.batch_size does not say."""
+        if isinstance(self.task, Contrastive):
+            return self.sequences_per_step  # a text is told from as many as in training
         return min(16, self.sequences_per_step) if self.split is None else self.split.micro_batch_size
 
     def _schedules(self) -> None:
@@ -294,29 +315,8 @@ class Config(Section):
                 "always as many steps; give steps, or parts of the run"
             )
 
-    def _refuse_switch(self, switch: OptimizerSwitch) -> None:
-        for key, one in self.named_optimizers.items():
-            if one.name == "schedule_free_adamw":
-                raise ValueError(
-                    f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
-                    "not those that it is judged by"
-                )
-        if switch.at is not None and self._lies_after_the_end(switch.at):
-            raise ValueError(
-                f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {self.training.steps}"
-            )
-        stopping = self.stopping
-        if (
-            switch.patience is not None
-            and isinstance(stopping, PatienceStopping)
-            and (stopping.metric == switch.metric and stopping.patience <= switch.patience)
-        ):
-            raise ValueError(
-                f"optimizer_switch.patience {switch.patience} has no effect: stopping.patience {stopping.patience} on "
-                "the same metric ends the run before"
-            )
-
-    def _lies_after_the_end(self, span: int | float | str) -> bool:
+    def lies_after_the_end(self, span: int | float | str) -> bool:
+        """Whether `span` is not over before the last step; False where that is known with the data alone."""
         try:
             return steps_asked(span, self.budget()) >= self.training.steps
         except UnknownLengthError:  # epochs, before the data is there

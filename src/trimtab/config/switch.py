@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, Section
+from trimtab.config.control import PatienceStopping
 from trimtab.config.optimizer import OptimizerConfig
 from trimtab.config.schedule import Stretch
+
+if TYPE_CHECKING:
+    from trimtab.config.run import Config
 
 
 class OptimizerSwitch(Section):
@@ -26,3 +30,28 @@ class OptimizerSwitch(Section):
         if self.at is None and self.patience is None:
             raise ValueError("say when: give at, patience, or both, of which the first counts")
         return self
+
+
+def beside_switch(config: Config) -> str:
+    """Why `config` cannot switch its optimizer as it says; "" where it can."""
+    switch, stopping = config.optimizer_switch, config.stopping
+    if switch is None:
+        return ""
+    for key, one in config.named_optimizers.items():
+        if one.name == "schedule_free_adamw":
+            return (
+                f"optimizer_switch does not go with {key}.name schedule_free_adamw: the weights that it trains are "
+                "not those that it is judged by"
+            )
+    if switch.at is not None and config.lies_after_the_end(switch.at):
+        return f"optimizer_switch.at {switch.at!r} lies after the last of training.steps {config.training.steps}"
+    if (
+        switch.patience is not None
+        and isinstance(stopping, PatienceStopping)
+        and (stopping.metric == switch.metric and stopping.patience <= switch.patience)
+    ):
+        return (
+            f"optimizer_switch.patience {switch.patience} has no effect: stopping.patience {stopping.patience} on "
+            "the same metric ends the run before"
+        )
+    return ""

@@ -89,12 +89,34 @@ class SequenceToSequence(RowTask):
     )
 
 
+class Contrastive(RowTask):
+    """Give each text a vector, near those of texts that belong to it and far from others."""
+
+    name: Literal["contrastive"] = "contrastive"
+    second: str = Field("second", min_length=1, description="the field that holds a text which belongs to the first")
+    label: str | None = Field(
+        None, min_length=1, description="the field that holds the class: texts of one class belong together, not pairs"
+    )
+    projection: Count | None = Field(
+        None, description="numbers of a vector, by a matrix from the model's features; null: the features"
+    )
+    normalize: bool = Field(
+        True, description="vectors have length 1, so that similarities are cosines; false: products as they are"
+    )
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a row holds two texts, and no class."""
+        return self.label is None
+
+
 TaskConfig = Annotated[
     CausalLanguageModeling
     | MaskedLanguageModeling
     | Classification
     | TokenClassification
     | Regression
-    | SequenceToSequence,
+    | SequenceToSequence
+    | Contrastive,
     Field(discriminator="name"),
 ]

@@ -144,8 +144,14 @@ class TrainingConfig(Section):
     )
     memory_budget_bytes: Count | None = Field(
         None,
-        description="what micro_batch_size=auto may use: on a CPU the memory of this process, on CUDA what torch "
-        "allocates; 8 or 9 tenths of what is free if not given",
+        description="what micro_batch_size=auto and recompute=auto may use: on a CPU the memory of this process, on "
+        "CUDA what torch allocates; 8 or 9 tenths of what is free if not given",
+    )
+    recompute: Literal["none", "selective", "full", "auto"] = Field(
+        "none",
+        description="activations computed again in backward instead of kept: selective those of norms and activation "
+        "functions, full whole blocks, for about a third more time; auto the least that fits into memory, found at "
+        "the start by trying",
     )
     accumulation_schedule: AccumulationSchedule | None = Field(
         None, description="the accumulation over a run, in multiples of it; null: always the same"

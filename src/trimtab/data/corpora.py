@@ -267,8 +267,10 @@ class _JsonLinesReader:
         except UnicodeDecodeError as error:
             raise undecodable(path, place, error.start, line[error.start], of="of the line") from error
         except (ValueError, RecursionError) as error:
+            # JSON's own words count lines, too, from 1 in every row: `place` has the line of the file.
+            why = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else error
             raise DataError(
-                f"{place}: is not JSON: {error}", hint="JSON Lines has one whole object on each line"
+                f"{place}: is not JSON: {why}", hint="JSON Lines has one whole object on each line"
             ) from error
         if not isinstance(row, dict):
             raise DataError(f"{place}: must be a JSON object. Received: {type(row).__name__}")

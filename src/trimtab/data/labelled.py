@@ -15,6 +15,7 @@ import numpy as np
 
 from trimtab.config import (
     Classification,
+    Contrastive,
     DataConfig,
     Regression,
     RowTask,
@@ -49,6 +50,8 @@ def wanted_fields(task: TaskConfig) -> dict[str, str]:
             return {"task.value": task.value}
         case SequenceToSequence():
             return {"task.target": task.target}
+        case Contrastive():
+            return {"task.second": task.second} if task.label is None else {"task.label": task.label}
         case _:
             return {}
 
@@ -99,7 +102,7 @@ def tokenize_rows(
         added = {"back_translated": len(by_side["training"]) - told}
     reader = target_reader(task, by_side, folder)
     texts = [row.text for row in by_side["training"]]
-    if isinstance(task, SequenceToSequence):
+    if has_second(task):
         texts += [row.fields[0] for row in by_side["training"]]
     tokenizer = build_tokenizer(config.tokenizer, texts, max(1, sum(len(text.encode()) for text in texts)), report)
     tokenizer.save(folder / "tokenizer.json")
@@ -138,13 +141,13 @@ def open_rows(
     folder: Path, name: str, facts: Mapping[str, Any], config: DataConfig, task: TaskConfig, tokenizer: Tokenizer
 ) -> LabelledTexts:
     """What `tokenize_rows` wrote of one side."""
-    pairs = isinstance(task, SequenceToSequence)
+    pairs = has_second(task)
     second_length = config.sequence_length
     if isinstance(task, SequenceToSequence) and task.target_length is not None:
         second_length = task.target_length
     return LabelledTexts(
         _ragged(folder, name, facts[name]["dtype"]),
-        None if pairs else np.load(folder / f"{name}.targets.npy", mmap_mode="r"),
+        None if isinstance(task, SequenceToSequence) else np.load(folder / f"{name}.targets.npy", mmap_mode="r"),
         end_of_text=tokenizer.end_of_text,
         sequence_length=config.sequence_length,
         full=isinstance(task, RowTask) and task.padding == "full",
@@ -159,7 +162,12 @@ def open_rows(
 
 def _whole(row: Document, task: TaskConfig) -> str:
     """What makes a row the same as another: its text, and a second text that answers it."""
-    return f"{row.text}\n{row.fields[0]}" if isinstance(task, SequenceToSequence) else row.text
+    return f"{row.text}\n{row.fields[0]}" if has_second(task) else row.text
+
+
+def has_second(task: TaskConfig) -> bool:
+    """Whether a row holds two texts."""
+    return isinstance(task, SequenceToSequence) or (isinstance(task, Contrastive) and task.has_pairs)
 
 
 def _ragged(folder: Path, name: str, dtype: str) -> Ragged:

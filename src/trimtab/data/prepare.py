@@ -120,7 +120,11 @@ def prepare_data(
     if config.most_bad:
         identity.append(["skip", config.max_bad])
     if not is_text:
-        identity.append(task.model_dump(exclude={"padding", "bucketing", "class_weights", "target_length"}))
+        identity.append(
+            task.model_dump(
+                exclude={"padding", "bucketing", "class_weights", "target_length", "projection", "normalize"}
+            )
+        )
 
     def build(folder: Path) -> None:
         report = progress or (lambda stage, fraction: None)

@@ -51,7 +51,8 @@ class LabelledTexts:
     Of `tokens` the last one of each row, the end of text, is left out, and the row of a batch stands in a frame, or
     begins with the end of text instead: so none is empty, and pooling has a first position. `targets` has one entry,
     or row, for each text; with
-    `tags` it is one for each token of `tokens`, and with `second` it is missing. Texts are cut to `sequence_length`,
+    `tags` it is one for each token of `tokens`, and with `second` it is missing, or says which rows belong together:
+    then the second text stands in the same frame as the first, padded with -1. Texts are cut to `sequence_length`,
     second ones to `second_length`.
     """
 
@@ -154,7 +155,7 @@ class LabelledTexts:
             document_ids_BT[row, :length] = index
             positions_BT[row, :length] = np.arange(length)
         second_BS: NDArray[np.int64] | None = None
-        if self._second is not None:
+        if self._second is not None and self._targets is None:
             second_BS, targets = self._pairs(self._second, indices, rows)
         elif self._tags:
             targets = self._tags_of(indices, (rows, width))
@@ -162,6 +163,8 @@ class LabelledTexts:
             assert self._targets is not None
             targets = np.full((rows, *self._targets.shape[1:]), IGNORED, dtype=self._targets.dtype)
             targets[: len(indices)] = self._targets[indices]
+            if self._second is not None:
+                second_BS = self._partners(self._second, indices, rows)
         return Batch(
             torch.from_numpy(tokens_BT),
             torch.from_numpy(targets),
@@ -190,6 +193,16 @@ class LabelledTexts:
             first, size = len(self._frame.before), length - self._frame.size
             targets_BT[row, first : first + size] = self._targets[begin : begin + size]
         return targets_BT
+
+    def _partners(self, second: Ragged, indices: NDArray[np.int64], rows: int) -> NDArray[np.int64]:
+        before, after, size = self._frame.before, self._frame.after, self._frame.size
+        lengths = np.minimum(second.lengths()[indices] - 1 + size, self.second_length)
+        second_BS = np.full((rows, self._width(lengths, self.second_length)), -1, dtype=np.int64)
+        for row, (index, length) in enumerate(zip(indices.tolist(), lengths.tolist(), strict=True)):
+            tokens = second[index][: length - size]
+            self._require_known(tokens, index)
+            second_BS[row, :length] = [*before, *tokens, *after]
+        return second_BS
 
     def _pairs(
         self, second: Ragged, indices: NDArray[np.int64], rows: int

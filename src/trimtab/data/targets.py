@@ -16,7 +16,14 @@ from typing import Any, Final, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config import Classification, Regression, SequenceToSequence, TaskConfig, TokenClassification
+from trimtab.config import (
+    Classification,
+    Contrastive,
+    Regression,
+    SequenceToSequence,
+    TaskConfig,
+    TokenClassification,
+)
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.data.corpora import Document
 from trimtab.data.stream import Stream
@@ -58,7 +65,11 @@ def target_reader(task: TaskConfig, sides: Sides, folder: Path, known: TargetFac
         case Regression():
             return _Numbers(task, sides, known)
         case SequenceToSequence():
-            return _Seconds(task, sides, folder)
+            return _Seconds(sides, folder)
+        case Contrastive() if task.has_pairs:
+            return _Partners(sides, folder)
+        case Contrastive():
+            return _Classes(task, sides, known)
         case _:
             raise ValueError(f"task {task.name} has no targets of its own")
 
@@ -78,7 +89,7 @@ def require_target(row: Document, task: TaskConfig) -> None:
     match task:
         case Classification(multi_label=True):
             _labels(row, task.separator)
-        case Classification():
+        case Classification() | Contrastive(label=str()):
             _name(row, row.fields[0], "task.label")
         case TokenClassification():
             _tags(row)
@@ -86,12 +97,13 @@ def require_target(row: Document, task: TaskConfig) -> None:
             _number(row)
         case _:
             if not isinstance(row.fields[0], str):
-                raise _wrong(row, "task.target", "text", row.fields[0])
+                where = "task.second" if isinstance(task, Contrastive) else "task.target"
+                raise _wrong(row, where, "text", row.fields[0])
 
 
 @final
 class _Classes:
-    def __init__(self, task: Classification, sides: Sides, known: TargetFacts | None) -> None:
+    def __init__(self, task: Classification | Contrastive, sides: Sides, known: TargetFacts | None) -> None:
         names = {side: [_name(row, row.fields[0], "task.label") for row in rows] for side, rows in sides.items()}
         self.facts = known or _class_facts(names["training"], names["validation"], len(names["training"]), "task.label")
         _require_classes(names["validation"], self.facts, "task.label")
@@ -172,18 +184,45 @@ class _Tags:
 
 @final
 class _Seconds:
-    def __init__(self, task: SequenceToSequence, sides: Sides, folder: Path) -> None:
+    def __init__(self, sides: Sides, folder: Path) -> None:
         self._folder = folder
         self.facts = TargetFacts(total=len(sides["training"]))
 
     def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
         _write_texts(rows, tokenizer, stream)
-        texts = [row.fields[0] for row in rows]
-        with Stream(self._folder, f"{stream.name}.second", tokenizer) as second:
-            for text, tokens in zip(texts, tokenizer.encode_batch(texts), strict=True):
-                second.write(text, tokens)
         # What is asked lies beside the texts; here is what tells two sets of it apart.
-        return np.frombuffer(bytes.fromhex(second.digest), dtype=np.uint8)
+        return np.frombuffer(_write_seconds(rows, tokenizer, stream, self._folder), dtype=np.uint8)
+
+
+@final
+class _Partners:
+    def __init__(self, sides: Sides, folder: Path) -> None:
+        self._folder = folder
+        self.facts = TargetFacts(total=len(sides["training"]))
+
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+        """For each row the first that it is joined to by equal texts: such rows are nothing to tell apart."""
+        _write_texts(rows, tokenizer, stream)
+        _write_seconds(rows, tokenizer, stream, self._folder)
+        return joined_rows([(row.text, row.fields[0]) for row in rows])
+
+
+def joined_rows(pairs: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
+    """For each pair the number of the first that shares a text with it, or with one that does, and so on; int64 [N]."""
+    roots = list(range(len(pairs)))
+
+    def root(number: int) -> int:
+        while roots[number] != number:
+            roots[number] = roots[roots[number]]
+            number = roots[number]
+        return number
+
+    known: dict[str, int] = {}
+    for number, pair in enumerate(pairs):
+        for text in pair:
+            mine, other = root(number), root(known.setdefault(text, number))
+            roots[max(mine, other)] = min(mine, other)
+    return np.array([root(number) for number in range(len(pairs))], dtype=np.int64)
 
 
 def tokenized_words(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -232,6 +271,15 @@ def _tags(row: Document) -> tuple[list[str], list[str]]:
 
 def _words(row: Document) -> list[str]:
     return list(row.words) if row.words is not None else row.text.split()
+
+
+def _write_seconds(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream, folder: Path) -> bytes:
+    """Write the second texts beside the first ones; gives what tells two sets of them apart."""
+    texts = [row.fields[0] for row in rows]
+    with Stream(folder, f"{stream.name}.second", tokenizer) as second:
+        for text, tokens in zip(texts, tokenizer.encode_batch(texts), strict=True):
+            second.write(text, tokens)
+    return bytes.fromhex(second.digest)
 
 
 def _write_texts(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> None:

@@ -37,5 +37,5 @@ def judged(case: Case) -> Curve | None:
     curve = Curve.of(case.validation_loss())
     if curve is not None and len(curve) >= 2:
         return curve
-    added = case.setting("objective.label_smoothing") or case.setting("objective.z_loss")
+    added = any(case.setting(f"objective.{one}") for one in ("label_smoothing", "z_loss", "distillation.teacher"))
     return None if added else Curve.of(case.loss())

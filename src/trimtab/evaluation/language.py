@@ -38,9 +38,10 @@ def evaluate(
     """The metrics of `task`, `loss` first, over the counted targets.
 
     The loss is the plain one, without smoothing, weights and penalties. Sums are kept in float64 on the device
-    and fetched once, at the end: the result does not depend on `batch_size`, and no batch waits. Eval mode,
-    no gradients; modes are restored. With `max_tokens` as many sequences as hold so many tokens, at least
-    one, are taken at even distances. `progress` is told the part that is begun, and `look` is shown each batch.
+    and fetched once, at the end: the result does not depend on `batch_size`, and no batch waits. Only vectors
+    (task contrastive) are compared with those that are judged at once. Eval mode, no gradients; modes are restored.
+    With `max_tokens` as many sequences as hold so many tokens, at least one, are taken at even distances. `progress`
+    is told the part that is begun, and `look` is shown each batch.
 
     Raises:
         DataError: no target is counted.

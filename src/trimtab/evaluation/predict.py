@@ -18,7 +18,7 @@ from trimtab.model import evaluating
 from trimtab.objective import MultiLabelTask, logits_of
 from trimtab.signals import IGNORED, Batch, ModelOutput, Task
 
-_SERVED: Final = ("classification", "regression", "token_classification")
+_SERVED: Final = ("classification", "regression", "token_classification", "contrastive")
 
 
 def predict(
@@ -31,7 +31,8 @@ def predict(
     batch_size: int = 32,
     device: torch.device,
 ) -> list[Tensor]:
-    """The answers of `task` for each text, on the CPU: a class, labels, a number, or a class for each of its words.
+    """The answers of `task` for each text, on the CPU: a class, labels, a number, a vector, or a class for
+    each of its words.
 
     Texts are cut to `sequence_length`; words beyond it have the class IGNORED. Eval mode, no gradients; modes are
     restored.

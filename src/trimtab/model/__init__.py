@@ -2,7 +2,8 @@
 
 from trimtab.model.attention import Attention, CrossAttention, packs_attention
 from trimtab.model.block import Block
-from trimtab.model.dropout import Dropout, count_dropout_sites, set_dropout_factor
+from trimtab.model.dropout import Dropout, LayerDropout, count_dropout_sites, set_dropout_factor
+from trimtab.model.embeddings import Cutout, EmbeddingNoise, EmbeddingTransforms, Mixup, embedding_of
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
@@ -21,13 +22,18 @@ __all__ = [
     "Attention",
     "Block",
     "CrossAttention",
+    "Cutout",
     "Decoder",
     "Dropout",
+    "EmbeddingNoise",
+    "EmbeddingTransforms",
     "Encoder",
     "EncoderDecoder",
     "FeedForward",
     "ForeignModel",
     "HuggingFaceModel",
+    "LayerDropout",
+    "Mixup",
     "Outside",
     "ParameterCounts",
     "Stages",
@@ -36,6 +42,7 @@ __all__ = [
     "as_output",
     "build_model",
     "count_dropout_sites",
+    "embedding_of",
     "evaluating",
     "flops_per_token",
     "freeze",

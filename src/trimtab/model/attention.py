@@ -17,6 +17,7 @@ from trimtab.model.dropout import Dropout
 from trimtab.model.norms import build_norm
 from trimtab.model.packed_attention import frontend, packed_attention, takes
 from trimtab.model.positions import RotaryPositions, rotate
+from trimtab.model.recompute import product
 
 
 @final
@@ -38,19 +39,29 @@ class Attention(nn.Module):
         self.head_size = hidden_size // num_heads
         self.packs = False
         """Whether plain causal attention may go through `packed_attention` (`packs_attention` says where)."""
+        self.recomputes = False
+        """Whether what a norm gives is computed again in backward instead of kept."""
         self.qkv = nn.Linear(hidden_size, (num_heads + 2 * num_kv_heads) * self.head_size, bias=bias)
         self.query_norm = build_norm("rms_norm", self.head_size, 1e-6, bias=False) if qk_norm else None
         self.key_norm = build_norm("rms_norm", self.head_size, 1e-6, bias=False) if qk_norm else None
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
 
-    def forward(self, x_BTD: Tensor, rotation: Tensor | None, mask: Tensor | None, causal: bool = True) -> Tensor:
-        """What each position reads, [B, T, D].
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotation: Tensor | None,
+        mask: Tensor | None,
+        causal: bool = True,
+        norm: nn.Module | None = None,
+    ) -> Tensor:
+        """What each position reads, [B, T, D]; `norm`, if given, comes first.
 
         `rotation` is what `RotaryPositions` gives. `mask` is boolean, broadcast to [B, H, T, T], True where a
         query sees a key, causality included; None is plain causality, or without `causal` everything.
         """
-        projected_BTNK = self.qkv(x_BTD).unflatten(-1, (-1, self.head_size))
+        read = self.qkv(x_BTD) if norm is None else product(norm, self.qkv, x_BTD, recomputes=self.recomputes)
+        projected_BTNK = read.unflatten(-1, (-1, self.head_size))
         if self.packs and rotation is None and mask is None and causal and self._can_pack(projected_BTNK):
             y_BTHK, _ = packed_attention(projected_BTNK)
             packed_BTD: Tensor = self.output(y_BTHK.flatten(2))
@@ -69,11 +80,11 @@ class Attention(nn.Module):
 
     def _can_pack(self, projected_BTNK: Tensor) -> bool:
         plain = self.query_norm is None and self.num_heads == self.num_kv_heads
-        drops = self.training and self.dropout.rate > 0.0
+        drops = self.training and self.dropout.drops
         return plain and not drops and torch.is_grad_enabled() and takes(projected_BTNK)
 
     def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        if self.dropout.rate == 0.0 or not self.training:
+        if not self.dropout.drops or not self.training:
             return F.scaled_dot_product_attention(
                 q_BHTK,
                 k_BGTK,
@@ -126,7 +137,7 @@ class CrossAttention(nn.Module):
         q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
         both_BSNK = self.key_value(memory_BSD).unflatten(-1, (2 * self.num_heads, self.head_size))
         k_BHSK, v_BHSK = both_BSNK.transpose(1, 2).chunk(2, dim=1)
-        if self.dropout.rate == 0.0 or not self.training:
+        if not self.dropout.drops or not self.training:
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
         else:
             y_BHTK = _attend_with_dropout(q_BHTK, k_BHSK, v_BHSK, mask, self.dropout)
@@ -149,6 +160,15 @@ def _attend_with_dropout(
 def document_mask(document_ids_BT: Tensor) -> Tensor:
     """Boolean [B, 1, T, T]: True where query and key are of one document; padding sees padding, never nothing."""
     return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]
+
+
+def window_mask(num_tokens: int, window: int, device: torch.device) -> Tensor:
+    """Boolean [T, T]: True where query and key are less than `window` apart.
+
+    Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1; with causality Jiang et al. 2023, arXiv 2310.06825.
+    """
+    places_T = torch.arange(num_tokens, device=device)
+    return (places_T[:, None] - places_T[None, :]).abs() < window
 
 
 def causal_mask(num_tokens: int, device: torch.device) -> Tensor:

@@ -3,15 +3,16 @@ feed-forward block works on each position alone."""
 
 from __future__ import annotations
 
-from typing import final
+from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.model.attention import Attention, CrossAttention
-from trimtab.model.dropout import Dropout
+from trimtab.model.dropout import Dropout, LayerDropout
 from trimtab.model.feed_forward import Activation, FeedForward
 from trimtab.model.norms import NormName, NormPlacement, build_norm
+from trimtab.model.recompute import Recompute, draws
 
 
 @final
@@ -38,6 +39,9 @@ class Block(nn.Module):
         residual_dropout: float,
         feed_forward_dropout: float,
         reads_memory: bool = False,
+        layer_dropout: float = 0.0,
+        layer_dropout_unit: Literal["branch", "block"] = "branch",
+        layer_dropout_per: Literal["sample", "batch"] = "sample",
     ) -> None:
         super().__init__()
         self.norm_placement = norm_placement
@@ -52,6 +56,12 @@ class Block(nn.Module):
         self.feed_forward_norm = build_norm(norm, hidden_size, norm_epsilon, bias)
         self.feed_forward = FeedForward(hidden_size, feed_forward_size, activation, bias)
         self.feed_forward_dropout = Dropout(feed_forward_dropout)
+        self.layer_dropout = LayerDropout(layer_dropout, per=layer_dropout_per)
+        self.recompute: Recompute = "none"
+        self.draws = draws(self)
+        """Whether it draws random numbers in training."""
+        self.drops_whole = layer_dropout_unit == "block"
+        """Whether the branches of the block are left out together."""
 
     def forward(
         self,
@@ -68,17 +78,31 @@ class Block(nn.Module):
         `rotation`, `mask` and `causal` are as `Attention` takes them, the memory as `CrossAttention` does. It is
         measured here, so that a compiled block does it on its way, together with a norm that reads the same rows.
         """
+        keep = self.layer_dropout.draw(x_BTD) if self.drops_whole else None
         if self.norm_placement == "pre":
-            x_BTD = x_BTD + self.residual_dropout(self.attention(self.attention_norm(x_BTD), rotation, mask, causal))
+            attended_BTD = self.attention(x_BTD, rotation, mask, causal, self.attention_norm)
+            x_BTD = x_BTD + self._part(self.residual_dropout(attended_BTD), keep)
             if self.memory_norm is not None and self.memory_attention is not None and memory_BSD is not None:
                 read_BTD = self.memory_attention(self.memory_norm(x_BTD), memory_BSD, memory_mask)
-                x_BTD = x_BTD + self.residual_dropout(read_BTD)
-            x_BTD = x_BTD + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(x_BTD)))
+                x_BTD = x_BTD + self._part(self.residual_dropout(read_BTD), keep)
+            changed_BTD = self.feed_forward(x_BTD, self.feed_forward_norm)
+            x_BTD = x_BTD + self._part(self.feed_forward_dropout(changed_BTD), keep)
         else:
-            x_BTD = self.attention_norm(x_BTD + self.residual_dropout(self.attention(x_BTD, rotation, mask, causal)))
+            attended_BTD = self.attention(x_BTD, rotation, mask, causal)
+            x_BTD = self.attention_norm(x_BTD + self._part(self.residual_dropout(attended_BTD), keep))
             if self.memory_norm is not None and self.memory_attention is not None and memory_BSD is not None:
                 read_BTD = self.memory_attention(x_BTD, memory_BSD, memory_mask)
-                x_BTD = self.memory_norm(x_BTD + self.residual_dropout(read_BTD))
-            x_BTD = self.feed_forward_norm(x_BTD + self.feed_forward_dropout(self.feed_forward(x_BTD)))
+                x_BTD = self.memory_norm(x_BTD + self._part(self.residual_dropout(read_BTD), keep))
+            changed_BTD = self.feed_forward(x_BTD)
+            x_BTD = self.feed_forward_norm(x_BTD + self._part(self.feed_forward_dropout(changed_BTD), keep))
         norm_BT = torch.linalg.vector_norm(x_BTD.detach(), dim=-1, dtype=torch.float32) if measure else None
         return x_BTD, norm_BT
+
+    def set_recompute(self, how: Recompute) -> None:
+        """What is computed again in backward: see `set_recompute` in `recompute.py`."""
+        self.recompute = how
+        self.attention.recomputes = self.feed_forward.recomputes = how == "selective"
+
+    def _part(self, branch_BTD: Tensor, keep: Tensor | None) -> Tensor:
+        """What a branch adds, where whole layers are dropped; `keep` is the draw for all branches, if there is one."""
+        return self.layer_dropout(branch_BTD, keep if self.drops_whole else self.layer_dropout.draw(branch_BTD))  # type: ignore[no-any-return]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Literal, Unpack, final
 
-import torch
 from torch import Tensor, nn
 
 from trimtab.model.attention import document_mask
 from trimtab.model.dropout import Dropout
+from trimtab.model.embedding_head import EmbeddingHead, mean_of_texts
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput, Outputs
 
@@ -22,6 +22,7 @@ class Encoder(Trunk):
 
     Positions see those of the same document, so that padding, whose document is -1, is seen by padding alone. Of a
     whole text one vector is made: the mean of its positions, or the first.
+    Of vectors the head is a matrix, or nothing, and their length (`EmbeddingHead`).
     A head that says tokens has no bias, and is the embedding with `tied_embeddings`; any other has a bias.
     Source: Devlin et al. 2019, arXiv 1810.04805; the mean as in Reimers and Gurevych 2019, arXiv 1908.10084.
     """
@@ -38,6 +39,10 @@ class Encoder(Trunk):
         super().__init__(**shape)
         self.pooled, self.pooling = outputs.pooled, pooling
         self.head_dropout = Dropout(head_dropout)
+        self.head: nn.Module
+        if outputs.vectors is not None:
+            self.head = EmbeddingHead(self.hidden_size, outputs.vectors)
+            return
         self.head = nn.Linear(self.hidden_size, outputs.size, bias=not outputs.of_tokens)
         if tied_embeddings and outputs.of_tokens:
             self.head.weight = self.embedding.weight
@@ -57,14 +62,12 @@ class Encoder(Trunk):
         features, signals = self.features(tokens_BT, positions_BT, mask, causal=False)
         if self.pooled:
             features = self._pool(features, document_ids_BT)
-        return ModelOutput(self.head_dropout(features), self.head, signals)
+        features = self.head_dropout(features)
+        if isinstance(self.head, EmbeddingHead):
+            return ModelOutput(features, self.head, signals, self.head.scale)
+        return ModelOutput(features, self.head, signals)
 
     def _pool(self, features_BTD: Tensor, document_ids_BT: Tensor | None) -> Tensor:
         if self.pooling == "first":
             return features_BTD[:, 0]
-        if document_ids_BT is None:
-            return features_BTD.mean(1)
-        real_BT1 = (document_ids_BT >= 0)[:, :, None]
-        # Replaced, not multiplied by zero, and in fp32: a long sum of 16-bit numbers would lose its end.
-        sum_BD = torch.where(real_BT1, features_BTD, 0.0).sum(1, dtype=torch.float32)
-        return (sum_BD / real_BT1.sum(1).clamp_min(1)).type_as(features_BTD)
+        return mean_of_texts(features_BTD, document_ids_BT)

@@ -100,6 +100,7 @@ def _build_ours(
     init_weights(
         model,
         standard_deviation=config.initialization.standard_deviation,
+        matrices=config.initialization.matrices,
         depth_scaled=config.initialization.depth_scaled,
         num_layers=config.num_layers,
         seed=seed,
@@ -144,6 +145,12 @@ def _shape(config: TransformerShape, vocabulary_size: int, max_positions: int) -
         attention_dropout=config.dropout.attention,
         residual_dropout=config.dropout.residual,
         feed_forward_dropout=config.dropout.feed_forward,
+        dropout_ramp=config.dropout.ramp,
+        layer_dropout=config.dropout.layer,
+        layer_dropout_ramp=config.dropout.layer_ramp,
+        layer_dropout_unit=config.dropout.layer_unit,
+        layer_dropout_per=config.dropout.layer_per,
+        window=config.window,
     )
 
 

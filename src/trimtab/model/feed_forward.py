@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from trimtab.model.cublaslt import library, linear_gelu, linear_gelu_gradient
 from trimtab.model.fp8 import Fp8Linear
+from trimtab.model.recompute import product
 
 _TWICE: Final = 2.0 * math.sqrt(2.0 / math.pi)
 
@@ -37,29 +38,34 @@ class FeedForward(nn.Module):
         self.fuses = False
         """Whether gelu_tanh may be computed within the products (`can_fuse` says where)."""
         width = 2 * feed_forward_size if activation == "swiglu" else feed_forward_size
+        self.recomputes = False
+        """Whether what the activation gives is computed again in backward instead of kept."""
         self.up = nn.Linear(hidden_size, width, bias=bias)
         self.down = nn.Linear(feed_forward_size, hidden_size, bias=bias)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Each position by itself, [B, T, D]."""
-        if self.fuses and self.can_fuse(x_BTD):
+    def forward(self, x_BTD: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Each position by itself, [B, T, D]; `norm`, if given, comes first."""
+        if self.fuses and not self.recomputes and self.can_fuse(x_BTD):
+            x_BTD = x_BTD if norm is None else norm(x_BTD)
             fused_BTD: Tensor = _Fused.apply(x_BTD, self.up.weight, self.up.bias, self.down.weight)  # type: ignore[no-untyped-call]
             return fused_BTD if self.down.bias is None else fused_BTD + self.down.bias
-        hidden: Tensor = self.up(x_BTD)
+        hidden = self.up(x_BTD) if norm is None else product(norm, self.up, x_BTD, recomputes=self.recomputes)
+        return product(self._activate, self.down, hidden, recomputes=self.recomputes)
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        """What `up` gave, [B, T, F] or with swiglu [B, T, 2 F], to [B, T, F]."""
         match self.activation:
             case "gelu":
-                hidden_BTF = F.gelu(hidden)
+                return F.gelu(hidden)
             case "gelu_tanh":
                 # In one kernel with the cast that follows, tanh itself takes longer than memory does.
                 in_one_kernel = isinstance(self.up, Fp8Linear) and torch.compiler.is_compiling()
-                hidden_BTF = gelu_by_sigmoid(hidden) if in_one_kernel else F.gelu(hidden, approximate="tanh")
+                return gelu_by_sigmoid(hidden) if in_one_kernel else F.gelu(hidden, approximate="tanh")
             case "relu_squared":
-                hidden_BTF = F.relu(hidden).square()
+                return F.relu(hidden).square()
             case "swiglu":
                 gate_BTF, value_BTF = hidden.chunk(2, dim=-1)
-                hidden_BTF = F.silu(gate_BTF) * value_BTF
-        output_BTD: Tensor = self.down(hidden_BTF)
-        return output_BTD
+                return F.silu(gate_BTF) * value_BTF
 
     def can_fuse(self, x_BTD: Tensor) -> bool:
         """Whether the product up can apply the activation: plain layers in 16 bits on CUDA, not under autocast."""
@@ -114,6 +120,8 @@ def fuses_activation(model: nn.Module, device: torch.device, dtype: torch.dtype)
     blocks = [module for module in model.modules() if isinstance(module, FeedForward)]
     if not any(block.activation == "gelu_tanh" for block in blocks):
         return "only gelu_tanh can be"
+    if any(block.recomputes for block in blocks):
+        return "training.recompute selective computes the activation again"
     if any(type(block.up) is not nn.Linear for block in blocks):
         return "not with layers that compute in fp8 or rounded"
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):

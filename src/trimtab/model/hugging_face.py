@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
+from trimtab.model.embedding_head import EmbeddingHead, mean_of_texts
 from trimtab.model.mode import evaluating
-from trimtab.signals import ModelOutput
+from trimtab.signals import ModelOutput, Vectors
 
 _LARGE: Final = 1000.0
 """Factor on the head's weight while its logits are compared, so that a bound on them (Gemma 2) shows."""
@@ -33,8 +34,9 @@ class HuggingFaceModel(nn.Module):
     multiplied with before the head (T5), None where the model gives logits; `why_whole` says why.
     """
 
-    def __init__(self, module: nn.Module, task: str, *, padding: int = 0) -> None:
-        """`padding` is the token that the model itself takes for padding."""
+    def __init__(self, module: nn.Module, task: str, *, padding: int = 0, vectors: Vectors | None = None) -> None:
+        """`padding` is the token that the model itself takes for padding. With `vectors` they are made of the mean over
+        a text's positions, by a head of ours, whose parameters begin with `vectors.`."""
         super().__init__()
         self.module, self.task, self.padding = module, task, padding
         self.given = ""
@@ -43,16 +45,25 @@ class HuggingFaceModel(nn.Module):
         """Names of parameters that are frozen for good, and in that folder."""
         self.new: tuple[str, ...] = ()
         """Parameters that the folder did not have, and which begin at random."""
+        self.adapted = ""
+        """Which matrices have low-rank updates, where that was not asked for by name."""
         self.scale: float | None = None
         self.why_whole = ""
         self._mask: Mask = "plain"
+        self.vectors: EmbeddingHead | None = None
+        if vectors is not None:
+            self.vectors = EmbeddingHead(int(module.config.get_text_config().hidden_size), vectors)  # type: ignore[union-attr, operator]
+            self.why_whole = "its head is ours"
         with evaluating(module):
             tokens_BT, documents_BT = self._trial()
             documents_BT[1, 4:] = -1
-            self.shape_given = tuple(self._logits(self._given(tokens_BT, documents_BT, "plain")).shape)
+            trial = self._given(tokens_BT, documents_BT, "plain")
+            found = self._logits(trial) if self.vectors is None else self._of_texts(trial, documents_BT).logits
+            self.shape_given = tuple(found.shape)
             """Of the logits for two texts of six tokens."""
             self._mask = self._find_mask()
-            self.scale, self.why_whole = self._find_scale()
+            if self.vectors is None:
+                self.scale, self.why_whole = self._find_scale()
 
     @property
     def config(self) -> Any:
@@ -90,7 +101,7 @@ class HuggingFaceModel(nn.Module):
         document_ids_BT: Tensor | None = None,
         second_BS: Tensor | None = None,
     ) -> ModelOutput | Tensor:
-        """Features and head, or logits: [B, T, V], [B, V] of whole texts, [B, S, V] of a second text.
+        """Features and head, or logits: [B, T, V], [B, V] of whole texts, [B, S, V] of a second text; or vectors.
 
         A row is one text: documents packed in it see each other. Padding is where `document_ids_BT` is -1, and not
         handed on where no real position sees it, as in decoders.
@@ -99,6 +110,8 @@ class HuggingFaceModel(nn.Module):
             memory_BTD, _ = self.encode(tokens_BT, document_ids_BT)
             return self.decode(second_BS, memory_BTD, document_ids_BT)
         inputs = self._inputs(tokens_BT, document_ids_BT, self._mask)
+        if self.vectors is not None:
+            return self._of_texts(inputs, document_ids_BT)
         if self.scale is None:
             logits: Tensor = self.module(**inputs).logits
             return logits
@@ -166,6 +179,11 @@ class HuggingFaceModel(nn.Module):
 
     def _through_head(self, features: Tensor, scale: float) -> ModelOutput:
         return ModelOutput(features if scale == 1.0 else features * scale, self._head)
+
+    def _of_texts(self, inputs: dict[str, Tensor], document_ids_BT: Tensor | None) -> ModelOutput:
+        assert self.vectors is not None
+        features_BD = mean_of_texts(self._base(**inputs)[0], document_ids_BT)
+        return ModelOutput(features_BD, self.vectors, {}, self.vectors.scale)
 
     def _find_mask(self) -> Mask:
         """The first way of telling padding with which no real position sees any, and which changes nothing else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,21 +17,36 @@ def init_weights(
     model: nn.Module,
     *,
     standard_deviation: float = 0.02,
+    matrices: Literal["normal", "xavier_uniform"] = "normal",
     depth_scaled: bool = True,
-    num_layers: int,
-    seed: int,
+    num_layers: int | None = None,
+    seed: int | None = None,
 ) -> None:
     """Matrices normal with mean 0, biases 0, scales of norms 1.
 
+    With `matrices` xavier_uniform those of linear layers are uniform within sqrt(6 / (inputs + outputs)) instead, as
+    many outputs as the matrix has: those of queries, keys and values are one. Embeddings stay normal, and so does a
+    head that is one.
+
     With `depth_scaled` the projections of each block that write to the residual stream are scaled by
     1/sqrt(2 * num_layers), so that its variance does not grow with depth: what 2 * num_layers writes add is that of
-    one. The decoder of an encoder-decoder writes 3 times a layer, and adds half as much again. The same seed gives the
-    same weights on every device, whatever the state of torch's own generators, which stay untouched.
-    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    one. The decoder of an encoder-decoder writes 3 times a layer, and adds half as much again. `num_layers` is counted
+    where it is not given; in modules of others nothing is known to write to the residual stream, and nothing is scaled.
+
+    The same seed gives the same weights on every device, whatever the state of torch's own generators, which stay
+    untouched. Without a seed torch's generator is drawn from, so that `model.apply(init_weights)` gives equal layers
+    different weights; it visits the model last, which is then as after `init_weights(model)`.
+
+    Source: Radford et al. 2019 (GPT-2), section 2.3; Glorot and Bengio 2010, equation 16.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    if num_layers is None:
+        kinds = [type(module) for module in model.modules()]
+        # Each layer has one of these, but for the decoder of an encoder-decoder: that has the other, too.
+        num_layers = max(1, kinds.count(CrossAttention) or kinds.count(Attention))
     residual_scale = 1.0 / math.sqrt(2 * num_layers) if depth_scaled else 1.0
     residual_weights: set[int] = set()
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
         if isinstance(module, Attention | CrossAttention):
             residual_weights.add(id(module.output.weight))
@@ -38,7 +54,12 @@ def init_weights(
             residual_weights.add(id(module.down.weight))
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1:
-            deviation = standard_deviation * (residual_scale if id(parameter) in residual_weights else 1.0)
-            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator))
+            scale = residual_scale if id(parameter) in residual_weights else 1.0
+            drawn = torch.empty(parameter.shape)
+            if matrices == "normal" or id(parameter) in embeddings:
+                drawn.normal_(0.0, standard_deviation * scale, generator=generator)
+            else:
+                nn.init.xavier_uniform_(drawn, gain=scale, generator=generator)
+            parameter.copy_(drawn)
         else:
             parameter.fill_(0.0 if name.endswith("bias") else 1.0)

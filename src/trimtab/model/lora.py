@@ -17,7 +17,8 @@ def add_lora(model: HuggingFaceModel, config: LoraConfig) -> None:
     """Put updates beside the weights of `model`, and freeze all else but a head that says classes or a number.
 
     The updates of a matrix W are alpha / rank · B A, with A random and B zero, so that nothing changes at first. Their
-    names hold `lora_A` and `lora_B`, and W is called `….base_layer.weight`.
+    names hold `lora_A` and `lora_B`, and W is called `….base_layer.weight`. With targets `auto`, an architecture that
+    peft has no list for gets updates beside every matrix but the head, and `model.adapted` says so.
     Source: Hu et al. 2021, arXiv 2106.09685, section 4.1, by way of peft.
 
     Raises: ConfigError for targets that the model does not have.
@@ -30,6 +31,9 @@ def add_lora(model: HuggingFaceModel, config: LoraConfig) -> None:
         if isinstance(config.targets, str)
         else [*config.targets]
     )
+    if config.targets == "auto" and not _is_listed(model):
+        targets = "all-linear"
+        model.adapted = f"low-rank updates beside every matrix but the head: peft has no list for {model.kind}"
     alpha: Any = config.alpha  # peft takes any number, and says int
     settings = PeftConfig(
         r=config.rank, lora_alpha=alpha, lora_dropout=config.dropout, target_modules=targets, bias="none"
@@ -78,6 +82,12 @@ def _heads(model: HuggingFaceModel) -> tuple[str, ...]:
         return ()
     base = getattr(model.module, "base_model_prefix", "")
     return tuple(f"{name}." for name, _ in model.module.named_children() if name != base)
+
+
+def _is_listed(model: HuggingFaceModel) -> bool:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as LISTED
+
+    return model.config.model_type in LISTED
 
 
 def _is_matrix(module: nn.Module) -> bool:

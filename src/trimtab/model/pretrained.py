@@ -26,6 +26,7 @@ CLASSES: Final = {
     "classification": "AutoModelForSequenceClassification",
     "regression": "AutoModelForSequenceClassification",
     "token_classification": "AutoModelForTokenClassification",
+    "contrastive": "AutoModel",
 }
 """Task to transformers' class of models."""
 
@@ -64,7 +65,7 @@ def build_pretrained(
         model = wrap_pretrained(
             module, outputs, vocabulary_size=vocabulary_size, longest_sequence=longest_sequence, special=special
         )
-        model.new = tuple(new)
+        model.new = (*new, *(name for name, _ in model.named_parameters() if name.startswith("vectors.")))
         if config.lora is not None:
             add_lora(model, config.lora)
     return model
@@ -181,7 +182,7 @@ def wrap_pretrained(
     if getattr(described, "pad_token_id", None) is None:
         described.pad_token_id = special.padding  # those that find the last token of a text ask for it
     try:
-        model = HuggingFaceModel(module, outputs.task, padding=int(described.pad_token_id))
+        model = HuggingFaceModel(module, outputs.task, padding=int(described.pad_token_id), vectors=outputs.vectors)
     except Exception as error:  # a model that cannot be called so says it in its own way
         raise ConfigError(
             f"model: {type(module).__name__} does not take two texts of six tokens for task {outputs.task}: "
@@ -189,7 +190,9 @@ def wrap_pretrained(
         ) from error
     wanted: tuple[int | str, ...] = (outputs.size,) if outputs.pooled else ("tokens", outputs.size)
     shape = model.shape_given
-    fits = len(shape) == len(wanted) + 1 and (outputs.of_tokens or shape[-1] == outputs.size)
+    if outputs.vectors is not None:
+        wanted = shape[1:]
+    fits = len(shape) == len(wanted) + 1 and (outputs.of_tokens or shape[-1] == (outputs.size or shape[-1]))
     if not fits:
         raise ConfigError(
             f"model: {model.kind} does not fit task {outputs.task}, which asks for scores of shape "

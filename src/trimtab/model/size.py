@@ -79,9 +79,9 @@ def flops_per_token(
 
     Matrix products alone, 2 for each multiply-add, the head included, recomputation left out. Training is
     three times forward: the backward pass has two products for each one. A query meets (T + 1) / 2 keys on
-    average; with `causal=False` it is charged for all T of them, as is the custom for utilization: training
-    is then 6 N + 12 L H K T, with N the weights that are multiplied with. In an encoder a query meets all keys, and a
-    head for whole texts works once in `sequence_length` tokens.
+    average, or those of its window; with `causal=False` it is charged for all T of them, as is the custom for
+    utilization: training is then 6 N + 12 L H K T, with N the weights that are multiplied with. In an encoder a query
+    meets all keys, and a head for whole texts works once in `sequence_length` tokens.
 
     A foreign model is run once, in eval mode on one sequence of zeros. What is counted then holds the whole
     square of its attention, whatever `causal` says; `attention` is not known apart and left out.
@@ -92,7 +92,7 @@ def flops_per_token(
     if isinstance(model, Outside):
         forward = _measure_forward(model, sequence_length)
         return {"forward": forward, "training": 3.0 * forward}
-    num_keys = mean_keys(sequence_length, causal=causal and isinstance(model, Decoder))
+    num_keys = mean_keys(sequence_length, causal=causal and isinstance(model, Decoder), window=model.window)
     attention = products = 0.0
     for module in model.modules():
         if isinstance(module, Attention):

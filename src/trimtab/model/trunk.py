@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Required, TypedDict, Unpack
+from typing import Literal, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
+from trimtab.model.attention import causal_mask, window_mask
 from trimtab.model.block import Block
-from trimtab.model.dropout import Dropout
+from trimtab.model.dropout import Dropout, ramped
 from trimtab.model.feed_forward import Activation
 from trimtab.model.norms import NormName, NormPlacement, build_norm
 from trimtab.model.positions import PositionsName, RotaryPositions, SinusoidalPositions
+from trimtab.model.recompute import again
 
 
 class Shape(TypedDict, total=False):
@@ -43,6 +45,12 @@ class Shape(TypedDict, total=False):
     attention_dropout: float
     residual_dropout: float
     feed_forward_dropout: float
+    dropout_ramp: Literal["none", "linear"]
+    layer_dropout: float
+    layer_dropout_ramp: Literal["none", "linear"]
+    layer_dropout_unit: Literal["branch", "block"]
+    layer_dropout_per: Literal["sample", "batch"]
+    window: int | None
 
 
 class Trunk(nn.Module):
@@ -61,6 +69,8 @@ class Trunk(nn.Module):
         self.max_positions = shape["max_positions"]
         self.hidden_size = hidden_size
         self.num_heads = num_heads
+        self.window = shape.get("window")
+        """How many positions attention reaches, its own included; None: all."""
         self.measure_activations = False
         """Whether the output's `signals` hold the root mean square of each block's output."""
 
@@ -76,6 +86,8 @@ class Trunk(nn.Module):
                 base = shape.get("rotary_base", 10_000.0)
                 self.rotary = RotaryPositions(hidden_size // num_heads, self.max_positions, base)
         self.embedding_dropout = Dropout(shape.get("embedding_dropout", 0.0))
+        num_layers, ramp = shape["num_layers"], shape.get("dropout_ramp", "none")
+        layer, layer_ramp = shape.get("layer_dropout", 0.0), shape.get("layer_dropout_ramp", "linear")
         self.blocks = nn.ModuleList(
             Block(
                 hidden_size=hidden_size,
@@ -88,12 +100,15 @@ class Trunk(nn.Module):
                 norm_epsilon=epsilon,
                 qk_norm=shape.get("qk_norm", False),
                 bias=bias,
-                attention_dropout=shape.get("attention_dropout", 0.0),
-                residual_dropout=shape.get("residual_dropout", 0.0),
-                feed_forward_dropout=shape.get("feed_forward_dropout", 0.0),
+                attention_dropout=ramped(shape.get("attention_dropout", 0.0), index, num_layers, ramp),
+                residual_dropout=ramped(shape.get("residual_dropout", 0.0), index, num_layers, ramp),
+                feed_forward_dropout=ramped(shape.get("feed_forward_dropout", 0.0), index, num_layers, ramp),
                 reads_memory=reads_memory,
+                layer_dropout=ramped(layer, index, num_layers, layer_ramp),
+                layer_dropout_unit=shape.get("layer_dropout_unit", "branch"),
+                layer_dropout_per=shape.get("layer_dropout_per", "sample"),
             )
-            for _ in range(shape["num_layers"])
+            for index in range(num_layers)
         )
         # A post-norm block ends with its norm, so that another one would only repeat it.
         self.final_norm = build_norm(norm, hidden_size, epsilon, bias) if placement == "pre" else nn.Identity()
@@ -122,7 +137,8 @@ class Trunk(nn.Module):
 
         `positions` are 0, 1, 2 ... if not given. `mask` is boolean, broadcast to [B, H, T, T], True where a query
         sees a key, and then decides alone; without it every position sees all, or with `causal` those not after
-        it. `memory_BSD` is read by blocks that read one, where `memory_mask`, broadcast to [B, H, T, S], is True.
+        it. Of either only those within the window remain, where there is one. `memory_BSD` is read by blocks that read
+        one, where `memory_mask`, broadcast to [B, H, T, S], is True.
 
         Raises:
             ConfigError: more tokens than positions.
@@ -140,10 +156,15 @@ class Trunk(nn.Module):
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
         x_BTD = self.embedding_dropout(x_BTD)
+        mask = self._within_window(mask, num_tokens, causal)
         rotation = None if self.rotary is None else self.rotary(positions)
         norms: list[Tensor] = []
-        for block in self.blocks:
-            x_BTD, norm_BT = block(x_BTD, rotation, mask, self.measure_activations, causal, memory_BSD, memory_mask)
+        for block in self.all_blocks:
+            inputs = (x_BTD, rotation, mask, self.measure_activations, causal, memory_BSD, memory_mask)
+            if block.recompute == "full" and self.training and torch.is_grad_enabled():
+                x_BTD, norm_BT = again(block, *inputs, draws=block.draws)
+            else:
+                x_BTD, norm_BT = block(*inputs)
             if norm_BT is not None:
                 norms.append(norm_BT.flatten())
         signals: dict[str, Tensor] = {}
@@ -151,3 +172,13 @@ class Trunk(nn.Module):
             scales = torch.linalg.vector_norm(torch.stack(norms), dim=1) / math.sqrt(x_BTD.numel())
             signals = dict(zip(self.signal_names, scales.unbind(), strict=True))
         return self.final_norm(x_BTD), signals
+
+    def _within_window(self, mask: Tensor | None, num_tokens: int, causal: bool) -> Tensor | None:
+        if self.window is None or self.window >= num_tokens:
+            return mask
+        device = self.embedding.weight.device
+        near_TT = window_mask(num_tokens, self.window, device)
+        if mask is None:
+            return near_TT & causal_mask(num_tokens, device) if causal else near_TT
+        # By places in the row: documents are in one piece, so that within one they differ as in the text itself.
+        return mask & near_TT

@@ -13,20 +13,24 @@ from trimtab.config import (
     CrossEntropyConfig,
     FocalConfig,
     HuberConfig,
+    InfoNceConfig,
     ObjectiveConfig,
     QuantileConfig,
+    SupervisedContrastiveConfig,
     TaskConfig,
     TokenClassification,
 )
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.errors import ConfigError
 from trimtab.objective.binary import BinaryCrossEntropy
+from trimtab.objective.contrastive import InfoNce, SupervisedContrastive
 from trimtab.objective.cross_entropy import CrossEntropy
 from trimtab.objective.focal import Focal
 from trimtab.objective.regression import Regression
 from trimtab.objective.tasks import (
     CausalLanguageModelingTask,
     ClassificationTask,
+    ContrastiveTask,
     MaskedLanguageModelingTask,
     MultiLabelTask,
     RegressionTask,
@@ -34,7 +38,7 @@ from trimtab.objective.tasks import (
 )
 from trimtab.signals import TargetFacts, Task
 
-Objective = CrossEntropy | Focal | BinaryCrossEntropy | Regression
+Objective = CrossEntropy | Focal | BinaryCrossEntropy | Regression | InfoNce | SupervisedContrastive
 
 
 def build_objective(config: ObjectiveConfig, weights: Sequence[float] | None = None) -> Objective:
@@ -54,6 +58,10 @@ def build_objective(config: ObjectiveConfig, weights: Sequence[float] | None = N
             return Focal(config.gamma, weights)
         case BinaryCrossEntropyConfig():
             return BinaryCrossEntropy(config.label_smoothing, config.gamma, weights)
+        case InfoNceConfig():
+            return InfoNce(config.temperature, symmetric=config.symmetric)
+        case SupervisedContrastiveConfig():
+            return SupervisedContrastive(config.temperature)
         case HuberConfig():
             return Regression("huber", delta=config.delta)
         case QuantileConfig():
@@ -108,6 +116,8 @@ def build_task(
             return ClassificationTask(objective, len(targets.classes), name)
         case "classification", BinaryCrossEntropy():
             return MultiLabelTask(objective, len(targets.classes))
+        case "contrastive", InfoNce() | SupervisedContrastive():
+            return ContrastiveTask(objective)
         case "regression", Regression():
             return RegressionTask(objective, targets.mean, targets.deviation)
         case _:

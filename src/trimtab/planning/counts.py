@@ -15,8 +15,10 @@ from trimtab.config import (
     ByteTokenizer,
     Classification,
     Config,
+    Contrastive,
     DecoderConfig,
     EncoderDecoderConfig,
+    InfoNceConfig,
     MaskedLanguageModeling,
     Regression,
     SequenceToSequence,
@@ -41,9 +43,14 @@ def attention_flops(num_heads: int, head_size: int, num_keys: float) -> float:
     return 4.0 * num_heads * head_size * num_keys
 
 
-def mean_keys(sequence_length: int, *, causal: bool) -> float:
-    """The keys that a query meets on average."""
-    return (sequence_length + 1) / 2 if causal else float(sequence_length)
+def mean_keys(sequence_length: int, *, causal: bool, window: int | None = None) -> float:
+    """The keys that a query meets on average: those before it and itself, or all, of them those within `window`."""
+    reach = min(window or sequence_length, sequence_length)
+    if window is None or reach == sequence_length:
+        return (sequence_length + 1) / 2 if causal else float(sequence_length)
+    # The first queries meet fewer: in a square of T by T two corners, or with causality all above the diagonal, too.
+    missing = reach * (reach - 1) / 2 / sequence_length
+    return reach - missing if causal else 2 * reach - 1 - 2 * missing
 
 
 @final
@@ -80,11 +87,12 @@ class AttentionShape:
     normalized: bool
     """Whether queries and keys are."""
     repeats: int = 1
+    window: int | None = None
 
     @property
     def flops(self) -> float:
         """Of one sequence, forward, with the keys that are met."""
-        keys = mean_keys(self.keys, causal=self.causal)
+        keys = mean_keys(self.keys, causal=self.causal, window=self.window)
         return self.repeats * self.queries * attention_flops(self.num_heads, self.head_size, keys)
 
     @property
@@ -172,6 +180,7 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
     positions = max_positions * model.hidden_size if model.positions.name == "learned" else 0
     groups = {"embedding": vocabulary * model.hidden_size + positions}
     own = _attention(model, length, causal=isinstance(model, DecoderConfig), masked=_is_masked(config))
+    texts = 2 if isinstance(config.task, Contrastive) and config.task.has_pairs else 1
     match model:
         case EncoderDecoderConfig():
             groups["embedding"] += positions
@@ -180,20 +189,27 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
             attentions = [
                 own,
                 _attention(model, second, causal=True, masked=False),
-                replace(own, queries=second, num_kv_heads=model.num_heads, rotated=False, normalized=False),
+                replace(
+                    own, queries=second, num_kv_heads=model.num_heads, rotated=False, normalized=False, window=None
+                ),
             ]
             streams = [Stream(length, model.num_layers, 2), Stream(second, model.num_layers, 3)]
         case _:
-            parts, products = [blocks.parameters(False)], blocks.products(length)
-            attentions, streams = [own], [Stream(length, model.num_layers, 2)]
+            parts, products = [blocks.parameters(False)], [*blocks.products(length)] * texts
+            attentions, streams = [own] * texts, [Stream(length, model.num_layers, 2)] * texts
     for part in parts:
         for name, number in part.items():
             groups[name] = groups.get(name, 0) + number
-    if not (of_tokens and model.tied_embeddings):
-        groups["head"] = model.hidden_size * outputs + (0 if of_tokens else outputs)
-    rows = 1.0 if pooled else float(streams[-1].positions)
-    products.append(Product("head", rows, model.hidden_size, outputs))
-    matrices = tuple((p.inputs, p.outputs, p.repeats) for p in products[:-1])
+    if outputs and not (of_tokens and model.tied_embeddings):
+        has_bias = not (of_tokens or isinstance(config.task, Contrastive))
+        groups["head"] = model.hidden_size * outputs + (outputs if has_bias else 0)
+    if isinstance(config.objective, InfoNceConfig) and config.objective.learn_temperature:
+        groups["head"] = groups.get("head", 0) + 1
+    rows = float(texts) if pooled else float(streams[-1].positions)
+    # Both texts of a row pass through the same matrices.
+    matrices = tuple((p.inputs, p.outputs, p.repeats) for p in products[: len(products) // texts])
+    if outputs:
+        products.append(Product("head", rows, model.hidden_size, outputs))
     return ModelCounts(
         {name: number for name, number in groups.items() if number},
         matrices,
@@ -251,6 +267,8 @@ def _outputs(config: Config, vocabulary: int, classes: int) -> tuple[bool, bool,
             return False, False, classes
         case Regression():
             return True, False, 1
+        case Contrastive():
+            return True, False, config.task.projection or 0
         case _:
             return False, True, vocabulary
 
@@ -265,13 +283,14 @@ def _attention(model: TransformerShape, length: int, *, causal: bool, masked: bo
         queries=length,
         keys=length,
         causal=causal,
-        masked=masked,
+        masked=masked or (model.window is not None and model.window < length),
         num_heads=model.num_heads,
         num_kv_heads=model.num_kv_heads or model.num_heads,
         head_size=model.head_size,
         rotated=model.positions.name == "rotary",
         normalized=model.qk_norm,
         repeats=model.num_layers,
+        window=model.window,
     )
 
 

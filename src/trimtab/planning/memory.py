@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from trimtab.config import Config, GaLoreConfig, SgdConfig
@@ -20,17 +21,23 @@ def memory_of(config: Config, counts: ModelCounts, ways: Ways, sequences: int, a
     parameters = float(counts.total_parameters)
     narrow = parameters * 2 if ways.narrow else 0.0
     gradients = parameters * (2 if ways.narrow else 4)
-    if ways.narrow and accumulation > 1:
+    procedure = config.procedure.name
+    if ways.narrow and (accumulation > 1 or procedure in ("fgm", "pgd", "free_lb")):
         gradients += parameters * 4  # summed in fp32
+    graphs = 2 if procedure == "r_drop" else 1
     held = {
         "weights": narrow,
         "masters": parameters * 4,
         "moments": _moments(config, counts),
         "averages": parameters * 4 if config.averaging.name != "none" else 0.0,
         "gradients": gradients,
-        "activations": sequences * _activations(counts, ways) + (parameters * 2 if ways.autocasts else 0.0),
+        "sharpness": parameters * 4 if config.sharpness.name != "none" else 0.0,
+        "activations": graphs * sequences * _activations(counts, ways) + (parameters * 2 if ways.autocasts else 0.0),
         "logits": _logits(config, counts, ways, sequences),
     }
+    if ways.recompute == "full":
+        # One block at a time, when the logits are gone.
+        held["computed again"] = max(0.0, sequences * _largest_block(counts, ways) - held["logits"])
     return {name: number for name, number in held.items() if number}
 
 
@@ -62,8 +69,18 @@ def _moments(config: Config, counts: ModelCounts) -> float:
             return parameters * 8
 
 
+def _largest_block(counts: ModelCounts, ways: Ways) -> float:
+    """Of one sequence: what a block keeps, on the mean."""
+    kept = _activations(counts, replace(ways, recompute="none"))
+    return kept / max(1, sum(stream.num_layers for stream in counts.streams))
+
+
 def _activations(counts: ModelCounts, ways: Ways) -> float:
     """Of one sequence: what the forward pass keeps for the backward pass."""
+    if ways.recompute == "full":  # what each block reads, and what the final norm does
+        norms = counts.shape.hidden_size * (ways.stream_bytes + ways.value_bytes)
+        stream = counts.shape.hidden_size * ways.stream_bytes
+        return float(sum(one.positions * (one.num_layers * stream + norms) for one in counts.streams))
     shape, value, stream = counts.shape, ways.value_bytes, ways.stream_bytes
     width, inner = shape.hidden_size, shape.resolved_feed_forward_size
     norm = width * (stream + value)
@@ -74,12 +91,17 @@ def _activations(counts: ModelCounts, ways: Ways) -> float:
         forward += value * inner  # what the gate came to
     if shape.activation == "relu_squared" and not ways.compiled:
         forward += value * inner  # before it is squared
+    inside = norm
+    if ways.recompute == "selective":
+        forward = value * inner * (2 if shape.activation == "swiglu" else 1)  # what the product gave
+        # A post-norm's output is the stream itself, which is kept.
+        inside = width * stream if shape.norm.placement == "pre" else norm
     drops = shape.dropout
     sites = (drops.residual > 0) + (drops.feed_forward > 0)
     dropped = sites * width * (1 if ways.compiled else 1 + stream)
     held = 0.0
     for stream_ in counts.streams:
-        held += stream_.positions * (stream_.num_layers * (stream_.norms * norm + forward + dropped) + norm)
+        held += stream_.positions * (stream_.num_layers * (stream_.norms * inside + forward + dropped) + norm)
     for one in counts.attentions:
         heads = (one.num_heads + 2 * one.num_kv_heads) * one.head_size
         turned = (one.num_heads + one.num_kv_heads) * one.head_size

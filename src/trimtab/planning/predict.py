@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import Any, final
+from functools import partial
+from typing import Any, Literal, final
 
 from trimtab.config import Config
 from trimtab.planning.counts import ModelCounts, count_model
@@ -118,14 +119,14 @@ def predict(
     if micro_batch_size is None and config.split is not None:
         micro_batch_size = config.split.micro_batch_size
     if micro_batch_size is not None:
-        return _predicted(config, device, counts, micro_batch_size, compiled)
+        return _least(config, device, counts, micro_batch_size, compiled)
     batch = config.sequences_per_step
     sizes = [size for size in range(batch, 0, -1) if batch % size == 0]
     for size in sizes:
         found = _predicted(config, device, counts, size, compiled)
         if found.fits:
             break
-    return found
+    return found if found.fits else _least(config, device, counts, sizes[-1], compiled)
 
 
 def that_fits(config: Config, prediction: Prediction) -> Prediction | None:
@@ -139,14 +140,32 @@ def that_fits(config: Config, prediction: Prediction) -> Prediction | None:
     return None
 
 
-def _predicted(
+def _least(
     config: Config, device: Device, counts: ModelCounts, micro_batch_size: int, compiled: bool | None
 ) -> Prediction:
+    """With training.recompute=auto in the least with which this micro-batch fits, as training finds it."""
+    modes: tuple[Literal["none", "selective", "full"], ...] = ("none", "selective", "full")
+    for how in modes if config.training.recompute == "auto" else modes[:1]:
+        found = _predicted(config, device, counts, micro_batch_size, compiled, how)
+        if found.fits:
+            break
+    return found
+
+
+def _predicted(
+    config: Config,
+    device: Device,
+    counts: ModelCounts,
+    micro_batch_size: int,
+    compiled: bool | None,
+    recompute: Literal["none", "selective", "full"] = "none",
+) -> Prediction:
+    ways = partial(ways_of, config, device, recompute=recompute)
     if compiled is None:
-        eager = _with_ways(config, device, counts, micro_batch_size, ways_of(config, device, compiled=False))
+        eager = _with_ways(config, device, counts, micro_batch_size, ways(compiled=False))
         # On a processor training measures whether compiled code is faster, which is not foreseen here.
         compiled = device.kind == "cuda" and eager.training_seconds >= COMPILE_PAYS_AFTER_SECONDS[device.kind]
-    return _with_ways(config, device, counts, micro_batch_size, ways_of(config, device, compiled=compiled))
+    return _with_ways(config, device, counts, micro_batch_size, ways(compiled=compiled))
 
 
 def _with_ways(config: Config, device: Device, counts: ModelCounts, micro_batch_size: int, ways: Ways) -> Prediction:

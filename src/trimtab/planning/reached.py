@@ -49,7 +49,11 @@ def device_of(run: RunDirectory) -> str:
 
 
 def as_chosen(config: Config, choices: Mapping[str, Any]) -> Config:
-    """`config` as it is trained: in fp32, where precision=auto came to that by measuring (`choices` of plan.json)."""
+    """`config` as it is trained: in fp32, where precision=auto came to that by measuring, and with what is computed
+    again where recompute=auto found it (`choices` of plan.json)."""
+    if config.training.recompute == "auto" and (found := choices.get("recompute")) is not None:
+        training = config.training.model_copy(update={"recompute": found["chosen"]})
+        config = config.model_copy(update={"training": training})
     choice = choices.get("precision_choice")
     if choice is None or choice["chosen"] != "fp32" or not isinstance(config.training.precision, AutoPrecision):
         return config

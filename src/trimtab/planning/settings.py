@@ -4,9 +4,10 @@ from the configuration."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 from trimtab.config import Bf16, Config, CrossEntropyConfig, NoQuantization, RowTask, TransformerShape
+from trimtab.config.beside_procedure import procedures_of
 from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.training import AutoPrecision
@@ -31,6 +32,8 @@ class Ways:
     fused_loss: bool
     fused_activation: bool
     """Whether the activation is computed within the products."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """What is computed again in backward."""
 
     @property
     def value_bytes(self) -> int:
@@ -53,8 +56,11 @@ def one_shape(config: Config) -> bool:
     return not isinstance(config.task, RowTask) or config.task.padding == "full"
 
 
-def ways_of(config: Config, device: Device, *, compiled: bool) -> Ways:
-    """The ways of `config` on `device`; `compiled` is what training.compile=auto comes to.
+def ways_of(
+    config: Config, device: Device, *, compiled: bool, recompute: Literal["none", "selective", "full"] = "none"
+) -> Ways:
+    """The ways of `config` on `device`; `compiled` is what training.compile=auto comes to, and `recompute` what
+    training.recompute=auto does.
 
     Raises: ConfigError for a precision that the device does not have.
     """
@@ -75,21 +81,36 @@ def ways_of(config: Config, device: Device, *, compiled: bool) -> Ways:
     narrow = precision == "bf16" and plain and flat and (parameters == "bf16" or (parameters == "auto" and cuda))
     spec = MODELS[config.model.name]
     capturable = spec.capturable and all(OPTIMIZERS[one.name].capturable for one in config.optimizers)
+    makings = procedures_of(config).values()
+    capturable = capturable and all(one.capturable for one in makings)
     match training.compile:
         case "auto":
-            compiles = compiled and spec.compilable and plain and one_shape(config)
+            compiles = (
+                compiled and all(one.compilable for one in makings) and spec.compilable and plain and one_shape(config)
+            )
         case _:
             compiles = training.compile != "off"
     objective = config.objective
     fuses = isinstance(objective, CrossEntropyConfig) and precision != "fp16" and _plain_head(config)
+    fuses = fuses and getattr(objective, "distillation", None) is None
     model = config.model
+    again = recompute if training.recompute == "auto" else training.recompute
+    draws = isinstance(model, TransformerShape) and any(
+        rate for site, rate in model.dropout.rates.items() if site not in ("embedding", "head")
+    )
     fits = isinstance(model, TransformerShape) and model.activation == "gelu_tanh" and model.hidden_size % 8 == 0
     return Ways(
-        fused_activation=fits and narrow and cuda and training.fused_activation == "auto",
+        fused_activation=fits and again != "selective" and narrow and cuda and training.fused_activation == "auto",
         precision=precision,
         narrow=narrow,
-        captured=cuda and training.capture == "auto" and one_shape(config) and capturable,
+        captured=cuda
+        and training.capture == "auto"
+        and one_shape(config)
+        and capturable
+        # What draws cannot be computed again in a graph.
+        and not (again == "full" and draws),
         compiled=compiles,
+        recompute=again,
         fused_loss=isinstance(objective, CrossEntropyConfig)
         and fuses
         and (objective.fused == "on" or (objective.fused == "auto" and cuda)),

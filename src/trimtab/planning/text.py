@@ -58,7 +58,7 @@ def _step(prediction: Prediction) -> str:
 def _profile(prediction: Prediction) -> str:
     whole = prediction.step_seconds
     parts = [
-        f"{part.part} {format.step_time(part.seconds)} ({format.percent(part.seconds / whole)})"
+        f"{part.part} {format.step_time(part.seconds)} ({format.share(part.seconds / whole)})"
         for part in prediction.parts
     ]
     return ", ".join(parts)
@@ -123,7 +123,7 @@ def _reached(prediction: Prediction, reached: Pace) -> list[tuple[str, str]]:
         ),
         (
             "of it",
-            f"waiting for data {format.percent(reached.data_seconds / reached.mean_seconds)}"
+            f"waiting for data {format.share(reached.data_seconds / reached.mean_seconds)}"
             + (f"; {format.tokens_per_second(reached.tokens_per_second)}" if reached.tokens_per_second else ""),
         ),
     ]

@@ -6,10 +6,12 @@ vocabulary. The counts of a compiled step are those of the kernels that were see
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, final
 
 from trimtab.config import Config, GaLoreConfig, MuonConfig, SgdConfig, SoapConfig, SophiaConfig
+from trimtab.config.beside_procedure import passes_of
 from trimtab.planning.counts import ModelCounts
 from trimtab.planning.devices import Device
 from trimtab.planning.settings import Ways
@@ -54,9 +56,22 @@ def micro_batch_work(counts: ModelCounts, device: Device, ways: Ways, sequences:
         _elementwise(counts, device, ways, sequences),
         _loss(counts, device, ways, sequences),
     ]
+    if ways.recompute != "none":
+        works = [*_with_recompute(works, counts, ways)]
     if ways.autocasts:
         works.append(_casts(counts, device))
     return works
+
+
+def _with_recompute(works: list[Work], counts: ModelCounts, ways: Ways) -> Iterator[Work]:
+    """What is computed again in backward, added: a forward pass through the blocks, or norms and activations alone."""
+    head = sum(one.repeats * one.rows * one.inputs * one.outputs for one in counts.products if one.group == "head")
+    blocks = 1.0 - head / sum(one.repeats * one.rows * one.inputs * one.outputs for one in counts.products)
+    # A product is one of three forward; of attention 1 of 3.5; element-wise work reads and writes less than backward.
+    more = {"full": {"products of matrices": blocks / 3, "attention": 1 / 3.5, "element-wise": 1 / 3}}
+    more["selective"] = {"element-wise": 1 / 4}
+    for work in works:
+        yield work.times(1.0 + more[ways.recompute].get(work.part, 0.0))
 
 
 def update_work(config: Config, counts: ModelCounts, device: Device, ways: Ways, accumulation: int) -> Work:
@@ -93,7 +108,8 @@ def update_work(config: Config, counts: ModelCounts, device: Device, ways: Ways,
 
 def extra_passes(config: Config) -> float:
     """Further forward and backward passes for each one, on average."""
-    return 1.0 / config.optimizer.estimate_every if isinstance(config.optimizer, SophiaConfig) else 0.0
+    estimates = 1.0 / config.optimizer.estimate_every if isinstance(config.optimizer, SophiaConfig) else 0.0
+    return passes_of(config) - 1.0 + estimates
 
 
 def gaps(works: list[Work], device: Device, ways: Ways) -> list[Work]:

@@ -41,7 +41,7 @@ def wrapped(text: str, width: int = 100) -> list[str]:
 def describe_pace(pace: Mapping[str, Any]) -> str:
     """What `Pace.to_json` gave, in a line."""
     low, high = (format.step_time(seconds) for seconds in pace["quartiles"])
-    waited = format.percent(pace["data_seconds"] / pace["mean_seconds"])
+    waited = format.share(pace["data_seconds"] / pace["mean_seconds"])
     return f"{format.step_time(pace['step_seconds'])} (quartiles {low} to {high}), waiting for data {waited}"
 
 

@@ -60,10 +60,17 @@ def bits_per_byte(value: float) -> str:
 
 
 def percent(fraction: float) -> str:
-    """A part of the whole: `41 %`; only all of it is `100 %`."""
+    """How far something has come: `41 %`; only all of it is `100 %`."""
     if not math.isfinite(fraction):
         return str(fraction)
     return f"{math.floor(100 * fraction + 1e-9)} %" if fraction >= 0.01 or fraction <= 0 else "<1 %"
+
+
+def share(fraction: float) -> str:
+    """A part of a whole beside its other parts, to the nearest percent: `42 %`; what is there is never `0 %`."""
+    if not math.isfinite(fraction):
+        return str(fraction)
+    return "<1 %" if 0 < fraction < 0.005 else f"{round(100 * fraction)} %"
 
 
 def duration(seconds: float) -> str:

@@ -120,6 +120,21 @@ METRICS: dict[str, Metric] = {
     "validation/micro_f1": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "of several labels, over all of them together"
     ),
+    "validation/entropy": Metric(
+        "nats", "neither", "evaluation", "same", "evaluation", "mean over counted targets of -sum of p log p"
+    ),
+    "validation/teacher_divergence": Metric(
+        "nats", "lower", "evaluation", "same", "evaluation", "mean over counted targets of KL(teacher, model)"
+    ),
+    "validation/reciprocal_rank": Metric(
+        "fraction", "higher", "evaluation", "same", "evaluation", "mean of 1 / place of what belongs to a text"
+    ),
+    "validation/alignment": Metric(
+        "squared distance", "lower", "evaluation", "same", "evaluation", "mean over vectors that belong together"
+    ),
+    "validation/uniformity": Metric(
+        "logarithm", "lower", "evaluation", "same", "evaluation", "of the mean exp(-2 distance²) of different texts"
+    ),
     "validation/exact_match": Metric(
         "fraction", "higher", "evaluation", "same", "evaluation", "texts with every label right"
     ),

@@ -3,9 +3,10 @@
 from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.examination import Examination, Examined, FollowingExamination, Readings, of_layers
 from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
+from trimtab.signals.procedure import Change, Pass, Passes, Procedure
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
-from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, outputs_of
+from trimtab.signals.targets import Outputs, SpecialTokens, TargetFacts, Vectors, outputs_of
 from trimtab.signals.task import LossTerms, ModelOutput, Task, Term, Unit
 from trimtab.signals.telling import most_telling
 from trimtab.signals.transform import Gradients, GradientTransform
@@ -13,6 +14,7 @@ from trimtab.signals.transform import Gradients, GradientTransform
 __all__ = [
     "IGNORED",
     "Batch",
+    "Change",
     "Examination",
     "Examined",
     "FollowingExamination",
@@ -23,7 +25,10 @@ __all__ = [
     "ModelOutput",
     "Outputs",
     "PartsProbe",
+    "Pass",
+    "Passes",
     "PendingRows",
+    "Procedure",
     "Readings",
     "Ring",
     "SpecialTokens",
@@ -32,6 +37,7 @@ __all__ = [
     "Task",
     "Term",
     "Unit",
+    "Vectors",
     "key",
     "most_telling",
     "of_layers",

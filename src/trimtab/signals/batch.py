@@ -36,7 +36,8 @@ class Batch:
     count: int
     """Targets that are counted."""
     second_BS: Tensor | None = None
-    """int64; the tokens of a second sequence: what a decoder has read when it predicts each target."""
+    """int64; the tokens of a second sequence: what a decoder has read when it predicts each target, or a text of its
+    own that belongs to the first, padded with -1."""
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor changed."""

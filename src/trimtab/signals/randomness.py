@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["model", "gradient", "curvature", "augmentation", "order", "evaluation", "generation", "probe"]
+Purpose = Literal[
+    "model", "gradient", "curvature", "procedure", "augmentation", "order", "evaluation", "generation", "probe"
+]
 
 
 def key(seed: int, step: int, micro_batch: int, purpose: Purpose) -> int:

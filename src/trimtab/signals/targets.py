@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
-from trimtab.config import Classification, Regression, TaskConfig, TokenClassification
+from trimtab.config import (
+    Classification,
+    Contrastive,
+    InfoNceConfig,
+    ObjectiveConfig,
+    Regression,
+    TaskConfig,
+    TokenClassification,
+)
 
 
 @final
@@ -38,6 +46,17 @@ class TargetFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Vectors:
+    """What is made of a text's features, where a task asks for vectors."""
+
+    size: int | None = None
+    """Numbers of one, by a matrix; None: the features themselves."""
+    normalize: bool = True
+    temperature: float | None = None
+    """Where a temperature that is learned begins; None where none is."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outputs:
     """What a head gives."""
 
@@ -51,6 +70,8 @@ class Outputs:
     """What it is for: transformers has a class of models for each."""
     classes: tuple[str, ...] = ()
     """Their names, where it says classes."""
+    vectors: Vectors | None = None
+    """Where it gives vectors; `size` is 0 where these are as long as the model's features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +84,19 @@ class SpecialTokens:
     """What a decoder has read when it says the first token of a second text."""
 
 
-def outputs_of(task: TaskConfig, targets: TargetFacts, vocabulary_size: int) -> Outputs:
-    """The outputs that `task` calls for: the vocabulary, one for each class, or one number."""
+def outputs_of(
+    task: TaskConfig, targets: TargetFacts, vocabulary_size: int, objective: ObjectiveConfig | None = None
+) -> Outputs:
+    """The outputs that `task` calls for: the vocabulary, one for each class, one number, or a vector.
+
+    `objective` says whether the temperature of its similarities is learned, which is then a parameter of the model.
+    """
     match task:
+        case Contrastive():
+            learned = isinstance(objective, InfoNceConfig) and objective.learn_temperature
+            temperature = objective.temperature if learned and isinstance(objective, InfoNceConfig) else None
+            vectors = Vectors(task.projection, task.normalize, temperature)
+            return Outputs(task.projection or 0, pooled=True, task=task.name, vectors=vectors)
         case Classification():
             return Outputs(len(targets.classes), pooled=True, task=task.name, classes=targets.classes)
         case TokenClassification():

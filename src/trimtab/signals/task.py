@@ -23,6 +23,9 @@ class ModelOutput:
     """features -> logits: the last dimension becomes V."""
     signals: Mapping[str, Tensor] = field(default_factory=dict)
     """Named device scalars read on the way, such as `layer/blocks.0/activation_rms`."""
+    scale: Callable[[], Tensor | None] | None = None
+    """What similarities of vectors are multiplied with, where the model learns it; a call, so that a gradient of its
+    own can be taken of it."""
 
     @property
     def logits(self) -> Tensor:

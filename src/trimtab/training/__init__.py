@@ -5,6 +5,7 @@ from trimtab.training.adjustments import Adjustments, build_adjustments
 from trimtab.training.calendar import Calendar
 from trimtab.training.checkpoint import Keeper
 from trimtab.training.loop import Loop
+from trimtab.training.mixed_precision import MixedPrecisionTrainer
 from trimtab.training.precision import LossScaler, Precision
 from trimtab.training.progress import Progress
 from trimtab.training.requests import Requests
@@ -18,6 +19,7 @@ __all__ = [
     "Keeper",
     "Loop",
     "LossScaler",
+    "MixedPrecisionTrainer",
     "Precision",
     "Progress",
     "Requests",

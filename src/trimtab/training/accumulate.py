@@ -36,12 +36,11 @@ def train_with_gradient_accumulation(
     batches; its norm is clipped to `max_norm`. Batches without a counted target update nothing. Gives the mean loss of
     each update, and waits for the device at the end alone. Raises: ValueError for `accumulation_steps` below 1.
     """
-    if accumulation_steps < 1:
-        raise ValueError(f"accumulation_steps must be at least 1. Received: {accumulation_steps}")
+    pairs = windows(dataloader, accumulation_steps)
     model.train()
     device = next(model.parameters()).device
     losses = []
-    for batches in _windows(dataloader, accumulation_steps):
+    for batches in pairs:
         count = sum(int((targets != IGNORED).sum()) for _, targets in batches)
         if count == 0:
             continue
@@ -58,8 +57,9 @@ def train_with_gradient_accumulation(
     return torch.stack(losses).tolist() if losses else []
 
 
-def _windows(batches: Iterable[Pair], size: int) -> Iterator[list[Pair]]:
-    """`batches`, so many at a time; the last may be fewer."""
+def windows(batches: Iterable[Pair], accumulation_steps: int) -> Iterator[list[Pair]]:
+    """`batches`, so many at a time; the last may be fewer. Raises: ValueError for fewer than one at a time."""
+    if accumulation_steps < 1:
+        raise ValueError(f"accumulation_steps must be at least 1. Received: {accumulation_steps}")
     left = iter(batches)
-    while window := list(islice(left, size)):
-        yield window
+    return iter(lambda: list(islice(left, accumulation_steps)), [])

@@ -12,19 +12,25 @@ from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, Outside, flops_per_token, parameter_counts, translates
+from trimtab.model import Decoder, Encoder, Outside, Transformer, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.runs.environment import versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
+from trimtab.training.first_pass import scales_at_start
 
 
 def identity_of(
-    config: Config, data: PreparedData, device: torch.device, controllers: Sequence[str], precision: str
+    config: Config,
+    data: PreparedData,
+    device: torch.device,
+    controllers: Sequence[str],
+    precision: str,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """What must stay the same when a run goes on: `config` as it was asked for, and the `precision` it came to.
 
-    `controllers` are given by name.
+    `controllers` are given by name, a `teacher` by the hash of its weights.
     """
     return {
         **{f"config.{name}": hidden(value, name) for name, value in effective(config).items()},
@@ -33,6 +39,7 @@ def identity_of(
         **({"evaluation.sets": fingerprint_of_sets(sets, config.task)} if (sets := config.evaluation.sets) else {}),
         **({"data.order": data.facts["curriculum"]["order_sha256"]} if "curriculum" in data.facts else {}),
         **({"data.synonyms": data.facts["synonyms"]["sha256"]} if "synonyms" in data.facts else {}),
+        **({} if teacher is None else {"teacher": teacher}),
         "version.torch": torch.__version__,
         **{f"version.{name}": version for name, version in versions().items() if name in ("trimtab", "numpy")},
         "device": device.type,
@@ -64,6 +71,8 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
     }
+    if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
+        facts["first_pass"] = scales_at_start(model, task, data.training)
     if (switch := config.optimizer_switch) is not None:
         facts["optimizer_switch"] = {
             "optimizer": switch.to.name,

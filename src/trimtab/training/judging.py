@@ -23,12 +23,13 @@ from trimtab.evaluation import (
     write_losses,
 )
 from trimtab.events import ArtifactLogged, EvaluationEnded
-from trimtab.objective import build_objective, build_task, class_weights
+from trimtab.objective import ProbableTask, build_objective, build_task, class_weights
+from trimtab.objective.tasks.parts import ClassTask
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import write_calibration
 from trimtab.runs.files import write_json
 from trimtab.runs.privacy import disclosed
-from trimtab.signals import Batch, LossTerms, ModelOutput
+from trimtab.signals import Batch, LossTerms, ModelOutput, outputs_of
 from trimtab.training.memory import out_of_memory_explained
 from trimtab.training.precision import Precision
 
@@ -42,25 +43,31 @@ def build_evaluation(
     data: PreparedData,
     variants: Mapping[str, Weights] | None = None,
     run: RunDirectory | None = None,
+    teacher: nn.Module | None = None,
 ) -> Evaluation:
     """What judges `model`, where it lies, as `config` says: as it stands, or with each of its `variants`.
 
-    With `run` its rounds are compared with the baseline that `config` names. Raises: DataError for a further set that
-    cannot be read; UsageError for a baseline that cannot be compared with.
+    With a `teacher` it is told how far its answers are from that one's. With `run` its rounds are compared with the
+    baseline that `config` names. Raises: DataError for a further set that cannot be read; UsageError for a baseline
+    that cannot be compared with.
     """
     parameter = next(model.parameters())
     device, judged = parameter.device, config.evaluation
     if judged.decoded and config.task.name == "seq2seq":
         require_module("sacrebleu", "text", f"evaluation.decoded={judged.decoded}")
+    task = build_task(
+        config.task,
+        build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
+        data.targets,
+        data.tokenizer.token_bytes,
+    )
+    if isinstance(task, ClassTask) and (judged.entropy or teacher is not None):
+        size = outputs_of(config.task, data.targets, data.vocabulary_size).size
+        task = ProbableTask(task, size=size, has_entropy=judged.entropy, teacher=teacher)
     return Evaluation(
         judged,
         model=model,
-        task=build_task(
-            config.task,
-            build_objective(config.objective, class_weights(config.task, data.targets)).to(device),
-            data.targets,
-            data.tokenizer.token_bytes,
-        ),
+        task=task,
         data=data,
         batch_size=config.evaluation_batch_size,
         device=device,
@@ -124,7 +131,8 @@ def examine(
     too, for runs that compare with this one. Raises: StorageError.
     """
     evaluation = build_evaluation(config, model, data)
-    task, judged, classes = evaluation.task, evaluation.validation, data.targets.classes
+    task, judged = evaluation.task, evaluation.validation
+    classes = () if task.name == "contrastive" else data.targets.classes  # of vectors no class is said
     details = Details(
         task, len(judged), groupings_of(task, judged, data.training, classes), len(classes), evaluation.device
     )
@@ -147,7 +155,9 @@ def examine(
 def evaluated(evaluation: Evaluation, step: int) -> tuple[EvaluationEnded, Sequence[ArtifactLogged]]:
     """A round of evaluation; where memory does not suffice for it, that is said."""
     shape = f"{evaluation.batch_size} × up to {evaluation.data.validation.sequence_length:,} tokens at once"
-    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: the metrics are the same"
+    hint = f"lower evaluation.batch_size, which is {evaluation.batch_size} here: " + (
+        "a text is then told from fewer" if evaluation.task.name == "contrastive" else "the metrics are the same"
+    )
     if evaluation.batch_size == 1:
         hint = "take a smaller model, or a shorter data.sequence_length"
     with out_of_memory_explained(f"in the evaluation after step {step:,}, {shape}", hint):

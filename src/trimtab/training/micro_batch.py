@@ -19,6 +19,8 @@ from trimtab.runs import format
 from trimtab.signals import Batch, Gradients, seeded
 from trimtab.training.capture import capture, held
 from trimtab.training.checkpoint.model_state import modules_with_extra_state
+from trimtab.training.estimate import estimate
+from trimtab.training.gather import gather_together
 from trimtab.training.memory import MemoryMeter, first_line, free_memory, is_out_of_memory
 from trimtab.training.progress import Progress
 from trimtab.training.step import Step
@@ -171,9 +173,12 @@ def _try(step: Step, batch: Batch, parts: int, meter: MemoryMeter, rehearse: Reh
         with _own_randomness(step), nullcontext() if curvature is None else curvature.left_alone():
             step.set(share=1.0 / parts, inverse_targets=1.0, inverse_sequences=1.0)
             if curvature is not None:
-                step.estimate(curvature, [batch] * (2 if in_parts else 1), 1)
+                estimate(step, curvature, [batch] * (2 if in_parts else 1), 1)
             step.begin(in_parts=in_parts)
-            for index in range(2 if in_parts else 1):
+            together = in_parts and step.caches
+            if together:
+                gather_together(step, [batch] * parts, 1, passed=2)
+            for index in range(0 if together else 2 if in_parts else 1):
                 step.accumulate_program(batch.to(step.device))
                 if step.parts_probe is not None and in_parts:
                     step.parts_probe.part(step.optimizer.storage.gradients, first=index == 0)

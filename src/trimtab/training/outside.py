@@ -38,7 +38,7 @@ def what_applies(model: nn.Module, config: Config, plan: Mapping[str, Any]) -> l
     objective = config.objective
     if model.scale is None:
         fused = f"head and loss apart: {model.why_whole}"
-    elif not isinstance(objective, CrossEntropyConfig) or objective.fused == "off":
+    elif not isinstance(objective, CrossEntropyConfig) or objective.fused == "off" or objective.distillation:
         fused = "head and loss apart, as the objective is"
     elif objective.fused == "on":
         fused = "head and loss in one"
@@ -52,6 +52,8 @@ def what_applies(model: nn.Module, config: Config, plan: Mapping[str, Any]) -> l
             reason = "task.padding=full gives batches one shape"
         parts.append(f"{'' if choice['chosen'] else 'not '}{done} ({reason})")
     lines = [f"{model.kind} of transformers: {'; '.join(parts)}"]
+    if model.adapted:
+        lines.append(model.adapted)
     if model.new:
         shown = ", ".join(model.new[:4]) + (" …" if len(model.new) > 4 else "")
         lines.append(f"not in the model's folder, and begun at random: {shown}")

@@ -15,11 +15,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from trimtab.errors import CheckpointError, ConfigError
-from trimtab.model import Outside
+from trimtab.errors import CheckpointError
+from trimtab.model.embeddings import EmbeddingTransforms
 from trimtab.model.fp8 import DelayedScaling
-from trimtab.objective import drawn_loss
-from trimtab.optimizer import Curvature, Noise, Optimizer, WeightAverage
+from trimtab.objective.procedures import Plain
+from trimtab.optimizer import Noise, Optimizer, WeightAverage
 from trimtab.signals import (
     Batch,
     FollowingExamination,
@@ -28,6 +28,8 @@ from trimtab.signals import (
     InlineProbe,
     ModelOutput,
     PartsProbe,
+    Pass,
+    Procedure,
     Ring,
     StepSignals,
     Task,
@@ -35,7 +37,11 @@ from trimtab.signals import (
 )
 from trimtab.training.calibrate import calibrate
 from trimtab.training.capture import Captured, capture
+from trimtab.training.estimate import estimate
+from trimtab.training.gather import gather
+from trimtab.training.passes import passes_of_step
 from trimtab.training.precision import Precision
+from trimtab.training.sharpness import Sharpness
 from trimtab.training.split import StepTimer
 
 
@@ -59,9 +65,14 @@ class Step:
         average: WeightAverage | None = None,
         scaling: DelayedScaling | None = None,
         optimizers: Sequence[Callable[[], Optimizer]] = (),
+        procedure: Procedure | None = None,
+        sharpness: Sharpness | None = None,
+        embeddings: EmbeddingTransforms | None = None,
+        caches: bool = False,
     ) -> None:
         """`parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over
-        the weights as they are, each of those that may train; `optimizer` is the first."""
+        the weights as they are, each of those that may train; `optimizer` is the first. With `caches` the objective is
+        taken over all micro-batches together."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
         self.parts_probe = parts_probe
@@ -71,7 +82,6 @@ class Step:
         self._names = tuple(optimizer.storage.weights)
         self._order: Tensor | None = None  # of these names in the storage in use, where that has another
         self._is_stale = False
-        self._is_foreign = isinstance(model, Outside)
         self._draws = any(isinstance(transform, Noise) for transform in self.transforms)
 
         def scalar() -> Tensor:
@@ -93,11 +103,16 @@ class Step:
             )
         }
         self._on_host: dict[str, float] = {}
-        self._inverse = {
+        self.inverse = {
             "target": self.settings["inverse_targets"],
             "sequence": self.settings["inverse_sequences"],
         }
-        self._means = {name: scalar() for name in task.term_names}
+        self.procedure, self.sharpness, self.caches = Plain() if procedure is None else procedure, sharpness, caches
+        self.adds = caches or self.procedure.num_backwards > 1
+        if sharpness is not None:
+            sharpness.prepare(list(optimizer.storage.weights.values()))
+        self.passes = passes_of_step(self, embeddings)
+        self._means = {name: scalar() for name in (*task.term_names, *self.procedure.term_names)}
         self._scores = {name: scalar() for name in task.score_names}
         self._signals: Tensor | None = None  # one value a signal of the model, and views of it by name
         self._signal_views: dict[str, Tensor] = {}
@@ -143,18 +158,16 @@ class Step:
             calibrate(self, self.scaling, batches[0], step)
         curvature = self.optimizer.curvature
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
-            self.estimate(curvature, batches, step)
+            estimate(self, curvature, batches, step)
             self._estimated = step  # a step that is tried again does not count it twice
         self.timer.begin(step, batches)
         self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
-        for index, batch in enumerate(batches):
-            set_randomness(self.seed, step, index, "model", self.device, foreign=self._is_foreign)
-            self.accumulate(batch, 1.0 / len(batches))
-            if looks is not None:
-                self.timer.mark("probe")
-                looks.part(self.optimizer.storage.gradients, first=index == 0)
+        if self.sharpness is None:
+            gather(self, batches, step, looks)
+        else:
+            self.sharpness(self, batches, step, looks)
         if looks is not None:
             scaler = self.precision.scaler
             unscale = self._one if scaler is None else 1.0 / scaler.scale
@@ -191,32 +204,23 @@ class Step:
         self._order = None if names == self._names else torch.tensor(places, device=self.device)
         self._is_stale = self.captured is not None
 
-    def estimate(self, curvature: Curvature, batches: Sequence[Batch], step: int) -> None:
-        """One more pass over the micro-batches, whose targets are drawn from the model, under randomness of its own."""
-        storage, scaler = self.optimizer.storage, self.precision.scaler
-        storage.zero_gradients(in_parts=len(batches) > 1)
-        for index, batch in enumerate(batches):
-            set_randomness(self.seed, step, index, "curvature", self.device, foreign=self._is_foreign)
-            batch = batch.to(self.device)
-            with self.precision.autocast():
-                loss = drawn_loss(self.model(**self.task.inputs(batch)), batch.targets)
-            loss = loss * self.settings["inverse_targets"]
-            storage.expect()
-            torch.autograd.backward(loss if scaler is None else loss * scaler.scale)
-            storage.collect()
-        with torch.no_grad():
-            unscale = self._one if scaler is None else 1.0 / scaler.scale
-            self.is_keeping_estimate = True
-            curvature.take(unscale, 1.0 / self.settings["inverse_targets"])
-            self.is_keeping_estimate = False
+    @property
+    def is_part(self) -> bool:
+        """Whether the micro-batch under way is not all of its step."""
+        return self._on_host["share"] < 1.0
 
     def begin(self, *, in_parts: bool = False) -> None:
         """Empty the sums of the step before; `in_parts` when several micro-batches follow."""
-        self.optimizer.storage.zero_gradients(in_parts=in_parts)
+        self.optimizer.storage.zero_gradients(in_parts=in_parts or self.adds)
         if self.scaling is not None:
             self.scaling.begin()
-        sums = [*self._means.values(), *self._scores.values(), *(() if self._signals is None else (self._signals,))]
-        torch._foreach_zero_([self.settings["loss"], *sums])
+        torch._foreach_zero_(self.sums)
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """What the micro-batches of a step add to, beside the gradient."""
+        signals = () if self._signals is None else (self._signals,)
+        return [self.settings["loss"], *self._means.values(), *self._scores.values(), *signals]
 
     def accumulate(self, batch: Batch, share: float = 1.0) -> None:
         """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
@@ -230,9 +234,7 @@ class Step:
 
     def update(self, *, ends_window: bool = True) -> None:
         """Norms, transforms, optimizer, and the row of the ring."""
-        for event in self._updates_after:
-            torch.cuda.current_stream(self.device).wait_event(event)
-        self._updates_after = ()
+        self.wait_for_readers()
         self.timer.mark("optimizer" if self.captured is None else "update")
         if self.captured is not None:
             self.captured.update(ends_window)
@@ -244,39 +246,32 @@ class Step:
         """Let the device hold the next update until `events` have happened: something still reads the state."""
         self._updates_after = tuple(events)
 
+    def wait_for_readers(self) -> None:
+        """Let the device hold what follows until no one reads the weights and the state any more."""
+        for event in self._updates_after:
+            torch.cuda.current_stream(self.device).wait_event(event)
+        self._updates_after = ()
+
     def accumulate_program(self, batch: Batch) -> None:
         """What `accumulate` does on the device: nothing in it may depend on a value that changes on the host."""
         if self.scaling is not None:
             self.scaling.expect(batch.tokens_BT.numel())
-        self.timer.mark("forward")
-        with self.precision.autocast():
-            output = self.model(**self.task.inputs(batch))
-            loss_terms = self.task.terms(output, batch)
-        total = torch.zeros((), device=self.device)
-        for term in loss_terms.terms:
-            if not term.additive and self._on_host["share"] < 1.0:
-                raise ConfigError(
-                    f"training.accumulation: the loss term {term.name!r} is no sum over micro-batches, so it needs "
-                    "the whole batch at once",
-                    hint="set training.accumulation=1",
-                )
-            mean = term.sum * self._inverse[term.unit]
-            total = total + mean * term.weight
-            self._means[term.name] += mean.detach()
-        self.timer.mark("backward")
-        scaler = self.precision.scaler
-        self.optimizer.storage.expect()
-        torch.autograd.backward(total if scaler is None else total * scaler.scale)
-        self.optimizer.storage.collect()
+        found = self.procedure(self.passes, batch)
         if self.scaling is not None:
             self.scaling.collect()
-        self.settings["loss"] += total.detach()
-        for name, score in self._scores.items():
-            score += loss_terms.scores[name]
-        if isinstance(output, ModelOutput):
-            self._take_signals(output.signals)
+        self.take(found)
+        if isinstance(found.output, ModelOutput):
+            self.take_signals(found.output.signals)
 
-    def _take_signals(self, signals: Mapping[str, Tensor]) -> None:
+    def take(self, found: Pass) -> None:
+        """Add what came of a pass to the sums of the step."""
+        self.settings["loss"] += found.total.detach()
+        for name, mean in self._means.items():
+            mean += found.means[name]
+        for name, score in self._scores.items():
+            score += found.scores[name]
+
+    def take_signals(self, signals: Mapping[str, Tensor]) -> None:
         """Add the model's signals, all in one: a kernel for each would be most of what they cost."""
         if not signals:
             return

@@ -117,7 +117,7 @@ def model_of(config: Config, tokenizer: Tokenizer, targets: TargetFacts) -> nn.M
         config.model,
         vocabulary_size=vocabulary_size,
         sequence_length=config.longest_sequence,
-        outputs=outputs_of(config.task, targets, vocabulary_size),
+        outputs=outputs_of(config.task, targets, vocabulary_size, config.objective),
         seed=key(config.seed, 0, 0, "model"),  # what a checkpoint leaves out must be as in training
         special=tokenizer.special,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=4),
     max_leaves=8,
 )
+FORMATS = Path(__file__).with_name("formats")
 NUM_BYTES = 1 << 27
 FUZZ = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -71,8 +73,50 @@ def test_any_json(tmp_path: Path, records: list[dict[str, Any]], cut: int) -> No
     read_or_refuse(tmp_path / "trainer_state.json", document[: len(document) - cut])
 
 
+# fmt: off
+WORDS = st.sampled_from([
+    "loss", "val", "step", "epoch", ":", "=", " ", "10", "1.5", "nan", "[", "]", "/", "%|", "|", "{", "}", "'", "\b",
+    "\r", "\x1b[31m", "100%|██| 5/5 [00:01<00:00, 9it/s, loss=2]", "5/5 [===] - loss: 1", "is", "Test set", "1,000",
+    "acc", "ms", "\n",
+])
+# fmt: on
+
+
+@FUZZ
+@given(st.lists(WORDS | st.text(max_size=3), max_size=60))
+def test_any_printed_lines(tmp_path: Path, parts: list[str]) -> None:
+    read_or_refuse(tmp_path / "run.log", "".join(parts).encode(errors="replace"))
+
+
+@FUZZ
+@given(
+    name=st.sampled_from(["tensorboard", "wandb_offline", "mlflow.db", "trackio.db", "trackio.parquet", "neptune"]),
+    places=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8),
+    end=st.floats(0.0, 1.0) | st.just(1.0),
+)
+def test_any_damage_of_a_binary_log(tmp_path: Path, name: str, places: list[tuple[float, int]], end: float) -> None:
+    found = FORMATS / name
+    whole = bytearray((found if found.is_file() else next(p for p in found.rglob("*") if p.is_file())).read_bytes())
+    for at, value in places:
+        whole[int(at * len(whole))] = value
+    read_or_refuse(tmp_path / "log", bytes(whole[: int(end * len(whole))]))
+
+
+@pytest.mark.parametrize(
+    "line", ["a " * 2000, "loss " * 800, "a" * 4000, "loss 1 " * 550, "epoch[[" * 600, "1:2-3/" * 600]
+)
+def test_a_line_that_is_made_to_be_slow(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.log"
+    path.write_text(
+        "".join(f"{line}{chr(97 + number % 26)}{number}x\n" for number in range(20)) + "step 1 loss 2\n" * 40
+    )
+    begin = time.process_time()
+    read_or_refuse(path, path.read_bytes())
+    assert time.process_time() - begin < 4.0
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "state", "one_line", "braces"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "state", "one_line", "braces", "printed", "events"])
 def test_a_large_file_needs_little_memory(tmp_path: Path, kind: str) -> None:
     part = {
         "csv": "".join(f"{step % 97 / 7:.6f},1e-3,{step % 31}\n" for step in range(20_000)),
@@ -80,9 +124,11 @@ def test_a_large_file_needs_little_memory(tmp_path: Path, kind: str) -> None:
         "state": "".join(f'  {{"loss": {step % 97 / 7:.6f}, "step": {step}}},\n' for step in range(20_000)),
         "one_line": "x," * 500_000,
         "braces": '{"a":[' * 100_000,
+        "printed": "".join(f"iter {step}: loss {step % 97 / 7:.4f}, time 32.5ms\n" for step in range(20_000)),
+        "events": next((FORMATS / "tensorboard").iterdir()).read_bytes().decode("latin-1"),
     }[kind]
     path = tmp_path / "log"
-    with open(path, "w") as file:
+    with open(path, "w", encoding="latin-1") as file:
         file.write({"csv": "loss,lr,x\n", "state": '{"log_history": [\n'}.get(kind, ""))
         for _ in range(NUM_BYTES // len(part)):
             file.write(part)

@@ -378,7 +378,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
         write(tmp_path / name, "step,loss\n1,2\n")
     with pytest.raises(UsageError, match=r"a\.csv, b\.csv"):
         read_foreign(tmp_path)
-    with pytest.raises(UsageError, match="event files"):
+    with pytest.raises(DataError, match="torn"):
         read_foreign(write(tmp_path / "events.out.tfevents.1", "x"))
 
 

@@ -21,6 +21,11 @@ TASKS: dict[str, Spec] = {
         "write a second text after reading a first",
         "Sutskever et al. 2014, arXiv 1409.3215",
     ),
+    "contrastive": Spec(
+        "trimtab.objective.tasks.contrastive:ContrastiveTask",
+        "a vector for each text, near those that belong to it",
+        "Gao et al. 2021, arXiv 2104.08821; Wang and Isola 2020, arXiv 2005.10242",
+    ),
 }
 
 OBJECTIVES: dict[str, Spec] = {
@@ -56,4 +61,16 @@ OBJECTIVES: dict[str, Spec] = {
             ("log_cosh", "log cosh of the error", "own"),
         )
     },
+    "info_nce": Spec(
+        "trimtab.objective.contrastive:InfoNce",
+        "find the partner of a text among those of its batch",
+        "van den Oord et al. 2018, arXiv 1807.03748, eq. 4",
+        compilable=True,
+    ),
+    "supervised_contrastive": Spec(
+        "trimtab.objective.contrastive:SupervisedContrastive",
+        "find the texts of the same class in the batch",
+        "Khosla et al. 2020, arXiv 2004.11362, eq. 2",
+        compilable=True,
+    ),
 }

@@ -25,7 +25,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     if not isinstance(config.model, TransformerShape) or "parameters" not in facts:
         return
     parameters = facts["parameters"]["total"]
-    rates: dict[str, float] = config.model.dropout.model_dump()
+    rates: dict[str, float] = config.model.dropout.rates
     site = max(rates, key=lambda name: rates[name])
     if parameters < _SMALL_PARAMETERS and rates[site] > _HIGH:
         yield LintFinding(

@@ -24,7 +24,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
         objective, CrossEntropyConfig | BinaryCrossEntropyConfig
     ):
         return
-    dropout = max(config.model.dropout.model_dump().values())
+    dropout = max(config.model.dropout.rates.values())
     smoothing, decay = objective.label_smoothing, max(one.weight_decay for one in config.optimizers)
     if dropout >= 0.2 and smoothing >= 0.1 and decay >= 0.1:
         yield LintFinding(

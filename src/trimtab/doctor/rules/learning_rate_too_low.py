@@ -84,6 +84,8 @@ def _bound(case: Case) -> Iterator[Sign]:
     """How far AdamW can have moved a weight at all, beside how large weights are."""
     rates = case.history.get("learning_rate")
     size = case.setting("model.initialization.standard_deviation")
+    if case.setting("model.initialization.matrices") == "xavier_uniform":  # weights are as large as their width says
+        return
     if rates is None or not uses_adam(case) or not isinstance(size, int | float) or size <= 0:
         return
     total = float((np.nan_to_num(rates.mean) * rates.columns.samples).sum())

@@ -3,9 +3,10 @@
 Looks for: losses that are NaN or infinite, in training or validation; updates that were skipped for that reason.
     With fp16 a skipped update alone is the loss scale being found, and no fault.
 Why it matters: whatever such a gradient touches is lost for good; a trainer that masks it hides a dead run.
-Evidence: the first such step, the loss before it, and whether the gradient had grown before.
-Remedy: a lower learning rate or more warm-up where the gradient grew first; clipping; bf16 in place of fp16; otherwise
-    look for log(0), division by zero or a damaged sample at that step.
+Evidence: the first such step, the loss before it, whether the gradient or the loss had grown before, and whether the
+    learning rate applied until then is one that no model of the size bears.
+Remedy: a lower learning rate or more warm-up where the gradient grew first, or the rate is far too high; clipping; bf16
+    in place of fp16; otherwise look for log(0), division by zero or a damaged sample at that step.
 False alarms: none for values; a log that filters NaN (Hugging Face's default) cannot show them.
 Source: own.
 """
@@ -19,13 +20,17 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import lower_rate
+from trimtab.doctor.remedies import change, lower_rate, sound_rate, uses_adam
 from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
 GROWN = 10.0
 """The gradient has grown by so much before the first NaN: then it exploded."""
+ABSURD = 30.0
+"""So many times the usual rate of Adam's kind is blamed by itself; ten times is high, and still trained with."""
+RISEN = 1.5
+"""So many times what it was at its lowest, just before the first NaN: then the loss left, it did not break off."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -65,17 +70,26 @@ def check(case: Case) -> Iterator[Finding]:
                 "grad_norm", (first, onset), norm, norm / factor, f"the gradient had grown {factor:,.0f}-fold before"
             )
         )
+    exploded = growth is not None and growth[0] >= GROWN
+    too_high = None if exploded else _rate_too_high(case, onset)
+    if too_high is not None:
+        evidence += too_high
     evidence += _samples(case)
     bad_at_end = not np.isfinite(loss.last)
     grave = bad_at_end or lost >= max(10, 0.01 * loss.num_samples) or _failed(case)
     before = Curve.of(loss)
     level = f" after {format.decimal(before.at(onset - 1))} just before" if before and before.first_step < onset else ""
-    exploded = growth is not None and growth[0] >= GROWN
-    why = "the gradient exploded first" if exploded else "the gradient had not grown before, so it came at once"
+    why = "the gradient had not grown before, so it came at once"
+    if exploded:
+        why = "the gradient exploded first"
+    elif too_high is not None:
+        why = "the learning rate is far too high"
     remedies = [lower_rate(case)] if exploded else []
-    remedies.append(
-        Remedy(f"look at the data and at custom layers at step {onset:,}: log(0), division by zero, a damaged sample")
-    )
+    if too_high is not None and (rate := sound_rate(case)) is not None:
+        remedies.append(change(case, f"lower the learning rate to {rate:.1g}", learning_rate=float(f"{rate:.1g}")))
+    if too_high is None:
+        where = f"look at the data and at custom layers at step {onset:,}: log(0), division by zero, a damaged sample"
+        remedies.append(Remedy(where))
     if case.setting("training.precision.name") == "fp16":
         remedies.insert(0, Remedy("train in bf16, which has the range of fp32: training.precision={name: bf16}"))
     clip = case.setting("gradients.clip.name")
@@ -106,13 +120,38 @@ def _samples(case: Case) -> Iterator[Evidence]:
 
 
 def _growth(norms: Series | None, onset: int) -> tuple[float, int, float] | None:
-    """How much the gradient grew in the stretch before `onset`, where that began, and how large it became."""
+    """How much the gradient grew in the stretch before `onset`, where that began, and how large it became.
+
+    Of fewer than 8 values the first is what it was: a run that dies in its first steps has no more.
+    """
     curve = Curve.of(norms)
-    if curve is None or (part := curve.between(curve.first_step, onset - 1)) is None or len(part) < 8:
+    if curve is None or (part := curve.between(curve.first_step, onset - 1)) is None or len(part) < 2:
         return None
-    usual = float(np.median(part.values))
-    newest = float(part.values[-3:].max())
-    return (newest / usual, int(part.steps[-3]), newest) if usual > 0 else None
+    usual = float(np.median(part.values)) if len(part) >= 8 else float(part.values[0])
+    newest = part.values[-3:] if len(part) >= 8 else part.values[1:]
+    return (float(newest.max()) / usual, int(part.steps[-len(newest)]), float(newest.max())) if usual > 0 else None
+
+
+def _rate_too_high(case: Case, onset: int) -> list[Evidence] | None:
+    """What speaks for a rate that no such model bears; None where it is bearable, or nothing is known of it."""
+    usual, rates = sound_rate(case), Curve.of(case.history.get("learning_rate"))
+    if usual is None or not uses_adam(case) or rates is None:
+        return None
+    # The rate of the failing step itself has not acted on the loss before it.
+    part = rates.between(rates.first_step, max(onset - 1, rates.first_step))
+    if part is None or (highest := float(part.values.max())) < ABSURD * usual:
+        return None
+    at = int(part.steps[part.values.argmax()])
+    told = f"the learning rate reached {highest:.2g} at step {at:,}, {highest / usual:,.0f} times what is usual"
+    evidence = [Evidence("learning_rate", (at, onset), highest, usual, told + " for a model of this size")]
+    loss = Curve.of(case.loss())
+    before = loss.between(loss.first_step, onset - 1) if loss is not None else None
+    if before is not None and len(before) >= 2:
+        lowest, last = float(before.values.min()), float(before.values[-1])
+        if last > RISEN * lowest > 0:
+            text = f"the loss had risen from {format.decimal(lowest)} to {format.decimal(last)} before"
+            evidence.append(Evidence("train/loss", (before.first_step, before.last_step), last, lowest, text))
+    return evidence
 
 
 def _failed(case: Case) -> bool:

@@ -95,7 +95,7 @@ def _itself(logits: Tensor) -> Tensor:
 
 @final
 class PredictionExamination:
-    """How sure the model is of the probe batch, which it was trained on. A regression has no such answers."""
+    """How sure the model is of the probe batch, which it was trained on. Numbers and vectors are no such answers."""
 
     name = "predictions"
 
@@ -107,8 +107,8 @@ class PredictionExamination:
         return nullcontext()
 
     def read(self, examined: Examined) -> Readings:
-        """Four values of the whole; none of a regression."""
-        if examined.task.name == "regression":
+        """Four values of the whole; none of a regression, or of vectors."""
+        if examined.task.name in ("regression", "contrastive"):
             return Readings()
         found = sureness_of(examined.output, examined.batch.targets)
         if found is None:

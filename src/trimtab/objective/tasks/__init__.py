@@ -2,6 +2,7 @@
 
 from trimtab.objective.tasks.causal_lm import CausalLanguageModelingTask
 from trimtab.objective.tasks.classification import ClassificationTask, MultiLabelTask
+from trimtab.objective.tasks.contrastive import ContrastiveTask
 from trimtab.objective.tasks.masked_lm import MaskedLanguageModelingTask
 from trimtab.objective.tasks.regression import RegressionTask
 from trimtab.objective.tasks.seq2seq import SequenceToSequenceTask
@@ -9,6 +10,7 @@ from trimtab.objective.tasks.seq2seq import SequenceToSequenceTask
 __all__ = [
     "CausalLanguageModelingTask",
     "ClassificationTask",
+    "ContrastiveTask",
     "MaskedLanguageModelingTask",
     "MultiLabelTask",
     "RegressionTask",

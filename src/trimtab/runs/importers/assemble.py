@@ -85,7 +85,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
     if not plan.meanings or (table.num_rows < 2 and not known):
         what = "it has a header and no numbers" if table.columns or table.passed_over else "it holds no numbers"
         raise DataError(
-            f"{path}: {what} that could be read as a log",
+            f"{path}: {what} that could be read as a log" + "".join(f"; {note}" for note in source.notes[:1]),
             hint="a log has one row or object a step, with names such as step, loss, val_loss, lr",
         )
     history = History()

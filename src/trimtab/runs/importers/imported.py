@@ -16,7 +16,8 @@ class Imported:
 
     history: History
     format: str
-    """What it was taken for: "huggingface", "lightning", "keras", "wandb", "tensorboard", "csv", "jsonl" or "json"."""
+    """What it was taken for: "huggingface", "lightning", "keras", "wandb", "tensorboard", "mlflow", "trackio",
+    "neptune", "csv", "jsonl", "json", "parquet" or "text"."""
     source: Path
     """The file that was read."""
     names: Mapping[str, str]

@@ -24,8 +24,15 @@ def are_json_lines(head: str) -> bool:
     objects = [line for line in lines if line.startswith("{") and (line.endswith("}") or line is lines[-1])]
     if len(lines) == 1:
         content = parse(lines[0])
-        return isinstance(content, dict) and not any(isinstance(value, list) for value in content.values())
+        return isinstance(content, dict) and not _has_list(content, 0)
     return len(objects) > 0.5 * len(lines)
+
+
+def _has_list(content: Mapping[str, Any], depth: int) -> bool:
+    return any(
+        isinstance(value, list) or (isinstance(value, dict) and depth < 3 and _has_list(value, depth + 1))
+        for value in content.values()
+    )
 
 
 def open_json_lines(lines: Lines) -> Source:
@@ -35,7 +42,7 @@ def open_json_lines(lines: Lines) -> Source:
     return source
 
 
-def parse(text: str) -> Any:
+def parse(text: str | bytes) -> Any:
     """JSON, also with NaN and Infinity in it; None when it is none."""
     try:
         return orjson.loads(text)
@@ -47,10 +54,12 @@ def parse(text: str) -> Any:
         return None
 
 
-def _record(line: str) -> Mapping[str, Any] | None:
-    content = parse(line)
-    if content is None and line.startswith("{'"):  # how Python prints a dict
+def parse_printed(line: str) -> Mapping[str, Any] | None:
+    """An object in JSON, or a dict as Python prints it; None when it is neither."""
+    content = None
+    if line.startswith("{'"):
         content = parse(line.replace("'", '"').replace(": nan", ": NaN").replace(": inf", ": Infinity"))
+    content = parse(line) if content is None else content
     return content if isinstance(content, dict) else None
 
 
@@ -62,7 +71,7 @@ def _blocks(lines: Lines, source: Source) -> Iterator[Block]:
             line = text.strip()
             if not line:
                 continue
-            record = _record(line.removesuffix(","))
+            record = parse_printed(line.removesuffix(","))
             last_lost = record is None
             if record is None:
                 lost += 1

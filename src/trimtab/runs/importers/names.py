@@ -80,6 +80,9 @@ SIDES: Final[Mapping[str, Side]] = {
     "holdout": "test",
 }
 
+WRAPPERS: Final = ("metrics", "metric", "logs", "scalars", "monitoring")
+"""What some put in front of all names."""
+
 SIDE_COLUMNS: Final = ("split", "phase", "mode", "stage", "set", "subset", "partition", "dataset", "type", "kind")
 """Columns whose words say whose the numbers of a row are."""
 
@@ -133,7 +136,7 @@ KNOWN: Final[tuple[tuple[str, bool, tuple[str, ...]], ...]] = (
             "top_1",
         ),
     ),
-    ("perplexity", True, ("perplexity", "ppl")),
+    ("perplexity", True, ("perplexity", "ppl", "lm_loss_ppl")),
     ("bits_per_byte", True, ("bits_per_byte", "bpb")),
     ("learning_rate", False, ("learning_rate", "lr", "learningrate", "current_lr", "last_lr")),
     (
@@ -363,6 +366,8 @@ def meaning(name: str) -> Meaning | None:
         if side is not None and len(parts) > 1:
             rest = "_".join(parts[1:] if at == 0 else parts[:-1])
             return _look_up(rest, side, 0)
+    if parts[0] in WRAPPERS and len(parts) > 1:
+        return meaning(full.partition("_")[2])
     return _rate(full)
 
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from trimtab.errors import DataError
 from trimtab.events import RunEnded
+from trimtab.runs.importers import database, parquet_file, wandb_file
 from trimtab.runs.importers.assemble import Assembled, assemble, check_mapping
 from trimtab.runs.importers.csv_file import open_table
-from trimtab.runs.importers.find import find_log
+from trimtab.runs.importers.find import Found, find_log
 from trimtab.runs.importers.huggingface import facts_of_folder, restore_filtered
 from trimtab.runs.importers.imported import Imported
 from trimtab.runs.importers.json_document import open_document
 from trimtab.runs.importers.json_lines import are_json_lines, open_json_lines
+from trimtab.runs.importers.mlflow_files import find_runs, open_files
 from trimtab.runs.importers.table import Source
-from trimtab.runs.importers.text import Lines, open_lines
+from trimtab.runs.importers.tensorboard_events import event_files, is_event_file, open_events
+from trimtab.runs.importers.text import Lines, first_bytes, open_lines
+from trimtab.runs.importers.text_log import is_text_log, open_text_log
 from trimtab.runs.printable import printable
 
+_LIST: Final = re.compile(r"\[\s*(?:[{\[\]]|$)")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -31,10 +37,11 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING) -> Imported:
     Raises: DataError when nothing can be read as a log; UsageError when there is no file, or the mapping is wrong.
     """
     check_mapping(mapping)
-    file = find_log(path)
+    found = find_log(path)
+    file = found.path
     name = printable(str(file))
     try:
-        source = _open(open_lines(file))
+        source = _open(found, frozenset(mapping))
         assembled = assemble(source, mapping, name)
     except MemoryError as error:
         raise DataError(f"{name}: is too large to be read") from error
@@ -63,11 +70,46 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING) -> Imported:
     )
 
 
-def _open(lines: Lines) -> Source:
+def _open(found: Found, wanted: frozenset[str]) -> Source:
+    """The source of what was found: stores by what they are, files by their first bytes."""
+    path = found.path
+    if found.kind == "events":
+        return open_events(event_files(path), path)
+    if found.kind == "mlruns":
+        return open_files(path, find_runs(path))
+    first = first_bytes(path, 1 << 10)
+    if first.startswith(database.MARK):
+        return database.open_database(path, found.run)
+    if first.startswith(parquet_file.MARK):
+        return parquet_file.open_parquet(path, found.run)
+    if first.startswith(wandb_file.MARK):
+        return wandb_file.open_wandb(path)
+    if is_event_file(path, first):
+        return open_events([path], path.parent)
+    return _open_text(open_lines(path), wanted)
+
+
+def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
     head = lines.head().lstrip()
-    if head.startswith(("{", "[")) or lines.path.suffix in (".jsonl", ".ndjson"):
-        return open_json_lines(lines) if are_json_lines(head) else open_document(lines)
-    return open_json_lines(lines) if are_json_lines(head) else open_table(lines)
+    if are_json_lines(head):
+        return open_json_lines(lines)
+    if lines.path.suffix in (".jsonl", ".ndjson"):
+        return open_json_lines(lines)
+    if head.startswith("{") or _LIST.match(head):
+        return open_document(lines)
+    if is_text_log(head, wanted):
+        return open_text_log(lines, wanted)
+    try:
+        return open_table(lines)
+    except DataError:
+        if not wanted and lines.path.suffix in (".csv", ".tsv"):
+            raise
+        # A long banner may stand before the first line with a metric, or only --map knows its name.
+        try:
+            return open_text_log(lines, wanted)
+        except DataError:
+            pass
+        raise
 
 
 def _target(source: Source, assembled: Assembled) -> Literal["huggingface", "lightning", "text"]:

@@ -16,8 +16,6 @@ LONGEST_LINE: Final = 4 << 20
 _BINARY: Final[dict[bytes, str]] = {
     b"\x1f\x8b": "gzip: unpack it first",
     b"PK\x03\x04": "a zip file: a checkpoint or a workbook; export the log as CSV",
-    b"PAR1": "Parquet: export the log as CSV or JSON Lines",
-    b"SQLite format 3": "a database: export the log as CSV",
     b"\x89PNG": "a picture",
     b"\x80\x02": "a pickle, which is never loaded",
     b"\x80\x04": "a pickle, which is never loaded",
@@ -60,18 +58,14 @@ class Lines:
 
     def head(self, num_bytes: int = 1 << 16) -> str:
         """The first characters."""
-        text = codecs.getincrementaldecoder(self.encoding)("replace").decode(_first_bytes(self.path, num_bytes))
+        text = codecs.getincrementaldecoder(self.encoding)("replace").decode(first_bytes(self.path, num_bytes))
         return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
 
 
 def open_lines(path: Path) -> Lines:
     """The file at `path` as text. Raises: UsageError when it cannot be read; DataError when it is no text."""
-    first = _first_bytes(path, 1 << 16)
+    first = first_bytes(path, 1 << 16)
     name = printable(str(path))
-    if "tfevents" in path.name:
-        raise UsageError(
-            f"{name}: event files of TensorBoard are not read", hint="download its curves as CSV, and give that file"
-        )
     for encoding, mark in (("utf-8-sig", codecs.BOM_UTF8), ("utf-16", codecs.BOM_UTF16_LE), ("utf-16", b"\xfe\xff")):
         if first.startswith(mark):
             return Lines(path, encoding)
@@ -80,15 +74,17 @@ def open_lines(path: Path) -> Lines:
     for sign, what in _BINARY.items():
         if first.startswith(sign):
             raise DataError(f"{name}: is no log in text but {what}")
-    control = sum(first.count(byte) for byte in (*range(9), *range(14, 27), *range(28, 32)))
+    control = sum(first.count(byte) for byte in (*range(8), *range(14, 27), *range(28, 32)))
     if control > 0.01 * len(first):
         raise DataError(
-            f"{name}: is no text", hint="trainer_state.json, CSV and JSON Lines can be read; export the log as one"
+            f"{name}: is no text, and none of the formats that can be read",
+            hint="docs/how-to/other-trainers.md lists them; export the log as CSV or JSON Lines",
         )
     return Lines(path, "utf-8")
 
 
-def _first_bytes(path: Path, num_bytes: int) -> bytes:
+def first_bytes(path: Path, num_bytes: int) -> bytes:
+    """The beginning of a file. Raises: UsageError when it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(num_bytes)
