@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from trimtab.model.attention import Attention, CrossAttention
 from trimtab.model.encoder_decoder import EncoderDecoder
-from trimtab.model.mode import uncompiled
+from trimtab.model.mode import in_backward, uncompiled
 from trimtab.model.trunk import Trunk
 
 _AT_ONCE: Final = 1 << 26
@@ -64,7 +64,7 @@ def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> I
 
     The model computes what it always does, eagerly where it was compiled, and in torch's kernels where ours are in
     one with what follows. What is seen: torch's scaled_dot_product_attention, softmax of four dimensions, and
-    nn.MultiheadAttention, which is called once more.
+    nn.MultiheadAttention, which is called once more; not what is computed again in backward.
     """
     inside: list[str] = []
     handles = []
@@ -98,6 +98,8 @@ def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> I
 
 def _entering(inside: list[str], name: str, reader: _Reader | None) -> Callable[..., None]:
     def enter(module: nn.Module, _: Any) -> None:
+        if in_backward():
+            return
         inside.append(name)
         if reader is not None:
             reader.__enter__()  # type: ignore[no-untyped-call]
@@ -107,6 +109,8 @@ def _entering(inside: list[str], name: str, reader: _Reader | None) -> Callable[
 
 def _leaving(inside: list[str], reader: _Reader | None) -> Callable[..., None]:
     def leave(module: nn.Module, _: Any, __: Any) -> None:
+        if in_backward():
+            return
         inside.pop()
         if reader is not None:
             reader.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -125,7 +129,7 @@ class _Reader(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if (read := _READ.get(func)) is not None:
+        if (read := _READ.get(func)) is not None and not in_backward():
             with torch.no_grad():
                 self._named(lambda name: read(name, *args, **kwargs))
         return func(*args, **kwargs)

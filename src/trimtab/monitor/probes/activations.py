@@ -13,6 +13,7 @@ from typing import Final, final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from trimtab.model import Transformer
 from trimtab.model.structure import Function, activations_read, streams_read
@@ -95,7 +96,8 @@ class Units:
             minus_one = torch.full_like(argument_NF[:1], -1.0, dtype=torch.float32)
             self._near = torch.where(function(minus_one).any(), FLAT, 0.0)
         for part_NF in torch.split(argument_NF, max(1, _AT_ONCE // argument_NF.shape[1])):
-            with torch.enable_grad():
+            # Hooks of its own: a checkpoint that is around the layer must not count what is kept here.
+            with torch.enable_grad(), saved_tensors_hooks(_itself, _itself):
                 given_NF = part_NF.detach().float().requires_grad_()
                 output_NF = function(given_NF)
                 (slope_NF,) = torch.autograd.grad(output_NF.sum(), given_NF)
@@ -124,6 +126,10 @@ class Units:
     def saturated_fraction(self) -> float:
         """Of the values; not a number before there is a portion. Waits for the device."""
         return float("nan") if self.fractions is None else float(self.fractions[1])
+
+
+def _itself(kept: Tensor) -> Tensor:
+    return kept
 
 
 def counted(values: Tensor, counted_BT: Tensor | None) -> Tensor:
