@@ -28,13 +28,15 @@ def random_data(case: dict[str, int]) -> PreparedData:
     sequences = PackedSequences(tokens, np.array([0]), length, num_bytes=len(tokens))
     special = SpecialTokens(0, 0, 0)
     tokenizer: Any = SimpleNamespace(
-        vocabulary_size=vocabulary, token_bytes=None, special=special, save=lambda path: None
+        vocabulary_size=vocabulary,
+        token_bytes=None,
+        special=special,
+        save=lambda path: None,
+        decode=lambda tokens: " ".join(map(str, tokens)),
     )
     order = Order(len(sequences), seed=0)
-    cache, facts = (
-        Path(tempfile.gettempdir()),
-        {"tokens_per_epoch": sequences.num_tokens, "validation": {"sha256": ""}, "tokenizer": {"fingerprint": ""}},
-    )
+    facts = {"tokens_per_epoch": sequences.num_tokens, "validation": {"sha256": ""}, "tokenizer": {"fingerprint": ""}}
+    cache = Path(tempfile.gettempdir())
     return PreparedData(tokenizer, vocabulary, sequences, sequences, order, TargetFacts(), facts, "random", cache)
 
 

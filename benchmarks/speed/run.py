@@ -58,6 +58,7 @@ def main() -> None:
     from gate import CASES
 
     turn = given.turn or CASES[given.case]["turn"]
+    given.out.mkdir(parents=True, exist_ok=True)
     logs = {trainer: (given.out / f"{_slug(given.case, trainer)}.log").open("w") for trainer in given.trainers}
     processes = {
         trainer: subprocess.Popen(
