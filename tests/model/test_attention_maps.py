@@ -63,19 +63,19 @@ POSITIONS = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5, 6, 0, 
 def test_our_attention_is_what_its_values_are_averaged_with(shape: dict[str, Any]) -> None:
     """The weights times the values, put together, are the output of the attention, for every kind of it."""
     model = decoder(**shape)
-    outputs: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, block in enumerate(model.all_blocks):
-        attention = block.attention
-        attention.register_forward_hook(
-            lambda module, given, output, name=name: outputs.update({f"blocks.{name}.attention": (given[0], output)})
-        )
+    outputs: dict[str, Tensor] = {}
+    for index, block in enumerate(model.all_blocks):
+        for name, module in (("attention", block.attention), ("qkv", block.attention.qkv)):
+            module.register_forward_hook(
+                lambda module, given, output, name=f"{index}.{name}": outputs.update({name: output})
+            )
     found, _ = read(model, lambda: model(TOKENS, POSITIONS, DOCUMENTS))
     assert list(found) == ["blocks.0.attention", "blocks.1.attention"]
     for index, block in enumerate(model.all_blocks):
         weights, _, seen = found[f"blocks.{index}.attention"]
-        x, output = outputs[f"blocks.{index}.attention"]
+        output, projected = outputs[f"{index}.attention"], outputs[f"{index}.qkv"]
         attention, groups = block.attention, block.attention.num_kv_heads
-        values = attention.qkv(x).unflatten(-1, (-1, attention.head_size))[:, :, -groups:].transpose(1, 2)
+        values = projected.unflatten(-1, (-1, attention.head_size))[:, :, -groups:].transpose(1, 2)
         heads = weights @ values.repeat_interleave(4 // groups, dim=1)
         torch.testing.assert_close(attention.output(heads.transpose(1, 2).flatten(2)), output)
         rows = weights.sum(-1)
@@ -92,7 +92,7 @@ def test_models_of_transformers_as_they_say_themselves(name: str, implementation
     """`output_attentions` gives the same weights, in the same order, whichever way they are computed."""
     transformers = pytest.importorskip("transformers")
     settings = dict(TINY[name])
-    kind = "CausalLM" if name in ("gpt2", "llama", "gemma2") else "MaskedLM"
+    kind = "CausalLM" if name in ("gpt2", "llama", "gemma2", "starcoder2") else "MaskedLM"
     kind = "Seq2SeqLM" if name in ("t5", "bart") else kind
     config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from trimtab.config import EncoderConfig
 from trimtab.events import ExaminationEnded
 from trimtab.model import EncoderDecoder, Translator, build_model, evaluating, wrap_model
 from trimtab.model.attention_maps import attention_read
+from trimtab.model.recompute import Recompute, set_recompute
 from trimtab.model.structure import activations_read, streams_read
 from trimtab.monitor.probes.activations import FLAT, ActivationExamination
 from trimtab.monitor.probes.attention import AttentionExamination
@@ -127,6 +128,20 @@ def test_layers_of_texts_without_their_padding(activation: str) -> None:
     assert event.metrics["probe/activation_kurtosis"] == pytest.approx(
         max(event.layers[f"layer/blocks.{index}/activation_kurtosis"] for index in (0, 1))
     )
+
+
+@pytest.mark.parametrize("how", ["selective", "full"])
+def test_what_is_computed_again_in_backward_is_not_read_again(how: Recompute) -> None:
+    found = []
+    asked: tuple[Recompute, ...] = ("none", how)
+    for recompute in asked:
+        model = encoder()
+        set_recompute(model, recompute)
+        task = ClassificationTask(CrossEntropy(), 3, "classification")
+        event = examined(model, task, padded(), ActivationExamination(0), AttentionExamination(0))
+        found.append((dict(event.metrics), dict(event.layers), event.histograms))
+    assert len(found[0][1]) > 20
+    assert found[0] == found[1]
 
 
 def test_heads_in_texts_without_their_padding() -> None:

@@ -132,7 +132,8 @@ def test_the_pass_is_that_of_the_objective_in_eval_mode() -> None:
             torch.testing.assert_close(seen.gradients[name].double(), parameter.grad, rtol=1e-3, atol=1e-7)
 
 
-def test_the_newest_samples_are_judged_in_portions() -> None:
+@pytest.mark.parametrize(("at_once", "sizes"), [(0, [3, 3, 3, 3]), (2, [3, 3, 3, 3]), (5, [5, 5, 2]), (64, [12])])
+def test_the_newest_samples_are_judged_in_portions(at_once: int, sizes: list[int]) -> None:
     model = build_model(
         DecoderConfig.model_validate({"num_layers": 1, "hidden_size": 8, "num_heads": 2}),
         vocabulary_size=VOCABULARY,
@@ -162,19 +163,16 @@ def test_the_newest_samples_are_judged_in_portions() -> None:
         batch_of=only,
         text=str,
         seed=0,
+        newest_at_once=at_once,
     )
     examiner.samples_of = lambda step: range(step, step + 14)
     examiner(20)
-    assert [batch.sample_ids_B.tolist() for batch, _ in found] == [
-        [20, 21, 22],
-        [23, 24, 25],
-        [26, 27, 28],
-        [29, 30, 31],
-    ]
+    assert [len(batch.sample_ids_B) for batch, _ in found] == sizes
+    assert torch.cat([batch.sample_ids_B for batch, _ in found]).tolist() == list(range(20, 32))
     with torch.no_grad():
-        logits = model(tokens_BT[26:29]).logits
-    plain = F.cross_entropy(logits.flatten(0, 1), tokens_BT[26:29].roll(-1, 1).flatten(), reduction="none")
-    torch.testing.assert_close(found[2][1], plain.view(3, 4))
+        logits = model(tokens_BT[20:32]).logits
+    plain = F.cross_entropy(logits.flatten(0, 1), tokens_BT[20:32].roll(-1, 1).flatten(), reduction="none")
+    torch.testing.assert_close(torch.cat([losses for _, losses in found]), plain.view(12, 4))
 
 
 def test_gradients() -> None:

@@ -30,3 +30,8 @@ def uncompiled() -> AbstractContextManager[None]:
     """Inside, compiled modules run as written: for inputs of ever new shapes."""
     # A process that has compiled nothing need not load the compiler, which takes seconds.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is running in this thread: there layers that are computed again run once more."""
+    return torch._C._current_graph_task_id() != -1

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from trimtab.model.block import Block
 from trimtab.model.feed_forward import Activation, FeedForward
-from trimtab.model.mode import uncompiled
+from trimtab.model.mode import in_backward, uncompiled
 
 Function = Callable[[Tensor], Tensor]
 """An activation function: elementwise."""
@@ -72,7 +72,7 @@ def streams_read(model: nn.Module, tell: Callable[[str, Tensor, Tensor], None]) 
     """Inside, `tell` is told of each layer, as it runs, its name, and what goes in and comes out: [B, T, D], detached.
 
     A layer that runs several times in a pass has a number behind its name from the second time on, `…:2`. Compiled
-    layers run as written.
+    layers run as written; what is computed again in backward is not told again.
     """
     calls: Counter[str] = Counter()
 
@@ -80,7 +80,7 @@ def streams_read(model: nn.Module, tell: Callable[[str, Tensor, Tensor], None]) 
         def ran(module: nn.Module, given: tuple[Any, ...], options: Mapping[str, Any], output: Any) -> None:
             before = next((one for one in (*given, *options.values()) if isinstance(one, Tensor)), None)
             after = output[0] if isinstance(output, tuple | list) and output else output
-            if isinstance(before, Tensor) and isinstance(after, Tensor):
+            if isinstance(before, Tensor) and isinstance(after, Tensor) and not in_backward():
                 calls[name] += 1
                 called = name if calls[name] == 1 else f"{name}:{calls[name]}"
                 with torch.no_grad():
@@ -106,6 +106,8 @@ def activations_read(model: nn.Module, tell: Callable[[str, Tensor, Function], N
     """
 
     def read(name: str, function: Function, before: Tensor) -> None:
+        if in_backward():
+            return
         with torch.no_grad():
             tell(name, before.detach(), function)
 

@@ -87,7 +87,7 @@ EXAMINATIONS: dict[str, ExaminationSpec] = {
     "attention": ExaminationSpec(
         "trimtab.monitor.probes.attention:AttentionExamination",
         "entropy, weight on the first key and largest logit of each head",
-        "the weights of attention once more in fp32, a sequence at a time",
+        "the weights of attention once more in fp32, a few sequences at a time: up to 1 GiB for a moment",
         serves=("divergence", "learning-rate-too-high", "bad-initialization"),
     ),
     "predictions": ExaminationSpec(

@@ -13,19 +13,20 @@ from typing import Final, final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from trimtab.events import Histogram
+from trimtab.model import Transformer
 from trimtab.model.structure import Function, activations_read, streams_read
-from trimtab.monitor.probes.histogram import histograms
+from trimtab.monitor.probes.histogram import binned, histograms, read_histograms
 from trimtab.monitor.probes.positions import Positions
-from trimtab.signals import Examined, Readings
+from trimtab.signals import Examined, Readings, of_layers
 
 FLAT: Final = 0.01
 """A slope below this passes no gradient to speak of; an output within it of 0 says nothing. The functions' own scale,
 at which they turn, is 1."""
 
-_AT_ONCE: Final = 1 << 22
-"""Values that are widened to fp64 at once, 32 MiB."""
+_AT_ONCE: Final = 1 << 25
+"""Values that are widened at once: 256 MiB in fp64."""
 
 
 @final
@@ -43,18 +44,32 @@ class Distribution:
 
 def distribution_of(values: Tensor) -> Distribution:
     """Of the values of a tensor of any shape; waits for the device."""
+    (mean,), (rms,), (kurtosis,) = (each.tolist() for each in _described(_moments(values)[None]))
+    return Distribution(mean, rms, kurtosis)
+
+
+def _moments(values: Tensor) -> Tensor:
+    """Of the values of a tensor of any shape: mean, second and fourth central moment, fp64 [3]."""
     portions = torch.split(values.reshape(-1), _AT_ONCE)
     num = values.numel()
-    mean = torch.stack([one.sum(dtype=torch.float64) for one in portions]).sum() / num
-    sums: list[Tensor] = []
+    mean = _sum([one.sum(dtype=torch.float64) for one in portions]) / num
+    second: list[Tensor] = []
+    fourth: list[Tensor] = []
     for one in portions:
-        centred = one.double() - mean
-        squares = centred.square()
-        sums.append(torch.stack((squares.sum(), squares.square().sum())))
-    variance, fourth = torch.stack(sums).sum(0) / num
-    moments = torch.stack((mean, (variance + mean.square()).sqrt(), fourth / variance.square()))
-    middle, rms, kurtosis = moments.tolist()
-    return Distribution(middle, rms, kurtosis)
+        squares = one.to(torch.float64, copy=True).sub_(mean).square_()
+        second.append(squares.sum())
+        fourth.append(squares.square_().sum())
+    return torch.stack((mean, _sum(second) / num, _sum(fourth) / num))
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
+
+
+def _described(moments_L3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, root of the mean square, and kurtosis, [L] each."""
+    mean_L, variance_L, fourth_L = moments_L3.unbind(1)
+    return mean_L, (variance_L + mean_L.square()).sqrt(), fourth_L / variance_L.square()
 
 
 @final
@@ -69,35 +84,52 @@ class Units:
 
     def __init__(self) -> None:
         self._largest_F: Tensor | None = None
-        self._flat: list[Tensor] = []
+        self._near: Tensor | None = None
+        self._num_flat: Tensor | None = None
         self._num_values = 0
-        self._near = FLAT
 
     def add(self, argument_NF: Tensor, function: Function) -> None:
-        """A portion: what goes into `function`, at counted positions alone."""
+        """A portion: what goes into `function`, at counted positions alone. Does not wait for the device."""
         if not len(argument_NF):
             return
-        with torch.enable_grad():
-            given_NF = argument_NF.detach().float().requires_grad_()
-            output_NF = function(given_NF)
-            (slope_NF,) = torch.autograd.grad(output_NF.sum(), given_NF)
         with torch.no_grad():
-            minus_one = torch.full_like(given_NF[:1], -1.0)
-            self._near = 0.0 if not function(minus_one).any() else FLAT
-            largest_F = output_NF.detach().abs().amax(0)
-            self._largest_F = largest_F if self._largest_F is None else torch.maximum(self._largest_F, largest_F)
-            self._flat.append((slope_NF.abs() < FLAT).sum())
-            self._num_values += slope_NF.numel()
+            minus_one = torch.full_like(argument_NF[:1], -1.0, dtype=torch.float32)
+            self._near = torch.where(function(minus_one).any(), FLAT, 0.0)
+        for part_NF in torch.split(argument_NF, max(1, _AT_ONCE // argument_NF.shape[1])):
+            # Hooks of its own: a checkpoint that is around the layer must not count what is kept here.
+            with torch.enable_grad(), saved_tensors_hooks(_itself, _itself):
+                given_NF = part_NF.detach().float().requires_grad_()
+                output_NF = function(given_NF)
+                (slope_NF,) = torch.autograd.grad(output_NF.sum(), given_NF)
+            with torch.no_grad():
+                largest_F = torch.linalg.vector_norm(output_NF.detach(), math.inf, 0)
+                num_flat = (slope_NF.abs() < FLAT).sum()
+                if self._largest_F is not None and self._num_flat is not None:
+                    largest_F, num_flat = torch.maximum(self._largest_F, largest_F), self._num_flat + num_flat
+                self._largest_F, self._num_flat = largest_F, num_flat
+                self._num_values += slope_NF.numel()
+
+    @property
+    def fractions(self) -> tuple[Tensor, Tensor] | None:
+        """Of the units those that are dead, and of the values those that are saturated, where they lie; None before
+        there is a portion."""
+        if self._largest_F is None or self._near is None or self._num_flat is None:
+            return None
+        return (self._largest_F <= self._near).double().mean(), self._num_flat.double() / self._num_values
 
     @property
     def dead_fraction(self) -> float:
         """Of the units; not a number before there is a portion. Waits for the device."""
-        return float("nan") if self._largest_F is None else float((self._largest_F <= self._near).float().mean())
+        return float("nan") if self.fractions is None else float(self.fractions[0])
 
     @property
     def saturated_fraction(self) -> float:
         """Of the values; not a number before there is a portion. Waits for the device."""
-        return float(sum(map(int, self._flat)) / self._num_values) if self._num_values else float("nan")
+        return float("nan") if self.fractions is None else float(self.fractions[1])
+
+
+def _itself(kept: Tensor) -> Tensor:
+    return kept
 
 
 def counted(values: Tensor, counted_BT: Tensor | None) -> Tensor:
@@ -119,73 +151,99 @@ class ActivationExamination:
     name = "activations"
 
     def __init__(self, seed: int) -> None:
-        self._outputs: dict[str, tuple[Distribution, Distribution]] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._streams: dict[str, tuple[Tensor, Tensor]] = {}
+        self._outputs: dict[str, Tensor] = {}
+        self._rows: dict[str, Tensor] = {}
         self._units: dict[str, Units] = {}
+        self._newest: tuple[Tensor, int, Tensor | None, Tensor] | None = None
 
     @contextmanager
     def attach(self, model: nn.Module) -> Iterator[None]:
         """Hooks on the layers and their activation functions."""
-        self._outputs, self._histograms, self._units = {}, {}, {}
+        self._clear()
+        # Counting waits for the device. It can be done after the pass where nobody writes into what a layer gave.
+        waits = isinstance(model, Transformer)
         with Positions.of_pass(model) as positions:
 
             def stream(name: str, before: Tensor, after: Tensor) -> None:
                 mask_BT = positions.counted(name)
+                into_3 = self._known(before, mask_BT)
+                if into_3 is None:
+                    into_3 = _moments(counted(before, mask_BT))
                 out = counted(after, mask_BT)
-                self._outputs[name] = (distribution_of(counted(before, mask_BT)), distribution_of(out))
-                self._histograms |= histograms({f"layer/{name}/activation": out})
+                out_3 = _moments(out)
+                self._newest = (after, after._version, mask_BT, out_3)
+                self._streams[name] = (into_3, out_3)
+                if waits:
+                    self._outputs[name] = out
+                else:
+                    self._rows[name] = binned(out.reshape(1, -1).float())
 
             def unit(name: str, argument: Tensor, function: Function) -> None:
-                of_layer = self._units.setdefault(name, Units())
-                mask_BT = positions.counted(name)
-                if argument.dim() == 3 and mask_BT is not None and argument.shape[:2] == mask_BT.shape:
-                    for row_TF, mask_T in zip(argument, mask_BT, strict=True):  # a sequence at a time: these are large
-                        of_layer.add(row_TF[mask_T], function)
-                else:
-                    of_layer.add(counted(argument, mask_BT), function)
+                self._units.setdefault(name, Units()).add(counted(argument, positions.counted(name)), function)
 
             with streams_read(model, stream), activations_read(model, unit):
                 yield
+        self._newest = None
+
+    def _known(self, stream: Tensor, mask_BT: Tensor | None) -> Tensor | None:
+        """The moments of a layer's input that is what the layer before it gave, as it gave it."""
+        if self._newest is None:
+            return None
+        kept, version, mask, moments_3 = self._newest
+        same = kept.data_ptr() == stream.data_ptr() and (kept.shape, kept.stride()) == (stream.shape, stream.stride())
+        same = same and kept.dtype == stream.dtype and kept._version == version and mask is mask_BT
+        return moments_3 if same else None
 
     def read(self, examined: Examined) -> Readings:
         """Up to six values and a histogram a layer, and three of the whole."""
-        readings = Readings(histograms=self._histograms)
-        for name, (before, after) in self._outputs.items():
-            of_layer = f"layer/{name}"
+        readings = Readings()
+        if self._streams:
+            names = list(self._streams)
+            into_L3, out_L3 = (torch.stack(each) for each in zip(*self._streams.values(), strict=True))
+            _, before_L, _ = _described(into_L3)
+            mean_L, after_L, kurtosis_L = _described(out_L3)
             readings.layers |= {
-                f"{of_layer}/activation_mean": after.mean,
-                f"{of_layer}/probe_activation_rms": after.rms,
-                f"{of_layer}/activation_kurtosis": after.kurtosis,
-                f"{of_layer}/residual_growth": _ratio(after.rms, before.rms),
+                **of_layers("activation_mean", names, mean_L),
+                **of_layers("probe_activation_rms", names, after_L),
+                **of_layers("activation_kurtosis", names, kurtosis_L),
+                **of_layers("residual_growth", names, _ratio(after_L, before_L)),
             }
-        for name, units in self._units.items():
-            readings.layers |= {
-                f"layer/{name}/dead_fraction": units.dead_fraction,
-                f"layer/{name}/saturated_fraction": units.saturated_fraction,
-            }
-        if self._outputs:
-            kurtoses = [after.kurtosis for _, after in self._outputs.values()]
-            readings.metrics["probe/activation_kurtosis"] = max(kurtoses, key=_nan_last)
-            readings.metrics["probe/residual_growth"] = max(self._growth(), key=_nan_last)
+            stacks = _stacks(names)
+            first, last = [one[0] for one in stacks], [one[-1] for one in stacks]
+            growths = [_ratio(after_L[end], before_L[begin]) for begin, end in zip(first, last, strict=True)]
+            readings.metrics["probe/activation_kurtosis"] = kurtosis_L.amax()
+            readings.metrics["probe/residual_growth"] = torch.stack(growths).amax()
+            found = histograms(self._outputs)
+            if self._rows:
+                found |= read_histograms(list(self._rows), torch.cat(list(self._rows.values())))
+            readings.histograms = {f"layer/{name}/activation": found[name] for name in names if name in found}
+        known = {name: both for name, units in self._units.items() if (both := units.fractions) is not None}
+        if known:
+            dead_L, saturated_L = (torch.stack(each) for each in zip(*known.values(), strict=True))
+            readings.layers |= of_layers("dead_fraction", list(known), dead_L)
+            readings.layers |= of_layers("saturated_fraction", list(known), saturated_L)
+        for name in self._units.keys() - known.keys():
+            readings.layers |= dict.fromkeys(
+                (f"layer/{name}/dead_fraction", f"layer/{name}/saturated_fraction"), math.nan
+            )
         if self._units:
-            fractions = [units.dead_fraction for units in self._units.values()]
-            readings.metrics["probe/dead_fraction"] = sum(fractions) / len(fractions)
-        self._outputs, self._histograms, self._units = {}, {}, {}
+            whole = len(known) == len(self._units)
+            readings.metrics["probe/dead_fraction"] = dead_L.mean() if whole else math.nan
+        self._clear()
         return readings
 
-    def _growth(self) -> list[float]:
-        """Of each stack of layers, whose names differ in a number alone."""
-        stacks: dict[str, tuple[float, float]] = {}
-        for name, (before, after) in self._outputs.items():
-            stack = name.rpartition(".")[0]
-            stacks[stack] = (stacks.get(stack, (before.rms, 0.0))[0], after.rms)
-        return [_ratio(last, first) for first, last in stacks.values()]
+
+def _stacks(names: list[str]) -> list[list[int]]:
+    """Places in `names` of each stack of layers, whose names differ in a number alone."""
+    found: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        found.setdefault(name.rpartition(".")[0], []).append(index)
+    return list(found.values())
 
 
-def _ratio(over: float, under: float) -> float:
-    return over / under if under > 0 else math.nan
-
-
-def _nan_last(value: float) -> float:
-    """For a largest value: one that is not a number is larger than all, so that it shows."""
-    return math.inf if math.isnan(value) else value
+def _ratio(over: Tensor, under: Tensor) -> Tensor:
+    return torch.where(under > 0, over / under, math.nan)

@@ -15,7 +15,7 @@ from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS
 from trimtab.data import PreparedData
 from trimtab.model import Transformer
-from trimtab.monitor.probes.examiner import Examiner
+from trimtab.monitor.probes.examiner import NEWEST, Examiner
 from trimtab.monitor.probes.layers import ActivationScale, GradientNorms, WeightNorms
 from trimtab.monitor.probes.noise_scale import GradientNoiseScale
 from trimtab.signals import Examination, InlineProbe, Task
@@ -62,6 +62,8 @@ def build_examiner(
     most = min(MOST_SEQUENCES, config.evaluation_batch_size)
     num_sequences = min(asked.sequences or most, count)
     batch = data.training.batch(np.arange(num_sequences) * count // num_sequences)
+    # What fits into an evaluation fits here: no gradients are recorded.
+    at_once = max(num_sequences, min(NEWEST * num_sequences, config.evaluation_batch_size))
     return Examiner(
         examinations,
         model=model,
@@ -71,7 +73,8 @@ def build_examiner(
         autocast=autocast,
         scale=scale,
         is_due=is_due,
-        batch_of=lambda samples: data.training.batch(np.array(samples, dtype=np.int64), num_sequences),
+        batch_of=lambda samples: data.training.batch(np.array(samples, dtype=np.int64), at_once),
         text=data.tokenizer.decode,
         seed=config.seed,
+        newest_at_once=at_once,
     )

@@ -58,13 +58,17 @@ class Examiner:
         batch_of: Callable[[Sequence[int]], Batch],
         text: Callable[[Sequence[int]], str],
         seed: int,
+        newest_at_once: int = 0,
     ) -> None:
+        """`newest_at_once` is how many samples of the newest step are judged in one pass, at least as many as the probe
+        batch has."""
         self.examinations = list(examinations)
         self._model, self._task, self._batch = model, task, batch
         self._weights, self._autocast, self._scale = weights, autocast, scale
         self._is_due, self._batch_of, self._text = is_due, batch_of, text
         self.samples_of: Callable[[int], Sequence[int]] = lambda step: ()
         """Which samples a step was trained on."""
+        self._newest_at_once = max(newest_at_once, len(batch.sample_ids_B))
         self._randomness = key(seed, 0, 0, "probe")
         self._is_begun = False
         self._alerts: list[AlertRaised] = []
@@ -78,9 +82,9 @@ class Examiner:
         """Step number `step` is about to run, or to run again in smaller parts."""
         if not self._is_begun:
             self._is_begun = True
-            self._tell_all(step, lambda one: one.begin(step - 1, self._ordered_weights()))
+            self._tell_all(step, lambda one, weights: one.begin(step - 1, weights))
         if self._is_due(step):
-            self._tell_all(step, lambda one: one.before(self._ordered_weights()))
+            self._tell_all(step, lambda one, weights: one.before(weights))
 
     def __call__(self, step: int) -> list[Event]:
         """What the model shows after `step` updates, and what went wrong; waits for the device."""
@@ -142,12 +146,13 @@ class Examiner:
         warnings.warn(text, stacklevel=2)
         self._alerts.append(AlertRaised(step, "examination_failed", text, {"examination": one.name}))
 
-    def _tell_all(self, step: int, tell: Callable[[FollowingExamination], None]) -> None:
-        for one in list(self.examinations):
-            if isinstance(one, FollowingExamination):
+    def _tell_all(self, step: int, tell: Callable[[FollowingExamination, Mapping[str, Tensor]], None]) -> None:
+        if following := self.following:
+            weights = self._ordered_weights()
+            for one in following:
                 try:
                     with torch.no_grad():
-                        tell(one)
+                        tell(one, weights)
                 except Exception as error:
                     self._leave_out(one, step, error)
 
@@ -157,9 +162,9 @@ class Examiner:
         return {name: weights[name] for name, _ in self._model.named_parameters() if name in weights}
 
     def _newest(self, step: int) -> Iterator[tuple[Batch, Tensor]]:
-        """Up to `NEWEST` times as many samples of the newest step as the probe batch has, in batches of its size."""
-        size = len(self._batch.sample_ids_B)
-        samples = list(self.samples_of(step))[: NEWEST * size]
+        """Up to `NEWEST` times as many samples of the newest step as the probe batch has, in few batches."""
+        samples = list(self.samples_of(step))[: NEWEST * len(self._batch.sample_ids_B)]
+        size = self._newest_at_once
         for start in range(0, len(samples), size):
             batch = self._batch_of(samples[start : start + size]).to(self._batch.tokens_BT.device)
             with torch.no_grad(), self._autocast():
@@ -181,10 +186,7 @@ class Examiner:
             found = torch.autograd.grad(
                 loss if scale is None else loss * scale, list(parameters.values()), allow_unused=True
             )
-        gradients: dict[str, Tensor] = {}
-        for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
-            of_it = torch.zeros_like(parameter, dtype=torch.float32) if gradient is None else gradient.detach().float()
-            gradients[name] = of_it if scale is None else of_it / scale
+        gradients = _widened(parameters, found, scale)
         return Examined(
             step=step,
             model=self._model,
@@ -198,6 +200,30 @@ class Examiner:
             newest=partial(self._newest, step),
             text=self._text,
         )
+
+
+def _widened(
+    parameters: Mapping[str, Tensor], found: Sequence[Tensor | None], scale: Tensor | None
+) -> dict[str, Tensor]:
+    """Gradients by name, fp32 and without their scale; zeros where there is none."""
+    gradients: list[Tensor] = []
+    narrow: list[Tensor] = []
+    widened: list[Tensor] = []
+    for parameter, gradient in zip(parameters.values(), found, strict=True):
+        if gradient is None:
+            gradients.append(torch.zeros_like(parameter, dtype=torch.float32))
+        elif gradient.dtype == torch.float32:
+            gradients.append(gradient.detach())
+        else:
+            narrow.append(gradient.detach())
+            widened.append(torch.empty_like(parameter, dtype=torch.float32))
+            gradients.append(widened[-1])
+    with torch.no_grad():
+        if narrow:
+            torch._foreach_copy_(widened, narrow)  # in few kernels
+        if scale is not None and gradients:
+            gradients = list(torch._foreach_div(gradients, scale))
+    return dict(zip(parameters, gradients, strict=True))
 
 
 def _detached(output: ModelOutput | Tensor) -> ModelOutput | Tensor:
@@ -223,9 +249,18 @@ def _untouched(model: nn.Module, randomness: int, device: torch.device) -> Itera
 
 
 def _fetched(*groups: Mapping[str, Tensor | float]) -> list[dict[str, float]]:
-    """The values of all groups on the host, in one copy a device."""
-    tensors = [value.detach() for group in groups for value in group.values() if isinstance(value, Tensor)]
-    host = iter(torch.stack([tensor.double() for tensor in tensors]).tolist() if tensors else [])
+    """The values of all groups on the host, in one copy."""
+    tensors = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
+    by_dtype: dict[torch.dtype, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        by_dtype.setdefault(tensor.dtype, []).append(index)
+    found = [0.0] * len(tensors)
+    if tensors:  # one conversion of many values, not one each
+        parts = [torch.stack([tensors[index] for index in indices]).double() for indices in by_dtype.values()]
+        places = (index for indices in by_dtype.values() for index in indices)
+        for index, value in zip(places, torch.cat(parts).tolist(), strict=True):
+            found[index] = value
+    host = iter(found)
     return [
         {name: next(host) if isinstance(value, Tensor) else float(value) for name, value in group.items()}
         for group in groups

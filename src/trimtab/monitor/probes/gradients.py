@@ -1,19 +1,20 @@
 """The gradient of the probe batch, layer by layer, and how far it turns from examination to examination.
 
-Shape suffixes: P parameters.
+Shape suffixes: P parameters · G parameters of one size · N values of one · K coordinates of a sketch · C 2 + bins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.monitor.probes.histogram import histograms
-from trimtab.monitor.probes.sketch import Sketch, product
+from trimtab.monitor.probes.groups import of_groups
+from trimtab.monitor.probes.histogram import binned, read_histograms
+from trimtab.monitor.probes.sketch import Sketch
 from trimtab.signals import Examined, Readings, of_layers
 
 
@@ -38,13 +39,11 @@ class GradientExamination:
 
     def read(self, examined: Examined) -> Readings:
         """Six values and a histogram a parameter, and six values of the whole."""
-        names, gradients = list(examined.gradients), list(examined.gradients.values())
-        sizes_P = torch.tensor([gradient.numel() for gradient in gradients], device=gradients[0].device)
-        pairs = [torch.var_mean(gradient, correction=0) for gradient in gradients]
-        variance_P, mean_P = (torch.stack(values) for values in zip(*pairs, strict=True))
-        norm_P = torch.stack(torch._foreach_norm(gradients))
-        zeros_P = sizes_P - torch.stack([torch.count_nonzero(gradient) for gradient in gradients])
-        bad_P = sizes_P - torch.stack([torch.isfinite(gradient).sum() for gradient in gradients])
+        names = list(examined.gradients)
+        variance_P, mean_P, norm_P, nonzero_P, finite_P, rows_PC, now_PK = of_groups(examined.gradients, self._of_group)
+        sizes = [gradient.numel() for gradient in examined.gradients.values()]
+        sizes_P = torch.tensor(sizes, device=norm_P.device)
+        zeros_P, bad_P = sizes_P - nonzero_P, sizes_P - finite_P
         count, share_P = sizes_P.sum(), sizes_P / sizes_P.sum()
         mean = (mean_P * share_P).sum()
         readings = Readings(
@@ -63,15 +62,26 @@ class GradientExamination:
                 **of_layers("grad_non_finite_fraction", names, bad_P / sizes_P),
             },
         )
-        now = self._sketch.of(examined.gradients)
-        if common := [name for name in now if name in self._earlier]:
-            new, old = {name: now[name] for name in common}, {name: self._earlier[name] for name in common}
-            products_P, new_P, old_P = product(new, old), product(new, new), product(old, old).to(norm_P.device)
+        readings.histograms = read_histograms([f"layer/{name}/gradient" for name in names], rows_PC)
+        if common := [index for index, name in enumerate(names) if name in self._earlier]:
+            whole = len(common) == len(names)
+            new_PK = now_PK if whole else now_PK[torch.tensor(common, device=now_PK.device)]
+            old_PK = torch.stack([self._earlier[names[index]] for index in common]).to(now_PK.device)
+            products_P, new_P, old_P = (
+                (a * b).sum(1) for a, b in ((new_PK, old_PK), (new_PK, new_PK), (old_PK, old_PK))
+            )
             readings.metrics["probe/grad_cosine"] = _cosine(products_P.sum(), new_P.sum(), old_P.sum())
-            readings.layers |= of_layers("grad_cosine", common, _cosine(products_P, new_P, old_P))
-        self._earlier = {name: sketch.cpu() for name, sketch in now.items()}
-        readings.histograms = {f"layer/{name}/gradient": one for name, one in histograms(examined.gradients).items()}
+            common_names = [names[index] for index in common]
+            readings.layers |= of_layers("grad_cosine", common_names, _cosine(products_P, new_P, old_P))
+        self._earlier = dict(zip(names, now_PK.cpu().unbind(), strict=True))
         return readings
+
+    def _of_group(self, names: Sequence[str], values_GN: Tensor) -> tuple[Tensor, ...]:
+        variance_G, mean_G = torch.var_mean(values_GN, 1, correction=0)
+        norm_G = torch.linalg.vector_norm(values_GN, dim=1)
+        nonzero_G, finite_G = torch.count_nonzero(values_GN, 1), torch.isfinite(values_GN).sum(1)
+        sketches_GK = self._sketch.of_group(names, values_GN)
+        return variance_G, mean_G, norm_G, nonzero_G, finite_G, binned(values_GN), sketches_GK
 
     def begin(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """Nothing: the first gradient has none before it."""

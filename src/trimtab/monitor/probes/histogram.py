@@ -1,15 +1,19 @@
-"""Histograms of many tensors with one copy to the host for their ends, and one for their counts."""
+"""Histograms of many tensors, which come to the host together.
+
+Shape suffixes: G tensors · N values of one · C 2 + bins.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
 
 from trimtab.events import Histogram
+from trimtab.monitor.probes.groups import of_groups
 
 BINS: Final = 32
 
@@ -19,22 +23,34 @@ def histograms(tensors: Mapping[str, Tensor], bins: int = BINS) -> dict[str, His
 
     Where all values are equal the range is widened around them. Waits for the device.
     """
-    ends = [torch.stack(torch.aminmax(tensor.detach().float())) for tensor in tensors.values()]
-    if not ends:
+    if not tensors:
         return {}
-    ranges: dict[str, tuple[float, float]] = {}
-    for name, (low, high) in zip(tensors, torch.stack(ends).tolist(), strict=True):
-        if math.isfinite(low) and math.isfinite(high):
-            margin = 0.0 if high > low else max(abs(low) * 1e-3, 1e-12)
-            ranges[name] = (low - margin, high + margin)
-    counts = [_counts(tensors[name].detach().float(), bins, low, high) for name, (low, high) in ranges.items()]
-    if not counts:
-        return {}
-    rows = torch.stack(counts).tolist()
-    return {name: Histogram(*ranges[name], tuple(row)) for name, row in zip(ranges, rows, strict=True)}
+    (rows_PC,) = of_groups(tensors, lambda names, values_GN: (binned(values_GN.float(), bins),))
+    return read_histograms(list(tensors), rows_PC)
 
 
-def _counts(values: Tensor, bins: int, low: float, high: float) -> Tensor:
-    """As torch.histc, which refuses CUDA where algorithms must be deterministic."""
-    places = ((values.flatten() - low) * (bins / (high - low))).long().clamp_(0, bins - 1)
-    return torch.bincount(places, minlength=bins).double()
+def binned(values_GN: Tensor, bins: int = BINS) -> Tensor:
+    """Of each row of fp32 values: where its range begins and ends, and how many fall into each bin; fp64 [G, C].
+
+    Counts say nothing where the range is not finite. As torch.histc, which refuses CUDA where algorithms must be
+    deterministic.
+    """
+    num = len(values_GN)
+    low_G, high_G = (end.double() for end in torch.aminmax(values_GN, dim=1))
+    margin_G = torch.where(high_G > low_G, 0.0, (low_G.abs() * 1e-3).clamp_min(1e-12))
+    low_G, high_G = low_G - margin_G, high_G + margin_G
+    scale_G = bins / (high_G - low_G)
+    places_GN = (values_GN - low_G.float()[:, None]).mul_(scale_G.float()[:, None]).int().clamp_(0, bins - 1)
+    if num > 1:
+        places_GN.add_(torch.arange(0, num * bins, bins, dtype=torch.int32, device=places_GN.device)[:, None])
+    counts_GC = torch.bincount(places_GN.view(-1), minlength=num * bins).view(num, bins)
+    return torch.cat((torch.stack((low_G, high_G), 1), counts_GC.double()), 1)
+
+
+def read_histograms(names: Sequence[str], rows_PC: Tensor) -> dict[str, Histogram]:
+    """From what `binned` says of each, in one copy; none where the range is not finite. Waits for the device."""
+    return {
+        name: Histogram(low, high, tuple(counts))
+        for name, (low, high, *counts) in zip(names, rows_PC.tolist(), strict=True)
+        if math.isfinite(low) and math.isfinite(high)
+    }

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,23 +50,23 @@ class LossExamination:
         found = [(batch, losses) for batch, losses in examined.newest() if batch.count]
         if not found:
             return readings
-        means_N, tokens_N = (torch.cat(parts) for parts in zip(*(_of_samples(*one) for one in found), strict=True))
-        judged_N = means_N[(tokens_N > 0) & torch.isfinite(means_N)].double()
+        both_2N = torch.cat([torch.stack(_of_samples(*one)) for one in found], 1)
+        means_N, tokens_N = both_2N.cpu().numpy()
+        judged_N = means_N[(tokens_N > 0) & np.isfinite(means_N)]
         if len(judged_N):
-            asked = torch.tensor(list(QUANTILES.values()), dtype=torch.float64, device=judged_N.device)
-            quantiles = torch.quantile(judged_N, asked)
+            quantiles = np.quantile(judged_N, list(QUANTILES.values())).tolist()
             readings.metrics |= {
-                f"probe/sample_loss/{name}": value for name, value in zip(QUANTILES, quantiles.unbind(), strict=True)
+                f"probe/sample_loss/{name}": value for name, value in zip(QUANTILES, quantiles, strict=True)
             }
-        order = torch.where(tokens_N > 0, means_N.nan_to_num(torch.inf), -torch.inf).argsort(descending=True)
-        means, tokens = means_N.tolist(), tokens_N.tolist()
+        ranked_N = np.where(tokens_N > 0, np.nan_to_num(means_N, nan=np.inf, posinf=np.inf), -np.inf)
         places = [(batch, losses, row) for batch, losses in found for row in range(len(batch.sample_ids_B))]
-        for rank, index in enumerate(order[:HIGHEST].tolist(), start=1):
-            if not tokens[index]:
+        for rank, index in enumerate(np.argsort(-ranked_N, kind="stable")[:HIGHEST].tolist(), start=1):
+            if not tokens_N[index]:
                 break
             batch, losses, row = places[index]
-            readings.samples.append(_described(batch, losses, row, means[index], int(tokens[index])))
-            read = batch.tokens_BT[row][batch.document_ids_BT[row] >= 0].tolist()
+            readings.samples.append(_described(batch, losses, row, float(means_N[index]), int(tokens_N[index])))
+            tokens_T, documents_T = torch.stack((batch.tokens_BT[row].long(), batch.document_ids_BT[row].long())).cpu()
+            read = tokens_T[documents_T >= 0].tolist()
             readings.texts[f"highest-loss-{rank}"] = examined.text(read)[:MOST_CHARACTERS]
         return readings
 
@@ -79,10 +80,10 @@ def _counted(batch: Batch, losses: Tensor) -> Tensor:
 
 
 def _of_samples(batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean loss [B] of each sample's counted targets, and how many these are."""
+    """The mean loss [B] of each sample's counted targets, and how many these are: fp64."""
     counted = _counted(batch, losses).reshape(len(losses), -1)
     sums_B = torch.where(counted, losses.reshape(len(losses), -1), 0.0).sum(-1, dtype=torch.float64)
-    tokens_B = counted.sum(-1)
+    tokens_B = counted.sum(-1, dtype=torch.float64)
     return sums_B / tokens_B.clamp_min(1), tokens_B
 
 
@@ -90,17 +91,17 @@ def _by_position(losses_BT: Tensor, batch: Batch) -> dict[str, Tensor | float]:
     """`probe/position_loss/<part>`: the mean loss in each eighth of the positions, where any target counts."""
     counted_BT = _counted(batch, losses_BT)
     parts = min(PARTS, losses_BT.shape[1])
-    sums = torch.where(counted_BT, losses_BT, 0.0).sum(0, dtype=torch.float64).tensor_split(parts)
-    counts = counted_BT.sum(0).tensor_split(parts)
-    means = [total.sum() / count.sum() for total, count in zip(sums, counts, strict=True)]
-    found = [int(count.sum()) for count in counts]
-    return {f"probe/position_loss/{part}": mean for part, (mean, n) in enumerate(zip(means, found, strict=True)) if n}
+    sums_T = torch.where(counted_BT, losses_BT, 0.0).sum(0, dtype=torch.float64)
+    both_2T = torch.stack((sums_T, counted_BT.sum(0, dtype=torch.float64))).cpu()
+    found = [(total, n) for total, n in (part.sum(1).tolist() for part in both_2T.tensor_split(parts, dim=1))]
+    return {f"probe/position_loss/{part}": total / n for part, (total, n) in enumerate(found) if n}
 
 
 def _described(batch: Batch, losses: Tensor, row: int, mean: float, tokens: int) -> Mapping[str, Any]:
     """JSON values: which sample it is, its loss, and of several targets the positions with the highest."""
     described: dict[str, Any] = {"sample": int(batch.sample_ids_B[row]), "loss": mean, "targets": tokens}
     if tokens > 1 and losses.ndim == 2:
-        worst = losses[row].nan_to_num(torch.inf).argsort(descending=True)[: min(_WORST, tokens)].tolist()
-        described["worst"] = [[position, float(losses[row, position])] for position in worst]
+        losses_T = losses[row].cpu()
+        worst = losses_T.nan_to_num(torch.inf).argsort(descending=True)[: min(_WORST, tokens)].tolist()
+        described["worst"] = [[position, float(losses_T[position])] for position in worst]
     return described

@@ -20,6 +20,7 @@ class Positions:
     def __init__(self) -> None:
         self._first_BT: Tensor | None = None
         self._second_BS: Tensor | None = None
+        self._reads_two = False
 
     @classmethod
     @contextmanager
@@ -29,8 +30,9 @@ class Positions:
 
         def called(module: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> None:
             documents_BT, second_BS = options.get("document_ids_BT"), options.get("second_BS")
-            positions._first_BT = None if documents_BT is None else documents_BT >= 0
-            positions._second_BS = None if second_BS is None else written(second_BS)
+            positions._first_BT = None if documents_BT is None else _some(documents_BT >= 0)
+            positions._second_BS = None if second_BS is None else _some(written(second_BS))
+            positions._reads_two = second_BS is not None
 
         handle = model.register_forward_pre_hook(called, with_kwargs=True)
         try:
@@ -41,7 +43,12 @@ class Positions:
     def counted(self, name: str) -> Tensor | None:
         """True at positions of a text, [B, T], in the module `name`: of the second one in a decoder that has one; None
         where all count."""
-        return self._second_BS if self._second_BS is not None and "decoder" in name else self._first_BT
+        return self._second_BS if self._reads_two and "decoder" in name else self._first_BT
+
+
+def _some(counted: Tensor) -> Tensor | None:
+    """None where all count: this waits for the device once, and choosing among values would for each layer."""
+    return None if bool(counted.all()) else counted
 
 
 def written(second_BS: Tensor) -> Tensor:

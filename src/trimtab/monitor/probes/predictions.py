@@ -49,27 +49,26 @@ def sureness_of(output: ModelOutput | Tensor, targets: Tensor) -> Sureness | Non
     wanted = targets.reshape(len(rows), -1) if of_labels else targets.reshape(-1)
     taken = (wanted != IGNORED).any(-1) if of_labels else wanted != IGNORED
     rows, wanted = rows[taken], wanted[taken]
-    sums_3 = torch.zeros(3, dtype=torch.float64, device=rows.device)
-    bins_3 = torch.zeros(3, BINS, dtype=torch.float64, device=rows.device)
-    num = begin = 0
+    portions: list[tuple[Tensor, Tensor, Tensor]] = []
+    begin = 0
     step = 1
     while begin < len(rows):
         logits = logits_of(rows[begin : begin + step]).float()
         asked = wanted[begin : begin + step]
-        entropy, confidence, right = _decisions(logits, asked) if of_labels else _classes(logits, asked)
-        sums_3 += torch.stack([one.sum(dtype=torch.float64) for one in (entropy, confidence, right)])
-        # Bin m holds what lies above m / BINS, up to (m + 1) / BINS.
-        places = (confidence.double() * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
-        for row, each in zip(bins_3, (confidence, right, torch.ones_like(right)), strict=True):
-            row += (F.one_hot(places, BINS) * each[:, None].double()).sum(0)
-        num += len(entropy)
+        portions.append(_decisions(logits, asked) if of_labels else _classes(logits, asked))
         begin += step
         step = max(1, _AT_ONCE // logits.shape[-1])
-    if num == 0:
+    if not portions:
         return None
-    error = float((bins_3[0] - bins_3[1]).abs().sum() / num)
-    mean_entropy, mean_confidence, accuracy = (sums_3 / num).tolist()
-    return Sureness(mean_entropy, mean_confidence, accuracy, error)
+    entropy_N, confidence_N, right_N = (torch.cat(each).double() for each in zip(*portions, strict=True))
+    if not len(entropy_N):
+        return None
+    # Bin m holds what lies above m / BINS, up to (m + 1) / BINS.
+    places_N = (confidence_N * BINS).ceil().long().sub(1).clamp(0, BINS - 1)
+    is_there_NM = F.one_hot(places_N, BINS).double()
+    error = ((confidence_N - right_N)[:, None] * is_there_NM).sum(0).abs().sum() / len(entropy_N)
+    means = torch.stack([one.mean() for one in (entropy_N, confidence_N, right_N)] + [error])
+    return Sureness(*means.tolist())
 
 
 def _classes(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
