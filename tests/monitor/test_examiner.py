@@ -23,6 +23,7 @@ from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS, INLINE, ExaminationSpec
 from trimtab.doctor.codes import CODES
 from trimtab.events import AlertRaised, Event, ExaminationEnded, Histogram, RunEnded, RunStarted, StepsEnded, Stop
+from trimtab.model import buffers_kept
 from trimtab.runs import History, RunDirectory
 from trimtab.runs.examinations import read_examinations
 from trimtab.runs.goodput import goodput
@@ -296,7 +297,8 @@ def test_one_that_raises_is_said_and_left_out(
     assert all(event.metrics["probe/grad_norm"] > 0 for event in events)
 
 
-def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("assigns", [False, True], ids=["in place", "a new tensor"])
+def test_an_outside_model_keeps_its_buffers_and_generators(assigns: bool, text: Path, tmp_path: Path) -> None:
     """A module that counts its calls, also in eval mode, and draws there from every generator."""
     import random
 
@@ -311,7 +313,10 @@ def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path:
             self.register_buffer("calls", torch.zeros(()))
 
         def forward(self, tokens: Tensor) -> Tensor:
-            self.calls += 1
+            if assigns:
+                self.calls = self.calls + 1
+            else:
+                self.calls += 1
             noise = random.random() + float(np.random.random()) + torch.rand(())
             x = self.embedding(tokens) * (1 + 1e-3 * noise)
             return self.head(self.norm(x.flatten(0, 1)).view_as(x))
@@ -330,6 +335,28 @@ def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path:
         assert trainer.model is not None
         found.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
     assert the_same(*found)
+
+
+def test_a_pass_that_fails_half_way_leaves_the_buffers_too() -> None:
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(2))
+            self.register_buffer("cache", None)
+
+        def forward(self) -> None:
+            self.mean = torch.ones(2)
+            self.cache = torch.ones(2)
+            self.register_buffer("late", torch.ones(2))
+            raise ValueError("half way")
+
+    model = Fails()
+    mean = model.mean
+    with pytest.raises(ValueError, match="half way"), buffers_kept(model):
+        model()
+    assert model.mean is mean
+    assert dict(model._buffers) == {"mean": mean, "cache": None}
+    assert not mean.any()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trimtab.events import AlertRaised, ArtifactLogged, Event, ExaminationEnded
 from trimtab.model import Outside
-from trimtab.model.mode import evaluating, uncompiled
+from trimtab.model.mode import buffers_kept, evaluating, uncompiled
 from trimtab.signals import (
     Batch,
     Examination,
@@ -235,17 +235,15 @@ def _detached(output: ModelOutput | Tensor) -> ModelOutput | Tensor:
 @contextmanager
 def _untouched(model: nn.Module, randomness: int, device: torch.device) -> Iterator[None]:
     """Inside, `model` is in eval mode and as written; then modes, generators and a foreign model's buffers are back."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if isinstance(model, Outside) else []
     with ExitStack() as stack:
+        if isinstance(model, Outside):
+            stack.enter_context(buffers_kept(model))
         if device.type == "cuda":
             stack.enter_context(torch.random.fork_rng(devices=[device]))
         stack.enter_context(seeded(randomness))
         stack.enter_context(uncompiled())
         stack.enter_context(evaluating(model))
         yield
-    with torch.no_grad():
-        for buffer, was in kept:
-            buffer.copy_(was)
 
 
 def _fetched(*groups: Mapping[str, Tensor | float]) -> list[dict[str, float]]:
