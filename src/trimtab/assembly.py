@@ -290,7 +290,7 @@ def build_loop(
             watchdog.beat(f"what follows step {progress.step}")
         lock.beat()
 
-    add_capture(config.logging.capture, parts.examiner, parts.model, keeper.run)
+    add_capture(config, parts.examiner, parts.model, keeper.run)
     if parts.examiner is not None:
         parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
 
