@@ -22,7 +22,17 @@ from trimtab.config.keys import keys
 from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS, INLINE, ExaminationSpec
 from trimtab.doctor.codes import CODES
-from trimtab.events import AlertRaised, Event, ExaminationEnded, Histogram, RunEnded, RunStarted, StepsEnded, Stop
+from trimtab.events import (
+    AlertRaised,
+    ArtifactLogged,
+    Event,
+    ExaminationEnded,
+    Histogram,
+    RunEnded,
+    RunStarted,
+    StepsEnded,
+    Stop,
+)
 from trimtab.model import buffers_kept
 from trimtab.runs import History, RunDirectory
 from trimtab.runs.examinations import read_examinations
@@ -335,6 +345,23 @@ def test_an_outside_model_keeps_its_buffers_and_generators(assigns: bool, text: 
         assert trainer.model is not None
         found.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
     assert the_same(*found)
+
+
+def test_texts_are_redacted_before_they_are_cut(tmp_path: Path) -> None:
+    lines = [f"{word} 4111 1111 1111 {number:04d},\n" for number in range(400) for word in ("card", "or this", "and")]
+    (tmp_path / "cards.txt").write_text("".join(lines))
+    asked = {"data.sequence_length": 768, "logging.examine.every": 1, "training.steps": 2, "evaluation.every": 2}
+    seen = Remembers()
+    settings = {**SETTINGS, **asked, "logging.examine.which": ["loss"], "privacy.samples": "redacted"}
+    LanguageModelTrainer(
+        tmp_path / "cards.txt", settings=settings, run=tmp_path / "run", progress=False, monitors=[seen]
+    ).fit()
+    texts = [one.text for one in seen.events if isinstance(one, ArtifactLogged) and one.name.startswith("highest-loss")]
+    assert len(texts) == 6
+    for text in texts:
+        assert len(text) == 400
+        assert "[card number]" in text
+        assert not any(map(str.isdigit, text[30:])), "the beginning may lie within a number"
 
 
 def test_a_pass_that_fails_half_way_leaves_the_buffers_too() -> None:
