@@ -216,7 +216,6 @@ def build_parts(
         is_due=Calendar.of(config).examines,
     )
     if examiner is not None:
-        step.at_step.append(examiner.before)
         step.examinations = examiner.following
     return Parts(
         model,
@@ -340,6 +339,7 @@ def build_loop(
         planned=planned_changes(config, budget, progress),
         data_of=step_data.of_decision,
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
+        before=(lambda step: 0.0) if parts.examiner is None else parts.examiner.before,
         examined=parts.examiner or (lambda step: ()),
         private=private(config.privacy.samples),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -345,6 +346,55 @@ def test_an_outside_model_keeps_its_buffers_and_generators(assigns: bool, text: 
         assert trainer.model is not None
         found.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
     assert the_same(*found)
+
+
+class Sleeps:
+    """Takes its time before the step that it looks at."""
+
+    name = "sleeps"
+
+    def __init__(self, seed: int) -> None:
+        self.told: list[str] = []
+
+    def attach(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def read(self, examined: Examined) -> Readings:
+        return Readings({"probe/grad_mean": float(len(self.told))})
+
+    def begin(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        self.told.append("begin")
+        time.sleep(0.4)
+
+    def before(self, weights: Mapping[str, Tensor]) -> None:
+        self.told.append("before")
+        time.sleep(0.4)
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        pass
+
+
+def test_what_comes_before_an_examined_step_is_no_time_of_the_step(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXAMINATIONS, "sleeps", ExaminationSpec(f"{__name__}:Sleeps", "sleeps", "time"))
+    asked = {"logging.examine.every": 2, "logging.examine.which": ["sleeps"], "logging.every": 1}
+    few = {"training.steps": 3, "evaluation.every": 3}
+    seen = Remembers()
+    settings = {**SETTINGS, **asked, **few}
+    LanguageModelTrainer(text, settings=settings, run=tmp_path / "run", progress=False, monitors=[seen]).fit()
+    (examination,) = seen.examinations()
+    assert examination.metrics["probe/grad_mean"] == 2.0  # begun once, prepared once
+    assert examination.seconds >= 0.8
+    seconds = [float(event.per_step["step_seconds"][0]) for event in seen.events if isinstance(event, StepsEnded)]
+    assert len(seconds) == 3
+    assert max(seconds) < 0.4
+    (ended,) = [event for event in seen.events if isinstance(event, RunEnded)]
+    assert ended.time_split["probe"] >= 0.8
+    assert ended.time_split["training"] < 0.8
 
 
 def test_texts_are_redacted_before_they_are_cut(tmp_path: Path) -> None:
