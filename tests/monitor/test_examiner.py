@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.keys import keys
 from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS, INLINE, ExaminationSpec
@@ -152,6 +154,13 @@ def test_an_examination_leaves_the_weights_as_they_are_through_a_resume_too(
     weights, later = trained(text, tmp_path / "parts", asked, controllers=[StopsAt(-1)])
     assert the_same(weights, control)
     assert repr(plain(later)) == repr(plain(whole[1:]))  # nan is like nan
+
+
+def test_all_are_made_where_nothing_is_said_and_each_name_means_its_own() -> None:
+    assert ExamineConfig().names == ExamineConfig(which="all").names == tuple(EXAMINATIONS)
+    assert ExamineConfig(which=("loss", "gradients")).names == ("gradients", "loss")
+    with pytest.raises(ValidationError, match="which"):
+        ExamineConfig.model_validate({"which": "usual"})
 
 
 def test_all_of_them_at_once_find_what_each_finds_alone(text: Path, tmp_path: Path, control: dict[str, Tensor]) -> None:
