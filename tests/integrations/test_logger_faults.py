@@ -202,3 +202,29 @@ def test_what_fails_inside_is_one_warning(tmp_path: Path, monkeypatch: pytest.Mo
     assert not logger._writer._queue
     monkeypatch.undo()
     logger.finish()
+    end = read_record(logger.run.record)[-1]
+    assert (end["status"], end["reason"]) == (
+        "interrupted",
+        "the logger fell silent: ZeroDivisionError: in the writer",
+    )
+
+
+def test_a_value_that_raises_costs_no_other(tmp_path: Path) -> None:
+    class Raises:
+        def __float__(self) -> float:
+            raise RuntimeError("no number today")
+
+    logger = TrainingLogger(tmp_path / "run", report=False)
+    logger.log({"bad": Raises(), "loss": 1.0}, step=1)
+    logger.log_scalar(3, 0.5, step=2)  # type: ignore[arg-type]
+    logger.log_text(4, "a note", step=2)  # type: ignore[arg-type]
+    with pytest.warns(RuntimeWarning, match="no single number"):
+        assert logger.flush()
+    logger.log({"loss": 3.0}, step=3)
+    logger.finish()
+    found = {name: values.tolist() for name, (_, values) in columns_of_record(logger.run.record).items()}
+    assert found["train/loss"] == [1.0, 3.0]
+    assert found["user/3"] == [0.5]
+    assert "user/bad" not in found
+    assert logger.run.status() == "finished"
+    assert logger._writer.lost["no_number"] == 1

@@ -138,6 +138,7 @@ class TrainingLogger:
         """One metric. Without `step`, a name that comes again begins the next step."""
         if not self._is_ready():
             return
+        name = str(name)
         if step is None and name in self._in_step:
             self._step += 1
             self._in_step.clear()
@@ -227,7 +228,8 @@ class TrainingLogger:
     ) -> None:
         """End the run, write its report and say what the doctor found; finishing again does nothing.
 
-        Without `status` it is "finished", or "failed" for an `exit_code` other than 0.
+        Without `status` it is "finished", or "failed" for an `exit_code` other than 0. Where the logger itself failed
+        before, "finished" becomes "interrupted": a part of the run is not in the record.
         """
         if not self._is_open or os.getpid() != self._pid:
             return
@@ -241,6 +243,8 @@ class TrainingLogger:
         if reason is None:
             reason = f"exit code {exit_code}" if exit_code else "the loop came to its end"
         if _close(self._writer, timeout_seconds):
+            if (failure := self._writer.failure) and status == "finished":
+                status, reason = "interrupted", f"the logger fell silent: {failure}"
             summary = {**self._writer.newest, **self.summary.own}
             if self.summary.own:
                 with contextlib.suppress(StorageError, OSError):
@@ -299,7 +303,7 @@ class TrainingLogger:
         self, step: int | None, kind: Literal["text", "picture", "histogram"], name: str, content: Any, size: int
     ) -> None:
         if self._is_ready():
-            self._writer.put_artifact(Artifact(self._at(step), kind, printable(name, limit=120), content, size))
+            self._writer.put_artifact(Artifact(self._at(step), kind, printable(str(name), limit=120), content, size))
 
 
 def _directory(path: Path, *, resume: bool) -> RunDirectory:

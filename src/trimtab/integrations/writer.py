@@ -94,6 +94,11 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="trimtab-logger", daemon=True)
         self._thread.start()
 
+    @property
+    def failure(self) -> str:
+        """Why nothing is written any more, in a line; empty as long as something is."""
+        return self._guard.failure if self._guard.silent else ""
+
     # In the thread of who logs.
 
     def put_row(self, step: int, values: Mapping[str, Any]) -> None:
@@ -201,7 +206,7 @@ class Writer:
             kinds: tuple[dict[str, float], dict[str, float], dict[str, float]] = ({}, {}, {})
             for theirs, value in raw.items():
                 if isinstance(value, Vector):
-                    for name, one in value.resolve().items():
+                    for name, one in _numbers_of(value).items():
                         if name not in raw:
                             self._take(step, name, one, kinds)
                 else:
@@ -227,7 +232,10 @@ class Writer:
         if name is None:
             self.lost["names"] += 1
             return
-        found = number(resolved(value))
+        try:
+            found = number(resolved(value))
+        except Exception:  # its own code, which may raise anything: it costs no other value
+            found = None
         if found is None:
             self.lost["no_number"] += 1
             return
@@ -353,6 +361,13 @@ def _encoded(artifact: Artifact) -> tuple[str, bytes]:
         case "text":
             text = str(artifact.content)
             return text, text.encode("utf-8", "replace") if len(text) > _LONGEST_TEXT else b""
+
+
+def _numbers_of(values: Vector) -> Mapping[str, Any]:
+    try:
+        return values.resolve()
+    except Exception:  # of a device that has failed
+        return dict.fromkeys(values.names)
 
 
 def _bytes_of(values: Mapping[str, float]) -> int:
