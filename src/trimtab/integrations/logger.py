@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self, TypeVar, final
 
 import numpy as np
 
+from trimtab.config.secrets import hidden
 from trimtab.errors import StorageError, UsageError
 from trimtab.integrations.late import Late, is_tensor, snapshot
 from trimtab.integrations.mappings import RunConfig, Summary
@@ -249,7 +250,7 @@ class TrainingLogger:
             if self.summary.own:
                 with contextlib.suppress(StorageError, OSError):
                     self.run.artifacts.mkdir(exist_ok=True)
-                    write_json(self.run.artifacts / "summary.json", {"summary": summary})
+                    write_json(self.run.artifacts / "summary.json", hidden({"summary": summary}))
             try:
                 recording.end(status, reason, seconds=time.perf_counter() - self._begun)
             except Exception as error:  # the weights that were trained are still to be saved

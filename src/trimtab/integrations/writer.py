@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, final
 
 import numpy as np
 
+from trimtab.config.secrets import hide
 from trimtab.events import AlertRaised, ArtifactLogged, EvaluationEnded, StepsEnded
 from trimtab.integrations.guard import Guard
 from trimtab.integrations.late import Vector, resolved
@@ -310,7 +311,7 @@ class Writer:
         run = self.recording.run
         folder = run.artifacts / "logged"
         folder.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80].strip("_") or "artifact"
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", hide(name))[:80].strip("_") or "artifact"
         for again in range(1, 10_000):
             path = folder / f"{stem}-{step:08d}{'' if again == 1 else f'-{again}'}{ending}"
             if not path.exists():  # nobody else writes here
@@ -359,7 +360,7 @@ def _encoded(artifact: Artifact) -> tuple[str, bytes]:
         case "histogram":
             return _histogram(resolved(artifact.content)), b""
         case "text":
-            text = str(artifact.content)
+            text = hide(str(artifact.content))  # also what becomes a file, and before it is cut
             return text, text.encode("utf-8", "replace") if len(text) > _LONGEST_TEXT else b""
 
 
