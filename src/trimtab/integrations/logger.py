@@ -91,6 +91,7 @@ class TrainingLogger:
         self._given = dict(self.config)
         self._step = recording.started.step + 1
         self._in_step: set[str] = set()
+        self._is_first = True
         self._logged_at: int | None = None
         self._is_open, self._has_warned = True, False
         self._at_exit = weakref.finalize(self, _left, self._writer, self._pid, self._begun, id(last_error()))
@@ -114,7 +115,8 @@ class TrainingLogger:
         """Metrics of a step, in a mapping that may hold mappings; texts and pictures in it become artifacts.
 
         Without `step` it is the one after the last, unless `commit` is False: then the next call adds to it. With
-        `step`, calls with the same one belong together. An array of several values becomes a histogram.
+        `step`, calls with the same one belong together; one that lies back does not set the counter back. An array of
+        several values becomes a histogram.
 
         Raises: UsageError for values that are no mapping, and after `finish`.
         """
@@ -128,8 +130,10 @@ class TrainingLogger:
         if row:
             self._writer.put_row(at, row)
             self._logged_at = at
+        self._count_from(at)
         self._in_step.clear()
-        self._step = at + 1 if commit or (commit is None and step is None) else at
+        if commit or (commit is None and step is None):
+            self._step = max(self._step, at + 1)
 
     def log_scalars(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Several metrics of one step: the same as `log`."""
@@ -144,10 +148,9 @@ class TrainingLogger:
             self._step += 1
             self._in_step.clear()
         at = self._at(step)
-        if at != self._step:
-            self._step = at
-            self._in_step.clear()
-        self._in_step.add(name)
+        self._count_from(at)
+        if at == self._step:
+            self._in_step.add(name)
         self._writer.put_row(at, {name: snapshot(value)})
         self._logged_at = at
 
@@ -281,6 +284,14 @@ class TrainingLogger:
 
     def _at(self, step: int | None) -> int:
         return self._step if step is None else _whole(step)
+
+    def _count_from(self, at: int) -> None:
+        """Steps are counted on from `at`. Only the first one may lie before the counter (a loop that counts from 0, or
+        goes on from an older checkpoint): else values that follow would fall on steps that have theirs."""
+        if at > self._step or self._is_first:
+            self._step = at
+            self._in_step.clear()
+        self._is_first = False
 
     def _gather(self, step: int, prefix: str, values: Mapping[str, Any], row: dict[str, Any]) -> None:
         for name, value in values.items():

@@ -26,6 +26,7 @@ from trimtab.integrations.pictures import png
 from trimtab.integrations.recording import Recording
 from trimtab.integrations.volume import Allowance
 from trimtab.runs.importers.cells import number
+from trimtab.runs.printable import printable
 from trimtab.runs.record import VALUES_A_LINE
 
 DRAIN_SECONDS: Final = 0.2
@@ -88,6 +89,8 @@ class Writer:
         self._layers_until = self._floor
         self._memory_at = 0.0
         self._told: set[str] = set()
+        self._first_lost: dict[str, str] = {}
+        """Cause to the metric and step that it was first met with."""
         self._flushed: list[threading.Event] = []
         self._guard = Guard()
         self._wakes = threading.Event()
@@ -181,6 +184,8 @@ class Writer:
                     if row is None:
                         row = self._rows[step] = {}
                         self._since = time.monotonic()
+                    for theirs in row.keys() & values.keys():
+                        self._lose("behind", theirs, step)  # the later one takes its place
                     row.update(values)
         held: dict[int, dict[str, Any]] = {}
         if self._rows and not everything and time.monotonic() - self._since < HOLD_SECONDS:
@@ -200,10 +205,12 @@ class Writer:
         train: list[tuple[int, dict[str, float]]] = []
         evaluations: list[tuple[int, dict[str, float]]] = []
         layers: list[tuple[int, dict[str, float]]] = []
-        for step, raw in rows:
-            if self._may_go_back and step <= self._floor:
-                self._go_back(step - 1)
+        rows = list(rows)
+        if rows and self._may_go_back:
             self._may_go_back = False
+            if rows[0][0] <= self._floor:
+                self._go_back(rows[0][0] - 1)
+        for step, raw in sorted(rows, key=lambda row: row[0]):  # no value is behind one that came with it
             kinds: tuple[dict[str, float], dict[str, float], dict[str, float]] = ({}, {}, {})
             for theirs, value in raw.items():
                 if isinstance(value, Vector):
@@ -231,23 +238,28 @@ class Writer:
     ) -> None:
         name = self.names.get(theirs)
         if name is None:
-            self.lost["names"] += 1
+            self._lose("names", theirs, step)
             return
         try:
             found = number(resolved(value))
         except Exception:  # its own code, which may raise anything: it costs no other value
             found = None
         if found is None:
-            self.lost["no_number"] += 1
+            self._lose("no_number", theirs, step)
             return
         if step <= self._last.get(name.ours, self._floor) or (name.is_of_layer and step <= self._layers_until):
-            self.lost["behind"] += 1
+            self._lose("behind", theirs, step)
             return
         self._last[name.ours] = step
         self.newest[theirs] = found
         kinds[2 if name.is_of_layer else 1 if name.is_of_evaluation else 0][name.ours] = self.names.convert(
             theirs, name, found
         )
+
+    def _lose(self, cause: str, name: str, step: int) -> None:
+        self.lost[cause] += 1
+        if cause not in self._first_lost:
+            self._first_lost[cause] = f"{printable(name, limit=120)} at step {step}"
 
     def _within_allowance(
         self, *kinds: list[tuple[int, dict[str, float]]]
@@ -290,7 +302,7 @@ class Writer:
         try:
             text, content = _encoded(artifact)
         except Exception:  # one that cannot be read costs no other
-            self.lost["no_number"] += 1
+            self._lose("no_number", name, step)
             return
         size = len(content) + min(len(text), _LONGEST_TEXT)
         if size > self.allowance.left:
@@ -328,7 +340,9 @@ class Writer:
         for cause, count in self.lost.items():
             if count and cause not in self._told:
                 self._told.add(cause)
-                text = f"{_CAUSES[cause].format(most=self.names.most)}: left out and counted from here on"
+                text = f"{_CAUSES[cause].format(most=self.names.most)}: "
+                text += f"first of {one}; " if (one := self._first_lost.get(cause)) else ""
+                text += "left out and counted from here on"
                 self._alert(text, {})
                 with contextlib.suppress(RuntimeWarning):  # warnings may have been made errors
                     warnings.warn(f"trimtab: {text}", RuntimeWarning, stacklevel=2)
