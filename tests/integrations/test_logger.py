@@ -283,7 +283,15 @@ def test_errors_and_interruptions_are_the_end(tmp_path: Path) -> None:
     assert RunDirectory(tmp_path / "c").status() == "failed"
 
 
-@pytest.mark.parametrize("end, status", [("", "finished"), ("raise ValueError('x')", "failed")])
+@pytest.mark.parametrize(
+    "end, status",
+    [
+        ("", "interrupted"),
+        ("import sys; sys.exit(1)", "interrupted"),
+        ("import sys; sys.exit('loss is not finite')", "interrupted"),
+        ("raise ValueError('x')", "failed"),
+    ],
+)
 def test_a_script_that_forgets_to_finish(tmp_path: Path, end: str, status: str) -> None:
     code = f"""
 import os, trimtab

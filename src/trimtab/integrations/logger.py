@@ -364,7 +364,8 @@ def _left(writer: Writer, pid: int, begun: float, earlier: int) -> None:
     seconds = time.perf_counter() - begun
     with contextlib.suppress(Exception):
         if error is None or id(error) == earlier:
-            writer.recording.end("finished", "the process ended, and no error was raised", seconds=seconds)
+            reason = "the run was not finished: its process ended, or its logger was dropped"
+            writer.recording.end("interrupted", reason, seconds=seconds)  # sys.exit(1) leaves no trace to tell it by
         else:
             status: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             writer.recording.end(status, described(error), seconds=seconds)
