@@ -17,6 +17,7 @@ import numpy as np
 
 from trimtab.config.secrets import hidden
 from trimtab.errors import StorageError, UsageError
+from trimtab.integrations.artifacts import Artifact
 from trimtab.integrations.late import Late, is_tensor, snapshot
 from trimtab.integrations.mappings import RunConfig, Summary
 from trimtab.integrations.measuring import Stopwatch, layer_norms
@@ -24,7 +25,7 @@ from trimtab.integrations.pictures import picture_now
 from trimtab.integrations.recording import Recording, described, last_error
 from trimtab.integrations.saving import save_columns
 from trimtab.integrations.settings import as_mapping, facts_of_settings, total_steps_in
-from trimtab.integrations.writer import Artifact, Writer
+from trimtab.integrations.writer import Writer
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.files import write_json
 from trimtab.runs.lock import live_holder
@@ -41,9 +42,10 @@ _Batch = TypeVar("_Batch")
 class TrainingLogger:
     """Writes what a loop of your own logs into `run_dir`, for `trimtab show`, `doctor`, `report` and `runs`.
 
-    No call waits for a device or a disk: a thread of its own converts and writes within a second. Names are brought to
-    ours by a table (`val_loss` is validation/loss); unknown ones become `user/<name>`. Where more is logged than
-    `max_names` names or `max_bytes_per_hour`, the rest is left out, told once, and counted in the record.
+    No call waits for a device or a disk, but for a picture's file that `log_image` reads: a thread of its own converts
+    and writes within a second. Names are brought to ours by a table (`val_loss` is validation/loss); unknown ones
+    become `user/<name>`. Where more is logged than `max_names` names or `max_bytes_per_hour`, the rest is left out,
+    told once, and counted in the record.
     """
 
     def __init__(
@@ -171,7 +173,7 @@ class TrainingLogger:
 
     def log_image(self, name: str, image: Any, step: int | None = None) -> None:
         """A picture, kept as PNG: an array or tensor [H, W], [H, W, C] or [C, H, W] (bytes, or floats in 0..1), a PIL
-        image, a matplotlib figure, or a path.
+        image, a matplotlib figure, or a path, whose file is read here and now: it may be another one later.
 
         Raises: UsageError for what is no picture; OSError for a file that cannot be read.
         """

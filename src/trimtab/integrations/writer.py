@@ -13,16 +13,16 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import numpy as np
 
 from trimtab.config.secrets import hide
 from trimtab.events import AlertRaised, ArtifactLogged, EvaluationEnded, StepsEnded
+from trimtab.integrations.artifacts import LINE_BYTES, Artifact, encoded, line_bytes
 from trimtab.integrations.guard import Guard
 from trimtab.integrations.late import Vector, resolved
 from trimtab.integrations.names import Names
-from trimtab.integrations.pictures import png
 from trimtab.integrations.recording import Recording
 from trimtab.integrations.volume import Allowance
 from trimtab.runs.importers.cells import number
@@ -39,22 +39,7 @@ MOST_BYTES: Final = 64 * 2**20
 MOST_PENDING_BYTES: Final = 16 * 2**20
 """What may wait for a disk that refuses it."""
 _MEMORY_SECONDS: Final = 5.0
-_LONGEST_TEXT: Final = 4_000
-"""Longer texts become files."""
-_LINE_BYTES: Final = 180
 _VALUE_BYTES: Final = 14
-
-
-@final
-@dataclass(slots=True)
-class Artifact:
-    """A text, picture or histogram on its way."""
-
-    step: int
-    kind: Literal["text", "picture", "histogram"]
-    name: str
-    content: Any
-    num_bytes: int
 
 
 @final
@@ -299,19 +284,24 @@ class Writer:
 
     def _write_artifact(self, artifact: Artifact) -> None:
         step, name = artifact.step, artifact.name
+        if not self.names.take(name):
+            self._lose("names", name, step)
+            return
+        if self.allowance.left < LINE_BYTES:  # encoding it would be in vain
+            self._lose("bytes", name, step)
+            return
         try:
-            text, content = _encoded(artifact)
+            text, content = encoded(artifact)
         except Exception:  # one that cannot be read costs no other
             self._lose("no_number", name, step)
             return
-        size = len(content) + min(len(text), _LONGEST_TEXT)
+        size = len(content) + line_bytes(name, text, has_file=bool(content))
         if size > self.allowance.left:
-            self.lost["bytes"] += 1
+            self._lose("bytes", name, step)
             return
         self.allowance.take(size)
         path = None
         if content:
-            text = text[:_LONGEST_TEXT]
             try:
                 path = self._file(step, name, ".png" if artifact.kind == "picture" else ".txt", content)
             except OSError:
@@ -366,18 +356,6 @@ _CAUSES: Final = {
 }
 
 
-def _encoded(artifact: Artifact) -> tuple[str, bytes]:
-    """What goes into the record, and what into a file."""
-    match artifact.kind:
-        case "picture":
-            return "", png(artifact.content)
-        case "histogram":
-            return _histogram(resolved(artifact.content)), b""
-        case "text":
-            text = hide(str(artifact.content))  # also what becomes a file, and before it is cut
-            return text, text.encode("utf-8", "replace") if len(text) > _LONGEST_TEXT else b""
-
-
 def _numbers_of(values: Vector) -> Mapping[str, Any]:
     try:
         return values.resolve()
@@ -386,7 +364,8 @@ def _numbers_of(values: Vector) -> Mapping[str, Any]:
 
 
 def _bytes_of(values: Mapping[str, float]) -> int:
-    return _LINE_BYTES + sum(len(name) + _VALUE_BYTES for name in values)
+    escaped = (len(name) if name.isascii() else len(json.dumps(name)) for name in values)
+    return LINE_BYTES + sum(escaped) + _VALUE_BYTES * len(values)
 
 
 def _windows(rows: list[tuple[int, dict[str, float]]]) -> Iterable[StepsEnded]:
@@ -402,21 +381,6 @@ def _windows(rows: list[tuple[int, dict[str, float]]]) -> Iterable[StepsEnded]:
             per_step = {name: np.array([values[name] for _, values in rows[begin:end]], np.float64) for name in part}
             yield StepsEnded(first, rows[end - 1][0], per_step, {})
         begin = end
-
-
-def _histogram(values: Any, num_bins: int = 64) -> str:
-    """Edges and counts as JSON; values that are not finite are counted apart."""
-    if values is None:
-        raise ValueError("a tensor without content")
-    flat = np.asarray(values, np.float64).reshape(-1)
-    finite = flat[np.isfinite(flat)]
-    counts, edges = np.histogram(finite, bins=num_bins)
-    content = {
-        "edges": [float(f"{edge:.7g}") for edge in edges],
-        "counts": counts.tolist(),
-        "non_finite": len(flat) - len(finite),
-    }
-    return json.dumps(content, separators=(",", ":"))
 
 
 def _memory_bytes() -> float:
