@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from trimtab.config import DataConfig, load_config
 from trimtab.data import DataPlan, PackedSequences, byte_tokenizer, prepare_data
 from trimtab.data.spool import Spool
 from trimtab.data.streaming import StreamedSequences
-from trimtab.errors import ConfigError, DataError
+from trimtab.errors import ConfigError, DataError, StorageError
 
 TEXTS = [f"text {number} " * (1 + number % 7) for number in range(60)]
 BYTES = byte_tokenizer()
@@ -98,6 +103,85 @@ def test_a_chunk_that_was_torn_away_is_made_again(tmp_path: Path) -> None:
     assert spool(tmp_path).tokens(0, 800).tolist() == expected
 
 
+class Slow(Stateful):
+    def __iter__(self) -> Iterator[Any]:
+        for document in super().__iter__():
+            time.sleep(0.002)  # so that the other process waits for the lock
+            yield document
+
+
+def slow() -> Slow:
+    return Slow(opened().texts)
+
+
+def read(folder: Path, begin: Barrier, told: SimpleQueue[Any]) -> None:
+    subject = spool(folder, slow)
+    begin.wait(30)
+    try:
+        told.put([subject.tokens(at, at + 100).tolist() for at in range(0, 1500, 100)])
+    except BaseException as error:
+        told.put(repr(error))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_two_processes_make_one_spool_together(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")  # nothing is imported again
+    begin, told = context.Barrier(2), context.SimpleQueue()
+    readers = [context.Process(target=read, args=(tmp_path, begin, told), daemon=True) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    found = [told.get() for _ in readers]
+    for reader in readers:
+        reader.join(30)
+    expected = stream_of(TEXTS, 1)
+    assert found == [[expected[at : at + 100] for at in range(0, 1500, 100)]] * 2
+
+
+@pytest.mark.parametrize("ending", ["bin", "json", "npy"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_chunk_that_is_damaged_is_made_again(tmp_path: Path, ending: str, is_cut: bool) -> None:
+    expected = spool(tmp_path).tokens(0, 800).tolist()
+    path = tmp_path / f"chunk-00000006.{ending}"
+    kept = path.read_bytes()
+    changed = {"bin": kept[:10] + b"\0\1" + kept[12:], "npy": kept[:-1] + b"\7"}
+    changed["json"] = kept.replace(b'"documents": ', b'"documents": 1')
+    path.write_bytes(kept[: len(kept) // 2] if is_cut else changed[ending])
+    (tmp_path / "chunk-00000007.bin").unlink()  # what comes next goes on from the damaged one
+    subject = spool(tmp_path)
+    assert subject.tokens(700, 800).tolist() == expected[700:]
+    assert subject.tokens(0, 800).tolist() == expected
+    assert path.read_bytes() == kept
+
+
+def test_a_failed_write_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = spool(tmp_path)
+    subject.tokens(0, 300)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trimtab.data.spool.os.fsync", full)
+        with pytest.raises(StorageError, match="cannot be kept: No space left"):
+            subject.tokens(300, 400)
+    assert subject.tokens(0, 1000).tolist() == stream_of(TEXTS, 1)[:1000]
+
+
+class Broken(Stateful):
+    def __iter__(self) -> Iterator[Any]:
+        yield from list(super().__iter__())[:20]
+        raise ConnectionResetError("the server is gone")
+
+
+class Numbered(Stateful):
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": np.int64(self.place)}
+
+
+def missing() -> Any:
+    raise FileNotFoundError("shards/7 is not there")
+
+
 def test_sequences_are_those_of_the_packed_text(tmp_path: Path) -> None:
     tokens = np.array(stream_of(TEXTS, 2)[:1601])
     starts = np.concatenate([[0], np.flatnonzero(tokens == BYTES.end_of_text) + 1])
@@ -168,6 +252,10 @@ def test_streams_of_hugging_face_go_on_by_their_state(tmp_path: Path) -> None:
     [
         (plain, "state", ConfigError, r"has no state_dict by which it could go on later\. Received: list"),
         (list, "replay", DataError, "the stream gives no documents"),
+        (lambda: ["", {"text": ""}], "replay", DataError, "gives no text: all of its 2 documents are empty"),
+        (lambda: Broken(TEXTS), "state", DataError, r"data\.source\.target.*ConnectionResetError: the server is gone"),
+        (missing, "state", DataError, r"data\.source\.target: .*FileNotFoundError: shards/7 is not there"),
+        (lambda: Numbered(TEXTS), "state", ConfigError, r"data\.source\.resume: the state_dict .*int64"),
         (
             lambda: [{"txt": "a"}],
             "replay",
@@ -180,7 +268,7 @@ def test_what_is_no_stream_is_refused(
     tmp_path: Path, source: Callable[[], Any], resume: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        spool(tmp_path, source, resume=resume).tokens(0, 10)
+        spool(tmp_path, source, resume=resume).tokens(0, 10_000)
 
 
 @pytest.mark.parametrize(
