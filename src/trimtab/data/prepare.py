@@ -41,7 +41,7 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 
 
