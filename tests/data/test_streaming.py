@@ -199,6 +199,40 @@ def test_sequences_are_those_of_the_packed_text(tmp_path: Path) -> None:
     assert ours.count == theirs.count
 
 
+def torn() -> Stateful:
+    return Stateful([{"txt": text} if number % 10 == 3 else {"text": text} for number, text in enumerate(TEXTS)])
+
+
+def test_documents_without_text_are_passed_over_up_to_so_many_of_a_pass(tmp_path: Path) -> None:
+    good = [text for number, text in enumerate(TEXTS) if number % 10 != 3]
+    expected = stream_of(good, 2)
+    for end in (500, 1500, len(expected)):  # another process each time
+        subject = spool(tmp_path / "some", torn, most_bad=6)
+        assert subject.tokens(end - 100, end).tolist() == expected[end - 100 : end]
+    message = "document 54 of the stream has no text in 'text'.*5 before it were passed over already"
+    for end in (500, 5000):
+        subject = spool(tmp_path / "few", torn, most_bad=5)
+        if end == 500:
+            assert subject.tokens(0, end).tolist() == expected[:end]
+        else:
+            with pytest.raises(DataError, match=message):
+                subject.tokens(0, end)
+    with pytest.raises(DataError, match="document 4 of the stream has no text"):
+        spool(tmp_path / "none", torn).tokens(0, 500)
+
+
+def test_it_is_told_by_data_on_bad_what_is_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="document 4 of the stream has no text"):
+        prepared(tmp_path, f"{__name__}:torn")
+    skips = {"on_bad": "skip", "max_bad": 6}
+    assert prepared(tmp_path, f"{__name__}:torn", data=skips).facts["stream"]["tokens_at_first"] == 1 << 20
+
+
+def test_what_the_validation_source_lacks_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^data\.validation_source: too little text to validate on"):
+        prepared(tmp_path, f"{__name__}:plain", resume="replay", data={"sequence_length": 512})
+
+
 def rows(path: str) -> Any:
     """Hugging Face's own streaming."""
     import datasets
@@ -206,7 +240,7 @@ def rows(path: str) -> Any:
     return datasets.load_dataset("json", data_files=path, split="train", streaming=True)
 
 
-def prepared(tmp_path: Path, target: str, **source: Any) -> Any:
+def prepared(tmp_path: Path, target: str, data: dict[str, Any] | None = None, **source: Any) -> Any:
     held = tmp_path / "held.txt"
     held.write_text("held out " * 40)
     config = {
@@ -214,6 +248,7 @@ def prepared(tmp_path: Path, target: str, **source: Any) -> Any:
         "validation_source": {"name": "text", "path": str(held)},
         "tokenizer": {"name": "bytes"},
         "sequence_length": 16,
+        **(data or {}),
     }
     return prepare_data(DataConfig.model_validate(config), seed=3)
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.data.left_out import UNUSABLE, LeftOut
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import ConfigError, DataError, StorageError
 
@@ -47,10 +48,12 @@ class Spool:
         column: str = "text",
         resume: Literal["state", "replay"] = "state",
         chunk: int = CHUNK,
+        most_bad: int = 0,
     ) -> None:
-        """Keeps chunks in `folder`, which is made if need be."""
+        """Keeps chunks in `folder`, which is made if need be. Of each pass up to `most_bad` documents that have no text
+        in `column` are passed over."""
         self._folder, self._open, self._tokenizer = folder, open_source, tokenizer
-        self._column, self._resume, self.chunk = column, resume, chunk
+        self._column, self._resume, self.chunk, self._most_bad = column, resume, chunk, most_bad
         self._dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
         self._live: _Reader | None = None
         self._live_at = -1
@@ -109,7 +112,7 @@ class Spool:
         if self._live is None or self._live_at != number:
             before = None if number == 0 else json.loads(self._path(number - 1, "json").read_text())
             rest = np.empty(0, dtype=np.int64) if number == 0 else np.load(self._path(number - 1, "npy"))
-            self._live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest)
+            self._live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest, self._most_bad)
         # What it has read is in no chunk until all is written: a failure leaves it to be read again.
         live, self._live = self._live, None
         live.fill(self.chunk)
@@ -184,10 +187,13 @@ class _Reader:
         resume: Literal["state", "replay"],
         before: Mapping[str, Any] | None,
         rest: NDArray[np.int64],
+        most_bad: int,
     ) -> None:
         self._open, self._tokenizer, self._column, self._resume = open_source, tokenizer, column, resume
         self._passes = 0 if before is None else int(before["passes"])
         self._documents = 0 if before is None else int(before["documents"])
+        self._bad = LeftOut(most_bad)
+        self._bad[UNUSABLE] = 0 if before is None else int(before["bad"])
         self.rest = rest
         """Tokens that are read, and in no chunk yet."""
         self._has_text = before is not None
@@ -207,6 +213,7 @@ class _Reader:
         return {
             "passes": self._passes,
             "documents": self._documents,
+            "bad": self._bad[UNUSABLE],
             "source": self._source.state_dict() if keeps else None,
         }
 
@@ -235,10 +242,15 @@ class _Reader:
                 if not self._has_text:
                     raise DataError(
                         f"{_WHERE}.target: the stream gives no text: all of its {self._documents:,} documents are empty"
+                        + (", or passed over" if self._bad[UNUSABLE] else "")
                     )
                 self._begin_again()
                 continue
-            text = self._text(document)
+            text = ""
+            try:
+                text = self._text(document)
+            except DataError as error:
+                self._bad.pass_over(error)
             self._documents += 1
             if text:
                 self._has_text = True
@@ -248,6 +260,7 @@ class _Reader:
 
     def _begin_again(self) -> None:
         self._passes, self._documents, self._has_text = self._passes + 1, 0, False
+        self._bad[UNUSABLE] = 0
         with _reading():
             self._source = self._opened()
             self._iterator = iter(self._source)
