@@ -37,7 +37,7 @@ class Opening:
 def open_spool(config: StreamSource, tokenizer: Tokenizer, most_bad: int = 0) -> Spool:
     """The spool of the stream that `config` names: one for the same target, arguments and tokenizer. Up to `most_bad`
     documents of a pass that have no text are passed over."""
-    decides = [config.target, config.arguments, config.column, config.resume, tokenizer.fingerprint]
+    decides: list[Any] = [config.target, config.arguments, config.column, config.resume, tokenizer.fingerprint]
     if most_bad:
         decides.append(most_bad)
     name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:40]
