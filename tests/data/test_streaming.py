@@ -103,6 +103,16 @@ def test_a_chunk_that_was_torn_away_is_made_again(tmp_path: Path) -> None:
     assert spool(tmp_path).tokens(0, 800).tolist() == expected
 
 
+def test_a_token_that_changes_under_a_run_is_named(tmp_path: Path) -> None:
+    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text, BYTES.vocabulary_size)
+    with (tmp_path / "chunk-00000000.bin").open("r+b") as file:
+        file.seek(2 * 37)
+        file.write(np.uint16(BYTES.vocabulary_size).tobytes())
+    streamed.batch(np.array([0, 1]))
+    with pytest.raises(DataError, match=r":37: token 257, and the vocabulary has 257"):
+        streamed.batch(np.array([2]))
+
+
 class Slow(Stateful):
     def __iter__(self) -> Iterator[Any]:
         for document in super().__iter__():
@@ -186,7 +196,7 @@ def test_sequences_are_those_of_the_packed_text(tmp_path: Path) -> None:
     tokens = np.array(stream_of(TEXTS, 2)[:1601])
     starts = np.concatenate([[0], np.flatnonzero(tokens == BYTES.end_of_text) + 1])
     packed = PackedSequences(tokens, starts[starts < 1601], 16, num_bytes=1)
-    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text)
+    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text, BYTES.vocabulary_size)
     assert len(streamed) == 6
     indices = np.array([0, 5, 99, 42])
     ours, theirs = streamed.batch(indices, 5), packed.batch(indices, 5)

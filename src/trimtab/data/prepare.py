@@ -222,7 +222,10 @@ def _streamed(
     if progress is not None:
         progress("reading the beginning of the stream", 0.0)
     training = StreamedSequences(
-        open_spool(source, base.tokenizer, config.most_bad), config.sequence_length, base.tokenizer.end_of_text
+        open_spool(source, base.tokenizer, config.most_bad),
+        config.sequence_length,
+        base.tokenizer.end_of_text,
+        base.tokenizer.vocabulary_size,
     )
     order = Order(len(training), seed=seed, shuffle=config.shuffle, window=source.window)
     fingerprint = _sha256([base.fingerprint, training.head_hash])

@@ -63,6 +63,11 @@ class Spool:
         except OSError as error:
             raise StorageError(f"{folder}: cannot be made: {error.strerror or error}") from error
 
+    @property
+    def name(self) -> str:
+        """Where it is kept."""
+        return str(self._folder)
+
     def tokens(self, begin: int, end: int) -> NDArray[Any]:
         """Those from `begin` to `end`, the latter not included; what was not read yet is read now.
 
