@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig import Rig
 
 from trimtab import Trainer, load_config
 from trimtab.config import BestBaseline
@@ -104,6 +105,19 @@ def test_the_best_so_far_is_what_is_compared_with(tmp_path: Path) -> None:
     assert at(20, 2.5) == better
     assert at(30, 2.6) == worse
     assert Baseline(BestBaseline(), run, "other texts").compare(40, torch.stack((counts, counts))) == {}
+
+
+def test_a_run_that_goes_back_is_not_compared_with_what_it_left(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=6, save_every=3)
+    rig.go()
+    baseline = Baseline(BestBaseline(), rig.run, "texts")
+    counts = torch.full((10,), 2.0, dtype=torch.float64)
+    for step, loss in ((2, 3.0), (4, 1.0), (5, 0.5)):
+        baseline.compare(step, torch.stack((loss * counts, counts)))
+    rig.keeper.announce_rollback(5, {})
+    assert rig.keeper.roll_back() == 3
+    compared = baseline.compare(6, torch.stack((2.5 * counts, counts)))
+    assert compared["loss_over_baseline"] == pytest.approx(-0.5)
 
 
 class Evaluations:
