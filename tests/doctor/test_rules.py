@@ -17,6 +17,7 @@ from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
 from trimtab.events import Adjust, DecisionTaken, RunEnded
+from trimtab.runs import format
 from trimtab.schedules import build_schedule
 
 FACTS: dict[str, Any] = {
@@ -175,6 +176,32 @@ def test_a_bearable_or_unknown_rate_is_not_blamed(rate: float, facts: dict[str, 
     assert told is not None
     assert "rate" not in told.cause
     assert "look at the data" in told.remedies[0].summary
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[5.7, 289.0, 3.03e10, 4.74e33], [*np.linspace(5.7, 2.0, 40), 9.0, 80.0], [1.0, 0.8, 0.3, 4.0, 90.0]],
+    ids=["at once", "after a fall", "few"],
+)
+def test_a_loss_that_grew_before_it_was_no_number_diverged_though_no_gradient_was_logged(losses: list[float]) -> None:
+    told = found(case_of(np.array([*losses, np.inf, *[np.nan] * 20])), "nan-loss")
+    assert told is not None
+    assert told.cause.endswith("; the loss had diverged before")
+    assert f"after {format.decimal(losses[-1])} just before" in told.cause
+    assert any("had risen" in one.text for one in told.evidence)
+    assert [one.summary for one in told.remedies] == ["lower the learning rate to a tenth"]
+
+
+def test_of_a_gradient_that_was_not_logged_nothing_is_said() -> None:
+    loss = falling(300, noise=0.3)
+    loss[200:] = np.nan
+    told = found(case_of(loss), "nan-loss")
+    assert told is not None
+    assert "the gradient had not grown" not in told.cause
+    assert "look at the data" in told.remedies[0].summary
+    logged = found(case_of(loss, grad_norm=1 + 0.1 * np.abs(noise_of(300))), "nan-loss")
+    assert logged is not None
+    assert "the gradient had not grown before" in logged.cause
 
 
 def test_a_gradient_that_explodes_within_few_steps_is_seen() -> None:
