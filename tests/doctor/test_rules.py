@@ -118,6 +118,38 @@ def test_a_loss_that_comes_back_is_a_spike(height: float, length: int, severity:
     assert 490 <= told.onset_step <= 512
 
 
+def hard_batches(steps: int = 400, seed: int = 0) -> Array:
+    """A small classifier: it scatters early, when batches hold some hard samples, and lies flat when all is learned."""
+    rng, at = np.random.default_rng(seed), np.arange(steps)
+    level = 1.1 * np.exp(-at / 30) + 1e-4
+    return level * rng.gamma(1.5, 1 / 1.5, steps) + 0.5 * np.exp(-at / 60) * (rng.random(steps) < 0.12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_is_that_of_the_steps_there(seed: int) -> None:
+    told = found(case_of(hard_batches(seed=seed)), "loss-spike")
+    assert told is None or told.severity == "info", told
+    loss = hard_batches(seed=seed)
+    loss[250:256] += 3.0
+    spiked = found(case_of(loss), "loss-spike")
+    assert spiked is not None
+    assert spiked.severity == "warning"
+
+
+def test_a_warm_up_is_not_what_raised_the_rate() -> None:
+    loss = falling(400, noise=0.03)
+    loss[24:28] += 4.0
+    told = found(case_of(loss, rates=cosine(400, warmup=0.2)), "loss-spike")
+    assert told is not None
+    assert "learning rate" not in told.cause
+    assert told.remedies[0].summary.startswith("look at the batches")
+    rates = cosine(400, warmup=0.2)
+    rates[24:28] *= 10
+    jumped = found(case_of(loss, rates=rates), "loss-spike")
+    assert jumped is not None
+    assert "the learning rate did it" in jumped.cause
+
+
 def test_a_spike_at_the_end_is_not_called_over() -> None:
     loss = falling(800)
     loss[-4:] += 5
