@@ -365,6 +365,38 @@ def test_scatter_in_tiny_batches_that_stand_still_is_noise() -> None:
     assert found(large, "noisy-loss") is None
 
 
+def test_findings_of_one_loss_that_left_agree() -> None:
+    loss = np.concatenate([2.4 * 0.9985 ** np.arange(140), np.full(160, 2.4e6)])
+    loss *= 1 + 0.2 * np.abs(noise_of(300))
+    case = case_of(loss, grad_norm=np.full(300, 1.0))
+    told = found(case, "divergence")
+    assert told is not None
+    assert "above where it began" in told.cause
+    assert "never fell" not in told.cause
+    assert found(case, "noisy-loss") is None
+
+
+def test_scatter_without_progress_is_not_told_as_progress_nor_as_a_small_batch() -> None:
+    scatter = 6.0 + 1.2 * np.tile([-1.0, 0.2, 1.0, -0.5, 0.6, -0.9, 0.8, -0.2], 37)
+    loss = np.concatenate([np.full(4, 7.65), scatter])
+    told = found(case_of(loss), "noisy-loss")
+    assert told is not None
+    assert told.cause == "the loss scatters; its level hardly falls any more"
+    flat = found(case_of(scatter), "plateau")
+    assert flat is not None
+    assert "but for the noise of single steps" in flat.cause
+
+
+def test_a_rate_that_took_the_training_loss_to_nothing_is_not_too_high() -> None:
+    loss = 6.4 * np.exp(-np.arange(1000) / 60) * (1 + 0.1 * noise_of(1000))
+    loss[1:6] = 16.0
+    validation = {step: 4.5 + 1.2 * (step // 100 % 2) + step / 1000 for step in range(50, 1001, 50)}
+    case = case_of(loss, rates=np.full(1000, 3e-3), validation=validation)
+    assert "learning-rate-too-high" not in {
+        code for one in diagnose(case).findings for code in (one.code, *one.consequences)
+    }
+
+
 CLASSIFIER = {
     "task": "classification",
     "targets": {"classes": ["a", "b"]},
