@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.codes import SHORT
 from trimtab.doctor.finding import Finding, Verdict, Withheld
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -114,6 +115,9 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
     if findings and verdict != "healthy":
         remedies = findings[0].remedies
         return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
+    short = next((finding for finding in findings if finding.code == SHORT and finding.remedies), None)
+    if short is not None:
+        return f"To go on: {_clause(short.remedies[0].summary)}."
     if _still_falling(case):
         epochs = _epochs(case)
         if epochs > AS_GOOD_AS_NEW:
