@@ -24,6 +24,7 @@ from trimtab.events import (
 )
 from trimtab.runs import format
 from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes, verify
+from trimtab.runs.counted import counted_in
 from trimtab.runs.described import YARDSTICKS as YARDSTICKS
 from trimtab.runs.described import describe_decision as describe_decision
 from trimtab.runs.described import describe_finding as describe_finding
@@ -84,7 +85,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         ],
         "endings": _endings([event for _, event in every]),
         "would_repeat": would_repeat(event for _, event in every),
-        "is_soup": _is_soup(run),
+        "is_soup": "soup" in _facts(run),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
         "machine": means_of(windows),
@@ -120,7 +121,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "disk_bytes": disk_bytes(run.path),
         "ranks": 1 + len(records_of_ranks(run.record)),
         "damaged_lines": reader.damaged,
-        "task": _task(run),
+        "task": str(_facts(run).get("task", "causal_lm")),
+        "counted": counted_in(_facts(run)),
         "resumes_from": goes_on_from,
         "goodput": None if spent is None else spent.to_json(),
     }
@@ -172,9 +174,10 @@ def render(summary: Mapping[str, Any]) -> str:
     if (newest := summary["validation"]) is not None:
         rows.append(("validation", f"step {format.count(newest['step'])}: {describe_metrics(newest['metrics'])}"))
     if summary["train_loss"] is not None:
-        tokens = f", {format.short(summary['tokens'])} tokens" if summary["tokens"] else ""
+        counted = summary["counted"]
+        tokens = f", {format.short(summary['tokens'])} {counted}" if summary["tokens"] else ""
         speed = summary["tokens_per_second"]
-        tokens += f", {format.tokens_per_second(speed)}" if speed else ""
+        tokens += f", {format.tokens_per_second(speed, counted)}" if speed else ""
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if (pace := summary["pace"]) is not None:
         rows.append(("step", describe_pace(pace)))
@@ -286,7 +289,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "train_loss": _mean_loss(window),
         "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
         "best": _best(run, evaluations),
-        "yardsticks": _yardsticks(run),
+        "yardsticks": _facts(run).get("yardsticks") or {},
         "ended": {
             "status": ended.status,
             "reason": ended.reason,
@@ -330,16 +333,11 @@ def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:
     return ([first] if first is not None else []) + lines[::-1]
 
 
-def _task(run: RunDirectory) -> str:
+def _facts(run: RunDirectory) -> Mapping[str, Any]:
+    """What was known before step 1; empty where that cannot be read."""
     with contextlib.suppress(TrimtabError):
-        return str(run.read_json(run.facts).get("task", "causal_lm"))
-    return "causal_lm"
-
-
-def _is_soup(run: RunDirectory) -> bool:
-    with contextlib.suppress(TrimtabError):
-        return "soup" in run.read_json(run.facts)
-    return False
+        return run.read_json(run.facts)
+    return {}
 
 
 def _resumed(branches: Sequence[Mapping[str, Any]]) -> str:
@@ -356,12 +354,6 @@ def _resumed(branches: Sequence[Mapping[str, Any]]) -> str:
 
 def _part(number: float, whole: float) -> str:
     return f"{format.count(number)} of {format.count(whole)}"
-
-
-def _yardsticks(run: RunDirectory) -> dict[str, Any]:
-    with contextlib.suppress(TrimtabError):
-        return run.read_json(run.facts).get("yardsticks") or {}
-    return {}
 
 
 def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str, Any] | None:
