@@ -17,6 +17,7 @@ from trimtab.report import write_report
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import in_words as in_words_of
 from trimtab.runs.calibration import write_calibration
+from trimtab.runs.described import describe_verdict
 from trimtab.runs.goodput import describe_goodput, goodput_of
 from trimtab.training.checkpoint import load_model
 from trimtab.training.judging import build_evaluation, calibrate_run, examine
@@ -96,7 +97,7 @@ class Closing:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
         try:
             diagnosis = write_report(self._run)
-            told = f"{diagnosis.verdict}: {diagnosis.summary}"
+            told = f"{describe_verdict(diagnosis.verdict)}: {diagnosis.summary}"
             for monitor in self._monitors:
                 monitor.observe(ArtifactLogged(step, "text", "diagnosis", told, self._run.report.name))
         except Exception as error:

@@ -11,6 +11,7 @@ from example_runs import CASES, case_of, judged, write_run
 from trimtab.doctor import Case, open_case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.events import ArtifactLogged, DecisionTaken, Rollback, RunEnded, RunStarted, Stop
+from trimtab.report import render_html, render_markdown
 from trimtab.report.figures import learning_curves
 from trimtab.report.gather import SHOWN_SAMPLES, gather
 from trimtab.runs import History
@@ -106,3 +107,13 @@ def test_a_loss_of_which_no_task_is_known_has_no_unit() -> None:
     for facts, unit in (({"settings": {}}, False), ({"task": "regression"}, False), ({"task": "causal_lm"}, True)):
         case = replace(case, facts=facts)
         assert ("nats per token" in learning_curves(gather(None, case, judged(case, "x", [])))) == unit
+
+
+def test_a_loop_of_another_program_is_not_trained_from_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    case, diagnosis = CASES["not_a_number"]()
+    for source in ("loop", "config"):
+        run = write_run(tmp_path / source)
+        run.write_json(run.environment, {"source": source, "command": ["/opt/bin/train.py"]})
+        report = gather(run, case, diagnosis)
+        for page in (render_html(report), render_markdown(report)):
+            assert ("trimtab train" in page) == (source == "config")

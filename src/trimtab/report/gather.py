@@ -110,6 +110,8 @@ class Report:
     """The run as a command names it; "" for a run of another trainer."""
     command: str
     """What was typed, where that is known."""
+    kept: str = ""
+    """The configuration that it keeps, as a command names it; "" where it keeps none, as a loop of another program."""
     again: str = ""
     """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
@@ -177,6 +179,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         environment={key: value for key, value in environment.items() if key not in ("schema", "command")},
         path=_path(run, arguments) if run is not None else "",
         command=_command(arguments),
+        kept=f"{_path(run, arguments)}/config.yaml" if run is not None and run.trainer == "trimtab" else "",
         again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
         machine=means_of_series(history.series),
@@ -237,7 +240,7 @@ def _path(run: RunDirectory, arguments: Sequence[str]) -> str:
 
 def _again(run: RunDirectory | None, arguments: Sequence[str], environment: Mapping[str, Any]) -> str:
     """The command without the directory, which is taken; or one with the run's own settings, where it was another."""
-    if run is None or environment.get("source") == "python":
+    if run is None or environment.get("source") == "python" or run.trainer != "trimtab":
         return ""
     if len(arguments) < 3 or arguments[1] != "train":
         return f"trimtab train {shlex.quote(_path(run, arguments) + '/config.yaml')}"

@@ -32,6 +32,7 @@ from trimtab.runs.described import describe_metrics as describe_metrics
 from trimtab.runs.described import describe_pace as describe_pace
 from trimtab.runs.described import describe_quality as describe_quality
 from trimtab.runs.described import describe_split as describe_split
+from trimtab.runs.described import describe_verdict as describe_verdict
 from trimtab.runs.described import wrapped as wrapped
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
@@ -218,7 +219,9 @@ def render(summary: Mapping[str, Any]) -> str:
     if len(rules) > _ALERTS:
         rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
-        label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", f"{diagnosis['verdict']}: ")
+        label, verdict = (
+            ("soup", "") if summary["is_soup"] else ("verdict", f"{describe_verdict(diagnosis['verdict'])}: ")
+        )
         rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
