@@ -275,3 +275,16 @@ def test_rules_that_were_met_are_told(run: RunDirectory) -> None:
     assert "  rule        step 4, high: train/loss\n" in page
     assert "step 7, high: train/loss\n" in page
     assert "the newest of 7 (alerts.jsonl has all)" in page
+
+
+def test_what_resume_refuses_is_not_said_to_go_on(tmp_path: Path) -> None:
+    for source, goes_on in (("loop", False), ("config", True)):
+        run = RunDirectory.create_at(tmp_path / source)
+        run.write_json(run.environment, {"source": source})
+        recorder = Recorder.open(run)
+        recorder.observe(RunStarted(0, 1, 0, None, 10))
+        recorder.observe(RunEnded(5, "failed", "ValueError: boom", None, None, None, 1.0))
+        recorder.close()
+        summary = summarize(run) | {"diagnosis": {"verdict": "attention", "summary": "So.", "findings": []}}
+        assert ("goes on from" in render(summary)) == goes_on
+        assert "needs attention: So." in render(summary)

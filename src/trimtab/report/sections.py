@@ -43,13 +43,8 @@ def decisions(report: Report) -> Markup:
     head = element("tr", element("th", "step", class_="n"), element("th", "who: what: why"))
     parts: list[Content] = [scrolled(element("table", head, rows)) if rows else None]
     if report.num_saves:
-        parts.append(
-            element(
-                "p",
-                f"Checkpoints were asked for {'once' if report.num_saves == 1 else f'{report.num_saves} times'}.",
-                class_="soft",
-            )
-        )
+        times = "once" if report.num_saves == 1 else f"{format.count(report.num_saves)} times"
+        parts.append(element("p", f"Checkpoints were asked for {times}.", class_="soft"))
     kept = [
         element(
             "tr",

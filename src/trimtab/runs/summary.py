@@ -219,9 +219,8 @@ def render(summary: Mapping[str, Any]) -> str:
     if len(rules) > _ALERTS:
         rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
-        label, verdict = (
-            ("soup", "") if summary["is_soup"] else ("verdict", f"{describe_verdict(diagnosis['verdict'])}: ")
-        )
+        verdict = f"{describe_verdict(diagnosis['verdict'])}: "
+        label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", verdict)
         rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
