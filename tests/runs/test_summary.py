@@ -282,8 +282,8 @@ def test_what_resume_refuses_is_not_said_to_go_on(tmp_path: Path) -> None:
         run = RunDirectory.create_at(tmp_path / source)
         run.write_json(run.environment, {"source": source})
         recorder = Recorder.open(run)
-        recorder.observe(RunStarted(0, 1, 0, None, 10))
-        recorder.observe(RunEnded(5, "failed", "ValueError: boom", None, None, None, 1.0))
+        recorder.record(RunStarted(0, 1, 0, None, 10))
+        recorder.record(RunEnded(5, "failed", "ValueError: boom", None, None, None, 1.0))
         recorder.close()
         summary = summarize(run) | {"diagnosis": {"verdict": "attention", "summary": "So.", "findings": []}}
         assert ("goes on from" in render(summary)) == goes_on
