@@ -247,7 +247,7 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
             (
                 printable(summary["name"], limit=60),
                 summary["status"],
-                f"{format.count(summary['step'])}/{format.count(total)}" if total else "-",
+                _steps(summary["step"], total),
                 format.decimal(best["value"]) if best else "-",
                 format.count(best["step"]) if best else "-",
                 format.decimal(summary["train_loss"]) if summary["train_loss"] is not None else "-",
@@ -263,6 +263,11 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
         for row in table
     ]
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
+
+
+def _steps(done: int, total: int | None) -> str:
+    """How far a run is; where nobody planned how far it goes, its steps alone."""
+    return f"{format.count(done)}/{format.count(total)}" if total else format.count(done) if done else "-"
 
 
 def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
