@@ -17,6 +17,7 @@ from trimtab.report import write_report
 from trimtab.runs import RunDirectory
 from trimtab.runs.calibration import in_words as in_words_of
 from trimtab.runs.calibration import write_calibration
+from trimtab.runs.described import describe_verdict
 from trimtab.runs.goodput import describe_goodput, goodput_of
 from trimtab.training.checkpoint import load_model
 from trimtab.training.judging import build_evaluation, calibrate_run, examine
@@ -96,7 +97,9 @@ class Closing:
         except Exception as error:
             warnings.warn(f"there is no report: {error!r}; try: trimtab report {self._run.path}", stacklevel=2)
             return None
-        self._show(step, "diagnosis", f"{diagnosis.verdict}: {diagnosis.summary}", self._run.report.name)
+        self._show(
+            step, "diagnosis", f"{describe_verdict(diagnosis.verdict)}: {diagnosis.summary}", self._run.report.name
+        )
         return diagnosis
 
     def _judge(self, data: PreparedData) -> Callable[[nn.Module], Mapping[str, float]]:

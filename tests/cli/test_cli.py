@@ -263,3 +263,14 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: went on\n")
+
+
+def test_a_file_that_is_given_as_a_text_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "f.txt").write_text("one\n")
+    done = trimtab("predict", tmp_path / "none", tmp_path / "f.txt", "long " * 1000, expect=2)
+    assert done.stderr.count("is read as a text of its own; --file") == 1
+
+
+def test_names_of_presets_leave_the_next_column_where_it_is() -> None:
+    lines = [line for line in trimtab("config", "presets").stdout.splitlines() if not line.startswith("next:")]
+    assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines}) == 1

@@ -49,7 +49,7 @@ def show(*arguments: object) -> str:
 
 def test_a_picture_of_a_layer_from_the_newest_sample(run: Path) -> None:
     text = show(run, "--attention")
-    assert "blocks.1.attention, layer 1 of 2, 32 tokens" in text
+    assert "blocks.1.attention, layer 1 (the last; of 2, counted from 0), 32 tokens" in text
     picture = run / "artifacts" / "attention" / "step-00000004-layer-1.png"
     assert f"picture: {picture}" in text
     assert picture.read_bytes()[:4] == b"\x89PNG"

@@ -150,3 +150,22 @@ def test_a_low_terminal_is_not_scrolled(tmp_path: Path) -> None:
     os.write(leader, b"q")
     assert process.wait(10) == 0
     os.close(leader)
+
+
+def test_doctor_and_show_take_the_newest_run_and_say_which(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "old")
+    make_run(tmp_path / "runs" / "new")
+    os.utime(tmp_path / "runs/old/config.yaml", (1000, 1000))
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    for name in ("doctor", "show"):
+        command = [sys.executable, "-m", "trimtab.cli", name, "--json"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "runs/new, the newest run in runs/" in done.stderr
+        told = json.loads(done.stdout)
+        assert "new" in (told["run"], Path(str(told["run"])).name)
+        done = subprocess.run(
+            command, cwd=tmp_path / "runs", env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"`trimtab {name} RUN`" in done.stderr

@@ -450,3 +450,21 @@ def test_the_gap_is_followed_where_it_is_measured() -> None:
     with pytest.raises(ConfigError, match=r"of the plain weights, which averaging\.evaluate average leaves out"):
         load_config("gpt-1m", settings)
     load_config("gpt-1m", ["averaging={name: ema}", *settings[1:]])
+
+
+def test_beside_a_wrong_name_keys_that_no_choice_has_are_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config({"optimizer": {"name": "adamm", "learning_rte": 2e-3, "beta1": 0.8}}, environment={})
+    text = str(caught.value)
+    assert "2 problems" in text
+    assert "did you mean 'adamw' or 'adam'?" in text
+    assert "optimizer.learning_rte: there is no such key" in text
+    assert "did you mean 'learning_rate'?" in text
+    assert "beta1: " not in text
+
+
+def test_an_entry_that_is_wrong_is_told_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config({"alerts": {"rules": {"a": {"when": "end any", "to": ["consol"]}}}}, environment={})
+    assert "alerts.rules.a.to.0: must be" in str(caught.value)
+    assert "problems" not in str(caught.value)

@@ -438,3 +438,9 @@ def test_no_rule_asks_for_more_steps_where_another_asks_for_fewer(per_epoch: int
     else:
         assert often is None
         assert few.fix is not None
+
+
+def test_a_question_ends_with_its_own_sign() -> None:
+    config = load_config(None, environment={}, overrides=["alerts.rules={a: {when: train/los > 3}}"])
+    (told,) = [str(finding) for finding in lint(config) if finding.code == "alert-on-unknown"]
+    assert "did you mean 'train/loss'? the rule" in told

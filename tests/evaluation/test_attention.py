@@ -15,7 +15,7 @@ from torch import nn
 from trimtab.config import DecoderConfig, EncoderConfig
 from trimtab.data import byte_tokenizer
 from trimtab.errors import UsageError
-from trimtab.evaluation.attention import MOST_TOKENS, visualize_attention
+from trimtab.evaluation.attention import MOST_TOKENS, AttentionView, visualize_attention
 from trimtab.model import EncoderDecoder, build_model, wrap_model
 from trimtab.signals import Outputs, SpecialTokens
 
@@ -72,7 +72,7 @@ def test_a_long_text_is_labelled_here_and_there() -> None:
         seed=0,
     )
     figure = visualize_attention(model, "ab" * 90, byte_tokenizer()).figure
-    assert len(figure.axes[0].get_xticklabels()) == 60
+    assert len(figure.axes[0].get_xticklabels()) == 30
 
 
 def test_an_encoder_reads_its_text_in_a_frame() -> None:
@@ -145,3 +145,20 @@ def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
 def test_a_picture_with_another_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must end in \.png, \.svg, \.pdf"):
         visualize_attention(decoder(), TEXT, byte_tokenizer()).save(tmp_path / "picture.jpg")
+
+
+def test_the_maps_of_a_long_text_stand_in_a_grid_that_fits_a_screen() -> None:
+    tokens = tuple(f"word{place}" for place in range(64))
+    for heads, grid in ((1, (1, 1)), (4, (2, 2)), (8, (3, 3)), (16, (4, 4))):
+        weights = np.full((heads, 64, 64), 1 / 64, np.float32)
+        none = (0.0,) * heads
+        seen = np.ones_like(weights, bool)
+        shown = tuple(range(heads))
+        view = AttentionView(3, tuple("abcd"), shown, tokens, tokens, weights, seen, none, none, none, none)
+        figure = view.figure
+        width, height = figure.get_size_inches() * 130
+        assert max(width, height) < 2000
+        axes = figure.axes[0]
+        assert axes.get_subplotspec().get_gridspec().get_geometry() == grid
+        assert 10 < len(axes.get_xticks()) < 60
+    assert view.place == "layer 3 (the last; of 4, counted from 0)"

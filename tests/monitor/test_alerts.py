@@ -66,6 +66,8 @@ def met(when: str, *events: Event) -> list[Met]:
         ("validation/accuracy@ema  below 0.5", Condition("compare", "validation/accuracy@ema", "<", 0.5)),
         ("tokens_per_second <= 1e3 for 1 step", Condition("compare", "tokens_per_second", "<=", 1000.0)),
         ("layer/*/grad_norm is not finite", Condition("not_finite", "layer/*/grad_norm")),
+        ("train/loss>5", Condition("compare", "train/loss", ">", 5.0)),
+        ("train/loss>=5 for 2 steps", Condition("compare", "train/loss", ">=", 5.0, 2)),
         ("grad_norm is not finite for 3 steps", Condition("not_finite", "grad_norm", steps=3)),
         ("validation/loss changes by 12.5 % over 3 steps", Condition("change", "validation/loss", "", 0.125, 3)),
         ("memory_bytes changes by 50%", Condition("change", "memory_bytes", "", 0.5)),
@@ -92,7 +94,8 @@ def test_what_is_no_condition_is_refused_with_the_forms(text: str) -> None:
     [
         ("alerts.rules={a: {when: end any, to: [webhook]}}", "alerts.webhook={} takes the address"),
         ("alerts.rules={a: {when: end any, to: [email]}}", "alerts.email={recipients:"),
-        ("alerts.rules={a: {when: end any, to: []}}", "alerts.rules.a.to"),
+        ("alerts.rules={a: {when: end any, to: []}}", "alerts.rules.a.to: must have 1 entry or more"),
+        ("alerts.rules={a: {when: end finishd}}", "did you mean 'end finished'?"),
         ("alerts.rules={a: {wen: end any}}", "did you mean 'when'?"),
         ("alerts.rules={a: {}}", "alerts.rules.a.when: must be given"),
         ("alerts.rules={a: {when: train/loss > 3 for 0 steps}}", "1 step or more"),

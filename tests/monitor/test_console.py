@@ -547,3 +547,13 @@ def test_a_finding_is_told_once() -> None:
     console.observe(DecisionTaken(50, 40, "doctor", Advise("overfitting: the gap grows", finding)))
     console.observe(FindingsChanged(50, (finding,)))
     assert stream.getvalue().count("the gap grows") == 1
+
+
+def test_of_a_classification_the_speed_is_of_texts() -> None:
+    stream = io.StringIO()
+    console = Console(stream, 10)
+    console.observe(RunStarted(0, 1, 0, None, 10, FACTS | {"task": "classification"}))
+    console.observe(window(1))
+    console.close()
+    assert "3.12k texts/s" in stream.getvalue()
+    assert "tok/s" not in stream.getvalue()

@@ -11,6 +11,8 @@ from example_runs import CASES, case_of, judged, write_run
 from trimtab.doctor import Case, open_case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.events import ArtifactLogged, DecisionTaken, Rollback, RunEnded, RunStarted, Stop
+from trimtab.report import render_html, render_markdown
+from trimtab.report.figures import learning_curves
 from trimtab.report.gather import SHOWN_SAMPLES, gather
 from trimtab.runs import History
 
@@ -80,3 +82,38 @@ def test_it_is_told_why_an_attempt_went_on() -> None:
     assert (60, "attempt 3 goes on; the one before: killed, no end was written") in told
     back = "at step 70 the run went back to step 50 and left out data positions 440 to 459: a spike"
     assert (50, back) in told
+
+
+def test_of_a_classification_texts_are_counted() -> None:
+    per_step = {"train/loss": np.full(100, 0.5), "tokens": np.full(100, 16.0), "tokens_per_second": np.full(100, 50.0)}
+    case = case_of(per_step, {"validation/accuracy": {50: 0.9, 100: 0.95}}, config={})
+    facts = {"task": "classification", "sequences_per_epoch": 800, "tokens_per_epoch": 16_000}
+    several = {"identity": {"config.task.multi_label": True}, "epochs": 2.0}
+    for known, counted, epochs in ((facts, "texts", "2.00"), (facts | several, "labels", "2.00"), ({}, "tokens", "")):
+        case = replace(case, facts=known)
+        report = gather(None, case, judged(case, "x", []))
+        notes = {figure.label: (figure.value, figure.note) for figure in report.figures}
+        assert notes["steps"] == ("100", f"1.60k {counted}" + (f", {epochs} epochs" if epochs else ""))
+        assert notes["validation accuracy"] == ("95.0 %", f"of {counted}, at best")
+        assert notes["speed"][0] == ("50 tok/s" if counted == "tokens" else f"50 {counted}/s")
+        assert ("nats per text" in learning_curves(report)) == (counted == "texts")
+    for task in ("masked_lm", "seq2seq"):  # whose targets are a part of the tokens
+        assert replace(case, facts=facts | {"task": task, "epochs": 3.0}).epochs() == 3.0
+    assert replace(case, facts=facts | {"task": "causal_lm"}).epochs() == 0.1
+
+
+def test_a_loss_of_which_no_task_is_known_has_no_unit() -> None:
+    case = case_of({"train/loss": np.ones(100)}, config={})
+    for facts, unit in (({"settings": {}}, False), ({"task": "regression"}, False), ({"task": "causal_lm"}, True)):
+        case = replace(case, facts=facts)
+        assert ("nats per token" in learning_curves(gather(None, case, judged(case, "x", [])))) == unit
+
+
+def test_a_loop_of_another_program_is_not_trained_from_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    case, diagnosis = CASES["not_a_number"]()
+    for source in ("loop", "config"):
+        run = write_run(tmp_path / source)
+        run.write_json(run.environment, {"source": source, "command": ["/opt/bin/train.py"]})
+        report = gather(run, case, diagnosis)
+        for page in (render_html(report), render_markdown(report)):
+            assert ("trimtab train" in page) == (source == "config")

@@ -275,3 +275,27 @@ def test_rules_that_were_met_are_told(run: RunDirectory) -> None:
     assert "  rule        step 4, high: train/loss\n" in page
     assert "step 7, high: train/loss\n" in page
     assert "the newest of 7 (alerts.jsonl has all)" in page
+
+
+def test_what_resume_refuses_is_not_said_to_go_on(tmp_path: Path) -> None:
+    for source, goes_on in (("loop", False), ("config", True)):
+        run = RunDirectory.create_at(tmp_path / source)
+        run.write_json(run.environment, {"source": source})
+        recorder = Recorder.open(run)
+        recorder.record(RunStarted(0, 1, 0, None, 10))
+        recorder.record(RunEnded(5, "failed", "ValueError: boom", None, None, None, 1.0))
+        recorder.close()
+        summary = summarize(run) | {"diagnosis": {"verdict": "attention", "summary": "So.", "findings": []}}
+        assert ("goes on from" in render(summary)) == goes_on
+        assert "needs attention: So." in render(summary)
+
+
+def test_the_list_has_the_steps_of_a_loop_that_planned_none(tmp_path: Path) -> None:
+    run = RunDirectory.create_at(tmp_path / "loop")
+    recorder = Recorder.open(run)
+    recorder.record(RunStarted(0, 1, 0, None, 0))
+    recorder.record(window(1, 3.0))
+    recorder.record(RunEnded(10, "finished", "the loop came to its end", None, None, None, 1.0))
+    recorder.close()
+    (row,) = [line for line in render_list(list_summaries(tmp_path), tmp_path).splitlines() if line.startswith("loop")]
+    assert row.split()[:3] == ["loop", "finished", "10"]

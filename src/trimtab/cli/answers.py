@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,6 +45,10 @@ def predict(
             asked += [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"--file: {file} cannot be read: {error}") from error
+    for text in texts or ():
+        if os.path.isfile(text):  # False, too, of what is too long for a path
+            note = f"note: {shown(text)} is read as a text of its own; --file {shown(text)} reads the file of that name"
+            typer.echo(note, err=True)
     if not asked:
         raise UsageError("there is no text to ask about", hint="give texts, or --file FILE")
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company

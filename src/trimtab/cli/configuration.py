@@ -75,6 +75,7 @@ def config_presets(as_json: Json = False) -> None:
     if as_json:
         print_json(presets)
         return
+    width = max(map(len, presets))
     for name, description in presets.items():
-        typer.echo(f"{name:<16} {description}")
+        typer.echo(f"{name:<{width}}  {description}")
     tell_next("train", "PRESET", "data.source.name=text", "data.source.path=FOLDER")

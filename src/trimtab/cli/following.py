@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from trimtab.cli.newest import begun, newest_run
 from trimtab.cli.options import Json, app, print_json, shown
-from trimtab.errors import UsageError
 
 if TYPE_CHECKING:
     from trimtab.report.live import Follower
@@ -61,27 +61,14 @@ def _runs(paths: Sequence[Path]) -> list[RunDirectory]:
     from trimtab.runs import RunDirectory, list_runs, live_holder
 
     if not paths:
-        found = list_runs(Path("runs"))
-        if not found:
-            raise UsageError(
-                "there is no run in runs/", hint="`trimtab top RUN` follows another; `trimtab demo` begins one"
-            )
-        live = [run for run in found if live_holder(run.lock) is not None]
-        return [max(live or found, key=_begun)]
+        return [newest_run("top")]
     runs: list[RunDirectory] = []
     for path in paths:
         inside = [] if RunDirectory.is_run(path) else list_runs(path)
         # Those that go on first, then the newest: what a low terminal has no room for is the oldest.
-        inside.sort(key=lambda run: (live_holder(run.lock) is None, -_begun(run)))
+        inside.sort(key=lambda run: (live_holder(run.lock) is None, -begun(run)))
         runs += inside[:_MOST_RUNS] if inside else [RunDirectory.open(path)]
     return list({run.path.resolve(): run for run in runs}.values())
-
-
-def _begun(run: RunDirectory) -> float:
-    try:
-        return (run.config if run.config.exists() else run.path).stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _frame(followers: Sequence[Follower], width: int, *, hint: str) -> Any:

@@ -63,8 +63,7 @@ def show_attention(
 
 
 def _tell(run: Path, step: int, view: AttentionView) -> None:
-    layers = f"layer {view.layer} of {len(view.layers)}"
-    typer.echo(f"{shown(run)}, step {step}: {shown(view.name)}, {layers}, {len(view.tokens)} tokens")
+    typer.echo(f"{shown(run)}, step {step}: {shown(view.name)}, {view.place}, {len(view.tokens)} tokens")
     typer.echo(f"  {'head':>4}  {'entropy':>8}  {'of the most':>11}  {'on the first':>12}  {'largest logit':>13}")
     columns = (view.heads, view.entropy, view.relative_entropy, view.first, view.largest_logit)
     for number, entropy, relative, first, largest in zip(*columns, strict=True):

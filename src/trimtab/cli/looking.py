@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from trimtab.doctor import Case
     from trimtab.runs import RunDirectory
 
-from trimtab.cli.options import Json, Mapping, Run, app, print_json, shown
+from trimtab.cli.newest import tell_newest
+from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown
 
 
 @app.command()
@@ -41,7 +42,7 @@ def runs(
 
 @app.command()
 def show(
-    run: Run,
+    run: NewestRun = None,
     as_json: Json = False,
     attention: Annotated[
         bool, typer.Option("--attention", help="Draw what the heads of a layer attend to, instead.")
@@ -73,6 +74,8 @@ def show(
     """Tell how a run went, and why it ended; or look inside its model, or at its profiles."""
     from trimtab.cli.inside import show_attention, show_modules
 
+    if run is None:
+        run = tell_newest("show")
     of_attention = {"--layer": layer, "--head": head, "--text": text, "--answer": answer, "--out": out}
     of_attention |= {"--checkpoint": checkpoint, "--weights": weights}
     asked = [option for option, value in of_attention.items() if value is not None]
@@ -126,8 +129,11 @@ def _show_profiles(run: RunDirectory, as_json: bool) -> None:
 @app.command()
 def doctor(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH…", help="Run directories, or logs that other trainers wrote.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="PATH…", help="Run directories, or logs that other trainers wrote; the newest run if none."
+        ),
+    ] = None,
     as_json: Json = False,
     mapping: Mapping = None,
     fail_on: Annotated[
@@ -143,6 +149,7 @@ def doctor(
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
+    paths = paths or [tell_newest("doctor")]
     answers, gravest = [], -1
     for path in paths:
         case, name, notes = _open_log(path, mapping or [])

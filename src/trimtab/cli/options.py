@@ -73,6 +73,11 @@ Source = Annotated[str, typer.Argument(metavar="CONFIG|PRESET", help="A YAML or 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
+NewestRun = Annotated[
+    Path | None, typer.Argument(metavar="RUN", help="A run directory; the newest in runs/ if not given.")
+]
+
+
 Which = Annotated[str, typer.Option("--checkpoint", help="best, latest, or the number of a step.")]
 
 

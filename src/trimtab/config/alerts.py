@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from trimtab.config.base import NonNegative, Positive, Section, Texts
+from trimtab.config.nearest import any_of, did_you_mean, nearest_names
 
 Destination = Literal["console", "file", "webhook", "email"]
 
@@ -16,7 +17,7 @@ _ADDRESS: Final = "TRIMTAB_WEBHOOK_URL"
 _PASSWORD: Final = "TRIMTAB_SMTP_PASSWORD"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NUMBER: Final = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_COMPARED: Final = re.compile(rf"(\S+) (>=|<=|>|<|above|below) ({_NUMBER})(?: for (\d+) steps?)?")
+_COMPARED: Final = re.compile(rf"([^\s<>]+?)(?: ?(>=|<=|>|<) ?| (above|below) )({_NUMBER})(?: for (\d+) steps?)?")
 _NOT_FINITE: Final = re.compile(r"(\S+) is not finite(?: for (\d+) steps?)?")
 _CHANGES: Final = re.compile(rf"(\S+) changes by ({_NUMBER}) ?%(?: over (\d+) steps?)?")
 _EVENT: Final = re.compile(r"(finding|trouble|end) (\S+)")
@@ -60,8 +61,8 @@ def parse_condition(text: str) -> Condition:
     """The condition that `text` says. Raises: ValueError with the forms that it may have."""
     text = " ".join(text.split())
     if found := _COMPARED.fullmatch(text):
-        metric, sign, number, steps = found.groups()
-        sign = {"above": ">", "below": "<"}.get(sign, sign)
+        metric, sign, word, number, steps = found.groups()
+        sign = sign or {"above": ">", "below": "<"}[word]
         return Condition("compare", metric, sign, float(number), int(steps or 1))  # type: ignore[arg-type]
     if found := _NOT_FINITE.fullmatch(text):
         return Condition("not_finite", found[1], steps=int(found[2] or 1))
@@ -72,6 +73,8 @@ def parse_condition(text: str) -> Condition:
         known = {"trouble": ("any", *_TROUBLES), "end": ("any", *_ENDS)}.get(kind)
         if known is None or subject in known:
             return Condition(kind, subject)  # type: ignore[arg-type]
+        if near := nearest_names(subject, known):
+            raise ValueError(f"must be '{kind}' and {any_of(known)}; {did_you_mean([f'{kind} {one}' for one in near])}")
     raise ValueError(f"must be one of the forms {_FORMS}")
 
 

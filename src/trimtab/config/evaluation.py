@@ -67,7 +67,10 @@ class EvaluationConfig(Section):
         "data.sequence_length - stride before it; null: sequences do not overlap",
     )
     gap_tokens: int = Field(
-        65_536, ge=0, description="tokens of a fixed training slice, for generalization_gap; 0: no gap"
+        65_536,
+        ge=0,
+        description="tokens of a fixed training slice, for generalization_gap, at most as many as are judged of the "
+        "validation set; 0: no gap",
     )
     yardsticks: bool = Field(True, description="bits per byte of bigram counts, zlib and lzma on the same text")
     samples: SamplesConfig = Field(default_factory=SamplesConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -84,8 +84,32 @@ def problems_of(error: ValidationError, layer: Layer, source: str) -> list[Probl
     """The errors of pydantic by key and by place in `layer`; `source` is the place of what is not there."""
     errors = sorted(error.errors(include_url=False), key=lambda one: _line(_locate(one["loc"])[0], layer))
     # A value that fits none of several kinds is told once for each of them.
-    told = list(dict.fromkeys(_problem(one, layer, source) for one in errors[:_MOST_TOLD]))
+    # A value that is left with too few entries, as one of them is wrong, is told of that one.
+    errors = [one for one in errors if one["type"] != "too_short" or not _has_inside(one, errors)]
+    found = [problem for one in errors[:_MOST_TOLD] for problem in (_problem(one, layer, source), *_beside(one, layer))]
+    told = list(dict.fromkeys(found))
     return told + [Problem("", "", str(one["type"])) for one in errors[_MOST_TOLD:]]
+
+
+def _has_inside(error: ErrorDetails, errors: Iterable[ErrorDetails]) -> bool:
+    """Whether another error is of a part of its value."""
+    place = error["loc"]
+    return any(len(one["loc"]) > len(place) and one["loc"][: len(place)] == place for one in errors)
+
+
+def _beside(error: ErrorDetails, layer: Layer) -> Iterator[Problem]:
+    """Keys beside a wrong name that no choice has: nothing is known of the others before the name is right."""
+    path, _, key = _locate(error["loc"])
+    if error["type"] != "union_tag_invalid" or key is None or key.entries or not key.sections:
+        return
+    near = nearest_names(str(error["input"]["name"]), key.sections)
+    section = key.sections[near[0]] if near else next(iter(key.sections.values()))
+    known = {name for one in key.sections.values() for name in one.model_fields}
+    given = dict.fromkeys(one[: len(path) + 1] for one in layer if len(one) > len(path) and one[: len(path)] == path)
+    for one in given:
+        if one[-1] not in known:
+            value = layer[one].value if one in layer else {}
+            yield _unknown(one, section, _where(one, layer, ""), value)
 
 
 def _line(path: KeyPath, layer: Layer) -> int:
@@ -168,6 +192,9 @@ def _in_an_entry(key: Key, path: KeyPath, error: ErrorDetails, where: str) -> Pr
     if error["type"] == "missing":
         return Problem(where, place, "must be given")
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    if error["type"] == "too_short":
+        least = error["ctx"]["min_length"]
+        message = f"must have {least} {'entry' if least == 1 else 'entries'} or more"
     if error["type"] == "model_attributes_type":
         message = "must be a section, not a value"
     return Problem(where, place, message, received)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.doctor.finding import Target
+from trimtab.runs.counted import counted_in, counts_every_token
 from trimtab.runs.history import History, Series
 
 
@@ -66,6 +67,18 @@ class Case:
         """A fact that is a number, or None."""
         value = self.fact(*path)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def epochs(self) -> float:
+        """How often the data was seen; 0 where that is not known."""
+        tokens = self.history.get("tokens")
+        key = {"texts": "sequences_per_epoch"}.get(counted_in(self.facts))
+        if key is None and counts_every_token(self.facts):
+            key = "tokens_per_epoch"
+        if tokens is not None and key is not None:
+            per_epoch = self.number(key)
+            return float(tokens.columns.total.sum()) / per_epoch if per_epoch else 0.0
+        planned = self.number("epochs") or 0.0
+        return planned * self.history.last_step / self.planned_steps if self.planned_steps else 0.0
 
     @property
     def planned_steps(self) -> int:

@@ -119,7 +119,7 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
     if short is not None:
         return f"To go on: {_clause(short.remedies[0].summary)}."
     if _still_falling(case):
-        epochs = _epochs(case)
+        epochs = case.epochs()
         if epochs > AS_GOOD_AS_NEW:
             return (
                 f"The validation loss was still falling at the end, after {epochs:.2g} epochs of the same data: more "
@@ -130,12 +130,6 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
         needs = list(dict.fromkeys(need for item in withheld for need in item.needs))
         return f"To judge {', '.join(item.code for item in withheld)}, log {', '.join(needs)}."
     return "No change is proposed."
-
-
-def _epochs(case: Case) -> float:
-    """How often its data was seen; 0 where that is not known."""
-    tokens, per_epoch = case.history.get("tokens"), case.number("tokens_per_epoch")
-    return float(tokens.columns.total.sum()) / per_epoch if tokens is not None and per_epoch else 0.0
 
 
 def _still_falling(case: Case) -> bool:

@@ -59,6 +59,12 @@ class AttentionView:
         return self.layers[self.layer]
 
     @property
+    def place(self) -> str:
+        """Which layer it is, in words: layers are counted from 0."""
+        last = "the last; " if self.layer == len(self.layers) - 1 else ""
+        return f"layer {self.layer} ({last}of {len(self.layers)}, counted from 0)"
+
+    @property
     def figure(self) -> Figure:
         """A heat map for each head, made anew each time. Raises: UsageError without matplotlib."""
         from trimtab.evaluation.attention_picture import draw

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from trimtab.evaluation.attention import AttentionView
 
 SUFFIXES: Final = (".png", ".svg", ".pdf")
-_COLUMNS: Final = 4
-_MOST_LABELS: Final = 64
-"""Along an axis; of a longer text every so many tokens are named."""
+_MOST_COLUMNS: Final = 4
+_WIDEST: Final = 13.0
+"""All maps of a row, in inches: about 1,800 pixels."""
+_LARGEST: Final = 9.0
+"""One map, in inches."""
+_EACH_LABEL: Final = 0.16
+"""Inches; of a text that is longer than has room every so many tokens are named."""
+_BESIDE: Final = 0.9
+"""Inches that the labels of the other axis take of a map."""
 _UNSEEN: Final = "#e4e4e4"
 
 
@@ -32,12 +38,14 @@ def draw(view: AttentionView) -> Figure:
     from matplotlib.figure import Figure
 
     num_heads, num_queries, num_keys = view.weights.shape
-    columns = min(_COLUMNS, num_heads)
+    columns = min(_MOST_COLUMNS, math.ceil(math.sqrt(num_heads)))
     rows = math.ceil(num_heads / columns)
-    # 0.16 inches hold a label; a map is never smaller than its title, nor larger than a screen.
-    each = [min(9.0, max(2.6, 0.16 * min(size, _MOST_LABELS) + 0.9)) for size in (num_keys, num_queries)]
+    largest = min(_LARGEST, _WIDEST / columns)
+    # A map is never smaller than its title.
+    each = [min(largest, max(2.6, _EACH_LABEL * size + _BESIDE)) for size in (num_keys, num_queries)]
+    labels = int((largest - _BESIDE) / _EACH_LABEL)
     figure = Figure(figsize=(columns * each[0] + 0.9, rows * (each[1] + 0.35) + 0.6), layout="constrained")
-    figure.suptitle(f"{view.name} (layer {view.layer}): which tokens each row's token reads", parse_math=False)
+    figure.suptitle(f"{view.name}, {view.place}: which tokens each row's token reads", parse_math=False)
     colors = colormaps["viridis"].with_extremes(bad=_UNSEEN)
     # By their roots, so that small weights show beside a head that has all of its weight in one place.
     scale = PowerNorm(0.5, vmin=0.0, vmax=max(float(np.nanmax(view.weights)), 1e-6))
@@ -49,8 +57,8 @@ def draw(view: AttentionView) -> Figure:
     ):
         image = axes.imshow(shown_TS, cmap=colors, norm=scale, aspect="auto", interpolation="none")
         axes.set_title(f"head {head} · entropy {entropy:.2f} · first {first:.2f}", fontsize=8)
-        _label(axes.xaxis, view.keys, upright=max(map(len, view.keys)) < 3)
-        _label(axes.yaxis, view.tokens, upright=True)
+        _label(axes.xaxis, view.keys, labels, upright=max(map(len, view.keys)) < 3)
+        _label(axes.yaxis, view.tokens, labels, upright=True)
         axes.tick_params(length=0)
     for axes in all_axes[num_heads:]:
         axes.set_axis_off()
@@ -77,8 +85,8 @@ def as_png(view: AttentionView) -> bytes:
     return buffer.getvalue()
 
 
-def _label(axis: Any, tokens: tuple[str, ...], *, upright: bool) -> None:
-    every = math.ceil(len(tokens) / _MOST_LABELS)
+def _label(axis: Any, tokens: tuple[str, ...], most: int, *, upright: bool) -> None:
+    every = math.ceil(len(tokens) / most)
     places = range(0, len(tokens), every)
     axis.set_ticks(list(places))
     # Text is only text: a dollar sign in it begins no formula.

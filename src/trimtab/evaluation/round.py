@@ -162,9 +162,10 @@ class Evaluation:
                 overlap = {}  # a run that diverged ends by its own rules
             metrics |= {f"validation/{name}": value for name, value in overlap.items()}
         if self.config.gap_tokens:
-            slice_ = self._measure(
-                self.data.training, self.config.gap_tokens, report, "judging a part of the training text"
-            )
+            # No more than of the validation text: the difference of the two is no surer for it.
+            judged = self.data.validation.num_tokens if most is None else min(most, self.data.validation.num_tokens)
+            size = min(self.config.gap_tokens, max(judged, 1))
+            slice_ = self._measure(self.data.training, size, report, "judging a part of the training text")
             metrics["training_slice/loss"] = slice_["loss"]
             metrics["generalization_gap"] = metrics["validation/loss"] - metrics["training_slice/loss"]
         return metrics

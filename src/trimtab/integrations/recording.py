@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, final
 
 from trimtab.config.secrets import hide
 from trimtab.events import Event, RunEnded, RunStarted, StepsEnded
+from trimtab.runs.described import describe_verdict
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.environment import environment
 from trimtab.runs.lock import Lock
@@ -199,7 +200,7 @@ def _write_report(run: RunDirectory) -> None:
     from trimtab.report import write_report
 
     diagnosis = write_report(run)
-    print(f"trimtab: {diagnosis.verdict}. {diagnosis.summary}  ({run.report})", file=sys.stderr)
+    print(f"trimtab: {describe_verdict(diagnosis.verdict)}. {diagnosis.summary}  ({run.report})", file=sys.stderr)
 
 
 def last_error() -> BaseException | None:

@@ -86,10 +86,18 @@ def _loss_panel(report: Report, height: int, wanted: Iterable[str] = ("train/los
     return Panel(
         "loss",
         tuple(traces),
-        "nats per token" if report.settings or report.facts else "",
+        _unit_of_loss(report),
         height,
         metrics=("train/loss", "validation/loss"),
     )
+
+
+def _unit_of_loss(report: Report) -> str:
+    """What the loss is in: of a regression and where no task is known, nobody says."""
+    task = report.facts.get("task")
+    if task in (None, "regression"):
+        return ""
+    return f"nats per {report.counted.removesuffix('s')}"
 
 
 def _single_panels(report: Report, names: Sequence[str], height: int = 120) -> Iterator[Panel]:

@@ -146,8 +146,8 @@ def _remedy(report: Report, remedy: Remedy) -> Markup:
     body: list[Markup] = [element("p", remedy.summary)]
     if rows:
         body.append(element("table", rows, class_="change"))
-        if remedy.target == "trimtab" and report.path:
-            body.append(command(words.command_with(f"{report.path}/config.yaml", remedy)))
+        if remedy.target == "trimtab" and report.kept:
+            body.append(command(words.command_with(report.kept, remedy)))
         elif remedy.target == "trimtab":
             body.append(command(" ".join(words.overrides(remedy))))
         elif where:

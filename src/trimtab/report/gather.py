@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from trimtab.report.curves import Curve, smoothed
 from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
+from trimtab.runs.counted import counted_in
 from trimtab.runs.described import describe_decision
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
@@ -110,6 +110,8 @@ class Report:
     """The run as a command names it; "" for a run of another trainer."""
     command: str
     """What was typed, where that is known."""
+    kept: str = ""
+    """The configuration that it keeps, as a command names it; "" where it keeps none, as a loop of another program."""
     again: str = ""
     """What trains the same into a new directory, where the command line can."""
     damaged_lines: int = 0
@@ -122,6 +124,8 @@ class Report:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     """The temperature of its answers, and what it does, where one was fitted."""
     prompts: tuple[str, ...] = field(default=())
+    counted: str = "tokens"
+    """What the loss is a mean over."""
 
     def steered(self) -> list[tuple[int, str]]:
         """What steered the run, by step: decisions, what went wrong, and where it went on from a checkpoint."""
@@ -175,12 +179,14 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
         environment={key: value for key, value in environment.items() if key not in ("schema", "command")},
         path=_path(run, arguments) if run is not None else "",
         command=_command(arguments),
+        kept=f"{_path(run, arguments)}/config.yaml" if run is not None and run.trainer == "trimtab" else "",
         again=_again(run, arguments, environment),
         damaged_lines=history.damaged_lines,
         machine=means_of_series(history.series),
         judged=_read(run, run.details) if run is not None else {},
         calibration=_read(run, run.calibration) if run is not None else {},
         prompts=_prompts(settings),
+        counted=counted_in(case.facts),
     )
 
 
@@ -234,7 +240,7 @@ def _path(run: RunDirectory, arguments: Sequence[str]) -> str:
 
 def _again(run: RunDirectory | None, arguments: Sequence[str], environment: Mapping[str, Any]) -> str:
     """The command without the directory, which is taken; or one with the run's own settings, where it was another."""
-    if run is None or environment.get("source") == "python":
+    if run is None or environment.get("source") == "python" or run.trainer != "trimtab":
         return ""
     if len(arguments) < 3 or arguments[1] != "train":
         return f"trimtab train {shlex.quote(_path(run, arguments) + '/config.yaml')}"
@@ -341,8 +347,8 @@ def _figures(
     total = float(tokens.columns.total.sum()) if tokens is not None else 0.0
     steps, planned = history.last_step, case.planned_steps
     shown = format.count(steps) if steps >= planned else f"{format.count(steps)} of {format.count(planned)}"
-    epochs = _ratio(total, case.number("tokens_per_epoch"))
-    notes = [f"{format.short(total)} tokens" if total else "", f"{epochs:.2f} epochs" if epochs else ""]
+    counted, epochs = counted_in(case.facts), case.epochs()
+    notes = [f"{format.short(total)} {counted}" if total else "", f"{epochs:.2f} epochs" if epochs else ""]
     yield Figure("steps", shown, ", ".join(note for note in notes if note))
     if curves.get("train/loss"):
         _, values = curves["train/loss"].finite()
@@ -365,13 +371,15 @@ def _figures(
             "compression (less is better)", format.bits_per_byte(float(bits.finite()[1].min())), _yardsticks(case)
         )
     if accuracy := curves.get("validation/accuracy"):
-        yield Figure("validation accuracy", f"{100 * float(accuracy.finite()[1].max()):.1f} %", "of tokens, at best")
+        yield Figure(
+            "validation accuracy", f"{100 * float(accuracy.finite()[1].max()):.1f} %", f"of {counted}, at best"
+        )
     parameters = case.number("parameters", "total")
     if parameters:
         frozen = case.number("parameters", "frozen") or 0
         yield Figure("parameters", format.short(parameters), f"{format.short(frozen)} frozen" if frozen else "")
     if speed := curves.get("tokens_per_second"):
-        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1]))), "typical")
+        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1])), counted), "typical")
     if split:
         note = "start, evaluation and checkpoints included"
         if "productive" in split:
@@ -388,7 +396,3 @@ def _figures(
 def _yardsticks(case: Case) -> str:
     known = {name: case.number("yardsticks", name) for name in ("bigram", "zlib", "lzma")}
     return ", ".join(f"{name} {value:.2f}" for name, value in known.items() if value)
-
-
-def _ratio(part: float, whole: float | None) -> float:
-    return part / whole if whole and math.isfinite(whole) else 0.0

@@ -83,9 +83,9 @@ def _remedy(report: Report, remedy: Remedy) -> Iterator[str]:
             for key, was, now in words.changes(remedy, report.settings)
         ]
         yield from _table(("setting", "now", "proposed"), rows)
-    if remedy.config and remedy.target == "trimtab" and report.path:
+    if remedy.config and remedy.target == "trimtab" and report.kept:
         yield ""
-        yield from _block(words.command_with(f"{report.path}/config.yaml", remedy))
+        yield from _block(words.command_with(report.kept, remedy))
 
 
 def escaped(text: str) -> str:

@@ -43,7 +43,8 @@ def decisions(report: Report) -> Markup:
     head = element("tr", element("th", "step", class_="n"), element("th", "who: what: why"))
     parts: list[Content] = [scrolled(element("table", head, rows)) if rows else None]
     if report.num_saves:
-        parts.append(element("p", f"Checkpoints were asked for {report.num_saves} times.", class_="soft"))
+        times = "once" if report.num_saves == 1 else f"{format.count(report.num_saves)} times"
+        parts.append(element("p", f"Checkpoints were asked for {times}.", class_="soft"))
     kept = [
         element(
             "tr",
@@ -150,7 +151,7 @@ def _in_short(report: Report) -> str:
     counts = [
         (known("training", "tokens"), "training tokens"),
         (known("validation", "tokens"), "validation tokens"),
-        (known("tokenizer", "vocabulary_size"), "words in the vocabulary"),
+        (known("tokenizer", "vocabulary_size"), "tokens in the vocabulary"),
         (known("parameters", "total"), "parameters"),
         (known("tokens_per_step"), "tokens a step"),
     ]
@@ -202,13 +203,13 @@ def reproduce(report: Report) -> Markup:
         return Markup()
     parts: list[Content] = []
     git, folder = report.environment.get("git"), report.environment.get("working_directory")
-    kept = f"trimtab train {words.quoted(report.path + '/config.yaml')}"
+    kept = f"trimtab train {words.quoted(report.kept)}" if report.kept else ""
     if report.again:
         where = (
             f"The same again, into a new directory, in {folder}:" if folder else "The same again, into a new directory:"
         )
         parts += [element("p", where, class_="soft"), command(report.again)]
-    if report.again not in ("", kept):
+    if kept and report.again not in ("", kept):
         why = "With the settings as they were, whatever the file or preset says by now:"
         parts += [element("p", why, class_="soft"), command(kept)]
     if isinstance(git, Mapping) and git.get("commit"):

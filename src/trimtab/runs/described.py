@@ -51,6 +51,11 @@ def describe_finding(finding: Mapping[str, Any]) -> str:
     return printable(f"{' '.join(parts).strip()}: {finding.get('cause', '')}")
 
 
+def describe_verdict(verdict: str) -> str:
+    """The doctor's verdict as people read it: healthy, needs attention, failed."""
+    return "needs attention" if verdict == "attention" else verdict
+
+
 def describe_metrics(metrics: Mapping[str, float]) -> str:
     """An evaluation's metrics in a line, without the "validation/" of the main set."""
     parts = []

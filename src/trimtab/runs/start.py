@@ -84,8 +84,11 @@ def _take_away(path: Path, made: Path | None) -> None:
 
 
 def resumes_from(run: RunDirectory) -> int | None:
-    """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with."""
-    if run.status() not in ("killed", "interrupted", "failed"):
+    """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with.
+
+    Neither is there where another program made the steps, which `resume` refuses.
+    """
+    if run.trainer != "trimtab" or run.status() not in ("killed", "interrupted", "failed"):
         return None
     whole = (info.step for info in reversed(list_checkpoints(run.path)) if not verify(info.path, hashes=False))
     return next(whole, 0)

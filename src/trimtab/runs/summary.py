@@ -24,6 +24,7 @@ from trimtab.events import (
 )
 from trimtab.runs import format
 from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes, verify
+from trimtab.runs.counted import counted_in
 from trimtab.runs.described import YARDSTICKS as YARDSTICKS
 from trimtab.runs.described import describe_decision as describe_decision
 from trimtab.runs.described import describe_finding as describe_finding
@@ -31,6 +32,7 @@ from trimtab.runs.described import describe_metrics as describe_metrics
 from trimtab.runs.described import describe_pace as describe_pace
 from trimtab.runs.described import describe_quality as describe_quality
 from trimtab.runs.described import describe_split as describe_split
+from trimtab.runs.described import describe_verdict as describe_verdict
 from trimtab.runs.described import wrapped as wrapped
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
@@ -84,7 +86,7 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         ],
         "endings": _endings([event for _, event in every]),
         "would_repeat": would_repeat(event for _, event in every),
-        "is_soup": _is_soup(run),
+        "is_soup": "soup" in _facts(run),
         "tokens": sum(int(event.per_step["tokens"].sum()) for event in windows if "tokens" in event.per_step),
         "skipped": sum(int(event.per_step["skipped"].sum()) for event in windows if "skipped" in event.per_step),
         "machine": means_of(windows),
@@ -120,7 +122,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
         "disk_bytes": disk_bytes(run.path),
         "ranks": 1 + len(records_of_ranks(run.record)),
         "damaged_lines": reader.damaged,
-        "task": _task(run),
+        "task": str(_facts(run).get("task", "causal_lm")),
+        "counted": counted_in(_facts(run)),
         "resumes_from": goes_on_from,
         "goodput": None if spent is None else spent.to_json(),
     }
@@ -172,9 +175,10 @@ def render(summary: Mapping[str, Any]) -> str:
     if (newest := summary["validation"]) is not None:
         rows.append(("validation", f"step {format.count(newest['step'])}: {describe_metrics(newest['metrics'])}"))
     if summary["train_loss"] is not None:
-        tokens = f", {format.short(summary['tokens'])} tokens" if summary["tokens"] else ""
+        counted = summary["counted"]
+        tokens = f", {format.short(summary['tokens'])} {counted}" if summary["tokens"] else ""
         speed = summary["tokens_per_second"]
-        tokens += f", {format.tokens_per_second(speed)}" if speed else ""
+        tokens += f", {format.tokens_per_second(speed, counted)}" if speed else ""
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if (pace := summary["pace"]) is not None:
         rows.append(("step", describe_pace(pace)))
@@ -215,7 +219,8 @@ def render(summary: Mapping[str, Any]) -> str:
     if len(rules) > _ALERTS:
         rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
-        label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", f"{diagnosis['verdict']}: ")
+        verdict = f"{describe_verdict(diagnosis['verdict'])}: "
+        label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", verdict)
         rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
@@ -242,7 +247,7 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
             (
                 printable(summary["name"], limit=60),
                 summary["status"],
-                f"{format.count(summary['step'])}/{format.count(total)}" if total else "-",
+                _steps(summary["step"], total),
                 format.decimal(best["value"]) if best else "-",
                 format.count(best["step"]) if best else "-",
                 format.decimal(summary["train_loss"]) if summary["train_loss"] is not None else "-",
@@ -258,6 +263,11 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
         for row in table
     ]
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
+
+
+def _steps(done: int, total: int | None) -> str:
+    """How far a run is; where nobody planned how far it goes, its steps alone."""
+    return f"{format.count(done)}/{format.count(total)}" if total else format.count(done) if done else "-"
 
 
 def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -286,7 +296,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "train_loss": _mean_loss(window),
         "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
         "best": _best(run, evaluations),
-        "yardsticks": _yardsticks(run),
+        "yardsticks": _facts(run).get("yardsticks") or {},
         "ended": {
             "status": ended.status,
             "reason": ended.reason,
@@ -330,16 +340,11 @@ def _newest_lines(run: RunDirectory) -> list[dict[str, Any]]:
     return ([first] if first is not None else []) + lines[::-1]
 
 
-def _task(run: RunDirectory) -> str:
+def _facts(run: RunDirectory) -> Mapping[str, Any]:
+    """What was known before step 1; empty where that cannot be read."""
     with contextlib.suppress(TrimtabError):
-        return str(run.read_json(run.facts).get("task", "causal_lm"))
-    return "causal_lm"
-
-
-def _is_soup(run: RunDirectory) -> bool:
-    with contextlib.suppress(TrimtabError):
-        return "soup" in run.read_json(run.facts)
-    return False
+        return run.read_json(run.facts)
+    return {}
 
 
 def _resumed(branches: Sequence[Mapping[str, Any]]) -> str:
@@ -356,12 +361,6 @@ def _resumed(branches: Sequence[Mapping[str, Any]]) -> str:
 
 def _part(number: float, whole: float) -> str:
     return f"{format.count(number)} of {format.count(whole)}"
-
-
-def _yardsticks(run: RunDirectory) -> dict[str, Any]:
-    with contextlib.suppress(TrimtabError):
-        return run.read_json(run.facts).get("yardsticks") or {}
-    return {}
 
 
 def _best(run: RunDirectory, evaluations: Sequence[EvaluationEnded]) -> dict[str, Any] | None:

@@ -34,7 +34,8 @@ class LintFinding:
     def text(self) -> str:
         """All but the severity."""
         fix = "" if self.fix is None else f" (try {self.fix})"
-        return f"{self.code}: {self.key}: {self.message}. {self.reason}.{fix}"
+        stop = "" if self.message.endswith("?") else "."
+        return f"{self.code}: {self.key}: {self.message}{stop} {self.reason}.{fix}"
 
 
 def aims_at_cuda(config: Config, facts: Mapping[str, Any]) -> bool:

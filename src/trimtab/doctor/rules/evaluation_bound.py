@@ -55,6 +55,8 @@ def _remedies(case: Case, times: float) -> Iterator[Remedy]:
     every, gap, most = (case.setting(f"evaluation.{key}") for key in ("every", "gap_tokens", "max_tokens"))
     validation = case.number("validation", "tokens")
     judged = min((float(size) for size in (most, validation) if isinstance(size, int | float)), default=None)
+    if isinstance(gap, int) and judged is not None:
+        gap = min(gap, int(judged))
     shorter: list[tuple[str, str, int]] = []
     if isinstance(gap, int) and gap > 1024 and (judged is None or gap >= judged):
         shorter.append(("measure the generalization gap on", "evaluation.gap_tokens", max(1024, int(gap / times))))

@@ -23,6 +23,7 @@ from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.levels import counted_loss, uniform_loss
 from trimtab.runs import format
+from trimtab.runs.counted import counts_every_token
 
 STILL: Final = 0.05
 """Of the whole descent: a second half that gains less stands still."""
@@ -96,7 +97,7 @@ def _falls(training: Curve) -> bool:
 
 def _tokens(case: Case) -> float | None:
     series = case.history.get("tokens")
-    if series is not None:
+    if series is not None and counts_every_token(case.facts):
         return float(series.columns.total.sum())
     per_step = case.number("tokens_per_step")
     return None if per_step is None else per_step * case.history.last_step

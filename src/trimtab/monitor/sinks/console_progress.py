@@ -32,6 +32,8 @@ class Progress:
         """`metric` decides which evaluation is the best so far."""
         self.total_steps = max(total_steps, 1)
         self.metric = metric
+        self.counted = "tokens"
+        """What the speed is of."""
         self.step = 0
         self.best: float | None = None
         self.skipped = 0
@@ -103,7 +105,7 @@ class Progress:
         if len(norms := event.per_step.get("grad_norm", nothing)):
             shown["grad"] = f"{float(norms[-1]):.3g}"
         if (speed := event.values.get("tokens_per_second")) is not None:
-            shown["speed"] = format.tokens_per_second(speed)
+            shown["speed"] = format.tokens_per_second(speed, self.counted)
         if (mfu := event.values.get("mfu")) is not None:
             shown["mfu"] = format.percent(mfu)
         if (memory := event.values.get("memory_bytes")) is not None:
