@@ -11,9 +11,10 @@ A folder of segments 0000.f32, 0001.f32 …; a segment is a sequence of blocks, 
     TTSZ  rows     many of both kinds, compressed: see `compressed.py`
     TTSM  mark     step (int64): the windows around it are worth keeping
 
-Each segment begins with names, and so does each change of columns. A row of TTSV at a step takes back the earlier
-rows at that step and beyond: they belong to a branch that was left. The last 1,000 windows are kept as they were
-written; of older segments every 10th window, the late ones and those around marks, compressed.
+Rows come behind their names, and each change of columns has names of its own; a mark may be the first of all. A row
+of TTSV at a step takes back the earlier rows at that step and beyond: they belong to a branch that was left. The last
+1,000 windows are kept as they were written; of older segments every 10th window, the late ones and those around marks,
+compressed.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class StatisticsWriter:
         self._file = following
         self._number += 1
         self._windows, self._columns = 0, ()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # a segment that stays as it is costs room, a run that ends all
             for path in reversed(_segments(self._folder)[:-3]):
                 if not _retire(path):
                     break
@@ -186,11 +187,13 @@ def _rows_in(magic: bytes, payload: bytes) -> list[Row]:
 
 
 def _retire(path: Path) -> bool:
-    """Thin a segment, unless it was, and compress it; False if that was done before."""
+    """Thin a segment, unless it was, and compress it; False if that was done before, or its first names are lost."""
     blocks = [(magic, payload) for magic, payload, _ in _blocks(path.read_bytes())]
-    if not any(magic in (_VALUES, _LATE) for magic, _ in blocks):
+    rows_at = [index for index, (magic, _) in enumerate(blocks) if magic in (_VALUES, _LATE)]
+    first = next((index for index, (magic, _) in enumerate(blocks) if magic == _NAMES), len(blocks))
+    if not rows_at or rows_at[0] < first:
         return False
-    keep = _worth_keeping(blocks) if json.loads(blocks[0][1]).get("every") == 1 else range(len(blocks))
+    keep = _worth_keeping(blocks) if json.loads(blocks[first][1])["every"] == 1 else range(len(blocks))
     aside = path.with_suffix(".tmp")
     names: dict[int, int] = {}
     waiting: list[Row] = []
