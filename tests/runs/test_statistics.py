@@ -106,6 +106,25 @@ def test_a_flipped_bit_never_shows_a_wrong_value(
         assert step < 4 or named["b"] == 2 * step
 
 
+def test_a_block_that_a_flipped_bit_makes_one_of_another_kind_is_skipped(tmp_path: Path) -> None:
+    writer = StatisticsWriter(tmp_path)
+    writer.append(1, {"abc": 1.0})
+    writer.append(3, {"abc": 3.0})
+    writer.append(2, {"abc": 2.0}, late=True)
+    writer.mark(3)
+    writer.close()
+    path = tmp_path / "0000.f32"
+    whole = path.read_bytes()
+    begins = [place for place in range(len(whole)) if whole.startswith(b"TTS", place)]
+    assert len(begins) == 5
+    for begin in begins:
+        for bit in range(8):
+            path.write_bytes(whole[: begin + 3] + bytes([whole[begin + 3] ^ 1 << bit]) + whole[begin + 4 :])
+            steps, _, values = read_statistics(tmp_path)
+            assert set(steps.tolist()) <= {1, 2, 3}
+            np.testing.assert_array_equal(values[:, 0] if len(steps) else [], steps)
+
+
 def test_a_resumed_run_takes_back_what_it_does_again(tmp_path: Path) -> None:
     write(tmp_path, 1, 50)
     write(tmp_path, 31, 40)

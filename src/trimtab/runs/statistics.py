@@ -127,7 +127,10 @@ def read_statistics(folder: Path) -> tuple[NDArray[np.int64], tuple[str, ...], N
         names: dict[int, NDArray[np.int64]] = {}
         for magic, payload, _ in _blocks(path.read_bytes()):
             if magic == _NAMES:
-                part = json.loads(payload)["columns"]
+                try:
+                    part = json.loads(payload)["columns"]
+                except (ValueError, KeyError, TypeError):
+                    continue
                 names[zlib.crc32(payload)] = np.array(
                     [columns.setdefault(name, len(columns)) for name in part], dtype=np.int64
                 )
@@ -181,6 +184,8 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
 def _rows_in(magic: bytes, payload: bytes) -> list[Row]:
     """The rows of a block, in the order in which they were written."""
     if magic in (_VALUES, _LATE):
+        if len(payload) < _ROW.size or (len(payload) - _ROW.size) % 4:  # another kind, with a flipped bit in front
+            return []
         step, names_crc = _ROW.unpack_from(payload)
         return [Row(step, magic == _LATE, names_crc, np.frombuffer(payload, dtype="<f4", offset=_ROW.size))]
     return decompressed(payload) if magic == _ROWS else []
