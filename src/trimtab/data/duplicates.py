@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.config import DuplicatesConfig
-from trimtab.data.minhash import HASHES, signature, similar
+from trimtab.data.minhash import HASHES, agreeing, signature, similar
 from trimtab.data.shingles import shingles
 from trimtab.data.split import identity_hash
 
@@ -25,12 +25,14 @@ MOST_NAMED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """For each document the first one that it repeats, directly or by way of others; -1 for none. Documents are counted
-    over both sides, validation first."""
+    """For each document the first one that it repeats, of those that stay; -1 for none. Documents are counted over both
+    sides, validation first, all of which stays."""
 
     exact: NDArray[np.int64]
     near: NDArray[np.int64] | None
     num_validation: int
+    num_nearly_leaked: int = 0
+    """Documents of the validation set that one of the training set nearly repeats."""
 
     def dropped(self, config: DuplicatesConfig) -> NDArray[np.bool_]:
         """Which training documents are left out, as `config` says."""
@@ -44,8 +46,13 @@ class Duplicates:
     def facts(self) -> dict[str, Any]:
         """As JSON values: `training` and `validation` documents that repeat an earlier one of their side, `leaking`
         ones of the training set that repeat one of the validation set, and `leaked` ones of that."""
-        exact = self._counts(self.exact)
-        return {"exact": exact} if self.near is None else {"exact": exact, "near": self._counts(self.near)}
+        inside, outside = self.exact[: self.num_validation], self.exact[self.num_validation :]
+        # Equal ones of the validation set are leaked together, by the first of them.
+        first = np.where(inside >= 0, inside, np.arange(self.num_validation))
+        exact = self._counts(self.exact, int(np.isin(first, outside[outside >= 0]).sum()))
+        if self.near is None:
+            return {"exact": exact}
+        return {"exact": exact, "near": self._counts(self.near, self.num_nearly_leaked)}
 
     def examples(self) -> list[tuple[str, int, str, int]]:
         """Some pairs, (side, number) of a document and of the one that it repeats; those on both sides first."""
@@ -60,16 +67,13 @@ class Duplicates:
         ordered = sorted(pairs, key=lambda pair: not (pair[1] < self.num_validation <= pair[0]))
         return [(*self._place(later), *self._place(earlier)) for later, earlier in ordered[:MOST_NAMED]]
 
-    def _counts(self, partners: NDArray[np.int64]) -> dict[str, int]:
+    def _counts(self, partners: NDArray[np.int64], leaked: int) -> dict[str, int]:
         inside, outside = partners[: self.num_validation], partners[self.num_validation :]
-        leaking = (outside >= 0) & (outside < self.num_validation)
-        # Those of the validation set that go together with one that leaks, by the first of all.
-        first = np.where(inside >= 0, inside, np.arange(self.num_validation))
         return {
             "training": int((outside >= self.num_validation).sum()),
             "validation": int((inside >= 0).sum()),
-            "leaking": int(leaking.sum()),
-            "leaked": int(np.isin(first, outside[leaking]).sum()),
+            "leaking": int(((outside >= 0) & (outside < self.num_validation)).sum()),
+            "leaked": leaked,
         }
 
     def _place(self, number: int) -> tuple[str, int]:
@@ -114,16 +118,23 @@ class Survey:
         _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         first = firsts[inverse]
         exact = np.where(first < np.arange(len(first)), first, -1)
-        near = None if self._file is None else self._near(order, exact)
-        return Duplicates(exact, near, int((~is_training).sum()))
+        num_validation = int((~is_training).sum())
+        if self._file is None:
+            return Duplicates(exact, None, num_validation)
+        return Duplicates(exact, *self._near(order, exact, num_validation))
 
-    def _near(self, order: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The partners of documents that are nearly, but not quite, equal to an earlier one."""
-        near = np.full(len(order), -1, dtype=np.int64)
+    def _near(
+        self, order: NDArray[np.int64], exact: NDArray[np.int64], num_validation: int
+    ) -> tuple[NDArray[np.int64], int, int]:
+        """The fields of `Duplicates` after the first: of documents nearly, but not quite, equal to an earlier one.
+
+        Likeness is no chain: what is like a document that is left out, but like none that stays, stays itself.
+        """
+        near, leaked = np.full(len(order), -1, dtype=np.int64), 0
         is_short = np.frombuffer(self._is_short, dtype=np.bool_)[order]
         asked = np.flatnonzero(~is_short & (exact < 0))  # each text once
         if not len(asked):
-            return near
+            return near, num_validation, leaked
         assert self._file is not None
         self._file.flush()
         signatures = np.memmap(self._path, dtype=np.uint32, mode="r").reshape(-1, HASHES)
@@ -131,9 +142,28 @@ class Survey:
         for one, other in similar(signatures, self._threshold, order[asked]):
             ends = sorted((_root(first, int(asked[one])), _root(first, int(asked[other]))))
             first[ends[1]] = ends[0]
-        for document in np.flatnonzero(first < np.arange(len(order))).tolist():
-            near[document] = _root(first, document)
-        return near
+        for members in _groups(first):
+            rest = members
+            while len(rest) > 1:
+                one, rest = rest[0], rest[1:]
+                alike = rest[agreeing(signatures, int(order[one]), order[rest], self._threshold)]
+                near[alike[near[alike] < 0]] = one
+                if one < num_validation:  # it stays even where it repeats another
+                    leaked += bool((alike >= num_validation).any())
+                if len(rest) and rest[0] >= num_validation:
+                    rest = rest[near[rest] < 0]
+        return near, num_validation, leaked
+
+
+def _groups(first: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The documents, in their order, of each group of more than one that `first` leads to one root."""
+    led = np.flatnonzero(first < np.arange(len(first)))
+    roots = np.array([_root(first, document) for document in led.tolist()], dtype=np.int64)
+    order = np.argsort(roots, kind="stable")
+    led, roots = led[order], roots[order]
+    begins = np.flatnonzero(np.diff(roots, prepend=-1))
+    for begin, members in zip(begins.tolist(), np.split(led, begins[1:]), strict=False):
+        yield np.concatenate([roots[begin : begin + 1], members])
 
 
 def _root(first: NDArray[np.int64], document: int) -> int:

@@ -41,8 +41,8 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 4
-"""Part of the cache's key: raise it when other tokens would come from the same text."""
+_FORMAT: Final = 5
+"""Part of the cache's key: raise it when other tokens, or facts, would come from the same text."""
 
 
 @dataclass(frozen=True, slots=True)
