@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from trimtab import Trainer, load_config
 from trimtab.config import BestBaseline
+from trimtab.data import prepare_data
 from trimtab.errors import ConfigError, DriftError, UsageError
 from trimtab.evaluation import Baseline, SampleLosses, paired_bootstrap
 from trimtab.events import EvaluationEnded, Event, Monitor, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.signals import IGNORED, Batch, LossTerms
+from trimtab.training.judging import judged_texts
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +104,52 @@ def test_the_best_so_far_is_what_is_compared_with(tmp_path: Path) -> None:
     assert at(20, 2.5) == better
     assert at(30, 2.6) == worse
     assert Baseline(BestBaseline(), run, "other texts").compare(40, torch.stack((counts, counts))) == {}
+
+
+def judged(tmp_path: Path, labels: str, **changed: Any) -> str:
+    """What tells apart the losses of a validation set whose texts have `labels`, in turn."""
+
+    def rows(name: str, letters: str) -> dict[str, str]:
+        path = tmp_path / name
+        lines = [{"text": f"{name} {number} of them", "label": letters[number % 2]} for number in range(30)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return {"name": "jsonl", "path": str(path)}
+
+    settings = {
+        "data": {
+            "source": rows("train", "ab"),
+            "validation_source": rows("held", labels),
+            "tokenizer": {"name": "bytes"},
+            "sequence_length": 32,
+        },
+        "model": {"name": "encoder"},
+        "task": {"name": "classification"},
+    }
+    config = load_config(settings | changed, environment={})
+    return judged_texts(config, prepare_data(config.data, config.task, seed=config.seed))
+
+
+def test_losses_of_other_targets_objectives_and_holes_are_told_apart(tmp_path: Path) -> None:
+    plain = judged(tmp_path, "ab")
+    assert judged(tmp_path, "ab", seed=7) == plain
+    assert judged(tmp_path, "ab", objective={"fused": "off"}) == plain
+    smooth = {"label_smoothing": 0.1}
+    weights = {"name": "classification", "class_weights": {"a": 2.0}}
+    others = [judged(tmp_path, "ba"), judged(tmp_path, "ab", objective=smooth), judged(tmp_path, "ab", task=weights)]
+    assert len({plain, *others}) == 4
+    holes = [
+        judged(tmp_path, "ab", task={"name": "masked_lm", "mask_rate": rate}, seed=seed)
+        for rate, seed in ((0.15, 0), (0.3, 0), (0.15, 1))
+    ]
+    assert len(set(holes)) == 3
+
+
+def test_other_counts_of_targets_are_refused(tmp_path: Path) -> None:
+    baseline = Baseline(BestBaseline(), RunDirectory(tmp_path), "texts")
+    counts = torch.full((10,), 2.0, dtype=torch.float64)
+    assert baseline.compare(1, torch.stack((counts, counts))) == {}
+    with pytest.raises(UsageError, match="counts other targets"):
+        baseline.compare(2, torch.stack((counts, counts.roll(1) + torch.arange(10) % 2)))
 
 
 class Evaluations:

@@ -63,16 +63,22 @@ class Baseline:
     def compare(self, step: int, sums_2M: Tensor) -> dict[str, float]:
         """`loss_over_baseline` and `loss_over_baseline_low`, the lower end of its interval, where there is a baseline.
 
-        Raises: StorageError.
+        Raises: StorageError; UsageError where another run was asked for other numbers of targets.
         """
         losses_M, counts_M = sums_2M.numpy()
         loss, other = float(losses_M.sum() / counts_M.sum()), self._other
         if isinstance(self._config, BestBaseline):
             earlier = [one for one in read_losses(self._run, step) if one["judged_on"] == self._judged_on]
             other = min(earlier, key=lambda one: float(one["loss"]), default=None)
+        if other is not None and not np.array_equal(other["counts"], counts_M):
+            raise UsageError(
+                f"evaluation.baseline: what was kept of step {other['step']} counts other targets in some samples: "
+                "such losses cannot be compared one by one",
+                hint="judge both with this version of trimtab on the same data, or set evaluation.baseline.name=none",
+            )
         if np.isfinite(loss) and (other is None or loss < other["loss"] or isinstance(self._config, RunBaseline)):
             write_losses(self._run, step, self._judged_on, sums_2M)
-        if other is None or len(other["losses"]) != len(losses_M) or not np.isfinite(losses_M).all():
+        if other is None or not np.isfinite(losses_M).all():
             return {}
         found = paired_bootstrap(losses_M, np.array(other["losses"]), counts_M)
         return {"loss_over_baseline": found.mean, "loss_over_baseline_low": found.low}
@@ -89,9 +95,10 @@ class Baseline:
         chosen = kept[best[0]] if best else min(kept.values(), key=lambda one: float(one["loss"]))
         if chosen["judged_on"] != self._judged_on:
             raise UsageError(
-                f"evaluation.baseline.path: {config.path} was judged on other texts, or with another tokenizer or "
-                "sequence length: losses of other samples cannot be compared one by one",
-                hint="give both the same data, tokenizer, data.sequence_length, evaluation.max_tokens and stride",
+                f"evaluation.baseline.path: {config.path} was judged on other texts or targets, or with another "
+                "tokenizer, sequence length or objective: such losses cannot be compared one by one",
+                hint="give both the same data, tokenizer, data.sequence_length, objective, evaluation.max_tokens and "
+                "stride; for masked_lm the same seed and task.mask_rate",
             )
         return chosen
 
@@ -101,8 +108,14 @@ def build_baseline(config: BaselineConfig, run: RunDirectory, judged_on: str) ->
     return None if isinstance(config, NoBaseline) else Baseline(config, run, judged_on)
 
 
-def judged_on(facts: Mapping[str, Any], sequence_length: int, max_tokens: int | None, stride: int | None) -> str:
-    """What tells apart sets whose losses cannot be compared sample by sample."""
+def judged_on(
+    facts: Mapping[str, Any],
+    sequence_length: int,
+    max_tokens: int | None,
+    stride: int | None,
+    asked_for: Mapping[str, Any],
+) -> str:
+    """What tells apart sets whose losses cannot be compared sample by sample; `asked_for`: what else decides a loss."""
     asked = facts.get("targets", {})
     parts = [
         facts["validation"]["sha256"],
@@ -111,5 +124,7 @@ def judged_on(facts: Mapping[str, Any], sequence_length: int, max_tokens: int | 
         sequence_length,
         max_tokens,
         stride,
+        facts.get("validation_target_sha256"),
+        asked_for,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
