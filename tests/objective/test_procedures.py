@@ -192,7 +192,9 @@ def test_free_lb_is_the_paper_s(radius: float) -> None:
     batch, model = texts(), encoder(0.1).double()
     reference = Reference(model, batch)
     generator = torch.Generator().manual_seed(key(5, 4, 2, "procedure"))
-    delta = torch.empty(ROWS, LENGTH, 8).uniform_(-1, 1, generator=generator).double() * 0.8 / math.sqrt(LENGTH * 8)
+    delta = torch.empty(ROWS, LENGTH, 8).uniform_(-1, 1, generator=generator).double()
+    for row, documents in enumerate(batch.document_ids_BT):  # each by its own length
+        delta[row] *= (documents >= 0)[:, None] * 0.8 / math.sqrt(int((documents >= 0).sum()) * 8)
     delta = shortened(delta, radius)
     wanted: dict[str, Tensor] = {}
     for _ in range(3):
@@ -201,6 +203,36 @@ def test_free_lb_is_the_paper_s(radius: float) -> None:
         delta = shortened(delta + 0.3 * unit(reference.slope(delta)), radius)
     # The first perturbation is drawn in fp32.
     same(gradients_by(FreeLB(radius, step=0.3, steps=3, initial=0.8), model, batch), wanted, 1e-6)
+
+
+def shortest(batch: Batch) -> Batch:
+    """Without positions that no text of the batch has."""
+    width = int((batch.document_ids_BT >= 0).sum(1).max())
+    return batch.each(lambda tensor: tensor[:, :width] if tensor.ndim == 2 else tensor)
+
+
+def test_where_free_lb_begins_does_not_depend_on_padding() -> None:
+    """The same text at two widths: the same gradient."""
+    batch = rows_of(texts(), 0, 1)
+    assert shortest(batch).tokens_BT.shape[1] < LENGTH
+    procedure = FreeLB(5.0, step=0.01, steps=2, initial=3.0)
+    wide, narrow = (gradients_by(procedure, encoder().double(), one) for one in (batch, shortest(batch)))
+    same(narrow, wide, 1e-8)
+
+
+def test_free_lb_adds_up_over_micro_batches_of_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is drawn is the same for every text."""
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(tuple(shape), 0.9))
+    batch = texts()
+
+    def update(sizes: Sequence[int]) -> Tensor:
+        step = step_over(encoder(), procedure=FreeLB(5.0, step=0.3, steps=3, initial=3.0))
+        firsts = [sum(sizes[:index]) for index in range(len(sizes))]
+        step.run([shortest(rows_of(batch, *one)) for one in zip(firsts, sizes, strict=True)], 1)
+        return flat(step)
+
+    whole = update([ROWS])
+    assert float((update([1, 4, 7]) - whole).norm() / whole.norm()) < 1e-6
 
 
 def test_r_drop_is_the_paper_s() -> None:
