@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig import Rig
 
 from trimtab import Trainer, load_config
 from trimtab.config import BestBaseline
@@ -150,6 +151,19 @@ def test_other_counts_of_targets_are_refused(tmp_path: Path) -> None:
     assert baseline.compare(1, torch.stack((counts, counts))) == {}
     with pytest.raises(UsageError, match="counts other targets"):
         baseline.compare(2, torch.stack((counts, counts.roll(1) + torch.arange(10) % 2)))
+
+
+def test_a_run_that_goes_back_is_not_compared_with_what_it_left(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=6, save_every=3)
+    rig.go()
+    baseline = Baseline(BestBaseline(), rig.run, "texts")
+    counts = torch.full((10,), 2.0, dtype=torch.float64)
+    for step, loss in ((2, 3.0), (4, 1.0), (5, 0.5)):
+        baseline.compare(step, torch.stack((loss * counts, counts)))
+    rig.keeper.announce_rollback(5, {})
+    assert rig.keeper.roll_back() == 3
+    compared = baseline.compare(6, torch.stack((2.5 * counts, counts)))
+    assert compared["loss_over_baseline"] == pytest.approx(-0.5)
 
 
 class Evaluations:

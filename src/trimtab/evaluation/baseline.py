@@ -47,6 +47,13 @@ def read_losses(run: RunDirectory, before: int | None = None) -> list[dict[str, 
     return [read_json(path) for step, path in steps if before is None or step < before]
 
 
+def forget_losses(run: RunDirectory, after: int) -> None:
+    """Remove what was kept of steps after `after`, to which the run went back: nothing of it may be compared with."""
+    for path in (run.artifacts / _FOLDER).glob("step-*.json"):
+        if int(path.stem.removeprefix("step-")) > after:
+            path.unlink(missing_ok=True)
+
+
 @final
 class Baseline:
     """Compares the losses of each evaluation of `run` with those of the baseline that `config` names.
