@@ -271,6 +271,18 @@ def test_divergence_of_labels_and_numbers_by_hand() -> None:
     assert float(numbers) == 4.0
 
 
+def test_a_class_that_both_passes_exclude_is_no_difference() -> None:
+    """A logit of -inf: no NaN, neither in the divergence nor in its gradient; the rest is as without that class."""
+    first, second = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 1, 2])
+    wanted = symmetric_divergence(first, second, targets, "classes")
+    one, other = (F.pad(logits, (0, 1), value=-math.inf).requires_grad_() for logits in (first, second))
+    found = symmetric_divergence(one, other, targets, "classes")
+    assert float(found.detach()) == pytest.approx(float(wanted))
+    for slope in torch.autograd.grad(found, (one, other)):
+        assert slope.isfinite().all()
+
+
 def step_over(
     model: nn.Module,
     task: Task = TASK,
