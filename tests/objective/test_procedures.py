@@ -612,3 +612,22 @@ def test_weights_are_put_back_where_memory_runs_out_up_there() -> None:
     whole = step_over(encoder(), sharpness=Sharpness(0.5, adaptive=False))
     whole.run(parts, 1)
     assert torch.equal(flat(step), flat(whole))
+
+
+def test_weights_are_put_back_where_memory_runs_out_on_the_way_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_over(encoder(), sharpness=Sharpness(0.5, adaptive=False))
+    storage = step.optimizer.storage
+    before = {name: one.clone() for name, one in storage.weights.items()}
+    refresh, calls = type(storage).refresh, []
+
+    def breaks(self: Any) -> None:
+        calls.append(all(torch.equal(one, self.weights[name]) for name, one in before.items()))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("none left")
+        refresh(self)
+
+    monkeypatch.setattr(type(storage), "refresh", breaks)
+    with pytest.raises(torch.OutOfMemoryError):
+        step.run([texts()], 1)
+    assert calls == [False, True], "moved, and then put back"
+    assert all(torch.equal(one, storage.weights[name]) for name, one in before.items())
