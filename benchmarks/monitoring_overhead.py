@@ -1,24 +1,30 @@
-"""What watching a run costs: nothing watched, the default, and everything, in turn in one process.
+"""What watching a run costs: nothing watched, the default, and everything, each a process of its own, in turn.
 
     python benchmarks/monitoring_overhead.py --model 10m --device cpu [--pairs 20] [--steps 25]
     python benchmarks/monitoring_overhead.py --model gpt2 --device cuda
 
-Three whole trainings (`Trainer.fit`, on random tokens) take turns of `--steps` steps, in a new order each round. One
-measures nothing of its layers and its machine and is not examined; one is as the configuration is if nothing is said;
-one makes every examination. A turn of the latter two holds one examination, whatever its length: of the time that it
-takes, with what runs before its step, only the part is counted that falls on a turn where they are `apart` (500 by
-default) or 100 steps from each other. That time and nothing else is measured by itself, between two waits for the
-device.
+Three whole trainings (`Trainer.fit`, on random tokens) take turns of `--steps` steps, in a new order each round; whose
+turn it is not is stopped (SIGSTOP), threads that read the machine included. One measures nothing of its layers and its
+machine and is not examined; one is as the configuration is if nothing is said; one splits the time of every step,
+writes TensorBoard files (where that package is), captures a layer and makes every examination. A turn of the latter two
+holds one examination, whatever its length: of the time that it takes, with what runs before its step, only the part is
+counted that falls on a turn where they are `apart` (500 by default) or 100 steps from each other. That time and nothing
+else is measured by itself, between two waits for the device.
 
 Printed are a table in Markdown and a line of JSON: the cost is the mean of a watched turn over that of the unwatched
-one of the same round, less 1, with the 2.5 and 97.5 percent points of 10,000 resamplings of the rounds.
+one of the same round, less 1, with the 2.5 and 97.5 percent points of 10,000 resamplings of the rounds. `--burn` lets
+the default waste a part of a core in a thread of its own: what is wasted must show.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import platform
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -51,10 +57,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-class OverError(KeyboardInterrupt):
-    """All turns are taken: a training without end is left."""
-
-
 @final
 @dataclass(slots=True)
 class Side:
@@ -67,11 +69,33 @@ class Side:
     seconds: list[float] = field(default_factory=list)
     probing: list[float] = field(default_factory=list)
     """Of each turn, in examinations."""
-    probed: float = 0.0
-    goes: threading.Event = field(default_factory=threading.Event)
-    stands: threading.Event = field(default_factory=threading.Event)
-    over: bool = False
-    error: BaseException | None = None
+    process: subprocess.Popen[str] | None = None
+
+    def start(self, arguments: list[str]) -> None:
+        """Begin the training, and wait until its first turn is over, which does not count."""
+        command = [sys.executable, __file__, *arguments, "--side", self.name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def take_turn(self) -> None:
+        """Go on for a turn."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        seconds, probed = self._answer()
+        self.seconds.append(seconds)
+        self.probing.append(probed)
+
+    def _answer(self) -> tuple[float, float]:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit(f"{self.name} ended")
+        self.process.send_signal(signal.SIGSTOP)
+        seconds, probed = json.loads(line)
+        return seconds, probed
 
 
 def random_data(shape: dict[str, Any]) -> PreparedData:
@@ -125,75 +149,75 @@ def sides(given: argparse.Namespace) -> list[Side]:
             0,
         ),
         Side("default", [*shared, *examined], apart),
-        Side("everything", [*shared, *examined, "logging.examine.which=all"], EVERY),
+        Side(
+            "everything",
+            [
+                *shared,
+                *examined,
+                "logging.examine.which=all",
+                "logging.capture={layers: [blocks.0], values: 4096}",
+                "hardware.split_every=1",
+                *(["sinks=[tensorboard]"] if importlib.util.find_spec("tensorboard") else []),
+            ],
+            EVERY,
+        ),
     ]
 
 
-def gated(given: argparse.Namespace, by_thread: dict[int, Side]) -> None:
-    """Let a step wait for its training's turn, and examinations be timed."""
+def serve(given: argparse.Namespace) -> None:
+    """One training, which stands still after every turn until a line comes."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a trainer prints
+    side = next(one for one in sides(given) if one.name == given.side)
     run, before, examine = Step.run, Examiner.before, Examiner.__call__
-
-    def wait(side: Side) -> None:
-        synchronize(given.device)
-        side.stands.set()
-        side.goes.wait()
-        side.goes.clear()
-        if side.over:
-            raise OverError
+    begun, probed = time.perf_counter(), 0.0
 
     def counted(self: Step, batches: Any, step: int, **named: Any) -> None:
-        side = by_thread[threading.get_ident()]
+        nonlocal begun, probed
         if (step - 1) % given.steps == 0 and step > 1:
-            wait(side)
+            synchronize(given.device)
+            answers.write(json.dumps([time.perf_counter() - begun, probed]) + "\n")
+            answers.flush()
+            if not sys.stdin.readline():
+                os._exit(0)
+            begun, probed = time.perf_counter(), 0.0
         run(self, batches, step, **named)
 
     def timed(call: Any) -> Any:
         def inner(self: Examiner, step: int) -> Any:
+            nonlocal probed
             if step % given.steps:
                 return call(self, step)
-            side = by_thread[threading.get_ident()]
             synchronize(given.device)
-            begun = time.perf_counter()
+            began = time.perf_counter()
             result = call(self, step)
             synchronize(given.device)
-            side.probed += time.perf_counter() - begun
+            probed += time.perf_counter() - began
             return result
 
         return inner
 
     Step.run = counted  # type: ignore[method-assign, assignment]
     Examiner.before, Examiner.__call__ = timed(before), timed(examine)  # type: ignore[method-assign]
+    if given.burn and side.name == "default":
+        threading.Thread(target=burn, args=(given.burn,), daemon=True).start()
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(load_config(None, side.settings), run=Path(folder) / side.name).fit()
+
+
+def burn(part: float) -> None:
+    """Waste this part of a core."""
+    while True:
+        until = time.perf_counter() + part / 100.0
+        while time.perf_counter() < until:
+            pass
+        time.sleep((1.0 - part) / 100.0)
 
 
 def synchronize(device: str) -> None:
     """Wait for all that is queued."""
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def train(side: Side, folder: Path, by_thread: dict[int, Side]) -> None:
-    """Run one training until it is over."""
-    by_thread[threading.get_ident()] = side
-    try:
-        Trainer(load_config(None, side.settings), run=folder / side.name).fit()
-    except OverError:
-        pass
-    except BaseException as error:
-        side.error = error
-    side.stands.set()
-
-
-def take_turn(side: Side) -> None:
-    """Let `side` go on for a turn."""
-    side.probed = 0.0
-    side.stands.clear()
-    begun = time.perf_counter()
-    side.goes.set()
-    side.stands.wait()
-    if side.error is not None:
-        raise side.error
-    side.seconds.append(time.perf_counter() - begun)
-    side.probing.append(side.probed)
 
 
 def costs(side: Side, off: Side, steps: int, skipped: int) -> dict[str, Any]:
@@ -227,33 +251,29 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="in a turn; 0: 20, or 100 of 10m and tiny on cuda")
     parser.add_argument("--batch", type=int, default=0, help="sequences in a micro-batch; 0: the model's own number")
     parser.add_argument("--accumulation", type=int, default=0, help="micro-batches in a step; 0: the model's own")
+    parser.add_argument("--burn", type=float, default=0.0, help="part of a core that the default wastes besides")
+    parser.add_argument("--side", choices=("off", "default", "everything"), help=argparse.SUPPRESS)
     parser.add_argument("settings", nargs="*", help="further settings of all three, as section.key=value")
     given = parser.parse_args()
     given.steps = given.steps or (100 if given.device == "cuda" and given.model != "gpt2" else 20)
     warnings.filterwarnings("ignore", category=UserWarning)
     trainer_module.prepared = lambda *arguments, **named: random_data(SHAPES[given.model])  # type: ignore[assignment]
-    by_thread: dict[int, Side] = {}
-    gated(given, by_thread)
+    if given.side:
+        serve(given)
+        return
     all_sides = sides(given)
     rng = np.random.default_rng(1)
-    with tempfile.TemporaryDirectory() as folder:
-        threads = [threading.Thread(target=train, args=(side, Path(folder), by_thread)) for side in all_sides]
-        try:
-            for side, thread in zip(all_sides, threads, strict=True):  # one after the other: to its second turn
-                thread.start()
-                side.stands.wait()
-                if side.error is not None:
-                    raise side.error
-            for number in range(given.pairs + 1):
-                for index in rng.permutation(len(all_sides)).tolist():
-                    take_turn(all_sides[index])
-                print(f"round {number} of {given.pairs}", file=sys.stderr, end="\r")
-        finally:
-            for side, thread in zip(all_sides, threads, strict=True):
-                side.over = True
-                side.goes.set()
-                if thread.ident is not None:
-                    thread.join()
+    try:
+        for side in all_sides:
+            side.start(sys.argv[1:])
+        for number in range(given.pairs + 1):
+            for index in rng.permutation(len(all_sides)).tolist():
+                all_sides[index].take_turn()
+            print(f"round {number} of {given.pairs}", file=sys.stderr, end="\r")
+    finally:
+        for side in all_sides:
+            if side.process is not None:
+                side.process.kill()
     off, *watched = all_sides
     rows = [costs(side, off, given.steps, 1) for side in watched]
     step = float(np.median(off.seconds[1:])) / given.steps

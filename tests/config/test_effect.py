@@ -126,6 +126,7 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
             "training.accumulation=2",
             "data.on_bad=skip",
             "logging.capture.layers=[head]",
+            "model.dropout.layer=0.1",
         ],
         environment={},
     )
@@ -133,6 +134,9 @@ def test_nothing_is_idle_where_all_is_switched_on() -> None:
     assert effective(config) == flatten(config)
     assert set(idle_keys(Config())) == {
         "embedding.cutout.kind",
+        "model.dropout.layer_ramp",
+        "model.dropout.layer_unit",
+        "model.dropout.layer_per",
         "objective.spread",
         "optimizer.decay.biases",
         "gradients.noise.power",

@@ -132,6 +132,7 @@ def test_an_evaluation_that_does_not_fit_says_so() -> None:
 
     class Judges:
         batch_size = 32
+        task = type("Task", (), {"name": "causal_lm"})
         data = type("Data", (), {"validation": type("Texts", (), {"sequence_length": 2048})})
 
         def __call__(self, step: int) -> Any:

@@ -199,6 +199,7 @@ CODES: dict[str, Code] = {
     "sorted-data": Code("rows that stand in the order of their targets", "lint"),
     "imbalanced-classes": Code("classes that hardly occur beside others", "lint"),
     "repeated-source": Code("a small source of a mixture that is repeated many times", "lint"),
+    "smoothing-beside-teacher": Code("label smoothing of a model that learns from a teacher", "lint"),
     "learning-rate-range": Code("a learning rate that AdamW is hardly ever trained with", "lint"),
     "linear-scaling-with-adam": Code("a rate that grows linearly with the batch, with an optimizer like Adam", "lint"),
     "stopping-before-reduction": Code("early stopping that fires before a plateau has lowered the rate", "lint"),
