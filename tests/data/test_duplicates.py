@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.config import Config, DataConfig, DuplicatesConfig
+from trimtab.config import Config, DataConfig
 from trimtab.config.task import Classification, Regression, SequenceToSequence
 from trimtab.data import PreparedData, prepare_data
-from trimtab.data.duplicates import Survey
 from trimtab.data.minhash import HASHES, signature, similar
 from trimtab.data.shingles import jaccard, shingles
 from trimtab.doctor.lint import lint
@@ -165,41 +164,36 @@ def test_what_is_dropped_is_not_trained_on(tmp_path: Path, choice: dict[str, str
     assert data.fingerprint != prepared(tmp_path, [*PLANTED, "more"], HELD, **choice).fingerprint
 
 
-def chain(length: int, shift: int) -> list[str]:
-    """Texts of 100 words, each `shift` words further than the one before."""
-    return [" ".join(f"w{number}" for number in range(k * shift, k * shift + 100)) for k in range(length)]
-
-
-@pytest.mark.parametrize("num_validation", [0, 1])
-def test_only_what_is_like_a_text_that_stays_is_left_out(tmp_path: Path, num_validation: int) -> None:
-    """Each is like the next, but the last is like nothing of the first: likeness is no chain."""
-    documents = chain(40, 3)
-    config = DuplicatesConfig(near="drop")
-    with Survey(tmp_path, config) as survey:
-        for number, document in enumerate(documents):
-            survey.add("training" if number >= num_validation else "validation", document)
-        found = survey.found()
-    out = np.concatenate([np.zeros(num_validation, dtype=np.bool_), found.dropped(config)])
-    signatures = np.array([signature(shingles(document)) for document in documents])
-    alike = (signatures[:, None] == signatures[None]).mean(axis=2) >= config.threshold
-    stays = np.flatnonzero(~out)
-    assert 0 < out.sum() < 40
-    assert alike[out][:, stays].any(axis=1).all()
-    assert not (alike[stays][:, stays] & ~np.eye(len(stays), dtype=np.bool_)).any()
-    assert found.near is not None
-    assert all(alike[number, found.near[number]] and not out[found.near[number]] for number in np.flatnonzero(out))
-    leaking = int(alike[0, 1:].sum()) if num_validation else 0
-    assert found.facts()["near"]["leaking"] == leaking
-    assert found.facts()["near"]["leaked"] == num_validation
-
-
-def test_validation_texts_like_one_training_text_are_both_leaked(tmp_path: Path) -> None:
-    """Though the training text names one partner."""
+def test_what_goes_together_by_way_of_others_is_counted_together(tmp_path: Path) -> None:
+    """Two validation texts that are like one training text are both leaked, though they name one partner."""
     held = [*HELD, nearly(HELD[5])]
     near = prepared(tmp_path, [*FRESH, "so " + HELD[5], HELD[5] + " so", nearly(FRESH[0])], held).facts["duplicates"][
         "near"
     ]
     assert near == {"training": 1, "validation": 1, "leaking": 2, "leaked": 2}
+
+
+def test_what_is_like_nothing_that_is_left_stays(tmp_path: Path) -> None:
+    """Texts in a chain: each is like the one before it, and soon like nothing at its beginning."""
+    words = text_of(77, 300).split()
+    chain = [" ".join(words[6 * place : 6 * place + 60]) for place in range(20)]
+    found = [shingles(one) for one in chain]
+    # By hand: of 56 runs 50 are in both, of 62 together; two steps on 44 of 68.
+    assert jaccard(found[0], found[1]) == pytest.approx(50 / 62)
+    assert jaccard(found[0], found[2]) == pytest.approx(44 / 68)
+    data = prepared(tmp_path, [*FRESH, *chain[1:]], [*HELD, chain[0]], near="drop", threshold=0.7)
+    facts = data.facts["duplicates"]
+    signatures = [signature(one) for one in found]
+    left: list[int] = [0]
+    for place in range(1, 20):  # the definition, each with each that is left
+        if all((signatures[place] == signatures[one]).mean() < 0.7 for one in left):
+            left.append(place)
+    assert 8 <= len(left) <= 14
+    assert facts["dropped"] == 20 - len(left)
+    assert facts["near"]["leaked"] == 1
+    assert facts["near"]["leaking"] == sum((signatures[0] == one).mean() >= 0.7 for one in signatures[1:]) == 1
+    held = prepared(tmp_path, [*FRESH, chain[-1]], [*HELD, *chain[:-1]], threshold=0.7).facts["duplicates"]["near"]
+    assert (held["leaking"], held["leaked"]) == (1, 1)
 
 
 def test_what_is_less_alike_than_the_threshold_stays(tmp_path: Path) -> None:

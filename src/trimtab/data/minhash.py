@@ -67,13 +67,6 @@ def similar(
                 yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
 
 
-def agreeing(signatures: NDArray[np.uint32], one: int, rows: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
-    """Which of `rows` agree with row `one` in at least `threshold` of their places; few rows at a time are read."""
-    parts = [rows[begin : begin + _AT_ONCE] for begin in range(0, len(rows), _AT_ONCE)]
-    found = [(signatures[part] == signatures[one]).mean(axis=1) >= threshold for part in parts]
-    return np.concatenate(found) if found else np.empty(0, dtype=np.bool_)
-
-
 def _width(threshold: float) -> int:
     """Numbers in a band: as many as still let similar sets meet."""
     fitting = [width for width in range(1, 17) if 1 - (1 - threshold**width) ** (HASHES // width) >= _FOUND]

@@ -27,11 +27,13 @@ def summarize(case: Case, verdict: Verdict, findings: Sequence[Finding], withhel
 
 def _course(case: Case) -> str:
     history = case.history
-    steps = f"{format.count(history.last_step)} of {format.count(case.planned_steps)} steps"
-    if history.last_step >= case.planned_steps:
-        steps = f"{format.count(history.last_step)} steps"
-    parts = []
     loss = case.loss()
+    # Loops of other people may count from 0.
+    num_steps = history.last_step + (loss is not None and len(loss.steps) > 0 and int(loss.steps[0]) == 0)
+    steps = f"{format.count(num_steps)} of {format.count(case.planned_steps)} steps"
+    if num_steps >= case.planned_steps:
+        steps = f"{format.count(num_steps)} steps"
+    parts = []
     if loss is not None and len(loss.finite()[1]):
         _, values = loss.finite()
         few = max(1, len(values) // 20)

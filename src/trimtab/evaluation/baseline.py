@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,6 +21,14 @@ from trimtab.runs.metrics import selection_direction
 
 _FOLDER: Final = "validation-losses"
 _DIGITS: Final = 9
+_OTHER: Final = (
+    "evaluation.baseline.path: {path} was judged on other texts or targets, by another loss, or with another tokenizer "
+    "or sequence length: losses of other samples cannot be compared one by one"
+)
+_SAME: Final = (
+    "give both the same data, tokenizer, kind of objective, data.sequence_length, evaluation.max_tokens and stride; "
+    "with task masked_lm the same seed and task.mask_rate, too"
+)
 
 
 def write_losses(run: RunDirectory, step: int, judged_on: str, sums_2M: Tensor) -> Path:
@@ -70,19 +78,19 @@ class Baseline:
     def compare(self, step: int, sums_2M: Tensor) -> dict[str, float]:
         """`loss_over_baseline` and `loss_over_baseline_low`, the lower end of its interval, where there is a baseline.
 
-        Raises: StorageError; UsageError where another run was asked for other numbers of targets.
+        Raises: StorageError; UsageError where another run's losses are of other numbers of targets.
         """
         losses_M, counts_M = sums_2M.numpy()
         loss, other = float(losses_M.sum() / counts_M.sum()), self._other
         if isinstance(self._config, BestBaseline):
-            earlier = [one for one in read_losses(self._run, step) if one["judged_on"] == self._judged_on]
+            earlier = [
+                one
+                for one in read_losses(self._run, step)
+                if one["judged_on"] == self._judged_on and one["counts"] == counts_M.tolist()
+            ]
             other = min(earlier, key=lambda one: float(one["loss"]), default=None)
-        if other is not None and not np.array_equal(other["counts"], counts_M):
-            raise UsageError(
-                f"evaluation.baseline: what was kept of step {other['step']} counts other targets in some samples: "
-                "such losses cannot be compared one by one",
-                hint="judge both with this version of trimtab on the same data, or set evaluation.baseline.name=none",
-            )
+        elif other is not None and other["counts"] != counts_M.tolist():
+            raise UsageError(_OTHER.format(path=getattr(self._config, "path", "")), hint=_SAME)
         if np.isfinite(loss) and (other is None or loss < other["loss"] or isinstance(self._config, RunBaseline)):
             write_losses(self._run, step, self._judged_on, sums_2M)
         if other is None or not np.isfinite(losses_M).all():
@@ -101,12 +109,7 @@ class Baseline:
         best = [info.step for info in in_order if info.step in kept]
         chosen = kept[best[0]] if best else min(kept.values(), key=lambda one: float(one["loss"]))
         if chosen["judged_on"] != self._judged_on:
-            raise UsageError(
-                f"evaluation.baseline.path: {config.path} was judged on other texts or targets, or with another "
-                "tokenizer, sequence length or objective: such losses cannot be compared one by one",
-                hint="give both the same data, tokenizer, data.sequence_length, objective, evaluation.max_tokens and "
-                "stride; for masked_lm the same seed and task.mask_rate",
-            )
+            raise UsageError(_OTHER.format(path=config.path), hint=_SAME)
         return chosen
 
 
@@ -120,9 +123,10 @@ def judged_on(
     sequence_length: int,
     max_tokens: int | None,
     stride: int | None,
-    asked_for: Mapping[str, Any],
+    measured: Sequence[Any] = (),
 ) -> str:
-    """What tells apart sets whose losses cannot be compared sample by sample; `asked_for`: what else decides a loss."""
+    """What tells apart sets whose losses cannot be compared sample by sample; `measured`, JSON values, says which loss
+    is taken, and what is drawn."""
     asked = facts.get("targets", {})
     parts = [
         facts["validation"]["sha256"],
@@ -132,6 +136,6 @@ def judged_on(
         max_tokens,
         stride,
         facts.get("validation_target_sha256"),
-        asked_for,
+        list(measured),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
