@@ -17,7 +17,15 @@ from torch.nn import functional as F
 from trimtab.config import Bf16, EncoderConfig, Fp16, Fp32
 from trimtab.errors import ConfigError
 from trimtab.model import Encoder, build_model
-from trimtab.objective import BinaryCrossEntropy, ClassificationTask, CrossEntropy, Regression, RegressionTask
+from trimtab.objective import (
+    BinaryCrossEntropy,
+    ClassificationTask,
+    ContrastiveTask,
+    CrossEntropy,
+    InfoNce,
+    Regression,
+    RegressionTask,
+)
 from trimtab.objective.procedures import (
     FreeLB,
     Perturbation,
@@ -218,6 +226,30 @@ def test_where_free_lb_begins_does_not_depend_on_padding() -> None:
     procedure = FreeLB(5.0, step=0.01, steps=2, initial=3.0)
     wide, narrow = (gradients_by(procedure, encoder().double(), one) for one in (batch, shortest(batch)))
     same(narrow, wide, 1e-8)
+
+
+def test_free_lb_leaves_the_padding_of_pairs() -> None:
+    """A contrastive task reads both texts of each pair in turn."""
+    seen: list[Tensor] = []
+
+    batch, partners = texts(4), texts(4, seed=1)
+    second = torch.where(partners.document_ids_BT >= 0, partners.tokens_BT, -1)
+    pairs = replace(batch, second_BS=second, targets=torch.arange(4))
+    model = encoder()
+    task = ContrastiveTask(InfoNce(0.1))
+    inputs = task.inputs(pairs)
+
+    def forward(one: Batch, change: Any = None) -> Any:
+        embedded = model.embedding(inputs["tokens_BT"])
+        seen.append((change(embedded, 0) - embedded).detach())
+        raise InterruptedError
+
+    passes = passes_over(model, pairs, task)
+    passes.forward = forward  # type: ignore[method-assign, assignment]
+    with pytest.raises(InterruptedError):
+        FreeLB(5.0, step=0.1, steps=2, initial=3.0)(passes, pairs)
+    real = inputs["document_ids_BT"] >= 0
+    assert torch.equal(seen[0].abs().sum(-1) > 0, real)
 
 
 def test_free_lb_adds_up_over_micro_batches_of_any_width(monkeypatch: pytest.MonkeyPatch) -> None:

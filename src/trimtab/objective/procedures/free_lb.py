@@ -6,6 +6,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from trimtab.objective.procedures.perturbation import Perturbation, within
 from trimtab.signals import IGNORED, Batch, Pass, Passes
@@ -72,4 +73,7 @@ def _real(batch: Batch, embeddings_BTD: Tensor, number: int) -> Tensor:
         return batch.document_ids_BT >= 0
     if number == 1 and second_BS is not None and second_BS.shape == shape:
         return batch.targets != IGNORED if batch.targets.shape == shape else second_BS >= 0
+    if number == 0 and second_BS is not None and shape[0] == 2 * len(second_BS):  # pairs in turn, as contrastive reads
+        sides = (batch.document_ids_BT >= 0, second_BS >= 0)
+        return torch.stack([F.pad(side, (0, shape[1] - side.shape[1])) for side in sides], 1).flatten(0, 1)
     return embeddings_BTD.new_ones(shape, dtype=torch.bool)
