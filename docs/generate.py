@@ -394,12 +394,12 @@ def probes() -> Iterator[str]:
     yield _text("""
         Chosen with `logging.examine.which`; made at the steps that `logging.examine.every`, `at_evaluations` and
         `apart` name. All share one eager forward and backward pass on the probe batch; the cost is what each adds to
-        it. *Usual* ones are made where nothing is said.
+        it. All are made where nothing is said.
         """)
     yield _table(
-        ("name", "what", "usual", "cost", "findings", "where"),
+        ("name", "what", "cost", "findings", "where"),
         (
-            (f"`{name}`", spec.sentence, "yes" if spec.usual else "no", spec.cost, codes(spec), f"`{spec.path}`")
+            (f"`{name}`", spec.sentence, spec.cost, codes(spec), f"`{spec.path}`")
             for name, spec in module.EXAMINATIONS.items()
         ),
     )

@@ -216,7 +216,6 @@ def build_parts(
         is_due=Calendar.of(config).examines,
     )
     if examiner is not None:
-        step.at_step.append(examiner.before)
         step.examinations = examiner.following
     return Parts(
         model,
@@ -290,7 +289,7 @@ def build_loop(
             watchdog.beat(f"what follows step {progress.step}")
         lock.beat()
 
-    add_capture(config.logging.capture, parts.examiner, parts.model, keeper.run)
+    add_capture(config, parts.examiner, parts.model, keeper.run)
     if parts.examiner is not None:
         parts.examiner.samples_of = lambda step: step_data.of_steps([(step, step)])["samples"]
 
@@ -340,6 +339,7 @@ def build_loop(
         planned=planned_changes(config, budget, progress),
         data_of=step_data.of_decision,
         alerts=StepAlerts(step_data.of_steps, lowest_scale(config)).of,
+        before=(lambda step: 0.0) if parts.examiner is None else parts.examiner.before,
         examined=parts.examiner or (lambda step: ()),
         private=private(config.privacy.samples),
     )

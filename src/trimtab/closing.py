@@ -22,6 +22,7 @@ from trimtab.runs.goodput import describe_goodput, goodput_of
 from trimtab.training.checkpoint import load_model
 from trimtab.training.judging import build_evaluation, calibrate_run, examine
 from trimtab.training.quantized import in_fp32, in_words, quantize_kept, write_quantized
+from trimtab.training.telling import show
 from trimtab.training.trained import choose_of
 
 
@@ -71,9 +72,7 @@ class Closing:
             warnings.warn(f"no temperature was fitted: {error.message}", stacklevel=2)
             found = {"temperature": 1.0, "why": error.message}
             write_calibration(self._run, step, weights, found)
-        told = ArtifactLogged(ended.step, "text", "calibration", in_words_of(found), self._run.calibration.name)
-        for monitor in self._monitors:
-            monitor.observe(told)
+        self._show(ended.step, "calibration", in_words_of(found), self._run.calibration.name)
 
     def calibrate_kept(self, data: PreparedData, ended: RunEnded) -> None:
         """What `calibrate` does, from a checkpoint of a run that is over."""
@@ -87,9 +86,7 @@ class Closing:
         """Show where the time of all attempts went."""
         try:
             if (found := goodput_of(self._run)) is not None:
-                told = ArtifactLogged(step, "text", "goodput", describe_goodput(found.to_json()))
-                for monitor in self._monitors:
-                    monitor.observe(told)
+                self._show(step, "goodput", describe_goodput(found.to_json()))
         except Exception as error:
             warnings.warn(f"it cannot be told where the time went: {error!r}", stacklevel=2)
 
@@ -97,12 +94,12 @@ class Closing:
         """Write verdict and report, and show the verdict; a failure there costs no run, so it is a warning."""
         try:
             diagnosis = write_report(self._run)
-            told = f"{describe_verdict(diagnosis.verdict)}: {diagnosis.summary}"
-            for monitor in self._monitors:
-                monitor.observe(ArtifactLogged(step, "text", "diagnosis", told, self._run.report.name))
         except Exception as error:
             warnings.warn(f"there is no report: {error!r}; try: trimtab report {self._run.path}", stacklevel=2)
             return None
+        self._show(
+            step, "diagnosis", f"{describe_verdict(diagnosis.verdict)}: {diagnosis.summary}", self._run.report.name
+        )
         return diagnosis
 
     def _judge(self, data: PreparedData) -> Callable[[nn.Module], Mapping[str, float]]:
@@ -110,5 +107,7 @@ class Closing:
         return lambda module: build_evaluation(judged, module, data).metrics()
 
     def _tell_quantized(self, ended: RunEnded, found: Mapping[str, Any]) -> None:
-        for monitor in self._monitors:
-            monitor.observe(ArtifactLogged(ended.step, "text", "quantized", in_words(found), self._run.quantized.name))
+        self._show(ended.step, "quantized", in_words(found), self._run.quantized.name)
+
+    def _show(self, step: int, name: str, text: str, path: str | None = None) -> None:
+        show(self._monitors, ArtifactLogged(step, "text", name, text, path))

@@ -51,7 +51,7 @@ SWITCHED_OFF = [
     ),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=0"]),
     ("schedule.start=0.04", ["schedule.name=one_cycle", "schedule.warmup=1"]),
-    ("logging.examine.which=usual", ["training.steps=400"]),
+    ("logging.examine.which=all", ["training.steps=400"]),
     ("logging.examine.which=[gradients]", ["training.steps=400", "logging.examine.every=2000"]),
     ("logging.examine.sequences=4", ["logging.examine.at_evaluations=false"]),
     ("logging.capture.values=100", []),

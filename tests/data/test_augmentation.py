@@ -72,6 +72,27 @@ def test_replaced_tokens_are_as_many_as_asked_for_and_the_rest_stays() -> None:
     assert batch.tokens_BT is not changed.tokens_BT
 
 
+def test_of_pairs_both_texts_are_changed_by_draws_of_their_own() -> None:
+    frame = Frame((97,), (98,))
+    plain = rows(40, 5, frame=frame).batch(np.array([0, 1]))
+    second = torch.where(plain.document_ids_BT >= 0, plain.tokens_BT, -1)
+    pairs = replace(plain, second_BS=second)
+    changed = augmentation(frame, token_dropout=0.3, replacement=0.3)(pairs, np.array([3, 4]))
+    alone = augmentation(frame, token_dropout=0.3, replacement=0.3)(plain, np.array([3, 4]))
+    assert torch.equal(changed.tokens_BT, alone.tokens_BT)
+    assert changed.second_BS is not None
+    first, partner = text_of(changed, 0), changed.second_BS[0][changed.second_BS[0] >= 0].numpy()
+    assert partner[0] == 97
+    assert partner[-1] == 98
+    assert 10 < len(partner) < 42
+    assert (changed.second_BS[0, len(partner) :] == -1).all()
+    assert first.tolist() != partner.tolist()
+    read = replace(pairs, targets=second)  # what a decoder reads
+    kept = augmentation(frame, token_dropout=0.3)(read, np.array([3, 4])).second_BS
+    assert kept is not None
+    assert torch.equal(kept, second)
+
+
 def test_dropped_tokens_leave_a_shorter_text() -> None:
     frame = Frame((97,), (98, 98))
     batch = rows(400, 5, frame=frame).batch(np.array([0, 1]))

@@ -173,6 +173,29 @@ def test_what_goes_together_by_way_of_others_is_counted_together(tmp_path: Path)
     assert near == {"training": 1, "validation": 1, "leaking": 2, "leaked": 2}
 
 
+def test_what_is_like_nothing_that_is_left_stays(tmp_path: Path) -> None:
+    """Texts in a chain: each is like the one before it, and soon like nothing at its beginning."""
+    words = text_of(77, 300).split()
+    chain = [" ".join(words[6 * place : 6 * place + 60]) for place in range(20)]
+    found = [shingles(one) for one in chain]
+    # By hand: of 56 runs 50 are in both, of 62 together; two steps on 44 of 68.
+    assert jaccard(found[0], found[1]) == pytest.approx(50 / 62)
+    assert jaccard(found[0], found[2]) == pytest.approx(44 / 68)
+    data = prepared(tmp_path, [*FRESH, *chain[1:]], [*HELD, chain[0]], near="drop", threshold=0.7)
+    facts = data.facts["duplicates"]
+    signatures = [signature(one) for one in found]
+    left: list[int] = [0]
+    for place in range(1, 20):  # the definition, each with each that is left
+        if all((signatures[place] == signatures[one]).mean() < 0.7 for one in left):
+            left.append(place)
+    assert 8 <= len(left) <= 14
+    assert facts["dropped"] == 20 - len(left)
+    assert facts["near"]["leaked"] == 1
+    assert facts["near"]["leaking"] == sum((signatures[0] == one).mean() >= 0.7 for one in signatures[1:]) == 1
+    held = prepared(tmp_path, [*FRESH, chain[-1]], [*HELD, *chain[:-1]], threshold=0.7).facts["duplicates"]["near"]
+    assert (held["leaking"], held["leaked"]) == (1, 1)
+
+
 def test_what_is_less_alike_than_the_threshold_stays(tmp_path: Path) -> None:
     # Of 56 runs the changes touch 1 and 5. By hand: 50 / 62.
     rows = [*FRESH, nearly(FRESH[0], changed=2)]

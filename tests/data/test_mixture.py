@@ -69,6 +69,31 @@ def test_parts_as_large_as_the_sources_are_plain_epochs() -> None:
     assert mixture.epoch(2).tolist() != mixture.epoch(3).tolist()
 
 
+class Counted(np.ndarray[Any, Any]):
+    """Counts the elements that are worked on, so that no clock is asked."""
+
+    worked_on = 0
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        Counted.worked_on += self.size
+        plain = [np.asarray(one) if isinstance(one, Counted) else one for one in inputs]
+        return getattr(ufunc, method)(*plain, **kwargs)
+
+    def __getitem__(self, key: Any) -> Any:
+        found = np.asarray(super().__getitem__(key))
+        Counted.worked_on += found.size
+        return found
+
+
+def test_a_small_source_that_is_gone_through_often_costs_its_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    divmod = np.divmod
+    monkeypatch.setattr(np, "divmod", lambda *given: tuple(one.view(Counted) for one in divmod(*given)))
+    Counted.worked_on = 0
+    drawn = mixture_of([2, 4000], [0.5, 0.5])._draws(0, 0, 2001)
+    assert 2001 <= Counted.worked_on < 5 * 2001
+    assert np.bincount(drawn).tolist() in ([1000, 1001], [1001, 1000])
+
+
 def test_unshuffled_sources_are_spread_evenly_and_stay_in_order() -> None:
     mixture = mixture_of([2, 6], [0.25, 0.75], shuffle=False)
     assert mixture.epoch(0).tolist() == [2, 0, 3, 4, 5, 1, 6, 7]

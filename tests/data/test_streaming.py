@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ from trimtab.config import DataConfig, load_config
 from trimtab.data import DataPlan, PackedSequences, byte_tokenizer, prepare_data
 from trimtab.data.spool import Spool
 from trimtab.data.streaming import StreamedSequences
-from trimtab.errors import ConfigError, DataError
+from trimtab.errors import ConfigError, DataError, StorageError
 
 TEXTS = [f"text {number} " * (1 + number % 7) for number in range(60)]
 BYTES = byte_tokenizer()
@@ -98,11 +103,100 @@ def test_a_chunk_that_was_torn_away_is_made_again(tmp_path: Path) -> None:
     assert spool(tmp_path).tokens(0, 800).tolist() == expected
 
 
+def test_a_token_that_changes_under_a_run_is_named(tmp_path: Path) -> None:
+    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text, BYTES.vocabulary_size)
+    with (tmp_path / "chunk-00000000.bin").open("r+b") as file:
+        file.seek(2 * 37)
+        file.write(np.uint16(BYTES.vocabulary_size).tobytes())
+    streamed.batch(np.array([0, 1]))
+    with pytest.raises(DataError, match=r":37: token 257, and the vocabulary has 257"):
+        streamed.batch(np.array([2]))
+
+
+class Slow(Stateful):
+    def __iter__(self) -> Iterator[Any]:
+        for document in super().__iter__():
+            time.sleep(0.002)  # so that the other process waits for the lock
+            yield document
+
+
+def slow() -> Slow:
+    return Slow(opened().texts)
+
+
+def read(folder: Path, begin: Barrier, told: SimpleQueue[Any]) -> None:
+    subject = spool(folder, slow)
+    begin.wait(30)
+    try:
+        told.put([subject.tokens(at, at + 100).tolist() for at in range(0, 1500, 100)])
+    except BaseException as error:
+        told.put(repr(error))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_two_processes_make_one_spool_together(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")  # nothing is imported again
+    begin, told = context.Barrier(2), context.SimpleQueue()
+    readers = [context.Process(target=read, args=(tmp_path, begin, told), daemon=True) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    found = [told.get() for _ in readers]
+    for reader in readers:
+        reader.join(30)
+    expected = stream_of(TEXTS, 1)
+    assert found == [[expected[at : at + 100] for at in range(0, 1500, 100)]] * 2
+
+
+@pytest.mark.parametrize("ending", ["bin", "json", "npy"])
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_chunk_that_is_damaged_is_made_again(tmp_path: Path, ending: str, is_cut: bool) -> None:
+    expected = spool(tmp_path).tokens(0, 800).tolist()
+    path = tmp_path / f"chunk-00000006.{ending}"
+    kept = path.read_bytes()
+    changed = {"bin": kept[:10] + b"\0\1" + kept[12:], "npy": kept[:-1] + b"\7"}
+    changed["json"] = kept.replace(b'"documents": ', b'"documents": 1')
+    path.write_bytes(kept[: len(kept) // 2] if is_cut else changed[ending])
+    (tmp_path / "chunk-00000007.bin").unlink()  # what comes next goes on from the damaged one
+    subject = spool(tmp_path)
+    assert subject.tokens(700, 800).tolist() == expected[700:]
+    assert subject.tokens(0, 800).tolist() == expected
+    assert path.read_bytes() == kept
+
+
+def test_a_failed_write_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = spool(tmp_path)
+    subject.tokens(0, 300)
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trimtab.data.spool.os.fsync", full)
+        with pytest.raises(StorageError, match="cannot be kept: No space left"):
+            subject.tokens(300, 400)
+    assert subject.tokens(0, 1000).tolist() == stream_of(TEXTS, 1)[:1000]
+
+
+class Broken(Stateful):
+    def __iter__(self) -> Iterator[Any]:
+        yield from list(super().__iter__())[:20]
+        raise ConnectionResetError("the server is gone")
+
+
+class Numbered(Stateful):
+    def state_dict(self) -> dict[str, Any]:
+        return {"place": np.int64(self.place)}
+
+
+def missing() -> Any:
+    raise FileNotFoundError("shards/7 is not there")
+
+
 def test_sequences_are_those_of_the_packed_text(tmp_path: Path) -> None:
     tokens = np.array(stream_of(TEXTS, 2)[:1601])
     starts = np.concatenate([[0], np.flatnonzero(tokens == BYTES.end_of_text) + 1])
     packed = PackedSequences(tokens, starts[starts < 1601], 16, num_bytes=1)
-    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text)
+    streamed = StreamedSequences(spool(tmp_path), 16, BYTES.end_of_text, BYTES.vocabulary_size)
     assert len(streamed) == 6
     indices = np.array([0, 5, 99, 42])
     ours, theirs = streamed.batch(indices, 5), packed.batch(indices, 5)
@@ -115,6 +209,40 @@ def test_sequences_are_those_of_the_packed_text(tmp_path: Path) -> None:
     assert ours.count == theirs.count
 
 
+def torn() -> Stateful:
+    return Stateful([{"txt": text} if number % 10 == 3 else {"text": text} for number, text in enumerate(TEXTS)])
+
+
+def test_documents_without_text_are_passed_over_up_to_so_many_of_a_pass(tmp_path: Path) -> None:
+    good = [text for number, text in enumerate(TEXTS) if number % 10 != 3]
+    expected = stream_of(good, 2)
+    for end in (500, 1500, len(expected)):  # another process each time
+        subject = spool(tmp_path / "some", torn, most_bad=6)
+        assert subject.tokens(end - 100, end).tolist() == expected[end - 100 : end]
+    message = "document 54 of the stream has no text in 'text'.*5 before it were passed over already"
+    for end in (500, 5000):
+        subject = spool(tmp_path / "few", torn, most_bad=5)
+        if end == 500:
+            assert subject.tokens(0, end).tolist() == expected[:end]
+        else:
+            with pytest.raises(DataError, match=message):
+                subject.tokens(0, end)
+    with pytest.raises(DataError, match="document 4 of the stream has no text"):
+        spool(tmp_path / "none", torn).tokens(0, 500)
+
+
+def test_it_is_told_by_data_on_bad_what_is_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="document 4 of the stream has no text"):
+        prepared(tmp_path, f"{__name__}:torn")
+    skips = {"on_bad": "skip", "max_bad": 6}
+    assert prepared(tmp_path, f"{__name__}:torn", data=skips).facts["stream"]["tokens_at_first"] == 1 << 20
+
+
+def test_what_the_validation_source_lacks_is_told_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^data\.validation_source: too little text to validate on"):
+        prepared(tmp_path, f"{__name__}:plain", resume="replay", data={"sequence_length": 512})
+
+
 def rows(path: str) -> Any:
     """Hugging Face's own streaming."""
     import datasets
@@ -122,7 +250,7 @@ def rows(path: str) -> Any:
     return datasets.load_dataset("json", data_files=path, split="train", streaming=True)
 
 
-def prepared(tmp_path: Path, target: str, **source: Any) -> Any:
+def prepared(tmp_path: Path, target: str, data: dict[str, Any] | None = None, **source: Any) -> Any:
     held = tmp_path / "held.txt"
     held.write_text("held out " * 40)
     config = {
@@ -130,6 +258,7 @@ def prepared(tmp_path: Path, target: str, **source: Any) -> Any:
         "validation_source": {"name": "text", "path": str(held)},
         "tokenizer": {"name": "bytes"},
         "sequence_length": 16,
+        **(data or {}),
     }
     return prepare_data(DataConfig.model_validate(config), seed=3)
 
@@ -168,6 +297,10 @@ def test_streams_of_hugging_face_go_on_by_their_state(tmp_path: Path) -> None:
     [
         (plain, "state", ConfigError, r"has no state_dict by which it could go on later\. Received: list"),
         (list, "replay", DataError, "the stream gives no documents"),
+        (lambda: ["", {"text": ""}], "replay", DataError, "gives no text: all of its 2 documents are empty"),
+        (lambda: Broken(TEXTS), "state", DataError, r"data\.source\.target.*ConnectionResetError: the server is gone"),
+        (missing, "state", DataError, r"data\.source\.target: .*FileNotFoundError: shards/7 is not there"),
+        (lambda: Numbered(TEXTS), "state", ConfigError, r"data\.source\.resume: the state_dict .*int64"),
         (
             lambda: [{"txt": "a"}],
             "replay",
@@ -180,7 +313,7 @@ def test_what_is_no_stream_is_refused(
     tmp_path: Path, source: Callable[[], Any], resume: str, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        spool(tmp_path, source, resume=resume).tokens(0, 10)
+        spool(tmp_path, source, resume=resume).tokens(0, 10_000)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,16 @@ def test_mapped_arrays_are_opened_and_not_copied(tmp_path: Path) -> None:
     assert torch.equal(again.batch(np.array([3])).tokens_BT, subject.batch(np.array([3])).tokens_BT)
 
 
+def test_a_worker_says_nothing_on_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    subject = loader(tmp_path, 1)
+    try:
+        subject.start(0, DataPlan())
+        subject.take(1)
+    finally:
+        subject.close()
+    assert capfd.readouterr() == ("", "")
+
+
 def started(tmp_path: Path, workers: int = 2) -> tuple[Loader, list[psutil.Process]]:
     before = {child.pid for child in psutil.Process().children()}
     subject = loader(tmp_path, workers)
@@ -118,7 +128,7 @@ def test_a_worker_ends_with_the_process_that_asks(tmp_path: Path) -> None:
     """Then its standard input ends: here it is closed."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
-        [sys.executable, "-m", "trimtab.data.worker"],
+        [sys.executable, "-c", "from trimtab.data.worker import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

@@ -134,6 +134,7 @@ LN2 = 0.6931471805599453
         length(10, 7.0),
         length(10, 4.5),  # better than single tokens, which is no feat
         length(200, 6.5),  # far longer, and knows no more than how frequent tokens are
+        length(200, 5.9),  # 0.02 tokens for each parameter: on its way, which is no result
     ],
 )
 def test_a_run_of_far_too_few_steps_is_not_healthy(case: Case) -> None:
@@ -153,7 +154,6 @@ def test_a_run_of_far_too_few_steps_is_not_healthy(case: Case) -> None:
     "case",
     [
         length(10, 3.9),  # better than counting pairs
-        length(200, 5.9),  # on its way
         length(10, 7.0, tokens=2e5),  # a short run of large batches
         length(10, 7.0, done=False),  # not over
         length(10, 8.5),  # does not fall: another fault, if any
@@ -161,6 +161,29 @@ def test_a_run_of_far_too_few_steps_is_not_healthy(case: Case) -> None:
 )
 def test_a_short_run_that_is_on_its_way_is_left_in_peace(case: Case) -> None:
     assert "stopped-too-early" not in [finding.code for finding in diagnose(case).findings]
+
+
+def test_a_run_on_its_way_that_saw_few_tokens_is_sound_and_told_to_go_on() -> None:
+    diagnosis = diagnose(length(200, 5.9, tokens=2000.0))
+    assert diagnosis.verdict == "healthy"
+    (finding,) = diagnosis.findings
+    assert (finding.code, finding.severity) == ("stopped-too-early", "info")
+    assert finding.cause == (
+        "200 steps are few, with 0.4 tokens for each parameter: the model does no better than counting pairs of "
+        "tokens, and its loss was still falling"
+    )
+    assert diagnosis.summary.endswith("To go on: train longer, for about 10,000 steps.")
+    assert diagnose(length(200, 3.9, tokens=2000.0)).findings == ()
+
+
+def test_fewer_tokens_are_no_better_for_a_loss_that_flattens() -> None:
+    """A batch ten times smaller must not turn a warning into nothing."""
+    short = length(200, 5.9)
+    flat = np.concatenate([np.linspace(8.0, 5.95, 100), np.linspace(5.95, 5.86, 100)])
+    case = case_of(flat, validation={200: 5.9}, tokens=np.full(200, 100.0), facts=short.facts)
+    (finding,) = [one for one in diagnose(case).findings if one.code == "stopped-too-early"]
+    assert finding.severity == "warning"
+    assert finding.cause.endswith("counting pairs of tokens")
 
 
 def test_what_keeps_a_run_from_learning_explains_that_it_is_no_better_than_counting() -> None:

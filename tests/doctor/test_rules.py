@@ -17,6 +17,7 @@ from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
 from trimtab.events import Adjust, DecisionTaken, RunEnded
+from trimtab.runs import format
 from trimtab.schedules import build_schedule
 
 FACTS: dict[str, Any] = {
@@ -117,6 +118,38 @@ def test_a_loss_that_comes_back_is_a_spike(height: float, length: int, severity:
     assert 490 <= told.onset_step <= 512
 
 
+def hard_batches(steps: int = 400, seed: int = 0) -> Array:
+    """A small classifier: it scatters early, when batches hold some hard samples, and lies flat when all is learned."""
+    rng, at = np.random.default_rng(seed), np.arange(steps)
+    level = 1.1 * np.exp(-at / 30) + 1e-4
+    return level * rng.gamma(1.5, 1 / 1.5, steps) + 0.5 * np.exp(-at / 60) * (rng.random(steps) < 0.12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_is_that_of_the_steps_there(seed: int) -> None:
+    told = found(case_of(hard_batches(seed=seed)), "loss-spike")
+    assert told is None or told.severity == "info", told
+    loss = hard_batches(seed=seed)
+    loss[250:256] += 3.0
+    spiked = found(case_of(loss), "loss-spike")
+    assert spiked is not None
+    assert spiked.severity == "warning"
+
+
+def test_a_warm_up_is_not_what_raised_the_rate() -> None:
+    loss = falling(400, noise=0.03)
+    loss[24:28] += 4.0
+    told = found(case_of(loss, rates=cosine(400, warmup=0.2)), "loss-spike")
+    assert told is not None
+    assert "learning rate" not in told.cause
+    assert told.remedies[0].summary.startswith("look at the batches")
+    rates = cosine(400, warmup=0.2)
+    rates[24:28] *= 10
+    jumped = found(case_of(loss, rates=rates), "loss-spike")
+    assert jumped is not None
+    assert "the learning rate did it" in jumped.cause
+
+
 def test_a_spike_at_the_end_is_not_called_over() -> None:
     loss = falling(800)
     loss[-4:] += 5
@@ -175,6 +208,32 @@ def test_a_bearable_or_unknown_rate_is_not_blamed(rate: float, facts: dict[str, 
     assert told is not None
     assert "rate" not in told.cause
     assert "look at the data" in told.remedies[0].summary
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [[5.7, 289.0, 3.03e10, 4.74e33], [*np.linspace(5.7, 2.0, 40), 9.0, 80.0], [1.0, 0.8, 0.3, 4.0, 90.0]],
+    ids=["at once", "after a fall", "few"],
+)
+def test_a_loss_that_grew_before_it_was_no_number_diverged_though_no_gradient_was_logged(losses: list[float]) -> None:
+    told = found(case_of(np.array([*losses, np.inf, *[np.nan] * 20])), "nan-loss")
+    assert told is not None
+    assert told.cause.endswith("; the loss had diverged before")
+    assert f"after {format.decimal(losses[-1])} just before" in told.cause
+    assert any("had risen" in one.text for one in told.evidence)
+    assert [one.summary for one in told.remedies] == ["lower the learning rate to a tenth"]
+
+
+def test_of_a_gradient_that_was_not_logged_nothing_is_said() -> None:
+    loss = falling(300, noise=0.3)
+    loss[200:] = np.nan
+    told = found(case_of(loss), "nan-loss")
+    assert told is not None
+    assert "the gradient had not grown" not in told.cause
+    assert "look at the data" in told.remedies[0].summary
+    logged = found(case_of(loss, grad_norm=1 + 0.1 * np.abs(noise_of(300))), "nan-loss")
+    assert logged is not None
+    assert "the gradient had not grown before" in logged.cause
 
 
 def test_a_gradient_that_explodes_within_few_steps_is_seen() -> None:
@@ -304,6 +363,38 @@ def test_scatter_in_tiny_batches_that_stand_still_is_noise() -> None:
     assert lead(tiny) == ("noisy-loss", "warning")
     large = case_of(loss, rates=np.full(1000, 1e-3), tokens=np.full(1000, 65536.0), facts=facts)
     assert found(large, "noisy-loss") is None
+
+
+def test_findings_of_one_loss_that_left_agree() -> None:
+    loss = np.concatenate([2.4 * 0.9985 ** np.arange(140), np.full(160, 2.4e6)])
+    loss *= 1 + 0.2 * np.abs(noise_of(300))
+    case = case_of(loss, grad_norm=np.full(300, 1.0))
+    told = found(case, "divergence")
+    assert told is not None
+    assert "above where it began" in told.cause
+    assert "never fell" not in told.cause
+    assert found(case, "noisy-loss") is None
+
+
+def test_scatter_without_progress_is_not_told_as_progress_nor_as_a_small_batch() -> None:
+    scatter = 6.0 + 1.2 * np.tile([-1.0, 0.2, 1.0, -0.5, 0.6, -0.9, 0.8, -0.2], 37)
+    loss = np.concatenate([np.full(4, 7.65), scatter])
+    told = found(case_of(loss), "noisy-loss")
+    assert told is not None
+    assert told.cause == "the loss scatters; its level hardly falls any more"
+    flat = found(case_of(scatter), "plateau")
+    assert flat is not None
+    assert "but for the noise of single steps" in flat.cause
+
+
+def test_a_rate_that_took_the_training_loss_to_nothing_is_not_too_high() -> None:
+    loss = 6.4 * np.exp(-np.arange(1000) / 60) * (1 + 0.1 * noise_of(1000))
+    loss[1:6] = 16.0
+    validation = {step: 4.5 + 1.2 * (step // 100 % 2) + step / 1000 for step in range(50, 1001, 50)}
+    case = case_of(loss, rates=np.full(1000, 3e-3), validation=validation)
+    assert "learning-rate-too-high" not in {
+        code for one in diagnose(case).findings for code in (one.code, *one.consequences)
+    }
 
 
 CLASSIFIER = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rig import Rig
 
 from trimtab import Trainer, load_config
 from trimtab.config import BestBaseline
@@ -19,6 +21,7 @@ from trimtab.evaluation import Baseline, SampleLosses, paired_bootstrap
 from trimtab.events import EvaluationEnded, Event, Monitor, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.signals import IGNORED, Batch, LossTerms
+from trimtab.training.judging import judged_texts
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +107,19 @@ def test_the_best_so_far_is_what_is_compared_with(tmp_path: Path) -> None:
     assert Baseline(BestBaseline(), run, "other texts").compare(40, torch.stack((counts, counts))) == {}
 
 
+def test_a_run_that_goes_back_is_not_compared_with_what_it_left(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "run", steps=6, save_every=3)
+    rig.go()
+    baseline = Baseline(BestBaseline(), rig.run, "texts")
+    counts = torch.full((10,), 2.0, dtype=torch.float64)
+    for step, loss in ((2, 3.0), (4, 1.0), (5, 0.5)):
+        baseline.compare(step, torch.stack((loss * counts, counts)))
+    rig.keeper.announce_rollback(5, {})
+    assert rig.keeper.roll_back() == 3
+    compared = baseline.compare(6, torch.stack((2.5 * counts, counts)))
+    assert compared["loss_over_baseline"] == pytest.approx(-0.5)
+
+
 class Evaluations:
     def __init__(self) -> None:
         self.found: list[dict[str, float]] = []
@@ -141,11 +157,53 @@ def test_a_run_beside_its_best_and_beside_another(tmp_path: Path) -> None:
     same = train(tmp_path / "b", baseline={"name": "run", "path": str(tmp_path / "a")}, stride=16)
     assert same[-1]["validation/loss_over_baseline"] == pytest.approx(0.0, abs=1e-6)
     assert same[0]["validation/loss_over_baseline_low"] > 0.0
+    kept = next((tmp_path / "a").glob("**/validation-losses/step-*12.json"))
+    content = kept.read_text()
+    kept.write_text(json.dumps(json.loads(content) | {"counts": [1] * len(json.loads(content)["counts"])}))
+    with pytest.raises(UsageError, match="other texts or targets"):
+        train(tmp_path / "f", baseline={"name": "run", "path": str(tmp_path / "a")}, stride=16)
+    kept.write_text(content)
     with pytest.raises(UsageError, match="other texts"):
         train(tmp_path / "c", baseline={"name": "run", "path": str(tmp_path / "a")})
     train(tmp_path / "d")
     with pytest.raises(UsageError, match="kept no losses"):
         train(tmp_path / "e", baseline={"name": "run", "path": str(tmp_path / "d")})
+
+
+def test_losses_of_other_kinds_of_samples_are_told_apart() -> None:
+    data: Any = SimpleNamespace(
+        facts={"validation": {"sha256": "v"}, "tokenizer": {"fingerprint": "t"}, "validation_target_sha256": "y"}
+    )
+
+    def of(task: str, model: str, *overrides: str, facts: dict[str, Any] | None = None) -> str:
+        config = load_config(None, [f"task.name={task}", f"model.name={model}", *overrides], environment={})
+        return judged_texts(config, SimpleNamespace(facts=data.facts | (facts or {})))  # type: ignore[arg-type]
+
+    words = ("masked_lm", "encoder")
+    assert of(*words, "seed=1") != of(*words, "seed=2")
+    assert of(*words, "task.mask_rate=0.2") != of(*words, "task.mask_rate=0.3")
+    plain = of("causal_lm", "decoder")
+    assert plain == of("causal_lm", "decoder", "seed=2", "objective.label_smoothing=0.1")
+    assert plain == of("causal_lm", "decoder", "objective.name=focal")  # its plain loss is the same
+    assert plain != of("causal_lm", "decoder", facts={"validation_target_sha256": "z"})
+    number = ("regression", "encoder", "data.source={name: jsonl, path: x}")
+    kinds = [of(*number, f"objective.name={name}") for name in ("mse", "mae", "huber", "quantile")]
+    kinds += [
+        of(*number, "objective={name: huber, delta: 2.0}"),
+        of(*number, "objective={name: quantile, quantile: 0.9}"),
+    ]
+    assert len(set(kinds)) == 6
+
+
+def test_losses_of_other_numbers_of_targets_are_refused(tmp_path: Path) -> None:
+    counts = torch.full((50,), 2.0, dtype=torch.float64)
+    fewer = counts.clone()
+    fewer[7] = 1.0
+    run = RunDirectory(tmp_path)
+    best = Baseline(BestBaseline(), run, "texts")
+    best.compare(10, torch.stack((counts, counts)))
+    assert best.compare(20, torch.stack((2 * counts, fewer))) == {}
+    assert best.compare(20, torch.stack((2 * counts, counts)))["loss_over_baseline"] == pytest.approx(1.0)
 
 
 class Leaves:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,26 @@ def test_other_models_and_inputs() -> None:
     assert (
         trimtab.calculate_model_efficiency(layer, sequence_length=5, inputs=inputs, repeats=1).trainable_parameters == 6
     )
+
+
+@pytest.mark.parametrize(
+    "weights, asked, told",
+    [
+        (torch.float32, "fp32", "fp32"),
+        (torch.bfloat16, "fp32", "bf16"),
+        (torch.float32, "bf16", "bf16"),
+    ],
+)
+def test_the_precision_is_what_is_computed_in(
+    weights: torch.dtype, asked: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without autocast it is that of the weights, and the peak is that of it."""
+    peaks = {"fp32": 1e9, "bf16": 2e9}
+    monkeypatch.setattr("trimtab.evaluation.efficiency._peak", lambda device, precision: peaks[precision])
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 6)).to(weights)
+    found = trimtab.calculate_model_efficiency(model, sequence_length=5, repeats=1, precision=asked)
+    assert found.precision == told
+    assert found.peak_flops_per_second == peaks[told]
 
 
 def test_what_is_refused() -> None:

@@ -156,6 +156,47 @@ def test_steps_are_counted_as_users_of_wandb_know(tmp_path: Path) -> None:
     logger.finish()
 
 
+def test_own_steps_beside_counted_ones_lose_no_value(tmp_path: Path) -> None:
+    with TrainingLogger(tmp_path / "a", report=False) as logger:
+        for step in range(6):
+            logger.log({"loss": 100.0 + step})
+            logger.log_scalar("lr", 0.1)
+            if step % 2 == 0:
+                logger.log({"val_loss": float(step)}, step=step)
+                logger.log_scalar("val_acc", 0.5, step=step)
+        found = columns(logger)
+    assert found["train/loss"] == {step + 1: 100.0 + step for step in range(6)}
+    assert found["validation/loss"] == {0: 0.0, 2: 2.0, 4: 4.0}
+    assert len(found["learning_rate"]) == 6
+    assert not any(logger._writer.lost.values())
+    with TrainingLogger(tmp_path / "b", report=False) as logger:  # a loop that counts from 0, and rows added to it
+        for step in range(5):
+            logger.log({"loss": 1.0 + step}, step=step)
+            logger.log({"lr": 0.1})
+        found = columns(logger)
+    assert list(found["train/loss"]) == list(found["learning_rate"]) == [0, 1, 2, 3, 4]
+    assert not any(logger._writer.lost.values())
+
+
+def test_what_is_left_out_is_named_with_its_step(tmp_path: Path) -> None:
+    logger = TrainingLogger(tmp_path / "a", report=False)
+    logger.log({"loss": 1.0}, step=3)
+    logger.log({"loss": 2.0}, step=3)
+    with pytest.warns(RuntimeWarning, match=r"newest of their metric.*: first of loss at step 3"):
+        logger.flush()
+    assert columns(logger)["train/loss"] == {3: 2.0}
+    logger.log({"loss": 3.0}, step=2)
+    logger.finish()
+    assert events(logger, "AlertRaised")[-1]["details"] == {"behind": 2}
+
+
+def test_a_loop_that_counts_from_0_has_made_one_step_more(tmp_path: Path) -> None:
+    with TrainingLogger(tmp_path / "run", total_steps=50) as logger:
+        for step in range(50):
+            logger.log({"loss": 2.0 - step / 50}, step=step)
+    assert "In 50 steps" in json.loads(logger.run.diagnosis.read_text())["summary"]
+
+
 def test_scalars_one_by_one_count_by_the_name_that_comes_again(tmp_path: Path) -> None:
     with TrainingLogger(tmp_path / "run", report=False) as logger:
         for value in (1.0, 2.0, 3.0):
@@ -242,7 +283,15 @@ def test_errors_and_interruptions_are_the_end(tmp_path: Path) -> None:
     assert RunDirectory(tmp_path / "c").status() == "failed"
 
 
-@pytest.mark.parametrize("end, status", [("", "finished"), ("raise ValueError('x')", "failed")])
+@pytest.mark.parametrize(
+    "end, status",
+    [
+        ("", "interrupted"),
+        ("import sys; sys.exit(1)", "interrupted"),
+        ("import sys; sys.exit('loss is not finite')", "interrupted"),
+        ("raise ValueError('x')", "failed"),
+    ],
+)
 def test_a_script_that_forgets_to_finish(tmp_path: Path, end: str, status: str) -> None:
     code = f"""
 import os, trimtab

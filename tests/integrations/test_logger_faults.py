@@ -85,6 +85,38 @@ def test_a_flood(tmp_path: Path, calls: int, names: int) -> None:
     assert len(told) == 1 + len(told[-1]["details"])  # once for each cause, and the sums at the end
 
 
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda logger, step: logger.log_text(f"name-{step}", "a", step),
+        lambda logger, step: logger.log_text("escapes", "\x01" * 3_000, step),
+        lambda logger, step: logger.log_histogram("spread", [0.1, 0.2, 0.7], step),
+        lambda logger, step: logger.log_image("picture", np.zeros((2, 2), np.uint8), step),
+        lambda logger, step: logger.log({f"{'é' * 100}{step % 40}": 0.1 * step}, step=step),
+    ],
+    ids=("names", "escapes", "histograms", "pictures", "metrics"),
+)
+def test_the_caps_hold_for_whatever_is_logged(put: Callable[[TrainingLogger, int], None], tmp_path: Path) -> None:
+    cap, calls = 60_000, 700
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        logger = TrainingLogger(tmp_path / "run", report=False, max_names=50, max_bytes_per_hour=cap)
+        begun = logger.run.record.stat().st_size
+        for step in range(1, calls + 1):
+            put(logger, step)
+        logger.finish()
+    lines = read_record(logger.run.record)
+    files = [one.stat().st_size for one in (logger.run.path / "artifacts").rglob("*") if one.is_file()]
+    beside = 1_500  # the end, and what was told of the caps
+    assert logger.run.record.stat().st_size - begun + sum(files) <= cap + beside
+    assert len({line["name"] for line in lines if line["event"] == "ArtifactLogged"}) <= 50
+    kept = sum(line["event"] == "ArtifactLogged" for line in lines)
+    found = columns_of_record(logger.run.record)
+    kept += sum(len(values) for name, (_, values) in found.items() if name != "memory_bytes")
+    assert kept >= 3  # of the longest
+    assert kept + sum(logger._writer.lost.values()) == calls
+
+
 def test_a_disk_that_hangs(tmp_path: Path) -> None:
     """A real pipe that nobody reads: writing to it never ends, and training does not hear of it."""
     control = weights(lambda step, loss: None, 200)
@@ -202,3 +234,29 @@ def test_what_fails_inside_is_one_warning(tmp_path: Path, monkeypatch: pytest.Mo
     assert not logger._writer._queue
     monkeypatch.undo()
     logger.finish()
+    end = read_record(logger.run.record)[-1]
+    assert (end["status"], end["reason"]) == (
+        "interrupted",
+        "the logger fell silent: ZeroDivisionError: in the writer",
+    )
+
+
+def test_a_value_that_raises_costs_no_other(tmp_path: Path) -> None:
+    class Raises:
+        def __float__(self) -> float:
+            raise RuntimeError("no number today")
+
+    logger = TrainingLogger(tmp_path / "run", report=False)
+    logger.log({"bad": Raises(), "loss": 1.0}, step=1)
+    logger.log_scalar(3, 0.5, step=2)  # type: ignore[arg-type]
+    logger.log_text(4, "a note", step=2)  # type: ignore[arg-type]
+    with pytest.warns(RuntimeWarning, match="no single number"):
+        assert logger.flush()
+    logger.log({"loss": 3.0}, step=3)
+    logger.finish()
+    found = {name: values.tolist() for name, (_, values) in columns_of_record(logger.run.record).items()}
+    assert found["train/loss"] == [1.0, 3.0]
+    assert found["user/3"] == [0.5]
+    assert "user/bad" not in found
+    assert logger.run.status() == "finished"
+    assert logger._writer.lost["no_number"] == 1

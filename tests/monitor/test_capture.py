@@ -47,14 +47,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def trained(
-    tmp_path: Path, name: str, capture: dict[str, Any], every: int = 3
+    tmp_path: Path, name: str, capture: dict[str, Any], every: int = 3, **rest: Any
 ) -> tuple[LanguageModelTrainer, list[Event]]:
     text = tmp_path / "text"
     text.mkdir(exist_ok=True)
     (text / "heapq.py").write_text(Path(os.__file__).with_name("heapq.py").read_text())
     seen = Remembers()
     examine = {"every": every, "which": ["predictions"]}
-    settings = SETTINGS | {"logging.examine": examine} | ({"logging.capture": capture} if capture else {})
+    settings = SETTINGS | {"logging.examine": examine} | ({"logging.capture": capture} if capture else {}) | rest
     trainer = LanguageModelTrainer(text, settings=settings, run=tmp_path / name, progress=False, monitors=[seen])
     trainer.fit()
     return trainer, seen.events
@@ -103,6 +103,15 @@ def test_when_they_would_take_too_much_no_more_is_written(tmp_path: Path) -> Non
     assert "more than logging.capture.megabytes" in alert.text
     assert any("'capture' failed and is left out" in str(one.message) for one in told)
     assert trainer.model is not None
+
+
+@pytest.mark.parametrize("samples", ["redacted", "hashed", "off"])
+def test_what_the_model_read_is_written_where_samples_are_on_alone(samples: str, tmp_path: Path) -> None:
+    few = {"training.steps": 1, "evaluation.every": 1, "privacy.samples": samples}
+    trained(tmp_path, "run", {"layers": ["final_norm"]}, every=1, **few)
+    (capture,) = read_captures(tmp_path / "run")
+    assert list(capture.modules) == ["final_norm"]
+    assert capture.inputs == {}
 
 
 def test_a_name_that_no_module_has_is_refused_before_step_1(tmp_path: Path) -> None:

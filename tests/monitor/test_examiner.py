@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from trimtab import LanguageModelTrainer
+from trimtab.config.examine import ExamineConfig
 from trimtab.config.keys import keys
 from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS, INLINE, ExaminationSpec
 from trimtab.doctor.codes import CODES
-from trimtab.events import AlertRaised, Event, ExaminationEnded, Histogram, RunEnded, RunStarted, StepsEnded, Stop
+from trimtab.events import (
+    AlertRaised,
+    ArtifactLogged,
+    Event,
+    ExaminationEnded,
+    Histogram,
+    RunEnded,
+    RunStarted,
+    StepsEnded,
+    Stop,
+)
+from trimtab.model import buffers_kept
 from trimtab.runs import History, RunDirectory
 from trimtab.runs.examinations import read_examinations
 from trimtab.runs.goodput import goodput
@@ -140,6 +154,13 @@ def test_an_examination_leaves_the_weights_as_they_are_through_a_resume_too(
     weights, later = trained(text, tmp_path / "parts", asked, controllers=[StopsAt(-1)])
     assert the_same(weights, control)
     assert repr(plain(later)) == repr(plain(whole[1:]))  # nan is like nan
+
+
+def test_all_are_made_where_nothing_is_said_and_each_name_means_its_own() -> None:
+    assert ExamineConfig().names == ExamineConfig(which="all").names == tuple(EXAMINATIONS)
+    assert ExamineConfig(which=("loss", "gradients")).names == ("gradients", "loss")
+    with pytest.raises(ValidationError, match="which"):
+        ExamineConfig.model_validate({"which": "usual"})
 
 
 def test_all_of_them_at_once_find_what_each_finds_alone(text: Path, tmp_path: Path, control: dict[str, Tensor]) -> None:
@@ -296,7 +317,8 @@ def test_one_that_raises_is_said_and_left_out(
     assert all(event.metrics["probe/grad_norm"] > 0 for event in events)
 
 
-def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("assigns", [False, True], ids=["in place", "a new tensor"])
+def test_an_outside_model_keeps_its_buffers_and_generators(assigns: bool, text: Path, tmp_path: Path) -> None:
     """A module that counts its calls, also in eval mode, and draws there from every generator."""
     import random
 
@@ -311,7 +333,10 @@ def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path:
             self.register_buffer("calls", torch.zeros(()))
 
         def forward(self, tokens: Tensor) -> Tensor:
-            self.calls += 1
+            if assigns:
+                self.calls = self.calls + 1
+            else:
+                self.calls += 1
             noise = random.random() + float(np.random.random()) + torch.rand(())
             x = self.embedding(tokens) * (1 + 1e-3 * noise)
             return self.head(self.norm(x.flatten(0, 1)).view_as(x))
@@ -330,6 +355,94 @@ def test_an_outside_model_keeps_its_buffers_and_generators(text: Path, tmp_path:
         assert trainer.model is not None
         found.append({name: tensor.clone() for name, tensor in trainer.model.state_dict().items()})
     assert the_same(*found)
+
+
+class Sleeps:
+    """Takes its time before the step that it looks at."""
+
+    name = "sleeps"
+
+    def __init__(self, seed: int) -> None:
+        self.told: list[str] = []
+
+    def attach(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def read(self, examined: Examined) -> Readings:
+        return Readings({"probe/grad_mean": float(len(self.told))})
+
+    def begin(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        self.told.append("begin")
+        time.sleep(0.4)
+
+    def before(self, weights: Mapping[str, Tensor]) -> None:
+        self.told.append("before")
+        time.sleep(0.4)
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        pass
+
+
+def test_what_comes_before_an_examined_step_is_no_time_of_the_step(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXAMINATIONS, "sleeps", ExaminationSpec(f"{__name__}:Sleeps", "sleeps", "time"))
+    asked = {"logging.examine.every": 2, "logging.examine.which": ["sleeps"], "logging.every": 1}
+    few = {"training.steps": 3, "evaluation.every": 3}
+    seen = Remembers()
+    settings = {**SETTINGS, **asked, **few}
+    LanguageModelTrainer(text, settings=settings, run=tmp_path / "run", progress=False, monitors=[seen]).fit()
+    (examination,) = seen.examinations()
+    assert examination.metrics["probe/grad_mean"] == 2.0  # begun once, prepared once
+    assert examination.seconds >= 0.8
+    seconds = [float(event.per_step["step_seconds"][0]) for event in seen.events if isinstance(event, StepsEnded)]
+    assert len(seconds) == 3
+    assert max(seconds) < 0.4
+    (ended,) = [event for event in seen.events if isinstance(event, RunEnded)]
+    assert ended.time_split["probe"] >= 0.8
+    assert ended.time_split["training"] < 0.8
+
+
+def test_texts_are_redacted_before_they_are_cut(tmp_path: Path) -> None:
+    lines = [f"{word} 4111 1111 1111 {number:04d},\n" for number in range(400) for word in ("card", "or this", "and")]
+    (tmp_path / "cards.txt").write_text("".join(lines))
+    asked = {"data.sequence_length": 768, "logging.examine.every": 1, "training.steps": 2, "evaluation.every": 2}
+    seen = Remembers()
+    settings = {**SETTINGS, **asked, "logging.examine.which": ["loss"], "privacy.samples": "redacted"}
+    LanguageModelTrainer(
+        tmp_path / "cards.txt", settings=settings, run=tmp_path / "run", progress=False, monitors=[seen]
+    ).fit()
+    texts = [one.text for one in seen.events if isinstance(one, ArtifactLogged) and one.name.startswith("highest-loss")]
+    assert len(texts) == 6
+    for text in texts:
+        assert len(text) == 400
+        assert "[card number]" in text
+        assert not any(map(str.isdigit, text[30:])), "the beginning may lie within a number"
+
+
+def test_a_pass_that_fails_half_way_leaves_the_buffers_too() -> None:
+    class Fails(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(2))
+            self.register_buffer("cache", None)
+
+        def forward(self) -> None:
+            self.mean = torch.ones(2)
+            self.cache = torch.ones(2)
+            self.register_buffer("late", torch.ones(2))
+            raise ValueError("half way")
+
+    model = Fails()
+    mean = model.mean
+    with pytest.raises(ValueError, match="half way"), buffers_kept(model):
+        model()
+    assert model.mean is mean
+    assert dict(model._buffers) == {"mean": mean, "cache": None}
+    assert not mean.any()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,9 @@ def test_free_lb_is_the_paper_s(radius: float) -> None:
     batch, model = texts(), encoder(0.1).double()
     reference = Reference(model, batch)
     generator = torch.Generator().manual_seed(key(5, 4, 2, "procedure"))
-    delta = torch.empty(ROWS, LENGTH, 8).uniform_(-1, 1, generator=generator).double() * 0.8 / math.sqrt(LENGTH * 8)
+    delta = torch.empty(ROWS, LENGTH, 8).uniform_(-1, 1, generator=generator).double()
+    for row, documents in enumerate(batch.document_ids_BT):  # each by its own length
+        delta[row] *= (documents >= 0)[:, None] * 0.8 / math.sqrt(int((documents >= 0).sum()) * 8)
     delta = shortened(delta, radius)
     wanted: dict[str, Tensor] = {}
     for _ in range(3):
@@ -201,6 +203,36 @@ def test_free_lb_is_the_paper_s(radius: float) -> None:
         delta = shortened(delta + 0.3 * unit(reference.slope(delta)), radius)
     # The first perturbation is drawn in fp32.
     same(gradients_by(FreeLB(radius, step=0.3, steps=3, initial=0.8), model, batch), wanted, 1e-6)
+
+
+def shortest(batch: Batch) -> Batch:
+    """Without positions that no text of the batch has."""
+    width = int((batch.document_ids_BT >= 0).sum(1).max())
+    return batch.each(lambda tensor: tensor[:, :width] if tensor.ndim == 2 else tensor)
+
+
+def test_where_free_lb_begins_does_not_depend_on_padding() -> None:
+    """The same text at two widths: the same gradient."""
+    batch = rows_of(texts(), 0, 1)
+    assert shortest(batch).tokens_BT.shape[1] < LENGTH
+    procedure = FreeLB(5.0, step=0.01, steps=2, initial=3.0)
+    wide, narrow = (gradients_by(procedure, encoder().double(), one) for one in (batch, shortest(batch)))
+    same(narrow, wide, 1e-8)
+
+
+def test_free_lb_adds_up_over_micro_batches_of_any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is drawn is the same for every text."""
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(tuple(shape), 0.9))
+    batch = texts()
+
+    def update(sizes: Sequence[int]) -> Tensor:
+        step = step_over(encoder(), procedure=FreeLB(5.0, step=0.3, steps=3, initial=3.0))
+        firsts = [sum(sizes[:index]) for index in range(len(sizes))]
+        step.run([shortest(rows_of(batch, *one)) for one in zip(firsts, sizes, strict=True)], 1)
+        return flat(step)
+
+    whole = update([ROWS])
+    assert float((update([1, 4, 7]) - whole).norm() / whole.norm()) < 1e-6
 
 
 def test_r_drop_is_the_paper_s() -> None:
@@ -237,6 +269,18 @@ def test_divergence_of_labels_and_numbers_by_hand() -> None:
         torch.tensor([[3.0], [9.0]]), torch.tensor([[1.0], [0.0]]), torch.tensor([0.5, IGNORED]), "numbers"
     )
     assert float(numbers) == 4.0
+
+
+def test_a_class_that_both_passes_exclude_is_no_difference() -> None:
+    """A logit of -inf: no NaN, neither in the divergence nor in its gradient; the rest is as without that class."""
+    first, second = torch.randn(2, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 1, 2])
+    wanted = symmetric_divergence(first, second, targets, "classes")
+    one, other = (F.pad(logits, (0, 1), value=-math.inf).requires_grad_() for logits in (first, second))
+    found = symmetric_divergence(one, other, targets, "classes")
+    assert float(found.detach()) == pytest.approx(float(wanted))
+    for slope in torch.autograd.grad(found, (one, other)):
+        assert slope.isfinite().all()
 
 
 def step_over(
@@ -568,3 +612,22 @@ def test_weights_are_put_back_where_memory_runs_out_up_there() -> None:
     whole = step_over(encoder(), sharpness=Sharpness(0.5, adaptive=False))
     whole.run(parts, 1)
     assert torch.equal(flat(step), flat(whole))
+
+
+def test_weights_are_put_back_where_memory_runs_out_on_the_way_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = step_over(encoder(), sharpness=Sharpness(0.5, adaptive=False))
+    storage = step.optimizer.storage
+    before = {name: one.clone() for name, one in storage.weights.items()}
+    refresh, calls = type(storage).refresh, []
+
+    def breaks(self: Any) -> None:
+        calls.append(all(torch.equal(one, self.weights[name]) for name, one in before.items()))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("none left")
+        refresh(self)
+
+    monkeypatch.setattr(type(storage), "refresh", breaks)
+    with pytest.raises(torch.OutOfMemoryError):
+        step.run([texts()], 1)
+    assert calls == [False, True], "moved, and then put back"
+    assert all(torch.equal(one, storage.weights[name]) for name, one in before.items())

@@ -50,6 +50,16 @@ def test_the_command_answers_without_torch() -> None:
     assert [one["code"] for one in facts["advice"]] == ["narrow-heads-on-cuda"]
 
 
+def test_a_teacher_is_said_to_be_left_out() -> None:
+    asked = "objective={distillation: {teacher: runs/large}}"
+    answer = planned("gpt-1m", [asked], model=None, device="h100", batch=None)
+    assert "left out   the teacher of objective.distillation" in answer.text
+    assert len(answer.facts["left_out"]) == 1
+    plain = planned("gpt-1m", [], model=None, device="h100", batch=None)
+    assert "teacher" not in plain.text
+    assert plain.facts["left_out"] == []
+
+
 def test_text_says_what_it_rests_on_and_what_to_lower() -> None:
     answer = planned("gpt2", ["training.accumulation=1"], model=None, device="rtx4090", batch=480)
     assert "does not fit: 21.6 GB can be used; training.micro_batch_size=" in answer.text

@@ -56,7 +56,7 @@ def test_a_band_is_calm_over_noise_and_a_falling_loss() -> None:
     alarms = 0
     for seed in range(10):
         band = Band(6.0, 100)
-        alarms += sum(band.leaves(loss) for loss in losses(300, seed))
+        alarms += sum(bool(band.leaves(loss)) for loss in losses(300, seed))
     assert alarms <= 3, "of 3,000 windows"
 
 
@@ -131,6 +131,30 @@ def test_where_every_window_is_remarkable_only_a_part_is_written(tmp_path: Path)
     assert len(found) <= 300 + (0.1 + 0.2) * 3000
     record(tmp_path / "full", events, adaptive=None)
     assert len(written(tmp_path / "full")) <= 1500 + 3 * 270  # three segments are as they were
+
+
+HEAVY: dict[str, Any] = {
+    "student-t": lambda rng: 2 + 0.05 * rng.standard_t(3, STEPS),
+    "log-normal": lambda rng: np.exp(rng.normal(0, 0.7, STEPS)),
+}
+
+
+@pytest.mark.parametrize("tails", HEAVY)
+def test_false_alarms_of_heavy_tails_leave_room_for_spikes_and_events(tails: str, tmp_path: Path) -> None:
+    rng, spikes, told = np.random.default_rng(0), (1503, 2003, 2503), 2903
+    events: list[Any] = []
+    for number in range(1, 3001):
+        loss = HEAVY[tails](rng)
+        if number in spikes:
+            loss[3] += 40.0
+        events.append(window(number, loss))
+        if number == told:
+            events.append(AlertRaised(number * STEPS, "outlying_step", "it lies far above"))
+    record(tmp_path, events, adaptive=AdaptiveLoggingConfig())
+    found = set(written(tmp_path))
+    for spike in (*spikes, told):
+        assert set(range(spike - 19, spike + 20)) <= found, spike
+    assert len(found) <= 300 + (0.1 + 0.2) * 3000
 
 
 def test_what_waits_belongs_to_its_branch(tmp_path: Path) -> None:

@@ -106,6 +106,25 @@ def test_a_flipped_bit_never_shows_a_wrong_value(
         assert step < 4 or named["b"] == 2 * step
 
 
+def test_a_block_that_a_flipped_bit_makes_one_of_another_kind_is_skipped(tmp_path: Path) -> None:
+    writer = StatisticsWriter(tmp_path)
+    writer.append(1, {"abc": 1.0})
+    writer.append(3, {"abc": 3.0})
+    writer.append(2, {"abc": 2.0}, late=True)
+    writer.mark(3)
+    writer.close()
+    path = tmp_path / "0000.f32"
+    whole = path.read_bytes()
+    begins = [place for place in range(len(whole)) if whole.startswith(b"TTS", place)]
+    assert len(begins) == 5
+    for begin in begins:
+        for bit in range(8):
+            path.write_bytes(whole[: begin + 3] + bytes([whole[begin + 3] ^ 1 << bit]) + whole[begin + 4 :])
+            steps, _, values = read_statistics(tmp_path)
+            assert set(steps.tolist()) <= {1, 2, 3}
+            np.testing.assert_array_equal(values[:, 0] if len(steps) else [], steps)
+
+
 def test_a_resumed_run_takes_back_what_it_does_again(tmp_path: Path) -> None:
     write(tmp_path, 1, 50)
     write(tmp_path, 31, 40)
@@ -127,6 +146,33 @@ def test_old_segments_are_thinned_but_around_marks(tmp_path: Path) -> None:
     steps, _, _ = read_statistics(tmp_path)
     assert [step for step in steps if step < 100] == old
     assert len(steps) == len(old) + 6 * 10 + 201
+
+
+def test_a_mark_may_be_the_first_of_all(tmp_path: Path) -> None:
+    writer = StatisticsWriter(tmp_path, segment_windows=100)
+    writer.mark(0)
+    for step in range(1, 402):
+        writer.append(step, {"a": float(step)})
+    writer.close()
+    steps, _, values = read_statistics(tmp_path)
+    assert [step for step in steps if step <= 100] == sorted({*range(1, 11), *range(11, 101, 10)})
+    np.testing.assert_array_equal(values[:, 0], steps)
+
+
+@pytest.mark.parametrize("payload", [None, b"\xff", b"[]", b'{"columns": ["a"]}'])
+def test_a_segment_whose_names_are_damaged_stays_as_it_is(payload: bytes | None, tmp_path: Path) -> None:
+    write(tmp_path, 1, 301, segment_windows=100)
+    path = tmp_path / "0000.f32"
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<I", data, 4)
+    if payload is None:  # a flipped bit
+        damaged = data[:20] + bytes([data[20] ^ 1]) + data[21:]
+    else:
+        damaged = struct.pack("<4sII", b"TTSN", len(payload), zlib.crc32(payload)) + payload + data[12 + length :]
+    path.write_bytes(damaged)
+    write(tmp_path, 302, 501, segment_windows=100)
+    assert path.read_bytes() == damaged
+    assert b"TTSV" not in (tmp_path / "0001.f32").read_bytes(), "the one after it is thinned"
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 import torch
 from tiny_step import make_batch, make_step
 
-from trimtab.config import TrainingConfig
+from trimtab.config import TrainingConfig, load_config
 from trimtab.errors import ConfigError, ResourceError
 from trimtab.training import Step, execution
 from trimtab.training.execution import (
     choose_compile,
     choose_device,
+    choose_packing,
     keep_freed_memory,
     set_threads,
 )
@@ -35,6 +36,17 @@ def test_a_short_run_is_not_compiled_and_says_why() -> None:
     assert choice["eager_seconds"] > 0
     assert "tried from 600 s on" in choice["reason"]
     assert all(torch.equal(a, b) for a, b in zip(before, _state(step), strict=True))
+
+
+def test_what_does_not_repeat_bit_for_bit_is_not_taken_where_that_is_asked() -> None:
+    flash = {"training": {"deterministic": True, "attention": "flash"}}
+    assert load_config(flash, environment={}).training.deterministic
+    with pytest.raises(ConfigError, match=r"attention cudnn does not repeat"):
+        load_config(flash, ["training.attention=cudnn"], environment={})
+    choice = choose_packing(
+        TrainingConfig(deterministic=True), make_step().model, torch.device("cuda"), {"chosen": "cudnn"}
+    )
+    assert choice == {"chosen": "apart", "reason": "cuDNN's kernels do not repeat bit for bit"}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")

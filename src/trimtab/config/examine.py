@@ -25,9 +25,7 @@ class ExamineConfig(Section):
     apart: Count = Field(
         500, description="an evaluation examines when it is the first since another so many steps are over"
     )
-    which: Literal["usual", "all"] | Names = Field(
-        "usual", description=f"usual, all, or names among {', '.join(EXAMINATIONS)}"
-    )
+    which: Literal["all"] | Names = Field("all", description=f"all, or names among {', '.join(EXAMINATIONS)}")
     sequences: Count | None = Field(
         None, description="sequences of the probe batch; as in a micro-batch if not given, and at most 8"
     )
@@ -50,8 +48,4 @@ class ExamineConfig(Section):
     @property
     def names(self) -> tuple[str, ...]:
         """The examinations that are made, in the order of the registry."""
-        return tuple(
-            name
-            for name, spec in EXAMINATIONS.items()
-            if self.which == "all" or (spec.usual if self.which == "usual" else name in self.which)
-        )
+        return tuple(name for name in EXAMINATIONS if self.which == "all" or name in self.which)

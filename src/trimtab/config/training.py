@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from trimtab.config.base import Count, Positive, Section, Span
 from trimtab.config.schedule import AccumulationSchedule
@@ -189,3 +189,11 @@ class TrainingConfig(Section):
         "written and the run ends with exit code 7; null: never",
     )
     deterministic: bool = Field(False, description="refuse operations on CUDA that do not repeat bit for bit")
+
+    @model_validator(mode="after")
+    def _repeats(self) -> Self:
+        if self.deterministic and self.attention == "cudnn":
+            raise ValueError(
+                "attention cudnn does not repeat bit for bit, and training.deterministic is true; take flash or auto"
+            )
+        return self

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trimtab.config import AugmentationConfig, Config, RowTask, SynonymsConfig
 from trimtab.data.frame import Frame
@@ -31,8 +32,8 @@ _LANES: Final = 7
 class Augmentation:
     """Changes the tokens of a micro-batch: near neighbours, replacement, spans behind a mask, and dropout, in turn.
 
-    What stands around a text, its end, and padding stay. Targets stay with their tokens: those of words are left out
-    with them, those of next tokens stay true. At least one token of a text is left.
+    Of pairs both texts are changed. What stands around a text, its end, and padding stay. Targets stay with their
+    tokens: those of words are left out with them, those of next tokens stay true. At least one token of a text is left.
     Source: Wei and Zou 2019, arXiv 1901.11196 (replacement, deletion); Joshi et al. 2020, arXiv 1907.10529, section 3.1
     (spans of geometric length; here begun at chance, not one by one); Wang and Yang 2015, doi 10.18653/v1/D15-1306
     (neighbours by embeddings).
@@ -52,6 +53,7 @@ class Augmentation:
         """Replacing tokens are below `vocabulary_size`; `frame` is what stands around texts that are rows, and None in
         packed ones. `neighbours_VK` are tokens, -1 where there is none."""
         self._config, self._seed = config, key(seed, 0, 0, "augmentation")
+        self._seed_of_partners = key(seed, 0, 1, "augmentation")
         self._end_of_text, self._vocabulary_size, self._mask_token = end_of_text, vocabulary_size, mask_token
         self._frame, self._neighbours_VK = frame, neighbours_VK
 
@@ -67,12 +69,9 @@ class Augmentation:
             if end <= begin:
                 continue
             draws = _uniform(self._seed, position, tokens_BT.shape[1])[:, begin:end]
-            inner = self._changed(tokens_BT[row, begin:end], draws)
-            tokens_BT[row, begin:end] = inner
+            tokens_BT[row, begin:end] = self._changed(tokens_BT[row, begin:end], draws)
             if self._config.token_dropout:
-                kept = draws[6] >= self._config.token_dropout
-                kept[draws[6].argmax()] = True
-                order = np.concatenate([np.arange(begin), begin + np.flatnonzero(kept), np.arange(end, length)])
+                order = self._kept(draws, begin, length)
                 shorter = len(order)
                 tokens_BT[row, :shorter] = tokens_BT[row, order]
                 tokens_BT[row, shorter:length], ids_BT[row, shorter:length] = 0, -1
@@ -84,10 +83,36 @@ class Augmentation:
             batch,
             tokens_BT=torch.from_numpy(tokens_BT),
             targets=torch.from_numpy(targets),
+            second_BS=self._partners(batch, positions),
             document_ids_BT=torch.from_numpy(ids_BT),
             positions_BT=torch.from_numpy(places_BT),
             count=int((targets != IGNORED).sum()) if of_words else batch.count,
         )
+
+    def _partners(self, batch: Batch, positions: NDArray[np.int64]) -> Tensor | None:
+        """Second texts, changed as the first ones, by draws of their own; what a decoder reads stays."""
+        if batch.second_BS is None or batch.targets.shape == batch.second_BS.shape:
+            return batch.second_BS
+        second_BS = batch.second_BS.numpy().copy()
+        for row, position in enumerate(positions.tolist()):
+            length = int((second_BS[row] >= 0).sum())
+            begin, end = self._inside(length)
+            if end <= begin:
+                continue
+            draws = _uniform(self._seed_of_partners, position, second_BS.shape[1])[:, begin:end]
+            second_BS[row, begin:end] = self._changed(second_BS[row, begin:end], draws)
+            if self._config.token_dropout:
+                order = self._kept(draws, begin, length)
+                second_BS[row, : len(order)] = second_BS[row, order]
+                second_BS[row, len(order) : length] = -1
+        return torch.from_numpy(second_BS)
+
+    def _kept(self, draws: NDArray[np.float64], begin: int, length: int) -> NDArray[np.int64]:
+        """The places of a row of `length` tokens that token dropout leaves; its text begins at `begin`."""
+        kept = draws[6] >= self._config.token_dropout
+        kept[draws[6].argmax()] = True
+        end = begin + len(kept)
+        return np.concatenate([np.arange(begin), begin + np.flatnonzero(kept), np.arange(end, length)])
 
     def _inside(self, length: int) -> tuple[int, int]:
         """Where the text begins and ends in a row of `length` tokens."""

@@ -21,15 +21,19 @@ _SIDES: Final = ("validation", "training")
 _FEWEST: Final = 8
 """A text of fewer runs of words is too short to be nearly equal to another by chance alone."""
 MOST_NAMED: Final = 20
+_PAIRS_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """For each document the first one that it repeats, directly or by way of others; -1 for none. Documents are counted
-    over both sides, validation first."""
+    """For each document one that it repeats; -1 for none. Documents are counted over both sides, validation first."""
 
     exact: NDArray[np.int64]
+    """The first of those that are equal."""
     near: NDArray[np.int64] | None
+    """The first that is alike and stays: one of the validation set, or one that is itself like none before it."""
+    leaked_near: NDArray[np.bool_] | None
+    """Documents of the validation set that one of the training set is like."""
     num_validation: int
 
     def dropped(self, config: DuplicatesConfig) -> NDArray[np.bool_]:
@@ -44,8 +48,13 @@ class Duplicates:
     def facts(self) -> dict[str, Any]:
         """As JSON values: `training` and `validation` documents that repeat an earlier one of their side, `leaking`
         ones of the training set that repeat one of the validation set, and `leaked` ones of that."""
-        exact = self._counts(self.exact)
-        return {"exact": exact} if self.near is None else {"exact": exact, "near": self._counts(self.near)}
+        inside, outside = self.exact[: self.num_validation], self.exact[self.num_validation :]
+        # Those of the validation set that are equal to one that leaks, by the first of all.
+        first = np.where(inside >= 0, inside, np.arange(self.num_validation))
+        counts = {"exact": self._counts(self.exact, np.isin(first, outside[outside >= 0]))}
+        if self.near is not None and self.leaked_near is not None:
+            counts["near"] = self._counts(self.near, self.leaked_near)
+        return counts
 
     def examples(self) -> list[tuple[str, int, str, int]]:
         """Some pairs, (side, number) of a document and of the one that it repeats; those on both sides first."""
@@ -60,16 +69,13 @@ class Duplicates:
         ordered = sorted(pairs, key=lambda pair: not (pair[1] < self.num_validation <= pair[0]))
         return [(*self._place(later), *self._place(earlier)) for later, earlier in ordered[:MOST_NAMED]]
 
-    def _counts(self, partners: NDArray[np.int64]) -> dict[str, int]:
+    def _counts(self, partners: NDArray[np.int64], leaked: NDArray[np.bool_]) -> dict[str, int]:
         inside, outside = partners[: self.num_validation], partners[self.num_validation :]
-        leaking = (outside >= 0) & (outside < self.num_validation)
-        # Those of the validation set that go together with one that leaks, by the first of all.
-        first = np.where(inside >= 0, inside, np.arange(self.num_validation))
         return {
             "training": int((outside >= self.num_validation).sum()),
             "validation": int((inside >= 0).sum()),
-            "leaking": int(leaking.sum()),
-            "leaked": int(np.isin(first, outside[leaking]).sum()),
+            "leaking": int(((outside >= 0) & (outside < self.num_validation)).sum()),
+            "leaked": int(leaked.sum()),
         }
 
     def _place(self, number: int) -> tuple[str, int]:
@@ -80,7 +86,7 @@ class Duplicates:
 @final
 class Survey:
     """Takes note of every document of both sides, in memory that is small beside them: 10 bytes each, and for nearly
-    equal ones 512 bytes on disk."""
+    equal ones 512 bytes on disk, and 8 bytes for each pair of them that is found."""
 
     def __init__(self, folder: Path, config: DuplicatesConfig) -> None:
         """Keeps a file in `folder` until it is closed."""
@@ -114,33 +120,60 @@ class Survey:
         _, firsts, inverse = np.unique(hashes, return_index=True, return_inverse=True)
         first = firsts[inverse]
         exact = np.where(first < np.arange(len(first)), first, -1)
-        near = None if self._file is None else self._near(order, exact)
-        return Duplicates(exact, near, int((~is_training).sum()))
+        num_validation = int((~is_training).sum())
+        near, leaked = (None, None) if self._file is None else self._near(order, exact, num_validation)
+        return Duplicates(exact, near, leaked, num_validation)
 
-    def _near(self, order: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The partners of documents that are nearly, but not quite, equal to an earlier one."""
-        near = np.full(len(order), -1, dtype=np.int64)
+    def _near(
+        self, order: NDArray[np.int64], exact: NDArray[np.int64], num_validation: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The partners of documents that are nearly, but not quite, equal to an earlier one, and what is leaked.
+
+        A document that is like one which goes, but not like what that one repeats, stays: otherwise texts go that are
+        like nothing that is left.
+        """
+        near, leaked = np.full(len(order), -1, dtype=np.int64), np.zeros(num_validation, dtype=np.bool_)
         is_short = np.frombuffer(self._is_short, dtype=np.bool_)[order]
         asked = np.flatnonzero(~is_short & (exact < 0))  # each text once
         if not len(asked):
-            return near
+            return near, leaked
         assert self._file is not None
         self._file.flush()
         signatures = np.memmap(self._path, dtype=np.uint32, mode="r").reshape(-1, HASHES)
-        first = np.arange(len(order))  # the first of those that each goes together with, as known by now
-        for one, other in similar(signatures, self._threshold, order[asked]):
-            ends = sorted((_root(first, int(asked[one])), _root(first, int(asked[other]))))
-            first[ends[1]] = ends[0]
-        for document in np.flatnonzero(first < np.arange(len(order))).tolist():
-            near[document] = _root(first, document)
-        return near
+        like: dict[int, list[int]] = {}  # documents of the validation set, by the one that they repeat
+        for later, partners in _by_later(similar(signatures, self._threshold, order[asked]), len(asked)):
+            document, alike = int(asked[later]), set(asked[partners].tolist())
+            # What those repeat is compared, too; of the validation set besides what repeats the same.
+            others = {int(near[one]) for one in alike if near[one] >= 0}
+            stay = {one for one in alike if one < num_validation or near[one] < 0}
+            if document >= num_validation:
+                held = [one for one in alike | others if one < num_validation]
+                others.update(other for one in held for other in like.get(one, ()) if not leaked[other])
+            if others := others - alike:
+                rows = np.fromiter(others, dtype=np.int64)
+                agreed = (signatures[order[rows]] == signatures[order[document]]).mean(axis=1) >= self._threshold
+                stay.update(rows[agreed].tolist())
+            if not stay:
+                continue
+            near[document] = min(stay)
+            if document < num_validation:
+                like.setdefault(int(near[document]), []).append(document)
+            else:
+                leaked[[one for one in stay if one < num_validation]] = True
+        return near, leaked
 
 
-def _root(first: NDArray[np.int64], document: int) -> int:
-    while first[document] != document:
-        first[document] = first[first[document]]
-        document = int(first[document])
-    return document
+def _by_later(pairs: Iterable[tuple[int, int]], count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each later one of `pairs` (earlier, later), all below `count`, in order, with the earlier ones."""
+    distinct, fresh = np.empty(0, dtype=np.int64), array("q")
+    for earlier, later in pairs:
+        fresh.append(later * count + earlier)
+        if len(fresh) > len(distinct) + _PAIRS_AT_ONCE:
+            distinct, fresh = np.union1d(distinct, np.array(fresh)), array("q")
+    laters, earliers = np.divmod(np.union1d(distinct, np.array(fresh, dtype=np.int64)), count)
+    begins = np.flatnonzero(np.diff(laters, prepend=-1))
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(laters)], strict=False):
+        yield int(laters[begin]), earliers[begin:end]
 
 
 def named(examples: Iterable[tuple[str, int, str, int]], names: Mapping[str, Mapping[int, str]]) -> list[list[str]]:

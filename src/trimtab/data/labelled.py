@@ -107,13 +107,14 @@ def tokenize_rows(
     tokenizer = build_tokenizer(config.tokenizer, texts, max(1, sum(len(text.encode()) for text in texts)), report)
     tokenizer.save(folder / "tokenizer.json")
     streams: dict[str, Stream] = {}
-    digest = hashlib.sha256()
+    digest, digests = hashlib.sha256(), dict[str, str]()
     for side, part in by_side.items():
         report("encoding", 0.0 if side == "training" else 0.9)
         with Stream(folder, side, tokenizer) as streams[side]:
             targets = reader.write(part, tokenizer, streams[side])
         np.save(folder / f"{side}.targets.npy", targets)
         digest.update(targets.tobytes())
+        digests[side] = hashlib.sha256(targets.tobytes()).hexdigest()
         if side == "training":
             health = target_health(task, part, targets, reader.facts)
     report("encoding", 1.0)
@@ -133,6 +134,7 @@ def tokenize_rows(
         **health,
         **added,
         "target_sha256": digest.hexdigest(),
+        "validation_target_sha256": digests["validation"],
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=1))
 

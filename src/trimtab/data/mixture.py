@@ -132,7 +132,8 @@ class Mixture:
         drawn = np.empty(count, dtype=np.int64)
         for turn in range(int(rounds[0]), int(rounds[-1]) + 1):
             words = _words(key(self._seed, turn, index + 1, "order"), part.size)
-            here = rounds == turn
+            # A turn's draws stand side by side.
+            here = slice(max(0, turn * part.size - begin), min(count, (turn + 1) * part.size - begin))
             drawn[here] = np.argsort(words, kind="stable")[places[here]]
         return part.begin + drawn
 

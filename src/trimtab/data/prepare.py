@@ -41,7 +41,7 @@ from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import DataError
 from trimtab.signals import TargetFacts
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 """Part of the cache's key: raise it when other tokens would come from the same text."""
 
 
@@ -106,7 +106,9 @@ def prepare_data(
         return _streamed(config, config.source, task, seed, progress)
     is_text = isinstance(task, CausalLanguageModeling | MaskedLanguageModeling)
     wanted = wanted_fields(task)
-    corpus = open_corpus(config.source, "data.source", wanted)
+    # Beside a stream there is nothing else to prepare.
+    where = "data.validation_source" if config.source is config.validation_source else "data.source"
+    corpus = open_corpus(config.source, where, wanted)
     held_out = None
     if config.validation_source is not None:
         held_out = open_corpus(config.validation_source, "data.validation_source", wanted)
@@ -146,7 +148,9 @@ def prepare_data(
     validation: Sequences
     if is_text:
         packed = [_open_packed(folder, name, facts, config.sequence_length) for name in ("training", "validation")]
-        _require_enough(packed[0], packed[1], config, micro_batch_size)
+        if where == "data.source":
+            _require_to_train_on(packed[0], config, micro_batch_size)
+        _require_to_validate_on(packed[1], config)
         plain: PackedSequences | LabelledTexts = packed[0]
         training, validation = packed
         if isinstance(task, MaskedLanguageModeling):
@@ -217,7 +221,12 @@ def _streamed(
     base = prepare_data(held_out, task, seed=seed, progress=progress)
     if progress is not None:
         progress("reading the beginning of the stream", 0.0)
-    training = StreamedSequences(open_spool(source, base.tokenizer), config.sequence_length, base.tokenizer.end_of_text)
+    training = StreamedSequences(
+        open_spool(source, base.tokenizer, config.most_bad),
+        config.sequence_length,
+        base.tokenizer.end_of_text,
+        base.tokenizer.vocabulary_size,
+    )
     order = Order(len(training), seed=seed, shuffle=config.shuffle, window=source.window)
     fingerprint = _sha256([base.fingerprint, training.head_hash])
     unknown = ("training", "duplicates", "leakage", "vocabulary_coverage", "tokens_per_epoch", "sequences_per_epoch")
@@ -260,27 +269,31 @@ def _require_rows(training: LabelledTexts, micro_batch_size: int) -> None:
         )
 
 
-def _require_enough(
-    training: PackedSequences, validation: PackedSequences, config: DataConfig, micro_batch_size: int
-) -> None:
+_LOWER: Final = "lower data.sequence_length (now {now}) to at most {most}"
+
+
+def _require_to_train_on(training: PackedSequences, config: DataConfig, micro_batch_size: int) -> None:
     length = config.sequence_length
-    lower = "lower data.sequence_length (now {now}) to at most {most}"
     if training.num_tokens - 1 < micro_batch_size * length:
         most = (training.num_tokens - 1) // micro_batch_size
         raise DataError(
             f"data.source: too little text: {training.num_tokens} tokens to train on, and a micro-batch of "
             f"{micro_batch_size} sequences of {length} needs {micro_batch_size * length + 1}",
-            hint=(lower.format(now=length, most=most) + ", or " if most >= 2 else "")
+            hint=(_LOWER.format(now=length, most=most) + ", or " if most >= 2 else "")
             + ("lower training.micro_batch_size, or " if micro_batch_size > 1 else "")
             + "give more text",
         )
+
+
+def _require_to_validate_on(validation: PackedSequences, config: DataConfig) -> None:
+    length = config.sequence_length
     if validation.num_tokens - 1 < length:
         most = validation.num_tokens - 1
         where = "data.source" if config.validation_source is None else "data.validation_source"
         raise DataError(
             f"{where}: too little text to validate on: {validation.num_tokens} tokens, and one sequence of "
             f"{length} needs {length + 1}",
-            hint=(lower.format(now=length, most=most) + ", or " if most >= 2 else "")
+            hint=(_LOWER.format(now=length, most=most) + ", or " if most >= 2 else "")
             + ("raise data.validation_fraction, or " if config.validation_source is None else "")
             + "give more text",
         )

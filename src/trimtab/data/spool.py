@@ -1,12 +1,16 @@
 """Tokens of a stream, kept on disk as they come: what was read once can be read again, at any place.
 
-Chunk k has the tokens from k · CHUNK on; beside it lies where the stream stood when it was complete. So a resumed run,
-a rollback, and another process go on from the last chunk, or read again what is there, and see the same.
+Chunk k has the tokens from k · CHUNK on; beside it lies where the stream stood when it was complete, and the SHA-256 of
+both. So a resumed run, a rollback, and another process go on from the last chunk, or read again what is there, and see
+the same; a chunk that does not match is made again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +20,7 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.data.left_out import UNUSABLE, LeftOut
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import ConfigError, DataError, StorageError
 
@@ -23,13 +28,15 @@ CHUNK: Final = 1 << 20
 """Tokens of a chunk."""
 _ENCODED_AT_ONCE: Final = 1 << 20
 _WHERE: Final = "data.source"
+_OVER: Final = object()
 
 
 @final
 class Spool:
     """The tokens of what `open_source` gives, one document after the other, each ended; begun anew when it is over.
 
-    Chunks are made one at a time, whoever needs them; a killed process leaves whole ones. Not for several threads.
+    Chunks are made one at a time, whoever needs them; what a killed process or a failing disk leaves is checked by each
+    process before it reads it. Not for several threads.
     """
 
     def __init__(
@@ -41,17 +48,25 @@ class Spool:
         column: str = "text",
         resume: Literal["state", "replay"] = "state",
         chunk: int = CHUNK,
+        most_bad: int = 0,
     ) -> None:
-        """Keeps chunks in `folder`, which is made if need be."""
+        """Keeps chunks in `folder`, which is made if need be. Of each pass up to `most_bad` documents that have no text
+        in `column` are passed over."""
         self._folder, self._open, self._tokenizer = folder, open_source, tokenizer
-        self._column, self._resume, self.chunk = column, resume, chunk
+        self._column, self._resume, self.chunk, self._most_bad = column, resume, chunk, most_bad
         self._dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
         self._live: _Reader | None = None
         self._live_at = -1
+        self._checked: set[int] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{folder}: cannot be made: {error.strerror or error}") from error
+
+    @property
+    def name(self) -> str:
+        """Where it is kept."""
+        return str(self._folder)
 
     def tokens(self, begin: int, end: int) -> NDArray[Any]:
         """Those from `begin` to `end`, the latter not included; what was not read yet is read now.
@@ -64,50 +79,105 @@ class Spool:
         return whole[begin - first * self.chunk : end - first * self.chunk]
 
     def _chunk(self, number: int) -> NDArray[Any]:
-        path = self._path(number)
-        if not path.exists():
-            try:
-                with (self._folder / "lock").open("w") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                    missing = next(index for index in range(number + 1) if not self._path(index).exists())
-                    for index in range(missing, number + 1):
-                        self._make(index)
-            except OSError as error:
-                raise StorageError(
-                    f"{self._folder}: what the stream gives cannot be kept: {error.strerror or error}",
-                    hint="set TRIMTAB_CACHE to a folder that can be written and has room",
-                ) from error
-        return np.asarray(np.memmap(path, dtype=self._dtype, mode="r"))
+        try:
+            if number not in self._checked:
+                if not self._is_whole(number):
+                    with (self._folder / "lock").open("w") as lock:
+                        fcntl.flock(lock, fcntl.LOCK_EX)
+                        self._make_up_to(number)
+                self._checked.add(number)
+            return np.asarray(np.memmap(self._path(number), dtype=self._dtype, mode="r"))
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder}: what the stream gives cannot be kept: {error.strerror or error}",
+                hint="set TRIMTAB_CACHE to a folder that can be written and has room",
+            ) from error
+
+    def _make_up_to(self, number: int) -> None:
+        """Make `number`, and those before it that are missing; none where another process made them meanwhile."""
+        missing = number + 1
+        while missing > 0 and not self._is_whole(missing - 1):
+            missing -= 1
+        for index in range(missing, number + 1):
+            self._make(index)
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether a chunk, and where the stream stood, are there as they were written."""
+        try:
+            if self._path(number).stat().st_size != self.chunk * self._dtype.itemsize:
+                return False
+            kept = json.loads(self._path(number, "json").read_bytes())
+            expected = kept.pop("sha256")
+            found = {ending: _digest(self._path(number, ending).read_bytes()) for ending in ("npy", "bin")}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return bool(expected == found | {"json": _digest(json.dumps(kept).encode())})
 
     def _make(self, number: int) -> None:
         if self._live is None or self._live_at != number:
             before = None if number == 0 else json.loads(self._path(number - 1, "json").read_text())
             rest = np.empty(0, dtype=np.int64) if number == 0 else np.load(self._path(number - 1, "npy"))
-            self._live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest)
-        live = self._live
+            self._live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest, self._most_bad)
+        # What it has read is in no chunk until all is written: a failure leaves it to be read again.
+        live, self._live = self._live, None
         live.fill(self.chunk)
         tokens, live.rest = live.rest[: self.chunk], live.rest[self.chunk :]
+        state, rest_bytes, chunk_bytes = live.state(), _npy(live.rest), tokens.astype(self._dtype).tobytes()
+        # As it will be read: JSON has lists for tuples, and texts for keys that are numbers.
+        state = json.loads(_json(state))
+        digests = {"json": _digest(_json(state)), "npy": _digest(rest_bytes), "bin": _digest(chunk_bytes)}
         aside = self._path(number, f"{os.getpid()}.tmp")
-        for ending, write in (
-            ("json", lambda: aside.write_text(json.dumps(live.state()))),
-            ("npy", lambda: _save(aside, live.rest)),
-            ("bin", lambda: aside.write_bytes(tokens.astype(self._dtype).tobytes())),  # last: it says all is there
+        for ending, content in (
+            ("json", _json(state | {"sha256": digests})),
+            ("npy", rest_bytes),
+            ("bin", chunk_bytes),  # last: it says all is there
         ):
-            write()
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
             aside.replace(self._path(number, ending))
-        self._live_at = number + 1
+        self._live, self._live_at = live, number + 1
 
     def _path(self, number: int, ending: str = "bin") -> Path:
         return self._folder / f"chunk-{number:08}.{ending}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process opens the stream for itself."""
-        return self.__dict__ | {"_live": None, "_live_at": -1}
+        return self.__dict__ | {"_live": None, "_live_at": -1, "_checked": set()}
 
 
-def _save(path: Path, values: NDArray[np.int64]) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, values)
+def _npy(values: NDArray[np.int64]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value).encode()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{_WHERE}.resume: the state_dict of what {_WHERE}.target gives cannot be kept as JSON: {error}",
+            hint="give plain numbers, texts, lists and mappings: int(number), array.tolist(); or set "
+            f"{_WHERE}.resume=replay, which needs no state",
+        ) from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """What the stream itself cannot open or reach is no fault of the disk that keeps it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{_WHERE}.target: the stream cannot be read: {type(error).__name__}: {error}",
+            hint="see whether what it reads is there; the run goes on from its newest checkpoint: trimtab resume RUN",
+        ) from error
 
 
 @final
@@ -122,19 +192,25 @@ class _Reader:
         resume: Literal["state", "replay"],
         before: Mapping[str, Any] | None,
         rest: NDArray[np.int64],
+        most_bad: int,
     ) -> None:
         self._open, self._tokenizer, self._column, self._resume = open_source, tokenizer, column, resume
         self._passes = 0 if before is None else int(before["passes"])
         self._documents = 0 if before is None else int(before["documents"])
+        self._bad = LeftOut(most_bad)
+        self._bad[UNUSABLE] = 0 if before is None else int(before["bad"])
         self.rest = rest
         """Tokens that are read, and in no chunk yet."""
-        self._source = self._opened()
-        if before is not None and before["source"] is not None:
-            self._source.load_state_dict(before["source"])
-        self._iterator: Iterator[Any] = iter(self._source)
-        if before is not None and before["source"] is None:
-            for _ in range(self._documents):
-                next(self._iterator, None)
+        self._has_text = before is not None
+        """Whether this pass had any: not known where it was begun by another reader."""
+        with _reading():
+            self._source = self._opened()
+            if before is not None and before["source"] is not None:
+                self._source.load_state_dict(before["source"])
+            self._iterator: Iterator[Any] = iter(self._source)
+            if before is not None and before["source"] is None:
+                for _ in range(self._documents):
+                    next(self._iterator, None)
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as JSON values."""
@@ -142,6 +218,7 @@ class _Reader:
         return {
             "passes": self._passes,
             "documents": self._documents,
+            "bad": self._bad[UNUSABLE],
             "source": self._source.state_dict() if keeps else None,
         }
 
@@ -160,22 +237,38 @@ class _Reader:
         texts: list[str] = []
         size = 0
         while size < _ENCODED_AT_ONCE:
-            try:
-                text = self._text(next(self._iterator))
-            except StopIteration:
+            with _reading():
+                document = next(self._iterator, _OVER)
+            if document is _OVER:
                 if not self._documents:
-                    raise DataError(f"{_WHERE}: the stream gives no documents") from None
+                    raise DataError(f"{_WHERE}: the stream gives no documents")
                 if texts:
                     break
-                self._passes, self._documents = self._passes + 1, 0
-                self._source = self._opened()
-                self._iterator = iter(self._source)
+                if not self._has_text:
+                    raise DataError(
+                        f"{_WHERE}.target: the stream gives no text: all of its {self._documents:,} documents are empty"
+                        + (", or passed over" if self._bad[UNUSABLE] else "")
+                    )
+                self._begin_again()
                 continue
+            text = ""
+            try:
+                text = self._text(document)
+            except DataError as error:
+                self._bad.pass_over(error)
             self._documents += 1
             if text:
+                self._has_text = True
                 texts.append(text)
                 size += len(text)
         return texts
+
+    def _begin_again(self) -> None:
+        self._passes, self._documents, self._has_text = self._passes + 1, 0, False
+        self._bad[UNUSABLE] = 0
+        with _reading():
+            self._source = self._opened()
+            self._iterator = iter(self._source)
 
     def _opened(self) -> Any:
         source = self._open()

@@ -16,6 +16,7 @@ from trimtab.config import StreamSource
 from trimtab.config.registry import load_target
 from trimtab.data.cache import cache_folder
 from trimtab.data.spool import Spool
+from trimtab.data.stream import require_known
 from trimtab.data.tokenizer import Tokenizer
 from trimtab.signals import IGNORED, Batch
 
@@ -34,9 +35,12 @@ class Opening:
         return opened
 
 
-def open_spool(config: StreamSource, tokenizer: Tokenizer) -> Spool:
-    """The spool of the stream that `config` names: one for the same target, arguments and tokenizer."""
-    decides = [config.target, config.arguments, config.column, config.resume, tokenizer.fingerprint]
+def open_spool(config: StreamSource, tokenizer: Tokenizer, most_bad: int = 0) -> Spool:
+    """The spool of the stream that `config` names: one for the same target, arguments and tokenizer. Up to `most_bad`
+    documents of a pass that have no text are passed over."""
+    decides: list[Any] = [config.target, config.arguments, config.column, config.resume, tokenizer.fingerprint]
+    if most_bad:
+        decides.append(most_bad)
     name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:40]
     return Spool(
         cache_folder() / "streams" / name,
@@ -44,6 +48,7 @@ def open_spool(config: StreamSource, tokenizer: Tokenizer) -> Spool:
         tokenizer,
         column=config.column,
         resume=config.resume,
+        most_bad=most_bad,
     )
 
 
@@ -55,7 +60,9 @@ class StreamedSequences:
     which evaluations take their part of the training text.
     """
 
-    def __init__(self, spool: Spool, sequence_length: int, end_of_text: int) -> None:
+    def __init__(self, spool: Spool, sequence_length: int, end_of_text: int, vocabulary_size: int) -> None:
+        """Tokens are checked to be below `vocabulary_size`."""
+        self._vocabulary_size = vocabulary_size
         self._spool, self.sequence_length, self._end_of_text = spool, sequence_length, end_of_text
         self.num_tokens = len(spool.tokens(0, spool.chunk))
 
@@ -79,7 +86,10 @@ class StreamedSequences:
         batch_size: int | None = None,
         occurrences: NDArray[np.int64] | None = None,
     ) -> Batch:
-        """As `PackedSequences.batch`; documents are counted within each sequence."""
+        """As `PackedSequences.batch`; documents are counted within each sequence.
+
+        Raises: DataError for a token that is not of the vocabulary; and as `Spool.tokens`.
+        """
         rows, length = len(indices) if batch_size is None else batch_size, self.sequence_length
         tokens_BT = np.zeros((rows, length), dtype=np.int64)
         targets_BT = np.full((rows, length), IGNORED, dtype=np.int64)
@@ -89,6 +99,7 @@ class StreamedSequences:
         sample_ids_B[: len(indices)] = indices
         for row, index in enumerate(indices.tolist()):
             window = self._spool.tokens(index * length, (index + 1) * length + 1).astype(np.int64)
+            require_known(window, self._vocabulary_size, self._spool.name, index * length)
             tokens_BT[row], targets_BT[row] = window[:-1], window[1:]
             ids = np.concatenate([[0], np.cumsum(window[:-2] == self._end_of_text)])
             starts = np.searchsorted(ids, np.arange(ids[-1] + 1))

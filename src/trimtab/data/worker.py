@@ -1,4 +1,4 @@
-"""The other side of workers.py: a process that makes micro-batches. Run as `python -m trimtab.data.worker`.
+"""The other side of workers.py: a process that makes micro-batches. Run by its `main`.
 
 A message is its length in 8 bytes, and a pickle. The first one brings the samples, and what is changed in them; every
 other one asks for a micro-batch, and is answered by one, or by an error. It ends with its standard input, so that no
@@ -83,7 +83,3 @@ def _plain(error: BaseException) -> BaseException:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-if __name__ == "__main__":
-    main()

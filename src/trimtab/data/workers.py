@@ -46,7 +46,8 @@ class Workers:
         try:
             for _ in range(count):
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "trimtab.data.worker"],
+                    # With -m the package, which imports that module, would be there first: runpy warns of it.
+                    [sys.executable, "-c", "from trimtab.data.worker import main; main()"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

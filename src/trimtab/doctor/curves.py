@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from trimtab.runs.history import Series
 
+ERROR_OF_MEDIAN = 1.2533
+"""Standard error of a median of many normal values over that of their mean."""
+
 Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
 
@@ -117,7 +120,7 @@ class Curve:
 
     def error(self, num: int) -> float:
         """Standard error of a median of `num` values."""
-        return 1.2533 * self.noise / float(np.sqrt(max(num, 1)))
+        return ERROR_OF_MEDIAN * self.noise / float(np.sqrt(max(num, 1)))
 
 
 @final
@@ -156,6 +159,23 @@ def noise_of(values: Floats) -> float:
         return 0.0
     differences = np.diff(values)
     return float(NORMAL * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2))
+
+
+def local_noise(values: Floats, width: int) -> Floats:
+    """The noise of single values in the `width` before each, or around the first; nowhere less than that of all.
+
+    A loss that scatters at the start and lies flat in the end has no one noise.
+    """
+    whole = noise_of(values)
+    if len(values) < width + 2:
+        return np.full(len(values), whole)
+    windows = sliding_window_view(np.diff(values), width)
+    centred = np.abs(windows - np.median(windows, axis=1, keepdims=True))
+    around = NORMAL * np.median(centred, axis=1) / np.sqrt(2)
+    # The differences of the window that ends at `i - 1` do not contain the value at `i`.
+    local = np.concatenate([np.full(width + 1, around[0]), around[:-1]])
+    noise: Floats = np.maximum(local[: len(values)], whole)
+    return noise
 
 
 def running_median(values: Floats, width: int) -> Floats:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.codes import SHORT
 from trimtab.doctor.finding import Finding, Verdict, Withheld
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -27,11 +28,13 @@ def summarize(case: Case, verdict: Verdict, findings: Sequence[Finding], withhel
 
 def _course(case: Case) -> str:
     history = case.history
-    steps = f"{format.count(history.last_step)} of {format.count(case.planned_steps)} steps"
-    if history.last_step >= case.planned_steps:
-        steps = f"{format.count(history.last_step)} steps"
-    parts = []
     loss = case.loss()
+    # Loops of other people may count from 0.
+    num_steps = history.last_step + (loss is not None and len(loss.steps) > 0 and int(loss.steps[0]) == 0)
+    steps = f"{format.count(num_steps)} of {format.count(case.planned_steps)} steps"
+    if num_steps >= case.planned_steps:
+        steps = f"{format.count(num_steps)} steps"
+    parts = []
     if loss is not None and len(loss.finite()[1]):
         _, values = loss.finite()
         few = max(1, len(values) // 20)
@@ -112,6 +115,9 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
     if findings and verdict != "healthy":
         remedies = findings[0].remedies
         return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
+    short = next((finding for finding in findings if finding.code == SHORT and finding.remedies), None)
+    if short is not None:
+        return f"To go on: {_clause(short.remedies[0].summary)}."
     if _still_falling(case):
         epochs = case.epochs()
         if epochs > AS_GOOD_AS_NEW:

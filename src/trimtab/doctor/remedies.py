@@ -73,7 +73,8 @@ def lower_rate(case: Case, factor: float = 0.3) -> Remedy:
     """Lower the learning rate by `factor`."""
     rate = scaled_rate(case, factor)
     if rate is None:
-        return Remedy("lower the learning rate to a third", "text")
+        parts = {0.1: "a tenth", 0.3: "a third", 0.5: "half"}
+        return Remedy(f"lower the learning rate to {parts.get(factor, f'{factor:g} times what it is')}", "text")
     return change(case, f"lower the learning rate to {rate:g}", learning_rate=rate)
 
 

@@ -1,6 +1,6 @@
 """How good a model is, measured exactly, and what it writes."""
 
-from trimtab.evaluation.baseline import Baseline, build_baseline, judged_on, write_losses
+from trimtab.evaluation.baseline import Baseline, build_baseline, forget_losses, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
 from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
@@ -29,6 +29,7 @@ __all__ = [
     "choose_token",
     "evaluate",
     "fit_temperature",
+    "forget_losses",
     "generate",
     "groupings_of",
     "in_lines",

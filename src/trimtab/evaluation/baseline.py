@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -21,6 +21,14 @@ from trimtab.runs.metrics import selection_direction
 
 _FOLDER: Final = "validation-losses"
 _DIGITS: Final = 9
+_OTHER: Final = (
+    "evaluation.baseline.path: {path} was judged on other texts or targets, by another loss, or with another tokenizer "
+    "or sequence length: losses of other samples cannot be compared one by one"
+)
+_SAME: Final = (
+    "give both the same data, tokenizer, kind of objective, data.sequence_length, evaluation.max_tokens and stride; "
+    "with task masked_lm the same seed and task.mask_rate, too"
+)
 
 
 def write_losses(run: RunDirectory, step: int, judged_on: str, sums_2M: Tensor) -> Path:
@@ -47,6 +55,13 @@ def read_losses(run: RunDirectory, before: int | None = None) -> list[dict[str, 
     return [read_json(path) for step, path in steps if before is None or step < before]
 
 
+def forget_losses(run: RunDirectory, after: int) -> None:
+    """Remove what was kept of steps after `after`, to which the run went back: nothing of it may be compared with."""
+    for path in (run.artifacts / _FOLDER).glob("step-*.json"):
+        if int(path.stem.removeprefix("step-")) > after:
+            path.unlink(missing_ok=True)
+
+
 @final
 class Baseline:
     """Compares the losses of each evaluation of `run` with those of the baseline that `config` names.
@@ -63,16 +78,22 @@ class Baseline:
     def compare(self, step: int, sums_2M: Tensor) -> dict[str, float]:
         """`loss_over_baseline` and `loss_over_baseline_low`, the lower end of its interval, where there is a baseline.
 
-        Raises: StorageError.
+        Raises: StorageError; UsageError where another run's losses are of other numbers of targets.
         """
         losses_M, counts_M = sums_2M.numpy()
         loss, other = float(losses_M.sum() / counts_M.sum()), self._other
         if isinstance(self._config, BestBaseline):
-            earlier = [one for one in read_losses(self._run, step) if one["judged_on"] == self._judged_on]
+            earlier = [
+                one
+                for one in read_losses(self._run, step)
+                if one["judged_on"] == self._judged_on and one["counts"] == counts_M.tolist()
+            ]
             other = min(earlier, key=lambda one: float(one["loss"]), default=None)
+        elif other is not None and other["counts"] != counts_M.tolist():
+            raise UsageError(_OTHER.format(path=getattr(self._config, "path", "")), hint=_SAME)
         if np.isfinite(loss) and (other is None or loss < other["loss"] or isinstance(self._config, RunBaseline)):
             write_losses(self._run, step, self._judged_on, sums_2M)
-        if other is None or len(other["losses"]) != len(losses_M) or not np.isfinite(losses_M).all():
+        if other is None or not np.isfinite(losses_M).all():
             return {}
         found = paired_bootstrap(losses_M, np.array(other["losses"]), counts_M)
         return {"loss_over_baseline": found.mean, "loss_over_baseline_low": found.low}
@@ -88,11 +109,7 @@ class Baseline:
         best = [info.step for info in in_order if info.step in kept]
         chosen = kept[best[0]] if best else min(kept.values(), key=lambda one: float(one["loss"]))
         if chosen["judged_on"] != self._judged_on:
-            raise UsageError(
-                f"evaluation.baseline.path: {config.path} was judged on other texts, or with another tokenizer or "
-                "sequence length: losses of other samples cannot be compared one by one",
-                hint="give both the same data, tokenizer, data.sequence_length, evaluation.max_tokens and stride",
-            )
+            raise UsageError(_OTHER.format(path=config.path), hint=_SAME)
         return chosen
 
 
@@ -101,8 +118,15 @@ def build_baseline(config: BaselineConfig, run: RunDirectory, judged_on: str) ->
     return None if isinstance(config, NoBaseline) else Baseline(config, run, judged_on)
 
 
-def judged_on(facts: Mapping[str, Any], sequence_length: int, max_tokens: int | None, stride: int | None) -> str:
-    """What tells apart sets whose losses cannot be compared sample by sample."""
+def judged_on(
+    facts: Mapping[str, Any],
+    sequence_length: int,
+    max_tokens: int | None,
+    stride: int | None,
+    measured: Sequence[Any] = (),
+) -> str:
+    """What tells apart sets whose losses cannot be compared sample by sample; `measured`, JSON values, says which loss
+    is taken, and what is drawn."""
     asked = facts.get("targets", {})
     parts = [
         facts["validation"]["sha256"],
@@ -111,5 +135,7 @@ def judged_on(facts: Mapping[str, Any], sequence_length: int, max_tokens: int | 
         sequence_length,
         max_tokens,
         stride,
+        facts.get("validation_target_sha256"),
+        list(measured),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

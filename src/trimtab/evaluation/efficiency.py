@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 import psutil
@@ -20,6 +21,8 @@ from trimtab.model import EncoderDecoder, HuggingFaceModel, as_output, evaluatin
 from trimtab.planning import DEVICES, has_nvidia_driver
 from trimtab.planning.devices import named, this_machine
 from trimtab.signals import ModelOutput
+
+_NARROW: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @final
@@ -68,8 +71,9 @@ def calculate_model_efficiency(
     """What a pass of `batch_size` texts of `sequence_length` tokens through `model` costs, where it is.
 
     `inputs` are keyword arguments in place of tokens that are all 0, for a module that takes something else;
-    `precision` is that of autocast. The peak is that of a known GPU, or of this processor in proportion to a timed
-    product, if not given; None where it is not known. Waits for the device after each pass. Modes are restored.
+    `precision` is that of autocast; with fp32 there is none, and then what is told is the precision of the weights. The
+    peak is that of a known GPU, or of this processor in proportion to a timed product, if not given; None where it is
+    not known. Waits for the device after each pass. Modes are restored.
     Source: utilization as in Chowdhery et al. 2022, arXiv 2204.02311, appendix B, of a forward pass.
 
     Raises:
@@ -84,7 +88,8 @@ def calculate_model_efficiency(
     device = torch.device("cpu") if first is None else first.device
     tokens_BT = torch.zeros(batch_size, sequence_length, dtype=torch.int64, device=device)
     given: dict[str, Tensor] = {name: tensor.to(device) for name, tensor in (inputs or {}).items()}
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    told = _precision_of(model) if precision == "fp32" else precision
+    dtype = _NARROW.get(precision)
 
     def run() -> None:
         with torch.autocast(device.type, dtype) if dtype is not None else nullcontext():
@@ -117,7 +122,7 @@ def calculate_model_efficiency(
             if is_cuda:
                 torch.cuda.synchronize(device)
             seconds[number] = time.perf_counter() - begun
-    peak = peak_flops_per_second if peak_flops_per_second is not None else _peak(device, precision)
+    peak = peak_flops_per_second if peak_flops_per_second is not None else _peak(device, told)
     flops, median, counts = float(counter.get_total_flops()), float(np.median(seconds)), parameter_counts(model)
     tokens = batch_size * sequence_length
     return Efficiency(
@@ -127,7 +132,7 @@ def calculate_model_efficiency(
         batch_size=batch_size,
         sequence_length=sequence_length,
         device=torch.cuda.get_device_name(device) if is_cuda else device.type,
-        precision=precision,
+        precision=told,
         flops=flops,
         flops_per_token=flops / tokens,
         latency_seconds=median,
@@ -138,6 +143,16 @@ def calculate_model_efficiency(
         model_flops_utilization=None if peak is None else flops / median / peak,
         memory_bytes=torch.cuda.max_memory_allocated(device) if is_cuda else psutil.Process().memory_info().rss,
     )
+
+
+def _precision_of(model: nn.Module) -> Literal["fp32", "bf16", "fp16"]:
+    """That of most floating weights; of others, and of none, fp32."""
+    numbers: Counter[torch.dtype] = Counter()
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            numbers[parameter.dtype] += parameter.numel()
+    most = max(numbers, key=lambda dtype: numbers[dtype], default=torch.float32)
+    return "bf16" if most == torch.bfloat16 else "fp16" if most == torch.float16 else "fp32"
 
 
 def _peak(device: torch.device, precision: str) -> float | None:

@@ -16,6 +16,8 @@ class Guard:
     def __init__(self) -> None:
         self.silent = False
         """Whether nothing is called any more, because something failed or this is not the first rank."""
+        self.failure = ""
+        """What failed, in a line."""
         self.on_failure: Callable[[], None] | None = None
         """Called once after the warning, to let go of what is held."""
 
@@ -29,7 +31,7 @@ class Guard:
             function(*arguments, **named)
         except Exception as error:
             self.silent = True
-            what = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            self.failure = what = f"{type(error).__name__}: {error}".splitlines()[0][:300]
             try:
                 warnings.warn(f"trimtab no longer observes this run: {what}", RuntimeWarning, stacklevel=3)
                 if self.on_failure is not None:

@@ -15,7 +15,9 @@ from typing import Any, Final, Literal, Self, TypeVar, final
 
 import numpy as np
 
+from trimtab.config.secrets import hidden
 from trimtab.errors import StorageError, UsageError
+from trimtab.integrations.artifacts import Artifact
 from trimtab.integrations.late import Late, is_tensor, snapshot
 from trimtab.integrations.mappings import RunConfig, Summary
 from trimtab.integrations.measuring import Stopwatch, layer_norms
@@ -23,7 +25,7 @@ from trimtab.integrations.pictures import picture_now
 from trimtab.integrations.recording import Recording, described, last_error
 from trimtab.integrations.saving import save_columns
 from trimtab.integrations.settings import as_mapping, facts_of_settings, total_steps_in
-from trimtab.integrations.writer import Artifact, Writer
+from trimtab.integrations.writer import Writer
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.files import write_json
 from trimtab.runs.lock import live_holder
@@ -40,9 +42,10 @@ _Batch = TypeVar("_Batch")
 class TrainingLogger:
     """Writes what a loop of your own logs into `run_dir`, for `trimtab show`, `doctor`, `report` and `runs`.
 
-    No call waits for a device or a disk: a thread of its own converts and writes within a second. Names are brought to
-    ours by a table (`val_loss` is validation/loss); unknown ones become `user/<name>`. Where more is logged than
-    `max_names` names or `max_bytes_per_hour`, the rest is left out, told once, and counted in the record.
+    No call waits for a device or a disk, but for a picture's file that `log_image` reads: a thread of its own converts
+    and writes within a second. Names are brought to ours by a table (`val_loss` is validation/loss); unknown ones
+    become `user/<name>`. Where more is logged than `max_names` names or `max_bytes_per_hour`, the rest is left out,
+    told once, and counted in the record.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class TrainingLogger:
         self._given = dict(self.config)
         self._step = recording.started.step + 1
         self._in_step: set[str] = set()
+        self._is_first = True
         self._logged_at: int | None = None
         self._is_open, self._has_warned = True, False
         self._at_exit = weakref.finalize(self, _left, self._writer, self._pid, self._begun, id(last_error()))
@@ -113,7 +117,8 @@ class TrainingLogger:
         """Metrics of a step, in a mapping that may hold mappings; texts and pictures in it become artifacts.
 
         Without `step` it is the one after the last, unless `commit` is False: then the next call adds to it. With
-        `step`, calls with the same one belong together. An array of several values becomes a histogram.
+        `step`, calls with the same one belong together; one that lies back does not set the counter back. An array of
+        several values becomes a histogram.
 
         Raises: UsageError for values that are no mapping, and after `finish`.
         """
@@ -127,8 +132,10 @@ class TrainingLogger:
         if row:
             self._writer.put_row(at, row)
             self._logged_at = at
+        self._count_from(at)
         self._in_step.clear()
-        self._step = at + 1 if commit or (commit is None and step is None) else at
+        if commit or (commit is None and step is None):
+            self._step = max(self._step, at + 1)
 
     def log_scalars(self, values: Mapping[str, Any], step: int | None = None) -> None:
         """Several metrics of one step: the same as `log`."""
@@ -138,14 +145,14 @@ class TrainingLogger:
         """One metric. Without `step`, a name that comes again begins the next step."""
         if not self._is_ready():
             return
+        name = str(name)
         if step is None and name in self._in_step:
             self._step += 1
             self._in_step.clear()
         at = self._at(step)
-        if at != self._step:
-            self._step = at
-            self._in_step.clear()
-        self._in_step.add(name)
+        self._count_from(at)
+        if at == self._step:
+            self._in_step.add(name)
         self._writer.put_row(at, {name: snapshot(value)})
         self._logged_at = at
 
@@ -166,7 +173,7 @@ class TrainingLogger:
 
     def log_image(self, name: str, image: Any, step: int | None = None) -> None:
         """A picture, kept as PNG: an array or tensor [H, W], [H, W, C] or [C, H, W] (bytes, or floats in 0..1), a PIL
-        image, a matplotlib figure, or a path.
+        image, a matplotlib figure, or a path, whose file is read here and now: it may be another one later.
 
         Raises: UsageError for what is no picture; OSError for a file that cannot be read.
         """
@@ -227,7 +234,8 @@ class TrainingLogger:
     ) -> None:
         """End the run, write its report and say what the doctor found; finishing again does nothing.
 
-        Without `status` it is "finished", or "failed" for an `exit_code` other than 0.
+        Without `status` it is "finished", or "failed" for an `exit_code` other than 0. Where the logger itself failed
+        before, "finished" becomes "interrupted": a part of the run is not in the record.
         """
         if not self._is_open or os.getpid() != self._pid:
             return
@@ -241,11 +249,13 @@ class TrainingLogger:
         if reason is None:
             reason = f"exit code {exit_code}" if exit_code else "the loop came to its end"
         if _close(self._writer, timeout_seconds):
+            if (failure := self._writer.failure) and status == "finished":
+                status, reason = "interrupted", f"the logger fell silent: {failure}"
             summary = {**self._writer.newest, **self.summary.own}
             if self.summary.own:
                 with contextlib.suppress(StorageError, OSError):
                     self.run.artifacts.mkdir(exist_ok=True)
-                    write_json(self.run.artifacts / "summary.json", {"summary": summary})
+                    write_json(self.run.artifacts / "summary.json", hidden({"summary": summary}))
             try:
                 recording.end(status, reason, seconds=time.perf_counter() - self._begun)
             except Exception as error:  # the weights that were trained are still to be saved
@@ -277,6 +287,14 @@ class TrainingLogger:
     def _at(self, step: int | None) -> int:
         return self._step if step is None else _whole(step)
 
+    def _count_from(self, at: int) -> None:
+        """Steps are counted on from `at`. Only the first one may lie before the counter (a loop that counts from 0, or
+        goes on from an older checkpoint): else values that follow would fall on steps that have theirs."""
+        if at > self._step or self._is_first:
+            self._step = at
+            self._in_step.clear()
+        self._is_first = False
+
     def _gather(self, step: int, prefix: str, values: Mapping[str, Any], row: dict[str, Any]) -> None:
         for name, value in values.items():
             full = f"{prefix}{name}"
@@ -299,7 +317,7 @@ class TrainingLogger:
         self, step: int | None, kind: Literal["text", "picture", "histogram"], name: str, content: Any, size: int
     ) -> None:
         if self._is_ready():
-            self._writer.put_artifact(Artifact(self._at(step), kind, printable(name, limit=120), content, size))
+            self._writer.put_artifact(Artifact(self._at(step), kind, printable(str(name), limit=120), content, size))
 
 
 def _directory(path: Path, *, resume: bool) -> RunDirectory:
@@ -348,7 +366,8 @@ def _left(writer: Writer, pid: int, begun: float, earlier: int) -> None:
     seconds = time.perf_counter() - begun
     with contextlib.suppress(Exception):
         if error is None or id(error) == earlier:
-            writer.recording.end("finished", "the process ended, and no error was raised", seconds=seconds)
+            reason = "the run was not finished: its process ended, or its logger was dropped"
+            writer.recording.end("interrupted", reason, seconds=seconds)  # sys.exit(1) leaves no trace to tell it by
         else:
             status: Status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             writer.recording.end(status, described(error), seconds=seconds)

@@ -61,7 +61,7 @@ def name_of(theirs: str) -> Name:
 
 @final
 class Names:
-    """The names of a run: each of theirs has one of ours, and none of ours has two. At most `most`."""
+    """The names of a run: each of theirs has one of ours, and none of ours has two. At most `most`, with artifacts."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -70,16 +70,26 @@ class Names:
         self._names: dict[str, Name] = {}
         self._taken: set[str] = set()
         self._factors: dict[str, float] = {}
+        self._artifacts: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names) + len(self._artifacts)
+
+    def take(self, artifact: str) -> bool:
+        """Whether an artifact of this name may be written: they count with the metrics."""
+        if artifact not in self._artifacts:
+            if len(self) >= self.most:
+                self.too_many += 1
+                return False
+            self._artifacts.add(artifact)
+        return True
 
     def get(self, theirs: str) -> Name | None:
         """Our name; None, counted, when there are too many already."""
         name = self._names.get(theirs)
         if name is not None:
             return name
-        if len(self._names) >= self.most:
+        if len(self) >= self.most:
             self.too_many += 1
             return None
         name = name_of(theirs)

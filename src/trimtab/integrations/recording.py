@@ -10,17 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
+from trimtab.config.secrets import hide
 from trimtab.events import Event, RunEnded, RunStarted, StepsEnded
 from trimtab.runs.described import describe_verdict
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.environment import environment
 from trimtab.runs.lock import Lock
+from trimtab.runs.privacy import private
 from trimtab.runs.record import read_record
 from trimtab.runs.recorder import Recorder
 
 Trainer = Literal["huggingface", "lightning", "loop"]
 _OPEN: Final[weakref.WeakValueDictionary[Path, Recording]] = weakref.WeakValueDictionary()
 """The attempts of this process that have not ended, by the directory that was asked for."""
+_without_secrets: Final = private("on")
 
 
 @final
@@ -34,7 +37,7 @@ class Recording:
         self._lock, self._recorder, self._report = lock, recorder, report
         self._branch = started.branch
         self._ended = False
-        recorder.record(started)
+        _write(recorder, started)
         self._at_exit = weakref.finalize(self, _left_open, lock, recorder, self._newest, id(last_error()), os.getpid())
 
     @classmethod
@@ -108,8 +111,8 @@ class Recording:
         return recording
 
     def record(self, event: Event) -> None:
-        """Write an event."""
-        self._recorder.record(event)
+        """Write an event, without secrets."""
+        _write(self._recorder, event)
         step = event.last_step if isinstance(event, StepsEnded) else event.step
         self._newest["step"] = max(self._newest["step"], step)
 
@@ -140,7 +143,7 @@ class Recording:
         self._at_exit.detach()
         split = dict(time_split or {})
         seconds = sum(split.values()) if seconds is None else seconds
-        self._recorder.record(RunEnded(self._newest["step"], status, reason, *best, None, seconds, split))
+        _write(self._recorder, RunEnded(self._newest["step"], status, reason, *best, None, seconds, split))
         try:
             self._recorder.close()
             if self._report:
@@ -166,6 +169,12 @@ class Recording:
             with contextlib.suppress(Exception):
                 self._recorder.close()
             self._lock.close()
+
+
+def _write(recorder: Recorder, event: Event) -> None:
+    told = _without_secrets(event)
+    if told is not None:
+        recorder.record(told)
 
 
 def _free_directory(path: Path, source: Trainer) -> RunDirectory:
@@ -214,12 +223,12 @@ def _left_open(lock: Lock, recorder: Recorder, newest: Mapping[str, int], earlie
     )
     reason = "the trainer did not come to its end" if error is None else described(error)
     with contextlib.suppress(Exception):
-        recorder.record(RunEnded(newest["step"], status, reason, None, None, None, 0.0))
+        _write(recorder, RunEnded(newest["step"], status, reason, None, None, None, 0.0))
         recorder.close()
         lock.close()
 
 
 def described(error: BaseException) -> str:
-    """An exception in a line."""
-    text = str(error).strip()
+    """An exception in a line, without secrets: hidden before it is cut, since half of one has no shape."""
+    text = hide(str(error).strip())
     return type(error).__name__ + (f": {text.splitlines()[0][:300]}" if text else "")

@@ -16,8 +16,6 @@ class Allowance:
     def __init__(self, bytes_per_hour: int, now: Callable[[], float] = time.monotonic) -> None:
         self._most, self._now = float(bytes_per_hour), now
         self._left, self._at = self._most, now()
-        self.refused = 0
-        """Values or artifacts that were left out for it."""
 
     @property
     def left(self) -> float:

@@ -13,18 +13,20 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import numpy as np
 
+from trimtab.config.secrets import hide
 from trimtab.events import AlertRaised, ArtifactLogged, EvaluationEnded, StepsEnded
+from trimtab.integrations.artifacts import LINE_BYTES, Artifact, encoded, line_bytes
 from trimtab.integrations.guard import Guard
 from trimtab.integrations.late import Vector, resolved
 from trimtab.integrations.names import Names
-from trimtab.integrations.pictures import png
 from trimtab.integrations.recording import Recording
 from trimtab.integrations.volume import Allowance
 from trimtab.runs.importers.cells import number
+from trimtab.runs.printable import printable
 from trimtab.runs.record import VALUES_A_LINE
 
 DRAIN_SECONDS: Final = 0.2
@@ -37,22 +39,7 @@ MOST_BYTES: Final = 64 * 2**20
 MOST_PENDING_BYTES: Final = 16 * 2**20
 """What may wait for a disk that refuses it."""
 _MEMORY_SECONDS: Final = 5.0
-_LONGEST_TEXT: Final = 4_000
-"""Longer texts become files."""
-_LINE_BYTES: Final = 180
 _VALUE_BYTES: Final = 14
-
-
-@final
-@dataclass(slots=True)
-class Artifact:
-    """A text, picture or histogram on its way."""
-
-    step: int
-    kind: Literal["text", "picture", "histogram"]
-    name: str
-    content: Any
-    num_bytes: int
 
 
 @final
@@ -87,12 +74,19 @@ class Writer:
         self._layers_until = self._floor
         self._memory_at = 0.0
         self._told: set[str] = set()
+        self._first_lost: dict[str, str] = {}
+        """Cause to the metric and step that it was first met with."""
         self._flushed: list[threading.Event] = []
         self._guard = Guard()
         self._wakes = threading.Event()
         self._stops = False
         self._thread = threading.Thread(target=self._work, name="trimtab-logger", daemon=True)
         self._thread.start()
+
+    @property
+    def failure(self) -> str:
+        """Why nothing is written any more, in a line; empty as long as something is."""
+        return self._guard.failure if self._guard.silent else ""
 
     # In the thread of who logs.
 
@@ -175,6 +169,8 @@ class Writer:
                     if row is None:
                         row = self._rows[step] = {}
                         self._since = time.monotonic()
+                    for theirs in row.keys() & values.keys():
+                        self._lose("behind", theirs, step)  # the later one takes its place
                     row.update(values)
         held: dict[int, dict[str, Any]] = {}
         if self._rows and not everything and time.monotonic() - self._since < HOLD_SECONDS:
@@ -194,14 +190,16 @@ class Writer:
         train: list[tuple[int, dict[str, float]]] = []
         evaluations: list[tuple[int, dict[str, float]]] = []
         layers: list[tuple[int, dict[str, float]]] = []
-        for step, raw in rows:
-            if self._may_go_back and step <= self._floor:
-                self._go_back(step - 1)
+        rows = list(rows)
+        if rows and self._may_go_back:
             self._may_go_back = False
+            if rows[0][0] <= self._floor:
+                self._go_back(rows[0][0] - 1)
+        for step, raw in sorted(rows, key=lambda row: row[0]):  # no value is behind one that came with it
             kinds: tuple[dict[str, float], dict[str, float], dict[str, float]] = ({}, {}, {})
             for theirs, value in raw.items():
                 if isinstance(value, Vector):
-                    for name, one in value.resolve().items():
+                    for name, one in _numbers_of(value).items():
                         if name not in raw:
                             self._take(step, name, one, kinds)
                 else:
@@ -225,20 +223,28 @@ class Writer:
     ) -> None:
         name = self.names.get(theirs)
         if name is None:
-            self.lost["names"] += 1
+            self._lose("names", theirs, step)
             return
-        found = number(resolved(value))
+        try:
+            found = number(resolved(value))
+        except Exception:  # its own code, which may raise anything: it costs no other value
+            found = None
         if found is None:
-            self.lost["no_number"] += 1
+            self._lose("no_number", theirs, step)
             return
         if step <= self._last.get(name.ours, self._floor) or (name.is_of_layer and step <= self._layers_until):
-            self.lost["behind"] += 1
+            self._lose("behind", theirs, step)
             return
         self._last[name.ours] = step
         self.newest[theirs] = found
         kinds[2 if name.is_of_layer else 1 if name.is_of_evaluation else 0][name.ours] = self.names.convert(
             theirs, name, found
         )
+
+    def _lose(self, cause: str, name: str, step: int) -> None:
+        self.lost[cause] += 1
+        if cause not in self._first_lost:
+            self._first_lost[cause] = f"{printable(name, limit=120)} at step {step}"
 
     def _within_allowance(
         self, *kinds: list[tuple[int, dict[str, float]]]
@@ -278,19 +284,24 @@ class Writer:
 
     def _write_artifact(self, artifact: Artifact) -> None:
         step, name = artifact.step, artifact.name
-        try:
-            text, content = _encoded(artifact)
-        except Exception:  # one that cannot be read costs no other
-            self.lost["no_number"] += 1
+        if not self.names.take(name):
+            self._lose("names", name, step)
             return
-        size = len(content) + min(len(text), _LONGEST_TEXT)
+        if self.allowance.left < LINE_BYTES:  # encoding it would be in vain
+            self._lose("bytes", name, step)
+            return
+        try:
+            text, content = encoded(artifact)
+        except Exception:  # one that cannot be read costs no other
+            self._lose("no_number", name, step)
+            return
+        size = len(content) + line_bytes(name, text, has_file=bool(content))
         if size > self.allowance.left:
-            self.lost["bytes"] += 1
+            self._lose("bytes", name, step)
             return
         self.allowance.take(size)
         path = None
         if content:
-            text = text[:_LONGEST_TEXT]
             try:
                 path = self._file(step, name, ".png" if artifact.kind == "picture" else ".txt", content)
             except OSError:
@@ -302,7 +313,7 @@ class Writer:
         run = self.recording.run
         folder = run.artifacts / "logged"
         folder.mkdir(parents=True, exist_ok=True)
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80].strip("_") or "artifact"
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "_", hide(name))[:80].strip("_") or "artifact"
         for again in range(1, 10_000):
             path = folder / f"{stem}-{step:08d}{'' if again == 1 else f'-{again}'}{ending}"
             if not path.exists():  # nobody else writes here
@@ -319,7 +330,9 @@ class Writer:
         for cause, count in self.lost.items():
             if count and cause not in self._told:
                 self._told.add(cause)
-                text = f"{_CAUSES[cause].format(most=self.names.most)}: left out and counted from here on"
+                text = f"{_CAUSES[cause].format(most=self.names.most)}: "
+                text += f"first of {one}; " if (one := self._first_lost.get(cause)) else ""
+                text += "left out and counted from here on"
                 self._alert(text, {})
                 with contextlib.suppress(RuntimeWarning):  # warnings may have been made errors
                     warnings.warn(f"trimtab: {text}", RuntimeWarning, stacklevel=2)
@@ -343,20 +356,16 @@ _CAUSES: Final = {
 }
 
 
-def _encoded(artifact: Artifact) -> tuple[str, bytes]:
-    """What goes into the record, and what into a file."""
-    match artifact.kind:
-        case "picture":
-            return "", png(artifact.content)
-        case "histogram":
-            return _histogram(resolved(artifact.content)), b""
-        case "text":
-            text = str(artifact.content)
-            return text, text.encode("utf-8", "replace") if len(text) > _LONGEST_TEXT else b""
+def _numbers_of(values: Vector) -> Mapping[str, Any]:
+    try:
+        return values.resolve()
+    except Exception:  # of a device that has failed
+        return dict.fromkeys(values.names)
 
 
 def _bytes_of(values: Mapping[str, float]) -> int:
-    return _LINE_BYTES + sum(len(name) + _VALUE_BYTES for name in values)
+    escaped = (len(name) if name.isascii() else len(json.dumps(name)) for name in values)
+    return LINE_BYTES + sum(escaped) + _VALUE_BYTES * len(values)
 
 
 def _windows(rows: list[tuple[int, dict[str, float]]]) -> Iterable[StepsEnded]:
@@ -372,21 +381,6 @@ def _windows(rows: list[tuple[int, dict[str, float]]]) -> Iterable[StepsEnded]:
             per_step = {name: np.array([values[name] for _, values in rows[begin:end]], np.float64) for name in part}
             yield StepsEnded(first, rows[end - 1][0], per_step, {})
         begin = end
-
-
-def _histogram(values: Any, num_bins: int = 64) -> str:
-    """Edges and counts as JSON; values that are not finite are counted apart."""
-    if values is None:
-        raise ValueError("a tensor without content")
-    flat = np.asarray(values, np.float64).reshape(-1)
-    finite = flat[np.isfinite(flat)]
-    counts, edges = np.histogram(finite, bins=num_bins)
-    content = {
-        "edges": [float(f"{edge:.7g}") for edge in edges],
-        "counts": counts.tolist(),
-        "non_finite": len(flat) - len(finite),
-    }
-    return json.dumps(content, separators=(",", ":"))
 
 
 def _memory_bytes() -> float:

@@ -13,7 +13,7 @@ from trimtab.model.freeze import Stages, freeze
 from trimtab.model.hugging_face import HuggingFaceModel
 from trimtab.model.initialize import init_weights
 from trimtab.model.kinds import Outside, Transformer, Translator, translates
-from trimtab.model.mode import evaluating, uncompiled
+from trimtab.model.mode import buffers_kept, evaluating, uncompiled
 from trimtab.model.size import ParameterCounts, flops_per_token, parameter_counts
 from trimtab.model.transformer import Decoder
 from trimtab.model.wrap import is_hugging_face, wrap_model
@@ -40,6 +40,7 @@ __all__ = [
     "Transformer",
     "Translator",
     "as_output",
+    "buffers_kept",
     "build_model",
     "count_dropout_sites",
     "embedding_of",

@@ -1,4 +1,4 @@
-"""Eval mode for a while."""
+"""Eval mode for a while, and buffers as they were."""
 
 from __future__ import annotations
 
@@ -24,6 +24,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """After it each module of `model` has the buffers that it had, the same tensors with the same values.
+
+    A module may write into a buffer, or put a new tensor in its place: `self.mean = 0.9 * self.mean + ...`.
+    """
+    held = [(module, dict(module._buffers)) for module in model.modules()]
+    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, buffers in held:
+                module._buffers.clear()
+                module._buffers.update(buffers)
+            for buffer, was in values:
+                buffer.copy_(was)
 
 
 def uncompiled() -> AbstractContextManager[None]:

@@ -21,9 +21,14 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float = 1.0) -> Te
     """KL(p‖q) = sum of p log (p / q) over the last dimension, in nats, fp32, of logits divided by `temperature`."""
     log_p = torch.log_softmax(wide(teacher) / temperature, -1)
     log_q = torch.log_softmax(wide(student) / temperature, -1)
+    return divergence_of_logs(log_p, log_q)
+
+
+def divergence_of_logs(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The same of the logarithms of both."""
     return _times(log_p.exp(), log_p - log_q).sum(-1)
 
 
 def _times(p: Tensor, values: Tensor) -> Tensor:
-    """p * values, 0 where p is 0: a logit may be -inf."""
-    return torch.where(p > 0, p * values, 0.0)
+    """p * values, 0 where p is 0: a logit may be -inf. Its gradient is finite there, too."""
+    return p * torch.where(p > 0, values, 0.0)

@@ -36,6 +36,8 @@ class Prediction:
     memory: dict[str, float]
     flops_per_step: float
     """As utilization counts them."""
+    left_out: tuple[str, ...] = ()
+    """What the configuration costs besides, and is in none of the numbers."""
 
     @property
     def step_seconds(self) -> float:
@@ -102,6 +104,7 @@ class Prediction:
             "parts": [asdict(part) for part in self.parts],
             "memory": {**self.memory, "total": self.memory_bytes},
             "fits": self.fits,
+            "left_out": list(self.left_out),
             "training_seconds": self.training_seconds,
             "kilowatt_hours": self.kilowatt_hours,
         }
@@ -187,7 +190,14 @@ def _with_ways(config: Config, device: Device, counts: ModelCounts, micro_batch_
         parts=tuple(sorted(_merged(works), key=lambda work: -work.seconds)),
         memory=memory_of(config, counts, ways, micro_batch_size, accumulation),
         flops_per_step=counts.training_flops(square=True) * micro_batch_size * repeats,
+        left_out=_left_out(config),
     )
+
+
+def _left_out(config: Config) -> tuple[str, ...]:
+    # Its size stands in a run or a folder that need not be there yet.
+    teacher = getattr(config.objective, "distillation", None)
+    return () if teacher is None else ("the teacher of objective.distillation: its forward passes and its weights",)
 
 
 def _merged(works: list[Work]) -> list[Work]:

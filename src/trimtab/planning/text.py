@@ -25,6 +25,7 @@ def render(name: str, config: Config, prediction: Prediction, reached: Pace | No
     ]
     if not prediction.fits:
         rows += [("", line) for line in _smaller(config, prediction)]
+    rows += [("left out", what) for what in prediction.left_out]
     rows.append(("run", _run(prediction)))
     rows.append(("ceilings", device.measured))
     if reached is not None:

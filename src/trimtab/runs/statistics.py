@@ -11,9 +11,10 @@ A folder of segments 0000.f32, 0001.f32 …; a segment is a sequence of blocks, 
     TTSZ  rows     many of both kinds, compressed: see `compressed.py`
     TTSM  mark     step (int64): the windows around it are worth keeping
 
-Each segment begins with names, and so does each change of columns. A row of TTSV at a step takes back the earlier
-rows at that step and beyond: they belong to a branch that was left. The last 1,000 windows are kept as they were
-written; of older segments every 10th window, the late ones and those around marks, compressed.
+Rows come behind their names, and each change of columns has names of its own; a mark may be the first of all. A row
+of TTSV at a step takes back the earlier rows at that step and beyond: they belong to a branch that was left. The last
+1,000 windows are kept as they were written; of older segments every 10th window, the late ones and those around marks,
+compressed.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class StatisticsWriter:
         self._file = following
         self._number += 1
         self._windows, self._columns = 0, ()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # a segment that stays as it is costs room, a run that ends all
             for path in reversed(_segments(self._folder)[:-3]):
                 if not _retire(path):
                     break
@@ -126,7 +127,10 @@ def read_statistics(folder: Path) -> tuple[NDArray[np.int64], tuple[str, ...], N
         names: dict[int, NDArray[np.int64]] = {}
         for magic, payload, _ in _blocks(path.read_bytes()):
             if magic == _NAMES:
-                part = json.loads(payload)["columns"]
+                try:
+                    part = json.loads(payload)["columns"]
+                except (ValueError, KeyError, TypeError):
+                    continue
                 names[zlib.crc32(payload)] = np.array(
                     [columns.setdefault(name, len(columns)) for name in part], dtype=np.int64
                 )
@@ -180,17 +184,21 @@ def _blocks(data: bytes) -> Iterator[tuple[bytes, bytes, int]]:
 def _rows_in(magic: bytes, payload: bytes) -> list[Row]:
     """The rows of a block, in the order in which they were written."""
     if magic in (_VALUES, _LATE):
+        if len(payload) < _ROW.size or (len(payload) - _ROW.size) % 4:  # another kind, with a flipped bit in front
+            return []
         step, names_crc = _ROW.unpack_from(payload)
         return [Row(step, magic == _LATE, names_crc, np.frombuffer(payload, dtype="<f4", offset=_ROW.size))]
     return decompressed(payload) if magic == _ROWS else []
 
 
 def _retire(path: Path) -> bool:
-    """Thin a segment, unless it was, and compress it; False if that was done before."""
+    """Thin a segment, unless it was, and compress it; False if that was done before, or its first names are lost."""
     blocks = [(magic, payload) for magic, payload, _ in _blocks(path.read_bytes())]
-    if not any(magic in (_VALUES, _LATE) for magic, _ in blocks):
+    rows_at = [index for index, (magic, _) in enumerate(blocks) if magic in (_VALUES, _LATE)]
+    first = next((index for index, (magic, _) in enumerate(blocks) if magic == _NAMES), len(blocks))
+    if not rows_at or rows_at[0] < first:
         return False
-    keep = _worth_keeping(blocks) if json.loads(blocks[0][1]).get("every") == 1 else range(len(blocks))
+    keep = _worth_keeping(blocks) if json.loads(blocks[first][1])["every"] == 1 else range(len(blocks))
     aside = path.with_suffix(".tmp")
     names: dict[int, int] = {}
     waiting: list[Row] = []

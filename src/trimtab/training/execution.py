@@ -225,6 +225,8 @@ def choose_packing(
     """Whether attention writes its gradient in place, and why. Choose before anything is compiled."""
     if config.packed_attention == "off":
         return {"chosen": "apart", "reason": "training.packed_attention is off"}
+    if config.deterministic:
+        return {"chosen": "apart", "reason": "cuDNN's kernels do not repeat bit for bit"}
     if attention["chosen"] != "cudnn":
         return {"chosen": "apart", "reason": "only with cuDNN's attention"}
     if (why_not := packs_attention(model, device)) is not None:

@@ -8,7 +8,14 @@ from typing import Any, Final
 
 from torch import Tensor, nn
 
-from trimtab.config import Config
+from trimtab.config import (
+    BinaryCrossEntropyConfig,
+    Config,
+    Contrastive,
+    CrossEntropyConfig,
+    FocalConfig,
+    MaskedLanguageModeling,
+)
 from trimtab.config.registry import require_module
 from trimtab.data import LabelledTexts, PreparedData, prepare_sets
 from trimtab.evaluation import (
@@ -85,7 +92,16 @@ def build_evaluation(
 def judged_texts(config: Config, data: PreparedData) -> str:
     """What tells apart the texts, and the samples made of them, that evaluations of `config` judge."""
     judged = config.evaluation
-    return judged_on(data.facts, config.data.sequence_length, judged.max_tokens, judged.stride)
+    task, objective = config.task, config.objective
+    # The plain loss is judged: focal weights and smoothing are not in it.
+    is_plain = isinstance(objective, CrossEntropyConfig | FocalConfig | BinaryCrossEntropyConfig)
+    by_labels = isinstance(objective, BinaryCrossEntropyConfig)
+    measured: list[Any] = [by_labels if is_plain else objective.model_dump()]
+    if isinstance(task, MaskedLanguageModeling):
+        measured += [task.mask_rate, config.seed]
+    if isinstance(task, Contrastive):  # compared with what is judged at once
+        measured.append(config.evaluation_batch_size)
+    return judged_on(data.facts, config.data.sequence_length, judged.max_tokens, judged.stride, measured)
 
 
 def calibrate_run(

@@ -80,24 +80,24 @@ class Loop:
         planned: Callable[[int], Sequence[Decision]] = lambda step: (),
         data_of: Callable[[Decision], Mapping[str, Any]] = lambda decision: {},
         alerts: Callable[[StepsEnded, int], Iterable[Event]] = lambda window, step: (),
+        before: Callable[[int], float] = lambda step: 0.0,
         examined: Callable[[int], Iterable[Event]] = lambda step: (),
         private: Callable[[Event], Event | None] = lambda event: event,
     ) -> None:
         """`settings` of each optimizer; `planned` decisions by step; `synchronize` waits for all that is queued on the
         device; `keep_split` writes down a smaller micro-batch; `data_of` names the data of a decision about steps;
-        `alerts` tells what went wrong in a window, `examined` what the model shows after a step; `heartbeat` is told
-        how many micro-batches a step has, and 0 between steps; `private` gives an event as it may be told, or None."""
+        `alerts` tells what went wrong in a window, `before` prepares for what `examined` tells of a step, in seconds;
+        `heartbeat` hears of a step's micro-batches, 0 between; `private` gives an event as it may be told, or None."""
         self._step, self._loader, self._windows = step, loader, windows
         self._calendar, self._settings, self._planned = calendar, tuple(settings), planned
-        self._saves_in_background = saves_in_background
         self._emit = Teller(recorder, monitors, step.timer, private)
         self.profiler: Profiler | None = None
         self.progress, self._attempts = progress, Attempts(step, loader, progress, keep=keep_split, tell=self._emit)
         self._controllers = tuple(controllers)
         self._recorder, self._evaluate, self._checkpoints = recorder, evaluate, checkpoints
         self._requests, self._selection_metric = requests, selection_metric
-        self._restore_best, self._adjustments = restore_best, adjustments
-        self._heartbeat, self._synchronize = heartbeat, synchronize
+        self._restore_best, self._adjustments, self._before = restore_best, adjustments, before
+        self._heartbeat, self._synchronize, self._saves_in_background = heartbeat, synchronize, saves_in_background
         self._data_of, self._alerts, self._examined = data_of, alerts, examined
         self._observed_until = progress.step
         self._stop: Stop | None = None
@@ -138,6 +138,9 @@ class Loop:
         step = progress.step + 1
         if self.profiler is not None:
             self._boundary_time += self.profiler.before(step)
+        if looked := self._before(step):
+            progress.spend("probe", looked)
+            self._boundary_time += looked
         settings = self._settings[progress.optimizer]
         rates = settings.rates(progress.step, progress.factor)
         self._step.set(**rates, **settings.others(progress.step, progress.factor))
@@ -261,8 +264,7 @@ class Loop:
             event.step, event.metrics, self._selection_metric, selection_direction(self._selection_metric)
         )
         asked += self._deliver(event)
-        for artifact in artifacts:
-            self._emit(artifact)
+        self._emit(*artifacts)
         return asked
 
     def _examine(self, step: int) -> list[tuple[str, Decision]]:
@@ -301,15 +303,14 @@ class Loop:
         if isinstance(event, StepsEnded):
             self._emit(event, *self._alerts(event, self.progress.step))
             self._observed_until = event.last_step
-            return self._ask(event)
-        self._emit(event)
-        if self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
-            self._observed_until = event.step
+        else:
+            self._emit(event)
+            if self._calendar.evaluates(event.step):  # where it was not planned, the newest window is not told yet
+                self._observed_until = event.step
         return self._ask(event)
 
     def _ask(self, event: Event) -> list[tuple[str, Decision]]:
-        answers = [(controller.name, controller.decide(event)) for controller in self._controllers]
-        return [(who, decision) for who, decision in answers if decision is not None]
+        return [(one.name, answer) for one in self._controllers if (answer := one.decide(event)) is not None]
 
     def _end(self, begun: float) -> RunEnded:
         stop = self._stop
@@ -317,8 +318,7 @@ class Loop:
         restored = None
         if restores and self.progress.best_step not in (None, self.progress.step):
             restored = self._checkpoints.restore_best()
-        status, reason = ending(stop, self.progress, self._calendar.total_steps, restored)
-        return self._finish(begun, status, reason, restored)
+        return self._finish(begun, *ending(stop, self.progress, self._calendar.total_steps, restored), restored)
 
     def _finish(self, begun: float, status: Status, reason: str, restored: int | None) -> RunEnded:
         progress = self.progress

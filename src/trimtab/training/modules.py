@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.data import PreparedData
-from trimtab.model import ForeignModel, Outside, evaluating, uncompiled
+from trimtab.model import ForeignModel, Outside, buffers_kept, evaluating, uncompiled
 from trimtab.runs import RunDirectory
 from trimtab.runs.files import write_json
 from trimtab.signals import Task, seeded
@@ -45,7 +45,6 @@ def describe_modules(model: nn.Module, inputs: Mapping[str, Tensor], *, calls: b
     """
     outputs: dict[str, list[int]] = {}
     problem = "" if calls else "a module from outside may keep state anywhere, and is not called before its first step"
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if isinstance(model, Outside) else []
     devices = {one.device for one in model.parameters() if one.device.type == "cuda"}
 
     def watch(name: str) -> Any:
@@ -60,15 +59,14 @@ def describe_modules(model: nn.Module, inputs: Mapping[str, Tensor], *, calls: b
         for name, module in model.named_modules():
             stack.callback(module.register_forward_hook(watch(name)).remove)
         stack.enter_context(torch.random.fork_rng(devices=list(devices)))
+        if isinstance(model, Outside):
+            stack.enter_context(buffers_kept(model))
         try:
             with evaluating(model), uncompiled(), seeded(0):
                 if calls:
                     model(**inputs)
         except Exception as error:  # a module from outside raises what it likes, and the first step will say it better
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
-    with torch.no_grad():
-        for buffer, was in kept:
-            buffer.copy_(was)
     told = {
         "class": type(model).__name__,
         "parameters": sum(one.numel() for one in model.parameters()),

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from trimtab.runs.ranks import OverRanks, over_ranks
+
+MOST_PENDING: Final = 1_000
+"""Rows on their way, beyond which a rank sends no more: another one stands still."""
 
 
 @dataclass(slots=True)
@@ -31,7 +34,8 @@ class RankStatistics:
     """Gathers a row of host values from each rank, and reduces them to minimum, mean, maximum and whose they are.
 
     Every rank calls `begin` for the same steps in the same order, as for any collective. It runs over gloo, in threads
-    of its own, and holds no device: rank 0 sees what has arrived when it asks, the others only send.
+    of its own, and holds no device: rank 0 sees what has arrived when it asks, the others only send. Where a rank is
+    gone or stands still, the rows end and nothing is raised: the training's own collectives tell of it.
     """
 
     def __init__(self, columns: Sequence[str], ranks: Sequence[int] | None = None) -> None:
@@ -43,15 +47,25 @@ class RankStatistics:
         self._group = dist.new_group(None if ranks is None else list(ranks), backend="gloo")
         self._members = list(range(dist.get_world_size())) if ranks is None else list(ranks)
         self._is_first = dist.get_rank() == self._members[0]
+        self._sends = dist.get_rank() in self._members
         self._under: deque[_Under] = deque()
 
     def begin(self, step: int, values: Mapping[str, float]) -> None:
-        """Send the row of the window that ended at `step`; names that are not there are NaN. It never waits."""
+        """Send the row of the window that ended at `step`; names that are not there are NaN. It never waits; a rank
+        that takes no part sends nothing."""
+        if len(self._under) >= MOST_PENDING:  # leaving out some rows would pair later ones with others' wrongly
+            self._sends = False
+        if not self._sends:
+            return
         sent = torch.tensor([values.get(name, float("nan")) for name in self.columns], dtype=torch.float64)
-        received = [torch.empty_like(sent) for _ in self._members] if self._is_first else []
-        work = dist.gather(
-            sent, received if self._is_first else None, dst=self._members[0], group=self._group, async_op=True
-        )
+        received = [torch.full_like(sent, float("nan")) for _ in self._members] if self._is_first else []
+        try:
+            work = dist.gather(
+                sent, received if self._is_first else None, dst=self._members[0], group=self._group, async_op=True
+            )
+        except RuntimeError:  # the connection is closed
+            self._sends = False
+            return
         self._under.append(_Under(step, sent, received, work))
 
     @property
@@ -64,7 +78,13 @@ class RankStatistics:
         always nothing. It never waits."""
         found: list[tuple[int, OverRanks]] = []
         while self._under and self._under[0].work.is_completed():
-            found += self._reduced(self._under.popleft())
+            one = self._under.popleft()
+            try:
+                one.work.wait()  # it is over: this raises where it has failed
+            except RuntimeError:
+                self._sends = False
+                continue
+            found += self._reduced(one)
         return found
 
     def drain(self, timeout_seconds: float) -> list[tuple[int, OverRanks]]:
@@ -74,6 +94,7 @@ class RankStatistics:
             try:
                 self._under[0].work.wait(timedelta(seconds=timeout_seconds))
             except RuntimeError:  # too late, or the connection is closed
+                self._sends = False
                 break
             found += self._reduced(self._under.popleft())
         self._under.clear()

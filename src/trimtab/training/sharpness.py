@@ -47,10 +47,11 @@ class Sharpness:
         reported = [one.clone() for one in sums]
         with torch.no_grad():
             torch._foreach_copy_(self._kept, weights)
-            torch._foreach_add_(weights, ascent(weights, gradients, self.radius, adaptive=self.adaptive))
-            storage.refresh()
-            storage.zero_gradients(in_parts=len(batches) > 1 or step.adds)
         try:
+            with torch.no_grad():
+                torch._foreach_add_(weights, ascent(weights, gradients, self.radius, adaptive=self.adaptive))
+                storage.refresh()
+                storage.zero_gradients(in_parts=len(batches) > 1 or step.adds)
             with step.passes.apart():
                 gather(step, batches, number, looks)
         finally:  # where memory runs out, the step is tried again

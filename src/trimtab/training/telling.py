@@ -12,6 +12,15 @@ from trimtab.training.contracts import Recorder
 from trimtab.training.split import StepTimer
 
 
+def show(monitors: Sequence[Monitor], event: Event) -> None:
+    """Show `event` to each; what a monitor raises is a warning."""
+    for monitor in monitors:
+        try:
+            monitor.observe(event)
+        except Exception as error:
+            warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
+
+
 @final
 class Teller:
     """Writes events and shows them; the time that takes is booked as logging."""
@@ -32,9 +41,5 @@ class Teller:
         begun = time.perf_counter()
         for event in (told for one in events if (told := self._private(one)) is not None):
             self._recorder.record(event)
-            for monitor in self.monitors:
-                try:
-                    monitor.observe(event)
-                except Exception as error:
-                    warnings.warn(f"{type(monitor).__name__} failed and was passed over: {error!r}", stacklevel=2)
+            show(self.monitors, event)
         self._timer.spend("logging", time.perf_counter() - begun)

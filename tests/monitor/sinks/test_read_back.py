@@ -272,6 +272,19 @@ def test_examinations_have_curves_and_histograms_once(tmp_path: Path) -> None:
     assert not told.is_new(one, next(points_of(one, "window", layers=False)))
 
 
+@pytest.mark.parametrize("name", ["wandb", "mlflow", "trackio"])
+def test_an_examination_that_a_kill_took_from_a_sink_is_told_once_again(name: str, tmp_path: Path) -> None:
+    from trimtab.events import ExaminationEnded
+
+    run = tmp_path / "run"
+    run.mkdir()
+    one, lost = (ExaminationEnded(step, {"probe/kurtosis": float(step)}, 0.1) for step in (10, 20))
+    record(run / "record.jsonl", [RunStarted(0, 1, 0, None, 40), one, lost])
+    tell(made(name, run), [RunStarted(0, 1, 0, None, 40), one])
+    tell(made(name, run), [RunStarted(5, 2, 1, 5, 40), one, lost])
+    assert curve(name, run, "probe/kurtosis") == [(10, 10.0), (20, 20.0)]
+
+
 def test_wandb_keeps_one_run_with_configuration_tags_and_summary(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -28,8 +28,6 @@ class ExaminationSpec:
     sentence: str
     cost: str
     """Beyond the pass that all share."""
-    usual: bool = True
-    """Whether logging.examine.which=usual means it, too."""
     serves: tuple[str, ...] = ()
     """Codes of the doctor for which its readings are evidence."""
 

@@ -60,7 +60,7 @@ def check(case: Case) -> Iterator[Finding]:
         )
     ]
     evidence += _company(case, onset)
-    never = curve.descent <= 0.05 * risen
+    above = curve.end > curve.start
     yield Finding(
         "divergence",
         "error",
@@ -68,8 +68,8 @@ def check(case: Case) -> Iterator[Finding]:
         onset,
         f"the training loss left at step {onset:,} and did not come back: "
         + (
-            "it never fell at all"
-            if never
+            f"it ends at {format.decimal(curve.end)}, above where it began"
+            if above
             else f"{100 * min(risen / curve.descent, 99):.0f} % of what it had gained is lost"
         ),
         tuple(evidence),

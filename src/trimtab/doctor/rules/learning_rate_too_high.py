@@ -9,6 +9,7 @@ Why it matters: the run wastes its budget, or ends in a divergence; a lower rate
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
 False alarms: the late fall of warm-up-stable-decay schedules is healthy by itself; so is noise of small batches.
+    A training loss that ends below a hundredth of its start is not judged: its rate has kept it from nothing.
 Source: own; the usual rate from Kaplan et al. 2020, arXiv 2001.08361, equation D.1; humps and weight growth from
     Wortsman et al. 2023, arXiv 2309.14322.
 """
@@ -28,13 +29,15 @@ from trimtab.runs import format
 
 ENOUGH = 3.0
 """Points that the signs must make together."""
+LEARNED = 0.01
+"""Of the loss at the start: a training loss that ends below that has not been kept from anything by its rate."""
 Sign = tuple[float, Evidence]
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning when the signs make enough points, at least one of them from the curve."""
     curve = Curve.of(case.loss())
-    if curve is None or len(curve) < 24:
+    if curve is None or len(curve) < 24 or 0 <= curve.end < LEARNED * curve.start:
         return
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     if not phases.peak > 0:

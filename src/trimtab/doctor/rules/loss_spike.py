@@ -1,7 +1,8 @@
 """loss-spike: the loss leaves and comes back.
 
-Looks for: losses far above the median of the steps before, by the noise of a step and by a part of all that was gained,
-    after which the loss returns. The median of the past makes a fast early descent invisible.
+Looks for: losses far above the median of the steps before, by the noise of the steps there, by what single steps reach
+    there, and by a part of all that was gained, after which the loss returns. The median of the past makes a fast early
+    descent invisible, and noise is that of the steps before, as a loss that scatters at first may lie flat in the end.
 Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
@@ -16,10 +17,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, noise_of, running_median, trailing_median
+from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
@@ -29,17 +31,20 @@ from trimtab.runs.history import Series
 
 NOISES = 8.0
 MOST_SHOWN = 5
+JUMPED = 1.5
+"""So many times the rate of the step before: it was set, and did not rise by a schedule."""
 NEAR = 8
 """Values by which the beginning of a spike is known."""
 
 
 class Spike(NamedTuple):
-    """Index of the first and the last value, how high it was, and the level before."""
+    """Index of the first and the last value, how high it was, the level before, and the noise of a step there."""
 
     first: int
     last: int
     height: float
     usual: float
+    noise: float
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -66,7 +71,7 @@ def check(case: Case) -> Iterator[Finding]:
     changes = _adjusted(case, [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes])
     grave = (
         (part >= 0.2 and (longest >= 3 or len(spikes) >= 3))
-        or (part >= 0.5 and highest > 12 * curve.noise)
+        or any(spike.height >= 0.5 * curve.descent and spike.height > 12 * spike.noise for spike in spikes)
         or (part >= 0.1 and longest >= max(10, 0.02 * len(curve)))
         or bool(changes)
     )
@@ -137,7 +142,7 @@ def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, 
     """Where the highest were, and how high."""
     norms = case.history.get("grad_norm")
     evidence = []
-    for first, last, height, usual in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
+    for first, last, height, usual, noise in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
         steps = int(curve.steps[first]), int(curve.steps[last])
         evidence.append(
             Evidence(
@@ -146,7 +151,7 @@ def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, 
                 usual + height,
                 usual,
                 f"the loss jumped from {format.decimal(usual)} to {format.decimal(usual + height)} "
-                f"{_where(steps)}, {height / max(curve.noise, 1e-12):.0f} times the noise of a step"
+                f"{_where(steps)}, {height / max(noise, 1e-12):.0f} times the noise of a step there"
                 f"{_gradient(norms, steps)}",
             )
         )
@@ -164,6 +169,7 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
     width = _width(curve)
     usual = trailing_median(curve.values, width)
     found: list[Spike] = []
+    noise_of_steps = local_noise(curve.values, 2 * width)
     for scale in (1, 5, 15):
         if len(curve) < 6 * scale:
             break
@@ -171,29 +177,41 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         # The largest of a bucket is held against the largest of the buckets before, and against their noise.
         values = peaks if scale == 1 else running_median(curve.values, scale)
         level = trailing_median(peaks, width) if scale == 1 and buckets else usual
-        noise = noise_of(peaks) if scale == 1 and buckets else curve.noise
+        noise = local_noise(peaks, 2 * width) if scale == 1 and buckets else noise_of_steps
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
-        tail = _tail(excess, noise) if scale == 1 else 0.0
+        tail = np.maximum(_tail(excess, noise), _usual_reach(excess, 4 * width)) if scale == 1 else 0.0
         least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
-        threshold = max(NOISES * (noise if scale == 1 else curve.error(scale)), tail, least)
-        high = excess > threshold
+        by_noise = NOISES * noise * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
+        high = excess > np.maximum(np.maximum(by_noise, tail), least)
         high[: max(8, len(curve) // 50)] = False
-        found += _spans(curve, values, before, high, width)
+        found += _spans(curve, values, before, high, noise)
     return _merged(found)
 
 
-def _tail(excess: NDArray[np.float64], noise: float) -> float:
+def _tail(excess: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far single values reach without being spikes: noise with heavy tails reaches as far down as up."""
     down = -float(excess[len(excess) // 5 :].min())
-    return max(min(3.0 * float(np.quantile(excess, 0.98)), 20 * noise), 1.4 * down)
+    return np.maximum(np.minimum(3.0 * float(np.quantile(excess, 0.98)), 20 * noise), 1.4 * down)
+
+
+def _usual_reach(excess: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Twice what one in twenty of the `width` values before each exceeds: batches of mixed difficulty reach so far."""
+    if len(excess) <= width:
+        return np.zeros(len(excess))
+    reach = 2.0 * np.quantile(sliding_window_view(excess, width)[:-1], 0.95, axis=1)
+    return np.concatenate([np.zeros(width), reach])
 
 
 def _spans(
-    curve: Curve, values: NDArray[np.float64], usual: NDArray[np.float64], high: NDArray[np.bool_], width: int
+    curve: Curve,
+    values: NDArray[np.float64],
+    usual: NDArray[np.float64],
+    high: NDArray[np.bool_],
+    noise: NDArray[np.float64],
 ) -> Iterator[Spike]:
     """From where the loss leaves to where it is back near its level before, where it comes back at all."""
-    index = 0
+    index, width = 0, _width(curve)
     while index < len(high):
         if not high[index]:
             index += 1
@@ -210,7 +228,7 @@ def _spans(
             last = max(last, index + int(over[0]) - 1)
             after = curve.values[last + 1 : last + 1 + width]
             if len(after) >= 3 and float(np.median(after)) <= level + max(4 * curve.error(len(after)), 0.4 * height):
-                yield Spike(index, last, height, level)
+                yield Spike(index, last, height, level, float(noise[index]))
         index = last + 2
 
 
@@ -221,7 +239,7 @@ def _merged(spikes: list[Spike]) -> list[Spike]:
         if merged and spike.first <= merged[-1].last + 2:
             old = merged.pop()
             higher = max(old, spike, key=lambda one: one.height)
-            spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual)
+            spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual, higher.noise)
         merged.append(spike)
     return merged
 
@@ -255,14 +273,18 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
 
 
 def _adjusted(case: Case, spans: list[tuple[int, int]]) -> str:
-    """The change of the rate that came just before a spike, in words."""
+    """The jump of the rate that came just before a spike, in words; a warm-up rises step by step, and is none."""
     rates = Curve.of(case.history.get("learning_rate"))
     if rates is None or len(rates) < 8:
         return ""
     for first, last in spans:
         before = rates.level(first - 20, first - 4)
         there = rates.between(first - 3, last)
-        if there is not None and np.isfinite(before) and before > 0 and float(there.values.max()) > 2 * before:
-            peak = float(there.values.max())
+        if there is None or not np.isfinite(before) or before <= 0:
+            continue
+        near = rates.between(first - 4, last)
+        jumped = near is not None and bool((near.values[1:] > JUMPED * near.values[:-1]).any())
+        peak = float(there.values.max())
+        if jumped and peak > 2 * before:
             return f"it had risen {peak / before:.0f}-fold, from {before:.2g} to {peak:.2g}"
     return ""

@@ -3,10 +3,10 @@
 Looks for: losses that are NaN or infinite, in training or validation; updates that were skipped for that reason.
     With fp16 a skipped update alone is the loss scale being found, and no fault.
 Why it matters: whatever such a gradient touches is lost for good; a trainer that masks it hides a dead run.
-Evidence: the first such step, the loss before it, whether the gradient or the loss had grown before, and whether the
-    learning rate applied until then is one that no model of the size bears.
-Remedy: a lower learning rate or more warm-up where the gradient grew first, or the rate is far too high; clipping; bf16
-    in place of fp16; otherwise look for log(0), division by zero or a damaged sample at that step.
+Evidence: the first such step, the loss before it, whether the gradient or the loss had grown before (a divergence too
+    short to be seen as one), and whether the learning rate applied until then is one that no model of the size bears.
+Remedy: a lower learning rate or more warm-up where the gradient or the loss grew first, or the rate is far too high;
+    clipping; bf16 in place of fp16; otherwise look for log(0), division by zero or a damaged sample at that step.
 False alarms: none for values; a log that filters NaN (Hugging Face's default) cannot show them.
 Source: own.
 """
@@ -29,6 +29,8 @@ GROWN = 10.0
 """The gradient has grown by so much before the first NaN: then it exploded."""
 ABSURD = 30.0
 """So many times the usual rate of Adam's kind is blamed by itself; ten times is high, and still trained with."""
+LEFT = 3.0
+"""So many times its lowest, and well above where it began, just before the first NaN: then the loss diverged."""
 RISEN = 1.5
 """So many times what it was at its lowest, just before the first NaN: then the loss left, it did not break off."""
 
@@ -62,7 +64,8 @@ def check(case: Case) -> Iterator[Finding]:
     if not onsets:
         return
     onset = min(onsets)
-    growth = _growth(history.get("grad_norm"), onset)
+    norms, before = history.get("grad_norm"), _before(loss, onset)
+    growth = _growth(norms, onset)
     if growth is not None and growth[0] >= GROWN:
         factor, first, norm = growth
         evidence.append(
@@ -74,26 +77,32 @@ def check(case: Case) -> Iterator[Finding]:
     too_high = None if exploded else _rate_too_high(case, onset)
     if too_high is not None:
         evidence += too_high
+    diverged = not exploded and too_high is None and _diverged(before)
+    if before is not None and (diverged or too_high is not None):
+        evidence += _risen(before)
     evidence += _samples(case)
     bad_at_end = not np.isfinite(loss.last)
     grave = bad_at_end or lost >= max(10, 0.01 * loss.num_samples) or _failed(case)
-    before = Curve.of(loss)
-    level = f" after {format.decimal(before.at(onset - 1))} just before" if before and before.first_step < onset else ""
+    level = f" after {format.decimal(float(before.values[-1]))} just before" if before is not None else ""
     why = "the gradient had not grown before, so it came at once"
+    if growth is None:
+        why = "whether the gradient had grown before is not known" if norms is None else "it came at once"
     if exploded:
         why = "the gradient exploded first"
+    elif diverged:
+        why = "the loss had diverged before"
     elif too_high is not None:
         why = "the learning rate is far too high"
-    remedies = [lower_rate(case)] if exploded else []
+    remedies = [lower_rate(case)] if exploded else [lower_rate(case, 0.1)] if diverged else []
     if too_high is not None and (rate := sound_rate(case)) is not None:
         remedies.append(change(case, f"lower the learning rate to {rate:.1g}", learning_rate=float(f"{rate:.1g}")))
-    if too_high is None:
+    if too_high is None and not diverged:
         where = f"look at the data and at custom layers at step {onset:,}: log(0), division by zero, a damaged sample"
         remedies.append(Remedy(where))
     if case.setting("training.precision.name") == "fp16":
         remedies.insert(0, Remedy("train in bf16, which has the range of fp32: training.precision={name: bf16}"))
     clip = case.setting("gradients.clip.name")
-    if exploded and clip == "none":
+    if (exploded or diverged) and clip == "none":
         remedies.insert(0, Remedy("clip the gradient to norm 1", case.target, {"gradients.clip.name": "norm"}))
     yield Finding(
         "nan-loss",
@@ -143,15 +152,27 @@ def _rate_too_high(case: Case, onset: int) -> list[Evidence] | None:
         return None
     at = int(part.steps[part.values.argmax()])
     told = f"the learning rate reached {highest:.2g} at step {at:,}, {highest / usual:,.0f} times what is usual"
-    evidence = [Evidence("learning_rate", (at, onset), highest, usual, told + " for a model of this size")]
-    loss = Curve.of(case.loss())
-    before = loss.between(loss.first_step, onset - 1) if loss is not None else None
-    if before is not None and len(before) >= 2:
-        lowest, last = float(before.values.min()), float(before.values[-1])
-        if last > RISEN * lowest > 0:
-            text = f"the loss had risen from {format.decimal(lowest)} to {format.decimal(last)} before"
-            evidence.append(Evidence("train/loss", (before.first_step, before.last_step), last, lowest, text))
-    return evidence
+    return [Evidence("learning_rate", (at, onset), highest, usual, told + " for a model of this size")]
+
+
+def _before(loss: Series, onset: int) -> Curve | None:
+    curve = Curve.of(loss)
+    return curve.between(curve.first_step, onset - 1) if curve is not None else None
+
+
+def _diverged(before: Curve | None) -> bool:
+    """Whether the last finite loss was far above all that the run had: it left, and only then was no number."""
+    if before is None or len(before) < 2:
+        return False
+    lowest, last = float(before.values.min()), float(before.values[-1])
+    return last > LEFT * abs(lowest) and last > RISEN * abs(before.start)
+
+
+def _risen(before: Curve) -> Iterator[Evidence]:
+    lowest, last = float(before.values.min()), float(before.values[-1])
+    if len(before) >= 2 and last > RISEN * lowest > 0:
+        text = f"the loss had risen from {format.decimal(lowest)} to {format.decimal(last)} before"
+        yield Evidence("train/loss", (before.first_step, before.last_step), last, lowest, text)
 
 
 def _failed(case: Case) -> bool:

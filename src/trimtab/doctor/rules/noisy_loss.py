@@ -37,6 +37,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     series = case.loss()
     assert series is not None
+    if curve.end > curve.start + 3 * curve.noise:  # it left: what it scatters by there says nothing of the batch
+        return
     noise = curve.noise * float(np.sqrt(series.width))  # a bucket's mean is that much quieter than a step
     level = max(abs(curve.end), 0.5 * curve.descent)  # a loss near zero makes any noise look large
     tokens = Curve.of(case.history.get("tokens"))
@@ -52,6 +54,8 @@ def check(case: Case) -> Iterator[Finding]:
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
     sound = reached is not None and bigram is not None and reached.floor < bigram
+    batch_in_words = "the batch is small, so the loss scatters" if batch is not None else "the loss scatters"
+    course = "its level hardly falls any more" if stands and gained < STILL * curve.descent else "its level still falls"
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
@@ -69,8 +73,8 @@ def check(case: Case) -> Iterator[Finding]:
             (int(middle), int(end)),
             gained,
             STILL * curve.descent,
-            f"from step {int(middle):,} to {int(end):,} the level fell by {format.decimal(max(gained, 0.0))} of "
-            f"{format.decimal(curve.descent)} in all",
+            f"from step {int(middle):,} to {int(end):,} the level {'fell' if gained >= 0 else 'rose'} by "
+            f"{format.decimal(abs(gained))}; it fell by {format.decimal(curve.descent)} in all",
         ),
     ]
     if batch is not None:
@@ -84,7 +88,7 @@ def check(case: Case) -> Iterator[Finding]:
         curve.first_step,
         "the batch is so small that steps undo each other: the loss scatters, and its level hardly falls any more"
         if grave
-        else "the batch is small, so the loss scatters; its level still falls",
+        else f"{batch_in_words}; {course}",
         tuple(evidence),
         remedies=(
             *_more(case),

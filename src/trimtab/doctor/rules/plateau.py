@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
@@ -38,15 +40,17 @@ def check(case: Case) -> Iterator[Finding]:
         "warning",
         0.8,
         curve.first_step,
-        f"the loss stays at {format.decimal(float(levels[0]))} all along: nothing is learned",
+        f"the loss stays near {format.decimal(float(np.median(levels)))} all along, but for the noise of single steps "
+        f"({format.decimal(curve.noise)}): nothing is learned",
         (
             Evidence(
                 "train/loss",
                 (curve.first_step, curve.last_step),
                 float(levels[-1]),
                 float(levels[0]),
-                f"the loss is {format.decimal(float(levels[0]))} at the start and {format.decimal(float(levels[-1]))} "
-                f"at the end; what it fell by in between is within its noise ({format.decimal(curve.noise)} a step)",
+                f"the median loss of the first eighth is {format.decimal(float(levels[0]))} and that of the last "
+                f"{format.decimal(float(levels[-1]))}; what it fell by in between is within its noise "
+                f"({format.decimal(curve.noise)} a step)",
             ),
         ),
         remedies=(

@@ -1,8 +1,10 @@
 """stopped-too-early: all steps are done, and they were far too few.
 
 Looks for: a run that did all its planned steps and saw less than a token for each parameter, whose loss was still
-    falling and is no better than what frequencies of single tokens reach on the same text; of fewer than 24 steps, than
-    what counting pairs of them reaches; where that is not known, barely below a uniform guess.
+    falling and is no better than what frequencies of single tokens reach on the same text; of fewer than 24 steps, or
+    less than a tenth of a token for each parameter, than what counting pairs of them reaches, whether it was still
+    falling or only fell; where that is not known, barely below a uniform guess. One on its way from single tokens to
+    pairs gets a remark.
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
 Evidence: the loss beside the yardstick; tokens that were seen, for each parameter.
 Remedy: more steps; or a model that is small enough for these.
@@ -31,6 +33,8 @@ NEAR: Final = 0.9
 """Of the loss of a uniform guess: a level above that is near it."""
 MOST_EPOCHS: Final = 4.0
 """Of the same text teach nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
+FEWEST: Final = 0.1
+"""Tokens for each parameter: with fewer no model is expected to come below counts of pairs, and none is done."""
 BEST: Final = 20.0
 """Tokens for each parameter that make the best of it."""
 
@@ -38,20 +42,26 @@ BEST: Final = 20.0
 def check(case: Case) -> Iterator[Finding]:
     """A warning, once the run is over."""
     history, training = case.history, Curve.of(case.loss())
-    if training is None or history.last_step < case.planned_steps or not _falls(training):
+    if training is None or history.last_step < case.planned_steps:
         return
     judged = Curve.of(case.validation_loss()) or training
+    lowest, tokens, parameters = float(judged.values.min()), _tokens(case), case.number("parameters", "total")
+    part = None if tokens is None or not parameters else tokens / parameters
     is_short = history.last_step < FEW_VALUES
-    counted, uniform = counted_loss(case, "bigram" if is_short else "unigram"), uniform_loss(case)
-    if counted is not None:
-        level, bound, yardstick = counted, counted, "counting pairs of tokens" if is_short else "counting single tokens"
+    hardly_begun = is_short or (part is not None and part < FEWEST)
+    falls = _falls(training)
+    if not falls and not (hardly_begun and training.end < training.start):
+        return
+    unigram, bigram, uniform = counted_loss(case, "unigram"), counted_loss(case, "bigram"), uniform_loss(case)
+    if bigram is not None and unigram is not None:
+        beyond_single = is_short or lowest < unigram
+        level = bound = bigram if beyond_single else unigram
+        yardstick = "counting pairs of tokens" if beyond_single else "counting single tokens"
+        grave = hardly_begun or not beyond_single
     elif uniform is not None:
-        level, bound, yardstick = uniform, NEAR * uniform, "guessing"
+        level, bound, yardstick, grave = uniform, NEAR * uniform, "guessing", True
     else:
         return
-    lowest = float(judged.values.min())
-    tokens, parameters = _tokens(case), case.number("parameters", "total")
-    part = None if tokens is None or not parameters else tokens / parameters
     if lowest < bound or (part is None and not is_short) or (part is not None and part >= 1.0):
         return
     metric = "validation/loss" if case.validation_loss() is not None else "train/loss"
@@ -66,11 +76,11 @@ def check(case: Case) -> Iterator[Finding]:
         seen = f", with {part:.2g} tokens for each parameter"
     yield Finding(
         "stopped-too-early",
-        "warning",
+        "warning" if grave else "info",
         0.9 if part is not None else 0.7,
         history.last_step,
-        f"{format.count(history.last_step)} steps are far too few{seen}: the model does no better than "
-        f"{yardstick}, and its loss was still falling",
+        f"{format.count(history.last_step)} steps are {'far too ' if grave else ''}few{seen}: "
+        f"the model does no better than {yardstick}" + (", and its loss was still falling" if falls else ""),
         tuple(evidence),
         remedies=tuple(_remedies(case, part)),
     )
@@ -97,15 +107,15 @@ def _remedies(case: Case, part: float | None) -> Iterator[Remedy]:
     times = 10.0 if part is None else BEST / max(part, 1e-9)
     wanted = float(f"{math.ceil(case.history.last_step * min(times, 1e6)):.1e}")
     tokens, per_epoch = _tokens(case), case.number("tokens_per_epoch")
+    more_text: list[Remedy] = []
     if tokens and per_epoch and wanted * tokens / case.history.last_step > MOST_EPOCHS * per_epoch:
         few = f"{format.count(wanted)} steps would be {wanted * tokens / case.history.last_step / per_epoch:.2g} epochs"
-        yield Remedy(f"more text, as {few} of this", "text")
+        more_text = [Remedy(f"more text, as {few} of this", "text")]
         wanted = float(f"{math.floor(MOST_EPOCHS * per_epoch * case.history.last_step / tokens):.1e}")
-        if wanted < 1.5 * case.history.last_step:
-            yield Remedy("a smaller model makes more of few tokens", "text")
-            return
-    if case.target == "trimtab":
-        yield Remedy(f"train for about {format.count(wanted)} steps", "trimtab", {"training.steps": int(wanted)})
+    if more_text and wanted < 1.5 * case.history.last_step:
+        yield from more_text
     else:
-        yield Remedy(f"train for about {format.count(wanted)} steps")
-    yield Remedy("a smaller model makes more of few tokens")
+        config = {"training.steps": int(wanted)} if case.target == "trimtab" else {}
+        yield Remedy(f"train longer, for about {format.count(wanted)} steps", case.target if config else "text", config)
+        yield from more_text
+    yield Remedy("a smaller model makes more of few tokens", "text")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.config import Config, LoggingConfig
+from trimtab.config.privacy import Disclosure
 from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS
 from trimtab.data import PreparedData
@@ -18,6 +19,7 @@ from trimtab.model import Transformer
 from trimtab.monitor.probes.examiner import NEWEST, Examiner
 from trimtab.monitor.probes.layers import ActivationScale, GradientNorms, WeightNorms
 from trimtab.monitor.probes.noise_scale import GradientNoiseScale
+from trimtab.runs.privacy import disclosed
 from trimtab.signals import Examination, InlineProbe, Task
 
 MOST_SEQUENCES: Final = 8
@@ -74,7 +76,17 @@ def build_examiner(
         scale=scale,
         is_due=is_due,
         batch_of=lambda samples: data.training.batch(np.array(samples, dtype=np.int64), at_once),
-        text=data.tokenizer.decode,
+        text=_text_of(data.tokenizer.decode, config.privacy.samples),
         seed=config.seed,
         newest_at_once=at_once,
     )
+
+
+def _text_of(decode: Callable[[Sequence[int]], str], samples: Disclosure) -> Callable[[Sequence[int]], str]:
+    """What reads a text for examinations, which may cut it: half a secret, or half an address, is found no more.
+
+    What is hashed, or not told at all, is so when it is told.
+    """
+    if samples in ("hashed", "off"):
+        return decode
+    return lambda tokens: disclosed(decode(tokens), samples)

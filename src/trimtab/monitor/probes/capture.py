@@ -2,7 +2,8 @@
 
 artifacts/captures/step-00000500.safetensors holds for each module its first rows, [rows, last dimension], in the dtype
 in which they were computed; the rows of [B, T, D] are the positions of the first sequence, then of the next. With them
-`inputs/<name>`, what the model was given; in the metadata each module's whole shape.
+`inputs/<name>`, what the model was given, where privacy.samples is on: tokens are texts; in the metadata each module's
+whole shape.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from trimtab.config import CaptureConfig
+from trimtab.config import Config
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.errors import ConfigError, StorageError, UsageError
 from trimtab.monitor.probes.examiner import Examiner
@@ -31,11 +32,15 @@ from trimtab.signals import Examined, Readings
 _INPUTS: Final = "inputs/"
 
 
-def add_capture(config: CaptureConfig, examiner: Examiner | None, model: nn.Module, run: RunDirectory) -> None:
+def add_capture(config: Config, examiner: Examiner | None, model: nn.Module, run: RunDirectory) -> None:
     """Let `examiner` write down what `config` names. Raises: ConfigError for a name that no module has."""
-    if config.layers and examiner is not None:
-        chosen = chosen_modules(model, config.layers)
-        examiner.examinations.append(CaptureExamination(chosen, config.values, config.megabytes * 10**6, run.captures))
+    asked = config.logging.capture
+    if asked.layers and examiner is not None:
+        chosen = chosen_modules(model, asked.layers)
+        inputs = config.privacy.samples == "on"
+        examiner.examinations.append(
+            CaptureExamination(chosen, asked.values, asked.megabytes * 10**6, run.captures, inputs=inputs)
+        )
 
 
 def chosen_modules(model: nn.Module, patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -56,7 +61,9 @@ class CaptureExamination:
 
     name = "capture"
 
-    def __init__(self, modules: tuple[str, ...], values: int, most_bytes: int, folder: Path) -> None:
+    def __init__(self, modules: tuple[str, ...], values: int, most_bytes: int, folder: Path, *, inputs: bool) -> None:
+        """`inputs`: whether what the model was given is written, too."""
+        self._inputs = inputs
         self._modules, self._values, self._most_bytes, self._folder = modules, values, most_bytes, folder
         self._tensors: dict[str, Tensor] = {}
         self._shapes: dict[str, list[int]] = {}
@@ -87,7 +94,7 @@ class CaptureExamination:
     def read(self, examined: Examined) -> Readings:
         """Writes the file. Raises: StorageError when it would be too much, or cannot be written."""
         tensors = {name: tensor.cpu() for name, tensor in self._tensors.items()}
-        for name, tensor in examined.task.inputs(examined.batch).items():
+        for name, tensor in examined.task.inputs(examined.batch).items() if self._inputs else ():
             tensors[_INPUTS + name] = tensor.cpu().contiguous()
         self._tensors = {}
         path = self._folder / f"step-{examined.step:08d}.safetensors"
@@ -114,7 +121,7 @@ class Capture:
     shapes: Mapping[str, tuple[int, ...]]
     """By name, what the module gave as a whole."""
     inputs: Mapping[str, Tensor]
-    """What the model was given."""
+    """What the model was given; empty where privacy.samples is not on."""
 
 
 def read_captures(run: str | Path) -> list[Capture]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trimtab.events import AlertRaised, ArtifactLogged, Event, ExaminationEnded
 from trimtab.model import Outside
-from trimtab.model.mode import evaluating, uncompiled
+from trimtab.model.mode import buffers_kept, evaluating, uncompiled
 from trimtab.signals import (
     Batch,
     Examination,
@@ -70,7 +70,7 @@ class Examiner:
         """Which samples a step was trained on."""
         self._newest_at_once = max(newest_at_once, len(batch.sample_ids_B))
         self._randomness = key(seed, 0, 0, "probe")
-        self._is_begun = False
+        self._is_begun, self._seconds_before = False, 0.0
         self._alerts: list[AlertRaised] = []
 
     @property
@@ -78,13 +78,27 @@ class Examiner:
         """Those that remember something, which checkpoints keep."""
         return tuple(one for one in self.examinations if isinstance(one, FollowingExamination))
 
-    def before(self, step: int) -> None:
-        """Step number `step` is about to run, or to run again in smaller parts."""
-        if not self._is_begun:
-            self._is_begun = True
+    def before(self, step: int) -> float:
+        """Step number `step` is about to run. The seconds that took; where there is something to do the device is
+        waited for, so that they are its own. They are part of what the examination tells that it took."""
+        is_first, self._is_begun = not self._is_begun, True
+        is_due = self._is_due(step)
+        if not self.following or not (is_first or is_due):
+            return 0.0
+        self._wait()
+        begun = time.perf_counter()
+        if is_first:
             self._tell_all(step, lambda one, weights: one.begin(step - 1, weights))
-        if self._is_due(step):
+        if is_due:
             self._tell_all(step, lambda one, weights: one.before(weights))
+        self._wait()
+        seconds = time.perf_counter() - begun
+        self._seconds_before += seconds
+        return seconds
+
+    def _wait(self) -> None:
+        if (device := self._batch.tokens_BT.device).type == "cuda":
+            torch.cuda.synchronize(device)
 
     def __call__(self, step: int) -> list[Event]:
         """What the model shows after `step` updates, and what went wrong; waits for the device."""
@@ -99,9 +113,8 @@ class Examiner:
         if readings is None:
             return list(alerts)
         metrics, layers = _fetched(readings.metrics, readings.layers)
-        ended = ExaminationEnded(
-            step, metrics, time.perf_counter() - begun, layers, readings.histograms, tuple(readings.samples)
-        )
+        seconds, self._seconds_before = time.perf_counter() - begun + self._seconds_before, 0.0
+        ended = ExaminationEnded(step, metrics, seconds, layers, readings.histograms, tuple(readings.samples))
         texts = [ArtifactLogged(step, "text", name, text) for name, text in readings.texts.items()]
         return [*alerts, ended, *texts]
 
@@ -235,17 +248,15 @@ def _detached(output: ModelOutput | Tensor) -> ModelOutput | Tensor:
 @contextmanager
 def _untouched(model: nn.Module, randomness: int, device: torch.device) -> Iterator[None]:
     """Inside, `model` is in eval mode and as written; then modes, generators and a foreign model's buffers are back."""
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if isinstance(model, Outside) else []
     with ExitStack() as stack:
+        if isinstance(model, Outside):
+            stack.enter_context(buffers_kept(model))
         if device.type == "cuda":
             stack.enter_context(torch.random.fork_rng(devices=[device]))
         stack.enter_context(seeded(randomness))
         stack.enter_context(uncompiled())
         stack.enter_context(evaluating(model))
         yield
-    with torch.no_grad():
-        for buffer, was in kept:
-            buffer.copy_(was)
 
 
 def _fetched(*groups: Mapping[str, Tensor | float]) -> list[dict[str, float]]:

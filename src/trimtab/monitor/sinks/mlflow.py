@@ -123,7 +123,8 @@ class Mlflow:
         latest = self._client.get_run(self._run_id).data.metrics
         evaluated = next((name for name in latest if name.startswith("validation/")), None)
         trained = "train/loss" if "train/loss" in latest else None
-        return Told(self._newest(trained), self._newest(evaluated))
+        examined = next((name for name in latest if name.startswith("probe/")), None)
+        return Told(self._newest(trained), self._newest(evaluated), self._newest(examined))
 
     def _newest(self, name: str | None) -> int:
         if name is None:

@@ -80,6 +80,7 @@ class Told:
         self.examinations = before.examinations
         if known is not None:
             self.steps, self.evaluations = min(self.steps, known.steps), min(self.evaluations, known.evaluations)
+            self.examinations = min(self.examinations, known.examinations)
         if _has_changed(started.facts):
             self.take_back(started.step)
 

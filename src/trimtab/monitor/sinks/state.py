@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,5 +28,10 @@ def remember(path: Path, values: Mapping[str, Any]) -> None:
 
 def told_of(state: Mapping[str, Any]) -> Told:
     """Up to where it was told, as remembered."""
-    steps, evaluations = state.get("told_steps", 0), state.get("told_evaluations", 0)
-    return Told(steps if isinstance(steps, int) else 0, evaluations if isinstance(evaluations, int) else 0)
+    steps = (state.get(f"told_{kind}", 0) for kind in ("steps", "evaluations", "examinations"))
+    return Told(*(step if isinstance(step, int) else 0 for step in steps))
+
+
+def as_state(told: Told) -> dict[str, int]:
+    """What `told_of` reads."""
+    return {f"told_{kind}": step for kind, step in asdict(told).items()}

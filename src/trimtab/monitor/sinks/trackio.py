@@ -78,6 +78,8 @@ class Trackio:
                 told.steps = max(told.steps, step)
             if any(name.startswith("validation/") for name in row):
                 told.evaluations = max(told.evaluations, step)
+            if any(name.startswith("probe/") for name in row):
+                told.examinations = max(told.examinations, step)
         return told
 
     def _log(self, points: list[Point]) -> None:

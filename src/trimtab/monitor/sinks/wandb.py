@@ -16,7 +16,7 @@ from trimtab.events import ArtifactLogged, Event, ExaminationEnded, RunEnded, Ru
 from trimtab.monitor.sinks.histogram import Histogram, histogram_of, of_bins
 from trimtab.monitor.sinks.novelty import Told
 from trimtab.monitor.sinks.points import Points, Said, points_of, said_in
-from trimtab.monitor.sinks.state import remember, remembered, told_of
+from trimtab.monitor.sinks.state import as_state, remember, remembered, told_of
 from trimtab.runs.metrics import METRICS
 
 _LEVELS: Final = {"info": "INFO", "warning": "WARN", "error": "ERROR"}
@@ -131,7 +131,7 @@ class WeightsAndBiases:
             self._run.log({event.name: _bars(found), "step": event.step})
 
     def _keep(self) -> None:
-        told = {"told_steps": self._told.steps, "told_evaluations": self._told.evaluations} if self._begun else {}
+        told = as_state(self._told) if self._begun else {}
         kept = remembered(self._state) if not self._begun else {}
         remember(self._state, kept | {"id": self._identity, "url": self._url} | told)
 

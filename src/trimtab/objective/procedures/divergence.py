@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trimtab.objective.cross_entropy import wide
+from trimtab.objective.distributions import divergence_of_logs
 from trimtab.signals import IGNORED
 
 Answers = Literal["classes", "labels", "numbers"]
@@ -34,4 +35,4 @@ def symmetric_divergence(first: Tensor, second: Tensor, targets: Tensor, answers
     if answers == "labels":
         return ((one.sigmoid() - other.sigmoid()) * (one - other)).sum()
     p, q = F.log_softmax(one, -1), F.log_softmax(other, -1)
-    return ((p.exp() - q.exp()) * (p - q)).sum()
+    return (divergence_of_logs(p, q) + divergence_of_logs(q, p)).sum()

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, Literal, final
 
 from trimtab.errors import CheckpointError, StorageError
+from trimtab.evaluation import forget_losses
 from trimtab.events import AlertRaised, CheckpointSaved, Controller
 from trimtab.runs.checkpoints import (
     CheckpointInfo,
@@ -247,6 +248,7 @@ class Keeper:
         if pending is not None:
             pending.apply(self._progress)
             pending.apply_to_controllers(self._controllers)
+            forget_losses(self.run, info.step)
             self.warnings.append(f"the rollback that was decided at step {pending.step} is finished first")
         return info.step
 
@@ -282,6 +284,7 @@ class Keeper:
                 )
             restore(read_snapshot(info.path, is_verified=True), self._step, self._windows, self._progress)
             pending.apply(self._progress)
+        forget_losses(self.run, info.step)
         return info.step
 
     def restore_best(self) -> int:
