@@ -20,6 +20,7 @@ from trimtab.runs import History
 def test_a_loss_alone() -> None:
     report = gather(None, *CASES["loss_alone"]())
     assert [figure.label for figure in report.figures] == ["steps", "training loss"]
+    assert report.figures[1].note.endswith("; the mean of its last twentieth")
     assert (report.status, report.path, report.command, report.base) == ("", "", "", "")
     assert list(report.curves) == ["train/loss"]
 

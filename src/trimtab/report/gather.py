@@ -353,9 +353,9 @@ def _figures(
     if curves.get("train/loss"):
         _, values = curves["train/loss"].finite()
         few = max(1, len(values) // 20)
-        yield Figure(
-            "training loss", format.decimal(float(values[-few:].mean())), f"from {format.decimal(float(values[0]))}"
-        )
+        mean = "" if few == 1 else "; the mean of its last twentieth"
+        note = f"from {format.decimal(float(values[0]))}{mean}"
+        yield Figure("training loss", format.decimal(float(values[-few:].mean())), note)
     if best is not None:
         _, values = curves[best.metric].finite()
         last = float(values[-1])
