@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab.config import Config, DataConfig
+from trimtab.config import Config, DataConfig, DuplicatesConfig
 from trimtab.config.task import Classification, Regression, SequenceToSequence
 from trimtab.data import PreparedData, prepare_data
+from trimtab.data.duplicates import Survey
 from trimtab.data.minhash import HASHES, signature, similar
 from trimtab.data.shingles import jaccard, shingles
 from trimtab.doctor.lint import lint
@@ -194,6 +196,19 @@ def test_what_is_like_nothing_that_is_left_stays(tmp_path: Path) -> None:
     assert facts["near"]["leaking"] == sum((signatures[0] == one).mean() >= 0.7 for one in signatures[1:]) == 1
     held = prepared(tmp_path, [*FRESH, chain[-1]], [*HELD, *chain[:-1]], threshold=0.7).facts["duplicates"]["near"]
     assert (held["leaking"], held["leaked"]) == (1, 1)
+
+
+def test_many_alike_on_both_sides_take_time_as_they_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is compared with few; with each of the other side it would be 64 million pairs."""
+    same = signature(shingles(text_of(5)))
+    monkeypatch.setattr("trimtab.data.duplicates.signature", lambda found: same)
+    with Survey(tmp_path, DuplicatesConfig()) as survey:
+        for number in range(16_000):
+            survey.add("training" if number % 2 else "validation", HELD[0], str(number))
+        begun = time.process_time()
+        facts = survey.found().facts()
+    assert time.process_time() - begun < 3.0
+    assert facts["near"] == {"training": 0, "validation": 7999, "leaking": 8000, "leaked": 8000}
 
 
 def test_what_is_less_alike_than_the_threshold_stays(tmp_path: Path) -> None:

@@ -132,35 +132,32 @@ class Survey:
         A document that is like one which goes, but not like what that one repeats, stays: otherwise texts go that are
         like nothing that is left.
         """
-        near, leaked = np.full(len(order), -1, dtype=np.int64), np.zeros(num_validation, dtype=np.bool_)
+        near, leaked = np.full(len(order), -1, dtype=np.int64), np.zeros(len(order), dtype=np.bool_)
         is_short = np.frombuffer(self._is_short, dtype=np.bool_)[order]
         asked = np.flatnonzero(~is_short & (exact < 0))  # each text once
         if not len(asked):
-            return near, leaked
+            return near, leaked[:num_validation]
         assert self._file is not None
         self._file.flush()
         signatures = np.memmap(self._path, dtype=np.uint32, mode="r").reshape(-1, HASHES)
-        like: dict[int, list[int]] = {}  # documents of the validation set, by the one that they repeat
         for later, partners in _by_later(similar(signatures, self._threshold, order[asked]), len(asked)):
             document, alike = int(asked[later]), set(asked[partners].tolist())
-            # What those repeat is compared, too; of the validation set besides what repeats the same.
-            others = {int(near[one]) for one in alike if near[one] >= 0}
+            # What those repeat is compared, too.
             stay = {one for one in alike if one < num_validation or near[one] < 0}
-            if document >= num_validation:
-                held = [one for one in alike | others if one < num_validation]
-                others.update(other for one in held for other in like.get(one, ()) if not leaked[other])
-            if others := others - alike:
+            if others := {int(near[one]) for one in alike if near[one] >= 0} - alike:
                 rows = np.fromiter(others, dtype=np.int64)
                 agreed = (signatures[order[rows]] == signatures[order[document]]).mean(axis=1) >= self._threshold
                 stay.update(rows[agreed].tolist())
-            if not stay:
-                continue
-            near[document] = min(stay)
-            if document < num_validation:
-                like.setdefault(int(near[document]), []).append(document)
-            else:
+            near[document] = min(stay, default=-1)
+            if document >= num_validation:
                 leaked[[one for one in stay if one < num_validation]] = True
-        return near, leaked
+        # The other way round, so that each of the validation set meets one of the training set where it can.
+        asked = np.concatenate([asked[asked >= num_validation], asked[asked < num_validation]])
+        num_training = int((asked >= num_validation).sum())
+        for one, other in similar(signatures, self._threshold, order[asked]):
+            if one < num_training <= other:
+                leaked[asked[other]] = True
+        return near, leaked[:num_validation]
 
 
 def _by_later(pairs: Iterable[tuple[int, int]], count: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
