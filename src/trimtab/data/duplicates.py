@@ -21,7 +21,7 @@ _SIDES: Final = ("validation", "training")
 _FEWEST: Final = 8
 """A text of fewer runs of words is too short to be nearly equal to another by chance alone."""
 MOST_NAMED: Final = 20
-_PAIRS_AT_ONCE: Final = 1 << 20
+_PAIRS_AT_ONCE: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +165,24 @@ def _by_later(pairs: Iterable[tuple[int, int]], count: int) -> Iterator[tuple[in
     distinct, fresh = np.empty(0, dtype=np.int64), array("q")
     for earlier, later in pairs:
         fresh.append(later * count + earlier)
-        if len(fresh) > len(distinct) + _PAIRS_AT_ONCE:
-            distinct, fresh = np.union1d(distinct, np.array(fresh)), array("q")
-    laters, earliers = np.divmod(np.union1d(distinct, np.array(fresh, dtype=np.int64)), count)
-    begins = np.flatnonzero(np.diff(laters, prepend=-1))
-    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(laters)], strict=False):
-        yield int(laters[begin]), earliers[begin:end]
+        if len(fresh) >= _PAIRS_AT_ONCE:
+            distinct, fresh = _merged(distinct, fresh), array("q")
+    distinct = _merged(distinct, fresh)
+    begin = 0
+    while begin < len(distinct):
+        later = int(distinct[begin]) // count
+        end = begin + int(np.searchsorted(distinct[begin : begin + _PAIRS_AT_ONCE], (later + 1) * count))
+        yield later, distinct[begin:end] - later * count
+        begin = end
+
+
+def _merged(distinct: NDArray[np.int64], fresh: array[int]) -> NDArray[np.int64]:
+    """Both, each once and in order; what is in `distinct` already is not copied."""
+    new = np.unique(np.frombuffer(fresh, dtype=np.int64)) if len(fresh) else np.empty(0, dtype=np.int64)
+    if len(distinct):
+        places = np.minimum(np.searchsorted(distinct, new), len(distinct) - 1)
+        new = new[distinct[places] != new]
+    return np.insert(distinct, np.searchsorted(distinct, new), new) if len(new) else distinct
 
 
 def named(examples: Iterable[tuple[str, int, str, int]], names: Mapping[str, Mapping[int, str]]) -> list[list[str]]:
