@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from trimtab.config import (
     AlertRule,
@@ -21,6 +21,7 @@ from trimtab.config import (
     load_config,
     load_with_origin,
 )
+from trimtab.config.base import Span
 from trimtab.config.dump import yaml_value
 from trimtab.config.effect import idle_keys
 from trimtab.config.fit import FITS
@@ -197,6 +198,23 @@ def test_presets_round_trip(name: str, tmp_path: Path) -> None:
     assert loaded.config == config
     left_out = {key for key, origin in loaded.origins.items() if origin == "default"}
     assert left_out == set(idle_keys(config))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"logging": {"capture": {"layers": ["*"], "values": 9}, "examine": {"every": 5000}}, "training": {"steps": 20}},
+    ],
+)
+def test_what_went_astray_once(tree: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(Config.model_validate(tree)), "utf-8")
+    assert effective(load_config(path, environment={})) == effective(Config.model_validate(tree))
+
+
+def test_a_span_has_digits_of_ascii() -> None:
+    with pytest.raises(ValidationError, match="must be a number of steps"):
+        TypeAdapter(Span).validate_python("\u06f5 steps")
 
 
 def test_every_key_is_described() -> None:

@@ -18,7 +18,7 @@ class Section(BaseModel):
     )
 
 
-_IN_UNITS = r"\d[\d_]*(\.\d+)?([eE]\d+)? (steps|tokens|epochs)"
+_IN_UNITS = r"[0-9][0-9_]*(\.[0-9]+)?([eE][0-9]+)? (steps|tokens|epochs)"
 
 
 def _span(value: Any) -> Any:

@@ -196,7 +196,7 @@ IDLE: tuple[Idle, ...] = (
         "set logging.examine.every to at most training.steps",
     ),
     Idle(
-        ("logging.capture.layers",),
+        ("logging.capture.layers", "logging.capture.values", "logging.capture.megabytes"),
         "logging.examine.every",
         lambda config: (
             bool(config.logging.capture.layers) and not config.logging.examine.is_due_within(config.training.steps)
