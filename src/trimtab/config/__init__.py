@@ -114,6 +114,7 @@ from trimtab.config.model import (
     TransformerShape,
 )
 from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
+from trimtab.config.network import BatchNormConfig, CnnConfig, MlpConfig, NetworkShape
 from trimtab.config.objective import (
     BinaryCrossEntropyConfig,
     CrossEntropyConfig,
@@ -239,6 +240,7 @@ __all__ = [
     "AveragingConfig",
     "BaselineConfig",
     "BatchControlConfig",
+    "BatchNormConfig",
     "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
@@ -250,6 +252,7 @@ __all__ = [
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
+    "CnnConfig",
     "CompetencePacing",
     "Condition",
     "Config",
@@ -324,8 +327,10 @@ __all__ = [
     "MaskedLanguageModeling",
     "MixtureSource",
     "MlflowSink",
+    "MlpConfig",
     "ModelConfig",
     "MuonConfig",
+    "NetworkShape",
     "NoAveraging",
     "NoBaseline",
     "NoClip",

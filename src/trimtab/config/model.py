@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from trimtab.config.base import Count, Custom, Positive, Rate, Section, Texts
-from trimtab.config.schedule import Stretch
+from trimtab.config.freezing import Freeze, Unfreeze
+from trimtab.config.network import CnnConfig, MlpConfig
 
 
 class LayerNorm(Section):
@@ -93,21 +94,6 @@ class InitializationConfig(Section):
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 
 
-Freeze = Annotated[
-    Texts,
-    Field(description="patterns, as of file names, of parameters that are not trained: ['blocks.0.*', '*embedding*']"),
-]
-
-
-Unfreeze = Annotated[
-    dict[str, Stretch],
-    Field(
-        description="pattern of names in freeze to the part of the run after which these are trained after all; the "
-        "optimizer then begins afresh"
-    ),
-]
-
-
 class TransformerShape(Section):
     """What all transformers have."""
 
@@ -178,6 +164,9 @@ class DecoderConfig(TransformerShape):
 
     name: Literal["decoder"] = "decoder"
     document_mask: bool = Field(False, description="no attention across the documents packed in a sequence")
+    pooling: Literal["last", "mean"] = Field(
+        "last", description="one vector of a text: that of its last token, which has seen all of it, or the mean"
+    )
 
 
 class EncoderDropoutConfig(DropoutConfig):
@@ -252,5 +241,6 @@ OutsideModel = CustomModel | HuggingFaceConfig
 """Those that trimtab does not build itself."""
 
 ModelConfig = Annotated[
-    DecoderConfig | EncoderConfig | EncoderDecoderConfig | HuggingFaceConfig | CustomModel, Field(discriminator="name")
+    DecoderConfig | EncoderConfig | EncoderDecoderConfig | MlpConfig | CnnConfig | HuggingFaceConfig | CustomModel,
+    Field(discriminator="name"),
 ]

@@ -191,6 +191,12 @@ CODES: dict[str, Code] = {
     # What a configuration shows before it costs compute
     "warmup-longer-than-run": Code("the warm-up takes the whole run", "lint"),
     "l2-with-adam": Code("an L2 penalty with an adaptive optimizer", "lint"),
+    "batch-norm-in-sequence-model": Code("BatchNorm beside attention, or where each position is judged", "lint"),
+    "batch-norm-small-batch": Code("BatchNorm over few samples", "lint"),
+    "batch-norm-with-dropout": Code("dropout before BatchNorm", "lint"),
+    "batch-norm-with-accumulation": Code("a batch in parts, of which BatchNorm sees one at a time", "lint"),
+    "batch-norm-few-for-average": Code("statistics for averaged weights from few samples", "lint"),
+    "positions-beyond-training": Code("positions that training never meets", "lint"),
     "l1-in-language-model": Code("single weights made zero in a dense language model", "lint"),
     "decay-beside-penalty": Code("weight decay and a penalty on the same weights", "lint"),
     "validation-in-training": Code("validation texts that are in the training data", "lint"),

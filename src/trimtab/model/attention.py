@@ -66,7 +66,15 @@ class Attention(nn.Module):
             y_BTHK, _ = packed_attention(projected_BTNK)
             packed_BTD: Tensor = self.output(y_BTHK.flatten(2))
             return packed_BTD
-        q_BTHK, k_BTGK, v_BTGK = projected_BTNK.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=2)
+        q_BHTK, k_BGTK, v_BGTK = self.heads(projected_BTNK, rotation)
+        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, mask, causal)
+        output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
+        return output_BTD
+
+    def heads(self, projected_BTNK: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, K], keys and values [B, G, T, K] of what `qkv` gave."""
+        sizes = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        q_BTHK, k_BTGK, v_BTGK = projected_BTNK.split(sizes, dim=2)  # type: ignore[no-untyped-call]
         if self.query_norm is not None and self.key_norm is not None:
             # In the weights' precision: under autocast the projection is narrower than they are.
             q_BTHK = self.query_norm(q_BTHK.type_as(self.query_norm.weight))
@@ -74,9 +82,7 @@ class Attention(nn.Module):
         if rotation is not None:
             q_BTHK, k_BTGK = rotate(q_BTHK, rotation), rotate(k_BTGK, rotation)
         q_BHTK, k_BGTK = q_BTHK.type_as(v_BTGK).transpose(1, 2), k_BTGK.type_as(v_BTGK).transpose(1, 2)
-        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), mask, causal)
-        output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
-        return output_BTD
+        return q_BHTK, k_BGTK, v_BTGK.transpose(1, 2)
 
     def _can_pack(self, projected_BTNK: Tensor) -> bool:
         plain = self.query_norm is None and self.num_heads == self.num_kv_heads
@@ -134,9 +140,17 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None) -> Tensor:
         """What each position reads, [B, T, D]; `mask`, broadcast to [B, H, T, S], is True where it sees a key."""
-        q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+        return self.attend(x_BTD, *self.keys_and_values(memory_BSD), mask)
+
+    def keys_and_values(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the other sequence, [B, H, S, K] each."""
         both_BSNK = self.key_value(memory_BSD).unflatten(-1, (2 * self.num_heads, self.head_size))
         k_BHSK, v_BHSK = both_BSNK.transpose(1, 2).chunk(2, dim=1)
+        return k_BHSK, v_BHSK
+
+    def attend(self, x_BTD: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor | None) -> Tensor:
+        """What each position reads of these, [B, T, D]."""
+        q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
         if not self.dropout.drops or not self.training:
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
         else:
