@@ -220,6 +220,7 @@ from trimtab.config.training import (
     Tf32,
     TrainingConfig,
 )
+from trimtab.config.widths import WidthBase
 
 __all__ = [
     "ADJUSTABLE",
@@ -422,6 +423,7 @@ __all__ = [
     "WandbSink",
     "WarmRestartsSchedule",
     "WebhookConfig",
+    "WidthBase",
     "WsdSchedule",
     "ZScoreClip",
     "calibrates",

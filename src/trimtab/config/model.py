@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 from trimtab.config.base import Count, Custom, Positive, Rate, Section, Texts
 from trimtab.config.freezing import Freeze, Unfreeze
 from trimtab.config.network import CnnConfig, MlpConfig
+from trimtab.config.widths import WidthBase
 
 
 class LayerNorm(Section):
@@ -126,6 +127,11 @@ class TransformerShape(Section):
     tied_embeddings: bool = Field(True, description="the head uses the embedding's weights")
     dropout: DropoutConfig = Field(default_factory=DropoutConfig)
     initialization: InitializationConfig = Field(default_factory=InitializationConfig)
+    width_base: WidthBase | None = Field(
+        None,
+        description="the narrower model on which optimizer.learning_rate and initialization.standard_deviation were "
+        "tuned, which are then right at this width, too; null: they are for this one",
+    )
     freeze: Freeze = ()
     unfreeze: Unfreeze = Field(default_factory=dict)
 
@@ -148,6 +154,17 @@ class TransformerShape(Section):
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def width_ratio(self) -> float:
+        """How much wider it is than `width_base`; 1 where there is none."""
+        return 1.0 if self.width_base is None else self.hidden_size / self.width_base.hidden_size
+
+    @property
+    def base_head_size(self) -> float:
+        """Width of an attention head of `width_base`, or its own."""
+        base = self.width_base
+        return float(self.head_size) if base is None else base.hidden_size / base.num_heads
 
     @property
     def resolved_feed_forward_size(self) -> int:

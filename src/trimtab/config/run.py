@@ -60,6 +60,7 @@ from trimtab.config.task import (
 )
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 from trimtab.config.unfreezing import beside_unfreezing
+from trimtab.config.widths import beside_widths
 
 
 class Config(Section):
@@ -179,6 +180,7 @@ class Config(Section):
                 beside_augmentation(self),
                 beside_stream(self),
                 without_batch(self),
+                beside_widths(self),
             ),
         ):
             raise ValueError(refused)

@@ -34,6 +34,7 @@ from trimtab.model.perceptron import MultilayerPerceptron
 from trimtab.model.pretrained import build_pretrained, fingerprint_of
 from trimtab.model.transformer import Decoder
 from trimtab.model.trunk import Shape
+from trimtab.model.widths import set_width
 from trimtab.model.wrap import wrap_model
 from trimtab.signals import Outputs, SpecialTokens, seeded
 
@@ -141,7 +142,10 @@ def _build_ours(
         depth_scaled=config.initialization.depth_scaled,
         num_layers=config.num_layers,
         seed=seed,
+        width_ratio=config.width_ratio,
     )
+    if config.width_base is not None:
+        set_width(model, config.width_ratio, config.base_head_size)
     return model
 
 

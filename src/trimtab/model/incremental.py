@@ -57,8 +57,7 @@ class IncrementalReader:
         for index, block in enumerate(trunk.all_blocks):
             x_BTD = self._through(block, index, x_BTD, rotation, seen_TP)
         self.length = end
-        features_BTD: Tensor = trunk.final_norm(x_BTD)
-        return features_BTD
+        return trunk.scaled(trunk.final_norm(x_BTD))
 
     def choose(self, rows: Tensor) -> None:
         """Go on with sequences `rows` of those that were read, in that order, some perhaps several times."""

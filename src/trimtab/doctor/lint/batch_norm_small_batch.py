@@ -8,8 +8,8 @@ Evidence: `model.batch_norm`, or the fact `batch_norm` of a model from outside; 
 Remedy: larger micro-batches, or a norm that knows no batch.
 False alarms: norms over many positions of each sequence (`cnn`) have more values to estimate from; those of one text
     are alike, so that they count for less than they are.
-Source: Wu and He 2018, arXiv 1803.08494, figure 1 and table 2; Ioffe 2017, arXiv 1702.03275; rules of thumb (batches of at least
-    32).
+Source: Wu and He 2018, arXiv 1803.08494, figure 1 and table 2; Ioffe 2017, arXiv 1702.03275; rules of thumb (batches
+    of at least 32).
 """
 
 from __future__ import annotations
