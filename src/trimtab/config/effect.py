@@ -322,8 +322,8 @@ IDLE: tuple[Idle, ...] = (
         ("evaluation.calibration",),
         "task.name",
         lambda config: config.evaluation.calibration != "none" and not is_calibrated(config.task),
-        "a temperature is for one class of several, and with this task there is none",
-        "set task.name=classification, without multi_label",
+        "a temperature is for answers that are classes, labels or tokens, and with this task there is none",
+        "set another task.name",
     ),
     Idle(
         ("task.label",),
