@@ -7,6 +7,7 @@ from trimtab.report import words
 from trimtab.report.blocks import command, folded, scrolled
 from trimtab.report.figures import finding_curves
 from trimtab.report.gather import Report
+from trimtab.report.lags import lag_diagram
 from trimtab.report.markup import Markup, badge, element, join
 
 
@@ -39,6 +40,7 @@ def all_findings(report: Report) -> Markup:
     if findings:
         parts.append(element("h2", "What the doctor found", id="findings"))
         parts += [_card(report, index, finding) for index, finding in enumerate(findings, start=1)]
+        parts.append(lag_diagram(report.diagnosis.order))
     parts.append(withheld(report))
     return join(parts)
 
