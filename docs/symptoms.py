@@ -3,6 +3,9 @@
     python docs/symptoms.py [CODE ...]                 draw the pictures of these codes, or of all that have a run
     python docs/symptoms.py --check                    draw nothing; exit 1 naming the pictures that are out of date
     python docs/symptoms.py --keep CODE RUN SENTENCE   keep the log of a run that shows CODE, then draw it
+    python docs/symptoms.py --from BANK                the same for every code that no recorded run shows, from a bank
+
+A bank is a folder of runs, each in a folder of its own beside its `truth.json` (benchmarks/doctor/bank).
 
 The runs are those of the tests: `tests/doctor/runs/symptoms.tar.xz` first, which `--keep` fills and which holds no
 weights and no trace of the machine, then the others there. Of several the first is taken whose fault is the code, else
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 import tarfile
 import tempfile
@@ -31,6 +35,7 @@ from trimtab.report import words
 from trimtab.report.gather import gather
 from trimtab.report.picture import render_picture
 from trimtab.runs import RunDirectory
+from trimtab.runs.record import decode_line, encode_line
 
 FOLDER: Final = Path(__file__).parent / "reference" / "doctor"
 RUNS: Final = Path(__file__).parents[1] / "tests" / "doctor" / "runs"
@@ -57,7 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("codes", nargs="*", metavar="CODE", help="which; all if none is given")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a picture is out of date")
     parser.add_argument("--keep", nargs=3, metavar=("CODE", "RUN", "SENTENCE"), help="keep the log of a run")
+    parser.add_argument("--from", dest="bank", type=Path, metavar="BANK", help="fill what is missing from a bank")
     given = parser.parse_args(arguments)
+    if given.bank:
+        keep_from(given.bank)
     if given.keep:
         keep(given.keep[0], Path(given.keep[1]), given.keep[2])
     wanted = given.codes or ([given.keep[0]] if given.keep else codes_with_rules())
@@ -133,20 +141,58 @@ def keep(code: str, path: Path, sentence: str) -> None:
             _add(archive, file, contents[file])
 
 
+def keep_from(bank: Path) -> None:
+    """Keep a run of a bank for each code that no recorded run shows, one of trimtab's own where there is one."""
+    with tempfile.TemporaryDirectory() as folder:
+        shown = {run.truth for run in recorded(Path(folder)) if _finding(run.truth, run) is not None}
+    for truth in sorted(bank.glob("*/truth.json"), key=lambda path: (not (path.parent / "run").is_dir(), path)):
+        planted = json.loads(truth.read_text(encoding="utf-8"))
+        path = next((path for path in sorted(truth.parent.glob("run*")) if path.name != "runs"), None)
+        code = planted["code"]
+        if path is None or code in shown or code not in codes_with_rules():
+            continue
+        if _finding(code, Recorded(path, code, "")) is not None:
+            shown.add(code)
+            keep(code, path, planted["sentence"])
+            print(f"{code}: {truth.parent.name} is kept")
+
+
+def _finding(code: str, run: Recorded) -> Finding | None:
+    """What the rule of a code says of a run."""
+    if code not in codes_with_rules():
+        return None
+    return next((said for said in ask(code, run.case()) if isinstance(said, Finding)), None)
+
+
 def _log(path: Path) -> Iterator[tuple[str, bytes]]:
     """What the doctor reads of a run, without traces of the machine that it was made on."""
     if path.is_file():
         yield "", path.read_bytes()
         return
-    for file in ("config.yaml", "facts.json", "record.jsonl"):
+    for file in ("config.yaml", "facts.json"):
         if (path / file).exists():
-            yield f"/{file}", (path / file).read_bytes()
+            yield f"/{file}", _without_places((path / file).read_text(encoding="utf-8")).encode()
+    yield "/record.jsonl", b"".join(map(_without_places_in_line, (path / "record.jsonl").open("rb")))
     surroundings: dict[str, Any] = json.loads((path / "environment.json").read_bytes())
     kept = {key: surroundings[key] for key in ("schema", "versions", "seed", "source") if key in surroundings}
     yield "/environment.json", json.dumps(kept).encode()
     for part in sorted((path / "statistics").rglob("*")):
         if part.is_file():
             yield f"/{part.relative_to(path).as_posix()}", part.read_bytes()
+
+
+def _without_places(text: str) -> str:
+    """Of files elsewhere their names alone."""
+    return re.sub(r"(?<![\w.:/])/(?:[\w.+-]+/)+([\w.+-]+)", r"\1", text)
+
+
+def _without_places_in_line(raw: bytes) -> bytes:
+    """The same of a line of the record, whose checksum is of what is left."""
+    text = raw.decode()
+    if _without_places(text) == text:
+        return raw
+    line = decode_line(raw)
+    return raw if line is None else encode_line(json.loads(_without_places(json.dumps(line))))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,10 +1,10 @@
 """Which metric broke first: when each left its course around a finding's onset, in order, and how sure that is.
 
 Each metric is watched by a one-sided cumulative sum (Page 1954, Biometrika 41: 100-115): values above the course that
-they had (their trailing median, or the line through the values before where that lies higher), in units of the noise of
-the values before, are summed less an allowance of 1. The sum leaves 0 where the break begins at the earliest, and
-passes 8 where it is certain. So a break is a span of steps, and of two metrics one is first only where its span ends
-before the other's begins; a metric that is measured seldom has a long span.
+they had (their trailing median; of what grows in sound runs, too, the line through the values before where that lies
+higher), in units of the noise of the values before, are summed less an allowance of 1. The sum leaves 0 where the
+break begins at the earliest, and passes 8 where it is certain. So a break is a span of steps, and of two metrics one
+is first only where its span ends before the other's begins; a metric that is measured seldom has a long span.
 What broke first need not be the cause: it may be the most sensitive, or the most often measured.
 """
 
@@ -42,6 +42,8 @@ MACHINE: Final[tuple[tuple[str, Direction], ...]] = (
 )
 """Those of its machine, which have an order of their own."""
 OF_LAYERS: Final = ("grad_norm", "activation_rms", "update_ratio", "dead_fraction", "weight_norm")
+DRIFTS: Final = ("generalization_gap", "grad_norm", "memory_bytes", *OF_LAYERS)
+"""Metrics that grow in sound runs, too: of these only a course that bends is a break."""
 ALLOWANCE: Final = 1.0
 CERTAIN: Final = 8.0
 LEAST: Final = 0.01
@@ -121,11 +123,14 @@ def breaks_of(metric: str, steps: Steps, values: Floats, direction: Direction) -
     width = max(5, len(values) // 20)
     level, noise = trailing_median(course, width), local_noise(course, 2 * width)
     least = LEAST * float(np.ptp(course)) + 1e-300
+    drifts = metric.rsplit("/", 1)[-1] in DRIFTS
     total, begun, frozen, slope = 0.0, 0, 0.0, 0.0
     for index in range(max(4, len(values) // 50), len(values)):
         if total == 0.0:
             begun = index
-            frozen, slope = _course_before(course[max(0, index - 2 * width) : index], float(level[index]))
+            frozen = float(level[index])
+            if drifts:
+                frozen, slope = _course_before(course[max(0, index - 2 * width) : index], frozen)
         usual = frozen + slope * (index - begun)
         excess = min((float(course[index]) - usual) / max(float(noise[begun]), least), MOST)
         total = max(0.0, total + excess - ALLOWANCE)

@@ -16,6 +16,7 @@ from trimtab.report.markup import Markup, element, join
 from trimtab.report.page import packaged
 from trimtab.report.panel import Trace, Window
 from trimtab.report.strip import Strip, strip_parts
+from trimtab.runs import format
 
 WIDTH: Final = 760
 EDGE: Final = 16
@@ -24,6 +25,7 @@ COLUMNS: Final = 220
 HEAD: Final = 30
 GAP: Final = 12
 NAMES_WIDTH: Final = 150
+MOST_KEYS: Final = 4
 _LETTER: Final = 6.6
 """Width of a letter of a legend, about."""
 
@@ -34,7 +36,7 @@ def render_picture(report: Report, finding: Finding, told: str) -> str:
     `told` is what those hear who do not see it: its `<desc>`, from which documentation takes it.
     """
     window = whole_run(report, finding)
-    blocks = [*_panels(report, finding, window), *_layers(report, finding, window)]
+    blocks = [*_panels(report, finding, window), *_layers(report, finding, window), *_time(report, finding)]
     body, at = [], EDGE
     for block, height in blocks:
         body.append(element("g", block, transform=f"translate(0 {at})"))
@@ -103,6 +105,26 @@ def _strip(parts: Strip) -> Markup:
     return join(head, _beside(parts.names, parts.field, NAMES_WIDTH, parts.height))
 
 
+def _time(report: Report, finding: Finding) -> Iterator[tuple[Markup, int]]:
+    """Where the time went, for a finding on what the record has no curve of."""
+    whole = sum(report.time_split.values())
+    if whole <= 0 or not any(item.metric == "evaluation_seconds" for item in finding.evidence):
+        return
+    parts = sorted(((name, part) for name, part in report.time_split.items() if part > 0), key=lambda item: -item[1])
+    at, drawn = float(EDGE), [element("text", "Time", class_="panel-title", x=EDGE, y=16)]
+    keys = EDGE + 60.0
+    for index, (name, seconds) in enumerate(parts):
+        width, colour = (WIDTH - 2 * EDGE) * seconds / whole, f"split-{min(index, 5)}"
+        drawn.append(element("rect", class_=colour, x=at, y=HEAD, width=width, height=24))
+        if index < MOST_KEYS:
+            label = f"{name} {format.share(seconds / whole)}"
+            drawn.append(element("rect", class_=colour, x=keys, y=6, width=12, height=12))
+            drawn.append(element("text", label, x=keys + 18, y=16))
+            keys += 18 + _LETTER * (len(label) + 3)
+        at += width
+    yield join(drawn), HEAD + 24
+
+
 def _beside(scale: Markup, field: Markup, scale_width: int, height: int) -> Markup:
     """Scale and field next to each other, each in a window of its own: their places are parts of its width."""
     width = WIDTH - 2 * EDGE - scale_width
@@ -122,9 +144,12 @@ def _style() -> str:
     sheet = packaged("style.css")
     colours = dict(re.findall(r"--(\w[\w-]*): ([^;]+);", sheet.partition("}")[0]))
     curves = sheet.partition("/* Curves */")[2].partition("/*")[0]
+    curves += "".join(re.findall(r"\.split-\d \{[^}]*\}", sheet))
     kept = []
     for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", curves):
-        if re.match(r"(?:svg|path|line|circle|rect|text|\.grid|\.zero|\.scale|\.pixels)\b", selector.strip()):
+        if re.match(
+            r"(?:svg|path|line|circle|rect|text|\.grid|\.zero|\.scale|\.pixels|\.split-\d)\b", selector.strip()
+        ):
             put_in = re.sub(r"var\(--([\w-]+)\)", lambda found: colours[found[1]], body)
             kept.append(f"{selector.strip()} {{{put_in.rstrip()}}}")
     ground = f"rect.ground {{ fill: {colours['card']}; stroke: none; }}"
