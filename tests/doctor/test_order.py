@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -92,21 +93,33 @@ def test_a_diagram_needs_two() -> None:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ordered")
     with tarfile.open(ARCHIVE) as archive:
-        wanted = ("1/divergence/", "1/loss-spike/", "1/input-bound/")
-        archive.extractall(folder, [one for one in archive if one.name.startswith(wanted)], filter="data")
-    return folder / "1"
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def test_sound_runs_hardly_break(recorded: Path) -> None:
+    """After the first three tenths, in which a model finds its scales."""
+    rows = json.loads((recorded / "runs.json").read_text())["runs"]
+    sound = [row for row in rows if row["truth"] == "healthy"][::2]
+    broken = []
+    for row in sound:
+        case = open_case(RunDirectory.open(recorded / str(row["set"]) / row["name"]))
+        total = case.history.last_step
+        broken += [row["name"]] * bool([one for one in order_of(case, int(0.7 * total)) if one.latest > 0.3 * total])
+    assert len(sound) >= 13
+    assert len(broken) <= 1, broken
 
 
 def test_recorded_runs(recorded: Path) -> None:
-    diverged = open_case(RunDirectory.open(recorded / "divergence"))
+    diverged = open_case(RunDirectory.open(recorded / "1/divergence"))
     diagnosis = with_order(diverged, diagnose(diverged))
     assert diagnosis.order, "weights grow from step 201 on"
     assert all(one.earliest >= 190 for one in diagnosis.order)
     assert "what broke first, which need not be the cause:" in render_text(diagnosis)
     assert diagnosis.to_json()["order"][0]["steps"][0] >= 190
-    spiked = open_case(RunDirectory.open(recorded / "loss-spike"))
+    spiked = open_case(RunDirectory.open(recorded / "1/loss-spike"))
     order = {one.metric: one for one in with_order(spiked, diagnose(spiked)).order}
     assert order["learning_rate"] == Break("learning_rate", 201, 201, "up")
     assert order["train/loss"].earliest >= 201
-    bound = open_case(RunDirectory.open(recorded / "input-bound"))
+    bound = open_case(RunDirectory.open(recorded / "1/input-bound"))
     assert not any(one.metric.endswith("loss") for one in with_order(bound, diagnose(bound)).order)

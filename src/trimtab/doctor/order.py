@@ -27,7 +27,6 @@ Direction = Literal["up", "down"]
 LEARNING: Final[tuple[tuple[str, Direction], ...]] = (
     ("train/loss", "up"),
     ("validation/loss", "up"),
-    ("generalization_gap", "up"),
     ("train/accuracy", "down"),
     ("validation/accuracy", "down"),
     ("grad_norm", "up"),
@@ -42,8 +41,10 @@ MACHINE: Final[tuple[tuple[str, Direction], ...]] = (
 )
 """Those of its machine, which have an order of their own."""
 OF_LAYERS: Final = ("grad_norm", "activation_rms", "update_ratio", "dead_fraction", "weight_norm")
-DRIFTS: Final = ("generalization_gap", "grad_norm", "memory_bytes", *OF_LAYERS)
-"""Metrics that grow in sound runs, too: of these only a course that bends is a break."""
+DRIFTS: Final = ("grad_norm", "memory_bytes", *OF_LAYERS)
+"""Metrics that grow in sound runs, too: of these only a course that bends is a break, and
+only where it leads so many times as high."""
+TIMES: Final = 1.5
 ALLOWANCE: Final = 1.0
 CERTAIN: Final = 8.0
 LEAST: Final = 0.01
@@ -95,6 +96,8 @@ def _breaks(case: Case, *, of_machine: bool) -> Iterator[Break]:
         return
     yield from _raised(case.history.get("learning_rate"))
     for metric in OF_LAYERS:
+        if metric == "grad_norm" and case.history.has("grad_norm"):
+            continue  # that of the whole is measured at each step, and that of some layer breaks by chance
         yield from _of_layers(case, metric)
 
 
@@ -135,7 +138,9 @@ def breaks_of(metric: str, steps: Steps, values: Floats, direction: Direction) -
         excess = min((float(course[index]) - usual) / max(float(noise[begun]), least), MOST)
         total = max(0.0, total + excess - ALLOWANCE)
         if total > CERTAIN:
-            yield Break(metric, int(steps[begun - 1]) + 1, int(steps[index]), direction)
+            recent = float(np.median(values[max(begun, index - 2) : index + 1]))
+            if not drifts or recent > TIMES * float(np.median(values[max(0, begun - width) : begun])):
+                yield Break(metric, int(steps[begun - 1]) + 1, int(steps[index]), direction)
             total = 0.0
 
 

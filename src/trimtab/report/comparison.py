@@ -119,9 +119,9 @@ def parting_told(parting: Parting) -> str:
     if parting.step is None:
         return f"{name}: {same}and not apart for good" if same else f"{name}: not apart for good"
     begin = parting.earliest if parting.earliest is not None else parting.step
-    where = format.count(parting.step)
+    where = f"step {format.count(parting.step)}"
     if begin < parting.step:
-        where = f"somewhere from {format.count(begin)} to {where}"
+        where = f"a step between {format.count(begin)} and {format.count(parting.step)}"
     unit = format.scientific if parting.metric == "learning_rate" else format.decimal
     sign = "+" if parting.difference > 0 else ""
-    return f"{name}: {same}apart from step {where} on; in the end b - a is {sign}{unit(parting.difference)}"
+    return f"{name}: {same}apart from {where} on; in the end b - a is {sign}{unit(parting.difference)}"

@@ -173,7 +173,7 @@ def _why(known: Known, reasons: Sequence[Reason]) -> str:
         return f"{len(acting)} of the differences may act on the model; {where}."
     lead = reasons[0]
     sure = "almost surely" if lead.confidence >= 0.9 else "probably" if lead.confidence >= 0.6 else "possibly"
-    return f"What made the difference is {sure} this: {lead.text}; {where}."
+    return f"What made the difference is {sure} this: {lead.text.partition('; then ')[0]}; {where}."
 
 
 def _where(partings: Sequence[Parting]) -> str:
