@@ -21,6 +21,7 @@ from trimtab.doctor.compare.partings import parting_of
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.effects import RunOutcome
+from trimtab.doctor.finding import Finding, Remedy
 from trimtab.events import Adjust, DecisionTaken
 from trimtab.report.comparison import render_comparison
 from trimtab.report.comparison_page import render_comparison_page
@@ -270,3 +271,32 @@ def test_the_command(recorded: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(cli.app, ["compare", pair[0], str(log)])
     assert done.exit_code == 0, done.output
     assert "log.csv" in done.output
+
+
+def test_a_run_that_failed_is_the_worse_of_two_with_the_same_best() -> None:
+    loss = falling(400, noise=0.05)
+    good = case_of(loss, rates=cosine(400), validation={200: 3.5, 399: 3.5}, config=CONFIG)
+    broken = loss.copy()
+    broken[300:] = np.nan
+    bad = case_of(broken, rates=cosine(400), validation={200: 3.5}, config=CONFIG)
+    found = compare(side_of("a", good), side_of("b", bad))
+    assert found.reasons[0].text.startswith("in b, at step 301: nan-loss begins")
+    assert "b failed, nan-loss from step 301 on" in found.summary
+    assert found.recommendation.summary.startswith("in b, ")
+
+
+def test_a_remedy_that_leads_away_from_the_other_run_is_no_link() -> None:
+    config = {**CONFIG, "optimizer.learning_rate": 0.06}
+    high = run_of("b", worse=0.5, config=config)
+    finding = Finding(
+        "learning-rate-too-high",
+        "warning",
+        0.9,
+        1,
+        "too high",
+        remedies=(Remedy("lower", "trimtab", {"optimizer.learning_rate": 0.02}),),
+    )
+    high = replace(high, diagnosis=replace(high.diagnosis, findings=(finding,)))
+    for rate, is_linked in ((1e-3, True), (0.2, False)):
+        a = run_of("a", config={**CONFIG, "optimizer.learning_rate": rate})
+        assert ("the doctor finds learning-rate-too-high" in compare(a, high).reasons[0].text) == is_linked

@@ -156,6 +156,11 @@ def _which(known: Known, obstacles: Sequence[str]) -> str:
     values = f"{one.metric} {format.decimal(one.a)} in {names[0]} and {format.decimal(one.b)} in {names[1]}"
     if obstacles:
         return f"They cannot be held against each other as they are ({obstacles[0]}); {values}."
+    if one.better is None and (worse := known.worse) is not None:
+        failure = known.failure_of(worse)
+        told = "" if failure is None else f", {failure.code} from step {format.count(failure.onset_step)} on"
+        whose = names[0] if worse == "a" else names[1]
+        return f"{whose} failed{told}; their best is the same but for chance: {values}."
     if one.better is None:
         noise = f", not above what chance does ({format.decimal(one.noise)})" if one.noise else ""
         return f"They come to the same: {values}{noise}."

@@ -56,8 +56,10 @@ def outcomes_of(a: Side, b: Side, metric: str, noise: tuple[float, str] | None) 
         if of_evaluations > 0:
             told = "what one value differs from the next by, which is less than what another seed may do"
             noise = SURE * float(np.sqrt(2)) * of_evaluations, told
-    whole = _outcome(metric, "in the whole run", curves[0], curves[1], noise)
-    yield whole
+    yield _outcome(metric, "in the whole run", curves[0], curves[1], noise)
+    if not metric.startswith("train/") and any(_best(metric, one)[1] != one.last_step for one in curves if one):
+        at_end = [Curve(one.steps[-1:], one.values[-1:]) for one in curves if one]
+        yield _outcome(metric, "at the end", at_end[0], at_end[1], noise)
     last = [curve.last_step for curve in curves if curve]
     seen: set[tuple[int, int]] = {(last[0], last[1])}
     for name, limits in _budgets(cases):

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from trimtab.doctor.compare.comparison import Change, Outcome, Parting, Reason, Side, Turn, Which
 from trimtab.doctor.effects import Effect
+from trimtab.doctor.finding import Finding
 from trimtab.runs import format
 from trimtab.runs.printable import printable
 
@@ -16,6 +17,7 @@ ACT: Final = ("data", "weights", "length", "numerics")
 LATE: Final = 0.1
 """Curves that part after this part of the run part late: what acts from step 1 is then less likely the reason."""
 SLACK: Final = 0.05
+SIDES: Final[tuple[Which, Which]] = ("a", "b")
 MOST_EVENTS: Final = 3
 VAGUE: Final = 0.15
 """Where losses part within a longer part of the run than this, no event can be named for it."""
@@ -50,9 +52,16 @@ class Known:
 
     @property
     def worse(self) -> Which | None:
-        """The one with the worse outcome."""
+        """The one with the worse outcome; of two that come to the same the one that failed."""
         better = self.outcome.better if self.outcome is not None else None
+        if better is None and (failed := [which for which in ("a", "b") if self.failure_of(which)]) in (["a"], ["b"]):
+            return "a" if failed == ["a"] else "b"
         return None if better is None else "b" if better == "a" else "a"
+
+    def failure_of(self, which: str) -> Finding | None:
+        """The first error that the doctor finds in one of them."""
+        findings = (self.a if which == "a" else self.b).diagnosis.findings
+        return next((one for one in findings if one.severity == "error"), None)
 
 
 def reasons_of(known: Known) -> tuple[Reason, ...]:
@@ -62,7 +71,7 @@ def reasons_of(known: Known) -> tuple[Reason, ...]:
     whole = sum(weight for _, weight in weights.values())
     chance = 1.0 if any(one.kind == "chance" for one in known.changes) else 0.3
     sure = AMONG_SETTINGS + 0.2 * (not any(one.kind == "chance" for one in known.changes))
-    if known.outcome is not None and known.outcome.better is None:
+    if known.outcome is not None and known.worse is None:
         sure = BY_CHANCE
     found = [
         Reason(reason.what, min(0.95, sure * weight / max(whole, 1e-9)), reason.text)
@@ -92,11 +101,28 @@ def _candidates(known: Known, acting: Sequence[Change]) -> Iterator[tuple[Reason
         if len(acting) == 1:
             told.append("nothing else differs that acts on the model")
         yield Reason((change.what,), 0.0, "; ".join(told)), weight
-    for side in ("a", "b"):
+    for side in SIDES:
         turns = [turn for turn in _events_before(known) if turn.side == side]
+        turns = turns or [turn for turn in _found_alone(known, acting) if turn.side == side]
         if turns:
             happened = "; then ".join(f"at step {format.count(turn.step)}: {turn.text}" for turn in turns[:MOST_EVENTS])
             yield Reason(tuple(turn.text for turn in turns), 0.0, f"in {_name(known, side)}, {happened}"), 3.0
+
+
+def _found_alone(known: Known, acting: Sequence[Change]) -> Iterator[Turn]:
+    """What the doctor finds in the worse run alone, and no setting that differs stands for; the first of it."""
+    side, other = (known.a, known.b) if known.worse == "a" else (known.b, known.a)
+    codes = {code for one in other.diagnosis.findings for code in (one.code, *one.consequences)}
+    if known.worse is None or any(_finding_on(known, change) for change in acting):
+        return
+    for finding in side.diagnosis.findings:
+        if finding.severity != "info" and finding.code not in codes:
+            yield from (
+                turn
+                for turn in known.turns
+                if turn.side == known.worse and turn.kind == "finding" and turn.text.startswith(f"{finding.code} ")
+            )
+            return
 
 
 def _sentence(change: Change) -> str:
@@ -116,15 +142,26 @@ def _late(known: Known) -> int | None:
 
 
 def _finding_on(known: Known, change: Change) -> str | None:
-    """A finding in one of the two alone whose remedy or evidence is the very setting that differs."""
+    """A finding in one of the two alone whose remedy leads towards what the setting is in the other."""
     for side, other in ((known.a, known.b), (known.b, known.a)):
         codes = {code for one in other.diagnosis.findings for code in (one.code, *one.consequences)}
         for finding in side.diagnosis.findings:
-            named = {key for remedy in finding.remedies for key in remedy.config}
-            named |= {item.metric for item in finding.evidence}
-            if finding.severity != "info" and finding.code not in codes and change.what in named:
+            wanted = [remedy.config[change.what] for remedy in finding.remedies if change.what in remedy.config]
+            here, there = (change.a, change.b) if side is known.a else (change.b, change.a)
+            leads_there = any(_leads(here, there, value) for value in wanted)
+            if finding.severity != "info" and finding.code not in codes and leads_there:
                 return f"the doctor finds {finding.code} in {side.name} alone, and would change this"
     return None
+
+
+def _leads(here: Any, there: Any, wanted: Any) -> bool:
+    """Whether a value that is wanted lies on the side of `here` where `there` lies, or is `there`."""
+    numbers = [
+        value for value in (here, there, wanted) if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    if len(numbers) == 3:
+        return (numbers[2] - numbers[0]) * (numbers[1] - numbers[0]) > 0
+    return bool(wanted == there)
 
 
 def _of_earlier(effect: Effect) -> str:
