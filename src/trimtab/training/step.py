@@ -297,6 +297,7 @@ class Step:
             scale=unscale,
             skip=self.holds.clone(),
             weights=storage.weights,
+            unscale=unscale,
         )
         for transform in self.transforms:
             transform.apply(gradients, self.settings)
@@ -324,7 +325,8 @@ class Step:
             row.append(self.precision.scaler.scale)
         weights = self.optimizer.storage.weights
         if self._order is not None:  # the columns keep their names
-            gradients = replace(gradients, norms_P=gradients.norms_P[self._order])
+            clipped_P = None if gradients.clipped_P is None else gradients.clipped_P[self._order]
+            gradients = replace(gradients, norms_P=gradients.norms_P[self._order], clipped_P=clipped_P)
             weights = {name: weights[name] for name in self._names}
         signals = StepSignals(gradients, weights, self._signal_views)
         for probe, unread in zip(self.probes, self._unread, strict=True):
