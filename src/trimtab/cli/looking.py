@@ -139,8 +139,19 @@ def doctor(
     fail_on: Annotated[
         str | None, typer.Option("--fail-on", metavar="SEVERITY", help="info, warning or error: then exit with 6.")
     ] = None,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="FILE", help="Write the changed configuration there, as YAML.")
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Train the run and its changed configuration side by side, and compare.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --prove: all steps, not a quarter of them.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, max=21, help="With --prove: so many of each; 1 if not given.")
+    ] = None,
 ) -> None:
-    """Say what is wrong with a run, what shows it, and what to change."""
+    """Say what is wrong with a run, what shows it, and what to change; write that change, or prove that it helps."""
+    from trimtab.cli.acting import fix_of, prove_fix, show_fix, write_fix
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
     from trimtab.doctor.soups import is_soup
@@ -149,7 +160,12 @@ def doctor(
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
+    if (full or seeds is not None) and not prove:
+        raise UsageError(f"{'--full' if full else '--seeds'}: goes with --prove")
     paths = paths or [tell_newest("doctor")]
+    acts = fix is not None or prove
+    if acts and len(paths) > 1:
+        raise UsageError(f"--fix and --prove are for one run. Received: {len(paths)} paths")
     answers, gravest = [], -1
     for path in paths:
         case, name, notes = _open_log(path, mapping or [])
@@ -164,10 +180,18 @@ def doctor(
                 typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
             else:
                 typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
-            if len(paths) == 1:
+            if len(paths) == 1 and not acts:
                 typer.echo(f"next: {shown(_after_doctor(path))}")
             else:
                 typer.echo()
+        if acts:
+            found = fix_of(path, case, diagnosis)
+            answers[-1]["fix"] = found.to_json()
+            file = None if fix is None else write_fix(found, fix, case, diagnosis)
+            if not as_json:
+                show_fix(found, file, case)
+            if prove:
+                answers[-1]["proof"] = prove_fix(path, found, diagnosis, full=full, seeds=seeds or 1, as_json=as_json)
     if as_json:
         print_json(answers[0] if len(paths) == 1 else answers)
     if fail_on is not None and gravest >= SEVERITIES.index(fail_on):

@@ -97,7 +97,7 @@ from trimtab.config.gradients import (
 )
 from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
-from trimtab.config.load import Loaded, load_config, load_with_origin
+from trimtab.config.load import Loaded, load_config, load_with_origin, load_written
 from trimtab.config.model import (
     CustomModel,
     DecoderConfig,
@@ -430,6 +430,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "load_written",
     "regularized",
     "rise_of",
     "steps_asked",
