@@ -242,7 +242,7 @@ def test_the_command_writes_the_file_and_nothing_that_is_not_its_own(tmp_path: P
     assert "was not written by --fix" in str(result.exception)
     assert file.read_text() == "seed: 1\n"
     for arguments, why in (
-        ([str(path), str(path), "--fix", str(tmp_path / "b.yaml")], "for one run"),
+        ([str(path), str(path), "--fix", str(tmp_path / "b.yaml")], "are for one run"),
         ([str(path), "--fix", str(tmp_path / "b.json")], "ends in .yaml"),
         ([str(path), "--seeds", "3"], "goes with --prove"),
         ([str(path), "--full"], "goes with --prove"),

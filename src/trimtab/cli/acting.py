@@ -113,6 +113,38 @@ def prove_fix(
     return proof.to_json()
 
 
+def examine_run(path: Path, *, as_json: bool) -> list[dict[str, Any]]:
+    """Ask the model and the data of a run, and tell each answer; gives them as JSON values. Raises: UsageError."""
+    run = _our_run(path)
+    if run is None:
+        raise UsageError(f"--examine: trains for a few steps, and {path} was not trained by trimtab")
+    _require_config(run, "--examine")
+    from trimtab.config.paths import require_paths
+
+    config = _load(run, ())
+    require_paths(config)
+    from trimtab.monitor.sinks.console import Console
+    from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+    wait_briefly_in_company(OtherPrograms())
+    console = Console(sys.stderr, config.training.steps)
+    try:
+        console.preparing("starting", 0.0)
+        from trimtab.experiments.examining import examine
+
+        checks = examine(config, run.path, report=console.preparing)
+    finally:
+        console.close()
+    if not as_json:
+        from trimtab.runs.described import wrapped
+
+        for one in checks:
+            code = f" ({one.code})" if one.code else ""
+            typer.echo(f"{one.verdict:<8}  {one.name}{code}, {one.seconds:.1f} s")
+            typer.echo("\n".join(f"          {line}" for line in wrapped(shown(one.text), 90)))
+    return [one.to_json() for one in checks]
+
+
 def _our_run(path: Path) -> RunDirectory | None:
     """The run at `path`, where trimtab trained it and its configuration is there."""
     from trimtab.runs import RunDirectory

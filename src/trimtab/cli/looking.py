@@ -145,13 +145,16 @@ def doctor(
     prove: Annotated[
         bool, typer.Option("--prove", help="Train the run and its changed configuration side by side, and compare.")
     ] = False,
+    examine: Annotated[
+        bool, typer.Option("--examine", help="Try for a few minutes what its model and data can do, and judge that.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="With --prove: all steps, not a quarter of them.")] = False,
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, max=21, help="With --prove: so many of each; 1 if not given.")
     ] = None,
 ) -> None:
     """Say what is wrong with a run, what shows it, and what to change; write that change, or prove that it helps."""
-    from trimtab.cli.acting import fix_of, prove_fix, show_fix, write_fix
+    from trimtab.cli.acting import examine_run, fix_of, prove_fix, show_fix, write_fix
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
     from trimtab.doctor.soups import is_soup
@@ -163,9 +166,9 @@ def doctor(
     if (full or seeds is not None) and not prove:
         raise UsageError(f"{'--full' if full else '--seeds'}: goes with --prove")
     paths = paths or [tell_newest("doctor")]
-    acts = fix is not None or prove
+    acts = fix is not None or prove or examine
     if acts and len(paths) > 1:
-        raise UsageError(f"--fix and --prove are for one run. Received: {len(paths)} paths")
+        raise UsageError(f"--fix, --prove and --examine are for one run. Received: {len(paths)} paths")
     answers, gravest = [], -1
     for path in paths:
         case, name, notes = _open_log(path, mapping or [])
@@ -184,7 +187,11 @@ def doctor(
                 typer.echo(f"next: {shown(_after_doctor(path))}")
             else:
                 typer.echo()
-        if acts:
+        if examine:
+            answers[-1]["examination"] = checks = examine_run(path, as_json=as_json)
+            if any(one["verdict"] == "failed" for one in checks):
+                gravest = max(gravest, SEVERITIES.index("warning"))
+        if fix is not None or prove:
             found = fix_of(path, case, diagnosis)
             answers[-1]["fix"] = found.to_json()
             file = None if fix is None else write_fix(found, fix, case, diagnosis)
