@@ -62,6 +62,7 @@ from trimtab.config.data import (
     UnigramTokenizer,
 )
 from trimtab.config.distillation import DistillationConfig
+from trimtab.config.doctor import Acting, Advising, DoctorConfig, DoctorPolicy
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
@@ -223,6 +224,7 @@ from trimtab.config.training import (
 __all__ = [
     "ADJUSTABLE",
     "AccumulationSchedule",
+    "Acting",
     "AdafactorConfig",
     "AdamConfig",
     "AdamW8bitConfig",
@@ -230,6 +232,7 @@ __all__ = [
     "AdaptiveConfig",
     "AdaptiveLoggingConfig",
     "Adjustable",
+    "Advising",
     "AgcClip",
     "AlertRule",
     "AlertsConfig",
@@ -271,6 +274,8 @@ __all__ = [
     "DecoderConfig",
     "Disclosure",
     "DistillationConfig",
+    "DoctorConfig",
+    "DoctorPolicy",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
