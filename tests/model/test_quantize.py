@@ -272,7 +272,7 @@ def test_a_crash_after_the_last_step_leaves_nothing_undone(
     tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "stopping" in changes:
-        changes = {**changes, "optimizer.learning_rate": 10.0, "schedule": {"name": "constant"}}  # it grows worse
+        changes = {**changes, "optimizer.learning_rate": 30.0, "schedule": {"name": "constant"}}  # it grows worse
     int8 = {"name": "int8"}
     whole = _trainer(tmp_path, "whole", int8, **changes).fit()
     with monkeypatch.context() as patch:
