@@ -228,6 +228,13 @@ def test_outliers_matter_under_a_squared_error_alone() -> None:
         assert (None if finding is None else finding.severity) == severity
 
 
+def test_more_outliers_than_a_hundredth_are_seen() -> None:
+    for part, severity in ((0.97, "warning"), (0.8, None)):
+        facts = {"task": "regression", "outliers": {"share": 0.4, "twentieth": part, "farthest": 60.0}}
+        finding = found(case_of(falling(200), facts=facts, config={"objective.name": "mse"}), "outlier-dominated-loss")
+        assert (None if finding is None else finding.severity) == severity
+
+
 def test_a_hard_task_is_not_noise_of_labels() -> None:
     for errors, expected in (([0.13, 0.15], True), ([0.01, 0.12], False), ([0.08, 0.25], False)):
         labels = {"texts": 800, "accuracy": 0.75, "majority": 0.1, "sure_errors": errors, "telling": 0.3}
@@ -274,3 +281,9 @@ def test_a_text_that_is_copied_is_a_leak() -> None:
     for share, expected in ((1.0, True), (0.5, False)):
         case = case_of(falling(200), facts={"task": "seq2seq", "counting": {"copied": share}})
         assert (found(case, "target-leak") is not None) == expected
+
+
+def test_pairs_that_have_nothing_in_common_are_random() -> None:
+    for value, expected in ((0.4, True), (12.0, False)):
+        case = case_of(falling(200), facts={"task": "seq2seq", "counting": {"related": value}})
+        assert (found(case, "random-labels") is not None) == expected

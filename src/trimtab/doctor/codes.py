@@ -98,7 +98,7 @@ CODES: dict[str, Code] = {
         "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
         "symptom",
         ("train/loss",),
-        ("underfitting", "plateau"),
+        ("underfitting", "plateau", "class-collapse"),
     ),
     "frozen-parameters": Code(
         "parameters that should learn do not change: no gradient reaches them, or they are left out",
@@ -346,7 +346,7 @@ CODES: dict[str, Code] = {
         "every input gets the same class",
         "symptom",
         ("validation/accuracy",),
-        ("learning-rate-too-high", "overfitting", "noisy-loss", "plateau", "underfitting"),
+        ("learning-rate-too-high", "overfitting", "loss-spike", "noisy-loss", "plateau", "underfitting"),
         ("classification", "token_classification"),
     ),
     "unshuffled-data": Code(

@@ -141,6 +141,8 @@ def _of_one_class(case: Case, accuracy: Curve) -> NDArray[np.bool_] | None:
     if correlation is not None and len(correlation) == len(accuracy):
         # The mean is over the classes that occur, which may be fewer; a correlation of exactly 0 is of one answer.
         alike = (alike & (np.abs(correlation.values) < UNRELATED)) | (np.abs(correlation.values) < SAME)
+        if float(alike.mean()) >= 1 / 3:  # what comes after may say a few others, as little to the purpose
+            alike |= np.abs(correlation.values) < UNRELATED
     # Where one class has nearly all texts, a text or two of another change all figures but these.
     largest = max(shares(case), default=0.0)
     if largest > MOST_OF_ALL:
