@@ -16,6 +16,7 @@ from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.rules import RULES
 from trimtab.events import Adjust, DecisionTaken, RunEnded
 from trimtab.runs import format
 from trimtab.schedules import build_schedule
@@ -183,9 +184,12 @@ def test_an_exploding_gradient_is_seen_before_the_nan() -> None:
     loss, norms = falling(300), 1 + 0.1 * np.abs(noise_of(300))
     norms[195:200] = [5, 30, 200, 3000, 1e5]
     loss[200:] = np.nan
-    told = found(case_of(loss, rates=cosine(300), grad_norm=norms), "nan-loss")
-    assert told is not None
+    case = case_of(loss, rates=cosine(300), grad_norm=norms)
+    (told,) = [one for one in RULES["nan-loss"](case) if isinstance(one, Finding)]
     assert "exploded" in told.cause
+    lead = diagnose(case).findings[0]
+    assert (lead.code, lead.consequences) == ("exploding-gradients", ("nan-loss",))
+    assert 194 <= lead.onset_step <= 196
 
 
 @pytest.mark.parametrize("losses", [(7.6, 9.4, 31.0), (7.6, 7.9)], ids=["rises", "two steps"])

@@ -114,6 +114,7 @@ from trimtab.config.model import (
     TransformerShape,
 )
 from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
+from trimtab.config.network import BatchNormConfig, CnnConfig, MlpConfig, NetworkShape
 from trimtab.config.objective import (
     BinaryCrossEntropyConfig,
     CrossEntropyConfig,
@@ -219,6 +220,7 @@ from trimtab.config.training import (
     Tf32,
     TrainingConfig,
 )
+from trimtab.config.widths import WidthBase
 
 __all__ = [
     "ADJUSTABLE",
@@ -239,6 +241,7 @@ __all__ = [
     "AveragingConfig",
     "BaselineConfig",
     "BatchControlConfig",
+    "BatchNormConfig",
     "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
@@ -250,6 +253,7 @@ __all__ = [
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
+    "CnnConfig",
     "CompetencePacing",
     "Condition",
     "Config",
@@ -324,8 +328,10 @@ __all__ = [
     "MaskedLanguageModeling",
     "MixtureSource",
     "MlflowSink",
+    "MlpConfig",
     "ModelConfig",
     "MuonConfig",
+    "NetworkShape",
     "NoAveraging",
     "NoBaseline",
     "NoClip",
@@ -417,6 +423,7 @@ __all__ = [
     "WandbSink",
     "WarmRestartsSchedule",
     "WebhookConfig",
+    "WidthBase",
     "WsdSchedule",
     "ZScoreClip",
     "calibrates",

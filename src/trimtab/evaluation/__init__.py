@@ -9,7 +9,12 @@ from trimtab.evaluation.perplexity import calculate_perplexity
 from trimtab.evaluation.predict import predict, predict_probabilities
 from trimtab.evaluation.round import Evaluation, Weights, named, write_text
 from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
-from trimtab.evaluation.temperature import Calibration, calibrate_temperature, fit_temperature
+from trimtab.evaluation.temperature import (
+    Calibration,
+    calibrate_temperature,
+    fit_label_temperatures,
+    fit_temperature,
+)
 from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
@@ -28,6 +33,7 @@ __all__ = [
     "calibrate_temperature",
     "choose_token",
     "evaluate",
+    "fit_label_temperatures",
     "fit_temperature",
     "forget_losses",
     "generate",
