@@ -297,13 +297,6 @@ IDLE: tuple[Idle, ...] = (
         "set evaluation.samples.temperature above 0",
     ),
     Idle(
-        ("evaluation.yardsticks",),
-        "task.name",
-        lambda config: config.task.name != "causal_lm",
-        "the yardsticks are for next-token prediction, and task.name is another",
-        "set another task.name",
-    ),
-    Idle(
         ("evaluation.stride",),
         "task.name",
         # null says what is so anyway.
