@@ -116,7 +116,7 @@ def test_explained_in_a_terminal() -> None:
     told = render_page("overfitting")
     assert told.startswith("overfitting (root): ")
     assert "False alarms: " in told
-    assert "explains: overconfident" in told
+    assert "explains: validation-regression" in told
     assert told.endswith("page: docs/reference/doctor/overfitting.md")
     assert render_page("attention-dropout").endswith("page: docs/reference/lint-rules.md")
     with pytest.raises(UsageError, match="did you mean overfitting"):
