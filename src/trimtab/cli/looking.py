@@ -166,16 +166,31 @@ def doctor(
     fail_on: Annotated[
         str | None, typer.Option("--fail-on", metavar="SEVERITY", help="info, warning or error: then exit with 6.")
     ] = None,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="FILE", help="Write the changed configuration there, as YAML.")
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Train the run and its changed configuration side by side, and compare.")
+    ] = False,
+    examine: Annotated[
+        bool, typer.Option("--examine", help="Try for a few minutes what its model and data can do, and judge that.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --prove: all steps, not a quarter of them.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, max=21, help="With --prove: so many of each; 1 if not given.")
+    ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="CODE", help="Say what a finding means, instead.")
     ] = None,
 ) -> None:
-    """Say what is wrong with a run, what shows it, and what to change."""
+    """Say what is wrong with a run, what shows it, and what to change; write that change, or prove that it helps."""
     if explain is not None:
         from trimtab.report.explained import render_page
 
         typer.echo(render_page(explain))
         return
+
+    from trimtab.cli.acting import examine_run, fix_of, prove_fix, show_fix, write_fix
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
     from trimtab.doctor.order import with_order
@@ -186,7 +201,12 @@ def doctor(
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
+    if (full or seeds is not None) and not prove:
+        raise UsageError(f"{'--full' if full else '--seeds'}: goes with --prove")
     paths = paths or [tell_newest("doctor")]
+    acts = fix is not None or prove or examine
+    if acts and len(paths) > 1:
+        raise UsageError(f"--fix, --prove and --examine are for one run. Received: {len(paths)} paths")
     answers, gravest = [], -1
     for path in paths:
         case, name, notes = _open_log(path, mapping or [])
@@ -203,10 +223,22 @@ def doctor(
                 typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
                 if diagnosis.findings:
                     typer.echo(more_on(diagnosis.findings[0].code))
-            if len(paths) == 1:
+            if len(paths) == 1 and not acts:
                 typer.echo(f"next: {shown(_after_doctor(path))}")
             else:
                 typer.echo()
+        if examine:
+            answers[-1]["examination"] = checks = examine_run(path, as_json=as_json)
+            if any(one["verdict"] == "failed" for one in checks):
+                gravest = max(gravest, SEVERITIES.index("warning"))
+        if fix is not None or prove:
+            found = fix_of(path, case, diagnosis)
+            answers[-1]["fix"] = found.to_json()
+            file = None if fix is None else write_fix(found, fix, case, diagnosis)
+            if not as_json:
+                show_fix(found, file, case)
+            if prove:
+                answers[-1]["proof"] = prove_fix(path, found, diagnosis, full=full, seeds=seeds or 1, as_json=as_json)
     if as_json:
         print_json(answers[0] if len(paths) == 1 else answers)
     if fail_on is not None and gravest >= SEVERITIES.index(fail_on):

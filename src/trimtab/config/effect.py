@@ -425,6 +425,13 @@ IDLE: tuple[Idle, ...] = (
         "the rate never falls, as schedule.decay is 0 steps",
         "set schedule.decay above 0",
     ),
+    Idle(
+        ("doctor.watch", *(f"doctor.policy.{key}" for key in ("name", "budget", "confidence", "factor"))),
+        "doctor.live",
+        lambda config: not config.doctor.live,
+        "the doctor is not asked during the run, as doctor.live is false",
+        "leave out doctor.live",
+    ),
 )
 
 
