@@ -115,6 +115,7 @@ from trimtab.config.model import (
     TransformerShape,
 )
 from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
+from trimtab.config.network import BatchNormConfig, CnnConfig, MlpConfig, NetworkShape
 from trimtab.config.objective import (
     BinaryCrossEntropyConfig,
     CrossEntropyConfig,
@@ -220,6 +221,7 @@ from trimtab.config.training import (
     Tf32,
     TrainingConfig,
 )
+from trimtab.config.widths import WidthBase
 
 __all__ = [
     "ADJUSTABLE",
@@ -242,6 +244,7 @@ __all__ = [
     "AveragingConfig",
     "BaselineConfig",
     "BatchControlConfig",
+    "BatchNormConfig",
     "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
@@ -253,6 +256,7 @@ __all__ = [
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
+    "CnnConfig",
     "CompetencePacing",
     "Condition",
     "Config",
@@ -329,8 +333,10 @@ __all__ = [
     "MaskedLanguageModeling",
     "MixtureSource",
     "MlflowSink",
+    "MlpConfig",
     "ModelConfig",
     "MuonConfig",
+    "NetworkShape",
     "NoAveraging",
     "NoBaseline",
     "NoClip",
@@ -422,6 +428,7 @@ __all__ = [
     "WandbSink",
     "WarmRestartsSchedule",
     "WebhookConfig",
+    "WidthBase",
     "WsdSchedule",
     "ZScoreClip",
     "calibrates",
