@@ -107,10 +107,8 @@ class Doctor:
         """Begin, or go on with the history of the branch that survived."""
         if self._facts:
             self._to_tell = []  # a rollback: what the abandoned branch showed is not news any more
-            if self._tripwire is not None:
-                self._tripwire.forget()
-            if self._acts is not None:
-                self._acts.went_back(event.step)
+        if self._acts is not None:
+            self._acts.starts(event.step)
         self._facts = event.facts or self._facts
         self._asked, self._looked = min(self._asked, event.step), min(self._looked, event.step)
         self._every = event.total_steps // MOST_TIMES
