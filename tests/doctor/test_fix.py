@@ -200,7 +200,8 @@ def faulty() -> list[Any]:
         assert content is not None
         table = json.load(content)["runs"]
     first = {run["truth"]: run for run in table if run["truth"] != "healthy"}  # one of each kind
-    return [pytest.param(run, id=run["truth"]) for run in first.values()]
+    quick = ("overfitting", "learning-rate-too-high", "nan-loss")
+    return [pytest.param(run, id=code, marks=() if code in quick else pytest.mark.slow) for code, run in first.items()]
 
 
 @pytest.mark.parametrize("run", faulty())

@@ -120,8 +120,8 @@ class Acts:
     def starts(self, step: int) -> None:
         """The run goes on from `step`: what begins after that is new.
 
-        Of a rollback this is told by the steps alone, as a process that was killed in the middle of it left no more: what
-        waits was chosen after `step`, and of a rollback that was decided nobody may have been told.
+        Of a rollback this is told by the steps alone, as a process that was killed in the middle of it left no
+        more: what waits was chosen after `step`, and of a rollback that was decided nobody may have been told.
         """
         if self._asked is not None and self._asked["step"] > step:
             self._acted[self._asked["code"]] = step
