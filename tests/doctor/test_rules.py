@@ -39,6 +39,11 @@ def found(case: Case, code: str) -> Finding | None:
     return next((one for one in diagnose(case).findings if one.code == code), None)
 
 
+def spike_of(case: Case) -> Finding | None:
+    """The spike, or the batch that it is traced to."""
+    return found(case, "loss-spike") or found(case, "corrupt-batch")
+
+
 HEALTHY: dict[str, Case] = {
     "cosine": case_of(falling(1000), rates=cosine(1000), validation={s: 3.2 + 20 / s for s in range(100, 1001, 100)}),
     "noisy": case_of(falling(1000, noise=0.5), rates=cosine(1000)),
@@ -113,10 +118,12 @@ def test_a_loss_that_comes_back_is_a_spike(height: float, length: int, severity:
     loss = falling(800, noise=0.08)
     loss[500 : 500 + length] += height
     case = case_of(loss, rates=cosine(800))
-    told = found(case, "loss-spike")
+    told = spike_of(case)
     assert told is not None
+    assert "loss-spike" in (told.code, *told.consequences)
     assert (told.severity, found(case, "divergence")) == (severity, None)
     assert 490 <= told.onset_step <= 512
+    assert (told.code == "corrupt-batch") == (length == 1 and severity == "warning")
 
 
 def hard_batches(steps: int = 400, seed: int = 0) -> Array:
@@ -478,7 +485,7 @@ def test_a_spike_is_no_less_one_between_planned_rises(name: str, length: int) ->
     loss = falling(2000, noise=0.05) + 0.1 * factors
     at = 1250 if name != "triangular" else 1245  # triangles of 200 steps: its rate rises from step 1,200 to 1,300
     loss[at : at + length] += 4
-    told = found(case_of(loss, rates=1e-3 * factors, config=config), "loss-spike")
+    told = spike_of(case_of(loss, rates=1e-3 * factors, config=config))
     assert told is not None
     assert told.severity == "warning"
     assert at - 10 <= told.onset_step <= at + 10

@@ -23,7 +23,7 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     findings: list[Finding] = []
     withheld: list[Withheld] = []
     for code in RULES:
-        for said in _ask(code, case):
+        for said in ask(code, case):
             if isinstance(said, Finding):
                 findings.append(said)
             else:
@@ -37,7 +37,8 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     return Diagnosis(run, verdict, tuple(findings), kept, summarize(case, verdict, findings, kept))
 
 
-def _ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
+def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
+    """What one rule says of `case`, before causes are put before what they explain."""
     task, tasks = case.fact("task"), CODES[code].tasks
     if tasks and task is not None and task not in tasks:
         return

@@ -18,6 +18,8 @@ from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, plann
 from trimtab.runs.environment import usable_cores, versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
+from trimtab.training.data_facts import counting_facts
+from trimtab.training.first_batch import first_batch
 from trimtab.training.first_pass import scales_at_start
 
 
@@ -76,6 +78,9 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
     }
     if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
         facts["first_pass"] = scales_at_start(model, task, data.training)
+    if task.name != "contrastive":
+        facts["first_batch"] = first_batch(model, task, data.training)
+    facts |= counting_facts(config, data)
     if (switch := config.optimizer_switch) is not None:
         facts["optimizer_switch"] = {
             "optimizer": switch.to.name,
