@@ -34,7 +34,7 @@ def _table() -> list[dict[str, Any]]:
     with tarfile.open(ARCHIVE) as archive:
         content = archive.extractfile("runs.json")
         assert content is not None
-        table: list[dict[str, Any]] = json.load(content)
+        table: list[dict[str, Any]] = json.load(content)["runs"]
         return table
 
 
@@ -50,14 +50,10 @@ def diagnoses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Diagnosis]:
         archive.extractall(folder, filter="data")
     found: dict[str, Diagnosis] = {}
     for run in TABLE:
-        path = folder / run["name"]
-        case = (
-            open_foreign_case(folder / f"{run['name']}.csv")[0]
-            if run["is_loop"]
-            else open_case(RunDirectory.open(path))
-        )
+        path = folder / run["set"] / run["name"]
+        case = open_case(RunDirectory.open(path)) if path.is_dir() else open_foreign_case(path)[0]
         found[run["name"]] = diagnose(case, run["name"])
-        if not run["is_loop"]:
+        if path.is_dir():
             _can_be_set(found[run["name"]], path)
     return found
 
