@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trimtab.evaluation.counting import count_labels, count_sets, features_of
+from trimtab.evaluation.counting import copied, count_labels, count_sets, features_of
 
 Rows = list[NDArray[np.int64]]
 
@@ -77,3 +77,11 @@ def test_runs_are_told_from_their_tokens() -> None:
     assert len(one) == 6  # three tokens, two pairs, one of three
     assert len(np.intersect1d(one, other)) == 3
     assert len(features_of(np.array([], dtype=np.int64))) == 0
+
+
+def test_answers_that_stand_in_the_question_are_counted() -> None:
+    draw = np.random.default_rng(0)
+    texts = [draw.integers(50, size=20) for _ in range(60)]
+    inside = [text[5:10] if index % 4 else text[5:10][::-1] for index, text in enumerate(texts)]
+    assert copied(texts.__getitem__, inside.__getitem__, 60) == pytest.approx(0.75)
+    assert copied(texts.__getitem__, [text[:2] for text in texts].__getitem__, 60) is None

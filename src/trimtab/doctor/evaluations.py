@@ -35,14 +35,14 @@ def error_of_share(share: float, number: float) -> float:
 
 
 def learns_at_once(training: Curve) -> bool:
-    """Whether half of what the training loss gains is gained in the first quarter of the run.
+    """Whether the training loss falls by a quarter and more, and half of that in the first quarter of the run.
 
     What holds for many samples is learned before they come again; what holds for one sample alone only afterwards, and
     slowly (Arpit et al. 2017, arXiv 1706.05394).
     """
     begin, end = training.start, float(training.smoothed[-max(1, len(training) // 20) :].mean())
     half = np.flatnonzero(training.smoothed <= 0.5 * (begin + end))
-    return len(half) > 0 and half[0] < 0.25 * len(training)
+    return end < 0.75 * begin and len(half) > 0 and bool(half[0] < 0.25 * len(training))
 
 
 def gained_nothing(validation: Curve, training: Curve) -> bool:

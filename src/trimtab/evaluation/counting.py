@@ -114,6 +114,22 @@ def count_sets(
     return {"separability": ranks / size**2, "documents": size}
 
 
+def copied(first: Callable[[int], Tokens], second: Callable[[int], Tokens], number: int) -> float | None:
+    """The part of second texts that stand in the first, token by token; of texts of three tokens at least, None where
+    these are few."""
+    pairs = [(first(index), second(index)) for index in _spread(number)]
+    pairs = [(one, other) for one, other in pairs if len(other) >= 3]
+    if len(pairs) < FEWEST_TEXTS:
+        return None
+    return float(np.mean([_stands_in(other, one) for one, other in pairs]))
+
+
+def _stands_in(part: Tokens, text: Tokens) -> bool:
+    size = len(part)
+    starts = np.flatnonzero(text[: max(0, len(text) - size + 1)] == part[0])
+    return any(np.array_equal(text[start : start + size], part) for start in starts.tolist())
+
+
 def features_of(tokens: Tokens) -> NDArray[np.int64]:
     """The different runs of one to `RUNS` tokens in a text, hashed to [0, FEATURES)."""
     text = tokens[:MOST_TOKENS].astype(np.uint64)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config import Classification, Config, Regression
+from trimtab.config import Classification, Config, Regression, SequenceToSequence
 from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, PreparedData, Sequences
 from trimtab.evaluation import count_labels, count_sets
-from trimtab.evaluation.counting import MOST_TOKENS, Tokens
+from trimtab.evaluation.counting import MOST_TOKENS, Tokens, copied
 
 _FAREST: Final = 0.01
 """Of the targets: those whose part of all squares is told."""
 
 
 def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
-    """`counting`, what counting runs of tokens tells of `labels` and of the two `sets`; `outliers` of numbers.
+    """`counting`, what counting runs of tokens tells of `labels` and of the two `sets`, and how many second texts are
+    `copied` from the first; `outliers` of numbers.
 
     Empty without `evaluation.yardsticks`, of a stream, and where there is too little to count. The counts are kept
     beside the tokens.
@@ -44,10 +46,20 @@ def outliers_of(targets: NDArray[Any]) -> dict[str, float] | None:
     return {"share": float(squares[-most:].sum() / squares.sum()), "farthest": float(distance.max()) / usual}
 
 
+def _whole(texts: LabelledTexts, config: Config) -> Callable[[int], Tokens]:
+    """A row with its second text where there is one."""
+    if not isinstance(config.task, SequenceToSequence):
+        return texts.row
+    return lambda index: np.concatenate([texts.row(index)[: MOST_TOKENS // 2], texts.second_row(index)])
+
+
 def _counted(config: Config, training: Sequences, validation: Sequences) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(training, LabelledTexts) and isinstance(validation, LabelledTexts):
-        found["sets"] = count_sets(training.row, len(training), validation.row, len(validation))
+        whole = [_whole(one, config) for one in (training, validation)]
+        found["sets"] = count_sets(whole[0], len(training), whole[1], len(validation))
+        if isinstance(config.task, SequenceToSequence):
+            found["copied"] = copied(training.row, training.second_row, len(training))
         is_one_of_classes = isinstance(config.task, Classification) and not config.task.multi_label
         if is_one_of_classes and training.targets is not None and validation.targets is not None:
             classes_N = np.asarray(training.targets)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, local_noise, trailing_median
+from trimtab.doctor.curves import Curve, local_noise, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 from trimtab.runs.printable import printable
@@ -90,6 +90,10 @@ def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
     finite = np.isfinite(values)
     filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
     curve = Curve(np.arange(len(filled)), filled)
+    none = np.zeros(len(filled), np.bool_)
+    above = filled - running_median(filled, 5)
+    if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
+        return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
     width = max(15, len(filled) // 20)
     usual, noise = trailing_median(filled, width), local_noise(filled, 2 * width)
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)

@@ -114,7 +114,8 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
     if validation is not None:
         beside = np.interp(curve.steps[[one.low_at for one in jumps]], validation.steps, validation.values)
         height = float(np.median([one.top - one.low for one in jumps]))
-        return len(jumps) >= 3 and float(np.median(beside - lows)) > max(0.5 * height, float(np.median(lows)))
+        fewest = 2 if case.setting("data.shuffle") is False else 3
+        return len(jumps) >= fewest and float(np.median(beside - lows)) > max(0.5 * height, float(np.median(lows)))
     gaps = np.diff([one.low_at for one in jumps])
     return len(jumps) >= 4 and float(gaps.std()) < 0.2 * float(gaps.mean()) and float(gaps.mean()) >= 8
 
@@ -162,8 +163,8 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
         return
     begin = len(curve) // 8
     values = curve.values[begin:]
-    width = len(values) // 3
-    trend = running_median(values, width | 1)
+    ends, medians, length = Curve(np.arange(len(values)), values).blocks(6)
+    trend = np.interp(np.arange(len(values)), ends - length / 2, medians)
     rest = np.clip(values - trend, -8.0 * curve.noise - 1e-12, None)
     rest = rest - rest.mean()
     together = autocorrelation(rest, len(values) // 2)

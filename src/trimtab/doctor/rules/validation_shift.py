@@ -51,6 +51,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     apart, documents = (case.number("counting", "sets", name) for name in ("separability", "documents"))
     error = 1.0 / math.sqrt(6.0 * documents) if documents else math.inf
+    if case.fact("task") == "regression" and apart is None:
+        return  # a few far targets on one side are no other kind
     told_apart = apart is not None and apart >= SEPARABLE and apart - 0.5 > 3.5 * error
     if case.fact("counting") is not None and apart is not None and not told_apart:
         return
