@@ -276,6 +276,14 @@ def test_usual_ends_of_schedules_are_not_too_early(rates: Array) -> None:
     assert said(case_of(falling(600), rates=rates), "decayed-too-early") is None
 
 
+def test_a_rate_that_was_taken_down_where_the_loss_stood_is_a_remark_at_most() -> None:
+    loss = np.concatenate([falling(150, floor=3.0), np.full(450, 3.2)]) + 0.03 * noise_of(600)
+    loss[100:] = 3.2 + 0.03 * noise_of(500)
+    rates = np.repeat([1e-3, 1e-4, 1e-5, 1e-6], [180, 40, 40, 340])
+    told = said(case_of(loss, rates=rates), "decayed-too-early")
+    assert told is None or told.severity == "info"
+
+
 def test_a_gradient_that_leads_is_told_and_one_that_follows_is_not() -> None:
     grown = np.exp(np.minimum(np.maximum(np.arange(600) - 400, 0) / 10, 9.0))
     norms = (1 + 0.1 * np.abs(noise_of(600))) * grown
