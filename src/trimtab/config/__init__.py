@@ -220,6 +220,7 @@ from trimtab.config.training import (
     Tf32,
     TrainingConfig,
 )
+from trimtab.config.unfreezing import NoUnfreezingControl, PlateauUnfreezing
 from trimtab.config.widths import WidthBase
 
 __all__ = [
@@ -340,6 +341,7 @@ __all__ = [
     "NoSharpness",
     "NoSpikes",
     "NoStopping",
+    "NoUnfreezingControl",
     "NoiseConfig",
     "NoiseScaleBatch",
     "NoiseScaleConfig",
@@ -360,6 +362,7 @@ __all__ = [
     "PlainProcedure",
     "PlainSource",
     "PlateauControl",
+    "PlateauUnfreezing",
     "PolynomialSchedule",
     "PrecisionConfig",
     "PrivacyConfig",

@@ -7,6 +7,7 @@ from trimtab.config import (
     NoiseScaleBatch,
     PatienceStopping,
     PlateauControl,
+    PlateauUnfreezing,
     RollBackSpikes,
     UnsteadinessControl,
     regularized,
@@ -21,6 +22,7 @@ from trimtab.control.saving import SaveBest
 from trimtab.control.spikes import SpikeDetector
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.control.switching import SwitchOptimizer
+from trimtab.control.unfreezing import UnfreezeOnPlateau
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
@@ -38,6 +40,7 @@ __all__ = [
     "SkippedSteps",
     "SpikeDetector",
     "SwitchOptimizer",
+    "UnfreezeOnPlateau",
     "build_controllers",
     "lowest_scale",
 ]
@@ -86,6 +89,9 @@ def build_controllers(config: Config) -> list[Controller]:
     if switch is not None and switch.patience is not None:
         _require_measured(config, "optimizer_switch.metric", switch.metric)
         controllers.append(SwitchOptimizer(switch.to.name, switch.patience, switch.metric))
+    if isinstance(unfreezing := config.control.unfreezing, PlateauUnfreezing):
+        _require_measured(config, "control.unfreezing.metric", unfreezing.metric)
+        controllers.append(UnfreezeOnPlateau(len(config.model.unfreeze), unfreezing.patience, unfreezing.metric))
     controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
         controllers.append(Doctor())
