@@ -43,6 +43,7 @@ from trimtab.optimizer import (
 )
 from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
+from trimtab.runs.counted import counts_every_token
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.privacy import private
@@ -224,7 +225,7 @@ def build_parts(
         task,
         objective,
         step,
-        Windows(ring, peak_memory_bytes(device)),
+        Windows(ring, peak_memory_bytes(device), tells_read=not counts_every_token({"task": config.task.name})),
         device,
         compilable and making.compilable,
         why,

@@ -62,6 +62,7 @@ from trimtab.config.data import (
     UnigramTokenizer,
 )
 from trimtab.config.distillation import DistillationConfig
+from trimtab.config.doctor import Acting, Advising, DoctorConfig, DoctorPolicy
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
@@ -97,7 +98,7 @@ from trimtab.config.gradients import (
 )
 from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
-from trimtab.config.load import Loaded, load_config, load_with_origin
+from trimtab.config.load import Loaded, load_config, load_with_origin, load_written
 from trimtab.config.model import (
     CustomModel,
     DecoderConfig,
@@ -226,6 +227,7 @@ from trimtab.config.widths import WidthBase
 __all__ = [
     "ADJUSTABLE",
     "AccumulationSchedule",
+    "Acting",
     "AdafactorConfig",
     "AdamConfig",
     "AdamW8bitConfig",
@@ -233,6 +235,7 @@ __all__ = [
     "AdaptiveConfig",
     "AdaptiveLoggingConfig",
     "Adjustable",
+    "Advising",
     "AgcClip",
     "AlertRule",
     "AlertsConfig",
@@ -276,6 +279,8 @@ __all__ = [
     "DecoderConfig",
     "Disclosure",
     "DistillationConfig",
+    "DoctorConfig",
+    "DoctorPolicy",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
@@ -440,6 +445,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "load_written",
     "regularized",
     "rise_of",
     "steps_asked",

@@ -297,13 +297,6 @@ IDLE: tuple[Idle, ...] = (
         "set evaluation.samples.temperature above 0",
     ),
     Idle(
-        ("evaluation.yardsticks",),
-        "task.name",
-        lambda config: config.task.name != "causal_lm",
-        "the yardsticks are for next-token prediction, and task.name is another",
-        "set another task.name",
-    ),
-    Idle(
         ("evaluation.stride",),
         "task.name",
         # null says what is so anyway.
@@ -322,8 +315,8 @@ IDLE: tuple[Idle, ...] = (
         ("evaluation.calibration",),
         "task.name",
         lambda config: config.evaluation.calibration != "none" and not is_calibrated(config.task),
-        "a temperature is for one class of several, and with this task there is none",
-        "set task.name=classification, without multi_label",
+        "a temperature is for answers that are classes, labels or tokens, and with this task there is none",
+        "set another task.name",
     ),
     Idle(
         ("task.label",),
@@ -431,6 +424,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.schedule, WsdSchedule) and _is_no_step(config.schedule.decay, config),
         "the rate never falls, as schedule.decay is 0 steps",
         "set schedule.decay above 0",
+    ),
+    Idle(
+        ("doctor.watch", *(f"doctor.policy.{key}" for key in ("name", "budget", "confidence", "factor"))),
+        "doctor.live",
+        lambda config: not config.doctor.live,
+        "the doctor is not asked during the run, as doctor.live is false",
+        "leave out doctor.live",
     ),
 )
 

@@ -15,9 +15,11 @@ from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
 from trimtab.model import Decoder, Encoder, Network, Outside, Transformer, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
-from trimtab.runs.environment import versions
+from trimtab.runs.environment import usable_cores, versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
+from trimtab.training.data_facts import counting_facts
+from trimtab.training.first_batch import first_batch
 from trimtab.training.first_pass import scales_at_start
 
 
@@ -72,9 +74,13 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "planned_steps": config.training.steps,
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
+        "cores": usable_cores(),
     }
     if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
         facts["first_pass"] = scales_at_start(model, task, data.training)
+    if task.name != "contrastive":
+        facts["first_batch"] = first_batch(model, task, data.training)
+    facts |= counting_facts(config, data)
     if (switch := config.optimizer_switch) is not None:
         facts["optimizer_switch"] = {
             "optimizer": switch.to.name,

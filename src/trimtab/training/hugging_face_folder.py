@@ -123,7 +123,7 @@ def _refused(trained: TrainedRun) -> nn.Module:
     raise UsageError("--to hugging-face: a custom model has no architecture of transformers")
 
 
-def _save(module: nn.Module, folder: Path, temperature: float | None) -> None:
+def _save(module: nn.Module, folder: Path, temperature: float | tuple[float, ...] | None) -> None:
     """As transformers writes it; its configuration says the temperature, which transformers itself does not apply."""
     library: Any = module
     if temperature is not None:
