@@ -169,7 +169,9 @@ def build_parts(
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
-    probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
+    probes, noise_scale = build_probes(
+        config.logging, config.gradients.clip, model, list(optimizer.storage.weights), device
+    )
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
     term_names = (*task.term_names, *making.procedure.term_names)

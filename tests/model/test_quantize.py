@@ -427,7 +427,7 @@ def test_with_bf16_products_it_learns_too(tmp_path: Path) -> None:
             r"rounds fp32 weights",
         ),
         (["training.quantize={name: int8, start: 1.0}"], "leaves no step in which to round"),
-        (["training.quantize.name=int8", "model={name: custom, target: 'a:b'}"], r"trimtab's own models"),
+        (["training.quantize.name=int8", "model={name: custom, target: 'a:b'}"], r"trimtab's own transformers"),
     ],
 )
 def test_what_cannot_be_is_refused(overrides: list[str], message: str) -> None:

@@ -72,7 +72,10 @@ class EvaluationConfig(Section):
         description="tokens of a fixed training slice, for generalization_gap, at most as many as are judged of the "
         "validation set; 0: no gap",
     )
-    yardsticks: bool = Field(True, description="bits per byte of bigram counts, zlib and lzma on the same text")
+    yardsticks: bool = Field(
+        True,
+        description="what counting tells: bits per byte of pairs, zlib, lzma; classes of rows; whether the sets differ",
+    )
     samples: SamplesConfig = Field(default_factory=SamplesConfig)
     decoded: int = Field(
         0, ge=0, description="validation texts that are answered at every evaluation, for ROUGE, BLEU and chrF; 0: none"

@@ -2,6 +2,7 @@
 
 from trimtab.evaluation.baseline import Baseline, build_baseline, forget_losses, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
+from trimtab.evaluation.counting import count_labels, count_sets
 from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import evaluate, spread_indices
@@ -32,6 +33,8 @@ __all__ = [
     "calculate_perplexity",
     "calibrate_temperature",
     "choose_token",
+    "count_labels",
+    "count_sets",
     "evaluate",
     "fit_label_temperatures",
     "fit_temperature",

@@ -57,6 +57,9 @@ METRICS: dict[str, Metric] = {
         "optimizer",
         "2-norm of the whole gradient, unscaled, before clipping",
     ),
+    "grad_norm_clipped": Metric(
+        "norm", "neither", "per_step", "same", "optimizer", "2-norm of the whole gradient after clipping, before noise"
+    ),
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
     "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted targets: tokens, or texts"),
     "tokens_read": Metric(
@@ -344,6 +347,9 @@ METRICS: dict[str, Metric] = {
     ),
     "layer/<name>/grad_norm": Metric(
         "norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"
+    ),
+    "layer/<name>/grad_norm_clipped": Metric(
+        "norm", "neither", "mean", "same", "optimizer", "the same after clipping, where parameters are clipped apart"
     ),
     "layer/<name>/weight_norm": Metric("norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"),
     "layer/<name>/activation_rms": Metric(

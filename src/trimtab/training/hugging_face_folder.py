@@ -55,7 +55,7 @@ def write_folder(trained: TrainedRun, out: Path) -> Written:
         with quietly():
             if isinstance(model, HuggingFaceModel):
                 module = _plain(model)
-            elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig):
+            elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig) and not model.pooled:
                 module = _corresponding(trained, model, trained.config.model)
             else:
                 module = _refused(trained)
@@ -112,6 +112,12 @@ def _corresponding(trained: TrainedRun, model: Decoder, config: DecoderConfig) -
 
 
 def _refused(trained: TrainedRun) -> nn.Module:
+    if isinstance(trained.model, Decoder) and trained.model.pooled:
+        raise UsageError(
+            f"--to hugging-face: a decoder with a head for whole texts is not converted. Received: task "
+            f"{trained.config.task.name}",
+            hint="trimtab predict RUN answers for texts; task causal_lm is converted",
+        )
     if isinstance(trained.config.model, TransformerShape):
         architecture_of(trained.config.model)
     raise UsageError("--to hugging-face: a custom model has no architecture of transformers")
