@@ -23,8 +23,8 @@ def main() -> None:
         prog="bank", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    make, score, listed = (commands.add_parser(name) for name in ("make", "score", "plan"))
-    for one in (make, score, listed):
+    make, score, listed, peers = (commands.add_parser(name) for name in ("make", "score", "plan", "peers"))
+    for one in (make, score, listed, peers):
         one.add_argument("--part", choices=PARTS, default="tuning")
         one.add_argument("--only", metavar="PATTERN", help="names of runs, as of files: '*nan-loss*'")
     for one in (make, listed):
@@ -36,12 +36,18 @@ def main() -> None:
     score.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
     score.add_argument("--json", type=Path, metavar="FILE")
     score.add_argument("--wrong", action="store_true", help="each run that is not right, and what was said of it")
+    peers.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
     packing, unpacking = commands.add_parser("pack"), commands.add_parser("unpack")
     packing.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
     unpacking.add_argument("--into", type=Path, required=True, metavar="DIR")
     for one in (packing, unpacking):
         one.add_argument("--file", type=Path, required=True)
     arguments = parser.parse_args()
+    if arguments.command == "peers":
+        from bank import peers as others
+
+        print(others.table(others.judge(arguments.folder, arguments.part)))
+        return
     if arguments.command == "pack":
         folders = [arguments.folder / part for part in PARTS if (arguments.folder / part).exists()]
         print(f"{pack(folders, arguments.file)} runs, {arguments.file.stat().st_size / 1e6:.1f} MB")

@@ -47,7 +47,7 @@ FAULTS: Final[dict[str, Kind]] = {
         ("trimtab", *BARE), ("lm", "classification"), "fp16 gradients overflow again and again"
     ),
     "plateau": Kind(ALL, EVERY, "the optimizer stops changing weights early, without a word"),
-    "missing-warmup": Kind(ALL, ("lm", "seq2seq"), "post-norm at the full rate from the first step"),
+    "missing-warmup": Kind(ALL, ("lm",), "SGD at its full rate from the first step, without clipping"),
     "exploding-gradients": Kind(ALL, EVERY, "gradients grow by some per cent a step; plain SGD without clipping"),
     "decayed-too-early": Kind(ALL, EVERY, "the rate is near zero after a third of the run"),
     "schedule-mismatch": Kind(ALL, EVERY, "the schedule counts other steps than the run has"),
@@ -66,13 +66,11 @@ FAULTS: Final[dict[str, Kind]] = {
     "overconfident": Kind(
         ALL,
         LABELS,
-        "a small labelled set, many epochs: the loss rises, the accuracy does not fall",
+        "a small labelled set, many epochs: the loss rises, the accuracy still improves",
         ("classification",),
     ),
     "label-noise": Kind(ALL, LABELS, "part of the labels are wrong", ("classification",)),
-    "random-labels": Kind(
-        ALL, (*LABELS, "seq2seq"), "targets have nothing to do with their inputs", ("classification", "seq2seq")
-    ),
+    "random-labels": Kind(ALL, LABELS, "labels have nothing to do with their inputs", ("classification",)),
     "class-collapse": Kind(ALL, LABELS, "one class weighs so much that the others are never said", ("classification",)),
     "unshuffled-data": Kind(ALL, EVERY, "data comes sorted by its class or its source"),
     "corrupt-batch": Kind(ALL, EVERY, "one batch of the run is random"),

@@ -146,9 +146,9 @@ def plateau(it: Experiment) -> None:
 
 
 def missing_warmup(it: Experiment) -> None:
-    it.warmup, it.post_norm, it.beta2 = 1, True, 0.999
-    it.sizes = it.sizes | {"layers": it.sizes["layers"] + 2}
-    it.rate *= it.strong(4.0, 2.5)
+    # The height was chosen by trying: with a warm-up over 40 steps these runs end 0.15 nats lower.
+    it.warmup, it.momentum, it.weight_decay, it.clip = 1, 0.9, 0.0, None
+    it.rate = it.strong(0.45, 0.3)
     it.onset = 1
 
 
@@ -272,16 +272,12 @@ def random_labels(it: Experiment) -> None:
     random = np.random.default_rng(it.scenario.seed)
     for name in ("train", "held_out"):
         inputs, targets = getattr(it, name)
-        order = torch.from_numpy(random.permutation(len(targets)))
-        if it.scenario.task == "seq2seq":
-            setattr(it, name, ((inputs[0], inputs[1][order]), targets[order]))
-        else:
-            setattr(it, name, (inputs, targets[order]))
+        setattr(it, name, (inputs, targets[torch.from_numpy(random.permutation(len(targets)))]))
     it.onset = 1
 
 
 def class_collapse(it: Experiment) -> None:
-    it.class_weights = [it.strong(1_000.0, 100.0), *([1.0] * (it.num_classes - 1))]
+    it.class_weights = [1.0, *([it.strong(1e-6, 1e-3)] * (it.num_classes - 1))]
     it.logs["accuracy"] = True
     it.onset = 1
 

@@ -5,6 +5,7 @@ The parent loads torch once; each run is a fork of it, so that what is planted i
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +37,8 @@ def generator_hash() -> str:
     return digest.hexdigest()
 
 
-def preload() -> None:
-    """Import what every run needs, before the first fork."""
+def preload(loggers: Collection[str]) -> None:
+    """Import what the runs of these loggers need, before the first fork."""
     import torch
 
     import trimtab.trainer  # noqa: F401
@@ -45,7 +46,14 @@ def preload() -> None:
     from trimtab.config import load_config
 
     load_config("gpt-1m", [])  # builds the models of the configuration
+    if {"huggingface", "lightning"} & set(loggers):
+        from transformers import Trainer  # noqa: F401
+    if "lightning" in loggers:
+        import lightning.pytorch.callbacks
+        import lightning.pytorch.loggers  # noqa: F401
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # forks need not walk over all of this
 
 
 def generate(
@@ -58,7 +66,8 @@ def generate(
 ) -> int:
     """Make those that are not there yet, for so many minutes; gives how many were made."""
     folder.mkdir(parents=True, exist_ok=True)
-    preload()
+    scenarios = list(scenarios)
+    preload({one.logger for one in scenarios})
     end, made, known = time.monotonic() + 60.0 * minutes, 0, generator_hash()
     for scenario in scenarios:
         if time.monotonic() > end:
@@ -192,14 +201,27 @@ def _theirs(scenario: Scenario, place: Path, data: Path, again: bool) -> tuple[i
 
 
 def _turn(scenario: Scenario, log: Path) -> int:
-    """The step of the lowest validation loss. Raises: SystemExit where it does not rise again."""
+    """The step of the lowest validation loss.
+
+    Raises: SystemExit where it does not rise again; and where the accuracy goes on improving, of what is planted as
+        overfitting, or does not, of what is planted as overconfident: then the fault is not there, or the other one.
+    """
     from bank.score import case_of
 
-    series = case_of(log, scenario.logger).validation_loss()
+    case = case_of(log, scenario.logger)
+    series, accuracy = case.validation_loss(), case.history.get("validation/accuracy")
     steps, values = series.finite() if series is not None else ((), ())
     if len(values) < 3 or values[-1] < 1.03 * min(values):
-        raise SystemExit("the validation loss does not turn up, so that this is no overfitting")
-    return int(steps[int(values.argmin())])  # type: ignore[union-attr]
+        raise SystemExit("the validation loss does not turn up")
+    turn = int(values.argmin())  # type: ignore[union-attr]
+    if accuracy is not None and scenario.task != "lm":
+        right = accuracy.finite()[1]
+        gain = float(right[-max(1, (len(right) - turn) // 2) :].mean() - right[max(0, turn - 1) : turn + 2].mean())
+        if (gain > 0.01) != (scenario.code == "overconfident"):
+            raise SystemExit(f"the accuracy changes by {gain:.3f} after the validation loss has turned up")
+    elif scenario.code == "overconfident":
+        raise SystemExit("no accuracy was logged")
+    return int(steps[turn])
 
 
 def _train(act: Callable[[], None]) -> str:

@@ -146,6 +146,7 @@ def evaluates_in_training_mode() -> None:
     """Dropout stays on in evaluations."""
     import torch
 
+    import trimtab.evaluation.language as language
     import trimtab.evaluation.perplexity as perplexity
 
     @contextlib.contextmanager
@@ -153,7 +154,7 @@ def evaluates_in_training_mode() -> None:
         with torch.no_grad():
             yield
 
-    perplexity.evaluating = training  # type: ignore[assignment]
+    perplexity.evaluating = language.evaluating = training  # type: ignore[assignment]
 
 
 def schedule_runs(factor: float) -> Patch:

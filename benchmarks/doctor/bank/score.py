@@ -191,6 +191,7 @@ def scores(judged: Sequence[Judged]) -> Scores:
 def calibration(judged: Iterable[Judged]) -> tuple[tuple[tuple[float, float, int, float, float], ...], float | None]:
     """Of the leading loud finding of each run, faulty or sound: how sure it is, and how often it is right."""
     pairs = [(one.said[0].confidence, one.is_faulty and one.is_first) for one in judged if one.loud and one.said]
+    pairs = [pair for pair in pairs if not math.isnan(pair[0])]  # peers do not say how sure they are
     bins: list[tuple[float, float, int, float, float]] = []
     for low, high in itertools.pairwise(BINS):
         inside = [pair for pair in pairs if low <= pair[0] < high or (high == 1.0 and pair[0] == 1.0)]

@@ -40,7 +40,7 @@ SIZES: Final[dict[str, dict[str, Any]]] = {
         "tokenizer": {"name": "bpe", "vocabulary_size": 420},
         "row_tokenizer": {"name": "bpe", "vocabulary_size": 560},
         "micro_batch_size": 12,
-        "steps": 340,
+        "steps": 270,
         "rate": {"lm": 4e-3, "classification": 1.5e-3, "seq2seq": 3e-3, "regression": 1e-3, "mlp": 5e-3, "cnn": 3e-3},
         "schedule": {"name": "linear", "warmup": 20},
         "evaluations": 12,
@@ -133,6 +133,7 @@ class Setup:
         if held_out is not None:
             source = {**self.settings["data.source"], "path": self.write_rows(held_out, "held_out.jsonl")}
             self.settings["data.validation_source"] = source
+            self.settings.pop("data.validation_fraction", None)
 
     def use_text(self, text: str, held_out: str | None = None) -> None:
         """Train on this text, and judge on `held_out` where that is given."""
