@@ -41,7 +41,8 @@ def sources(name: str) -> list[Path]:
 
 
 def corpus(name: str, size: int, skip: int = 0) -> str:
-    """So many characters of its source code, after the first `skip`."""
+    """So many characters of its source code, after the first `skip`, in pieces of some 2,000 that are shuffled: what is
+    held out at the end is of the same kind as the rest."""
     parts: list[str] = []
     total = 0
     for file in sources(name):
@@ -49,7 +50,9 @@ def corpus(name: str, size: int, skip: int = 0) -> str:
         total += len(parts[-1])
         if total >= size + skip:
             break
-    return "\n".join(parts)[skip : skip + size]
+    text = "\n".join(parts)[skip : skip + size]
+    pieces = [text[at : at + 2_000] for at in range(0, len(text), 2_000)]
+    return "".join(pieces[index] for index in np.random.default_rng(13).permutation(len(pieces)))
 
 
 def docstrings(name: str) -> Iterator[tuple[str, str, str, int]]:
