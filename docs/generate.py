@@ -19,9 +19,10 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
+from xml.etree import ElementTree
 
 import typer
 from pydantic_core import PydanticUndefined
@@ -35,6 +36,7 @@ from trimtab.config.base import Section
 from trimtab.config.dump import yaml_value
 from trimtab.config.keys import Key, first_line, keys, listed_keys, tag_of
 from trimtab.config.presets import preset_text
+from trimtab.doctor.pages import codes_with_rules, page_of
 from trimtab.errors import TrimtabError
 from trimtab.runs.metrics import METRICS
 
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stale = {name: text for name, text in pages().items() if _current(REFERENCE / name) != text}
     for name, text in stale.items():
         if not check:
-            REFERENCE.mkdir(exist_ok=True)
+            (REFERENCE / name).parent.mkdir(parents=True, exist_ok=True)
             (REFERENCE / name).write_text(text, encoding="utf-8", newline="\n")
         print(f"docs/reference/{name} {'is out of date' if check else 'written'}")
     if check and stale:
@@ -84,6 +86,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors,
         "python-api.md": python_api,
     }
+    makers |= {f"doctor/{code}.md": partial(doctor_page, code) for code in codes_with_rules()}
     return {name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()}
 
 
@@ -425,36 +428,62 @@ def lint_rules() -> Iterator[str]:
 
 
 def doctor_rules() -> Iterator[str]:
-    """Every rule over a run's record, and the closed table of codes."""
-    rules: Mapping[str, Any] = importlib.import_module("trimtab.doctor.rules").RULES
-    codes: Mapping[str, Any] = importlib.import_module("trimtab.doctor.codes").CODES
+    """Every rule over a run's record in a line, and the closed table of codes."""
+    codes = codes_of_all()
     yield "# What the doctor finds"
     yield _text("""
         `trimtab doctor` reads the record of a run, or the log of another trainer, and asks these rules; so does every
         run at its evaluations and at its end. A rule speaks only when what it needs was logged; otherwise its finding
         is withheld, and the diagnosis says what to log. When one finding explains another, it leads, and the other is
-        listed under it.
+        listed under it. Each has a page with a picture of a real run; `trimtab doctor --explain CODE` says the same in
+        a terminal.
         """)
+    rules = codes_with_rules()
     rows = [
-        (f"[{code}](#{code})", codes[code].kind, _list(codes[code].signals), codes[code].sentence) for code in rules
+        (f"[{code}](doctor/{code}.md)", codes[code].kind, _list(codes[code].signals), codes[code].sentence)
+        for code in rules
     ]
     yield _table(("code", "kind", "needs", "says that"), rows)
-    for code, rule in rules.items():
-        title, _, body = inspect.cleandoc(sys.modules[rule.__module__].__doc__ or "").partition("\n\n")
-        sentence = title.partition(": ")[2]
-        yield f"## {code}"
-        explained = codes[code].explains
-        also = f" It explains {_list(explained)}." if explained else ""
-        tasks = codes[code].tasks
-        also += f" It is judged for {_list(tasks)} alone." if tasks else ""
-        yield sentence[:1].upper() + sentence[1:] + also
-        yield re.sub(r"\n +", "\n  ", re.sub(r"(?m)^([A-Z][A-Za-z ]+?)(: | for )", r"- **\1**\2", body))
     yield "## All codes"
     yield _text("""
         The table is closed: no finding has another code. Those without a rule above are to come; `lint` marks what a
         [configuration](lint-rules.md) shows before it costs compute.
         """)
-    yield _table(("code", "kind", "says that"), [(code, row.kind, row.sentence) for code, row in codes.items()])
+    shown = [(f"[{code}](doctor/{code}.md)" if code in rules else code, row) for code, row in codes.items()]
+    yield _table(("code", "kind", "says that"), [(code, row.kind, row.sentence) for code, row in shown])
+
+
+def doctor_page(code: str) -> Iterator[str]:
+    """One rule: its docstring, with a picture of what it finds in a real run."""
+    page, rules = page_of(code), codes_with_rules()
+    yield f"# {code}"
+    yield page.sentence[:1].upper() + page.sentence[1:]
+    picture = REFERENCE / "doctor" / f"{code}.svg"
+    if picture.exists():
+        told = ElementTree.parse(picture).getroot().findtext("{http://www.w3.org/2000/svg}desc") or ""
+        yield f"![{code}: curves of a real run]({code}.svg)"
+        yield f"{html.escape(told, quote=False)} Shaded is what shows it; the dashed line is where it begins."
+    yield "\n".join(f"- **{heading}**: {text}" if heading else f"- {text}" for heading, text in page.parts)
+    linked = {name: f"[{name}]({name}.md)" if name in rules else f"`{name}`" for name in codes_of_all()}
+    facts = [
+        ("kind", page.kind),
+        ("in a sentence", codes_of_all()[code].sentence),
+        ("needs", _list(page.needs)),
+        ("judged for", _list(page.tasks)),
+        ("explains", ", ".join(linked[one] for one in page.explains)),
+        ("explained by", ", ".join(linked[one] for one in page.explained_by)),
+    ]
+    yield _table(("", ""), [(name, told) for name, told in facts if told])
+    yield _text("""
+        When both are found, what explains another leads, and the other is listed under it.
+        [All that the doctor finds](../doctor-rules.md), [how to ask it](../../how-to/ask-the-doctor.md).
+        """)
+
+
+def codes_of_all() -> Mapping[str, Any]:
+    """The closed table."""
+    codes: Mapping[str, Any] = importlib.import_module("trimtab.doctor.codes").CODES
+    return codes
 
 
 def _list(names: Iterable[str]) -> str:

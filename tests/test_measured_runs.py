@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "evaluation.samples.prompts": [],
     "evaluation.yardsticks": False,
     "logging.every": 4,
+    "gradients.clip.threshold": 0.5,
 }
 
 
@@ -70,6 +71,12 @@ def test_a_run_tells_of_its_pace_and_machine_and_its_weights_are_the_same(text: 
         assert 1 <= len(series) <= 8
         assert blind.get(f"hardware/{name}") is None
     assert blind.get("time/forward_seconds") is None
+
+    before, after = (measured.get(name) for name in ("grad_norm", "grad_norm_clipped"))
+    assert before is not None
+    assert after is not None
+    assert after.mean == pytest.approx(np.minimum(before.mean, 0.5), rel=1e-5)
+    assert before.mean.max() > 0.5
 
     # Utilization, calculated anew from what the record says of the last window.
     utilization, rate = (measured.get(name).mean[-1] for name in ("mfu", "tokens_per_second"))  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from trimtab import ClassificationTrainer
 from trimtab.cli import app
 from trimtab.runs import RunDirectory
-from trimtab.runs.files import read_json
+from trimtab.runs.files import read_json, write_json
 from trimtab.training.consolidated import read_consolidated
 from trimtab.training.predictor import open_predictor
 from trimtab.training.trained import open_trained
@@ -182,3 +182,33 @@ def test_too_few_texts_for_a_temperature_are_told_once(folder: Path, tmp_path: P
     assert "too few" in read_json(run / "calibration.json")["why"]
     assert open_trained(run).temperature == 1.0
     assert "no temperature" in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_each_label_has_a_temperature_of_its_own(tmp_path: Path) -> None:
+    words = ["red", "blue", "green", "large", "small"]
+    rows = [
+        {
+            "text": " ".join(words[(number >> place) % 5] for place in range(4)),
+            "label": [words[number % 5], "any"][: number % 3],
+        }
+        for number in range(400)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run, out = tmp_path / "run", tmp_path / "out.safetensors"
+    task = ["task={name: classification, label: label, multi_label: true}", "objective={name: binary_cross_entropy}"]
+    source = [f"data.source={{name: jsonl, path: {tmp_path / 'rows.jsonl'}}}", "data.tokenizer={name: bytes}"]
+    told = run_command("train", "classification", *task, *source, "--run", str(run), *QUICK)
+    assert "by label" in told or "temperature 1:" in told
+    kept = read_json(run / "calibration.json")
+    assert len(kept["fitted"]) == 6 == len(kept["temperature"])
+    assert len(set(kept["fitted"])) > 1
+    write_json(run / "calibration.json", kept | {"temperature": kept["fitted"]})
+    run_command("export", str(run), "--to", "safetensors", "--out", str(out))
+    temperatures = torch.tensor(kept["fitted"], dtype=torch.float64)
+    for path in (run, out):
+        predictor = open_predictor(path)
+        assert predictor.temperature == tuple(kept["fitted"])
+        plain = replace(predictor, temperature=None).probabilities(["red blue"])[0].logit()
+        assert torch.allclose(predictor.probabilities(["red blue"])[0].logit() * temperatures, plain)
+    answers = json.loads(run_command("predict", str(out), "red blue", "--json"))
+    assert answers["temperature"] == kept["fitted"]

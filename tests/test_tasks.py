@@ -49,9 +49,23 @@ TASKS: dict[str, dict[str, Any]] = {
         "task": {"name": "contrastive", "label": "label"},
         "objective": {"name": "supervised_contrastive"},
     },
+    "mlp": {
+        "task": {"name": "regression"},
+        "objective": {"name": "mse"},
+        "model": {"name": "mlp", "hidden_size": 16, "layer_size": 24, "dropout": {"hidden": 0.1}},
+        "averaging": {"name": "ema", "decay": 0.9, "batch_norm_batches": 4},
+    },
+    "cnn": {"task": {"name": "classification"}, "model": {"name": "cnn", "hidden_size": 16, "num_filters": 12}},
+    "decoder": {"task": {"name": "classification"}, "model": {**ENCODER, "name": "decoder"}},
     "masked_lm": {"task": {"name": "masked_lm"}, "evaluation": {"every": 8, "gap_tokens": 512, "max_tokens": 2048}},
 }
-LEADING = {"classification": "macro_f1", "multi_label": "exact_match", "regression": "r2", "seq2seq": "perplexity"}
+LEADING = {
+    "mlp": "r2",
+    "classification": "macro_f1",
+    "multi_label": "exact_match",
+    "regression": "r2",
+    "seq2seq": "perplexity",
+}
 
 
 @pytest.fixture(autouse=True)

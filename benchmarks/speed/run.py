@@ -2,9 +2,9 @@
 
     python benchmarks/speed/run.py 124m --nanogpt FOLDER --rounds 10 ours nanogpt lightning
 
-Trainers: ours, ours:SETTING=VALUE;..., nanogpt, nanogpt-eager, lightning, hf, hf-compiled, bare, and Hugging Face's
-GPT-2 by our trainer: ours-hf, ours-hf:SETTING=VALUE;.... All stay in memory, so
-they must fit together. Writes JSON and a Markdown table to --out.
+Trainers: ours, ours:SETTING=VALUE;..., nanogpt, nanogpt-eager, lightning, hf, hf-compiled, litgpt, litgpt:bf16-true,
+bare, and Hugging Face's GPT-2 by our trainer: ours-hf, ours-hf:SETTING=VALUE;.... All stay in memory, so they must fit
+together. Writes JSON and a Markdown table to --out.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def command(trainer: str, case: str, nanogpt: str) -> list[str]:
             arguments = ["huggingface.py", case]
         case "hf-compiled":
             arguments = ["huggingface.py", case, "compile"]
+        case "litgpt":
+            arguments = ["lit_gpt.py", case, *settings.split()]
         case "bare":
             arguments = ["bare.py", case]
         case _:
@@ -91,6 +93,8 @@ def main() -> None:
     for process in processes.values():
         process.stdin.close()  # type: ignore[union-attr]
         process.wait()
+    if not rows:
+        raise SystemExit("no trainer came to train")
     text = table(given.case, rows, turn)
     print(text)
     stem = _slug(given.case, given.trainers[-1])

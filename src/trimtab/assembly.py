@@ -43,6 +43,7 @@ from trimtab.optimizer import (
 )
 from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
+from trimtab.runs.counted import counts_every_token
 from trimtab.runs.files import read_json, write_json
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.privacy import private
@@ -168,7 +169,9 @@ def build_parts(
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
-    probes, noise_scale = build_probes(config.logging, model, list(optimizer.storage.weights), device)
+    probes, noise_scale = build_probes(
+        config.logging, config.gradients.clip, model, list(optimizer.storage.weights), device
+    )
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
     term_names = (*task.term_names, *making.procedure.term_names)
@@ -222,7 +225,7 @@ def build_parts(
         task,
         objective,
         step,
-        Windows(ring, peak_memory_bytes(device)),
+        Windows(ring, peak_memory_bytes(device), tells_read=not counts_every_token({"task": config.task.name})),
         device,
         compilable and making.compilable,
         why,

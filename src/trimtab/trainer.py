@@ -170,6 +170,7 @@ class Trainer:
                     None if parts.teacher is None else parts.teacher.fingerprint,
                 ),
             }
+            refuse(lint(config, facts), config.lint.allow)
             changes = self._changes(run, facts)
 
             split = config.split or Split(config.sequences_per_step, 1)

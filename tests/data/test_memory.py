@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from trimtab.data.minhash import release
 
 CHILD = """
 import json, resource, sys
@@ -69,3 +72,19 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, megabytes: int, boun
     assert found["prepared"] < bound
     assert found["read"] < 20e6
     assert found["near"] == found["documents"]  # all are nearly the same, on one side or the other
+
+
+def test_what_was_read_of_a_mapped_file_is_given_back(tmp_path: Path) -> None:
+    def of_files() -> int:
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile:")]
+        return int(line.split()[1]) * 1024
+
+    (tmp_path / "signatures").write_bytes(b"\1" * 40_000_000)
+    mapped = np.memmap(tmp_path / "signatures", dtype=np.uint32, mode="r").reshape(-1, 100)
+    before = of_files()
+    total = int(mapped.sum(dtype=np.uint64))
+    assert of_files() - before > 30e6
+    release(mapped)
+    assert of_files() - before < 10e6
+    assert int(mapped.sum(dtype=np.uint64)) == total, "it is read again"
+    release(np.zeros(3))  # nothing is mapped

@@ -343,3 +343,45 @@ def test_what_is_no_stream_is_refused(
 def test_what_it_does_not_go_with(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(None, ["data.source={name: stream, target: 'a:b'}", *overrides], environment={})
+
+
+class Replayed:
+    """Documents one after the other, in another order in each pass; counts what it gives."""
+
+    given = 0
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[str]:
+        for text in TEXTS[self.epoch :] + TEXTS[: self.epoch]:
+            Replayed.given += 1
+            yield text
+
+
+def test_processes_that_make_chunks_in_turn_go_through_a_replayed_stream_once_each(tmp_path: Path) -> None:
+    whole = spool(tmp_path / "whole", Replayed, resume="replay").tokens(0, 2900).tolist()
+    readers = [spool(tmp_path / "shared", Replayed, resume="replay") for _ in range(3)]
+    Replayed.given = 0
+    ends = range(100, 3000, 100)
+    found = [readers[number % 3].tokens(end - 100, end).tolist() for number, end in enumerate(ends)]
+    assert [token for part in found for token in part] == whole
+    # Each of the three goes through both passes at most once, and reads on to the end of a chunk.
+    assert 2 * len(TEXTS) < Replayed.given <= 3 * 2 * len(TEXTS) + 3
+
+
+def test_what_is_made_again_is_read_from_the_beginning(tmp_path: Path) -> None:
+    subject = spool(tmp_path, Replayed, resume="replay")
+    expected = subject.tokens(0, 1600).tolist()
+    for path in tmp_path.glob("chunk-0000001*"):
+        path.unlink()
+    other = spool(tmp_path, Replayed, resume="replay")
+    assert other.tokens(0, 200).tolist() == expected[:200]
+    (tmp_path / "chunk-00000005.bin").unlink()
+    # The reader of the first stands beyond it.
+    subject._checked.clear()
+    assert subject.tokens(500, 600).tolist() == expected[500:600]
+    assert subject.tokens(0, 1600).tolist() == expected

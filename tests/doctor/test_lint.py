@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,6 +294,45 @@ SILENT += [
     ("repeated-source", [MIXED[0] + "}"], mixture(1.0, 9.0)),
 ]
 
+MLP = ["task.name=classification", "model.name=mlp", "data.source={name: jsonl, path: x.jsonl}"]
+CNN = [MLP[0], "model.name=cnn", MLP[2]]
+EMA = "averaging={name: ema, batch_norm_batches: 10}"
+OUTSIDE = ["model={name: custom, target: 'a:b'}"]
+NORMS = {"batch_norm": {"layers": 2, "beside_attention": False}}
+BESIDE = {"batch_norm": {"layers": 2, "beside_attention": True}}
+
+FIRES += [
+    ("batch-norm-small-batch", MLP, {}),
+    ("batch-norm-small-batch", [*CNN, "training={batch_size: 64, micro_batch_size: 16}"], {}),
+    ("batch-norm-with-accumulation", [*MLP, "training={micro_batch_size: 32, accumulation: 2}"], {}),
+    ("batch-norm-with-accumulation", [*CNN, "training={batch_size: 64, micro_batch_size: 32}"], {}),
+    ("batch-norm-with-dropout", [*MLP, "model.dropout.hidden=0.1"], {}),
+    ("batch-norm-with-dropout", [*CNN, "model.dropout.embedding=0.1"], {}),
+    ("batch-norm-few-for-average", [*MLP, "training.micro_batch_size=32", EMA], {}),
+    ("batch-norm-few-for-average", [*MLP, "model.batch_norm.momentum=0.001", "averaging.name=ema"], {}),
+    ("batch-norm-in-sequence-model", OUTSIDE, NORMS),
+    ("batch-norm-in-sequence-model", OUTSIDE, BESIDE),
+    ("positions-beyond-training", ["model.max_positions=512"], {}),
+    ("positions-beyond-training", ["model.max_positions=512", "model.positions.name=learned"], {}),
+]
+SILENT += [
+    ("batch-norm-small-batch", [*MLP, "training.micro_batch_size=32"], {}),
+    ("batch-norm-small-batch", [*MLP, "training={batch_size: 64, micro_batch_size: auto}"], {}),
+    ("batch-norm-small-batch", [*MLP, "model.batch_norm=null"], {}),
+    ("batch-norm-small-batch", [], {}),
+    ("batch-norm-with-accumulation", MLP, {}),
+    ("batch-norm-with-accumulation", ["training.accumulation=4"], {}),
+    ("batch-norm-with-dropout", [*MLP, "model.dropout.hidden=0.1", "model.num_layers=1"], {}),
+    ("batch-norm-with-dropout", [*CNN, "model.dropout.head=0.5"], {}),
+    ("batch-norm-with-dropout", [*MLP, "model.dropout.hidden=0.1", "model.batch_norm=null"], {}),
+    ("batch-norm-few-for-average", [*MLP, "averaging.name=ema"], {}),
+    ("batch-norm-few-for-average", [EMA], {}),
+    ("batch-norm-in-sequence-model", OUTSIDE, {}),
+    ("batch-norm-in-sequence-model", MLP, NORMS),
+    ("positions-beyond-training", ["model.max_positions=256"], {}),
+    ("positions-beyond-training", MLP, {}),
+]
+
 
 def findings(overrides: Sequence[str], facts: Mapping[str, Any]) -> dict[str, LintFinding]:
     return {found.code: found for found in lint(load_config(None, overrides, environment={}), facts)}
@@ -370,6 +411,46 @@ def test_the_heads_of_gpt2_are_told_by_what_was_measured() -> None:
     assert found.fix == "model.num_heads=6"
     rates = DEVICES["h100"].attention
     assert rates[128] / rates[64] == pytest.approx(0.725 / 0.589, rel=0.01)
+
+
+def test_batch_norm_of_a_model_from_outside_is_told_by_a_fact() -> None:
+    overrides = [*OUTSIDE, "training={micro_batch_size: 8, accumulation: 2}", EMA]
+    found = findings(overrides, NORMS)
+    assert {"batch-norm-small-batch", "batch-norm-with-accumulation", "batch-norm-few-for-average"} <= set(found)
+    assert "8 sequences" in found["batch-norm-small-batch"].message
+    # 8 texts, and (2 - 0.1) / 0.1 micro-batches that count in a mean with momentum 0.1.
+    assert found["batch-norm-few-for-average"].fix == "averaging.batch_norm_batches=19"
+    assert found["batch-norm-in-sequence-model"].severity == "warning"
+    assert "the positions that follow" in found["batch-norm-in-sequence-model"].reason
+    beside = findings(overrides, BESIDE)["batch-norm-in-sequence-model"]
+    assert beside.severity == "refusal"
+    with pytest.raises(ConfigError, match="beside attention"):
+        refuse([beside], ())
+    refuse([beside], ["batch-norm-in-sequence-model"])
+
+
+@pytest.mark.parametrize(
+    "told, length, fires",
+    [
+        ({"n_positions": 128}, 256, True),
+        ({"max_position_embeddings": 256}, 256, False),
+        ({"max_position_embeddings": 128, "rope_scaling": {"type": "linear", "factor": 2.0}}, 256, False),
+        ({}, 256, False),
+        (None, 256, False),
+    ],
+)
+def test_positions_that_a_pretrained_model_was_not_trained_for(
+    tmp_path: Path, told: dict[str, Any] | None, length: int, fires: bool
+) -> None:
+    (tmp_path / "config.json").write_text("[1" if told is None else json.dumps(told))
+    model = {"name": "hugging_face", "path": str(tmp_path)}
+    config = Config.model_validate({"model": model, "data": {"sequence_length": length}})
+    found = [one for one in lint(config) if one.code == "positions-beyond-training"]
+    assert [one.fix for one in found] == (["data.sequence_length=128"] if fires else [])
+    stretched = config.model.model_copy(update={"config": {"rope_scaling": {"type": "linear", "factor": 2.0}}})
+    assert not [
+        one for one in lint(config.model_copy(update={"model": stretched})) if one.code == "positions-beyond-training"
+    ]
 
 
 def test_unknown_code() -> None:

@@ -16,6 +16,7 @@ from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.rules import RULES
 from trimtab.events import Adjust, DecisionTaken, RunEnded
 from trimtab.runs import format
 from trimtab.schedules import build_schedule
@@ -36,6 +37,11 @@ def lead(case: Case) -> tuple[str, str]:
 
 def found(case: Case, code: str) -> Finding | None:
     return next((one for one in diagnose(case).findings if one.code == code), None)
+
+
+def spike_of(case: Case) -> Finding | None:
+    """The spike, or the batch that it is traced to."""
+    return found(case, "loss-spike") or found(case, "corrupt-batch")
 
 
 HEALTHY: dict[str, Case] = {
@@ -112,10 +118,12 @@ def test_a_loss_that_comes_back_is_a_spike(height: float, length: int, severity:
     loss = falling(800, noise=0.08)
     loss[500 : 500 + length] += height
     case = case_of(loss, rates=cosine(800))
-    told = found(case, "loss-spike")
+    told = spike_of(case)
     assert told is not None
+    assert "loss-spike" in (told.code, *told.consequences)
     assert (told.severity, found(case, "divergence")) == (severity, None)
     assert 490 <= told.onset_step <= 512
+    assert (told.code == "corrupt-batch") == (length == 1 and severity == "warning")
 
 
 def hard_batches(steps: int = 400, seed: int = 0) -> Array:
@@ -183,9 +191,12 @@ def test_an_exploding_gradient_is_seen_before_the_nan() -> None:
     loss, norms = falling(300), 1 + 0.1 * np.abs(noise_of(300))
     norms[195:200] = [5, 30, 200, 3000, 1e5]
     loss[200:] = np.nan
-    told = found(case_of(loss, rates=cosine(300), grad_norm=norms), "nan-loss")
-    assert told is not None
+    case = case_of(loss, rates=cosine(300), grad_norm=norms)
+    (told,) = [one for one in RULES["nan-loss"](case) if isinstance(one, Finding)]
     assert "exploded" in told.cause
+    lead = diagnose(case).findings[0]
+    assert (lead.code, lead.consequences) == ("exploding-gradients", ("nan-loss",))
+    assert 194 <= lead.onset_step <= 196
 
 
 @pytest.mark.parametrize("losses", [(7.6, 9.4, 31.0), (7.6, 7.9)], ids=["rises", "two steps"])
@@ -474,7 +485,7 @@ def test_a_spike_is_no_less_one_between_planned_rises(name: str, length: int) ->
     loss = falling(2000, noise=0.05) + 0.1 * factors
     at = 1250 if name != "triangular" else 1245  # triangles of 200 steps: its rate rises from step 1,200 to 1,300
     loss[at : at + length] += 4
-    told = found(case_of(loss, rates=1e-3 * factors, config=config), "loss-spike")
+    told = spike_of(case_of(loss, rates=1e-3 * factors, config=config))
     assert told is not None
     assert told.severity == "warning"
     assert at - 10 <= told.onset_step <= at + 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from trimtab.data import LabelledTexts, Ragged
+from trimtab.data import LabelledTexts, PackedSequences, Ragged
 from trimtab.errors import DataError
-from trimtab.evaluation import calibrate_temperature, fit_temperature
-from trimtab.evaluation.temperature import HIGHEST, LOWEST, judge_answers
-from trimtab.objective import ClassificationTask, CrossEntropy
+from trimtab.evaluation import calibrate_temperature, fit_label_temperatures, fit_temperature
+from trimtab.evaluation.temperature import HIGHEST, LOWEST, _Kept, judge_answers
+from trimtab.objective import (
+    BinaryCrossEntropy,
+    CausalLanguageModelingTask,
+    ClassificationTask,
+    CrossEntropy,
+    MultiLabelTask,
+)
+from trimtab.signals import Batch, LossTerms, ModelOutput
 
 CPU = torch.device("cpu")
 
@@ -97,3 +106,94 @@ def test_few_texts_are_refused() -> None:
     task = ClassificationTask(CrossEntropy(), 2, "classification")
     with pytest.raises(DataError, match="each half needs 20"):
         calibrate_temperature(Known(logits.float()), task, texts, batch_size=8, device=CPU)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 5), st.integers(20, 120), st.floats(0.3, 6.0), st.integers(0, 2**31))
+def test_each_label_is_a_question_with_two_answers(labels: int, rows: int, scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 1.5 * torch.randn(rows, labels, generator=generator, dtype=torch.float64)
+    targets = torch.bernoulli(torch.sigmoid(logits), generator=generator)
+    logits = scale * logits
+    found = fit_label_temperatures(logits, targets)
+    for label in range(labels):
+        pair = torch.stack((torch.zeros(rows, dtype=torch.float64), logits[:, label]), 1)
+        assert found[label] == pytest.approx(fit_temperature(pair, targets[:, label].long()), rel=1e-6)
+    both = torch.stack((torch.zeros_like(logits), logits / torch.tensor(found, dtype=torch.float64)), -1).flatten(0, 1)
+    ours, pairs = judge_answers(logits, targets, found), judge_answers(both, targets.flatten().long())
+    assert ours.loss == pytest.approx(pairs.loss, rel=1e-12)
+    assert ours.calibration_error == pytest.approx(pairs.calibration_error, abs=1e-12)
+
+
+def test_labels_are_calibrated_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = 1.5 * torch.randn(600, 3, generator=generator)
+    targets = torch.bernoulli(torch.sigmoid(logits), generator=generator)
+    logits = logits * torch.tensor([0.5, 1.0, 4.0])
+    rows = Ragged(np.full(1200, 3, dtype=np.uint16), np.arange(0, 1201, 2))
+    texts = LabelledTexts(rows, targets.numpy(), end_of_text=0, sequence_length=8)
+    task = MultiLabelTask(BinaryCrossEntropy(), 3)
+    found = calibrate_temperature(Known(logits), task, texts, batch_size=7, device=CPU)
+    assert isinstance(found.temperature, list)
+    assert found.temperature == pytest.approx([0.5, 1.0, 4.0], rel=0.35)
+    assert (found.fitted_on, found.judged_on) == (300, 300)
+    assert found.after.loss < found.before.loss
+    assert found.after.calibration_error < found.before.calibration_error
+
+
+class Told(nn.Module):
+    """Says of each token a row of a table, as a model with a head does."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+
+    def forward(self, tokens_BT: Tensor, positions_BT: Tensor, document_ids_BT: Tensor) -> ModelOutput:
+        return ModelOutput(tokens_BT.float()[..., None], lambda features: self.table[features[..., 0].long()])
+
+
+def stream(scale: float, length: int, seed: int = 0) -> tuple[Tensor, PackedSequences]:
+    """A chain of tokens drawn from a table of what follows what, and that table, `scale` times too sure."""
+    generator = torch.Generator().manual_seed(seed)
+    table = 1.5 * torch.randn(16, 16, generator=generator)
+    chances, tokens = table.softmax(-1).numpy().astype(np.float64), [0]
+    draw = np.random.default_rng(seed)
+    for _ in range(length):
+        tokens.append(int(draw.choice(16, p=chances[tokens[-1]] / chances[tokens[-1]].sum())))
+    packed = PackedSequences(np.array(tokens, dtype=np.uint16), np.array([0]), 32, num_bytes=len(tokens))
+    return scale * table, packed
+
+
+def test_a_language_model_has_one_for_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, packed = stream(3.0, 6000)
+    task = CausalLanguageModelingTask(CrossEntropy(), np.ones(16, dtype=np.int64))
+    found = calibrate_temperature(Told(table), task, packed, batch_size=8, device=CPU)
+    assert found.fitted == pytest.approx(3.0, rel=0.1)
+    assert found.fitted_on + found.judged_on == 6000
+    assert found.after.loss < found.before.loss
+    assert found.after.calibration_error < 0.05 < found.before.calibration_error
+    # Of more logits than are kept some are looked at, whatever the batches, from everywhere in a sequence.
+    monkeypatch.setattr("trimtab.evaluation.temperature._MOST_KEPT", 16 * 800)
+    few = [calibrate_temperature(Told(table), task, packed, batch_size=size, device=CPU) for size in (3, 64)]
+    assert few[0] == few[1]
+    assert 650 < few[0].fitted_on + few[0].judged_on <= 800
+    assert few[0].fitted == pytest.approx(3.0, rel=0.3)
+
+
+def test_what_is_kept_of_many_is_from_every_place_of_a_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.evaluation.temperature._MOST_KEPT", 2 * 1100)
+    kept = _Kept(nullcontext)
+    for number in range(64):
+        places = torch.arange(128)
+        targets = places[None].expand(4, -1)
+        kept.look(
+            Batch(targets, targets, targets, targets, number * 4 + torch.arange(4), 512),
+            torch.zeros(4, 128, 2),
+            LossTerms((), torch.zeros(4, 128), {}),
+        )
+    _, targets, samples = kept.all()
+    counts = torch.bincount(targets, minlength=128)
+    assert 900 < len(targets) <= 1100
+    assert counts.min() >= 5  # 8 on average
+    assert counts.max() <= 11
+    assert len(samples.unique()) == 256

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import numpy as np
 import pytest
@@ -71,3 +72,27 @@ def test_texts_do_not_depend_on_each_other_and_modes_come_back() -> None:
         model.head.weight.fill_(torch.nan)
     with pytest.raises(NumericsError):
         translate(model, texts, end_of_text=END, max_tokens=MOST, device=CPU)
+
+
+def test_drawn_answers_repeat_with_their_seed_and_follow_the_chances() -> None:
+    model, text = model_of(2), np.array([1, 4])
+    draw = partial(translate, model, [text], end_of_text=END, max_tokens=1, device=CPU)
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor([[END, 1, 4]]), None, torch.tensor([[END]])).logits[0, -1].double()
+    temperature = 1.5
+    chances = (logits / temperature).softmax(-1)
+    found = torch.zeros(5)
+    for seed in range(600):
+        (answer,) = draw(temperature=temperature, seed=seed)
+        found[answer[0] if answer else END] += 1
+    # Deviations of a multinomial: below 0.02 each.
+    torch.testing.assert_close(found.double() / 600, chances, rtol=0, atol=0.08)
+    assert draw(temperature=1.0, seed=3) == draw(temperature=1.0, seed=3)
+    assert draw(temperature=5.0, top_k=1, seed=3) == draw() == draw(temperature=5.0, top_p=0.0, seed=4)
+
+
+def test_a_beam_draws_nothing() -> None:
+    with pytest.raises(UsageError, match=r"temperature 0\.5, beams 2"):
+        translate(model_of(1), [np.array([1])], end_of_text=END, max_tokens=2, beams=2, temperature=0.5, device=CPU)
+    with pytest.raises(UsageError, match="top_p 2"):
+        translate(model_of(1), [np.array([1])], end_of_text=END, max_tokens=2, top_p=2.0, device=CPU)

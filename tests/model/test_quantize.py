@@ -272,7 +272,7 @@ def test_a_crash_after_the_last_step_leaves_nothing_undone(
     tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if "stopping" in changes:
-        changes = {**changes, "optimizer.learning_rate": 10.0, "schedule": {"name": "constant"}}  # it grows worse
+        changes = {**changes, "optimizer.learning_rate": 30.0, "schedule": {"name": "constant"}}  # it grows worse
     int8 = {"name": "int8"}
     whole = _trainer(tmp_path, "whole", int8, **changes).fit()
     with monkeypatch.context() as patch:
@@ -427,7 +427,7 @@ def test_with_bf16_products_it_learns_too(tmp_path: Path) -> None:
             r"rounds fp32 weights",
         ),
         (["training.quantize={name: int8, start: 1.0}"], "leaves no step in which to round"),
-        (["training.quantize.name=int8", "model={name: custom, target: 'a:b'}"], r"trimtab's own models"),
+        (["training.quantize.name=int8", "model={name: custom, target: 'a:b'}"], r"trimtab's own transformers"),
     ],
 )
 def test_what_cannot_be_is_refused(overrides: list[str], message: str) -> None:

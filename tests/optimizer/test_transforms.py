@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trimtab.config import Fp16, load_config
 from trimtab.errors import ConfigError
+from trimtab.monitor.probes import ClippedNorms
 from trimtab.optimizer import (
     ClipByGroup,
     ClipByQuantile,
@@ -29,7 +30,7 @@ from trimtab.optimizer import (
     clip_threshold,
     skip_non_finite,
 )
-from trimtab.signals import Gradients, GradientTransform
+from trimtab.signals import Gradients, GradientTransform, StepSignals
 
 sys.path.append(str(Path(__file__).parents[1] / "numerics"))
 from tiny_step import make_batch, make_step
@@ -128,6 +129,29 @@ def test_clip_by_norm(scale: float) -> None:
     clip_by_norm().apply(given, settings(3.0))
     factor = 3.0 / math.sqrt(126)
     assert seen(given) == approx([factor * x for row in A for x in row], [factor * x for x in B])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 1024])
+@pytest.mark.parametrize("threshold", [0.5, 5.0, 1e6])
+@pytest.mark.parametrize(
+    "transform",
+    [clip_by_norm(), clip_by_value(), clip_by_parameter(), clip_by_unit(), ClipByGroup(["a", "b"], 1.0, {"b": 2.0})],
+    ids=lambda transform: transform.name,
+)
+def test_the_norm_after_clipping_is_of_what_the_optimizer_sees(
+    transform: GradientTransform, threshold: float, scale: float
+) -> None:
+    given = gradients(scale)
+    given.unscale = torch.tensor(scale)
+    transform.apply(given, settings(threshold))
+    apart = given.clipped_P is not None
+    assert apart == (transform.name != "clip_by_norm")
+    probe = ClippedNorms(["a", "b"], apart=apart)
+    read = probe.read(StepSignals(given, given.weights, {})).tolist()
+    norms = [math.hypot(*values) for values in seen(given)]
+    layers = {f"layer/{name}/grad_norm_clipped": norm for name, norm in zip("ab", norms, strict=True)}
+    expected = {"grad_norm_clipped": math.hypot(*norms), **(layers if apart else {})}
+    assert dict(zip(probe.columns, read, strict=True)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_gradient_of_zeros_stays() -> None:

@@ -19,6 +19,7 @@ from trimtab.cli import (  # noqa: F401  the order of --help
     models,
     answers,
     looking,
+    comparing,
     following,
     planning,
     configuration,

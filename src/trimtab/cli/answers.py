@@ -150,7 +150,7 @@ def _in_words(one: dict[str, Any]) -> str:
 
 @app.command()
 def calibrate(run: Run, checkpoint: Which = "best", weights: Weights = None, as_json: Json = False) -> None:
-    """Fit the temperature of a classifier's answers on its validation set; predict and export use it."""
+    """Fit the temperature of a model's answers on its validation set; predict and export use it."""
     from trimtab.monitor.sinks.console import Console
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 
@@ -170,7 +170,8 @@ def calibrate(run: Run, checkpoint: Which = "best", weights: Weights = None, as_
         config = trained.config
         if not is_calibrated(config.task):
             raise UsageError(
-                f"{run}: a temperature is for answers that are one class of several. Received: task {config.task.name}"
+                f"{run}: a temperature is for answers that are classes, labels or tokens. "
+                f"Received: task {config.task.name}"
             )
         data = prepare_data(config.data, config.task, seed=config.seed, progress=console.preparing)
         refuse_drift(drift({"data.fingerprint": trained.fingerprint}, {"data.fingerprint": data.fingerprint}))

@@ -27,17 +27,44 @@ from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where runs are kept.")] = Path("runs"),
     as_json: Json = False,
+    effects: Annotated[
+        bool, typer.Option("--effects", help="What settings did to the outcome over these runs, instead.")
+    ] = False,
 ) -> None:
     """List the runs in a folder."""
     from trimtab.runs.summary import list_summaries, render_list
 
     if not folder.is_dir() and folder != Path("runs"):
         raise UsageError(f"{shown(folder)}: there is no such folder")
+    if effects:
+        _tell_effects(folder, as_json=as_json)
+        return
     summaries = list_summaries(folder)
     if as_json:
         print_json(summaries)
     else:
         typer.echo(render_list(summaries, folder))
+
+
+def _tell_effects(folder: Path, *, as_json: bool) -> None:
+    """What settings did over the runs in a folder."""
+    from trimtab.doctor.effects import FEWEST, effects_of, outcomes_in
+    from trimtab.report.effects import render_effects
+    from trimtab.runs.program import command
+
+    rows, others = outcomes_in(folder)
+    found = effects_of(rows, others)
+    if found is None:
+        raise UsageError(
+            f"{shown(folder)}: effects need {FEWEST} runs that came to their end and are judged alike; there are "
+            f"{len(rows)} that came to their end",
+            hint=command("runs", str(folder)),
+        )
+    if as_json:
+        print_json(found.to_json())
+        return
+    typer.echo(render_effects(found))
+    typer.echo(f"next: {shown(command('compare', *(str(folder / row.name) for row in rows[-2:])))}")
 
 
 @app.command()
@@ -139,21 +166,51 @@ def doctor(
     fail_on: Annotated[
         str | None, typer.Option("--fail-on", metavar="SEVERITY", help="info, warning or error: then exit with 6.")
     ] = None,
+    fix: Annotated[
+        Path | None, typer.Option("--fix", metavar="FILE", help="Write the changed configuration there, as YAML.")
+    ] = None,
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Train the run and its changed configuration side by side, and compare.")
+    ] = False,
+    examine: Annotated[
+        bool, typer.Option("--examine", help="Try for a few minutes what its model and data can do, and judge that.")
+    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="With --prove: all steps, not a quarter of them.")] = False,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", min=1, max=21, help="With --prove: so many of each; 1 if not given.")
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="CODE", help="Say what a finding means, instead.")
+    ] = None,
 ) -> None:
-    """Say what is wrong with a run, what shows it, and what to change."""
+    """Say what is wrong with a run, what shows it, and what to change; write that change, or prove that it helps."""
+    if explain is not None:
+        from trimtab.report.explained import render_page
+
+        typer.echo(render_page(explain))
+        return
+
+    from trimtab.cli.acting import examine_run, fix_of, prove_fix, show_fix, write_fix
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
+    from trimtab.doctor.order import with_order
     from trimtab.doctor.soups import is_soup
     from trimtab.report import render_text
+    from trimtab.report.explained import more_on
     from trimtab.runs.described import wrapped
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
+    if (full or seeds is not None) and not prove:
+        raise UsageError(f"{'--full' if full else '--seeds'}: goes with --prove")
     paths = paths or [tell_newest("doctor")]
+    acts = fix is not None or prove or examine
+    if acts and len(paths) > 1:
+        raise UsageError(f"--fix, --prove and --examine are for one run. Received: {len(paths)} paths")
     answers, gravest = [], -1
     for path in paths:
         case, name, notes = _open_log(path, mapping or [])
-        diagnosis = diagnose(case, name)
+        diagnosis = with_order(case, diagnose(case, name))
         gravest = max([gravest, *(SEVERITIES.index(finding.severity) for finding in diagnosis.findings)])
         answers.append(diagnosis.to_json())
         if not as_json:
@@ -164,10 +221,24 @@ def doctor(
                 typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
             else:
                 typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
-            if len(paths) == 1:
+                if diagnosis.findings:
+                    typer.echo(more_on(diagnosis.findings[0].code))
+            if len(paths) == 1 and not acts:
                 typer.echo(f"next: {shown(_after_doctor(path))}")
             else:
                 typer.echo()
+        if examine:
+            answers[-1]["examination"] = checks = examine_run(path, as_json=as_json)
+            if any(one["verdict"] == "failed" for one in checks):
+                gravest = max(gravest, SEVERITIES.index("warning"))
+        if fix is not None or prove:
+            found = fix_of(path, case, diagnosis)
+            answers[-1]["fix"] = found.to_json()
+            file = None if fix is None else write_fix(found, fix, case, diagnosis)
+            if not as_json:
+                show_fix(found, file, case)
+            if prove:
+                answers[-1]["proof"] = prove_fix(path, found, diagnosis, full=full, seeds=seeds or 1, as_json=as_json)
     if as_json:
         print_json(answers[0] if len(paths) == 1 else answers)
     if fail_on is not None and gravest >= SEVERITIES.index(fail_on):
@@ -185,6 +256,7 @@ def report(
 ) -> None:
     """Write the report of a run: verdict, findings on the curves, and all that belongs to it, in one file."""
     from trimtab.doctor.diagnose import diagnose
+    from trimtab.doctor.order import with_order
     from trimtab.report import render_html, render_markdown, render_report, write_report
     from trimtab.report.gather import gather
     from trimtab.runs import RunDirectory
@@ -202,7 +274,7 @@ def report(
     case, name, notes = _open_log(path, mapping or [])
     for note in notes:
         typer.echo(note, err=True)
-    diagnosis = diagnose(case, name)
+    diagnosis = with_order(case, diagnose(case, name))
     found = gather(run, case, diagnosis)
     if form == "text":
         text = render_report(found) + "\n"
@@ -235,12 +307,7 @@ def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...
     from trimtab.runs import RunDirectory
     from trimtab.runs.printable import printable
 
-    names = {}
-    for pair in mapping:
-        theirs, equals, ours = pair.rpartition("=")
-        if not equals or not theirs or not ours:
-            raise UsageError(f"--map: must be theirs=ours, such as my_loss=train/loss. Received: {pair!r}")
-        names[theirs] = ours
+    names = names_given(mapping)
     if RunDirectory.is_run(path):
         run = RunDirectory.open(path)
         return open_case(run), run.name, ()
@@ -252,6 +319,17 @@ def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...
     if imported.unused:
         told.append(f"not used: {', '.join(imported.unused)}")
     return case, path.name, tuple(printable(line, limit=1000) for line in [*told, *imported.notes])
+
+
+def names_given(mapping: list[str]) -> dict[str, str]:
+    """What `--map` says: their names of metrics to ours."""
+    names = {}
+    for pair in mapping:
+        theirs, equals, ours = pair.rpartition("=")
+        if not equals or not theirs or not ours:
+            raise UsageError(f"--map: must be theirs=ours, such as my_loss=train/loss. Received: {pair!r}")
+        names[theirs] = ours
+    return names
 
 
 @app.command()

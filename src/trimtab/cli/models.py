@@ -91,7 +91,14 @@ def generate(
         str | None, typer.Option(help="The beginning of the text; without it, a prompt of the run's own samples.")
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0.0, max=1000.0, help="0 takes the most probable token.")] = 0.8,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1000.0,
+            help="0 takes the most probable token; if not given 0.8, and 0 of a model that answers to a text.",
+        ),
+    ] = None,
     top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed writes the same text.")] = 0,
     checkpoint: Which = "best",
@@ -119,10 +126,13 @@ def generate(
         raise UsageError(f"the model of {run} writes after reading a text", hint="give the text: --prompt TEXT")
     if prompt is None:
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
+    answers = translates(trained.model)
+    temperature = (0.0 if answers else 0.8) if temperature is None else temperature
     sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
     length = trained.config.data.sequence_length
     if translates(trained.model):
-        text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens)
+        drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "seed": seed}
+        text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens, **drawn)
     else:
         text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
     if as_json:

@@ -62,6 +62,7 @@ from trimtab.config.data import (
     UnigramTokenizer,
 )
 from trimtab.config.distillation import DistillationConfig
+from trimtab.config.doctor import Acting, Advising, DoctorConfig, DoctorPolicy
 from trimtab.config.dump import dump_config
 from trimtab.config.duplicates import DuplicatesConfig
 from trimtab.config.effect import effective
@@ -97,7 +98,7 @@ from trimtab.config.gradients import (
 )
 from trimtab.config.hardware import HardwareConfig
 from trimtab.config.keys import difference, flatten
-from trimtab.config.load import Loaded, load_config, load_with_origin
+from trimtab.config.load import Loaded, load_config, load_with_origin, load_written
 from trimtab.config.model import (
     CustomModel,
     DecoderConfig,
@@ -114,6 +115,7 @@ from trimtab.config.model import (
     TransformerShape,
 )
 from trimtab.config.monitor import LoggingConfig, NoiseScaleConfig
+from trimtab.config.network import BatchNormConfig, CnnConfig, MlpConfig, NetworkShape
 from trimtab.config.objective import (
     BinaryCrossEntropyConfig,
     CrossEntropyConfig,
@@ -219,10 +221,12 @@ from trimtab.config.training import (
     Tf32,
     TrainingConfig,
 )
+from trimtab.config.widths import WidthBase
 
 __all__ = [
     "ADJUSTABLE",
     "AccumulationSchedule",
+    "Acting",
     "AdafactorConfig",
     "AdamConfig",
     "AdamW8bitConfig",
@@ -230,6 +234,7 @@ __all__ = [
     "AdaptiveConfig",
     "AdaptiveLoggingConfig",
     "Adjustable",
+    "Advising",
     "AgcClip",
     "AlertRule",
     "AlertsConfig",
@@ -239,6 +244,7 @@ __all__ = [
     "AveragingConfig",
     "BaselineConfig",
     "BatchControlConfig",
+    "BatchNormConfig",
     "BestBaseline",
     "Bf16",
     "BinaryCrossEntropyConfig",
@@ -250,6 +256,7 @@ __all__ = [
     "CheckpointConfig",
     "Classification",
     "ClipConfig",
+    "CnnConfig",
     "CompetencePacing",
     "Condition",
     "Config",
@@ -271,6 +278,8 @@ __all__ = [
     "DecoderConfig",
     "Disclosure",
     "DistillationConfig",
+    "DoctorConfig",
+    "DoctorPolicy",
     "DropoutConfig",
     "DuplicatesConfig",
     "EmaConfig",
@@ -324,8 +333,10 @@ __all__ = [
     "MaskedLanguageModeling",
     "MixtureSource",
     "MlflowSink",
+    "MlpConfig",
     "ModelConfig",
     "MuonConfig",
+    "NetworkShape",
     "NoAveraging",
     "NoBaseline",
     "NoClip",
@@ -417,6 +428,7 @@ __all__ = [
     "WandbSink",
     "WarmRestartsSchedule",
     "WebhookConfig",
+    "WidthBase",
     "WsdSchedule",
     "ZScoreClip",
     "calibrates",
@@ -430,6 +442,7 @@ __all__ = [
     "list_presets",
     "load_config",
     "load_with_origin",
+    "load_written",
     "regularized",
     "rise_of",
     "steps_asked",

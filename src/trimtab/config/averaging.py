@@ -10,9 +10,7 @@ from trimtab.config.base import Count, Rate, Section, Span
 from trimtab.config.schedule import Stretch
 
 _EVERY = "updates from one average to the next; skipped ones do not count"
-_BATCH_NORM = (
-    "of training data, for the statistics of BatchNorm under averaged weights, where a model from outside has it"
-)
+_BATCH_NORM = "of training data, for the statistics of BatchNorm under averaged weights, where the model has it"
 
 
 class NoAveraging(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trimtab.config.base import Section
@@ -16,6 +17,7 @@ from trimtab.config.secrets import hidden
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _RESERVED = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+_NOTE_WIDTH = 100
 
 
 def yaml_value(value: Any) -> str:
@@ -56,14 +58,14 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def dump_config(config: Config) -> str:
-    """The whole configuration as YAML with comments, for `load_config` to read back.
+def dump_config(config: Config, notes: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The whole configuration as YAML with comments, for `load_config` to read back; `notes` stand above their keys.
 
     A key without effect stands there as a comment that says why, as `load_config` would refuse it. Secrets are `***`,
     which `load_config` refuses, too: whoever goes on gives them again.
     """
     header = f"# {first_line(Config)} Written by trimtab; it loads as it is."
-    return "\n".join([header, *_lines(config, "", "", idle_keys(config), remarks(config))]) + "\n"
+    return "\n".join([header, *_lines(config, "", "", idle_keys(config), remarks(config), notes or {})]) + "\n"
 
 
 def remarks(config: Config) -> dict[str, str]:
@@ -78,13 +80,19 @@ def remarks(config: Config) -> dict[str, str]:
 
 
 def _lines(
-    section: Section, prefix: str, indent: str, idle: Mapping[str, Idle], remarked: Mapping[str, str]
+    section: Section,
+    prefix: str,
+    indent: str,
+    idle: Mapping[str, Idle],
+    remarked: Mapping[str, str],
+    notes: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
     for name in type(section).model_fields:
         value = getattr(section, name)
         (key,) = (one for one in keys()[prefix + name] if one.owner is type(section))
+        yield from (f"{indent}# {line}" for note in notes.get(key.path, ()) for line in _wrapped(note))
         if isinstance(value, Section):
-            below = list(_lines(value, f"{prefix}{name}.", indent + "  ", idle, remarked))
+            below = list(_lines(value, f"{prefix}{name}.", indent + "  ", idle, remarked, notes))
             empty = " {}" if all(line.lstrip().startswith("#") for line in below) else ""
             yield f"{indent}{name}:{empty}{_comment(key, value)}"
             yield from below
@@ -100,3 +108,9 @@ def _comment(key: Key, value: Any) -> str:
     told_below = isinstance(value, Section) and tag_of(type(value)) is not None
     description = key.field.description if told_below else key.description
     return f"  # {description}" if description else ""
+
+
+def _wrapped(note: str) -> list[str]:
+    """A note as lines of a comment: whatever it holds, none of it is a setting."""
+    printed = "".join(character if character.isprintable() else " " for character in note)
+    return textwrap.wrap(printed, _NOTE_WIDTH, break_long_words=False, break_on_hyphens=False)

@@ -18,7 +18,7 @@ from trimtab.config.evaluation import is_calibrated, only_folders
 from trimtab.config.idle import Idle
 from trimtab.config.idle_model import IDLE_OF_MODELS
 from trimtab.config.keys import flatten
-from trimtab.config.model import OutsideModel
+from trimtab.config.model import TransformerShape
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.optimizer import SgdConfig
 from trimtab.config.presets import list_presets
@@ -297,13 +297,6 @@ IDLE: tuple[Idle, ...] = (
         "set evaluation.samples.temperature above 0",
     ),
     Idle(
-        ("evaluation.yardsticks",),
-        "task.name",
-        lambda config: config.task.name != "causal_lm",
-        "the yardsticks are for next-token prediction, and task.name is another",
-        "set another task.name",
-    ),
-    Idle(
         ("evaluation.stride",),
         "task.name",
         # null says what is so anyway.
@@ -322,8 +315,8 @@ IDLE: tuple[Idle, ...] = (
         ("evaluation.calibration",),
         "task.name",
         lambda config: config.evaluation.calibration != "none" and not is_calibrated(config.task),
-        "a temperature is for one class of several, and with this task there is none",
-        "set task.name=classification, without multi_label",
+        "a temperature is for answers that are classes, labels or tokens, and with this task there is none",
+        "set another task.name",
     ),
     Idle(
         ("task.label",),
@@ -371,14 +364,16 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("model.tied_embeddings",),
         "task.name",
-        lambda config: config.model.name == "encoder" and config.task.name != "masked_lm",
+        lambda config: (
+            config.model.name in ("encoder", "decoder") and config.task.name not in ("masked_lm", "causal_lm")
+        ),
         "with this task.name the head gives no tokens, and has nothing in common with the embedding",
         "set another task.name",
     ),
     Idle(
         ("model.pooling",),
         "task.name",
-        lambda config: config.task.name in ("masked_lm", "token_classification"),
+        lambda config: config.task.name in ("causal_lm", "masked_lm", "token_classification"),
         "it makes one vector of a text, and this task.name asks about each token",
         "set another task.name",
     ),
@@ -404,7 +399,7 @@ IDLE: tuple[Idle, ...] = (
     Idle(
         ("optimizer.decay.biases", "optimizer_switch.to.decay.biases"),
         "model.bias",
-        lambda config: not isinstance(config.model, OutsideModel) and not config.model.bias,
+        lambda config: isinstance(config.model, TransformerShape) and not config.model.bias,
         "the model has no biases, as model.bias is false",
         "set model.bias=true",
     ),
@@ -429,6 +424,13 @@ IDLE: tuple[Idle, ...] = (
         lambda config: isinstance(config.schedule, WsdSchedule) and _is_no_step(config.schedule.decay, config),
         "the rate never falls, as schedule.decay is 0 steps",
         "set schedule.decay above 0",
+    ),
+    Idle(
+        ("doctor.watch", *(f"doctor.policy.{key}" for key in ("name", "budget", "confidence", "factor"))),
+        "doctor.live",
+        lambda config: not config.doctor.live,
+        "the doctor is not asked during the run, as doctor.live is false",
+        "leave out doctor.live",
     ),
 )
 

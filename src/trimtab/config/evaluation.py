@@ -9,7 +9,7 @@ from pydantic import Field
 
 from trimtab.config.base import Count, NonNegative, Section, Texts
 from trimtab.config.data import FolderSource, PlainSource
-from trimtab.config.task import Classification, TaskConfig, TokenClassification
+from trimtab.config.task import Contrastive, Regression, TaskConfig
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
@@ -72,7 +72,10 @@ class EvaluationConfig(Section):
         description="tokens of a fixed training slice, for generalization_gap, at most as many as are judged of the "
         "validation set; 0: no gap",
     )
-    yardsticks: bool = Field(True, description="bits per byte of bigram counts, zlib and lzma on the same text")
+    yardsticks: bool = Field(
+        True,
+        description="what counting tells: bits per byte of pairs, zlib, lzma; classes of rows; whether the sets differ",
+    )
     samples: SamplesConfig = Field(default_factory=SamplesConfig)
     decoded: int = Field(
         0, ge=0, description="validation texts that are answered at every evaluation, for ROUGE, BLEU and chrF; 0: none"
@@ -82,7 +85,9 @@ class EvaluationConfig(Section):
     )
     baseline: BaselineConfig = Field(default_factory=NoBaseline)
     calibration: Literal["none", "temperature"] = Field(
-        "none", description="a temperature for the answers, fitted at the end on one half of the validation set"
+        "none",
+        description="a temperature for the answers, of several labels one for each, fitted at the end on one half of "
+        "the validation set",
     )
     entropy: bool = Field(
         False, description="how sure answers of one class of several, or tokens, are: validation/entropy, in nats"
@@ -103,8 +108,8 @@ def misjudged(config: Config) -> Iterator[str]:
 
 
 def is_calibrated(task: TaskConfig) -> bool:
-    """Whether answers of `task` are one class of several, so that a temperature speaks of them."""
-    return isinstance(task, TokenClassification) or (isinstance(task, Classification) and not task.multi_label)
+    """Whether answers of `task` are classes, tokens or labels, so that a temperature speaks of them."""
+    return not isinstance(task, Regression | Contrastive)
 
 
 def calibrates(config: Config) -> bool:

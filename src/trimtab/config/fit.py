@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
-from trimtab.config.model import OutsideModel
+from trimtab.config.model import TransformerShape
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.task import Classification, Contrastive
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
 _ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
 _CLASSED: Final = (*_ROWS, "folder")
+_OF_TEXTS: Final = ("encoder", "decoder", "mlp", "cnn", "hugging_face")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
@@ -53,18 +54,16 @@ FITS: dict[str, Fit] = {
         _OF_TOKENS,
         "hidden tokens are predicted from both sides",
     ),
-    "classification": Fit(("encoder", "hugging_face"), _CLASSES, _CLASSED, _OF_CLASSES, "a text has one class"),
+    "classification": Fit(_OF_TEXTS, _CLASSES, _CLASSED, _OF_CLASSES, "a text has one class"),
     "multi_label": Fit(
-        ("encoder", "hugging_face"),
+        _OF_TEXTS,
         ("binary_cross_entropy",),
         _ROWS,
         ("loss", "accuracy", "exact_match", "macro_f1", "micro_f1"),
         "each label is decided by itself",
     ),
     "token_classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
-    "regression": Fit(
-        ("encoder", "hugging_face"), _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2", "pearson"), "a text has a number"
-    ),
+    "regression": Fit(_OF_TEXTS, _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2", "pearson"), "a text has a number"),
     "seq2seq": Fit(
         ("encoder_decoder", "hugging_face"),
         _CLASSES,
@@ -150,8 +149,11 @@ def misfits(config: Config) -> Iterator[str]:
     if isinstance(task, Contrastive):
         yield from _beside_contrast(config)
     recompute, model = config.training.recompute, config.model.name
-    if recompute != "none" and isinstance(config.model, OutsideModel):
-        yield f"training.recompute {recompute} is for trimtab's own models, and model.name is {model}. Fitting: none"
+    if recompute != "none" and not isinstance(config.model, TransformerShape):
+        yield (
+            f"training.recompute {recompute} is for trimtab's own transformers, and model.name is {model}. "
+            "Fitting: none"
+        )
     if recompute != "none" and config.training.precision.name == "fp8":
         yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
     sources = dict(config.data.plain_sources)

@@ -34,7 +34,7 @@ def not_in_fp8(config: Config) -> Iterator[str]:
             fitting = ", ".join(name for name, spec in OPTIMIZERS.items() if "flat" in spec.layouts)
             yield f"{asked} has bf16 weights, and {key}.name {one.name} keeps them in fp32. Fitting: {fitting}"
     if not isinstance(model, TransformerShape):
-        yield f"{asked} is for trimtab's own models, and model.name is {model.name}; bf16 is for all"
+        yield f"{asked} is for trimtab's own transformers, and model.name is {model.name}; bf16 is for all"
         return
     if model.freeze:
         yield f"{asked} has bf16 copies of trained weights, and model.freeze leaves some untrained; bf16 is for all"

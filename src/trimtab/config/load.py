@@ -241,3 +241,27 @@ def _whole_numbers(layer: Layer) -> None:
             several = keys().get(".".join(path), ())
             if several and all(key.takes_integer for key in several):
                 layer[path] = Given(int(given.value), given.origin)
+
+
+@_without_plugins()
+def load_written(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """What a run was begun with, from its config.yaml, with overrides; nothing of the environment.
+
+    An older trimtab wrote options without effect as well, which are left out here instead of being refused.
+
+    Raises:
+        ConfigError: as `load_config`; for a key that there is no more; for a secret, which no file of a run holds.
+    """
+    from trimtab.config.dump import dump_config
+    from trimtab.config.read import read_file, read_yaml
+
+    layer, problems = read_file(path)
+    if problems:
+        raise_problems(problems)
+    _whole_numbers(layer)
+    try:
+        written = Config.model_validate(nested(layer))
+    except ValidationError as error:
+        raise_problems(problems_of(error, layer, str(path)))
+    effective, _ = read_yaml(dump_config(written), lambda line: str(path))
+    return load_config(nested(effective), overrides, environment={})

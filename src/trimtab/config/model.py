@@ -7,7 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from trimtab.config.base import Count, Custom, Positive, Rate, Section, Texts
-from trimtab.config.schedule import Stretch
+from trimtab.config.freezing import Freeze, Unfreeze
+from trimtab.config.network import CnnConfig, MlpConfig
+from trimtab.config.widths import WidthBase
 
 
 class LayerNorm(Section):
@@ -93,21 +95,6 @@ class InitializationConfig(Section):
     depth_scaled: bool = Field(True, description="scale the residual projections down with depth (GPT-2)")
 
 
-Freeze = Annotated[
-    Texts,
-    Field(description="patterns, as of file names, of parameters that are not trained: ['blocks.0.*', '*embedding*']"),
-]
-
-
-Unfreeze = Annotated[
-    dict[str, Stretch],
-    Field(
-        description="pattern of names in freeze to the part of the run after which these are trained after all; the "
-        "optimizer then begins afresh"
-    ),
-]
-
-
 class TransformerShape(Section):
     """What all transformers have."""
 
@@ -140,6 +127,11 @@ class TransformerShape(Section):
     tied_embeddings: bool = Field(True, description="the head uses the embedding's weights")
     dropout: DropoutConfig = Field(default_factory=DropoutConfig)
     initialization: InitializationConfig = Field(default_factory=InitializationConfig)
+    width_base: WidthBase | None = Field(
+        None,
+        description="the narrower model on which optimizer.learning_rate and initialization.standard_deviation were "
+        "tuned, which are then right at this width, too; null: they are for this one",
+    )
     freeze: Freeze = ()
     unfreeze: Unfreeze = Field(default_factory=dict)
 
@@ -164,6 +156,17 @@ class TransformerShape(Section):
         return self.hidden_size // self.num_heads
 
     @property
+    def width_ratio(self) -> float:
+        """How much wider it is than `width_base`; 1 where there is none."""
+        return 1.0 if self.width_base is None else self.hidden_size / self.width_base.hidden_size
+
+    @property
+    def base_head_size(self) -> float:
+        """Width of an attention head of `width_base`, or its own."""
+        base = self.width_base
+        return float(self.head_size) if base is None else base.hidden_size / base.num_heads
+
+    @property
     def resolved_feed_forward_size(self) -> int:
         """`feed_forward_size`, or what it means when not given."""
         if self.feed_forward_size is not None:
@@ -178,6 +181,9 @@ class DecoderConfig(TransformerShape):
 
     name: Literal["decoder"] = "decoder"
     document_mask: bool = Field(False, description="no attention across the documents packed in a sequence")
+    pooling: Literal["last", "mean"] = Field(
+        "last", description="one vector of a text: that of its last token, which has seen all of it, or the mean"
+    )
 
 
 class EncoderDropoutConfig(DropoutConfig):
@@ -252,5 +258,6 @@ OutsideModel = CustomModel | HuggingFaceConfig
 """Those that trimtab does not build itself."""
 
 ModelConfig = Annotated[
-    DecoderConfig | EncoderConfig | EncoderDecoderConfig | HuggingFaceConfig | CustomModel, Field(discriminator="name")
+    DecoderConfig | EncoderConfig | EncoderDecoderConfig | MlpConfig | CnnConfig | HuggingFaceConfig | CustomModel,
+    Field(discriminator="name"),
 ]

@@ -34,8 +34,9 @@ from trimtab.config.fp8 import not_in_fp8
 from trimtab.config.gradients import GradientsConfig
 from trimtab.config.hardware import HardwareConfig
 from trimtab.config.lint import LintConfig
-from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel
+from trimtab.config.model import DecoderConfig, ModelConfig, OutsideModel, TransformerShape
 from trimtab.config.monitor import LoggingConfig
+from trimtab.config.network import without_batch
 from trimtab.config.objective import CrossEntropyConfig, ObjectiveConfig
 from trimtab.config.optimizer import AdamWConfig, LinearScaling, OptimizerConfig, SquareRootScaling
 from trimtab.config.penalties import PenaltiesConfig
@@ -59,6 +60,7 @@ from trimtab.config.task import (
 )
 from trimtab.config.training import AutoPrecision, Bf16, Int4Quantization, NoQuantization, Split, TrainingConfig
 from trimtab.config.unfreezing import beside_unfreezing
+from trimtab.config.widths import beside_widths
 
 
 class Config(Section):
@@ -117,7 +119,7 @@ class Config(Section):
         model, length = self.model, self.longest_sequence
         if refused := "; ".join([*misfits(self), *misjudged(self)]):
             raise ValueError(refused)
-        if not isinstance(model, OutsideModel) and model.max_positions is not None and model.max_positions < length:
+        if isinstance(model, TransformerShape) and model.max_positions is not None and model.max_positions < length:
             raise ValueError(f"data.sequence_length {length} is longer than model.max_positions {model.max_positions}")
         if refused := tokenizer_unlike(self.model, self.data.tokenizer):
             raise ValueError(refused)
@@ -177,6 +179,8 @@ class Config(Section):
                 beside_curriculum(self),
                 beside_augmentation(self),
                 beside_stream(self),
+                without_batch(self),
+                beside_widths(self),
             ),
         ):
             raise ValueError(refused)
@@ -228,9 +232,9 @@ class Config(Section):
         quantize, precision, model = self.training.quantize, self.training.precision, self.model
         if isinstance(quantize, NoQuantization):
             return
-        if isinstance(model, OutsideModel):
+        if not isinstance(model, TransformerShape):
             raise ValueError(
-                f"training.quantize {quantize.name} is for trimtab's own models, and model.name is {model.name}"
+                f"training.quantize {quantize.name} is for trimtab's own transformers, and model.name is {model.name}"
             )
         if isinstance(precision, Bf16 | AutoPrecision) and precision.parameters == "bf16":
             raise ValueError(

@@ -1,6 +1,7 @@
 """What may steer a run, from host values alone, with a reason for every decision: learning rate, stopping, saving."""
 
 from trimtab.config import (
+    Acting,
     Config,
     Fp16,
     GapControl,
@@ -12,6 +13,7 @@ from trimtab.config import (
     regularized,
 )
 from trimtab.config import ReportSpikes as ReportSpikesConfig
+from trimtab.control.acts import Acts
 from trimtab.control.batch_size import BatchSize
 from trimtab.control.doctor import Doctor
 from trimtab.control.learning_rate import ReduceOnPlateau, ReduceOnUnsteadiness
@@ -21,11 +23,13 @@ from trimtab.control.saving import SaveBest
 from trimtab.control.spikes import SpikeDetector
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.control.switching import SwitchOptimizer
+from trimtab.control.tripwire import Tripwire
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
 
 __all__ = [
+    "Acts",
     "BatchSize",
     "Doctor",
     "Patience",
@@ -38,6 +42,7 @@ __all__ = [
     "SkippedSteps",
     "SpikeDetector",
     "SwitchOptimizer",
+    "Tripwire",
     "build_controllers",
     "lowest_scale",
 ]
@@ -88,8 +93,21 @@ def build_controllers(config: Config) -> list[Controller]:
         controllers.append(SwitchOptimizer(switch.to.name, switch.patience, switch.metric))
     controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
-        controllers.append(Doctor())
+        controllers.append(_doctor(config))
     return controllers
+
+
+def _doctor(config: Config) -> Doctor:
+    policy, acts = config.doctor.policy, None
+    if isinstance(policy, Acting):
+        acts = Acts(
+            budget=policy.budget,
+            confidence=policy.confidence,
+            factor=policy.factor,
+            stops=not isinstance(config.stopping, PatienceStopping),
+            restores_best=config.checkpoint.keep_best > 0,
+        )
+    return Doctor(Tripwire() if config.doctor.watch else None, acts)
 
 
 def lowest_scale(config: Config) -> float:

@@ -1,4 +1,4 @@
-"""Ask the doctor while a run goes on, and show what is new."""
+"""Ask the doctor while a run goes on, show what is new, and act upon it where that is asked for."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
+from trimtab.control.acts import Acts
+from trimtab.control.tripwire import Tripwire
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.finding import SEVERITIES, Finding, finding_to_json
 from trimtab.doctor.load import settings_of
-from trimtab.events import Advise, EvaluationEnded, Event, RunStarted, StepsEnded
+from trimtab.events import Advise, Decision, DecisionTaken, EvaluationEnded, Event, RunStarted, StepsEnded
 from trimtab.runs.history import History
 
 MOST_TIMES: Final = 40
@@ -22,6 +24,8 @@ MOST_TIMES: Final = 40
 class Doctor:
     """Diagnoses at evaluations, forty times a run at most, and advises on what is new or graver than before.
 
+    With a `tripwire` it is also asked where that trips between evaluations, as often at most, and as far apart. With
+    `acts` it does something about what can be met, after it was told: at the next window or evaluation.
     It says at most one thing an event, the gravest first; the rest waits for the next. The history is no part of
     its state: after a resume or a rollback it is read anew from the record, which is the truth, once the first window
     of the new branch is there, as that one takes back what the old branch told of the same steps.
@@ -29,7 +33,8 @@ class Doctor:
 
     name = "doctor"
 
-    def __init__(self) -> None:
+    def __init__(self, tripwire: Tripwire | None = None, acts: Acts | None = None) -> None:
+        self._tripwire, self._acts = tripwire, acts
         self._history = History()
         self._record: Path | None = None
         """Where the history is to be read from, until the first window of a branch is there."""
@@ -37,11 +42,13 @@ class Doctor:
         self._told: dict[str, int] = {}
         self._to_tell: list[dict[str, Any]] = []
         self._asked = -1
+        self._looked = 0
+        """The step at which the tripwire last had it asked."""
         self._every = 0
         self._failed = False
 
-    def decide(self, event: Event) -> Advise | None:
-        """What is new since the last evaluation, one finding at a time."""
+    def decide(self, event: Event) -> Decision | None:
+        """What is new since the last evaluation, one finding at a time; or what to do about it."""
         try:
             return self._advise(event)
         except Exception as error:  # advice must never cost a run
@@ -50,7 +57,7 @@ class Doctor:
             self._failed = True
             return None
 
-    def _advise(self, event: Event) -> Advise | None:
+    def _advise(self, event: Event) -> Decision | None:
         if isinstance(event, RunStarted):
             self._start(event)
             return None
@@ -64,22 +71,48 @@ class Doctor:
             )
             self._record = None
         self._history.observe(event)
-        if isinstance(event, EvaluationEnded) and event.step - self._asked >= self._every:
-            self._asked = event.step
+        if isinstance(event, DecisionTaken):  # an answer to it would be lost
+            if self._acts is not None and event.controller == self.name and not isinstance(event.decision, Advise):
+                self._acts.hear(event)
+            return None
+        is_asked = self._is_time(event)
+        if is_asked:
             case = Case(self._history, settings_of(self._facts), self._facts)
-            self._to_tell = [finding_to_json(finding) for finding in diagnose(case).findings if self._is_news(finding)]
+            findings = diagnose(case).findings
+            self._to_tell = [finding_to_json(finding) for finding in findings if self._is_news(finding)]
+            if self._acts is not None:
+                self._acts.consider(findings, self._history.last_step)
+        if self._acts is not None and isinstance(event, StepsEnded | EvaluationEnded):
+            is_told_first = is_asked and bool(self._to_tell)
+            if not is_told_first and (decision := self._acts.take()) is not None:
+                return decision
         if not self._to_tell:
             return None
         finding = self._to_tell.pop(0)
         self._told[finding["code"]] = SEVERITIES.index(finding["severity"])
         return Advise(f"{finding['code']}: {finding['cause']}", finding)
 
+    def _is_time(self, event: Event) -> bool:
+        if isinstance(event, EvaluationEnded) and event.step - self._asked >= self._every:
+            self._asked = event.step
+            return True
+        if self._tripwire is None or not isinstance(event, StepsEnded) or not self._tripwire.trips(event):
+            return False
+        if event.last_step - self._looked < self._every:
+            return False
+        self._looked = event.last_step
+        return True
+
     def _start(self, event: RunStarted) -> None:
         """Begin, or go on with the history of the branch that survived."""
         if self._facts:
             self._to_tell = []  # a rollback: what the abandoned branch showed is not news any more
+            if self._tripwire is not None:
+                self._tripwire.forget()
+            if self._acts is not None:
+                self._acts.went_back(event.step)
         self._facts = event.facts or self._facts
-        self._asked = min(self._asked, event.step)
+        self._asked, self._looked = min(self._asked, event.step), min(self._looked, event.step)
         self._every = event.total_steps // MOST_TIMES
         run = self._facts.get("run")
         if event.resumed_from is not None and run is not None:
@@ -93,10 +126,22 @@ class Doctor:
         return SEVERITIES.index(finding.severity) > self._told.get(finding.code, 0)
 
     def state(self) -> dict[str, Any]:
-        """The severity at which each code was told, what is still to be told, and when it was last asked."""
-        return {"told": dict(self._told), "to_tell": list(self._to_tell), "asked": self._asked}
+        """The severity at which each code was told, what is still to be told, when it was last asked, and what its
+        tripwire and its acts remember."""
+        return {
+            "told": dict(self._told),
+            "to_tell": list(self._to_tell),
+            "asked": self._asked,
+            "looked": self._looked,
+            "tripwire": None if self._tripwire is None else self._tripwire.state(),
+            "acts": None if self._acts is None else self._acts.state(),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` says."""
         self._told, self._to_tell = dict(state["told"]), list(state["to_tell"])
-        self._asked = int(state["asked"])
+        self._asked, self._looked = int(state["asked"]), int(state.get("looked", 0))
+        if self._tripwire is not None and (kept := state.get("tripwire")) is not None:
+            self._tripwire.load_state(kept)
+        if self._acts is not None and (kept := state.get("acts")) is not None:
+            self._acts.load_state(kept)

@@ -6,8 +6,9 @@ Deviation: permutations are a·x + b modulo 2**32 of values that are mixed befor
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ HASHES: Final = 128
 """Numbers of a signature: the similarity of two sets is told to 0.04 (one standard error, at 0.8)."""
 _SEED: Final = 0x7472696D746162
 _AT_ONCE: Final = 1 << 11
+_ROWS_AT_ONCE: Final = 1 << 13
+"""4 MiB of a file of signatures."""
 _FOUND: Final = 0.99
 """At least so probably two sets, as similar as asked for, meet in a band."""
 
@@ -40,7 +43,7 @@ def similar(
     """Pairs (earlier, later) of `signatures`, [N, HASHES], that agree in at least `threshold` of their places.
 
     With `rows` these are numbered, in that order, and no others looked at. `signatures` may be mapped from a file: a
-    few of their columns at a time are in memory.
+    few of their columns, and some megabytes of the file, are in memory at a time.
 
     Each set is compared with the first one in a band that it shares, and with the one before it there, so that of a
     group of similar sets each but the first is named, while not every pair is. Some may be named again.
@@ -48,7 +51,7 @@ def similar(
     rows = np.arange(len(signatures)) if rows is None else rows
     width = _width(threshold)
     for band in range(HASHES // width):
-        part = signatures[:, band * width : (band + 1) * width][rows]
+        part = _columns(signatures, rows, band * width, (band + 1) * width)
         keys = np.zeros(len(part), dtype=np.uint64)
         for column in range(width):
             keys = (keys ^ part[:, column]) * np.uint64(0x100000001B3)
@@ -64,7 +67,28 @@ def similar(
             for begin in range(0, len(later), _AT_ONCE):
                 left, right = order[others[begin : begin + _AT_ONCE]], order[later[begin : begin + _AT_ONCE]]
                 alike = (signatures[rows[left]] == signatures[rows[right]]).mean(axis=1) >= threshold
+                release(signatures)
                 yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
+
+
+def release(mapped: NDArray[Any]) -> None:
+    """Give back the memory of what was read of a file that is mapped; where it is asked for again, it is read again.
+
+    Otherwise all of the file that was ever touched counts as memory of the process, and at a limit may be its end.
+    """
+    base: Any = mapped
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def _columns(signatures: NDArray[np.uint32], rows: NDArray[np.int64], begin: int, end: int) -> NDArray[np.uint32]:
+    part = np.empty((len(rows), end - begin), dtype=np.uint32)
+    for first in range(0, len(rows), _ROWS_AT_ONCE):
+        part[first : first + _ROWS_AT_ONCE] = signatures[rows[first : first + _ROWS_AT_ONCE], begin:end]
+        release(signatures)
+    return part
 
 
 def _width(threshold: float) -> int:

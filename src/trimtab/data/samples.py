@@ -91,6 +91,11 @@ class LabelledTexts:
         return self._tokens.values, self._tokens.starts
 
     @property
+    def targets(self) -> NDArray[Any] | None:
+        """One entry, or row, for each text; with tags one for each token; None of second texts."""
+        return self._targets
+
+    @property
     def mean_length(self) -> float:
         """Tokens of a text, as it is read."""
         return self.num_tokens / len(self)

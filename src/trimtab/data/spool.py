@@ -114,12 +114,15 @@ class Spool:
         return bool(expected == found | {"json": _digest(json.dumps(kept).encode())})
 
     def _make(self, number: int) -> None:
-        if self._live is None or self._live_at != number:
-            before = None if number == 0 else json.loads(self._path(number - 1, "json").read_text())
-            rest = np.empty(0, dtype=np.int64) if number == 0 else np.load(self._path(number - 1, "npy"))
-            self._live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest, self._most_bad)
         # What it has read is in no chunk until all is written: a failure leaves it to be read again.
         live, self._live = self._live, None
+        if live is None or self._live_at != number:
+            before = None if number == 0 else json.loads(self._path(number - 1, "json").read_text())
+            rest = np.empty(0, dtype=np.int64) if number == 0 else np.load(self._path(number - 1, "npy"))
+            if live is not None and before is not None and live.is_not_beyond(before):
+                live.catch_up(before, rest)
+            else:
+                live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest, self._most_bad)
         live.fill(self.chunk)
         tokens, live.rest = live.rest[: self.chunk], live.rest[self.chunk :]
         state, rest_bytes, chunk_bytes = live.state(), _npy(live.rest), tokens.astype(self._dtype).tobytes()
@@ -209,8 +212,28 @@ class _Reader:
                 self._source.load_state_dict(before["source"])
             self._iterator: Iterator[Any] = iter(self._source)
             if before is not None and before["source"] is None:
-                for _ in range(self._documents):
-                    next(self._iterator, None)
+                self._pass_over(self._documents)
+
+    def is_not_beyond(self, before: Mapping[str, Any]) -> bool:
+        """Whether this one, of a stream that is replayed, can come to where another reader stood by reading on."""
+        there = (int(before["passes"]), int(before["documents"]))
+        return self._resume == "replay" and (self._passes, self._documents) <= there
+
+    def catch_up(self, before: Mapping[str, Any], rest: NDArray[np.int64]) -> None:
+        """Go on from where another reader stood: what that one read is passed over, from here and not from the first
+        document on, so that several processes that make chunks in turn read each document once."""
+        had, self._documents = self._documents, int(before["documents"])
+        self._bad[UNUSABLE], self.rest, self._has_text = int(before["bad"]), rest, True
+        with _reading():
+            if self._passes != int(before["passes"]):
+                had, self._passes = 0, int(before["passes"])
+                self._source = self._opened()
+                self._iterator = iter(self._source)
+            self._pass_over(self._documents - had)
+
+    def _pass_over(self, documents: int) -> None:
+        for _ in range(documents):
+            next(self._iterator, None)
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as JSON values."""

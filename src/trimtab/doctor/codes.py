@@ -2,7 +2,8 @@
 
 A *root* is a cause that a remedy can act on; a *symptom* is what such causes look like, and stands for itself only
 when no root explains it. `explains` is the causal order: when both are found, and the cause begins no later, the
-other is its consequence and is listed under it. `signals` are the least that must have been logged to speak of it.
+other is its consequence and is listed under it. `signals` are the least that must have been logged to speak of it:
+`one or another` is there where either is.
 Of a task that is not among `tasks` nothing is said, nor withheld: no log of it could tell.
 """
 
@@ -23,6 +24,8 @@ class Code:
     explains: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     """Those that it can be judged for; none named: all. A task that is not known is taken for language."""
+    whole: bool = False
+    """It is said of a run as a whole: where it begins says nothing of what came first, and any root may explain it."""
 
 
 SHORT: Final = "stopped-too-early"
@@ -41,19 +44,39 @@ CODES: dict[str, Code] = {
         "divergence, of which the rate may be the reason",
         "root",
         ("train/loss", "learning_rate"),
-        ("loss-spike", "noisy-loss", "underfitting", "plateau", "exploding-gradients", SHORT),
+        (
+            "loss-spike",
+            "noisy-loss",
+            "underfitting",
+            "plateau",
+            "exploding-gradients",
+            "dead-units",
+            "class-collapse",
+            "validation-too-small",
+            SHORT,
+        ),
     ),
     "missing-warmup": Code(
         "the rate is at its full height from the first step and the first updates do damage; later ones are sound",
         "root",
         ("train/loss", "learning_rate"),
-        ("loss-spike", "divergence"),
+        (
+            "learning-rate-too-high",  # which it looks like in the first steps
+            "exploding-gradients",
+            "loss-spike",
+            "divergence",
+            "dead-units",
+            "noisy-loss",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
     ),
     "exploding-gradients": Code(
         "the gradient grows by orders of magnitude and the loss follows; in a divergence the loss leads",
         "symptom",
         ("train/loss", "grad_norm"),
-        ("divergence", "nan-loss", "loss-spike"),
+        ("divergence", "nan-loss", "loss-spike", "noisy-loss", "underfitting", "plateau", SHORT),
     ),
     "divergence": Code(
         "the loss leaves for good; one that comes back is a loss-spike",
@@ -75,30 +98,45 @@ CODES: dict[str, Code] = {
         "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
         "symptom",
         ("train/loss",),
-        ("underfitting", "plateau", SHORT),
+        ("underfitting", "plateau"),
     ),
     "frozen-parameters": Code(
         "parameters that should learn do not change: no gradient reaches them, or they are left out",
         "root",
         ("layer/*/grad_norm",),
-        ("underfitting", "plateau", "learning-rate-too-low", SHORT),
+        ("underfitting", "plateau", "learning-rate-too-low", "class-collapse", SHORT),
     ),
     "learning-rate-too-low": Code(
         "updates are too small: the loss still falls steadily where the budget ends, far from what the model could do",
         "root",
         ("train/loss", "learning_rate"),
-        ("underfitting", "plateau", SHORT),
+        ("underfitting", "plateau", "class-collapse", SHORT),
+        whole=True,
     ),
     "decayed-too-early": Code(
         "the rate is near zero long before the end, while the loss was still falling",
         "root",
         ("train/loss", "learning_rate"),
-        ("underfitting", "plateau"),
+        ("learning-rate-too-low", "underfitting", "plateau", SHORT),
     ),
     "schedule-mismatch": Code(
         "the rate that was applied is not the one that the configuration describes",
         "root",
         ("learning_rate",),
+        (
+            "decayed-too-early",
+            "missing-warmup",
+            "learning-rate-too-high",
+            "learning-rate-too-low",
+            "exploding-gradients",
+            "divergence",
+            "nan-loss",
+            "loss-spike",
+            "noisy-loss",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
     ),
     "noisy-loss": Code(
         "steps differ so much that progress drowns in them: the batch is too small; if a lower rate cures it, the "
@@ -115,28 +153,131 @@ CODES: dict[str, Code] = {
         ("nan-loss", "underfitting", "plateau"),
     ),
     "vanishing-gradients": Code(
-        "the gradient of early layers is orders of magnitude below that of late ones", "symptom", ("layer/*/grad_norm",)
+        "the gradient of early layers is orders of magnitude below that of late ones; exactly zero it is of "
+        "frozen-parameters",
+        "symptom",
+        ("layer/*/grad_norm",),
+        ("learning-rate-too-low", "underfitting", "plateau", SHORT),
     ),
-    "dead-units": Code("units whose output is zero for every input", "symptom", ("layer/*/dead_fraction",)),
+    "dead-units": Code(
+        "units whose output is zero for every input",
+        "symptom",
+        ("layer/*/dead_fraction",),
+        ("underfitting", "plateau", SHORT),
+    ),
     "bad-initialization": Code(
-        "the first loss is far from that of a uniform guess, or activations grow or vanish with depth",
+        "the first loss is far above that of a uniform guess, or activations grow or vanish with depth; a loss that "
+        "stays as many times too high is accumulation-not-normalised",
         "root",
-        ("train/loss", "layer/*/activation_rms"),
+        ("train/loss",),
+        (
+            "missing-warmup",
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "vanishing-gradients",
+            "dead-units",
+            "divergence",
+            "nan-loss",
+            "loss-spike",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
     ),
-    "unscaled-inputs": Code("inputs far from unit scale", "root", ("facts.first_batch",)),
-    "outlier-dominated-loss": Code("a few samples make most of the loss", "root", ("sample_loss",)),
-    "gradients-not-cleared": Code("gradients of earlier steps are still in the sum", "root", ("grad_norm",)),
+    "unscaled-inputs": Code(
+        "inputs far from unit scale",
+        "root",
+        ("facts.first_batch",),
+        (
+            "bad-initialization",
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "divergence",
+            "nan-loss",
+            "loss-spike",
+            "noisy-loss",
+            "dead-units",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
+    ),
+    "outlier-dominated-loss": Code(
+        "a few samples make most of the loss, again and again; a batch or two are a corrupt-batch",
+        "root",
+        ("train/loss",),
+        (
+            "loss-spike",
+            "divergence",
+            "learning-rate-too-high",
+            "noisy-loss",
+            "corrupt-batch",
+            "exploding-gradients",
+            "random-labels",
+            "underfitting",
+            "plateau",
+        ),
+    ),
+    "gradients-not-cleared": Code(
+        "gradients of earlier steps are still in the sum, from the first step on; one that grows faster and faster is "
+        "exploding-gradients",
+        "root",
+        ("grad_norm",),
+        (
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "divergence",
+            "nan-loss",
+            "loss-spike",
+            "noisy-loss",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
+    ),
     "accumulation-not-normalised": Code(
-        "the loss is summed over micro-batches and not divided", "root", ("train/loss", "grad_norm")
+        "the loss is summed over micro-batches and not divided",
+        "root",
+        ("train/loss",),
+        (
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "divergence",
+            "nan-loss",
+            "loss-spike",
+            "noisy-loss",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
     ),
-    "double-softmax": Code("the logits are probabilities already", "root", ("facts.first_batch",)),
-    "evaluated-in-training-mode": Code("dropout is active in evaluation", "root", ("validation/loss",)),
+    "double-softmax": Code(
+        "the logits are probabilities already",
+        "root",
+        ("train/loss",),
+        (
+            "learning-rate-too-low",
+            "vanishing-gradients",
+            "bad-initialization",
+            "over-regularised",
+            "class-collapse",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
+    ),
+    "evaluated-in-training-mode": Code(
+        "dropout is active in evaluation, or statistics of the batch are used",
+        "root",
+        ("validation/loss",),
+        ("validation-too-small", "validation-shift", "validation-regression"),
+    ),
     # What the model learns
     "overfitting": Code(
         "the validation loss rises while the training loss falls; where both stay high it is underfitting",
         "root",
         ("train/loss", "validation/loss"),
-        ("overconfident", "validation-regression"),
+        ("validation-regression",),
     ),
     "underfitting": Code(
         "training and validation loss both stay high, and no longer fall; still falling is stopped-too-early",
@@ -144,6 +285,7 @@ CODES: dict[str, Code] = {
         ("train/loss", "validation/loss"),
         ("plateau",),
         ("causal_lm",),  # what counting reaches is measured for next-token prediction
+        whole=True,
     ),
     "validation-regression": Code(
         "the validation loss is worse than a baseline's on the same samples, by more than chance; where the training "
@@ -151,12 +293,20 @@ CODES: dict[str, Code] = {
         "symptom",
     ),
     "over-regularised": Code(
-        "underfitting for which dropout, weight decay or smoothing is the reason", "root", ("train/loss",)
+        "underfitting for which dropout, weight decay or smoothing is the reason",
+        "root",
+        ("train/loss",),
+        ("underfitting", "plateau", SHORT),
     ),
     "overconfident": Code(
-        "the validation loss rises while the accuracy still improves", "symptom", ("validation/accuracy",)
+        "the validation loss rises while the accuracy still improves; where that falls, too, it is overfitting",
+        "root",
+        ("validation/loss", "validation/accuracy"),
+        ("overfitting", "validation-regression"),
     ),
-    "plateau": Code("the training loss stands still early, and nothing else explains it", "symptom", ("train/loss",)),
+    "plateau": Code(
+        "the training loss stands still early, and nothing else explains it", "symptom", ("train/loss",), whole=True
+    ),
     SHORT: Code(
         "all steps are done, and they were far too few: no better than counting tokens, and still falling; one that "
         "stands still there is underfitting",
@@ -166,31 +316,111 @@ CODES: dict[str, Code] = {
         ("causal_lm",),  # what counting reaches is measured for next-token prediction
     ),
     # What it learns from
-    "label-noise": Code("part of the labels are wrong; all of them is random-labels", "root", ("sample_loss",)),
-    "random-labels": Code("no label has to do with its input", "root", ("train/loss", "validation/loss")),
-    "class-collapse": Code("every input gets the same class", "symptom", ("validation/accuracy",)),
-    "unshuffled-data": Code("the data comes in an order that the loss follows", "root", ("train/loss",)),
-    "corrupt-batch": Code("a spike that is traced to one batch", "root", ("sample_loss",), ("loss-spike", "nan-loss")),
-    "leakage": Code("validation samples are in the training data", "root", ("facts.leakage",)),
-    "target-leak": Code("the answer is in the input", "root", ("train/loss",)),
-    "validation-shift": Code("the validation data is of another kind", "root", ("validation/loss",)),
-    "validation-too-small": Code("the validation loss is too noisy to choose by", "root", ("validation/loss",)),
+    "label-noise": Code(
+        "part of the labels are wrong; all of them is random-labels",
+        "root",
+        ("train/loss",),
+        ("overfitting", "overconfident", "validation-regression", "underfitting", "plateau", "noisy-loss"),
+        ("classification", "token_classification"),
+    ),
+    "random-labels": Code(
+        "no label has to do with its input",
+        "root",
+        ("train/loss", "validation/loss"),
+        (
+            "class-collapse",
+            "label-noise",
+            "overfitting",
+            "overconfident",
+            "validation-shift",
+            "validation-regression",
+            "learning-rate-too-low",
+            "learning-rate-too-high",
+            "underfitting",
+            "plateau",
+            "noisy-loss",
+            SHORT,
+        ),
+    ),
+    "class-collapse": Code(
+        "every input gets the same class",
+        "symptom",
+        ("validation/accuracy",),
+        ("plateau", "underfitting"),
+        ("classification", "token_classification"),
+    ),
+    "unshuffled-data": Code(
+        "the data comes in an order that the loss follows",
+        "root",
+        ("train/loss",),
+        (
+            "loss-spike",
+            "divergence",
+            "overfitting",
+            "learning-rate-too-high",
+            "noisy-loss",
+            "class-collapse",
+            "validation-shift",
+            "validation-too-small",
+            "validation-regression",
+            "underfitting",
+            "plateau",
+        ),
+    ),
+    "corrupt-batch": Code(
+        "a spike that is traced to one batch",
+        "root",
+        ("train/loss",),
+        ("loss-spike", "nan-loss", "exploding-gradients"),
+    ),
+    "leakage": Code("validation samples are in the training data", "root", ("facts.leakage",), ("target-leak",)),
+    "target-leak": Code("the answer is in the input", "root", ("train/loss",), ("overconfident",)),
+    "validation-shift": Code(
+        "the validation data is of another kind",
+        "root",
+        ("validation/loss",),
+        ("overfitting", "overconfident", "validation-regression", "underfitting"),
+    ),
+    "validation-too-small": Code(
+        "the validation loss is too noisy to choose by",
+        "root",
+        ("validation/loss",),
+        ("overfitting", "validation-regression", "overconfident"),
+    ),
     # What the machine does
     "input-bound": Code(
         "steps wait for data; a loop that slows down over time is throughput-decay",
         "root",
         ("data_seconds", "step_seconds"),
+        whole=True,
     ),
     "evaluation-bound": Code("evaluations take a large part of the time", "root"),
-    "throughput-decay": Code("steps take longer and longer", "root", ("step_seconds",)),
-    "memory-leak": Code("memory grows steadily", "root", ("memory_bytes",)),
-    "resume-discontinuity": Code("the loss jumps where a run was resumed", "root", ("train/loss",)),
+    "throughput-decay": Code(
+        "steps take longer and longer", "root", ("step_seconds or tokens_per_second",), ("input-bound",)
+    ),
+    "memory-leak": Code(
+        "memory grows steadily", "root", ("memory_bytes or hardware/process_memory_bytes",), ("throughput-decay",)
+    ),
+    "resume-discontinuity": Code(
+        "the loss jumps where a run was resumed",
+        "root",
+        ("train/loss",),
+        ("schedule-mismatch", "learning-rate-too-high", "divergence", "loss-spike", "validation-regression"),
+    ),
     "communication-bound": Code("steps wait for other devices", "root", ("communication_seconds",)),
     "rank-imbalance": Code("one device makes all others wait", "root", ("communication_seconds",)),
-    "thread-oversubscription": Code("more threads than cores, so that they wait for each other", "root"),
+    "thread-oversubscription": Code(
+        "more threads than cores, so that they wait for each other", "root", ("facts.cores",)
+    ),
     # What a configuration shows before it costs compute
     "warmup-longer-than-run": Code("the warm-up takes the whole run", "lint"),
     "l2-with-adam": Code("an L2 penalty with an adaptive optimizer", "lint"),
+    "batch-norm-in-sequence-model": Code("BatchNorm beside attention, or where each position is judged", "lint"),
+    "batch-norm-small-batch": Code("BatchNorm over few samples", "lint"),
+    "batch-norm-with-dropout": Code("dropout before BatchNorm", "lint"),
+    "batch-norm-with-accumulation": Code("a batch in parts, of which BatchNorm sees one at a time", "lint"),
+    "batch-norm-few-for-average": Code("statistics for averaged weights from few samples", "lint"),
+    "positions-beyond-training": Code("positions that training never meets", "lint"),
     "l1-in-language-model": Code("single weights made zero in a dense language model", "lint"),
     "decay-beside-penalty": Code("weight decay and a penalty on the same weights", "lint"),
     "validation-in-training": Code("validation texts that are in the training data", "lint"),

@@ -23,7 +23,7 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     findings: list[Finding] = []
     withheld: list[Withheld] = []
     for code in RULES:
-        for said in _ask(code, case):
+        for said in ask(code, case):
             if isinstance(said, Finding):
                 findings.append(said)
             else:
@@ -37,7 +37,8 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     return Diagnosis(run, verdict, tuple(findings), kept, summarize(case, verdict, findings, kept))
 
 
-def _ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
+def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
+    """What one rule says of `case`, before causes are put before what they explain."""
     task, tasks = case.fact("task"), CODES[code].tasks
     if tasks and task is not None and task not in tasks:
         return
@@ -52,7 +53,9 @@ def _ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
 
 
 def is_there(case: Case, signal: str) -> bool:
-    """Whether a signal was logged: a metric, `layer/*/<metric>`, or `facts.<path>`."""
+    """Whether a signal was logged: a metric, `layer/*/<metric>`, `facts.<path>`, or `one or another`."""
+    if " or " in signal:
+        return any(is_there(case, one) for one in signal.split(" or "))
     if signal.startswith("facts."):
         return case.fact(*signal.split(".")[1:]) is not None
     return case.history.has(signal) or case.evaluated(signal) is not None
@@ -74,7 +77,10 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
             mutual = cause.code in CODES[effect.code].explains  # then the earlier explains the later
             if (
                 effect.code in CODES[cause.code].explains
-                and cause.onset_step < effect.onset_step + (0 if mutual else slack + 1)
+                and (
+                    (CODES[effect.code].whole and CODES[cause.code].kind == "root")
+                    or cause.onset_step < effect.onset_step + (0 if mutual else slack + 1)
+                )
                 and cause_index not in explained
                 and SEVERITIES.index(cause.severity) > 0
             ):
@@ -88,7 +94,7 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
         roots[cause_index] = replace(
             cause,
             severity=more_severe(cause.severity, effect.severity),
-            onset_step=min(cause.onset_step, effect.onset_step),
+            onset_step=cause.onset_step if CODES[effect.code].whole else min(cause.onset_step, effect.onset_step),
             evidence=cause.evidence + effect.evidence,
             consequences=(*cause.consequences, effect.code),
             remedies=_more_remedies(cause, effect),

@@ -69,6 +69,17 @@ class Withheld:
 
 
 @dataclass(frozen=True, slots=True)
+class Break:
+    """A metric leaves its course: somewhere between two steps, both included."""
+
+    metric: str
+    earliest: int
+    latest: int
+    """Here it is certain."""
+    direction: Literal["up", "down", "not finite"]
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The verdict on a run, or on the part of it that was read."""
 
@@ -79,6 +90,8 @@ class Diagnosis:
     withheld: tuple[Withheld, ...]
     summary: str
     """Three sentences: how the run went, what leads, what to do next."""
+    order: tuple[Break, ...] = ()
+    """What broke around the onset of the first finding, the earliest first; () where that was not asked."""
 
     def to_json(self) -> dict[str, Any]:
         """The diagnosis as JSON values, in the shape of the contract."""
@@ -89,6 +102,10 @@ class Diagnosis:
             "findings": [finding_to_json(finding) for finding in self.findings],
             "withheld": [{"code": item.code, "needs": list(item.needs)} for item in self.withheld],
             "summary": self.summary,
+            "order": [
+                {"metric": one.metric, "steps": [one.earliest, one.latest], "direction": one.direction}
+                for one in self.order
+            ],
         }
 
 

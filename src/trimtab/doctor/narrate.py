@@ -17,6 +17,7 @@ from trimtab.runs.reasons import reason_in_a_line
 
 AS_GOOD_AS_NEW: Final = 4.0
 """Epochs up to which repeated text teaches nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
+MOST_NAMES: Final = 6
 FEW_STEPS: Final = 24
 """With fewer most rules say nothing."""
 
@@ -128,7 +129,7 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
         return "The validation loss was still falling at the end: more steps would very likely lower it."
     if withheld:
         needs = list(dict.fromkeys(need for item in withheld for need in item.needs))
-        return f"To judge {', '.join(item.code for item in withheld)}, log {', '.join(needs)}."
+        return f"To judge {_some([item.code for item in withheld])}, log {_some(needs)}."
     return "No change is proposed."
 
 
@@ -142,6 +143,12 @@ def _still_falling(case: Case) -> bool:
         return False
     before = float(np.interp(0.8 * steps[-1], steps, values))
     return before - float(values[-1]) > 0.01 * float(values.max() - values.min())
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of many names: the others are where the verdict lists what was withheld."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMES])} and {more} others"
 
 
 def _clause(text: str) -> str:

@@ -60,5 +60,12 @@ DIAGNOSIS_SCHEMA: Final[dict[str, Any]] = {
         ),
         withheld=_array(_object(code=_CODE, needs=_array(_TEXT))),
         summary=_TEXT,
+        order=_array(
+            _object(
+                metric=_TEXT,
+                steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
+                direction={"enum": ["up", "down", "not finite"]},
+            )
+        ),
     ),
 }

@@ -2,6 +2,7 @@
 
 from trimtab.evaluation.baseline import Baseline, build_baseline, forget_losses, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
+from trimtab.evaluation.counting import count_labels, count_sets
 from trimtab.evaluation.details import Details, groupings_of, in_lines
 from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import evaluate, spread_indices
@@ -9,7 +10,12 @@ from trimtab.evaluation.perplexity import calculate_perplexity
 from trimtab.evaluation.predict import predict, predict_probabilities
 from trimtab.evaluation.round import Evaluation, Weights, named, write_text
 from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
-from trimtab.evaluation.temperature import Calibration, calibrate_temperature, fit_temperature
+from trimtab.evaluation.temperature import (
+    Calibration,
+    calibrate_temperature,
+    fit_label_temperatures,
+    fit_temperature,
+)
 from trimtab.evaluation.translate import translate, write_answer
 from trimtab.evaluation.yardsticks import yardsticks
 
@@ -27,7 +33,10 @@ __all__ = [
     "calculate_perplexity",
     "calibrate_temperature",
     "choose_token",
+    "count_labels",
+    "count_sets",
     "evaluate",
+    "fit_label_temperatures",
     "fit_temperature",
     "forget_losses",
     "generate",

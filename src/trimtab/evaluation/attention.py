@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trimtab.data import Tokenizer
 from trimtab.errors import UsageError
-from trimtab.model import ForeignModel, HuggingFaceModel, Transformer, evaluating, is_hugging_face, translates
+from trimtab.model import ForeignModel, HuggingFaceModel, Network, Transformer, evaluating, is_hugging_face, translates
 from trimtab.model.attention_maps import AttentionCall, HeadMeasures, attention_read, measure_heads
 from trimtab.model.transformer import Decoder
 
@@ -172,7 +172,7 @@ def _reads_two(model: nn.Module) -> bool:
 
 
 def _pass(model: nn.Module, tokens_BT: Tensor, second_BS: Tensor | None) -> None:
-    if isinstance(model, Transformer | HuggingFaceModel | ForeignModel):
+    if isinstance(model, Transformer | Network | HuggingFaceModel | ForeignModel):
         whole = {"document_ids_BT": torch.zeros_like(tokens_BT)}
         model(tokens_BT, **whole, **({} if second_BS is None else {"second_BS": second_BS}))
     elif is_hugging_face(model):

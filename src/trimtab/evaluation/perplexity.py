@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trimtab.data import PackedSequences, Tokenizer
 from trimtab.errors import DataError, UsageError
-from trimtab.model import Outside, Transformer, as_output, evaluating
+from trimtab.model import Network, Outside, Transformer, as_output, evaluating
 from trimtab.objective import perplexity_of
 from trimtab.signals import IGNORED, Batch, ModelOutput
 
@@ -64,7 +64,9 @@ def calculate_perplexity(
     if isinstance(begun, str):
         rest: Iterator[Any] = items
         packed = _packed([begun, *rest], tokenizer, sequence_length, stride)
-        batches: Iterable[Any] = _batches(packed, batch_size, plain=not isinstance(model, Transformer | Outside))
+        batches: Iterable[Any] = _batches(
+            packed, batch_size, plain=not isinstance(model, Transformer | Network | Outside)
+        )
     else:
         batches = [] if begun is None else chain([begun], items)
     sums = torch.zeros(2, dtype=torch.float64, device=device)

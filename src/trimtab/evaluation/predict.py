@@ -59,14 +59,15 @@ def predict_probabilities(
     texts: Sequence[str],
     *,
     sequence_length: int,
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
     batch_size: int = 32,
     device: torch.device,
     mode: Callable[[nn.Module], AbstractContextManager[None]] = evaluating,
 ) -> list[Tensor]:
     """How probable each class of each text is, fp64 [V] on the CPU; of several labels how probable each is by itself.
 
-    Logits are divided by `temperature`. Texts are cut to `sequence_length`. The model is in `mode`, that of evaluation.
+    Logits are divided by `temperature`, one for all or one for each class. Texts are cut to `sequence_length`. The
+    model is in `mode`, that of evaluation.
 
     Raises:
         UsageError: the task's answer is no class of a text.
@@ -74,8 +75,9 @@ def predict_probabilities(
     if task.name != "classification":
         raise UsageError(f"task {task.name} has no probabilities of texts. They are there for classification")
     chances = torch.sigmoid if isinstance(task, MultiLabelTask) else partial(torch.softmax, dim=-1)
+    divisor = torch.tensor(temperature, dtype=torch.float64, device=device)
     return answers_of(
-        lambda output, batch: chances(logits_of(output).double() / temperature),
+        lambda output, batch: chances(logits_of(output).double() / divisor),
         model,
         task,
         tokenizer,

@@ -59,7 +59,7 @@ def estimate_uncertainty(
     *,
     sequence_length: int,
     passes: int = 0,
-    temperatures: Sequence[float] | None = None,
+    temperatures: Sequence[float | Sequence[float]] | None = None,
     seed: int = 0,
     batch_size: int = 32,
 ) -> Uncertainty:
@@ -84,7 +84,7 @@ def estimate_uncertainty(
         raise UsageError("a model without dropout says the same in every pass", hint="give several models instead")
     members: list[Tensor] = []
     for number, model in enumerate(models):
-        temperature = 1.0 if temperatures is None else temperatures[number]
+        temperature: float | Sequence[float] = 1.0 if temperatures is None else temperatures[number]
         for each in range(max(1, passes)):
             with seeded(key(seed, number, each, "evaluation")):
                 mode = dropping if passes else evaluating

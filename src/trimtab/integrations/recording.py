@@ -14,7 +14,7 @@ from trimtab.config.secrets import hide
 from trimtab.events import Event, RunEnded, RunStarted, StepsEnded
 from trimtab.runs.described import describe_verdict
 from trimtab.runs.directory import RunDirectory
-from trimtab.runs.environment import environment
+from trimtab.runs.environment import environment, usable_cores
 from trimtab.runs.lock import Lock
 from trimtab.runs.privacy import private
 from trimtab.runs.record import read_record
@@ -98,6 +98,7 @@ class Recording:
             if torch is not None and torch.cuda.is_available():
                 surroundings["hardware"]["gpu"] = torch.cuda.get_device_name()
             run.write_json(run.environment, surroundings)
+            facts = {**_processors(), **facts}
             run.write_json(run.facts, facts)
             if step is None:
                 step = newest_step(run) if before else 0
@@ -232,3 +233,12 @@ def described(error: BaseException) -> str:
     """An exception in a line, without secrets: hidden before it is cut, since half of one has no shape."""
     text = hide(str(error).strip())
     return type(error).__name__ + (f": {text.splitlines()[0][:300]}" if text else "")
+
+
+def _processors() -> dict[str, Any]:
+    """Cores that this process may use, and threads and device of torch where a loop has loaded it."""
+    facts: dict[str, Any] = {"cores": usable_cores()}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts |= {"threads": torch.get_num_threads(), "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    return facts

@@ -39,6 +39,8 @@ class Attention(nn.Module):
         self.head_size = hidden_size // num_heads
         self.packs = False
         """Whether plain causal attention may go through `packed_attention` (`packs_attention` says where)."""
+        self.query_scale = 1.0
+        """What queries are multiplied with, beside 1 / sqrt(head size)."""
         self.recomputes = False
         """Whether what a norm gives is computed again in backward instead of kept."""
         self.qkv = nn.Linear(hidden_size, (num_heads + 2 * num_kv_heads) * self.head_size, bias=bias)
@@ -66,20 +68,28 @@ class Attention(nn.Module):
             y_BTHK, _ = packed_attention(projected_BTNK)
             packed_BTD: Tensor = self.output(y_BTHK.flatten(2))
             return packed_BTD
-        q_BTHK, k_BTGK, v_BTGK = projected_BTNK.split((self.num_heads, self.num_kv_heads, self.num_kv_heads), dim=2)
+        q_BHTK, k_BGTK, v_BGTK = self.heads(projected_BTNK, rotation)
+        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BGTK, mask, causal)
+        output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
+        return output_BTD
+
+    def heads(self, projected_BTNK: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, H, T, K], keys and values [B, G, T, K] of what `qkv` gave."""
+        sizes = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        q_BTHK, k_BTGK, v_BTGK = projected_BTNK.split(sizes, dim=2)  # type: ignore[no-untyped-call]
         if self.query_norm is not None and self.key_norm is not None:
             # In the weights' precision: under autocast the projection is narrower than they are.
             q_BTHK = self.query_norm(q_BTHK.type_as(self.query_norm.weight))
             k_BTGK = self.key_norm(k_BTGK.type_as(self.key_norm.weight))
         if rotation is not None:
             q_BTHK, k_BTGK = rotate(q_BTHK, rotation), rotate(k_BTGK, rotation)
+        if self.query_scale != 1.0:
+            q_BTHK = q_BTHK * self.query_scale
         q_BHTK, k_BGTK = q_BTHK.type_as(v_BTGK).transpose(1, 2), k_BTGK.type_as(v_BTGK).transpose(1, 2)
-        y_BHTK = self._attend(q_BHTK, k_BGTK, v_BTGK.transpose(1, 2), mask, causal)
-        output_BTD: Tensor = self.output(y_BHTK.transpose(1, 2).flatten(2))
-        return output_BTD
+        return q_BHTK, k_BGTK, v_BTGK.transpose(1, 2)
 
     def _can_pack(self, projected_BTNK: Tensor) -> bool:
-        plain = self.query_norm is None and self.num_heads == self.num_kv_heads
+        plain = self.query_norm is None and self.num_heads == self.num_kv_heads and self.query_scale == 1.0
         drops = self.training and self.dropout.drops
         return plain and not drops and torch.is_grad_enabled() and takes(projected_BTNK)
 
@@ -103,7 +113,9 @@ class Attention(nn.Module):
 def packs_attention(model: nn.Module, device: torch.device) -> str | None:
     """Let plain causal attention in `model` write its gradient in place; gives why not, if not."""
     layers = [module for module in model.modules() if isinstance(module, Attention)]
-    if any(layer.query_norm is not None or layer.num_heads != layer.num_kv_heads for layer in layers):
+    if any(layer.query_norm is not None or layer.num_heads != layer.num_kv_heads for layer in layers) or any(
+        layer.query_scale != 1.0 for layer in layers
+    ):
         return "only plain attention can be, with as many heads of keys as of queries"
     if any(isinstance(module, RotaryPositions) for module in model.modules()):
         return "not with rotary positions, which change queries and keys before"
@@ -129,14 +141,26 @@ class CrossAttention(nn.Module):
         self.head_size = hidden_size // num_heads
         self.query = nn.Linear(hidden_size, hidden_size, bias=bias)
         self.key_value = nn.Linear(hidden_size, 2 * hidden_size, bias=bias)
+        self.query_scale = 1.0
+        """What queries are multiplied with, beside 1 / sqrt(head size)."""
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None) -> Tensor:
         """What each position reads, [B, T, D]; `mask`, broadcast to [B, H, T, S], is True where it sees a key."""
-        q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+        return self.attend(x_BTD, *self.keys_and_values(memory_BSD), mask)
+
+    def keys_and_values(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the other sequence, [B, H, S, K] each."""
         both_BSNK = self.key_value(memory_BSD).unflatten(-1, (2 * self.num_heads, self.head_size))
         k_BHSK, v_BHSK = both_BSNK.transpose(1, 2).chunk(2, dim=1)
+        return k_BHSK, v_BHSK
+
+    def attend(self, x_BTD: Tensor, k_BHSK: Tensor, v_BHSK: Tensor, mask: Tensor | None) -> Tensor:
+        """What each position reads of these, [B, T, D]."""
+        q_BHTK = self.query(x_BTD).unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+        if self.query_scale != 1.0:
+            q_BHTK = q_BHTK * self.query_scale
         if not self.dropout.drops or not self.training:
             y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=mask)
         else:

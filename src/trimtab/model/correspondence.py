@@ -31,6 +31,8 @@ def architecture_of(config: TransformerShape) -> str:
             "encoder_decoder": "T5 and BART tell positions apart in other ways, or normalize their embeddings",
         }[config.name]
         raise _none(f"model.name {config.name}: {what}")
+    if config.width_base is not None:
+        raise _none("model.width_base, by which features are scaled before the head")
     if config.window is not None:
         raise _none(f"model.window {config.window}")
     if config.norm.placement == "post":

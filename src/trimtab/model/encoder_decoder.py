@@ -28,6 +28,7 @@ class EncoderDecoder(nn.Module):
 
     def __init__(self, *, tied_embeddings: bool = True, **shape: Unpack[Shape]) -> None:
         super().__init__()
+        self.width_ratio = 1.0
         self.encoder = Trunk(**shape)
         self.decoder = Trunk(reads_memory=True, **shape)
         self.decoder.embedding = self.encoder.embedding

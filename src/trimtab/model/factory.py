@@ -10,25 +10,31 @@ import torch
 from torch import nn
 
 from trimtab.config import (
+    CnnConfig,
     CustomModel,
     DecoderConfig,
     EncoderConfig,
     EncoderDecoderConfig,
     HuggingFaceConfig,
+    MlpConfig,
     ModelConfig,
     TransformerShape,
 )
 from trimtab.config.registry import load_target
 from trimtab.errors import ConfigError
+from trimtab.model.convolutional import ConvolutionalNetwork
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.freeze import freeze
 from trimtab.model.hugging_face import HuggingFaceModel
 from trimtab.model.initialize import init_weights
-from trimtab.model.kinds import Outside, Transformer
+from trimtab.model.kinds import Network, Outside, Transformer
+from trimtab.model.network import init_network
+from trimtab.model.perceptron import MultilayerPerceptron
 from trimtab.model.pretrained import build_pretrained, fingerprint_of
 from trimtab.model.transformer import Decoder
 from trimtab.model.trunk import Shape
+from trimtab.model.widths import set_width
 from trimtab.model.wrap import wrap_model
 from trimtab.signals import Outputs, SpecialTokens, seeded
 
@@ -41,7 +47,7 @@ def build_model(
     seed: int,
     outputs: Outputs | None = None,
     special: SpecialTokens | None = None,
-) -> Transformer | Outside:
+) -> Transformer | Network | Outside:
     """The model that `config` describes, on the CPU, in training mode, with the weights of `seed`, or of its folder.
 
     `outputs` is what a task calls for; the vocabulary at every position if not given. `special` are the tokenizer's,
@@ -56,7 +62,7 @@ def build_model(
     """
     outputs = outputs or Outputs(vocabulary_size, of_tokens=True)
     if isinstance(config, HuggingFaceConfig):
-        model: Transformer | Outside = build_pretrained(
+        model: Transformer | Network | Outside = build_pretrained(
             config,
             outputs,
             vocabulary_size=vocabulary_size,
@@ -67,6 +73,8 @@ def build_model(
     elif isinstance(config, CustomModel):
         with seeded(seed):
             model = wrap_model(_build_custom(config), vocabulary_size, outputs)
+    elif isinstance(config, MlpConfig | CnnConfig):
+        model = _build_network(config, vocabulary_size, seed, outputs)
     else:
         model = _build_ours(config, vocabulary_size, sequence_length, seed, outputs)
     freeze(model, config.freeze)
@@ -88,6 +96,36 @@ def _leave_out(model: HuggingFaceModel, thawing: Sequence[str]) -> None:
         model.left_out, model.given = frozenset(frozen), fingerprint_of(frozen)
 
 
+def _build_network(config: MlpConfig | CnnConfig, vocabulary_size: int, seed: int, outputs: Outputs) -> Network:
+    shared: dict[str, Any] = {
+        "vocabulary_size": vocabulary_size,
+        "outputs": outputs,
+        "hidden_size": config.hidden_size,
+        "activation": config.activation,
+        "embedding_dropout": config.dropout.embedding,
+        **(
+            {"momentum": None}
+            if config.batch_norm is None
+            else {"momentum": config.batch_norm.momentum, "epsilon": config.batch_norm.epsilon}
+        ),
+    }
+    with torch.random.fork_rng(devices=[]):
+        model: Network = (
+            MultilayerPerceptron(
+                num_layers=config.num_layers,
+                layer_size=config.layer_size,
+                hidden_dropout=config.dropout.hidden,
+                **shared,
+            )
+            if isinstance(config, MlpConfig)
+            else ConvolutionalNetwork(
+                widths=config.widths, num_filters=config.num_filters, head_dropout=config.dropout.head, **shared
+            )
+        )
+    init_network(model, model.head, standard_deviation=config.initialization.standard_deviation, seed=seed)
+    return model
+
+
 def _build_ours(
     config: DecoderConfig | EncoderConfig | EncoderDecoderConfig,
     vocabulary_size: int,
@@ -104,14 +142,23 @@ def _build_ours(
         depth_scaled=config.initialization.depth_scaled,
         num_layers=config.num_layers,
         seed=seed,
+        width_ratio=config.width_ratio,
     )
+    if config.width_base is not None:
+        set_width(model, config.width_ratio, config.base_head_size)
     return model
 
 
 def _build(config: DecoderConfig | EncoderConfig | EncoderDecoderConfig, shape: Shape, outputs: Outputs) -> Transformer:
     match config:
         case DecoderConfig():
-            return Decoder(document_mask=config.document_mask, tied_embeddings=config.tied_embeddings, **shape)
+            return Decoder(
+                outputs=outputs,
+                pooling=config.pooling,
+                document_mask=config.document_mask,
+                tied_embeddings=config.tied_embeddings,
+                **shape,
+            )
         case EncoderConfig():
             return Encoder(
                 outputs=outputs,

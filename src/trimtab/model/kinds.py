@@ -6,17 +6,22 @@ from typing import TypeGuard
 
 from torch import nn
 
+from trimtab.model.convolutional import ConvolutionalNetwork
 from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.foreign import ForeignModel
 from trimtab.model.hugging_face import HuggingFaceModel
+from trimtab.model.perceptron import MultilayerPerceptron
 from trimtab.model.transformer import Decoder
 
 Transformer = Decoder | Encoder | EncoderDecoder
 """The models that trimtab builds itself. They measure their activations, and can be compiled and captured."""
 
+Network = MultilayerPerceptron | ConvolutionalNetwork
+"""Small ones that it builds, without attention. Their running statistics change in forward passes."""
+
 Outside = ForeignModel | HuggingFaceModel
-"""Those that it does not, which may draw from any generator and keep state anywhere."""
+"""Those that it does not build, which may draw from any generator and keep state anywhere."""
 
 Translator = EncoderDecoder | HuggingFaceModel
 """They read a text and write another; of the second kind those for sequence to sequence."""

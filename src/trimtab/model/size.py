@@ -7,12 +7,13 @@ from typing import TypedDict
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from trimtab.model.attention import Attention, CrossAttention
 from trimtab.model.encoder import Encoder
 from trimtab.model.feed_forward import FeedForward
-from trimtab.model.kinds import Outside, Transformer
+from trimtab.model.kinds import Network, Outside, Transformer
 from trimtab.model.mode import evaluating
 from trimtab.model.transformer import Decoder
 from trimtab.planning import attention_flops, mean_keys, product_flops
@@ -46,7 +47,7 @@ def parameter_counts(model: nn.Module) -> ParameterCounts:
                 groups[group] = groups.get(group, 0) + parameter.numel()
                 frozen += 0 if parameter.requires_grad else parameter.numel()
         for name, child in module.named_children():
-            visit(child, "head" if isinstance(module, Transformer) and name == "head" else group)
+            visit(child, "head" if isinstance(module, Transformer | Network) and name == "head" else group)
 
     visit(model, "other")
     total = sum(groups.values())
@@ -63,7 +64,7 @@ def _group(module: nn.Module, parent: str) -> str:
     match module:
         case nn.Embedding():
             return "embedding"
-        case nn.LayerNorm() | nn.RMSNorm() | nn.GroupNorm():
+        case nn.LayerNorm() | nn.RMSNorm() | nn.GroupNorm() | _BatchNorm():
             return "norm"
         case Attention() | CrossAttention():
             return "attention"
@@ -73,7 +74,7 @@ def _group(module: nn.Module, parent: str) -> str:
 
 
 def flops_per_token(
-    model: Decoder | Encoder | Outside, sequence_length: int, *, causal: bool = True
+    model: Decoder | Encoder | Network | Outside, sequence_length: int, *, causal: bool = True
 ) -> dict[str, float]:
     """Floating-point operations per token: `forward`, of it `attention` (scores and sums), and `training`.
 
@@ -83,13 +84,13 @@ def flops_per_token(
     utilization: training is then 6 N + 12 L H K T, with N the weights that are multiplied with. In an encoder a query
     meets all keys, and a head for whole texts works once in `sequence_length` tokens.
 
-    A foreign model is run once, in eval mode on one sequence of zeros. What is counted then holds the whole
-    square of its attention, whatever `causal` says; `attention` is not known apart and left out.
+    A foreign model, or a small network, is run once, in eval mode on one sequence of zeros. What is counted then holds
+    the whole square of its attention, whatever `causal` says; `attention` is not known apart and left out.
 
     Source: Kaplan et al. 2020, arXiv 2001.08361, section 2.1; Chowdhery et al. 2022, arXiv 2204.02311,
     appendix B.
     """
-    if isinstance(model, Outside):
+    if isinstance(model, Network | Outside):
         forward = _measure_forward(model, sequence_length)
         return {"forward": forward, "training": 3.0 * forward}
     num_keys = mean_keys(sequence_length, causal=causal and isinstance(model, Decoder), window=model.window)
@@ -98,14 +99,14 @@ def flops_per_token(
         if isinstance(module, Attention):
             attention += attention_flops(module.num_heads, module.head_size, num_keys)
         elif isinstance(module, nn.Linear):
-            seldom = isinstance(model, Encoder) and model.pooled and module is model.head
+            seldom = isinstance(model, Decoder | Encoder) and model.pooled and module is model.head
             rows = 1.0 / sequence_length if seldom else 1.0
             products += product_flops(module.in_features, module.out_features) * rows
     forward = products + attention
     return {"forward": forward, "attention": attention, "training": 3.0 * forward}
 
 
-def _measure_forward(model: Outside, sequence_length: int) -> float:
+def _measure_forward(model: Network | Outside, sequence_length: int) -> float:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     tokens_BT = torch.zeros(1, sequence_length, dtype=torch.int64, device=device)
     # The counter knows the products of plain attention, but not every fused kernel.

@@ -71,6 +71,10 @@ class Trunk(nn.Module):
         self.num_heads = num_heads
         self.window = shape.get("window")
         """How many positions attention reaches, its own included; None: all."""
+        self.output_scale = 1.0
+        """What features are multiplied with before a head reads them."""
+        self.width_ratio = 1.0
+        """How much wider it is than the model on which learning rates were tuned: see `set_width` in `widths.py`."""
         self.measure_activations = False
         """Whether the output's `signals` hold the root mean square of each block's output."""
 
@@ -171,7 +175,11 @@ class Trunk(nn.Module):
         if norms:  # all layers in one: a kernel for each would cost more than the values themselves
             scales = torch.linalg.vector_norm(torch.stack(norms), dim=1) / math.sqrt(x_BTD.numel())
             signals = dict(zip(self.signal_names, scales.unbind(), strict=True))
-        return self.final_norm(x_BTD), signals
+        return self.scaled(self.final_norm(x_BTD)), signals
+
+    def scaled(self, features_BTD: Tensor) -> Tensor:
+        """Features as a head reads them."""
+        return features_BTD if self.output_scale == 1.0 else features_BTD * self.output_scale
 
     def _within_window(self, mask: Tensor | None, num_tokens: int, causal: bool) -> Tensor | None:
         if self.window is None or self.window >= num_tokens:

@@ -8,7 +8,7 @@ from torch import nn
 
 from trimtab.errors import ConfigError
 from trimtab.model.foreign import ForeignModel
-from trimtab.model.kinds import Outside, Transformer
+from trimtab.model.kinds import Network, Outside, Transformer
 from trimtab.model.pretrained import wrap_pretrained
 from trimtab.signals import Outputs, SpecialTokens
 
@@ -20,12 +20,12 @@ def wrap_model(
     *,
     longest_sequence: int = 0,
     special: SpecialTokens | None = None,
-) -> Transformer | Outside:
+) -> Transformer | Network | Outside:
     """`module` itself if trimtab can call it, else one around it: a model of transformers serves every task.
 
     Raises: ConfigError for a module that gives something else than `outputs`.
     """
-    if isinstance(module, Transformer | Outside):
+    if isinstance(module, Transformer | Network | Outside):
         return module
     if outputs is not None and special is not None and vocabulary_size is not None and is_hugging_face(module):
         return wrap_pretrained(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.errors import ConfigError
+from trimtab.objective.by_rows import cross_entropy_by_rows
 from trimtab.objective.first_largest import first_largest
 from trimtab.objective.head_loss import Weights, head_loss
 from trimtab.signals import IGNORED, LossTerms, ModelOutput, Term
@@ -97,8 +98,13 @@ class CrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> LossTerms:
         """The terms over one micro-batch; targets equal to IGNORED count nothing."""
+        is_plain_loss = self.label_smoothing == 0.0 and self.z_loss == 0.0 and self.class_weights_V is None
+        if is_plain_loss and self.mmce == 0.0 and logits.device.type == "cpu" and not torch.compiler.is_compiling():
+            losses_N, hits_N = counted_by_rows(logits.flatten(0, -2), targets.flatten())
+            plain = Term("cross_entropy", losses_N.sum())
+            return LossTerms((plain,), losses_N.detach().view(targets.shape), {"accuracy": hits_N.sum()})
         logits_NV, targets_N, counted_N = counted_logits(logits, targets)
-        if self.label_smoothing == 0.0 and self.z_loss == 0.0 and self.class_weights_V is None:
+        if is_plain_loss:
             plain_N = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORED, reduction="none")
             terms: tuple[Term, ...] = (Term("cross_entropy", plain_N.sum()),)
         else:
@@ -135,6 +141,16 @@ class CrossEntropy(nn.Module):
         if self.spread == "all" or num_classes > 1:
             return num_classes if self.spread == "all" else num_classes - 1
         raise ConfigError("objective.spread others needs another class, and there is one", hint="objective.spread=all")
+
+
+def counted_by_rows(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses and hits [N], 0 and False in rows that are not counted, which may hold anything."""
+    rows = (targets_N != IGNORED).nonzero().squeeze(-1)
+    if len(rows) == len(targets_N):
+        return cross_entropy_by_rows(logits_NV, targets_N)
+    losses, hits = cross_entropy_by_rows(logits_NV.index_select(0, rows), targets_N[rows])
+    losses_N = losses.new_zeros(len(targets_N)).index_copy(0, rows, losses)
+    return losses_N, torch.zeros_like(targets_N, dtype=torch.bool).index_copy(0, rows, hits)
 
 
 def counted_logits(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

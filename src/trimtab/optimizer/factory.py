@@ -83,6 +83,7 @@ def build_groups(config: OptimizerConfig, model: nn.Module, key: str = "optimize
     return parameter_groups(
         model,
         config.weight_decay,
+        width_ratio=getattr(model, "width_ratio", 1.0),
         biases=config.decay.biases,
         norms=config.decay.norms,
         embeddings=config.decay.embeddings,

@@ -176,16 +176,21 @@ def parameter_groups(
     rates: Factors | None = None,
     schedules: Collection[str] = (),
     setting: str = "optimizer",
+    width_ratio: float = 1.0,
 ) -> list[ParameterGroup]:
     """The trainable parameters, in a group for each weight decay, rate and schedule; those with decay come first.
 
     Vectors count as biases. `decays` and `rates` are factors on weight decay and on the learning rate; `schedules` are
-    patterns of names that follow a schedule of their own; `setting` is what an error calls the optimizer.
+    patterns of names that follow a schedule of their own; `setting` is what an error calls the optimizer. In a model
+    that is wider than the one of which the rate is, by `width_ratio`, matrices inside layers have so much less of it
+    (Yang et al. 2022, arXiv 2203.03466, table 8, Adam).
     Raises: as `Factors.of`.
     """
     acts: dict[Kind, bool] = {"weight": True, "bias": biases, "norm": norms, "embedding": embeddings}
     kind_of = kinds(model)
     decay_of, rate_of = (decays or Factors()).of(model), (rates or Factors()).of(model)
+    if width_ratio != 1.0:
+        rate_of |= {name: rate_of[name] / width_ratio for name in hidden_matrices(model) if name in rate_of}
     if decays is not None and weight_decay > 0.0:
         decays.require_one_of({name for name, kind in kind_of.items() if acts[kind]})
     schedule_of = last_fitting(list(kind_of), schedules, f"{setting}.rates.schedules")

@@ -48,6 +48,7 @@ class ClipByGroup:
         factors = (settings["clip_threshold"] * self._relative_G / norms_G).clamp(max=1.0).unbind()
         for gradient, group in zip(gradients.by_name.values(), self._group_P, strict=True):
             gradient.mul_(factors[group])
+        gradients.clipped_P = gradients.norms_P * torch.stack([factors[group] for group in self._group_P])
 
     def state_by_name(self) -> dict[str, Tensor]:
         """Nothing."""
@@ -109,8 +110,7 @@ def centralize() -> Stateless:
         for gradient in gradients.by_name.values():
             if gradient.ndim > 1:
                 gradient.sub_(gradient.mean(dim=tuple(range(1, gradient.ndim)), keepdim=True))
-        norms = torch._foreach_norm(list(gradients.by_name.values()), 2.0, torch.float32)
-        gradients.norms_P = torch.stack(norms) * gradients.scale
+        gradients.norms_P = _norms(gradients)
         gradients.total_norm = torch.linalg.vector_norm(gradients.norms_P)
 
     return Stateless("centralize", apply)
@@ -123,6 +123,7 @@ def clip_by_value() -> Stateless:
         limit = settings["clip_threshold"] / gradients.scale
         for gradient in gradients.by_name.values():
             gradient.clamp_(-limit, limit)
+        gradients.clipped_P = _norms(gradients)
 
     return Stateless("clip_by_value", apply)
 
@@ -134,6 +135,7 @@ def clip_by_parameter() -> Stateless:
         factors_P = (settings["clip_threshold"] / gradients.norms_P).clamp(max=1.0)
         for gradient, factor in zip(gradients.by_name.values(), factors_P.unbind(), strict=True):
             gradient.mul_(factor)
+        gradients.clipped_P = gradients.norms_P * factors_P
 
     return Stateless("clip_by_parameter", apply)
 
@@ -152,8 +154,13 @@ def clip_by_unit(epsilon: float = 1e-3) -> Stateless:
             length = _unit_norms(gradient.float()) * gradients.scale
             # A row without a gradient gives infinity, which is no reason to clip.
             gradient.mul_((settings["clip_threshold"] * size / length).clamp(max=1.0))
+        gradients.clipped_P = _norms(gradients)
 
     return Stateless("clip_by_unit", apply)
+
+
+def _norms(gradients: Gradients) -> Tensor:
+    return torch.stack(torch._foreach_norm(list(gradients.by_name.values()), 2.0, torch.float32)) * gradients.scale
 
 
 def _unit_norms(tensor: Tensor) -> Tensor:

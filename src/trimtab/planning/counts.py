@@ -166,7 +166,8 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
     model = config.model
     if not isinstance(model, TransformerShape):
         raise UsageError(
-            f"model.name: a model from outside cannot be counted without building it. Received: {model.name!r}",
+            "model.name: what is no transformer of trimtab's own cannot be counted without building it. "
+            f"Received: {model.name!r}",
             hint="name a preset of its size instead: trimtab plan --model gpt2",
         )
     vocabulary = vocabulary_of(config)

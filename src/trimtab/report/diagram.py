@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.report import marks
 from trimtab.report.axes import Axis, step_ticks, value_axis
-from trimtab.report.curves import Curve, robust_range, smoothed, stretches
+from trimtab.report.curves import COLUMNS, Curve, robust_range, smoothed, stretches
 from trimtab.report.markup import Markup, element, percentage
 from trimtab.report.panel import Panel, Trace, Window
 from trimtab.runs import format
@@ -27,9 +27,34 @@ SCALE_WIDTH: Final = 54
 STEPS_HEIGHT: Final = 22
 
 
+class Drawn(NamedTuple):
+    """A panel that is drawn, in parts: a page and a picture put them together each in its own way."""
+
+    panel: Panel
+    traces: tuple[Trace, ...]
+    """Those of which there is something to see."""
+    notes: tuple[str, ...]
+    """What cannot be drawn."""
+    scale: Markup
+    """The values, `SCALE_WIDTH` wide."""
+    field: Markup
+    """The curves and the steps, as wide as there is room."""
+    height: int
+    """Of both."""
+
+
 def draw(panel: Panel, window: Window) -> Markup:
     """The panel as a figure; nothing when no curve has a value in the window."""
-    shown = [(trace, trace.curve.columns(window.first, window.last)) for trace in panel.traces]
+    parts = drawn(panel, window)
+    return Markup() if parts is None else _figure(parts)
+
+
+def drawn(panel: Panel, window: Window, num_columns: int = COLUMNS, *, readable: bool = True) -> Drawn | None:
+    """The parts of a panel, of at most `num_columns` points a curve, with its values to read out if `readable`.
+
+    None when no curve has a value in the window, nor anything that is not finite.
+    """
+    shown = [(trace, trace.curve.columns(window.first, window.last, num_columns)) for trace in panel.traces]
     shown = [(trace, columns) for trace, columns in shown if len(columns.last)]
     axis = _axis(panel, [columns for _, columns in shown])
     if axis is None:
@@ -39,7 +64,7 @@ def draw(panel: Panel, window: Window) -> Markup:
     notes: list[str] = []
     for trace, columns in shown:
         layers += marks.bad(columns, window, height)
-        layers.append(_curve(trace, columns, axis, window, height))
+        layers.append(_curve(trace, columns, axis, window, height, readable))
         layers += marks.points(trace, axis, window, height)
         layers += marks.beyond(columns, axis, window, height)
         notes += marks.far_values(trace.curve.between(window.first, window.last), axis)
@@ -54,35 +79,35 @@ def draw(panel: Panel, window: Window) -> Markup:
         role="img",
         aria_label=_described(panel, shown),
     )
-    return _figure(panel, shown, notes, _scale(axis, height), field)
+    traces = tuple(trace for trace, _ in shown)
+    return Drawn(panel, traces, tuple(notes), _scale(axis, height), field, height + STEPS_HEIGHT)
 
 
-def _figure(
-    panel: Panel, shown: Sequence[tuple[Trace, Curve]], notes: list[str], scale: Markup, field: Markup
-) -> Markup:
-    legend = [element("span", _swatch(trace), trace.label, class_="key") for trace, _ in shown]
+def _figure(parts: Drawn) -> Markup:
+    panel, traces = parts.panel, parts.traces
+    legend = [element("span", _swatch(trace), trace.label, class_="key") for trace in traces]
     caption = element(
         "figcaption",
         element("span", panel.title, class_="panel-title"),
         element("span", panel.unit, class_="unit") if panel.unit not in ("", "fraction") else None,
-        legend if len(shown) > 1 or shown[0][0].label != panel.title else None,
-        [element("span", note, class_="note") for note in notes],
+        legend if len(traces) > 1 or traces[0].label != panel.title else None,
+        [element("span", note, class_="note") for note in parts.notes],
         element("output", class_="readout"),
     )
-    return element("figure", caption, element("div", scale, field, class_="plot"), class_="panel")
+    return element("figure", caption, element("div", parts.scale, parts.field, class_="plot"), class_="panel")
 
 
-def _nothing(panel: Panel, shown: Sequence[tuple[Trace, Curve]], window: Window) -> Markup:
+def _nothing(panel: Panel, shown: Sequence[tuple[Trace, Curve]], window: Window) -> Drawn | None:
     """A panel whose every value is not a number."""
     bad = [span for _, columns in shown for span in columns.bad_spans()]
     if not bad:
-        return Markup()
+        return None
     note = f"not finite from step {format.count(bad[0][0])} to {format.count(bad[-1][1])}: nothing to draw"
     scale = element("svg", class_="scale", width=SCALE_WIDTH, height=60)
     field = element(
         "svg", marks.bad(shown[0][1], window, 60), class_="field", width="100%", height=60, role="img", aria_label=note
     )
-    return _figure(panel, shown, [note], scale, field)
+    return Drawn(panel, tuple(trace for trace, _ in shown), (note,), scale, field, 60)
 
 
 def _axis(panel: Panel, curves: Sequence[Curve]) -> Axis | None:
@@ -128,13 +153,13 @@ def _grid(axis: Axis, window: Window, height: int) -> Iterator[Markup]:
         yield element("text", label, class_=name, x=x, y=height + 17, text_anchor=side)
 
 
-def _curve(trace: Trace, columns: Curve, axis: Axis, window: Window, height: int) -> Markup:
+def _curve(trace: Trace, columns: Curve, axis: Axis, window: Window, height: int, readable: bool) -> Markup:
     """The stretched part: a band from least to largest, the raw line where it is all there is, the smoothed line."""
     x = np.rint((columns.last - window.first) / max(window.last - window.first, 1) * WIDTH)
     mean = _units(columns.mean, axis)
     there = np.isfinite(columns.mean)
     parts: list[Markup] = []
-    is_noisy = not trace.points and trace.role != "rate" and int(there.sum()) >= 40
+    is_noisy = trace.smooth and not trace.points and trace.role != "rate" and int(there.sum()) >= 40
     if is_noisy:
         low, high = _units(columns.low, axis), _units(columns.high, axis)
         if (low != high).mean() > 0.3:
@@ -143,19 +168,12 @@ def _curve(trace: Trace, columns: Curve, axis: Axis, window: Window, height: int
             parts.append(_line(x, mean, there, f"raw {trace.role}"))
         # As it is drawn: in powers on a logarithmic scale, and one far value does not lift its neighbours.
         mean = np.rint((1 - smoothed(np.clip(axis.place(columns.mean), -0.1, 1.1)).clip(0, 1)) * HEIGHT)
-    shown = [round_value(value) for value in columns.mean[there]]
-    steps = np.diff(columns.last[there], prepend=0)
-    parts.append(
-        _line(
-            x,
-            mean,
-            there,
-            f"curve {trace.role}",
-            label=trace.label,
-            steps=" ".join(map(str, steps.tolist())),
-            values=" ".join(shown),
-        )
-    )
+    read: dict[str, str] = {}
+    if readable:
+        steps = np.diff(columns.last[there], prepend=0).tolist()
+        values = [round_value(value) for value in columns.mean[there]]
+        read = {"label": trace.label, "steps": " ".join(map(str, steps)), "values": " ".join(values)}
+    parts.append(_line(x, mean, there, f"curve {trace.role}", **read))
     return element(
         "svg",
         parts,

@@ -45,6 +45,13 @@ def learning_curves(report: Report) -> Markup:
 
 def finding_curves(report: Report, finding: Finding) -> Markup:
     """The curves that a finding's evidence speaks of, around the steps where it shows."""
+    panels, window = finding_panels(report, finding), _around(report, finding)
+    drawn = [draw(panel, replace(window, shades=shades_of(finding, panel))) for panel in panels]
+    return _stack(drawn, window) if drawn else Markup()
+
+
+def finding_panels(report: Report, finding: Finding) -> list[Panel]:
+    """What a finding's evidence speaks of, three panels at most; the training loss where it speaks of no curve."""
     names = list(dict.fromkeys(item.metric for item in finding.evidence if item.metric in report.curves))
     if not names and "train/loss" in report.curves:
         names = ["train/loss"]
@@ -52,9 +59,13 @@ def finding_curves(report: Report, finding: Finding) -> Markup:
     if any(name in ("train/loss", "validation/loss") for name in names):
         panels.append(_loss_panel(report, 170, {*names, "train/loss"}))
     panels += _single_panels(report, [name for name in names if name not in ("train/loss", "validation/loss")], 110)
-    window = _around(report, finding)
-    drawn = [draw(panel, replace(window, shades=_shades(finding, panel))) for panel in panels[:3] if panel.traces]
-    return _stack(drawn, window) if drawn else Markup()
+    return [panel for panel in panels[:3] if panel.traces]
+
+
+def whole_run(report: Report, finding: Finding) -> Window:
+    """All steps, with where a finding begins."""
+    begin = _origin(report)
+    return Window(begin, max(report.last_step, begin + 1), ((finding.onset_step, f"onset of {finding.code}"),))
 
 
 def other_curves(report: Report) -> list[Markup]:
@@ -133,7 +144,7 @@ def _around(report: Report, finding: Finding) -> Window:
     return Window(first, last, ((finding.onset_step, f"onset of {finding.code}"),))
 
 
-def _shades(finding: Finding, panel: Panel) -> tuple[Shade, ...]:
+def shades_of(finding: Finding, panel: Panel) -> tuple[Shade, ...]:
     """The steps that the evidence on this panel's metrics names; the same steps are shaded once."""
     by_range: dict[tuple[int, int], list[str]] = {}
     for item in finding.evidence:

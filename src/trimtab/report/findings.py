@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from trimtab.doctor import Finding, Remedy
+from trimtab.doctor.pages import codes_with_rules, page_of
 from trimtab.report import words
 from trimtab.report.blocks import command, folded, scrolled
 from trimtab.report.figures import finding_curves
 from trimtab.report.gather import Report
+from trimtab.report.lags import lag_diagram
 from trimtab.report.markup import Markup, badge, element, join
 
 
@@ -39,6 +41,7 @@ def all_findings(report: Report) -> Markup:
     if findings:
         parts.append(element("h2", "What the doctor found", id="findings"))
         parts += [_card(report, index, finding) for index, finding in enumerate(findings, start=1)]
+        parts.append(lag_diagram(report.diagnosis.order))
     parts.append(withheld(report))
     return join(parts)
 
@@ -125,10 +128,20 @@ def _card(report: Report, index: int, finding: Finding) -> Markup:
         if finding.remedies
         else None,
         [_remedy(report, remedy) for remedy in finding.remedies],
+        _about(finding.code),
         class_=f"finding {finding.severity}",
         id=f"finding-{index}",
         aria_label=f"finding {index}: {finding.code}",
     )
+
+
+def _about(code: str) -> Markup:
+    """What the rule says of itself, folded: what it looks for, why it matters, and its false alarms."""
+    if code not in codes_with_rules():
+        return Markup()
+    parts = [(heading, told) for heading, told in page_of(code).parts if heading not in ("Evidence", "Remedy")]
+    listed = element("ul", [element("li", element("b", heading), ": ", told) for heading, told in parts])
+    return folded(f"About {code}", "what it looks for, and its false alarms", listed)
 
 
 def _remedy(report: Report, remedy: Remedy) -> Markup:

@@ -9,6 +9,7 @@ from typing import Final
 from trimtab.doctor import Finding, Remedy
 from trimtab.report import words
 from trimtab.report.gather import Report
+from trimtab.report.lags import lag_lines
 from trimtab.runs import format
 from trimtab.runs.printable import printable
 
@@ -38,6 +39,9 @@ def _lines(report: Report) -> Iterator[str]:
     for index, finding in enumerate(diagnosis.findings, start=1):
         yield ""
         yield from _finding(report, index, finding)
+    if len(diagnosis.order) > 1:
+        yield from ("", "## What broke first", "")
+        yield from (f"- {escaped(told)}" for told in lag_lines(diagnosis.order))
     if diagnosis.withheld:
         yield from ("", "## Not judged", "")
         yield from _table(

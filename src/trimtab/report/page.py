@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -19,12 +20,17 @@ from trimtab.report.wrong import wrong
 
 def render_html(report: Report) -> str:
     """The page: the same bytes for the same report."""
+    title = f"{report.name or 'run'}: {VERDICTS[report.diagnosis.verdict].lower()}"
+    return whole_page(title, [findings.head(report), _main(report), _foot(report)])
+
+
+def whole_page(title: str, body: Sequence[Markup]) -> str:
+    """A file of HTML in the style of reports: it opens from the disk, fetches nothing, and may run our script alone."""
     style, behaviour = packaged("style.css"), packaged("behaviour.js")
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(behaviour)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    title = f"{report.name or 'run'}: {VERDICTS[report.diagnosis.verdict].lower()}"
     top = element(
         "head",
         element("meta", charset="utf-8"),
@@ -36,8 +42,8 @@ def render_html(report: Report) -> str:
         element("title", title),
         element("style", Markup(style)),
     )
-    body = element("body", findings.head(report), _main(report), _foot(report), element("script", Markup(behaviour)))
-    return f"<!DOCTYPE html>\n{element('html', top, body, lang='en')}\n"
+    whole = element("html", top, element("body", body, element("script", Markup(behaviour))), lang="en")
+    return f"<!DOCTYPE html>\n{whole}\n"
 
 
 def _main(report: Report) -> Markup:

@@ -20,6 +20,8 @@ class Trace:
     points: bool = False
     """Drawn as points that a line joins: few exact values rather than many noisy ones."""
     best_step: int | None = None
+    smooth: bool = True
+    """Whether a smoothed line may be drawn over it: what is set, as a rate is, has no noise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import math
 import re
 import struct
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +26,43 @@ _COLOURS: Final = ((0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119),
 """Cividis at equal distances: the same to every eye, in light and in dark (Nunez et al. 2018, PLOS ONE 13(7))."""
 
 
+class Strip(NamedTuple):
+    """One metric of all layers, in parts."""
+
+    title: str
+    legend: Markup
+    told: str
+    """Which values are dark and which bright, in words."""
+    note: str
+    names: Markup
+    field: Markup
+    height: int
+
+
 def strip(layer: Layer, first: int, last: int) -> Markup:
     """A figure of one metric of all layers, between two steps."""
+    parts = strip_parts(layer, first, last)
+    if parts is None:
+        return Markup()
+    caption = element(
+        "figcaption",
+        element("span", parts.title, class_="panel-title"),
+        parts.legend,
+        element("span", parts.note, class_="note"),
+    )
+    return element(
+        "figure", caption, element("div", parts.names, parts.field, class_="plot wide-scale"), class_="panel strip"
+    )
+
+
+def strip_parts(layer: Layer, first: int, last: int) -> Strip | None:
+    """The parts of such a figure; None when nothing was measured between the steps."""
     inside = (layer.steps >= first) & (layer.steps <= last)
     steps, values_WL = layer.steps[inside], layer.values_WL[inside]
     names = layer.names
     finite = values_WL[np.isfinite(values_WL)]
     if not len(finite) or last <= first:
-        return Markup()
+        return None
     stride = math.ceil(len(names) / ROWS)
     names, values_WL = names[::stride], values_WL[:, ::stride]
     low, high = (float(bound) for bound in np.quantile(finite, [0.01, 0.99]))
@@ -70,15 +99,11 @@ def strip(layer: Layer, first: int, last: int) -> Markup:
         layer.metric, metric_name(layer.metric)
     )
     told = f"{title} of {len(names)} layers, {format.decimal(low)} to {format.decimal(high)}"
-    caption = element(
-        "figcaption",
-        element("span", f"{title} of every layer", class_="panel-title"),
-        _legend(low, high, is_log),
-        element("span", f"every {stride}th layer" if stride > 1 else "", class_="note"),
-    )
     scale = element("svg", labels, class_="layer-names", width="100%", height=height + 22, aria_hidden="true")
     field = element("svg", image, ticks, class_="field", width="100%", height=height + 22, role="img", aria_label=told)
-    return element("figure", caption, element("div", scale, field, class_="plot wide-scale"), class_="panel strip")
+    note = f"every {stride}th layer" if stride > 1 else ""
+    shades = f"{format.decimal(low)} (dark) to {format.decimal(high)} (bright){', logarithmic' if is_log else ''}"
+    return Strip(f"{title} of every layer", _legend(low, high, is_log), shades, note, scale, field, height + 22)
 
 
 def _levels(

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from trimtab.doctor import Diagnosis, Finding, Remedy, Withheld
 from trimtab.report import words
+from trimtab.report.lags import lag_lines
 from trimtab.runs.printable import printable
 
 _COLOURS: Final = {"error": "31", "failed": "31", "warning": "33", "attention": "33", "info": "36", "healthy": "32"}
@@ -31,6 +32,9 @@ def render_text(
     lines += wrapped(diagnosis.summary, width, "  ")
     for finding in diagnosis.findings:
         lines += ["", *_finding(finding, settings or {}, width, paint)]
+    if len(diagnosis.order) > 1:
+        lines += ["", "what broke first, which need not be the cause:"]
+        lines += [line for told in lag_lines(diagnosis.order) for line in wrapped(told, width, "    ", "  - ")]
     if diagnosis.withheld:
         lines += ["", *_withheld(diagnosis.withheld, width)]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from trimtab.doctor import Diagnosis, open_case
 from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.order import with_order
 from trimtab.report.gather import gather
 from trimtab.report.page import render_html
 from trimtab.runs.directory import RunDirectory
@@ -15,7 +16,7 @@ def write_report(run: RunDirectory) -> Diagnosis:
     Raises: UsageError when a newer trimtab wrote the run; StorageError when it cannot be read or written.
     """
     case = open_case(run)
-    diagnosis = diagnose(case, run.name)
+    diagnosis = with_order(case, diagnose(case, run.name))
     report = gather(run, case, diagnosis)
     run.write_json(run.diagnosis, diagnosis.to_json())
     run.write_text(run.report, render_html(report))

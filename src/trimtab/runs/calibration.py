@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trimtab.runs.directory import RunDirectory
@@ -25,17 +25,31 @@ def read_calibration(run: RunDirectory, step: int, weights: str) -> dict[str, An
     return found if found is not None and (found["step"], found["weights"]) == (step, weights) else None
 
 
+def temperature_in(found: Mapping[str, Any]) -> float | tuple[float, ...]:
+    """One for all answers, or one for each label."""
+    kept = found["temperature"]
+    return tuple(map(float, kept)) if isinstance(kept, Sequence) else float(kept)
+
+
 def in_words(found: Mapping[str, Any]) -> str:
     """The temperature, and what it does on texts that it was not fitted on."""
     if "why" in found:
         return f"no temperature: {found['why']}"
     before, after = found["before"], found["after"]
     judged = f"on {found['judged_on']:,} that it was not fitted on"
-    if found["temperature"] == 1.0:
-        return f"temperature 1: {found['fitted']:.3g} made the loss {judged} no lower; calibration error " + (
+    temperature = temperature_in(found)
+    if temperature == 1.0 or (isinstance(temperature, tuple) and set(temperature) == {1.0}):
+        return f"temperature 1: {_shown(found['fitted'])} made the loss {judged} no lower; calibration error " + (
             f"{before['calibration_error']:.3f}"
         )
     return (
-        f"temperature {found['temperature']:.3g}: calibration error {before['calibration_error']:.3f} → "
+        f"temperature {_shown(temperature)}: calibration error {before['calibration_error']:.3f} → "
         f"{after['calibration_error']:.3f}, loss {before['loss']:.4f} → {after['loss']:.4f}, {judged}"
     )
+
+
+def _shown(temperature: float | Sequence[float]) -> str:
+    """In three digits; of several labels the least and the greatest."""
+    if not isinstance(temperature, Sequence):
+        return f"{temperature:.3g}"
+    return f"{min(temperature):.3g} to {max(temperature):.3g} by label"

@@ -446,7 +446,8 @@ class History:
         return next((series[name] for name in names if name in series), None)
 
     def has(self, name: str) -> bool:
-        """Whether a metric was measured; `layer/*/<metric>` asks for any layer's."""
+        """Whether a metric was measured; `layer/*/<metric>` asks for any layer's, by examinations, too."""
         if name.startswith("layer/*/"):
-            return bool(self.series) and self.layers.has(name.removeprefix("layer/*/"))
+            metric = name.removeprefix("layer/*/")
+            return bool(self.series) and (self.layers.has(metric) or self.examined.has(metric))
         return name in self.series

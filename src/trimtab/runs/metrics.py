@@ -57,8 +57,14 @@ METRICS: dict[str, Metric] = {
         "optimizer",
         "2-norm of the whole gradient, unscaled, before clipping",
     ),
+    "grad_norm_clipped": Metric(
+        "norm", "neither", "per_step", "same", "optimizer", "2-norm of the whole gradient after clipping, before noise"
+    ),
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
     "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted targets: tokens, or texts"),
+    "tokens_read": Metric(
+        "tokens", "neither", "per_step", "sum", "training", "tokens that the model reads, where not each is a target"
+    ),
     "skipped": Metric("flag", "lower", "per_step", "same", "optimizer", "1 when the update was skipped"),
     "loss_scale": Metric("factor", "neither", "per_step", "same", "training", "fp16 loss scale of the step"),
     "step_seconds": Metric(
@@ -72,6 +78,14 @@ METRICS: dict[str, Metric] = {
     "data_seconds": Metric("seconds", "lower", "per_step", "max", "training", "of it, waiting for data"),
     "tokens_per_second": Metric(
         "tokens/s", "higher", "mean", "sum", "training", "counted targets over the window's seconds"
+    ),
+    "tokens_read_per_second": Metric(
+        "tokens/s",
+        "higher",
+        "mean",
+        "sum",
+        "training",
+        "tokens read over the window's seconds, where not each is a target",
     ),
     "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
     "penalty/l1": Metric("nats", "neither", "last", "same", "loop", "lambda * sum |w| of what penalties.l1 shrinks"),
@@ -333,6 +347,9 @@ METRICS: dict[str, Metric] = {
     ),
     "layer/<name>/grad_norm": Metric(
         "norm", "neither", "mean", "same", "optimizer", "2-norm of the gradient of one parameter"
+    ),
+    "layer/<name>/grad_norm_clipped": Metric(
+        "norm", "neither", "mean", "same", "optimizer", "the same after clipping, where parameters are clipped apart"
     ),
     "layer/<name>/weight_norm": Metric("norm", "neither", "last", "same", "optimizer", "2-norm of one parameter"),
     "layer/<name>/activation_rms": Metric(

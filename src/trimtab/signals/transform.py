@@ -29,6 +29,10 @@ class Gradients:
     """0-dim, 0.0 or 1.0: at 1.0 the update changes nothing."""
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     """fp32 master weights, in the same order; to look at."""
+    unscale: Tensor | None = None
+    """0-dim: what `scale` began as; None is 1."""
+    clipped_P: Tensor | None = None
+    """As `norms_P`, after what changed the tensors themselves and before `scale`; None where nothing did."""
 
 
 class GradientTransform(Protocol):

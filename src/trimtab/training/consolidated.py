@@ -26,6 +26,7 @@ from trimtab.config import Config, dump_config, load_config
 from trimtab.data import Tokenizer
 from trimtab.errors import CheckpointError, ConfigError, DataError, StorageError, UsageError
 from trimtab.model import HuggingFaceModel
+from trimtab.runs.calibration import temperature_in
 from trimtab.runs.files import SCHEMA, json_value, sync_folder, write_text
 from trimtab.signals import TargetFacts
 from trimtab.training.checkpoint import load_model
@@ -51,8 +52,9 @@ class Consolidated:
     """`plain`, or the kind of an average."""
     metrics: Mapping[str, float]
     """Of the evaluation at that step, if there was one."""
-    temperature: float | None = None
-    """By which logits are divided so that answers are as sure as they are right, where one was fitted."""
+    temperature: float | tuple[float, ...] | None = None
+    """By which logits are divided so that answers are as sure as they are right, where one was fitted; of several
+    labels one for each."""
 
 
 def write_consolidated(trained: TrainedRun, out: Path) -> None:
@@ -125,7 +127,7 @@ def read_consolidated(path: Path) -> Consolidated:
             raise CheckpointError(f"{path} is damaged: {', '.join(altered[:3])} is not as it was written")
         targets = TargetFacts.from_json(about["targets"])
         step, weights = int(about["step"]), str(about["weights"])
-        temperature = None if (kept := about.get("temperature")) is None else float(kept)
+        temperature = None if about.get("temperature") is None else temperature_in(about)
         metrics = {str(name): float(value) for name, value in about["metrics"].items()}
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.yaml").write_text(about["config"], encoding="utf-8")

@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 
 def estimate(step: Step, curvature: Curvature, batches: Sequence[Batch], number: int) -> None:
-    """One more pass over the micro-batches, whose targets are drawn from the model, under randomness of its own."""
+    """One more pass over the micro-batches, whose targets are drawn from the model, under randomness of its own.
+
+    It leaves no trace in the running statistics of BatchNorm.
+    """
     storage, scaler, foreign = step.optimizer.storage, step.precision.scaler, isinstance(step.model, Outside)
     storage.zero_gradients(in_parts=len(batches) > 1)
-    for index, batch in enumerate(batches):
-        set_randomness(step.seed, number, index, "curvature", step.device, foreign=foreign)
-        batch = batch.to(step.device)
-        with step.precision.autocast():
-            loss = drawn_loss(step.model(**step.task.inputs(batch)), batch.targets)
-        loss = loss * step.settings["inverse_targets"]
-        storage.expect()
-        torch.autograd.backward(loss if scaler is None else loss * scaler.scale)
-        storage.collect()
+    with step.passes.apart():
+        for index, batch in enumerate(batches):
+            set_randomness(step.seed, number, index, "curvature", step.device, foreign=foreign)
+            batch = batch.to(step.device)
+            with step.precision.autocast():
+                loss = drawn_loss(step.model(**step.task.inputs(batch)), batch.targets)
+            loss = loss * step.settings["inverse_targets"]
+            storage.expect()
+            torch.autograd.backward(loss if scaler is None else loss * scaler.scale)
+            storage.collect()
     with torch.no_grad():
         unscale = torch.ones((), device=step.device) if scaler is None else 1.0 / scaler.scale
         step.is_keeping_estimate = True

@@ -7,16 +7,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, Outside, Transformer, flops_per_token, parameter_counts, translates
+from trimtab.model import Decoder, Encoder, Network, Outside, Transformer, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
-from trimtab.runs.environment import versions
+from trimtab.runs.environment import usable_cores, versions
 from trimtab.schedules import build_stairs
 from trimtab.signals import Task
+from trimtab.training.data_facts import counting_facts
+from trimtab.training.first_batch import first_batch
 from trimtab.training.first_pass import scales_at_start
 
 
@@ -60,19 +63,24 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         **data.facts,
         "task": task.name,
         "parameters": counts,
+        **_batch_norm(model),
         "frozen_parameters": [name for name, p in model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, optimizer),
         "parameter_groups": _told(optimizer.groups),
         "flops_per_token": flops_per_token(model, config.data.sequence_length)
-        if isinstance(model, Decoder | Encoder | Outside) and not translates(model)
+        if isinstance(model, Decoder | Encoder | Network | Outside) and not translates(model)
         else None,
         "learning_rate": _rate(config, config.optimizer),
         "planned_steps": config.training.steps,
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
+        "cores": usable_cores(),
     }
     if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
         facts["first_pass"] = scales_at_start(model, task, data.training)
+    if task.name != "contrastive":
+        facts["first_batch"] = first_batch(model, task, data.training)
+    facts |= counting_facts(config, data)
     if (switch := config.optimizer_switch) is not None:
         facts["optimizer_switch"] = {
             "optimizer": switch.to.name,
@@ -97,6 +105,14 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
             ),
         )
     return facts
+
+
+def _batch_norm(model: nn.Module) -> dict[str, Any]:
+    """How many layers normalize by batches, and whether they stand beside attention; nothing where there are none."""
+    if not (layers := sum(isinstance(module, _BatchNorm) for module in model.modules())):
+        return {}
+    kinds = {type(module).__name__.lower() for module in model.modules()}
+    return {"batch_norm": {"layers": layers, "beside_attention": any("attention" in kind for kind in kinds)}}
 
 
 def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:

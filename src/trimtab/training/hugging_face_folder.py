@@ -55,7 +55,7 @@ def write_folder(trained: TrainedRun, out: Path) -> Written:
         with quietly():
             if isinstance(model, HuggingFaceModel):
                 module = _plain(model)
-            elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig):
+            elif isinstance(model, Decoder) and isinstance(trained.config.model, DecoderConfig) and not model.pooled:
                 module = _corresponding(trained, model, trained.config.model)
             else:
                 module = _refused(trained)
@@ -112,12 +112,18 @@ def _corresponding(trained: TrainedRun, model: Decoder, config: DecoderConfig) -
 
 
 def _refused(trained: TrainedRun) -> nn.Module:
+    if isinstance(trained.model, Decoder) and trained.model.pooled:
+        raise UsageError(
+            f"--to hugging-face: a decoder with a head for whole texts is not converted. Received: task "
+            f"{trained.config.task.name}",
+            hint="trimtab predict RUN answers for texts; task causal_lm is converted",
+        )
     if isinstance(trained.config.model, TransformerShape):
         architecture_of(trained.config.model)
     raise UsageError("--to hugging-face: a custom model has no architecture of transformers")
 
 
-def _save(module: nn.Module, folder: Path, temperature: float | None) -> None:
+def _save(module: nn.Module, folder: Path, temperature: float | tuple[float, ...] | None) -> None:
     """As transformers writes it; its configuration says the temperature, which transformers itself does not apply."""
     library: Any = module
     if temperature is not None:

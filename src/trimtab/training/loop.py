@@ -147,8 +147,8 @@ class Loop:
         taken = self._attempts.run(step, self._begin_step, ends_window=self._calendar.closes_window(step))
         if self._calendar.evaluates(step) or self._calendar.saves(step):
             self._synchronize()  # so that what is queued is this window's time, and neither evaluation nor saving
-        tokens = sum(batch.count for batch in taken.batches)
-        progress.advance(taken.next_position, tokens)
+        counts = self._windows.counts_of(taken.batches)
+        progress.advance(taken.next_position, int(counts["tokens"]))
         now = time.perf_counter()
         seconds, self._boundary_time = now - self._boundary_time, now
         progress.spend("data", taken.seconds_waited)
@@ -157,7 +157,7 @@ class Loop:
             {
                 "learning_rate": rates["learning_rate"],
                 **applied_rates(self._step.optimizer.groups, rates),
-                "tokens": float(tokens),
+                **counts,
                 "step_seconds": seconds,
                 "data_seconds": taken.seconds_waited,
             }

@@ -44,16 +44,16 @@ def find_micro_batch(
 ) -> dict[str, Any]:
     """The largest divisor of `batch_size`, at most `most`, whose step fits; as the entry of plan.json.
 
-    Sizes are tried from 1 on, each at least twice the last, then those between the largest that fitted and the first
-    that did not, halving what is left. A size fits when its step, an estimate of the curvature and a real update
-    included, runs out of no memory and its peak is within the budget. Where memory that is not there takes the whole
-    process along, a size whose peak would be beyond the budget, by what one more sequence took so far, is not tried at
-    all. Weights, state and randomness stay as they are. A batch that `grows` later has
-    several micro-batches then, whose gradients are summed apart.
+    Sizes are tried from the smallest on, each at least twice the last, then those between the largest that fitted
+    and the first that did not, halving what is left. A size fits when its step, an estimate of the curvature and a real
+    update included, runs out of no memory and its peak is within the budget. Where memory that is not there takes the
+    whole process along, a size whose peak would be beyond the budget, by what one more sequence took so far, is not
+    tried at all. Weights, state and randomness stay as they are. A batch that `grows` later has several micro-batches
+    then, whose gradients are summed apart.
 
     Raises: ResourceError when not even one sequence fits.
     """
-    sizes = [size for size in range(1, min(batch_size, most) + 1) if batch_size % size == 0]
+    sizes = [size for size in range(step.statistics.least_rows, min(batch_size, most) + 1) if batch_size % size == 0]
     budget = meter.budget() if budget_bytes is None else float(budget_bytes)
     tried: dict[int, float | str] = {}
     passes: dict[int, float] = {}
@@ -273,12 +273,19 @@ class Attempts:
                 "tried again",
                 hint=f"`trimtab resume RUN` goes on from the newest checkpoint; {_LOWER}",
             )
-        if self._progress.micro_batch_size > 1:
+        if self._smaller() is not None:
             return None
+        size = self._progress.micro_batch_size
+        each = "one sequence" if size == 1 else f"{size} sequences"
         return ResourceError(
-            f"out of memory at step {number}, one sequence at a time: {self._in_words(taken)}. {first_line(error)}",
+            f"out of memory at step {number}, {each} at a time: {self._in_words(taken)}. {first_line(error)}",
             hint=_LOWER,
         )
+
+    def _smaller(self) -> int | None:
+        """The next smaller micro-batch; None where there is none, or its statistics would be of one text."""
+        before, least = self._progress.micro_batch_size, self._step.statistics.least_rows
+        return max((size for size in range(least, before // 2 + 1) if before % size == 0), default=None)
 
     def _in_words(self, taken: Window) -> str:
         """Which data, and of what size."""
@@ -293,7 +300,8 @@ class Attempts:
 
     def _divide(self, number: int, said: str) -> None:
         progress, before = self._progress, self._progress.micro_batch_size
-        after = max(size for size in range(1, before // 2 + 1) if before % size == 0)
+        after = self._smaller()
+        assert after is not None
         self._recapture = self._recapture or self._step.captured is not None
         self._step.captured = None
         progress.micro_batch_size, progress.accumulation = after, progress.accumulation * before // after

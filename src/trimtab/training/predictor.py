@@ -16,7 +16,7 @@ from trimtab.evaluation import predict, predict_probabilities
 from trimtab.evaluation.uncertainty import Uncertainty, estimate_uncertainty
 from trimtab.objective import build_objective, build_task
 from trimtab.runs import RunDirectory
-from trimtab.runs.calibration import newest_calibration
+from trimtab.runs.calibration import newest_calibration, temperature_in
 from trimtab.signals import TargetFacts, Task
 from trimtab.training.consolidated import WEIGHTS, read_consolidated
 from trimtab.training.trained import open_trained
@@ -30,8 +30,8 @@ class Predictor:
     model: nn.Module
     tokenizer: Tokenizer
     targets: TargetFacts
-    temperature: float | None
-    """As fitted for these weights; None where it was not."""
+    temperature: float | tuple[float, ...] | None
+    """As fitted for these weights, of several labels one for each; None where it was not."""
     step: int
     weights: str
 
@@ -103,7 +103,7 @@ def uncertainty_of(
 def predictor_of(config: Config, model: nn.Module, data: PreparedData, run: RunDirectory | None) -> Predictor:
     """That of a model as training in `run` left it."""
     kept = None if run is None else newest_calibration(run)
-    temperature = None if kept is None else float(kept["temperature"])
+    temperature = None if kept is None else temperature_in(kept)
     step, weights = (0, "plain") if kept is None else (int(kept["step"]), str(kept["weights"]))
     return Predictor(config, model, data.tokenizer, data.targets, temperature, step, weights)
 

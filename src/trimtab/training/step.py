@@ -43,6 +43,7 @@ from trimtab.training.passes import passes_of_step
 from trimtab.training.precision import Precision
 from trimtab.training.sharpness import Sharpness
 from trimtab.training.split import StepTimer
+from trimtab.training.statistics import RunningStatistics
 
 
 @final
@@ -111,7 +112,7 @@ class Step:
         self.adds = caches or self.procedure.num_backwards > 1
         if sharpness is not None:
             sharpness.prepare(list(optimizer.storage.weights.values()))
-        self.passes = passes_of_step(self, embeddings)
+        self.passes, self.statistics = passes_of_step(self, embeddings), RunningStatistics(model)
         self._means = {name: scalar() for name in (*task.term_names, *self.procedure.term_names)}
         self._scores = {name: scalar() for name in task.score_names}
         self._signals: Tensor | None = None  # one value a signal of the model, and views of it by name
@@ -160,6 +161,7 @@ class Step:
         if curvature is not None and curvature.is_due(step) and self._estimated != step:
             estimate(self, curvature, batches, step)
             self._estimated = step  # a step that is tried again does not count it twice
+        self.statistics.begin()
         self.timer.begin(step, batches)
         self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
@@ -177,6 +179,7 @@ class Step:
         self.is_updating = True
         self.update(ends_window=ends_window)
         self.is_updating, self._estimated = False, 0
+        self.statistics.end()
         self.timer.end()
 
     def use_optimizer(self, index: int) -> None:
@@ -297,6 +300,7 @@ class Step:
             scale=unscale,
             skip=self.holds.clone(),
             weights=storage.weights,
+            unscale=unscale,
         )
         for transform in self.transforms:
             transform.apply(gradients, self.settings)
@@ -305,6 +309,7 @@ class Step:
             self.parts_probe.settle(gradients.skip)
         if self.average is not None:
             self.average.update(gradients.skip, self.settings["averages"])
+        self.statistics.settle(gradients.skip)
         if self.scaling is not None:
             self.scaling.update(gradients.skip)
         self.timer.mark("probe")
@@ -324,7 +329,8 @@ class Step:
             row.append(self.precision.scaler.scale)
         weights = self.optimizer.storage.weights
         if self._order is not None:  # the columns keep their names
-            gradients = replace(gradients, norms_P=gradients.norms_P[self._order])
+            clipped_P = None if gradients.clipped_P is None else gradients.clipped_P[self._order]
+            gradients = replace(gradients, norms_P=gradients.norms_P[self._order], clipped_P=clipped_P)
             weights = {name: weights[name] for name in self._names}
         signals = StepSignals(gradients, weights, self._signal_views)
         for probe, unread in zip(self.probes, self._unread, strict=True):

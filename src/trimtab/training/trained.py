@@ -19,7 +19,7 @@ from trimtab.model import build_model
 from trimtab.model.quantize import load_quantized, prepare_quantization
 from trimtab.planning.reached import as_chosen, choices_of
 from trimtab.runs import RunDirectory
-from trimtab.runs.calibration import read_calibration
+from trimtab.runs.calibration import read_calibration, temperature_in
 from trimtab.runs.checkpoints import CheckpointInfo, list_checkpoints, ranked, verify
 from trimtab.runs.files import read_json
 from trimtab.runs.metrics import selection_direction
@@ -75,8 +75,9 @@ class TrainedRun:
     """Of the data it was trained and judged on."""
     weights: str
     """Which of the checkpoint's weights these are: `plain`, or the kind of an average."""
-    temperature: float | None = None
-    """By which logits are divided so that answers are as sure as they are right, where one was fitted for these."""
+    temperature: float | tuple[float, ...] | None = None
+    """By which logits are divided so that answers are as sure as they are right, where one was fitted for these;
+    of several labels one for each."""
 
 
 def choose(path: Path, which: str = "best", weights: str | None = None) -> Chosen:
@@ -160,7 +161,7 @@ def open_trained(path: Path, which: str = "best", weights: str | None = None, *,
         chosen.targets,
         chosen.fingerprint,
         chosen.weights,
-        None if calibration is None else float(calibration["temperature"]),
+        None if calibration is None else temperature_in(calibration),
     )
 
 

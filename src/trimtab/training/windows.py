@@ -18,8 +18,9 @@ from torch import Tensor
 
 from trimtab.events import StepsEnded
 from trimtab.runs.metrics import METRICS
-from trimtab.signals import PendingRows, Ring
+from trimtab.signals import Batch, PendingRows, Ring
 from trimtab.training.contracts import Gauge
+from trimtab.training.tokens_read import counts_of
 
 
 @dataclass(slots=True)
@@ -46,14 +47,19 @@ class _Closed:
 class Windows:
     """Joins what the step wrote on the device with what the loop measured on the host."""
 
-    def __init__(self, ring: Ring, memory_bytes: Callable[[], float]) -> None:
-        self._ring = ring
+    def __init__(self, ring: Ring, memory_bytes: Callable[[], float], *, tells_read: bool = False) -> None:
+        """With `tells_read` the tokens that are read are told beside the targets that are counted."""
+        self._ring, self._tells_read = ring, tells_read
         self._memory_bytes = memory_bytes
         self._host: dict[str, list[float]] = {}
         self._first_step = 1
         self._closed: list[_Closed] = []
         self.gauges: Sequence[Gauge] = ()
         """What else is measured of each window."""
+
+    def counts_of(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """What `add` is to be told of a step's micro-batches."""
+        return counts_of(batches, tells_read=self._tells_read)
 
     def add(self, values: Mapping[str, float]) -> None:
         """The host's values of a step whose row is in the ring."""
@@ -86,7 +92,13 @@ class Windows:
 
     def _event(self, window: _Closed) -> StepsEnded:
         rows = window.rows.wait()
-        per_step = {name: np.asarray(values) for name, values in window.host.items() if not _kept_last(name)}
+        steps = len(window.host.get("tokens", ()))
+        per_step = {
+            name: np.asarray(values)
+            for name, values in window.host.items()
+            # Shorter where an older version began the window, which did not measure it.
+            if not _kept_last(name) and len(values) == steps
+        }
         layers: dict[str, float] = {}
         last: dict[str, float] = {}
         for index, name in enumerate(window.columns):
@@ -100,8 +112,10 @@ class Windows:
             elif window.whole:
                 layers[name] = float(rows[-1, index])
         seconds = float(per_step["step_seconds"].sum())
+        read = per_step.get("tokens_read")
         values = {
             "tokens_per_second": float(per_step["tokens"].sum()) / seconds if seconds > 0 else 0.0,
+            **({} if read is None else {"tokens_read_per_second": float(read.sum()) / seconds if seconds > 0 else 0.0}),
             "memory_bytes": window.memory_bytes,
             **window.gauged(),
             **{name: values[-1] for name, values in window.host.items() if _kept_last(name)},

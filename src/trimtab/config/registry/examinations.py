@@ -41,6 +41,14 @@ INLINE: dict[str, InlineSpec] = {
         "none: clipping needs the norms anyway",
         ("vanishing-gradients", "exploding-gradients", "frozen-parameters"),
     ),
+    "clipped_norms": InlineSpec(
+        "trimtab.monitor.probes.layers:ClippedNorms",
+        "norm of the gradient after clipping; of every parameter's where clipping treats them apart",
+        "logging.layers",
+        "every step; of parameters the mean of a window",
+        "some operations on scalars",
+        ("exploding-gradients",),
+    ),
     "weight_norms": InlineSpec(
         "trimtab.monitor.probes.layers:WeightNorms",
         "norm of every parameter after the update",

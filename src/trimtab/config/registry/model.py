@@ -24,6 +24,16 @@ MODELS: dict[str, Spec] = {
         compilable=True,
         capturable=True,
     ),
+    "mlp": Spec(
+        "trimtab.model.perceptron:MultilayerPerceptron",
+        "layers with BatchNorm over the mean of a text's embeddings; for classes and numbers",
+        "Iyyer et al. 2015, doi 10.3115/v1/P15-1162; Ioffe and Szegedy 2015, arXiv 1502.03167",
+    ),
+    "cnn": Spec(
+        "trimtab.model.convolutional:ConvolutionalNetwork",
+        "convolutions with BatchNorm over a text's embeddings, and the largest value of each; for classes and numbers",
+        "Kim 2014, arXiv 1408.5882; Ioffe and Szegedy 2015, arXiv 1502.03167",
+    ),
     "hugging_face": Spec(
         "trimtab.model.hugging_face:HuggingFaceModel",
         "a model of transformers, from a local folder or its configuration, of any task",

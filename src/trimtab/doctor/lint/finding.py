@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trimtab.config import Config
+from trimtab.config import Config, NetworkShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +41,9 @@ class LintFinding:
 def aims_at_cuda(config: Config, facts: Mapping[str, Any]) -> bool:
     """Whether `config` asks for CUDA; the fact `device` settles what auto leaves open."""
     return str(facts.get("device", config.training.device)).startswith("cuda")
+
+
+def has_batch_norm(config: Config, facts: Mapping[str, Any]) -> bool:
+    """Whether the model normalizes by batches; of one from outside the fact `batch_norm` tells."""
+    model = config.model
+    return (isinstance(model, NetworkShape) and model.batch_norm is not None) or "batch_norm" in facts

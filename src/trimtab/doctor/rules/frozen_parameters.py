@@ -6,6 +6,7 @@ Why it matters: part of the model takes no part in learning, and no curve says s
 Evidence: the names and the share of such parameters.
 Remedy: unfreeze them; look for a detach, a no_grad or a branch that is not used.
 False alarms: fine-tuning on purpose, with adapters or a new head, is a remark: its first loss is better than a guess.
+    So is what is unfrozen by and by, as `model.unfreeze` plans.
 Source: own.
 """
 
@@ -65,7 +66,9 @@ def check(case: Case) -> Iterator[Finding]:
     from_scratch = _begins_like_a_guess(case)
     if from_scratch is not None and share > 0:
         evidence.append(from_scratch)
-    grave = len(dead) >= 2 or len(dead) > 0.1 * len(names) or (share > 0.05 and from_scratch is not None)
+    planned = bool(case.setting("model.unfreeze"))  # frozen at first alone
+    random = share > 0.05 and from_scratch is not None and not planned
+    grave = len(dead) >= 2 or len(dead) > 0.1 * len(names) or random
     what = (
         f"no gradient reaches {len(dead)} of {len(names)} parameter tensors"
         if dead

@@ -16,10 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import NORMAL, Curve
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import change
 from trimtab.runs import format
@@ -40,7 +40,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     num_last = max(2, len(after) // 2)
     last = float(np.mean(after[-num_last:]))
-    noise = _noise_of_evaluations(validation.values)
+    noise = noise_of_evaluations(validation.values)
     around = float(np.median(validation.values[max(0, best_at - 1) : best_at + 2]))  # the best is lucky, too
     rise, highest = last - around, float(after.max()) - around
     scale = max(abs(best), 0.1 * float(validation.values.max() - best))
@@ -109,17 +109,6 @@ def check(case: Case) -> Iterator[Finding]:
         tuple(evidence),
         remedies=tuple(_remedies(case, onset, restored)),
     )
-
-
-def _noise_of_evaluations(values: NDArray[np.float64]) -> float:
-    """Noise of one evaluation around a smooth curve, from second differences."""
-    if len(values) < 4:
-        return 0.0
-    second = np.diff(values, n=2)
-    robust = NORMAL * np.median(np.abs(second))
-    # A median of few values is often far too small; the mean square is not, but a bend makes it large.
-    few = 0.8 * np.sqrt(np.mean(second**2)) if len(values) < 12 else 0.0
-    return float(max(robust, few) / np.sqrt(6))
 
 
 def _end_of(training: Curve) -> float:

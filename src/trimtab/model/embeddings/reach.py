@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from trimtab.errors import ConfigError
+from trimtab.model.convolutional import ConvolutionalNetwork
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.hugging_face import HuggingFaceModel
+from trimtab.model.perceptron import MultilayerPerceptron
 from trimtab.model.trunk import Trunk
 
 
@@ -15,7 +17,7 @@ def embedding_of(model: nn.Module, asked: str) -> nn.Module:
 
     Raises: ConfigError, which names the setting `asked`, for a model that has none that is known.
     """
-    if isinstance(model, Trunk):
+    if isinstance(model, Trunk | MultilayerPerceptron | ConvolutionalNetwork):
         return model.embedding
     if isinstance(model, EncoderDecoder):
         return model.encoder.embedding

@@ -3,12 +3,13 @@
 from trimtab.monitor.probes.build import build_examiner, build_probes
 from trimtab.monitor.probes.capture import Capture, add_capture, read_captures
 from trimtab.monitor.probes.examiner import Examiner
-from trimtab.monitor.probes.layers import ActivationScale, GradientNorms, WeightNorms
+from trimtab.monitor.probes.layers import ActivationScale, ClippedNorms, GradientNorms, WeightNorms
 from trimtab.monitor.probes.noise_scale import GradientNoiseScale
 
 __all__ = [
     "ActivationScale",
     "Capture",
+    "ClippedNorms",
     "Examiner",
     "GradientNoiseScale",
     "GradientNorms",

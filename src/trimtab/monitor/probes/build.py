@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Config, LoggingConfig
+from trimtab.config import ClipConfig, Config, LoggingConfig
 from trimtab.config.privacy import Disclosure
 from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS
 from trimtab.data import PreparedData
 from trimtab.model import Transformer
 from trimtab.monitor.probes.examiner import NEWEST, Examiner
-from trimtab.monitor.probes.layers import ActivationScale, GradientNorms, WeightNorms
+from trimtab.monitor.probes.layers import ActivationScale, ClippedNorms, GradientNorms, WeightNorms
 from trimtab.monitor.probes.noise_scale import GradientNoiseScale
 from trimtab.runs.privacy import disclosed
 from trimtab.signals import Examination, InlineProbe, Task
@@ -26,12 +26,15 @@ MOST_SEQUENCES: Final = 8
 
 
 def build_probes(
-    config: LoggingConfig, model: nn.Module, names: Sequence[str], device: torch.device
+    config: LoggingConfig, clip: ClipConfig, model: nn.Module, names: Sequence[str], device: torch.device
 ) -> tuple[list[InlineProbe], GradientNoiseScale | None]:
     """The inline probes for the parameters `names`; that of the noise scale is one of them."""
     probes: list[InlineProbe] = []
     if config.layers:
         probes = [GradientNorms(names), WeightNorms(names)]
+        if clip.name != "none":
+            apart = clip.name in ("value", "parameter", "agc") or (clip.name == "norm" and bool(clip.groups))
+            probes.append(ClippedNorms(names, apart=apart))
         if isinstance(model, Transformer):
             model.measure_activations = True
             probes.append(ActivationScale(model.signal_names))

@@ -26,6 +26,30 @@ class GradientNorms:
 
 
 @final
+class ClippedNorms:
+    """2-norm of the gradient after clipping; of each parameter, too, where clipping treats them apart.
+
+    Before the noise that is added to it, if any. A few operations on scalars, as clipping has the norms.
+    """
+
+    only_at_window_end = False
+
+    def __init__(self, parameter_names: Sequence[str], *, apart: bool) -> None:
+        layers = [f"layer/{name}/grad_norm_clipped" for name in parameter_names] if apart else []
+        self.columns = ("grad_norm_clipped", *layers)
+
+    def read(self, signals: StepSignals) -> Tensor:
+        """[1], or [1 + parameters]."""
+        gradients = signals.gradients
+        scale = gradients.scale if gradients.unscale is None else gradients.scale / gradients.unscale
+        if gradients.clipped_P is None:
+            return (gradients.total_norm * scale).unsqueeze(0)
+        norms_P = gradients.clipped_P * scale
+        total = torch.linalg.vector_norm(norms_P).unsqueeze(0)
+        return torch.cat((total, norms_P)) if len(self.columns) > 1 else total
+
+
+@final
 class WeightNorms:
     """2-norm of each parameter after the update, at the end of each window: one pass over the weights."""
 

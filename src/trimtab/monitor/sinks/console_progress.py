@@ -33,7 +33,7 @@ class Progress:
         self.total_steps = max(total_steps, 1)
         self.metric = metric
         self.counted = "tokens"
-        """What the speed is of."""
+        """What the speed is of, where it is not told how many tokens are read."""
         self.step = 0
         self.best: float | None = None
         self.skipped = 0
@@ -104,7 +104,9 @@ class Progress:
             shown["lr"] = format.scientific(float(rates[-1]))
         if len(norms := event.per_step.get("grad_norm", nothing)):
             shown["grad"] = f"{float(norms[-1]):.3g}"
-        if (speed := event.values.get("tokens_per_second")) is not None:
+        if (read := event.values.get("tokens_read_per_second")) is not None:
+            shown["speed"] = format.tokens_per_second(read)
+        elif (speed := event.values.get("tokens_per_second")) is not None:
             shown["speed"] = format.tokens_per_second(speed, self.counted)
         if (mfu := event.values.get("mfu")) is not None:
             shown["mfu"] = format.percent(mfu)

@@ -81,8 +81,8 @@ def take(
     host, events = copies.take(tensors)
     step.updates_after(events)
     snapshot = Snapshot(host, copy.deepcopy(values), events, tuple(tensors.values()) if events else ())
-    if isinstance(step.model, ForeignModel):
-        snapshot.wait()  # its buffers may change in a forward pass
+    if isinstance(step.model, ForeignModel) or step.statistics.are_any:
+        snapshot.wait()  # buffers may change in a forward pass
     return snapshot
 
 

@@ -1,0 +1,50 @@
+"""Evaluations as the rules see them: how much one of them is off by chance."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import NORMAL, Curve
+
+
+def noise_of_evaluations(values: NDArray[np.float64]) -> float:
+    """Noise of one evaluation around a smooth curve, from second differences."""
+    if len(values) < 4:
+        return 0.0
+    second = np.diff(values, n=2)
+    robust = NORMAL * np.median(np.abs(second))
+    # A median of few values is often far too small; the mean square is not, but a bend makes it large.
+    few = 0.8 * np.sqrt(np.mean(second**2)) if len(values) < 12 else 0.0
+    return float(max(robust, few) / np.sqrt(6))
+
+
+def judged_texts(case: Case) -> float | None:
+    """How many texts are judged in an evaluation, of a task with one answer to a text; None where that is not known."""
+    if case.fact("task") not in ("classification", "regression"):
+        return None
+    return case.number("validation", "documents")
+
+
+def error_of_share(share: float, number: float) -> float:
+    """Standard error of a share that was counted among so many."""
+    return math.sqrt(max(share * (1.0 - share), 0.25 / max(number, 1.0)) / max(number, 1.0))
+
+
+def learns_at_once(training: Curve) -> bool:
+    """Whether half of what the training loss gains is gained in the first quarter of the run.
+
+    What holds for many samples is learned before they come again; what holds for one sample alone only afterwards, and
+    slowly (Arpit et al. 2017, arXiv 1706.05394).
+    """
+    begin, end = training.start, float(training.smoothed[-max(1, len(training) // 20) :].mean())
+    half = np.flatnonzero(training.smoothed <= 0.5 * (begin + end))
+    return len(half) > 0 and half[0] < 0.25 * len(training)
+
+
+def gained_nothing(validation: Curve, training: Curve) -> bool:
+    """Whether the validation loss never came below where training began."""
+    return float(validation.values.min()) >= 0.97 * min(training.start, float(training.values[0]))

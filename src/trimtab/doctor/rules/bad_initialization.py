@@ -1,0 +1,189 @@
+"""bad-initialization: the first loss is far from that of a uniform guess, or activations grow or vanish with depth.
+
+Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
+    where the number of classes is not known, a first loss that no number of them explains beside the accuracy at the
+    start; and before step 1 activations that grow or shrink a hundredfold from the first block to the last.
+Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
+    are many times too large; a signal that grows or vanishes with depth hardly lets early layers learn at all.
+Evidence: the first loss beside ln V, the spread of the first logits, the growth of activations, how soon the loss came
+    down.
+Remedy: a smaller spread of weights (0.02; residual outputs divided by the square root of twice the depth), embeddings
+    that are not drawn with a spread of 1 where the head shares them, a head that begins at nothing.
+False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here it
+    must have come down to what guessing costs within the first fifth. A pretrained model begins below ln V. Tasks whose
+    loss has no such level (regression) are judged by activations alone.
+Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
+    Neural Networks" (verify loss at init).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.levels import uniform_loss
+from trimtab.runs import format
+
+TIMES: Final = 1.2
+MORE: Final = 1.0
+"""Nats."""
+WAY: Final = 0.2
+"""Of the run, within which the loss must have come down."""
+GROWS: Final = 100.0
+SURE_LOGITS: Final = 3.0
+LARGEST_VOCABULARY: Final = 1_000_000
+
+
+def check(case: Case) -> Iterator[Finding | Withheld]:
+    """A warning."""
+    curve = Curve.of(case.loss())
+    signs = [*_first_loss(case, curve), *_growth(case)]
+    if not signs:
+        if case.target != "trimtab" and curve is not None and curve.values[0] > math.log(LARGEST_VOCABULARY):
+            yield Withheld("bad-initialization", ("train/accuracy, or how many classes or tokens there are",))
+        return
+    evidence = [*signs, *_logits(case), *_course(case, curve, signs)]
+    growth = any(item.metric != "train/loss" for item in signs)
+    loss = next((item for item in signs if item.metric == "train/loss"), None)
+    told = []
+    if loss is not None and loss.observed is not None:
+        told.append(f"the first loss, {format.decimal(loss.observed)}, is far above what guessing costs")
+    if growth:
+        told.append(
+            "activations change a hundredfold or more from the first block to the last before anything is learned"
+        )
+    known = loss is None or uniform_loss(case) is not None
+    yield Finding(
+        "bad-initialization",
+        "warning",
+        0.9 if known and len(evidence) > 1 else 0.8 if known else 0.65,
+        1,
+        " and ".join(told) + ": the weights are drawn at the wrong scale",
+        tuple(evidence),
+        remedies=tuple(_remedies(case)),
+    )
+
+
+def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
+    if curve is None or curve.first_step > max(2, 0.002 * case.planned_steps) or len(curve) < 12:
+        return
+    first, uniform = float(curve.values[0]), uniform_loss(case)
+    added = any(case.setting(f"objective.{one}") for one in ("label_smoothing", "z_loss", "distillation.teacher"))
+    text = ""
+    if uniform is not None and case.setting("objective.name") in (None, "cross_entropy"):
+        if first <= max(TIMES * uniform, uniform + MORE) * (1.25 if added else 1.0):
+            return
+        text = f"the first loss is {format.decimal(first)}, where guessing costs {format.decimal(uniform)} (ln V)"
+    else:
+        accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
+        perplexity = case.history.has("validation/perplexity") or case.history.has("validation/bits_per_byte")
+        if case.fact("task") is not None or (accuracy is None and not perplexity):
+            return
+        if _is_summed(case, curve):
+            return
+        early = accuracy.between(0, max(3, 0.03 * case.planned_steps)) if accuracy is not None else None
+        chance = float(early.values.mean()) if early is not None else 0.0
+        uniform = -math.log(chance) if chance > 0.02 else math.log(LARGEST_VOCABULARY)
+        if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
+            return
+        text = f"the first loss is {format.decimal(first)}, and " + (
+            f"at an accuracy of {chance:.0%} an unsure guess costs {format.decimal(uniform)}"
+            if chance > 0.02
+            else f"guessing among a million classes costs {format.decimal(uniform)}"
+        )
+    if not _comes_down(case, curve, uniform):
+        return
+    yield Evidence("train/loss", (curve.first_step, curve.first_step), first, uniform, text)
+
+
+def _is_summed(case: Case, curve: Curve) -> bool:
+    """Whether the training loss is a multiple of the validation loss at the first evaluations."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None:
+        return False
+    ratios = [
+        curve.level(step - max(4, step // 4), step) / value
+        for step, value in zip(validation.steps[:3].tolist(), validation.values[:3].tolist(), strict=True)
+        if value > 0
+    ]
+    return bool(ratios) and float(np.nanmedian(ratios)) > 1.6
+
+
+def _comes_down(case: Case, curve: Curve, uniform: float) -> bool:
+    """Whether it is near what guessing costs soon: a loss that is summed is not."""
+    until = curve.first_step + WAY * max(case.planned_steps - curve.first_step, 1)
+    early = curve.between(curve.first_step, until)
+    first = float(curve.values[0])
+    if early is None or len(early) < 4:
+        return False
+    lowest = float(early.smoothed.min())
+    return lowest < uniform + 0.5 * (first - uniform) and lowest < max(
+        1.1 * uniform, uniform + 0.25 * (first - uniform)
+    )
+
+
+def _growth(case: Case) -> Iterator[Evidence]:
+    """How activations change from the first block to the last, before step 1 or in the first window."""
+    if case.fact("first_pass") is not None and "activation_growth" in (case.fact("first_pass") or {}):
+        growth = case.number("first_pass", "activation_growth")
+        if growth is None:
+            text = "before step 1 activations leave the range of numbers from the first block to the last"
+            yield Evidence("facts.first_pass", (0, 0), math.inf, 10.0, text)
+            return
+        if not 1 / GROWS < growth < GROWS:
+            text = f"before step 1 activations change {growth:.3g}-fold from the first block to the last"
+            yield Evidence("facts.first_pass", (0, 0), growth, 1.0, text)
+        return
+    steps, names, rms_WL = case.history.layers.values("activation_rms")
+    if not len(steps) or len(names) < 3 or int(steps[0]) > 0.1 * case.planned_steps:
+        return
+    first, last = float(rms_WL[0, 0]), float(rms_WL[0, -1])
+    if not (np.isfinite(first) and np.isfinite(last)) or first <= 0:
+        return
+    if not 1 / GROWS < last / first < GROWS:
+        text = f"in the first window activations change {last / first:.3g}-fold from the first block to the last"
+        yield Evidence("layer/*/activation_rms", (1, int(steps[0])), last / first, 1.0, text)
+
+
+def _logits(case: Case) -> Iterator[Evidence]:
+    deviation = case.number("first_pass", "logits_std")
+    if deviation is not None and deviation > SURE_LOGITS:
+        text = f"before step 1 logits have a deviation of {deviation:.3g}: guesses are sure of themselves"
+        yield Evidence("facts.first_pass", (0, 0), deviation, 1.0, text)
+
+
+def _course(case: Case, curve: Curve | None, signs: list[Evidence]) -> Iterator[Evidence]:
+    loss = next((item for item in signs if item.metric == "train/loss"), None)
+    if curve is None or loss is None or loss.expected is None:
+        return
+    below = np.flatnonzero(curve.smoothed < 1.1 * loss.expected)
+    if len(below):
+        step = int(curve.steps[below[0]])
+        text = f"what was drawn at random was unlearned by step {step:,}"
+        yield Evidence("train/loss", (curve.first_step, step), float(curve.smoothed[below[0]]), loss.expected, text)
+
+
+def _remedies(case: Case) -> Iterator[Remedy]:
+    if case.target == "trimtab":
+        deviation = case.setting("model.initialization.standard_deviation")
+        if isinstance(deviation, int | float) and deviation > 0.03:
+            yield Remedy(
+                "draw weights with a deviation of 0.02", "trimtab", {"model.initialization.standard_deviation": 0.02}
+            )
+        if case.setting("model.initialization.depth_scaled") is False:
+            yield Remedy(
+                "divide what residual branches begin with by the depth",
+                "trimtab",
+                {"model.initialization.depth_scaled": True},
+            )
+        return
+    yield Remedy(
+        "draw weights at the scale of 0.02, or He's or Xavier's; embeddings, too, where the head shares them (the "
+        "default of torch's Embedding is 1)"
+    )

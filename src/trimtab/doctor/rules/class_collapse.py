@@ -1,0 +1,98 @@
+"""class-collapse: every input gets the same class.
+
+Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
+    answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
+    over four evaluations while the loss moves.
+Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
+    input.
+Evidence: accuracy, correlation and loss of those evaluations, and the share of the most frequent class.
+Remedy: what keeps it from learning comes first: a rate that is too high or too low, labels that tell nothing. Where
+    classes are rare: weights (`task.class_weights: balanced`), and choosing by macro-F1.
+False alarms: the first evaluations of a sound run, which begins so: it must be past a quarter of its steps. A model
+    that is right everywhere.
+Source: own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.classes import classifies, num_classes, shares
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+
+CODE: Final = "class-collapse"
+FEWEST: Final = 3
+SAME: Final = 1e-6
+LIKE_ONE: Final = 1.2
+"""Times the macro-F1 of a single class: a few texts may get another."""
+UNRELATED: Final = 0.1
+"""Correlation of answers and classes."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning."""
+    accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
+    if accuracy is None or not classifies(case) or len(accuracy) < FEWEST:
+        return
+    level = float(accuracy.values[-1])
+    one_class = _of_one_class(case, accuracy)
+    correlation = None if one_class is None else True
+    if one_class is None:
+        one_class = np.abs(accuracy.values - level) < SAME
+    streak = len(one_class) if one_class.all() else int(np.argmin(one_class[::-1]))
+    if streak < (FEWEST if correlation else FEWEST + 1) or level > 0.97:
+        return
+    onset, last = int(accuracy.steps[-streak]), accuracy.last_step
+    if streak == len(accuracy):
+        onset = min(onset, 1)
+    if last < 0.25 * case.planned_steps or last - int(accuracy.steps[-streak]) < 0.1 * case.planned_steps:
+        return
+    part = None if loss is None else loss.between(onset, last)
+    if correlation is None and (part is None or len(part) < FEWEST or float(np.ptp(part.values)) <= 1e-9):
+        return  # evaluations that do not move at all are of weights that do not
+    number, largest = num_classes(case), max(shares(case), default=None)
+    told = f"the validation accuracy is {level:.2%}, and so in the last {streak} evaluations, but for a text or two"
+    evidence = [Evidence("validation/accuracy", (onset, last), level, largest, told)]
+    if correlation:
+        evidence.append(
+            Evidence("validation/macro_f1", (onset, last), None, None, "macro-F1 is what a single class gives")
+        )
+    if largest is not None:
+        told = f"the most frequent of {len(shares(case))} classes has {largest:.1%} of the training targets"
+        evidence.append(Evidence("facts.targets.counts", (0, 0), largest, None, told))
+    uneven = largest is not None and number is not None and largest > 2.0 / number
+    weights = case.target == "trimtab" and uneven and case.setting("task.class_weights") != "balanced"
+    yield Finding(
+        CODE,
+        "warning",
+        0.9 if correlation else 0.65,
+        onset,
+        "every input gets the same class",
+        tuple(evidence),
+        remedies=(
+            *([Remedy("weigh rare classes more", "trimtab", {"task.class_weights": "balanced"})] if weights else []),
+            Remedy("try to learn a single batch by heart, at a tenth and at ten times the rate"),
+            Remedy("choose by macro-F1, which a model of one class cannot raise"),
+        ),
+    )
+
+
+def _of_one_class(case: Case, accuracy: Curve) -> NDArray[np.bool_] | None:
+    """Which evaluations say one class, but for a few: their macro-F1 is what one class gives, and answers and classes
+    hardly go together; None where that was not measured."""
+    correlation, score = Curve.of(case.evaluated("validation/mcc")), Curve.of(case.evaluated("validation/macro_f1"))
+    number = num_classes(case)
+    if score is None or number is None or len(score) != len(accuracy):
+        return None
+    expected = 2.0 * accuracy.values / (1.0 + accuracy.values) / number
+    alike: NDArray[np.bool_] = score.values < LIKE_ONE * expected
+    if correlation is not None and len(correlation) == len(accuracy):
+        # The mean is over the classes that occur, which may be fewer; a correlation of exactly 0 is of one answer.
+        alike = (alike & (np.abs(correlation.values) < UNRELATED)) | (np.abs(correlation.values) < SAME)
+    return alike

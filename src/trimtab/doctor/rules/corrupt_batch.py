@@ -1,0 +1,166 @@
+"""corrupt-batch: a spike that is traced to one batch.
+
+Looks for: a training loss that is far too high, or not finite, in a single step, and where it was before in the next.
+    The loss of a step is that of its batch before the update: weights that an update has damaged take steps to mend,
+    so what is back at once was the batch. It must stand out by twelve times the noise there, by three tenths of all
+    that was gained, and by twice what batches reach elsewhere; up to five such batches. The alerts of a run of ours
+    name its samples.
+Why it matters: such a batch moves the weights by nonsense, however sound all else is; in every epoch it comes again.
+Evidence: the losses of the step and of its neighbours, the gradient norm there, the samples, and whether it comes
+    again at the distance of an epoch.
+Remedy: look at those samples, and leave them out; skip updates far from others (`gradients.skip`), which costs one
+    step.
+False alarms: data of mixed difficulty, whose hard batches reach as far again and again; with fp16, a loss scale that
+    is being found. Losses that are means over several steps show no single step: then it stays a loss-spike.
+Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1, who find spikes by batch and state together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, local_noise, trailing_median
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+from trimtab.runs.printable import printable
+
+CODE: Final = "corrupt-batch"
+NOISES: Final = 12.0
+PART: Final = 0.3
+GRAVE: Final = 0.5
+"""Of all that was gained: from there on it is a warning, whatever else is known of it."""
+FAR: Final = 18.0
+"""Times the noise: the same."""
+CLEAR: Final = 2.0
+"""Times the highest of all other steps."""
+MOST: Final = 5
+"""More such batches are the nature of the data, but for one that comes again in each epoch."""
+FEWEST: Final = 40
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning; a remark on one that is not traced, and stands out by little."""
+    series = case.loss()
+    if series is None or series.width > 1 or len(series) < FEWEST:
+        return
+    steps, values = series.steps, series.mean
+    if (np.diff(steps) != 1).any() or case.history.has("loss_scale"):
+        return
+    high, usual, noise = outliers_of(values)
+    bad = _lone_bad(values)
+    places = np.flatnonzero(high | bad)
+    again = _period(case, places)
+    if not len(places) or (len(places) > MOST and again is None):
+        return
+    onset = int(steps[places[0]])
+    evidence = [*_evidence(case, steps, values, usual, noise, places)]
+    if again is not None:
+        told = f"it comes again every {again:,} steps, which is an epoch: the same samples do it each time"
+        evidence.append(Evidence("train/loss", (onset, int(steps[places[-1]])), float(again), None, told))
+    if samples := _samples(case, {int(steps[place]) for place in places.tolist()}):
+        evidence.append(Evidence("alerts", (onset, onset), None, None, samples))
+    part = max(float(np.nan_to_num(values[place] - usual[place], nan=np.inf)) for place in places.tolist())
+    descent = max(float(np.nanmedian(values[: max(1, len(values) // 100)]) - np.nanmin(values)), 0.0)
+    heights = (values[places] - usual[places]) / np.maximum(noise[places], 1e-12)
+    clear = float(np.nan_to_num(heights, nan=np.inf).max()) > FAR
+    grave = again is not None or bool(samples) or (part >= GRAVE * descent and clear)
+    skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
+    yield Finding(
+        CODE,
+        "warning" if grave else "info",
+        0.9 if again is not None or samples else 0.8,
+        onset,
+        f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step alone"
+        + (f", and in {len(places) - 1} others" if len(places) > 1 else ""),
+        tuple(evidence),
+        remedies=(
+            Remedy(f"look at the samples of step {onset:,}, and leave out those that are damaged"),
+            *([Remedy("skip updates far from others", "trimtab", {"gradients.skip.name": "spike"})] if skips else []),
+        ),
+    )
+
+
+def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Single steps whose loss stands out while the next is as before; the level before, and the noise there."""
+    finite = np.isfinite(values)
+    filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
+    curve = Curve(np.arange(len(filled)), filled)
+    width = max(15, len(filled) // 20)
+    usual, noise = trailing_median(filled, width), local_noise(filled, 2 * width)
+    excess = np.where(np.isfinite(usual), filled - usual, 0.0)
+    # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
+    reach = max(2.5 * float(np.quantile(excess[width // 2 :], 0.98)), -2.0 * float(excess[len(excess) // 5 :].min()))
+    least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
+    high = excess > least
+    next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
+    after_next = np.append(next_excess[1:], 0.0)
+    alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
+    high &= alone & finite
+    high[: max(8, len(filled) // 50)] = False
+    # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
+    others = float(excess[~high][width // 2 :].max(initial=0.0))
+    high &= excess > CLEAR * others
+    return high, usual, noise
+
+
+def _lone_bad(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Steps whose loss is not finite while those around them are; none where they are many, or where a run ends so."""
+    bad = ~np.isfinite(values)
+    if not bad.any() or bad[-1] or bad[0] or bad.mean() > 0.03:
+        return np.zeros_like(bad)
+    alone: NDArray[np.bool_] = bad & ~np.append(bad[1:], True) & ~np.insert(bad[:-1], 0, True)
+    return alone if (alone == bad).all() else np.zeros_like(bad)
+
+
+def _period(case: Case, places: NDArray[np.int64]) -> int | None:
+    """The steps from one to the next, where these are equal and three at least."""
+    if len(places) < 3:
+        return None
+    gaps = np.diff(places)
+    middle = float(np.median(gaps))
+    if middle < 5 or float(np.abs(gaps - middle).max()) > max(1.0, 0.02 * middle):
+        return None
+    return round(middle)
+
+
+def _evidence(
+    case: Case,
+    steps: NDArray[np.int64],
+    values: NDArray[np.float64],
+    usual: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    places: NDArray[np.int64],
+) -> Iterator[Evidence]:
+    norms = case.history.get("grad_norm")
+    for place in sorted(places.tolist(), key=lambda one: -np.nan_to_num(values[one], nan=np.inf))[:MOST]:
+        step, level, value = int(steps[place]), float(usual[place]), float(values[place])
+        following = (
+            f"{format.decimal(float(values[place + 1]))} in the next" if place + 1 < len(values) else "nothing after"
+        )
+        if np.isfinite(value):
+            times = (value - level) / max(noise[place], 1e-12)
+            told = (
+                f"the loss was {format.decimal(value)} in step {step:,}, {times:.0f} "
+                f"times the noise above {format.decimal(level)}, and {following}"
+            )
+        else:
+            told = f"the loss was not finite in step {step:,} alone: {format.decimal(level)} before, and {following}"
+        if norms is not None and norms.width == 1 and len(at := np.flatnonzero(norms.steps == step)):
+            middle, there = float(np.nanmedian(norms.mean)), float(norms.mean[at[0]])
+            if middle > 0 and there > 2 * middle:
+                told += f"; the gradient norm was {there / middle:.0f} times its usual size"
+        yield Evidence("train/loss", (step, step), value if np.isfinite(value) else None, level, told)
+
+
+def _samples(case: Case, steps: set[int]) -> str:
+    """What alerts of those steps say of their data."""
+    for alert in case.history.alerts:
+        if alert.details.get("step") in steps and alert.details.get("samples"):
+            named = ", ".join(str(one) for one in list(alert.details["samples"])[:8])
+            return printable(f"an alert names the samples of step {alert.details['step']:,}: {named}", limit=200)
+    return ""

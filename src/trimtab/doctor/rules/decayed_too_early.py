@@ -1,0 +1,129 @@
+"""decayed-too-early: the rate is near zero long before the end, while the loss was still falling.
+
+Looks for: a rate at or below a fiftieth of its peak for the last fifth of the steps or more, after a stretch at a high
+    rate in whose second half the loss still fell by more than its noise and a part of the whole descent; what follows
+    at the low rate gains hardly anything. Half of the steps at less than a thousandth count, whatever the loss did.
+Why it matters: the rest of the budget is spent at a rate that cannot learn. The usual reasons are a schedule that was
+    laid out for fewer steps than there are (a scheduler that is stepped once for each micro-batch, or with each of
+    several processes, ends so many times too early), and a horizon left from an earlier configuration.
+Evidence: where the rate came down to half and to near nothing, what the loss gained before and after.
+Remedy: let the schedule end where the run does.
+False alarms: cosines and lines come down at the very end, and warm-up-stable-decay in its last part, all of them in
+    less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the run
+    by plan: of these only less than a thousandth counts. A rate that a controller took down because the loss stood
+    still is no fault: the loss did not fall any more.
+Source: own; Hoffmann et al. 2022, arXiv 2203.15556, figure A1: schedules as long as the run are best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+NEAR_NOTHING: Final = 0.02
+NEAR_NOTHING_OF_STAIRS: Final = 0.001
+IDLE: Final = 0.2
+"""Of the steps, at a rate of nearly nothing."""
+FELL: Final = 0.02
+"""Of the whole descent, in the second half of the stretch at a high rate: it was still falling."""
+ABSURD: Final = 0.5
+"""Of the steps, at less than a thousandth of the peak: no schedule means that, whatever the loss did before."""
+GAINED: Final = 0.1
+"""Of the whole descent: a rest that gains more is not idle."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning; the longer the idle rest, the surer."""
+    loss, rates = Curve.of(case.loss()), Curve.of(case.history.get("learning_rate"))
+    if loss is None or rates is None or len(loss) < 24 or len(rates) < 12:
+        return
+    phases = Phases.of(case.history.get("learning_rate"), loss.first_step, loss.last_step)
+    if not phases.peak > 0:
+        return
+    low = NEAR_NOTHING_OF_STAIRS if _in_stairs(rates) else NEAR_NOTHING
+    alive = np.flatnonzero(rates.values > low * phases.peak)
+    if not len(alive) or alive[-1] == len(rates) - 1:
+        return
+    dead_from = int(rates.steps[int(alive[-1]) + 1])
+    whole = max(case.planned_steps, loss.last_step) - loss.first_step + 1
+    idle = loss.last_step - dead_from + 1
+    if idle < IDLE * whole:
+        return
+    half = phases.high_until
+    begin = min(phases.peak_from, half)
+    error = loss.error(max(3, len(loss) // 40))
+    fell = loss.progress((begin + half) / 2, half) if half - begin >= 8 else loss.start - loss.level(begin, half)
+    level = loss.level(dead_from - max(8, 0.05 * whole), dead_from)
+    gained = level - loss.end
+    still_falling = fell > max(FELL * loss.descent, 3 * error)
+    absurd = idle >= ABSURD * whole and float(rates.values[-1]) <= NEAR_NOTHING_OF_STAIRS * phases.peak
+    if not (still_falling or (absurd and not case.history.decisions)):
+        return
+    if gained > max(GAINED * loss.descent, 3 * error):
+        return
+    if loss.end > loss.start:
+        return
+    part = idle / whole
+    yield Finding(
+        "decayed-too-early",
+        "warning",
+        float(np.clip(0.7 + 0.4 * (part - IDLE), 0.7, 0.95)),
+        half,
+        f"the learning rate is near nothing from step {dead_from:,} on, for {part:.0%} of the run"
+        + (", and the loss was still falling when it decayed" if still_falling else ""),
+        (
+            Evidence(
+                "learning_rate",
+                (dead_from, rates.last_step),
+                float(rates.between(dead_from, rates.last_step).values.max()),  # type: ignore[union-attr]
+                phases.peak,
+                f"the rate fell to half of its peak ({phases.peak:.2g}) at step {half:,} and to less than "
+                f"{low:g} of it at step {dead_from:,} of {loss.last_step:,}",
+            ),
+            Evidence(
+                "train/loss",
+                (int(begin), half),
+                fell,
+                FELL * loss.descent,
+                f"the loss fell by {format.decimal(max(fell, 0.0))} in the last part at a high rate"
+                + (": it was not done" if still_falling else ""),
+            ),
+            Evidence(
+                "train/loss",
+                (dead_from, loss.last_step),
+                gained,
+                None,
+                f"it gained {format.decimal(max(gained, 0.0))} of {format.decimal(loss.descent)} in the "
+                f"{format.count(idle)} steps after the rate had come down",
+            ),
+        ),
+        remedies=tuple(_remedies(case)),
+    )
+
+
+def _in_stairs(rates: Curve) -> bool:
+    """Whether the rate is one of a few values for most of the steps, and jumps between them."""
+    changes = np.abs(np.diff(rates.values)) > 1e-6 * rates.values.max()
+    return 2 <= int(changes.sum()) <= max(8, 0.02 * len(rates)) and len(np.unique(np.round(rates.values, 12))) <= 12
+
+
+def _remedies(case: Case) -> Iterator[Remedy]:
+    if case.target == "trimtab":
+        yield Remedy("a cosine over the whole run", "trimtab", {"schedule.name": "cosine"})
+    elif case.target == "huggingface":
+        yield Remedy(
+            "lay the schedule out for all steps: num_training_steps counts updates, not micro-batches, and the "
+            "scheduler is stepped once for each"
+        )
+    else:
+        yield Remedy(
+            "lay the schedule out for the steps that there are, and step it once for each update, not for each "
+            "micro-batch or process"
+        )

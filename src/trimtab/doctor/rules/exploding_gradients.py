@@ -1,0 +1,189 @@
+"""exploding-gradients: the gradient grows by orders of magnitude, and the loss follows.
+
+Looks for: a gradient norm, before clipping, that grows to ten times its usual size or more over several values, and
+    stays there or ends in no number; and a loss that leaves later than the gradient began to grow, or is no number.
+Why it matters: updates follow the gradient; where it grows by itself (through many layers or time steps, each of which
+    makes it larger) the run is lost some steps later.
+Evidence: from where to where the norm grew, over how many steps, which layers grew most, and when the loss followed.
+Remedy: clip the norm of the gradient; a lower rate; look at what multiplies (recurrent weights, residual sums without a
+    norm, losses that divide).
+False alarms: in a divergence the loss leads, and the gradient grows because of it: then nothing is said here. A norm
+    that grows slowly while the loss falls is healthy, and so are single large values. A norm that adds up from the
+    first step on, evenly, is that of gradients that are not cleared.
+Source: Pascanu et al. 2013, arXiv 1211.5063; own thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, noise_of
+from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.remedies import lower_rate
+from trimtab.doctor.rules.loss_spike import clipping
+from trimtab.runs import format
+from trimtab.runs.printable import printable
+
+GROWN: Final = 10.0
+BEGINS: Final = 2.0
+"""Times the usual: there it began to grow."""
+STAYS: Final = 3
+"""Values for which it must be so large, or to the last."""
+LEADS: Final = 2.5
+"""Times the usual, of the gradient where the validation loss leaves."""
+NOISES: Final = 4.0
+"""Of single norms, on a logarithmic scale."""
+SOON: Final = 20
+LATEST: Final = 0.1
+"""Steps, and part of all, within which the loss must follow: a gradient that grew long before has another reason."""
+
+
+class _Growth(NamedTuple):
+    """Where the norm began to grow, where it was ten times as large, what was usual, and the largest."""
+
+    began: int
+    large: int
+    usual: float
+    largest: float
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """An error where the loss was lost with it, else a warning."""
+    series, loss = case.history.get("grad_norm"), Curve.of(case.loss())
+    norms = Curve.of(series)
+    if series is None or norms is None or loss is None or len(norms) < 16 or len(loss) < 12:
+        return
+    bad = case.loss().first_bad_step  # type: ignore[union-attr]
+    broken = min((step for step in (bad, series.first_bad_step) if step is not None), default=None)
+    if broken is not None and (case.history.has("loss_scale") or broken <= norms.first_step):
+        broken = bad if bad is not None and bad > norms.first_step else None
+    soon = max(SOON, LATEST * (norms.last_step - norms.first_step))
+    for growth in _growths(norms if broken is None else norms.between(norms.first_step, broken - 1), broken):
+        left = None if _led(case, norms, growth) else _left(loss, growth.began, broken)
+        if left is not None and growth.began <= left[0] <= growth.large + soon:
+            break
+    else:
+        return
+    (began, large, usual, largest), (followed, lost, said) = growth, left
+    steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
+    evidence = [
+        Evidence(
+            "grad_norm",
+            steps,
+            largest,
+            usual,
+            f"the gradient norm grew from {format.decimal(usual)} to {format.decimal(largest)}, from step {began:,} "
+            f"on, and was ten times its usual size at step {large:,}",
+        ),
+        *_layers(case, began),
+        Evidence("train/loss", (followed, loss.last_step), None, None, said),
+    ]
+    yield Finding(
+        "exploding-gradients",
+        "error" if lost else "warning",
+        0.85 if followed > began or broken is not None else 0.7,
+        began,
+        f"the gradient grew {largest / usual:,.0f}-fold from step {began:,} on, and {said}",
+        tuple(evidence),
+        remedies=(*clipping(case), lower_rate(case)),
+    )
+
+
+def _growths(norms: Curve | None, broken: int | None) -> Iterator[_Growth]:
+    """Where the norm came to ten times its usual size and stayed large for a while, in the order of the steps."""
+    if norms is None or len(norms) < 12:
+        return
+    width = 1 if broken is not None and len(norms) < 60 else STAYS
+    values = np.log(np.maximum(norms.values, 1e-30))
+    smooth = values if width == 1 else np.minimum.reduce([values[k : len(values) - 2 + k] for k in range(3)])
+    settled = max(6, len(smooth) // 12)  # what the first steps are like says nothing of the rest
+    if len(smooth) <= settled + 2:
+        return
+    told = -1
+    risen = smooth[1:] - np.minimum.accumulate(smooth)[:-1] > np.log(GROWN)
+    for at in (np.flatnonzero(risen[settled - 1 :]) + settled).tolist():
+        before = values[max(0, at - max(40, len(values) // 3)) : at]
+        whole = values[min(settled, at - 6) : at]  # of a growth that is slow the stretch before has grown, too
+        usual = float(min(np.median(before[: max(6, 3 * len(before) // 4)]), np.median(whole)))
+        if smooth[at] - usual > np.log(GROWN):
+            noise = noise_of(before)
+            after = values[at:]
+            stays = (
+                len(after) <= STAYS or float(np.median(after[: max(10, len(values) // 20)])) - usual > np.log(GROWN) / 2
+            )
+            if smooth[at] - usual < NOISES * noise or not stays:
+                continue
+            calm = np.flatnonzero(values[:at] - usual < np.log(BEGINS))
+            began = int(calm[-1]) + 1 if len(calm) else 0
+            largest = float(np.exp(after[: max(10, len(values) // 10)].max()))
+            if began != told:
+                yield _Growth(int(norms.steps[began]), int(norms.steps[at]), float(np.exp(usual)), largest)
+                told = began
+
+
+def _led(case: Case, norms: Curve, growth: _Growth) -> bool:
+    """Whether the validation loss had left when the gradient was still near its usual size: then it is a divergence,
+    whose gradient follows."""
+    validation = Curve.of(case.validation_loss())
+    before = None if validation is None else validation.between(validation.first_step, growth.large)
+    if before is None or len(before) < 3:
+        return False
+    lowest_at = int(np.argmin(before.values))
+    lowest, highest = float(before.values[lowest_at]), float(before.values[: lowest_at + 1].max())
+    left = np.flatnonzero(before.values[lowest_at:] > lowest + max(0.2 * (highest - lowest), 0.05 * abs(lowest)))
+    if not len(left):
+        return False
+    step = int(before.steps[lowest_at + int(left[0])])
+    near = norms.between(step - 8, step)
+    return near is not None and float(np.median(near.values)) < LEADS * growth.usual
+
+
+def _left(loss: Curve, began: int, broken: int | None) -> tuple[int, bool, str] | None:
+    """Where the loss followed, whether it was lost, and what it did; None where it did not follow, or led."""
+    before = loss.between(loss.first_step, began - 1)
+    if before is None or len(before) < 6:
+        return None
+    near = before.values[-max(6, len(before) // 8) :]
+    level, noise = float(np.median(near)), max(before.noise, 1e-12)
+    bound = level + max(4 * noise, 0.05 * max(before.start - before.floor, 0.0), 0.01 * abs(level))
+    if float(np.median(before.values[-3:])) > bound:
+        return None  # the loss led
+    after = loss.between(began, loss.last_step)
+    high = np.flatnonzero(after.values > bound) if after is not None else np.empty(0, np.int64)
+    if broken is not None:
+        first = int(after.steps[high[0]]) if after is not None and len(high) else broken
+        return min(first, broken), True, f"the loss or the gradient is no number from step {broken:,} on"
+    if after is None or len(high) < min(3, len(after)):
+        return None
+    runs = [index for index in high if (after.values[index : index + 3] > bound).all()]
+    if not runs:
+        return None
+    first, top = int(after.steps[runs[0]]), float(after.values.max())
+    stays = loss.end > bound
+    said = f"the loss followed at step {first:,}, from {format.decimal(level)} to {format.decimal(top)}"
+    return first, stays, said + ("" if stays else ", and came back")
+
+
+def _layers(case: Case, began: int) -> Iterator[Evidence]:
+    """The parameters whose gradient grew most."""
+    steps, names, norms_WL = case.history.layers.values("grad_norm")
+    before, after = steps < began, steps >= began
+    if before.sum() < 2 or after.sum() < 1:
+        return
+    usual_L = np.nanmedian(np.where(np.isfinite(norms_WL[before]), norms_WL[before], np.nan), axis=0)
+    largest_L = np.nanmax(np.where(np.isfinite(norms_WL[after]), norms_WL[after], 0.0), axis=0)
+    grown = {
+        name: float(large / usual)
+        for name, usual, large in zip(names, usual_L, largest_L, strict=True)
+        if np.isfinite(usual) and usual > 0
+    }
+    if grown:
+        most = sorted(grown, key=lambda name: -grown[name])[:3]
+        told = ", ".join(f"{printable(name, limit=60)} ({grown[name]:,.0f}-fold)" for name in most)
+        yield Evidence(
+            "layer/*/grad_norm", (int(steps[after][0]), int(steps[-1])), grown[most[0]], 1.0, f"it grew most in {told}"
+        )

@@ -1,0 +1,165 @@
+"""gradients-not-cleared: gradients of earlier steps are still in the sum.
+
+Looks for: a gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while
+    little has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
+    the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
+    of many parts, where the norm of a batch's own gradient scatters. One that is cleared every so many steps rises and
+    falls back in a sawtooth.
+Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
+    never fades, and the run swings or leaves.
+Evidence: the first norms, the usual one beside them, and how little neighbours differ.
+Remedy: `optimizer.zero_grad()` before each backward pass that begins an update.
+False alarms: a gradient that explodes grows faster and faster, and not from the first step on; one that grows slowly in
+    a sound run scatters from batch to batch. Very large batches scatter little, but their norm does not add up. A log
+    of what was left after clipping is constant, and shows nothing.
+Source: own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+FEWEST: Final = 30
+SUMMED: Final = 8
+"""The first norms, of which the last must be several times the first."""
+SMOOTH: Final = 0.04
+"""Usual change from one norm to the next, of a sum of many gradients."""
+MANY: Final = 5.0
+LONGEST: Final = 64
+"""Steps between two that clear."""
+SHARE: Final = 0.4
+"""Of the changes of the norm, that a sawtooth must explain."""
+ENOUGH: Final = 3.0
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning where the signs agree."""
+    norms = Curve.of(case.history.get("grad_norm"))
+    if norms is None or len(norms) < FEWEST or not (norms.values > 0).all():
+        return
+    sawtooth = _sawtooth(norms)
+    if sawtooth is not None:
+        yield from _now_and_then(norms, *sawtooth)
+        return
+    adds_up = _adds_up(norms)
+    wanders = _wanders(norms)
+    points = sum(weight for weight, _ in (*adds_up, *wanders))
+    if points < ENOUGH or not wanders:
+        return
+    yield Finding(
+        "gradients-not-cleared",
+        "warning",
+        0.9 if adds_up else 0.7,
+        norms.first_step,
+        "the gradient is a sum over all steps since the first: it is not cleared between updates",
+        tuple(evidence for _, evidence in (*adds_up, *wanders)),
+        remedies=(
+            Remedy(
+                "clear gradients before each update: optimizer.zero_grad(set_to_none=True) before the first backward "
+                "pass of it"
+            ),
+        ),
+    )
+
+
+def _now_and_then(norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
+    """A sum that is cleared every `period` steps only."""
+    yield Finding(
+        "gradients-not-cleared",
+        "warning",
+        0.85,
+        norms.first_step,
+        f"the gradient is a sum that is cleared only every {period} steps, while the weights are updated in each",
+        (
+            Evidence(
+                "grad_norm",
+                (norms.first_step, norms.last_step),
+                times,
+                1.0,
+                f"the gradient norm rises for {period - 1} steps to {times:.1f} times what it was, and falls back in "
+                f"the next, again and again: that is {share:.0%} of how it changes",
+            ),
+        ),
+        remedies=(
+            Remedy(
+                "clear gradients as often as the optimizer steps; with accumulation, step the optimizer only where "
+                "they are cleared"
+            ),
+        ),
+    )
+
+
+def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
+    """The period of a norm that rises and falls back, how much of its changes that is, and how far it rises."""
+    if norms.first_step > 2 or len(norms) < 8 * 2 or (np.diff(norms.steps) != 1).any():
+        return None
+    values = np.log(norms.values)
+    changes = np.diff(values)
+    whole = float(np.square(changes - changes.mean()).mean())
+    if whole <= 0:
+        return None
+    for period in range(2, min(LONGEST, len(changes) // 8) + 1):
+        rows = changes[: len(changes) // period * period].reshape(-1, period)
+        profile = np.median(rows, axis=0)
+        falls = int(np.argmin(profile))
+        after = (falls + 1) % period
+        share = float(np.square(rows.mean(axis=0)).mean()) / whole
+        times = float(np.exp(-profile[falls]))
+        # The same phase falls nearly each time, and the next rises by up to one gradient more.
+        always = min(float((rows[:, falls] < 0).mean()), float((rows[:, after] > 0).mean()) + 0.05)
+        if share > SHARE and times > 1.4 and always > 0.9 and 0.15 < profile[after] < 0.8:
+            return period, share, times
+    return None
+
+
+def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
+    """The first norms grow by about one gradient a step."""
+    if norms.first_step > 2 or int(norms.steps[SUMMED - 1]) > 2 * SUMMED:
+        return []
+    first = norms.values[:SUMMED]
+    rises = np.diff(first)
+    times = float(first[-1] / first[0])
+    evenly = float(np.median(np.abs(rises - np.median(rises)))) < 0.6 * float(np.median(rises))
+    if not (2.2 < times < 2 * SUMMED) or (rises > 0).mean() < 0.85 or not evenly:
+        return []
+    told = ", ".join(format.decimal(float(norm)) for norm in first)
+    text = f"the first {SUMMED} gradient norms add up: {told}"
+    steps = norms.first_step, int(norms.steps[SUMMED - 1])
+    return [(2.0, Evidence("grad_norm", steps, times, 1.0, text))]
+
+
+def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
+    """The norm is many times the first, and neighbours hardly differ."""
+    rest = norms.values[max(SUMMED, len(norms) // 10) :]
+    changes = np.abs(np.diff(np.log(rest)))
+    usual = float(np.median(changes))
+    times = float(np.median(rest) / norms.values[0])
+    found: list[tuple[float, Evidence]] = []
+    steps = int(norms.steps[-len(rest)]), norms.last_step
+    if times < MANY:
+        return found
+    level = format.decimal(float(np.median(rest)))
+    text = f"the usual gradient norm is {level}, {times:,.0f} times that of the first step"
+    if usual < SMOOTH:
+        text += f", and changes by {usual:.1%} from one step to the next"
+        found.append((2.0 if usual < SMOOTH / 2 else 1.5, Evidence("grad_norm", steps, usual, 0.1, text)))
+    if _like_a_power(norms):
+        text = "it grows like a power of the steps done, as a sum does, and not faster and faster"
+        found.append((1.0, Evidence("grad_norm", (norms.first_step, steps[0]), times, 1.0, text)))
+    return found
+
+
+def _like_a_power(norms: Curve) -> bool:
+    """Whether the first third grows like a power of the step between a third and one and a half."""
+    part = norms.values[: max(SUMMED, len(norms) // 3)]
+    at = np.log(np.arange(1, len(part) + 1))
+    exponent, _ = np.polyfit(at, np.log(part), 1)
+    return bool(0.33 < exponent < 1.5) and float(np.corrcoef(at, np.log(part))[0, 1]) > 0.85

@@ -1,0 +1,68 @@
+"""leakage: validation samples are in the training data.
+
+Looks for: at least one in a hundred validation documents that the training set has, too: equal (the fact `leakage`,
+    counted after duplicates were left out), or nearly equal where that was looked for (`duplicates.near`).
+Why it matters: the validation loss then measures what was learned by heart. It goes on falling where the model gets no
+    better, so that overfitting is not seen, and the best checkpoint and the moment to stop are chosen wrongly.
+Evidence: how many documents, and of how many; whether the validation loss lies at or below the training loss after
+    several passes, which it could not otherwise.
+Remedy: leave the copies out of the training set (`data.duplicates.exact: drop`, `data.duplicates.near: drop`), or take
+    validation text from elsewhere.
+False alarms: short texts that are frequent by nature, such as greetings: below one in ten it is said, and no more than
+    a remark where they are a part of less than one in a hundred.
+Source: Lee et al. 2022, arXiv 2107.06499, section 5; own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+CODE: Final = "leakage"
+FEW: Final = 0.01
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning from one in a hundred on."""
+    documents = case.number("validation", "documents")
+    exact, near = case.number("leakage") or 0.0, case.number("duplicates", "near", "leaked") or 0.0
+    if case.setting("data.duplicates.near") == "drop":
+        near = 0.0
+    leaked = exact + near
+    if not documents or leaked < max(1.0, FEW * documents):
+        return
+    share = min(leaked / documents, 1.0)
+    kinds = [f"{format.count(number)} {word}" for number, word in ((exact, "equal"), (near, "nearly equal")) if number]
+    told = f"{' and '.join(kinds)} of {format.count(documents)} validation documents are in the training set, too"
+    evidence = [Evidence("facts.leakage", (0, 0), share, 0.0, told), *_no_gap(case)]
+    kind = "near" if near else "exact"
+    config = {f"data.duplicates.{kind}": "drop"} if case.target == "trimtab" else {}
+    yield Finding(
+        CODE,
+        "warning",
+        0.95 if share >= 0.05 else 0.8,
+        1,
+        f"{share:.1%} of the validation documents are in the training set, too: the validation loss measures what was "
+        "learned by heart",
+        tuple(evidence),
+        remedies=(
+            Remedy("leave the copies out of the training set", case.target if config else "text", config),
+            Remedy("take validation text from elsewhere, or split by source and not by row"),
+        ),
+    )
+
+
+def _no_gap(case: Case) -> Iterator[Evidence]:
+    """After some passes over the data the training loss lies below the validation loss, were that of other text."""
+    gap, epochs = Curve.of(case.evaluated("generalization_gap")), case.epochs()
+    if gap is None or epochs < 2.0:
+        return
+    told = (
+        f"after {epochs:.1f} passes over the training data the gap to the validation loss is {format.decimal(gap.end)}"
+    )
+    yield Evidence("generalization_gap", (gap.first_step, gap.last_step), gap.end, None, told)

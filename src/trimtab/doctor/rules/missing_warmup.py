@@ -1,0 +1,140 @@
+"""missing-warmup: the rate is at its full height from the first step, and the first updates do damage.
+
+Looks for: a rate that does not rise (seven tenths of its height or more in the first steps), a loss that is thrown far
+    above where it began within the first tenth of the run, by more than its noise and a part of all that is gained, and
+    that then falls at the same high rate: later updates of the same size are sound. With post-norm layers and Adam, of
+    which it is known that they need a warm-up, also a loss that stands at what counting single tokens reaches.
+Why it matters: in the first steps gradients are largest and Adam's second moments are known from a few of them, so that
+    its first steps are as large as any in every direction; what they destroy may take most of the run to mend.
+Evidence: the rate of the first steps beside its peak, the loss before and after them, the gradient there, and when the
+    loss was back.
+Remedy: a linear warm-up over 2 to 10 % of the steps.
+False alarms: many runs do without a warm-up, and are sound: nothing is said where the loss does not rise. A loss that
+    stays high or unsteady at this rate says that the rate is too high, not only too early; so does a rate that is
+    five times the usual one.
+Source: Gotmare et al. 2019, arXiv 1810.13243; Liu et al. 2020, arXiv 1908.03265 (Adam's variance); Xiong et al. 2020,
+    arXiv 2002.04745 (post-norm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.levels import counted_loss
+from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, sound_rate, uses_adam
+from trimtab.runs import format
+
+RISES: Final = 0.7
+"""Of the peak, in the first steps: a rate that begins there does not rise."""
+EARLY: Final = 0.1
+DAMAGE: Final = 0.15
+"""Of the whole descent, above the start."""
+NOISES: Final = 3.5
+"""Of single losses, for two neighbours that are both so high."""
+TOO_HIGH: Final = 5.0
+"""Times the usual rate: then the rate is too high, with or without a warm-up."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning where later updates at the same rate are sound; a remark where the rate itself is too high."""
+    loss, rates = Curve.of(case.loss()), Curve.of(case.history.get("learning_rate"))
+    if loss is None or rates is None or len(loss) < 40 or loss.first_step > max(2, 0.005 * case.planned_steps):
+        return
+    phases = Phases.of(case.history.get("learning_rate"), loss.first_step, loss.last_step)
+    if not phases.peak > 0 or float(rates.values[:2].min()) < RISES * phases.peak:
+        return
+    damage = _damage(loss, phases) or _stuck(case, loss)
+    if damage is None:
+        return
+    onset, evidence, confidence = damage
+    usual, rate = sound_rate(case), learning_rate_in_use(case) or phases.peak
+    too_high = usual is not None and uses_adam(case) is not False and rate > TOO_HIGH * usual
+    first = Evidence(
+        "learning_rate",
+        (rates.first_step, int(rates.steps[min(2, len(rates) - 1)])),
+        float(rates.values[0]),
+        0.1 * phases.peak,
+        f"the first step was made at {rates.values[0]:.2g}, {rates.values[0] / phases.peak:.0%} of the highest rate",
+    )
+    yield Finding(
+        "missing-warmup",
+        "info" if too_high else "warning",
+        0.5 if too_high else confidence,
+        onset,
+        "the rate is at its full height from the first step, and the first updates do damage",
+        (first, *evidence, *_gradient(case, onset, loss)),
+        remedies=tuple(longer_warmup(case) or [change(case, "warm up over a tenth of the run", warmup=0.1)]),
+    )
+
+
+def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | None:
+    """A loss that the first updates throw up, and that later ones of the same rate bring down."""
+    start = float(loss.values[0])
+    until = loss.first_step + EARLY * (loss.last_step - loss.first_step)
+    early = loss.between(loss.first_step, max(until, loss.first_step + 12))
+    if early is None or len(early) < 5:
+        return None
+    # Two neighbours, both above the start: a single batch is no damage.
+    pairs = np.stack([early.values[1:-1], early.values[2:]])
+    heights = np.where(pairs.min(axis=0) > start, pairs.mean(axis=0), -np.inf)
+    at = 1 + int(np.argmax(heights))
+    height = float(heights[at - 1])
+    fell = max(start - loss.floor, 0.0)
+    if height - start <= max(DAMAGE * fell, NOISES * loss.noise, 0.02 * abs(start)):
+        return None
+    later = loss.between(int(early.steps[at]), phases.high_until)
+    if later is None or len(later) < 12:
+        return None
+    back = np.flatnonzero(later.smoothed < start - 0.25 * fell)
+    if not len(back) or fell <= 0.05 * abs(start):
+        return None
+    rest = later.between(int(later.steps[back[0]]), later.last_step)
+    if rest is None or float(rest.smoothed.max()) > start:  # it left again at this rate
+        return None
+    risen = np.flatnonzero(early.values[: at + 1] > start + 0.2 * (height - start))
+    onset, mended = int(early.steps[risen[0]]), int(later.steps[back[0]])
+    text = (
+        f"the loss rose from {format.decimal(start)} to {format.decimal(height)} by step {int(early.steps[at]):,}, and "
+        f"was a quarter of its way below the start at step {mended:,} only, at the same high rate"
+    )
+    evidence = Evidence("train/loss", (onset, mended), height, start, text)
+    return max(onset - 1, 1), [evidence], 0.85
+
+
+def _stuck(case: Case, loss: Curve) -> tuple[int, list[Evidence], float] | None:
+    """Post-norm layers whose run stands at what counting single tokens reaches."""
+    unigram = counted_loss(case, "unigram")
+    if case.setting("model.norm.placement") != "post" or not uses_adam(case) or unigram is None:
+        return None
+    half = loss.first_step + 0.5 * (loss.last_step - loss.first_step)
+    lowest = min(loss.level(half, loss.last_step), loss.end)
+    if lowest < 0.95 * unigram or loss.end > loss.start:
+        return None
+    text = (
+        f"the loss stands at {format.decimal(lowest)} in the second half, where counting single tokens reaches "
+        f"{format.decimal(unigram)}: the layers, which normalize behind their sums, learned nothing"
+    )
+    return 1, [Evidence("train/loss", (int(half), loss.last_step), lowest, unigram, text)], 0.75
+
+
+def _gradient(case: Case, onset: int, loss: Curve) -> Iterator[Evidence]:
+    """A gradient that is far larger in the first steps than in the rest."""
+    norms = Curve.of(case.history.get("grad_norm"))
+    if norms is None:
+        return
+    early = norms.between(norms.first_step, onset + 0.05 * (loss.last_step - loss.first_step))
+    rest = norms.between(onset + 0.2 * (loss.last_step - loss.first_step), norms.last_step)
+    if early is None or rest is None:
+        return
+    largest, usual = float(early.values.max()), float(np.median(rest.values))
+    if usual > 0 and largest > 5 * usual:
+        text = (
+            f"the gradient norm reached {format.decimal(largest)} there, {largest / usual:.0f} times what it was later"
+        )
+        yield Evidence("grad_norm", (early.first_step, early.last_step), largest, usual, text)

@@ -1,0 +1,124 @@
+"""outlier-dominated-loss: a few samples make most of the loss.
+
+Looks for: under a squared error, targets whose farthest hundredth makes three quarters of all squares (the fact
+    `outliers.share`; of a normal distribution it makes 0.085), or samples of a step whose highest loss is far above
+    all others again and again (`probe/sample_loss`). In logs: a loss that is low in most steps and so high in few,
+    here and there, that those few make most of the sum; and it is back in the next step each time.
+Why it matters: the gradient is that of those few samples. The model learns them, or nothing, and the rest stays as it
+    was.
+Evidence: the share of the farthest hundredth, quantiles of the samples' losses, or the share of the highest steps.
+Remedy: a loss that grows less than quadratically (`objective.name: huber` or `mae`), the logarithm of targets that
+    span orders of magnitude, or a look at whether the outliers are right; clipping bounds what one step can do.
+False alarms: rare large targets that matter most (claims, floods): there the squared error may be what is wanted. A
+    few batches alone are corrupt-batch.
+Source: Huber 1964, "Robust Estimation of a Location Parameter".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, running_median
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+CODE: Final = "outlier-dominated-loss"
+MOST_OF_ALL: Final = 0.75
+"""Of squares, or losses: less than that is the tail of what grows by factors, and said as a remark from a half on."""
+HALF: Final = 0.5
+SQUARED: Final = ("mse", "rmse", "cross_entropy", None)
+"""Objectives under which a far target counts by its square; a run of regression that names none has mse."""
+TIMES: Final = 40.0
+FEWEST_STEPS: Final = 100
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning."""
+    task, objective = case.fact("task"), case.setting("objective.name")
+    if task not in (None, "regression") or (task == "regression" and objective not in SQUARED):
+        return
+    evidence = [*_targets(case), *_samples(case)]
+    known = bool(evidence)
+    heavy = (case.number("outliers", "share") or 1.0) > MOST_OF_ALL
+    if not known and case.fact("outliers") is not None:
+        return
+    evidence += _steps(case)
+    if not evidence:
+        return
+    training = Curve.of(case.loss())
+    assert training is not None
+    config = {"objective.name": "huber"} if case.target == "trimtab" and task == "regression" else {}
+    yield Finding(
+        CODE,
+        "warning" if heavy else "info",
+        0.9 if known and heavy else 0.65,
+        training.first_step,
+        "a few samples far from all others make most of the loss, and of the gradient",
+        tuple(evidence),
+        remedies=(
+            Remedy("take a loss that one sample cannot rule", case.target if config else "text", config),
+            Remedy("look at whether those samples are right, or learn the logarithm of what spans orders of magnitude"),
+        ),
+    )
+
+
+def _targets(case: Case) -> Iterator[Evidence]:
+    share, farthest = case.number("outliers", "share"), case.number("outliers", "farthest")
+    if share is not None and farthest is not None and share > HALF:
+        told = (
+            f"the farthest hundredth of the targets makes {share:.0%} of all squared distances; one is "
+            f"{farthest:.0f} times as far as the median one"
+        )
+        yield Evidence("facts.outliers", (0, 0), share, 0.085, told)
+
+
+def _samples(case: Case) -> Iterator[Evidence]:
+    highest = Curve.of(case.history.get("probe/sample_loss/maximum"))
+    usual = Curve.of(case.history.get("probe/sample_loss/p75"))
+    if case.fact("task") != "regression" or highest is None or usual is None or len(highest) != len(usual):
+        return
+    ratio = highest.values / np.maximum(usual.values, 1e-9)
+    if len(ratio) >= 2 and float(np.median(ratio)) > TIMES:
+        times = float(np.median(ratio))
+        told = f"the highest loss of a step's samples is {times:.0f} times that of which three quarters stay below"
+        steps = (highest.first_step, highest.last_step)
+        yield Evidence("probe/sample_loss/maximum", steps, float(np.median(ratio)), TIMES, told)
+
+
+def _steps(case: Case) -> Iterator[Evidence]:
+    series = case.loss()
+    assert series is not None
+    steps, values = series.finite()
+    if len(values) < FEWEST_STEPS or series.width > 1 or float(values.min()) < 0.0:
+        return
+    if case.history.has("train/accuracy") or case.history.has("validation/accuracy"):
+        return  # classes have no outliers; what is learned by heart leaves a few hard batches
+    # From where the early descent is over.
+    begin = len(values) // 5
+    late = values[begin:]
+    excess = late - running_median(late, 31)
+    high = excess > 6.0 * float(np.median(np.abs(excess))) * 1.4826 + 2.0 * np.maximum(running_median(late, 31), 0.0)
+    inside = np.insert(high[:-1], 0, False) & high & np.append(high[1:], False)
+    high &= ~(
+        inside | np.insert(inside[:-1], 0, False) | np.append(inside[1:], False)
+    )  # a spike that lasts is no sample
+    places = np.flatnonzero(high)
+    apart = int((np.diff(places) > 1).sum()) + 1 if len(places) else 0
+    share = float(late[high].sum() / late.sum()) if late.sum() > 0 else 0.0
+    if share < HALF or apart < 6 or len(places) > 0.2 * len(late) or apart < 0.6 * len(places):
+        return
+    parts = [excess[high & (np.arange(len(late)) * 4 // len(late) == part)] for part in range(4)]
+    heights = [float(np.median(part)) for part in parts if len(part)]
+    # Of a loss that goes to zero the last hard batches stand out, too, and ever less.
+    if len(heights) < 3 or heights[-1] < 0.2 * heights[0]:
+        return
+    middle, highest = (format.decimal(float(value)) for value in (np.median(late), late.max()))
+    told = (
+        f"from step {int(steps[begin]):,} on {len(places)} of {len(late)} steps make {share:.0%} of the summed loss; "
+        f"the median step has {middle}, and the highest {highest}"
+    )
+    yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), share, HALF, told)

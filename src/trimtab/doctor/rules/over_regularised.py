@@ -1,0 +1,225 @@
+"""over-regularised: underfitting for which dropout, weight decay or smoothing is the reason.
+
+Looks for: a regularizer far beyond what is usual (dropout above 0.3, AdamW's weight decay above 0.5, label smoothing
+    above 0.2, or several that are strong together), signs that it holds the model back, and no sign of the overfitting
+    that would ask for it. Signs are: a training loss that with dropout lies far above the same samples' without it;
+    weights that shrink to a part of what they were; a validation loss that is no better than counting, or hardly below
+    a guess; predictions that stay as unsure as smoothing makes them.
+Why it matters: the model could learn more than it may; with less regularization the same budget gives more.
+Evidence: each setting beside its usual value, and what it does to the curves.
+Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
+False alarms: strong regularization is right for small data seen many times: where the gap to the validation loss is
+    open, or had been without it, nothing is said. Without settings a curve cannot tell this from any other
+    underfitting, and the finding is withheld.
+Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy et al. 2016 (smoothing); Loshchilov and
+    Hutter 2019, arXiv 1711.05101 (weights where decay and gradient balance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.levels import counted_loss, uniform_loss
+from trimtab.runs import format
+
+DROPOUT: Final = 0.3
+DECAY: Final = 0.5
+SMOOTHING: Final = 0.2
+STRONG: Final = (0.2, 0.3, 0.1)
+"""Dropout, decay and smoothing of which two together are too much."""
+FAR: Final = (0.5, 2.0, 0.3)
+OPEN: Final = 0.05
+"""Of the validation loss: a gap that is wider asks for regularization; twice as wide, where a setting is far off."""
+ABOVE: Final = 0.25
+"""Of the validation loss, by which a training loss without known settings must lie above it."""
+COSTS: Final = 0.08
+"""Of the loss without dropout."""
+SHRUNK: Final = 0.7
+SEEN_OFTEN: Final = 3.0
+"""Epochs, from which on a closed gap shows that regularization is wanted."""
+ENOUGH: Final = 2.0
+Sign = tuple[float, Evidence]
+
+
+def check(case: Case) -> Iterator[Finding | Withheld]:
+    """A warning where a setting is far beyond the usual and its mark is on the curves."""
+    loss = Curve.of(case.loss())
+    if loss is None or len(loss) < 24 or case.history.last_step < 0.5 * case.planned_steps:
+        return
+    dropout, decay, smoothing = _dropout(case), _decay(case), _number(case, "objective.label_smoothing")
+    if dropout is None and decay is None and smoothing is None:
+        yield from _of_curves_alone(case, loss)
+        return
+    strong = [
+        value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), STRONG, strict=True)
+    ]
+    together = sum(strong) >= 2
+    too_much = {
+        "dropout": dropout is not None and (dropout > DROPOUT or (together and strong[0])),
+        "decay": decay is not None and (decay > DECAY or (together and strong[1])),
+        "smoothing": smoothing is not None and (smoothing > SMOOTHING or (together and strong[2])),
+    }
+    if not any(too_much.values()):
+        return
+    gap, validation = Curve.of(case.evaluated("generalization_gap")), Curve.of(case.validation_loss())
+    level = validation.end if validation is not None else loss.end
+    far = any(
+        value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), FAR, strict=True)
+    )
+    if gap is not None and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
+        return
+    signs: list[Sign] = []
+    if too_much["dropout"] and dropout is not None:
+        signs += [_far("model.dropout", dropout, 0.1, FAR[0]), *_dropped(case, loss)]
+    if too_much["decay"] and decay is not None:
+        signs += [_far("optimizer.weight_decay", decay, 0.1, FAR[1]), *_shrunk(case, decay)]
+    if too_much["smoothing"] and smoothing is not None:
+        signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
+    high = list(_high(case, loss, validation))
+    if not high and case.epochs() > SEEN_OFTEN:  # there regularization does its work
+        return
+    signs += high
+    if sum(weight for weight, _ in signs) < ENOUGH:
+        return
+    names = {
+        "dropout": f"dropout of {dropout:g}" if dropout is not None else "",
+        "decay": f"a weight decay of {decay:g}" if decay is not None else "",
+        "smoothing": f"label smoothing of {smoothing:g}" if smoothing is not None else "",
+    }
+    reasons = " and ".join(names[name] for name, is_so in too_much.items() if is_so)
+    evidence = [item for _, item in signs]
+    if gap is not None:
+        text = f"the gap to the validation loss is {format.decimal(gap.end)} at the end: nothing is learned by heart"
+        evidence.append(Evidence("generalization_gap", (gap.first_step, gap.last_step), gap.end, None, text))
+    yield Finding(
+        "over-regularised",
+        "warning",
+        float(np.clip(0.6 + 0.1 * (sum(weight for weight, _ in signs) - ENOUGH), 0.6, 0.9)),
+        loss.first_step,
+        f"{reasons} {'holds' if ' and ' not in reasons else 'hold'} the model back: it could learn more than it may",
+        tuple(evidence),
+        remedies=tuple(_remedies(case, too_much)),
+    )
+
+
+def _number(case: Case, name: str) -> float | None:
+    value = case.setting(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _dropout(case: Case) -> float | None:
+    """The strongest rate of any place."""
+    rates = [
+        float(value)
+        for name, value in case.config.items()
+        if name.startswith("model.dropout") and isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop"):
+        value = case.number("settings", name)
+        if value is not None:
+            rates.append(value)
+    return max(rates, default=None)
+
+
+def _decay(case: Case) -> float | None:
+    value = _number(case, "optimizer.weight_decay")
+    return value if value is not None else case.number("settings", "weight_decay")
+
+
+def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
+    """A remark where the training loss comes to lie far above a validation loss that is high itself."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 4 or validation.end <= 0:
+        return
+    above, before = loss.end / validation.end - 1, loss.at(validation.first_step) / float(validation.values[0]) - 1
+    if above < ABOVE:
+        return
+    if before > 0.75 * above or validation.end < 0.4 * loss.start:  # a multiple; or a model that has learned its task
+        needs = "settings: dropout, weight_decay, label_smoothing (a run of TrainingLogger with config=…)"
+        yield Withheld("over-regularised", (needs,))
+        return
+    text = (
+        f"the training loss ends {above:.0%} above the validation loss ({format.decimal(loss.end)} and "
+        f"{format.decimal(validation.end)}), and was {max(before, 0.0):.0%} above it at step {validation.first_step:,}"
+    )
+    yield Finding(
+        "over-regularised",
+        "info",
+        0.5,
+        loss.first_step,
+        "training is made much harder than evaluation, by dropout, smoothing or augmentation, and the validation loss "
+        "is still high: less of it may give more",
+        (Evidence("train/loss", (validation.first_step, loss.last_step), loss.end, validation.end, text),),
+        remedies=tuple(_remedies(case, {"dropout": True, "decay": False, "smoothing": True})),
+    )
+
+
+def _far(name: str, value: float, usual: float, far: float) -> Sign:
+    """A setting beyond the usual, and twice as telling far beyond."""
+    text = f"{name} is {value:g}, where {usual:g} or less is usual"
+    return 1.0 if value >= far else 0.75, Evidence(name, (0, 0), value, usual, text)
+
+
+def _dropped(case: Case, loss: Curve) -> Iterator[Sign]:
+    """What dropout costs on samples of the same kind."""
+    without = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.validation_loss())
+    if without is None or len(without) < 2:
+        return
+    costs = loss.end - without.end
+    if costs > COSTS * abs(without.end):
+        text = (
+            f"the training loss is {format.decimal(loss.end)} with dropout, and {format.decimal(without.end)} without "
+            "it on text of the same kind"
+        )
+        yield 1.25, Evidence("train/loss", (loss.first_step, loss.last_step), loss.end, without.end, text)
+
+
+def _shrunk(case: Case, decay: float) -> Iterator[Sign]:
+    """Weights that end as a part of what they were in the first window."""
+    steps, names, norms_WL = case.history.layers.values("weight_norm")
+    matrices = [at for at, name in enumerate(names) if "norm" not in name and "bias" not in name]
+    if len(steps) < 4 or not matrices:
+        return
+    first, last = norms_WL[0, matrices], norms_WL[-1, matrices]
+    there = np.isfinite(first) & np.isfinite(last) & (first > 0)
+    if there.any() and (kept := float(np.median(last[there] / first[there]))) < SHRUNK:
+        text = f"weights shrank to {kept:.0%} of what they began with, under a decay of {decay:g}"
+        yield 1.25, Evidence("layer/*/weight_norm", (int(steps[0]), int(steps[-1])), kept, 1.0, text)
+
+
+def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
+    """A level that is known to be high, or a loss that stands."""
+    judged = validation if validation is not None and len(validation) >= 2 else loss
+    lowest = float(judged.values.min()) if validation is not None else loss.floor
+    bigram, uniform = counted_loss(case, "bigram"), uniform_loss(case)
+    steps = judged.first_step, judged.last_step
+    if bigram is not None and lowest > 0.97 * bigram:
+        text = f"the loss comes to {format.decimal(lowest)}, where counting pairs reaches {format.decimal(bigram)}"
+        yield 1.5, Evidence("validation/loss" if validation is not None else "train/loss", steps, lowest, bigram, text)
+    elif uniform is not None and lowest > 0.75 * uniform:
+        text = f"the loss comes to {format.decimal(lowest)}, where guessing costs {format.decimal(uniform)}"
+        yield 1.0, Evidence("validation/loss" if validation is not None else "train/loss", steps, lowest, uniform, text)
+
+
+def _remedies(case: Case, too_much: dict[str, bool]) -> Iterator[Remedy]:
+    if case.target != "trimtab":
+        usual = {"dropout": "dropout 0.1", "decay": "weight decay 0.01 to 0.1", "smoothing": "no label smoothing"}
+        yield Remedy("regularize less: " + ", ".join(usual[name] for name, is_so in too_much.items() if is_so))
+        return
+    if too_much["dropout"]:
+        set_now = {
+            name: min(0.1, float(value))
+            for name, value in case.config.items()
+            if name.startswith("model.dropout.") and isinstance(value, int | float) and value > 0.1
+        }
+        yield Remedy("dropout of 0.1", "trimtab", set_now)
+    if too_much["decay"]:
+        yield Remedy("a usual weight decay", "trimtab", {"optimizer.weight_decay": 0.1})
+    if too_much["smoothing"]:
+        yield Remedy("no label smoothing", "trimtab", {"objective.label_smoothing": 0.0})

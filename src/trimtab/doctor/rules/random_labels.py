@@ -1,0 +1,157 @@
+"""random-labels: no label has to do with its input.
+
+Looks for: a validation loss that never comes below what is known without any input (the entropy of the classes'
+    shares; the loss of single tokens; of a log that does not say, its own first value), and answers no better than
+    always saying the most frequent class, while the training loss falls far, as samples are learned by heart, and not
+    at once. Where the training loss stands still, too, it is found only if counting runs of tokens tells nothing of
+    the labels either (the fact `counting.labels`).
+Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
+    not what it seems.
+Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
+    tells, and how far the training loss fell.
+Remedy: look at ten samples with their labels; find the step after which the two no longer belong together.
+False alarms: a validation set of another kind or a few memorized texts look alike: there the validation loss first
+    falls, if only from the shares of the classes. A rate far too low, or frozen parameters, leave the training loss
+    where it was.
+Source: Zhang et al. 2017, arXiv 1611.03530: networks learn random labels by heart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import error_of_share, gained_nothing, learns_at_once
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.levels import counted_loss
+from trimtab.runs import format
+
+CODE: Final = "random-labels"
+NEAR: Final = 0.985
+"""Of the loss without input: a validation loss above that has gained nothing from it."""
+BY_HEART: Final = 0.75
+"""Of that loss: training losses below are of samples learned by heart."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning."""
+    validation = Curve.of(case.validation_loss())
+    training = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.loss())
+    if (
+        validation is None
+        or training is None
+        or len(validation) < 3
+        or case.history.last_step < 0.4 * case.planned_steps
+    ):
+        return
+    blind, known = _blind(case, validation)
+    if blind is None or float(validation.values.min()) < (NEAR if known else 0.97) * blind:
+        return
+    counting = case.fact("counting", "labels")
+    accuracy, largest = Curve.of(case.evaluated("validation/accuracy")), max(shares(case), default=None)
+    if accuracy is not None and largest is not None:
+        number = case.number("validation", "documents") or 100.0
+        best = float(accuracy.values.max())
+        # The best of several evaluations is lucky.
+        if best > largest + 3.5 * error_of_share(largest, number):
+            return
+    by_heart = min(float(training.smoothed.min()), training.end) < BY_HEART * blind
+    tells_nothing = _tells_nothing(counting)
+    if tells_nothing is False and not by_heart:
+        return
+    if not by_heart and (tells_nothing is None or _stands_for_another_reason(case)):
+        return
+    if not known and (not by_heart or not classifies(case) or not gained_nothing(validation, training)):
+        return
+    if not known and learns_at_once(training):
+        return  # it is learned, but not asked: a validation set of another kind
+    lowest = float(validation.values.min())
+    what = "what is known without any input" if known else "where it began"
+    evidence = [
+        Evidence(
+            "validation/loss",
+            (validation.first_step, validation.last_step),
+            lowest,
+            blind,
+            f"the validation loss came to {format.decimal(lowest)} at best, and {what} is {format.decimal(blind)}",
+        )
+    ]
+    if accuracy is not None and largest is not None:
+        told = (
+            f"the validation accuracy is {accuracy.values.max():.1%} at best; the most frequent class has {largest:.1%}"
+        )
+        steps = (accuracy.first_step, accuracy.last_step)
+        evidence.append(Evidence("validation/accuracy", steps, float(accuracy.values.max()), largest, told))
+    if tells_nothing:
+        told = (
+            f"counting runs of tokens tells {counting['accuracy']:.1%} of the training labels right, and the most "
+            f"frequent class is {counting['majority']:.1%}"
+        )
+        evidence.append(Evidence("facts.counting.labels", (0, 0), counting["accuracy"], counting["majority"], told))
+    if by_heart:
+        told = (
+            f"the training loss fell to {format.decimal(training.end)} all the same: its samples are learned by heart"
+        )
+        evidence.append(Evidence("train/loss", (training.first_step, training.last_step), training.end, blind, told))
+    yield Finding(
+        CODE,
+        "warning",
+        0.93 if by_heart and tells_nothing else 0.8 if by_heart and known else 0.75 if tells_nothing else 0.6,
+        1,
+        "labels have nothing to do with their inputs: nothing carries over to validation samples",
+        tuple(evidence),
+        remedies=(
+            Remedy("look at ten samples with their labels, as the model gets them"),
+            Remedy("find where inputs and labels are joined, sorted or shuffled apart from each other"),
+        ),
+    )
+
+
+def _blind(case: Case, validation: Curve) -> tuple[float | None, bool]:
+    """The loss of a model that sees no input, and whether it is known and not taken from the curve."""
+    if (prior := prior_loss(case)) is not None and classifies(case):
+        return prior, True
+    task = case.fact("task")
+    if task in LANGUAGE:
+        unigram, bigram = counted_loss(case, "unigram"), counted_loss(case, "bigram")
+        # In text tokens go with their neighbours; where pairs tell no more than single ones, it is none.
+        return (
+            (unigram, True) if unigram is not None and bigram is not None and bigram > NEAR * unigram else (None, True)
+        )
+    if task == "regression":
+        variance = case.evaluated("validation/r2")
+        is_squared = case.setting("objective.name") in (None, "mse")
+        no_better = variance is not None and float(np.nanmax(variance.mean)) < 0.02
+        return (1.0, True) if no_better and is_squared else (None, True)
+    number = num_classes(case)
+    if number is None:
+        return None, False
+    start = float(validation.values[0])
+    return min(start, float(np.log(number))) if knows_classes(case) else start, False
+
+
+def _tells_nothing(counting: object) -> bool | None:
+    """Whether counting finds no relation of text and label; None where nothing was counted."""
+    if not isinstance(counting, dict):
+        return None
+    majority, texts = float(counting["majority"]), float(counting["texts"])
+    held_out = float(counting["validation_accuracy"]), max(float(counting["validation_texts"]), 1.0)
+    surest, quarter = float(counting["sure_errors"][0]), max(texts // 4, 1.0)
+    return (
+        float(counting["accuracy"]) < majority + 3.0 * error_of_share(majority, texts)
+        and held_out[0] < majority + 3.0 * error_of_share(majority, held_out[1])
+        # Where one class is most of all, being sure of it at the right places is all that can be told.
+        and surest > 1.0 - majority - 3.0 * error_of_share(majority, quarter)
+    )
+
+
+def _stands_for_another_reason(case: Case) -> bool:
+    """Whether hardly anything was changed: rates are 0, or gradients are."""
+    norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
+    still = norms is not None and float(np.median(norms.values)) < 1e-6
+    return still or rates is None or float(rates.values.max()) < 1e-5 or (case.number("parameters", "frozen") or 0) > 0

@@ -1,0 +1,145 @@
+"""resume-discontinuity: the loss jumps where a run was resumed.
+
+Looks for: a step from which an attempt went on, and a loss whose level behind it differs from that before by more than
+    noise and by a good part of what had been gained; or a learning rate that begins anew there, which the schedule does
+    not plan. Of a log that does not tell of attempts, a step back in its steps counts as one.
+Why it matters: something was not brought back: weights, the optimizer's moments, the schedule, the order of the data.
+    What was trained before is partly lost, and results depend on where a run was interrupted.
+Evidence: the loss before and behind, the gradient and the rate there, how long the loss took to come back.
+Remedy: save and load what is missing: the optimizer's and the schedule's state, the scaler, the order of the data.
+False alarms: a resumed run that goes on where it was is sound. Steps that are done again behind a checkpoint are
+    compared with those that survived. A batch of another kind in one step is no level.
+Source: own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, noise_of
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.planned import planned_factor
+from trimtab.runs import format
+
+FEW: Final = 8
+"""Values on either side that make a level."""
+ERRORS: Final = 4.0
+PART: Final = 0.08
+"""Of all that had been gained before."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning for the first jump; the others are in its evidence."""
+    curve = Curve.of(case.loss())
+    if curve is None or len(curve) < 3 * FEW:
+        return
+    undone = {back.to_step for back in case.history.rollbacks.made}
+    all_starts = case.history.starts
+    # Of a log that does not tell of attempts it is the first step that was done again.
+    before = 1 if all_starts and all_starts[0].attempt > 1 else 0
+    starts = sorted({start.resumed_from - before for start in all_starts if start.resumed_from} - undone)
+    evidence: list[Evidence] = []
+    onset: int | None = None
+    for step in starts:
+        found = [*_jump(curve, step), *_begins_anew(case, step)]
+        if found and onset is None:
+            onset = step + 1
+        if found:
+            evidence += [*found, *_gradient(case, step)]
+    if onset is None:
+        return
+    rate = any(item.metric == "learning_rate" for item in evidence)
+    lower = all((item.observed or 0.0) < (item.expected or 0.0) for item in evidence if item.metric == "train/loss")
+    jumped = any(item.metric == "train/loss" for item in evidence)
+    reason = (
+        "the schedule was not brought back"
+        if rate
+        else "the data began anew, so that texts came that had just been learned"
+        if lower
+        else "weights or the optimizer's state were not brought back"
+    )
+    what = f"the loss {'falls' if lower else 'jumps'}" if jumped else "the learning rate jumps"
+    yield Finding(
+        "resume-discontinuity",
+        "warning" if not lower or rate else "info",
+        0.9 if jumped and not lower else 0.7,
+        onset,
+        f"{what} at step {onset:,}, where the run was resumed: {reason}",
+        tuple(evidence),
+        remedies=(
+            Remedy(
+                "save and load with the weights the optimizer's state, the schedule's step, the loss scale, the "
+                "averages and the place in the data; compare the first loss after a resume with the last before"
+            ),
+            *_ours(case),
+        ),
+    )
+
+
+def _jump(curve: Curve, step: int) -> Iterator[Evidence]:
+    before, after = curve.between(curve.first_step, step), curve.between(step + 1, curve.last_step)
+    if before is None or after is None or len(before) < FEW or len(after) < 4:
+        return
+    near, there = before.values[-2 * FEW :], after.values[:FEW]
+    noise = max(noise_of(near), curve.noise)
+    # The level goes on falling: where it stands at the step, by a line through the values before.
+    slope, height = np.polyfit(before.steps[-2 * FEW :] - step, near, 1)
+    level, now = float(height + min(slope, 0.0)), float(np.median(there))
+    error = ERRORS * 1.2533 * noise * float(np.sqrt(1 / len(near) * 4 + 1 / len(there)))
+    gained = max(before.start - before.floor, 0.0)
+    difference = now - level
+    if abs(difference) <= max(error, PART * gained, 0.01 * abs(level)):
+        return
+    back = np.flatnonzero(after.smoothed <= level + 0.1 * difference) if difference > 0 else np.empty(0, np.int64)
+    length = f", and was back at step {int(after.steps[back[0]]):,}" if len(back) else ""
+    text = (
+        f"the loss went from {format.decimal(level)} to {format.decimal(now)} where the run was resumed from step "
+        f"{step:,}{length}"
+    )
+    last = int(after.steps[back[0]]) if len(back) else int(after.steps[min(FEW, len(after)) - 1])
+    yield Evidence("train/loss", (step, last), now, level, text)
+
+
+def _begins_anew(case: Case, step: int) -> Iterator[Evidence]:
+    """A rate behind the resume that is that of the first steps, or jumps, where the schedule plans neither."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    if rates is None:
+        return
+    before, after = rates.between(step - 20, step), rates.between(step + 1, step + 20)
+    if before is None or after is None or len(before) < 2:
+        return
+    last, now = float(before.values[-1]), float(after.values[0])
+    if last <= 0 or 0.6 < now / last < 1.6:
+        return
+    usual = np.abs(np.diff(np.log(np.maximum(before.values, 1e-30)))).max(initial=0.0)
+    if abs(np.log(max(now, 1e-30) / last)) < 4 * usual + 0.2:
+        return
+    factor = planned_factor(case)
+    if factor is not None and abs(np.log(max(factor(step + 1), 1e-30) / max(factor(step), 1e-30))) > 0.3:
+        return
+    text = f"the learning rate went from {last:.3g} to {now:.3g} where the run was resumed from step {step:,}"
+    yield Evidence("learning_rate", (step, int(after.steps[0])), now, last, text)
+
+
+def _gradient(case: Case, step: int) -> Iterator[Evidence]:
+    norms = Curve.of(case.history.get("grad_norm"))
+    if norms is None:
+        return
+    before, after = norms.between(step - 40, step), norms.between(step + 1, step + 10)
+    if before is None or after is None or len(before) < 4:
+        return
+    usual, largest = float(np.median(before.values)), float(after.values.max())
+    if usual > 0 and largest > 2.5 * usual:
+        text = f"the gradient norm went from {format.decimal(usual)} to {format.decimal(largest)} there"
+        yield Evidence("grad_norm", (step, int(after.steps[-1])), largest, usual, text)
+
+
+def _ours(case: Case) -> Iterator[Remedy]:
+    if case.target == "trimtab":
+        yield Remedy(
+            "look into plan.json and the drift that was accepted: a resume of trimtab goes on to the same bits"
+        )

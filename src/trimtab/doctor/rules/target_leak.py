@@ -1,0 +1,119 @@
+"""target-leak: the answer is in the input.
+
+Looks for: before step 1, answers at earlier positions that change when later tokens do, in a model that predicts the
+    next token (the fact `first_batch.future_changes`): a causal mask is missing, or targets are not shifted. Of
+    labelled texts, a run of tokens that stands in nearly all texts of a class and in nearly none of the others
+    (`counting.labels.telling`, 0.97 or more), whether the model has found it yet or not. Of text, a validation loss
+    far below a quarter of what pairs of tokens reach, which no model of text comes to. In logs without facts: a
+    validation loss of a language model below a thirtieth of its first loss.
+Why it matters: the model learns to copy. Its figures are excellent, in validation, too, and worth nothing where the
+    answer is not given.
+Evidence: how far answers move with the future, how well one clue tells the class, or the loss beside its yardstick.
+Remedy: a causal mask and targets one token ahead; leave the field out of the text that tells the label.
+False alarms: tasks that are as easy as they look (a class by its heading), and made-up text that repeats itself, where
+    pairs of tokens are a poor yardstick. Validation texts that are in the training set look alike: that is leakage.
+Source: own; Kaufman et al. 2012, "Leakage in Data Mining", ACM TKDD 6(4), for what leaks are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.classes import classifies
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.levels import counted_loss
+from trimtab.runs import format
+
+CODE: Final = "target-leak"
+AHEAD: Final = 0.01
+"""Of the deviation of answers: those of a causal model do not change at all."""
+TELLING: Final = 0.97
+OF_PAIRS: Final = 0.2
+"""Of what bigram counts reach: far below what models of text come to, a third of it at best."""
+OF_FIRST: Final = 1 / 30
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning."""
+    ahead = case.number("first_batch", "future_changes")
+    if ahead is not None and ahead > AHEAD:
+        yield _looks_ahead(ahead)
+        return
+    yield from _clue(case) if classifies(case) else _too_good(case)
+
+
+def _looks_ahead(ahead: float) -> Finding:
+    told = f"answers before a position move by {ahead:.2g} of their deviation when the tokens after it are exchanged"
+    return Finding(
+        CODE,
+        "warning",
+        0.97,
+        1,
+        "the model sees the tokens that it is to predict: answers depend on what comes after them",
+        (Evidence("facts.first_batch.future_changes", (0, 1), ahead, 0.0, told),),
+        remedies=(
+            Remedy("mask attention to later positions (is_causal=True), and let no layer mix positions both ways"),
+            Remedy("or ask for hidden tokens, which such a model can learn", "trimtab", {"task.name": "masked_lm"}),
+        ),
+    )
+
+
+def _clue(case: Case) -> Iterator[Finding]:
+    telling, number = case.number("counting", "labels", "telling"), case.number("counting", "labels", "texts")
+    if telling is None or telling < TELLING:
+        return
+    told = f"of each class but one some run of tokens stands in {telling:.0%} more of its texts than of all others"
+    evidence = [Evidence("facts.counting.labels.telling", (0, 0), telling, None, f"{told} ({number:,.0f} texts)")]
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    if accuracy is not None:
+        best = float(accuracy.values.max())
+        told = f"the model tells {best:.1%} of the validation texts right at best"
+        evidence.append(Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), best, None, told))
+    yield Finding(
+        CODE,
+        "warning",
+        0.85,
+        1,
+        "one run of tokens alone tells the class: the answer stands in the text",
+        tuple(evidence),
+        remedies=(
+            Remedy("look for the label in the texts (a field, a name, a heading), and leave it out"),
+            Remedy("if it is there where the model is to be used, too, a rule does instead of a model"),
+        ),
+    )
+
+
+def _too_good(case: Case) -> Iterator[Finding]:
+    curve, task = Curve.of(case.validation_loss()), case.fact("task")
+    if curve is None or task not in (None, "causal_lm") or (case.number("leakage") or 0) > 0:
+        return
+    lowest, bigram = float(curve.values.min()), counted_loss(case, "bigram")
+    if bigram is not None:
+        level, sure, what = OF_PAIRS * bigram, 0.75, f"counting pairs of tokens reaches {format.decimal(bigram)}"
+    else:
+        loss = Curve.of(case.loss())
+        if loss is None or float(loss.values[0]) < 5.0:  # of a vocabulary of 150 or more
+            return
+        start = float(loss.values[0])
+        level, sure, what = OF_FIRST * start, 0.6, f"the run began at {format.decimal(start)}"
+    if lowest >= level or lowest <= 0.0:
+        return
+    onset = int(curve.steps[(curve.values < level).argmax()])
+    told = f"the validation loss came to {format.decimal(lowest)}; {what}"
+    yield Finding(
+        CODE,
+        "warning",
+        sure,
+        onset,
+        "the validation loss is lower than any model of text comes to: the answer is in the input, or the text repeats "
+        "itself",
+        (Evidence("validation/loss", (onset, curve.last_step), lowest, level, told),),
+        remedies=(
+            Remedy(
+                "check that targets are one token ahead of inputs, and that attention is masked to earlier positions"
+            ),
+        ),
+    )

@@ -1,0 +1,88 @@
+"""thread-oversubscription: more threads than cores, so that they wait for each other.
+
+Looks for: a run on a processor whose library computes with more threads than the process may use cores, as containers
+    and schedulers allow fewer than the machine has; and a machine whose load is far above its cores all along, while
+    this process gets less than its threads could take: other programs have as many.
+Why it matters: the parts of a product are done together; when one thread waits for a core all others wait for it, by
+    default in loops that take the cores from the one that is waited for. A step may take many times as long.
+Evidence: threads and cores, as they were found when the run began; the load, where it was measured.
+Remedy: as many threads as cores, divided by the number of processes: `training.threads`, or OMP_NUM_THREADS.
+False alarms: a GPU computes, and the threads have nothing to do: then nothing is said. Fewer than half again as many
+    threads as cores are a remark.
+Source: own; the cost of waiting in turn after the OpenMP specification 5.2, OMP_WAIT_POLICY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+
+GRAVE: Final = 1.5
+"""Threads for each core."""
+CROWDED: Final = 2.0
+"""Load for each core."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning for half again as many threads as cores, else a remark."""
+    threads, cores = case.number("identity", "plan.threads") or case.number("threads"), case.number("cores")
+    device = case.fact("device")
+    if not threads or not cores or (device is not None and not str(device).startswith("cpu")):
+        return
+    load = _load(case, cores)
+    if threads > cores:
+        evidence = [
+            Evidence(
+                "facts.threads",
+                (0, 0),
+                threads,
+                cores,
+                f"torch computes with {threads:.0f} threads, and the process may use {cores:.0f} cores",
+            ),
+            *load,
+        ]
+        yield Finding(
+            "thread-oversubscription",
+            "warning" if threads >= GRAVE * cores else "info",
+            0.9,
+            1,
+            f"{threads:.0f} threads share {cores:.0f} core{'s' if cores > 1 else ''}, and wait for each other in every "
+            "product",
+            tuple(evidence),
+            remedies=(_fewer(case, int(cores)),),
+        )
+    elif load and _is_crowded_out(case, threads):
+        yield Finding(
+            "thread-oversubscription",
+            "info",
+            0.6,
+            load[0].steps[0],
+            f"other programs compute on the same {cores:.0f} cores, and this one gets less than its threads could take",
+            tuple(load),
+            remedies=(Remedy("give each program cores of its own (taskset, or a limit), or let them run in turn"),),
+        )
+
+
+def _load(case: Case, cores: float) -> list[Evidence]:
+    curve = Curve.of(case.history.get("hardware/load"))
+    if curve is None or len(curve) < 4 or (usual := float(np.median(curve.values))) < CROWDED * cores:
+        return []
+    text = f"{usual:.1f} processes run or wait for {cores:.0f} cores, as a median"
+    return [Evidence("hardware/load", (curve.first_step, curve.last_step), usual, cores, text)]
+
+
+def _is_crowded_out(case: Case, threads: float) -> bool:
+    percent = Curve.of(case.history.get("hardware/process_cpu_percent"))
+    return percent is not None and float(np.median(percent.values)) < 60.0 * threads
+
+
+def _fewer(case: Case, cores: int) -> Remedy:
+    if case.target == "trimtab":
+        return Remedy(f"compute with {cores} threads", "trimtab", {"training.threads": cores})
+    return Remedy(f"compute with {cores} threads: torch.set_num_threads({cores}), or OMP_NUM_THREADS={cores}")

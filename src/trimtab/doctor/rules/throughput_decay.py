@@ -1,0 +1,189 @@
+"""throughput-decay: steps take longer and longer.
+
+Looks for: seconds of a step, for each token where their number changes, that grow from part to part of the run: the
+    quickest fiftieth of eight equal parts grows by three tenths or more, nearly every part lies above those before it
+    (Kendall's tau of 0.9; of the medians 0.7), and no single jump makes most of it. The quickest steps are those that
+    nothing disturbed: other programs on the machine move the rest. Where the wait for data makes most of the growth,
+    and grows as steadily itself, medians are enough: what others do lengthens all parts of a step.
+Why it matters: what grows with the steps done goes on growing; the second half of a run then takes far longer than the
+    first. The usual reasons are a list that is kept and gone through, a graph that is never let go, a file that is read
+    from its start each time, a device that grows hot.
+Evidence: the first and the last part, how steadily the others lie between, and which part of a step it is that grows,
+    where that was measured: waiting for data, forward, backward, logging; memory that grows with it, clocks that are
+    held down.
+Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what is kept for logging.
+False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
+    optimizer, make steps longer by plan, and are not judged. One jump to another level, as when another program begins,
+    is no more than a remark, and so is a growth beside a load that is above the cores and grows with it.
+Source: own; Mann 1945 for the trend test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.trends import Parts, parts_of
+from trimtab.runs import format
+
+GROWN: Final = 1.3
+STEADY: Final = 0.9
+MEDIANS_STEADY: Final = 0.7
+ONE_JUMP: Final = 0.6
+"""Of the whole growth between two neighbouring parts: then it is a jump, and no decay."""
+QUICKEST: Final = 0.02
+"""Of the steps of a part: those that nothing disturbed."""
+FEWEST: Final = 96
+_PARTS: Final = {
+    "data_seconds": "waiting for data",
+    "time/forward_seconds": "the forward pass",
+    "time/backward_seconds": "the backward pass",
+    "time/accumulate_seconds": "forward and backward",
+    "time/optimizer_seconds": "the optimizer",
+    "time/update_seconds": "the update",
+    "time/logging_seconds": "logging",
+    "time/probe_seconds": "probes",
+}
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning for a steady growth, a remark for one jump."""
+    curve = _seconds(case)
+    if curve is None or len(curve) < FEWEST or _grows_by_plan(case):
+        return
+    skip = max(3, len(curve) // 20)
+    parts, medians = parts_of(curve, quantile=QUICKEST, skip=skip), parts_of(curve, skip=skip)
+    undisturbed = parts.growth >= GROWN and parts.steadiness >= STEADY and medians.steadiness >= MEDIANS_STEADY
+    if not undisturbed:
+        if not _waits_longer(case, medians, skip):
+            return
+        parts = medians
+    jumps, crowded = parts.largest_jump > ONE_JUMP, list(_load(case))
+    if jumps and parts.growth < GROWN * GROWN:
+        return
+    onset = parts.began(int(curve.steps[0]))
+    first, last = float(parts.levels[0]), float(parts.levels[-1])
+    course = "in one jump" if jumps else f"in {round(100 * (parts.steadiness + 1) / 2)} % of all pairs of eight parts"
+    evidence = [
+        Evidence(
+            "step_seconds",
+            (onset, curve.last_step),
+            last,
+            first,
+            f"a step took {format.step_time(first)} in the first eighth and {format.step_time(last)} in the last, "
+            f"{'undisturbed, ' if undisturbed else ''}{last / first:.1f} times as long; the later is the slower "
+            f"{course}",
+        )
+    ]
+    shares = list(_shares(case, last - first))
+    evidence += [item for _, item in shares]
+    evidence += _memory(case)
+    evidence += crowded
+    evidence += _heat(case)
+    where = f", and it is {shares[0][0]} that grows" if shares else ""
+    yield Finding(
+        "throughput-decay",
+        "info" if jumps or crowded else "warning",
+        0.5 if jumps or crowded else 0.85 if parts.growth > GROWN * GROWN else 0.75,
+        onset,
+        f"steps take {last / first:.1f} times as long at the end as in the beginning, "
+        + (f"since a jump at step {onset:,}: something else began there" if jumps else f"longer and longer{where}"),
+        tuple(evidence),
+        remedies=(
+            Remedy(
+                "look for what grows with the steps done: a list of losses or outputs that is kept with its graph, a "
+                "file that is read from its start, a cache without a bound"
+            ),
+            *_profile(case),
+        ),
+    )
+
+
+def _waits_longer(case: Case, medians: Parts, skip: int) -> bool:
+    """Whether it is the wait for data that grows, steadily."""
+    waits = Curve.of(case.history.get("data_seconds"))
+    if waits is None or len(waits) < FEWEST or medians.growth < GROWN or medians.steadiness < STEADY:
+        return False
+    parts = parts_of(waits, skip=skip)
+    return parts.steadiness >= STEADY and float(np.ptp(parts.levels[[0, -1]])) > 0.5 * float(np.ptp(medians.levels))
+
+
+def _seconds(case: Case) -> Curve | None:
+    """Seconds of a step, as if all had as many tokens; of a log that has tokens a second alone, what these make."""
+    seconds, tokens = Curve.of(case.history.get("step_seconds")), Curve.of(case.history.get("tokens"))
+    if seconds is None:
+        rate = Curve.of(case.history.get("tokens_per_second"))
+        if rate is None or not (rate.values > 0).all():
+            return None
+        usual = 1.0 if tokens is None else float(np.median(tokens.values))
+        return Curve(rate.steps, usual / rate.values)
+    if tokens is None or len(tokens) != len(seconds) or not (tokens.values > 0).all():
+        return seconds
+    return Curve(seconds.steps, seconds.values * np.median(tokens.values) / tokens.values)
+
+
+def _grows_by_plan(case: Case) -> bool:
+    planned = ("model.unfreeze", "optimizer_switch", "data.curriculum")
+    nothing: tuple[object, ...] = (None, False, (), [], {}, "none")
+    return any(name.startswith(planned) and value not in nothing for name, value in case.config.items())
+
+
+def _shares(case: Case, grown: float) -> Iterator[tuple[str, Evidence]]:
+    """The part of a step that makes more than half of the growth."""
+    for name, words in _PARTS.items():
+        curve = Curve.of(case.history.get(name))
+        if curve is None or len(curve) < 8:
+            continue
+        parts = parts_of(curve, min(8, len(curve)), quantile=QUICKEST if len(curve) >= FEWEST else 0.5)
+        rise = float(parts.levels[-1] - parts.levels[0])
+        if rise > 0.5 * grown:
+            text = (
+                f"{words} took {format.step_time(float(parts.levels[0]))} of it, and {rise / grown:.0%} of the growth"
+            )
+            yield words, Evidence(name, (curve.first_step, curve.last_step), rise, 0.0, text)
+            return
+
+
+def _memory(case: Case) -> Iterator[Evidence]:
+    curve = Curve.of(case.history.get("memory_bytes"))
+    if curve is None or len(curve) < 16:
+        return
+    parts: Parts = parts_of(curve, skip=len(curve) // 5)
+    if parts.steadiness > STEADY and parts.growth > 1.05:
+        text = (
+            f"memory grew with it, from {format.size(float(parts.levels[0]))} to {format.size(float(parts.levels[-1]))}"
+        )
+        steps = curve.first_step, curve.last_step
+        yield Evidence("memory_bytes", steps, float(parts.levels[-1]), float(parts.levels[0]), text)
+
+
+def _load(case: Case) -> Iterator[Evidence]:
+    """Other programs that came by and by."""
+    curve, cores = Curve.of(case.history.get("hardware/load")), case.number("cores")
+    if curve is None or cores is None or len(curve) < 8:
+        return
+    parts = parts_of(curve, min(8, len(curve)))
+    if parts.levels[-1] > cores and parts.growth > 1.2:
+        text = f"the load of the machine grew with it, from {parts.levels[0]:.1f} to {parts.levels[-1]:.1f}"
+        steps = curve.first_step, curve.last_step
+        yield Evidence("hardware/load", steps, float(parts.levels[-1]), float(parts.levels[0]), text)
+
+
+def _heat(case: Case) -> Iterator[Evidence]:
+    for name in case.history.series:
+        if name.startswith("hardware/") and name.endswith(("throttled_heat", "throttled_power", "throttled_hardware")):
+            curve = Curve.of(case.history.get(name))
+            if curve is not None and curve.end > max(0.2, 2 * curve.start):
+                text = f"clocks were held down in {curve.end:.0%} of the readings at the end"
+                yield Evidence(name, (curve.first_step, curve.last_step), curve.end, 0.0, text)
+
+
+def _profile(case: Case) -> Iterator[Remedy]:
+    last = case.history.last_step
+    if case.target == "trimtab" and last > 20:
+        yield Remedy("profile ten steps near the end", "trimtab", {"profile.steps": f"{last - 10}..{last}"})

@@ -1,0 +1,202 @@
+"""unshuffled-data: the data comes in an order that the loss follows.
+
+Looks for: rows sorted by their targets that are not shuffled (the fact `order`, with `data.shuffle` false). In the
+    curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
+    validation loss lies far above its lows: each kind of sample is learned when it comes, and forgotten when the next
+    does. Without a validation loss the jumps must come at even distances, four at least. Or the loss goes up and down
+    in the same way again and again, each time over many steps: the order of an epoch.
+Why it matters: each step sees one kind of sample, and the next steps another. What was learned first is gone at the
+    end.
+Evidence: how far neighbouring rows agree; the jumps, and the two losses side by side.
+Remedy: shuffle (`data.shuffle: true`; `shuffle=True` of a DataLoader; a larger window for a stream).
+False alarms: a curriculum, whose jumps are planned; warm restarts, where the rate jumps first; the staircase of
+    epochs, in which the loss jumps down where texts come again; spikes, after which the loss is where the validation
+    loss is.
+Source: Bengio 2012, arXiv 1206.5533, section 2.2; own for the sign in the curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve, running_median
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+CODE: Final = "unshuffled-data"
+FAR: Final = 0.25
+"""Of the way from an order by chance to one that is sorted."""
+FEWEST_STEPS: Final = 60
+NEIGHBOURS: Final = 0.2
+"""Correlation of a step with the four after it, less a trend: what is left of noise has none."""
+AGAIN: Final = 0.5
+"""The same with the step an epoch later."""
+HEIGHT: Final = 0.25
+"""Of the whole range of the loss: what a jump must have."""
+
+
+class Jump(NamedTuple):
+    """Index of the low before a jump, of the top after it, and both losses."""
+
+    low_at: int
+    top_at: int
+    low: float
+    top: float
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning."""
+    if case.setting("data.shuffle") is True or case.fact("curriculum") is not None:
+        return
+    curve = Curve.of(case.loss())
+    if curve is None:
+        return
+    jumps = jumps_of(curve, case)
+    evidence = [*_sorted_rows(case)]
+    by_rows = bool(evidence)
+    if jumps:
+        evidence += [*_by_jumps(case, curve, jumps)] if by_rows or _forgets(case, curve, jumps) else []
+    if not by_rows:
+        evidence += _by_period(case, curve)
+    if not evidence:
+        return
+    remedy = Remedy("shuffle the training data: shuffle=True, or a larger window for a stream")
+    if case.target == "trimtab" and case.setting("data.shuffle") is False:
+        remedy = Remedy("shuffle the training data", "trimtab", {"data.shuffle": True})
+    yield Finding(
+        CODE,
+        "warning",
+        0.95 if by_rows and jumps else 0.9 if by_rows else 0.7,
+        curve.first_step,
+        "the data comes sorted: each kind of sample is learned when it comes and forgotten when the next does",
+        tuple(evidence),
+        remedies=(remedy,),
+    )
+
+
+def _sorted_rows(case: Case) -> Iterator[Evidence]:
+    found, expected = (case.number("order", name) for name in ("found", "expected"))
+    if found is None or expected is None or case.setting("data.shuffle") is not False:
+        return
+    if expected < 1.0 and found - expected >= FAR * (1.0 - expected):
+        told = f"rows are not shuffled, and neighbours agree by {found:.2f}, by chance by {expected:.2f}"
+        yield Evidence("facts.order", (0, 0), found, expected, told)
+
+
+def _by_jumps(case: Case, curve: Curve, jumps: list[Jump]) -> Iterator[Evidence]:
+    first, last = (int(curve.steps[place]) for place in (jumps[0].low_at, jumps[-1].top_at))
+    highest = max(jumps, key=lambda one: one.top - one.low)
+    told = (
+        f"the training loss jumped up {len(jumps)} times between step {first:,} and {last:,}, from "
+        f"{format.decimal(highest.low)} to {format.decimal(highest.top)} at most, and fell again over many steps"
+    )
+    yield Evidence("train/loss", (first, last), highest.top, highest.low, told)
+    validation = Curve.of(case.validation_loss())
+    if validation is not None:
+        low = float(np.median([one.low for one in jumps]))
+        told = (
+            f"before these jumps it was {format.decimal(low)}, and the validation loss {format.decimal(validation.end)}"
+        )
+        steps = (validation.first_step, validation.last_step)
+        yield Evidence("validation/loss", steps, validation.end, low, told)
+
+
+def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
+    """Whether the lows are of what has just been seen alone: the validation loss is far above them, or, without one,
+    they come at even distances."""
+    lows = np.array([one.low for one in jumps])
+    validation = Curve.of(case.validation_loss())
+    if validation is not None:
+        beside = np.interp(curve.steps[[one.low_at for one in jumps]], validation.steps, validation.values)
+        height = float(np.median([one.top - one.low for one in jumps]))
+        return len(jumps) >= 3 and float(np.median(beside - lows)) > max(0.5 * height, float(np.median(lows)))
+    gaps = np.diff([one.low_at for one in jumps])
+    return len(jumps) >= 4 and float(gaps.std()) < 0.2 * float(gaps.mean()) and float(gaps.mean()) >= 8
+
+
+def jumps_of(curve: Curve, case: Case) -> list[Jump]:
+    """Rises of the loss within few steps, each followed by a fall over more; none where the rate rose with it."""
+    if len(curve) < FEWEST_STEPS:
+        return []
+    values = running_median(curve.values, 5 if len(curve) >= 200 else 3)
+    height = max(HEIGHT * float(np.quantile(values, 0.98) - values.min()), 6.0 * curve.noise)
+    quick = max(6, len(curve) // 60)
+    found: list[Jump] = []
+    low_at, index = 0, 1
+    while index < len(values):
+        if values[index] <= values[low_at] or index - low_at > quick:
+            # The low is the least of the last few: a rise that takes longer is none.
+            start = max(0, index - quick)
+            low_at = start + int(values[start : index + 1].argmin())
+        if values[index] - values[low_at] >= height:
+            end = min(len(values), index + quick)
+            top_at = index + int(values[index:end].argmax())
+            falls = np.flatnonzero(values[top_at:] <= values[low_at] + 0.4 * (values[top_at] - values[low_at]))
+            back_at = top_at + int(falls[0]) if len(falls) else len(values) - 1
+            if back_at - top_at >= 4 and not _rate_rose(case, curve, low_at, top_at):
+                found.append(Jump(low_at, top_at, float(values[low_at]), float(values[top_at])))
+            index = low_at = max(back_at, top_at + 1)
+        index += 1
+    return found
+
+
+def _rate_rose(case: Case, curve: Curve, low_at: int, top_at: int) -> bool:
+    rates = Curve.of(case.history.get("learning_rate"))
+    if rates is None:
+        return False
+    first, last = (
+        float(np.interp(curve.steps[place], rates.steps, rates.values)) for place in (max(0, low_at - 8), top_at)
+    )
+    return last > 1.3 * first
+
+
+def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
+    """A course that comes again: neighbouring steps go together, and so do steps an epoch apart."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    if len(curve) < FEWEST_STEPS or (rates is not None and (rates.values[1:] > 1.3 * rates.values[:-1]).sum() > 1):
+        return
+    begin = len(curve) // 8
+    values = curve.values[begin:]
+    width = len(values) // 3
+    trend = running_median(values, width | 1)
+    rest = np.clip(values - trend, -8.0 * curve.noise - 1e-12, None)
+    rest = rest - rest.mean()
+    together = autocorrelation(rest, len(values) // 2)
+    below = np.flatnonzero(together < 0.1)
+    if not len(below):
+        return
+    first = int(below[0])
+    lag = first + int(together[first:].argmax())
+    size = float(np.std(running_median(rest, 3)))
+    # In an order by chance that comes again as many values as an epoch has tell of the correlation of neighbours.
+    neighbours = float(together[1:5].mean())
+    if lag < 8 or together[lag] < AGAIN or neighbours < max(NEIGHBOURS, 1.5 / lag**0.5):
+        return
+    if float(together[:lag].min()) > -NEIGHBOURS or size < max(
+        0.08 * abs(float(np.median(trend))), 0.05 * curve.descent
+    ):
+        return
+    moves = np.diff(running_median(rest, 3))
+    up, down = float(np.quantile(moves, 0.98)), -float(np.quantile(moves, 0.02))
+    if up < 0.6 * down:  # stairs that go down where texts come again
+        return
+    steps = round(lag * (curve.last_step - int(curve.steps[begin])) / max(1, len(values) - 1))
+    told = (
+        f"the training loss goes up and down by {format.decimal(size)} in a course that comes again every {steps:,} "
+        f"steps (correlation {together[lag]:.2f})"
+    )
+    yield Evidence("train/loss", (int(curve.steps[begin]), curve.last_step), float(together[lag]), 0.0, told)
+
+
+def autocorrelation(values: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
+    """Of `values`, whose mean is 0, at lags of 0 to `lags` - 1: means of products over the variance."""
+    size = 1 << (2 * len(values) - 1).bit_length()
+    power = np.abs(np.fft.rfft(values, size)) ** 2
+    sums = np.fft.irfft(power, size)[:lags]
+    found: NDArray[np.float64] = sums / (len(values) - np.arange(lags)) / max(float(np.mean(values**2)), 1e-300)
+    return found

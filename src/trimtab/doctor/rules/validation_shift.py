@@ -1,0 +1,143 @@
+"""validation-shift: the validation data is of another kind.
+
+Looks for: a gap between validation and training loss, both in eval mode, while no sample was seen twice: then training
+    samples are as new to the model as validation samples, and only their kind can differ. Together with documents that
+    counting runs of tokens tells apart (the fact `counting.sets.separability`: 0.5 where both are of one kind). In
+    logs without these a gap that is there at the first evaluations already, and hardly grows afterwards; or a
+    validation loss that gains nothing at all, while the training loss falls at once, and so not by learning samples by
+    heart.
+Why it matters: choosing, stopping and reporting by such a set is by another task than the one that is trained; its
+    loss does not tell overfitting.
+Evidence: the gap, passes over the data then, and how well the two sets are told apart.
+Remedy: hold out validation samples of the same source (`data.validation_fraction`), and keep the other set as one of
+    `evaluation.sets`.
+False alarms: another set on purpose: it is said all the same, as its loss is not comparable. Few validation documents
+    differ from others by their subjects: eight at least are asked for. Dropout and smoothing make the training loss
+    higher than it is, and so hide a gap but never make one.
+Source: own; telling two sets apart by a classifier: Lopez-Paz and Oquab 2017, arXiv 1610.06545.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import gained_nothing, learns_at_once, noise_of_evaluations
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+CODE: Final = "validation-shift"
+SEPARABLE: Final = 0.8
+GAP: Final = 0.05
+"""Of the loss: a gap that is no chance where the sets are told apart, too."""
+HALF: Final = 0.6
+"""Of a pass over the data: up to there most training samples were seen at most once."""
+LARGE_GAP: Final = 0.2
+"""The same where that is not known."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning; a remark where the sets are told apart, and the loss shows nothing of it."""
+    validation = Curve.of(case.validation_loss())
+    training, is_slice = Curve.of(case.evaluated("training_slice/loss")), True
+    if training is None:
+        training, is_slice = Curve.of(case.loss()), False
+    if validation is None or training is None or len(validation) < 3:
+        return
+    apart, documents = (case.number("counting", "sets", name) for name in ("separability", "documents"))
+    error = 1.0 / math.sqrt(6.0 * documents) if documents else math.inf
+    told_apart = apart is not None and apart >= SEPARABLE and apart - 0.5 > 3.5 * error
+    if case.fact("counting") is not None and apart is not None and not told_apart:
+        return
+    early = _early_gaps(case, validation, training)
+    if early is None:
+        return
+    gap, level, steps, new = early
+    part = gap / max(abs(level), 1e-9)
+    # Of two sets of one kind the training set is never the harder one, but by chance.
+    wide = abs(part) >= GAP if told_apart and is_slice else part >= (GAP if told_apart else LARGE_GAP)
+    sure = new and is_slice  # the same mode on samples that are new to the model: only their kind can differ
+    nothing = gained_nothing(validation, training) and learns_at_once(training)
+    if not told_apart and not nothing and (not wide or not (sure or _steady(validation, training, gap))):
+        return
+    wide = wide or nothing
+    if told_apart and not wide and part < 0.5 * GAP:
+        return
+    evidence = []
+    if told_apart and apart is not None:
+        told = (
+            f"counting runs of tokens tells a validation document from a training document in {apart:.0%} of all "
+            "pairs, where 50 % is chance"
+        )
+        evidence.append(Evidence("facts.counting.sets", (0, 0), apart, 0.5, told))
+    passes = ", before any sample was seen twice" if new else ""
+    told = (
+        f"from step {steps[0]:,} to {steps[1]:,}{passes}, the validation loss lay {format.decimal(gap)} "
+        f"({100 * part:+.0f} %) off the training loss"
+    )
+    evidence.append(Evidence("validation/loss", steps, gap, 0.0, told))
+    if nothing:
+        told = (
+            f"the training loss fell at once, from {format.decimal(training.start)} to {format.decimal(training.end)}, "
+            f"and the validation loss never came below {format.decimal(float(validation.values.min()))}"
+        )
+        evidence.append(Evidence("validation/loss", (validation.first_step, validation.last_step), None, None, told))
+    own_source = case.target == "trimtab" and case.setting("data.validation_source.name") is not None
+    yield Finding(
+        CODE,
+        "warning" if wide else "info",
+        0.9 if told_apart and wide else 0.8 if wide and sure else 0.6,
+        steps[0],
+        "the validation data is of another kind than the training data: its loss was off before anything could be "
+        "learned by heart",
+        tuple(evidence),
+        remedies=(
+            *(
+                [Remedy("hold out a part of the training data", "trimtab", {"data.validation_source": None})]
+                if own_source
+                else []
+            ),
+            Remedy("validate on samples of the source that is trained on, and judge the other set besides"),
+        ),
+    )
+
+
+def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, float, tuple[int, int], bool] | None:
+    """The median gap of the evaluations within the first pass over the data, or of the first few; the loss there, where
+    they are, and whether they are within the first pass."""
+    epochs = case.epochs()
+    last = case.history.last_step
+    per_step = epochs / last if last else 0.0
+    until = HALF / per_step if per_step > 0 else math.inf
+    new = per_step > 0
+    taken = validation.steps <= min(until, last)
+    if not new or taken.sum() < 2:
+        taken, new = np.arange(len(validation)) < max(2, len(validation) // 5), False
+    # Before a model has learned anything it is as good on whatever it is asked.
+    at = validation.steps[taken]
+    values = validation.values[taken]
+    beside = np.interp(at, training.steps, training.smoothed if len(training) > 20 else training.values)
+    started = beside < training.start - 0.1 * max(training.start - training.floor, 0.0)
+    if not started.any():
+        return None
+    seen = Curve.of(case.loss())
+    if new and seen is not None:  # the loss of samples just before they are learned is that of new ones
+        beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
+    gaps = (values - beside)[started]
+    steps = (int(at[started][0]), int(at[started][-1]))
+    return float(np.median(gaps)), float(np.median(beside[started])), steps, new
+
+
+def _steady(validation: Curve, training: Curve, gap: float) -> bool:
+    """Whether the gap was there from the beginning and hardly grew, and the validation loss does not turn up."""
+    beside = np.interp(validation.steps, training.steps, training.smoothed if len(training) > 20 else training.values)
+    gaps = validation.values - beside
+    last = float(gaps[-max(1, len(gaps) // 5) :].mean())
+    turned = float(validation.values[-1]) > 1.02 * float(validation.values.min())
+    quiet = noise_of_evaluations(validation.values) < 0.3 * gap
+    return len(validation) >= 5 and not turned and quiet and 0.6 < last / gap < 1.5

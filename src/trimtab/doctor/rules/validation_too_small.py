@@ -1,0 +1,123 @@
+"""validation-too-small: the validation loss is too noisy to choose by.
+
+Looks for: so few validation samples that the figure itself is uncertain: at most thirty texts with one answer each, or
+    a thousand tokens. In the curves: a validation loss that jumps from evaluation to evaluation by a good part of all
+    that it gained, while the training loss between them is smooth.
+Why it matters: the best checkpoint, patience and every comparison are then chosen by luck. Of thirty texts an accuracy
+    of 80 % is one of 62 to 91 %.
+Evidence: how many samples there are, the interval of the last figure, and how much evaluations scatter.
+Remedy: hold out more (`data.validation_fraction`), or judge more of it (`evaluation.max_tokens`).
+False alarms: a rate that is too high makes the training loss jump, too, and the model with it. Dropout that is active
+    in evaluation looks the same in a log.
+Source: own; intervals of shares after Wilson 1927.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
+
+CODE: Final = "validation-too-small"
+FEW_TEXTS: Final = 30
+FEW_TOKENS: Final = 1_000
+JUMPS: Final = 0.1
+"""Of all that the validation loss gained: evaluations that scatter so much choose by chance."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning; a remark on up to three times as many."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 2:
+        return
+    evidence = [*_few(case)]
+    few = bool(evidence)
+    very_few = few and (evidence[0].observed or 0.0) <= (evidence[0].expected or 0.0)
+    jumps = [*_jumps(case, validation)]
+    if not few and (not jumps or _is_known_to_be_large(case)):
+        return
+    fraction, most = case.setting("data.validation_fraction"), case.setting("evaluation.max_tokens")
+    ours = case.target == "trimtab"
+    more = (
+        ours and isinstance(fraction, float) and fraction < 0.2 and case.setting("data.validation_source.name") is None
+    )
+    yield Finding(
+        CODE,
+        "warning" if very_few or jumps else "info",
+        0.9 if very_few else 0.7 if few else 0.6,
+        validation.first_step,
+        "the validation set is so small that its figures are chance"
+        if few
+        else "evaluations scatter by a good part of what was gained: what is judged is too little",
+        (*evidence, *jumps),
+        remedies=(
+            *([Remedy("hold out a fifth", "trimtab", {"data.validation_fraction": 0.2})] if more else []),
+            *(
+                [Remedy("judge more of the validation text", "trimtab", {"evaluation.max_tokens": None})]
+                if ours and isinstance(most, int) and most <= 3 * FEW_TOKENS
+                else []
+            ),
+            Remedy("hold out more validation samples, or compare by cross-validation"),
+        ),
+    )
+
+
+def _few(case: Case) -> Iterator[Evidence]:
+    texts = judged_texts(case)
+    if texts is not None:
+        if texts > 3 * FEW_TEXTS:
+            return
+        told = f"{format.count(texts)} texts are judged"
+        accuracy = Curve.of(case.evaluated("validation/accuracy"))
+        if accuracy is not None:
+            level = float(accuracy.values[-1])
+            told += f": an accuracy of {level:.0%} is uncertain by ±{1.96 * error_of_share(level, texts):.0%}"
+        yield Evidence("facts.validation.documents", (0, 0), texts, FEW_TEXTS, told)
+        return
+    tokens, most = case.number("validation", "tokens"), case.setting("evaluation.max_tokens")
+    if tokens is None or case.fact("task") not in ("causal_lm", "masked_lm", "seq2seq", "token_classification"):
+        return
+    judged = min(tokens, most) if isinstance(most, int) else tokens
+    if case.fact("task") == "masked_lm":
+        judged *= float(case.setting("task.mask_rate") or 0.15)
+    if judged <= 3 * FEW_TOKENS:
+        error = 1.8 / math.sqrt(judged)
+        told = f"{format.count(int(judged))} tokens are judged: their mean is uncertain by about {error:.1%}"
+        yield Evidence("facts.validation.tokens", (0, 0), judged, FEW_TOKENS, told)
+
+
+def _is_known_to_be_large(case: Case) -> bool:
+    texts, tokens = judged_texts(case), case.number("validation", "tokens")
+    return (texts is not None and texts > 10 * FEW_TEXTS) or (
+        texts is None and tokens is not None and tokens > 10 * FEW_TOKENS
+    )
+
+
+def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
+    """Where evaluations scatter far more than the training loss between them."""
+    training = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.loss())
+    if training is None or len(validation) < 8 or len(training) < len(validation):
+        return
+    noise, gained = (
+        noise_of_evaluations(validation.values),
+        float(validation.values[:2].max() - validation.values.min()),
+    )
+    edges = np.concatenate([[training.first_step - 1], validation.steps])
+    levels = [training.level(first + 1, last) for first, last in itertools.pairwise(edges.tolist())]
+    beside = noise_of_evaluations(np.array([level for level in levels if math.isfinite(level)]))
+    if noise < max(JUMPS * gained, 4.0 * beside, 0.02 * abs(validation.end)) or gained <= 0:
+        return
+    told = (
+        f"from one evaluation to the next the validation loss scatters by {format.decimal(noise)}, where it fell by "
+        f"{format.decimal(gained)} in all and the training loss scatters by {format.decimal(beside)}"
+    )
+    yield Evidence("validation/loss", (validation.first_step, validation.last_step), noise, JUMPS * gained, told)

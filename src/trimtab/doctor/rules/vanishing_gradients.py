@@ -1,0 +1,117 @@
+"""vanishing-gradients: the gradient of early layers is orders of magnitude below that of late ones.
+
+Looks for: parameters of the same name in layers of a stack (`blocks.0.…`, `blocks.1.…`), whose gradient in the
+    first third of the layers is a hundredth of that in the last third or less, in nearly every window, and falls from
+    layer to layer on the way back. A gradient of exactly zero is another fault: frozen-parameters.
+Why it matters: early layers hardly learn; with plain gradient descent not at all, and with Adam only where the
+    gradient stays above its epsilon and above what is lost in rounding.
+Evidence: the ratio, and what each layer takes of the gradient.
+Remedy: residual connections, a norm before each block, ReLU or GELU in place of sigmoid or tanh, an initialization that
+    keeps the scale (He, Xavier), fewer layers.
+False alarms: layers of different shape have gradients of different size: the same parameter is compared with itself,
+    and orders of magnitude are asked for. A pretrained stack with a new head shows a step behind the head, and no fall
+    from layer to layer.
+Source: Glorot and Bengio 2010, AISTATS; He et al. 2015, arXiv 1502.01852; own thresholds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs.printable import printable
+
+FEWEST_LAYERS: Final = 3
+FEWEST_WINDOWS: Final = 3
+FADED: Final = 1e-2
+GRAVE: Final = 1e-3
+ALWAYS: Final = 0.8
+"""Of the windows."""
+DESCENT: Final = 0.7
+"""Of the steps from layer to layer that must go down, on the way back."""
+
+
+def check(case: Case) -> Iterator[Finding]:
+    """A warning from a thousandth on, a remark from a hundredth on."""
+    steps, names, norms_WL = case.history.layers.values("grad_norm")
+    if len(steps) < FEWEST_WINDOWS:
+        return
+    worst: tuple[float, int, str, Sequence[float]] | None = None
+    for stack, columns in _stacks(names).items():
+        if len(columns) < FEWEST_LAYERS:
+            continue
+        logs_WD = _logs(norms_WL, columns)
+        there_W = np.isfinite(logs_WD).all(axis=1)
+        if there_W.sum() < FEWEST_WINDOWS:
+            continue
+        third = max(1, len(columns) // 3)
+        logs = logs_WD[there_W]
+        ratios_W = logs[:, :third].mean(axis=1) - logs[:, -third:].mean(axis=1)
+        usual = float(np.median(ratios_W))
+        low = ratios_W < np.log10(FADED)
+        profile = np.median(logs, axis=0)
+        downward = float((np.diff(profile) > 0).mean())
+        if usual < np.log10(FADED) and low.mean() >= ALWAYS and downward >= DESCENT:
+            found = (usual, int(steps[there_W][int(np.argmax(low))]), stack, (10.0**profile).tolist())
+            worst = min(worst, found) if worst is not None else found
+    if worst is None:
+        return
+    usual, onset, stack, profile_D = worst
+    ratio, layers = 10.0**usual, len(profile_D)
+    each = (profile_D[0] / profile_D[-1]) ** (1 / (layers - 1))
+    shown = ", ".join(f"{norm:.2g}" for norm in profile_D[:12]) + (" …" if layers > 12 else "")
+    yield Finding(
+        "vanishing-gradients",
+        "warning" if ratio <= GRAVE else "info",
+        0.9 if ratio <= GRAVE else 0.6,
+        onset,
+        f"the gradient of the first layers is {ratio:.1g} times that of the last: each of {layers} layers passes on "
+        f"{each:.2g} of what it gets",
+        (
+            Evidence(
+                "layer/*/grad_norm",
+                (onset, int(steps[-1])),
+                ratio,
+                0.1,
+                f"the usual norm of {printable(stack, limit=80)}, from the first layer to the last: {shown}",
+            ),
+        ),
+        remedies=tuple(_remedies(case)),
+    )
+
+
+def _stacks(names: Sequence[str]) -> dict[str, list[list[int]]]:
+    """For each stack the columns of each of its layers, in their order: parameters that differ in a number alone.
+
+    Biases and norms are left out where there are others: they are few values, and scatter.
+    """
+    found: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for column, name in enumerate(names):
+        match = re.search(r"(?:^|\.|_)(\d+)(?:\.|_|$)", name)
+        if match is None or name.endswith("bias") or "norm" in name:
+            continue
+        found[f"{name[: match.start(1)]}*{name[match.end(1) :]}"][int(match[1])].append(column)
+    return {stack: [layers[depth] for depth in sorted(layers)] for stack, layers in found.items()}
+
+
+def _logs(norms_WL: NDArray[np.float64], columns: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """The logarithm (base 10) of each layer's norm in each window [W, D]; NaN where it is zero or was not measured."""
+    norms_WD = np.stack([np.sqrt(np.square(norms_WL[:, layer]).sum(axis=1)) for layer in columns], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(norms_WD > 0, np.log10(norms_WD), np.nan)
+
+
+def _remedies(case: Case) -> Iterator[Remedy]:
+    if case.target == "trimtab" and case.setting("model.norm.placement") == "post":
+        yield Remedy("normalize before each block", "trimtab", {"model.norm.placement": "pre"})
+    yield Remedy(
+        "residual connections and a norm before each block; ReLU or GELU in place of sigmoid or tanh; an "
+        "initialization that keeps the scale"
+    )

@@ -1,0 +1,302 @@
+"""What made the difference between two runs: planted differences are found, and what cannot be known is not claimed."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import case_of, cosine, falling, noise_of
+from typer.testing import CliRunner
+
+from trimtab import cli
+from trimtab.doctor import Case
+from trimtab.doctor.acts_on import acts_on
+from trimtab.doctor.compare import Side, compare, open_side, other_runs
+from trimtab.doctor.compare.partings import parting_of
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.effects import RunOutcome
+from trimtab.doctor.finding import Finding, Remedy
+from trimtab.events import Adjust, DecisionTaken
+from trimtab.report.comparison import render_comparison
+from trimtab.report.comparison_page import render_comparison_page
+
+ARCHIVE = Path(__file__).parent / "runs" / "runs.tar.xz"
+CONFIG = {
+    "name": "one",
+    "seed": 1,
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 1e-3,
+    "model.num_layers": 2,
+    "checkpoint.metric": "validation/loss",
+    "logging.every": 10,
+}
+
+
+def side_of(name: str, case: Case, **facts: Any) -> Side:
+    kept = replace(case, facts={**case.facts, **facts})
+    return Side(name, f"runs/{name}", kept, diagnose(kept, name))
+
+
+def run_of(
+    name: str,
+    *,
+    worse: float = 0.0,
+    from_step: int = 1,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+    **facts: Any,
+) -> Side:
+    """Of 400 steps, whose losses are `worse` from some step on."""
+    loss = falling(400, seed=0, noise=0.05) + 1e-3 * noise_of(400, seed)
+    loss[from_step - 1 :] += worse
+    at = np.arange(20, 401, 20)
+    validation = dict(
+        zip(at.tolist(), (falling(400, noise=0.0)[at - 1] + worse * (at >= from_step)).tolist(), strict=True)
+    )
+    return side_of(name, case_of(loss, rates=cosine(400), validation=validation, config=config or CONFIG), **facts)
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    with tarfile.open(ARCHIVE) as archive:
+        wanted = ("1/cosine/", "1/loss-spike/", "1/learning-rate-too-high/", "2/cosine/")
+        archive.extractall(folder, [one for one in archive if one.name.startswith(wanted)], filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("at", [1, 100, 250])
+def test_where_curves_part(at: int) -> None:
+    steps = np.arange(1, 401)
+    a = falling(400, noise=0.05)
+    b = a.copy()
+    b[at - 1 :] += 0.3 + 0.02 * noise_of(400 - at + 1)
+    found = parting_of("train/loss", Curve(steps, a), Curve(steps, b))
+    assert found is not None
+    assert found.same_until == at - 1
+    assert found.step is not None
+    assert found.earliest is not None
+    assert found.earliest <= at <= found.step + 1
+    assert found.step - at <= 12
+    assert found.difference == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_curves_that_differ_by_noise_alone_do_not_part(seed: int) -> None:
+    steps, base = np.arange(1, 401), falling(400, noise=0.0)
+    a, b = (base + 0.1 * noise_of(400, one) for one in (seed, 100 + seed))
+    found = parting_of("train/loss", Curve(steps, a), Curve(steps, b))
+    assert found is not None
+    assert found.step is None
+    assert found.same_until == 0
+
+
+def test_curves_that_come_back_do_not_part_for_good() -> None:
+    steps, a = np.arange(1, 401), falling(400, noise=0.02)
+    b = a.copy()
+    b[100:200] += 1.0
+    found = parting_of("train/loss", Curve(steps, a), Curve(steps, b))
+    assert found is not None
+    assert (found.step, found.same_until) == (None, 100)
+
+
+def test_the_one_setting_that_differs_is_the_reason() -> None:
+    a = run_of("a")
+    b = run_of("b", worse=0.5, seed=1, config={**CONFIG, "name": "two", "optimizer.learning_rate": 1e-5})
+    found = compare(a, b)
+    assert found.outcomes[0].better == "a"
+    assert found.reasons[0].what == ("optimizer.learning_rate",)
+    assert found.reasons[0].confidence >= 0.9
+    assert dict(found.recommendation.config) == {"optimizer.learning_rate": 1e-3}
+    assert [(one.what, one.kind) for one in found.changes] == [
+        ("optimizer.learning_rate", "weights"),
+        ("name", "nothing"),
+    ]
+
+
+def test_with_another_seed_chance_is_to_be_parted_from_the_setting() -> None:
+    b = run_of("b", worse=0.5, seed=1, config={**CONFIG, "seed": 2, "optimizer.learning_rate": 1e-5})
+    found = compare(run_of("a"), b)
+    assert found.reasons[0].confidence <= 0.75
+    assert dict(found.recommendation.config) == {"seed": 1}
+
+
+def test_several_settings_are_not_told_apart() -> None:
+    b = run_of("b", worse=0.5, config={**CONFIG, "optimizer.learning_rate": 1e-5, "model.num_layers": 1})
+    found = compare(run_of("a"), b)
+    assert {reason.what for reason in found.reasons} == {("optimizer.learning_rate",), ("model.num_layers",)}
+    assert max(reason.confidence for reason in found.reasons) < 0.6
+    assert "none can be named alone" in found.recommendation.summary
+    many = {f"model.option_{index}": 1 for index in range(6)}
+    found = compare(
+        run_of("a", config={**CONFIG, **dict.fromkeys(many, 0)}), run_of("b", worse=0.5, config={**CONFIG, **many})
+    )
+    assert "half of them" in found.recommendation.summary
+
+
+def test_what_happened_where_late_curves_part_leads_over_settings() -> None:
+    b = run_of("b", worse=0.6, from_step=200, config={**CONFIG, "model.num_layers": 3})
+    b.case.history.observe(DecisionTaken(198, 198, "plateau", Adjust("it stands", "learning_rate", 8.0)))
+    found = compare(run_of("a"), b)
+    assert "plateau: adjust learning_rate (8)" in found.reasons[0].text
+    assert found.reasons[0].confidence > 2 * found.reasons[1].confidence
+
+
+def test_only_the_seed_differs() -> None:
+    b = run_of("b", worse=0.5, seed=1, config={**CONFIG, "seed": 2})
+    found = compare(run_of("a"), b)
+    assert "this is what chance alone does" in found.reasons[0].text
+    assert "repeat it with another seed" in found.recommendation.summary
+
+
+def test_equal_runs_come_to_the_same() -> None:
+    found = compare(run_of("a"), run_of("b"))
+    assert found.reasons == ()
+    assert found.changes == ()
+    assert found.outcomes[0].better is None
+    assert "come to the same" in found.summary
+
+
+def test_a_difference_within_what_seeds_do_is_none() -> None:
+    others = [
+        RunOutcome(f"r{seed}", {**CONFIG, "seed": seed}, "validation/loss", 3.0 + 0.4 * float(noise_of(8)[seed]), ())
+        for seed in range(8)
+    ]
+    b = run_of("b", worse=0.2, config={**CONFIG, "model.num_layers": 1})
+    found = compare(run_of("a"), b, others)
+    assert found.outcomes[0].better is None
+    assert "8 runs of the project" in found.outcomes[0].source
+    assert "repeat both with other seeds" in found.recommendation.summary
+    assert compare(run_of("a"), b).outcomes[0].better == "a"
+
+
+def test_earlier_runs_speak_for_a_setting() -> None:
+    others = [
+        RunOutcome(
+            f"r{seed}-{layers}",
+            {**CONFIG, "seed": seed, "model.num_layers": layers},
+            "validation/loss",
+            3.0 + 0.5 * (layers == 1) + 0.01 * seed,
+            (),
+        )
+        for seed in range(4)
+        for layers in (1, 2)
+    ]
+    b = run_of("b", worse=0.5, config={**CONFIG, "model.num_layers": 1, "optimizer.learning_rate": 9e-4})
+    found = compare(run_of("a"), b, others)
+    assert found.reasons[0].what == ("model.num_layers",)
+    assert found.earlier[0].startswith("model.num_layers, each doubling: -0.5000 (95 %: -0.5")
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    one = {"tokenizer": {"fingerprint": "x"}, "validation": {"sha256": "p"}}
+    other = {"tokenizer": {"fingerprint": "x"}, "validation": {"sha256": "q"}}
+    found = compare(run_of("a", **one), run_of("b", **other))
+    assert found.obstacles == ("they are judged on different validation data",)
+    assert "judge both alike first" in found.recommendation.summary
+    found = compare(run_of("a", task="causal_lm"), run_of("b", task="classification"))
+    assert "different tasks" in found.obstacles[0]
+
+
+def test_budgets_are_made_equal() -> None:
+    a = side_of("a", case_of(falling(400, noise=0.0), config=CONFIG, tokens=np.full(400, 512.0)))
+    b = side_of("b", case_of(falling(200, noise=0.0), config=CONFIG, tokens=np.full(200, 512.0), total_steps=200))
+    outcomes = compare(a, b).outcomes
+    assert [one.budget for one in outcomes] == ["in the whole run", "within 200 steps"], "tokens say the same again"
+    assert outcomes[1].step_a == outcomes[1].step_b == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        ("seed", "chance"),
+        ("model.num_layers", "weights"),
+        ("data.source.path", "data"),
+        ("data.source.seed", "data"),
+        ("data.validation_fraction", "judgement"),
+        ("data.validation_source.path", "judgement"),
+        ("training.steps", "length"),
+        ("training.precision.name", "numerics"),
+        ("training.micro_batch_size", "weights"),
+        ("checkpoint.metric", "judgement"),
+        ("checkpoint.every", "nothing"),
+        ("sinks.0.name", "nothing"),
+        ("stopping.patience", "length"),
+    ],
+)
+def test_what_a_setting_acts_on(setting: str, kind: str) -> None:
+    assert acts_on(setting) == kind
+
+
+def test_recorded_runs(recorded: Path) -> None:
+    a, b = open_side(recorded / "1/cosine"), open_side(recorded / "1/loss-spike")
+    found = compare(a, b)
+    assert found.reasons[0].text.startswith("in loss-spike, at step 200: rate_factors: adjust learning_rate (10)")
+    parting = next(one for one in found.partings if one.metric == "validation/loss")
+    assert (parting.earliest, parting.step) == (200, 240)
+    page, text = render_comparison_page(found), render_comparison(found)
+    for word in ("a: cosine", "b: loss-spike", "What made the difference", "they part somewhere here"):
+        assert word in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "=> in loss-spike, take out what raised the learning rate" in text
+    assert max(map(len, text.splitlines()[2:])) <= 100
+    high = compare(a, open_side(recorded / "1/learning-rate-too-high"), other_runs(recorded / "1/cosine"))
+    assert "the doctor finds learning-rate-too-high in learning-rate-too-high alone" in high.reasons[0].text
+    assert dict(high.recommendation.config) == {"optimizer.learning_rate": 0.005}
+    named_alike = compare(a, open_side(recorded / "2/cosine"))
+    assert named_alike.a.name == "1/cosine"
+    assert named_alike.outcomes[0].metric == "validation/bits_per_byte"
+
+
+def test_the_command(recorded: Path, tmp_path: Path) -> None:
+    pair = [str(recorded / "1/cosine"), str(recorded / "1/loss-spike")]
+    page = tmp_path / "compare.html"
+    done = CliRunner().invoke(cli.app, ["compare", *pair, "--output", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "cosine is better" in done.output
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    done = CliRunner().invoke(cli.app, ["compare", *pair, "--json"])
+    told = json.loads(done.output)
+    assert told["schema"] == 1
+    assert told["outcomes"][0]["better"] == "a"
+    assert {turn["run"] for turn in told["turning_points"]} == {"a", "b"}
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss\n" + "".join(f"{step},{4 - step / 50}\n" for step in range(1, 60)))
+    done = CliRunner().invoke(cli.app, ["compare", pair[0], str(log)])
+    assert done.exit_code == 0, done.output
+    assert "log.csv" in done.output
+
+
+def test_a_run_that_failed_is_the_worse_of_two_with_the_same_best() -> None:
+    loss = falling(400, noise=0.05)
+    good = case_of(loss, rates=cosine(400), validation={200: 3.5, 399: 3.5}, config=CONFIG)
+    broken = loss.copy()
+    broken[300:] = np.nan
+    bad = case_of(broken, rates=cosine(400), validation={200: 3.5}, config=CONFIG)
+    found = compare(side_of("a", good), side_of("b", bad))
+    assert found.reasons[0].text.startswith("in b, at step 301: nan-loss begins")
+    assert "b failed, nan-loss from step 301 on" in found.summary
+    assert found.recommendation.summary.startswith("in b, ")
+
+
+def test_a_remedy_that_leads_away_from_the_other_run_is_no_link() -> None:
+    config = {**CONFIG, "optimizer.learning_rate": 0.06}
+    high = run_of("b", worse=0.5, config=config)
+    finding = Finding(
+        "learning-rate-too-high",
+        "warning",
+        0.9,
+        1,
+        "too high",
+        remedies=(Remedy("lower", "trimtab", {"optimizer.learning_rate": 0.02}),),
+    )
+    high = replace(high, diagnosis=replace(high.diagnosis, findings=(finding,)))
+    for rate, is_linked in ((1e-3, True), (0.2, False)):
+        a = run_of("a", config={**CONFIG, "optimizer.learning_rate": rate})
+        assert ("the doctor finds learning-rate-too-high" in compare(a, high).reasons[0].text) == is_linked

@@ -1,0 +1,251 @@
+"""Rules on data, labels and evaluation: on recorded runs, and on curves that look alike.
+
+`runs/data.tar.xz` is written by `benchmarks/doctor/data_runs.py --pack`, which also made the runs: by trimtab, and by a
+loop of a few lines.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import Array, case_of, cosine, falling, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.finding import Diagnosis, Withheld
+from trimtab.doctor.load import open_case, open_foreign_case
+from trimtab.doctor.rules import RULES
+from trimtab.runs import RunDirectory
+
+ARCHIVE = Path(__file__).parent / "runs" / "data.tar.xz"
+OURS = (
+    "double-softmax",
+    "evaluated-in-training-mode",
+    "unscaled-inputs",
+    "target-leak",
+    "leakage",
+    "random-labels",
+    "label-noise",
+    "class-collapse",
+    "unshuffled-data",
+    "corrupt-batch",
+    "outlier-dominated-loss",
+    "validation-shift",
+    "validation-too-small",
+    "overconfident",
+)
+
+
+def _table() -> list[dict[str, Any]]:
+    with tarfile.open(ARCHIVE) as archive:
+        content = archive.extractfile("runs.json")
+        assert content is not None
+        table: list[dict[str, Any]] = json.load(content)["runs"]
+        return table
+
+
+RUNS = [pytest.param(run, id=run["name"]) for run in _table()]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data-runs")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def case_at(path: Path) -> Case:
+    log = path / "log.jsonl"
+    return open_foreign_case(log)[0] if log.exists() else open_case(RunDirectory.open(path))
+
+
+def told(diagnosis: Diagnosis) -> list[str]:
+    return [finding.code for finding in diagnosis.findings if finding.severity != "info"]
+
+
+def lead(case: Case) -> str:
+    return next(iter(told(diagnose(case))), "")
+
+
+def found(case: Case, code: str) -> Finding | None:
+    return next((said for said in RULES[code](case) if isinstance(said, Finding)), None)
+
+
+def test_every_code_is_planted() -> None:
+    assert {run["truth"] for run in _table()} == {"healthy", *OURS}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_fault_is_named_first_and_a_sound_run_left_in_peace(run: dict[str, Any], folder: Path) -> None:
+    case = case_at(folder / run["name"])
+    diagnosis = diagnose(case)
+    first = next(iter(told(diagnosis)), "healthy")
+    assert first == run["truth"], f"{told(diagnosis)}: {run['sentence']}"
+    if first == "healthy":
+        return
+    finding = diagnosis.findings[0]
+    assert finding.evidence
+    assert finding.remedies
+    onsets = {"corrupt-batch": (10, 75), "overconfident": (75, 175)}
+    low, high = onsets.get(first, (0, case.planned_steps // 3))
+    assert low <= finding.onset_step <= high
+
+
+@pytest.mark.parametrize("run", [run for run in RUNS if run.id.startswith("loop-") or run.id == "loop"])
+def test_what_a_log_cannot_tell_is_withheld(run: Any, folder: Path) -> None:
+    withheld = {item.code: item for item in diagnose(case_at(folder / run["name"])).withheld}
+    if run["name"] not in ("loop-numbers", "loop-outliers"):  # which are not evaluated at all
+        assert "two evaluations" in withheld["evaluated-in-training-mode"].needs[0]
+    assert {"leakage", "unscaled-inputs"} <= set(withheld)
+
+
+# Look-alikes.
+
+
+def classes_of(steps: int, *, end: float, seed: int = 0) -> Array:
+    """The loss of ten classes, from ln 10 down to `end`."""
+    at = np.arange(steps)
+    return end + (np.log(10) - end) * np.exp(-at / (steps / 6)) + 0.02 * noise_of(steps, seed)
+
+
+FACTS: dict[str, Any] = {"task": "classification", "targets": {"classes": list("abcdefghij"), "counts": [100] * 10}}
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.95, "double-softmax"), (0.35, "")])
+def test_a_floor_is_one_only_where_the_accuracy_is_high(accuracy: float, expected: str) -> None:
+    rising = 0.1 + (accuracy - 0.1) * (1 - np.exp(-np.arange(400) / 60))
+    case = case_of(classes_of(400, end=1.52), facts=FACTS, **{"train/accuracy": rising})
+    assert (found(case, "double-softmax") is not None) == bool(expected)
+    smoothed = case_of(
+        classes_of(400, end=1.52), facts=FACTS, config={"objective.label_smoothing": 0.1}, **{"train/accuracy": rising}
+    )
+    assert found(smoothed, "double-softmax") is None
+
+
+def test_two_evaluations_that_agree_are_no_fault() -> None:
+    for facts, expected in (
+        ({"repeats_differ": 0.0, "mates_differ": 1e-3}, False),  # half precision
+        ({"repeats_differ": 0.3, "mates_differ": 0.3}, True),
+        ({"repeats_differ": 0.0, "mates_differ": 0.8}, True),
+        ({"repeats_differ": None, "mates_differ": None}, False),
+    ):
+        case = case_of(falling(200), validation={100: 4.0, 200: 3.5}, facts={"first_batch": facts})
+        assert (found(case, "evaluated-in-training-mode") is not None) == expected
+    (said,) = RULES["evaluated-in-training-mode"](case_of(falling(200)))
+    assert isinstance(said, Withheld)
+
+
+def stairs(epochs: int, steps: int = 60, noise: float = 0.02) -> Array:
+    """The staircase of samples learned by heart: flat within a pass, and down where they come again."""
+    return np.repeat(2.0 - 0.25 * np.arange(epochs), steps) + noise * noise_of(epochs * steps)
+
+
+def sorted_by_class(epochs: int, steps: int = 60) -> Array:
+    """Four kinds of samples one after the other in each pass."""
+    within = np.concatenate([0.4 + 1.6 * np.exp(-np.arange(steps // 4) / 4) for _ in range(4)])
+    return np.tile(within, epochs) + 0.05 * noise_of(epochs * steps)
+
+
+def waves(epochs: int, steps: int = 60) -> Array:
+    return 2.0 + 0.4 * np.repeat(np.tile([0.0, 1.0, -1.0, 0.4], epochs), steps // 4) + 0.1 * noise_of(epochs * steps)
+
+
+def test_an_order_that_the_loss_follows_is_found_and_stairs_are_not() -> None:
+    validation = dict.fromkeys(range(60, 301, 60), 1.9)
+    assert found(case_of(sorted_by_class(5), validation=validation), "unshuffled-data") is not None
+    assert found(case_of(sorted_by_class(5)), "unshuffled-data") is not None
+    assert found(case_of(waves(5)), "unshuffled-data") is not None
+    assert found(case_of(stairs(6)), "unshuffled-data") is None
+    # The same batches in each pass, in an order by chance.
+    again = np.tile(noise_of(60), 5) * 0.3 + falling(300, noise=0.02)
+    assert found(case_of(again), "unshuffled-data") is None
+    # It says that it was shuffled.
+    assert found(case_of(waves(5), config={"data.shuffle": True}), "unshuffled-data") is None
+
+
+def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
+    rates = np.tile(cosine(60, warmup=0.02), 5)
+    assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None
+
+
+def test_one_step_is_a_batch_and_several_are_a_spike() -> None:
+    loss = falling(400, noise=0.05)
+    loss[200] += 4.0
+    assert lead(case_of(loss)) == "corrupt-batch"
+    loss[201:206] += 3.0
+    assert found(case_of(loss), "corrupt-batch") is None
+    hard = falling(400, noise=0.05)
+    hard[np.random.default_rng(1).random(400) < 0.05] += np.random.default_rng(2).gamma(2.0, 0.6)
+    assert found(case_of(hard), "corrupt-batch") is None
+
+
+def test_a_batch_that_is_no_number_alone_is_a_corrupt_batch() -> None:
+    loss = falling(400, noise=0.05)
+    loss[[120, 220, 320]] = np.nan
+    finding = found(case_of(loss), "corrupt-batch")
+    assert finding is not None
+    assert finding.onset_step == 121
+    assert any("every 100 steps" in item.text for item in finding.evidence)
+    loss[200:] = np.nan
+    assert found(case_of(loss), "corrupt-batch") is None
+
+
+def test_overfitting_is_not_overconfident_where_the_accuracy_stands_still() -> None:
+    steps = range(50, 501, 50)
+    validation = {step: 1.0 - 0.5 * (step / 150) if step <= 150 else 0.5 + (step - 150) / 700 for step in steps}
+    for gain, expected in ((0.06, "overconfident"), (0.0, "overfitting")):
+        accuracy = {step: min(0.7, 0.6 + step / 1500) + gain * max(0, step - 150) / 350 for step in steps}
+        case = case_of(classes_of(500, end=0.05), validation=validation, facts=FACTS)
+        for step, value in accuracy.items():
+            case.history.add("validation/accuracy", np.array([step]), np.array([value]))
+        assert lead(case) == expected
+
+
+def test_few_validation_samples_are_a_warning_and_some_a_remark() -> None:
+    for documents, severity in ((20, "warning"), (60, "info"), (400, None)):
+        facts = {**FACTS, "validation": {"documents": documents}}
+        case = case_of(classes_of(200, end=0.5), validation={100: 0.8, 200: 0.6}, facts=facts)
+        finding = found(case, "validation-too-small")
+        assert (None if finding is None else finding.severity) == severity
+
+
+def test_outliers_matter_under_a_squared_error_alone() -> None:
+    for objective, share, severity in (
+        ("mse", 0.9, "warning"),
+        ("mse", 0.6, "info"),
+        ("mse", 0.2, None),
+        ("huber", 0.9, None),
+    ):
+        facts = {"task": "regression", "outliers": {"share": share, "farthest": 300.0}}
+        case = case_of(falling(200), facts=facts, config={"objective.name": objective})
+        finding = found(case, "outlier-dominated-loss")
+        assert (None if finding is None else finding.severity) == severity
+
+
+def test_a_hard_task_is_not_noise_of_labels() -> None:
+    for errors, expected in (([0.13, 0.15], True), ([0.01, 0.12], False), ([0.08, 0.25], False)):
+        labels = {"texts": 800, "accuracy": 0.75, "majority": 0.1, "sure_errors": errors, "telling": 0.3}
+        labels |= {"validation_texts": 200, "validation_accuracy": 0.75}
+        case = case_of(classes_of(200, end=0.5), facts={**FACTS, "counting": {"labels": labels}})
+        assert (found(case, "label-noise") is not None) == expected
+
+
+def test_a_leak_is_counted_by_documents() -> None:
+    for leaked, near, config, expected in (
+        (0, 0, {}, None),
+        (1, 0, {}, None),
+        (20, 0, {}, "data.duplicates.exact"),
+        (0, 20, {}, "data.duplicates.near"),
+        (0, 20, {"data.duplicates.near": "drop"}, None),
+    ):
+        facts = {"leakage": leaked, "validation": {"documents": 200}, "duplicates": {"near": {"leaked": near}}}
+        finding = found(case_of(falling(200), facts=facts, config=config), "leakage")
+        assert (None if finding is None else [*finding.remedies[0].config]) == (
+            None if expected is None else [expected]
+        )

@@ -1,0 +1,79 @@
+"""What counting runs of tokens tells, on rows whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trimtab.evaluation.counting import count_labels, count_sets, features_of
+
+Rows = list[NDArray[np.int64]]
+
+
+def rows(number: int, seed: int = 0, classes: int = 3, shift: int = 0) -> tuple[Rows, NDArray[np.int64]]:
+    """Each class prefers tokens of its own, by half."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(classes, size=number)
+    made = [
+        np.where(draw.random(30) < 0.5, draw.integers(40, size=30), 50 + 40 * k + draw.integers(40, size=30))
+        for k in labels
+    ]
+    return [row + shift for row in made], labels
+
+
+def counted(training: Rows, labels: NDArray[np.int64], seed: int = 1) -> dict[str, float | list[float]]:
+    held_out, right = rows(100, seed)
+    found = count_labels(training.__getitem__, labels, 3, held_out.__getitem__, right)
+    assert found is not None
+    return found
+
+
+def test_classes_are_told_and_shuffled_ones_are_not() -> None:
+    training, labels = rows(300)
+    found = counted(training, labels)
+    assert found["accuracy"] > 0.95
+    assert found["validation_accuracy"] > 0.95
+    assert found["sure_errors"][0] == 0
+    assert found["telling"] < 0.8
+    shuffled = counted(training, np.random.default_rng(3).permutation(labels))
+    assert shuffled["accuracy"] < 0.45
+    assert shuffled["sure_errors"][0] > 0.5
+
+
+def test_wrong_labels_contradict_sure_answers() -> None:
+    training, labels = rows(600)
+    draw = np.random.default_rng(4)
+    wrong = np.where(draw.random(600) < 0.2, (labels + draw.integers(1, 3, size=600)) % 3, labels)
+    first, second = counted(training, wrong)["sure_errors"]
+    assert first == pytest.approx(0.2, abs=0.08)
+    assert second == pytest.approx(0.2, abs=0.08)
+
+
+def test_a_token_that_tells_the_class_is_found() -> None:
+    training, labels = rows(300)
+    marked = [np.append(row, 900 + label) for row, label in zip(training, labels, strict=True)]
+    assert counted(marked, labels)["telling"] == 1.0
+    # One of a class of few texts stands for it by chance.
+    few = np.where(np.arange(300) < 3, 2, np.arange(300) % 2)
+    assert counted(training, few)["telling"] < 0.5
+
+
+def test_sets_of_one_kind_are_not_told_apart_and_others_are() -> None:
+    ours, theirs = rows(120)[0], rows(40, 5)[0]
+    same = count_sets(ours.__getitem__, 120, theirs.__getitem__, 40)
+    assert same is not None
+    assert same["documents"] == 40
+    assert same["separability"] == pytest.approx(0.5, abs=0.17)
+    other = rows(40, 6, shift=20)[0]
+    found = count_sets(ours.__getitem__, 120, other.__getitem__, 40)
+    assert found is not None
+    assert found["separability"] > 0.9
+    assert count_sets(ours.__getitem__, 120, other.__getitem__, 7) is None
+
+
+def test_runs_are_told_from_their_tokens() -> None:
+    one, other = features_of(np.array([1, 2, 3])), features_of(np.array([3, 2, 1]))
+    assert len(one) == 6  # three tokens, two pairs, one of three
+    assert len(np.intersect1d(one, other)) == 3
+    assert len(features_of(np.array([], dtype=np.int64))) == 0

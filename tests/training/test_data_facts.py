@@ -1,0 +1,51 @@
+"""What samples alone tell before step 1."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trimtab.config import load_config
+from trimtab.data import prepare_data
+from trimtab.training.data_facts import counting_facts, outliers_of
+
+
+def test_the_farthest_hundredth_of_normal_targets_makes_a_twelfth() -> None:
+    draw = np.random.default_rng(0)
+    normal = outliers_of(draw.normal(size=20_000))
+    assert normal is not None
+    assert normal["share"] == pytest.approx(0.0845, abs=0.01)
+    far = draw.normal(size=20_000)
+    far[:100] *= 100
+    found = outliers_of(far)
+    assert found is not None
+    assert found["share"] > 0.95
+    assert found["farthest"] > 100
+    assert outliers_of(np.ones(100)) is None
+
+
+def test_labels_and_sets_are_counted_where_yardsticks_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    words = {"fruit": "apple pear plum", "tool": "saw file drill"}
+    rows = [{"text": f"{words[kind]} number {n}", "label": kind} for n in range(60) for kind in words]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {
+        "task": {"name": "classification"},
+        "model": {"name": "encoder", "num_layers": 1, "hidden_size": 16, "num_heads": 2},
+        "data": {
+            "source": {"name": "jsonl", "path": str(path)},
+            "tokenizer": {"name": "bytes"},
+            "sequence_length": 32,
+            "validation_fraction": 0.2,
+        },
+    }
+    config = load_config(settings, environment={})
+    found = counting_facts(config, prepare_data(config.data, config.task, seed=0))["counting"]
+    assert found["labels"]["accuracy"] == 1.0
+    assert found["labels"]["telling"] == 1.0
+    assert 0.2 < found["sets"]["separability"] < 0.8
+    off = load_config({**settings, "evaluation": {"yardsticks": False}}, environment={})
+    assert counting_facts(off, prepare_data(off.data, off.task, seed=0)) == {}

@@ -1,0 +1,158 @@
+"""Running statistics of BatchNorm in a step: accumulation, skipped updates, failed attempts, further passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trimtab.config import Fp32, MlpConfig
+from trimtab.model import build_model
+from trimtab.objective import CrossEntropy
+from trimtab.objective.tasks import ClassificationTask
+from trimtab.optimizer import AdamW, parameter_groups, skip_non_finite
+from trimtab.signals import IGNORED, Batch, Outputs, Ring
+from trimtab.training import Precision, Step, columns_of_step
+from trimtab.training.estimate import estimate
+
+CPU = torch.device("cpu")
+CLASSES = 3
+
+
+class Scaled(nn.Module):
+    """BatchNorm of torch over numbers, which a flag makes infinite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer, self.breaks, self.fails = nn.BatchNorm1d(4), nn.Linear(4, CLASSES), False, False
+
+    def forward(self, tokens_BT: Tensor, **_: Tensor) -> Tensor:
+        numbers = tokens_BT[:, :4].float()
+        logits: Tensor = self.layer(self.norm(numbers * torch.inf if self.breaks else numbers))
+        if self.fails:
+            raise RuntimeError("failed in its second micro-batch")
+        return logits
+
+
+def batch(rows: int, seed: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, 31, (rows, 8), generator=generator)
+    return Batch(
+        tokens,
+        torch.randint(0, CLASSES, (rows,), generator=generator),
+        torch.arange(rows, dtype=torch.int32)[:, None].expand(-1, 8).contiguous(),
+        torch.arange(8, dtype=torch.int32).expand(rows, -1).contiguous(),
+        torch.arange(rows),
+        rows,
+    )
+
+
+def step_over(model: nn.Module) -> Step:
+    task = ClassificationTask(CrossEntropy(), CLASSES, "classification")
+    precision = Precision(Fp32(), CPU, torch.float32)
+    step = Step(
+        model=model,
+        task=task,
+        optimizer=AdamW(parameter_groups(model, 0.0)),
+        transforms=[skip_non_finite()],
+        probes=[],
+        precision=precision,
+        ring=Ring(columns_of_step(task.term_names, False, task.score_names), 8, CPU),
+        device=CPU,
+        seed=0,
+    )
+    step.set(learning_rate=0.01, weight_decay=0.0)
+    return step
+
+
+def perceptron() -> Any:
+    config = MlpConfig.model_validate({"hidden_size": 6, "layer_size": 5, "num_layers": 1})
+    outputs = Outputs(CLASSES, pooled=True)
+    return build_model(config, vocabulary_size=31, sequence_length=8, seed=1, outputs=outputs)
+
+
+def kept(model: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_each_micro_batch_moves_them_once() -> None:
+    model, parts = perceptron(), [batch(6, 1), batch(4, 2), batch(5, 3)]
+    first = model.layers[0]
+    inputs = [model.embedding(part.tokens_BT).mean(1) for part in parts]
+    mean, variance = torch.zeros(5), torch.ones(5)
+    for each in inputs:
+        given = first.linear(each).detach()
+        mean, variance = 0.9 * mean + 0.1 * given.mean(0), 0.9 * variance + 0.1 * given.var(0)
+    step_over(model).run(parts, 1)
+    norm = first.after.norm
+    torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, variance)
+    assert int(norm.num_batches_tracked) == 3
+
+
+def test_a_skipped_step_leaves_them_as_they_were() -> None:
+    model = Scaled()
+    step = step_over(model)
+    step.run([batch(6, 1)], 1)
+    before = kept(model)
+    model.breaks = True
+    step.run([batch(6, 2), batch(6, 3)], 2)
+    assert same(kept(model), before)
+    skipped = dict(zip(step.ring.columns, step.ring.take().tensor()[1].tolist(), strict=True))["skipped"]
+    assert skipped == 1.0
+    model.breaks = False
+    step.run([batch(6, 4)], 3)
+    assert not same(kept(model), before)
+
+
+def test_an_attempt_that_failed_leaves_no_trace_in_the_next() -> None:
+    found = []
+    for fails in (False, True):
+        model = Scaled()
+        step = step_over(model)
+        step.run([batch(6, 1)], 1)
+        if fails:
+            model.fails = True
+            with pytest.raises(RuntimeError):
+                step.run([batch(6, 2), batch(6, 3)], 2)
+            model.fails = False
+        step.run([batch(6, 2), batch(6, 3)], 2)
+        found.append(kept(model))
+    assert same(*found)
+
+
+class Curvature:
+    def take(self, unscale: Tensor, targets: Tensor) -> None:
+        self.taken = True
+
+
+@pytest.mark.parametrize("model", [Scaled(), perceptron()])
+def test_an_estimate_of_the_curvature_leaves_no_trace(model: nn.Module) -> None:
+    step, curvature = step_over(model), Curvature()
+    before = kept(model)
+    step.set(inverse_targets=0.1)
+    estimate(step, curvature, [batch(6, 1), batch(6, 2)], 1)  # type: ignore[arg-type]
+    assert curvature.taken
+    assert same(kept(model), before)
+
+
+def test_a_batch_without_targets_is_no_batch() -> None:
+    """The last micro-batch of a step may be padding alone."""
+    model = perceptron()
+    empty = batch(6, 1)
+    empty.targets.fill_(IGNORED)
+    empty.document_ids_BT.fill_(-1)
+    before = kept(model)
+    step_over(model).run([Batch(**{**empty.tensors(), "count": 0})], 1)  # type: ignore[arg-type]
+    assert same(kept(model), before)
+
+
+def test_how_small_a_micro_batch_may_be() -> None:
+    assert step_over(perceptron()).statistics.least_rows == 2
+    assert step_over(Scaled()).statistics.least_rows == 1
