@@ -1,7 +1,8 @@
 """Which faults and which healthy oddities there are, and where each can be planted: two literal tables.
 
 A fault is one of the codes of `trimtab.doctor.codes`. Left out are the codes of the lint, those about several devices
-(communication-bound, rank-imbalance) and validation-regression, which needs a second run to be a baseline.
+(communication-bound, rank-imbalance), validation-regression, which needs a second run to be a baseline, and
+evaluation-bound, which is a remark that runs of seconds do not deserve.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ FAULTS: Final[dict[str, Kind]] = {
     "frozen-parameters": Kind(ALL, TEXT, "a forgotten detach: what lies below is never trained"),
     "stopped-too-early": Kind(ALL, ("lm",), "a small part of the steps that are needed"),
     "input-bound": Kind(ALL, EVERY, "batches take longer to be read than to be trained on"),
-    "evaluation-bound": Kind(ALL, EVERY, "evaluations take most of the time"),
     "loss-scale-collapse": Kind(
         ("trimtab", *BARE), ("lm", "classification"), "fp16 gradients overflow again and again"
     ),

@@ -51,9 +51,6 @@ class Experiment:
     evaluations: int = 10
     evaluate_every: int = 0
     """Steps between evaluations; 0: so that there are `evaluations` of them."""
-    evaluation_batches: int = 0
-    """Micro-batches of validation; 0: all."""
-    evaluation_repeats: int = 1
     accumulation: int = 1
     clip: float | None = 1.0
     weight_decay: float = 0.01
@@ -197,17 +194,16 @@ class Running:
         total, count, right = 0.0, 0, 0
         inputs, targets = self.it.held_out
         size = 64
-        limit = len(targets) if not self.it.evaluation_batches else min(len(targets), self.it.evaluation_batches * size)
+        limit = len(targets)
         with torch.no_grad():
-            for _ in range(self.it.evaluation_repeats):
-                for begin in range(0, limit, size):
-                    part = slice(begin, min(begin + size, limit))
-                    batch = (tuple(one[part] for one in inputs), targets[part])
-                    loss, answers = self.loss(batch)
-                    counted = int((batch[1] != -100).sum()) if not self.it.is_regression else len(batch[1])
-                    total, count = total + float(loss) * counted, count + counted
-                    if not self.it.is_regression:
-                        right += int(((answers.argmax(-1) == batch[1]) & (batch[1] != -100)).sum())
+            for begin in range(0, limit, size):
+                part = slice(begin, min(begin + size, limit))
+                batch = (tuple(one[part] for one in inputs), targets[part])
+                loss, answers = self.loss(batch)
+                counted = int((batch[1] != -100).sum()) if not self.it.is_regression else len(batch[1])
+                total, count = total + float(loss) * counted, count + counted
+                if not self.it.is_regression:
+                    right += int(((answers.argmax(-1) == batch[1]) & (batch[1] != -100)).sum())
         self.model.train(was)
         found = {"loss": total / max(1, count)}
         return found if self.it.is_regression else found | {"accuracy": right / max(1, count)}

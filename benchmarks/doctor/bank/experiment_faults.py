@@ -116,13 +116,6 @@ def input_bound(it: Experiment) -> None:
     it.onset = 1
 
 
-def evaluation_bound(it: Experiment) -> None:
-    it.evaluate_every, it.steps = it.strong(2, 4), 60
-    it.evaluation_repeats = 4
-    it.logs["times"] = True
-    it.onset = 1
-
-
 def loss_scale_collapse(it: Experiment) -> None:
     onset, every = it.at(0.35), it.strong(1, 2)
     it.loss_scale = 65_536.0
@@ -422,7 +415,6 @@ PLANT: Final[dict[str, Callable[[Experiment], None]]] = {
     "frozen-parameters": frozen_parameters,
     "stopped-too-early": stopped_too_early,
     "input-bound": input_bound,
-    "evaluation-bound": evaluation_bound,
     "loss-scale-collapse": loss_scale_collapse,
     "plateau": plateau,
     "missing-warmup": missing_warmup,

@@ -214,7 +214,8 @@ def _turn(scenario: Scenario, log: Path) -> int:
     if len(values) < 3 or values[-1] < 1.03 * min(values):
         raise SystemExit("the validation loss does not turn up")
     turn = int(values.argmin())  # type: ignore[union-attr]
-    if accuracy is not None and scenario.task != "lm":
+    is_text = scenario.task in ("lm", "seq2seq") or (scenario.logger == "trimtab" and scenario.task in ("mlp", "cnn"))
+    if accuracy is not None and not is_text:
         right = accuracy.finite()[1]
         gain = float(right[-max(1, (len(right) - turn) // 2) :].mean() - right[max(0, turn - 1) : turn + 2].mean())
         if (gain > 0.01) != (scenario.code == "overconfident"):

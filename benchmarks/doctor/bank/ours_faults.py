@@ -151,12 +151,6 @@ def input_bound(setup: Setup) -> None:
     setup.onset = 1
 
 
-def evaluation_bound(setup: Setup) -> None:
-    setup.settings["evaluation"] |= {"every": setup.strong(2, 5), "max_tokens": 30_000, "gap_tokens": 16_384}
-    setup.settings["training"]["steps"] = setup.strong(24, 60)
-    setup.onset = 1
-
-
 def loss_scale_collapse(setup: Setup) -> None:
     setup.settings["training"]["precision"] = {"name": "fp16", "initial_scale": 1024.0}
     onset, every = setup.at(0.35), setup.strong(1, 2)
@@ -561,7 +555,6 @@ PLANT: Final[dict[str, Callable[[Setup], None]]] = {
     "frozen-parameters": frozen_parameters,
     "stopped-too-early": stopped_too_early,
     "input-bound": input_bound,
-    "evaluation-bound": evaluation_bound,
     "loss-scale-collapse": loss_scale_collapse,
     "plateau": plateau,
     "missing-warmup": missing_warmup,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice, zip_longest
+from random import Random
 from typing import Final
 
 from bank.catalogue import BARE, FAULTS, ODDITIES, Kind
@@ -34,6 +35,13 @@ def _alternating(part: Part, group: str, number: int) -> list[Scenario]:
 
 
 def _of(part: Part, group: str, number: int, kinds: dict[str, Kind]) -> Iterator[Scenario]:
+    """Those of a table in an order that is drawn: what is made when time is up is a sample of all."""
+    found = list(_in_order(part, group, number, kinds))
+    Random(f"{part}/{group}/{number}").shuffle(found)
+    return iter(found)
+
+
+def _in_order(part: Part, group: str, number: int, kinds: dict[str, Kind]) -> Iterator[Scenario]:
     for place, (name, kind) in enumerate(kinds.items()):
         turn = number + place + (part == "test")
         loggers = BARE if group == "bare" else (group,)

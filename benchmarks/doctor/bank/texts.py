@@ -75,7 +75,9 @@ def docstrings(name: str) -> Iterator[tuple[str, str, str, int]]:
 
 def labelled_rows(part: Part) -> list[dict[str, Any]]:
     """Rows with text, label, target (a second text) and value (a number), about as many of each class."""
-    found = [row for row in docstrings(LABELLED[part]) if len(row[2]) > 40]
+    found = list(
+        {row[2][:160]: row for row in docstrings(LABELLED[part]) if len(row[2]) > 40}.values()
+    )  # no text twice
     classes = [name for name, _ in Counter(row[0] for row in found).most_common(NUM_CLASSES[part])]
     random = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
