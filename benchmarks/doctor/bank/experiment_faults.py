@@ -61,7 +61,7 @@ def nan_loss(it: Experiment) -> None:
 
 
 def loss_spike(it: Experiment) -> None:
-    onset, size = it.at(0.5), it.strong(1.5, 0.7)
+    onset, size = it.at(0.5), it.strong(2.5, 1.4)
 
     def disturb(step: int, parameters: list[nn.Parameter], kept: Any) -> None:
         if step == onset - 1:

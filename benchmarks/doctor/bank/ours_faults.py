@@ -79,7 +79,7 @@ def nan_loss(setup: Setup) -> None:
 
 
 def loss_spike(setup: Setup) -> None:
-    onset, size = setup.at(0.5), setup.strong(1.2, 0.6)
+    onset, size = setup.at(0.5), setup.strong(2.5, 1.4)
 
     def disturb(step: Any, number: int, kept: Any) -> None:
         import torch

@@ -11,7 +11,7 @@ import importlib.util
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,9 +75,7 @@ def docstrings(name: str) -> Iterator[tuple[str, str, str, int]]:
 
 def labelled_rows(part: Part) -> list[dict[str, Any]]:
     """Rows with text, label, target (a second text) and value (a number), about as many of each class."""
-    found = list(
-        {row[2][:160]: row for row in docstrings(LABELLED[part]) if len(row[2]) > 40}.values()
-    )  # no text twice
+    found = _without_repetition(row for row in docstrings(LABELLED[part]) if len(row[2]) > 40)
     classes = [name for name, _ in Counter(row[0] for row in found).most_common(NUM_CLASSES[part])]
     random = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
@@ -95,6 +93,19 @@ def labelled_rows(part: Part) -> list[dict[str, Any]]:
             for index in sorted(chosen)
         ]
     return [rows[index] for index in random.permutation(len(rows))]
+
+
+def _without_repetition(rows: Iterable[tuple[str, str, str, int]]) -> list[tuple[str, str, str, int]]:
+    """Those rows of which less than a third of the runs of four words were in others before."""
+    seen: set[tuple[str, ...]] = set()
+    kept = []
+    for row in rows:
+        words = row[2][:160].lower().split()
+        runs = {tuple(words[at : at + 4]) for at in range(max(1, len(words) - 3))}
+        if len(runs & seen) < len(runs) / 3:
+            kept.append(row)
+        seen |= runs
+    return kept
 
 
 def _words(signature: str) -> str:
