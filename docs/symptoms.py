@@ -53,7 +53,7 @@ class Recorded:
 
     def case(self) -> Case:
         """What the doctor reads of it."""
-        return open_case(RunDirectory(self.path)) if self.path.is_dir() else open_foreign_case(self.path)[0]
+        return opened(self.path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,13 +114,22 @@ def recorded(folder: Path) -> Iterator[Recorded]:
         place = folder / archive.name
         with tarfile.open(archive) as packed:
             packed.extractall(place, filter="data")
-        for row in json.loads((place / TABLE).read_text(encoding="utf-8"))["runs"]:
-            yield Recorded(place / str(row["set"]) / row["name"], row["truth"], row["sentence"])
+        table = json.loads((place / TABLE).read_text(encoding="utf-8"))
+        for row in table["runs"] if isinstance(table, dict) else table:
+            path = place.joinpath(*([str(row["set"])] if "set" in row else []), row["name"])
+            if not path.exists():  # a log of one file, whose kind the table does not tell
+                path = next(path.parent.glob(f"{path.name}.*"), path)
+            yield Recorded(path, row["truth"], row["sentence"])
+
+
+def opened(path: Path) -> Case:
+    """A run, or the log of another trainer."""
+    return open_case(RunDirectory(path)) if RunDirectory.is_run(path) else open_foreign_case(path)[0]
 
 
 def keep(code: str, path: Path, sentence: str) -> None:
     """Put the log of a run that shows `code` into the archive, in place of an earlier one of that code."""
-    case = open_case(RunDirectory.open(path)) if path.is_dir() else open_foreign_case(path)[0]
+    case = opened(path)
     if not any(isinstance(said, Finding) for said in ask(code, case)):
         raise SystemExit(f"{path}: the rule of {code} finds nothing in it; the doctor says: {diagnose(case).summary}")
     contents: dict[str, bytes] = {}

@@ -113,7 +113,9 @@ class Leaves:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("cnn", "decoder") else name for name in TASKS]
+)
 def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
     name: str, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

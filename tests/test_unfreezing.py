@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from trimtab import Trainer, load_config
+from trimtab.control import UnfreezeOnPlateau
 from trimtab.errors import ConfigError
-from trimtab.events import Adjust, DecisionTaken, Event, StepsEnded
+from trimtab.events import Adjust, DecisionTaken, EvaluationEnded, Event, RunStarted, StepsEnded
+from trimtab.testing import check_controller
 
 FREEZE = ["embedding.*", "blocks.0.*"]
 UNFREEZE = {"embedding.*": 0.75, "blocks.0.*": 6}
@@ -131,3 +133,65 @@ def test_what_it_does_not_go_with(settings: dict[str, Any], message: str) -> Non
 def test_entries_that_cannot_be(unfreeze: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Trainer(config_of(unfreeze=unfreeze), run=tmp_path / "run").fit()
+
+
+STANDS = {"optimizer": {"name": "adamw", "learning_rate": 30.0}}
+"""Far too high, so that the loss does not improve for long."""
+
+
+def evaluated(step: int, value: float) -> EvaluationEnded:
+    return EvaluationEnded(step, {"validation/loss": value}, 0.1)
+
+
+def taken(step: int, lots: int, controller: str = "unfreezing") -> DecisionTaken:
+    return DecisionTaken(step, step, controller, Adjust("", "unfreeze", float(lots)))
+
+
+def test_the_next_lot_begins_when_the_metric_stands_still() -> None:
+    controller = UnfreezeOnPlateau(2, patience=2)
+    assert [controller.decide(evaluated(step, value)) for step, value in ((10, 3.0), (20, 3.1))] == [None, None]
+    asked = controller.decide(evaluated(30, 3.0))
+    assert asked is not None
+    assert (asked.name, asked.value) == ("unfreeze", 1.0)
+    assert asked.reason == (
+        "validation/loss has not improved for 2 evaluations (best 3.0000 at step 10, now 3.0000): entry 1 of 2 of "
+        "model.unfreeze is trained"
+    )
+    controller.decide(taken(30, 1))
+    assert controller.decide(evaluated(40, 3.0)) is None  # the patience begins anew
+    controller.decide(taken(45, 2, "plan"))  # by its time
+    assert [controller.decide(evaluated(step, 9.0)) for step in (50, 60, 70)] == [None] * 3  # nothing is left
+    controller.decide(RunStarted(44, 2, 1, 44, 100, {}))  # a rollback to before the second
+    again = controller.decide(evaluated(50, 9.0))
+    assert again is not None
+    assert again.value == 2.0
+
+
+def test_it_is_a_controller() -> None:
+    check_controller(lambda: UnfreezeOnPlateau(2, 2))
+
+
+@pytest.mark.parametrize("leaves", [5, pytest.param(9, marks=pytest.mark.slow)])
+def test_lots_begin_early_and_resume_to_the_same_bits(leaves: int, tmp_path: Path) -> None:
+    late = {"embedding.*": 0.9, "blocks.0.*": 0.8}
+    control = {"unfreezing": {"name": "plateau", "patience": 1}}
+    more: dict[str, Any] = {"control": control, "evaluation": {"every": 2, "gap_tokens": 0, "yardsticks": False}}
+    config, follows = config_of(unfreeze=late, **STANDS, **more), Follows()
+    whole = fitted(config, tmp_path / "whole", follows)
+    early = [step for step, reason in follows.reasons if "has not improved" in reason]
+    assert early
+    assert early[0] < 0.8 * 16
+    with pytest.raises(KeyboardInterrupt):
+        fitted(config, tmp_path / "parts", Follows(leaves))
+    parts = fitted(config, tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_what_it_waits_for_must_be_there() -> None:
+    control = {"unfreezing": {"name": "plateau", "patience": 3}}
+    with pytest.raises(ConfigError, match=r"control.unfreezing has nothing to unfreeze: model.unfreeze is empty"):
+        config_of(unfreeze={}, control=control)
+    with pytest.raises(ConfigError, match=r"patience 3 has no effect: stopping.patience 3 on the same metric"):
+        config_of(control=control, stopping={"name": "patience", "patience": 3})
+    with pytest.raises(ConfigError, match=r"control.unfreezing.metric validation/r2 is not measured"):
+        config_of(control={"unfreezing": {"name": "plateau", "metric": "validation/r2"}})

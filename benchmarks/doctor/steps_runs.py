@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -33,12 +34,14 @@ from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.load import open_case, open_foreign_case
 from trimtab.events import Event, RunStarted, StepsEnded
 from trimtab.runs import RunDirectory
+from trimtab.runs.record import decode_line, encode_line
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 HEALTHY = "healthy"
+SET = "steps"
 COMMON: dict[str, Any] = {
     "data.source": {"name": "embedded", "packages": ["mpmath"]},
     "data.tokenizer": {"name": "bytes"},
@@ -770,7 +773,7 @@ def train(run: Run, path: Path) -> None:
 
 def make(run: Run, folder: Path) -> Path:
     """The run's directory, or the bare loop's log; made now unless it is there. Raises: RuntimeError."""
-    path = folder / (run.name if run.loop is None else f"{run.name}.csv")
+    path = folder / name_of(run)
     if path.is_file() or (path / "diagnosis.json").exists():
         return path
     command = [sys.executable, str(Path(__file__).resolve()), "--make", run.name]
@@ -800,39 +803,50 @@ def case_of(run: Run, path: Path) -> Case:
 
 def pack(runs: Sequence[Run], folder: Path, file: Path) -> None:
     """Put the logs into a .tar.xz; `runs.json` in it is the table."""
-    table = [
-        {
-            "name": run.name,
-            "truth": run.truth,
-            "onset": run.onset,
-            "steps": case_of(run, folder / (run.name if run.loop is None else f"{run.name}.csv")).history.last_step,
-            "sentence": run.sentence,
-            "is_loop": run.loop is not None,
-        }
-        for run in runs
-    ]
-    contents = {f"{run.name}{name}": content for run in runs for name, content in logs(run, folder)}
+    table, contents = [], {}
+    for run in runs:
+        path = folder / name_of(run)
+        row = {"set": SET, "name": path.name, "truth": run.truth, "sentence": run.sentence, "onset": run.onset}
+        table.append(row | {"steps": case_of(run, path).history.last_step})
+        contents |= {f"{SET}/{path.name}{name}": content for name, content in logs(path)}
     with tarfile.open(file, "w:xz", preset=9) as archive:
-        _add(archive, "runs.json", json.dumps(table, indent=1).encode())
+        _add(archive, "runs.json", json.dumps({"runs": table}, indent=1).encode())
         for name in sorted(contents, key=lambda name: (Path(name).suffix, name)):  # what is alike lies together
             _add(archive, name, contents[name])
 
 
-def logs(run: Run, folder: Path) -> Iterator[tuple[str, bytes]]:
+def name_of(run: Run) -> str:
+    """Of its directory, or of the bare loop's log."""
+    return run.name if run.loop is None else f"{run.name}.csv"
+
+
+def logs(path: Path) -> Iterator[tuple[str, bytes]]:
     """What the doctor reads of a run, without traces of the machine that it was made on."""
-    if run.loop is not None:
-        yield ".csv", (folder / f"{run.name}.csv").read_bytes()
+    if path.is_file():
+        yield "", path.read_bytes()
         return
-    path = folder / run.name
     for name in ("config.yaml", "facts.json"):
-        yield f"/{name}", (path / name).read_bytes()
-    yield "/record.jsonl", (path / "record.jsonl").read_bytes()
+        yield f"/{name}", _without_places((path / name).read_text()).encode()
+    yield "/record.jsonl", b"".join(map(_line_without_places, (path / "record.jsonl").open("rb")))
     surroundings = json.loads((path / "environment.json").read_bytes())
     kept = {name: surroundings[name] for name in ("schema", "versions", "seed", "source")}
     yield "/environment.json", json.dumps(kept).encode()
     for part in sorted((path / "statistics").rglob("*")):
         if part.is_file():
-            yield f"/statistics/{part.relative_to(path / 'statistics')}", part.read_bytes()
+            yield f"/{part.relative_to(path).as_posix()}", part.read_bytes()
+
+
+def _without_places(text: str) -> str:
+    """Of files elsewhere their names alone."""
+    return re.sub(r"(?<![\w.:/])/(?:[\w.+-]+/)+([\w.+-]+)", r"\1", text)
+
+
+def _line_without_places(raw: bytes) -> bytes:
+    """The same of a line of the record, whose checksum is of what is left."""
+    line = decode_line(raw)
+    if line is None or _without_places(raw.decode()) == raw.decode():
+        return raw
+    return encode_line(json.loads(_without_places(json.dumps(line))))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

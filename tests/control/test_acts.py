@@ -69,7 +69,7 @@ def test_what_is_mild_unsure_or_decided_elsewhere_is_left() -> None:
 def test_a_code_is_acted_upon_again_only_where_it_begins_anew() -> None:
     acts = Acts()
     assert act(acts, found("divergence", 50), step=100) is not None
-    acts.went_back(40)
+    acts.starts(40)
     assert act(acts, found("divergence", 40), step=60) is None
     again = act(acts, found("divergence", 55), step=80)
     assert isinstance(again, Rollback)
@@ -95,10 +95,23 @@ def test_where_no_checkpoint_is_kept_the_rate_is_lowered() -> None:
     assert lower.value == 0.3
 
 
+def test_a_rollback_that_a_kill_cut_short_counts_as_made() -> None:
+    told, untold, nothing = Acts(), Acts(), Acts()
+    act(told, found("divergence", 50), step=100)
+    untold.consider([found("divergence", 50)], 100)
+    untold.take()  # decided and written down; nobody is told any more
+    for acts in (told, untold, nothing):
+        acts.starts(40)
+    assert told.state() == untold.state() != nothing.state()
+    nothing.consider([found("divergence", 50)], 100)
+    nothing.starts(100)  # resumed where it was saved: what waits is done
+    assert isinstance(nothing.take(), Rollback)
+
+
 def test_state_is_all_that_it_remembers() -> None:
     acts = Acts()
     act(acts, found("divergence"))
-    acts.went_back(40)
+    acts.starts(40)
     acts.consider([found("learning-rate-too-high")], 60)
     other = Acts()
     other.load_state(json.loads(json.dumps(acts.state())))

@@ -64,8 +64,16 @@ def test_its_state_goes_through_json_to_the_same() -> None:
         second.load_state(json.loads(json.dumps(first.state())))
         after = [one.last_step for one in windows(loss)[cut:] if second.trips(one)]
         assert before + after == whole
-    first.forget()
-    assert first.state() == Tripwire().state()
+
+
+def test_steps_that_come_again_after_a_rollback_are_learned_anew() -> None:
+    loss, wire, fresh = falling(600, noise=0.1), Tripwire(), Tripwire()
+    for window in windows(loss)[:40]:
+        wire.trips(window)
+    for window in windows(loss)[20:50]:
+        wire.trips(window)
+        fresh.trips(window)
+    assert wire.state() == fresh.state()
 
 
 def test_a_window_costs_less_than_five_milliseconds() -> None:

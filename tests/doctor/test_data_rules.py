@@ -228,6 +228,13 @@ def test_outliers_matter_under_a_squared_error_alone() -> None:
         assert (None if finding is None else finding.severity) == severity
 
 
+def test_more_outliers_than_a_hundredth_are_seen() -> None:
+    for part, severity in ((0.97, "warning"), (0.8, None)):
+        facts = {"task": "regression", "outliers": {"share": 0.4, "twentieth": part, "farthest": 60.0}}
+        finding = found(case_of(falling(200), facts=facts, config={"objective.name": "mse"}), "outlier-dominated-loss")
+        assert (None if finding is None else finding.severity) == severity
+
+
 def test_a_hard_task_is_not_noise_of_labels() -> None:
     for errors, expected in (([0.13, 0.15], True), ([0.01, 0.12], False), ([0.08, 0.25], False)):
         labels = {"texts": 800, "accuracy": 0.75, "majority": 0.1, "sure_errors": errors, "telling": 0.3}
@@ -249,3 +256,34 @@ def test_a_leak_is_counted_by_documents() -> None:
         assert (None if finding is None else [*finding.remedies[0].config]) == (
             None if expected is None else [expected]
         )
+
+
+def test_an_accuracy_that_stands_still_is_of_one_class_where_nothing_is_learned() -> None:
+    for end, expected in ((2.2, True), (0.05, False)):
+        case = case_of(classes_of(400, end=end), validation={s: 2.2 + s / 1e4 for s in range(50, 401, 50)}, facts=FACTS)
+        case.history.add("validation/accuracy", np.arange(50, 401, 50), np.full(8, 0.13))
+        assert (found(case, "class-collapse") is not None) == expected
+
+
+def test_a_loss_too_low_for_its_accuracy_is_weighed() -> None:
+    steps = np.arange(50, 401, 50)
+    for low, expected in ((0.1, True), (0.7, False)):
+        case = case_of(
+            classes_of(400, end=0.2),
+            validation=dict(zip(steps.tolist(), np.linspace(0.5, 0.2, 8), strict=True)),
+            facts=FACTS,
+        )
+        case.history.add("validation/accuracy", steps, np.linspace(low, 0.9, 8))
+        assert (found(case, "class-collapse") is not None) == expected
+
+
+def test_a_text_that_is_copied_is_a_leak() -> None:
+    for share, expected in ((1.0, True), (0.5, False)):
+        case = case_of(falling(200), facts={"task": "seq2seq", "counting": {"copied": share}})
+        assert (found(case, "target-leak") is not None) == expected
+
+
+def test_pairs_that_have_nothing_in_common_are_random() -> None:
+    for value, expected in ((0.4, True), (12.0, False)):
+        case = case_of(falling(200), facts={"task": "seq2seq", "counting": {"related": value}})
+        assert (found(case, "random-labels") is not None) == expected

@@ -84,7 +84,7 @@ def test_what_changes_along_is_said() -> None:
 
 
 def test_intervals_hold_in_95_of_100() -> None:
-    rng, held, num = np.random.default_rng(1), 0, 400
+    rng, held, num = np.random.default_rng(1), 0, 200
     for _ in range(num):
         rows = [row(0.2 * x + float(rng.normal()), model__num_layers=2**x, seed=s) for x in (0, 1) for s in range(5)]
         found = effects_of(rows)
@@ -93,7 +93,7 @@ def test_intervals_hold_in_95_of_100() -> None:
         assert effect.low is not None
         assert effect.high is not None
         held += effect.low <= 0.2 <= effect.high
-    assert 0.92 <= held / num <= 0.98
+    assert 0.91 <= held / num <= 0.99
 
 
 def test_chance_is_told_by_runs_that_differ_in_the_seed_alone() -> None:
@@ -110,10 +110,12 @@ def test_chance_is_told_by_runs_that_differ_in_the_seed_alone() -> None:
     assert seed_spread([row(1.0, seed=1), row(1.0, seed=1)]) is None, "the same run twice is no chance"
 
 
-def test_quantiles_of_t_are_those_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    for freedom in [1, 2, 7, 30, 31, 40, 100, 10_000]:
-        assert quantile_of_t(freedom) == pytest.approx(float(stats.t.ppf(0.975, freedom)), abs=1.5e-3)
+@pytest.mark.parametrize(
+    ("freedom", "value"),
+    [(1, 12.7062), (2, 4.3027), (7, 2.3646), (30, 2.0423), (31, 2.0395), (40, 2.0211), (100, 1.9840), (10_000, 1.9602)],
+)
+def test_quantiles_of_t_are_those_of_tables(freedom: int, value: float) -> None:
+    assert quantile_of_t(freedom) == pytest.approx(value, abs=1e-3)
 
 
 def test_too_few_runs() -> None:

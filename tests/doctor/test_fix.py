@@ -104,6 +104,21 @@ def test_of_two_findings_the_graver_decides_a_setting() -> None:
     assert [one.passed_over for one in done.advice] == [f"{RATE} is set for learning-rate-too-high"]
 
 
+def test_of_two_rates_on_the_same_side_the_farther_is_taken() -> None:
+    for first, second in ((0.3, 0.01), (3.0, 9.0)):
+        findings = found(rate(lower(first)), code="divergence"), found(rate(lower(second)))
+        done = fix(said(*findings), load, lambda _: [])
+        assert [(one.was, one.now, one.code) for one in done.changes] == [
+            (lower(1.0), lower(second), "learning-rate-too-high")
+        ]
+        assert done.codes == ("divergence", "learning-rate-too-high")
+        assert done.config is not None
+        assert done.config.optimizer.learning_rate == lower(second)
+        assert load(done.overrides) == done.config
+    done = fix(said(found(rate(lower(0.01)), code="divergence"), found(rate(lower(0.3)))), load, lambda _: [])
+    assert [one.now for one in done.changes] == [lower(0.01)]
+
+
 def test_what_would_not_load_or_be_refused_or_is_set_already_is_passed_over() -> None:
     impossible = Remedy("a dropout of 7", "trimtab", {"model.dropout.residual": 7.0})
     refused = Remedy("a penalty", "trimtab", {"penalties.l2.strength": 0.1})
@@ -185,7 +200,8 @@ def faulty() -> list[Any]:
         assert content is not None
         table = json.load(content)["runs"]
     first = {run["truth"]: run for run in table if run["truth"] != "healthy"}  # one of each kind
-    return [pytest.param(run, id=run["truth"]) for run in first.values()]
+    quick = ("overfitting", "learning-rate-too-high", "nan-loss")
+    return [pytest.param(run, id=code, marks=() if code in quick else pytest.mark.slow) for code, run in first.items()]
 
 
 @pytest.mark.parametrize("run", faulty())

@@ -22,38 +22,7 @@ from trimtab.runs.record import decode_line
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = DOCS / "reference" / "doctor"
 SVG = "{http://www.w3.org/2000/svg}"
-WITHOUT_PICTURE = {
-    "accumulation-not-normalised",
-    "bad-initialization",
-    "class-collapse",
-    "communication-bound",
-    "corrupt-batch",
-    "dead-units",
-    "decayed-too-early",
-    "double-softmax",
-    "evaluated-in-training-mode",
-    "exploding-gradients",
-    "gradients-not-cleared",
-    "label-noise",
-    "leakage",
-    "memory-leak",
-    "missing-warmup",
-    "outlier-dominated-loss",
-    "over-regularised",
-    "overconfident",
-    "random-labels",
-    "rank-imbalance",
-    "resume-discontinuity",
-    "schedule-mismatch",
-    "target-leak",
-    "thread-oversubscription",
-    "throughput-decay",
-    "unscaled-inputs",
-    "unshuffled-data",
-    "validation-shift",
-    "validation-too-small",
-    "vanishing-gradients",
-}
+WITHOUT_PICTURE = {"communication-bound", "rank-imbalance"}
 """Codes that no recorded run shows yet; a picture takes its code out of here."""
 
 
@@ -79,7 +48,7 @@ def test_a_page_says_what_a_reader_must_know(code: str) -> None:
 
 def test_every_rule_has_a_picture() -> None:
     there = {path.stem for path in PICTURES.glob("*.svg")}
-    assert there <= set(codes_with_rules())
+    assert there <= set(CODES)
     missing = sorted(set(codes_with_rules()) - there - WITHOUT_PICTURE)
     assert not missing, f"python docs/symptoms.py, or with --keep CODE RUN SENTENCE: {missing}"
     assert not there & WITHOUT_PICTURE
@@ -97,8 +66,8 @@ def test_a_picture_is_small_stands_alone_and_says_what_it_shows(path: Path) -> N
         assert outside not in text
     assert text.count("http") == 1, "the name space alone"
     assert root.findall(f".//{SVG}path[@class]"), "nothing is drawn"
-    page = (PICTURES / f"{path.stem}.md").read_text(encoding="utf-8")
-    assert f"({path.name})" in page
+    if path.stem in codes_with_rules():
+        assert f"({path.name})" in (PICTURES / f"{path.stem}.md").read_text(encoding="utf-8")
 
 
 def test_the_picture_is_of_a_run_that_shows_the_code(symptoms: Any, tmp_path: Path) -> None:
@@ -147,7 +116,7 @@ def test_explained_in_a_terminal() -> None:
     told = render_page("overfitting")
     assert told.startswith("overfitting (root): ")
     assert "False alarms: " in told
-    assert "explains: overconfident" in told
+    assert "explains: validation-regression" in told
     assert told.endswith("page: docs/reference/doctor/overfitting.md")
     assert render_page("attention-dropout").endswith("page: docs/reference/lint-rules.md")
     with pytest.raises(UsageError, match="did you mean overfitting"):

@@ -34,7 +34,7 @@ def _table() -> list[dict[str, Any]]:
     with tarfile.open(ARCHIVE) as archive:
         content = archive.extractfile("runs.json")
         assert content is not None
-        table: list[dict[str, Any]] = json.load(content)
+        table: list[dict[str, Any]] = json.load(content)["runs"]
         return table
 
 
@@ -50,14 +50,10 @@ def diagnoses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Diagnosis]:
         archive.extractall(folder, filter="data")
     found: dict[str, Diagnosis] = {}
     for run in TABLE:
-        path = folder / run["name"]
-        case = (
-            open_foreign_case(folder / f"{run['name']}.csv")[0]
-            if run["is_loop"]
-            else open_case(RunDirectory.open(path))
-        )
+        path = folder / run["set"] / run["name"]
+        case = open_case(RunDirectory.open(path)) if path.is_dir() else open_foreign_case(path)[0]
         found[run["name"]] = diagnose(case, run["name"])
-        if not run["is_loop"]:
+        if path.is_dir():
             _can_be_set(found[run["name"]], path)
     return found
 
@@ -239,6 +235,22 @@ def test_a_line_laid_out_for_twice_the_steps_is_told_of_a_log_whose_length_is_kn
         assert said(Case(history, {}, {"planned_steps": 400}, "text"), "schedule-mismatch") is None
 
 
+def test_half_a_cosine_that_is_cut_or_gone_on_with() -> None:
+    def half(length: int, steps: int = 400) -> Array:
+        return 1e-3 * 0.5 * (1 + np.cos(np.pi * np.arange(steps) / length))
+
+    beyond = said(Case(case_of(falling(400), rates=half(250)).history, {}, {}, "text"), "schedule-mismatch")
+    assert beyond is not None
+    assert (beyond.severity, abs(beyond.onset_step - 251) <= 8) == ("warning", True)
+    cut = case_of(falling(400), rates=half(900)).history
+    for facts, severity in (({}, "info"), ({"planned_steps": 400}, "warning")):
+        told = said(Case(cut, {}, facts, "text"), "schedule-mismatch")
+        assert (told and told.severity) == severity
+    for sound in (half(400), np.tile(half(100, 100), 4), np.abs(half(100)), 1e-4 + half(400)):
+        history = case_of(falling(400), rates=sound).history
+        assert said(Case(history, {}, {"planned_steps": 400}, "text"), "schedule-mismatch") is None
+
+
 @pytest.mark.parametrize("horizon", [100, 200, 280])
 def test_a_rate_that_is_gone_long_before_the_end_is_told(horizon: int) -> None:
     rates = np.concatenate([cosine(horizon)[: horizon // 2], np.linspace(5e-4, 1e-6, horizon // 2)])
@@ -262,6 +274,14 @@ def test_a_rate_that_is_gone_long_before_the_end_is_told(horizon: int) -> None:
 )
 def test_usual_ends_of_schedules_are_not_too_early(rates: Array) -> None:
     assert said(case_of(falling(600), rates=rates), "decayed-too-early") is None
+
+
+def test_a_rate_that_was_taken_down_where_the_loss_stood_is_a_remark_at_most() -> None:
+    loss = np.concatenate([falling(150, floor=3.0), np.full(450, 3.2)]) + 0.03 * noise_of(600)
+    loss[100:] = 3.2 + 0.03 * noise_of(500)
+    rates = np.repeat([1e-3, 1e-4, 1e-5, 1e-6], [180, 40, 40, 340])
+    told = said(case_of(loss, rates=rates), "decayed-too-early")
+    assert told is None or told.severity == "info"
 
 
 def test_a_gradient_that_leads_is_told_and_one_that_follows_is_not() -> None:
@@ -297,6 +317,18 @@ def test_of_gradients_that_add_up_and_of_those_that_do_not() -> None:
     assert said(case_of(falling(400), grad_norm=single), "gradients-not-cleared") is None
     exploding = single * np.exp(np.arange(400) / 60)
     assert said(case_of(falling(400), grad_norm=exploding), "gradients-not-cleared") is None
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_of_gradients_that_are_cleared_now_and_then(period: int) -> None:
+    gradients = 0.4 + np.random.default_rng(1).normal(size=(400, 50))
+    sums = [np.linalg.norm(gradients[step - step % period : step + 1].sum(axis=0)) for step in range(400)]
+    told = said(case_of(falling(400), grad_norm=np.array(sums)), "gradients-not-cleared")
+    assert told is not None
+    assert f"every {period} steps" in told.cause
+    single = np.linalg.norm(gradients, axis=1)
+    in_order = single * np.tile(np.exp(0.3 * noise_of(10, 3)), 40)  # an epoch of ten batches in a fixed order
+    assert said(case_of(falling(400), grad_norm=in_order), "gradients-not-cleared") is None
 
 
 @pytest.mark.parametrize("times", [1, 2, 4, 8])
@@ -381,6 +413,16 @@ def test_early_damage_is_a_missing_warm_up_where_there_is_none(rates: Array, is_
     told = said(case_of(early_damage(3.0), rates=rates), "missing-warmup")
     assert (told is not None) == is_told
     assert said(case_of(falling(600), rates=rates), "missing-warmup") is None
+
+
+def test_a_loss_that_is_thrown_up_and_down_at_first_and_never_later() -> None:
+    loss = falling(600, noise=0.05)
+    loss[1:12] = [5.0, 7.5, 4.2, 7.0, 4.0, 8.3, 4.5, 6.5, 4.4, 5.5, 4.3]
+    told = said(case_of(loss, rates=np.full(600, 1e-3)), "missing-warmup")
+    assert told is not None
+    assert told.onset_step <= 3
+    noisy = falling(600, noise=0.9)
+    assert said(case_of(noisy, rates=np.full(600, 1e-3)), "missing-warmup") is None
 
 
 def test_a_rate_far_above_the_usual_is_too_high_and_not_only_too_early() -> None:

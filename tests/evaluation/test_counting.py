@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trimtab.evaluation.counting import count_labels, count_sets, features_of
+from trimtab.evaluation.counting import copied, count_labels, count_sets, features_of, related
 
 Rows = list[NDArray[np.int64]]
 
@@ -77,3 +77,25 @@ def test_runs_are_told_from_their_tokens() -> None:
     assert len(one) == 6  # three tokens, two pairs, one of three
     assert len(np.intersect1d(one, other)) == 3
     assert len(features_of(np.array([], dtype=np.int64))) == 0
+
+
+def test_answers_that_stand_in_the_question_are_counted() -> None:
+    draw = np.random.default_rng(0)
+    texts = [draw.integers(50, size=20) for _ in range(60)]
+    inside = [text[5:10] if index % 4 else text[5:10][::-1] for index, text in enumerate(texts)]
+    assert copied(texts.__getitem__, inside.__getitem__, 60) == pytest.approx(0.75)
+    assert copied(texts.__getitem__, [text[:2] for text in texts].__getitem__, 60) is None
+
+
+def test_pairs_that_were_shuffled_have_nothing_in_common() -> None:
+    draw = np.random.default_rng(0)
+    firsts = [draw.integers(60, size=12) for _ in range(400)]
+    # A translation: other tokens, each of one of the first text.
+    seconds = [500 + text[draw.integers(12, size=6)] for text in firsts]
+    assert (related(firsts.__getitem__, seconds.__getitem__, 400) or 0.0) > 5
+    for seed in range(5):
+        shuffled = [seconds[index] for index in np.random.default_rng(seed).permutation(400)]
+        found = related(firsts.__getitem__, shuffled.__getitem__, 400)
+        assert found is not None
+        assert abs(found) < 3
+    assert related(firsts.__getitem__, seconds.__getitem__, 100) is None

@@ -32,7 +32,15 @@ SLOW = {"fine_tune_minilm"}
 
 
 def test_every_example_is_tried() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*ABOVE, "rows", "run", "baselines", "all", "own_loop"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        *ABOVE,
+        "rows",
+        "run",
+        "baselines",
+        "all",
+        "own_loop",
+        "presets",
+    }
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ABOVE])

@@ -38,6 +38,12 @@ def test_the_rate(rate: float, suggestion: float | None, diverged: float | None,
     assert (check.verdict, check.code) == (verdict, code)
 
 
+def test_a_rate_beyond_the_lowest_loss_is_too_high() -> None:
+    test = RangeTest((), (), (), None, 0.05, None, 2.0, 5e-3, "why")
+    assert judge_rate(test, 0.04).verdict == "passed"
+    assert judge_rate(test, 0.5).code == "learning-rate-too-high"
+
+
 def test_a_rate_is_compared_as_applied() -> None:
     assert judge_rate(range_test(1e-3, None, scale=100.0), 0.1).observed["suggestion"] == pytest.approx(0.1)
 

@@ -18,6 +18,7 @@ def test_the_farthest_hundredth_of_normal_targets_makes_a_twelfth() -> None:
     normal = outliers_of(draw.normal(size=20_000))
     assert normal is not None
     assert normal["share"] == pytest.approx(0.0845, abs=0.01)
+    assert normal["twentieth"] == pytest.approx(0.279, abs=0.02)
     far = draw.normal(size=20_000)
     far[:100] *= 100
     found = outliers_of(far)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from trimtab.config import Fp32, MlpConfig
+from trimtab import Trainer
+from trimtab.config import Fp32, MlpConfig, load_config
+from trimtab.errors import ConfigError
 from trimtab.model import build_model
 from trimtab.objective import CrossEntropy
 from trimtab.objective.tasks import ClassificationTask
@@ -16,6 +21,7 @@ from trimtab.optimizer import AdamW, parameter_groups, skip_non_finite
 from trimtab.signals import IGNORED, Batch, Outputs, Ring
 from trimtab.training import Precision, Step, columns_of_step
 from trimtab.training.estimate import estimate
+from trimtab.training.micro_batch import Attempts
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -156,3 +162,51 @@ def test_a_batch_without_targets_is_no_batch() -> None:
 def test_how_small_a_micro_batch_may_be() -> None:
     assert step_over(perceptron()).statistics.least_rows == 2
     assert step_over(Scaled()).statistics.least_rows == 1
+
+
+def test_a_batch_of_one_is_refused_before_torch() -> None:
+    rows = ["task.name=classification", "data.source={name: jsonl, path: x.jsonl}"]
+    for size in ("training.micro_batch_size=1", "training={batch_size: 1, micro_batch_size: auto}"):
+        with pytest.raises(ConfigError, match=r"one text has no variance.*Fitting: training\.micro_batch_size=32"):
+            load_config(None, [*rows, "model.name=mlp", size], environment={})
+        load_config(None, [*rows, "model.name=mlp", "model.batch_norm=null", size], environment={})
+        load_config(None, [*rows, "model.name=cnn", size], environment={})
+
+
+@pytest.mark.parametrize("model, sizes", [(perceptron, {12: 6, 6: 3, 4: 2, 3: None, 2: None}), (Scaled, {3: 1, 2: 1})])
+def test_memory_that_runs_out_divides_no_batch_to_one(model: Any, sizes: dict[int, int | None]) -> None:
+    progress: Any = SimpleNamespace(micro_batch_size=0)
+    nobody: Any = None
+    attempts = Attempts(step_over(model()), nobody, progress, keep=nobody, tell=nobody)
+    for size, smaller in sizes.items():
+        progress.micro_batch_size = size
+        assert attempts._smaller() == smaller
+
+
+class Attends(nn.Module):
+    """A transformer's layer with BatchNorm, as the field advises against."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(257, 8), nn.BatchNorm1d(8)
+        self.attention, self.head = nn.MultiheadAttention(8, 1, batch_first=True), nn.Linear(8, 257)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        x = self.norm(self.embedding(tokens_BT).transpose(1, 2)).transpose(1, 2)
+        logits: Tensor = self.head(self.attention(x, x, x, need_weights=False)[0])
+        return logits
+
+
+def test_batch_norm_beside_attention_is_refused_when_the_model_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIMTAB_CACHE", str(tmp_path / "cache"))
+    data = {"source": {"name": "text", "path": inspect.__file__}, "tokenizer": {"name": "bytes"}, "sequence_length": 32}
+    settings: dict[str, Any] = {"data": data, "training": {"steps": 2, "micro_batch_size": 4}}
+    config = load_config(settings, environment={})
+    with pytest.raises(ConfigError, match=r"1 BatchNorm layers beside attention.*\n.*") as caught:
+        Trainer(config, model=Attends(), run=tmp_path / "run").fit()
+    assert "lint.allow=[batch-norm-in-sequence-model]" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    allowed = load_config(settings | {"lint": {"allow": ["batch-norm-in-sequence-model"]}}, environment={})
+    assert Trainer(allowed, model=Attends(), run=tmp_path / "run").fit().status == "finished"

@@ -82,8 +82,7 @@ def prove_fix(
 
     original = _load(run, ())
     require_paths(original)
-    codes = {change.code for change in found.changes}
-    onset = max(finding.onset_step for finding in diagnosis.findings if finding.code in codes)
+    onset = max(finding.onset_step for finding in diagnosis.findings if finding.code in found.codes)
     from trimtab.monitor.sinks.console import Console
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 

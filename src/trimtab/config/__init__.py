@@ -221,6 +221,7 @@ from trimtab.config.training import (
     Tf32,
     TrainingConfig,
 )
+from trimtab.config.unfreezing import NoUnfreezingControl, PlateauUnfreezing
 from trimtab.config.widths import WidthBase
 
 __all__ = [
@@ -345,6 +346,7 @@ __all__ = [
     "NoSharpness",
     "NoSpikes",
     "NoStopping",
+    "NoUnfreezingControl",
     "NoiseConfig",
     "NoiseScaleBatch",
     "NoiseScaleConfig",
@@ -365,6 +367,7 @@ __all__ = [
     "PlainProcedure",
     "PlainSource",
     "PlateauControl",
+    "PlateauUnfreezing",
     "PolynomialSchedule",
     "PrecisionConfig",
     "PrivacyConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, NonNegative, Positive, Section
+from trimtab.config.unfreezing import NoUnfreezingControl, UnfreezingControl
 
 
 class PatienceStopping(Section):
@@ -143,6 +144,7 @@ class ControlConfig(Section):
 
     learning_rate: LearningRateControl = Field(default_factory=NoLearningRateControl.model_construct)
     regularization: RegularizationControl = Field(default_factory=NoRegularizationControl.model_construct)
+    unfreezing: UnfreezingControl = Field(default_factory=NoUnfreezingControl.model_construct)
 
 
 class CheckpointConfig(Section):

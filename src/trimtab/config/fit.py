@@ -10,6 +10,7 @@ from trimtab.config.control import PatienceStopping, PlateauControl
 from trimtab.config.model import TransformerShape
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.task import Classification, Contrastive
+from trimtab.config.unfreezing import PlateauUnfreezing
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
@@ -113,6 +114,8 @@ def misfits(config: Config) -> Iterator[str]:
         metrics["optimizer_switch.metric"] = config.optimizer_switch.metric
     if isinstance(config.control.learning_rate, PlateauControl):
         metrics["control.learning_rate.metric"] = config.control.learning_rate.metric
+    if isinstance(config.control.unfreezing, PlateauUnfreezing):
+        metrics["control.unfreezing.metric"] = config.control.unfreezing.metric
     for key, metric in metrics.items():
         # A metric that no task has is somebody's own.
         base, at, variant = metric.partition("@")
@@ -190,6 +193,7 @@ def f1_of_many(config: Config, num_classes: int) -> Iterator[str]:
         ("stopping.metric", getattr(config.stopping, "metric", None)),
         ("optimizer_switch.metric", getattr(config.optimizer_switch, "metric", None)),
         ("control.learning_rate.metric", getattr(config.control.learning_rate, "metric", None)),
+        ("control.unfreezing.metric", getattr(config.control.unfreezing, "metric", None)),
     ):
         if metric is not None and metric.partition("@")[0] == "validation/f1":
             yield f"{key} {metric} is of two classes, and here are {num_classes}. Fitting: validation/macro_f1"

@@ -8,6 +8,7 @@ from trimtab.config import (
     NoiseScaleBatch,
     PatienceStopping,
     PlateauControl,
+    PlateauUnfreezing,
     RollBackSpikes,
     UnsteadinessControl,
     regularized,
@@ -24,6 +25,7 @@ from trimtab.control.spikes import SpikeDetector
 from trimtab.control.stopping import Patience, SkippedSteps
 from trimtab.control.switching import SwitchOptimizer
 from trimtab.control.tripwire import Tripwire
+from trimtab.control.unfreezing import UnfreezeOnPlateau
 from trimtab.errors import ConfigError
 from trimtab.events import Controller
 from trimtab.runs.metrics import METRICS
@@ -43,6 +45,7 @@ __all__ = [
     "SpikeDetector",
     "SwitchOptimizer",
     "Tripwire",
+    "UnfreezeOnPlateau",
     "build_controllers",
     "lowest_scale",
 ]
@@ -91,6 +94,9 @@ def build_controllers(config: Config) -> list[Controller]:
     if switch is not None and switch.patience is not None:
         _require_measured(config, "optimizer_switch.metric", switch.metric)
         controllers.append(SwitchOptimizer(switch.to.name, switch.patience, switch.metric))
+    if isinstance(unfreezing := config.control.unfreezing, PlateauUnfreezing):
+        _require_measured(config, "control.unfreezing.metric", unfreezing.metric)
+        controllers.append(UnfreezeOnPlateau(len(config.model.unfreeze), unfreezing.patience, unfreezing.metric))
     controllers += [*_learning_rate(config), *_regularization(config)]
     if config.doctor.live:
         controllers.append(_doctor(config))

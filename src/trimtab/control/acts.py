@@ -117,10 +117,19 @@ class Acts:
         if asked["kind"] == "back":
             self._waiting = {**asked, "kind": "lower", "why": f"{asked['why']}; it cannot go back: {event.note}"}
 
-    def went_back(self, step: int) -> None:
-        """The run goes on from `step`: what begins after that is new."""
+    def starts(self, step: int) -> None:
+        """The run goes on from `step`: what begins after that is new.
+
+        Of a rollback this is told by the steps alone, as a process that was killed in the middle of it left no
+        more: what waits was chosen after `step`, and of a rollback that was decided nobody may have been told.
+        """
+        if self._asked is not None and self._asked["step"] > step:
+            self._acted[self._asked["code"]] = step
+            self._rate = self._lower()
+        self._asked = None
         self._acted = {code: min(at, step) for code, at in self._acted.items()}
-        self._waiting = self._asked = None
+        if self._waiting is not None and self._waiting["step"] > step:
+            self._waiting = None
 
     def state(self) -> dict[str, Any]:
         """What was spent, the factor on the rate, where each code was acted upon, what waits and what was asked."""

@@ -82,10 +82,10 @@ class Doctor:
             self._to_tell = [finding_to_json(finding) for finding in findings if self._is_news(finding)]
             if self._acts is not None:
                 self._acts.consider(findings, self._history.last_step)
-        if self._acts is not None and isinstance(event, StepsEnded | EvaluationEnded):
-            is_told_first = is_asked and bool(self._to_tell)
-            if not is_told_first and (decision := self._acts.take()) is not None:
-                return decision
+        # Never at once: whether there is something to tell first may hang on the clock, which an act must not.
+        acts = None if is_asked or not isinstance(event, StepsEnded | EvaluationEnded) else self._acts
+        if acts is not None and (decision := acts.take()) is not None:
+            return decision
         if not self._to_tell:
             return None
         finding = self._to_tell.pop(0)
@@ -107,10 +107,8 @@ class Doctor:
         """Begin, or go on with the history of the branch that survived."""
         if self._facts:
             self._to_tell = []  # a rollback: what the abandoned branch showed is not news any more
-            if self._tripwire is not None:
-                self._tripwire.forget()
-            if self._acts is not None:
-                self._acts.went_back(event.step)
+        if self._acts is not None:
+            self._acts.starts(event.step)
         self._facts = event.facts or self._facts
         self._asked, self._looked = min(self._asked, event.step), min(self._looked, event.step)
         self._every = event.total_steps // MOST_TIMES

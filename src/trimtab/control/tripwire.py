@@ -34,6 +34,7 @@ class Tripwire:
     """
 
     def __init__(self) -> None:
+        self._last_step = 0
         self._clear()
 
     def _clear(self) -> None:
@@ -41,7 +42,11 @@ class Tripwire:
         self._is_bad = False
 
     def trips(self, window: StepsEnded) -> bool:
-        """Take in a window; whether it tripped in it."""
+        """Take in a window; whether it tripped in it. What was known of these steps or later ones, of a branch that was
+        given up, is forgotten with all else."""
+        if window.first_step <= self._last_step:
+            self._clear()
+        self._last_step = window.last_step
         losses = window.per_step.get("train/loss")
         if losses is None:
             return False
@@ -74,10 +79,6 @@ class Tripwire:
         self._clear()
         return True
 
-    def forget(self) -> None:
-        """Begin anew, as what follows belongs to another branch."""
-        self._clear()
-
     def state(self) -> dict[str, Any]:
         """What it remembers."""
         return {
@@ -86,9 +87,11 @@ class Tripwire:
             "deviation": self._deviation,
             "sum": self._sum,
             "bad": self._is_bad,
+            "last_step": self._last_step,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Become what `state` says."""
         self._num, self._level = int(state["num"]), float(state["level"])
         self._deviation, self._sum, self._is_bad = float(state["deviation"]), float(state["sum"]), bool(state["bad"])
+        self._last_step = int(state["last_step"])

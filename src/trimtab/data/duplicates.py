@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.config import DuplicatesConfig
-from trimtab.data.minhash import HASHES, signature, similar
+from trimtab.data.minhash import HASHES, release, signature, similar
 from trimtab.data.shingles import shingles
 from trimtab.data.split import identity_hash
 
@@ -147,6 +147,7 @@ class Survey:
             if others := {int(near[one]) for one in alike if near[one] >= 0} - alike:
                 rows = np.fromiter(others, dtype=np.int64)
                 agreed = (signatures[order[rows]] == signatures[order[document]]).mean(axis=1) >= self._threshold
+                release(signatures)
                 stay.update(rows[agreed].tolist())
             near[document] = min(stay, default=-1)
             if document >= num_validation:

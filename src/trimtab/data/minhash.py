@@ -17,6 +17,11 @@ HASHES: Final = 128
 """Numbers of a signature: the similarity of two sets is told to 0.04 (one standard error, at 0.8)."""
 _SEED: Final = 0x7472696D746162
 _AT_ONCE: Final = 1 << 11
+_PAIRS_AT_ONCE: Final = 1 << 8
+_NEIGHBOURS: Final = 1 << 7
+"""Rows in 64 KiB, which Linux maps where one of them is asked for."""
+_MOST_MAPPED: Final = 1 << 8
+"""So many of these, 16 MiB, before they are given back."""
 _ROWS_AT_ONCE: Final = 1 << 13
 """4 MiB of a file of signatures."""
 _FOUND: Final = 0.99
@@ -49,9 +54,10 @@ def similar(
     group of similar sets each but the first is named, while not every pair is. Some may be named again.
     """
     rows = np.arange(len(signatures)) if rows is None else rows
+    in_file, mapped = np.argsort(rows, kind="stable"), 0
     width = _width(threshold)
     for band in range(HASHES // width):
-        part = _columns(signatures, rows, band * width, (band + 1) * width)
+        part = _columns(signatures, rows, in_file, band * width, (band + 1) * width)
         keys = np.zeros(len(part), dtype=np.uint64)
         for column in range(width):
             keys = (keys ^ part[:, column]) * np.uint64(0x100000001B3)
@@ -64,10 +70,14 @@ def similar(
         begins = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]]))
         firsts = begins[np.searchsorted(begins, later, side="right") - 1]
         for others in (firsts, later - 1):
-            for begin in range(0, len(later), _AT_ONCE):
-                left, right = order[others[begin : begin + _AT_ONCE]], order[later[begin : begin + _AT_ONCE]]
+            for begin in range(0, len(later), _PAIRS_AT_ONCE):
+                end = begin + _PAIRS_AT_ONCE
+                left, right = order[others[begin:end]], order[later[begin:end]]
                 alike = (signatures[rows[left]] == signatures[rows[right]]).mean(axis=1) >= threshold
-                release(signatures)
+                mapped += len(np.unique(rows[np.concatenate([left, right])] // _NEIGHBOURS))
+                if mapped >= _MOST_MAPPED:
+                    release(signatures)
+                    mapped = 0
                 yield from zip(left[alike].tolist(), right[alike].tolist(), strict=True)
 
 
@@ -83,10 +93,14 @@ def release(mapped: NDArray[Any]) -> None:
         base.madvise(mmap.MADV_DONTNEED)
 
 
-def _columns(signatures: NDArray[np.uint32], rows: NDArray[np.int64], begin: int, end: int) -> NDArray[np.uint32]:
+def _columns(
+    signatures: NDArray[np.uint32], rows: NDArray[np.int64], in_file: NDArray[np.int64], begin: int, end: int
+) -> NDArray[np.uint32]:
+    """Columns of `rows`, read in the order `in_file`, so that each part of a file is in memory once."""
     part = np.empty((len(rows), end - begin), dtype=np.uint32)
     for first in range(0, len(rows), _ROWS_AT_ONCE):
-        part[first : first + _ROWS_AT_ONCE] = signatures[rows[first : first + _ROWS_AT_ONCE], begin:end]
+        some = in_file[first : first + _ROWS_AT_ONCE]
+        part[some] = signatures[rows[some], begin:end]
         release(signatures)
     return part
 

@@ -58,7 +58,8 @@ class DataPlan:
 class Order:
     """An endless stream of sequences: each epoch shows every one of them once, in an order of its own.
 
-    Any position is found at once, without going through those before it.
+    Any position is found at once, without going through those before it; what is kept for that are 4 bytes for each
+    sequence of an epoch, or 8 where there are more than 4 billion.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Order:
         self.shuffle = shuffle
         self._lengths, self._block, self._bucketing = lengths, block, bucketing
         self._mixture, self._window = mixture, window
-        self._permutations: dict[int, Positions] = {}
+        self._permutations: dict[int, NDArray[np.integer[Any]]] = {}
         self._curriculum: CurriculumOrder | None = None
         self._piece: tuple[int, Positions] | None = None
 
@@ -151,7 +152,7 @@ class Order:
         runs.append(np.arange(position, position + count))
         return np.concatenate(runs), position + count
 
-    def _permutation(self, epoch: int) -> Positions:
+    def _permutation(self, epoch: int) -> NDArray[np.integer[Any]]:
         permutation = self._permutations.get(epoch)
         if permutation is None:
             # Sorting raw words: NumPy may change what Generator.permutation gives, but not Philox's words.
@@ -159,6 +160,8 @@ class Order:
             permutation = np.argsort(words, kind="stable") if self._mixture is None else self._mixture.epoch(epoch)
             if self._lengths is not None and self._bucketing > 1 and self.shuffle:
                 permutation = self._bucketed(permutation, words, self._lengths, epoch)
+            if int(permutation.max()) < 1 << 32:
+                permutation = permutation.astype(np.uint32)
             # A batch may lie across the end of an epoch, so that two are needed; none is kept longer.
             kept = {other: value for other, value in self._permutations.items() if other == epoch - 1}
             self._permutations = {**kept, epoch: permutation}

@@ -98,7 +98,7 @@ CODES: dict[str, Code] = {
         "the loss leaves and comes back; one traced to a single batch is a corrupt-batch",
         "symptom",
         ("train/loss",),
-        ("underfitting", "plateau"),
+        ("underfitting", "plateau", "class-collapse"),
     ),
     "frozen-parameters": Code(
         "parameters that should learn do not change: no gradient reaches them, or they are left out",
@@ -346,7 +346,7 @@ CODES: dict[str, Code] = {
         "every input gets the same class",
         "symptom",
         ("validation/accuracy",),
-        ("plateau", "underfitting"),
+        ("learning-rate-too-high", "overfitting", "loss-spike", "noisy-loss", "plateau", "underfitting"),
         ("classification", "token_classification"),
     ),
     "unshuffled-data": Code(
@@ -357,6 +357,7 @@ CODES: dict[str, Code] = {
             "loss-spike",
             "divergence",
             "overfitting",
+            "overconfident",
             "learning-rate-too-high",
             "noisy-loss",
             "class-collapse",
@@ -379,7 +380,7 @@ CODES: dict[str, Code] = {
         "the validation data is of another kind",
         "root",
         ("validation/loss",),
-        ("overfitting", "overconfident", "validation-regression", "underfitting"),
+        ("overfitting", "overconfident", "class-collapse", "validation-regression", "underfitting"),
     ),
     "validation-too-small": Code(
         "the validation loss is too noisy to choose by",

@@ -22,6 +22,27 @@ def noise_of_evaluations(values: NDArray[np.float64]) -> float:
     return float(max(robust, few) / np.sqrt(6))
 
 
+def unchanged_since(case: Case) -> int | None:
+    """The first of the last three evaluations or more that agree to the last digit over a fifth of the run, or None.
+
+    Then no weight has changed. Digits must have been kept, and the rate must not have decayed to a tenth of its peak.
+    """
+    curve, rates = Curve.of(case.validation_loss()), Curve.of(case.history.get("learning_rate"))
+    if curve is None or len(curve) < 4:
+        return None
+    last = float(curve.values[-1])
+    differing = np.flatnonzero(curve.values != last)
+    first = int(differing[-1]) + 1 if len(differing) else 0
+    if len(curve) - first < 3 or abs(last - round(last, 4)) < 1e-7:
+        return None
+    begin = int(curve.steps[first])
+    if curve.last_step - begin < 0.2 * case.planned_steps:
+        return None
+    if rates is not None and rates.level(begin, curve.last_step) < 0.1 * float(rates.values.max()):
+        return None
+    return begin
+
+
 def judged_texts(case: Case) -> float | None:
     """How many texts are judged in an evaluation, of a task with one answer to a text; None where that is not known."""
     if case.fact("task") not in ("classification", "regression"):
@@ -35,14 +56,14 @@ def error_of_share(share: float, number: float) -> float:
 
 
 def learns_at_once(training: Curve) -> bool:
-    """Whether half of what the training loss gains is gained in the first quarter of the run.
+    """Whether the training loss falls by a quarter and more, and half of that in the first quarter of the run.
 
     What holds for many samples is learned before they come again; what holds for one sample alone only afterwards, and
     slowly (Arpit et al. 2017, arXiv 1706.05394).
     """
     begin, end = training.start, float(training.smoothed[-max(1, len(training) // 20) :].mean())
     half = np.flatnonzero(training.smoothed <= 0.5 * (begin + end))
-    return len(half) > 0 and half[0] < 0.25 * len(training)
+    return end < 0.75 * begin and len(half) > 0 and bool(half[0] < 0.25 * len(training))
 
 
 def gained_nothing(validation: Curve, training: Curve) -> bool:

@@ -61,6 +61,8 @@ class Fix:
     """The changes as a command line takes them, unquoted."""
     config: Config | None = None
     """With all changes; None where nothing is changed, or for a run of another trainer."""
+    codes: tuple[str, ...] = ()
+    """The findings that they answer; of two that move one rate the change itself names the second alone."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -79,14 +81,16 @@ def fix(diagnosis: Diagnosis, load: Load, tried: Callable[[Finding], Sequence[Tr
     """The configuration with a change for each warning and error that has one, causes before what they explain.
 
     Of each finding the first step that can be taken: one that changes something, that no graver finding has decided
-    otherwise, that was not tried in vain, and with which the configuration still loads and is not refused. Where a
-    change of the learning rate was tried in vain and nothing else is left, it is changed further by the same factor.
+    otherwise (of two learning rates on the same side the farther one is taken), that was not tried in vain, and with
+    which the configuration still loads and is not refused. Where a change of the learning rate was tried in vain and
+    nothing else is left, it is changed further by the same factor.
 
     Raises: ConfigError when the configuration does not load as it is.
     """
     config = load(())
-    refused = _refused(config)
+    original, refused = config, _refused(config)
     overrides: list[str] = []
+    codes: list[str] = []
     changes: list[Change] = []
     advice: list[Advice] = []
     for finding in diagnosis.findings:
@@ -108,13 +112,15 @@ def fix(diagnosis: Diagnosis, load: Load, tried: Callable[[Finding], Sequence[Tr
             if new := _refused(changed) - refused:
                 advice.append(Advice(finding.code, remedy.summary, f"refused: {', '.join(sorted(new))}"))
                 continue
-            was, now = flatten(config), flatten(changed)
+            was, now = flatten(original), flatten(changed)
+            changes = [one for one in changes if one.key not in remedy.config]
             changes += [
                 Change(key, was.get(key), now[key], finding.code, remedy.summary, finding.cause)
                 for key in remedy.config
             ]
             overrides, config, answered = [*overrides, *asked], changed, True
-    return Fix(tuple(changes), tuple(advice), tuple(overrides), config if changes else None)
+            codes.append(finding.code)
+    return Fix(tuple(changes), tuple(advice), tuple(overrides), config if changes else None, tuple(codes))
 
 
 def fix_elsewhere(diagnosis: Diagnosis) -> Fix:
@@ -162,15 +168,22 @@ def _why_not(
     if remedy.target != "trimtab":
         return f"it is for {remedy.target}"
     settings = flatten(config)
-    if decided := next((one for one in changes if one.key in remedy.config), None):
-        if decided.code == finding.code:
-            return ""
+    decided = next((one for one in changes if one.key in remedy.config and one.code != finding.code), None)
+    if decided is not None and not _goes_further(decided, remedy):
         return f"{decided.key} is set for {decided.code}"
     if all(key in settings and settings[key] == value for key, value in remedy.config.items()):
         return "it is set so already"
     if one := _in_vain(finding, remedy, tried):
         return f"tried in vain: {one.where}"
     return ""
+
+
+def _goes_further(decided: Change, remedy: Remedy) -> bool:
+    """Whether a remedy sets nothing but the learning rate, and moves it the same way as was decided, and more."""
+    now, was = remedy.config.get(_RATE), decided.was
+    if len(remedy.config) > 1 or not isinstance(now, int | float) or not isinstance(was, int | float):
+        return False
+    return bool(now < decided.now < was or now > decided.now > was)
 
 
 def _in_vain(finding: Finding, remedy: Remedy, tried: Sequence[Tried]) -> Tried | None:

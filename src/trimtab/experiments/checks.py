@@ -51,6 +51,7 @@ def judge_rate(test: RangeTest, rate: float) -> Check:
     observed = {
         "rate": rate,
         "suggestion": None if test.suggestion is None else test.suggestion * test.scale,
+        "lowest": test.lowest,
         "diverged": test.diverged,
     }
     if test.suggestion is None:
@@ -58,6 +59,9 @@ def judge_rate(test: RangeTest, rate: float) -> Check:
     suggested, at = test.suggestion * test.scale, f"the run's rate is {rate:.2g}"
     if test.diverged is not None and rate >= test.diverged:
         text = f"{at}, and without a warm-up the loss diverges at {test.diverged:.2g}; suggested is {suggested:.2g}"
+        return Check("learning rate", "failed", text, "learning-rate-too-high", observed)
+    if test.lowest is not None and rate > test.lowest:
+        text = f"{at}, beyond {test.lowest:.2g}, from where on the loss rises again; suggested is {suggested:.2g}"
         return Check("learning rate", "failed", text, "learning-rate-too-high", observed)
     if rate * TOO_LOW < suggested:
         text = f"{at}, far below {suggested:.2g}, which is suggested: {test.why}"

@@ -64,7 +64,7 @@ def prove(
             if not _is_over(folder) and not _train(asked, folder, last, place, told):
                 return None
             outcomes.append(_outcome(folder, side, seed, asked.selected))
-    codes = tuple(dict.fromkeys(change.code for change in fix.changes))
+    codes = fix.codes or tuple(dict.fromkeys(change.code for change in fix.changes))
     steps = of_steps if full else min(short, of_steps)
     proof = judge(outcomes, codes, fix.overrides, steps=steps, of_steps=of_steps)
     write_json(folder.parent / "proof.json", proof.to_json())

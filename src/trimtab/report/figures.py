@@ -62,6 +62,12 @@ def finding_panels(report: Report, finding: Finding) -> list[Panel]:
     return [panel for panel in panels[:3] if panel.traces]
 
 
+def with_loss(report: Report, panels: list[Panel]) -> list[Panel]:
+    """The same with the losses before them, where none of them is of a loss."""
+    loss = _loss_panel(report, 170)
+    return panels if not loss.traces or any("train/loss" in panel.metrics for panel in panels) else [loss, *panels]
+
+
 def whole_run(report: Report, finding: Finding) -> Window:
     """All steps, with where a finding begins."""
     begin = _origin(report)

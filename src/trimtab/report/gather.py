@@ -317,8 +317,9 @@ def _best(curves: Mapping[str, Curve], settings: Mapping[str, Any]) -> Best | No
 
 
 def _layers(case: Case) -> Iterable[Layer]:
-    layers = case.history.layers
+    windows, examined = case.history.layers, case.history.examined
     for metric in ("grad_norm", "weight_norm", "update_ratio", "activation_rms", "dead_fraction"):
+        layers = windows if windows.has(metric) else examined
         if layers.has(metric):
             steps, names, values_WL = layers.values(metric)
             if len(steps) > 1:

@@ -10,7 +10,7 @@ from typing import Final
 
 from trimtab.doctor import Finding
 from trimtab.report.diagram import SCALE_WIDTH, Drawn, drawn
-from trimtab.report.figures import finding_panels, shades_of, whole_run
+from trimtab.report.figures import finding_panels, shades_of, whole_run, with_loss
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element, join
 from trimtab.report.page import packaged
@@ -59,7 +59,7 @@ def render_picture(report: Report, finding: Finding, told: str) -> str:
 
 
 def _panels(report: Report, finding: Finding, window: Window) -> Iterator[tuple[Markup, int]]:
-    for panel in finding_panels(report, finding):
+    for panel in with_loss(report, finding_panels(report, finding)):
         parts = drawn(panel, replace(window, shades=shades_of(finding, panel)), COLUMNS, readable=False)
         if parts is not None:
             yield _panel(parts), HEAD + parts.height

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config import Classification, Config, Regression
+from trimtab.config import Classification, Config, Regression, SequenceToSequence
 from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, PreparedData, Sequences
 from trimtab.evaluation import count_labels, count_sets
-from trimtab.evaluation.counting import MOST_TOKENS, Tokens
-
-_FAREST: Final = 0.01
-"""Of the targets: those whose part of all squares is told."""
+from trimtab.evaluation.counting import MOST_TOKENS, Tokens, copied, related
 
 
 def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
-    """`counting`, what counting runs of tokens tells of `labels` and of the two `sets`; `outliers` of numbers.
+    """`counting`, what counting runs of tokens tells of `labels` and of the two `sets`, how many second texts are
+    `copied` from the first, and how well they are `related`; `outliers` of numbers.
 
     Empty without `evaluation.yardsticks`, of a stream, and where there is too little to count. The counts are kept
     beside the tokens.
@@ -34,20 +33,34 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
 
 def outliers_of(targets: NDArray[Any]) -> dict[str, float] | None:
     """Of the squared distances from the median: `share`, the part of the farthest hundredth of `targets` (0.085 of
-    normal ones); `farthest`, the largest distance over the median one. None where most targets are equal."""
+    normal ones), and `twentieth`, that of the farthest twentieth (0.28); `farthest`, the largest distance over the
+    median one. None where most targets are equal."""
     distance = np.abs(targets.astype(np.float64) - np.median(targets))
     usual = float(np.median(distance))
     if len(targets) < 20 or usual == 0.0:
         return None
     squares = np.sort(distance**2)
-    most = max(1, round(_FAREST * len(targets)))
-    return {"share": float(squares[-most:].sum() / squares.sum()), "farthest": float(distance.max()) / usual}
+    hundredth, twentieth = (
+        float(squares[-max(1, round(part * len(targets))) :].sum() / squares.sum()) for part in (0.01, 0.05)
+    )
+    return {"share": hundredth, "twentieth": twentieth, "farthest": float(distance.max()) / usual}
+
+
+def _whole(texts: LabelledTexts, config: Config) -> Callable[[int], Tokens]:
+    """A row with its second text where there is one."""
+    if not isinstance(config.task, SequenceToSequence):
+        return texts.row
+    return lambda index: np.concatenate([texts.row(index)[: MOST_TOKENS // 2], texts.second_row(index)])
 
 
 def _counted(config: Config, training: Sequences, validation: Sequences) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(training, LabelledTexts) and isinstance(validation, LabelledTexts):
-        found["sets"] = count_sets(training.row, len(training), validation.row, len(validation))
+        whole = [_whole(one, config) for one in (training, validation)]
+        found["sets"] = count_sets(whole[0], len(training), whole[1], len(validation))
+        if isinstance(config.task, SequenceToSequence):
+            found["copied"] = copied(training.row, training.second_row, len(training))
+            found["related"] = related(training.row, training.second_row, len(training))
         is_one_of_classes = isinstance(config.task, Classification) and not config.task.multi_label
         if is_one_of_classes and training.targets is not None and validation.targets is not None:
             classes_N = np.asarray(training.targets)

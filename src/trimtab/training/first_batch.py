@@ -5,18 +5,22 @@ Shape suffixes: B sequences · T positions · V vocabulary, or classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trimtab.data import Sequences
-from trimtab.model import ForeignModel, as_output, evaluating
+from trimtab.errors import DataError
+from trimtab.evaluation import evaluate
+from trimtab.model import ForeignModel
 from trimtab.model.mode import buffers_kept, uncompiled
-from trimtab.signals import ModelOutput, Task, key, seeded
+from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput, Task, key, seeded
 
 SEQUENCES: Final = 2
 LENGTH: Final = 128
@@ -26,7 +30,7 @@ _SUM: Final = 1e-3
 
 
 def first_batch(model: nn.Module, task: Task, sequences: Sequences) -> dict[str, Any]:
-    """Of the first training sequences in eval mode, as evaluations judge; None for what cannot be told:
+    """Of the first training sequences, judged as evaluations do; None for what cannot be told:
 
     - `repeats_differ`: how much the answers change when the same weights are asked again, as a part of their
       deviation. 0 for a model whose dropout is off.
@@ -39,32 +43,31 @@ def first_batch(model: nn.Module, task: Task, sequences: Sequences) -> dict[str,
       feature over that of the middle one; None where tokens are embedded, or inputs normalized first.
 
     Four passes over two sequences, of models that take any length over their beginning, which leave no trace. Waits
-    for the device. A model from elsewhere that cannot do one of them is not asked for that; `failed` says why there is
-    nothing at all. Source: own.
+    for the device. A model from elsewhere that cannot be asked so may still train: `failed` says why there is nothing.
+    Source: own.
     """
     if not len(sequences):
         return {}
     batch = sequences.batch(np.arange(min(SEQUENCES, len(sequences)))).to(next(model.parameters()).device)
-    inputs = task.inputs(batch)
     if isinstance(model, ForeignModel):
         try:
-            return _found(model, task, inputs)
-        except Exception as error:  # it may still train
+            return _found(model, task, batch)
+        except Exception as error:
             return {"failed": f"{type(error).__name__}: {error}"[:200]}
-    return _found(model, task, {name: value[:, :LENGTH] if value.ndim > 1 else value for name, value in inputs.items()})
+    return _found(model, task, _cut(batch))
 
 
-def _found(model: nn.Module, task: Task, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    size = len(next(iter(inputs.values())))
+def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
+    if not batch.count:
+        return {}
+    size = len(batch.tokens_BT)
     with _untouched(model):
         with _first_input(model) as seen:
-            answers = _answers(model, inputs)
-        again = _answers(model, inputs)
-        alone = _alone(model, inputs) if size > 1 else None
-        ahead = _exchanged(model, inputs) if task.name == "causal_lm" else None
-    repeats, mates = _difference(answers, again), None
-    if alone is not None:
-        mates = _difference(answers[:1], alone)
+            answers = _answers(model, task, batch, size)
+        again = _answers(model, task, batch, size)
+        alone = _alone(model, task, batch) if size > 1 else None
+        ahead = _exchanged(model, task, batch) if task.name == "causal_lm" else None
+    repeats, mates = _difference(answers, again), None if alone is None else _difference(answers, alone)
     future = None
     # What changes by itself, or with its neighbours, changes with other tokens, too.
     if ahead is not None and not (repeats or 0.0) > 1e-2 and not (mates or 0.0) > 1e-1:
@@ -79,33 +82,66 @@ def _found(model: nn.Module, task: Task, inputs: Mapping[str, Tensor]) -> dict[s
     }
 
 
-def _answers(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Logits [B, V] of whole sequences, or [B, T, V] of their first positions: fp32."""
-    output = as_output(model(**inputs))
-    if isinstance(output, ModelOutput):
-        features = output.features
-        return output.head(features[:, :POSITIONS] if features.ndim == 3 else features).float()
-    return (output[:, :POSITIONS] if output.ndim == 3 else output).float()
+def _cut(batch: Batch) -> Batch:
+    """Its first positions; a class for each sequence stays."""
+    shorter = batch.each(lambda tensor: tensor[:, :LENGTH] if tensor.ndim > 1 else tensor)
+    if batch.targets.ndim > 1 and batch.targets.is_floating_point():  # labels
+        return replace(shorter, targets=batch.targets)
+    return replace(shorter, count=int((shorter.targets != IGNORED).sum()))
 
 
-def _alone(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | None:
-    """The answers for the first sequence by itself; None of a model that takes no single one."""
+@final
+class _Rows:
+    """The sequences of a batch that is there already."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.sequence_length, self.num_tokens = batch.tokens_BT.shape[1], batch.tokens_BT.numel()
+        self.mean_length = float(self.sequence_length)
+
+    def __len__(self) -> int:
+        return len(self._batch.tokens_BT)
+
+    def batch(
+        self,
+        indices: NDArray[np.int64],
+        batch_size: int | None = None,
+        occurrences: NDArray[np.int64] | None = None,
+    ) -> Batch:
+        """Those of `indices`; there are as many as a batch has."""
+        rows = self._batch.each(lambda tensor: tensor[torch.from_numpy(indices).to(tensor.device)])
+        return replace(rows, count=int((rows.targets != IGNORED).sum()))
+
+
+def _answers(model: nn.Module, task: Task, batch: Batch, at_once: int) -> Tensor:
+    """Logits [B, V] of whole sequences, or [B, T, V] of their first positions, as an evaluation gets them: fp32."""
+    seen: list[Tensor] = []
+
+    def look(batch: Batch, output: ModelOutput | Tensor, terms: LossTerms) -> None:
+        values = output.features if isinstance(output, ModelOutput) else output
+        values = values[:, :POSITIONS] if values.ndim == 3 else values
+        seen.append((output.head(values) if isinstance(output, ModelOutput) else values).float())
+
+    evaluate(model, task, _Rows(batch), batch_size=at_once, device=batch.tokens_BT.device, look=look)
+    return torch.cat(seen)
+
+
+def _alone(model: nn.Module, task: Task, batch: Batch) -> Tensor | None:
+    """The answers for each sequence by itself; None of a model that takes no single one."""
     try:
-        return _answers(model, {name: value[:1] for name, value in inputs.items()})
-    except (RuntimeError, ValueError, IndexError):
+        return _answers(model, task, batch, 1)
+    except (RuntimeError, ValueError, IndexError, DataError):
         return None
 
 
-def _exchanged(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor | None:
+def _exchanged(model: nn.Module, task: Task, batch: Batch) -> Tensor | None:
     """The answers at positions before those whose tokens are taken from another place; None where all are equal."""
-    name = next((name for name in ("tokens_BT", "input_ids") if name in inputs), next(iter(inputs)))
-    tokens_BT = inputs[name]
-    cut = min(POSITIONS, tokens_BT.shape[1] // 2)
-    changed_BT = tokens_BT.clone()
-    changed_BT[:, cut:] = tokens_BT[:, cut:].flip(0, 1)
-    if cut == 0 or torch.equal(changed_BT, tokens_BT):
+    cut = min(POSITIONS, batch.tokens_BT.shape[1] // 2)
+    changed_BT = batch.tokens_BT.clone()
+    changed_BT[:, cut:] = batch.tokens_BT[:, cut:].flip(0, 1)
+    if cut == 0 or torch.equal(changed_BT, batch.tokens_BT):
         return None
-    return _answers(model, {**inputs, name: changed_BT})[:, :cut]
+    return _answers(model, task, replace(batch, tokens_BT=changed_BT), len(changed_BT))[:, :cut]
 
 
 def _difference(one: Tensor, other: Tensor) -> float | None:
@@ -165,7 +201,7 @@ def _is_norm(module: nn.Module) -> bool:
 
 @contextmanager
 def _untouched(model: nn.Module) -> Iterator[None]:
-    """Inside, `model` is in eval mode and as written; then modes, generators and buffers are as they were."""
+    """Inside, `model` runs as written; then generators and buffers are as they were."""
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else []
     with (
@@ -173,6 +209,5 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         torch.random.fork_rng(devices=devices),
         seeded(key(0, 0, 0, "probe")),
         uncompiled(),
-        evaluating(model),
     ):
         yield

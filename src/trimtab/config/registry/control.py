@@ -18,6 +18,11 @@ CONTROLLERS: dict[str, Spec] = {
         "another optimizer when the metric no longer improves",
         "Keskar and Socher 2017, arXiv 1712.07628",
     ),
+    "unfreezing": Spec(
+        "trimtab.control.unfreezing:UnfreezeOnPlateau",
+        "train more of a frozen model when the metric no longer improves",
+        "after Howard and Ruder 2018, arXiv 1801.06146, section 3.3",
+    ),
     "plateau": Spec(
         "trimtab.control.learning_rate:ReduceOnPlateau",
         "lower the learning rate when the metric no longer improves",

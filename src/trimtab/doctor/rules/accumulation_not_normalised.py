@@ -9,7 +9,8 @@ Evidence: the ratio at the evaluations, how little it scatters, the first loss b
     set.
 Remedy: divide each micro-batch's loss by their number, or better the sum over all of them by all tokens.
 False alarms: dropout, smoothing and penalties lift the training loss by a part of it, or by a constant: a ratio that
-    begins at one, or is no whole number, or below 1.9, is not taken. Losses that do not fall say nothing of a ratio.
+    begins at one, or is no whole number, or below 1.9, is not taken. Losses that do not fall say nothing of a ratio,
+    and of an objective of several terms nothing is said.
 Source: own; the division by tokens after the mistake that was found in many trainers in October 2024
     (huggingface/transformers issue 34198 among them).
 """
@@ -40,8 +41,8 @@ FEWEST: Final = 4
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     loss, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
-    if loss is None or len(loss) < 24:
-        return
+    if loss is None or len(loss) < 24 or any(name.startswith("train/loss/") for name in case.history.series):
+        return  # of several terms the sum is no multiple of one
     uniform, accumulation = uniform_loss(case), _accumulation(case)
     if validation is None and uniform is None:
         yield Withheld("accumulation-not-normalised", ("validation/loss",))

@@ -2,7 +2,8 @@
 
 Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
     answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
-    over four evaluations while the loss moves.
+    over four evaluations while the loss moves. Or a loss too low for its accuracy: then one class weighs so much that
+    the others hardly count.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
 Evidence: accuracy, correlation and loss of those evaluations, and the share of the most frequent class.
@@ -15,6 +16,7 @@ Source: own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -31,6 +33,11 @@ FEWEST: Final = 3
 SAME: Final = 1e-6
 LIKE_ONE: Final = 1.2
 """Times the macro-F1 of a single class: a few texts may get another."""
+LEARNED: Final = 0.6
+"""Of its first loss: a model of one class stays above."""
+MOST_OF_ALL: Final = 0.85
+RARE: Final = 0.4
+"""Macro-F1 of a model that hardly ever says a rare class."""
 UNRELATED: Final = 0.1
 """Correlation of answers and classes."""
 
@@ -40,13 +47,17 @@ def check(case: Case) -> Iterator[Finding]:
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or not classifies(case) or len(accuracy) < FEWEST:
         return
+    if loss is not None and (weighed := _weighed(case, accuracy, loss)) is not None:
+        yield weighed
+        return
     level = float(accuracy.values[-1])
     one_class = _of_one_class(case, accuracy)
     correlation = None if one_class is None else True
     if one_class is None:
         one_class = np.abs(accuracy.values - level) < SAME
     streak = len(one_class) if one_class.all() else int(np.argmin(one_class[::-1]))
-    if streak < (FEWEST if correlation else FEWEST + 1) or level > 0.97:
+    # In a log that tells the accuracy alone one that is high may be of a model that is right everywhere.
+    if streak < (FEWEST if correlation else FEWEST + 1) or (level > 0.97 and not correlation):
         return
     onset, last = int(accuracy.steps[-streak]), accuracy.last_step
     if streak == len(accuracy):
@@ -56,6 +67,9 @@ def check(case: Case) -> Iterator[Finding]:
     part = None if loss is None else loss.between(onset, last)
     if correlation is None and (part is None or len(part) < FEWEST or float(np.ptp(part.values)) <= 1e-9):
         return  # evaluations that do not move at all are of weights that do not
+    training = Curve.of(case.loss())
+    if correlation is None and training is not None and training.end < LEARNED * training.start:
+        return  # it tells its training samples apart: what it says of a small set has come to rest
     number, largest = num_classes(case), max(shares(case), default=None)
     told = f"the validation accuracy is {level:.2%}, and so in the last {streak} evaluations, but for a text or two"
     evidence = [Evidence("validation/accuracy", (onset, last), level, largest, told)]
@@ -83,6 +97,38 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
+def _weighed(case: Case, accuracy: Curve, loss: Curve) -> Finding | None:
+    """A loss that is too low for its accuracy: right answers have a mean probability of exp(-loss) at least, and twice
+    that less 1 of all answers are then right, at least, unless a class weighs more than others."""
+    number, training = num_classes(case), Curve.of(case.loss())
+    if number is None or number < 3 or training is None or len(accuracy) != len(loss):
+        return None
+    if abs(float(training.values[0]) - math.log(number)) > 0.2 or case.setting("objective.name") not in (
+        None,
+        "cross_entropy",
+    ):
+        return None
+    least = 2.0 * np.exp(-loss.values) - 1.0
+    wrong = (accuracy.values < least - 0.05) & (accuracy.values < 0.5)
+    if wrong.sum() < 2:
+        return None
+    at = int(np.argmax(np.where(wrong, least - accuracy.values, -1.0)))
+    step, value, share = int(loss.steps[at]), float(loss.values[at]), float(accuracy.values[at])
+    told = (
+        f"at step {step:,} the validation loss is {value:.3g}, which takes {least[at]:.0%} of right answers at least, "
+        f"and {share:.0%} are right"
+    )
+    return Finding(
+        CODE,
+        "warning",
+        0.65,
+        min(1, training.first_step),
+        "most inputs get the class that weighs most: the loss is low where answers are wrong",
+        (Evidence("validation/accuracy", (int(loss.steps[0]), loss.last_step), share, float(least[at]), told),),
+        remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),
+    )
+
+
 def _of_one_class(case: Case, accuracy: Curve) -> NDArray[np.bool_] | None:
     """Which evaluations say one class, but for a few: their macro-F1 is what one class gives, and answers and classes
     hardly go together; None where that was not measured."""
@@ -95,4 +141,10 @@ def _of_one_class(case: Case, accuracy: Curve) -> NDArray[np.bool_] | None:
     if correlation is not None and len(correlation) == len(accuracy):
         # The mean is over the classes that occur, which may be fewer; a correlation of exactly 0 is of one answer.
         alike = (alike & (np.abs(correlation.values) < UNRELATED)) | (np.abs(correlation.values) < SAME)
+        if float(alike.mean()) >= 1 / 3:  # what comes after may say a few others, as little to the purpose
+            alike |= np.abs(correlation.values) < UNRELATED
+    # Where one class has nearly all texts, a text or two of another change all figures but these.
+    largest = max(shares(case), default=0.0)
+    if largest > MOST_OF_ALL:
+        alike |= (score.values < RARE) & (accuracy.values < largest + 0.02)
     return alike

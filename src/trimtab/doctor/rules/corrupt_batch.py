@@ -2,7 +2,7 @@
 
 Looks for: a training loss that is far too high, or not finite, in a single step, and where it was before in the next.
     The loss of a step is that of its batch before the update: weights that an update has damaged take steps to mend,
-    so what is back at once was the batch. It must stand out by twelve times the noise there, by three tenths of all
+    so what is back at once was the batch. It must stand out by eight times the noise there, by three tenths of all
     that was gained, and by twice what batches reach elsewhere; up to five such batches. The alerts of a run of ours
     name its samples.
 Why it matters: such a batch moves the weights by nonsense, however sound all else is; in every epoch it comes again.
@@ -24,18 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, local_noise, trailing_median
+from trimtab.doctor.classes import num_classes
+from trimtab.doctor.curves import Curve, local_noise, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 from trimtab.runs.printable import printable
 
 CODE: Final = "corrupt-batch"
-NOISES: Final = 12.0
+NOISES: Final = 8.0
 PART: Final = 0.3
 GRAVE: Final = 0.5
 """Of all that was gained: from there on it is a warning, whatever else is known of it."""
 FAR: Final = 18.0
-"""Times the noise: the same."""
+"""Times the noise: the same, of errors that are squared or of an unknown kind."""
 CLEAR: Final = 2.0
 """Times the highest of all other steps."""
 MOST: Final = 5
@@ -67,7 +68,9 @@ def check(case: Case) -> Iterator[Finding]:
     part = max(float(np.nan_to_num(values[place] - usual[place], nan=np.inf)) for place in places.tolist())
     descent = max(float(np.nanmedian(values[: max(1, len(values) // 100)]) - np.nanmin(values)), 0.0)
     heights = (values[places] - usual[places]) / np.maximum(noise[places], 1e-12)
-    clear = float(np.nan_to_num(heights, nan=np.inf).max()) > FAR
+    # Squared errors have a tail of their own; probabilities have hardly one.
+    far = NOISES if case.fact("task") != "regression" and num_classes(case) is not None else FAR
+    clear = float(np.nan_to_num(heights, nan=np.inf).max()) > far
     grave = again is not None or bool(samples) or (part >= GRAVE * descent and clear)
     skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
     yield Finding(
@@ -90,6 +93,10 @@ def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
     finite = np.isfinite(values)
     filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
     curve = Curve(np.arange(len(filled)), filled)
+    none = np.zeros(len(filled), np.bool_)
+    above = filled - running_median(filled, 5)
+    if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
+        return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
     width = max(15, len(filled) // 20)
     usual, noise = trailing_median(filled, width), local_noise(filled, 2 * width)
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)

@@ -10,8 +10,8 @@ Evidence: where the rate came down to half and to near nothing, what the loss ga
 Remedy: let the schedule end where the run does.
 False alarms: cosines and lines come down at the very end, and warm-up-stable-decay in its last part, all of them in
     less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the run
-    by plan: of these only less than a thousandth counts. A rate that a controller took down because the loss stood
-    still is no fault: the loss did not fall any more.
+    by plan: of these only less than a thousandth counts. A rate that was taken down in stairs because the loss stood
+    still is a remark at most: the loss did not fall any more.
 Source: own; Hoffmann et al. 2022, arXiv 2203.15556, figure A1: schedules as long as the run are best.
 """
 
@@ -71,9 +71,11 @@ def check(case: Case) -> Iterator[Finding]:
     if loss.end > loss.start:
         return
     part = idle / whole
+    falls = int((np.diff(rates.values) < -1e-6 * phases.peak).sum())
+    cut = not still_falling and _in_stairs(rates) and falls >= 2  # as one that lowers the rate at plateaus does
     yield Finding(
         "decayed-too-early",
-        "warning",
+        "info" if cut else "warning",
         float(np.clip(0.7 + 0.4 * (part - IDLE), 0.7, 0.95)),
         half,
         f"the learning rate is near nothing from step {dead_from:,} on, for {part:.0%} of the run"

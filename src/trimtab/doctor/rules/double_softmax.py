@@ -2,7 +2,8 @@
 
 Looks for: answers that are probabilities before step 1 (the fact `first_batch.sum_to_one`). In logs without it: a loss
     that never comes below ln(1 + (K - 1) / e), the least that cross-entropy can be of probabilities of K classes,
-    while the accuracy is that of a model whose loss would be far lower; the loss must begin near ln K.
+    while the accuracy is that of a model whose loss would be far lower, or lower and still falling; the loss must
+    begin near ln K.
 Why it matters: the loss has a floor, at 1.46 of 10 classes and one below ln K of many, and its gradient is so small
     that the model learns slowly. Nothing fails, and the accuracy still rises.
 Evidence: the share of answers that sum to one, or floor, loss and accuracy side by side.
@@ -47,12 +48,20 @@ def check(case: Case) -> Iterator[Finding]:
         return
     number = num_classes(case)
     accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
-    if number is None or number < 2 or accuracy is None or accuracy.end < max(0.3, 2.0 / number):
+    if (
+        number is None
+        or number < 2
+        or accuracy is None
+        or accuracy.end < (max(0.3, 2.0 / number) if number <= 20 else 0.1)
+    ):
         return
     floor, top, usual = floor_of(number), math.log(number), usual_loss(accuracy.end, number)
     lowest = float(curve.smoothed.min())
     begins = abs(curve.start - top) < 0.15 * top
-    if not begins or lowest < 0.985 * floor or curve.end < 1.5 * usual + 0.1 or curve.end > top:
+    if not begins or lowest < 0.985 * floor or curve.end > top:
+        return
+    far = curve.end > 1.5 * usual + 0.1
+    if not far and not (_stands(curve) and curve.end > 1.1 * usual and number > 20 and curve.end > floor + 0.1):
         return
     yield Finding(
         CODE,
@@ -80,6 +89,13 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         remedies=REMEDIES,
     )
+
+
+def _stands(curve: Curve) -> bool:
+    """Whether it has come to rest: a sound model that is as far from what its accuracy allows goes on falling."""
+    half = (curve.first_step + curve.last_step) / 2
+    fell = curve.level(half, half + 0.1 * (curve.last_step - half)) - curve.end
+    return curve.last_step >= 100 and fell < 0.02 * curve.descent and curve.descent < 1.0
 
 
 def floor_of(number: float) -> float:

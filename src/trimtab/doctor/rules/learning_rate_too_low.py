@@ -26,6 +26,8 @@ from trimtab.runs import format
 ENOUGH = 3.0
 AS_STEADY = 0.45
 """Of what the first half gained: a second half that gains as much falls as steadily."""
+CREEPING = 0.01
+"""Of the validation loss: what a run that learns gains more than."""
 Sign = tuple[float, Evidence]
 
 
@@ -41,7 +43,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if curve.end > curve.start + 3 * curve.noise:
         return
-    signs = [*_bound(case), *_unmoved(case), *_steady(case, curve, phases), *_usual(case)]
+    signs = [*_bound(case), *_unmoved(case), *_steady(case, curve, phases), *_creeping(case), *_usual(case)]
     points = sum(weight for weight, _ in signs)
     if points < ENOUGH:
         return
@@ -150,6 +152,27 @@ def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
             f"{format.decimal(late)} from there to {int(end):,}: as steadily as before",
         ),
     )
+
+
+def _creeping(case: Case) -> Iterator[Sign]:
+    """Evaluation after evaluation is a little better, and all together come to less than a hundredth of the loss."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 8:
+        return
+    falling = float((np.diff(validation.values) < 0).mean())
+    fell = float(validation.values[0] - validation.values[-1]) / max(abs(float(validation.values[0])), 1e-12)
+    if falling > 0.95 and 0 < fell < CREEPING:
+        yield (
+            3.0,
+            Evidence(
+                "validation/loss",
+                (validation.first_step, validation.last_step),
+                fell,
+                CREEPING,
+                f"nearly each of {len(validation)} evaluations is better than the one before, and the last is better "
+                f"than the first by {100 * fell:.2g} % only",
+            ),
+        )
 
 
 def _usual(case: Case) -> Iterator[Sign]:

@@ -33,13 +33,15 @@ STILL: Final = 0.33
 """Of the growth of the first half: a second half that grows less bends, and will stand."""
 ONE_JUMP: Final = 0.5
 FEWEST: Final = 10
+BEGUN: Final = 0.25
+"""Of the planned steps: before that a run still finds its shape."""
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning; an error where the run failed while memory was nearly used up."""
     name = next((one for one in ("memory_bytes", "hardware/process_memory_bytes") if case.history.has(one)), "")
     curve = Curve.of(case.history.get(name))
-    if curve is None or len(curve) < FEWEST or _batch_grows(case):
+    if curve is None or len(curve) < FEWEST or _batch_grows(case) or curve.last_step < BEGUN * case.planned_steps:
         return
     parts = parts_of(curve, min(8, len(curve) - len(curve) // 5), skip=len(curve) // 5)
     first, last = float(parts.levels[0]), float(parts.levels[-1])

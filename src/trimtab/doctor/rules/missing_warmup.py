@@ -1,17 +1,18 @@
 """missing-warmup: the rate is at its full height from the first step, and the first updates do damage.
 
 Looks for: a rate that does not rise (seven tenths of its height or more in the first steps), a loss that is thrown far
-    above where it began within the first tenth of the run, by more than its noise and a part of all that is gained, and
-    that then falls at the same high rate: later updates of the same size are sound. With post-norm layers and Adam, of
-    which it is known that they need a warm-up, also a loss that stands at what counting single tokens reaches.
+    above where it began within the first tenth of the run, by more than its noise and a part of all that is gained, or
+    is thrown up and down by much again and again, and that then falls quietly at the same high rate: later updates of
+    the same size are sound. With post-norm layers and Adam, of which it is known that they need a warm-up, also a loss
+    that stands at what counting single tokens reaches.
 Why it matters: in the first steps gradients are largest and Adam's second moments are known from a few of them, so that
     its first steps are as large as any in every direction; what they destroy may take most of the run to mend.
 Evidence: the rate of the first steps beside its peak, the loss before and after them, the gradient there, and when the
     loss was back.
 Remedy: a linear warm-up over 2 to 10 % of the steps.
 False alarms: many runs do without a warm-up, and are sound: nothing is said where the loss does not rise. A loss that
-    stays high or unsteady at this rate says that the rate is too high, not only too early; so does a rate that is
-    five times the usual one.
+    stays high or unsteady at this rate says that the rate is too high, not only too early; so does a rate that is five
+    times the usual one.
 Source: Gotmare et al. 2019, arXiv 1810.13243; Liu et al. 2020, arXiv 1908.03265 (Adam's variance); Xiong et al. 2020,
     arXiv 2002.04745 (post-norm).
 """
@@ -87,7 +88,11 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     height = float(heights[at - 1])
     fell = max(start - loss.floor, 0.0)
     if height - start <= max(DAMAGE * fell, NOISES * loss.noise, 0.02 * abs(start)):
-        return None
+        rest = loss.between(early.last_step + 1, phases.high_until)
+        thrown = None if rest is None or len(rest) < 24 else _thrown_about(early, rest, fell, loss.noise)
+        if thrown is None:
+            return None
+        at, height = thrown
     later = loss.between(int(early.steps[at]), phases.high_until)
     if later is None or len(later) < 12:
         return None
@@ -97,7 +102,7 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     rest = later.between(int(later.steps[back[0]]), later.last_step)
     if rest is None or float(rest.smoothed.max()) > start:  # it left again at this rate
         return None
-    risen = np.flatnonzero(early.values[: at + 1] > start + 0.2 * (height - start))
+    risen = np.flatnonzero(early.values[1 : at + 1] > early.values[:at]) + 1
     onset, mended = int(early.steps[risen[0]]), int(later.steps[back[0]])
     text = (
         f"the loss rose from {format.decimal(start)} to {format.decimal(height)} by step {int(early.steps[at]):,}, and "
@@ -105,6 +110,20 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     )
     evidence = Evidence("train/loss", (onset, mended), height, start, text)
     return max(onset - 1, 1), [evidence], 0.85
+
+
+def _thrown_about(early: Curve, later: Curve, fell: float, noise: float) -> tuple[int, float] | None:
+    """Where a loss that rises by much again and again in the first steps, and never later at this rate, is highest: the
+    index and the value."""
+    much = max(0.3 * fell, 6 * noise)
+    rises = np.diff(early.values)
+    many = rises > much
+    if many.sum() < 2 or (many.sum() == 2 and float(rises.max()) < 0.6 * fell):
+        return None
+    if (np.diff(later.values) > much).any():
+        return None
+    at = 1 + int(np.argmax(early.values[1:]))
+    return at, float(early.values[at])
 
 
 def _stuck(case: Case, loss: Curve) -> tuple[int, list[Evidence], float] | None:

@@ -1,9 +1,10 @@
 """outlier-dominated-loss: a few samples make most of the loss.
 
 Looks for: under a squared error, targets whose farthest hundredth makes three quarters of all squares (the fact
-    `outliers.share`; of a normal distribution it makes 0.085), or samples of a step whose highest loss is far above
-    all others again and again (`probe/sample_loss`). In logs: a loss that is low in most steps and so high in few,
-    here and there, that those few make most of the sum; and it is back in the next step each time.
+    `outliers.share`; of a normal distribution it makes 0.085), or its farthest twentieth nearly all, or samples of a
+    step whose highest loss is far above all others again and again (`probe/sample_loss`). In logs: a loss that is low
+    in most steps and so high in few, here and there, that those few make most of the sum; and it is back in the next
+    step each time.
 Why it matters: the gradient is that of those few samples. The model learns them, or nothing, and the rest stays as it
     was.
 Evidence: the share of the farthest hundredth, quantiles of the samples' losses, or the share of the highest steps.
@@ -30,6 +31,8 @@ CODE: Final = "outlier-dominated-loss"
 MOST_OF_ALL: Final = 0.75
 """Of squares, or losses: less than that is the tail of what grows by factors, and said as a remark from a half on."""
 HALF: Final = 0.5
+NEARLY_ALL: Final = 0.92
+"""The same of the farthest twentieth."""
 SQUARED: Final = ("mse", "rmse", "cross_entropy", None)
 """Objectives under which a far target counts by its square; a run of regression that names none has mse."""
 TIMES: Final = 40.0
@@ -43,7 +46,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     evidence = [*_targets(case), *_samples(case)]
     known = bool(evidence)
-    heavy = (case.number("outliers", "share") or 1.0) > MOST_OF_ALL
+    heavy = case.fact("outliers") is None or _is_heavy(case)
     if not known and case.fact("outliers") is not None:
         return
     evidence += _steps(case)
@@ -66,9 +69,19 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
+def _is_heavy(case: Case) -> bool:
+    """Whether few targets make nearly all squares: a hundredth, or a twentieth where they are more."""
+    share, twentieth = case.number("outliers", "share") or 0.0, case.number("outliers", "twentieth") or 0.0
+    return share > MOST_OF_ALL or twentieth > NEARLY_ALL
+
+
 def _targets(case: Case) -> Iterator[Evidence]:
     share, farthest = case.number("outliers", "share"), case.number("outliers", "farthest")
-    if share is not None and farthest is not None and share > HALF:
+    if share is not None and farthest is not None and share <= HALF and _is_heavy(case):
+        part = case.number("outliers", "twentieth") or 0.0
+        told = f"the farthest twentieth of the targets makes {part:.0%} of all squared distances"
+        yield Evidence("facts.outliers", (0, 0), part, 0.28, told)
+    elif share is not None and farthest is not None and share > HALF:
         told = (
             f"the farthest hundredth of the targets makes {share:.0%} of all squared distances; one is "
             f"{farthest:.0f} times as far as the median one"

@@ -21,12 +21,12 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import classifies
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.evaluations import judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 CODE: Final = "overconfident"
-LEAST: Final = 0.01
+LEAST: Final = 0.006
 RISES: Final = 0.05
 
 
@@ -45,12 +45,13 @@ def check(case: Case) -> Iterator[Finding]:
         float(np.median(accuracy.values[max(0, best_at - 1) : best_at + 2])),
         float(accuracy.values[-num_last:].mean()),
     )
-    number = judged_texts(case)
     # The same texts are judged each time, so that the difference scatters less than two samples would.
-    error = noise_of_evaluations(accuracy.values) * (1 / num_last + 1 / 3) ** 0.5
-    least = max(LEAST, 2.5 * error, error_of_share(now, number) if number else 0.0)
+    since = max(0, best_at - 2)  # what is steep at first is no noise
+    error = noise_of_evaluations(accuracy.values[since:]) * (1 / num_last + 1 / 3) ** 0.5
+    number = judged_texts(case)
+    least = max(LEAST, 1.5 * error, 2.0 / number if number else 0.0)
     scale = max(abs(float(loss.values[best_at])), 0.1 * float(loss.values.max()))
-    if now - then < least or risen < max(3.0 * noise_of_evaluations(loss.values), RISES * scale):
+    if now - then < least or risen < max(3.0 * noise_of_evaluations(loss.values[since:]), RISES * scale):
         return
     onset, last = int(loss.steps[best_at]), loss.last_step
     ended = case.history.ended

@@ -40,7 +40,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     num_last = max(2, len(after) // 2)
     last = float(np.mean(after[-num_last:]))
-    noise = noise_of_evaluations(validation.values)
+    near = validation.values[max(0, best_at - 1) :]  # the bend of the first descent is no noise
+    noise = noise_of_evaluations(near if len(near) >= 5 else validation.values)
     around = float(np.median(validation.values[max(0, best_at - 1) : best_at + 2]))  # the best is lucky, too
     rise, highest = last - around, float(after.max()) - around
     scale = max(abs(best), 0.1 * float(validation.values.max() - best))
@@ -49,7 +50,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     onset, end = int(validation.steps[best_at]), validation.last_step
     fell = training.at(onset) - _end_of(training)
-    if fell <= max(min(0.15 * rise, 0.03 * abs(training.at(onset))), 2 * training.error(max(3, len(training) // 20))):
+    by_heart = _end_of(training) < 0.1 * around and training.at(onset) < 0.1 * around  # it has nowhere to fall to
+    enough = max(min(0.15 * rise, 0.03 * abs(training.at(onset))), 2 * training.error(max(3, len(training) // 20)))
+    if fell <= enough and not by_heart:
         return
     ended = case.history.ended
     restored = ended is not None and ended.restored_step is not None and ended.restored_step <= onset

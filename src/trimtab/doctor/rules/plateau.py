@@ -1,7 +1,8 @@
 """plateau: the training loss stands still, and nothing else explains it.
 
 Looks for: a run of a hundred steps or more in which the level of the loss never falls by more than its noise, though
-    the rate is not 0.
+    the rate is not 0, and the validation loss falls no more than that either; or evaluations that agree to the last
+    digit for a fifth of the run, so that no weight changes any more.
 Why it matters: such a run learns nothing, however quietly; the usual reason is a mistake in the code or the data.
 Evidence: the level at the start and at the end, beside the noise.
 Remedy: try to learn one batch by heart; check that the loss depends on the model, and labels on their inputs.
@@ -17,6 +18,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import noise_of_evaluations, unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
@@ -24,7 +26,10 @@ FEWEST_STEPS = 100
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A warning when the loss is where it began, within its noise."""
+    """A warning when the loss is where it began, within its noise, or evaluations repeat each other."""
+    if (since := unchanged_since(case)) is not None:
+        yield _unchanged(case, since)
+        return
     curve, rates = Curve.of(case.loss()), Curve.of(case.history.get("learning_rate"))
     if curve is None or len(curve) < 24 or curve.last_step - curve.first_step + 1 < FEWEST_STEPS:
         return
@@ -33,7 +38,7 @@ def check(case: Case) -> Iterator[Finding]:
     _, levels, size = curve.blocks(8)
     fell = float(levels[0] - levels.min())
     error = max(4.5 * curve.error(size), 1e-6 * abs(float(levels[0])))
-    if fell > error or float(levels[-1] - levels[0]) > error:
+    if fell > error or float(levels[-1] - levels[0]) > error or _learns(case):
         return
     yield Finding(
         "plateau",
@@ -56,5 +61,37 @@ def check(case: Case) -> Iterator[Finding]:
         remedies=(
             Remedy("try to learn a single batch by heart: if that fails, the fault is in the model or the loss"),
             Remedy("check that the labels belong to their inputs, and that the optimizer has the model's parameters"),
+        ),
+    )
+
+
+def _learns(case: Case) -> bool:
+    """Whether evaluations, which scatter less than single steps, fall all the same."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 5:
+        return False
+    noise = noise_of_evaluations(validation.values)
+    fell = float(np.median(validation.values[:2]) - np.median(validation.values[-3:]))
+    return fell > max(3.0 * noise, 0.03 * abs(float(validation.values[0])))
+
+
+def _unchanged(case: Case, since: int) -> Finding:
+    validation = Curve.of(case.validation_loss())
+    assert validation is not None
+    num = int((validation.steps >= since).sum())
+    told = (
+        f"{num} evaluations from step {since:,} to {validation.last_step:,} give {validation.values[-1]:.6g}, to the "
+        "last digit"
+    )
+    return Finding(
+        "plateau",
+        "warning",
+        0.9,
+        since,
+        f"no weight changes any more from step {since:,} on: evaluations repeat each other to the last digit",
+        (Evidence("validation/loss", (since, validation.last_step), float(validation.values[-1]), None, told),),
+        remedies=(
+            Remedy("check that the optimizer has the model's own parameters, and that its step is called"),
+            Remedy("check that evaluations are made of the weights that are trained, and not of a copy"),
         ),
     )

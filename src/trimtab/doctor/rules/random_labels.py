@@ -4,7 +4,8 @@ Looks for: a validation loss that never comes below what is known without any in
     shares; the loss of single tokens; of a log that does not say, its own first value), and answers no better than
     always saying the most frequent class, while the training loss falls far, as samples are learned by heart, and not
     at once. Where the training loss stands still, too, it is found only if counting runs of tokens tells nothing of
-    the labels either (the fact `counting.labels`).
+    the labels either (the fact `counting.labels`). Of pairs of texts, second texts that go with any first one as well
+    as with their own (the fact `counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
@@ -34,12 +35,19 @@ from trimtab.runs import format
 CODE: Final = "random-labels"
 NEAR: Final = 0.985
 """Of the loss without input: a validation loss above that has gained nothing from it."""
+UNEVEN: Final = 0.9
+"""Of all texts: where one class has more, always saying it is hard to pass."""
+RELATED: Final = 2.0
+"""Standard errors: pairs that go together come to ten and more with some hundred of them."""
 BY_HEART: Final = 0.75
 """Of that loss: training losses below are of samples learned by heart."""
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
+    if case.fact("task") == "seq2seq":
+        yield from _unrelated(case)
+        return
     validation = Curve.of(case.validation_loss())
     training = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.loss())
     if (
@@ -54,6 +62,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     counting = case.fact("counting", "labels")
     accuracy, largest = Curve.of(case.evaluated("validation/accuracy")), max(shares(case), default=None)
+    if largest is not None and largest > UNEVEN:
+        return  # hardly any text could show otherwise
     if accuracy is not None and largest is not None:
         number = case.number("validation", "documents") or 100.0
         best = float(accuracy.values.max())
@@ -108,6 +118,30 @@ def check(case: Case) -> Iterator[Finding]:
         remedies=(
             Remedy("look at ten samples with their labels, as the model gets them"),
             Remedy("find where inputs and labels are joined, sorted or shuffled apart from each other"),
+        ),
+    )
+
+
+def _unrelated(case: Case) -> Iterator[Finding]:
+    """Second texts that go with any first text as well as with their own."""
+    related, pairs = case.number("counting", "related"), case.number("training", "documents")
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    if related is None or related > RELATED or (accuracy is not None and float(accuracy.values.max()) > 0.6):
+        return
+    told = (
+        f"what goes together in half of the {pairs or 0:,.0f} pairs tells nothing of the other half: second texts go "
+        f"with their own first texts no better than those of others do ({related:+.1f} standard errors)"
+    )
+    yield Finding(
+        CODE,
+        "warning",
+        0.75,
+        1,
+        "the texts that are asked for have nothing to do with those that are read",
+        (Evidence("facts.counting.related", (0, 0), related, RELATED, told),),
+        remedies=(
+            Remedy("look at ten pairs, as the model gets them"),
+            Remedy("find where first and second texts are joined, sorted or shuffled apart from each other"),
         ),
     )
 

@@ -36,6 +36,8 @@ PART: Final = 0.1
 SETTLES: Final = 12
 """Steps around a change of factor that are not judged: it holds from the next boundary on."""
 PACES: Final = (0.125, 0.25, 0.5, 2.0, 3.0, 4.0, 8.0, 16.0)
+MOST: Final = 1024
+"""Steps that are held against the plan, evenly over the run."""
 LATE: Final = 1.25
 FLOORS: Final = (0.0, 0.02, 0.05, 0.1)
 """Of the peak, that a cosine usually ends at."""
@@ -64,6 +66,9 @@ def _beside_plan(case: Case, rates: Curve, factor: Callable[[int], float], full:
     part = rates.between(begin + 1, rates.last_step)
     if part is None or len(part) < 24:
         return
+    if len(part) > MOST:
+        few = np.linspace(0, len(part) - 1, MOST).astype(int)
+        part = Curve(part.steps[few], part.values[few])
     planned = full * np.array([factor(step) for step in part.steps.tolist()])
     put, is_settling = _factors(case, part)
     expected = planned * put

@@ -3,8 +3,10 @@
 Looks for: a run that did all its planned steps and saw less than a token for each parameter, whose loss was still
     falling and is no better than what frequencies of single tokens reach on the same text; of fewer than 24 steps, or
     less than a tenth of a token for each parameter, than what counting pairs of them reaches, whether it was still
-    falling or only fell; where that is not known, barely below a uniform guess. One on its way from single tokens to
-    pairs gets a remark.
+    falling or only fell; of less than half a token for each parameter also while it stands where frequencies of single
+    tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
+    single tokens to pairs gets a remark. Where no level is known: of fewer than 100 steps with the rate at its full
+    height to the end, one in which each evaluation is better and the last quarter makes a tenth of the progress.
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
 Evidence: the loss beside the yardstick; tokens that were seen, for each parameter.
 Remedy: more steps; or a model that is small enough for these.
@@ -17,6 +19,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from typing import Final
+
+import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
@@ -35,6 +39,12 @@ MOST_EPOCHS: Final = 4.0
 """Of the same text teach nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
 FEWEST: Final = 0.1
 """Tokens for each parameter: with fewer no model is expected to come below counts of pairs, and none is done."""
+FIRST_STAND: Final = 0.5
+"""Tokens for each parameter: with fewer a loss may stand at frequencies of single tokens for a while."""
+LAST_QUARTER: Final = 0.1
+"""Of the whole progress: a run that was long enough makes less in its last quarter."""
+FEWEST_STEPS: Final = 100
+"""In a longer run a loss that falls says nothing by itself."""
 BEST: Final = 20.0
 """Tokens for each parameter that make the best of it."""
 
@@ -48,11 +58,14 @@ def check(case: Case) -> Iterator[Finding]:
     lowest, tokens, parameters = float(judged.values.min()), _tokens(case), case.number("parameters", "total")
     part = None if tokens is None or not parameters else tokens / parameters
     is_short = history.last_step < FEW_VALUES
+    unigram, bigram, uniform = counted_loss(case, "unigram"), counted_loss(case, "bigram"), uniform_loss(case)
+    if bigram is None and uniform is None:
+        yield from _still_at_full_rate(case)
+        return
     hardly_begun = is_short or (part is not None and part < FEWEST)
     falls = _falls(training)
-    if not falls and not (hardly_begun and training.end < training.start):
+    if not falls and not ((hardly_begun or is_first_stand(case, lowest)) and training.end < training.start):
         return
-    unigram, bigram, uniform = counted_loss(case, "unigram"), counted_loss(case, "bigram"), uniform_loss(case)
     if bigram is not None and unigram is not None:
         beyond_single = is_short or lowest < unigram
         level = bound = bigram if beyond_single else unigram
@@ -84,6 +97,44 @@ def check(case: Case) -> Iterator[Finding]:
         tuple(evidence),
         remedies=tuple(_remedies(case, part)),
     )
+
+
+def _still_at_full_rate(case: Case) -> Iterator[Finding]:
+    """Where no level is known: each evaluation is better, the last quarter much, and the rate was never lowered."""
+    validation, rates = Curve.of(case.validation_loss()), Curve.of(case.history.get("learning_rate"))
+    if validation is None or rates is None or len(validation) < 6 or case.history.last_step > FEWEST_STEPS:
+        return
+    if (np.diff(validation.values) >= 0).any() or rates.values[-1] < 0.9 * float(rates.values.max()):
+        return
+    begin = validation.first_step + 0.75 * (validation.last_step - validation.first_step)
+    gained = float(np.interp(begin, validation.steps, validation.values) - validation.values[-1])
+    fell = float(validation.values[0] - validation.values[-1])
+    if gained < LAST_QUARTER * fell:
+        return
+    told = (
+        f"each of {len(validation)} evaluations is better than the one before, and the last quarter of the run made "
+        f"{gained / fell:.0%} of the whole progress"
+    )
+    yield Finding(
+        "stopped-too-early",
+        "warning",
+        0.6,
+        case.history.last_step,
+        f"{format.count(case.history.last_step)} steps are few: the loss was falling as before, at the full rate",
+        (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
+        remedies=tuple(_remedies(case, None)),
+    )
+
+
+def is_first_stand(case: Case, lowest: float) -> bool:
+    """Whether the loss stands at frequencies of single tokens after less than half a token for each parameter.
+
+    Language models stand there for a while before they learn more, so that no limit of the model is seen in it.
+    """
+    tokens, parameters, unigram = _tokens(case), case.number("parameters", "total"), counted_loss(case, "unigram")
+    if tokens is None or not parameters or unigram is None:
+        return False
+    return tokens / parameters < FIRST_STAND and abs(lowest - unigram) < 0.05 * unigram
 
 
 def _falls(training: Curve) -> bool:

@@ -19,8 +19,10 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, judged
+from trimtab.doctor.rules.stopped_too_early import is_first_stand
 from trimtab.events import Adjust
 from trimtab.runs import format
 
@@ -34,12 +36,14 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning when the loss stands still at a level that counting reaches, too."""
     training, level = Curve.of(case.loss()), judged(case)
     bigram, unigram = counted_loss(case, "bigram"), counted_loss(case, "unigram")
-    if training is None or level is None or len(training) < 24:
+    if training is None or level is None or len(training) < 24 or unchanged_since(case) is not None:
         return
     if bigram is None:
         yield Withheld("underfitting", ("yardsticks (what counting reaches on the same data)",))
         return
     is_judged = case.validation_loss() is not None
+    if is_first_stand(case, float(level.values.min())):
+        return
     lowest = float(level.values.min()) if is_judged else level.floor
     if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (NEAR * bigram):
         return

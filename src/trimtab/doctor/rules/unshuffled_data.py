@@ -2,9 +2,10 @@
 
 Looks for: rows sorted by their targets that are not shuffled (the fact `order`, with `data.shuffle` false). In the
     curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
-    validation loss lies far above its lows: each kind of sample is learned when it comes, and forgotten when the next
-    does. Without a validation loss the jumps must come at even distances, four at least. Or the loss goes up and down
-    in the same way again and again, each time over many steps: the order of an epoch.
+    validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled): each kind
+    of sample is learned when it comes, and forgotten when the next does. Without a validation loss the jumps must come
+    at even distances, four at least. Or the loss goes up and down in the same way again and again, each time over many
+    steps: the order of an epoch.
 Why it matters: each step sees one kind of sample, and the next steps another. What was learned first is gone at the
     end.
 Evidence: how far neighbouring rows agree; the jumps, and the two losses side by side.
@@ -71,7 +72,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         CODE,
         "warning",
-        0.95 if by_rows and jumps else 0.9 if by_rows else 0.7,
+        0.95 if by_rows and jumps else 0.9 if by_rows else 0.8 if case.setting("data.shuffle") is False else 0.7,
         curve.first_step,
         "the data comes sorted: each kind of sample is learned when it comes and forgotten when the next does",
         tuple(evidence),
@@ -114,7 +115,10 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
     if validation is not None:
         beside = np.interp(curve.steps[[one.low_at for one in jumps]], validation.steps, validation.values)
         height = float(np.median([one.top - one.low for one in jumps]))
-        return len(jumps) >= 3 and float(np.median(beside - lows)) > max(0.5 * height, float(np.median(lows)))
+        above = float(np.median(beside - lows))
+        if case.setting("data.shuffle") is False:
+            return len(jumps) >= 2 and above > max(0.2 * height, 0.15 * float(np.median(lows)))
+        return len(jumps) >= 3 and above > max(0.5 * height, float(np.median(lows)))
     gaps = np.diff([one.low_at for one in jumps])
     return len(jumps) >= 4 and float(gaps.std()) < 0.2 * float(gaps.mean()) and float(gaps.mean()) >= 8
 
@@ -162,8 +166,8 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
         return
     begin = len(curve) // 8
     values = curve.values[begin:]
-    width = len(values) // 3
-    trend = running_median(values, width | 1)
+    ends, medians, length = Curve(np.arange(len(values)), values).blocks(6)
+    trend = np.interp(np.arange(len(values)), ends - length / 2, medians)
     rest = np.clip(values - trend, -8.0 * curve.noise - 1e-12, None)
     rest = rest - rest.mean()
     together = autocorrelation(rest, len(values) // 2)

@@ -51,6 +51,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     apart, documents = (case.number("counting", "sets", name) for name in ("separability", "documents"))
     error = 1.0 / math.sqrt(6.0 * documents) if documents else math.inf
+    if case.fact("task") == "regression" and apart is None:
+        return  # a few far targets on one side are no other kind
     told_apart = apart is not None and apart >= SEPARABLE and apart - 0.5 > 3.5 * error
     if case.fact("counting") is not None and apart is not None and not told_apart:
         return
@@ -92,7 +94,7 @@ def check(case: Case) -> Iterator[Finding]:
         CODE,
         "warning" if wide else "info",
         0.9 if told_apart and wide else 0.8 if wide and sure else 0.6,
-        steps[0],
+        1,
         "the validation data is of another kind than the training data: its loss was off before anything could be "
         "learned by heart",
         tuple(evidence),
