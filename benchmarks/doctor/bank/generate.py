@@ -5,6 +5,7 @@ The parent loads torch once; each run is a fork of it, so that what is planted i
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -25,6 +26,10 @@ from bank.texts import prepare
 
 LIMIT_SECONDS: Final = 150.0
 """Of the clock: on a busy machine a run of ten seconds takes its time."""
+
+
+_DIES_WITH_PARENT: Final = 1
+"""PR_SET_PDEATHSIG of Linux: who stops the bank stops the run that is being made."""
 
 
 def generator_hash() -> str:
@@ -106,6 +111,7 @@ def _in_a_fork(act: Callable[[], None], place: Path) -> str | None:
     child = os.fork()
     if child == 0:
         code = 1
+        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGKILL)
         try:
             sink = os.open(place / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(sink, 1)
