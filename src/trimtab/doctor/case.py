@@ -81,6 +81,13 @@ class Case:
         return planned * self.history.last_step / self.planned_steps if self.planned_steps else 0.0
 
     @property
+    def counts_epochs(self) -> bool:
+        """Whether a step of the record is an epoch, as in logs that have a row for each: then the first loss is a mean
+        over all samples while they were learned, and no evaluation comes before they were seen."""
+        epochs = self.number("epochs")
+        return self.target != "trimtab" and epochs is not None and epochs >= 0.9 * self.history.last_step > 0
+
+    @property
     def planned_steps(self) -> int:
         """Steps of the whole run where that is known, else those that were seen."""
         return self.history.total_steps or self.history.last_step

@@ -161,6 +161,14 @@ def noise_of(values: Floats) -> float:
     return float(NORMAL * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2))
 
 
+def resolution(values: Floats) -> float:
+    """The last digit that was kept: a tenth to a ten-thousandth, of which all values are multiples; else 0."""
+    for decimals in range(1, 5):
+        if np.abs(values - np.round(values, decimals)).max(initial=0.0) < 1e-9:
+            return float(10.0**-decimals)
+    return 0.0
+
+
 def local_noise(values: Floats, width: int) -> Floats:
     """The noise of single values in the `width` before each, or around the first; nowhere less than that of all.
 

@@ -66,6 +66,10 @@ def learns_at_once(training: Curve) -> bool:
     return end < 0.75 * begin and len(half) > 0 and bool(half[0] < 0.25 * len(training))
 
 
-def gained_nothing(validation: Curve, training: Curve) -> bool:
-    """Whether the validation loss never came below where training began."""
-    return float(validation.values.min()) >= 0.97 * min(training.start, float(training.values[0]))
+def gained_nothing(case: Case, validation: Curve, training: Curve) -> bool:
+    """Whether the validation loss never came below where training began; in logs by epochs, whose first training loss
+    is of a model that has learned much, also never below where it began itself."""
+    lowest = float(validation.values.min())
+    if case.counts_epochs and lowest < 0.97 * float(validation.values[0]):
+        return False
+    return lowest >= 0.97 * max(training.start, float(training.values[0]))

@@ -9,7 +9,8 @@ Evidence: the ratio at the evaluations, how little it scatters, the first loss b
     set.
 Remedy: divide each micro-batch's loss by their number, or better the sum over all of them by all tokens.
 False alarms: dropout, smoothing and penalties lift the training loss by a part of it, or by a constant: a ratio that
-    begins at one, or is no whole number, or below 1.9, is not taken. Losses that do not fall say nothing of a ratio,
+    begins at one, or is no whole number, or below 1.9, is not taken. Mixed samples and strong augmentation can make it
+    two or three: where nothing else is known, these are a remark. Losses that do not fall say nothing of a ratio,
     and of an objective of several terms nothing is said.
 Source: own; the division by tokens after the mistake that was found in many trainers in October 2024
     (huggingface/transformers issue 34198 among them).
@@ -36,6 +37,10 @@ SCATTER: Final = 0.25
 FALLS: Final = 0.1
 """Of the validation loss at first, that it must fall by, so that a ratio is no difference."""
 FEWEST: Final = 4
+STEEP: Final = 0.8
+"""Of the multiple: as many times as steeply as the validation loss must the training loss fall."""
+MIXED: Final = 3
+"""Times: samples that are mixed or augmented strongly make a training loss as high."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -67,12 +72,17 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if accumulation is not None:
         text = f"each update is made of {accumulation} micro-batches"
         evidence.append(Evidence("training.accumulation", (0, 0), accumulation, None, text))
+    known = accumulation is not None or first is not None
+    may_be_mixed = not known and times <= MIXED
     yield Finding(
         "accumulation-not-normalised",
-        "warning",
-        0.95 if accumulation is not None else 0.85,
+        "info" if may_be_mixed else "warning",
+        0.95 if accumulation is not None else 0.5 if may_be_mixed else 0.85,
         loss.first_step,
-        f"the training loss is {times} times what it should be: it is summed over {times} micro-batches and not "
+        f"the training loss is {times} times the validation loss: it is summed over {times} micro-batches and not "
+        "divided, and so is the gradient, or training samples are made much harder (mixed, or augmented strongly)"
+        if may_be_mixed
+        else f"the training loss is {times} times what it should be: it is summed over {times} micro-batches and not "
         "divided, and so is the gradient",
         tuple(evidence),
         remedies=(
@@ -110,7 +120,7 @@ def _beside_validation(
     # A constant between the two lifts the training loss as much at every level of the other.
     pairs = list(itertools.combinations(zip(judged[: len(early) + 1], here[: len(early) + 1], strict=True), 2))
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > 0.02 * a[0]]
-    if not slopes or float(np.median(slopes)) < 1 + 0.4 * (times - 1):
+    if not slopes or float(np.median(slopes)) < 1 + STEEP * (times - 1):
         return None
     ratios = early
     text = (

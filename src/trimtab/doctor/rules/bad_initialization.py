@@ -73,6 +73,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
     if curve is None or curve.first_step > max(2, 0.002 * case.planned_steps) or len(curve) < 12:
         return
+    if case.counts_epochs:
+        return  # the first loss is a mean over an epoch in which much was learned
     first, uniform = float(curve.values[0]), uniform_loss(case)
     added = any(case.setting(f"objective.{one}") for one in ("label_smoothing", "z_loss", "distillation.teacher"))
     text = ""

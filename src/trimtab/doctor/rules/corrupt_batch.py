@@ -91,6 +91,8 @@ def check(case: Case) -> Iterator[Finding]:
 def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
     """Single steps whose loss stands out while the next is as before; the level before, and the noise there."""
     finite = np.isfinite(values)
+    if not finite.any():
+        return ~finite & False, values, np.zeros(len(values))
     filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
     curve = Curve(np.arange(len(filled)), filled)
     none = np.zeros(len(filled), np.bool_)

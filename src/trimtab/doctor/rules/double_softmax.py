@@ -60,6 +60,9 @@ def check(case: Case) -> Iterator[Finding]:
     begins = abs(curve.start - top) < 0.15 * top
     if not begins or lowest < 0.985 * floor or curve.end > top:
         return
+    validation = Curve.of(case.validation_loss())
+    if validation is not None and float(validation.values.min()) < 0.97 * floor:
+        return  # mixed samples or soft targets lift the training loss alone; a softmax too many would lift both
     far = curve.end > 1.5 * usual + 0.1
     if not far and not (_stands(curve) and curve.end > 1.1 * usual and number > 20 and curve.end > floor + 0.1):
         return

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.curves import Curve, Floats, Phases, noise_of, running_median
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.levels import counted_loss
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, sound_rate, uses_adam
@@ -38,6 +38,8 @@ DAMAGE: Final = 0.15
 """Of the whole descent, above the start."""
 NOISES: Final = 3.5
 """Of single losses, for two neighbours that are both so high."""
+TOGETHER: Final = 4.0
+"""Of single losses, for a rise of medians of three neighbours."""
 TOO_HIGH: Final = 5.0
 """Times the usual rate: then the rate is too high, with or without a warm-up."""
 
@@ -87,10 +89,14 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     at = 1 + int(np.argmax(heights))
     height = float(heights[at - 1])
     fell = max(start - loss.floor, 0.0)
-    if height - start <= max(DAMAGE * fell, NOISES * loss.noise, 0.02 * abs(start)):
+    # Where the loss is high it may scatter more than later: then neighbours that go together tell a rise from chance.
+    in_proportion = loss.noise * max(abs(start) / max(abs(loss.end), 1e-12), 1.0)
+    noise = max(loss.noise, min(noise_of(early.values), in_proportion))
+    is_chance = height - start <= NOISES * noise and _rise(early.values) <= TOGETHER * noise
+    if is_chance or height - start <= max(DAMAGE * fell, NOISES * loss.noise, 0.02 * abs(start)):
         rest = loss.between(early.last_step + 1, phases.high_until)
         thrown = None if rest is None or len(rest) < 24 else _thrown_about(early, rest, fell, loss.noise)
-        if thrown is None:
+        if thrown is None or float(np.std(np.diff(early.values))) < 2.0 * 2**0.5 * in_proportion:
             return None
         at, height = thrown
     later = loss.between(int(early.steps[at]), phases.high_until)
@@ -110,6 +116,12 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     )
     evidence = Evidence("train/loss", (onset, mended), height, start, text)
     return max(onset - 1, 1), [evidence], 0.85
+
+
+def _rise(values: Floats) -> float:
+    """The largest rise of a median of three neighbours above an earlier one."""
+    middle = running_median(values, 3)
+    return float((middle - np.minimum.accumulate(middle)).max())
 
 
 def _thrown_about(early: Curve, later: Curve, fell: float, noise: float) -> tuple[int, float] | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
+from trimtab.doctor.curves import Curve, resolution
 from trimtab.doctor.evaluations import noise_of_evaluations, unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
@@ -38,8 +38,10 @@ def check(case: Case) -> Iterator[Finding]:
     _, levels, size = curve.blocks(8)
     fell = float(levels[0] - levels.min())
     error = max(4.5 * curve.error(size), 1e-6 * abs(float(levels[0])))
-    if fell > error or float(levels[-1] - levels[0]) > error or _learns(case):
+    if fell > error or float(levels[-1] - levels[0]) > error or _learns(case) or _fell_at_once(curve):
         return
+    if resolution(curve.values) > 0.05 * abs(float(np.median(levels))):
+        return  # too few digits were kept to tell
     yield Finding(
         "plateau",
         "warning",
@@ -73,6 +75,14 @@ def _learns(case: Case) -> bool:
     noise = noise_of_evaluations(validation.values)
     fell = float(np.median(validation.values[:2]) - np.median(validation.values[-3:]))
     return fell > max(3.0 * noise, 0.03 * abs(float(validation.values[0])))
+
+
+def _fell_at_once(curve: Curve) -> bool:
+    """Whether the first few values lie above the rest by more than chance: it fell within the first eighth."""
+    rest = float(np.median(curve.values[len(curve) // 4 :]))
+    most = max(2, len(curve) // 16)
+    means = np.cumsum(curve.values[:most]) / np.arange(1, most + 1)
+    return bool((means - rest > 4.0 * curve.noise / np.sqrt(np.arange(1, most + 1)) + 0.01 * abs(rest)).any())
 
 
 def _unchanged(case: Case, since: int) -> Finding:

@@ -76,8 +76,10 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if not by_heart and (tells_nothing is None or _stands_for_another_reason(case)):
         return
-    if not known and (not by_heart or not classifies(case) or not gained_nothing(validation, training)):
+    if not known and (not by_heart or not classifies(case) or not gained_nothing(case, validation, training)):
         return
+    if not known and accuracy is None and not case.history.has("train/accuracy"):
+        return  # any loss above 1.4 is near ln K of some K: nothing says that there are classes
     if not known and learns_at_once(training):
         return  # it is learned, but not asked: a validation set of another kind
     lowest = float(validation.values.min())

@@ -60,6 +60,8 @@ def check(case: Case) -> Iterator[Finding]:
     is_short = history.last_step < FEW_VALUES
     unigram, bigram, uniform = counted_loss(case, "unigram"), counted_loss(case, "bigram"), uniform_loss(case)
     if bigram is None and uniform is None:
+        if case.counts_epochs:
+            return  # a hundred epochs are not few
         yield from _still_at_full_rate(case)
         return
     hardly_begun = is_short or (part is not None and part < FEWEST)

@@ -3,9 +3,9 @@
 Looks for: a gap between validation and training loss, both in eval mode, while no sample was seen twice: then training
     samples are as new to the model as validation samples, and only their kind can differ. Together with documents that
     counting runs of tokens tells apart (the fact `counting.sets.separability`: 0.5 where both are of one kind). In
-    logs without these a gap that is there at the first evaluations already, and hardly grows afterwards; or a
-    validation loss that gains nothing at all, while the training loss falls at once, and so not by learning samples by
-    heart.
+    logs without these a gap that is there at the first evaluations already, and hardly grows afterwards (a remark,
+    where all samples were seen before the first of them, as in logs by epochs); or a validation loss that gains
+    nothing at all, while the training loss falls at once, and so not by learning samples by heart.
 Why it matters: choosing, stopping and reporting by such a set is by another task than the one that is trained; its
     loss does not tell overfitting.
 Evidence: the gap, passes over the data then, and how well the two sets are told apart.
@@ -60,14 +60,17 @@ def check(case: Case) -> Iterator[Finding]:
     if early is None:
         return
     gap, level, steps, new = early
+    again = not new and _seen_again(case, steps[0])
     part = gap / max(abs(level), 1e-9)
     # Of two sets of one kind the training set is never the harder one, but by chance.
     wide = abs(part) >= GAP if told_apart and is_slice else part >= (GAP if told_apart else LARGE_GAP)
     sure = new and is_slice  # the same mode on samples that are new to the model: only their kind can differ
-    nothing = gained_nothing(validation, training) and learns_at_once(training)
+    nothing = gained_nothing(case, validation, training) and learns_at_once(training)
     if not told_apart and not nothing and (not wide or not (sure or _steady(validation, training, gap))):
         return
     wide = wide or nothing
+    if not told_apart and not nothing and gap < _chance(training):
+        return
     if told_apart and not wide and part < 0.5 * GAP:
         return
     evidence = []
@@ -92,10 +95,13 @@ def check(case: Case) -> Iterator[Finding]:
     own_source = case.target == "trimtab" and case.setting("data.validation_source.name") is not None
     yield Finding(
         CODE,
-        "warning" if wide else "info",
-        0.9 if told_apart and wide else 0.8 if wide and sure else 0.6,
+        "warning" if wide and (told_apart or nothing or not again) else "info",
+        0.9 if told_apart and wide else 0.8 if wide and sure else 0.4 if again else 0.6,
         1,
-        "the validation data is of another kind than the training data: its loss was off before anything could be "
+        "the validation data is of another kind than the training data, or harder: its loss was off as much at the "
+        "first evaluations as later"
+        if again
+        else "the validation data is of another kind than the training data: its loss was off before anything could be "
         "learned by heart",
         tuple(evidence),
         remedies=(
@@ -107,6 +113,17 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("validate on samples of the source that is trained on, and judge the other set besides"),
         ),
     )
+
+
+def _seen_again(case: Case, step: int) -> bool:
+    """Whether all samples were seen before the first evaluation that is held against the training loss."""
+    epochs, last = case.epochs(), case.history.last_step
+    return case.counts_epochs or (last > 0 and step * epochs / last >= 1.0 - 1e-6)
+
+
+def _chance(training: Curve) -> float:
+    """What the training loss, as it is smoothed, is off by."""
+    return 2.0 * (training.error(training.width) if len(training) > 20 else training.noise)
 
 
 def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, float, tuple[int, int], bool] | None:
