@@ -202,6 +202,13 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert "judge both alike first" in found.recommendation.summary
     found = compare(run_of("a", task="causal_lm"), run_of("b", task="classification"))
     assert "different tasks" in found.obstacles[0]
+    for names, expected in (
+        (("mse", "huber"), ("their losses are not of one kind: objective.name is mse and huber",)),
+        (("mse", "rmse"), ()),  # both are told as squares
+        (("cross_entropy", "focal"), ()),
+    ):
+        a, b = ({**CONFIG, "objective.name": name} for name in names)
+        assert compare(run_of("a", config=a), run_of("b", config=b, worse=-0.5)).obstacles == expected
 
 
 def test_budgets_are_made_equal() -> None:

@@ -53,6 +53,20 @@ def test_the_verdict(
     assert proof(originals, fixed, shown=shown, left=left).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("shown", "left", "verdict"), [(True, False, "held"), (True, True, "failed"), (False, False, "unclear")]
+)
+def test_losses_of_different_kinds_prove_nothing(shown: bool, left: bool, verdict: str) -> None:
+    outcomes = [
+        outcome("original", 0, 4.0, *([CODE] if shown else [])),
+        outcome("fixed", 0, 0.5, *([CODE] if left else [])),
+    ]
+    said = "their losses are not of one kind: objective.name is mse and huber"
+    told = judge(outcomes, [CODE], ["objective.name=huber"], steps=100, of_steps=100, obstacles=[said])
+    assert (told.verdict, told.difference, told.interval) == (verdict, None, None)
+    assert f"cannot be held against each other ({said})" in told.text
+
+
 def test_it_says_losses_interval_and_what_was_found() -> None:
     told = proof([4.0, 4.2, 4.1], [3.0, 3.1, 3.2])
     assert told.text.startswith("The remedy held: over 3 seeds, after 100 of 400 steps the validation loss is 4.1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Acts = Literal["weights", "chance", "data", "length", "numerics", "judgement", "machine", "nothing"]
 """The weights; which of many equal runs it is; what is learned from; how long; how numbers are computed; how the run
@@ -43,6 +43,22 @@ ACTS_ON: Final[tuple[tuple[str, Acts], ...]] = (
     ("training.memory_budget_bytes", "numerics"),
 )
 """The beginning of a setting's name, and what it acts on; the first that fits holds, all others act on the weights."""
+
+DEFINES_LOSS: Final = (
+    "objective.name",
+    "objective.delta",
+    "objective.quantile",
+    "objective.temperature",
+    "task.mask_rate",
+)
+"""Settings that say what the loss of an evaluation is: where one differs, losses cannot be compared."""
+_MEASURED_AS: Final = {"focal": "cross_entropy", "binary_cross_entropy": "cross_entropy", "rmse": "mse"}
+"""Objectives of which evaluations tell another loss: the plain one, without weights, smoothing and powers."""
+
+
+def loss_of(setting: str, value: Any) -> Any:
+    """What a setting of `DEFINES_LOSS` makes of the loss: equal for objectives that are measured alike."""
+    return _MEASURED_AS.get(value, value) if setting == "objective.name" else value
 
 
 def acts_on(setting: str) -> Acts:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.doctor.acts_on import acts_on
+from trimtab.doctor.acts_on import DEFINES_LOSS, acts_on, loss_of
 from trimtab.doctor.load import settings_of
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
@@ -149,6 +149,7 @@ def outcomes_in(folder: Path) -> tuple[list[RunOutcome], list[str]]:
             tokens.get("fingerprint") if isinstance(tokens, Mapping) else None,
             judged.get("sha256") if isinstance(judged, Mapping) else None,
             settings.get("evaluation.max_tokens"),
+            *(_key(loss_of(key, settings.get(key))) for key in DEFINES_LOSS if "loss" in str(best["metric"])),
         )
         rows.append(RunOutcome(name, settings, str(best["metric"]), float(best["value"]), judged_on))
     return rows, others

@@ -65,6 +65,8 @@ class Proof:
     interval: tuple[float, float] | None
     """Its 95 % interval over seeds; None with fewer than two."""
     outcomes: tuple[Outcome, ...]
+    obstacles: tuple[str, ...] = ()
+    """Why the losses of the two sides cannot be held against each other: then the findings decide alone."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -72,12 +74,19 @@ class Proof:
 
 
 def judge(
-    outcomes: Sequence[Outcome], codes: Sequence[str], overrides: Sequence[str], *, steps: int, of_steps: int
+    outcomes: Sequence[Outcome],
+    codes: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    steps: int,
+    of_steps: int,
+    obstacles: Sequence[str] = (),
 ) -> Proof:
     """The verdict on pairs of runs that differ in the remedy alone, each pair with one seed.
 
     A run whose loss is no number is worse than any other. With one seed a loss counts as lower or higher when it is so
     by a hundredth; with several when the interval of the mean difference of pairs, by Student's t, does not hold 0.
+    Where there are `obstacles` no loss is lower or higher than another.
     """
     pairs = _pairs(outcomes)
     differences = [
@@ -86,7 +95,7 @@ def judge(
     rescued = sum(original.loss is None and fixed.loss is not None for original, fixed in pairs)
     ruined = sum(original.loss is not None and fixed.loss is None for original, fixed in pairs)
     levels = [original.loss for original, _ in pairs if original.loss is not None]
-    mean, interval = mean_with_interval(differences)
+    mean, interval = mean_with_interval([] if obstacles else differences)
     if rescued != ruined:
         change = -1 if rescued > ruined else 1
     elif mean is None:
@@ -107,7 +116,7 @@ def judge(
         verdict = "failed" if not is_gone else "held" if shown else "unclear"
     return Proof(
         verdict,
-        _in_words(verdict, change, pairs, codes, mean, interval, shown, left, steps, of_steps),
+        _in_words(verdict, change, pairs, codes, mean, interval, shown, left, steps, of_steps, obstacles),
         tuple(codes),
         tuple(overrides),
         steps,
@@ -117,6 +126,7 @@ def judge(
         mean,
         interval,
         tuple(outcomes),
+        tuple(obstacles),
     )
 
 
@@ -149,6 +159,7 @@ def _in_words(
     left: int,
     steps: int,
     of_steps: int,
+    obstacles: Sequence[str],
 ) -> str:
     said = {
         "held": "the remedy held",
@@ -171,6 +182,8 @@ def _in_words(
         losses += (
             f", by {format.signed(mean)} (95 % interval {format.signed(interval[0])} to {format.signed(interval[1])})"
         )
+    if obstacles:
+        losses += f", which cannot be held against each other ({obstacles[0]})"
     if change == 0 and mean is not None:
         losses += ", which may be chance" if interval is not None or num == 1 else ""
     named = " or ".join(codes)

@@ -10,6 +10,9 @@ from typing import Any, Final, Literal, final
 from trimtab.config import Config, dump_config
 from trimtab.config.alerts import AlertsConfig
 from trimtab.config.profile import ProfileConfig
+from trimtab.doctor.compare import open_side
+from trimtab.doctor.compare.changes import changes_between
+from trimtab.doctor.compare.outcomes import obstacles_between
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.fix import Fix
 from trimtab.doctor.load import open_case
@@ -66,9 +69,16 @@ def prove(
             outcomes.append(_outcome(folder, side, seed, asked.selected))
     codes = fix.codes or tuple(dict.fromkeys(change.code for change in fix.changes))
     steps = of_steps if full else min(short, of_steps)
-    proof = judge(outcomes, codes, fix.overrides, steps=steps, of_steps=of_steps)
+    obstacles = _obstacles(outcomes[:2])
+    proof = judge(outcomes, codes, fix.overrides, steps=steps, of_steps=of_steps, obstacles=obstacles)
     write_json(folder.parent / "proof.json", proof.to_json())
     return proof
+
+
+def _obstacles(pair: Sequence[Outcome]) -> tuple[str, ...]:
+    """Why their losses cannot be compared: other data, other amounts, or losses of another kind."""
+    original, fixed = (open_side(Path(one.run)) for one in pair)
+    return obstacles_between(original, fixed, changes_between(original, fixed))
 
 
 def _sides(original: Config, fixed: Config) -> Sequence[tuple[Literal["original", "fixed"], Config]]:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from trimtab.doctor.acts_on import DEFINES_LOSS, loss_of
 from trimtab.doctor.case import Case
 from trimtab.doctor.compare.comparison import Change, Outcome, Side, Which
 from trimtab.doctor.curves import Curve, noise_of
@@ -34,6 +35,13 @@ def obstacles_between(a: Side, b: Side, changes: tuple[Change, ...]) -> tuple[st
     limits = [side.case.setting("evaluation.max_tokens") for side in (a, b)]
     if any(change.what == "evaluation.max_tokens" for change in changes):
         told.append(f"they are judged on different amounts: evaluation.max_tokens is {limits[0]} and {limits[1]}")
+    told += [
+        f"their losses are not of one kind: {change.what} is {change.a} and {change.b}"
+        for change in changes
+        if change.what in DEFINES_LOSS
+        and None not in (change.a, change.b)
+        and loss_of(change.what, change.a) != loss_of(change.what, change.b)
+    ]
     return tuple(told)
 
 
