@@ -112,6 +112,21 @@ def test_noise_in_proportion_to_a_high_first_loss_is_no_damage(seed: int) -> Non
     assert "missing-warmup" not in warned(diagnose(case))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_digit_makes_no_evaluation_scatter(tmp_path: Path, seed: int) -> None:
+    at = np.arange(1, 301)
+    training = (0.04 + 0.06 * np.exp(-at / 20)) * np.exp(0.02 * noise_of(300, seed))
+    measured = np.where(at % 30 == 0, training, np.nan)
+    columns = {"step": at, "loss": training, "val_loss": measured, "lr": np.full(300, 0.01)}
+    assert warned(judged(tmp_path, columns, decimals=2)) == []
+
+
+def test_a_validation_loss_of_nothing_fails_no_rule() -> None:
+    case = case_of(np.zeros(40), validation={10: 0.0, 20: 0.0, 30: 1.0, 40: 1.0})
+    said = [*ask("over-regularised", case)]
+    assert not any("failed" in need for one in said if isinstance(one, Withheld) for need in one.needs)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_without_a_number_fails_no_rule(value: float) -> None:
     case = case_of(np.full(200, value))

@@ -21,12 +21,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.curves import Curve, Phases, resolution
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.levels import counted_loss, judged
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
 from trimtab.runs import format
 
+ROUNDED = 0.05
+"""Of the level: digits that were kept."""
 ENOUGH = 3.0
 """Points that the signs must make together."""
 LEARNED = 0.01
@@ -39,6 +41,8 @@ def check(case: Case) -> Iterator[Finding]:
     curve = Curve.of(case.loss())
     if curve is None or len(curve) < 24 or 0 <= curve.end < LEARNED * curve.start:
         return
+    if resolution(curve.values) > ROUNDED * abs(curve.end):
+        return  # it jumps by the last digit that was kept
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     if not phases.peak > 0:
         return

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Floats, Phases, noise_of, running_median
+from trimtab.doctor.curves import Curve, Floats, Phases, running_median
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.levels import counted_loss
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, sound_rate, uses_adam
@@ -38,7 +38,7 @@ DAMAGE: Final = 0.15
 """Of the whole descent, above the start."""
 NOISES: Final = 3.5
 """Of single losses, for two neighbours that are both so high."""
-TOGETHER: Final = 4.0
+TOGETHER: Final = 3.5
 """Of single losses, for a rise of medians of three neighbours."""
 TOO_HIGH: Final = 5.0
 """Times the usual rate: then the rate is too high, with or without a warm-up."""
@@ -91,8 +91,7 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     fell = max(start - loss.floor, 0.0)
     # Where the loss is high it may scatter more than later: then neighbours that go together tell a rise from chance.
     in_proportion = loss.noise * max(abs(start) / max(abs(loss.end), 1e-12), 1.0)
-    noise = max(loss.noise, min(noise_of(early.values), in_proportion))
-    is_chance = height - start <= NOISES * noise and _rise(early.values) <= TOGETHER * noise
+    is_chance = height - start <= NOISES * in_proportion and _rise(early.values) <= TOGETHER * in_proportion
     if is_chance or height - start <= max(DAMAGE * fell, NOISES * loss.noise, 0.02 * abs(start)):
         rest = loss.between(early.last_step + 1, phases.high_until)
         thrown = None if rest is None or len(rest) < 24 else _thrown_about(early, rest, fell, loss.noise)
@@ -109,6 +108,8 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     if rest is None or float(rest.smoothed.max()) > start:  # it left again at this rate
         return None
     risen = np.flatnonzero(early.values[1 : at + 1] > early.values[:at]) + 1
+    if not len(risen):
+        return None
     onset, mended = int(early.steps[risen[0]]), int(later.steps[back[0]])
     text = (
         f"the loss rose from {format.decimal(start)} to {format.decimal(height)} by step {int(early.steps[at]):,}, and "

@@ -135,7 +135,7 @@ def _decay(case: Case) -> float | None:
 def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
     """A remark where the training loss comes to lie far above a validation loss that is high itself."""
     validation = Curve.of(case.validation_loss())
-    if validation is None or len(validation) < 4 or validation.end <= 0:
+    if validation is None or len(validation) < 4 or not (validation.values > 0).all():
         return
     above, before = loss.end / validation.end - 1, loss.at(validation.first_step) / float(validation.values[0]) - 1
     if above < ABOVE:

@@ -23,6 +23,8 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 FEWEST_STEPS = 100
+BLURRED = 0.06
+"""Of the loss: where noise hides a fall of so much it is a remark."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -42,10 +44,11 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if resolution(curve.values) > 0.05 * abs(float(np.median(levels))):
         return  # too few digits were kept to tell
+    blurred = error > BLURRED * abs(float(np.median(levels)))
     yield Finding(
         "plateau",
-        "warning",
-        0.8,
+        "info" if blurred else "warning",
+        0.5 if blurred else 0.8,
         curve.first_step,
         f"the loss stays near {format.decimal(float(np.median(levels)))} all along, but for the noise of single steps "
         f"({format.decimal(curve.noise)}): nothing is learned",

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
+from trimtab.doctor.curves import Curve, resolution
 from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
@@ -114,7 +114,10 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
     edges = np.concatenate([[training.first_step - 1], validation.steps])
     levels = [training.level(first + 1, last) for first, last in itertools.pairwise(edges.tolist())]
     beside = noise_of_evaluations(np.array([level for level in levels if math.isfinite(level)]))
-    if noise < max(JUMPS * gained, 4.0 * beside, 0.02 * abs(validation.end)) or gained <= 0:
+    if (
+        noise < max(JUMPS * gained, 4.0 * beside, 0.02 * abs(validation.end), resolution(validation.values))
+        or gained <= 0
+    ):
         return
     told = (
         f"from one evaluation to the next the validation loss scatters by {format.decimal(noise)}, where it fell by "
