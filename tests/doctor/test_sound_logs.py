@@ -132,3 +132,19 @@ def test_a_loss_without_a_number_fails_no_rule(value: float) -> None:
     case = case_of(np.full(200, value))
     said: list[Finding | Withheld] = [*ask("corrupt-batch", case)]
     assert said == []
+
+
+def test_what_is_first_evaluated_after_several_passes_is_learned_by_heart_and_no_other_data() -> None:
+    at = np.arange(1, 1001)
+    training = 0.3 * np.exp(-at / 120) + 1e-4
+    validation = {step: 0.32 + 0.1 * (1 - math.exp(-step / 400)) for step in range(200, 1001, 200)}
+    findings = diagnose(case_of(training, validation=validation, facts={"epochs": 38.0})).findings
+    assert findings[0].code == "overfitting"
+    assert "validation-shift" not in findings[0].consequences
+
+
+def test_an_unsteady_validation_loss_that_doubles_is_overfitting(tmp_path: Path) -> None:
+    at = np.arange(1, 61)
+    training = 0.01 + 1.2 * np.exp(-at / 12)
+    validation = (0.65 + 0.7 * np.exp(-at / 2) + 0.025 * np.maximum(at - 12, 0)) * np.exp(0.14 * noise_of(60, 3))
+    assert warned(judged(tmp_path, {"epoch": at, "loss": training, "val_loss": validation}))[0] == "overfitting"

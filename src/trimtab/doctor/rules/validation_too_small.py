@@ -52,7 +52,7 @@ def check(case: Case) -> Iterator[Finding]:
     )
     yield Finding(
         CODE,
-        "warning" if very_few or jumps else "info",
+        "warning" if very_few or (jumps and (few or not _rises(validation))) else "info",
         0.9 if very_few else 0.7 if few else 0.6,
         validation.first_step,
         "the validation set is so small that its figures are chance"
@@ -100,6 +100,12 @@ def _is_known_to_be_large(case: Case) -> bool:
     return (texts is not None and texts > 10 * FEW_TEXTS) or (
         texts is None and tokens is not None and tokens > 10 * FEW_TOKENS
     )
+
+
+def _rises(validation: Curve) -> bool:
+    """Whether it ends far above where it was best, by more than it scatters: that is no chance, and says more."""
+    last, best = validation.values[-max(3, len(validation) // 4) :], float(np.median(np.sort(validation.values)[:3]))
+    return float(np.median(last)) - best > 3.0 * noise_of_evaluations(validation.values)
 
 
 def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
