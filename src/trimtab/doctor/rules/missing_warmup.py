@@ -12,7 +12,7 @@ Evidence: the rate of the first steps beside its peak, the loss before and after
 Remedy: a linear warm-up over 2 to 10 % of the steps.
 False alarms: many runs do without a warm-up, and are sound: nothing is said where the loss does not rise. A loss that
     stays high or unsteady at this rate says that the rate is too high, not only too early; so does a rate that is five
-    times the usual one.
+    times the usual one. Where the loss is high it may scatter as much more: such a rise must last.
 Source: Gotmare et al. 2019, arXiv 1810.13243; Liu et al. 2020, arXiv 1908.03265 (Adam's variance); Xiong et al. 2020,
     arXiv 2002.04745 (post-norm).
 """

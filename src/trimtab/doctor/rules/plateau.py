@@ -6,7 +6,8 @@ Looks for: a run of a hundred steps or more in which the level of the loss never
 Why it matters: such a run learns nothing, however quietly; the usual reason is a mistake in the code or the data.
 Evidence: the level at the start and at the end, beside the noise.
 Remedy: try to learn one batch by heart; check that the loss depends on the model, and labels on their inputs.
-False alarms: a model that goes on from where it had learned all that it can.
+False alarms: a model that goes on from where it had learned all that it can. A fall within the first few steps counts;
+    where noise hides a fall of a sixteenth of the loss it is a remark, and where too few digits were kept nothing.
 Source: own; the test by one batch is Karpathy 2019, "A Recipe for Training Neural Networks".
 """
 

@@ -8,7 +8,7 @@ Why it matters: the best checkpoint, patience and every comparison are then chos
 Evidence: how many samples there are, the interval of the last figure, and how much evaluations scatter.
 Remedy: hold out more (`data.validation_fraction`), or judge more of it (`evaluation.max_tokens`).
 False alarms: a rate that is too high makes the training loss jump, too, and the model with it. Dropout that is active
-    in evaluation looks the same in a log.
+    in evaluation looks the same in a log. A loss that ends far above its best is overfitting, however it scatters.
 Source: own; intervals of shares after Wilson 1927.
 """
 
