@@ -55,7 +55,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
 
 
 def _trained_for(path: str, changed: Mapping[str, Any]) -> int | None:
-    """Positions by a folder's config.json; None where it does not say, and where others are no stranger to the model."""
+    """Positions by a folder's config.json; None where it does not say, and where the model is made for others, too."""
     try:
         told = json.loads((Path(path).expanduser() / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
