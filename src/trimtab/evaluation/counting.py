@@ -115,8 +115,8 @@ def count_sets(
             # The mean, as long texts are no surer than many short ones.
             likeness[index] = ratio_F[sets[index]].mean() if len(sets[index]) else 0.0
     # Of documents that are equally like it neither comes first: there may be the same ones on both sides.
-    _, place, number = np.unique(likeness, return_inverse=True, return_counts=True)
-    rank_N = (np.cumsum(number) - (number - 1) / 2)[place]
+    _, places_N, ties = np.unique(likeness, return_inverse=True, return_counts=True)
+    rank_N = (np.cumsum(ties) - (ties - 1) / 2)[places_N]
     ranks = float(rank_N[size:].sum()) - size * (size + 1) / 2
     return {"separability": ranks / size**2, "documents": size}
 
