@@ -375,7 +375,6 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
         ("regression", {"objective": {"name": "cross_entropy"}}, "Fitting: mse, rmse, mae, huber, quantile, log_cosh"),
         ("seq2seq", {"model": ENCODER}, "Fitting: encoder_decoder"),
         ("masked_lm", {"model": {**ENCODER, "name": "decoder"}}, "hidden tokens are predicted from both sides"),
-        ("classification", {"evaluation": {"yardsticks": True}}, "evaluation.yardsticks: has no effect"),
         ("regression", {"evaluation": {"samples": {"max_tokens": 5}}}, "samples are what a model writes"),
         ("regression", {"objective": {"name": "rmse"}, "training": {"accumulation": 2}}, "no sum over micro-batches"),
         ("classification", {"objective": {"mmce": 1.0}, "training": {"batch_size": 64}}, "no sum over micro-batches"),

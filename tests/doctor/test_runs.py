@@ -1,6 +1,7 @@
 """Recorded runs: those with a planted fault get its name first, sound ones get no warning.
 
-`runs/runs.tar.xz` is written by `benchmarks/doctor/twenty_runs.py --pack`, which also made the runs.
+`runs/runs.tar.xz` was made and packed by the bank's smaller predecessor, `benchmarks/doctor/twenty_runs.py`, which is
+in the history of this repository; `benchmarks/doctor/bank` makes the runs of today.
 """
 
 from __future__ import annotations

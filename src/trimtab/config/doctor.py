@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from trimtab.config.base import Count, Section
 
@@ -33,3 +33,9 @@ class DoctorConfig(Section):
     live: bool = Field(True, description="ask the doctor at every evaluation, and show what is new")
     watch: bool = Field(True, description="ask it between evaluations, too, when the loss goes astray")
     policy: DoctorPolicy = Field(default_factory=Advising.model_construct, description="what follows from a finding")
+
+    @model_validator(mode="after")
+    def _is_asked(self) -> Self:
+        if not self.live and isinstance(self.policy, Acting):
+            raise ValueError("policy.name act goes by what the doctor says during a run, and doctor.live is false")
+        return self

@@ -426,7 +426,7 @@ IDLE: tuple[Idle, ...] = (
         "set schedule.decay above 0",
     ),
     Idle(
-        ("doctor.watch", *(f"doctor.policy.{key}" for key in ("name", "budget", "confidence", "factor"))),
+        ("doctor.watch",),
         "doctor.live",
         lambda config: not config.doctor.live,
         "the doctor is not asked during the run, as doctor.live is false",

@@ -67,6 +67,7 @@ def check(case: Case) -> Iterator[Finding]:
     if from_scratch is not None and share > 0:
         evidence.append(from_scratch)
     planned = bool(case.setting("model.unfreeze"))  # frozen at first alone
+    planned = planned or case.setting("control.unfreezing.name") not in (None, "none")
     random = share > 0.05 and from_scratch is not None and not planned
     grave = len(dead) >= 2 or len(dead) > 0.1 * len(names) or random
     what = (

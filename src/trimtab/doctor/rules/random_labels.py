@@ -158,9 +158,9 @@ def _blind(case: Case, validation: Curve) -> tuple[float | None, bool]:
             (unigram, True) if unigram is not None and bigram is not None and bigram > NEAR * unigram else (None, True)
         )
     if task == "regression":
-        variance = case.evaluated("validation/r2")
+        explained = Curve.of(case.evaluated("validation/r2"))
         is_squared = case.setting("objective.name") in (None, "mse")
-        no_better = variance is not None and float(np.nanmax(variance.mean)) < 0.02
+        no_better = explained is not None and float(explained.values.max()) < 0.02
         return (1.0, True) if no_better and is_squared else (None, True)
     number = num_classes(case)
     if number is None:

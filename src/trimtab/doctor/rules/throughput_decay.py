@@ -128,7 +128,7 @@ def _seconds(case: Case) -> Curve | None:
 
 
 def _grows_by_plan(case: Case) -> bool:
-    planned = ("model.unfreeze", "optimizer_switch", "data.curriculum")
+    planned = ("model.unfreeze", "control.unfreezing.name", "optimizer_switch", "data.curriculum")
     nothing: tuple[object, ...] = (None, False, (), [], {}, "none")
     return any(name.startswith(planned) and value not in nothing for name, value in case.config.items())
 

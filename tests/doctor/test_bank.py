@@ -1,0 +1,169 @@
+"""The bank of runs with planted faults: `benchmarks/doctor/bank`. Its plan, its scores, and two of its runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bank.archive import pack, unpack
+from bank.catalogue import FAULTS, ODDITIES
+from bank.plan import GROUPS, plan
+from bank.score import Judged, Said, calibration, judge, scores, wilson
+
+from trimtab.doctor.codes import CODES
+from trimtab.runs.record import read_record
+
+BANK = Path(__file__).parents[2] / "benchmarks" / "doctor"
+LEFT_OUT = {"communication-bound", "rank-imbalance", "validation-regression", "evaluation-bound"}
+
+
+def test_every_code_that_one_device_can_show_is_planted() -> None:
+    assert set(FAULTS) == {code for code, row in CODES.items() if row.kind != "lint"} - LEFT_OUT
+
+
+def test_the_plan_is_the_same_every_time() -> None:
+    assert plan("tuning") == plan("tuning")
+    assert [one.seed for one in plan("test")] == [one.seed for one in plan("test")]
+    assert {one.seed for one in plan("tuning")} != {one.seed for one in plan("test")}
+
+
+@pytest.mark.parametrize("part", ["tuning", "test"])
+def test_strata_are_filled_evenly(part: str) -> None:
+    runs = plan(part, rounds=2)  # type: ignore[arg-type]
+    assert len({one.name for one in runs}) == len(runs)
+    of_group = {group: [one for one in runs if one.logger == group] for group in GROUPS if group != "bare"}
+    for group, made in of_group.items():
+        able = {code for code, kind in FAULTS.items() if group in kind.loggers}
+        for code in able:  # once strong, once mild
+            assert sorted(one.severity for one in made if one.code == code) == ["mild", "strong"], code
+    begun = runs[:80]
+    assert (
+        min(
+            sum(one.logger in (group, *(("csv", "jsonl") if group == "bare" else ())) for one in begun)
+            for group in GROUPS
+        )
+        >= 18
+    )
+    assert 0.25 <= sum(one.code == "healthy" for one in begun) / len(begun) <= 0.45
+    for one in runs:
+        kind = (ODDITIES if one.code == "healthy" else FAULTS)[one.variant]
+        assert one.task in (kind.ours if one.logger == "trimtab" and kind.ours else kind.tasks)
+
+
+def test_the_interval_of_wilson() -> None:
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    for count, of, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ]:
+        assert wilson(count, of) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def _judged(code: str, *said: tuple[str, str, float, int], onset: int | None = 1, steps: int = 100) -> Judged:
+    return Judged("run", "csv", code, onset, steps, tuple(Said(*one) for one in said))
+
+
+def test_scores_by_hand() -> None:
+    figures = scores(
+        [
+            _judged("plateau", ("plateau", "warning", 0.9, 13), onset=10),  # first, 3 % off
+            _judged("plateau", ("plateau", "error", 0.9, 30), onset=10),  # first, 20 % off
+            _judged("nan-loss", ("plateau", "warning", 0.6, 1), ("nan-loss", "error", 0.9, 1)),  # second
+            _judged("nan-loss", ("nan-loss", "info", 0.9, 1)),  # first, but a remark
+            _judged("leakage"),  # nothing
+            _judged("healthy", ("plateau", "warning", 0.9, 1), ("leakage", "warning", 0.9, 1), onset=None),
+            _judged("healthy", ("plateau", "info", 0.9, 1), onset=None),
+        ]
+    )
+    assert (figures.first.count, figures.first.of) == (2, 5)
+    assert (figures.among_three.count, figures.found.count) == (4, 4)
+    assert (figures.false_alarms.count, figures.false_alarms.of, figures.alarms_per_healthy) == (1, 2, 1.0)
+    assert figures.onset_median == pytest.approx(0.115)
+    assert (figures.onset_within.count, figures.onset_within.of) == (1, 2)
+    # Leading findings of runs with a loud one: 0.9 right, 0.9 right, 0.6 wrong, 0.9 wrong (of a sound run).
+    assert figures.calibration_error == pytest.approx((1 * 0.6 + 3 * abs(0.9 - 2 / 3)) / 4)
+
+
+def test_a_consequence_counts_as_found_and_not_as_first() -> None:
+    one = Judged("run", "csv", "plateau", 1, 100, (Said("learning-rate-too-low", "warning", 0.8, 1, ("plateau",)),))
+    assert (one.is_first, one.is_among_three, one.is_found) == (False, False, True)
+
+
+def test_nothing_is_calibrated_where_nothing_was_said() -> None:
+    assert calibration([_judged("healthy", onset=None)]) == ((), None)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, of trimtab and of a bare loop, over a small text in place of the part's own."""
+    folder = tmp_path_factory.mktemp("bank")
+    data = folder / "data" / "tuning"
+    data.mkdir(parents=True)
+    text = "".join(
+        path.read_text(encoding="utf-8") for path in sorted((BANK.parents[1] / "docs" / "how-to").glob("*.md"))
+    )
+    while len(text) < 700_000:
+        text += text
+    (data / "corpus.txt").write_text(text, encoding="utf-8")
+    (data / "complete").write_text("")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "bank",
+            "make",
+            "--into",
+            folder / "tuning",
+            "--only",
+            "*-stopped-too-early-*-lm-0",
+            "--group",
+            "trimtab",
+            "--group",
+            "bare",
+            "--rounds",
+            "1",
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(BANK), *sys.path]),
+            "OMP_NUM_THREADS": "1",
+            "TRIMTAB_CACHE": str(folder / "cache"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "2 runs made" in done.stdout, done.stdout + done.stderr
+    return folder
+
+
+def test_runs_are_made_with_their_truth(folder: Path) -> None:
+    judged = judge(folder / "tuning", "tuning")
+    assert {one.logger for one in judged} in ({"trimtab", "csv"}, {"trimtab", "jsonl"})
+    for one in judged:
+        assert (one.code, one.error) == ("stopped-too-early", "")
+        assert one.onset == one.steps <= 50
+
+
+def test_packed_runs_are_read_the_same(folder: Path, tmp_path: Path) -> None:
+    assert pack([folder / "tuning"], tmp_path / "bank.tar.xz") == 2
+    index = unpack(tmp_path / "bank.tar.xz", tmp_path)
+    assert len(index["generators"]) == 1
+    assert len(index["generators"][0]) == 64
+    assert judge(tmp_path / "tuning", "tuning") == judge(folder / "tuning", "tuning")
+    record = next((tmp_path / "tuning").glob("trimtab*/run/record.jsonl"))
+    assert str(folder) not in record.read_text()
+    assert len(list(read_record(record))) == len(record.read_text().splitlines())
+    assert json.loads((record.parent / "environment.json").read_text()).keys() <= {
+        "schema",
+        "versions",
+        "seed",
+        "source",
+    }
