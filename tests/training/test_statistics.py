@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +176,18 @@ def test_a_batch_of_one_is_refused_before_torch() -> None:
             load_config(None, [*rows, "model.name=mlp", size], environment={})
         load_config(None, [*rows, "model.name=mlp", "model.batch_norm=null", size], environment={})
         load_config(None, [*rows, "model.name=cnn", size], environment={})
+
+
+@pytest.mark.parametrize("size, fits", [(2, False), (3, False), (4, True), (7, False), (8, True), (9, True)])
+def test_a_search_that_can_find_no_two_micro_batches_is_refused(size: int, fits: bool) -> None:
+    rows = ["task.name=classification", "data.source={name: jsonl, path: x.jsonl}", "model.name=mlp"]
+    asked = [*rows, f"training={{batch_size: {size}, micro_batch_size: auto}}"]
+    load_config(None, asked, environment={})
+    with nullcontext() if fits else pytest.raises(ConfigError, match=r"make no two micro-batches.*Fitting") as caught:
+        load_config(None, [*asked, "logging.noise_scale.every=5"], environment={})
+    if caught is not None:
+        fitting = str(caught.value).split("Fitting: ")[1].split()[0]
+        load_config(None, [*asked, "logging.noise_scale.every=5", fitting], environment={})
 
 
 @pytest.mark.parametrize("model, sizes", [(perceptron, {12: 6, 6: 3, 4: 2, 3: None, 2: None}), (Scaled, {3: 1, 2: 1})])
