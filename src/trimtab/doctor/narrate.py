@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.codes import SHORT
+from trimtab.doctor.codes import SHORT, UNJUDGED
 from trimtab.doctor.finding import Finding, Verdict, Withheld
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -89,6 +89,8 @@ def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
         few = f"; {case.history.last_step:,} steps show few faults" if 0 < case.history.last_step < FEW_STEPS else ""
         return f"No fault was found in what was logged{notes}{few}{passed}."
     lead = findings[0]
+    if lead.code == UNJUDGED:
+        return f"It is {_clause(lead.cause)}{passed}."
     also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
     others = len(findings) - 1
     more = f" ({others} further finding{'s' if others > 1 else ''})" if others else ""
@@ -115,6 +117,8 @@ def _passed(case: Case, findings: Sequence[Finding]) -> str:
 def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
     if findings and verdict != "healthy":
         remedies = findings[0].remedies
+        if findings[0].code == UNJUDGED:
+            return f"Next: {', '.join(_clause(remedy.summary) for remedy in remedies)}."
         return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
     short = next((finding for finding in findings if finding.code == SHORT and finding.remedies), None)
     if short is not None:
