@@ -214,6 +214,26 @@ def test_one_step_is_told_once(height: float) -> None:
     assert len({"loss-spike", "corrupt-batch"} & set(codes)) == 1
 
 
+def answers(accuracy: list[float], score: list[float], correlation: list[float]) -> Finding | None:
+    """What is said of class-collapse in three classes, of which the first has 47 % of 213 texts."""
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b", "c"], "counts": [401, 239, 213]},
+        "validation": {"documents": 213},
+    }
+    steps = range(50, 50 * len(accuracy) + 1, 50)
+    case = case_of(falling(50 * len(accuracy), start=1.1, floor=0.9), facts=facts, total_steps=400)
+    for name, values in (("accuracy", accuracy), ("macro_f1", score), ("mcc", correlation)):
+        case.history.add(f"validation/{name}", np.array(steps), np.array(values))
+    return found(case, "class-collapse")
+
+
+def test_several_classes_said_without_success_are_no_collapse() -> None:
+    # As recorded of shuffled labels: one class at first, then all three, by chance.
+    assert answers([0.488, 0.460, 0.427], [0.232, 0.313, 0.364], [0.061, 0.059, 0.059]) is None
+    assert answers([0.470, 0.471, 0.468], [0.213, 0.240, 0.285], [0.0, 0.03, 0.05]) is not None
+
+
 def test_a_batch_that_is_no_number_alone_is_a_corrupt_batch() -> None:
     loss = falling(400, noise=0.05)
     loss[[120, 220, 320]] = np.nan
