@@ -100,7 +100,8 @@ def check(case: Case) -> Iterator[Finding]:
         0.9 if part is not None else 0.7,
         history.last_step,
         f"{format.count(history.last_step)} steps are {'far too ' if grave else ''}few{seen}: "
-        f"the model does no better than {yardstick}" + (", and its loss was still falling" if falls_on else ""),
+        f"the model does no better than {yardstick}"
+        + (", and its loss was still falling" if falls and not turned else ""),
         tuple(evidence),
         remedies=tuple(_remedies(case, part)),
     )
