@@ -68,7 +68,6 @@ def check(case: Case) -> Iterator[Finding]:
     hardly_begun = is_short or (part is not None and part < FEWEST)
     falls = _falls(training)
     turned = case.validation_loss() is not None and has_turned(judged)
-    falls_on = falls and not turned
     if turned and case.epochs() > MOST_EPOCHS:
         return  # of this data there is nothing more to learn: more steps would not help
     if not falls and not ((hardly_begun or is_first_stand(case, lowest)) and training.end < training.start):
