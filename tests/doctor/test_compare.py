@@ -161,7 +161,8 @@ def test_only_the_seed_differs() -> None:
 
 def foreign(name: str, validation: list[float]) -> Side:
     at = np.arange(0, 2001, 200)
-    return side_of(name, replace(case_of(loss=falling(2000), validation=dict(zip(at.tolist(), validation))), config={}))
+    kept = dict(zip(at.tolist(), validation, strict=True))
+    return side_of(name, case_of(loss=falling(2000), validation=kept))
 
 
 def test_a_steep_descent_is_no_chance() -> None:
@@ -183,7 +184,8 @@ def test_the_end_counts_where_the_best_are_the_same() -> None:
     sides = []
     for name, values in (("a", level), ("b", rising)):
         at = np.arange(20, 401, 20)
-        sides.append(side_of(name, case_of(loss=falling(400), validation=dict(zip(at.tolist(), values.tolist())))))
+        kept = dict(zip(at.tolist(), values.tolist(), strict=True))
+        sides.append(side_of(name, case_of(loss=falling(400), validation=kept)))
     found = compare(*sides)
     assert found.outcomes[0].better is None
     assert found.outcomes[1].better == "a"

@@ -31,6 +31,17 @@ class Code:
 SHORT: Final = "stopped-too-early"
 """What looks so where something else keeps a run from learning."""
 
+FAULTS_OF_DATA: Final = (
+    "random-labels",
+    "label-noise",
+    "corrupt-batch",
+    "leakage",
+    "target-leak",
+    "validation-shift",
+    "unshuffled-data",
+)
+"""Where the data are at fault, settings that ease what follows from that only hide it."""
+
 CODES: dict[str, Code] = {
     # What the optimizer does
     "nan-loss": Code(

@@ -63,7 +63,7 @@ def is_chance_alone(changes: Sequence[Change]) -> bool:
 
 
 def _leading(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """The outcome that decides: that of the whole run, or that at the end where the best are the same but for chance."""
+    """The outcome that decides: that of the whole run, or, where the best are the same but for chance, at the end."""
     if not outcomes:
         return None
     at_end = next((one for one in outcomes if one.budget == AT_END and one.better is not None), None)
@@ -127,7 +127,9 @@ def _recommendation(known: Known, obstacles: Sequence[str], reasons: Sequence[Re
         return Remedy("log a training or validation loss in both")
     if is_chance_alone(known.changes):
         size = format.decimal(abs(known.outcome.a - known.outcome.b))
-        return Remedy(f"take no difference of this size ({size}) for the work of a setting: it is what a seed does here")
+        return Remedy(
+            f"take no difference of this size ({size}) for the work of a setting: it is what a seed does here"
+        )
     if known.worse is None:
         return Remedy("repeat both with other seeds: this difference is not above what chance does")
     better, worse = (known.a, known.b) if known.worse == "b" else (known.b, known.a)
