@@ -77,12 +77,12 @@ def test_it_repeats_to_the_bit_and_touches_nothing(text: Path, tmp_path: Path, m
     before = torch.get_rng_state()
     told: list[tuple[str, float]] = []
     make = lambda: find_learning_rate(  # noqa: E731
-        "gpt-1m", overrides(text), steps=40, report=lambda what, part: told.append((what, part))
+        "gpt-1m", overrides(text), highest=0.1, steps=40, report=lambda what, part: told.append((what, part))
     )
     first = make()
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(6)
-    assert make() == first
+    assert repr(make()) == repr(first)  # of what diverged the smoothed loss is not a number, which equals nothing
     assert list(empty.iterdir()) == [], "no run directory"
     assert told[-1] == ("raising the learning rate", 1.0)
     assert len(first.losses) == len(first.rates) == 40

@@ -112,7 +112,9 @@ def test_a_loop_is_read_back_exactly_and_judged(tmp_path: Path, capsys: pytest.C
     assert case.setting("optimizer.learning_rate") == 3e-4
     assert case.target == "text"
     verdict = json.loads(run.diagnosis.read_text())
-    assert "nan-loss" in {finding["code"] for finding in verdict["findings"]}
+    # One step alone: its batch is to blame, and what it did is listed under it.
+    assert [finding["code"] for finding in verdict["findings"][:1]] == ["corrupt-batch"]
+    assert "nan-loss" in verdict["findings"][0]["consequences"]
     assert run.report.exists()
     assert "trimtab: " in capsys.readouterr().err
     with pytest.raises(UsageError, match="a loop of its own"):

@@ -135,7 +135,7 @@ def test_what_does_not_fit_at_all_is_said() -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"model": {"name": "custom", "target": "torch.nn:Identity"}}, "own models"),
+        ({"model": {"name": "custom", "target": "torch.nn:Identity"}}, "own transformers"),
         ({"training": {"recompute": "full", "precision": {"name": "fp8"}}}, "fp8"),
     ],
 )
