@@ -83,7 +83,7 @@ def test_of_a_foreign_log_only_what_can_be_logged_is_asked_for() -> None:
     assert "facts." not in told
     assert "yardsticks" not in told
     asked = [line for line in told.split("not judged")[1].splitlines() if line.startswith("  - ")]
-    assert len(asked) == 5
+    assert len(asked) == 4
     assert "more, with --json" in told
     assert "facts." not in diagnosis.summary
     kept = tuple(one for one in diagnosis.withheld if "facts." in one.needs[0])

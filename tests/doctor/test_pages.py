@@ -114,6 +114,7 @@ def test_parts_of_a_docstring() -> None:
 
 def test_a_code_is_found_as_people_write_it() -> None:
     assert page_of("OVERFITTING").code == page_of(" Overfitting ").code == "overfitting"
+    assert render_page("OVERFITTING") == render_page("overfitting")
     assert page_of("Learning rate too_high").code == "learning-rate-too-high"
 
 

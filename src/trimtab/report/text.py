@@ -69,9 +69,10 @@ def _withheld(withheld: Sequence[Withheld], width: int) -> Iterator[str]:
     for item in withheld:
         by_needs.setdefault(item.needs, []).append(item.code)
     yield "not judged, for want of what was not logged:"
-    for needs, codes in list(by_needs.items())[:MOST_WITHHELD]:
+    shown = MOST_WITHHELD if len(by_needs) <= MOST_WITHHELD else MOST_WITHHELD - 1
+    for needs, codes in list(by_needs.items())[:shown]:
         yield from wrapped(f"{', '.join(codes)}: log {', '.join(needs)}", width, "    ", "  - ")
-    if (more := len(by_needs) - MOST_WITHHELD) > 0:
+    if (more := len(by_needs) - shown) > 0:
         yield f"  and {more} more, with --json"
 
 
