@@ -185,6 +185,55 @@ def test_one_step_is_a_batch_and_several_are_a_spike() -> None:
     assert found(case_of(hard), "corrupt-batch") is None
 
 
+@pytest.mark.parametrize("seen", [50, 150])
+def test_a_jump_at_the_top_of_the_warm_up_is_no_damaged_batch(seen: int) -> None:
+    # As recorded of sound text: the rate is at its full height from step 8 on, and gradients grow from step 12 on.
+    loss = falling(150, start=7.0, floor=4.6, noise=0.05)
+    loss[15] += 1.6
+    norms = 0.8 + 0.1 * np.abs(noise_of(150))
+    norms[11:16] = [1.6, 3.0, 2.4, 0.6, 53.2]
+    rates = 2e-3 * np.minimum(np.arange(1, 151) / 8, 1.0)
+    diagnosis = diagnose(case_of(loss[:seen], rates=rates[:seen], grad_norm=norms[:seen], total_steps=150))
+    assert not [one for one in diagnosis.findings if one.severity != "info"]
+    assert [one.code for one in diagnosis.findings if one.onset_step == 16] == ["loss-spike"]
+
+
+def test_gradients_that_grew_before_speak_for_the_weights() -> None:
+    loss, norms = falling(400, noise=0.05), 0.8 + 0.1 * np.abs(noise_of(400))
+    loss[200] += 4.0
+    assert lead(case_of(loss, grad_norm=norms)) == "corrupt-batch"
+    norms[195:200] = [1.6, 3.0, 2.4, 0.6, 9.0]
+    assert lead(case_of(loss, grad_norm=norms)) == "loss-spike"
+
+
+@pytest.mark.parametrize("height", [0.8, 1.2, 1.6, 2.0, 3.0, 5.0])
+def test_one_step_is_told_once(height: float) -> None:
+    loss = falling(800, noise=0.08)
+    loss[500] += height
+    codes = [one.code for one in diagnose(case_of(loss, rates=cosine(800))).findings]
+    assert len({"loss-spike", "corrupt-batch"} & set(codes)) == 1
+
+
+def answers(accuracy: list[float], score: list[float], correlation: list[float]) -> Finding | None:
+    """What is said of class-collapse in three classes, of which the first has 47 % of 213 texts."""
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b", "c"], "counts": [401, 239, 213]},
+        "validation": {"documents": 213},
+    }
+    steps = range(50, 50 * len(accuracy) + 1, 50)
+    case = case_of(falling(50 * len(accuracy), start=1.1, floor=0.9), facts=facts, total_steps=400)
+    for name, values in (("accuracy", accuracy), ("macro_f1", score), ("mcc", correlation)):
+        case.history.add(f"validation/{name}", np.array(steps), np.array(values))
+    return found(case, "class-collapse")
+
+
+def test_several_classes_said_without_success_are_no_collapse() -> None:
+    # As recorded of shuffled labels: one class at first, then all three, by chance.
+    assert answers([0.488, 0.460, 0.427], [0.232, 0.313, 0.364], [0.061, 0.059, 0.059]) is None
+    assert answers([0.470, 0.471, 0.468], [0.213, 0.240, 0.285], [0.0, 0.03, 0.05]) is not None
+
+
 def test_a_batch_that_is_no_number_alone_is_a_corrupt_batch() -> None:
     loss = falling(400, noise=0.05)
     loss[[120, 220, 320]] = np.nan

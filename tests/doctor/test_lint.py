@@ -435,6 +435,12 @@ def test_batch_norm_of_a_model_from_outside_is_told_by_a_fact() -> None:
         ({"n_positions": 128}, 256, True),
         ({"max_position_embeddings": 256}, 256, False),
         ({"max_position_embeddings": 128, "rope_scaling": {"type": "linear", "factor": 2.0}}, 256, False),
+        ({"max_position_embeddings": 128, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, 256, False),
+        ({"max_position_embeddings": 128, "rope_parameters": {"full": {"rope_type": "yarn"}}}, 256, False),
+        ({"n_positions": 128, "rope_parameters": {"full": {"rope_type": "default"}}, "alibi": False}, 256, True),
+        ({"n_positions": 128, "relative_attention_num_buckets": 32}, 256, False),  # T5
+        ({"max_position_embeddings": 128, "alibi": True}, 256, False),  # Falcon of 1 billion
+        ({"n_positions": 128, "relative_attention": True, "position_biased_input": False}, 256, False),  # DeBERTa
         ({}, 256, False),
         (None, 256, False),
     ],
@@ -447,10 +453,9 @@ def test_positions_that_a_pretrained_model_was_not_trained_for(
     config = Config.model_validate({"model": model, "data": {"sequence_length": length}})
     found = [one for one in lint(config) if one.code == "positions-beyond-training"]
     assert [one.fix for one in found] == (["data.sequence_length=128"] if fires else [])
-    stretched = config.model.model_copy(update={"config": {"rope_scaling": {"type": "linear", "factor": 2.0}}})
-    assert not [
-        one for one in lint(config.model_copy(update={"model": stretched})) if one.code == "positions-beyond-training"
-    ]
+    for change in ({"rope_scaling": {"type": "linear"}}, {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}):
+        stretched = config.model_copy(update={"model": config.model.model_copy(update={"config": change})})
+        assert not [one for one in lint(stretched) if one.code == "positions-beyond-training"]
 
 
 def test_unknown_code() -> None:

@@ -22,7 +22,7 @@ from trimtab.runs.record import decode_line
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = DOCS / "reference" / "doctor"
 SVG = "{http://www.w3.org/2000/svg}"
-WITHOUT_PICTURE = {"communication-bound", "rank-imbalance"}
+WITHOUT_PICTURE = {"no-loss", "communication-bound", "rank-imbalance"}
 """Codes that no recorded run shows yet; a picture takes its code out of here."""
 
 

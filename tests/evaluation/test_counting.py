@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trimtab.evaluation.counting import copied, count_labels, count_sets, features_of, related
+from trimtab.evaluation.counting import _spread, copied, count_labels, count_sets, features_of, related
 
 Rows = list[NDArray[np.int64]]
 
@@ -99,3 +99,51 @@ def test_pairs_that_were_shuffled_have_nothing_in_common() -> None:
         assert found is not None
         assert abs(found) < 3
     assert related(firsts.__getitem__, seconds.__getitem__, 100) is None
+
+
+@pytest.mark.parametrize("answers", [1, 5, 20])
+def test_a_text_with_several_answers_is_no_other_text(answers: int) -> None:
+    draw = np.random.default_rng(1)
+    texts = [draw.integers(60, size=12) for _ in range(1000 // answers)]
+    firsts = [text for text in texts for _ in range(answers)]
+    seconds = [500 + text[draw.integers(12, size=6)] for text in firsts]
+    assert (related(firsts.__getitem__, seconds.__getitem__, 1000) or 0.0) > 5
+    # Nothing goes with anything where there is one first text alone.
+    assert related([texts[0]].__getitem__, seconds.__getitem__, 0) is None
+    assert related(lambda _: texts[0], seconds.__getitem__, 1000) is None
+
+
+def test_a_file_of_two_subjects_one_after_the_other_has_pairs() -> None:
+    draw = np.random.default_rng(2)
+    firsts = [1000 * (index >= 200) + draw.integers(60, size=12) for index in range(400)]
+    seconds = [500 + text[draw.integers(12, size=6)] for text in firsts]
+    assert (related(firsts.__getitem__, seconds.__getitem__, 400) or 0.0) > 5
+
+
+@pytest.mark.parametrize("distinct", [1, 3, 20])
+def test_the_same_documents_on_both_sides_are_of_one_kind(distinct: int) -> None:
+    draw = np.random.default_rng(3)
+    texts = [draw.integers(500, size=4) for _ in range(distinct)]
+    sides = [[texts[index] for index in draw.integers(distinct, size=number)] for number in (1000, 200)]
+    found = count_sets(sides[0].__getitem__, 1000, sides[1].__getitem__, 200)
+    assert found is not None
+    assert found["separability"] == pytest.approx(0.5, abs=0.1 if distinct > 1 else 1e-9)
+
+
+def test_empty_documents_tell_nothing() -> None:
+    draw = np.random.default_rng(4)
+    sides = [[draw.integers(40, size=30 * draw.integers(2)) for index in range(number)] for number in (800, 400)]
+    found = count_sets(sides[0].__getitem__, 800, sides[1].__getitem__, 400)
+    assert found is not None
+    assert found["separability"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_rows_that_take_turns_are_all_looked_at() -> None:
+    """One of each hundred, where each hundredth is of one class."""
+    for turns in (2, 10, 100):
+        taken = _spread(40_000, 400) % turns
+        counts = np.bincount(taken, minlength=turns) * turns / 400
+        assert counts.min() > 0.4
+        assert counts.max() < 1.6
+    assert len(set(_spread(40_001, 4_000).tolist())) == 4_000
+    assert (np.diff(_spread(4_100, 4_000)) > 0).all()

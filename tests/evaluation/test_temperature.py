@@ -162,6 +162,35 @@ def test_labels_are_calibrated_one_by_one() -> None:
     assert found.after.calibration_error < found.before.calibration_error
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_are_seldom_there_share_one(seed: int) -> None:
+    """Of 3 texts in 100 each: by itself each would be anything from a bound to 2."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 1.5 * torch.randn(400, 12, generator=generator) - torch.tensor([0.0, *[4.5] * 11])
+    targets = torch.bernoulli(torch.sigmoid(logits), generator=generator)
+    logits = 2.0 * logits
+    rows = Ragged(np.full(800, 3, dtype=np.uint16), np.arange(0, 801, 2))
+    texts = LabelledTexts(rows, targets.numpy(), end_of_text=0, sequence_length=8)
+    found = calibrate_temperature(
+        Known(logits), MultiLabelTask(BinaryCrossEntropy(), 12), texts, batch_size=64, device=CPU
+    )
+    assert isinstance(found.temperature, list)
+    assert found.temperature[0] != found.temperature[1]
+    assert len(set(found.temperature[1:])) == 1
+    assert found.temperature == pytest.approx([2.0] * 12, rel=0.35)
+    assert found.after.loss < found.before.loss
+
+
+def test_labels_that_nobody_has_stay_as_they_are() -> None:
+    logits = torch.randn(80, 3, generator=torch.Generator().manual_seed(0)) - 6.0
+    rows = Ragged(np.full(160, 3, dtype=np.uint16), np.arange(0, 161, 2))
+    texts = LabelledTexts(rows, np.zeros((80, 3), dtype=np.float32), end_of_text=0, sequence_length=8)
+    found = calibrate_temperature(
+        Known(logits), MultiLabelTask(BinaryCrossEntropy(), 3), texts, batch_size=64, device=CPU
+    )
+    assert found.temperature == found.fitted == [1.0] * 3
+
+
 class Told(nn.Module):
     """Says of each token a row of a table, as a model with a head does."""
 

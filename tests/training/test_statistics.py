@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +18,10 @@ from trimtab.config import Fp32, MlpConfig, load_config
 from trimtab.errors import ConfigError
 from trimtab.model import build_model
 from trimtab.objective import CrossEntropy
+from trimtab.objective.procedures import RDrop
 from trimtab.objective.tasks import ClassificationTask
 from trimtab.optimizer import AdamW, parameter_groups, skip_non_finite
-from trimtab.signals import IGNORED, Batch, Outputs, Ring
+from trimtab.signals import IGNORED, Batch, Outputs, Procedure, Ring
 from trimtab.training import Precision, Step, columns_of_step
 from trimtab.training.estimate import estimate
 from trimtab.training.micro_batch import Attempts
@@ -55,9 +58,10 @@ def batch(rows: int, seed: int) -> Batch:
     )
 
 
-def step_over(model: nn.Module) -> Step:
+def step_over(model: nn.Module, procedure: Procedure | None = None) -> Step:
     task = ClassificationTask(CrossEntropy(), CLASSES, "classification")
     precision = Precision(Fp32(), CPU, torch.float32)
+    names = (*task.term_names, *(procedure.term_names if procedure is not None else ()))
     step = Step(
         model=model,
         task=task,
@@ -65,9 +69,10 @@ def step_over(model: nn.Module) -> Step:
         transforms=[skip_non_finite()],
         probes=[],
         precision=precision,
-        ring=Ring(columns_of_step(task.term_names, False, task.score_names), 8, CPU),
+        ring=Ring(columns_of_step(names, False, task.score_names), 8, CPU),
         device=CPU,
         seed=0,
+        procedure=procedure,
     )
     step.set(learning_rate=0.01, weight_decay=0.0)
     return step
@@ -173,6 +178,18 @@ def test_a_batch_of_one_is_refused_before_torch() -> None:
         load_config(None, [*rows, "model.name=cnn", size], environment={})
 
 
+@pytest.mark.parametrize("size, fits", [(2, False), (3, False), (4, True), (7, False), (8, True), (9, True)])
+def test_a_search_that_can_find_no_two_micro_batches_is_refused(size: int, fits: bool) -> None:
+    rows = ["task.name=classification", "data.source={name: jsonl, path: x.jsonl}", "model.name=mlp"]
+    asked = [*rows, f"training={{batch_size: {size}, micro_batch_size: auto}}"]
+    load_config(None, asked, environment={})
+    with nullcontext() if fits else pytest.raises(ConfigError, match=r"make no two micro-batches.*Fitting") as caught:
+        load_config(None, [*asked, "logging.noise_scale.every=5"], environment={})
+    if caught is not None:
+        fitting = str(caught.value).split("Fitting: ")[1].split()[0]
+        load_config(None, [*asked, "logging.noise_scale.every=5", fitting], environment={})
+
+
 @pytest.mark.parametrize("model, sizes", [(perceptron, {12: 6, 6: 3, 4: 2, 3: None, 2: None}), (Scaled, {3: 1, 2: 1})])
 def test_memory_that_runs_out_divides_no_batch_to_one(model: Any, sizes: dict[int, int | None]) -> None:
     progress: Any = SimpleNamespace(micro_batch_size=0)
@@ -210,3 +227,15 @@ def test_batch_norm_beside_attention_is_refused_when_the_model_is_known(
     assert not (tmp_path / "run").exists()
     allowed = load_config(settings | {"lint": {"allow": ["batch-norm-in-sequence-model"]}}, environment={})
     assert Trainer(allowed, model=Attends(), run=tmp_path / "run").fit().status == "finished"
+
+
+@pytest.mark.parametrize("make", [Scaled, perceptron])
+def test_two_passes_over_a_micro_batch_count_once(make: Any) -> None:
+    model = make()
+    again = copy.deepcopy(model)
+    step_over(model).run([batch(6, 1), batch(4, 2)], 1)
+    # Without dropout both passes are the same.
+    step_over(again, RDrop(1.0, "classes")).run([batch(6, 1), batch(4, 2)], 1)
+    assert same(kept(model), kept(again))
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(again.get_parameter(name), weight, rtol=1e-4, atol=1e-5)

@@ -2,7 +2,8 @@
 
 A fault is one of the codes of `trimtab.doctor.codes`. Left out are the codes of the lint, those about several devices
 (communication-bound, rank-imbalance), validation-regression, which needs a second run to be a baseline, and
-evaluation-bound, which is a remark that runs of seconds do not deserve.
+evaluation-bound, which is a remark that runs of seconds do not deserve; and no-loss, which is said of logs, not of
+runs.
 """
 
 from __future__ import annotations

@@ -192,6 +192,7 @@ def doctor(
         return
 
     from trimtab.cli.acting import examine_run, fix_of, prove_fix, show_fix, write_fix
+    from trimtab.doctor.codes import UNJUDGED
     from trimtab.doctor.diagnose import diagnose
     from trimtab.doctor.finding import SEVERITIES
     from trimtab.doctor.order import with_order
@@ -213,6 +214,8 @@ def doctor(
         case, name, notes = _open_log(path, mapping or [])
         diagnosis = with_order(case, diagnose(case, name))
         gravest = max([gravest, *(SEVERITIES.index(finding.severity) for finding in diagnosis.findings)])
+        if any(finding.code == UNJUDGED and finding.severity != "info" for finding in diagnosis.findings):
+            gravest = len(SEVERITIES)  # whoever asks for a verdict gets none: whatever they would fail on
         answers.append(diagnosis.to_json())
         if not as_json:
             for note in notes:

@@ -106,4 +106,13 @@ def without_batch(config: Config) -> str:
             "training.micro_batch_size is "
             f"{training.micro_batch_size}. Fitting: training.micro_batch_size=32, or model.batch_norm=null"
         )
+    whole = config.sequences_per_step
+    # The noise scale compares micro-batches, of which there must be two or more.
+    divides = any(whole % parts == 0 for parts in range(2, whole // 2 + 1))
+    if training.micro_batch_size == "auto" and config.logging.noise_scale.every and not divides:
+        return (
+            f"training.micro_batch_size auto finds none: {whole} sequences make no two micro-batches of as many texts, "
+            "at least two, as logging.noise_scale and model.batch_norm need. Fitting: "
+            f"training.batch_size={whole + 1 if whole > 2 else 4}"
+        )
     return ""

@@ -41,8 +41,12 @@ FAULTS_OF_DATA: Final = (
     "unshuffled-data",
 )
 """Where the data are at fault, settings that ease what follows from that only hide it."""
+UNJUDGED: Final = "no-loss"
+"""Nearly nothing could be looked for: that nothing was found says nothing."""
 
 CODES: dict[str, Code] = {
+    # What can be judged at all
+    "no-loss": Code("no training loss is known, so that the run is not judged", "root", whole=True),
     # What the optimizer does
     "nan-loss": Code(
         "the loss or the gradient is not a number or infinite; leaving without that is divergence",

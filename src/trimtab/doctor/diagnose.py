@@ -28,7 +28,7 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
                 findings.append(said)
             else:
                 withheld.append(said)
-    findings = in_causal_order(findings, case.planned_steps)
+    findings = in_causal_order(without_doubles(findings), case.planned_steps)
     verdict = verdict_of(findings)
     if verdict == "healthy" and case.history.ended is not None and case.history.ended.status == "failed":
         verdict = "failed"  # for a reason that is told, and that no rule reads off the curves
@@ -59,6 +59,18 @@ def is_there(case: Case, signal: str) -> bool:
     if signal.startswith("facts."):
         return case.fact(*signal.split(".")[1:]) is not None
     return case.history.has(signal) or case.evaluated(signal) is not None
+
+
+def without_doubles(findings: Sequence[Finding]) -> list[Finding]:
+    """Without a batch that is but possibly damaged, where its step is told as a spike: one step, one finding."""
+    spans = [item.steps for finding in findings if finding.code == "loss-spike" for item in finding.evidence]
+    return [
+        finding
+        for finding in findings
+        if finding.code != "corrupt-batch"
+        or finding.severity != "info"
+        or not any(first <= finding.onset_step <= last for first, last in spans)
+    ]
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:

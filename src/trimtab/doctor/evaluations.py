@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,30 @@ def judged_texts(case: Case) -> float | None:
     if case.fact("task") not in ("classification", "regression"):
         return None
     return case.number("validation", "documents")
+
+
+FEW_TEXTS: Final = 30
+"""With no more a validation set tells nothing of labels or of kinds: its figures are chance."""
+
+
+def judges_by_chance(case: Case) -> bool:
+    """Whether so few texts with one answer each are judged that their figures are chance."""
+    texts = judged_texts(case)
+    return texts is not None and texts <= FEW_TEXTS
+
+
+def accuracy_rose(case: Case, accuracy: Curve, since: int) -> bool:
+    """Whether the validation accuracy after the evaluation number `since` lies above the three around it by more than
+    chance: by twice the error of two shares of so many texts, and by thrice the scatter of evaluations."""
+    around, after = accuracy.values[max(0, since - 1) : since + 2], accuracy.values[since + 1 :]
+    if len(after) < 2:
+        return False
+    after = after[len(after) // 2 :]
+    begin, end = float(np.mean(around)), float(np.mean(after))
+    scatter = noise_of_evaluations(accuracy.values) * math.sqrt(1 / len(around) + 1 / len(after))
+    texts = judged_texts(case)
+    chance = 2.0 * math.sqrt(2.0) * error_of_share(begin, texts) if texts is not None else 0.0
+    return end - begin > max(0.002, 3.0 * scatter, chance)
 
 
 def error_of_share(share: float, number: float) -> float:

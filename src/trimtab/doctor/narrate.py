@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.codes import SHORT
+from trimtab.doctor.codes import SHORT, UNJUDGED
 from trimtab.doctor.finding import Finding, Verdict, Withheld, that_can_be_logged
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -31,7 +31,8 @@ def _course(case: Case) -> str:
     history = case.history
     loss = case.loss()
     # Loops of other people may count from 0.
-    num_steps = history.last_step + (loss is not None and len(loss.steps) > 0 and int(loss.steps[0]) == 0)
+    from_0 = loss is not None and [0, 1][: len(loss.steps)] == loss.steps[:2].tolist() != []
+    num_steps = history.last_step + from_0
     steps = f"{format.count(num_steps)} of {format.count(case.planned_steps)} steps"
     if num_steps >= case.planned_steps:
         steps = f"{format.count(num_steps)} steps"
@@ -40,9 +41,11 @@ def _course(case: Case) -> str:
         _, values = loss.finite()
         few = max(1, len(values) // 20)
         mean = ", the mean of its last twentieth," if few > 1 else ""
+        reached = float(values[-few:].mean())
+        if (lost := _not_finite_since(loss)) is not None:
+            reached, mean = lost[1], f" at step {lost[0]:,}, and is not finite since step {lost[2]:,},"
         parts.append(
-            f"the training loss went from {format.decimal(float(values[0]))} "
-            f"to {format.decimal(float(values[-few:].mean()))}{mean}"
+            f"the training loss went from {format.decimal(float(values[0]))} to {format.decimal(reached)}{mean}"
         )
     validation = _selected(case, "validation/loss")
     if validation is not None and len(validation.finite()[1]):
@@ -54,6 +57,19 @@ def _course(case: Case) -> str:
             f"{_worse_than_counting(case)}"
         )
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else "no loss was logged") + "."
+
+
+def _not_finite_since(loss: Series) -> tuple[int, float, int] | None:
+    """Step and value of the last finite loss and the step after which none was, where a run ends so."""
+    steps, values = loss.raw()
+    if not len(values) or np.isfinite(values[-1]):
+        return None
+    good = np.flatnonzero(np.isfinite(values))
+    if len(good):
+        return int(steps[good[-1]]), float(values[good[-1]]), int(steps[good[-1] + 1])
+    at, means = loss.finite()
+    after = loss.first_steps[loss.steps > at[-1]]
+    return int(at[-1]), float(means[-1]), int(after[0])
 
 
 def _selected(case: Case, metric: str) -> Series | None:
@@ -87,8 +103,17 @@ def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
     if not findings or verdict == "healthy":
         notes = f" ({len(findings)} remark{'s' if len(findings) > 1 else ''})" if findings else ""
         few = f"; {case.history.last_step:,} steps show few faults" if 0 < case.history.last_step < FEW_STEPS else ""
+        by_heart = next((finding for finding in findings if finding.code == "overfitting"), None)
+        if by_heart is not None and ended is not None and ended.restored_step is not None:
+            return (
+                f"It overfitted from step {by_heart.onset_step:,} on, and the best weights, of step "
+                f"{ended.restored_step:,}, were restored: no other fault was found in what was logged"
+                f"{notes}{few}{passed}."
+            )
         return f"No fault was found in what was logged{notes}{few}{passed}."
     lead = findings[0]
+    if lead.code == UNJUDGED:
+        return f"It is {_clause(lead.cause)}{passed}."
     also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
     others = len(findings) - 1
     more = f" ({others} further finding{'s' if others > 1 else ''})" if others else ""
@@ -116,10 +141,14 @@ def _passed(case: Case, findings: Sequence[Finding]) -> str:
 def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: Sequence[Withheld]) -> str:
     if findings and verdict != "healthy":
         remedies = findings[0].remedies
+        if findings[0].code == UNJUDGED:
+            return f"Next: {', '.join(_clause(remedy.summary) for remedy in remedies)}."
         return f"Next: {_clause(remedies[0].summary)}." if remedies else "Next: look at the evidence."
     short = next((finding for finding in findings if finding.code == SHORT and finding.remedies), None)
     if short is not None:
         return f"To go on: {_clause(short.remedies[0].summary)}."
+    if case.epochs() > AS_GOOD_AS_NEW and _worse_than_counting(case):
+        return f"To go on: more text, as this was read {case.epochs():,.0f} times."
     if _still_falling(case):
         epochs = case.epochs()
         if epochs > AS_GOOD_AS_NEW:

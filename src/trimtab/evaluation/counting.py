@@ -31,6 +31,8 @@ FEWEST_OF_CLASS: Final = 10
 """Texts: of fewer some run stands for the class by chance."""
 FOLDS: Final = 5
 _SMOOTHING: Final = 0.3
+_GOLDEN: Final = (5**0.5 - 1) / 2
+"""Its multiples fill the unit interval evenly."""
 
 
 def count_labels(
@@ -112,8 +114,10 @@ def count_sets(
         for index in inside:
             # The mean, as long texts are no surer than many short ones.
             likeness[index] = ratio_F[sets[index]].mean() if len(sets[index]) else 0.0
-    order = likeness.argsort(kind="stable").argsort(kind="stable") + 1
-    ranks = float(order[size:].sum()) - size * (size + 1) / 2
+    # Of documents that are equally like it neither comes first: there may be the same ones on both sides.
+    _, places_N, ties = np.unique(likeness, return_inverse=True, return_counts=True)
+    rank_N = (np.cumsum(ties) - (ties - 1) / 2)[places_N]
+    ranks = float(rank_N[size:].sum()) - size * (size + 1) / 2
     return {"separability": ranks / size**2, "documents": size}
 
 
@@ -137,22 +141,27 @@ def related(first: Callable[[int], Tokens], second: Callable[[int], Tokens], num
     """How much better second texts go with their own first texts than with those of others, in standard errors: near 0
     where they were shuffled; None of too few pairs.
 
-    What goes together is counted in half of the pairs, by pointwise mutual information of runs of tokens, and tried on
-    the other half. Source: own; the measure is that of Church and Hanks 1990, Computational Linguistics 16(1).
+    What goes together is counted in every other pair, by pointwise mutual information of runs of tokens, and tried on
+    the rest: halves of a file may be of different subjects. The other one is the nearest before it whose first text is
+    another, as a text may stand there with several answers. Source: own; the measure is that of Church and Hanks 1990,
+    Computational Linguistics 16(1).
     """
     taken = _spread(number, MOST_PAIRS)
     if len(taken) < FEWEST_PAIRS:
         return None
     ones_NH, others_NH = (_presence([features_of(read(index)) % HASHED for index in taken]) for read in (first, second))
-    half = len(taken) // 2
-    together_HH = ones_NH[:half].T @ others_NH[:half]
-    expected_HH = np.outer(ones_NH[:half].sum(0), others_NH[:half].sum(0)) / half
+    counted, tried = slice(0, None, 2), slice(1, None, 2)
+    together_HH = ones_NH[counted].T @ others_NH[counted]
+    expected_HH = np.outer(ones_NH[counted].sum(0), others_NH[counted].sum(0)) / len(ones_NH[counted])
     # Rare runs go together by chance: 1 more of each draws them to 0.
     gain_HH = np.log((together_HH + 1.0) / (expected_HH + 1.0))
-    scores_N = ones_NH[half:] @ gain_HH
-    own = (scores_N * others_NH[half:]).sum(1)
-    next_ones = (scores_N * np.roll(others_NH[half:], 1, 0)).sum(1)
-    gained = (own - next_ones) / np.maximum(ones_NH[half:].sum(1), 1.0)
+    ones_NH, others_NH = ones_NH[tried], others_NH[tried]
+    changes = np.flatnonzero((ones_NH != np.roll(ones_NH, 1, 0)).any(1))
+    if not len(changes):
+        return None
+    before = changes[np.searchsorted(changes, np.arange(len(ones_NH)), side="right") - 1] - 1
+    scores_NH = ones_NH @ gain_HH
+    gained = (scores_NH * (others_NH - others_NH[before])).sum(1) / np.maximum(ones_NH.sum(1), 1.0)
     spread = float(gained.std()) / len(gained) ** 0.5
     return float(gained.mean()) / spread if spread > 0 else None
 
@@ -195,10 +204,11 @@ def _answers(
     counts_KF: Floats, texts_K: NDArray[np.int64], sets: list[NDArray[np.int64]], which: NDArray[np.int64]
 ) -> Iterator[tuple[int, int, float]]:
     """Number, class, and how sure it is, of each text: the lead over the next class for each run."""
-    logs_KF, prior_K = _logs(counts_KF), np.log(np.maximum(texts_K, 0.5) / max(1, texts_K.sum()))
+    prior_K = np.log(np.maximum(texts_K, 0.5) / max(1, texts_K.sum()))
+    logs_FK = np.ascontiguousarray(_logs(counts_KF).T)  # what a run says of all classes stands together in memory
     for index in which.tolist():
         features = sets[index]
-        scores_K = prior_K + logs_KF[:, features].sum(1)
+        scores_K = prior_K + logs_FK[features].sum(0)
         second, first = np.partition(scores_K, -2)[-2:]
         yield index, int(scores_K.argmax()), float(first - second) / max(1, len(features)) ** 0.5
 
@@ -212,5 +222,9 @@ def _telling(counts_KF: Floats, classes_N: NDArray[np.int64], num_classes: int) 
 
 
 def _spread(number: int, most: int = MOST_TEXTS) -> NDArray[np.int64]:
-    """At most so many of [0, number), at even distances."""
-    return np.arange(number) if number <= most else np.arange(most, dtype=np.int64) * number // most
+    """At most so many of [0, number), one of each of as many equal parts; not at the same place of each, as rows may
+    take turns."""
+    if number <= most:
+        return np.arange(number)
+    begins = np.arange(most + 1, dtype=np.int64) * number // most
+    return begins[:-1] + (np.arange(most) * _GOLDEN % 1.0 * np.diff(begins)).astype(np.int64)

@@ -26,7 +26,7 @@ LOWEST: Final = 0.05
 HIGHEST: Final = 20.0
 """Bounds of a temperature: of answers that are all right, or all wrong, the best one is at an end."""
 _FEWEST: Final = 20
-"""Targets in a half, with which a temperature is fitted."""
+"""Targets in a half, with which a temperature is fitted; of a label texts of its rarer answer there."""
 _MOST_KEPT: Final = 1 << 25
 """Logits that are looked at, 128 MiB: of a vocabulary of 8,192 those of 4,096 tokens, which tell one number well."""
 _AT_ONCE: Final = 1 << 21
@@ -52,7 +52,7 @@ class Calibration:
 
     temperature: float | list[float]
     """1 where dividing the logits made the other half's loss no lower, or its calibration error higher; of several
-    labels one for each."""
+    labels one for each, and the same of those that are seldom there."""
     fitted: float | list[float]
     """What the first half asks for."""
     fitted_on: int
@@ -113,6 +113,17 @@ def fit_label_temperatures(logits_NV: Tensor, targets_NV: Tensor) -> list[float]
         low_V, high_V = torch.where(slope_V < 0.0, middle_V, low_V), torch.where(slope_V < 0.0, high_V, middle_V)
     temperatures: list[float] = (-(low_V + high_V) / 2.0).exp().tolist()
     return temperatures
+
+
+def _fit_labels(logits_NV: Tensor, targets_NV: Tensor) -> list[float]:
+    """One of its own for each label of which either answer stands in enough texts; the others share that of all labels
+    together, or 1 where even these are too few: of a handful of texts the best one is often at a bound."""
+    own = fit_label_temperatures(logits_NV, targets_NV)
+    rarer_V = torch.minimum(targets_NV.sum(0), (1.0 - targets_NV).sum(0))
+    shared = 1.0
+    if float(rarer_V.sum()) >= _FEWEST > float(rarer_V.min()):
+        (shared,) = fit_label_temperatures(logits_NV.reshape(-1, 1), targets_NV.reshape(-1, 1))
+    return [one if rarer >= _FEWEST else shared for one, rarer in zip(own, rarer_V.tolist(), strict=True)]
 
 
 def judge_answers(logits_NV: Tensor, targets: Tensor, temperature: float | Sequence[float] = 1.0) -> Judged:
@@ -177,7 +188,7 @@ def calibrate_temperature(
             hint="hold out more: data.validation_fraction, or a data.validation_source",
         )
     several = targets.is_floating_point()
-    fit: Callable[[Tensor, Tensor], float | list[float]] = fit_label_temperatures if several else fit_temperature
+    fit: Callable[[Tensor, Tensor], float | list[float]] = _fit_labels if several else fit_temperature
     fitted = fit(logits_NV[first_N], targets[first_N])
     before, after = (judge_answers(logits_NV[~first_N], targets[~first_N], T) for T in (1.0, fitted))
     why_not = ""

@@ -55,7 +55,7 @@ def _verdicts(*sides: Side) -> Markup:
             "tr",
             element("th", letter),
             element("td", element("code", side.path)),
-            element("td", badge(side.diagnosis.verdict, 16), " ", words.VERDICTS[side.diagnosis.verdict]),
+            element("td", badge(side.diagnosis.verdict, 16), " ", words.verdict_of(side.diagnosis)),
             element("td", ", ".join(one.code for one in side.diagnosis.findings) or "no findings"),
         )
         for letter, side in zip("ab", sides, strict=True)

@@ -25,7 +25,7 @@ def head(report: Report) -> Markup:
         element(
             "p",
             badge(verdict, 24),
-            element("span", words.VERDICTS[verdict]),
+            element("span", words.verdict_of(report.diagnosis)),
             element("span", counted, class_="chip") if findings else None,
             element("span", _state(report), class_="chip") if report.status else None,
             class_=f"verdict {verdict}",

@@ -30,7 +30,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"# {escaped(report.name or 'A run without a name')}"
     yield ""
     state = f", {escaped(report.status)}" if report.status else ""
-    yield f"**{words.VERDICTS[diagnosis.verdict]}** ({words.count_of(diagnosis.findings)}{state})"
+    yield f"**{words.verdict_of(diagnosis)}** ({words.count_of(diagnosis.findings)}{state})"
     yield ""
     yield escaped(diagnosis.summary)
     if report.figures:

@@ -14,13 +14,13 @@ from trimtab.report.figures import learning_curves, other_curves
 from trimtab.report.gather import Report
 from trimtab.report.markup import Markup, element, join
 from trimtab.report.strip import strip
-from trimtab.report.words import VERDICTS
+from trimtab.report.words import verdict_of
 from trimtab.report.wrong import wrong
 
 
 def render_html(report: Report) -> str:
     """The page: the same bytes for the same report."""
-    title = f"{report.name or 'run'}: {VERDICTS[report.diagnosis.verdict].lower()}"
+    title = f"{report.name or 'run'}: {verdict_of(report.diagnosis).lower()}"
     return whole_page(title, [findings.head(report), _main(report), _foot(report)])
 
 

@@ -29,7 +29,7 @@ def render_text(
     `settings` are the run's own, so that a change shows what it was; `colour` adds terminal sequences.
     """
     paint = _painted if colour else _plain
-    verdict = words.VERDICTS[diagnosis.verdict]
+    verdict = words.verdict_of(diagnosis)
     counted = words.count_of(diagnosis.findings)
     lines = [f"{printable(words.title_of(diagnosis))}: {paint(verdict.lower(), diagnosis.verdict)} ({counted})"]
     lines += wrapped(diagnosis.summary, width, "  ")

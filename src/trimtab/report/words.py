@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from trimtab.doctor import CODES, Diagnosis, Finding, Remedy
+from trimtab.doctor.codes import UNJUDGED
 from trimtab.runs import format
 from trimtab.runs.metrics import METRICS
 
@@ -55,6 +56,14 @@ def metric_name(name: str) -> str:
     plain, _, kind = name.partition("@")
     told = _METRICS.get(plain) or plain.removeprefix("user/").replace("_", " ").replace("/", " ")
     return f"{told} of the {kind} weights" if kind else told
+
+
+def verdict_of(diagnosis: Diagnosis) -> str:
+    """The verdict as a reader's word: a log in which no loss is known needs no attention but a name."""
+    findings = diagnosis.findings
+    if diagnosis.verdict == "attention" and findings[0].code == UNJUDGED:
+        return "Not judged"
+    return VERDICTS[diagnosis.verdict]
 
 
 def metric_unit(name: str) -> str:

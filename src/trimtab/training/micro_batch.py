@@ -88,8 +88,9 @@ def find_micro_batch(
             middle = (best + too_large) // 2
             best, too_large = (middle, too_large) if fits(sizes[middle]) else (best, middle)
     if best < 0:
+        least = _sequences(sizes[0])
         raise ResourceError(
-            f"out of memory: one sequence at a time does not fit ({_in_words(tried[sizes[0]])}), and there are "
+            f"out of memory: {least} at a time does not fit ({_in_words(tried[sizes[0]])}), and there are "
             f"{format.size(budget)} for it (training.micro_batch_size=auto)",
             hint=_LOWER + ("" if budget_bytes is None else "; or raise training.memory_budget_bytes"),
         )
@@ -139,6 +140,10 @@ def _rehearsal(step: Step, meter: MemoryMeter) -> Iterator[tuple[Rehearsal, floa
 def _own_randomness(step: Step) -> Iterator[None]:
     with seeded(0), torch.random.fork_rng(devices=[step.device] if step.device.type == "cuda" else []):
         yield
+
+
+def _sequences(number: int) -> str:
+    return "one sequence" if number == 1 else f"{number} sequences"
 
 
 def _in_words(outcome: float | str) -> str:
@@ -275,8 +280,7 @@ class Attempts:
             )
         if self._smaller() is not None:
             return None
-        size = self._progress.micro_batch_size
-        each = "one sequence" if size == 1 else f"{size} sequences"
+        each = _sequences(self._progress.micro_batch_size)
         return ResourceError(
             f"out of memory at step {number}, {each} at a time: {self._in_words(taken)}. {first_line(error)}",
             hint=_LOWER,

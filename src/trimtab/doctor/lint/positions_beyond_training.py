@@ -1,7 +1,8 @@
 """positions-beyond-training: positions that training never meets.
 
 Looks for: `model.max_positions` above the longest sequence that is trained on; texts longer than what a model in
-    `model.path` was trained for, by its config.json, without a change of `rope_scaling`.
+    `model.path` was trained for, by its config.json, unless its rotary positions are stretched (`rope_scaling`, or a
+    `rope_type` of `rope_parameters` other than default), or it tells distances between tokens apart and no positions.
 Why: a learned vector of a position that no step has met is random, and rotary or sinusoidal positions beyond the
     trained length are angles that attention has never seen: the loss rises steeply there.
 Evidence: `model.max_positions`, `model.positions`, `data.sequence_length`, `task.target_length`; `model.config`, and of
@@ -39,8 +40,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             f"model.max_positions={length}",
             _SOURCE,
         )
-    if isinstance(model, HuggingFaceConfig) and model.path is not None and "rope_scaling" not in model.config:
-        trained = _trained_for(model.path)
+    if isinstance(model, HuggingFaceConfig) and model.path is not None:
+        trained = _trained_for(model.path, model.config)
         if trained is not None and length > trained:
             yield LintFinding(
                 _CODE,
@@ -53,12 +54,23 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             )
 
 
-def _trained_for(path: str) -> int | None:
-    """Positions by a folder's config.json; None where it does not say."""
+def _trained_for(path: str, changed: Mapping[str, Any]) -> int | None:
+    """Positions by a folder's config.json; None where it does not say, and where the model is made for others, too."""
     try:
         told = json.loads((Path(path).expanduser() / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # what is read next says it better
-    if not isinstance(told, dict) or told.get("rope_scaling"):
+    if not isinstance(told, dict) or _reaches_further({**told, **changed}):
         return None
     return next((told[name] for name in _NAMES if isinstance(told.get(name), int) and told[name] > 0), None)
+
+
+def _reaches_further(told: Mapping[str, Any]) -> bool:
+    rotary = told.get("rope_parameters")
+    # One for all layers, or one for each kind of layer.
+    kinds = [rotary, *rotary.values()] if isinstance(rotary, dict) else []
+    stretched = any(isinstance(one, dict) and one.get("rope_type", "default") != "default" for one in kinds)
+    by_distance = bool(told.get("alibi") or told.get("relative_attention_num_buckets")) or (
+        bool(told.get("relative_attention")) and told.get("position_biased_input") is False
+    )
+    return bool(told.get("rope_scaling")) or stretched or by_distance

@@ -30,6 +30,7 @@ from trimtab.doctor.rules import (
     memory_leak,
     missing_warmup,
     nan_loss,
+    no_loss,
     noisy_loss,
     outlier_dominated_loss,
     over_regularised,
@@ -58,6 +59,7 @@ Rule = Callable[[Case], Iterator[Finding | Withheld]]
 """What a rule has to say of a case: pure, and quick."""
 
 RULES: dict[str, Rule] = {
+    "no-loss": no_loss.check,
     "nan-loss": nan_loss.check,
     "loss-scale-collapse": loss_scale_collapse.check,
     "divergence": divergence.check,

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import classifies, num_classes, shares
 from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import error_of_share, judged_texts
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 
 CODE: Final = "class-collapse"
@@ -33,6 +34,8 @@ FEWEST: Final = 3
 SAME: Final = 1e-6
 LIKE_ONE: Final = 1.2
 """Times the macro-F1 of a single class: a few texts may get another."""
+HARDLY_MORE: Final = 1.4
+"""Times the same: a model that said one class, and says a few others, as little to the purpose."""
 LEARNED: Final = 0.6
 """Of its first loss: a model of one class stays above."""
 MOST_OF_ALL: Final = 0.85
@@ -142,9 +145,18 @@ def _of_one_class(case: Case, accuracy: Curve) -> NDArray[np.bool_] | None:
         # The mean is over the classes that occur, which may be fewer; a correlation of exactly 0 is of one answer.
         alike = (alike & (np.abs(correlation.values) < UNRELATED)) | (np.abs(correlation.values) < SAME)
         if float(alike.mean()) >= 1 / 3:  # what comes after may say a few others, as little to the purpose
-            alike |= np.abs(correlation.values) < UNRELATED
+            still = (score.values < HARDLY_MORE * expected) & _near_a_share(case, accuracy)
+            alike |= (np.abs(correlation.values) < UNRELATED) & still
     # Where one class has nearly all texts, a text or two of another change all figures but these.
     largest = max(shares(case), default=0.0)
     if largest > MOST_OF_ALL:
         alike |= (score.values < RARE) & (accuracy.values < largest + 0.02)
     return alike
+
+
+def _near_a_share(case: Case, accuracy: Curve) -> NDArray[np.bool_]:
+    """Which accuracies are what always saying some class may give; all where the shares are not known."""
+    known, texts = shares(case), judged_texts(case) or 100.0
+    near = [np.abs(accuracy.values - share) < 3.0 * error_of_share(share, texts) for share in known]
+    found: NDArray[np.bool_] = np.logical_or.reduce(near) if near else np.ones(len(accuracy), np.bool_)
+    return found

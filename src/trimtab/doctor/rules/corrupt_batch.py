@@ -11,7 +11,9 @@ Evidence: the losses of the step and of its neighbours, the gradient norm there,
 Remedy: look at those samples, and leave them out; skip updates far from others (`gradients.skip`), which costs one
     step.
 False alarms: data of mixed difficulty, whose hard batches reach as far again and again; with fp16, a loss scale that
-    is being found. Losses that are means over several steps show no single step: then it stays a loss-spike.
+    is being found. At the top of a warm-up, and where gradients grew in the steps before, the weights may have done
+    it: then it is told only if it comes again or is traced. Losses that are means over several steps show no single
+    step: then it stays a loss-spike.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1, who find spikes by batch and state together.
 """
 
@@ -42,6 +44,9 @@ CLEAR: Final = 2.0
 MOST: Final = 5
 """More such batches are the nature of the data, but for one that comes again in each epoch."""
 FEWEST: Final = 40
+RESTLESS: Final = 5
+"""Steps before: where two of them had gradients of twice their usual size, the weights were unsteady."""
+LEAST_WARMUP: Final = 5
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -58,6 +63,11 @@ def check(case: Case) -> Iterator[Finding]:
     again = _period(case, places)
     if not len(places) or (len(places) > MOST and again is None):
         return
+    if again is None and not _samples(case, set(steps[places].tolist())):
+        # Nothing traces it to its batch: where weights are unsteady, they may have done it.
+        places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
+        if not len(places):
+            return
     onset = int(steps[places[0]])
     evidence = [*_evidence(case, steps, values, usual, noise, places)]
     if again is not None:
@@ -76,7 +86,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         CODE,
         "warning" if grave else "info",
-        0.9 if again is not None or samples else 0.8,
+        0.9 if again is not None or samples else 0.8 if grave else 0.6,
         onset,
         f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step alone"
         + (f", and in {len(places) - 1} others" if len(places) > 1 else ""),
@@ -86,6 +96,30 @@ def check(case: Case) -> Iterator[Finding]:
             *([Remedy("skip updates far from others", "trimtab", {"gradients.skip.name": "spike"})] if skips else []),
         ),
     )
+
+
+def unsteady_places(case: Case, steps: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those up to twice the warm-up, where the rate first meets the weights, and those before which gradients grew."""
+    rates, norms = Curve.of(case.history.get("learning_rate")), Curve.of(case.history.get("grad_norm"))
+    until = early_until(rates)
+    found = []
+    for place in places.tolist():
+        step = int(steps[place])
+        grew = False
+        if norms is not None and (near := norms.between(step - RESTLESS, step - 1)) is not None:
+            around = norms.level(step - 5 * RESTLESS, step + 5 * RESTLESS)
+            grew = int((near.values > 2.0 * around).sum()) >= 2
+        if step <= until or grew:
+            found.append(place)
+    return np.array(found, np.int64)
+
+
+def early_until(rates: Curve | None) -> int:
+    """The last step at which a rise of the loss may come of the rate's first height; 0 without a warm-up."""
+    if rates is None:
+        return 0
+    top = int(rates.steps[rates.values >= 0.99 * float(np.quantile(rates.values, 0.95, method="lower"))][0])
+    return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
 
 
 def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:

@@ -35,7 +35,7 @@ def check(case: Case) -> Iterator[Finding]:
     if spent < LEAST_SECONDS or spent < MUCH * whole:
         return
     num = len(case.history.evaluation_seconds)
-    text = f"{num} evaluations took {format.duration(spent)} of {format.duration(whole)}"
+    text = f"{num} evaluation{'s' if num != 1 else ''} took {format.duration(spent)} of {format.duration(whole)}"
     yield Finding(
         "evaluation-bound",
         "info",

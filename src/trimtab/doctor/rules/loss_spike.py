@@ -6,8 +6,9 @@ Looks for: losses far above the median of the steps before, by the noise of the 
 Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
-False alarms: data of mixed difficulty, whose hard batches look like spikes of one step: remarks, not warnings. A rate
-    that rises again as the schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most.
+False alarms: a step or two up to twice the warm-up, where the rate first is at its height: remarks. Data of mixed
+    difficulty, whose hard batches look like spikes of one step: remarks, not warnings. A rate that rises again as the
+    schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
 """
 
@@ -25,6 +26,7 @@ from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, running_m
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
+from trimtab.doctor.rules.corrupt_batch import early_until
 from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -75,6 +77,10 @@ def check(case: Case) -> Iterator[Finding]:
         or (part >= 0.1 and longest >= max(10, 0.02 * len(curve)))
         or bool(changes)
     )
+    if longest < 3 and not changes:
+        # The first meeting with the full rate: one step that is made good at once is no more than that.
+        until = early_until(Curve.of(case.history.get("learning_rate")))
+        grave = grave and any(int(curve.steps[spike.first]) > until for spike in spikes)
     onset = int(curve.steps[spikes[0].first])
     last = int(curve.steps[spikes[0].last])
     length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"

@@ -46,6 +46,8 @@ def check(case: Case) -> Iterator[Finding]:
     tiny = batch is not None and batch <= VERY_FEW_TOKENS
     if noise < (0.6 if tiny else 1.0) * NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
         return
+    if 0.0 <= curve.end < noise and float(curve.values.min()) >= 0.0:
+        return  # nothing scatters by more than it is: the noise is that of the steps before it was learned
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     begin, end = phases.peak_from, phases.high_until
     middle = begin + 0.4 * (end - begin)
@@ -65,8 +67,13 @@ def check(case: Case) -> Iterator[Finding]:
             (int(middle), curve.last_step),
             noise,
             NOISE_OF_LEVEL * level,
-            f"single steps scatter by {format.decimal(noise)} around a loss of {format.decimal(curve.end)} "
-            f"({100 * noise / max(level, 1e-12):.0f} %)",
+            f"single steps scatter by {format.decimal(noise)}, which is {100 * noise / max(level, 1e-12):.0f} % of "
+            + (
+                f"the loss, {format.decimal(curve.end)}"
+                if level <= abs(curve.end)
+                else f"half of all that the loss fell, {format.decimal(curve.descent)}; it came to "
+                f"{format.decimal(curve.end)}"
+            ),
         ),
         Evidence(
             "train/loss",

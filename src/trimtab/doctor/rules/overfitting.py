@@ -20,7 +20,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import noise_of_evaluations
+from trimtab.doctor.evaluations import accuracy_rose, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import change
 from trimtab.runs import format
@@ -83,7 +83,7 @@ def check(case: Case) -> Iterator[Finding]:
         ),
     ]
     accuracy = Curve.of(case.evaluated("validation/accuracy"))
-    if accuracy is not None and len(accuracy) == len(validation) and accuracy.end > accuracy.values[best_at] + 0.002:
+    if accuracy is not None and len(accuracy) == len(validation) and accuracy_rose(case, accuracy, best_at):
         evidence.append(
             Evidence(
                 "validation/accuracy",

@@ -13,7 +13,7 @@ Evidence: the best validation loss beside that of no input, the best accuracy be
 Remedy: look at ten samples with their labels; find the step after which the two no longer belong together.
 False alarms: a validation set of another kind or a few memorized texts look alike: there the validation loss first
     falls, if only from the shares of the classes. A rate far too low, or frozen parameters, leave the training loss
-    where it was.
+    where it was. Of thirty validation texts or fewer nothing is said.
 Source: Zhang et al. 2017, arXiv 1611.03530: networks learn random labels by heart.
 """
 
@@ -27,8 +27,14 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import error_of_share, gained_nothing, learns_at_once
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.evaluations import (
+    FEW_TEXTS,
+    error_of_share,
+    gained_nothing,
+    judges_by_chance,
+    learns_at_once,
+)
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss
 from trimtab.runs import format
 
@@ -43,7 +49,7 @@ BY_HEART: Final = 0.75
 """Of that loss: training losses below are of samples learned by heart."""
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     if case.fact("task") == "seq2seq":
         yield from _unrelated(case)
@@ -80,6 +86,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if not known and learns_at_once(training):
         return  # it is learned, but not asked: a validation set of another kind
+    if judges_by_chance(case):
+        yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
+        return
     lowest = float(validation.values.min())
     what = "what is known without any input" if known else "where it began"
     evidence = [

@@ -10,6 +10,7 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
 Evidence: the loss beside the yardstick; tokens that were seen, for each parameter.
 Remedy: more steps; or a model that is small enough for these.
+    A validation loss that turned while the text came more than four times is no matter of steps.
 False alarms: trials of a set-up, which are meant to be short.
 Source: own; tokens for each parameter: Hoffmann et al. 2022, arXiv 2203.15556, table 3.
 """
@@ -62,8 +63,12 @@ def check(case: Case) -> Iterator[Finding]:
     if bigram is None and uniform is None:
         yield from _still_at_full_rate(case)
         return
+    falls_on = falls and not turned
     hardly_begun = is_short or (part is not None and part < FEWEST)
     falls = _falls(training)
+    turned = case.validation_loss() is not None and has_turned(judged)
+    if turned and case.epochs() > MOST_EPOCHS:
+        return  # of this data there is nothing more to learn: more steps would not help
     if not falls and not ((hardly_begun or is_first_stand(case, lowest)) and training.end < training.start):
         return
     if bigram is not None and unigram is not None:
@@ -93,7 +98,7 @@ def check(case: Case) -> Iterator[Finding]:
         0.9 if part is not None else 0.7,
         history.last_step,
         f"{format.count(history.last_step)} steps are {'far too ' if grave else ''}few{seen}: "
-        f"the model does no better than {yardstick}" + (", and its loss was still falling" if falls else ""),
+        f"the model does no better than {yardstick}" + (", and its loss was still falling" if falls_on else ""),
         tuple(evidence),
         remedies=tuple(_remedies(case, part)),
     )
@@ -137,6 +142,12 @@ def is_first_stand(case: Case, lowest: float) -> bool:
     return tokens / parameters < FIRST_STAND and abs(lowest - unigram) < 0.05 * unigram
 
 
+def has_turned(judged: Curve) -> bool:
+    """Whether it rose in the two evaluations after the best, or three and more came after it."""
+    since = judged.values[int(judged.values.argmin()) :]
+    return len(since) > 3 or (len(since) == 3 and bool((np.diff(since) > 0).all()))
+
+
 def _falls(training: Curve) -> bool:
     """Whether the loss was still falling at the end, as far as so many values tell."""
     if len(training) < FEW_VALUES:
@@ -160,7 +171,8 @@ def _remedies(case: Case, part: float | None) -> Iterator[Remedy]:
     tokens, per_epoch = _tokens(case), case.number("tokens_per_epoch")
     more_text: list[Remedy] = []
     if tokens and per_epoch and wanted * tokens / case.history.last_step > MOST_EPOCHS * per_epoch:
-        few = f"{format.count(wanted)} steps would be {wanted * tokens / case.history.last_step / per_epoch:.2g} epochs"
+        epochs = wanted * tokens / case.history.last_step / per_epoch
+        few = f"{format.count(wanted)} steps would be {format.count(round(epochs))} epochs"
         more_text = [Remedy(f"more text, as {few} of this", "text")]
         wanted = float(f"{math.floor(MOST_EPOCHS * per_epoch * case.history.last_step / tokens):.1e}")
     if more_text and wanted < 1.5 * case.history.last_step:

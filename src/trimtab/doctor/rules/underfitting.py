@@ -60,6 +60,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     gap = Curve.of(case.evaluated("generalization_gap"))
     if gap is not None and gap.end > 0.1 * abs(lowest):
         return
+    if gap is None and is_judged and float(level.values[-1]) - training.end > 0.1 * abs(lowest):
+        return  # the training samples are learned all the same
     size = case.number("parameters", "non_embedding")
     worse = unigram is not None and lowest > 0.99 * unigram
     evidence = [

@@ -27,8 +27,14 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import gained_nothing, learns_at_once, noise_of_evaluations
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.evaluations import (
+    FEW_TEXTS,
+    gained_nothing,
+    judges_by_chance,
+    learns_at_once,
+    noise_of_evaluations,
+)
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.runs import format
 
 CODE: Final = "validation-shift"
@@ -39,9 +45,11 @@ HALF: Final = 0.6
 """Of a pass over the data: up to there most training samples were seen at most once."""
 LARGE_GAP: Final = 0.2
 """The same where that is not known."""
+MOST_PART: Final = 5.0
+"""Times the loss: a part of more is of a loss near zero, and says nothing."""
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning; a remark where the sets are told apart, and the loss shows nothing of it."""
     validation = Curve.of(case.validation_loss())
     training, is_slice = Curve.of(case.evaluated("training_slice/loss")), True
@@ -67,6 +75,9 @@ def check(case: Case) -> Iterator[Finding]:
     nothing = gained_nothing(validation, training) and learns_at_once(training)
     if not told_apart and not nothing and (not wide or not (sure or _steady(validation, training, gap))):
         return
+    if not told_apart and judges_by_chance(case):
+        yield Withheld(CODE, (f"a loss on more than {FEW_TEXTS} validation texts",))
+        return
     wide = wide or nothing
     if told_apart and not wide and part < 0.5 * GAP:
         return
@@ -78,9 +89,11 @@ def check(case: Case) -> Iterator[Finding]:
         )
         evidence.append(Evidence("facts.counting.sets", (0, 0), apart, 0.5, told))
     passes = ", before any sample was seen twice" if new else ""
+    where = f"at step {steps[0]:,}" if steps[0] == steps[1] else f"from step {steps[0]:,} to {steps[1]:,}"
     told = (
-        f"from step {steps[0]:,} to {steps[1]:,}{passes}, the validation loss lay {format.decimal(gap)} "
-        f"({100 * part:+.0f} %) off the training loss"
+        f"{where}{passes}, the validation loss lay {format.decimal(gap)} "
+        f"{f'({100 * part:+.0f} %) ' if abs(part) < MOST_PART else ''}off the training loss"
+        f"{'' if abs(part) < MOST_PART else f', which was {format.decimal(level)}'}"
     )
     evidence.append(Evidence("validation/loss", steps, gap, 0.0, told))
     if nothing:

@@ -23,12 +23,11 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.evaluations import FEW_TEXTS, error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 CODE: Final = "validation-too-small"
-FEW_TEXTS: Final = 30
 FEW_TOKENS: Final = 1_000
 JUMPS: Final = 0.1
 """Of all that the validation loss gained: evaluations that scatter so much choose by chance."""

@@ -26,11 +26,13 @@ class RDrop:
 
     def __call__(self, passes: Passes, batch: Batch) -> Pass:
         """Two passes forward, one back through both. `r_drop` is (KL(p‖q) + KL(q‖p)) / 2 for each target."""
-        first, second = passes.forward(batch), passes.forward(batch)
-        apart = symmetric_divergence(logits_of(first.output), logits_of(second.output), batch.targets, self.answers) / 2
-        apart = apart * passes.inverse["target"]
-        plain = (first.total + second.total) / 2
-        passes.backward(plain + self.alpha / 2 * apart)
+        first = passes.forward(batch)
+        with passes.apart():  # until they went back: a norm may compare its statistics with those of the pass
+            second = passes.forward(batch)
+            logits = logits_of(first.output), logits_of(second.output)
+            apart = symmetric_divergence(*logits, batch.targets, self.answers) / 2 * passes.inverse["target"]
+            plain = (first.total + second.total) / 2
+            passes.backward(plain + self.alpha / 2 * apart)
         return Pass(
             first.output,
             plain,

@@ -21,6 +21,7 @@ from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
 from trimtab.runs.importers.units import to_ours, without_padding
 from trimtab.runs.metrics import METRICS
 from trimtab.runs.printable import printable
+from trimtab.runs.unnamed_losses import unnamed_losses
 
 AXES: Final = ("step", "epoch")
 _FAMILIES: Final = re.compile(r"train/loss/.+|validation/[^/]+/.+|user/.+")
@@ -349,8 +350,14 @@ def _about_columns(table: Table, plan: _Plan) -> Iterator[str]:
     loss = [name for name, one in plan.meanings.items() if one.ours == "train/loss"]
     if any(name in table.nulls for name in loss):
         yield f"null in {_listed(loss)} is taken for not measured; some writers put it for NaN"
-    if not loss:
+    known = {one.ours for one in plan.meanings.values()}
+    others = [name for name, one in plan.meanings.items() if one.ours.startswith("user/")]
+    like = {ours: theirs for theirs, ours in unnamed_losses(others).items() if ours not in known}
+    if not loss and "train/loss" not in like:
         yield "no column is known for a training loss: name it with --map <column>=train/loss"
+    for ours, theirs in like.items():
+        name = printable(theirs, limit=60)
+        yield f"no column is known for {ours}, and {name} looks like it: if it is, --map {name}={ours}"
     if len(table.columns) >= 10_000:
         yield "only the first 10,000 columns were read"
 

@@ -1,0 +1,101 @@
+"""The three sentences say what is so: where a loss ended, how many steps there were, what became of the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import case_of, cosine, falling, noise_of
+
+from trimtab.doctor import Case
+from trimtab.doctor.diagnose import diagnose
+from trimtab.events import RunEnded
+from trimtab.runs.history import History
+
+LN2 = float(np.log(2))
+
+
+def summary(case: Case) -> str:
+    """In one line."""
+    return diagnose(case).summary
+
+
+@pytest.mark.parametrize("steps", [400, 20_000])
+def test_a_loss_that_is_lost_is_told_with_the_step(steps: int) -> None:
+    loss = falling(steps)
+    loss[steps // 2 :] = np.nan
+    told = summary(case_of(loss, rates=cosine(steps)))
+    if steps < 4_096:
+        last = f"{loss[steps // 2 - 1]:.4f}"
+        assert f"to {last} at step {steps // 2:,}, and is not finite since step {steps // 2 + 1:,}" in told
+    assert "not finite since step" in told
+    assert "last twentieth" not in told
+    once = falling(steps)
+    once[steps // 2] = np.nan
+    assert "not finite since" not in summary(case_of(once)).split(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"), [(range(0, 2001, 10), "2,000"), (range(200), "200"), (range(1, 201), "200")]
+)
+def test_steps_are_those_that_were_done(steps: range, said: str) -> None:
+    history = History()
+    history.add("train/loss", np.array(steps), falling(len(steps)))
+    assert summary(Case(history)).startswith(f"In {said} steps ")
+
+
+def test_restored_weights_are_told_beside_a_healthy_verdict() -> None:
+    validation = {at: 0.35 + 0.3 * abs(at - 150) / 250 for at in range(50, 401, 50)}
+    loss = 0.001 + np.exp(-np.arange(1, 401) / 40)
+    case = case_of(loss, validation=validation)
+    assert diagnose(case).verdict == "attention"
+    case.history.observe(RunEnded(400, "finished", "done", 150, 0.35, 150, 1.0))
+    diagnosis = diagnose(case)
+    assert (diagnosis.verdict, diagnosis.findings[0].code) == ("healthy", "overfitting")
+    assert "It overfitted from step 150 on, and the best weights, of step 150, were restored" in diagnosis.summary
+
+
+def few_texts(validation: dict[int, float], per_epoch: float) -> Case:
+    """A language model after 150 steps of 1,000 tokens, worse than counting pairs, whose training loss still falls."""
+    yardsticks = {"bigram": 4.0 / LN2, "unigram": 6.0 / LN2, "judged_tokens": 100, "judged_bytes": 100}
+    facts = {
+        "parameters": {"total": 9e5},
+        "yardsticks": yardsticks,
+        "tokenizer": {"vocabulary_size": 1024},
+        "task": "causal_lm",
+        "tokens_per_epoch": per_epoch,
+    }
+    case = case_of(np.linspace(7.0, 3.0, 150), validation=validation, tokens=np.full(150, 1000.0), facts=facts)
+    bits = np.array(list(validation.values())) / LN2
+    case.history.add("validation/bits_per_byte", np.array(list(validation)), bits)
+    return case
+
+
+def test_a_validation_loss_that_turned_is_no_matter_of_steps() -> None:
+    turned = {25: 5.7, 50: 5.2, 75: 5.0, 100: 4.97, 125: 4.99, 150: 5.0}
+    diagnosis = diagnose(few_texts(turned, 8_000.0))
+    assert "stopped-too-early" not in {one.code for one in diagnosis.findings}
+    assert "more text, as this was read 19 times" in diagnosis.summary
+    (told,) = [one for one in diagnose(few_texts(turned, 1e6)).findings if one.code == "stopped-too-early"]
+    assert "still falling" not in told.cause
+    fell = {25: 5.7, 50: 5.2, 75: 5.0, 100: 4.97, 125: 4.9, 150: 4.85}
+    (told,) = [one for one in diagnose(few_texts(fell, 8_000.0)).findings if one.code == "stopped-too-early"]
+    assert "still falling" in told.cause
+    assert not any("e+0" in remedy.summary for remedy in told.remedies)
+
+
+def test_noise_is_held_against_what_it_is_a_part_of() -> None:
+    level = 0.03 + 1.5 * np.exp(-np.arange(400) / 30)
+    learned = np.abs(level + 0.12 * noise_of(400) * (level > 0.05))
+    assert "noisy-loss" not in {one.code for one in diagnose(case_of(learned)).findings}
+    loud = np.abs(level + 0.3 + 0.12 * noise_of(400))
+    (told,) = [one for one in diagnose(case_of(loud)).findings if one.code == "noisy-loss"]
+    assert "of half of all that the loss fell" in told.evidence[0].text
+
+
+def test_one_evaluation_is_one() -> None:
+    case = case_of(falling(100))
+    split = {"evaluation": 8.0, "productive": 5.0}
+    case.history.observe(RunEnded(100, "finished", "done", None, None, None, 13.0, split))
+    case.history.evaluation_seconds.append(8.0)
+    (told,) = [one for one in diagnose(case).findings if one.code == "evaluation-bound"]
+    assert told.evidence[0].text.startswith("1 evaluation took")
