@@ -63,7 +63,6 @@ def check(case: Case) -> Iterator[Finding]:
     if bigram is None and uniform is None:
         yield from _still_at_full_rate(case)
         return
-    falls_on = falls and not turned
     hardly_begun = is_short or (part is not None and part < FEWEST)
     falls = _falls(training)
     turned = case.validation_loss() is not None and has_turned(judged)
@@ -98,7 +97,8 @@ def check(case: Case) -> Iterator[Finding]:
         0.9 if part is not None else 0.7,
         history.last_step,
         f"{format.count(history.last_step)} steps are {'far too ' if grave else ''}few{seen}: "
-        f"the model does no better than {yardstick}" + (", and its loss was still falling" if falls_on else ""),
+        f"the model does no better than {yardstick}"
+        + (", and its loss was still falling" if falls and not turned else ""),
         tuple(evidence),
         remedies=tuple(_remedies(case, part)),
     )
