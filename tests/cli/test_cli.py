@@ -70,6 +70,11 @@ def test_help_is_quick(command: str, typers_own: float) -> None:
     assert min(seconds) < max(0.3, typers_own + 0.1)
 
 
+def test_the_package_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "trimtab", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("trimtab ")
+
+
 def test_check_tells_of_a_library_that_is_missing_before_torch_is_imported() -> None:
     code = (
         "import sys; sys.modules['bitsandbytes'] = None; sys.argv = ['trimtab', 'check', 'gpt-1m', "

@@ -17,6 +17,7 @@ from trimtab import cli
 from trimtab.doctor import Case
 from trimtab.doctor.acts_on import acts_on
 from trimtab.doctor.compare import Side, compare, open_side, other_runs
+from trimtab.doctor.compare.outcomes import noise_after_descent
 from trimtab.doctor.compare.partings import parting_of
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.diagnose import diagnose
@@ -152,7 +153,78 @@ def test_only_the_seed_differs() -> None:
     b = run_of("b", worse=0.5, seed=1, config={**CONFIG, "seed": 2})
     found = compare(run_of("a"), b)
     assert "this is what chance alone does" in found.reasons[0].text
-    assert "repeat it with another seed" in found.recommendation.summary
+    assert {one.better for one in found.outcomes} == {None}
+    assert "They differ in the seed alone" in found.summary
+    assert "repeat" not in found.summary
+    assert "it is what a seed does here" in found.recommendation.summary
+
+
+def foreign(name: str, validation: list[float]) -> Side:
+    at = np.arange(0, 2001, 200)
+    kept = dict(zip(at.tolist(), validation, strict=True))
+    return side_of(name, case_of(loss=falling(2000), validation=kept))
+
+
+def test_a_steep_descent_is_no_chance() -> None:
+    at = np.arange(0, 2001, 200)
+    sound = 2.3 + 4.0 * np.exp(-at / 300) + 0.75 * np.exp(-at / 1500)
+    overfit = 2.6 + 1.5 * np.exp(-at / 100) + np.maximum(0, at - 400) / 1000
+    assert noise_after_descent(sound) < 0.02
+    assert noise_after_descent(overfit) < 0.02
+    scatter = 0.1 * noise_of(len(at))
+    assert 0.05 < noise_after_descent(sound[-1] + scatter) < 0.2
+    assert 0.02 < noise_after_descent(1.0 - np.exp(-at / 200) + scatter) < 0.3
+    found = compare(foreign("sound", sound.tolist()), foreign("overfit", overfit.tolist()))
+    assert [one.better for one in found.outcomes if one.budget in ("in the whole run", "at the end")] == ["a", "a"]
+
+
+def test_the_end_counts_where_the_best_are_the_same() -> None:
+    level = 2.0 + 0.02 * noise_of(20)
+    rising = level + np.linspace(-0.02, 0.8, 20) * (np.arange(20) > 12)
+    sides = []
+    for name, values in (("a", level), ("b", rising)):
+        at = np.arange(20, 401, 20)
+        kept = dict(zip(at.tolist(), values.tolist(), strict=True))
+        sides.append(side_of(name, case_of(loss=falling(400), validation=kept)))
+    found = compare(*sides)
+    assert found.outcomes[0].better is None
+    assert found.outcomes[1].better == "a"
+    assert "a is better in the end" in found.summary
+    assert "their best are the same but for chance" in found.summary
+
+
+def test_a_setting_that_a_fault_of_the_worse_run_names_comes_before_faults_of_the_better() -> None:
+    b = run_of("b", worse=0.6, from_step=100, config={**CONFIG, "optimizer.learning_rate": 0.1})
+    too_high = Finding(
+        "learning-rate-too-high",
+        "error",
+        0.9,
+        1,
+        "too high",
+        (),
+        remedies=(Remedy("lower", "trimtab", {"optimizer.learning_rate": 0.03}),),
+    )
+    b = replace(b, diagnosis=replace(b.diagnosis, findings=(too_high,)), plan={"compile": {"reason": "89 s"}})
+    a = run_of("a")
+    spike = Finding("loss-spike", "warning", 0.9, 98, "it jumped", ())
+    a = replace(a, diagnosis=replace(a.diagnosis, findings=(spike,)), plan={"compile": {"reason": "71 s"}})
+    found = compare(a, b)
+    assert [one.what for one in found.changes] == ["optimizer.learning_rate"]
+    assert found.reasons[0].what == ("optimizer.learning_rate",)
+    assert not any("loss-spike" in one.text for one in found.reasons)
+    assert found.recommendation.config == {"optimizer.learning_rate": 1e-3}
+
+
+def test_a_pair_of_seeds_tells_what_chance_does_even_when_one_is_compared() -> None:
+    config = {**CONFIG, "model.num_layers": 1}
+    pair = [
+        RunOutcome("a", CONFIG, "validation/loss", 3.0, ()),
+        RunOutcome("s", {**CONFIG, "seed": 7}, "validation/loss", 3.5, ()),
+    ]
+    found = compare(run_of("a"), run_of("b", worse=0.4, config=config), pair[1:], themselves=pair[:1])
+    assert found.outcomes[0].better is None
+    assert "2 runs of the project" in found.outcomes[0].source
+    assert compare(run_of("a"), run_of("b", worse=0.4, config=config), pair[1:]).outcomes[0].better == "a"
 
 
 def test_equal_runs_come_to_the_same() -> None:

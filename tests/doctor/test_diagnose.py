@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -20,6 +21,7 @@ from trimtab.doctor.lint import RULES as LINT_RULES
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.schema import DIAGNOSIS_SCHEMA
 from trimtab.events import EvaluationEnded, RunEnded
+from trimtab.report.text import render_text
 from trimtab.runs.files import json_value
 
 
@@ -56,6 +58,51 @@ def test_of_two_that_explain_each_other_the_earlier_leads() -> None:
     assert [(one.code, one.consequences) for one in late_nan] == [("divergence", ("nan-loss",))]
     early_nan = in_causal_order([finding("nan-loss", "error", 40, 0.9), finding("divergence", "error", 50, 0.97)], 100)
     assert [(one.code, one.consequences) for one in early_nan] == [("nan-loss", ("divergence",))]
+
+
+def test_no_setting_is_proposed_against_data_that_are_at_fault() -> None:
+    look = Remedy("look at ten samples")
+    dropout = Remedy("more dropout", "trimtab", {"model.dropout.residual": 0.3})
+    cause = replace(finding("random-labels"), remedies=(look,))
+    effect = replace(finding("overfitting"), remedies=(dropout,))
+    [one] = in_causal_order([cause, effect], 100)
+    assert (one.consequences, one.remedies) == (("overfitting",), (look,))
+    [other] = in_causal_order(
+        [
+            replace(finding("learning-rate-too-high"), remedies=(look,)),
+            replace(finding("noisy-loss"), remedies=(dropout,)),
+        ],
+        100,
+    )
+    assert other.remedies == (look, dropout)
+
+
+def test_of_a_foreign_log_only_what_can_be_logged_is_asked_for() -> None:
+    diagnosis = diagnose(case_of(falling(400)))
+    told = render_text(diagnosis)
+    assert "facts." not in told
+    assert "yardsticks" not in told
+    asked = [line for line in told.split("not judged")[1].splitlines() if line.startswith("  - ")]
+    assert len(asked) == 4
+    assert "more, with --json" in told
+    assert "facts." not in diagnosis.summary
+    kept = tuple(one for one in diagnosis.withheld if "facts." in one.needs[0])
+    assert "facts." in render_text(replace(diagnosis, withheld=kept), settings={"seed": 1})
+
+
+def test_of_hugging_face_stopping_is_asked_for_with_all_that_it_needs() -> None:
+    at = np.arange(200, 2001, 200)
+    rising = dict(zip(at.tolist(), (2.6 + np.maximum(0, at - 400) / 1000).tolist(), strict=True))
+    case = replace(case_of(falling(2000, floor=0.05), validation=rising), target="huggingface")
+    [remedy] = [
+        one
+        for told in diagnose(case).findings
+        for one in told.remedies
+        if told.code == "overfitting" and "load_best_model_at_end" in one.config
+    ]
+    assert "EarlyStoppingCallback" in remedy.summary
+    assert (remedy.config["eval_strategy"], remedy.config["save_strategy"]) == ("steps", "steps")
+    assert (remedy.config["eval_steps"], remedy.config["save_steps"]) == (200, 200)
 
 
 def test_a_remark_explains_nothing() -> None:

@@ -133,5 +133,6 @@ def test_the_command(tmp_path: Path) -> None:
     assert ["optimizer.learning_rate"] in [one["settings"] for one in told["effects"]]
     done = CliRunner().invoke(cli.app, ["runs", str(tmp_path / "1"), "--effects"])
     assert "optimizer.learning_rate, each doubling" in done.output
+    assert not any("nan-loss" in line for line in done.output.splitlines() if line.startswith("next:"))
     done = CliRunner().invoke(cli.app, ["runs", str(tmp_path), "--effects"])
     assert "effects need 3 runs" in str(done.exception)

@@ -45,6 +45,19 @@ def found(*remedies: Remedy, code: str = "learning-rate-too-high", severity: Any
     return Finding(code, severity, 0.9, 10, "the updates are too large", remedies=remedies)
 
 
+def test_why_nothing_is_changed_is_said() -> None:
+    remark = found(rate(1e-4), severity="info")
+    told = {
+        "remarks alone": said(remark),
+        "no fault": said(),
+        "no setting mends": said(found(Remedy("look at ten samples"))),
+        "left to try": said(found(rate(load(()).optimizer.learning_rate))),
+    }
+    for why, diagnosis in told.items():
+        assert why in render_fix(fix(diagnosis, load, lambda finding: []), None)
+    assert "remarks alone" in fix_elsewhere(said(remark)).why_nothing
+
+
 def said(*findings: Finding) -> Diagnosis:
     return Diagnosis("runs/a", "attention", findings, (), "It went. It was too fast. Next: slower.")
 

@@ -112,6 +112,12 @@ def test_parts_of_a_docstring() -> None:
     )
 
 
+def test_a_code_is_found_as_people_write_it() -> None:
+    assert page_of("OVERFITTING").code == page_of(" Overfitting ").code == "overfitting"
+    assert render_page("OVERFITTING") == render_page("overfitting")
+    assert page_of("Learning rate too_high").code == "learning-rate-too-high"
+
+
 def test_explained_in_a_terminal() -> None:
     told = render_page("overfitting")
     assert told.startswith("overfitting (root): ")

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from trimtab.experiments.checks import (
+    Check,
+    Guess,
+    Held,
+    in_agreement,
     judge_future,
     judge_gradients,
     judge_modes,
@@ -61,15 +65,37 @@ def test_one_batch(losses: list[float], verdict: str) -> None:
     assert judge_one_batch(losses, 2).verdict == verdict
 
 
-def test_shuffled_targets_are_compared_in_units_of_their_error() -> None:
+def held(losses: np.ndarray, accuracy: float | None = None, training_loss: float = 0.1) -> Held:
+    return Held(losses, np.ones(len(losses)), accuracy, 100, training_loss)
+
+
+def test_shuffled_targets_are_judged_on_samples_that_were_not_trained_on() -> None:
     draw = np.random.default_rng(0).normal
-    hard = draw(size=100) * 0.3  # what makes a batch hard is the same for both
-    real, other = 2.0 + hard, 2.0 + hard + 0.02 * draw(size=100)
-    assert judge_shuffled(real, other).verdict == "failed"
-    assert judge_shuffled(real, other).code == "random-labels"
-    assert judge_shuffled(real, other + 0.2).verdict == "passed"
-    assert judge_shuffled(real, other + 0.018).verdict in ("unclear", "failed")
-    assert judge_shuffled(real, other * math.nan).verdict == "unclear"
+    guess = Guess(np.full(100, 1.06), 47.0)
+    loss = 1.08 + 0.1 * draw(size=100)
+    # Both are learned by heart: the training loss is far lower with the right ones, and says nothing.
+    check = judge_shuffled(held(loss, 0.48), held(loss + 0.02 * draw(size=100), 0.5, training_loss=0.9), guess)
+    assert (check.verdict, check.code) == ("failed", "random-labels")
+    assert "by heart" in check.text
+    assert judge_shuffled(held(loss - 0.8, 0.9), held(loss), guess).verdict == "passed"
+    # Better than shuffled, and no better than no input at all: not enough.
+    assert judge_shuffled(held(loss, 0.48), held(loss + 0.5), guess).verdict == "unclear"
+    # A loss that overconfidence spoils, and answers that are right.
+    assert judge_shuffled(held(loss + 0.1, 0.9), held(loss + 0.6), guess).verdict == "passed"
+    assert judge_shuffled(held(loss), held(loss + 0.5), None).verdict == "passed"
+    assert judge_shuffled(held(loss * math.nan), held(loss), None).verdict == "unclear"
+
+
+def test_no_check_contradicts_another() -> None:
+    rate = judge_rate(range_test(None, None), 1e-3)
+    told = {
+        verdict: in_agreement([rate, Check("shuffled targets", verdict, "", code)])[0]  # type: ignore[arg-type]
+        for verdict, code in (("passed", ""), ("failed", "random-labels"), ("unclear", ""))
+    }
+    assert [told[verdict].verdict for verdict in ("passed", "failed", "unclear")] == ["unclear", "unclear", "failed"]
+    assert "find-lr" in told["passed"].text
+    sound = judge_rate(range_test(2e-3, 0.1), 1e-3)
+    assert in_agreement([sound, Check("shuffled targets", "passed", "")])[0] is sound
 
 
 def test_modes_gradients_and_future() -> None:

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from trimtab.cli import app
 from trimtab.config import Config, load_config
 from trimtab.experiments import examine
-from trimtab.experiments.examining import _future, _gradients, _modes, shuffled
+from trimtab.experiments.examining import _future, _gradients, _modes
+from trimtab.experiments.shuffling import shuffled
 from trimtab.objective import build_objective, build_task
 from trimtab.signals import IGNORED, Batch
 from trimtab.trainer import Trainer

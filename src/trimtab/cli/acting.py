@@ -76,7 +76,7 @@ def prove_fix(
     _require_config(run, "--prove")
     if found.config is None:
         if not as_json:
-            typer.echo("there is nothing to prove: no finding has a setting left to try")
+            typer.echo(f"there is nothing to prove: {found.why_nothing}")
         return None
     from trimtab.config.paths import require_paths
 

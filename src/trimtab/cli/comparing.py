@@ -23,13 +23,14 @@ def compare(
 ) -> None:
     """Say what made the difference between two runs: settings, data, events, and where their curves part."""
     from trimtab.doctor.compare import compare as compared
-    from trimtab.doctor.compare import open_side, other_runs
+    from trimtab.doctor.compare import open_side, runs_beside
     from trimtab.report.comparison import render_comparison
     from trimtab.runs.files import write_text
     from trimtab.runs.program import command
 
     names = names_given(mapping or [])
-    found = compared(open_side(a, names), open_side(b, names), other_runs(a, b))
+    others, themselves = runs_beside(a, b)
+    found = compared(open_side(a, names), open_side(b, names), others, themselves=themselves)
     if output is not None:
         from trimtab.report.comparison_page import render_comparison_page
 

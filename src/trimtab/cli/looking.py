@@ -64,7 +64,8 @@ def _tell_effects(folder: Path, *, as_json: bool) -> None:
         print_json(found.to_json())
         return
     typer.echo(render_effects(found))
-    typer.echo(f"next: {shown(command('compare', *(str(folder / row.name) for row in rows[-2:])))}")
+    kept = [row.name for row in rows if row.name not in found.left_out]
+    typer.echo(f"next: {shown(command('compare', *(str(folder / name) for name in kept[-2:])))}")
 
 
 @app.command()

@@ -31,6 +31,16 @@ class Code:
 SHORT: Final = "stopped-too-early"
 """What looks so where something else keeps a run from learning."""
 
+FAULTS_OF_DATA: Final = (
+    "random-labels",
+    "label-noise",
+    "corrupt-batch",
+    "leakage",
+    "target-leak",
+    "validation-shift",
+    "unshuffled-data",
+)
+"""Where the data are at fault, settings that ease what follows from that only hide it."""
 UNJUDGED: Final = "no-loss"
 """Nearly nothing could be looked for: that nothing was found says nothing."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
@@ -66,6 +66,11 @@ class Withheld:
     code: str
     needs: tuple[str, ...]
     """What to log, so that it can."""
+
+
+def that_can_be_logged(withheld: Sequence[Withheld]) -> tuple[Withheld, ...]:
+    """Those that a log of another trainer could tell of: facts are what our own runs know of their data and model."""
+    return tuple(one for one in withheld if not any("facts." in need or "yardsticks" in need for need in one.needs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,8 @@ class Fix:
     """With all changes; None where nothing is changed, or for a run of another trainer."""
     codes: tuple[str, ...] = ()
     """The findings that they answer; of two that move one rate the change itself names the second alone."""
+    why_nothing: str = "no finding has a setting left to try"
+    """Said where nothing is changed."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -120,7 +122,8 @@ def fix(diagnosis: Diagnosis, load: Load, tried: Callable[[Finding], Sequence[Tr
             ]
             overrides, config, answered = [*overrides, *asked], changed, True
             codes.append(finding.code)
-    return Fix(tuple(changes), tuple(advice), tuple(overrides), config if changes else None, tuple(codes))
+    kept = config if changes else None
+    return Fix(tuple(changes), tuple(advice), tuple(overrides), kept, tuple(codes), _why_nothing(diagnosis))
 
 
 def fix_elsewhere(diagnosis: Diagnosis) -> Fix:
@@ -140,7 +143,17 @@ def fix_elsewhere(diagnosis: Diagnosis) -> Fix:
                     Change(key, None, value, finding.code, remedy.summary, finding.cause)
                     for key, value in remedy.config.items()
                 ]
-    return Fix(tuple(changes), tuple(advice))
+    return Fix(tuple(changes), tuple(advice), why_nothing=_why_nothing(diagnosis))
+
+
+def _why_nothing(diagnosis: Diagnosis) -> str:
+    if not diagnosis.findings:
+        return "the doctor found no fault"
+    if all(finding.severity == "info" for finding in diagnosis.findings):
+        return "the doctor has remarks alone, and for a remark nothing is changed"
+    if not any(one.config for finding in diagnosis.findings if finding.severity != "info" for one in finding.remedies):
+        return "no setting mends what was found"
+    return "no finding has a setting left to try"
 
 
 def _ladder(finding: Finding, config: Config, tried: Sequence[Tried]) -> Iterator[Remedy]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import SHORT, UNJUDGED
-from trimtab.doctor.finding import Finding, Verdict, Withheld
+from trimtab.doctor.finding import Finding, Verdict, Withheld, that_can_be_logged
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
@@ -118,7 +118,8 @@ def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
     others = len(findings) - 1
     more = f" ({others} further finding{'s' if others > 1 else ''})" if others else ""
     sure = "almost surely" if lead.confidence >= 0.9 else "probably" if lead.confidence >= 0.6 else "possibly"
-    return f"From step {lead.onset_step:,} on it is {sure} {lead.code}{also}: {_clause(lead.cause)}{more}{passed}."
+    told = f"From step {lead.onset_step:,} on it is {sure} a case of {lead.code}{also}"
+    return f"{told}: {_clause(lead.cause)}{more}{passed}."
 
 
 def _passed(case: Case, findings: Sequence[Finding]) -> str:
@@ -157,8 +158,10 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
             )
         return "The validation loss was still falling at the end: more steps would very likely lower it."
     if withheld:
-        needs = list(dict.fromkeys(need for item in withheld for need in item.needs))
-        return f"To judge {_some([item.code for item in withheld])}, log {_some(needs)}."
+        asked = withheld if case.config else that_can_be_logged(withheld)
+        needs = list(dict.fromkeys(need for item in asked for need in item.needs))
+        if asked:
+            return f"To judge {_some([item.code for item in asked])}, log {_some(needs)}."
     return "No change is proposed."
 
 

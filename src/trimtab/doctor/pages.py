@@ -42,6 +42,8 @@ class CodePage:
 
 def page_of(code: str) -> CodePage:
     """The page of a code with a rule. Raises: UsageError when there is no such code, or it has no rule yet."""
+    if code not in CODES:  # as a person writes it
+        code = "-".join(code.strip().lower().replace("_", " ").split())
     row = CODES.get(code)
     if row is None:
         raise UsageError(f"there is no finding {code!r}", hint=_nearest(code))

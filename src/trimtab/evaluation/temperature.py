@@ -51,8 +51,8 @@ class Calibration:
     """Temperatures fitted on one half of a set, and what they do on the other half, which they have not seen."""
 
     temperature: float | list[float]
-    """1 where dividing the logits made the other half's loss no lower; of several labels one for each, and the same of
-    those that are seldom there."""
+    """1 where dividing the logits made the other half's loss no lower, or its calibration error higher; of several
+    labels one for each, and the same of those that are seldom there."""
     fitted: float | list[float]
     """What the first half asks for."""
     fitted_on: int
@@ -60,6 +60,8 @@ class Calibration:
     """Targets of both halves; of several labels texts."""
     before: Judged
     after: Judged
+    why_not: str = ""
+    """Why what was fitted is not used; "" where it is."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -189,7 +191,15 @@ def calibrate_temperature(
     fit: Callable[[Tensor, Tensor], float | list[float]] = _fit_labels if several else fit_temperature
     fitted = fit(logits_NV[first_N], targets[first_N])
     before, after = (judge_answers(logits_NV[~first_N], targets[~first_N], T) for T in (1.0, fitted))
-    helps = after.loss < before.loss
+    why_not = ""
+    if not after.loss < before.loss:
+        why_not = "the loss is no lower with it"
+    elif after.calibration_error > before.calibration_error:
+        why_not = (
+            f"the calibration error is higher with it, {after.calibration_error:.3f} instead of "
+            f"{before.calibration_error:.3f}, though the loss is lower"
+        )
+    helps = not why_not
     as_it_is = [1.0] * logits_NV.shape[1] if several else 1.0
     return Calibration(
         fitted if helps else as_it_is,
@@ -198,6 +208,7 @@ def calibrate_temperature(
         int((~first_N).sum()),
         before,
         after if helps else before,
+        why_not,
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.experiments.range_test import RangeTest
 from trimtab.runs import format
@@ -25,6 +26,36 @@ WORSE_IN_EVALUATION: Final = 0.1
 TOO_LOW: Final = 100.0
 """Below the suggested rate by such a factor, a rate is too low to learn by."""
 _MOST_NAMED: Final = 5
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a short training came to on samples that it did not see."""
+
+    losses_M: FloatArray
+    """Summed over the targets of each of M samples, at the best of its evaluations."""
+    counts_M: FloatArray
+    accuracy: float | None
+    """The best; None for a task that has none."""
+    steps: int
+    training_loss: float
+    """In the end."""
+
+    @property
+    def loss(self) -> float:
+        """Of a target."""
+        return float(self.losses_M.sum()) / float(self.counts_M.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What is known of the same samples without their inputs."""
+
+    losses_M: FloatArray
+    right: float
+    """Targets that are the most frequent one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +86,13 @@ def judge_rate(test: RangeTest, rate: float) -> Check:
         "diverged": test.diverged,
     }
     if test.suggestion is None:
-        return Check("learning rate", "failed", f"no rate lowers the loss: {test.why}", "", observed)
+        return Check(
+            "learning rate",
+            "failed",
+            f"no rate lowers the loss of samples that are seen for the first time: {test.why}",
+            "",
+            observed,
+        )
     suggested, at = test.suggestion * test.scale, f"the run's rate is {rate:.2g}"
     if test.diverged is not None and rate >= test.diverged:
         text = f"{at}, and without a warm-up the loss diverges at {test.diverged:.2g}; suggested is {suggested:.2g}"
@@ -88,30 +125,79 @@ def judge_one_batch(losses: Sequence[float], rows: int) -> Check:
     return Check("one batch", "failed", f"{at}, where any model should learn them by heart: {means}", "", observed)
 
 
-def judge_shuffled(real: Sequence[float], shuffled: Sequence[float]) -> Check:
-    """Whether targets have to do with their inputs: shuffled among samples they must be harder to learn."""
-    num = min(len(real), len(shuffled))
-    part = max(2, num // 4)
-    own, others = np.asarray(real[num - part : num]), np.asarray(shuffled[num - part : num])
-    gap = float(others.mean() - own.mean())
-    # The same batches in the same order: what makes a batch hard, it is for both.
-    error = float(np.std(others - own, ddof=1)) / math.sqrt(part)
-    observed = {"loss": float(own.mean()), "shuffled": float(others.mean()), "gap": gap, "error": error, "steps": num}
+def judge_shuffled(own: Held, other: Held, guess: Guess | None) -> Check:
+    """Whether targets have to do with their inputs: samples that were not trained on must be told better by what was
+    learned from the right targets than by what was learned from shuffled ones, and than without any input."""
+    gap, error = _gap(own, other.losses_M)
+    loss, shuffled = own.loss, other.loss
+    observed: dict[str, Any] = {
+        "loss": loss,
+        "shuffled": shuffled,
+        "gap": gap,
+        "error": error,
+        "steps": own.steps,
+        "training_loss": own.training_loss,
+        "accuracy": own.accuracy,
+    }
     at = (
-        f"after {num} steps the loss is {format.decimal(float(own.mean()))}, with targets shuffled among samples "
-        f"{format.decimal(float(others.mean()))}"
+        f"after training for {own.steps} steps the loss of samples that were not trained on is "
+        f"{format.decimal(loss)} at best, with targets shuffled among samples {format.decimal(shuffled)}"
     )
-    if not math.isfinite(gap):
-        return Check("shuffled targets", "unclear", f"{at}: nothing was learned in either", "", observed)
-    if gap > max(ERRORS * error, LEAST_GAP * abs(float(own.mean()))):
+    is_better = gap > max(ERRORS * error, LEAST_GAP * abs(loss))
+    beats_guess = True
+    if guess is not None:
+        total = float(own.counts_M.sum())
+        blind, usual = float(guess.losses_M.sum()) / total, guess.right / total
+        observed |= {"guess": blind, "guess_accuracy": usual}
+        at += f", and without any input {format.decimal(blind)}"
+        gap_guess, error_guess = _gap(own, guess.losses_M)
+        beats_guess = gap_guess > max(ERRORS * error_guess, LEAST_GAP * abs(loss))
+        if own.accuracy is not None:
+            at += f"; {own.accuracy:.1%} are right, and the most frequent target is {usual:.1%} of them"
+            spread = math.sqrt(max(usual * (1.0 - usual), 0.25 / total) / total)
+            # The best of several evaluations is lucky.
+            beats_guess = beats_guess or own.accuracy > usual + (ERRORS + 0.5) * spread
+    if not math.isfinite(loss):
+        return Check("shuffled targets", "unclear", f"{at}: nothing was learned", "", observed)
+    if beats_guess and (is_better or not math.isfinite(shuffled)):
         return Check("shuffled targets", "passed", f"{at}: inputs say something of their targets", "", observed)
-    if gap > ERRORS * error:
-        return Check("shuffled targets", "unclear", f"{at}: hardly less", "", observed)
+    if is_better or (guess is not None and beats_guess):
+        text = f"{at}: a little, which more steps or more validation samples would show"
+        return Check("shuffled targets", "unclear", text, "", observed)
     means = (
-        "so far inputs say nothing of their targets: labels are random or belong to other samples, or the model does"
+        "inputs say nothing of the targets of other samples: labels are random or belong to other samples, or the model"
+        " does not read its inputs, or needs more steps to"
     )
-    means += " not read its inputs, or needs more steps to"
+    if own.training_loss < 0.7 * loss:
+        means += f" (that the training loss fell to {format.decimal(own.training_loss)} is learning by heart)"
     return Check("shuffled targets", "failed", f"{at}: {means}", "random-labels", observed)
+
+
+def _gap(own: Held, losses_M: FloatArray) -> tuple[float, float]:
+    """How much higher other losses of the same samples are, for each target, and the standard error of that."""
+    total, num = float(own.counts_M.sum()), len(own.counts_M)
+    gap = float((losses_M - own.losses_M).sum()) / total
+    rest = losses_M - own.losses_M - gap * own.counts_M
+    return gap, math.sqrt(num / max(1, num - 1) * float((rest**2).sum())) / total
+
+
+def in_agreement(checks: Sequence[Check]) -> list[Check]:
+    """The same, where one does not contradict another: a range test is short, and sees each sample once."""
+    by_name = {one.name: one for one in checks}
+    rate, shuffled = by_name.get("learning rate"), by_name.get("shuffled targets")
+    if rate is None or shuffled is None or rate.verdict != "failed" or rate.observed.get("suggestion") is not None:
+        return list(checks)
+    if shuffled.verdict == "passed":
+        more = (
+            "yet at the run's own rate the model learns (shuffled targets): trimtab find-lr with more --steps may tell"
+        )
+        changed = replace(rate, verdict="unclear", text=f"{rate.text}; {more}")
+    elif shuffled.code == "random-labels":
+        more = "as inputs say nothing of their targets (shuffled targets), there is nothing that a rate could help with"
+        changed = replace(rate, verdict="unclear", text=f"{rate.text}; {more}")
+    else:
+        return list(checks)
+    return [changed if one is rate else one for one in checks]
 
 
 def judge_modes(first: float, second: float, training: float) -> Check:

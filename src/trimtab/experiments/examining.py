@@ -22,16 +22,17 @@ from trimtab.errors import TrimtabError
 from trimtab.events import Adjust
 from trimtab.experiments.checks import (
     Check,
+    in_agreement,
     judge_future,
     judge_gradients,
     judge_modes,
     judge_one_batch,
     judge_rate,
-    judge_shuffled,
 )
 from trimtab.experiments.learning_rate import find_learning_rate
+from trimtab.experiments.short_training import LEAST_STEPS, READ_EVERY, train
+from trimtab.experiments.shuffling import try_shuffled
 from trimtab.model import evaluating
-from trimtab.optimizer import clip_threshold
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.signals import IGNORED, Batch, ModelOutput, Task, seeded, set_randomness
 from trimtab.trainer import Trainer
@@ -43,13 +44,9 @@ from trimtab.training.trained import open_trained
 
 STEPS: Final = 100
 """Of each short training; of one batch twice as many."""
-MOST_SECONDS: Final = 60.0
-"""A short training ends after so long, when it has made `LEAST_STEPS`."""
-LEAST_STEPS: Final = 20
 ROWS: Final = 2
 """Samples that are to be learned by heart."""
 _JUDGED: Final = 8
-_READ_EVERY: Final = 5
 _DRAWS: Final = 4
 _POSITIONS: Final = 4
 
@@ -75,7 +72,7 @@ def examine(
     """
     told = report or (lambda what, fraction: None)
     config = config.model_copy(
-        update={"logging": config.logging.model_copy(update={"every": _READ_EVERY, "layers": False})}
+        update={"logging": config.logging.model_copy(update={"every": READ_EVERY, "layers": False})}
     )
     checks: list[Check] = []
     with seeded(config.seed), out_of_memory_explained(), garbage_rests():
@@ -96,7 +93,8 @@ def examine(
         with _timed(checks, "one batch", told):
             checks.append(_one_batch(config, data, parts, rate, 2 * steps, told))
         with _timed(checks, "shuffled targets", told):
-            checks.append(_shuffled(config, data, rate, steps, told))
+            rows = config.evaluation_batch_size if config.split is None else config.split.micro_batch_size
+            checks.append(try_shuffled(config, data, rows, rate, steps, told))
         model = _trained(run) or parts.model
         batch = _training_batch(data, _JUDGED).to(parts.device)
         with _timed(checks, "modes", told):
@@ -105,7 +103,7 @@ def examine(
             checks.append(_gradients(config, model, parts.task, batch))
         with _timed(checks, "future", told):
             checks.append(_future(config, model, parts.task, batch))
-    return checks
+    return in_agreement(checks)
 
 
 @contextmanager
@@ -134,96 +132,12 @@ def _one_batch(config: Config, data: PreparedData, parts: Parts, rate: float, st
         first.append(loss)
         return loss <= 0.05 * first[0]
 
-    losses = _train(
+    losses = train(
         config, parts, lambda step: [batch], rate, steps, lambda part: told("one batch", part), is_learned, decay=0.0
     )
     for name in present:  # what else is asked of this model, is asked with them
         adjustments.take("examination", Adjust("the batch is learned", name, 1.0))
     return judge_one_batch(losses, rows)
-
-
-def _shuffled(config: Config, data: PreparedData, rate: float, steps: int, told: Told) -> Check:
-    """Once, and where inputs seem to say nothing, once more with three times the steps."""
-    rows = config.evaluation_batch_size if config.split is None else config.split.micro_batch_size
-    check = _compare_shuffled(config, data, rows, rate, steps, told)
-    return check if check.verdict == "passed" else _compare_shuffled(config, data, rows, rate, 3 * steps, told)
-
-
-def _compare_shuffled(config: Config, data: PreparedData, rows: int, rate: float, steps: int, told: Told) -> Check:
-    loader = data.loader(rows, prefetch=1, pin_memory=False)
-    try:
-        loader.start(0, DataPlan())
-        batches = [loader.take(1).batches[0] for _ in range(steps)]
-    finally:
-        loader.close()
-    curves: list[list[float]] = []
-    for index, ones in enumerate((batches, shuffled(batches, config.seed))):
-        _, parts = Trainer(config).assemble()
-
-        def say(part: float, index: int = index) -> None:
-            told("shuffled targets", (index + part) / 2)
-
-        num = len(curves[0]) if curves else steps
-        curves.append(_train(config, parts, lambda step, ones=ones: [ones[step - 1]], rate, num, say))  # type: ignore[misc]
-    return judge_shuffled(*curves)
-
-
-def shuffled(batches: Sequence[Batch], seed: int) -> list[Batch]:
-    """The same with their counted targets in another order, over all batches, as texts that are alike may stand in one;
-    of pairs of texts, with other partners in each batch."""
-    drawn = torch.Generator().manual_seed(seed)
-    if (second := batches[0].second_BS) is not None and batches[0].targets.shape != second.shape:
-        orders = [torch.randperm(len(one.sample_ids_B), generator=drawn) for one in batches]
-        pairs = zip(batches, orders, strict=True)
-        return [replace(one, second_BS=None if one.second_BS is None else one.second_BS[order]) for one, order in pairs]
-    counted = [_counted(one) for one in batches]
-    pool = torch.cat([one.targets[where] for one, where in zip(batches, counted, strict=True)])
-    pool = pool[torch.randperm(len(pool), generator=drawn)]
-    mixed, taken = [], 0
-    for one, where in zip(batches, counted, strict=True):
-        targets, num = one.targets.clone(), int(where.sum())
-        targets[where] = pool[taken : taken + num]
-        mixed.append(replace(one, targets=targets))
-        taken += num
-    return mixed
-
-
-def _counted(batch: Batch) -> Tensor:
-    """Which places of the targets are counted: tokens and classes one by one, else whole rows."""
-    return batch.targets != IGNORED if batch.targets.dtype == torch.int64 else batch.sample_ids_B >= 0
-
-
-def _train(
-    config: Config,
-    parts: Parts,
-    batches_of: Callable[[int], list[Batch]],
-    rate: float,
-    steps: int,
-    told: Callable[[float], None],
-    is_enough: Callable[[float], bool] = lambda loss: False,
-    *,
-    decay: float = 1.0,
-) -> list[float]:
-    """The loss of each step before its update, at one rate after a tenth of warm-up."""
-    losses: list[float] = []
-    names = ["learning_rate", *(f"learning_rate/{pattern}" for pattern in config.optimizer.rates.schedules)]
-    parts.step.set(weight_decay=decay, clip_threshold=clip_threshold(config.gradients.clip))
-    begun, warmup = time.perf_counter(), max(1, steps // 10)
-    for step in range(1, steps + 1):
-        batches = batches_of(step)
-        parts.step.set(**dict.fromkeys(names, rate * min(1.0, step / warmup)))
-        parts.step.run(batches, step)
-        tokens = float(sum(batch.count for batch in batches))
-        parts.windows.add({"learning_rate": rate, "tokens": tokens, "step_seconds": 1.0, "data_seconds": 0.0})
-        is_late = step >= LEAST_STEPS and time.perf_counter() - begun > MOST_SECONDS
-        if step % _READ_EVERY and step < steps and not is_late:
-            continue
-        for ended in parts.windows.close(step, waits=True):
-            losses += [float(loss) for loss in ended.per_step["train/loss"]]
-        told(step / steps)
-        if is_late or not np.isfinite(losses[-1]) or any(is_enough(loss) for loss in losses[-_READ_EVERY:]):
-            break
-    return losses
 
 
 def _trained(run: Path | None) -> nn.Module | None:

@@ -25,7 +25,7 @@ def more_on(code: str) -> str:
 
 def _lines(code: str, width: int) -> Iterator[str]:
     page = page_of(code)
-    yield from wrapped(f"{code} ({page.kind}): {page.sentence}", width, "  ", "")
+    yield from wrapped(f"{page.code} ({page.kind}): {page.sentence}", width, "  ", "")
     for heading, text in page.parts:
         yield from wrapped(f"{heading}: {text}" if heading else text, width, "    ", "  ")
     for name, values in (

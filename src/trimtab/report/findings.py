@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trimtab.doctor import Finding, Remedy
+from trimtab.doctor.finding import that_can_be_logged
 from trimtab.doctor.pages import codes_with_rules, page_of
 from trimtab.report import words
 from trimtab.report.blocks import command, folded, scrolled
@@ -48,7 +49,7 @@ def all_findings(report: Report) -> Markup:
 
 def withheld(report: Report) -> Markup:
     """What could be neither supported nor excluded, and what to log for it."""
-    items = report.diagnosis.withheld
+    items = report.diagnosis.withheld if report.settings else that_can_be_logged(report.diagnosis.withheld)
     if not items:
         return Markup()
     rows = [

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from trimtab.doctor import Finding, Remedy
+from trimtab.doctor.finding import that_can_be_logged
 from trimtab.report import words
 from trimtab.report.gather import Report
 from trimtab.report.lags import lag_lines
@@ -42,11 +43,11 @@ def _lines(report: Report) -> Iterator[str]:
     if len(diagnosis.order) > 1:
         yield from ("", "## What broke first", "")
         yield from (f"- {escaped(told)}" for told in lag_lines(diagnosis.order))
-    if diagnosis.withheld:
+    if withheld := diagnosis.withheld if report.settings else that_can_be_logged(diagnosis.withheld):
         yield from ("", "## Not judged", "")
         yield from _table(
             ("finding", "log this to judge it"),
-            [(code(item.code), ", ".join(map(code, item.needs))) for item in diagnosis.withheld],
+            [(code(item.code), ", ".join(map(code, item.needs))) for item in withheld],
         )
     if steered := report.steered():
         yield from ("", "## Decisions", "")

@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from trimtab.doctor import Diagnosis, Finding, Remedy, Withheld
+from trimtab.doctor.finding import that_can_be_logged
 from trimtab.report import words
 from trimtab.report.lags import lag_lines
 from trimtab.runs.printable import printable
 
+MOST_WITHHELD: Final = 5
+"""Lines on what was not logged; a list that is longer is not read."""
 _COLOURS: Final = {"error": "31", "failed": "31", "warning": "33", "attention": "33", "info": "36", "healthy": "32"}
 
 
@@ -35,8 +38,8 @@ def render_text(
     if len(diagnosis.order) > 1:
         lines += ["", "what broke first, which need not be the cause:"]
         lines += [line for told in lag_lines(diagnosis.order) for line in wrapped(told, width, "    ", "  - ")]
-    if diagnosis.withheld:
-        lines += ["", *_withheld(diagnosis.withheld, width)]
+    if withheld := diagnosis.withheld if settings else that_can_be_logged(diagnosis.withheld):
+        lines += ["", *_withheld(withheld, width)]
     return "\n".join(lines)
 
 
@@ -66,8 +69,11 @@ def _withheld(withheld: Sequence[Withheld], width: int) -> Iterator[str]:
     for item in withheld:
         by_needs.setdefault(item.needs, []).append(item.code)
     yield "not judged, for want of what was not logged:"
-    for needs, codes in by_needs.items():
+    shown = MOST_WITHHELD if len(by_needs) <= MOST_WITHHELD else MOST_WITHHELD - 1
+    for needs, codes in list(by_needs.items())[:shown]:
         yield from wrapped(f"{', '.join(codes)}: log {', '.join(needs)}", width, "    ", "  - ")
+    if (more := len(by_needs) - shown) > 0:
+        yield f"  and {more} more, with --json"
 
 
 def wrapped(text: str, width: int, indent: str, first: str | None = None) -> list[str]:

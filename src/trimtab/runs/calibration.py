@@ -39,12 +39,16 @@ def in_words(found: Mapping[str, Any]) -> str:
     judged = f"on {found['judged_on']:,} that it was not fitted on"
     temperature = temperature_in(found)
     if temperature == 1.0 or (isinstance(temperature, tuple) and set(temperature) == {1.0}):
-        return f"temperature 1: {_shown(found['fitted'])} made the loss {judged} no lower; calibration error " + (
-            f"{before['calibration_error']:.3f}"
+        why = found.get("why_not") or "the loss is no lower with it"
+        return (
+            f"temperature 1, as {_shown(found['fitted'])}, which was fitted, does not help {judged}: {why}; "
+            f"calibration error {before['calibration_error']:.3f}"
         )
+    worse = after["calibration_error"] > before["calibration_error"] or after["loss"] >= before["loss"]
+    warned = "; it does not help by both: trimtab calibrate judges it anew" if worse else ""
     return (
         f"temperature {_shown(temperature)}: calibration error {before['calibration_error']:.3f} → "
-        f"{after['calibration_error']:.3f}, loss {before['loss']:.4f} → {after['loss']:.4f}, {judged}"
+        f"{after['calibration_error']:.3f}, loss {before['loss']:.4f} → {after['loss']:.4f}, {judged}{warned}"
     )
 
 

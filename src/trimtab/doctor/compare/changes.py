@@ -99,6 +99,8 @@ def _surroundings(a: Side, b: Side) -> Iterator[Change]:
             yield Change(f"{name}.{key}" if key else name, kind, was[key], now[key])  # type: ignore[arg-type]
     was, now = _flat(dict(a.plan)), _flat(dict(b.plan))
     for key in [key for key in was if key in now and was[key] != now[key]]:
+        if key.rpartition(".")[2] in ("reason", "why"):
+            continue  # what is said of a choice is no choice
         if isinstance(was[key], str | bool) or key.endswith(("threads", "micro_batch_size")):
             yield Change(f"plan.{key}", "numerics", was[key], now[key])
 

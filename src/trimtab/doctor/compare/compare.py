@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.doctor.compare.changes import changes_between
-from trimtab.doctor.compare.comparison import Change, Comparison, Parting, Reason, Side
-from trimtab.doctor.compare.outcomes import metric_of, obstacles_between, outcomes_of
+from trimtab.doctor.compare.comparison import Change, Comparison, Outcome, Parting, Reason, Side
+from trimtab.doctor.compare.outcomes import AT_END, SURE, metric_of, obstacles_between, outcomes_of
 from trimtab.doctor.compare.partings import partings_of
 from trimtab.doctor.compare.reasons import ACT, Known, reasons_of
 from trimtab.doctor.compare.turns import turns_of
@@ -20,22 +20,29 @@ from trimtab.errors import TrimtabError
 from trimtab.runs import format
 from trimtab.runs.directory import RunDirectory
 
+LEADS: Final = 0.4
+"""A first reason that is so sure is tried alone, however many settings differ."""
 ALONE: Final = 4
 """Differences that are still taken apart one by one."""
 
 
-def compare(a: Side, b: Side, others: Sequence[RunOutcome] = ()) -> Comparison:
-    """What made the difference between `a` and `b`; `others` are further runs of the project, for what is usual."""
+def compare(
+    a: Side, b: Side, others: Sequence[RunOutcome] = (), *, themselves: Sequence[RunOutcome] = ()
+) -> Comparison:
+    """What made the difference between `a` and `b`; `others` are further runs of the project, for what is usual, and
+    `themselves` the two as such: with `others` they may tell what a seed does."""
     if a.name == b.name:
         a, b = replace(a, name=_with_folder(a)), replace(b, name=_with_folder(b))
     changes = changes_between(a, b)
     obstacles = obstacles_between(a, b, changes)
     metric = metric_of(a.case, b.case, other_tokens=any("bits per byte" in one for one in obstacles))
-    outcomes = tuple(outcomes_of(a, b, metric, _noise(others, metric))) if metric is not None else ()
+    outcomes = tuple(outcomes_of(a, b, metric, _noise([*others, *themselves], metric))) if metric is not None else ()
+    if is_chance_alone(changes):  # whatever they differ by is chance
+        outcomes = tuple(replace(one, better=None, noise=None, source="") for one in outcomes)
     partings = partings_of(a.case, b.case)
     turns = tuple(sorted([*turns_of(a, "a"), *turns_of(b, "b")], key=lambda turn: (turn.step, turn.side)))
     earlier = _earlier(changes, others)
-    known = Known(a, b, changes, outcomes[0] if outcomes else None, partings, turns, earlier)
+    known = Known(a, b, changes, _leading(outcomes), partings, turns, earlier)
     reasons = reasons_of(known)
     remedy = _recommendation(known, obstacles, reasons)
     told = tuple(_told(name, effect) for name, effect in earlier.items())
@@ -49,23 +56,46 @@ def _with_folder(side: Side) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
+def is_chance_alone(changes: Sequence[Change]) -> bool:
+    """Whether the seed differs, and nothing else that acts on the model."""
+    kinds = {one.kind for one in changes}
+    return "chance" in kinds and not kinds & set(ACT)
+
+
+def _leading(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """The outcome that decides: that of the whole run, or, where the best are the same but for chance, at the end."""
+    if not outcomes:
+        return None
+    at_end = next((one for one in outcomes if one.budget == AT_END and one.better is not None), None)
+    return at_end if outcomes[0].better is None and at_end is not None else outcomes[0]
+
+
 def other_runs(*paths: Path) -> list[RunOutcome]:
     """The further runs beside those at `paths`."""
+    return runs_beside(*paths)[0]
+
+
+def runs_beside(*paths: Path) -> tuple[list[RunOutcome], list[RunOutcome]]:
+    """The further runs beside those at `paths`, and those themselves."""
     taken = {path.resolve() for path in paths}
     rows: list[RunOutcome] = []
+    themselves: list[RunOutcome] = []
     for folder in dict.fromkeys(path.resolve().parent for path in paths if RunDirectory.is_run(path)):
         with contextlib.suppress(TrimtabError, OSError):
-            rows += [row for row in outcomes_in(folder)[0] if (folder / row.name).resolve() not in taken]
-    return rows
+            for row in outcomes_in(folder)[0]:
+                (themselves if (folder / row.name).resolve() in taken else rows).append(row)
+    return rows, themselves
 
 
-def _noise(others: Sequence[RunOutcome], metric: str | None) -> tuple[float, str] | None:
-    """What runs that differ by the seed alone differ by, where the project has some."""
-    spread = seed_spread([row for row in others if row.metric == metric])
-    if spread is None or spread.freedom < 2:
+def _noise(runs: Sequence[RunOutcome], metric: str | None) -> tuple[float, str] | None:
+    """What runs that differ by the seed alone differ by, where the project has some; of one pair a rough figure."""
+    spread = seed_spread([row for row in runs if row.metric == metric])
+    if spread is None or spread.deviation == 0.0:
         return None
-    size = quantile_of_t(spread.freedom) * 2**0.5 * spread.deviation
-    return size, f"what {spread.num_runs} runs of the project differ by that are equal but for the seed"
+    told = f"what {spread.num_runs} runs of the project differ by that are equal but for the seed"
+    if spread.freedom < 2:
+        return SURE * 2**0.5 * spread.deviation, f"{told}, which is a rough figure"
+    return quantile_of_t(spread.freedom) * 2**0.5 * spread.deviation, told
 
 
 def _earlier(changes: Sequence[Change], others: Sequence[RunOutcome]) -> dict[str, Effect]:
@@ -95,6 +125,11 @@ def _recommendation(known: Known, obstacles: Sequence[str], reasons: Sequence[Re
         return Remedy(f"judge both alike first: {obstacles[0]}")
     if known.outcome is None:
         return Remedy("log a training or validation loss in both")
+    if is_chance_alone(known.changes):
+        size = format.decimal(abs(known.outcome.a - known.outcome.b))
+        return Remedy(
+            f"take no difference of this size ({size}) for the work of a setting: it is what a seed does here"
+        )
     if known.worse is None:
         return Remedy("repeat both with other seeds: this difference is not above what chance does")
     better, worse = (known.a, known.b) if known.worse == "b" else (known.b, known.a)
@@ -116,7 +151,7 @@ def _recommendation(known: Known, obstacles: Sequence[str], reasons: Sequence[Re
     first = next((name for reason in reasons for name in reason.what if name in [one.what for one in acting]), None)
     change = next(one for one in acting if one.what == first) if first else acting[0]
     others = len(acting) - 1
-    if len(acting) > ALONE:
+    if len(acting) > ALONE and not (reasons and reasons[0].what == (change.what,) and reasons[0].confidence >= LEADS):
         told = (
             f"{len(acting)} settings differ, so that none can be named: train {worse.name} again with half of them as "
             f"in {better.name}, and go on with the half that makes the difference"
@@ -135,7 +170,8 @@ def _after_an_event(known: Known, worse: Side, reasons: Sequence[Reason]) -> Rem
     happened = {turn.text for turn in known.turns if turn.side == which}
     if not reasons or not happened & set(reasons[0].what):
         return None
-    remedies = [remedy for finding in worse.diagnosis.findings for remedy in finding.remedies]
+    told = [one for one in worse.diagnosis.findings if reasons[0].what[0].startswith(f"{one.code} ")]
+    remedies = [remedy for finding in told or worse.diagnosis.findings for remedy in finding.remedies]
     if remedies:
         return replace(remedies[0], summary=f"in {worse.name}, {remedies[0].summary}")
     return Remedy(f"look at what happened in {worse.name}: {reasons[0].what[0]}")
@@ -156,6 +192,8 @@ def _which(known: Known, obstacles: Sequence[str]) -> str:
     values = f"{one.metric} {format.decimal(one.a)} in {names[0]} and {format.decimal(one.b)} in {names[1]}"
     if obstacles:
         return f"They cannot be held against each other as they are ({obstacles[0]}); {values}."
+    if is_chance_alone(known.changes):
+        return f"They differ in the seed alone: {values}."
     if one.better is None and (worse := known.worse) is not None:
         failure = known.failure_of(worse)
         told = "" if failure is None else f", {failure.code} from step {format.count(failure.onset_step)} on"
@@ -165,6 +203,8 @@ def _which(known: Known, obstacles: Sequence[str]) -> str:
         noise = f", not above what chance does ({format.decimal(one.noise)})" if one.noise else ""
         return f"They come to the same: {values}{noise}."
     better = names[0] if one.better == "a" else names[1]
+    if one.budget == AT_END:
+        return f"{better} is better in the end: {values}; their best are the same but for chance."
     sure = "" if one.noise is not None else "; how much of it is chance is not known"
     return f"{better} is better: {values}{sure}."
 
@@ -177,6 +217,8 @@ def _why(known: Known, reasons: Sequence[Reason]) -> str:
             return f"Nothing that acts on the model differs; {where}."
         return f"{len(acting)} of the differences may act on the model; {where}."
     lead = reasons[0]
+    if is_chance_alone(known.changes):
+        return f"What they differ by is one draw of what chance does; {where}."
     sure = "almost surely" if lead.confidence >= 0.9 else "probably" if lead.confidence >= 0.6 else "possibly"
     return f"What made the difference is {sure} this: {lead.text.partition('; then ')[0]}; {where}."
 

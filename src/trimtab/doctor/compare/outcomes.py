@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.doctor.acts_on import DEFINES_LOSS, loss_of
 from trimtab.doctor.case import Case
 from trimtab.doctor.compare.comparison import Change, Outcome, Side, Which
-from trimtab.doctor.curves import Curve, noise_of
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import noise_of_evaluations
 from trimtab.runs import format
 from trimtab.runs.metrics import selection_direction
 
 SURE: Final = 1.96
+SCATTER: Final = "what evaluations scatter around their course, which is less than what another seed may do"
+AT_END: Final = "at the end"
+FEWEST: Final = 5
+"""Values from which their scatter around a course can be told."""
 ALIKE: Final = 0.02
 """Budgets that differ by less than this part are the same."""
 
@@ -54,20 +61,19 @@ def metric_of(a: Case, b: Case, *, other_tokens: bool = False) -> str | None:
 
 
 def outcomes_of(a: Side, b: Side, metric: str, noise: tuple[float, str] | None) -> Iterator[Outcome]:
-    """`noise`: what runs that are equal but for chance differ by, and where that is from; else from evaluations."""
+    """`noise`: what runs that are equal but for chance differ by, and where that is from; evaluations may scatter by
+    more."""
     cases = (a.case, b.case)
     curves = [_series(case, metric) for case in cases]
     if curves[0] is None or curves[1] is None:
         return
-    if noise is None:
-        of_evaluations = max(noise_of(curve.values) if len(curve) >= 8 else 0.0 for curve in curves if curve)
-        if of_evaluations > 0:
-            told = "what one value differs from the next by, which is less than what another seed may do"
-            noise = SURE * float(np.sqrt(2)) * of_evaluations, told
+    of_evaluations = SURE * math.hypot(*(noise_after_descent(curve.values) for curve in curves if curve))
+    if of_evaluations > (noise[0] if noise is not None else 0.0):
+        noise = of_evaluations, SCATTER
     yield _outcome(metric, "in the whole run", curves[0], curves[1], noise)
     if not metric.startswith("train/") and any(_best(metric, one)[1] != one.last_step for one in curves if one):
         at_end = [Curve(one.steps[-1:], one.values[-1:]) for one in curves if one]
-        yield _outcome(metric, "at the end", at_end[0], at_end[1], noise)
+        yield _outcome(metric, AT_END, at_end[0], at_end[1], noise)
     last = [curve.last_step for curve in curves if curve]
     seen: set[tuple[int, int]] = {(last[0], last[1])}
     for name, limits in _budgets(cases):
@@ -77,6 +83,13 @@ def outcomes_of(a: Side, b: Side, metric: str, noise: tuple[float, str] | None) 
         if all(part is not None for part in parts) and cut not in seen:
             seen.add(cut)  # type: ignore[arg-type]
             yield _outcome(metric, f"within {name}", parts[0], parts[1], noise)  # type: ignore[arg-type]
+
+
+def noise_after_descent(values: NDArray[np.float64]) -> float:
+    """The noise of one value around its course in the second half; 0 where too little is left to tell. A steep descent
+    bends, and its bends are no chance."""
+    later = values[-max(FEWEST, (len(values) + 1) // 2) :]
+    return noise_of_evaluations(later) if len(later) >= FEWEST and np.isfinite(later).all() else 0.0
 
 
 def _outcome(metric: str, budget: str, a: Curve, b: Curve, noise: tuple[float, str] | None) -> Outcome:

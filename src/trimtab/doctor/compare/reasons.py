@@ -79,7 +79,13 @@ def reasons_of(known: Known) -> tuple[Reason, ...]:
     ]
     if not found and (known.parted is not None or known.worse is not None):
         found.append(_chance(known, chance))
-    return tuple(sorted(found, key=lambda one: -one.confidence))
+    causal = {change.what for change in acting if _explains_the_worse(known, change)}
+    return tuple(sorted(found, key=lambda one: (not causal & set(one.what), -one.confidence)))
+
+
+def _explains_the_worse(known: Known, change: Change) -> bool:
+    """Whether a finding of the worse run alone would have this setting changed towards what it is in the better one."""
+    return known.worse is not None and _finding_on(known, change, only=known.worse) is not None
 
 
 def _candidates(known: Known, acting: Sequence[Change]) -> Iterator[tuple[Reason, float]]:
@@ -93,7 +99,7 @@ def _candidates(known: Known, acting: Sequence[Change]) -> Iterator[tuple[Reason
             weight *= 0.3
             told.append("it changes how numbers are rounded, and seldom more")
         if (link := _finding_on(known, change)) is not None:
-            weight *= 4.0
+            weight *= 12.0 if _explains_the_worse(known, change) else 4.0
             told.append(link)
         if (effect := known.earlier.get(change.what)) is not None:
             weight *= 3.0 if effect.is_clear else 0.5
@@ -141,9 +147,11 @@ def _late(known: Known) -> int | None:
     return parted.step
 
 
-def _finding_on(known: Known, change: Change) -> str | None:
+def _finding_on(known: Known, change: Change, *, only: Which | None = None) -> str | None:
     """A finding in one of the two alone whose remedy leads towards what the setting is in the other."""
-    for side, other in ((known.a, known.b), (known.b, known.a)):
+    for which, side, other in (("a", known.a, known.b), ("b", known.b, known.a)):
+        if only is not None and which != only:
+            continue
         codes = {code for one in other.diagnosis.findings for code in (one.code, *one.consequences)}
         for finding in side.diagnosis.findings:
             wanted = [remedy.config[change.what] for remedy in finding.remedies if change.what in remedy.config]
@@ -184,6 +192,10 @@ def _events_before(known: Known) -> Iterator[Turn]:
     for turn in known.turns:
         if turn.kind == "resume" and resumes_exactly:
             continue
+        if turn.kind in ("finding", "alert") and known.worse is not None and turn.side != known.worse:
+            continue  # a fault does not make the better run better
+        if turn.kind == "finding" and _is_remark(known, turn):
+            continue
         if turn.kind in ("decision", "rollback", "resume", "alert", "finding") and turn.step > 1:
             near = parted.step - 2 * slack <= turn.step <= parted.step + slack
             alike = any(
@@ -192,6 +204,11 @@ def _events_before(known: Known) -> Iterator[Turn]:
             )
             if near and not alike:
                 yield turn
+
+
+def _is_remark(known: Known, turn: Turn) -> bool:
+    findings = (known.a if turn.side == "a" else known.b).diagnosis.findings
+    return any(one.severity == "info" and turn.text.startswith(f"{one.code} ") for one in findings)
 
 
 def _chance(known: Known, weight: float) -> Reason:

@@ -14,6 +14,7 @@ Source: Prechelt 1998, "Early Stopping - But When?"; the project's rules of thum
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -118,14 +119,25 @@ def _end_of(training: Curve) -> float:
     return float(np.mean(training.values[-2:])) if len(training) < 20 else training.end
 
 
+def _stop_in_hugging_face(case: Case) -> Remedy:
+    """Keeping the best needs checkpoints where evaluations are; stopping needs a callback, which is no setting."""
+    curve = Curve.of(case.validation_loss())
+    every = int(np.median(np.diff(curve.steps))) if curve is not None and len(curve) > 1 else 0
+    config: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    for what in ("eval", "save"):
+        config |= {f"{what}_strategy": "steps"} | ({f"{what}_steps": every} if every else {})
+    told = (
+        "stop when the validation loss no longer falls, and keep the best weights: give the Trainer "
+        "callbacks=[EarlyStoppingCallback(early_stopping_patience=3)], too"
+    )
+    return Remedy(told, case.target, config)
+
+
 def _remedies(case: Case, onset: int, restored: bool) -> Iterator[Remedy]:
     """The ladder: stop, then regularize what is not regularized yet, then more data."""
     if not restored:
         if case.target == "huggingface":
-            config = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "eval_strategy": "steps"}
-            yield Remedy(
-                "stop when the validation loss no longer falls, and keep the best weights", case.target, config
-            )
+            yield _stop_in_hugging_face(case)
         elif case.target == "trimtab" and case.setting("stopping.name") == "none":
             config = {"stopping.name": "patience", "stopping.patience": 3}
             yield Remedy(
