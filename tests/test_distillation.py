@@ -71,7 +71,10 @@ class Leaves:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("task", ["classification", "causal_lm", "masked_lm", "seq2seq"])
+@pytest.mark.parametrize(
+    "task",
+    ["classification", "seq2seq", *(pytest.param(one, marks=pytest.mark.slow) for one in ("causal_lm", "masked_lm"))],
+)
 def test_a_run_learns_from_a_run_and_resumes_to_the_same_bits(task: str, rows: Path, tmp_path: Path) -> None:
     first = trainer_of(tmp_path / "teacher", task, rows).fit()
     assert first.metrics["validation/entropy"] > 0.0

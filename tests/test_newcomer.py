@@ -191,7 +191,7 @@ def test_each_label_has_a_temperature_of_its_own(tmp_path: Path) -> None:
             "text": " ".join(words[(number >> place) % 5] for place in range(4)),
             "label": [words[number % 5], "any"][: number % 3],
         }
-        for number in range(400)
+        for number in range(2400)
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run, out = tmp_path / "run", tmp_path / "out.safetensors"

@@ -83,7 +83,7 @@ def test_each_lot_begins_at_its_step(tmp_path: Path) -> None:
     assert follows.reasons[0][1] == "6 steps are done (model.unfreeze): blocks.0.* is trained"
 
 
-@pytest.mark.parametrize("leaves", [5, 8, 14])
+@pytest.mark.parametrize("leaves", [8, *(pytest.param(one, marks=pytest.mark.slow) for one in (5, 14))])
 def test_it_resumes_to_the_same_bits_in_every_stage(leaves: int, tmp_path: Path) -> None:
     config = config_of()
     whole = fitted(config, tmp_path / "whole")

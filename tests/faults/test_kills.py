@@ -247,7 +247,16 @@ def test_a_start_that_failed_leaves_nothing_and_can_be_begun_again(cli: Cli) -> 
     assert sorted(path.name for path in (runs / "mine").iterdir()) == before
 
 
-@pytest.mark.parametrize("points", [["announced"], ["decided"], ["restored"], ["saved"], ["decided", "resumed"]])
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param(["announced"], marks=pytest.mark.slow),
+        ["decided"],
+        pytest.param(["restored"], marks=pytest.mark.slow),
+        pytest.param(["saved"], marks=pytest.mark.slow),
+        ["decided", "resumed"],
+    ],
+)
 def test_a_kill_in_the_middle_of_a_rollback_is_finished_by_the_next_attempt(
     cli: Cli, rolled_back: Path, points: list[str]
 ) -> None:

@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("long") / "run.py"
-QUICK = ("one-run", "kills-in-a-save", "errors-in-a-save", "damaged-checkpoints", "cut-records", "torn-shards")
-QUICK += ("read-only", "pickles")
-"""The others are in the tests beside this one."""
+QUICK = ("kills-in-a-save", "damaged-checkpoints", "cut-records", "pickles")
+"""The others are in the tests beside this one, or in the long form alone."""
 
 
 def test_a_few_tries_of_each_case(tmp_path: Path) -> None:

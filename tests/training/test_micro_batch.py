@@ -52,7 +52,7 @@ def _find(step: Step, batch_size: int, *, most: int = 10**6, budget: float | Non
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(batch_size=st.integers(1, 60), limit=st.integers(1, 70), most=st.integers(1, 70))
 def test_the_largest_divisor_that_fits(batch_size: int, limit: int, most: int) -> None:
     with garbage_rests():
@@ -142,6 +142,7 @@ def foreseen_and_taken(name: str) -> tuple[float, float]:
     return foreseen, meter.peak() - before
 
 
+@pytest.mark.slow
 def test_what_the_first_real_step_takes_was_foreseen() -> None:
     """Estimates of the curvature, state that is allocated in the first update, and what an update holds meanwhile.
 
