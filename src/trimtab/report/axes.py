@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.report.markup import Markup, element, percentage
 from trimtab.runs import format
 
 DECADES: Final = 1.5
@@ -116,6 +117,21 @@ def step_ticks(first: int, last: int, wanted: int = 8) -> list[tuple[float, str]
     else:
         labels = [format.count(value) for value in values]
     return [((value - first) / (last - first), label) for value, label in zip(values, labels, strict=True)]
+
+
+def step_labels(first: int, last: int, height: float) -> list[Markup]:
+    """The ticks' labels, below a picture of that height and as wide as its page; half of them are minor."""
+    return [
+        element(
+            "text",
+            label,
+            class_="tick" if index % 2 == 0 else "tick minor",
+            x=percentage(place),
+            y=height + 16,
+            text_anchor="start" if place < 0.02 else "end" if place > 0.97 else "middle",
+        )
+        for index, (place, label) in enumerate(step_ticks(first, last))
+    ]
 
 
 def nice_step(size: float) -> float:

@@ -6,7 +6,7 @@ from typing import Final
 
 from trimtab.doctor.finding import Break
 from trimtab.doctor.order import told_order
-from trimtab.report.axes import step_ticks
+from trimtab.report.axes import step_labels
 from trimtab.report.markup import Markup, element, join, percentage
 from trimtab.report.words import metric_name
 from trimtab.runs import format
@@ -47,17 +47,7 @@ def lag_diagram(order: tuple[Break, ...]) -> Markup:
             )
         )
         names.append(element("text", _shortened(lag_name(one.metric)), x="100%", dx=-8, y=middle + 3.5))
-    ticks = [
-        element(
-            "text",
-            label,
-            class_="tick" if index % 2 == 0 else "tick minor",
-            x=percentage(place),
-            y=height + 16,
-            text_anchor="start" if place < 0.02 else "end" if place > 0.97 else "middle",
-        )
-        for index, (place, label) in enumerate(step_ticks(first, last))
-    ]
+    ticks = step_labels(first, last, height)
     label = "; ".join(lag_told(one, how) for one, how in told_order(order))
     scale = element("svg", names, class_="layer-names", width="100%", height=height + 22, aria_hidden="true")
     field = element("svg", bars, ticks, class_="field", width="100%", height=height + 22, role="img", aria_label=label)

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.report.axes import step_ticks
+from trimtab.report.axes import step_labels
 from trimtab.report.gather import Layer
-from trimtab.report.markup import Markup, element, percentage
+from trimtab.report.markup import Markup, element
 from trimtab.report.words import metric_name
 from trimtab.runs import format
 
@@ -84,17 +84,7 @@ def strip_parts(layer: Layer, first: int, last: int) -> Strip | None:
         for index, name in enumerate(names)
         if index % every == 0
     ]
-    ticks = [
-        element(
-            "text",
-            label,
-            class_="tick" if index % 2 == 0 else "tick minor",
-            x=percentage(place),
-            y=height + 16,
-            text_anchor="start" if place < 0.02 else "end" if place > 0.97 else "middle",
-        )
-        for index, (place, label) in enumerate(step_ticks(first, last))
-    ]
+    ticks = step_labels(first, last, height)
     title = {"grad_norm": "gradient norm", "activation_rms": "activation scale"}.get(
         layer.metric, metric_name(layer.metric)
     )
