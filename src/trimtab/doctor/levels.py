@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
+from trimtab.runs.counted import counts_every_token
+
+FIRST_STAND: Final = 0.5
+"""Tokens for each parameter: with fewer a loss may stand at frequencies of single tokens for a while."""
 
 
 def uniform_loss(case: Case) -> float | None:
@@ -39,3 +44,23 @@ def judged(case: Case) -> Curve | None:
         return curve
     added = any(case.setting(f"objective.{one}") for one in ("label_smoothing", "z_loss", "distillation.teacher"))
     return None if added else Curve.of(case.loss())
+
+
+def tokens_seen(case: Case) -> float | None:
+    """Tokens that the run was trained on, of all its steps; None where that is not known."""
+    series = case.history.get("tokens")
+    if series is not None and counts_every_token(case.facts):
+        return float(series.columns.total.sum())
+    per_step = case.number("tokens_per_step")
+    return None if per_step is None else per_step * case.history.last_step
+
+
+def is_first_stand(case: Case, lowest: float) -> bool:
+    """Whether the loss stands at frequencies of single tokens after less than half a token for each parameter.
+
+    Language models stand there for a while before they learn more, so that no limit of the model is seen in it.
+    """
+    tokens, parameters, unigram = tokens_seen(case), case.number("parameters", "total"), counted_loss(case, "unigram")
+    if tokens is None or not parameters or unigram is None:
+        return False
+    return tokens / parameters < FIRST_STAND and abs(lowest - unigram) < 0.05 * unigram

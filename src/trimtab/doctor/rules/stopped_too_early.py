@@ -26,9 +26,8 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.levels import counted_loss, uniform_loss
+from trimtab.doctor.levels import counted_loss, is_first_stand, tokens_seen, uniform_loss
 from trimtab.runs import format
-from trimtab.runs.counted import counts_every_token
 
 STILL: Final = 0.05
 """Of the whole descent: a second half that gains less stands still."""
@@ -40,8 +39,6 @@ MOST_EPOCHS: Final = 4.0
 """Of the same text teach nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
 FEWEST: Final = 0.1
 """Tokens for each parameter: with fewer no model is expected to come below counts of pairs, and none is done."""
-FIRST_STAND: Final = 0.5
-"""Tokens for each parameter: with fewer a loss may stand at frequencies of single tokens for a while."""
 LAST_QUARTER: Final = 0.1
 """Of the whole progress: a run that was long enough makes less in its last quarter."""
 FEWEST_STEPS: Final = 100
@@ -56,7 +53,7 @@ def check(case: Case) -> Iterator[Finding]:
     if training is None or history.last_step < case.planned_steps:
         return
     judged = Curve.of(case.validation_loss()) or training
-    lowest, tokens, parameters = float(judged.values.min()), _tokens(case), case.number("parameters", "total")
+    lowest, tokens, parameters = float(judged.values.min()), tokens_seen(case), case.number("parameters", "total")
     part = None if tokens is None or not parameters else tokens / parameters
     is_short = history.last_step < FEW_VALUES
     unigram, bigram, uniform = counted_loss(case, "unigram"), counted_loss(case, "bigram"), uniform_loss(case)
@@ -133,17 +130,6 @@ def _still_at_full_rate(case: Case) -> Iterator[Finding]:
     )
 
 
-def is_first_stand(case: Case, lowest: float) -> bool:
-    """Whether the loss stands at frequencies of single tokens after less than half a token for each parameter.
-
-    Language models stand there for a while before they learn more, so that no limit of the model is seen in it.
-    """
-    tokens, parameters, unigram = _tokens(case), case.number("parameters", "total"), counted_loss(case, "unigram")
-    if tokens is None or not parameters or unigram is None:
-        return False
-    return tokens / parameters < FIRST_STAND and abs(lowest - unigram) < 0.05 * unigram
-
-
 def has_turned(judged: Curve) -> bool:
     """Whether it rose in the two evaluations after the best, or three and more came after it."""
     since = judged.values[int(judged.values.argmin()) :]
@@ -159,18 +145,10 @@ def _falls(training: Curve) -> bool:
     return gained > STILL * training.descent > 0
 
 
-def _tokens(case: Case) -> float | None:
-    series = case.history.get("tokens")
-    if series is not None and counts_every_token(case.facts):
-        return float(series.columns.total.sum())
-    per_step = case.number("tokens_per_step")
-    return None if per_step is None else per_step * case.history.last_step
-
-
 def _remedies(case: Case, part: float | None) -> Iterator[Remedy]:
     times = 10.0 if part is None else BEST / max(part, 1e-9)
     wanted = float(f"{math.ceil(case.history.last_step * min(times, 1e6)):.1e}")
-    tokens, per_epoch = _tokens(case), case.number("tokens_per_epoch")
+    tokens, per_epoch = tokens_seen(case), case.number("tokens_per_epoch")
     more_text: list[Remedy] = []
     if tokens and per_epoch and wanted * tokens / case.history.last_step > MOST_EPOCHS * per_epoch:
         epochs = wanted * tokens / case.history.last_step / per_epoch

@@ -21,8 +21,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss, judged
-from trimtab.doctor.rules.stopped_too_early import is_first_stand
+from trimtab.doctor.levels import counted_loss, is_first_stand, judged
 from trimtab.events import Adjust
 from trimtab.runs import format
 
