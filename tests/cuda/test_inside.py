@@ -48,7 +48,7 @@ def examined(device: str, dtype: torch.dtype) -> ExaminationEnded:
     examiner = Examiner(
         [ActivationExamination(0), AttentionExamination(0), PredictionExamination(0)],
         model=model,
-        task=CausalLanguageModelingTask(CrossEntropy()),
+        task=CausalLanguageModelingTask(CrossEntropy().to(device)),
         batch=batch,
         weights=lambda: {name: one.detach().float() for name, one in model.named_parameters()},
         autocast=nullcontext,
