@@ -167,6 +167,9 @@ class TrainingConfig(Section):
     capture: Literal["auto", "off"] = Field(
         "auto", description="CUDA graphs of the step: auto takes them where every part allows it"
     )
+    copy_ahead: Literal["auto", "off"] = Field(
+        "auto", description="a micro-batch is copied to a GPU while the one before it is computed"
+    )
     attention: Literal["auto", "cudnn", "flash"] = Field(
         "auto", description="CUDA kernels of plain causal attention: auto measures once which is faster"
     )
