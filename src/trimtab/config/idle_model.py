@@ -56,7 +56,7 @@ IDLE_OF_MODELS: Final[tuple[Idle, ...]] = (
             (
                 "model.name",
                 lambda model: not isinstance(model, TransformerShape),
-                "it is for trimtab's own transformers",
+                "model.name must be one of trimtab's own transformers",
                 "leave out training.attention",
             ),
             (
