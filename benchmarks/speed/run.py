@@ -4,9 +4,7 @@
 
 Trainers: ours, ours:SETTING=VALUE;..., nanogpt, nanogpt-eager, lightning, hf, hf-compiled, litgpt, litgpt:bf16-true,
 bare, and Hugging Face's GPT-2 by our trainer: ours-hf, ours-hf:SETTING=VALUE;.... All stay in memory, so they must fit
-together. Writes JSON and a Markdown table to --out. What one trick gains, copies ahead of the steps here:
-
-    python benchmarks/speed/run.py 10m --rounds 20 --turn 100 ours "ours:training.copy_ahead=off"
+together. Writes JSON and a Markdown table to --out.
 """
 
 from __future__ import annotations

@@ -198,7 +198,6 @@ def build_parts(
         sharpness=making.sharpness,
         embeddings=making.embeddings,
         caches=making.caches,
-        copies_ahead=config.training.copy_ahead == "auto",
         average=build_average(config.averaging, optimizer.storage, budget),
     )
     if not isinstance(quantize, NoQuantization):

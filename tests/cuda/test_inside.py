@@ -132,9 +132,10 @@ def test_the_cosine_of_gradients_is_captured_and_changes_nothing(tmp_path: Path)
         return [values[name] for values in told for name in ("grad_cosine", "grad_cosine_error") if name in values]
 
     settings = ("training.compile=off", "training.steps=40", "training.deterministic=true")
-    with_it, plan, _ = trained(tmp_path / "captured", *settings)
-    without, _, _ = trained(tmp_path / "without", *settings, "logging.grad_cosine=false")
-    trained(tmp_path / "plain", *settings, "training.capture=off")
+    seen = "logging.grad_cosine=true"
+    with_it, plan, _ = trained(tmp_path / "captured", *settings, seen)
+    without, _, _ = trained(tmp_path / "without", *settings)
+    trained(tmp_path / "plain", *settings, seen, "training.capture=off")
     assert plan["capture"]["chosen"]
     assert all(torch.equal(with_it[name], without[name]) for name in without)
     found = cosines("captured")

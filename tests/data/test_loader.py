@@ -72,20 +72,6 @@ def test_a_restart_goes_on_as_if_nothing_had_happened() -> None:
     assert first + rest == whole
 
 
-def test_what_is_upcoming_is_what_is_taken_next() -> None:
-    subject = loader(prefetch=2)
-    assert subject.upcoming() is None
-    subject.start(0, DataPlan())
-    first = subject.take(1).batches[0]
-    while (upcoming := subject.upcoming()) is None:
-        time.sleep(0.001)
-    assert subject.upcoming() is upcoming
-    taken_next = subject.take(2).batches
-    assert upcoming is taken_next[0] is not first
-    subject.close()
-    assert subject.upcoming() is None
-
-
 def test_no_thread_is_left() -> None:
     subject = loader(prefetch=1)
     subject.start(0, DataPlan())

@@ -167,9 +167,6 @@ class TrainingConfig(Section):
     capture: Literal["auto", "off"] = Field(
         "auto", description="CUDA graphs of the step: auto takes them where every part allows it"
     )
-    copy_ahead: Literal["auto", "off"] = Field(
-        "auto", description="a micro-batch is copied to a GPU while the one before it is computed"
-    )
     attention: Literal["auto", "cudnn", "flash", "flex"] = Field(
         "auto",
         description="CUDA kernels: cudnn or flash for plain causal attention, flex (FlexAttention, compiled) where "

@@ -90,10 +90,6 @@ class Loader:
         waited = time.perf_counter() - began
         return Window([batch for batch, _ in prepared], prepared[-1][1], waited)
 
-    def upcoming(self) -> Batch | None:
-        """What `take` will give first, if it is ready by now."""
-        return None if self._producer is None else self._producer.first()
-
     def close(self) -> None:
         """End the thread; may be called at any time, and again."""
         if self._producer is not None:
@@ -154,10 +150,6 @@ class _Producer:
                 "training.micro_batch_size or data.sequence_length",
             ) from error
         raise ResourceError(f"the thread that prepares data failed: {error!r}") from error
-
-    def first(self) -> Batch | None:
-        with self._changed:
-            return self._ready[0][0] if self._ready else None
 
     def close(self) -> None:
         with self._changed:

@@ -30,7 +30,6 @@ ACTS_ON: Final[tuple[tuple[str, Acts], ...]] = (
     ("training.steps", "length"),
     ("stopping.", "length"),
     ("training.watchdog_seconds", "nothing"),
-    ("training.copy_ahead", "nothing"),
     ("training.precision.", "numerics"),
     ("training.compile", "numerics"),
     ("training.capture", "numerics"),

@@ -17,9 +17,9 @@ def gather(step: Step, batches: Sequence[Batch], number: int, looks: PartsProbe 
     if step.caches and len(batches) > 1:
         gather_together(step, batches, number)
         return
-    for index, (batch, following) in enumerate(zip(batches, [*batches[1:], None], strict=True)):
+    for index, batch in enumerate(batches):
         step.passes.at(number, index)
-        step.accumulate(batch, 1.0 / len(batches), following)
+        step.accumulate(batch, 1.0 / len(batches))
         if looks is not None:
             step.timer.mark("probe")
             looks.part(step.optimizer.storage.gradients, first=index == 0)

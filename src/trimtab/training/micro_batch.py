@@ -237,7 +237,6 @@ class Attempts:
         self._step, self._loader, self._progress = step, loader, progress
         self._keep, self._tell = keep, tell
         self._recapture = False
-        step.copies.upcoming = loader.upcoming
 
     def run(self, number: int, micro_batches: Callable[[], int], *, ends_window: bool) -> Window:
         """Attempt update `number` on the next `micro_batches`; gives these, with all the seconds waited for them.

@@ -38,7 +38,6 @@ from trimtab.signals import (
 )
 from trimtab.training.calibrate import calibrate
 from trimtab.training.capture import Captured, capture
-from trimtab.training.copy_ahead import CopyAhead
 from trimtab.training.estimate import estimate
 from trimtab.training.gather import gather
 from trimtab.training.passes import passes_of_step
@@ -73,7 +72,6 @@ class Step:
         sharpness: Sharpness | None = None,
         embeddings: EmbeddingTransforms | None = None,
         caches: bool = False,
-        copies_ahead: bool = True,
     ) -> None:
         """`parts_probe`, when given, is one of `remembering`, and these of `probes`; `scaling` is that of a model in
         fp8. `optimizers` build, over the weights as they are, each of those that may train; `optimizer` is the first.
@@ -92,7 +90,7 @@ class Step:
         def scalar() -> Tensor:
             return torch.zeros((), dtype=torch.float32, device=device)
 
-        self._scalar, self.copies = scalar, CopyAhead(device, is_on=copies_ahead)
+        self._scalar = scalar
         self.settings: dict[str, Tensor] = {
             name: scalar()
             for name in (
@@ -231,16 +229,15 @@ class Step:
         signals = () if self._signals is None else (self._signals,)
         return [self.settings["loss"], *self._means.values(), *self._scores.values(), *signals]
 
-    def accumulate(self, batch: Batch, share: float = 1.0, following: Batch | None = None) -> None:
-        """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals, and
-        `following` the next one of the step."""
+    def accumulate(self, batch: Batch, share: float = 1.0) -> None:
+        """Forward, backward and sums of one micro-batch; `share` is its weight in the mean of model signals."""
         self.set(share=share)
         if self.captured is not None and self.captured.fits(batch):
             self.timer.mark("accumulate")
-            self.captured.accumulate(self.copies.take(batch, following))
+            self.captured.accumulate(batch)
         else:
             self.timer.mark("host_to_device")
-            self.accumulate_program(self.copies.take(batch, following))
+            self.accumulate_program(batch.to(self.device))
 
     def update(self, *, ends_window: bool = True) -> None:
         """Norms, transforms, optimizer, and the row of the ring."""
