@@ -74,7 +74,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     wide = abs(part) >= GAP if told_apart and is_slice else part >= (GAP if told_apart else LARGE_GAP)
     sure = new and is_slice  # the same mode on samples that are new to the model: only their kind can differ
     # What was seen again and again before the first evaluation may have been learned by heart until then.
-    nothing = not again and gained_nothing(case, validation, training) and learns_at_once(training)
+    nothing = not again and gained_nothing(case, validation, training) and learns_at_once(case, training)
     if not told_apart and not nothing and (not wide or not (sure or _steady(validation, training, gap))):
         return
     if not told_apart and judges_by_chance(case):
