@@ -61,13 +61,20 @@ def counted_answers(case: Case) -> float | None:
     series = case.evaluated("validation/accuracy")
     if series is None:
         return None
-    values = np.unique(series.finite()[1])
-    values = values[(values > 0.0) & (values < 1.0)]
-    if len(values) < FEWEST_SHARES or float(values.max()) > 1.0:
+    told = series.finite()[1]
+    values = np.unique(told)
+    if len(values) < FEWEST_SHARES or float(values.max()) > 1.0 or float(values.min()) < 0.0:
+        return None
+    inside = (told > 0.0) & (told < 1.0)
+    draws = int(
+        (inside & np.insert(np.diff(told) != 0.0, 0, True)).sum()
+    )  # one that comes back to a value draws it anew
+    values = told[inside]
+    if draws < FEWEST_SHARES:
         return None
     off = max(0.5 * min(resolution(values), 0.01), 1e-6)  # one digit alone is of few answers, not of rounding
     for number in range(2, MOST_ANSWERS):
-        if max(BY_CHANCE, 2.0 * off * number) ** len(values) * number > 0.05:
+        if max(BY_CHANCE, 2.0 * off * number) ** draws * number > 0.05:
             continue
         parts = values * number
         if float(np.abs(parts - np.round(parts)).max()) <= off * number + 1e-9:

@@ -47,7 +47,7 @@ LEAST_SHARE: Final = 0.15
 """Of the labels: what a tenth of smoothing looks like lies below."""
 LEAST_RIGHT: Final = 0.6
 """Of the answers: a model that is right less often may be as unsure by itself."""
-MOST_IN_A_BATCH: Final = 512.0
+MOST_IN_A_BATCH: Final = 1024.0
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -171,7 +171,7 @@ def _floor(case: Case) -> Iterator[Evidence]:
         return
     share = share_of_floor(seen, number)
     usual, needed = usual_loss(right, number), -math.log(max(1.0 - share, 1e-9))
-    # Steps that draw wrong labels by chance scatter by this in batches of 512, and by more in smaller ones.
+    # Steps that draw wrong labels by chance scatter by this in batches of 1024, and by more in smaller ones.
     rise = math.log(max((1.0 - share) * (number - 1.0) / max(share, 1e-9), 1.0))
     least = math.sqrt(share * (1.0 - share) / MOST_IN_A_BATCH) * rise
     every = float(np.median(np.diff(loss.steps))) if case.target == "huggingface" else 1.0  # it logs means
@@ -179,7 +179,7 @@ def _floor(case: Case) -> Iterator[Evidence]:
     if (
         share < LEAST_SHARE
         or seen < 1.3 * judged
-        or judged < 1.1 * usual
+        or judged < usual
         or not needed <= judged <= 2.6 * needed
         or scatter < least
     ):

@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares
+from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares, usual_loss
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import (
     FEW_TEXTS,
@@ -159,6 +159,7 @@ def _stands(case: Case, validation: Curve, training: Curve) -> Finding | None:
     guess, half = prior_loss(case) or float(np.log(number)), len(accuracy) // 2
     most = max(shares(case), default=max(AT_MOST / number, 1.0 / number + 0.15 if number < 3 else 0.0))
     before, after = accuracy.values[:2], accuracy.values[half:]
+    always = float(np.ptp(accuracy.values)) < 0.01  # then it is the share of the class that is always said
     best = float(np.median(after))
     # The training loss lies below in the last quarter, and lies lower there than in the second.
     ends = training.between(training.steps[-max(1, len(training) // 4)], training.last_step)
@@ -171,8 +172,9 @@ def _stands(case: Case, validation: Curve, training: Curve) -> Finding | None:
     error = float(np.std(ends.values)) / float(np.sqrt(len(ends)))
     if (
         lowest < STANDS * float(validation.values[0])
-        or lowest < 0.9 * guess
-        or best > most + 2.0 * error_of_share(most, judged_texts(case) or 300.0)
+        or lowest < (0.8 * usual_loss(best, number) if always else 0.9 * guess)
+        or best > 0.9
+        or (not always and best > most + 2.0 * error_of_share(most, judged_texts(case) or 300.0))
         or best > float(before.max()) + max(0.02, 2.0 * noise_of_evaluations(accuracy.values))
         or low > last - max(3.0 * error, 0.005 * last)
         or low > middle - error

@@ -25,7 +25,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import num_classes
-from trimtab.doctor.curves import Curve, resolution
+from trimtab.doctor.curves import Curve, noise_of, resolution
 from trimtab.doctor.evaluations import FEW_TEXTS, error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
@@ -127,7 +127,7 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
     if training is None or len(validation) < 8 or len(training) < len(validation):
         return
     noise, gained = (
-        noise_of_evaluations(validation.values),
+        min(noise_of_evaluations(validation.values), noise_of(validation.values)),  # the one of a bend, both of a spike
         float(validation.values[:2].max() - validation.values.min()),
     )
     half = len(validation) // 2
