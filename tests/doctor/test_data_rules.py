@@ -445,3 +445,13 @@ def test_an_accuracy_that_has_come_to_rest_is_no_collapse() -> None:
     fallen = np.where(np.arange(20) < 14, accuracy, 0.13)
     case = judged_log(classes_of(400, end=1.9), loss=np.linspace(2.2, 1.9, 20), accuracy=fallen)
     assert found(case, "class-collapse") is not None
+
+
+def test_far_targets_in_most_batches_are_outliers_and_noise_is_none() -> None:
+    random = np.random.default_rng(0)
+    far = 3.0 + random.random(300) + np.where(random.random(300) < 0.5, random.gamma(1.5, 900.0, 300), 0.0)
+    assert found(case_of(far, validation={100: 1900.0, 200: 1850.0, 300: 1850.0}), "outlier-dominated-loss") is not None
+    above = 5.0 * random.gamma(1.2, 1.0, 300)
+    assert found(case_of(above, validation={100: 0.3, 200: 0.3, 300: 0.3}), "outlier-dominated-loss") is not None
+    alike = case_of(above, validation={100: 5.0, 200: 5.0, 300: 5.0})
+    assert found(alike, "outlier-dominated-loss") is None

@@ -229,6 +229,7 @@ CODES: dict[str, Code] = {
             "corrupt-batch",
             "exploding-gradients",
             "random-labels",
+            "validation-shift",
             "underfitting",
             "plateau",
         ),

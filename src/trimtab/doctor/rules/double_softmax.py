@@ -5,7 +5,8 @@ Looks for: answers that are probabilities before step 1 (the fact `first_batch.s
     while the accuracy is that of a model whose loss would be far lower, or lower and still falling; the loss must
     begin near ln K. Or a validation loss that is ln(K - 1 + e) less the accuracy, evaluation after evaluation: what
     answers of 0 and 1 cost as logits. Among many classes no sound model is near that; among few the first losses must
-    also differ as little as they do where probabilities are all that moves them, and the accuracy must have risen.
+    also differ as little as they do where probabilities are all that moves them, or the sum hold to a hundredth; and
+    the accuracy must have risen.
 Why it matters: the loss has a floor, at 1.46 of 10 classes and one below ln K of many, and its gradient is so small
     that the model learns slowly. Nothing fails, and the accuracy still rises.
 Evidence: the share of answers that sum to one, or floor, loss and accuracy side by side.
@@ -37,6 +38,8 @@ FEW: Final = 20.0
 OFF_MANY: Final = 0.04
 OFF_FEW: Final = 0.06
 """Of the loss: how far it may be from what the accuracy makes it; the number of many classes is guessed."""
+EXACT: Final = 0.012
+"""The same over the second half of the evaluations: so near that nothing else need speak for it."""
 STILL: Final = 0.1
 """Gradient norm: probabilities of 0 and 1 pass on next to none."""
 ALIKE: Final = 0.004
@@ -128,7 +131,8 @@ def _saturated(case: Case, curve: Curve, number: float) -> Finding | None:
     else:
         rose = accuracy.end - float(accuracy.values[0])
         alike = float(np.std(curve.values[:5])) < ALIKE * math.log(number)
-        if float(off.max()) > OFF_FEW or rose < RISES or not alike or float(curve.values.max()) > most:
+        exact = float(off[half:].max()) < EXACT and rose > 1.5 * RISES and accuracy.end > 0.5
+        if float(off.max()) > OFF_FEW or rose < RISES or not (alike or exact) or float(curve.values.max()) > most:
             return None
     steps = (int(loss.steps[half]), loss.last_step)
     told = (

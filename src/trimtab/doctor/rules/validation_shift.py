@@ -155,10 +155,11 @@ def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, 
     at = validation.steps[taken]
     values = validation.values[taken]
     beside = np.interp(at, training.steps, training.smoothed if len(training) > 20 else training.values)
-    started = beside < training.start - 0.1 * max(training.start - training.floor, 0.0)
+    seen = Curve.of(case.loss())
+    begin = training.start if seen is None else max(training.start, seen.start)  # a slice is judged later than that
+    started = beside < begin - 0.1 * max(begin - training.floor, 0.0)
     if not started.any():
         return None
-    seen = Curve.of(case.loss())
     if new and seen is not None:  # the loss of samples just before they are learned is that of new ones
         beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
     gaps = (values - beside)[started]
