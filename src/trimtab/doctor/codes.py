@@ -202,7 +202,7 @@ CODES: dict[str, Code] = {
     "unscaled-inputs": Code(
         "inputs far from unit scale",
         "root",
-        ("facts.first_batch",),
+        ("train/loss",),
         (
             "bad-initialization",
             "learning-rate-too-high",
@@ -229,6 +229,7 @@ CODES: dict[str, Code] = {
             "corrupt-batch",
             "exploding-gradients",
             "random-labels",
+            "validation-shift",
             "underfitting",
             "plateau",
         ),
@@ -361,7 +362,16 @@ CODES: dict[str, Code] = {
         "every input gets the same class",
         "symptom",
         ("validation/accuracy",),
-        ("learning-rate-too-high", "overfitting", "loss-spike", "noisy-loss", "plateau", "underfitting"),
+        (
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "corrupt-batch",  # of a class that weighs a thousand times as much as others
+            "overfitting",
+            "loss-spike",
+            "noisy-loss",
+            "plateau",
+            "underfitting",
+        ),
         ("classification", "token_classification"),
     ),
     "unshuffled-data": Code(
