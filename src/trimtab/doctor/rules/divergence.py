@@ -14,12 +14,11 @@ Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Floats
+from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import kept_checkpoint, longer_warmup, lower_rate
 from trimtab.runs import format
@@ -28,6 +27,8 @@ PART_OF_DESCENT = 0.2
 NOISES = 8.0
 FAR = 2.0
 """Times the first, of a validation loss that has left."""
+REGAINED = 0.7
+"""Of a rise: a spike that the rest of the run was too short to make good."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -116,8 +117,8 @@ def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | Non
         "error",
         0.9,
         onset,
-        f"the loss left at step {onset:,} and did not come back: the validation loss ends at {format.decimal(end)}, far "
-        "above where it began",
+        f"the loss left at step {onset:,} and did not come back: the validation loss ends at {format.decimal(end)}, "
+        "far above where it began",
         (
             Evidence(
                 "validation/loss",
@@ -153,19 +154,17 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     away = np.flatnonzero(after >= curve.floor + 0.5 * risen)
     if len(away) and float(after[away[0] :].min()) < curve.floor + 0.35 * risen:
         return True
-    peak = float(after.max())
-    if peak - curve.end <= max(0.5 * (peak - curve.floor), 3 * curve.noise):
-        return False
-    return peak - curve.floor < 3 * risen or _falls_on(after)
-
-
-def _falls_on(after: Floats) -> bool:
-    """Whether what is left of a rise gets less and less: each quarter of the way from the peak is lower, by much."""
+    highest = float(curve.values[onset_at:].max())
     since = after[int(np.argmax(after)) :]
-    if len(since) < 16:
-        return False
-    levels = [float(np.median(part)) for part in np.array_split(since, 4)]
-    return all(later < earlier for earlier, later in pairwise(levels)) and levels[3] < 0.8 * levels[1]
+    if (
+        highest - curve.end > REGAINED * (highest - curve.floor)
+        and curve.end < curve.floor + 0.5 * curve.descent
+        and len(since) >= 8
+        and float(np.median(since[len(since) // 2 :])) < float(np.median(since[: len(since) // 2]))
+    ):
+        return True
+    peak = float(after.max())
+    return peak - curve.end > max(0.5 * (peak - curve.floor), 3 * curve.noise) and peak - curve.floor < 3 * risen
 
 
 def _company(case: Case, onset: int) -> Iterator[Evidence]:

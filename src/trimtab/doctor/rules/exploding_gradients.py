@@ -68,6 +68,8 @@ def check(case: Case) -> Iterator[Finding]:
             break
     else:
         return
+    if not left[1] and _comes_and_goes(norms, growth):
+        return
     (began, large, usual, largest), (followed, lost, said) = growth, left
     steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
     evidence = [
@@ -124,6 +126,18 @@ def _growths(norms: Curve | None, broken: int | None) -> Iterator[_Growth]:
             if began != told and float(np.exp(smooth[at : at + max(10, len(values) // 10)].max())) > begun:
                 yield _Growth(int(norms.steps[began]), int(norms.steps[at]), float(np.exp(usual)), largest)
                 told = began
+
+
+def _comes_and_goes(norms: Curve, growth: _Growth) -> bool:
+    """Whether the norm is near its usual size again and again after it was large, and large again in between: what
+    comes in turns is in the data."""
+    after = norms.values[norms.steps > growth.large]
+    high, low = after > 0.5 * GROWN * growth.usual, after < BEGINS * growth.usual
+    state, turns = True, 0
+    for is_high, is_low in zip(high.tolist(), low.tolist(), strict=True):
+        if (state and is_low) or (not state and is_high):
+            state, turns = not state, turns + 1
+    return turns >= 3
 
 
 def _grows_until(norms: Curve, growth: _Growth) -> int:

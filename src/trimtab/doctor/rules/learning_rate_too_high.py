@@ -67,7 +67,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     support = sum(weight for weight, _ in known if weight > 0)
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
         seen += _stands(case, phases)
-        if not in_waves and (support > 0 or seen):  # losses of neighbours that belong together swing, too, with no fault of the rate
+        if not in_waves and (
+            support > 0 or seen
+        ):  # losses of neighbours that belong together swing, too, with no fault of the rate
             seen += [*_hump(curve, phases), *_swings(curve, phases), *_late_fall(curve, phases)]
             seen += _validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
@@ -171,9 +173,9 @@ def _knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
     noise, top = Curve(curve.steps[cut:], rest).noise, int(np.argmax(early))
     if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
         return
-    if validation is not None and (late := validation.between(curve.steps[cut], curve.last_step)) is not None:
-        if float(late.values[-1]) < 0.97 * float(late.values[0]):
-            return
+    late = None if validation is None else validation.between(curve.steps[cut], curve.last_step)
+    if late is not None and float(late.values[-1]) < 0.97 * float(late.values[0]):
+        return
     height = float(early[top])
     thrown = height > max(1.25 * float(early[0]), 1.3 * level) and level > 0.4 * abs(float(early[0]))
     accuracy = Curve.of(case.evaluated("validation/accuracy"))
@@ -334,7 +336,9 @@ def _validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:
     curve, gap = Curve.of(case.validation_loss()), Curve.of(case.evaluated("generalization_gap"))
     if curve is None or len(curve) < 5:
         return
-    descent = float(curve.values[0] - curve.values.min())
+    training = Curve.of(case.loss())
+    begun = max(float(curve.values[0]), training.start if training is not None else 0.0)
+    descent = begun - float(curve.values.min())
     part = curve.between(phases.peak_from, phases.high_until)
     if part is None or len(part) < 4 or descent <= 0:
         return
@@ -486,7 +490,7 @@ def _usual(case: Case) -> Iterator[Sign]:
     times = rate / usual
     if times > 5:
         yield (
-            1.5 if times < 20 else 2.0,
+            1.0 if not case.config else 1.5 if times < 20 else 2.0,  # another trainer's may be no AdamW at all
             Evidence(
                 "optimizer.learning_rate",
                 (0, 0),
