@@ -87,8 +87,9 @@ def check(case: Case) -> Iterator[Finding]:
         "info" if cut else "warning",
         float(np.clip(0.7 + 0.4 * (part - IDLE), 0.7, 0.95)),
         half,
-        f"the learning rate is {'at its lowest' if ended > NEAR_NOTHING else 'near nothing'} from step {dead_from:,} on, "
-        f"for {part:.0%} of the run" + (", and the loss was still falling when it decayed" if still_falling else ""),
+        f"the learning rate is {'at its lowest' if ended > NEAR_NOTHING else 'near nothing'} from step {dead_from:,} "
+        f"on, for {part:.0%} of the run"
+        + (", and the loss was still falling when it decayed" if still_falling else ""),
         (
             Evidence(
                 "learning_rate",

@@ -2,7 +2,8 @@
 
 Looks for: a noise of single steps that is a good part of the loss, in batches of few tokens, while the level does not
     fall any more at a high rate, so that what is learned in one step is undone in the next. Where batches are not
-    known, a noise of a fifth of the loss that is several times what the second half gained, at a rate that was never lowered.
+    known, a noise of a fifth of the loss that is several times what the second half gained, at a rate that was
+    never lowered.
 Why it matters: a larger batch averages the noise away; with a batch this small only a decaying rate can.
 Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
 Remedy: more samples in a batch, or accumulation; a rate that decays; shuffled data.
@@ -102,8 +103,8 @@ def check(case: Case) -> Iterator[Finding]:
         curve.first_step,
         "the batch is so small that steps undo each other: the loss scatters, and its level hardly falls any more"
         if grave and not drowned
-        else "a step's noise is many times what the second half gained, and the rate was never lowered: the batch is too "
-        "small for it"
+        else "a step's noise is many times what the second half gained, and the rate was never lowered: the batch is "
+        "too small for it"
         if drowned
         else f"{batch_in_words}; {course}",
         tuple(evidence),
