@@ -107,10 +107,10 @@ def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | Non
     late = curve.values[-max(5, len(curve) // 5) :]
     lowest_at, begun = int(np.argmin(validation.values)), max(curve.start, float(validation.values[0]))
     end, mean = float(validation.values[-1]), float(late.mean())
-    if end < FAR * begun or mean < begun or np.isclose(begun, 0.0) or len(validation) - lowest_at < 4:
+    if not begun > 0.0 or end < FAR * begun or mean < begun or len(validation) - lowest_at < 4:
         return None
     lowest = float(validation.values[lowest_at])
-    onset_at = int(np.flatnonzero(validation.values < lowest + 0.05 * max(begun - lowest, 0.0))[-1])
+    onset_at = int(np.flatnonzero(validation.values <= lowest + 0.05 * (begun - lowest))[-1])
     onset = int(validation.steps[onset_at])
     return Finding(
         "divergence",
