@@ -7,6 +7,7 @@ how they were cut into windows or reads: a history that followed a run equals on
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -73,12 +74,14 @@ class Series:
         self._raw: deque[tuple[Steps, Floats]] = deque()
         self._num_raw = 0
         self._view: _Columns | None = None
+        self.derived: dict[str, Any] = {}
+        """What readers computed of it, for the next who asks; forgotten as it grows."""
 
     def append(self, steps: Steps, values: Floats) -> None:
         """Add samples, in the order of their steps."""
         if not len(steps):
             return
-        self._view = None
+        self._view, self.derived = None, {}
         bad = ~np.isfinite(values)
         if bad.any():
             if self.first_bad_step is None:
@@ -240,19 +243,24 @@ class Layers:
 
     def __init__(self) -> None:
         self._columns: dict[str, int] = {}
+        self._names: Sequence[str] = ()
+        self._where: NDArray[np.int64] = np.empty(0, np.int64)
+        """The columns of `_names`, which hardly ever change from one window to the next."""
         self._steps: list[int] = []
         self._rows: list[tuple[NDArray[np.int64], Floats]] = []
+        self._view: Floats | None = None
 
     def append(self, step: int, names: Sequence[str], values: Floats) -> None:
         """Add the window that ends at `step`."""
-        where = np.fromiter(
-            (self._columns.setdefault(name, len(self._columns)) for name in names), np.int64, count=len(names)
-        )
+        if names != self._names:
+            columns = (self._columns.setdefault(name, len(self._columns)) for name in names)
+            self._names, self._where = names, np.fromiter(columns, np.int64, count=len(names))
+        self._view = None
         while self._steps and self._steps[-1] >= step:  # windows that a later branch measured again
             self._steps.pop()
             self._rows.pop()
         self._steps.append(step)
-        self._rows.append((where, values))
+        self._rows.append((self._where, values))
         if len(self._rows) > LAYER_ROWS:
             kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, len(self._rows))]
             self._steps = [self._steps[index] for index in kept]
@@ -266,14 +274,19 @@ class Layers:
         """Steps [W], layer names [L] and values [W, L] of one metric."""
         ending = f"/{metric}"
         names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
-        wanted = np.full(len(self._columns), -1, np.int64)
-        wanted[list(names.values())] = np.arange(len(names))
-        values_WL = np.full((len(self._rows), len(names)), np.nan)
-        for index, (where, row) in enumerate(self._rows):
-            there = wanted[where] >= 0
-            values_WL[index, wanted[where][there]] = row[there]
         layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-        return np.array(self._steps, np.int64), layers, values_WL
+        return np.array(self._steps, np.int64), layers, self._values_WC()[:, list(names.values())]
+
+    def _values_WC(self) -> Floats:
+        """All columns."""
+        if self._view is None:
+            self._view = np.full((len(self._rows), len(self._columns)), np.nan)
+            first = 0
+            for _, rows in itertools.groupby(self._rows, key=lambda row: id(row[0])):
+                (where, *_), values = zip(*rows, strict=True)
+                self._view[first : first + len(values), where] = values
+                first += len(values)
+        return self._view
 
 
 @final
@@ -394,6 +407,8 @@ class History:
 
     def _settle(self) -> None:
         """Take in the windows that were put aside."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         self.extend(decoded_line(line) for event in waiting for line in lines_of(event))  # as the record rounds
         for event in waiting:

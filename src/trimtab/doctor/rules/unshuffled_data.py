@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
@@ -130,7 +131,10 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     values = running_median(curve.values, 5 if len(curve) >= 200 else 3)
     height = max(HEIGHT * float(np.quantile(values, 0.98) - values.min()), 6.0 * curve.noise)
     quick = max(6, len(curve) // 60)
+    lows = sliding_window_view(np.concatenate([np.full(quick, np.inf), values]), quick + 1).min(axis=1)
     found: list[Jump] = []
+    if (values - lows < height).all():
+        return found
     low_at, index = 0, 1
     while index < len(values):
         if values[index] <= values[low_at] or index - low_at > quick:
