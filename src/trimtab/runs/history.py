@@ -302,7 +302,8 @@ class History:
         self.examined = Layers()
         """The same of examinations, whose metrics of the whole model are series `probe/…`."""
         self._series: dict[str, Series] = {}
-        self._waiting: list[StepsEnded] = []
+        self._waiting: list[tuple[StepsEnded, Iterable[dict[str, Any]]]] = []
+        """Windows and their lines, as the record rounds."""
         self.starts: list[RunStarted] = []
         self.ended_before: list[RunEnded | None] = []
         """For each of `starts` how the attempt before ended; None where it wrote no end."""
@@ -383,7 +384,7 @@ class History:
     def observe(self, event: Event) -> None:
         """Add an event of a run that is going on; a window is only put aside until somebody asks."""
         if isinstance(event, StepsEnded):
-            self._waiting.append(event)
+            self._waiting.append((event, lines_of(event)))
             if len(self._waiting) >= WAITING_WINDOWS:
                 self._settle()
         else:
@@ -410,16 +411,16 @@ class History:
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        self.extend(decoded_line(line) for event in waiting for line in lines_of(event))  # as the record rounds
-        for event in waiting:
+        self.extend(decoded_line(dict(line)) for _, lines in waiting for line in lines)
+        for event, _ in waiting:
             if event.layers:
-                row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
-                self.layers.append(event.last_step, tuple(event.layers), row)
+                row = np.fromiter(event.layers.values(), np.float32, count=len(event.layers))  # as its file holds
+                self.layers.append(event.last_step, tuple(event.layers), row.astype(np.float64))
 
     @property
     def last_step(self) -> int:
         """The newest step that anything is known of."""
-        return max(self._last_step, self._waiting[-1].last_step if self._waiting else 0)
+        return max(self._last_step, self._waiting[-1][0].last_step if self._waiting else 0)
 
     def _note(self, event: Event) -> None:
         self.rollbacks.note(event)
@@ -452,8 +453,11 @@ class History:
 
     def _take_layers(self, event: ExaminationEnded) -> None:
         if event.layers:
-            row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
-            self.examined.append(event.step, tuple(event.layers), row)
+            row = np.fromiter(event.layers.values(), np.float32, count=len(event.layers))
+            there = ~np.isnan(row)  # what was no number is not told from what was not read
+            names = tuple(itertools.compress(event.layers, there.tolist()))
+            if names:
+                self.examined.append(event.step, names, row[there].astype(np.float64))
 
     def get(self, *names: str) -> Series | None:
         """The first of `names` that was measured."""
