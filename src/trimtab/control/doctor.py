@@ -46,7 +46,7 @@ class Doctor:
         tripwire: Tripwire | None = None,
         acts: Acts | None = None,
         *,
-        now: Callable[[], float] = time.perf_counter,
+        now: Callable[[], float] = time.thread_time,
     ) -> None:
         self._tripwire, self._acts, self._now = tripwire, acts, now
         self._history = History()

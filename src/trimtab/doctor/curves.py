@@ -11,9 +11,10 @@ from functools import cached_property
 from typing import Self, final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.medians import growing_median, median, sliding_deviation, sliding_median
+from trimtab.doctor.medians import deviations, growing_median, median, sliding_deviation, sliding_median
 from trimtab.runs.history import Series
 
 ERROR_OF_MEDIAN = 1.2533
@@ -181,18 +182,25 @@ def resolution(values: Floats) -> float:
     return 0.0
 
 
-def local_noise(values: Floats, width: int) -> Floats:
+def local_noise(values: Floats, width: int, places: Steps | None = None) -> Floats:
     """The noise of single values in the `width` before each, or around the first; nowhere less than that of all.
 
-    A loss that scatters at the start and lies flat in the end has no one noise.
+    A loss that scatters at the start and lies flat in the end has no one noise. Where it is asked for a few `places`
+    alone, others get that of all.
     """
     whole = noise_of(values)
+    noise = np.full(len(values), whole)
     if len(values) < width + 2:
-        return np.full(len(values), whole)
-    around = NORMAL * sliding_deviation(np.diff(values), width) / np.sqrt(2)
+        return noise
+    differences = np.diff(values)
     # The differences of the window that ends at `i - 1` do not contain the value at `i`.
-    local = np.concatenate([np.full(width + 1, around[0]), around[:-1]])
-    noise: Floats = np.maximum(local[: len(values)], whole)
+    begins = np.maximum(np.arange(len(values)) - width - 1, 0)
+    if places is None or len(places) > len(values) // 8:
+        around = sliding_deviation(differences, width)[begins]
+        places = np.arange(len(values))
+    else:
+        around = deviations(sliding_window_view(differences, width)[begins[places]])
+    noise[places] = np.maximum(NORMAL * around / np.sqrt(2), whole)
     return noise
 
 

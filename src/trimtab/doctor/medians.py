@@ -35,9 +35,13 @@ def sliding_median(values: Floats, width: int) -> Floats:
 def sliding_deviation(values: Floats, width: int) -> Floats:
     """The median distance of each `width` neighbours from their median [N - width + 1]."""
     if width <= _NARROW or np.isnan(values).any():
-        windows = sliding_window_view(values, width)
-        return _medians(np.abs(windows - _medians(windows)[:, np.newaxis]))
+        return deviations(sliding_window_view(values, width))
     return np.fromiter(_deviations(values, width), np.float64, len(values) - width + 1)
+
+
+def deviations(rows: Floats) -> Floats:
+    """The median distance of the values of each row from their median [N]."""
+    return _medians(np.abs(rows - _medians(rows)[:, np.newaxis]))
 
 
 def growing_median(values: Floats) -> Floats:

@@ -40,7 +40,7 @@ from trimtab.runs.statistics import read_statistics
 MAX_BUCKETS: Final = 4096
 RAW_SAMPLES: Final = 4096
 LAYER_ROWS: Final = 1024
-WAITING_WINDOWS: Final = 256
+WAITING_WINDOWS: Final = 64
 
 
 class _Columns(NamedTuple):
@@ -68,7 +68,9 @@ class Series:
         self.width = 1
         self.first_bad_step: int | None = None
         self.last_bad_step: int | None = None
-        self._closed: _Columns = _no_columns()
+        self._closed: list[_Columns] = [_no_columns()]
+        """Parts, which are put together when somebody asks."""
+        self._num_closed = 0
         self._open: list[tuple[Steps, Floats]] = []  # samples of the bucket that is not full yet
         self._num_open = 0
         self._raw: deque[tuple[Steps, Floats]] = deque()
@@ -98,22 +100,20 @@ class Series:
 
     def _close_buckets(self) -> None:
         steps, values = _joined(self._open)
-        parts = [self._closed]
-        num_closed, taken = len(self._closed.first), 0
-        while not num_closed and len(steps) // self.width > self.capacity:  # where they would end up one by one
+        taken = 0
+        while not self._num_closed and len(steps) // self.width > self.capacity:  # where they would end up one by one
             self.width *= 2
         while len(steps) - taken >= self.width:
-            room = self.capacity - num_closed
+            room = self.capacity - self._num_closed
             if room == 0:
-                parts = [_halved(_concatenated(parts))]
-                num_closed = len(parts[0].first)
+                self._closed = [_halved(_concatenated(self._closed))]
+                self._num_closed = len(self._closed[0].first)
                 self.width *= 2
                 continue
             num = min(room, (len(steps) - taken) // self.width)
             end = taken + num * self.width
-            parts.append(_buckets(steps[taken:end], values[taken:end], self.width))
-            num_closed, taken = num_closed + num, end
-        self._closed = _concatenated(parts)
+            self._closed.append(_buckets(steps[taken:end], values[taken:end], self.width))
+            self._num_closed, taken = self._num_closed + num, end
         self._open = [(steps[taken:], values[taken:])] if taken < len(steps) else []
         self._num_open = len(steps) - taken
 
@@ -121,10 +121,11 @@ class Series:
     def columns(self) -> _Columns:
         """All buckets, that of the newest samples included."""
         if self._view is None:
-            self._view = self._closed
+            self._closed = [_concatenated(self._closed)]
+            self._view = self._closed[0]
             if self._num_open:
                 steps, values = _joined(self._open)
-                self._view = _concatenated([self._closed, _buckets(steps, values, len(steps))])
+                self._view = _concatenated([*self._closed, _buckets(steps, values, len(steps))])
         return self._view
 
     def __len__(self) -> int:

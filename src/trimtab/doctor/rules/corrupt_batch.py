@@ -141,7 +141,7 @@ def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
     high = excess > max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
     if not high.any():  # nor by the noise of the steps there, which is nowhere less
         return none, usual, np.full(len(filled), curve.noise)
-    noise = local_noise(filled, 2 * width)
+    noise = local_noise(filled, 2 * width, np.flatnonzero(high))
     high &= excess > NOISES * noise
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)

@@ -15,7 +15,6 @@ Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spike
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -177,7 +176,6 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
     usual = trailing_median(curve.values, width)
     found: list[Spike] = []
     least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
-    of_steps = cache(lambda: local_noise(curve.values, 2 * width))
     for scale in (1, 5, 15):
         if len(curve) < 6 * scale:
             break
@@ -194,7 +192,7 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         high[: max(8, len(curve) // 50)] = False
         if not high.any():
             continue
-        noise = local_noise(peaks, 2 * width) if by_peaks else of_steps()
+        noise = local_noise(peaks if by_peaks else curve.values, 2 * width, np.flatnonzero(high))
         high &= excess > noises * noise
         if scale == 1:
             high &= excess > _tail(excess, noise)
