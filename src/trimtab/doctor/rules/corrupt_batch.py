@@ -138,11 +138,9 @@ def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * float(np.quantile(excess[width // 2 :], 0.98)), -2.0 * float(excess[len(excess) // 5 :].min()))
-    high = excess > max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
-    if not high.any():  # nor by the noise of the steps there, which is nowhere less
-        return none, usual, np.full(len(filled), curve.noise)
-    noise = local_noise(filled, 2 * width, np.flatnonzero(high))
-    high &= excess > NOISES * noise
+    noise = local_noise(filled, 2 * width, np.flatnonzero(excess > 0.5 * NOISES * curve.noise))  # others are not high
+    least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
+    high = excess > least
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)
     alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)

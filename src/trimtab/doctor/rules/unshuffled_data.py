@@ -131,8 +131,8 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     values = running_median(curve.values, 5 if len(curve) >= 200 else 3)
     height = max(HEIGHT * float(np.quantile(values, 0.98) - values.min()), 6.0 * curve.noise)
     quick = max(6, len(curve) // 60)
-    lows = sliding_window_view(np.concatenate([np.full(quick, np.inf), values]), quick + 1).min(axis=1)
     found: list[Jump] = []
+    lows = sliding_window_view(np.concatenate([np.full(quick, np.inf), values]), quick + 1).min(axis=1)
     if (values - lows < height).all():
         return found
     low_at, index = 0, 1
