@@ -15,7 +15,7 @@ from trimtab.doctor.medians import growing_median, median, sliding_deviation, sl
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 999),
-    num=st.integers(1, 300),
+    num=st.integers(1, 400),
     part=st.floats(0, 1),
     digits=st.sampled_from([1, 2, 16]),
     tail=st.booleans(),
@@ -36,7 +36,7 @@ def test_they_are_those_of_numpy(seed: int, num: int, part: float, digits: int, 
     assert trailing_median(values, width)[1:].tolist() == before
 
 
-@pytest.mark.parametrize("width", [5, 6, 99, 100])
+@pytest.mark.parametrize("width", [5, 6, 199, 200])
 def test_what_is_no_number_stays_in_its_windows(width: int) -> None:
     values = np.random.default_rng(0).normal(size=300)
     values[150] = np.nan

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_NARROW: Final = 64
+_NARROW: Final = 128
 """Values in a window that is quicker partitioned than kept in order."""
 
 
