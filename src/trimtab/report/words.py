@@ -30,6 +30,7 @@ _METRICS: Final = {
     "generalization_gap": "generalization gap",
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm",
+    "grad_cosine": "cosine of successive gradients",
     "step_seconds": "seconds a step",
     "data_seconds": "waiting for data",
     "tokens_per_second": "throughput",

@@ -60,6 +60,22 @@ METRICS: dict[str, Metric] = {
     "grad_norm_clipped": Metric(
         "norm", "neither", "per_step", "same", "optimizer", "2-norm of the whole gradient after clipping, before noise"
     ),
+    "grad_cosine": Metric(
+        "cosine",
+        "neither",
+        "mean",
+        "same",
+        "monitor",
+        "between the gradients of successive steps, from a sample of their values",
+    ),
+    "grad_cosine_error": Metric(
+        "cosine",
+        "lower",
+        "mean",
+        "same",
+        "monitor",
+        "standard error of grad_cosine in one step: 0.004 where values weigh alike, more where few carry the gradient",
+    ),
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
     "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted targets: tokens, or texts"),
     "tokens_read": Metric(
