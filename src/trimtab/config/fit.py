@@ -51,7 +51,7 @@ FITS: dict[str, Fit] = {
     "masked_lm": Fit(
         ("encoder", "hugging_face", "custom"),
         _CLASSES,
-        _TEXT,
+        (*_TEXT, "stream"),
         _OF_TOKENS,
         "hidden tokens are predicted from both sides",
     ),

@@ -8,7 +8,7 @@ from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import evaluate, spread_indices
 from trimtab.evaluation.perplexity import calculate_perplexity
 from trimtab.evaluation.predict import predict, predict_probabilities
-from trimtab.evaluation.round import Evaluation, Weights, named, write_text
+from trimtab.evaluation.round import Evaluation, Weights, named
 from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
 from trimtab.evaluation.temperature import (
     Calibration,
@@ -16,16 +16,19 @@ from trimtab.evaluation.temperature import (
     fit_label_temperatures,
     fit_temperature,
 )
-from trimtab.evaluation.translate import translate, write_answer
+from trimtab.evaluation.translate import translate
+from trimtab.evaluation.writing import WRITERS, Sampling, write_text
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
+    "WRITERS",
     "Baseline",
     "Calibration",
     "Details",
     "Difference",
     "Evaluation",
     "SampleLosses",
+    "Sampling",
     "Weights",
     "batch_norm_buffers",
     "batch_norms",
@@ -50,7 +53,6 @@ __all__ = [
     "renew_batch_norm",
     "spread_indices",
     "translate",
-    "write_answer",
     "write_losses",
     "write_text",
     "yardsticks",

@@ -11,15 +11,15 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from trimtab.config import EvaluationConfig, SamplesConfig
-from trimtab.data import LabelledTexts, PackedSequences, PreparedData, Sequences, Tokenizer
+from trimtab.config import EvaluationConfig
+from trimtab.data import LabelledTexts, PackedSequences, PreparedData, Sequences
 from trimtab.errors import NumericsError
 from trimtab.evaluation.baseline import Baseline
 from trimtab.evaluation.batch_norm import renew_batch_norm
-from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import Look, evaluate
 from trimtab.evaluation.sample_losses import SampleLosses
 from trimtab.evaluation.translate import overlap_of, write_answers
+from trimtab.evaluation.writing import write_text
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.model import translates
 from trimtab.signals import Task, key
@@ -126,7 +126,10 @@ class Evaluation:
                     self.model,
                     self.data.tokenizer,
                     samples.prompts[index],
-                    samples,
+                    task_name=self.task.name,
+                    max_tokens=samples.max_tokens,
+                    temperature=samples.temperature,
+                    top_k=samples.top_k,
                     context_length=self.data.training.sequence_length,
                     seed=key(self.seed, draw, index, "generation"),
                 )
@@ -198,27 +201,3 @@ def _part_of(report: Report | None, what: str) -> Callable[[float], None] | None
 def named(metrics: Mapping[str, float], variant: str) -> dict[str, float]:
     """`metrics` as those of a variant of the weights are called: `validation/loss@ema`."""
     return {f"{name}@{variant}" if variant else name: value for name, value in metrics.items()}
-
-
-def write_text(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    prompt: str,
-    sampling: SamplesConfig,
-    *,
-    context_length: int,
-    seed: int,
-) -> str:
-    """`prompt` and its continuation by `model`; an empty prompt begins a document."""
-    written = generate(
-        model,
-        tokenizer.encode(prompt),
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        seed=seed,
-        end_of_text=tokenizer.end_of_text,
-        context_length=context_length,
-        device=next(model.parameters()).device,
-    )
-    return prompt + tokenizer.decode(written)
