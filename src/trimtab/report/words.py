@@ -14,7 +14,7 @@ from trimtab.runs import format
 from trimtab.runs.metrics import METRICS
 
 VERDICTS: Final = {"healthy": "Healthy", "attention": "Needs attention", "failed": "Failed"}
-SEVERITIES: Final = {"info": "note", "warning": "warning", "error": "error"}
+SEVERITIES: Final = {"info": "remark", "warning": "warning", "error": "error"}
 TARGETS: Final = {
     "trimtab": "trimtab",
     "huggingface": "Hugging Face TrainingArguments",
