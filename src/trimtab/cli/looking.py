@@ -216,7 +216,8 @@ def doctor(
         case, name = log.case, log.name
         diagnosis = with_order(case, diagnose(case, name))
         gravest = max([gravest, *(SEVERITIES.index(finding.severity) for finding in diagnosis.findings)])
-        if any(finding.code == UNJUDGED and finding.severity != "info" for finding in diagnosis.findings):
+        no_step = case.history.last_step == 0 and not is_soup(case)
+        if no_step or any(one.code == UNJUDGED and one.severity != "info" for one in diagnosis.findings):
             gravest = len(SEVERITIES)  # whoever asks for a verdict gets none: whatever they would fail on
         answers.append(diagnosis.to_json() | log.to_json())
         if not as_json:

@@ -61,9 +61,12 @@ class Log:
 
     def notes(self) -> list[str]:
         """What was noticed in reading it, a line each."""
+        from trimtab.runs import format
+
         one = self.imported
         if one is None:
-            return []
+            damaged = self.case.history.damaged_lines
+            return [f"damaged: {format.counted(damaged, 'line')} of the record left out"] if damaged else []
         told = [f"read as {one.format}: {one.source}{self.took}"]
         if one.names:
             pairs = (ours if theirs == ours else f"{theirs} = {ours}" for theirs, ours in one.names.items())

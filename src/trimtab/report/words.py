@@ -59,8 +59,13 @@ def metric_name(name: str) -> str:
 
 
 def verdict_of(diagnosis: Diagnosis) -> str:
-    """The verdict as a reader's word: a log in which no loss is known needs no attention but a name."""
+    """The verdict as a reader's word: a log in which no loss is known needs no attention but a name.
+
+    Nor is a run healthy that came to no step, so that even whether it diverged is withheld.
+    """
     findings = diagnosis.findings
+    if not findings and diagnosis.verdict == "healthy" and any(one.code == "divergence" for one in diagnosis.withheld):
+        return "Not judged"
     if diagnosis.verdict == "attention" and findings[0].code == UNJUDGED:
         return "Not judged"
     return VERDICTS[diagnosis.verdict]

@@ -208,6 +208,16 @@ def test_a_header_longer_than_what_is_looked_at_first_is_read_whole(tmp_path: Pa
     assert loss.raw()[1].tolist() == [4.0, 2.0, 4 / 3]
 
 
+@pytest.mark.parametrize(
+    "name", ["nanogpt.log", "keras.csv", "flat.jsonl", "tensorboard", "tensorboard_folders", "wandb_offline"]
+)
+def test_who_waits_hears_how_far_it_is(name: str) -> None:
+    heard: list[float] = []
+    read_foreign(FORMATS / name, progress=heard.append)
+    assert heard == sorted(heard)
+    assert 0.9 < heard[-1] <= 1.0
+
+
 def test_nobody_waits_for_a_pipe(tmp_path: Path) -> None:
     """Under whatever name: a run of Weights & Biases, or what lies beside a log."""
     names = [

@@ -169,6 +169,8 @@ def _records(path: Path, source: Source) -> Iterator[tuple[bytes, int]]:
                     return
                 if length > _LONGEST_CHECKED:
                     file.seek(length + 4, 1)
+                    if source.meter is not None:
+                        source.meter.add(16 + length)
                 else:
                     body = file.read(length + 4)
                     if len(body) < length + 4:
