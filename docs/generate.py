@@ -13,6 +13,7 @@ import ast
 import html
 import importlib
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -37,6 +38,7 @@ from trimtab.config.dump import yaml_value
 from trimtab.config.keys import Key, first_line, keys, listed_keys, tag_of
 from trimtab.config.presets import preset_text
 from trimtab.doctor.pages import codes_with_rules, page_of
+from trimtab.doctor.schema import DOCTOR_SCHEMA
 from trimtab.errors import TrimtabError
 from trimtab.runs.metrics import METRICS
 
@@ -87,7 +89,8 @@ def pages() -> dict[str, str]:
         "python-api.md": python_api,
     }
     makers |= {f"doctor/{code}.md": partial(doctor_page, code) for code in codes_with_rules()}
-    return {name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()}
+    written = {name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()}
+    return written | {"doctor.schema.json": json.dumps(DOCTOR_SCHEMA, indent=1) + "\n"}
 
 
 def _current(path: Path) -> str | None:

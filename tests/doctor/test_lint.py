@@ -215,6 +215,7 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000, "planned_tokens": 4_000_000}),
     ("vocabulary-too-large-for-data", [], DATA),
     ("vocabulary-too-large-for-data", ["data.tokenizer.name=bytes"], {"tokens_per_epoch": 30_000}),
+    ("vocabulary-too-large-for-data", CLASSES, {"tokens_per_epoch": 30_000}),
     ("schedule-misses-floor", ["schedule.name=wsd"], {}),
     ("tokens-per-parameter", [], {}),
     ("tokens-per-parameter", [], SMALL | {"planned_tokens": 10_000_000}),
