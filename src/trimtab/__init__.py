@@ -69,6 +69,9 @@ _WHERE = {
     "visualize_attention": "trimtab.evaluation.attention",
 }
 
+_COMPUTE = ("trimtab.trainer", "trimtab.trainers", "trimtab.training.predictor", "trimtab.experiments.learning_rate")
+"""What begins a computation of its own: on a busy machine the threads of torch wait as the commands let them."""
+
 __all__ = [
     "ClassificationTrainer",
     "Config",
@@ -104,6 +107,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}; it has: {', '.join(sorted(_WHERE))}")
+    if _WHERE[name] in _COMPUTE:
+        # What GNU OpenMP reads when torch loads it, and never again.
+        from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+        wait_briefly_in_company(OtherPrograms())
     return getattr(importlib.import_module(_WHERE[name]), name)
 
 
