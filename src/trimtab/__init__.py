@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trimtab.integrations.session import init as init
     from trimtab.integrations.session import log as log
     from trimtab.model import init_weights as init_weights
+    from trimtab.model.memory_efficient import MemoryEfficientLLM as MemoryEfficientLLM
     from trimtab.objective import LabelSmoothingLoss as LabelSmoothingLoss
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
@@ -45,6 +46,7 @@ _WHERE = {
     "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
     "TransformerTrainer": "trimtab.trainers",
+    "MemoryEfficientLLM": "trimtab.model.memory_efficient",
     "MixedPrecisionTrainer": "trimtab.training",
     "LabelSmoothingLoss": "trimtab.objective",
     "init_weights": "trimtab.model",
@@ -78,6 +80,7 @@ __all__ = [
     "CosineAnnealingWarmupScheduler",
     "LabelSmoothingLoss",
     "LanguageModelTrainer",
+    "MemoryEfficientLLM",
     "MixedPrecisionTrainer",
     "Result",
     "Trainer",
