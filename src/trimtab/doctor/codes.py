@@ -58,7 +58,7 @@ CODES: dict[str, Code] = {
         "updates are too large: the run trains, but noisily or worse than it could; a loss that leaves for good is a "
         "divergence, of which the rate may be the reason",
         "root",
-        ("train/loss", "learning_rate"),
+        ("train/loss",),
         (
             "loss-spike",
             "noisy-loss",
@@ -105,6 +105,7 @@ CODES: dict[str, Code] = {
             "underfitting",
             "plateau",
             "overfitting",
+            "overconfident",
             "validation-regression",
             SHORT,
         ),
@@ -124,7 +125,7 @@ CODES: dict[str, Code] = {
     "learning-rate-too-low": Code(
         "updates are too small: the loss still falls steadily where the budget ends, far from what the model could do",
         "root",
-        ("train/loss", "learning_rate"),
+        ("train/loss",),
         ("underfitting", "plateau", "class-collapse", SHORT),
         whole=True,
     ),
@@ -172,7 +173,7 @@ CODES: dict[str, Code] = {
         "frozen-parameters",
         "symptom",
         ("layer/*/grad_norm",),
-        ("learning-rate-too-low", "underfitting", "plateau", SHORT),
+        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", SHORT),
     ),
     "dead-units": Code(
         "units whose output is zero for every input",
@@ -202,7 +203,7 @@ CODES: dict[str, Code] = {
     "unscaled-inputs": Code(
         "inputs far from unit scale",
         "root",
-        ("facts.first_batch",),
+        ("train/loss",),
         (
             "bad-initialization",
             "learning-rate-too-high",
@@ -229,6 +230,7 @@ CODES: dict[str, Code] = {
             "corrupt-batch",
             "exploding-gradients",
             "random-labels",
+            "validation-shift",
             "underfitting",
             "plateau",
         ),
@@ -361,7 +363,16 @@ CODES: dict[str, Code] = {
         "every input gets the same class",
         "symptom",
         ("validation/accuracy",),
-        ("learning-rate-too-high", "overfitting", "loss-spike", "noisy-loss", "plateau", "underfitting"),
+        (
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "corrupt-batch",  # of a class that weighs a thousand times as much as others
+            "overfitting",
+            "loss-spike",
+            "noisy-loss",
+            "plateau",
+            "underfitting",
+        ),
         ("classification", "token_classification"),
     ),
     "unshuffled-data": Code(
