@@ -1,6 +1,6 @@
 """How good a model is, measured exactly, and what it writes."""
 
-from trimtab.evaluation.baseline import Baseline, build_baseline, forget_losses, judged_on, write_losses
+from trimtab.evaluation.baseline import Baseline, forget_losses, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
 from trimtab.evaluation.counting import count_labels, count_sets
 from trimtab.evaluation.details import Details, groupings_of, in_lines
@@ -32,7 +32,6 @@ __all__ = [
     "Weights",
     "batch_norm_buffers",
     "batch_norms",
-    "build_baseline",
     "calculate_perplexity",
     "calibrate_temperature",
     "choose_token",

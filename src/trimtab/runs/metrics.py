@@ -563,10 +563,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def is_known(name: str) -> bool:
-    """Whether the table has `name`, by itself or as one of a family; * in it stands for any text."""
+def rows_of(name: str) -> dict[str, Metric]:
+    """The rows of the table that `name` may be of, by itself or as one of a family; * in it stands for any text."""
     plain = name.split("@")[0]
-    return any(_fits(plain, known) for known in METRICS if "@" not in known)
+    return {known: row for known, row in METRICS.items() if "@" not in known and _fits(plain, known)}
 
 
 def _fits(name: str, known: str) -> bool:
