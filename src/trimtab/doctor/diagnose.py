@@ -12,6 +12,8 @@ from trimtab.doctor.narrate import summarize
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
+PROBABLE = 0.6
+"""The least confidence of a warning."""
 SLACK_STEPS = 0.05
 """A cause may begin to show this part of the run after its consequence: detectors differ in how early they see."""
 
@@ -25,7 +27,7 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     for code in RULES:
         for said in ask(code, case):
             if isinstance(said, Finding):
-                findings.append(said)
+                findings.append(_no_louder_than_sure(said))
             else:
                 withheld.append(said)
     findings = in_causal_order(without_doubles(findings), case.planned_steps)
@@ -50,6 +52,12 @@ def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
         yield from list(RULES[code](case))
     except Exception as error:  # one rule that fails must not silence the others
         yield Withheld(code, (f"a rule that works: it failed with {type(error).__name__}: {error}",))
+
+
+def _no_louder_than_sure(finding: Finding) -> Finding:
+    """A warning that is possible at most is a remark: on a sound run it would be a false alarm."""
+    unsure = finding.severity == "warning" and finding.confidence < PROBABLE
+    return replace(finding, severity="info") if unsure else finding
 
 
 def is_there(case: Case, signal: str) -> bool:
