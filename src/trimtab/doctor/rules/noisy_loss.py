@@ -4,7 +4,7 @@ Looks for: a noise of single steps that is a good part of the loss, in batches o
     fall any more at a high rate, so that what is learned in one step is undone in the next.
 Why it matters: a larger batch averages the noise away; with a batch this small only a decaying rate can.
 Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
-Remedy: more samples in a batch, or accumulation; a rate that decays; shuffled data.
+Remedy: more samples in a batch, in micro-batches as large as fit; a rate that decays; shuffled data.
 False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
     Batches of whole texts are not judged: 32 texts are not 32 tokens.
 Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
@@ -108,4 +108,11 @@ def _more(case: Case) -> list[Remedy]:
     summary, now = "average the gradient over more samples", case.setting("training.accumulation")
     if (batch := case.setting("training.batch_size")) is not None:
         return [change(case, summary, batch_size=8 * batch) if isinstance(batch, int) else Remedy(summary)]
+    if case.target == "trimtab" and isinstance(micro := case.setting("training.micro_batch_size"), int) and now:
+        config = {"training.batch_size": 8 * micro * now, "training.micro_batch_size": "auto"}
+        summary += ", in micro-batches as large as fit"
+        if case.setting("schedule.name") == "constant":
+            config["schedule.name"] = "cosine"
+            summary += ", and let the rate decay"
+        return [Remedy(summary, case.target, config)]
     return [change(case, summary, accumulation=8 * now) if isinstance(now, int) else Remedy(summary)]
