@@ -14,14 +14,14 @@ def main(*, short: bool = False) -> Outcome:
     settings = {
         "task": f"{{name: seq2seq, target_length: {16 if short else 32}}}",
         "model.name": "encoder_decoder",
-        "model.num_layers": 1 if short else 3,
+        "model.num_layers": 1 if short else 2,
         "model.hidden_size": 64 if short else 128,
         "model.num_heads": 4,
         "objective.label_smoothing": 0.1,
         "data.sequence_length": 48 if short else 256,
         "optimizer.learning_rate": 4e-3 if short else 1e-3,
-        "training.steps": 50 if short else 3000,
-        "evaluation.every": 50 if short else 200,
+        "training.steps": 50 if short else 1500,
+        "evaluation.every": 50 if short else 250,
         "evaluation.gap_tokens": 0 if short else 65_536,
         "evaluation.samples.max_tokens": 4 if short else 32,
     }

@@ -63,6 +63,7 @@ def _memory() -> dict[str, float]:
 
 CASES: dict[str, dict[str, int]] = {
     "124m": {"layers": 12, "heads": 12, "width": 768, "vocabulary": 50257, "length": 1024, "batch": 32, "turn": 20},
+    "124m-64": {"layers": 12, "heads": 12, "width": 768, "vocabulary": 50257, "length": 1024, "batch": 64, "turn": 10},
     "350m": {"layers": 24, "heads": 16, "width": 1024, "vocabulary": 50257, "length": 1024, "batch": 16, "turn": 12},
     "10m": {"layers": 6, "heads": 6, "width": 384, "vocabulary": 65, "length": 256, "batch": 32, "turn": 200},
     "small": {"layers": 4, "heads": 4, "width": 256, "vocabulary": 8192, "length": 128, "batch": 8, "turn": 4},

@@ -21,11 +21,13 @@ from trimtab.trainer import Trainer
 from trimtab.training import Step
 
 
-def random_data(case: dict[str, int]) -> PreparedData:
-    """Sequences of random tokens."""
+def random_data(case: dict[str, int], *, documents: bool = False) -> PreparedData:
+    """Sequences of random tokens; with `documents` a new one begins at every 300th on average, else never."""
     length, vocabulary = case["length"], case["vocabulary"]
-    tokens = np.random.default_rng(0).integers(0, vocabulary, 2_000 * length + 1).astype(np.uint16)
-    sequences = PackedSequences(tokens, np.array([0]), length, num_bytes=len(tokens))
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(0, vocabulary, 2_000 * length + 1).astype(np.uint16)
+    begins = np.flatnonzero(generator.random(len(tokens)) < 1 / 300) if documents else np.array([], np.int64)
+    sequences = PackedSequences(tokens, np.union1d([0], begins), length, num_bytes=len(tokens))
     special = SpecialTokens(0, 0, 0)
     tokenizer: Any = SimpleNamespace(
         vocabulary_size=vocabulary,
@@ -71,7 +73,8 @@ def main() -> None:
 
     Step.run = counted  # type: ignore[method-assign]
     trainer = Trainer(load_config(None, settings_of(case) + sys.argv[2:]), run=Path(tempfile.mkdtemp()) / "run")
-    trainer_module.prepared = lambda *arguments, **named: random_data(case)  # type: ignore[assignment]
+    data = random_data(case, documents="model.document_mask=true" in sys.argv)
+    trainer_module.prepared = lambda *arguments, **named: data  # type: ignore[assignment]
     trainer.fit()
 
 

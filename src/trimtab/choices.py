@@ -17,12 +17,11 @@ from trimtab.model.recompute import set_recompute
 from trimtab.runs import RunDirectory, format
 from trimtab.runs.files import read_json
 from trimtab.signals import Batch
+from trimtab.training.attention import choose_attention, choose_packing
 from trimtab.training.execution import (
     choose_activation,
-    choose_attention,
     choose_capture,
     choose_compile,
-    choose_packing,
     keep_freed_memory,
     set_threads,
 )
@@ -79,8 +78,10 @@ def choose(
     if parts.device.type == "cpu":
         keep_freed_memory()
     example = data.training.batch(np.arange(rows), rows)
-    shape = (rows, config.data.sequence_length)
-    attention = choose_attention(training, parts.model, precision.dtype, shape, earlier.get("attention"))
+    kept = earlier.get("attention")
+    attention = choose_attention(
+        config, parts.model, precision.dtype, example, kept, accumulation=accumulation, report=report
+    )
     fused = choose_activation(training, parts.model, parts.device, precision)
     packed = choose_packing(training, parts.model, parts.device, attention)
     why_not = held_back(config, parts.model, parts.step.optimizer)

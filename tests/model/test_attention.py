@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trimtab.model import Attention, set_dropout_factor
-from trimtab.model.attention import causal_mask
+from trimtab.model.masks import causal_mask
 
 
 @pytest.mark.parametrize("masked", [False, True])

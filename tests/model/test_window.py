@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from trimtab.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, load_config
 from trimtab.errors import ConfigError
 from trimtab.model import Attention, build_model, flops_per_token
-from trimtab.model.attention import window_mask
 from trimtab.model.correspondence import architecture_of
+from trimtab.model.masks import window_mask
 from trimtab.model.trunk import Trunk
 from trimtab.planning import mean_keys
 from trimtab.signals import Outputs

@@ -13,10 +13,10 @@ from tiny_step import make_batch, make_step
 from trimtab.config import TrainingConfig, load_config
 from trimtab.errors import ConfigError, ResourceError
 from trimtab.training import Step, execution
+from trimtab.training.attention import choose_packing
 from trimtab.training.execution import (
     choose_compile,
     choose_device,
-    choose_packing,
     keep_freed_memory,
     set_threads,
 )

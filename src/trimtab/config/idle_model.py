@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.idle import Idle
-from trimtab.config.model import TransformerShape
+from trimtab.config.model import DecoderConfig, TransformerShape
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
@@ -37,6 +37,35 @@ IDLE_OF_MODELS: Final[tuple[Idle, ...]] = (
         ),
         "it reaches over whole sequences, of data.sequence_length or task.target_length tokens",
         "set model.window below data.sequence_length",
+    ),
+    *(
+        Idle(
+            ("training.attention",),
+            switch,
+            lambda config, cannot=cannot: config.training.attention == "flex" and cannot(config.model),  # type: ignore[misc]
+            f"flex (FlexAttention) cannot be taken: {reason}",
+            remedy,
+        )
+        for switch, cannot, reason, remedy in (
+            (
+                "model.dropout.attention",
+                lambda model: isinstance(model, TransformerShape) and model.dropout.attention > 0.0,
+                "it has no dropout, and model.dropout.attention is above 0",
+                "set model.dropout.attention=0",
+            ),
+            (
+                "model.name",
+                lambda model: not isinstance(model, TransformerShape),
+                "model.name must be one of trimtab's own transformers",
+                "leave out training.attention",
+            ),
+            (
+                "model.document_mask",
+                lambda model: isinstance(model, DecoderConfig) and not model.document_mask and model.window is None,
+                "nothing is hidden but what follows, with model.document_mask false and no model.window",
+                "set model.document_mask=true",
+            ),
+        )
     ),
     Idle(
         ("model.dropout.layer_ramp", "model.dropout.layer_unit", "model.dropout.layer_per"),

@@ -167,8 +167,10 @@ class TrainingConfig(Section):
     capture: Literal["auto", "off"] = Field(
         "auto", description="CUDA graphs of the step: auto takes them where every part allows it"
     )
-    attention: Literal["auto", "cudnn", "flash"] = Field(
-        "auto", description="CUDA kernels of plain causal attention: auto measures once which is faster"
+    attention: Literal["auto", "cudnn", "flash", "flex"] = Field(
+        "auto",
+        description="CUDA kernels: cudnn or flash for plain causal attention, flex (FlexAttention, compiled) where "
+        "documents or a window hide more; auto measures once which is faster",
     )
     fused_activation: Literal["auto", "off"] = Field(
         "auto", description="gelu_tanh within the products before and after it, on CUDA with weights of 16 bits"

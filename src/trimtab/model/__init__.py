@@ -10,6 +10,7 @@ from trimtab.model.encoder import Encoder
 from trimtab.model.encoder_decoder import EncoderDecoder
 from trimtab.model.factory import build_model
 from trimtab.model.feed_forward import FeedForward, fuses_activation
+from trimtab.model.flex import hidden_by, refuses_flex, set_flex
 from trimtab.model.foreign import ForeignModel, as_output
 from trimtab.model.freeze import Stages, freeze
 from trimtab.model.hugging_face import HuggingFaceModel
@@ -55,11 +56,14 @@ __all__ = [
     "flops_per_token",
     "freeze",
     "fuses_activation",
+    "hidden_by",
     "init_weights",
     "is_hugging_face",
     "packs_attention",
     "parameter_counts",
+    "refuses_flex",
     "set_dropout_factor",
+    "set_flex",
     "translates",
     "uncompiled",
     "wrap_model",

@@ -7,17 +7,21 @@ G heads of keys and values · K size of a head.
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trimtab.model.dropout import Dropout
+from trimtab.model.masks import attend_to_blocks, causal_mask
 from trimtab.model.norms import build_norm
 from trimtab.model.packed_attention import frontend, packed_attention, takes
 from trimtab.model.positions import RotaryPositions, rotate
 from trimtab.model.recompute import product
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @final
@@ -53,14 +57,15 @@ class Attention(nn.Module):
         self,
         x_BTD: Tensor,
         rotation: Tensor | None,
-        mask: Tensor | None,
+        mask: Tensor | BlockMask | None,
         causal: bool = True,
         norm: nn.Module | None = None,
     ) -> Tensor:
         """What each position reads, [B, T, D]; `norm`, if given, comes first.
 
         `rotation` is what `RotaryPositions` gives. `mask` is boolean, broadcast to [B, H, T, T], True where a
-        query sees a key, causality included; None is plain causality, or without `causal` everything.
+        query sees a key, causality included, or the same in blocks, for attention without dropout; None is plain
+        causality, or without `causal` everything.
         """
         read = self.qkv(x_BTD) if norm is None else product(norm, self.qkv, x_BTD, recomputes=self.recomputes)
         projected_BTNK = read.unflatten(-1, (-1, self.head_size))
@@ -93,7 +98,11 @@ class Attention(nn.Module):
         drops = self.training and self.dropout.drops
         return plain and not drops and torch.is_grad_enabled() and takes(projected_BTNK)
 
-    def _attend(self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    def _attend(
+        self, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | BlockMask | None, causal: bool
+    ) -> Tensor:
+        if mask is not None and not isinstance(mask, Tensor):
+            return attend_to_blocks(q_BHTK, k_BGTK, v_BGTK, mask)
         if not self.dropout.drops or not self.training:
             return F.scaled_dot_product_attention(
                 q_BHTK,
@@ -179,22 +188,3 @@ def _attend_with_dropout(
         scores_BHTS = scores_BHTS.masked_fill(~mask, torch.finfo(scores_BHTS.dtype).min)
     y_BHTK: Tensor = dropout(scores_BHTS.softmax(dim=-1)).type_as(v_BHSK) @ v_BHSK
     return y_BHTK
-
-
-def document_mask(document_ids_BT: Tensor) -> Tensor:
-    """Boolean [B, 1, T, T]: True where query and key are of one document; padding sees padding, never nothing."""
-    return (document_ids_BT[:, :, None] == document_ids_BT[:, None, :])[:, None]
-
-
-def window_mask(num_tokens: int, window: int, device: torch.device) -> Tensor:
-    """Boolean [T, T]: True where query and key are less than `window` apart.
-
-    Source: Beltagy et al. 2020, arXiv 2004.05150, section 3.1; with causality Jiang et al. 2023, arXiv 2310.06825.
-    """
-    places_T = torch.arange(num_tokens, device=device)
-    return (places_T[:, None] - places_T[None, :]).abs() < window
-
-
-def causal_mask(num_tokens: int, device: torch.device) -> Tensor:
-    """Boolean [T, T]: True where the query (row) is not before the key (column)."""
-    return torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()

@@ -69,6 +69,7 @@ def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> I
     inside: list[str] = []
     handles = []
     packed = [module for module in model.modules() if isinstance(module, Attention) and module.packs]
+    flexed = [module for module in model.modules() if isinstance(module, Trunk) and module.flex]
     calls: Counter[str] = Counter()
 
     def named(call: Callable[[str], AttentionCall | None]) -> None:
@@ -87,11 +88,15 @@ def attention_read(model: nn.Module, tell: Callable[[AttentionCall], None]) -> I
     try:
         for attention in packed:
             attention.packs = False
+        for trunk in flexed:
+            trunk.flex = False
         with uncompiled(), nullcontext() if narrow else reader:
             yield
     finally:
         for attention in packed:
             attention.packs = True
+        for trunk in flexed:
+            trunk.flex = True
         for handle in handles:
             handle.remove()
 

@@ -3,7 +3,7 @@ feed-forward block works on each position alone."""
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import TYPE_CHECKING, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from trimtab.model.dropout import Dropout, LayerDropout
 from trimtab.model.feed_forward import Activation, FeedForward
 from trimtab.model.norms import NormName, NormPlacement, build_norm
 from trimtab.model.recompute import Recompute, draws
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @final
@@ -67,7 +70,7 @@ class Block(nn.Module):
         self,
         x_BTD: Tensor,
         rotation: Tensor | None,
-        mask: Tensor | None,
+        mask: Tensor | BlockMask | None,
         measure: bool = False,
         causal: bool = True,
         memory_BSD: Tensor | None = None,

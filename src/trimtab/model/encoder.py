@@ -9,7 +9,6 @@ from typing import Literal, Unpack, final
 
 from torch import Tensor, nn
 
-from trimtab.model.attention import document_mask
 from trimtab.model.dropout import Dropout
 from trimtab.model.embedding_head import EmbeddingHead, mean_of_texts
 from trimtab.model.trunk import Shape, Trunk
@@ -58,8 +57,7 @@ class Encoder(Trunk):
         Raises:
             ConfigError: more tokens than positions.
         """
-        mask = None if document_ids_BT is None else document_mask(document_ids_BT)
-        features, signals = self.features(tokens_BT, positions_BT, mask, causal=False)
+        features, signals = self.features(tokens_BT, positions_BT, document_ids_BT, causal=False)
         if self.pooled:
             features = self._pool(features, document_ids_BT)
         features = self.head_dropout(features)

@@ -11,7 +11,6 @@ from typing import Unpack, final
 
 from torch import Tensor, nn
 
-from trimtab.model.attention import document_mask
 from trimtab.model.block import Block
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput
@@ -78,8 +77,7 @@ class EncoderDecoder(nn.Module):
 
     def encode(self, tokens_BT: Tensor, document_ids_BT: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """What the decoder reads, [B, T, D], and the encoder's signals."""
-        mask = None if document_ids_BT is None else document_mask(document_ids_BT)
-        return self.encoder.features(tokens_BT, None, mask, causal=False)
+        return self.encoder.features(tokens_BT, None, document_ids_BT, causal=False)
 
     def decode(self, second_BS: Tensor, memory_BTD: Tensor, document_ids_BT: Tensor | None) -> ModelOutput:
         """Features [B, S, D] for a second text, given what `encode` gave of the first.

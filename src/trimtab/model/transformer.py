@@ -10,7 +10,6 @@ from typing import Literal, Unpack, final
 import torch
 from torch import Tensor, nn
 
-from trimtab.model.attention import causal_mask, document_mask
 from trimtab.model.embedding_head import mean_of_texts
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput, Outputs
@@ -54,11 +53,8 @@ class Decoder(Trunk):
         Raises:
             ConfigError: more tokens than positions.
         """
-        mask = None
-        if self.document_mask and document_ids_BT is not None:
-            mask = document_mask(document_ids_BT) & causal_mask(tokens_BT.shape[1], tokens_BT.device)
-        positions = positions_BT if self.document_mask else None
-        features_BTD, signals = self.features(tokens_BT, positions, mask, causal=True)
+        positions, documents = (positions_BT, document_ids_BT) if self.document_mask else (None, None)
+        features_BTD, signals = self.features(tokens_BT, positions, documents, causal=True)
         if self.pooled:
             return ModelOutput(self._pool(features_BTD, document_ids_BT), self.head, signals)
         return ModelOutput(features_BTD, self.head, signals)

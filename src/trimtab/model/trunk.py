@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
-from trimtab.model.attention import causal_mask, window_mask
 from trimtab.model.block import Block
 from trimtab.model.dropout import Dropout, ramped
 from trimtab.model.feed_forward import Activation
+from trimtab.model.masks import seen, seen_blocks
 from trimtab.model.norms import NormName, NormPlacement, build_norm
 from trimtab.model.positions import PositionsName, RotaryPositions, SinusoidalPositions
 from trimtab.model.recompute import again
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Shape(TypedDict, total=False):
@@ -71,6 +74,8 @@ class Trunk(nn.Module):
         self.num_heads = num_heads
         self.window = shape.get("window")
         """How many positions attention reaches, its own included; None: all."""
+        self.flex = False
+        """Whether FlexAttention computes in training what documents or a window hide."""
         self.output_scale = 1.0
         """What features are multiplied with before a head reads them."""
         self.width_ratio = 1.0
@@ -131,7 +136,7 @@ class Trunk(nn.Module):
         self,
         tokens_BT: Tensor,
         positions: Tensor | None,
-        mask: Tensor | None,
+        document_ids_BT: Tensor | None,
         *,
         causal: bool,
         memory_BSD: Tensor | None = None,
@@ -139,10 +144,10 @@ class Trunk(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Features [B, T, D] and the signals.
 
-        `positions` are 0, 1, 2 ... if not given. `mask` is boolean, broadcast to [B, H, T, T], True where a query
-        sees a key, and then decides alone; without it every position sees all, or with `causal` those not after
-        it. Of either only those within the window remain, where there is one. `memory_BSD` is read by blocks that read
-        one, where `memory_mask`, broadcast to [B, H, T, S], is True.
+        `positions` are 0, 1, 2 ... if not given. A position sees those of its document, or all where
+        `document_ids_BT` is not given, with `causal` those not after it; of these only those within the window remain,
+        where there is one. `memory_BSD` is read by blocks that read one, where `memory_mask`, broadcast to
+        [B, H, T, S], is True.
 
         Raises:
             ConfigError: more tokens than positions.
@@ -160,7 +165,7 @@ class Trunk(nn.Module):
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
         x_BTD = self.embedding_dropout(x_BTD)
-        mask = self._within_window(mask, num_tokens, causal)
+        mask = self._seen(document_ids_BT, num_tokens, causal)
         rotation = None if self.rotary is None else self.rotary(positions)
         norms: list[Tensor] = []
         for block in self.all_blocks:
@@ -181,12 +186,13 @@ class Trunk(nn.Module):
         """Features as a head reads them."""
         return features_BTD if self.output_scale == 1.0 else features_BTD * self.output_scale
 
-    def _within_window(self, mask: Tensor | None, num_tokens: int, causal: bool) -> Tensor | None:
-        if self.window is None or self.window >= num_tokens:
-            return mask
+    def hides(self, documents: bool, num_tokens: int) -> bool:
+        """Whether more is hidden from a position than what follows, given `documents` or not."""
+        return documents or (self.window is not None and self.window < num_tokens)
+
+    def _seen(self, document_ids_BT: Tensor | None, num_tokens: int, causal: bool) -> Tensor | BlockMask | None:
+        """What each position sees: None where nothing is hidden but, with `causal`, what follows."""
         device = self.embedding.weight.device
-        near_TT = window_mask(num_tokens, self.window, device)
-        if mask is None:
-            return near_TT & causal_mask(num_tokens, device) if causal else near_TT
-        # By places in the row: documents are in one piece, so that within one they differ as in the text itself.
-        return mask & near_TT
+        in_blocks = self.flex and self.training and self.hides(document_ids_BT is not None, num_tokens)
+        told = seen_blocks if in_blocks else seen
+        return told(num_tokens, document_ids_BT, causal=causal, window=self.window, device=device)

@@ -14,12 +14,10 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from trimtab.config import TrainingConfig
 from trimtab.errors import ConfigError
-from trimtab.model import Decoder, Transformer, fuses_activation, packs_attention
+from trimtab.model import Transformer, fuses_activation
 from trimtab.planning import COMPILE_PAYS_AFTER_SECONDS
 from trimtab.runs.environment import usable_cores
 from trimtab.signals import Batch
@@ -190,24 +188,6 @@ def choose_compile(
     return {"chosen": True, "reason": f"measured: {gain:.0%} less time a micro-batch", **choice}
 
 
-def choose_attention(
-    config: TrainingConfig,
-    model: nn.Module,
-    dtype: torch.dtype,
-    shape: tuple[int, int],
-    earlier: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """Which of CUDA's kernels computes plain causal attention, and why; sets it for this process.
-
-    `shape` is that of a batch. Choose before anything is compiled: compiled code keeps the kernel it was made with.
-    """
-    choice = dict(earlier) if earlier is not None else _measure_attention(config, model, dtype, shape)
-    if torch.cuda.is_available():
-        torch.backends.cuda.enable_cudnn_sdp(choice["chosen"] != "flash")
-        torch.backends.cuda.enable_flash_sdp(choice["chosen"] != "cudnn")
-    return choice
-
-
 def choose_activation(
     config: TrainingConfig, model: nn.Module, device: torch.device, precision: Precision
 ) -> dict[str, Any]:
@@ -217,57 +197,6 @@ def choose_activation(
     if (why_not := fuses_activation(model, device, precision.parameters)) is not None:
         return {"chosen": "apart", "reason": why_not}
     return {"chosen": "fused", "reason": "gelu_tanh with weights of 16 bits on CUDA"}
-
-
-def choose_packing(
-    config: TrainingConfig, model: nn.Module, device: torch.device, attention: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Whether attention writes its gradient in place, and why. Choose before anything is compiled."""
-    if config.packed_attention == "off":
-        return {"chosen": "apart", "reason": "training.packed_attention is off"}
-    if config.deterministic:
-        return {"chosen": "apart", "reason": "cuDNN's kernels do not repeat bit for bit"}
-    if attention["chosen"] != "cudnn":
-        return {"chosen": "apart", "reason": "only with cuDNN's attention"}
-    if (why_not := packs_attention(model, device)) is not None:
-        return {"chosen": "apart", "reason": why_not}
-    return {"chosen": "packed", "reason": "cuDNN writes the gradient as the projection reads it"}
-
-
-def _measure_attention(
-    config: TrainingConfig, model: nn.Module, dtype: torch.dtype, batch_shape: tuple[int, int]
-) -> dict[str, Any]:
-    device = next(model.parameters()).device
-    if device.type != "cuda" or not isinstance(model, Decoder) or dtype == torch.float32:
-        return {
-            "chosen": "torch",
-            "reason": "torch's own: only for our decoder in 16 bits on CUDA is it measured",
-        }
-    if config.attention != "auto":
-        return {"chosen": config.attention, "reason": f"training.attention is {config.attention}"}
-    if config.deterministic:
-        return {"chosen": "flash", "reason": "cuDNN's kernels do not repeat bit for bit"}
-    heads, size = model.num_heads, model.hidden_size // model.num_heads
-    shape = (*batch_shape, heads, size)
-    milliseconds: dict[str, float] = {}
-    for name, backend in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
-        q, k, v = (torch.randn(shape, device=device, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3))
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        try:
-            with sdpa_kernel(backend):
-                for repeat in range(13):
-                    if repeat == 3:
-                        begun.record()
-                    torch.autograd.backward(F.scaled_dot_product_attention(q, k, v, is_causal=True), v)
-            ended.record()
-            torch.cuda.synchronize(device)
-        except RuntimeError:  # a kernel that this GPU, or this head size, does not have
-            continue
-        milliseconds[name] = begun.elapsed_time(ended) / 10
-    if not milliseconds:
-        return {"chosen": "torch", "reason": "neither kernel takes these shapes", "fallback": True}
-    chosen = min(milliseconds, key=lambda name: milliseconds[name])
-    return {"chosen": chosen, "reason": "measured: milliseconds of a layer, forward and backward", **milliseconds}
 
 
 @contextmanager

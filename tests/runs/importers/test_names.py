@@ -16,11 +16,13 @@ MEANT = {
     "train/accuracy": "accuracy acc train_acc train/accuracy mean_token_accuracy sparse_categorical_accuracy",
     "validation/accuracy": "eval_accuracy val_acc val_accuracy valid/acc eval/accuracy val_binary_accuracy",
     "validation/perplexity": "val_ppl eval_perplexity valid_perplexity",
-    "learning_rate": "lr learning_rate LearningRate lr-AdamW lr-AdamW/pg1 train/learning_rate lr/group_0 optimizer/lr",
-    "grad_norm": "grad_norm gradient_norm gnorm train/grad_norm grad/norm grad_2.0_norm_total GradNorm",
+    "learning_rate": "lr learning_rate LearningRate lr-AdamW lr-AdamW/pg1 train/learning_rate lr/group_0 optimizer/lr "
+    "optim/lr cur_lr scheduler.learning_rate",
+    "grad_norm": "grad_norm gradient_norm gnorm train/grad_norm grad/norm grad_2.0_norm_total GradNorm "
+    "optim/grad_norm gradients/l2_norm grad/total_norm norm/gradient stats.gnorm",
     "tokens_per_second": "tokens_per_sec tokens/s tok/s tps train/tokens_per_second tokens_per_second",
     "step_seconds": "step_time step_time_ms iter_time time_per_step dt batch_time steps_per_second it/s "
-    "train_step_time",
+    "train_step_time timing/step_time",
     "data_seconds": "data_time data_time_ms train/data_time dataloader_time",
     "memory_bytes": "gpu_mem gpu_mem_gb memory_mb max_memory gpu_memory_allocated",
     "layer/h.0.weight/grad_norm": "grad_norm/h.0.weight grad_2.0_norm/h.0.weight layer/h.0.weight/grad_norm",
@@ -28,7 +30,9 @@ MEANT = {
 UNKNOWN = (
     "reward val_f1 aux_loss eval_runtime eval_samples_per_second eval_steps_per_second train_samples_per_second "
     "samples/s train_perplexity lr-AdamW-momentum "
-    "lr_decay weight_decay temperature step epoch total_flos entropy eval_lr num_tokens x loss_weight"
+    "lr_decay weight_decay layer1/grad_norm encoder/grad_norm grad_norm_after_clip grad/norm_clipped max_lr "
+    "val/grad_norm aux/loss optim/loss "
+    " temperature step epoch total_flos entropy eval_lr num_tokens x loss_weight"
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Side = Literal["train", "validation", "test"]
@@ -83,6 +83,14 @@ SIDES: Final[Mapping[str, Side]] = {
 WRAPPERS: Final = ("metrics", "metric", "logs", "scalars", "monitoring")
 """What some put in front of all names."""
 
+HEADINGS: Final = (
+    *("optim", "optimizer", "optimizers", "optimization", "opt", "grad", "grads", "gradient", "gradients", "sched"),
+    *("schedule", "scheduler", "lr_scheduler", "perf", "performance", "throughput", "speed", "time", "times", "timing"),
+    *("timer", "profile", "profiler", "system", "sys", "hardware", "gpu", "cuda", "memory", "mem", "stats", "misc"),
+    *("info", "debug", "diagnostics", "monitor", "global", "trainer", "model", "params", "hparams", "amp", "scaler"),
+)
+"""Of rooms that metrics stand in which do not depend on whose they are."""
+
 SIDE_COLUMNS: Final = ("split", "phase", "mode", "stage", "set", "subset", "partition", "dataset", "type", "kind")
 """Columns whose words say whose the numbers of a row are."""
 
@@ -110,6 +118,9 @@ KNOWN: Final[tuple[tuple[str, bool, tuple[str, ...]], ...]] = (
             "ce",
             "bce_loss",
             "mse_loss",
+            "xent",
+            "xent_loss",
+            "xe_loss",
             "cost",
         ),
     ),
@@ -320,8 +331,27 @@ GATHERED: Final[Mapping[str, int]] = {
 }
 """Words that say how a value was gathered, to how little it is preferred."""
 
-_RATES: Final = re.compile(r"(?:(?:optimizer|optim|opt)_)?(?:lr|learning_rate)(?:_.+)?")
-_NO_RATES: Final = re.compile(r"momentum|decay|schedul|factor|mult|scale|warmup")
+_RATES: Final = re.compile(
+    r"(?:(?:optimizer|optim|opt|cur|curr|effective|actual|used|step)_)?(?:lr|learning_rate)(?:_.+)?"
+)
+_NO_RATES: Final = re.compile(r"momentum|decay|schedul|factor|mult|scale|warmup|init|max|min|target")
+_GRADIENT: Final = ("grad", "grads", "gradient", "gradients", "gradnorm", "gnorm")
+_NORM: Final = ("norm", "norms", "l2", "gradnorm", "gnorm", "magnitude")
+_OF_ALL: Final = (
+    "global",
+    "total",
+    "model",
+    "2",
+    "0",
+    "before",
+    "pre",
+    "preclip",
+    "unclipped",
+    "raw",
+    "clip",
+    "clipping",
+)
+"""What may stand beside a gradient's norm while it is that of all parameters before clipping."""
 _LAYER: Final = re.compile(
     r"(?:layer/(?P<a>.+)/grad_norm|(?:grad(?:ient)?s?[_/]?(?:2\.0_)?norms?)/(?P<b>.+[./].+))", re.IGNORECASE
 )
@@ -368,7 +398,7 @@ def meaning(name: str) -> Meaning | None:
             return _look_up(rest, side, 0)
     if parts[0] in WRAPPERS and len(parts) > 1:
         return meaning(full.partition("_")[2])
-    return _rate(full)
+    return _rate(full) or _gradient_norm(parts) or _under_a_heading(name)
 
 
 def _look_up(name: str, side: Side | None, rank: int) -> Meaning | None:
@@ -408,6 +438,28 @@ def _unit_in(name: str, ours: str) -> float | None:
     units = UNITS.get(MEASURED_IN.get(ours, ""), {})
     said = [units[word] for word in name.split("_") if word in units and word != "b"]
     return said[0] if said else None
+
+
+def _gradient_norm(parts: list[str]) -> Meaning | None:
+    """Norms of the gradient under other words: `gradients/l2_norm`, `grad/total_norm`, `norm/gradient`."""
+    rest = [part for part in parts if part not in (*_GRADIENT, *_NORM)]
+    is_one = any(part in _GRADIENT for part in parts) and any(part in _NORM for part in parts)
+    fits = is_one and all(part in _OF_ALL or SIDES.get(part) == "train" for part in rest)
+    return Meaning("grad_norm", 150 + len(rest)) if fits else None
+
+
+def _under_a_heading(name: str) -> Meaning | None:
+    """What does not depend on whose it is, under a heading of its own: `optim/grad_norm`, `perf.tokens_per_sec`.
+
+    A loss or an accuracy under a heading may be one of several, and is left alone.
+    """
+    heading, _, last = re.sub(r"[.:]", "/", name).rpartition("/")
+    if words(heading) not in HEADINGS:
+        return None
+    found = _look_up(words(last), None, 0) or _rate(words(last))
+    if found is None or found.ours.startswith(("train/", "validation/")):
+        return None
+    return replace(found, rank=found.rank + 1000)
 
 
 def _rate(name: str) -> Meaning | None:
