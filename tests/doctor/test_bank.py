@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bank.archive import pack, unpack
@@ -215,3 +216,48 @@ def test_packed_runs_are_read_the_same(folder: Path, tmp_path: Path) -> None:
         "seed",
         "source",
     }
+
+
+@pytest.mark.slow
+def test_what_the_doctor_changes_is_trained_beside_a_twin_and_once(folder: Path, tmp_path: Path) -> None:
+    def cure() -> dict[str, Any]:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "bank",
+                "cure",
+                "--from",
+                folder / "tuning",
+                "--seeds",
+                "1",
+                "--json",
+                tmp_path / "c",
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(BANK), *sys.path]),
+                "OMP_NUM_THREADS": "1",
+                "TRIMTAB_CACHE": str(folder / "cache"),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told: dict[str, Any] = json.loads((tmp_path / "c").read_text())
+        return told
+
+    told = cure()
+    [run] = told["runs"]
+    assert (run["state"], run["cured"]) == ("tried", True), run
+    assert run["fixed"][0] < 0.95 * run["faulty"]
+    records = sorted((folder / "tuning").glob("*/cure/*/seed-*/record.jsonl"))
+    assert len(records) == 2
+    ended = [[one for one in read_record(path) if one["event"] == "RunEnded"][-1]["step"] for path in records]
+    assert ended[0] == ended[1]  # a remedy to train longer is tried for as long as the twin trains
+    made = [path.stat().st_mtime_ns for path in records]
+    assert cure() == told
+    assert [path.stat().st_mtime_ns for path in records] == made
+    [judged] = [one for one in judge(folder / "tuning", "tuning") if one.logger == "trimtab"]
+    assert judged.cured is True
