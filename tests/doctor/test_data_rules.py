@@ -20,7 +20,9 @@ from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.finding import Diagnosis, Withheld
 from trimtab.doctor.load import open_case, open_foreign_case
 from trimtab.doctor.rules import RULES
+from trimtab.events import RunStarted
 from trimtab.runs import RunDirectory
+from trimtab.runs.history import History
 
 ARCHIVE = Path(__file__).parent / "runs" / "data.tar.xz"
 OURS = (
@@ -336,3 +338,120 @@ def test_pairs_that_have_nothing_in_common_are_random() -> None:
     for value, expected in ((0.4, True), (12.0, False)):
         case = case_of(falling(200), facts={"task": "seq2seq", "counting": {"related": value}})
         assert (found(case, "random-labels") is not None) == expected
+
+
+# What curves tell of logs that know nothing else.
+
+
+def judged_log(training: Array, /, **series: Array) -> Case:
+    """A log with evaluations each 20 steps: `loss` and `accuracy` of validation, and other series of all steps."""
+    case = Case(case_of(training).history, {}, {}, "text")
+    for name, values in series.items():
+        at = np.arange(1, len(values) + 1) * (20 if name in ("loss", "accuracy") else 1)
+        case.history.add(f"validation/{name}" if name in ("loss", "accuracy") else name, at, values)
+    return case
+
+
+def approach(start: float, end: float, number: int = 20) -> Array:
+    return end + (start - end) * np.exp(-np.arange(number) / 3.0)
+
+
+@pytest.mark.parametrize(
+    ("floor", "noise", "judged", "expected"),
+    [
+        (1.25, 0.25, 0.55, True),  # three tenths of the labels wrong, which cost 0.36 at least
+        (0.55, 0.03, 0.25, False),  # a tenth of smoothing
+        (1.25, 0.01, 0.55, False),  # strong smoothing: no batch differs from another
+        (0.45, 0.20, 0.25, False),  # dropout
+        (1.25, 0.25, 1.20, False),  # a task that is hard
+    ],
+)
+def test_a_floor_of_wrong_labels_explains_both_losses(
+    floor: float, noise: float, judged: float, expected: bool
+) -> None:
+    steps = np.arange(400)
+    loss = floor + (np.log(10) - floor) * np.exp(-steps / 25) + noise * noise_of(400)
+    loss[0] = np.log(10)
+    case = judged_log(loss, loss=approach(2.2, judged), accuracy=approach(0.3, 0.93))
+    finding = found(case, "label-noise")
+    assert (finding is not None) == expected
+    if finding is not None:
+        assert finding.evidence[0].observed == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("judged", "gains", "fell", "expected"), [(2.31, 0.0, 0.15, True), (2.31, 0.0, 0.0, False), (1.9, 0.2, 0.15, False)]
+)
+def test_nothing_carries_over_of_random_labels(judged: float, gains: float, fell: float, expected: bool) -> None:
+    loss = np.log(10) - fell * np.arange(400) / 400 + 0.02 * noise_of(400)
+    wobble = 0.01 * noise_of(20, 3)
+    case = judged_log(loss, loss=np.linspace(2.31, judged, 20), accuracy=0.1 + np.linspace(0.0, gains, 20) + wobble)
+    assert (found(case, "random-labels") is not None) == expected
+
+
+@pytest.mark.parametrize(("number", "first", "last"), [(97, 0.2, 0.27), (5, 0.28, 0.54)])
+def test_loss_and_accuracy_add_up_where_probabilities_are_taken_for_logits(
+    number: int, first: float, last: float
+) -> None:
+    accuracy = approach(first, last)
+    most = np.log(number - 1 + np.e)
+    loss = np.concatenate([np.full(5, np.log(number)), np.repeat(most - accuracy, 20)[5:] + 0.03 * noise_of(395)])
+    assert found(judged_log(loss, loss=most - accuracy, accuracy=accuracy), "double-softmax") is not None
+    # A sound model of the same accuracy.
+    lower = loss - 0.2 * (np.arange(400) >= 5)
+    assert found(judged_log(lower, loss=most - accuracy - 0.2, accuracy=accuracy), "double-softmax") is None
+
+
+@pytest.mark.parametrize(("number", "severity"), [(12, "warning"), (80, "info"), (400, None)])
+def test_accuracies_tell_how_many_answers_there_are(number: int, severity: str | None) -> None:
+    right = np.round(approach(0.3, 0.85) * number + 2.0 * noise_of(20)).clip(0, number)
+    for digits in (6, 4):
+        accuracy = np.round(right / number, digits)
+        case = judged_log(classes_of(400, end=0.4), loss=approach(2.2, 0.5), accuracy=accuracy)
+        finding = found(case, "validation-too-small")
+        assert (None if finding is None else finding.severity) == severity
+
+
+@pytest.mark.parametrize(("first", "times", "expected"), [(8.0, 40.0, True), (0.5, 0.8, False), (1.5, 8.0, False)])
+def test_large_inputs_multiply_the_gradient_and_large_weights_do_not(
+    first: float, times: float, expected: bool
+) -> None:
+    loss = 0.3 + 20.0 * np.exp(-np.arange(300) / 6)
+    norms = loss * np.where(np.arange(300) < 15, first, times) * np.exp(0.1 * noise_of(300))
+    case = judged_log(loss, accuracy=approach(0.3, 0.9, 15), grad_norm=norms)
+    assert (found(case, "unscaled-inputs") is not None) == expected
+
+
+def test_a_warm_up_that_was_logged_hides_no_order() -> None:
+    rates = 1e-3 * np.minimum(np.arange(1, 301) / 20, 1.0)
+    assert found(case_of(waves(5), rates=rates), "unshuffled-data") is not None
+
+
+@pytest.mark.parametrize(("lasts", "expected"), [(1, True), (3, False)])
+def test_one_logged_value_alone_is_a_batch(lasts: int, expected: bool) -> None:
+    loss = falling(100, noise=0.05)
+    loss[60 : 60 + lasts] += 4.0
+    history = History()
+    history.observe(RunStarted(0, 1, 0, None, 500))
+    history.add("train/loss", 5 * np.arange(1, 101), loss)
+    finding = found(Case(history, {}, {}, "text"), "corrupt-batch")
+    assert (finding is not None and finding.onset_step == 305) == expected
+
+
+def test_an_accuracy_that_has_come_to_rest_is_no_collapse() -> None:
+    accuracy = np.concatenate([np.linspace(0.2, 0.45, 14) + 0.01 * noise_of(14), np.full(6, 0.45)])
+    case = judged_log(classes_of(400, end=1.9), loss=np.linspace(2.2, 1.9, 20), accuracy=accuracy)
+    assert found(case, "class-collapse") is None
+    fallen = np.where(np.arange(20) < 14, accuracy, 0.13)
+    case = judged_log(classes_of(400, end=1.9), loss=np.linspace(2.2, 1.9, 20), accuracy=fallen)
+    assert found(case, "class-collapse") is not None
+
+
+def test_far_targets_in_most_batches_are_outliers_and_noise_is_none() -> None:
+    random = np.random.default_rng(0)
+    far = 3.0 + random.random(300) + np.where(random.random(300) < 0.5, random.gamma(1.5, 900.0, 300), 0.0)
+    assert found(case_of(far, validation={100: 1900.0, 200: 1850.0, 300: 1850.0}), "outlier-dominated-loss") is not None
+    above = 5.0 * random.gamma(1.2, 1.0, 300)
+    assert found(case_of(above, validation={100: 0.3, 200: 0.3, 300: 0.3}), "outlier-dominated-loss") is not None
+    alike = case_of(above, validation={100: 5.0, 200: 5.0, 300: 5.0})
+    assert found(alike, "outlier-dominated-loss") is None

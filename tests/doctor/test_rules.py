@@ -329,7 +329,7 @@ def test_a_rate_that_cannot_move_the_weights_is_too_low() -> None:
 
 
 def test_a_loss_that_falls_steadily_is_held_against_what_the_rule_asks() -> None:
-    loss = np.linspace(7.6, 6.4, 400) + 0.02 * noise_of(400)
+    loss = np.linspace(7.6, 6.2, 400) + 0.02 * noise_of(400)
     case = case_of(loss, rates=np.full(400, 1e-6), config={"optimizer.learning_rate": 1e-6}, facts=FACTS)
     told = found(case, "learning-rate-too-low")
     assert told is not None

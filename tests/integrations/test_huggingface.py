@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from trimtab.doctor import open_case
+from trimtab.doctor.rules import RULES
 from trimtab.errors import UsageError
 from trimtab.runs import RunDirectory, read_record
 from trimtab.runs.history import History
@@ -123,6 +124,11 @@ def test_the_run_is_served_like_one_of_ours(tmp_path: Path, capsys: pytest.Captu
     assert case.planned_steps == 30
     assert case.fact("tokenizer", "vocabulary_size") == 61
     assert case.fact("optimizer") == "AdamW"
+    first = case.fact("first_batch")
+    assert first["repeats_differ"] == 0.0
+    assert first["future_changes"] < 1e-4
+    assert first["sum_to_one"] == 0.0
+    assert case.fact("evaluated_in_training_mode") is None
     assert case.number("parameters", "frozen") == 0
     assert case.number("epochs") == pytest.approx(30 / 16)
     assert case.setting("optimizer.learning_rate") == 3e-3
@@ -290,3 +296,19 @@ def test_its_own_state_file_tells_the_same(tmp_path: Path) -> None:
     assert values(imported.history, "validation/loss") == values(ours, "validation/loss")
     assert imported.history.total_steps == ours.total_steps == 30
     assert imported.facts["epochs"] == pytest.approx(30 / 16)
+
+
+def test_an_evaluation_in_training_mode_is_seen(tmp_path: Path) -> None:
+    class Careless(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+            self.model.train()
+            with torch.no_grad():
+                loss = self.model(TOKENS[:4], labels=TOKENS[:4]).loss
+            self.log({"eval_loss": float(loss)})
+            self.callback_handler.on_evaluate(self.args, self.state, self.control, {"eval_loss": float(loss)})
+            return {"eval_loss": float(loss)}
+
+    fit(tmp_path / "out", TrimtabCallback(tmp_path / "run", report=False), kind=Careless, steps=10)
+    case = open_case(RunDirectory.open(tmp_path / "run"))
+    assert case.fact("evaluated_in_training_mode") is True
+    assert [one.confidence for one in RULES["evaluated-in-training-mode"](case)] == [0.9]

@@ -68,7 +68,7 @@ CODES: dict[str, Code] = {
         "updates are too large: the run trains, but noisily or worse than it could; a loss that leaves for good is a "
         "divergence, of which the rate may be the reason",
         "root",
-        ("train/loss", "learning_rate"),
+        ("train/loss",),
         (
             "loss-spike",
             "noisy-loss",
@@ -115,6 +115,7 @@ CODES: dict[str, Code] = {
             "underfitting",
             "plateau",
             "overfitting",
+            "overconfident",
             "validation-regression",
             SHORT,
         ),
@@ -134,7 +135,7 @@ CODES: dict[str, Code] = {
     "learning-rate-too-low": Code(
         "updates are too small: the loss still falls steadily where the budget ends, far from what the model could do",
         "root",
-        ("train/loss", "learning_rate"),
+        ("train/loss",),
         ("underfitting", "plateau", "class-collapse", SHORT),
         whole=True,
     ),
@@ -182,7 +183,7 @@ CODES: dict[str, Code] = {
         "frozen-parameters",
         "symptom",
         ("layer/*/grad_norm",),
-        ("learning-rate-too-low", "underfitting", "plateau", SHORT),
+        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", SHORT),
     ),
     "dead-units": Code(
         "units whose output is zero for every input",
@@ -212,7 +213,7 @@ CODES: dict[str, Code] = {
     "unscaled-inputs": Code(
         "inputs far from unit scale",
         "root",
-        ("facts.first_batch",),
+        ("train/loss",),
         (
             "bad-initialization",
             "learning-rate-too-high",
@@ -239,6 +240,7 @@ CODES: dict[str, Code] = {
             "corrupt-batch",
             "exploding-gradients",
             "random-labels",
+            "validation-shift",
             "underfitting",
             "plateau",
         ),
@@ -371,7 +373,16 @@ CODES: dict[str, Code] = {
         "every input gets the same class",
         "symptom",
         ("validation/accuracy",),
-        ("learning-rate-too-high", "overfitting", "loss-spike", "noisy-loss", "plateau", "underfitting"),
+        (
+            "learning-rate-too-high",
+            "exploding-gradients",
+            "corrupt-batch",  # of a class that weighs a thousand times as much as others
+            "overfitting",
+            "loss-spike",
+            "noisy-loss",
+            "plateau",
+            "underfitting",
+        ),
         ("classification", "token_classification"),
     ),
     "unshuffled-data": Code(

@@ -86,12 +86,14 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
     explained: dict[int, int] = {}
     for effect_index, effect in enumerate(order):
         for cause_index, cause in enumerate(order):
-            mutual = cause.code in CODES[effect.code].explains  # then the earlier explains the later
+            mutual = cause.code in CODES[effect.code].explains
+            # Of two that explain each other the earlier does; of those that begin together the surer.
+            later = (effect.onset_step, -effect.confidence) if mutual else (effect.onset_step + slack + 1, 0.0)
             if (
                 effect.code in CODES[cause.code].explains
                 and (
                     (CODES[effect.code].whole and CODES[cause.code].kind == "root")
-                    or cause.onset_step < effect.onset_step + (0 if mutual else slack + 1)
+                    or (cause.onset_step, -cause.confidence) < later
                 )
                 and cause_index not in explained
                 and SEVERITIES.index(cause.severity) > 0

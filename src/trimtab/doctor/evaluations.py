@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import NORMAL, Curve
+from trimtab.doctor.classes import classifies
+from trimtab.doctor.curves import NORMAL, Curve, resolution
 
 
 def noise_of_evaluations(values: NDArray[np.float64]) -> float:
@@ -46,9 +47,46 @@ def unchanged_since(case: Case) -> int | None:
 
 def judged_texts(case: Case) -> float | None:
     """How many texts are judged in an evaluation, of a task with one answer to a text; None where that is not known."""
-    if case.fact("task") not in ("classification", "regression"):
+    if case.fact("task") in ("classification", "regression"):
+        return case.number("validation", "documents")
+    return counted_answers(case) if case.fact("task") is None and classifies(case) else None
+
+
+def counted_answers(case: Case) -> float | None:
+    """How many answers the validation accuracy is a share of, read off its values: the fewest of which all are whole
+    parts; None where as many whole parts would come by chance.
+
+    With 12 samples an accuracy is a twelfth, a sixth or a quarter, and never 0.4.
+    """
+    series = case.evaluated("validation/accuracy")
+    if series is None:
         return None
-    return case.number("validation", "documents")
+    told = series.finite()[1]
+    values = np.unique(told)
+    if len(values) < FEWEST_SHARES or float(values.max()) > 1.0 or float(values.min()) < 0.0:
+        return None
+    inside = (told > 0.0) & (told < 1.0)
+    draws = int(
+        (inside & np.insert(np.diff(told) != 0.0, 0, True)).sum()
+    )  # one that comes back to a value draws it anew
+    values = told[inside]
+    if draws < FEWEST_SHARES:
+        return None
+    off = max(0.5 * min(resolution(values), 0.01), 1e-6)  # one digit alone is of few answers, not of rounding
+    for number in range(2, MOST_ANSWERS):
+        if max(BY_CHANCE, 2.0 * off * number) ** draws * number > 0.05:
+            continue
+        parts = values * number
+        if float(np.abs(parts - np.round(parts)).max()) <= off * number + 1e-9:
+            return float(number)
+    return None
+
+
+FEWEST_SHARES: Final = 3
+"""Different accuracies: two have a common measure too easily."""
+MOST_ANSWERS: Final = 1_000
+BY_CHANCE: Final = 0.1
+"""How likely an accuracy of many answers is taken for a whole part of few, at least."""
 
 
 FEW_TEXTS: Final = 30
@@ -80,15 +118,17 @@ def error_of_share(share: float, number: float) -> float:
     return math.sqrt(max(share * (1.0 - share), 0.25 / max(number, 1.0)) / max(number, 1.0))
 
 
-def learns_at_once(training: Curve) -> bool:
-    """Whether the training loss falls by a quarter and more, and half of that in the first quarter of the run.
+def learns_at_once(case: Case, training: Curve) -> bool:
+    """Whether the training loss falls by a quarter and more, and half of that in the first quarter of the run; in logs
+    by epochs within two of them.
 
     What holds for many samples is learned before they come again; what holds for one sample alone only afterwards, and
     slowly (Arpit et al. 2017, arXiv 1706.05394).
     """
     begin, end = training.start, float(training.smoothed[-max(1, len(training) // 20) :].mean())
     half = np.flatnonzero(training.smoothed <= 0.5 * (begin + end))
-    return end < 0.75 * begin and len(half) > 0 and bool(half[0] < 0.25 * len(training))
+    first = min(0.25 * len(training), 3.0) if case.counts_epochs else 0.25 * len(training)
+    return end < 0.75 * begin and len(half) > 0 and bool(half[0] < first)
 
 
 def gained_nothing(case: Case, validation: Curve, training: Curve) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trimtab.integrations.facts import facts_of_model, identity
+from trimtab.integrations.first_batch import watch_first_batch
 from trimtab.integrations.guard import Guard
 from trimtab.integrations.metrics import of_evaluation, of_training
 from trimtab.integrations.recording import Recording
@@ -44,6 +45,8 @@ class TrimtabCallback(TrainerCallback):
         self._guard = Guard()
         self._watch: Watch | None = None
         self._hook: Any = None
+        self._first: Any = None
+        self._evaluates = False
         self._averages = False
         self._clip: float | None = None
 
@@ -71,8 +74,13 @@ class TrimtabCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The update was made."""
+        self._evaluates = bool(control.should_evaluate)
         if self._watch is not None:
             self._guard.call(self._watch.step_ended, closes=bool(control.should_log), averaged=self._averages)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """An evaluation may follow here, too."""
+        self._evaluates = bool(control.should_evaluate)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Trainer logs means over the steps since it last did."""
@@ -81,6 +89,7 @@ class TrimtabCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """An evaluation is over."""
+        self._evaluates = False
         if self._watch is not None and metrics:
             self._guard.call(self._evaluated, self._watch, dict(metrics))
 
@@ -110,13 +119,22 @@ class TrimtabCallback(TrainerCallback):
         every = self._every
         self._watch = Watch(recording, model, every=every, layers=self._layers, exact_times=True)
         alone = args.world_size == 1 and args.n_gpu <= 1
+        if alone and not args.torch_compile and state.global_step == 0:
+            self._first = watch_first_batch(
+                [model], lambda facts: self._guard.call(recording.tell_facts, {"first_batch": facts})
+            )
         if alone and not args.torch_compile and not args.label_smoothing_factor:
             self._watch.unverified = []
             self._hook = model.register_forward_hook(self._saw, with_kwargs=True)
         self._watch.paused()
 
     def _saw(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
-        if not module.training or not torch.is_grad_enabled() or self._watch is None or self._guard.silent:
+        if not module.training or self._watch is None or self._guard.silent:
+            return
+        if not torch.is_grad_enabled():
+            if self._evaluates:
+                self._evaluates = False
+                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": True})
             return
         loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
         if isinstance(loss, Tensor):
@@ -172,6 +190,8 @@ class TrimtabCallback(TrainerCallback):
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
+        if self._first is not None:
+            self._first()
 
 
 def _facts(args: Any, state: Any, kwargs: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trimtab.integrations.facts import facts_of_model, identity
+from trimtab.integrations.first_batch import parts_of, trains_in, watch_first_batch
 from trimtab.integrations.guard import Guard
 from trimtab.integrations.metrics import of_evaluation, of_training
 from trimtab.integrations.recording import Recording, described
@@ -42,6 +43,8 @@ class TrimtabCallback(Callback):
         self._updates = 0
         self._began_evaluation: float | None = None
         self._newest_checkpoint = ""
+        self._told_mode = False
+        self._first: Any = None
 
     @property
     def run(self) -> Path | None:
@@ -74,6 +77,15 @@ class TrimtabCallback(Callback):
         """An evaluation begins."""
         self._began_evaluation = time.perf_counter()
 
+    def on_validation_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """The first batch of an evaluation tells whether the model trains in it."""
+        if batch_idx == 0 and self._watch is not None and not trainer.sanity_checking and not self._told_mode:
+            self._told_mode = True
+            if trains_in(pl_module):
+                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": True})
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """An evaluation is over."""
         if self._watch is not None and not trainer.sanity_checking:
@@ -100,6 +112,11 @@ class TrimtabCallback(Callback):
             seed=int(os.environ.get("PL_GLOBAL_SEED") or torch.initial_seed() % (1 << 63)),
             report=self._report,
         )
+        if trainer.world_size == 1 and trainer.global_step == 0:
+            self._first = watch_first_batch(
+                parts_of(module), lambda facts: self._guard.call(recording.tell_facts, {"first_batch": facts})
+            )
+        self._told_mode = False
         self._updates = int(trainer.global_step)
         self._newest_checkpoint = _checkpoint(trainer)
         on_cpu = module.device.type != "cuda"
@@ -149,6 +166,8 @@ class TrimtabCallback(Callback):
         watch.recording.end("interrupted" if by_hand else "failed", described(exception), time_split=watch.time_split)
 
     def _end(self, watch: Watch, trainer: Any) -> None:
+        if self._first is not None:
+            self._first()
         watch.close()
         self._look_for_checkpoint(watch, trainer)
         done = trainer.global_step >= (watch.recording.started.total_steps or math.inf)

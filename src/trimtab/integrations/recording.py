@@ -117,6 +117,10 @@ class Recording:
         step = event.last_step if isinstance(event, StepsEnded) else event.step
         self._newest["step"] = max(self._newest["step"], step)
 
+    def tell_facts(self, facts: Mapping[str, Any]) -> None:
+        """Add what is known by now to facts.json."""
+        self.run.write_json(self.run.facts, self.run.read_json(self.run.facts) | dict(facts))
+
     def begin_again(self, step: int | None = None) -> None:
         """Take back what was written beyond `step`, or in this attempt: a new branch from there."""
         self._branch += 1

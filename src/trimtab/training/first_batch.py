@@ -19,6 +19,7 @@ from trimtab.data import Sequences
 from trimtab.errors import DataError
 from trimtab.evaluation import evaluate
 from trimtab.model import ForeignModel
+from trimtab.model.answers import difference, first_input, scale_of, sum_to_one
 from trimtab.model.mode import buffers_kept, uncompiled
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput, Task, key, seeded
 
@@ -26,7 +27,6 @@ SEQUENCES: Final = 2
 LENGTH: Final = 128
 POSITIONS: Final = 64
 """Of each sequence, from its beginning, the answers are looked at."""
-_SUM: Final = 1e-3
 
 
 def first_batch(model: nn.Module, task: Task, sequences: Sequences) -> dict[str, Any]:
@@ -62,23 +62,23 @@ def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
         return {}
     size = len(batch.tokens_BT)
     with _untouched(model):
-        with _first_input(model) as seen:
+        with first_input(model) as seen:
             answers = _answers(model, task, batch, size)
         again = _answers(model, task, batch, size)
         alone = _alone(model, task, batch) if size > 1 else None
         ahead = _exchanged(model, task, batch) if task.name == "causal_lm" else None
-    repeats, mates = _difference(answers, again), None if alone is None else _difference(answers, alone)
+    repeats, mates = difference(answers, again), None if alone is None else difference(answers, alone)
     future = None
     # What changes by itself, or with its neighbours, changes with other tokens, too.
     if ahead is not None and not (repeats or 0.0) > 1e-2 and not (mates or 0.0) > 1e-1:
-        future = _difference(answers[:, : ahead.shape[1]], ahead)
+        future = difference(answers[:, : ahead.shape[1]], ahead)
     return {
         "sequences": size,
         "repeats_differ": repeats,
         "mates_differ": mates,
         "future_changes": future,
-        "sum_to_one": _sum_to_one(answers) if task.name != "regression" else None,
-        **_scale_of(seen),
+        "sum_to_one": sum_to_one(answers) if task.name != "regression" else None,
+        **scale_of(seen),
     }
 
 
@@ -142,61 +142,6 @@ def _exchanged(model: nn.Module, task: Task, batch: Batch) -> Tensor | None:
     if cut == 0 or torch.equal(changed_BT, batch.tokens_BT):
         return None
     return _answers(model, task, replace(batch, tokens_BT=changed_BT), len(changed_BT))[:, :cut]
-
-
-def _difference(one: Tensor, other: Tensor) -> float | None:
-    """Root mean square of the difference over the deviation of `one`; None where there is no such number."""
-    if one.shape != other.shape:
-        return None
-    gap, deviation = (one - other).square().mean().sqrt(), one.std(correction=0)
-    ratio = float(gap / deviation) if float(deviation) > 0 else float("nan")
-    return ratio if np.isfinite(ratio) else None
-
-
-def _sum_to_one(answers: Tensor) -> float | None:
-    """The part of answers that are probabilities; None where there is one number each."""
-    if answers.shape[-1] < 2:
-        return None
-    are = (answers.min(-1).values >= 0.0) & ((answers.sum(-1) - 1.0).abs() < _SUM)
-    return float(are.float().mean())
-
-
-def _scale_of(seen: list[Tensor]) -> dict[str, float | None]:
-    if not seen:
-        return {"input_rms": None, "input_spread": None}
-    values = seen[0].detach().float()
-    rms_F = values.reshape(-1, values.shape[-1]).square().mean(0).sqrt()
-    middle = float(rms_F.median())
-    found = {"input_rms": float(values.square().mean().sqrt()), "input_spread": float(rms_F.max()) / max(middle, 1e-30)}
-    if middle <= 0:  # sparse features have no usual size
-        found["input_spread"] = float("nan")
-    return {name: value if np.isfinite(value) else None for name, value in found.items()}
-
-
-@contextmanager
-def _first_input(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside, what the first layer with parameters is given: nothing where that is an embedding, or a norm."""
-    seen: list[Tensor] = []
-    is_over = False
-
-    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
-        nonlocal is_over
-        if not is_over and given and isinstance(given[0], Tensor):
-            is_over = True
-            if given[0].is_floating_point() and not _is_norm(module):
-                seen.append(given[0])
-
-    leaves = [one for one in model.modules() if next(one.parameters(recurse=False), None) is not None]
-    handles = [one.register_forward_pre_hook(look) for one in leaves]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower()
 
 
 @contextmanager

@@ -62,16 +62,20 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     yield Finding(
         "bad-initialization",
         "warning",
-        0.9 if known and len(evidence) > 1 else 0.8 if known else 0.65,
+        0.9 if known and len(evidence) > 1 else 0.8 if known else 0.55,
         1,
-        " and ".join(told) + ": the weights are drawn at the wrong scale",
+        " and ".join(told)
+        + ": the weights are drawn at the wrong scale"
+        + ("" if known else ", or the inputs are far from unit scale, which looks the same"),
         tuple(evidence),
         remedies=tuple(_remedies(case)),
     )
 
 
 def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
-    if curve is None or curve.first_step > max(2, 0.002 * case.planned_steps) or len(curve) < 12:
+    if curve is None or len(curve) < 12:
+        return
+    if curve.first_step > max(2, 0.002 * case.planned_steps) and not _falls_from_the_first(case, curve):
         return
     if case.counts_epochs:
         return  # the first loss is a mean over an epoch in which much was learned
@@ -102,6 +106,18 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
     if not _comes_down(case, curve, uniform):
         return
     yield Evidence("train/loss", (curve.first_step, curve.first_step), first, uniform, text)
+
+
+def _falls_from_the_first(case: Case, curve: Curve) -> bool:
+    """Whether a log that begins some steps late begins at its highest, and goes on falling once it has come down: the
+    first loss was higher still, and no step threw it up."""
+    early = curve.values[: max(4, len(curve) // 10)]
+    later = curve.first_step + 0.3 * (curve.last_step - curve.first_step)
+    return (
+        curve.first_step <= 0.05 * case.planned_steps
+        and int(np.argmax(early)) == 0
+        and curve.end < 0.9 * curve.at(later)
+    )
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:

@@ -2,8 +2,8 @@
 
 Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
     answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
-    over four evaluations while the loss moves. Or a loss too low for its accuracy: then one class weighs so much that
-    the others hardly count.
+    over four evaluations while the loss moves, and that is so from the beginning, or lower than it was. Or a loss too
+    low for its accuracy: then one class weighs so much that the others hardly count.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
 Evidence: accuracy, correlation and loss of those evaluations, and the share of the most frequent class.
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import classifies, num_classes, shares
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import error_of_share, judged_texts
+from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 
 CODE: Final = "class-collapse"
@@ -41,6 +41,8 @@ LEARNED: Final = 0.6
 MOST_OF_ALL: Final = 0.85
 RARE: Final = 0.4
 """Macro-F1 of a model that hardly ever says a rare class."""
+FELL: Final = 0.05
+"""Of accuracy: a model that learned, and says one class in the end, is worse than it was."""
 UNRELATED: Final = 0.1
 """Correlation of answers and classes."""
 
@@ -70,6 +72,10 @@ def check(case: Case) -> Iterator[Finding]:
     part = None if loss is None else loss.between(onset, last)
     if correlation is None and (part is None or len(part) < FEWEST or float(np.ptp(part.values)) <= 1e-9):
         return  # evaluations that do not move at all are of weights that do not
+    earlier = accuracy.values[:-streak]
+    fell = max(FELL, 3.0 * noise_of_evaluations(earlier))
+    if correlation is None and len(earlier) > len(accuracy) // 4 and level > float(earlier.max()) - fell:
+        return  # it learned until there, and has come to rest: of one class it would have fallen back to its share
     training = Curve.of(case.loss())
     if correlation is None and training is not None and training.end < LEARNED * training.start:
         return  # it tells its training samples apart: what it says of a small set has come to rest

@@ -30,6 +30,7 @@ from trimtab.doctor.classes import num_classes
 from trimtab.doctor.curves import Curve, local_noise, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
+from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
 
 CODE: Final = "corrupt-batch"
@@ -41,6 +42,12 @@ FAR: Final = 18.0
 """Times the noise: the same, of errors that are squared or of an unknown kind."""
 CLEAR: Final = 2.0
 """Times the highest of all other steps."""
+MOST_APART: Final = 10
+"""Steps from one logged loss to the next: weights that were damaged take longer to mend."""
+EASED: Final = 0.7
+"""Of these bounds, where the gradient stands out in the same step, too."""
+ALONE: Final = 4.0
+"""Times its usual size: such a gradient."""
 MOST: Final = 5
 """More such batches are the nature of the data, but for one that comes again in each epoch."""
 FEWEST: Final = 40
@@ -55,9 +62,12 @@ def check(case: Case) -> Iterator[Finding]:
     if series is None or series.width > 1 or len(series) < FEWEST:
         return
     steps, values = series.steps, series.mean
-    if (np.diff(steps) != 1).any() or case.history.has("loss_scale"):
+    every = int(np.median(np.diff(steps)))
+    # A row more or less at the ends is none of the rhythm.
+    if every > MOST_APART or (np.diff(steps)[1:-1] != every).any() or case.history.has("loss_scale"):
         return
-    high, usual, noise = outliers_of(values)
+    witness = _witness(case, series)
+    high, usual, noise = outliers_of(values, EASED if witness else 1.0)
     bad = _lone_bad(values)
     places = np.flatnonzero(high | bad)
     again = _period(case, places)
@@ -68,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
         places = places[~np.isin(places, unsteady_places(case, series.steps, places))]
         if not len(places):
             return
-    onset = int(steps[places[0]])
+    onset = int(steps[places[0]]) - (every - 1 if case.target == "huggingface" else 0)  # which logs means
     evidence = [*_evidence(case, steps, values, usual, noise, places)]
     if again is not None:
         told = f"it comes again every {again:,} steps, which is an epoch: the same samples do it each time"
@@ -81,7 +91,7 @@ def check(case: Case) -> Iterator[Finding]:
     # Squared errors have a tail of their own; probabilities have hardly one.
     far = NOISES if case.fact("task") != "regression" and num_classes(case) is not None else FAR
     clear = float(np.nan_to_num(heights, nan=np.inf).max()) > far
-    grave = again is not None or bool(samples) or (part >= GRAVE * descent and clear)
+    grave = again is not None or bool(samples) or (part >= GRAVE * descent and (clear or witness))
     skips = case.target == "trimtab" and case.setting("gradients.skip.name") == "none"
     yield Finding(
         CODE,
@@ -89,6 +99,8 @@ def check(case: Case) -> Iterator[Finding]:
         0.9 if again is not None or samples else 0.8 if grave else 0.6,
         onset,
         f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step alone"
+        if every == 1
+        else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value alone"
         + (f", and in {len(places) - 1} others" if len(places) > 1 else ""),
         tuple(evidence),
         remedies=(
@@ -122,8 +134,28 @@ def early_until(rates: Curve | None) -> int:
     return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
 
 
-def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Single steps whose loss stands out while the next is as before; the level before, and the noise there."""
+def _witness(case: Case, series: Series) -> bool:
+    """Whether the gradient norm stands out where the loss is highest, by itself and more than anywhere else."""
+    norms = case.history.get("grad_norm")
+    if norms is None or norms.width > 1 or not np.array_equal(norms.steps, series.steps):
+        return False
+    values = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0)
+    ratio = values / np.maximum(running_median(values, 15), 1e-12)
+    begin = len(values) // 4  # earlier the weights themselves are unsteady
+    late, loss = ratio[begin:], series.mean[begin:] - running_median(series.mean, 15)[begin:]
+    if len(late) < FEWEST or not np.isfinite(loss).any():
+        return False
+    at = int(np.nanargmax(loss))
+    return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
+
+
+def outliers_of(
+    values: NDArray[np.float64], ease: float = 1.0
+) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Single steps whose loss stands out while the next is as before; the level before, and the noise there.
+
+    `ease` is what the bounds are multiplied by.
+    """
     finite = np.isfinite(values)
     if not finite.any():
         return ~finite & False, values, np.zeros(len(values))
@@ -139,7 +171,7 @@ def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * float(np.quantile(excess[width // 2 :], 0.98)), -2.0 * float(excess[len(excess) // 5 :].min()))
     least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
-    high = excess > least
+    high = excess > ease * least
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)
     alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
@@ -147,7 +179,7 @@ def outliers_of(values: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
     high[: max(8, len(filled) // 50)] = False
     # Hard batches reach ever a little farther than others; what is of another kind stands by itself.
     others = float(excess[~high][width // 2 :].max(initial=0.0))
-    high &= excess > CLEAR * others
+    high &= excess > ease * CLEAR * others
     return high, usual, noise
 
 

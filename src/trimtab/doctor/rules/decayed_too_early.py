@@ -2,7 +2,8 @@
 
 Looks for: a rate at or below a fiftieth of its peak for the last fifth of the steps or more, after a stretch at a high
     rate in whose second half the loss still fell by more than its noise and a part of the whole descent; what follows
-    at the low rate gains hardly anything. Half of the steps at less than a thousandth count, whatever the loss did.
+    at the low rate gains hardly anything. So does a schedule that ended at a tenth of its peak or less and stays there
+    for two fifths of the steps. Half of the steps at less than a thousandth count, whatever the loss did.
 Why it matters: the rest of the budget is spent at a rate that cannot learn. The usual reasons are a schedule that was
     laid out for fewer steps than there are (a scheduler that is stepped once for each micro-batch, or with each of
     several processes, ends so many times too early), and a horizon left from an earlier configuration.
@@ -29,6 +30,12 @@ from trimtab.runs import format
 
 NEAR_NOTHING: Final = 0.02
 NEAR_NOTHING_OF_STAIRS: Final = 0.001
+FLOOR: Final = 0.1
+"""Of the peak, at which schedules usually end."""
+SAME: Final = 1e-4
+"""Of the peak: rates that differ by less are one."""
+ENDED: Final = 0.4
+"""Of the steps, after the end of the schedule."""
 IDLE: Final = 0.2
 """Of the steps, at a rate of nearly nothing."""
 FELL: Final = 0.02
@@ -47,7 +54,8 @@ def check(case: Case) -> Iterator[Finding]:
     phases = Phases.of(case.history.get("learning_rate"), loss.first_step, loss.last_step)
     if not phases.peak > 0:
         return
-    low = NEAR_NOTHING_OF_STAIRS if _in_stairs(rates) else NEAR_NOTHING
+    ended = 0.0 if _in_stairs(rates) else _ended_at(rates) / phases.peak
+    low = NEAR_NOTHING_OF_STAIRS if _in_stairs(rates) else max(NEAR_NOTHING, ended)
     alive = np.flatnonzero(rates.values > low * phases.peak)
     if not len(alive) or alive[-1] == len(rates) - 1:
         return
@@ -62,8 +70,9 @@ def check(case: Case) -> Iterator[Finding]:
     fell = loss.progress((begin + half) / 2, half) if half - begin >= 8 else loss.start - loss.level(begin, half)
     level = loss.level(dead_from - max(8, 0.05 * whole), dead_from)
     gained = level - loss.end
-    still_falling = fell > max(FELL * loss.descent, 3 * error)
-    absurd = idle >= ABSURD * whole and float(rates.values[-1]) <= NEAR_NOTHING_OF_STAIRS * phases.peak
+    judged = _fell_in_evaluations(case, (begin + half) / 2, half)
+    still_falling = fell > max(FELL * loss.descent, 3 * error) or judged > FELL * loss.descent
+    absurd = idle >= ABSURD * whole and (float(rates.values[-1]) <= NEAR_NOTHING_OF_STAIRS * phases.peak or ended > 0)
     if not (still_falling or (absurd and not case.history.decisions)):
         return
     if gained > max(GAINED * loss.descent, 3 * error):
@@ -78,7 +87,8 @@ def check(case: Case) -> Iterator[Finding]:
         "info" if cut else "warning",
         float(np.clip(0.7 + 0.4 * (part - IDLE), 0.7, 0.95)),
         half,
-        f"the learning rate is near nothing from step {dead_from:,} on, for {part:.0%} of the run"
+        f"the learning rate is {'at its lowest' if ended > NEAR_NOTHING else 'near nothing'} from step {dead_from:,} "
+        f"on, for {part:.0%} of the run"
         + (", and the loss was still falling when it decayed" if still_falling else ""),
         (
             Evidence(
@@ -92,9 +102,9 @@ def check(case: Case) -> Iterator[Finding]:
             Evidence(
                 "train/loss",
                 (int(begin), half),
-                fell,
+                max(fell, judged),
                 FELL * loss.descent,
-                f"the loss fell by {format.decimal(max(fell, 0.0))} in the last part at a high rate"
+                f"the loss fell by {format.decimal(max(fell, judged, 0.0))} in the last part at a high rate"
                 + (": it was not done" if still_falling else ""),
             ),
             Evidence(
@@ -108,6 +118,27 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         remedies=tuple(_remedies(case)),
     )
+
+
+def _ended_at(rates: Curve) -> float:
+    """The rate at which a schedule that fell smoothly to a tenth or less stays for two fifths of the steps and more, to
+    the end: it is over, and its end was to be that of the run. 0 where it does not."""
+    peak, last = float(rates.values.max()), float(rates.values[-1])
+    if not 0.0 < last <= FLOOR * peak:
+        return 0.0
+    off = np.flatnonzero(np.abs(rates.values - last) > SAME * peak)
+    idle = rates.last_step - int(rates.steps[off[-1]]) if len(off) else 0
+    return last + SAME * peak if idle >= ENDED * (rates.last_step - rates.first_step) else 0.0
+
+
+def _fell_in_evaluations(case: Case, first: float, last: float) -> float:
+    """How far the validation loss fell between two steps, in each evaluation; 0 where it did not, or is not known."""
+    curve = Curve.of(case.validation_loss())
+    part = None if curve is None else curve.between(curve.first_step, last)
+    if curve is None or part is None or len(part) < 3 or (np.diff(part.values) >= 0).any():
+        return 0.0
+    at = np.interp([first, last], curve.steps, curve.values)
+    return float(at[0] - at[1])
 
 
 def _in_stairs(rates: Curve) -> bool:

@@ -1,7 +1,9 @@
 """divergence: the loss leaves for good.
 
 Looks for: a training loss whose smoothed end lies above its smoothed floor by far more than noise and by a good part of
-    all that had been gained, and that has not come back since it left; or one that only ever rose.
+    all that had been gained, and that has not come back since it left; or one that only ever rose. Or a validation loss
+    that ends at twice what it began with and more, while the training loss is on average above its start, too: where
+    answers become huge most batches may be right for good and cost nothing, and some cost all.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
 Evidence: floor and end of the loss, the step where it left, and what the rate and the gradient did there.
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
@@ -31,15 +33,32 @@ from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
 NOISES = 8.0
+FAR = 2.0
+"""Times the first, of a validation loss that has left."""
+REGAINED = 0.7
+"""Of a rise: a spike that the rest of the run was too short to make good."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """An error: the loss left and stayed away."""
-    curve = Curve.of(case.loss())
+    """An error: the loss left and stayed away, as training or evaluation tell, whichever saw it clearly earlier."""
+    curve, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
     if curve is None or len(curve) < 12:
         return
+    judged = None if validation is None else _in_evaluation(case, curve, validation)
+    trained = _in_training(case, curve)
+    if judged is not None and validation is not None:
+        slack = 2 * float(np.median(np.diff(validation.steps)))
+        if trained is None or judged.onset_step < trained.onset_step - slack:
+            yield judged
+            return
+    if trained is not None:
+        yield trained
+
+
+def _in_training(case: Case, curve: Curve) -> Finding | None:
+    """A training loss whose level left."""
     floor_at = int(np.argmin(curve.smoothed))
     risen = curve.end - curve.floor
     error = curve.error(max(3, len(curve) // 20))
@@ -50,12 +69,12 @@ def check(case: Case) -> Iterator[Finding]:
         0.02 * abs(curve.floor) if curve.descent > 0.1 * abs(curve.start) else 0.1 * abs(curve.start),
     )
     if risen < needed or floor_at >= len(curve) - 3:
-        return
+        return None
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]
     lasts = len(after) >= LASTS * len(curve) or risen > 0.6 * curve.descent
     if len(after) < 5 or not lasts or _comes_back(curve, onset_at, risen):
-        return
+        return None
     onset = int(curve.steps[onset_at])
     evidence = [
         Evidence(
@@ -69,7 +88,7 @@ def check(case: Case) -> Iterator[Finding]:
     ]
     evidence += _company(case, onset)
     above = curve.end > curve.start
-    yield Finding(
+    return Finding(
         "divergence",
         "error",
         0.95 if risen > 0.5 * curve.descent else 0.8,
@@ -90,6 +109,48 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
+def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | None:
+    """A validation loss that is far above where it began, beside a training loss that is so on average."""
+    if len(validation) < 4:
+        return None
+    late = curve.values[-max(5, len(curve) // 5) :]
+    lowest_at, begun = int(np.argmin(validation.values)), max(curve.start, float(validation.values[0]))
+    end, mean = float(validation.values[-1]), float(late.mean())
+    if not begun > 0.0 or end < FAR * begun or mean < begun or len(validation) - lowest_at < 4:
+        return None
+    lowest = float(validation.values[lowest_at])
+    onset_at = int(np.flatnonzero(validation.values <= lowest + 0.05 * (begun - lowest))[-1])
+    onset = int(validation.steps[onset_at])
+    return Finding(
+        "divergence",
+        "error",
+        0.9,
+        onset,
+        f"the loss left at step {onset:,} and did not come back: the validation loss ends at {format.decimal(end)}, "
+        "far above where it began",
+        (
+            Evidence(
+                "validation/loss",
+                (onset, validation.last_step),
+                end,
+                lowest,
+                f"the validation loss rose from {format.decimal(lowest)} to {format.decimal(end)}, where it began at "
+                f"{format.decimal(begun)}",
+            ),
+            Evidence(
+                "train/loss",
+                (int(curve.steps[-len(late)]), curve.last_step),
+                mean,
+                curve.start,
+                f"the training loss is {format.decimal(float(np.median(late)))} in most of the last steps, and "
+                f"{format.decimal(float(late.max()))} in others: {format.decimal(mean)} on average",
+            ),
+            *_company(case, onset),
+        ),
+        remedies=(_back(case, onset), lower_rate(case), *longer_warmup(case)),
+    )
+
+
 def _left_at(curve: Curve, floor_at: int, threshold: float) -> int:
     """Index of the last value on the way up that was still below `threshold`, smoothed."""
     below = np.flatnonzero(curve.smoothed[floor_at:] <= threshold)
@@ -101,6 +162,15 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     after = curve.smoothed[onset_at:]
     away = np.flatnonzero(after >= curve.floor + 0.5 * risen)
     if len(away) and float(after[away[0] :].min()) < curve.floor + 0.35 * risen:
+        return True
+    highest = float(curve.values[onset_at:].max())
+    since = after[int(np.argmax(after)) :]
+    if (
+        highest - curve.end > REGAINED * (highest - curve.floor)
+        and curve.end < curve.floor + 0.5 * curve.descent
+        and len(since) >= 8
+        and float(np.median(since[len(since) // 2 :])) < float(np.median(since[: len(since) // 2]))
+    ):
         return True
     peak = float(after.max())
     return peak - curve.end > max(0.5 * (peak - curve.floor), 3 * curve.noise) and peak - curve.floor < 3 * risen

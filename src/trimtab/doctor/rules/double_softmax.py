@@ -3,7 +3,10 @@
 Looks for: answers that are probabilities before step 1 (the fact `first_batch.sum_to_one`). In logs without it: a loss
     that never comes below ln(1 + (K - 1) / e), the least that cross-entropy can be of probabilities of K classes,
     while the accuracy is that of a model whose loss would be far lower, or lower and still falling; the loss must
-    begin near ln K.
+    begin near ln K. Or a validation loss that is ln(K - 1 + e) less the accuracy, evaluation after evaluation: what
+    answers of 0 and 1 cost as logits. Among many classes no sound model is near that; among few the first losses must
+    also differ as little as they do where probabilities are all that moves them, or the sum hold to a hundredth; and
+    the accuracy must have risen.
 Why it matters: the loss has a floor, at 1.46 of 10 classes and one below ln K of many, and its gradient is so small
     that the model learns slowly. Nothing fails, and the accuracy still rises.
 Evidence: the share of answers that sum to one, or floor, loss and accuracy side by side.
@@ -21,6 +24,8 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import num_classes, usual_loss
 from trimtab.doctor.curves import Curve
@@ -28,6 +33,18 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 CODE: Final = "double-softmax"
+FEW: Final = 20.0
+"""Classes: of more no sound model is where saturated probabilities are."""
+OFF_MANY: Final = 0.04
+OFF_FEW: Final = 0.06
+"""Of the loss: how far it may be from what the accuracy makes it; the number of many classes is guessed."""
+EXACT: Final = 0.012
+"""The same over the second half of the evaluations: so near that nothing else need speak for it."""
+STILL: Final = 0.1
+"""Gradient norm: probabilities of 0 and 1 pass on next to none."""
+ALIKE: Final = 0.004
+"""Of ln K: how much the first five losses may differ. Those of a sound model differ K times as much."""
+RISES: Final = 0.1
 REMEDIES: Final = (
     Remedy("take the softmax out of the model: the loss makes its own of logits"),
     Remedy("where the model has to give probabilities, let the loss take their logarithm (NLLLoss)"),
@@ -54,6 +71,9 @@ def check(case: Case) -> Iterator[Finding]:
         or accuracy is None
         or accuracy.end < (max(0.3, 2.0 / number) if number <= 20 else 0.1)
     ):
+        return
+    if (saturated := _saturated(case, curve, number)) is not None:
+        yield saturated
         return
     floor, top, usual = floor_of(number), math.log(number), usual_loss(accuracy.end, number)
     lowest = float(curve.smoothed.min())
@@ -90,6 +110,43 @@ def check(case: Case) -> Iterator[Finding]:
                 f"{format.decimal(curve.end)}",
             ),
         ),
+        remedies=REMEDIES,
+    )
+
+
+def _saturated(case: Case, curve: Curve, number: float) -> Finding | None:
+    """Whether loss and accuracy of evaluations go together as answers of 0 and 1 make them that are taken for logits:
+    ln(K - 1 + e) for a wrong one, and 1 less for a right one."""
+    loss, accuracy = Curve.of(case.validation_loss()), Curve.of(case.evaluated("validation/accuracy"))
+    if loss is None or accuracy is None or len(loss) != len(accuracy) or len(loss) < 5 or number < 3:
+        return None
+    most = math.log(number - 1.0 + math.e)
+    off = np.abs(loss.values + accuracy.values - most)
+    half = len(off) // 2
+    norms = Curve.of(case.history.get("grad_norm"))
+    if number > FEW:
+        still = norms is None or norms.end < STILL
+        if float(off[half:].max()) > OFF_MANY or accuracy.end < 3.0 / number or not still or loss.end < 0.9 * most:
+            return None
+    else:
+        rose = accuracy.end - float(accuracy.values[0])
+        alike = float(np.std(curve.values[:5])) < ALIKE * math.log(number)
+        exact = float(off[half:].max()) < EXACT and rose > 1.5 * RISES and accuracy.end > 0.5
+        if float(off.max()) > OFF_FEW or rose < RISES or not (alike or exact) or float(curve.values.max()) > most:
+            return None
+    steps = (int(loss.steps[half]), loss.last_step)
+    told = (
+        f"over the last {len(off) - half} evaluations loss and accuracy add up to {format.decimal(most)}, which is "
+        f"ln(K - 1 + e), to {float(off[half:].max()):.2g}"
+    )
+    return Finding(
+        CODE,
+        "warning",
+        0.85 if number > FEW else 0.7,
+        curve.first_step,
+        f"the validation loss is what answers of 0 and 1 cost that are taken for logits of {format.count(number)} "
+        "classes: the logits are probabilities already",
+        (Evidence("validation/loss", steps, loss.end, most - accuracy.end, told),),
         remedies=REMEDIES,
     )
 

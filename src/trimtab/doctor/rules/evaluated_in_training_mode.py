@@ -1,7 +1,8 @@
 """evaluated-in-training-mode: dropout is active in evaluation, or the statistics of the batch are used.
 
 Looks for: answers that change though the weights do not (the fact `first_batch`): when the same sequences are asked a
-    second time (`repeats_differ`, dropout), or a sequence alone and beside another (`mates_differ`, BatchNorm).
+    second time (`repeats_differ`, dropout), or a sequence alone and beside another (`mates_differ`, BatchNorm). Or our
+    callbacks in other trainers saw the model in training mode during an evaluation (`evaluated_in_training_mode`).
 Why it matters: every evaluation is that of a crippled model, and no two are alike: the best checkpoint, patience and
     the reported figure are chosen by chance.
 Evidence: how far the answers move, as a part of their deviation.
@@ -30,6 +31,18 @@ BY_MATES: Final = 0.1
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
+    if case.fact("evaluated_in_training_mode") is True:
+        told = "the model was in training mode while it was evaluated"
+        yield Finding(
+            CODE,
+            "warning",
+            0.9,
+            1,
+            "evaluations are of the model in training mode: dropout is active, or the statistics of the batch are used",
+            (Evidence("facts.evaluated_in_training_mode", (0, case.history.last_step), None, None, told),),
+            remedies=(Remedy("model.eval() before evaluations, and model.train() after"),),
+        )
+        return
     if case.fact("first_batch") is None:
         yield Withheld(CODE, ("two evaluations of the same weights (facts.first_batch)",))
         return

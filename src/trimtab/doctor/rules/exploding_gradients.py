@@ -64,9 +64,11 @@ def check(case: Case) -> Iterator[Finding]:
     soon = max(SOON, LATEST * (norms.last_step - norms.first_step))
     for growth in _growths(norms if broken is None else norms.between(norms.first_step, broken - 1), broken):
         left = None if _led(case, norms, growth) else _left(loss, growth.began, broken)
-        if left is not None and growth.began <= left[0] <= growth.large + soon:
+        if left is not None and growth.began <= left[0] <= max(growth.large + soon, _grows_until(norms, growth)):
             break
     else:
+        return
+    if not left[1] and _comes_and_goes(norms, growth):
         return
     (began, large, usual, largest), (followed, lost, said) = growth, left
     steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
@@ -103,6 +105,7 @@ def _growths(norms: Curve | None, broken: int | None) -> Iterator[_Growth]:
     settled = max(6, len(smooth) // 12)  # what the first steps are like says nothing of the rest
     if len(smooth) <= settled + 2:
         return
+    begun = float(np.median(norms.values[:settled]))  # a norm that comes back to that had only been small
     told = -1
     risen = smooth[1:] - np.minimum.accumulate(smooth)[:-1] > np.log(GROWN)
     for at in (np.flatnonzero(risen[settled - 1 :]) + settled).tolist():
@@ -120,9 +123,30 @@ def _growths(norms: Curve | None, broken: int | None) -> Iterator[_Growth]:
             calm = np.flatnonzero(values[:at] - usual < np.log(BEGINS))
             began = int(calm[-1]) + 1 if len(calm) else 0
             largest = float(np.exp(after[: max(10, len(values) // 10)].max()))
-            if began != told:
+            if began != told and float(np.exp(smooth[at : at + max(10, len(values) // 10)].max())) > begun:
                 yield _Growth(int(norms.steps[began]), int(norms.steps[at]), float(np.exp(usual)), largest)
                 told = began
+
+
+def _comes_and_goes(norms: Curve, growth: _Growth) -> bool:
+    """Whether the norm is near its usual size again and again after it was large, and large again in between: what
+    comes in turns is in the data."""
+    after = norms.values[norms.steps > growth.large]
+    high, low = after > 0.5 * GROWN * growth.usual, after < BEGINS * growth.usual
+    state, turns = True, 0
+    for is_high, is_low in zip(high.tolist(), low.tolist(), strict=True):
+        if (state and is_low) or (not state and is_high):
+            state, turns = not state, turns + 1
+    return turns >= 3
+
+
+def _grows_until(norms: Curve, growth: _Growth) -> int:
+    """The last step of a growth that goes on and on: to where the norm is at its largest, if each third of the way
+    there lies above the one before; else where it was large."""
+    until = int(norms.steps[int(np.argmax(norms.values))])
+    third = (until - growth.began) / 3
+    levels = [norms.level(growth.began + third * at, growth.began + third * (at + 1)) for at in range(3)]
+    return until if levels[0] < levels[1] < levels[2] else growth.large
 
 
 def _led(case: Case, norms: Curve, growth: _Growth) -> bool:
@@ -134,10 +158,15 @@ def _led(case: Case, norms: Curve, growth: _Growth) -> bool:
         return False
     lowest_at = int(np.argmin(before.values))
     lowest, highest = float(before.values[lowest_at]), float(before.values[: lowest_at + 1].max())
-    left = np.flatnonzero(before.values[lowest_at:] > lowest + max(0.2 * (highest - lowest), 0.05 * abs(lowest)))
-    if not len(left):
-        return False
-    step = int(before.steps[lowest_at + int(left[0])])
+    since = validation.values[lowest_at:]  # type: ignore[union-attr]
+    if len(since) >= 3 and float(since[-1]) > highest and (np.diff(since) > 0).all():
+        left = 1  # from the first evaluation after the best on it rose, to above where it began
+    else:
+        high = np.flatnonzero(before.values[lowest_at:] > lowest + max(0.2 * (highest - lowest), 0.05 * abs(lowest)))
+        if not len(high):
+            return False
+        left = int(high[0])
+    step = int(validation.steps[lowest_at + left])  # type: ignore[union-attr]
     near = norms.between(step - 8, step)
     return near is not None and float(np.median(near.values)) < LEADS * growth.usual
 

@@ -3,16 +3,20 @@
 Looks for: labels that contradict answers which ought to be sure. Counting runs of tokens (the fact `counting.labels`)
     errs in the surest quarter of its answers as often as in the next: errors that do not grow with doubt are not of
     the answers but of the labels. A task that is merely hard is right where it is sure. Also equal texts with
-    different labels (`contradictions`), and, in logs, a validation accuracy that falls by far from an early best while
-    the training accuracy goes on rising: wrong labels are learned last, and learning them by heart spoils what was
-    known.
+    different labels (`contradictions`). In logs, a training loss that stays far above the validation loss, where one
+    part of wrong labels explains both: so high a floor, and answers that are right and no surer than the rest of the
+    labels is right, in steps that scatter as drawing wrong labels does. Or a validation accuracy that falls by far from
+    an early best while the training accuracy goes on rising: wrong labels are learned last, and learning them by heart
+    spoils what was known.
 Why it matters: the wrong part is a floor of the loss, and a bound of every accuracy that is measured with such labels;
     a model that trains on learns it by heart.
 Evidence: errors of the surest answers, texts with two labels, accuracies before and after.
 Remedy: look at the samples with the highest loss (`trimtab evaluate RUN`, `evaluation.details`) and mend their labels;
     fewer epochs, since wrong labels are learned last. Smoothed labels did not lower the loss on right ones.
-False alarms: classes that overlap by nature, where several answers are right. Where all labels are wrong counting
-    finds nothing at all: that is random-labels.
+False alarms: classes that overlap by nature, where several answers are right. Mixed samples (mixup) and label
+    smoothing lift the training loss, too: a tenth of smoothing lies below what is looked for, and scatters less.
+    Where validation labels are as wrong as those of training, curves tell nothing but a hard task. Where all labels
+    are wrong counting finds nothing at all: that is random-labels.
 Source: Northcutt et al. 2021, arXiv 1911.00068 (labels against answers that are sure); Arpit et al. 2017, arXiv
     1706.05394, and Liu et al. 2020, arXiv 2007.00151, for what is learned last.
 """
@@ -23,10 +27,12 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import judged_texts, noise_of_evaluations
+from trimtab.doctor.classes import classifies, num_classes, usual_loss
+from trimtab.doctor.curves import Curve, noise_of
+from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 
 CODE: Final = "label-noise"
@@ -34,28 +40,43 @@ LEAST: Final = 0.03
 """Of the surest answers: fewer errors are those of a good guess."""
 CONTRADICTED: Final = 0.02
 FALLS: Final = 0.05
+BETTER: Final = 0.1
+ONE_KIND: Final = 0.7
+"""Separability of the two sets: above they differ in their texts, too."""
+LEAST_SHARE: Final = 0.15
+"""Of the labels: what a tenth of smoothing looks like lies below."""
+LEAST_RIGHT: Final = 0.6
+"""Of the answers: a model that is right less often may be as unsure by itself."""
+MOST_IN_A_BATCH: Final = 1024.0
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
     if not classifies(case):
         return
-    evidence = [*_sure_errors(case), *_contradictions(case)]
+    evidence = [*_sure_errors(case), *_better_elsewhere(case), *_contradictions(case)]
     sure = 0.85
     if not evidence:
         if case.fact("counting", "labels") is not None and _accuracy_of_counting(case) > 0.5:
             return  # it could tell, and the surest answers are right
+        evidence, sure = [*_floor(case)], 0.75
+    if not evidence:
         evidence, sure = [*_falling_accuracy(case)], 0.6
     if not evidence:
         return
     part = evidence[0].observed or 0.0
-    about = f"about {part:.0%} of them" if sure > 0.8 else "a part of them"
+    about = f"about {part:.0%} of them" if sure > 0.7 else "a part of them"
     yield Finding(
         CODE,
         "warning",
         sure,
         1,
-        f"labels are wrong, {about}: they contradict answers that are sure",
+        f"labels are wrong, {about}: "
+        + (
+            "they contradict answers that are sure"
+            if sure > 0.8
+            else "right answers cost more than they could otherwise"
+        ),
         tuple(evidence),
         remedies=(
             Remedy("look at the samples with the highest loss, and mend or leave out those whose label is wrong"),
@@ -88,11 +109,94 @@ def _sure_errors(case: Case) -> Iterator[Evidence]:
     yield Evidence("facts.counting.labels.sure_errors", (0, 0), surest, 0.01, told)
 
 
+def _better_elsewhere(case: Case) -> Iterator[Evidence]:
+    """Validation labels that counting tells far better than those it was counted on, in folds: sets of one kind differ
+    so only in how right their labels are."""
+    right, texts, elsewhere, number = (
+        case.number("counting", "labels", name)
+        for name in ("accuracy", "texts", "validation_accuracy", "validation_texts")
+    )
+    classes, apart = num_classes(case), case.number("counting", "sets", "separability")
+    if right is None or not texts or elsewhere is None or not number or classes is None or classes < 2:
+        return
+    copied, documents = case.number("leakage") or 0.0, case.number("validation", "documents") or number
+    gap, spread = elsewhere - right, math.hypot(error_of_share(right, texts), error_of_share(elsewhere, number))
+    if gap < max(BETTER, 4.0 * spread) or copied > LEAST * documents or (apart is not None and apart > ONE_KIND):
+        return
+    share = min(gap / max(elsewhere - (1.0 - elsewhere) / (classes - 1.0), gap), 1.0)
+    told = (
+        f"counting tells {elsewhere:.0%} of the validation labels right, and {right:.0%} of the training labels that "
+        f"it was counted on: as if {share:.0%} of these were wrong"
+    )
+    yield Evidence("facts.counting.labels.validation_accuracy", (0, 0), share, 0.0, told)
+
+
 def _contradictions(case: Case) -> Iterator[Evidence]:
     number, texts = case.number("contradictions") or 0.0, case.number("training", "documents")
     if texts and number >= max(3.0, CONTRADICTED * texts):
         told = f"{number:,.0f} of {texts:,.0f} texts stand in the training set with different labels"
         yield Evidence("facts.contradictions", (0, 0), number / texts, 0.0, told)
+
+
+def _floor(case: Case) -> Iterator[Evidence]:
+    """A part of wrong labels that makes the training loss what it is, and right answers as unsure as they are."""
+    accuracy, validation, loss = (
+        Curve.of(case.evaluated("validation/accuracy")),
+        Curve.of(case.validation_loss()),
+        Curve.of(case.loss()),
+    )
+    number = num_classes(case)
+    if (
+        accuracy is None
+        or validation is None
+        or loss is None
+        or number is None
+        or number < 3
+        or case.counts_epochs
+        or min(len(accuracy), len(validation)) < 5
+        or len(loss) < 30
+        or any(case.setting(f"objective.{one}") for one in ("label_smoothing", "distillation.teacher"))
+    ):
+        return
+    late = len(loss) - len(loss) // 3
+    begin = int(loss.steps[late])
+    right, judged, seen = (
+        accuracy.level(begin, math.inf),
+        validation.level(begin, math.inf),
+        loss.level(begin, math.inf),
+    )
+    if not all(math.isfinite(one) for one in (right, judged)) or right < LEAST_RIGHT:
+        return
+    share = share_of_floor(seen, number)
+    usual, needed = usual_loss(right, number), -math.log(max(1.0 - share, 1e-9))
+    # Steps that draw wrong labels by chance scatter by this in batches of 1024, and by more in smaller ones.
+    rise = math.log(max((1.0 - share) * (number - 1.0) / max(share, 1e-9), 1.0))
+    least = math.sqrt(share * (1.0 - share) / MOST_IN_A_BATCH) * rise
+    every = float(np.median(np.diff(loss.steps))) if case.target == "huggingface" else 1.0  # it logs means
+    scatter = noise_of(loss.values[late:]) * math.sqrt(every)
+    if (
+        share < LEAST_SHARE
+        or seen < 1.3 * judged
+        or judged < usual
+        or not needed <= judged <= 2.6 * needed
+        or scatter < least
+    ):
+        return
+    told = (
+        f"from step {begin:,} on the training loss is {seen:.2f} and the validation loss {judged:.2f} at an accuracy "
+        f"of {right:.0%}, where {usual:.2f} is usual: with {share:.0%} of the labels of {number:.0f} classes wrong the "
+        f"one is the least that there can be, and the other is {needed:.2f} or more"
+    )
+    yield Evidence("train/loss", (begin, loss.last_step), share, 0.0, told)
+
+
+def share_of_floor(loss: float, number: float) -> float:
+    """The part of wrong labels, drawn evenly among the other classes, whose entropy is `loss`."""
+    low, high = 0.0, 1.0 - 1.0 / number
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if usual_loss(1.0 - middle, number) < loss else (low, middle)
+    return low
 
 
 def _falling_accuracy(case: Case) -> Iterator[Evidence]:

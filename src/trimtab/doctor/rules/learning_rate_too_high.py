@@ -3,8 +3,10 @@
 Looks for several signs that each may have another reason, and counts them: a hump (the loss rises while the rate
     rises or is at its height, early in the run); a loss that swings far more than the noise of its steps explains; a
     loss that stands at what counting tokens reaches while the rate is high; a fall that only begins when the rate
-    decays; weights that grow several-fold within the first steps; a rate far above what AdamW is usually trained with
-    at this size; a loss that left, or was no longer a number, when the rate was at its height.
+    decays; evaluations of the same samples that go up and down by much to the end; a loss that the first steps throw
+    up and that stands from there to the end; weights that grow several-fold within the first steps; a rate far above
+    what AdamW is usually trained with at this size; a loss that left, or was no longer a number, when the rate was at
+    its height.
 Why it matters: the run wastes its budget, or ends in a divergence; a lower rate costs nothing to try.
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
@@ -21,14 +23,20 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases, resolution
-from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, Phases, resolution
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, judged
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
 from trimtab.runs import format
 
 ROUNDED = 0.05
 """Of the level: digits that were kept."""
+BOUNCE = 0.08
+"""Of the usual validation loss, and of the loss at the start: an evaluation that is so much off the one before."""
+UNSUSPECTED = 5e-3
+"""Of another trainer's log: a rate below that is hardly what makes evaluations bounce."""
+TOGETHER = 0.6
+"""Correlation of a loss with the one before."""
 ENOUGH = 3.0
 """Points that the signs must make together."""
 LEARNED = 0.01
@@ -36,7 +44,7 @@ LEARNED = 0.01
 Sign = tuple[float, Evidence]
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning when the signs make enough points, at least one of them from the curve."""
     curve = Curve.of(case.loss())
     if curve is None or len(curve) < 24 or 0 <= curve.end < LEARNED * curve.start:
@@ -44,14 +52,24 @@ def check(case: Case) -> Iterator[Finding]:
     if resolution(curve.values) > ROUNDED * abs(curve.end):
         return  # it jumps by the last digit that was kept
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
+    alone: list[Sign] = [*_bounces(case, curve, phases), *_knocked_out(case, curve)]
     if not phases.peak > 0:
+        if phases.peak != 0 and alone:
+            yield _of_curves_alone(curve, alone)
+        elif phases.peak != 0:
+            yield Withheld("learning-rate-too-high", ("learning_rate",))
         return
-    seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *_early_jump(curve, phases)]
+    seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *alone]
+    in_waves = _in_waves(curve)  # as where data comes in an order
+    if not in_waves:
+        seen += _early_jump(curve, phases)
     known: list[Sign] = [*_growth(case), *_usual(case)]
     support = sum(weight for weight, _ in known if weight > 0)
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
         seen += _stands(case, phases)
-        if support > 0 or seen:  # losses of neighbours that belong together swing, too, with no fault of the rate
+        if not in_waves and (
+            support > 0 or seen
+        ):  # losses of neighbours that belong together swing, too, with no fault of the rate
             seen += [*_hump(curve, phases), *_swings(curve, phases), *_late_fall(curve, phases)]
             seen += _validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
@@ -83,6 +101,103 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         tuple(evidence for _, evidence in signs),
         remedies=tuple(remedies),
+    )
+
+
+def _of_curves_alone(curve: Curve, signs: list[Sign]) -> Finding:
+    """What to say where no rate was logged and the loss tells enough."""
+    return Finding(
+        "learning-rate-too-high",
+        "warning",
+        0.6,
+        curve.first_step,
+        "updates move the weights too far in each step: " + "; ".join(evidence.text for _, evidence in signs),
+        tuple(evidence for _, evidence in signs),
+        remedies=(Remedy("a third or a tenth of the learning rate"), Remedy("log the learning rate")),
+    )
+
+
+def _in_waves(curve: Curve) -> bool:
+    """Whether losses of neighbours belong together, around the line through the last four fifths of the run: what comes
+    and goes over many steps is in the data; what a rate does differs from batch to batch."""
+    part = curve.values[len(curve) // 5 :]
+    if len(part) < 24:
+        return False
+    at = np.arange(len(part))
+    rest = part - np.polyval(np.polyfit(at, part, 1), at)
+    whole = float(np.square(rest).mean())
+    return whole > 0 and float((rest[1:] * rest[:-1]).mean()) > TOGETHER * whole
+
+
+def _bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
+
+    Where a decaying rate calms them by the end the rate was no higher than it should be; and a rate that no small model
+    suffers from has another reason for it.
+    """
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and uses_adam(case) is not True):
+        return
+    if _in_waves(curve) or curve.end > 1.5 * curve.start:
+        return
+    changes = np.diff(validation.values)
+    much = np.abs(changes) > max(BOUNCE * float(np.median(validation.values)), BOUNCE * abs(curve.start))
+    turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
+    rises = int((changes[much] > 0).sum())
+    if rises < 2 or len(turns) < 3 or not much[-max(3, len(changes) // 4) :].any():
+        return
+    step = int(validation.steps[int(np.flatnonzero(much & (changes > 0))[0])])
+    largest = float(changes.max())
+    yield (
+        3.0,
+        Evidence(
+            "validation/loss",
+            (step, validation.last_step),
+            largest,
+            BOUNCE * abs(curve.start),
+            f"the validation loss of the same samples goes up and down to the end: {rises} times it rose by much from "
+            f"one evaluation to the next, by {format.decimal(largest)} at most",
+        ),
+    )
+
+
+def _knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
+    """A loss that the first updates throw up, and that then stands for the rest of the run: nothing learns any more."""
+    cut = max(4, round(0.15 * len(curve)))
+    early, rest = curve.values[:cut], curve.values[cut:]
+    validation = Curve.of(case.validation_loss())
+    if len(rest) < 24:
+        return
+    level, third = float(np.median(rest)), len(rest) // 3
+    moved = abs(float(np.median(rest[:third]) - np.median(rest[-third:])))
+    noise, top = Curve(curve.steps[cut:], rest).noise, int(np.argmax(early))
+    if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
+        return
+    late = None if validation is None else validation.between(curve.steps[cut], curve.last_step)
+    if late is not None and float(late.values[-1]) < 0.97 * float(late.values[0]):
+        return
+    height = float(early[top])
+    thrown = height > max(1.25 * float(early[0]), 1.3 * level) and level > 0.4 * abs(float(early[0]))
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    ignorant = (
+        height > 2.0 * level
+        and accuracy is not None
+        and len(accuracy) >= 5
+        and float(np.median(accuracy.values[len(accuracy) // 2 :])) <= min(0.5, float(accuracy.values[0]) + 0.02)
+    )
+    if height - level < 10.0 * noise or not (thrown or ignorant):
+        return
+    yield (
+        3.0,
+        Evidence(
+            "train/loss",
+            (int(curve.steps[top]), curve.last_step),
+            height,
+            level,
+            f"the loss was {format.decimal(height)} at step {int(curve.steps[top]):,}, and stands near "
+            f"{format.decimal(level)} from step {int(curve.steps[cut]):,} to the end: the first updates threw the "
+            "weights to where nothing is learned",
+        ),
     )
 
 
@@ -221,7 +336,9 @@ def _validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:
     curve, gap = Curve.of(case.validation_loss()), Curve.of(case.evaluated("generalization_gap"))
     if curve is None or len(curve) < 5:
         return
-    descent = float(curve.values[0] - curve.values.min())
+    training = Curve.of(case.loss())
+    begun = max(float(curve.values[0]), training.start if training is not None else 0.0)
+    descent = begun - float(curve.values.min())
     part = curve.between(phases.peak_from, phases.high_until)
     if part is None or len(part) < 4 or descent <= 0:
         return
@@ -373,7 +490,7 @@ def _usual(case: Case) -> Iterator[Sign]:
     times = rate / usual
     if times > 5:
         yield (
-            1.5 if times < 20 else 2.0,
+            1.0 if not case.config else 1.5 if times < 20 else 2.0,  # another trainer's may be no AdamW at all
             Evidence(
                 "optimizer.learning_rate",
                 (0, 0),

@@ -2,7 +2,8 @@
 
 Looks for: rates that cannot move the weights (AdamW moves a weight by about the rate in each step, so the sum of all
     rates bounds how far it can get); weights that did not change; a loss that still falls as steadily in the second
-    half as in the first, at a level that is still near the guess.
+    half as in the first, at a level that is still near the guess; one that ends near where it began, and fell as much
+    for each bit of the rates that were added up, to the end.
 Why it matters: the run is not stuck, only slow: the same budget at a higher rate gives far more.
 Evidence: the sum of the rates beside the size of the weights, both halves' progress, the level, the usual rate.
 Remedy: three to ten times the rate; a range test.
@@ -17,8 +18,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.curves import Curve, Floats, Phases
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import uniform_loss
 from trimtab.doctor.remedies import change, learning_rate_in_use, scaled_rate, sound_rate, uses_adam
 from trimtab.runs import format
@@ -26,24 +27,30 @@ from trimtab.runs import format
 ENOUGH = 3.0
 AS_STEADY = 0.45
 """Of what the first half gained: a second half that gains as much falls as steadily."""
+NEAR_START = 0.84
+"""Of the first loss: above that little has been learned."""
 CREEPING = 0.01
 """Of the validation loss: what a run that learns gains more than."""
 Sign = tuple[float, Evidence]
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning when the signs make enough points."""
     curve = Curve.of(case.loss())
     if curve is None or len(curve) < 24 or case.history.last_step < 0.3 * case.planned_steps:
         return
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     rate = learning_rate_in_use(case)
+    if not case.history.has("learning_rate"):
+        yield from _without_rates(case, curve)
+        return
     if phases.peak == 0.0:
         yield _none(curve)
         return
     if curve.end > curve.start + 3 * curve.noise:
         return
-    signs = [*_bound(case), *_unmoved(case), *_steady(case, curve, phases), *_creeping(case), *_usual(case)]
+    steady = list(_slow(case, curve)) or list(_steady(case, curve, phases))
+    signs = [*_bound(case), *_unmoved(case), *steady, *_creeping(case), *_usual(case)]
     points = sum(weight for weight, _ in signs)
     if points < ENOUGH:
         return
@@ -65,6 +72,28 @@ def check(case: Case) -> Iterator[Finding]:
         f"{format.decimal(curve.start)} to {format.decimal(curve.end)} only",
         tuple(evidence for weight, evidence in signs if weight > 0),
         remedies=tuple(remedies),
+    )
+
+
+def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
+    """What the loss alone tells: that it fell as steadily at the end as at the start, and hardly at all."""
+    signs = list(_slow(case, curve))
+    if not signs:
+        yield Withheld("learning-rate-too-low", ("learning_rate",))
+        return
+    remedies = (
+        Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of it"),
+        Remedy("log the learning rate, so that its height can be judged"),
+    )
+    yield Finding(
+        "learning-rate-too-low",
+        "warning",
+        0.6,
+        curve.first_step,
+        f"the weights hardly move: the loss came from {format.decimal(curve.start)} to {format.decimal(curve.end)} "
+        "only, and each evaluation was as much better as a schedule lets expect, to the end",
+        tuple(evidence for _, evidence in signs),
+        remedies=remedies,
     )
 
 
@@ -154,6 +183,49 @@ def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     )
 
 
+def _slow(case: Case, curve: Curve) -> Iterator[Sign]:
+    """Near where it began in the end, and each rate gained as much as the one before: by quarters of the sum of all
+    rates, so that a schedule that lets the rate decay does not hide it."""
+    validation = Curve.of(case.validation_loss())
+    if curve.first_step > 0.05 * curve.last_step or curve.end < NEAR_START * curve.start:
+        return
+    judged = curve if validation is None or len(validation) < 8 else validation
+    if judged is not curve and (np.diff(judged.values) >= 0).any():
+        return
+    levels = judged.smoothed if judged is curve else judged.values
+    gains = _gains(case, judged, levels)
+    error = 4.0 * curve.error(curve.width) if judged is curve else 0.0
+    if float(levels[-1]) < NEAR_START * float(levels[0]) or gains.min() <= max(error, 0.35 * gains.max()):
+        return
+    yield (
+        3.0,
+        Evidence(
+            "validation/loss" if judged is validation else "train/loss",
+            (judged.first_step, judged.last_step),
+            float(gains[-1]),
+            float(gains[0]),
+            "in quarters of all that the rates add up to, the loss fell by "
+            + ", ".join(format.decimal(float(gain)) for gain in gains)
+            + f": what a rate gains did not get less, and the loss is still {float(levels[-1] / levels[0]):.0%} of the "
+            "first",
+        ),
+    )
+
+
+def _gains(case: Case, curve: Curve, levels: Floats) -> Floats:
+    """What was gained in each quarter of all that the rates add up to; of rates that are not known, as half a cosine
+    would have them."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    steps = np.arange(curve.last_step + 1)
+    if rates is None:
+        applied = np.cumsum(0.55 + 0.45 * np.cos(np.pi * steps / max(case.planned_steps, 1)))
+    else:
+        applied = np.cumsum(np.interp(steps, rates.steps, rates.values))
+    done = applied[curve.steps]
+    at: Floats = np.interp(np.linspace(done[0], done[-1], 5), done, levels)
+    return -np.diff(at)
+
+
 def _creeping(case: Case) -> Iterator[Sign]:
     """Evaluation after evaluation is a little better, and all together come to less than a hundredth of the loss."""
     validation = Curve.of(case.validation_loss())
@@ -161,7 +233,9 @@ def _creeping(case: Case) -> Iterator[Sign]:
         return
     falling = float((np.diff(validation.values) < 0).mean())
     fell = float(validation.values[0] - validation.values[-1]) / max(abs(float(validation.values[0])), 1e-12)
-    if falling > 0.95 and 0 < fell < CREEPING:
+    gains = _gains(case, validation, validation.values)
+    stands = float(gains[2:].sum()) < 0.2 * float(gains[:2].sum())  # it came to where it can come, and crept on there
+    if falling > 0.95 and 0 < fell < CREEPING and not stands:
         yield (
             3.0,
             Evidence(

@@ -32,6 +32,8 @@ from trimtab.runs import format
 from trimtab.runs.history import Series
 
 NOISES = 8.0
+NOW_AND_THEN = 0.05
+"""Of the losses elsewhere, that are half as high above what was usual."""
 MOST_SHOWN = 5
 JUMPED = 1.5
 """So many times the rate of the step before: it was set, and did not rise by a schedule."""
@@ -191,8 +193,19 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         by_noise = NOISES * noise * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
         high = excess > np.maximum(np.maximum(by_noise, tail), least)
         high[: max(8, len(curve) // 50)] = False
-        found += _spans(curve, values, before, high, noise)
+        spans = _spans(curve, values, before, high, noise)
+        found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, usual, one))
     return _merged(found)
+
+
+def _is_usual(curve: Curve, usual: NDArray[np.float64], spike: Spike) -> bool:
+    """Whether single losses elsewhere lie so high now and then, as where few samples cost much: then some of them in a
+    row are chance. Those in a stretch that is high are not single."""
+    settled = max(8, len(curve) // 8)
+    excess = np.nan_to_num(curve.values - usual)
+    single = (excess > 0.5 * spike.height) & (running_median(excess, 5) < 0.5 * spike.height)
+    elsewhere = np.delete(single, np.r_[: min(settled, spike.first), spike.first : spike.last + 1])
+    return float(elsewhere.mean()) > NOW_AND_THEN if len(elsewhere) else False
 
 
 def _tail(excess: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,9 @@
 """noisy-loss: steps differ so much that progress drowns in them.
 
 Looks for: a noise of single steps that is a good part of the loss, in batches of few tokens, while the level does not
-    fall any more at a high rate, so that what is learned in one step is undone in the next.
+    fall any more at a high rate, so that what is learned in one step is undone in the next. Where batches are not
+    known, a noise of a fifth of the loss that is several times what the second half gained, at a rate that was
+    never lowered.
 Why it matters: a larger batch averages the noise away; with a batch this small only a decaying rate can.
 Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
 Remedy: more samples in a batch, in micro-batches as large as fit, at a rate to match (higher by
@@ -28,6 +30,10 @@ from trimtab.runs import format
 NOISE_OF_LEVEL = 0.1
 FEW_TOKENS = 512
 VERY_FEW_TOKENS = 32
+OF_WORDS = 2.5
+"""Of a log that does not say what it is of: a first loss above that is of a dozen classes or more, as of characters."""
+DROWNS = 2.5
+"""Times what the second half gained."""
 STILL = 0.06
 """Of the whole descent: a stretch that gains less stands still."""
 
@@ -63,6 +69,8 @@ def check(case: Case) -> Iterator[Finding]:
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
+    drowned = batch is None and noise > 2 * NOISE_OF_LEVEL * level and _drowns(case, curve, phases, noise)
+    grave = grave or drowned
     evidence = [
         Evidence(
             "train/loss",
@@ -93,10 +101,13 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         "noisy-loss",
         "warning" if grave else "info",
-        0.8 if grave and batch is not None else 0.55,
+        0.8 if grave and batch is not None else 0.6 if drowned else 0.55,
         curve.first_step,
         "the batch is so small that steps undo each other: the loss scatters, and its level hardly falls any more"
-        if grave
+        if grave and not drowned
+        else "a step's noise is many times what the second half gained, and the rate was never lowered: the batch is "
+        "too small for it"
+        if drowned
         else f"{batch_in_words}; {course}",
         tuple(evidence),
         remedies=(
@@ -104,6 +115,19 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("let the learning rate decay to a tenth or less by the end"),
         ),
     )
+
+
+def _drowns(case: Case, curve: Curve, phases: Phases, noise: float) -> bool:
+    """Of a log of a language model that does not tell its batches: whether the noise of a step is several times what
+    the second half gained, at a rate that is never lowered, so that nothing averages it away."""
+    rates, validation = Curve.of(case.history.get("learning_rate")), Curve.of(case.validation_loss())
+    if rates is None or phases.decays or float(rates.values[-1]) < 0.9 * phases.peak or curve.start < OF_WORDS:
+        return False
+    middle, judged = (curve.first_step + curve.last_step) / 2, validation
+    gained = curve.progress(middle, curve.last_step)
+    if judged is not None and len(judged) >= 5:
+        gained = float(np.interp(middle, judged.steps, judged.values)) - float(judged.values[-1])
+    return case.history.last_step >= 0.8 * case.planned_steps and noise > DROWNS * gained
 
 
 def _more(case: Case) -> list[Remedy]:

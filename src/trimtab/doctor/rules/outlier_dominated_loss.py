@@ -3,8 +3,8 @@
 Looks for: under a squared error, targets whose farthest hundredth makes three quarters of all squares (the fact
     `outliers.share`; of a normal distribution it makes 0.085), or its farthest twentieth nearly all, or samples of a
     step whose highest loss is far above all others again and again (`probe/sample_loss`). In logs: a loss that is low
-    in most steps and so high in few, here and there, that those few make most of the sum; and it is back in the next
-    step each time.
+    in most steps and so high in few, here and there, that those few make most of the sum, and it is back in the next
+    step each time; or it is many times the validation loss, and another in each step. Never of a log with an accuracy.
 Why it matters: the gradient is that of those few samples. The model learns them, or nothing, and the rest stays as it
     was.
 Evidence: the share of the farthest hundredth, quantiles of the samples' losses, or the share of the highest steps.
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, running_median
@@ -35,6 +36,17 @@ NEARLY_ALL: Final = 0.92
 """The same of the farthest twentieth."""
 SQUARED: Final = ("mse", "rmse", "cross_entropy", None)
 """Objectives under which a far target counts by its square; a run of regression that names none has mse."""
+TENTH: Final = 0.3
+"""Of the summed loss, in each quarter: what the highest tenth of the steps makes of it at least, where batches hold
+a far target as often as not."""
+LOW: Final = 0.03
+"""Of their mean: a quarter of the steps is lower."""
+FAR_ABOVE: Final = 5.0
+"""Times the validation loss, whose targets are not among the far ones."""
+UNEVEN: Final = 0.6
+"""Of its mean: the deviation of such a training loss from step to step."""
+IN_NO_ORDER: Final = 0.3
+"""Correlation of a step with the next."""
 TIMES: Final = 40.0
 FEWEST_STEPS: Final = 100
 
@@ -106,13 +118,33 @@ def _steps(case: Case) -> Iterator[Evidence]:
     series = case.loss()
     assert series is not None
     steps, values = series.finite()
-    if len(values) < FEWEST_STEPS or series.width > 1 or float(values.min()) < 0.0:
+    if len(values) < FEWEST_STEPS // 2 or series.width > 1 or float(values.min()) < 0.0:
         return
     if case.history.has("train/accuracy") or case.history.has("validation/accuracy"):
         return  # classes have no outliers; what is learned by heart leaves a few hard batches
     # From where the early descent is over.
     begin = len(values) // 5
     late = values[begin:]
+    validation = Curve.of(case.validation_loss())
+    if validation is not None and _is_far_above(late, validation.end):
+        told = (
+            f"from step {int(steps[begin]):,} on the training loss is {format.decimal(float(late.mean()))} on average, "
+            f"and its steps deviate by {format.decimal(float(late.std()))}, while the validation loss is "
+            f"{format.decimal(validation.end)}"
+        )
+        yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), float(late.mean()), validation.end, told)
+        return
+    if len(values) < FEWEST_STEPS:
+        return
+    if _is_heavy_tailed(late):
+        top = float(np.sort(late)[-(len(late) // 10) :].sum() / late.sum())
+        told = (
+            f"from step {int(steps[begin]):,} on the highest tenth of the steps makes {top:.0%} of the summed loss, in "
+            f"no order; a quarter of the steps has less than {format.decimal(float(np.quantile(late, 0.25)))}, and the "
+            f"mean is {format.decimal(float(late.mean()))}"
+        )
+        yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), top, TENTH, told)
+        return
     excess = late - running_median(late, 31)
     high = excess > 6.0 * float(np.median(np.abs(excess))) * 1.4826 + 2.0 * np.maximum(running_median(late, 31), 0.0)
     inside = np.insert(high[:-1], 0, False) & high & np.append(high[1:], False)
@@ -135,3 +167,23 @@ def _steps(case: Case) -> Iterator[Evidence]:
         f"the median step has {middle}, and the highest {highest}"
     )
     yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), share, HALF, told)
+
+
+def _is_heavy_tailed(late: NDArray[np.float64]) -> bool:
+    """Whether in each quarter a tenth of the steps makes far more than a low one, and no step tells of the next."""
+    for part in np.array_split(late, 4):
+        top, mean = np.sort(part)[-max(1, len(part) // 10) :], float(part.mean())
+        few = float(top.sum()) >= TENTH * float(part.sum())
+        if mean <= 0.0 or not few or float(np.quantile(part, 0.25)) > LOW * mean:
+            return False
+    return _in_no_order(late)
+
+
+def _is_far_above(late: NDArray[np.float64], judged: float) -> bool:
+    """Whether the training loss lies at many times the validation loss, and is another in each step."""
+    mean, deviation = float(late.mean()), float(late.std())
+    return judged > 0.0 and mean > FAR_ABOVE * judged and deviation > UNEVEN * mean and _in_no_order(late)
+
+
+def _in_no_order(late: NDArray[np.float64]) -> bool:
+    return float(late.std()) > 0.0 and abs(float(np.corrcoef(late[:-1], late[1:])[0, 1])) < IN_NO_ORDER

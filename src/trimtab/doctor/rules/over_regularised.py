@@ -38,6 +38,10 @@ OPEN: Final = 0.05
 """Of the validation loss: a gap that is wider asks for regularization; twice as wide, where a setting is far off."""
 ABOVE: Final = 0.25
 """Of the validation loss, by which a training loss without known settings must lie above it."""
+HELD: Final = 0.8
+"""Of the first training loss: a training that keeps more, where evaluations show that much is learned, is held back."""
+OF_WORDS: Final = 2.5
+"""A first loss above that is of a dozen classes or more: of fewer, wrong labels in training look the same."""
 COSTS: Final = 0.08
 """Of the loss without dropout."""
 SHRUNK: Final = 0.7
@@ -133,7 +137,8 @@ def _decay(case: Case) -> float | None:
 
 
 def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
-    """A remark where the training loss comes to lie far above a validation loss that is high itself."""
+    """A remark where the training loss comes to lie far above a validation loss that is high itself; a warning where it
+    hardly falls though much is learned."""
     validation = Curve.of(case.validation_loss())
     if validation is None or len(validation) < 4 or not (validation.values > 0).all():
         return
@@ -144,14 +149,17 @@ def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
         needs = "settings: dropout, weight_decay, label_smoothing (a run of TrainingLogger with config=…)"
         yield Withheld("over-regularised", (needs,))
         return
+    held = loss.end > HELD * loss.start > HELD * OF_WORDS and validation.end < 0.9 * HELD * loss.start
     text = (
         f"the training loss ends {above:.0%} above the validation loss ({format.decimal(loss.end)} and "
         f"{format.decimal(validation.end)}), and was {max(before, 0.0):.0%} above it at step {validation.first_step:,}"
     )
+    if held:
+        text += f"; it is still {loss.end / loss.start:.0%} of its first, where the validation loss came down with it"
     yield Finding(
         "over-regularised",
-        "info",
-        0.5,
+        "warning" if held else "info",
+        0.6 if held else 0.5,
         loss.first_step,
         "training is made much harder than evaluation, by dropout, smoothing or augmentation, and the validation loss "
         "is still high: less of it may give more",

@@ -48,7 +48,10 @@ def check(case: Case) -> Iterator[Finding]:
     rise, highest = last - around, float(after.max()) - around
     scale = max(abs(best), 0.1 * float(validation.values.max() - best))
     error = noise * float(np.sqrt(1 / num_last + 1 / 3))  # of the last values beside the three around the best
-    if rise <= max((3 if len(after) >= 4 else 5) * error, 0.005 * scale) or rise < 0.4 * highest:
+    steady = len(after) >= 4 or (
+        len(after) == 3 and bool((np.diff(after) > 0).all())
+    )  # each higher than the one before
+    if rise <= max((3 if steady else 5) * error, 0.005 * scale) or rise < 0.4 * highest:
         return
     onset, end = int(validation.steps[best_at]), validation.last_step
     fell = training.at(onset) - _end_of(training)

@@ -2,7 +2,7 @@
 
 Looks for: a run of a hundred steps or more in which the level of the loss never falls by more than its noise, though
     the rate is not 0, and the validation loss falls no more than that either; or evaluations that agree to the last
-    digit for a fifth of the run, so that no weight changes any more.
+    digit for a fifth of the run, or hardly differ for most of it at the full rate, so that no weight changes any more.
 Why it matters: such a run learns nothing, however quietly; the usual reason is a mistake in the code or the data.
 Evidence: the level at the start and at the end, beside the noise.
 Remedy: try to learn one batch by heart; check that the loss depends on the model, and labels on their inputs.
@@ -24,6 +24,8 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 FEWEST_STEPS = 100
+STILL = 0.005
+"""Of the level, and of what had been gained: evaluations that differ by less hardly differ."""
 BLURRED = 0.06
 """Of the loss: where noise hides a fall of so much it is a remark."""
 
@@ -34,6 +36,9 @@ def check(case: Case) -> Iterator[Finding]:
         yield _unchanged(case, since)
         return
     curve, rates = Curve.of(case.loss()), Curve.of(case.history.get("learning_rate"))
+    if curve is not None and rates is not None and (still := _still_at_full_rate(case, curve, rates)) is not None:
+        yield still
+        return
     if curve is None or len(curve) < 24 or curve.last_step - curve.first_step + 1 < FEWEST_STEPS:
         return
     if case.history.last_step < 0.5 * case.planned_steps or (rates is not None and float(rates.values.max()) <= 0):
@@ -67,6 +72,42 @@ def check(case: Case) -> Iterator[Finding]:
         remedies=(
             Remedy("try to learn a single batch by heart: if that fails, the fault is in the model or the loss"),
             Remedy("check that the labels belong to their inputs, and that the optimizer has the model's parameters"),
+        ),
+    )
+
+
+def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | None:
+    """Evaluations that hardly differ for the rest of the run, at the full rate and far from nothing: weights that are
+    still updated move more than that."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 8 or case.history.last_step < 0.8 * case.planned_steps:
+        return None
+    begin = curve.first_step + 0.4 * (curve.last_step - curve.first_step)
+    part, full = validation.between(begin, validation.last_step), rates.between(begin, rates.last_step)
+    if part is None or full is None or len(part) < 5 or float(full.values.min()) < 0.9 * float(rates.values.max()) > 0:
+        return None
+    level, start = float(np.median(part.values)), max(curve.start, float(validation.values[0]))
+    spread = float(part.values.max() - part.values.min())
+    if level < 0.3 * start or spread > STILL * min(level, max(start - level, 0.0)):
+        return None
+    if spread <= 2.0 * resolution(validation.values):
+        return None  # too few digits were kept to tell
+    usual = float(np.median(curve.values[len(curve) // 2 :]))
+    since = int(curve.steps[int(np.flatnonzero(curve.smoothed <= usual + curve.error(curve.width))[0])])
+    told = (
+        f"{len(part)} evaluations from step {part.first_step:,} on lie between {part.values.min():.5g} and "
+        f"{part.values.max():.5g}, at the full rate"
+    )
+    return Finding(
+        "plateau",
+        "warning",
+        0.75,
+        since,
+        f"from step {since:,} on nothing is learned any more at the full rate: evaluations hardly differ",
+        (Evidence("validation/loss", (part.first_step, part.last_step), spread, STILL * level, told),),
+        remedies=(
+            Remedy("check that the optimizer has the model's own parameters, and that its step is called"),
+            Remedy("try to learn a single batch by heart: if that fails, the fault is in the model or the loss"),
         ),
     )
 

@@ -4,8 +4,9 @@ Looks for: a validation loss that never comes below what is known without any in
     shares; the loss of single tokens; of a log that does not say, its own first value), and answers no better than
     always saying the most frequent class, while the training loss falls far, as samples are learned by heart, and not
     at once. Where the training loss stands still, too, it is found only if counting runs of tokens tells nothing of
-    the labels either (the fact `counting.labels`). Of pairs of texts, second texts that go with any first one as well
-    as with their own (the fact `counting.related`).
+    the labels either (the fact `counting.labels`), or if in a log with an accuracy both validation curves stand where
+    they were at the first evaluation, near what guessing costs, while the training loss falls below. Of pairs of
+    texts, second texts that go with any first one as well as with their own (the fact `counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
@@ -26,14 +27,16 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares
+from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares, usual_loss
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import (
     FEW_TEXTS,
     error_of_share,
     gained_nothing,
+    judged_texts,
     judges_by_chance,
     learns_at_once,
+    noise_of_evaluations,
 )
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss
@@ -44,6 +47,14 @@ NEAR: Final = 0.985
 """Of the loss without input: a validation loss above that has gained nothing from it."""
 UNEVEN: Final = 0.9
 """Of all texts: where one class has more, always saying it is hard to pass."""
+STANDS: Final = 0.975
+"""Of the first validation loss: one that never came below has gained nothing since."""
+AT_MOST: Final = 2.0
+"""Times an even share: an accuracy that a most frequent class may have by itself."""
+REMEDIES: Final = (
+    Remedy("look at ten samples with their labels, as the model gets them"),
+    Remedy("find where inputs and labels are joined, sorted or shuffled apart from each other"),
+)
 RELATED: Final = 2.0
 """Standard errors: pairs that go together come to ten and more with some hundred of them."""
 BY_HEART: Final = 0.75
@@ -63,6 +74,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         or len(validation) < 3
         or case.history.last_step < 0.4 * case.planned_steps
     ):
+        return
+    if (stands := _stands(case, validation, training)) is not None:
+        yield stands
         return
     blind, known = _blind(case, validation)
     if blind is None or float(validation.values.min()) < (NEAR if known else 0.97) * blind:
@@ -87,7 +101,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if not known and accuracy is None and not case.history.has("train/accuracy"):
         return  # any loss above 1.4 is near ln K of some K: nothing says that there are classes
-    if not known and learns_at_once(training):
+    if not known and learns_at_once(case, training):
         return  # it is learned, but not asked: a validation set of another kind
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
@@ -127,10 +141,63 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         1,
         "labels have nothing to do with their inputs: nothing carries over to validation samples",
         tuple(evidence),
-        remedies=(
-            Remedy("look at ten samples with their labels, as the model gets them"),
-            Remedy("find where inputs and labels are joined, sorted or shuffled apart from each other"),
+        remedies=REMEDIES,
+    )
+
+
+def _stands(case: Case, validation: Curve, training: Curve) -> Finding | None:
+    """Where no text was counted, as in logs: whether nothing that is learned carries over."""
+    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), num_classes(case)
+    if accuracy is None or number is None or not classifies(case) or judges_by_chance(case):
+        return None
+    if case.fact("counting", "labels") is not None:
+        return None  # which tells more
+    begins = int(validation.steps[0]) <= 0.25 * case.planned_steps and len(validation) >= 5 and len(accuracy) >= 5
+    if not begins or learns_at_once(case, training):
+        return None
+    lowest, last = float(validation.values.min()), float(np.median(validation.values[-max(2, len(validation) // 4) :]))
+    guess, half = prior_loss(case) or float(np.log(number)), len(accuracy) // 2
+    most = max(shares(case), default=max(AT_MOST / number, 1.0 / number + 0.15 if number < 3 else 0.0))
+    before, after = accuracy.values[:2], accuracy.values[half:]
+    always = float(np.ptp(accuracy.values)) < 0.01  # then it is the share of the class that is always said
+    best = float(np.median(after))
+    # The training loss lies below in the last quarter, and lies lower there than in the second.
+    ends = training.between(training.steps[-max(1, len(training) // 4)], training.last_step)
+    second = training.between(
+        training.steps[len(training) // 4], training.steps[max(len(training) // 4, len(training) // 2 - 1)]
+    )
+    assert ends is not None
+    assert second is not None
+    low, middle = float(np.mean(ends.values)), float(np.mean(second.values))
+    error = float(np.std(ends.values)) / float(np.sqrt(len(ends)))
+    if (
+        lowest < STANDS * float(validation.values[0])
+        or lowest < (0.8 * usual_loss(best, number) if always else 0.9 * guess)
+        or best > 0.9
+        or (not always and best > most + 2.0 * error_of_share(most, judged_texts(case) or 300.0))
+        or best > float(before.max()) + max(0.02, 2.0 * noise_of_evaluations(accuracy.values))
+        or low > last - max(3.0 * error, 0.005 * last)
+        or low > middle - error
+    ):
+        return None
+    told = (
+        f"the validation loss was {format.decimal(float(validation.values[0]))} at the first evaluation, "
+        f"{format.decimal(lowest)} at best, and guessing costs {format.decimal(guess)}"
+    )
+    shown = f"the validation accuracy was {before.max():.1%} at first and is {best:.1%} in the second half"
+    fell = f"the training loss fell to {format.decimal(low)} all the same: its samples are learned by heart"
+    return Finding(
+        CODE,
+        "warning",
+        0.7,
+        1,
+        "labels have nothing to do with their inputs: nothing carries over to validation samples",
+        (
+            Evidence("validation/loss", (validation.first_step, validation.last_step), lowest, guess, told),
+            Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), best, 1.0 / number, shown),
+            Evidence("train/loss", (ends.first_step, ends.last_step), low, last, fell),
         ),
+        remedies=REMEDIES,
     )
 
 

@@ -157,25 +157,27 @@ def _is_done(case: Case) -> bool:
 
 def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
     """Half a cosine that was cut short, or that was gone on with beyond its end, where the rate rises again."""
-    peak = float(rates.values.max())
-    fall = rates.between(int(rates.steps[int(np.argmax(rates.values))]), rates.last_step)
+    early = rates.values[: max(2, len(rates) // 2)]  # one that rises again may come back to its peak
+    peak = float(early.max())
+    fall = rates.between(int(rates.steps[int(np.argmax(early))]), rates.last_step)
     if fall is None or len(fall) < 24 or peak <= 0 or float(fall.values[-1]) < 0.25 * peak:
         return
     few = np.unique(np.linspace(0, len(fall) - 1, 96).astype(int))  # of a smooth curve
+    between = int(np.median(np.diff(fall.steps)))  # of a log of some steps only the top may lie before its first value
     fall = Curve(fall.steps[few], fall.values[few])
-    first, whole = fall.first_step, fall.last_step - fall.first_step
     best: tuple[float, float, float] | None = None
-    for length in whole * np.geomspace(0.3, 4.0, 400):
-        for floor in FLOORS:
-            shape = floor + (1 - floor) * 0.5 * (1 + np.cos(np.pi * (fall.steps - first) / length))
-            error = float(np.abs(peak * shape - fall.values).max()) / peak
-            best = min(best, (error, float(length), floor)) if best is not None else (error, float(length), floor)
+    for begin in fall.first_step - np.unique(np.linspace(0, between - 1, 5).astype(int)):
+        for length in (fall.last_step - begin) * np.geomspace(0.3, 4.0, 400):
+            wave = 0.5 * (1 + np.cos(np.pi * (fall.steps - begin) / length))
+            for floor in FLOORS:
+                error = float(np.abs(peak * (floor + (1 - floor) * wave) - fall.values).max()) / peak
+                best = min(best or (error, begin, length), (error, begin, length))
     assert best is not None
-    error, length, _ = best
-    last = float(fall.values[-1]) / peak
-    if error > 0.01 or not (length > LATE * whole or 0.5 * whole <= length < 0.8 * whole):
+    error, first, length = best
+    whole, last = fall.last_step - first, float(fall.values[-1]) / peak
+    if error > 0.01 or not (length > LATE * whole or 0.45 * whole <= length < 0.8 * whole):
         return
-    end = first + round(length)
+    end = int(first + round(length))
     beyond = length < whole
     done = beyond or _is_done(case)
     yield Finding(
@@ -193,7 +195,7 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
         (
             Evidence(
                 "learning_rate",
-                (first, fall.last_step),
+                (int(first), fall.last_step),
                 last,
                 0.1,
                 f"the last step was made at {last:.0%} of the highest rate",

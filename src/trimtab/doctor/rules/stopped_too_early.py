@@ -6,7 +6,7 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
     falling or only fell; of less than half a token for each parameter also while it stands where frequencies of single
     tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
     single tokens to pairs gets a remark. Where no level is known: of fewer than 100 steps with the rate at its full
-    height to the end, one in which each evaluation is better and the last quarter makes a tenth of the progress.
+    height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress.
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
 Evidence: the loss beside the yardstick; tokens that were seen, for each parameter.
 Remedy: more steps; or a model that is small enough for these.
@@ -39,7 +39,7 @@ MOST_EPOCHS: Final = 4.0
 """Of the same text teach nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
 FEWEST: Final = 0.1
 """Tokens for each parameter: with fewer no model is expected to come below counts of pairs, and none is done."""
-LAST_QUARTER: Final = 0.1
+LAST_QUARTER: Final = 0.05
 """Of the whole progress: a run that was long enough makes less in its last quarter."""
 FEWEST_STEPS: Final = 100
 """In a longer run a loss that falls says nothing by itself."""

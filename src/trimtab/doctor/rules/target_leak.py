@@ -6,7 +6,7 @@ Looks for: before step 1, answers at earlier positions that change when later to
     (`counting.labels.telling`, 0.85 or more), whether the model has found it yet or not; or texts to write that stand
     in the texts to read (`counting.copied`). Of text, a validation loss far below a quarter of what pairs of tokens
     reach, which no model of text comes to. In logs without facts: a validation loss of a language model below a
-    thirtieth of its first loss.
+    thirtieth of its first loss; and, as a remark, three classes or more of which nearly every answer is right.
 Why it matters: the model learns to copy. Its figures are excellent, in validation, too, and worth nothing where the
     answer is not given.
 Evidence: how far answers move with the future, how well one clue tells the class, or the loss beside its yardstick.
@@ -22,8 +22,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies
+from trimtab.doctor.classes import classifies, num_classes
 from trimtab.doctor.curves import Curve
+from trimtab.doctor.evaluations import judges_by_chance
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.levels import counted_loss
 from trimtab.runs import format
@@ -34,19 +35,21 @@ AHEAD: Final = 0.01
 TELLING: Final = 0.85
 COPIED: Final = 0.9
 """Of the texts that are asked for: so many stand in the text that is read, word for word."""
+ALL_RIGHT: Final = 0.985
 OF_PAIRS: Final = 0.2
 """Of what bigram counts reach: far below what models of text come to, a third of it at best."""
 OF_FIRST: Final = 1 / 30
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A warning."""
+    """A warning; a remark where nothing but good figures speaks for it."""
     ahead = case.number("first_batch", "future_changes")
     if ahead is not None and ahead > AHEAD:
         yield _looks_ahead(ahead)
         return
     if classifies(case):
         yield from _clue(case)
+        yield from _all_right(case)
     elif case.fact("task") == "seq2seq":
         yield from _copied(case)
     else:
@@ -91,6 +94,33 @@ def _clue(case: Case) -> Iterator[Finding]:
             Remedy("look for the label in the texts (a field, a name, a heading), and leave it out"),
             Remedy("if it is there where the model is to be used, too, a rule does instead of a model"),
         ),
+    )
+
+
+def _all_right(case: Case) -> Iterator[Finding]:
+    """A remark: a log in which nearly every answer is right."""
+    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), num_classes(case)
+    if (
+        case.fact("task") is not None
+        or accuracy is None
+        or len(accuracy) < 4
+        or number is None
+        or judges_by_chance(case)
+    ):
+        return
+    late = accuracy.values[len(accuracy) // 2 :]
+    if number < 3 or float(late.min()) < ALL_RIGHT or float(late.max()) > 1.0:
+        return
+    onset = int(accuracy.steps[(accuracy.values >= ALL_RIGHT).argmax()])
+    told = f"from step {onset:,} on {late.min():.1%} and more of the validation answers are right"
+    yield Finding(
+        CODE,
+        "info",
+        0.5,
+        1,
+        "nearly every answer is right: the task is as easy as that, or the answer is in the input",
+        (Evidence("validation/accuracy", (onset, accuracy.last_step), float(late.min()), ALL_RIGHT, told),),
+        remedies=(Remedy("see whether one field alone tells the class, and whether it is there in use, too"),),
     )
 
 

@@ -38,7 +38,7 @@ ONE_JUMP: Final = 0.6
 """Of the whole growth between two neighbouring parts: then it is a jump, and no decay."""
 QUICKEST: Final = 0.02
 """Of the steps of a part: those that nothing disturbed."""
-FEWEST: Final = 96
+FEWEST: Final = 48
 _PARTS: Final = {
     "data_seconds": "waiting for data",
     "time/forward_seconds": "the forward pass",

@@ -6,7 +6,8 @@ Why it matters: more of the same changes nothing; the model, its regularization 
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
 Remedy: a larger model (at a usual rate, where that of the small one is higher), less regularization, a longer or better
     schedule; where controllers cut the learning rate to less than half, leaving it alone.
-False alarms: tasks whose noise is irreducible. Without a yardstick it is withheld: a curve alone cannot tell.
+False alarms: tasks whose noise is irreducible. Without a yardstick it is withheld, but where
+    both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess.
 Source: own; the project's rules of thumb.
 """
 
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
+from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.evaluations import unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, is_first_stand, judged
@@ -29,6 +30,10 @@ from trimtab.runs import format
 
 STILL = 0.05
 """Of the whole descent: a stretch that gains less stands still."""
+OF_WORDS = 2.5
+"""A first loss above that is of a dozen classes or more, as of characters."""
+OF_SINGLE = 0.62
+"""Of the loss of a guess: what frequencies of single tokens come to in texts, of characters and of words alike."""
 NEAR = 0.97
 """Of the yardstick: a level above that is no better than counting."""
 
@@ -40,7 +45,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if training is None or level is None or len(training) < 24 or unchanged_since(case) is not None:
         return
     if bigram is None:
-        yield Withheld("underfitting", ("yardsticks (what counting reaches on the same data)",))
+        told = None if case.fact("task") is not None else _of_curves_alone(case, training)
+        yield told or Withheld("underfitting", ("yardsticks (what counting reaches on the same data)",))
         return
     is_judged = case.validation_loss() is not None
     if is_first_stand(case, float(level.values.min())):
@@ -119,6 +125,41 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         cause,
         tuple(evidence),
         remedies=remedies,
+    )
+
+
+def _of_curves_alone(case: Case, training: Curve) -> Finding | None:
+    """Of a log without yardsticks, of many classes, as tokens are: both losses stand from the first third on, at a rate
+    that is high, about where frequencies of single tokens lie."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 6 or case.history.last_step < 0.8 * case.planned_steps:
+        return None
+    phases = Phases.of(case.history.get("learning_rate"), training.first_step, training.last_step)
+    third = training.first_step + (training.last_step - training.first_step) / 3
+    lowest, start = float(validation.values.min()), training.start
+    if phases.high_until < third or training.first_step > 20 or start < OF_WORDS or not 0.0 < lowest < 0.9 * start:
+        return None
+    if lowest < OF_SINGLE * start or abs(float(validation.values[-1]) - training.end) > 0.1 * lowest:
+        return None
+    fell = float(np.interp(third, validation.steps, validation.values)) - float(validation.values[-1])
+    if abs(fell) > 0.03 * (start - lowest) or abs(training.progress(third, training.last_step)) > max(
+        0.03 * training.descent, 2 * training.error(len(training) // 6)
+    ):
+        return None
+    text = (
+        f"the validation loss fell by {format.decimal(fell)} from step {round(third):,} on, and stands at "
+        f"{format.decimal(lowest)}, {lowest / start:.0%} of the first loss: about as much as the frequencies of single "
+        "tokens give"
+    )
+    return Finding(
+        "underfitting",
+        "warning",
+        0.6,
+        training.first_step,
+        "both losses stand still where hardly more than frequencies is learned: the model is too small for its data, "
+        "or a part of it does not learn",
+        (Evidence("validation/loss", (round(third), validation.last_step), lowest, OF_SINGLE * start, text),),
+        remedies=tuple(_remedies(case)),
     )
 
 

@@ -2,13 +2,18 @@
 
 Looks for: a root mean square above 10 of what the first layer is given (the fact `first_batch.input_rms`), or one
     feature a hundred times as large as the middle one (`input_spread`). Tokens are embedded and inputs of a norm are
-    scaled by it: there is nothing to find in such models.
+    scaled by it: there is nothing to find in such models. In logs of a task with an accuracy: a first loss that is
+    several times what it comes to at once, and a gradient norm of more than four times the loss at first and twenty
+    times later on. Large weights make such a loss, too, but their gradient is no larger than the loss, as they divide
+    it by their own size; large inputs multiply it.
 Why it matters: the first layer's gradient grows with its inputs, so that a rate that suits the rest is far too high
     there: the loss begins high, jumps, and ends worse. A feature that is far larger than the others hides them.
-Evidence: the size of the inputs, and the first loss beside that of a guess.
+Evidence: the size of the inputs, and the first loss beside that of a guess; or the gradient norm beside the loss.
 Remedy: subtract the mean and divide by the deviation of each feature, both of the training set; or a norm as first
     layer.
 False alarms: inputs whose first weights are made for their scale: a remark where the loss begins as a guess does.
+    Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. Inputs that a
+    BatchNorm meets behind the first layer do no harm, and show nowhere.
 Source: LeCun et al. 1998, "Efficient BackProp", section 4.3.
 """
 
@@ -18,19 +23,36 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from trimtab.doctor.case import Case
 from trimtab.doctor.classes import num_classes
 from trimtab.doctor.curves import Curve
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.runs import format
 
 CODE: Final = "unscaled-inputs"
 LARGE: Final = 10.0
 SPREAD: Final = 100.0
+REMEDIES: Final = (
+    Remedy("scale each input: less its mean, over its deviation, both of the training set"),
+    Remedy("or begin the model with a norm of its inputs"),
+)
+FEWEST: Final = 20
+AT_FIRST: Final = 4.0
+"""Times the loss: the gradient norm of a sound classifier begins below three times its loss."""
+LATER: Final = 20.0
+"""The same after the first tenth, as long as the loss is not near zero: of sound ones it is below ten."""
+NEAR_ZERO: Final = 0.05
+DROPS: Final = 0.5
+"""Of the first loss: below that it is after a tenth of the run."""
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning; a remark where nothing shows it in the loss."""
+    if case.fact("first_batch") is None:
+        yield from _by_gradients(case)
+        return
     size, spread = case.number("first_batch", "input_rms"), case.number("first_batch", "input_spread")
     if size is None:
         return
@@ -62,8 +84,39 @@ def check(case: Case) -> Iterator[Finding]:
         f"the inputs are far from unit scale (root mean square {size:.3g}): the first layer learns at another speed "
         "than the rest",
         tuple(evidence),
-        remedies=(
-            Remedy("scale each input: less its mean, over its deviation, both of the training set"),
-            Remedy("or begin the model with a norm of its inputs"),
+        remedies=REMEDIES,
+    )
+
+
+def _by_gradients(case: Case) -> Iterator[Finding | Withheld]:
+    """What a log tells: a gradient that is far larger than the loss, of a loss that began far too high."""
+    norms, loss = Curve.of(case.history.get("grad_norm")), Curve.of(case.loss())
+    judged = case.history.has("train/accuracy") or case.history.has("validation/accuracy")
+    if norms is None or loss is None or not judged or len(norms) < FEWEST:
+        yield Withheld(CODE, ("facts.first_batch, or grad_norm and an accuracy",))
+        return
+    beside = np.interp(norms.steps, loss.steps, loss.values)
+    early, tenth = max(1, len(norms) // 30), max(3, len(norms) // 10)
+    counted = beside[tenth:] > NEAR_ZERO
+    first = float(np.median(norms.values[:early] / np.maximum(beside[:early], 1e-12)))
+    later = float(np.median(norms.values[tenth:][counted] / beside[tenth:][counted])) if counted.any() else 0.0
+    level = float(np.median(beside[tenth : 2 * tenth]))
+    if first < AT_FIRST or later < LATER or level > DROPS * float(beside[0]) or counted.sum() < FEWEST // 2:
+        yield Withheld(CODE, ("facts.first_batch",))  # smaller inputs, or those that a norm follows, do not show here
+        return
+    steps = (norms.first_step, norms.last_step)
+    told = f"the gradient norm is {first:.2g} times the loss at first, and {later:.2g} times from the first tenth on"
+    fell = f"the first loss is {format.decimal(float(beside[0]))}, and {format.decimal(level)} after a tenth of the run"
+    yield Finding(
+        CODE,
+        "warning",
+        0.75,
+        1,
+        "the inputs are far from unit scale, as it seems: gradients are far larger than such a loss makes of inputs of "
+        "usual size",
+        (
+            Evidence("grad_norm", steps, later, AT_FIRST, told),
+            Evidence("train/loss", (loss.first_step, int(norms.steps[tenth])), float(beside[0]), level, fell),
         ),
+        remedies=REMEDIES,
     )

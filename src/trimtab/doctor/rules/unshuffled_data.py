@@ -33,10 +33,17 @@ CODE: Final = "unshuffled-data"
 FAR: Final = 0.25
 """Of the way from an order by chance to one that is sorted."""
 FEWEST_STEPS: Final = 60
-NEIGHBOURS: Final = 0.2
-"""Correlation of a step with the four after it, less a trend: what is left of noise has none."""
+FEWEST_FOR_JUMPS: Final = 36
+LEAST: Final = 0.15
+"""Correlation of a step with the one to four after it, less a trend: what is left of noise has none."""
+SURE: Final = 2.8
+"""Standard errors of that correlation."""
+SIZE: Final = 0.02
+"""Of the loss, or of all that was gained: a course that moves it by less is not worth telling."""
 AGAIN: Final = 0.5
 """The same with the step an epoch later."""
+AT_ONCE: Final = 0.5
+"""Of the deviation from the trend: the farthest of its moves from one step to the next."""
 HEIGHT: Final = 0.25
 """Of the whole range of the loss: what a jump must have."""
 
@@ -125,11 +132,11 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
 
 def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     """Rises of the loss within few steps, each followed by a fall over more; none where the rate rose with it."""
-    if len(curve) < FEWEST_STEPS:
+    if len(curve) < FEWEST_FOR_JUMPS:
         return []
     values = running_median(curve.values, 5 if len(curve) >= 200 else 3)
     height = max(HEIGHT * float(np.quantile(values, 0.98) - values.min()), 6.0 * curve.noise)
-    quick = max(6, len(curve) // 60)
+    quick = max(6 if len(curve) >= FEWEST_STEPS else 3, len(curve) // 60)
     found: list[Jump] = []
     low_at, index = 0, 1
     while index < len(values):
@@ -142,7 +149,9 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
             top_at = index + int(values[index:end].argmax())
             falls = np.flatnonzero(values[top_at:] <= values[low_at] + 0.4 * (values[top_at] - values[low_at]))
             back_at = top_at + int(falls[0]) if len(falls) else len(values) - 1
-            if back_at - top_at >= 4 and not _rate_rose(case, curve, low_at, top_at):
+            if back_at - top_at >= (4 if len(curve) >= FEWEST_STEPS else 3) and not _rate_rose(
+                case, curve, low_at, top_at
+            ):
                 found.append(Jump(low_at, top_at, float(values[low_at]), float(values[top_at])))
             index = low_at = max(back_at, top_at + 1)
         index += 1
@@ -162,9 +171,12 @@ def _rate_rose(case: Case, curve: Curve, low_at: int, top_at: int) -> bool:
 def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
     """A course that comes again: neighbouring steps go together, and so do steps an epoch apart."""
     rates = Curve.of(case.history.get("learning_rate"))
-    if len(curve) < FEWEST_STEPS or (rates is not None and (rates.values[1:] > 1.3 * rates.values[:-1]).sum() > 1):
+    if len(curve) < FEWEST_STEPS:
         return
     begin = len(curve) // 8
+    after = None if rates is None else rates.between(float(curve.steps[begin]), rates.last_step)
+    if after is not None and (after.values[1:] > 1.3 * after.values[:-1]).sum() > 1:
+        return  # a rate that rises again and again; a warm-up is over by then
     values = curve.values[begin:]
     ends, medians, length = Curve(np.arange(len(values)), values).blocks(6)
     trend = np.interp(np.arange(len(values)), ends - length / 2, medians)
@@ -175,19 +187,17 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
     if not len(below):
         return
     first = int(below[0])
-    lag = first + int(together[first:].argmax())
+    # The first of those that come near the highest: two epochs go together as one does.
+    lag = first + int((together[first:] >= 0.9 * together[first:].max()).argmax())
     size = float(np.std(running_median(rest, 3)))
-    # In an order by chance that comes again as many values as an epoch has tell of the correlation of neighbours.
-    neighbours = float(together[1:5].mean())
-    if lag < 8 or together[lag] < AGAIN or neighbours < max(NEIGHBOURS, 1.5 / lag**0.5):
+    if lag < 8 or together[lag] < AGAIN or not _in_blocks(values, lag, curve.noise):
         return
-    if float(together[:lag].min()) > -NEIGHBOURS or size < max(
-        0.08 * abs(float(np.median(trend))), 0.05 * curve.descent
-    ):
+    if float(together[:lag].min()) > -LEAST or size < max(SIZE * abs(float(np.median(trend))), SIZE * curve.descent):
         return
     moves = np.diff(running_median(rest, 3))
     up, down = float(np.quantile(moves, 0.98)), -float(np.quantile(moves, 0.02))
-    if up < 0.6 * down:  # stairs that go down where texts come again
+    # Stairs go down where texts come again. One kind follows another at once, and a swing of the weights is smooth.
+    if up < 0.6 * down or max(up, down) < AT_ONCE * size:
         return
     steps = round(lag * (curve.last_step - int(curve.steps[begin])) / max(1, len(values) - 1))
     told = (
@@ -195,6 +205,17 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
         f"steps (correlation {together[lag]:.2f})"
     )
     yield Evidence("train/loss", (int(curve.steps[begin]), curve.last_step), float(together[lag]), 0.0, told)
+
+
+def _in_blocks(values: NDArray[np.float64], lag: int, noise: float) -> bool:
+    """Whether neighbours go together, less the mean of each `lag` values, which holds all of a trend and nothing of
+    what comes again. In an order by chance that does as many values as an epoch has tell of that."""
+    trend = np.convolve(values, np.ones(lag) / lag, "valid")
+    begin = (lag - 1) // 2
+    rest = np.clip(values[begin : begin + len(trend)] - trend, -8.0 * noise - 1e-12, None)
+    together = autocorrelation(rest - rest.mean(), 5)
+    sums = [(float(together[1 : num + 1].mean()), (lag * num) ** 0.5) for num in (1, 2, 4)]
+    return any(mean >= max(LEAST, SURE / root) for mean, root in sums)
 
 
 def autocorrelation(values: NDArray[np.float64], lags: int) -> NDArray[np.float64]:

@@ -74,7 +74,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     wide = abs(part) >= GAP if told_apart and is_slice else part >= (GAP if told_apart else LARGE_GAP)
     sure = new and is_slice  # the same mode on samples that are new to the model: only their kind can differ
     # What was seen again and again before the first evaluation may have been learned by heart until then.
-    nothing = not again and gained_nothing(case, validation, training) and learns_at_once(training)
+    nothing = not again and gained_nothing(case, validation, training) and learns_at_once(case, training)
     if not told_apart and not nothing and (not wide or not (sure or _steady(validation, training, gap))):
         return
     if not told_apart and judges_by_chance(case):
@@ -155,10 +155,11 @@ def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, 
     at = validation.steps[taken]
     values = validation.values[taken]
     beside = np.interp(at, training.steps, training.smoothed if len(training) > 20 else training.values)
-    started = beside < training.start - 0.1 * max(training.start - training.floor, 0.0)
+    seen = Curve.of(case.loss())
+    begin = training.start if seen is None else max(training.start, seen.start)  # a slice is judged later than that
+    started = beside < begin - 0.1 * max(begin - training.floor, 0.0)
     if not started.any():
         return None
-    seen = Curve.of(case.loss())
     if new and seen is not None:  # the loss of samples just before they are learned is that of new ones
         beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
     gaps = (values - beside)[started]

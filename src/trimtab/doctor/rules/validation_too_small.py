@@ -1,14 +1,16 @@
 """validation-too-small: the validation loss is too noisy to choose by.
 
 Looks for: so few validation samples that the figure itself is uncertain: at most thirty texts with one answer each, or
-    a thousand tokens. In the curves: a validation loss that jumps from evaluation to evaluation by a good part of all
-    that it gained, while the training loss between them is smooth.
+    three hundred tokens. In a log the values of the accuracy tell how many: all are multiples of one over that number.
+    In the curves: a validation loss that jumps from evaluation to evaluation by a good part of all that it gained,
+    while the training loss between them is smooth.
 Why it matters: the best checkpoint, patience and every comparison are then chosen by luck. Of thirty texts an accuracy
     of 80 % is one of 62 to 91 %.
 Evidence: how many samples there are, the interval of the last figure, and how much evaluations scatter.
 Remedy: hold out more (`data.validation_fraction`), or judge more of it (`evaluation.max_tokens`).
 False alarms: a rate that is too high makes the training loss jump, too, and the model with it. Dropout that is active
-    in evaluation looks the same in a log. A loss that ends far above its best is overfitting, however it scatters.
+    in evaluation looks the same in a log; what is learned by heart makes the loss jump, too, and is not held against
+    it. A loss that ends far above its best is overfitting, however it scatters.
 Source: own; intervals of shares after Wilson 1927.
 """
 
@@ -22,19 +24,26 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, resolution
+from trimtab.doctor.classes import num_classes
+from trimtab.doctor.curves import Curve, noise_of, resolution
 from trimtab.doctor.evaluations import FEW_TEXTS, error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 CODE: Final = "validation-too-small"
-FEW_TOKENS: Final = 1_000
+FEW_TOKENS: Final = 300
+"""Their mean loss is uncertain by a tenth; up to ten times as many it is a remark."""
+MANY_TOKENS: Final = 10_000
+EACH: Final = 2.0
+"""Answers for each class, at least."""
+BY_HEART: Final = 0.2
+"""Of the validation loss: a training loss below that is of samples learned by heart."""
 JUMPS: Final = 0.1
 """Of all that the validation loss gained: evaluations that scatter so much choose by chance."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A warning; a remark on up to three times as many."""
+    """A warning; a remark on up to three times as many texts, and ten times as many tokens."""
     validation = Curve.of(case.validation_loss())
     if validation is None or len(validation) < 2:
         return
@@ -47,7 +56,7 @@ def check(case: Case) -> Iterator[Finding]:
     fraction, most = case.setting("data.validation_fraction"), case.setting("evaluation.max_tokens")
     ours = case.target == "trimtab"
     held_out = case.number("validation", "tokens") or math.inf
-    in_part = isinstance(most, int) and most <= 3 * FEW_TOKENS and most < held_out
+    in_part = isinstance(most, int) and most <= 10 * FEW_TOKENS and most < held_out
     more = (
         ours
         and not in_part
@@ -79,14 +88,19 @@ def check(case: Case) -> Iterator[Finding]:
 def _few(case: Case) -> Iterator[Evidence]:
     texts = judged_texts(case)
     if texts is not None:
-        if texts > 3 * FEW_TEXTS:
+        known = case.fact("task") is not None
+        least = float(FEW_TEXTS) if known else max(FEW_TEXTS, EACH * (num_classes(case) or 0.0))
+        if texts > max(least, 3 * FEW_TEXTS):
             return
-        told = f"{format.count(texts)} texts are judged"
+        told = f"{format.count(texts)} {'texts' if known else 'answers'} are judged"
+        if not known:
+            told += f", as all accuracies are multiples of 1/{texts:.0f}"
         accuracy = Curve.of(case.evaluated("validation/accuracy"))
         if accuracy is not None:
             level = float(accuracy.values[-1])
             told += f": an accuracy of {level:.0%} is uncertain by ±{1.96 * error_of_share(level, texts):.0%}"
-        yield Evidence("facts.validation.documents", (0, 0), texts, FEW_TEXTS, told)
+        metric = "facts.validation.documents" if known else "validation/accuracy"
+        yield Evidence(metric, (0, 0), texts, least, told)
         return
     tokens, most = case.number("validation", "tokens"), case.setting("evaluation.max_tokens")
     if tokens is None or case.fact("task") not in ("causal_lm", "masked_lm", "seq2seq", "token_classification"):
@@ -94,7 +108,7 @@ def _few(case: Case) -> Iterator[Evidence]:
     judged = min(tokens, most) if isinstance(most, int) else tokens
     if case.fact("task") == "masked_lm":
         judged *= float(case.setting("task.mask_rate") or 0.15)
-    if judged <= 3 * FEW_TOKENS:
+    if judged <= 10 * FEW_TOKENS:
         error = 1.8 / math.sqrt(judged)
         told = f"{format.count(int(judged))} tokens are judged: their mean is uncertain by about {error:.1%}"
         yield Evidence("facts.validation.tokens", (0, 0), judged, FEW_TOKENS, told)
@@ -103,7 +117,7 @@ def _few(case: Case) -> Iterator[Evidence]:
 def _is_known_to_be_large(case: Case) -> bool:
     texts, tokens = judged_texts(case), case.number("validation", "tokens")
     return (texts is not None and texts > 10 * FEW_TEXTS) or (
-        texts is None and tokens is not None and tokens > 10 * FEW_TOKENS
+        texts is None and tokens is not None and tokens > MANY_TOKENS
     )
 
 
@@ -119,9 +133,14 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
     if training is None or len(validation) < 8 or len(training) < len(validation):
         return
     noise, gained = (
-        noise_of_evaluations(validation.values),
+        min(noise_of_evaluations(validation.values), noise_of(validation.values)),  # the one of a bend, both of a spike
         float(validation.values[:2].max() - validation.values.min()),
     )
+    half = len(validation) // 2
+    if training.level(float(validation.steps[half]), training.last_step) < BY_HEART * np.median(
+        validation.values[half:]
+    ):
+        return  # a model that is sure of all it says moves the loss by a few wrong answers, however many are judged
     edges = np.concatenate([[training.first_step - 1], validation.steps])
     levels = [training.level(first + 1, last) for first, last in itertools.pairwise(edges.tolist())]
     beside = noise_of_evaluations(np.array([level for level in levels if math.isfinite(level)]))

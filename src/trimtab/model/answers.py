@@ -1,0 +1,64 @@
+"""How answers differ, whether they are probabilities already, and the scale of what a model is fed with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor, nn
+
+_SUM: Final = 1e-3
+
+
+def difference(one: Tensor, other: Tensor) -> float | None:
+    """Root mean square of the difference over the deviation of `one`; None where there is no such number."""
+    if one.shape != other.shape:
+        return None
+    gap, deviation = (one - other).square().mean().sqrt(), one.std(correction=0)
+    ratio = float(gap / deviation) if float(deviation) > 0 else float("nan")
+    return ratio if np.isfinite(ratio) else None
+
+
+def sum_to_one(answers: Tensor) -> float | None:
+    """The part of answers that are probabilities; None where there is one number each."""
+    if answers.shape[-1] < 2:
+        return None
+    are = (answers.min(-1).values >= 0.0) & ((answers.sum(-1) - 1.0).abs() < _SUM)
+    return float(are.float().mean())
+
+
+def scale_of(seen: list[Tensor]) -> dict[str, float | None]:
+    """`input_rms` and `input_spread` of what `first_input` saw: None where that was nothing."""
+    if not seen:
+        return {"input_rms": None, "input_spread": None}
+    values = seen[0].detach().float()
+    rms_F = values.reshape(-1, values.shape[-1]).square().mean(0).sqrt()
+    middle = float(rms_F.median())
+    found = {"input_rms": float(values.square().mean().sqrt()), "input_spread": float(rms_F.max()) / max(middle, 1e-30)}
+    if middle <= 0:  # sparse features have no usual size
+        found["input_spread"] = float("nan")
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+@contextmanager
+def first_input(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside, what the first layer with parameters is given: nothing where that is an embedding, or a norm."""
+    seen: list[Tensor] = []
+    is_over = False
+
+    def look(module: nn.Module, given: tuple[Any, ...]) -> None:
+        nonlocal is_over
+        if not is_over and given and isinstance(given[0], Tensor):
+            is_over = True
+            if given[0].is_floating_point() and "norm" not in type(module).__name__.lower():
+                seen.append(given[0])
+
+    leaves = [one for one in model.modules() if next(one.parameters(recurse=False), None) is not None]
+    handles = [one.register_forward_pre_hook(look) for one in leaves]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,165 @@
+"""What the loss tells alone: logs of other trainers, without settings, facts or layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import Array, case_of, noise_of
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.diagnose import ask
+from trimtab.doctor.finding import Finding
+
+STEPS = 400
+AT = np.arange(1, STEPS + 1)
+
+
+def cosine(floor: float = 0.1) -> Array:
+    return floor + (1 - floor) * 0.5 * (1 + np.cos(np.pi * AT / STEPS))
+
+
+def evaluations(values: Array, every: int = 40) -> dict[int, float]:
+    """The curve at every so-manieth step."""
+    return {step: float(values[step - 1]) for step in range(every, len(values) + 1, every)}
+
+
+def found(case: Case, code: str) -> Finding | None:
+    """What one rule says, before causes are put before what they explain."""
+    return next((told for told in ask(code, case) if isinstance(told, Finding)), None)
+
+
+def severity(case: Case, code: str) -> str | None:
+    told = found(case, code)
+    return None if told is None else told.severity
+
+
+@pytest.mark.parametrize("is_logged", [True, False])
+def test_what_each_rate_gains_tells_a_rate_that_is_too_low_under_a_schedule(is_logged: bool) -> None:
+    applied = np.cumsum(cosine()) / cosine().sum()
+    even, done = 4.6 - 0.5 * applied, 4.6 - 0.5 * (1 - np.exp(-12 * applied))
+    rates = 1e-5 * cosine() if is_logged else None
+    slow = case_of(even + 0.02 * noise_of(STEPS), rates=rates, validation=evaluations(even))
+    assert severity(slow, "learning-rate-too-low") == "warning"
+    learned = case_of(done + 0.02 * noise_of(STEPS), rates=rates, validation=evaluations(done))
+    assert severity(learned, "learning-rate-too-low") is None
+
+
+@pytest.mark.parametrize(("until", "waves", "expected"), [(400, 0.0, "warning"), (200, 0.0, None), (400, 1.0, None)])
+def test_evaluations_that_bounce_to_the_end_tell_a_rate_that_is_too_high(
+    until: int, waves: float, expected: str | None
+) -> None:
+    """Not where they calm down, nor where the training loss comes and goes over many steps, as of data in order."""
+    loss = 1.0 + 0.6 * np.exp(-AT / 40) + waves * np.sin(AT / 15) + 0.15 * noise_of(STEPS)
+    judged = {step: 1.1 + 0.4 * (step % 60 == 0 and step <= until) for step in range(30, 401, 30)}
+    assert severity(case_of(loss, validation=judged), "learning-rate-too-high") == expected
+
+
+@pytest.mark.parametrize(("thrown", "expected"), [(3.0, "warning"), (0.0, None)])
+def test_a_loss_that_is_thrown_up_and_stands_from_there_was_knocked_out(thrown: float, expected: str | None) -> None:
+    """A loss that stands at the noise of its targets without that is sound."""
+    loss = 1.0 + 0.5 * np.exp(-AT / 5) + thrown * np.exp(-(((AT - 12) / 4) ** 2)) + 0.05 * noise_of(STEPS)
+    case = case_of(loss, rates=np.full(STEPS, 0.5), validation=evaluations(np.full(STEPS, 1.0)))
+    assert severity(case, "learning-rate-too-high") == expected
+
+
+def test_a_divergence_shows_in_evaluations_where_most_batches_cost_nothing() -> None:
+    loss = 2.3 * np.exp(-AT / 40) + 0.02 * np.abs(noise_of(STEPS))
+    loss[250:] = 0.0
+    loss[250::12] = 2.3 * 1.03 ** np.arange(len(loss[250::12]) * 12)[::12]
+    judged = 2.3 * np.exp(-AT / 40) + np.maximum(AT - 230, 0) * 2.0
+    told = found(case_of(loss, validation=evaluations(judged, 20)), "divergence")
+    assert told is not None
+    assert told.severity == "error"
+    assert 200 <= told.onset_step <= 260
+    by_heart = case_of(2.3 * np.exp(-AT / 40), validation=evaluations(judged, 20))
+    assert severity(by_heart, "divergence") is None  # the training loss stays at nothing: that is overfitting
+
+
+@pytest.mark.parametrize(("left", "code"), [(0.35, "loss-spike"), (1.4, "divergence")])
+def test_a_rise_that_is_mostly_made_good_is_a_spike(left: float, code: str) -> None:
+    loss = 0.4 + 1.4 * np.exp(-AT / 60) + 0.03 * noise_of(STEPS)
+    loss[200:] += left + (1.6 - left) * np.exp(-np.arange(200) / 25)
+    case = case_of(loss)
+    assert {code} == {one for one in ("loss-spike", "divergence") if severity(case, one) in ("warning", "error")}
+
+
+@pytest.mark.parametrize(("decays", "expected"), [(False, "warning"), (True, "info")])
+def test_noise_drowns_progress_at_a_rate_that_is_never_lowered(decays: bool, expected: str) -> None:
+    level = 2.8 + 1.7 * np.exp(-AT / 20) + 0.1 * (1 - AT / STEPS)
+    rates = cosine(0.0) if decays else np.ones(STEPS)
+    case = case_of(level + 0.7 * noise_of(STEPS), rates=1e-3 * rates, validation=evaluations(level))
+    assert severity(case, "noisy-loss") == expected
+
+
+@pytest.mark.parametrize(("first", "expected"), [(4.6, "warning"), (2.3, "info")])
+def test_a_training_loss_that_is_held_up_tells_too_much_regularization(first: float, expected: str) -> None:
+    """Of few classes wrong labels do the same."""
+    train, judged = first * (1 - 0.12 * (1 - np.exp(-AT / 60))), first * (1 - 0.4 * (1 - np.exp(-AT / 60)))
+    case = case_of(train + 0.02 * noise_of(STEPS), validation=evaluations(judged, 20))
+    assert severity(case, "over-regularised") == expected
+
+
+@pytest.mark.parametrize(("level", "expected"), [(3.2, "warning"), (2.4, None)])
+def test_losses_that_stand_where_frequencies_lie_are_underfitting(level: float, expected: str | None) -> None:
+    curve = level + (4.6 - level) * np.exp(-AT / 12)
+    case = case_of(curve + 0.05 * noise_of(STEPS), rates=cosine(), validation=evaluations(curve, 20))
+    assert severity(case, "underfitting") == expected
+
+
+@pytest.mark.parametrize(("until", "expected"), [(0.25, "warning"), (0.9, None)])
+def test_a_schedule_that_is_over_long_before_the_run(until: float, expected: str | None) -> None:
+    part = np.minimum(AT / (until * STEPS), 1.0)
+    rates = 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * part))
+    loss = 2.0 + 2.0 * np.exp(-np.cumsum(rates) / 30)
+    case = case_of(loss + 0.01 * noise_of(STEPS), rates=1e-3 * rates, validation=evaluations(loss, 20))
+    assert severity(case, "decayed-too-early") == expected
+
+
+@pytest.mark.parametrize(("wobble", "expected"), [(0.0005, "warning"), (0.03, None)])
+def test_evaluations_that_hardly_differ_at_the_full_rate_are_a_plateau(wobble: float, expected: str | None) -> None:
+    level = 1.5 + 1.0 * np.exp(-AT / 10)
+    judged = level + wobble * noise_of(STEPS)
+    case = case_of(level + 0.1 * noise_of(STEPS), rates=np.ones(STEPS), validation=evaluations(judged, 20))
+    assert severity(case, "plateau") == expected
+
+
+@pytest.mark.parametrize(("turns", "expected"), [(False, "exploding-gradients"), (True, None)])
+def test_a_gradient_that_comes_and_goes_does_not_explode(turns: bool, expected: str | None) -> None:
+    """And one that grows slowly does, though the loss follows long after it was ten times as large."""
+    growth = np.exp(np.maximum(AT - 150, 0) * 0.03)
+    high = (AT > 100) & ((AT // 45) % 2 == 1)
+    norms = (np.where(high, 20.0, 1.0) if turns else growth) * np.exp(0.1 * noise_of(STEPS))
+    loss = 1.0 + 2.0 * np.exp(-AT / 30) + 0.05 * noise_of(STEPS)
+    loss += np.where(high, 2.0, 0.0) if turns else np.where(AT > 300, (AT - 300) * 0.2, 0.0)
+    case = case_of(loss, grad_norm=norms)
+    assert (severity(case, "exploding-gradients") is not None) == (expected is not None)
+
+
+def test_a_cosine_that_comes_back_to_its_peak_went_on_beyond_its_end() -> None:
+    steps = np.arange(10, 401, 5)  # its top lies between two rows of the log
+    rates = 0.5 * (1 + np.cos(np.pi * (steps - 8) / 196))
+    case = case_of(2 + np.exp(-AT / 50))
+    case.history.add("learning_rate", steps, 1e-3 * rates)
+    told = found(Case(case.history, target="text"), "schedule-mismatch")
+    assert told is not None
+    assert told.severity == "warning"
+    assert 190 <= told.onset_step <= 220
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [((4.3, 1.52, 1.48, 1.52, 1.63, 1.70), "warning"), ((4.3, 1.52, 1.48, 1.63, 1.52, 1.70), None)],
+)
+def test_three_rises_in_a_row_are_overfitting_in_a_log_of_few_evaluations(
+    values: tuple[float, ...], expected: str | None
+) -> None:
+    loss = 0.6 + 3.7 * np.exp(-AT / 60)
+    judged = {max(1, 80 * at): value for at, value in enumerate(values)}
+    assert severity(case_of(loss, validation=judged), "overfitting") == expected
+
+
+def test_single_losses_that_are_high_now_and_then_are_no_spike_where_some_come_together() -> None:
+    draw = np.random.default_rng(1)
+    loss = np.where(draw.random(STEPS) < 0.25, 0.27, 0.02) + 0.6 * np.exp(-AT / 15)
+    loss[[300, 301, 303, 304, 306, 307]] = 0.27
+    assert severity(case_of(loss), "loss-spike") != "warning"
