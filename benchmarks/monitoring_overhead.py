@@ -141,6 +141,7 @@ def sides(given: argparse.Namespace) -> list[Side]:
             [
                 *shared,
                 "logging.layers=false",
+                "logging.grad_cosine=false",
                 "logging.examine.at_evaluations=false",
                 f"logging.every={given.steps}",
                 "hardware.every_seconds=0",

@@ -13,6 +13,7 @@ import ast
 import html
 import importlib
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -37,6 +38,7 @@ from trimtab.config.dump import yaml_value
 from trimtab.config.keys import Key, first_line, keys, listed_keys, tag_of
 from trimtab.config.presets import preset_text
 from trimtab.doctor.pages import codes_with_rules, page_of
+from trimtab.doctor.schema import DOCTOR_SCHEMA
 from trimtab.errors import TrimtabError
 from trimtab.runs.metrics import METRICS
 
@@ -87,7 +89,8 @@ def pages() -> dict[str, str]:
         "python-api.md": python_api,
     }
     makers |= {f"doctor/{code}.md": partial(doctor_page, code) for code in codes_with_rules()}
-    return {name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()}
+    written = {name: _HEADER + "\n\n".join(part for part in make() if part) + "\n" for name, make in makers.items()}
+    return written | {"doctor.schema.json": json.dumps(DOCTOR_SCHEMA, indent=1) + "\n"}
 
 
 def _current(path: Path) -> str | None:
@@ -114,8 +117,11 @@ class _Parameter:
         # Inside Annotated, typer keeps the first name where the default would stand.
         given = [*(self.info.param_decls or ()), self.info.default]
         name = next((n for n in given if isinstance(n, str) and n.startswith("--")), f"--{self.name.replace('_', '-')}")
-        kinds = {bool: "", int: " INTEGER", float: " NUMBER", str: " TEXT", str | None: " TEXT"}
-        return name + kinds.get(self.kind, " PATH")
+        kinds = {bool: "", int: " INTEGER", float: " NUMBER", str: " TEXT", Path: " PATH"}
+        kind = self.kind
+        while given := [one for one in typing.get_args(kind) if one is not type(None)]:  # list[Path] | None: of a path
+            kind = given[0]
+        return name + (f" {self.info.metavar}" if self.info.metavar else kinds[kind])
 
     @property
     def default_shown(self) -> str:
@@ -508,13 +514,13 @@ def _rule(rule: Callable[..., Any]) -> tuple[str, str, str]:
     return severity, sentence[:1].upper() + sentence[1:], items
 
 
-_EXIT_CODES: Final = {
+EXIT_CODES: Final = {
     0: "done; a run that stopped early is done, and so is a finished run that is asked to go on",
     2: "usage or configuration: nothing was trained",
     3: "data: missing, not readable, or too little",
     4: "numerics: too many updates on end were not finite",
     5: "storage or checkpoint: a disk, a damaged checkpoint, or a second writer in one run",
-    6: "reserved for findings; nothing in this version ends so",
+    6: "findings at or above `doctor --fail-on`",
     7: "resources: out of memory, a worker that died, or a run that stood still",
     70: "a fault in trimtab: please report it",
     75: "interrupted once: a checkpoint was saved; run again to go on",
@@ -527,12 +533,12 @@ def errors() -> Iterator[str]:
     classes = [kind for kind in vars(failures).values() if isinstance(kind, type) and issubclass(kind, TrimtabError)]
     constants = [value for name, value in vars(failures).items() if name.startswith("EXIT_")]
     codes = sorted({*constants, *(kind.exit_code for kind in classes)})
-    if codes != sorted(_EXIT_CODES):
-        raise SystemExit(f"docs/generate.py: _EXIT_CODES has {sorted(_EXIT_CODES)}, the code has {codes}")
+    if codes != sorted(EXIT_CODES):
+        raise SystemExit(f"docs/generate.py: EXIT_CODES has {sorted(EXIT_CODES)}, the code has {codes}")
     yield "# Errors and exit codes"
     yield "## Exit codes"
     names = {code: ", ".join(f"`{kind.__name__}`" for kind in classes if kind.exit_code == code) for code in codes}
-    yield _table(("code", "meaning", "errors"), [(f"`{code}`", _EXIT_CODES[code], names[code]) for code in codes])
+    yield _table(("code", "meaning", "errors"), [(f"`{code}`", EXIT_CODES[code], names[code]) for code in codes])
     yield _text("""
         An error is one message on the standard error: what is wrong and where, what was received, what is allowed, then
         a line that begins with `hint:`. How to act on exit codes: [use in scripts](../how-to/use-in-scripts.md).

@@ -1,7 +1,8 @@
 """Every preset on real text, about half a minute each on one thread, and what it reaches beside guessing.
 
-`python examples/presets.py [--out FILE] [--only PRESET ...]` adds each result to FILE (presets.jsonl) as one line of
-JSON, leaves out what FILE has already, and prints a table.
+`python examples/presets.py [--out FILE] [--only PRESET ...] [--set KEY=VALUE ...]` adds each result to FILE
+(presets.jsonl) as one line of JSON, leaves out what FILE has already, and prints a table. `--set` tries other values
+than the preset's, or another seed.
 
 The recipe is the preset's: objective, optimizer, schedule, regularization, clipping, stopping. What is made small is
 the rest: two layers of 128, a vocabulary of 2,048, sequences of 64 tokens, and few steps. A rate that works falls with
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -74,8 +75,8 @@ class Reached:
         return self.guess - self.value if self.figure == "bits_per_byte" else self.value - self.guess
 
 
-def reached(preset: str, folder: Path) -> Reached:
-    """Train `preset` in `folder`, an empty one, and say what it came to."""
+def reached(preset: str, folder: Path, changes: Sequence[str] = ()) -> Reached:
+    """Train `preset`, with `changes` as `key=value`, in `folder`, an empty one, and say what it came to."""
     begun = time.perf_counter()
     config = load_config(preset, environment={})
     settings = {**small(config), **text_for(config, folder)}
@@ -83,13 +84,14 @@ def reached(preset: str, folder: Path) -> Reached:
     if isinstance(config.model, HuggingFaceConfig):
         path, before = pretrained(config, settings, folder)
         settings["model.path"] = path
+    settings |= dict(one.split("=", 1) for one in changes)
     trainer, metrics, verdict = trained(preset, settings, folder / "run")
     assert trainer.run is not None
     facts = read_json(trainer.run.facts)
     figure = {"causal_lm": "bits_per_byte", "regression": "r2"}.get(config.task.name, "accuracy")
     guess = facts["yardsticks"]["unigram"] if figure == "bits_per_byte" else most_frequent(trainer)
     return Reached(
-        preset,
+        " ".join((preset, *changes)),
         figure,
         metrics[f"validation/{figure}"],
         guess if before is None else min(guess, before),
@@ -259,18 +261,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="*", choices=list(list_presets()), default=list(list_presets()), metavar="PRESET"
     )
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     given = parser.parse_args(arguments)
+    asked = {" ".join((preset, *given.set)): preset for preset in given.only}
     lines = given.out.read_text().splitlines() if given.out.exists() else ()
     done = {one["preset"]: Reached(**one) for one in map(json.loads, lines)}
-    for preset in given.only:
-        if preset in done:
+    for name, preset in asked.items():
+        if name in done:
             continue
-        print(preset, file=sys.stderr, flush=True)
+        print(name, file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix=preset) as folder:
-            done[preset] = reached(preset, Path(folder))
+            done[name] = reached(preset, Path(folder), given.set)
         with given.out.open("a") as file:
-            print(json.dumps(asdict(done[preset])), file=file, flush=True)
-    print(table({preset: done[preset] for preset in given.only}))
+            print(json.dumps(asdict(done[name])), file=file, flush=True)
+    print(table({name: done[name] for name in asked}))
     return 0
 
 

@@ -371,6 +371,7 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
     "name,more,message",
     [
         ("classification", {"objective": {"name": "mse"}}, "objective.name mse does not fit task classification"),
+        ("classification", {"objective": {"name": "mse"}}, "(Golik et al. 2013, Interspeech). Fitting: cross_entropy"),
         ("multi_label", {"objective": {"name": "focal"}}, "Fitting: binary_cross_entropy"),
         ("regression", {"objective": {"name": "cross_entropy"}}, "Fitting: mse, rmse, mae, huber, quantile, log_cosh"),
         ("seq2seq", {"model": ENCODER}, "Fitting: encoder_decoder"),
@@ -380,6 +381,11 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
         ("classification", {"objective": {"mmce": 1.0}, "training": {"batch_size": 64}}, "no sum over micro-batches"),
         ("seq2seq", {"objective": {"mmce": 1.0}}, "has too many"),
         ("regression", {"checkpoint": {"metric": "validation/accuracy"}}, "is not measured with task regression"),
+        (
+            "regression",
+            {"checkpoint": {"metric": "validation/accuracy"}},
+            "exactly right, and of numbers hardly one is",
+        ),
         ("classification", {"stopping": {"name": "patience", "metric": "validation/r2"}}, "Fitting: validation/loss"),
         ("token_classification", {"model": {**ENCODER, "pooling": "first"}}, "asks about each token"),
         ("contrastive", {"objective": {"name": "supervised_contrastive"}}, "Fitting: info_nce"),

@@ -71,7 +71,21 @@ def test_every_task_trains_from_its_name(task: str, data: dict[str, Path], tmp_p
         sizes = {"token_classification": [2, 3], "contrastive": [32, 32]}
         assert [one.numel() for one in answers] == sizes.get(task, [1, 1])
     if task == "causal_lm":
-        assert trainer.generate("def", max_tokens=3).startswith("def")
+        assert trainer.generate("def", max_tokens=3, top_p=0.9).startswith("def")
+        with pytest.raises(UsageError, match="beams look for the best answer to a text"):
+            trainer.generate("def", beams=2)
+    elif task == "seq2seq":
+        greedy, best = (trainer.generate("def indent(text):", max_tokens=3, beams=beams) for beams in (1, 3))
+        assert greedy == trainer.generate("def indent(text):", max_tokens=3, temperature=0.7, top_k=1)
+        assert greedy == trainer.generate("def indent(text):", max_tokens=3, temperature=0.7, top_k=0, top_p=0.0)
+        assert max(len(greedy.encode()), len(best.encode())) <= 9  # three bytes, or three signs for what is no UTF-8
+        with pytest.raises(UsageError, match="give one as the prompt"):
+            trainer.generate()
+        with pytest.raises(UsageError, match="at temperature 0 none are"):
+            trainer.generate("def", top_p=0.5)
+    else:
+        with pytest.raises(UsageError, match="writes nothing"):
+            trainer.generate("def")
 
 
 def test_what_is_refused_before_anything_runs(data: dict[str, Path], tmp_path: Path) -> None:

@@ -26,20 +26,20 @@ from trimtab.runs.record import RecordWriter, lines_of
 STEPS, WINDOW = 100_000, 10
 
 
-def metrics() -> dict[str, np.ndarray]:
-    """Eight metrics of every step [STEPS]: a run that goes well."""
+def metrics(num: int = STEPS) -> dict[str, np.ndarray]:
+    """Eight metrics of `num` steps: a run that goes well."""
     generator = np.random.default_rng(0)
-    steps = np.arange(1, STEPS + 1)
-    noise = generator.standard_normal((3, STEPS))
+    steps = np.arange(1, num + 1)
+    noise = generator.standard_normal((3, num))
     return {
         "train/loss": 2.6 + 6.0 * (1 + steps / 50.0) ** -0.6 + 0.06 * noise[0],
-        "learning_rate": 1e-3 * np.minimum(1.0, steps / 1_000) * 0.5 * (1 + np.cos(np.pi * steps / STEPS)),
+        "learning_rate": 1e-3 * np.minimum(1.0, 100 * steps / num) * 0.5 * (1 + np.cos(np.pi * steps / num)),
         "grad_norm": 0.6 + 0.1 * noise[1] ** 2,
         "step_seconds": 0.1 + 0.001 * np.abs(noise[2]),
         "data_seconds": 0.001 + 0.0001 * np.abs(noise[2]),
-        "tokens": np.full(STEPS, 4096.0),
+        "tokens": np.full(num, 4096.0),
         "clipped": (noise[1] > 2.0).astype(float),
-        "skipped": np.zeros(STEPS),
+        "skipped": np.zeros(num),
     }
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trimtab.integrations.session import init as init
     from trimtab.integrations.session import log as log
     from trimtab.model import init_weights as init_weights
+    from trimtab.model.memory_efficient import MemoryEfficientLLM as MemoryEfficientLLM
     from trimtab.objective import LabelSmoothingLoss as LabelSmoothingLoss
     from trimtab.optimizer import CosineAnnealingWarmupScheduler as CosineAnnealingWarmupScheduler
     from trimtab.optimizer import adaptive_gradient_clipping as adaptive_gradient_clipping
@@ -45,6 +46,7 @@ _WHERE = {
     "ClassificationTrainer": "trimtab.trainers",
     "LanguageModelTrainer": "trimtab.trainers",
     "TransformerTrainer": "trimtab.trainers",
+    "MemoryEfficientLLM": "trimtab.model.memory_efficient",
     "MixedPrecisionTrainer": "trimtab.training",
     "LabelSmoothingLoss": "trimtab.objective",
     "init_weights": "trimtab.model",
@@ -69,12 +71,16 @@ _WHERE = {
     "visualize_attention": "trimtab.evaluation.attention",
 }
 
+_COMPUTE = ("trimtab.trainer", "trimtab.trainers", "trimtab.training.predictor", "trimtab.experiments.learning_rate")
+"""What begins a computation of its own: on a busy machine the threads of torch wait as the commands let them."""
+
 __all__ = [
     "ClassificationTrainer",
     "Config",
     "CosineAnnealingWarmupScheduler",
     "LabelSmoothingLoss",
     "LanguageModelTrainer",
+    "MemoryEfficientLLM",
     "MixedPrecisionTrainer",
     "Result",
     "Trainer",
@@ -104,6 +110,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'trimtab' has no attribute {name!r}; it has: {', '.join(sorted(_WHERE))}")
+    if _WHERE[name] in _COMPUTE:
+        # What GNU OpenMP reads when torch loads it, and never again.
+        from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
+
+        wait_briefly_in_company(OtherPrograms())
     return getattr(importlib.import_module(_WHERE[name]), name)
 
 

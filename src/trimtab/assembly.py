@@ -169,8 +169,8 @@ def build_parts(
     optimizer = optimizers[0]()
     precise = config.training.precision
     scaling = prepare_fp8(model, precise.history, precise.margin) if isinstance(precise, Fp8) else None
-    probes, noise_scale = build_probes(
-        config.logging, config.gradients.clip, model, list(optimizer.storage.weights), device
+    probes, remembering, noise_scale = build_probes(
+        config.logging, config.gradients.clip, model, optimizer.storage.gradients, device, config.seed
     )
     probes += penalty_sizes
     precision = Precision(config.training.precision, device, parameters)
@@ -190,6 +190,7 @@ def build_parts(
         ring=ring,
         device=device,
         seed=config.seed,
+        remembering=remembering,
         parts_probe=noise_scale,
         scaling=scaling,
         optimizers=optimizers,

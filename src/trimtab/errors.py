@@ -81,7 +81,6 @@ class Notice(UserWarning):
 
 EXIT_DONE = 0
 EXIT_FINDINGS = 6
-EXIT_FINDINGS = 6
 """Findings at or above `--fail-on`."""
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 75

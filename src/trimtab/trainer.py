@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal, Unpack, final
 
 import torch
 from torch import nn
@@ -22,7 +22,6 @@ from trimtab.choices import BATCH, choose, notes_on
 from trimtab.closing import Closing
 from trimtab.config import (
     Config,
-    SamplesConfig,
     Split,
     calibrates,
     dump_config,
@@ -37,7 +36,7 @@ from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
 from trimtab.errors import EXIT_INTERRUPTED, ConfigError, UsageError
-from trimtab.evaluation import write_text
+from trimtab.evaluation import Sampling, write_text
 from trimtab.events import Controller, Monitor, RunEnded, RunStarted
 from trimtab.measuring import Measuring
 from trimtab.monitor.sinks.build import require_sinks
@@ -317,14 +316,11 @@ class Trainer:
         """How probable each class of each text is, with the temperature that was fitted for these weights, if any."""
         return predictor_of(self.config, *self.trained(), self.run).probabilities(texts)
 
-    def generate(
-        self, prompt: str, *, max_tokens: int = 100, temperature: float = 0.8, top_k: int = 50, seed: int = 0
-    ) -> str:
-        """`prompt`, and what the model writes after it."""
+    def generate(self, prompt: str, *, max_tokens: int = 100, seed: int = 0, **sampling: Unpack[Sampling]) -> str:
+        """As `write_text`: `prompt` and what follows, or the answer to it. Raises: UsageError; NumericsError."""
         model, data = self.trained()
-        sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
-        length = self.config.data.sequence_length
-        return write_text(model, data.tokenizer, prompt, sampling, context_length=length, seed=seed)
+        about: Any = {"task_name": self.config.task.name, "context_length": self.config.data.sequence_length}
+        return write_text(model, data.tokenizer, prompt, max_tokens=max_tokens, seed=seed, **about, **sampling)
 
     def trained(self) -> tuple[nn.Module, PreparedData]:
         """The model as it stands, and its data. Raises: UsageError before `fit`."""

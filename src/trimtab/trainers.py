@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Unpack, final
 
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from trimtab.config import Config, load_config
 from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.data import Tokenizer
 from trimtab.errors import UsageError
+from trimtab.evaluation import Sampling
 from trimtab.events import Controller, Monitor
 from trimtab.monitor.sinks.console import Console
 from trimtab.trainer import Result, Trainer
@@ -141,9 +142,9 @@ class TransformerTrainer(_TaskTrainer):
         """The answer for each text, as `Trainer.predict` gives it. Raises: UsageError where the answer is a text."""
         return self._trainer.predict(texts)
 
-    def generate(self, prompt: str = "", *, max_tokens: int = 100, temperature: float = 0.8, seed: int = 0) -> str:
-        """`prompt`, and what a language model writes after it."""
-        return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    def generate(self, prompt: str = "", *, max_tokens: int = 100, seed: int = 0, **sampling: Unpack[Sampling]) -> str:
+        """`prompt`, and what a language model writes after it; with task seq2seq the answer to it. As `write_text`."""
+        return self._trainer.generate(prompt, max_tokens=max_tokens, seed=seed, **sampling)
 
 
 @final
@@ -190,17 +191,9 @@ class LanguageModelTrainer(_TaskTrainer):
         """exp of the mean loss per token on the validation set."""
         return self._trainer.evaluate()["validation/perplexity"]
 
-    def generate(
-        self,
-        prompt: str = "",
-        *,
-        max_tokens: int = 100,
-        temperature: float = 0.8,
-        top_k: int = 50,
-        seed: int = 0,
-    ) -> str:
-        """`prompt`, and what the model writes after it."""
-        return self._trainer.generate(prompt, max_tokens=max_tokens, temperature=temperature, top_k=top_k, seed=seed)
+    def generate(self, prompt: str = "", *, max_tokens: int = 100, seed: int = 0, **sampling: Unpack[Sampling]) -> str:
+        """`prompt`, and what the model writes after it. As `write_text`."""
+        return self._trainer.generate(prompt, max_tokens=max_tokens, seed=seed, **sampling)
 
 
 @final

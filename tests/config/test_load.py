@@ -303,6 +303,8 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
         ("model.num_heads=3", ["override: model: hidden_size must be a multiple of num_heads: 256 over 3"]),
         ("model.max_positions=8", ["data.sequence_length 256 is longer than model.max_positions 8"]),
         ("preset=gpt2", ["preset: there is no such key"]),
+        ("model={name: cnn, dropout: {layer: 0.1}}", ["layer: there is no such key", "hint: model.name=decoder, enc"]),
+        ("model={name: encoder_decoder, dropout: {head: 0.1}}", ["hint: model.name=decoder, encoder or cnn has it"]),
     ],
 )
 def test_override_that_is_refused(override: str, parts: list[str]) -> None:

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from trimtab import Trainer, load_config
 from trimtab.config import DecoderConfig
-from trimtab.events import ExaminationEnded
+from trimtab.events import ExaminationEnded, StepsEnded
 from trimtab.model import build_model, fuses_activation, packs_attention
 from trimtab.monitor.probes.activations import ActivationExamination
 from trimtab.monitor.probes.attention import AttentionExamination
 from trimtab.monitor.probes.examiner import Examiner
 from trimtab.monitor.probes.predictions import PredictionExamination
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
+from trimtab.runs import read_record
+from trimtab.runs.record import event_from_json
 from trimtab.signals import Batch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
@@ -121,3 +123,22 @@ def test_weights_of_a_captured_run_are_the_same_with_all_examinations(tmp_path: 
     assert (sum(none), sum(found)) == (0, 4)
     assert plan["capture"]["chosen"]
     assert all(torch.equal(plain[name], looked[name]) for name in plain)
+
+
+def test_the_cosine_of_gradients_is_captured_and_changes_nothing(tmp_path: Path) -> None:
+    def cosines(name: str) -> list[float]:
+        events = [event_from_json(line) for line in read_record(tmp_path / name / "record.jsonl")]
+        told = [event.values for event in events if isinstance(event, StepsEnded)]  # a window may take several lines
+        return [values[name] for values in told for name in ("grad_cosine", "grad_cosine_error") if name in values]
+
+    settings = ("training.compile=off", "training.steps=40", "training.deterministic=true")
+    seen = "logging.grad_cosine=true"
+    with_it, plan, _ = trained(tmp_path / "captured", *settings, seen)
+    without, _, _ = trained(tmp_path / "without", *settings)
+    trained(tmp_path / "plain", *settings, seen, "training.capture=off")
+    assert plan["capture"]["chosen"]
+    assert all(torch.equal(with_it[name], without[name]) for name in without)
+    found = cosines("captured")
+    assert len(found) >= 6
+    assert found == pytest.approx(cosines("plain"), abs=5e-3)
+    assert any(abs(value) > 0.01 for value in found)

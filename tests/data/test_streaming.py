@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from trimtab.config import DataConfig, load_config
+from trimtab.config import DataConfig, MaskedLanguageModeling, TaskConfig, load_config
 from trimtab.data import DataPlan, PackedSequences, byte_tokenizer, prepare_data
 from trimtab.data.spool import Spool
 from trimtab.data.streaming import StreamedSequences
 from trimtab.errors import ConfigError, DataError, StorageError
+from trimtab.signals import IGNORED
 
 TEXTS = [f"text {number} " * (1 + number % 7) for number in range(60)]
 BYTES = byte_tokenizer()
@@ -250,7 +251,9 @@ def rows(path: str) -> Any:
     return datasets.load_dataset("json", data_files=path, split="train", streaming=True)
 
 
-def prepared(tmp_path: Path, target: str, data: dict[str, Any] | None = None, **source: Any) -> Any:
+def prepared(
+    tmp_path: Path, target: str, data: dict[str, Any] | None = None, task: TaskConfig | None = None, **source: Any
+) -> Any:
     held = tmp_path / "held.txt"
     held.write_text("held out " * 40)
     config = {
@@ -260,7 +263,7 @@ def prepared(tmp_path: Path, target: str, data: dict[str, Any] | None = None, **
         "sequence_length": 16,
         **(data or {}),
     }
-    return prepare_data(DataConfig.model_validate(config), seed=3)
+    return prepare_data(DataConfig.model_validate(config), seed=3, task=task)
 
 
 def test_it_is_trained_on_in_windows_from_any_position(tmp_path: Path) -> None:
@@ -278,6 +281,25 @@ def test_it_is_trained_on_in_windows_from_any_position(tmp_path: Path) -> None:
     assert data.facts["stream"]["window"] == 8
     assert "tokens_per_epoch" not in data.facts
     assert prepared(tmp_path, f"{__name__}:plain", resume="replay", window=8).fingerprint == data.fingerprint
+
+
+def test_tokens_of_a_stream_are_hidden_and_asked_for(tmp_path: Path) -> None:
+    plain_ones = prepared(tmp_path, f"{__name__}:plain", resume="replay")
+    data = prepared(tmp_path, f"{__name__}:plain", task=MaskedLanguageModeling(mask_rate=0.3), resume="replay")
+    indices, places = np.array([5, 2]), np.array([40, 41])
+    true = plain_ones.training.batch(indices).tokens_BT
+    batch = data.training.batch(indices, occurrences=places)
+    asked = batch.targets != IGNORED
+    assert batch.count == int(asked.sum()) >= 2
+    assert torch.equal(batch.targets[asked], true[asked])
+    assert torch.equal(batch.tokens_BT[~asked], true[~asked])
+    assert not torch.equal(batch.tokens_BT, true)
+    again = data.training.batch(indices, occurrences=places)
+    assert torch.equal(again.tokens_BT, batch.tokens_BT)
+    config = {"model": {"name": "encoder"}, "task": {"name": "masked_lm"}}
+    source = {"name": "stream", "target": f"{__name__}:plain"}
+    data_config = {"source": source, "validation_source": {"name": "embedded"}, "tokenizer": {"name": "bytes"}}
+    assert load_config(config | {"data": data_config}, environment={}).data.source.name == "stream"
 
 
 def test_streams_of_hugging_face_go_on_by_their_state(tmp_path: Path) -> None:
@@ -337,7 +359,10 @@ def test_what_is_no_stream_is_refused(
             ],
             r"schedule\.warmup '0\.5 epochs': where an epoch ends is not known",
         ),
-        (["task.name=masked_lm", "model.name=encoder"], "data.source.name stream does not fit task masked_lm"),
+        (
+            ["task.name=classification", "model.name=encoder"],
+            "data.source.name stream does not fit task classification",
+        ),
     ],
 )
 def test_what_it_does_not_go_with(overrides: list[str], message: str) -> None:

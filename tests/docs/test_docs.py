@@ -157,10 +157,57 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
     assert (tmp_path / "index.html").is_file()
 
 
-def test_every_page_that_llms_txt_names_is_there() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text(encoding="utf-8"))
-    assert links
+def linked(page: str) -> set[str]:
+    """The files that a page links to."""
+    return set(re.findall(r"\]\(([^)#:]+)", (DOCS / page).read_text(encoding="utf-8")))
+
+
+def pages(*folders: str) -> set[str]:
+    return {f"{folder}/{file.name}" for folder in folders for file in (DOCS / folder).glob("*.md")}
+
+
+def test_llms_txt_names_every_page_and_no_other() -> None:
+    links = linked("llms.txt")
+    assert pages("tutorial", "how-to", "reference", "explanation") - links == set()
     assert [link for link in links if not (DOCS / link).is_file()] == []
+    assert pages("tutorial", "how-to") - linked("index.md") == set()
+
+
+def test_llms_txt_has_every_command_and_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    generate = importlib.import_module("generate")
+    text = " ".join((DOCS / "llms.txt").read_text(encoding="utf-8").split())
+    told = re.findall(r"[^, ][^,]*", re.findall(r"Commands: ([^.]+)\.", text)[0].replace("config ", ""))
+    told = [one for part in told for one in part.split("|")]
+    names = [
+        name.removeprefix("trimtab ").removeprefix("config ") for name, _ in generate._commands(cli.app, "trimtab")
+    ]
+    assert sorted(told) == sorted(names)
+    codes = re.findall(r"Exit codes: ([^.]+)\.", text)[0]
+    assert [int(one) for one in re.findall(r"(?:^|, )(\d+) ", codes)] == list(generate.EXIT_CODES)
+
+
+def codes_of(cell: str) -> list[str]:
+    """What a cell of a table has between backticks, commands left out."""
+    return [code for code in re.findall(r"`([^`]+)`", cell) if not code.startswith("trimtab ")]
+
+
+def test_every_python_name_of_the_techniques_is_there() -> None:
+    source = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py"))
+    pairs = re.findall(r"^\s*(?:def|class) (\w+)|^(\w+)(?:: [^=\n]+)? = ", source, re.MULTILINE)
+    defined = {name for pair in pairs for name in pair} | {file.stem for file in (ROOT / "src").rglob("*")}
+    said: set[str] = set()
+    column = None
+    for line in (DOCS / "techniques.md").read_text(encoding="utf-8").splitlines():
+        cells = re.split(r"(?<!\\)\|", line)
+        if not line.startswith("|"):
+            column = None
+        elif column is None:
+            column = next((index for index, cell in enumerate(cells) if cell.strip() in ("Python", "name")), 0)
+        elif column:
+            said |= {re.split(r"\W", code.partition("(")[0].rpartition(".")[2])[0] for code in codes_of(cells[column])}
+    assert len(said) > 100
+    assert said - defined == set()
 
 
 @pytest.mark.parametrize("block", CONFIGURATIONS, ids=str)

@@ -233,6 +233,7 @@ def test_equal_runs_come_to_the_same() -> None:
     assert found.changes == ()
     assert found.outcomes[0].better is None
     assert "come to the same" in found.summary
+    assert found.recommendation.summary.startswith("nothing: ")
 
 
 def test_a_difference_within_what_seeds_do_is_none() -> None:

@@ -270,18 +270,18 @@ def evaluated(evaluation: float, training: float, **config: Any) -> Case:
 
 
 def test_evaluations_that_take_most_of_the_time_are_remarked_with_what_to_set() -> None:
-    diagnosis = diagnose(evaluated(39.0, 10.8))
+    diagnosis = diagnose(evaluated(390.0, 110.0))
     (finding,) = diagnosis.findings
     assert (finding.code, finding.severity) == ("evaluation-bound", "info")
-    assert finding.cause == "evaluations took 78% of the time"
+    assert finding.cause == "evaluations took 6m 30s, 78% of the time"
     assert diagnosis.verdict == "healthy"
     configs = [dict(remedy.config) for remedy in finding.remedies]
     assert {"evaluation.gap_tokens"} in [set(config) for config in configs]
-    (finding,) = diagnose(evaluated(9.0, 9.0, every=2)).findings
-    # 9 s beside 9.2: to be a tenth of the time, evaluations must be 8.8 times as rare.
+    (finding,) = diagnose(evaluated(90.0, 91.8, every=2)).findings
+    # 90 s beside 92: to be a tenth of the time, evaluations must be 8.8 times as rare.
     assert finding.remedies[0].config == {"evaluation.every": 18}
-    assert diagnose(evaluated(2.9, 1.0)).findings == (), "nobody minds three seconds"
-    assert diagnose(evaluated(20.0, 60.0)).findings == ()
+    assert diagnose(evaluated(59.0, 1.0)).findings == (), "nobody minds a minute"
+    assert diagnose(evaluated(200.0, 600.0)).findings == ()
 
 
 def averaged(evaluate: str, *, rises: bool) -> Case:

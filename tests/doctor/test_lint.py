@@ -27,6 +27,7 @@ PLATEAU = "control.learning_rate.name=plateau"
 SMALL = {"parameters": {"total": 1_000_000}}
 DATA = {"tokens_per_epoch": 1_000_000, "tokenizer": {"vocabulary_size": 4096}}
 
+SMOOTH = ["model.dropout.residual=0.3", "optimizer.weight_decay=0.01", "objective.label_smoothing=0.2"]
 CLASSES = ["task.name=classification", "model.name=encoder", "data.source={name: jsonl, path: rows.jsonl}"]
 
 FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
@@ -95,7 +96,12 @@ FIRES: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ),
     ("smoothing-beside-teacher", [TEACHER, "objective.label_smoothing=0.1"], {}),
     ("over-regularised", ["model.dropout.residual=0.2", "objective.label_smoothing=0.1"], {}),
+    ("over-regularised", [*CLASSES, *SMOOTH, "data.augmentation={token_dropout: 0.2, replacement: 0.15}"], {}),
+    ("over-regularised", [*CLASSES, *SMOOTH, "data.augmentation.replacement=0.2", "embedding.cutout.rate=0.2"], {}),
+    ("over-regularised", [*CLASSES, *SMOOTH, "embedding.mixup.alpha=0.4"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], SMALL),
+    ("high-dropout-small-model", [CLASSES[0], "model={name: cnn, dropout: {head: 0.5}}", CLASSES[2]], SMALL),
+    ("high-dropout-small-model", [CLASSES[0], "model={name: mlp, dropout: {hidden: 0.5}}", CLASSES[2]], SMALL),
     ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000}),
     ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000, "planned_tokens": 4_000_001}),
     ("vocabulary-too-large-for-data", [], {"tokens_per_epoch": 400_000}),
@@ -206,6 +212,10 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("saving-never", ["training.steps=1"], {}),
     ("evaluation-never", ["evaluation.every=1", "training.steps=1"], {}),
     ("over-regularised", ["model.dropout.residual=0.3"], {}),
+    ("over-regularised", [*CLASSES, *SMOOTH, "data.augmentation={token_dropout: 0.1, replacement: 0.15}"], {}),
+    ("over-regularised", [*CLASSES, *SMOOTH[:2], "data.augmentation={token_dropout: 0.4, replacement: 0.3}"], {}),
+    ("high-dropout-small-model", [CLASSES[0], "model={name: cnn, dropout: {head: 0.3}}", CLASSES[2]], SMALL),
+    ("high-dropout-small-model", [CLASSES[0], "model={name: cnn, dropout: {head: 0.5}}", CLASSES[2]], {}),
     ("smoothing-beside-teacher", [TEACHER], {}),
     ("smoothing-beside-teacher", ["objective.label_smoothing=0.1"], {}),
     ("high-dropout-small-model", ["model.dropout.residual=0.4"], {}),
@@ -215,6 +225,7 @@ SILENT: list[tuple[str, Sequence[str], Mapping[str, Any]]] = [
     ("epochs-over-data", [], {"tokens_per_epoch": 1_000_000, "planned_tokens": 4_000_000}),
     ("vocabulary-too-large-for-data", [], DATA),
     ("vocabulary-too-large-for-data", ["data.tokenizer.name=bytes"], {"tokens_per_epoch": 30_000}),
+    ("vocabulary-too-large-for-data", CLASSES, {"tokens_per_epoch": 30_000}),
     ("schedule-misses-floor", ["schedule.name=wsd"], {}),
     ("tokens-per-parameter", [], {}),
     ("tokens-per-parameter", [], SMALL | {"planned_tokens": 10_000_000}),

@@ -120,7 +120,7 @@ def test_a_code_is_found_as_people_write_it() -> None:
 
 def test_explained_in_a_terminal() -> None:
     told = render_page("overfitting")
-    assert told.startswith("overfitting (root): ")
+    assert told.startswith("overfitting (a cause): ")
     assert "False alarms: " in told
     assert "explains: validation-regression" in told
     assert told.endswith("page: docs/reference/doctor/overfitting.md")

@@ -691,3 +691,19 @@ def test_what_is_worse_than_its_baseline(lows: list[float], more: dict[str, Any]
     assert (told and told.severity) == severity
     if told is not None:
         assert told.onset_step == (100 if more.get("beside") else 300 if lows[1] < 0 else 200)
+
+
+def test_a_further_set_can_be_what_is_worse() -> None:
+    case = compared([-0.3, -0.2, -0.1])
+    for name in ("far", "odd"):
+        case.history.add(
+            f"validation/{name}/loss_over_baseline_low", np.array([100, 200, 300]), np.array([-1, 0.1, 0.2])
+        )
+        case.history.add(f"validation/{name}/loss_over_baseline", np.array([100, 200, 300]), np.array([-1, 0.3, 0.4]))
+    told = found(case, "validation-regression")
+    assert told is not None
+    assert "of the set far is significantly worse than its own best so far, by 0.4000; so is that of odd" in told.cause
+    assert [(one.metric, one.steps) for one in told.evidence] == [
+        ("validation/far/loss_over_baseline_low", (200, 300)),
+        ("validation/odd/loss_over_baseline_low", (200, 300)),
+    ]

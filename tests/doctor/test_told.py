@@ -94,8 +94,8 @@ def test_noise_is_held_against_what_it_is_a_part_of() -> None:
 
 def test_one_evaluation_is_one() -> None:
     case = case_of(falling(100))
-    split = {"evaluation": 8.0, "productive": 5.0}
-    case.history.observe(RunEnded(100, "finished", "done", None, None, None, 13.0, split))
-    case.history.evaluation_seconds.append(8.0)
+    split = {"evaluation": 80.0, "productive": 50.0}
+    case.history.observe(RunEnded(100, "finished", "done", None, None, None, 130.0, split))
+    case.history.evaluation_seconds.append(80.0)
     (told,) = [one for one in diagnose(case).findings if one.code == "evaluation-bound"]
     assert told.evidence[0].text.startswith("1 evaluation took")

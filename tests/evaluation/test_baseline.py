@@ -112,12 +112,15 @@ def test_a_run_that_goes_back_is_not_compared_with_what_it_left(tmp_path: Path) 
     rig.go()
     baseline = Baseline(BestBaseline(), rig.run, "texts")
     counts = torch.full((10,), 2.0, dtype=torch.float64)
+    of_set = Baseline(BestBaseline(), rig.run, "texts", "far")
     for step, loss in ((2, 3.0), (4, 1.0), (5, 0.5)):
-        baseline.compare(step, torch.stack((loss * counts, counts)))
+        for one in (baseline, of_set):
+            one.compare(step, torch.stack((loss * counts, counts)))
     rig.keeper.announce_rollback(5, {})
     assert rig.keeper.roll_back() == 3
-    compared = baseline.compare(6, torch.stack((2.5 * counts, counts)))
-    assert compared["loss_over_baseline"] == pytest.approx(-0.5)
+    for one in (baseline, of_set):
+        compared = one.compare(6, torch.stack((2.5 * counts, counts)))
+        assert compared["loss_over_baseline"] == pytest.approx(-0.5)
 
 
 class Evaluations:
@@ -154,8 +157,15 @@ def test_a_run_beside_its_best_and_beside_another(tmp_path: Path) -> None:
         first[-1]["validation/loss"] - first[-2]["validation/loss"], rel=1e-4
     )
     assert first[-1]["validation/far/loss"] != first[-1]["validation/loss"]
-    same = train(tmp_path / "b", baseline={"name": "run", "path": str(tmp_path / "a")}, stride=16)
+    assert "validation/far/loss_over_baseline" not in first[0]
+    assert first[-1]["validation/far/loss_over_baseline"] == pytest.approx(
+        first[-1]["validation/far/loss"] - min(one["validation/far/loss"] for one in first[:-1]), rel=1e-4
+    )
+    new = far | {"new": far["far"]}
+    same = train(tmp_path / "b", baseline={"name": "run", "path": str(tmp_path / "a")}, stride=16, sets=new)
     assert same[-1]["validation/loss_over_baseline"] == pytest.approx(0.0, abs=1e-6)
+    assert same[-1]["validation/far/loss_over_baseline"] == pytest.approx(0.0, abs=1e-6)
+    assert "validation/new/loss_over_baseline" not in same[-1]
     assert same[0]["validation/loss_over_baseline_low"] > 0.0
     kept = next((tmp_path / "a").glob("**/validation-losses/step-*12.json"))
     content = kept.read_text()

@@ -38,6 +38,22 @@ def test_a_decoder_by_hand() -> None:
     assert set(found.to_json()) >= {"flops", "latency_seconds", "memory_bytes"}
 
 
+def test_as_it_is_taught() -> None:
+    model = decoder()
+    whole = trimtab.calculate_model_efficiency(model, (3, 16), "cpu", repeats=1, peak_flops_per_second=1.0)
+    assert (whole.batch_size, whole.sequence_length) == (3, 16)
+    assert trimtab.calculate_model_efficiency(model, 16, repeats=1, peak_flops_per_second=1.0).flops == whole.flops / 3
+    for arguments, said in [
+        (((1, 3, 224, 224), "cpu"), "input_size is (texts, tokens)"),
+        (((1, 16), "meta"), "and the model is on cpu"),
+        (((1, 16), "tpu9"), "device must be the name of one"),
+        ((), "says how large a pass is"),
+    ]:
+        with pytest.raises(UsageError) as caught:
+            trimtab.calculate_model_efficiency(model, *arguments)  # type: ignore[arg-type]
+        assert said in str(caught.value)
+
+
 def test_other_models_and_inputs() -> None:
     pairs = EncoderDecoder(
         vocabulary_size=50, max_positions=16, num_layers=1, hidden_size=16, num_heads=2, feed_forward_size=32

@@ -79,6 +79,31 @@ def test_a_model_of_transformers_as_it_is() -> None:
     assert found == pytest.approx(plain(model, 3), rel=1e-4)
 
 
+def test_as_it_is_taught() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(**{**TINY["gpt2"], "vocab_size": 300})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    tokens = torch.randint(0, 300, (4, 7), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens)
+    mask[1, 4:] = 0
+    labels = tokens.masked_fill(mask == 0, -100)
+    with torch.no_grad():  # transformers shifts the labels by itself, and takes the mean of what counts
+        expected = float(torch.exp(model(input_ids=tokens, attention_mask=mask, labels=labels).loss))
+    batch = {"input_ids": tokens, "attention_mask": mask}
+    for given in (batch, batch | {"labels": labels}):
+        assert trimtab.calculate_perplexity(model, [given], "cpu") == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UsageError, match="Received: GPT2LMHeadModel, tokens"):
+        trimtab.calculate_perplexity(model, [{"tokens": tokens}])
+    with pytest.raises(UsageError, match="pairs of tokens and targets"):
+        trimtab.calculate_perplexity(decoder(), [batch])
+    with pytest.raises(UsageError, match="Received: Tensor"):
+        trimtab.calculate_perplexity(model, [tokens])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="and the model is on cpu"):
+        trimtab.calculate_perplexity(model, [batch], torch.device("meta"))
+    with pytest.raises(UsageError, match="given twice"):
+        trimtab.calculate_perplexity(model, [batch], "cpu", device="cpu")
+
+
 def test_what_is_refused() -> None:
     model = decoder()
     with pytest.raises(UsageError, match="need their tokenizer"):

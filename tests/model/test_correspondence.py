@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from trimtab.config import load_config
+from trimtab.config import DecoderConfig, load_config
 from trimtab.errors import ConfigError
 from trimtab.model import Decoder, build_model
 from trimtab.model.correspondence import architecture_of, converted, described
@@ -85,3 +85,12 @@ def test_what_has_none_says_why(settings: dict[str, Any], message: str) -> None:
         section = model_of(**settings)[1]
     with pytest.raises(ConfigError, match=message):
         architecture_of(section)
+
+
+@pytest.mark.parametrize(
+    ("preset", "architecture"), [("pretrain-large", "qwen3"), ("llama-small", "llama"), ("large-data", "starcoder2")]
+)
+def test_presets_that_are_to_leave_the_house_can(preset: str, architecture: str) -> None:
+    section = load_config(preset, environment={}).model
+    assert isinstance(section, DecoderConfig)
+    assert architecture_of(section) == architecture

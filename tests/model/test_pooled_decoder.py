@@ -65,3 +65,14 @@ def test_its_head_has_a_bias_and_works_once_a_text() -> None:
     assert decoder(None).head.bias is None
     everywhere, pooled = flops_per_token(decoder(Outputs(4)), 16), flops_per_token(model, 16)
     assert everywhere["forward"] - pooled["forward"] == pytest.approx(2 * 24 * 4 * (1 - 1 / 16))
+
+
+def test_dropout_before_the_head_is_that_of_what_was_pooled() -> None:
+    text = tokens(1, 7)
+    model, plain = decoder(dropout={"head": 0.5}), decoder()
+    torch.testing.assert_close(model(text).logits, plain(text).logits, rtol=0, atol=0)
+    torch.manual_seed(0)
+    features, whole = model.train()(text).features, plain(text).features
+    kept = features != 0
+    assert 4 <= int(kept.sum()) <= 20  # of 24, each with probability 1/2: outside once in 4000 seeds
+    torch.testing.assert_close(features[kept], 2 * whole[kept])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
+from tiny_hugging_face import TINY
+from torch import nn
 
+import trimtab
 from trimtab.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
-from trimtab.errors import ConfigError
-from trimtab.model import Transformer, build_model
+from trimtab.errors import ConfigError, UsageError
+from trimtab.model import Block, Decoder, Transformer, build_model
 from trimtab.model.recompute import refuses_capture, set_recompute
 
 DROPOUT = {"embedding": 0.1, "attention": 0.1, "residual": 0.2, "feed_forward": 0.2, "layer": 0.3}
@@ -153,3 +157,59 @@ def test_a_module_from_outside_is_refused() -> None:
     set_recompute(torch.nn.Linear(2, 2), "none")
     with pytest.raises(ConfigError, match="own models"):
         set_recompute(torch.nn.Linear(2, 2), "full")
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.drop = nn.Linear(8, 8), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor, *, scale: float) -> torch.Tensor:
+        y: torch.Tensor = x + scale * self.drop(torch.tanh(self.inner(x)))
+        return y
+
+
+class Stack(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer() for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x, scale=0.5)
+        return x
+
+
+def test_layers_of_any_module_are_computed_again_to_the_same_bits() -> None:
+    def step(model: nn.Module) -> tuple[list[torch.Tensor], int]:
+        kept: list[torch.Tensor] = []
+        torch.manual_seed(3)
+        with torch.autograd.graph.saved_tensors_hooks(lambda one: (kept.append(one), one)[1], lambda one: one):
+            total = model(torch.ones(16, 8, requires_grad=True)).square().sum()
+        number = len(kept)
+        total.backward()
+        return [
+            total.detach(),
+            *(parameter.grad for parameter in model.parameters() if parameter.grad is not None),
+        ], number
+
+    torch.manual_seed(0)
+    plain = Stack()
+    other = copy.deepcopy(plain)
+    (expected, many), (found, few) = step(plain), step(trimtab.MemoryEfficientLLM(other))
+    assert len(found) == len(expected) == 9
+    assert all(torch.equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert few < many / 2
+    with pytest.raises(UsageError, match="no layers were found"):
+        trimtab.MemoryEfficientLLM(nn.Linear(2, 2))
+
+
+def test_models_of_ours_and_of_transformers_compute_their_own_layers_again() -> None:
+    ours = Decoder(vocabulary_size=20, max_positions=8, num_layers=2, hidden_size=8, num_heads=2, feed_forward_size=16)
+    trimtab.MemoryEfficientLLM(ours)
+    assert [module.recompute for module in ours.modules() if isinstance(module, Block)] == ["full", "full"]
+    transformers = pytest.importorskip("transformers")
+    config = transformers.AutoConfig.for_model(**TINY["gpt2"])
+    theirs = transformers.AutoModelForCausalLM.from_config(config)
+    trimtab.MemoryEfficientLLM(theirs)
+    assert theirs.is_gradient_checkpointing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import shutil
 import sys
 import threading
@@ -22,13 +23,14 @@ from typer.testing import CliRunner
 from trimtab.cli import app
 from trimtab.config import AlertRule, AlertsConfig, Condition, Config, EmailConfig, WebhookConfig, load_config
 from trimtab.config.alerts import parse_condition
-from trimtab.doctor.lint import lint, refuse
+from trimtab.doctor.lint import alert_on_unknown, lint, refuse
 from trimtab.errors import ConfigError, ResourceError
 from trimtab.events import (
     AlertRaised,
     ArtifactLogged,
     EvaluationEnded,
     Event,
+    ExaminationEnded,
     FindingsChanged,
     RunEnded,
     RunStarted,
@@ -40,6 +42,7 @@ from trimtab.monitor.alerts import Alerts, open_alerts, require_destinations
 from trimtab.monitor.couriers import WAITING, Courier, RefusedError
 from trimtab.monitor.sinks import Console
 from trimtab.runs import RunDirectory
+from trimtab.runs.metrics import METRICS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from servers import certificate, deaf_server, http_server, smtp_server
@@ -120,6 +123,7 @@ def test_what_cannot_be_told_is_refused(override: str, said: str) -> None:
         ("grad_nrm is not finite", "'grad_norm'"),
         ("finding overfiting", "'overfitting'"),
         ("learningrate > 1", "'learning_rate'"),
+        ("user/x < 0", "in records alone"),
     ],
 )
 def test_a_name_that_does_not_exist_is_refused_with_the_nearest(when: str, near: str) -> None:
@@ -130,6 +134,16 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(when: str, near:
     refuse(lint(config), ["alert-on-unknown"])
 
 
+def test_what_examinations_measure_needs_one() -> None:
+    def found(*overrides: str) -> list[str | None]:
+        rules = ["alerts.rules={a: {when: probe/loss > 1}}", "training.steps=200", *overrides]
+        config = load_config(None, environment={}, overrides=rules)
+        return [one.fix for one in lint(config) if one.code == "alert-on-unknown"]
+
+    assert found() == ["logging.examine.every=20"]
+    assert found("logging.examine.every=20") == []
+
+
 @pytest.mark.parametrize(
     "when",
     [
@@ -137,7 +151,6 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(when: str, near:
         "layer/*/grad_norm > 1",
         "layer/blocks.0/grad_norm > 1",
         "validation/loss@ema > 1",
-        "user/x < 0",
         "validation/held-out/loss > 3",
         "group/head.*/learning_rate > 1",
         "finding warning",
@@ -174,6 +187,26 @@ def test_a_value_of_a_window_counts_for_its_steps_and_an_evaluation_for_its_own(
     assert [one.step for one in met("tokens_per_second < 10 for 20 steps", *slow)] == [20]
     judged = [EvaluationEnded(step, {"validation/loss": 3.0}, 0.1) for step in (10, 20, 30)]
     assert [one.step for one in met("validation/loss > 2 for 11 steps", *judged)] == [20, 30]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_of_the_table_is_watched_or_refused(name: str) -> None:
+    said = re.sub("<[^<>]+>", "x", name).replace("x@x", "validation/loss@ema")
+    rules = {"a": AlertRule(when=f"{said} > 1")}
+    if list(alert_on_unknown.check(Config(alerts=AlertsConfig(rules=rules)), {})):
+        assert name.startswith(("rank/", "ranks/", "user/"))
+        return
+    window, value = METRICS[name].window, {said: 2.0}
+    whole, layers = ({}, value) if said.startswith("layer/") else (value, {})
+    event: Event
+    if window == "examination":
+        event = ExaminationEnded(5, whole, 0.1, layers)
+    elif window == "evaluation":
+        event = EvaluationEnded(5, value, 0.1)
+    else:
+        per_step = {said: np.array([2.0])} if window == "per_step" else {}
+        event = StepsEnded(5, 5, per_step, {} if per_step else whole, layers)
+    assert met(f"{said} > 1", event) == [Met(5, f"{said} is 2.0000, > 1", said, 2.0)]
 
 
 def test_any_layer() -> None:

@@ -1,4 +1,5 @@
-"""The gradient noise scale against a plain re-computation, against known covariances, and through a kill."""
+"""The gradient noise scale against a plain re-computation, against known covariances, and through a kill; with it, so
+that no run is made twice, the cosine of successive gradients."""
 
 from __future__ import annotations
 
@@ -145,7 +146,10 @@ def test_a_skipped_step_changes_nothing(why: str) -> None:
 
 def test_it_only_looks(tmp_path: Path) -> None:
     """The weights are those of a run without it, to the bit."""
-    without, beside = Rig(tmp_path / "a", accumulation=3), Rig(tmp_path / "b", accumulation=3, noise_every=3)
+    without, beside = (
+        Rig(tmp_path / "a", accumulation=3),
+        Rig(tmp_path / "b", accumulation=3, noise_every=3, cosine=True),
+    )
     without.go()
     beside.go()
     assert torch.equal(without.weights(), beside.weights())
@@ -160,7 +164,12 @@ def test_it_resumes_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
     class KilledError(Exception):
         pass
 
-    settings: dict[str, Any] = {"accumulation": 2, "noise_every": 2, "precision": Fp16(initial_scale=256.0)}
+    settings: dict[str, Any] = {
+        "accumulation": 2,
+        "noise_every": 2,
+        "precision": Fp16(initial_scale=256.0),
+        "cosine": True,
+    }
     whole, rig = Rig(tmp_path / "whole", **settings), Rig(tmp_path / "run", **settings)
     whole.go()
     loop = rig.build()
@@ -182,10 +191,11 @@ def test_it_resumes_to_the_same_bits(tmp_path: Path, kill_at: int) -> None:
 
     def noise(*rigs: Rig) -> dict[int, dict[str, float]]:
         events = [event for one in rigs for event in one.watch.of(StepsEnded)]
-        return {e.last_step: {n: v for n, v in e.values.items() if n.startswith("gradient_")} for e in events}
+        names = ("gradient_", "grad_cosine")
+        return {e.last_step: {n: v for n, v in e.values.items() if n.startswith(names)} for e in events}
 
     assert noise(rig, again) == noise(whole)
-    assert noise(whole)[12], "something was measured"
+    assert {"gradient_noise", "grad_cosine"} <= noise(whole)[12].keys(), "something was measured"
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])

@@ -69,6 +69,7 @@ def make_step(
         ring=ring,
         device=device,
         seed=0,
+        remembering=[parts_probe] if parts_probe else [],
         parts_probe=parts_probe,
     )
     step.set(learning_rate=1e-2, weight_decay=1.0, clip_threshold=1.0)

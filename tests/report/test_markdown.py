@@ -76,7 +76,7 @@ def test_to_do_it_again_is_not_to_go_on_with_what_is_finished(tmp_path: Path, ty
 def test_a_report_is_whole(tmp_path: Path) -> None:
     case, diagnosis = CASES["overfitting"]()
     text = render_markdown(gather(None, case, diagnosis))
-    assert text.startswith("# shakespeare\n\n**Needs attention** (1 warning, 1 note)\n")
+    assert text.startswith("# shakespeare\n\n**Needs attention** (1 warning, 1 remark)\n")
     assert "| `model.dropout.residual` | `0.0` | `0.1` |" in text
     run = write_run(tmp_path / "run", text="a```b")
     case = open_case(run)

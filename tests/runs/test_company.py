@@ -43,10 +43,10 @@ def test_alone_it_spins(busy: OtherPrograms, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_openmp_hears_of_it() -> None:
-    """GNU OpenMP itself says what it read when torch loaded it."""
+    """GNU OpenMP itself says what it read when torch loaded it, for a trainer in Python."""
     code = (
-        "from trimtab.runs.company import OtherPrograms, wait_briefly_in_company as wait;"
-        "OtherPrograms.cores = lambda self: 1024.0; wait(OtherPrograms()); import torch"
+        "import trimtab; from trimtab.runs.company import OtherPrograms; OtherPrograms.cores = lambda self: 1024.0; "
+        "trimtab.Trainer"
     )
     variables = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run(
@@ -79,9 +79,17 @@ def test_a_busy_loop_is_noticed() -> None:
 
 def test_the_warning_names_what_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME"):
+        monkeypatch.delenv(name, raising=False)
     others = OtherPrograms()
     for taken, threads, warns in [(0.1, 4, False), (1.0, 4, True), (1.0, 3, False), (3.0, 2, True)]:
         monkeypatch.setattr(OtherPrograms, "cores", lambda self, taken=taken: taken)
         warning = others.warning(threads)
         assert (warning is not None) == warns
         assert warning is None or f"other programs take {taken} of its 4 cores" in warning
+        if warning is not None:
+            monkeypatch.setitem(sys.modules, "torch", sys)
+            assert "GOMP_SPINCOUNT=1000" in str(others.warning(threads))
+            with monkeypatch.context() as set_before:
+                set_before.setenv("OMP_WAIT_POLICY", "PASSIVE")
+                assert "GOMP_SPINCOUNT" not in str(others.warning(threads))

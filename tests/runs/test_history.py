@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,22 @@ def test_following_a_run_gives_what_reading_its_record_gives(tmp_path: Path) -> 
     assert read.series["train/loss"].first_bad_step == 25
     assert read.ended == followed.ended
     assert read.total_steps == 60
+
+
+def test_lines_that_were_asked_before_are_written_as_they_are(tmp_path: Path) -> None:
+    writer, followed = RecordWriter(tmp_path / "record.jsonl"), History()
+    bad = StepsEnded(1, 2, {"train/loss": np.array([np.nan, 1 / 3])}, {"memory_bytes": math.inf}, {"layer/a/x": 0.1})
+    followed.observe(bad)
+    assert followed.series["train/loss"].num_bad == 1
+    writer.append(*lines_of(replace(bad, layers={})))  # the same values: its lines are kept
+    writer.append(*lines_of(replace(bad, first_step=3, last_step=4)))  # other steps: they are not
+    writer.close()
+    lines = [json.loads(line) for line in (tmp_path / "record.jsonl").read_text().splitlines()]
+    assert [(line["first_step"], line["per_step"]["train/loss"]) for line in lines] == [
+        (1, ["nan", 0.3333333]),
+        (3, ["nan", 0.3333333]),
+    ]
+    assert lines[0]["values"] == {"memory_bytes": "inf"}
 
 
 def test_only_the_branch_that_survived_is_read(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_a_damaged_record_is_told(run: RunDirectory) -> None:
     run.record.write_bytes(data)
     summary = summarize(run)
     assert summary["damaged_lines"] == 1
-    assert "1 lines of the record were left out" in render(summary)
+    assert "1 line of the record left out" in render(summary)
 
 
 def test_what_to_run_next_follows_the_status() -> None:

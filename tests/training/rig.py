@@ -22,7 +22,7 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.model import build_model, set_dropout_factor
-from trimtab.monitor.probes import GradientNoiseScale, WeightNorms
+from trimtab.monitor.probes import GradientCosine, GradientNoiseScale, WeightNorms
 from trimtab.objective import CausalLanguageModelingTask, CrossEntropy
 from trimtab.optimizer import AdamW, clip_by_norm, parameter_groups, skip_non_finite
 from trimtab.runs import Recorder, RunDirectory
@@ -99,6 +99,7 @@ class Rig:
     heartbeat: Callable[[int], None] = lambda micro_batches: None
     layers: bool = False
     noise_every: int = 0
+    cosine: bool = False
     in_background: bool = True
     failure_stops: bool = True
     clock: SaveClock = field(default_factory=SaveClock)
@@ -127,7 +128,9 @@ class Rig:
         optimizer = AdamW(parameter_groups(self.model, 0.1))
         probes = [WeightNorms(list(optimizer.storage.weights))] if self.layers else []
         noise_scale = GradientNoiseScale(self.noise_every, 5, device) if self.noise_every else None
-        probes = [*probes, noise_scale] if noise_scale else probes
+        remembering: list[Any] = [noise_scale] if noise_scale else []
+        remembering += [GradientCosine(optimizer.storage.gradients, 5)] if self.cosine else []
+        probes = [*probes, *remembering]
         columns = columns_of_step(task.term_names, scaled=precision.scaler is not None)
         ring = Ring([*columns, *(name for probe in probes for name in probe.columns)], self.log_every, device)
         step = Step(
@@ -140,6 +143,7 @@ class Rig:
             ring=ring,
             device=device,
             seed=5,
+            remembering=remembering,
             parts_probe=noise_scale,
         )
         windows = Windows(ring, lambda: 0.0)

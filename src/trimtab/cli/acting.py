@@ -63,7 +63,7 @@ def show_fix(found: Fix, file: Path | None, case: Case) -> None:
     if file is not None and found.config is not None:
         tell_next("train", str(file))
     elif file is not None and case.target != "trimtab":
-        typer.echo(f"written to {shown(file)}")
+        typer.echo(f"written to {shown(file)}" if found.changes else f"this advice is written to {shown(file)}")
 
 
 def prove_fix(

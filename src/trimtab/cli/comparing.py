@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from trimtab.cli.looking import names_given
 from trimtab.cli.options import Json, Mapping, app, print_json, shown
+from trimtab.cli.reading import names_given
 
 
 @app.command()

@@ -16,11 +16,11 @@ from trimtab.errors import (
 )
 
 if TYPE_CHECKING:
-    from trimtab.doctor import Case
     from trimtab.runs import RunDirectory
 
 from trimtab.cli.newest import tell_newest
 from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown
+from trimtab.cli.reading import open_log
 
 
 @app.command()
@@ -199,6 +199,7 @@ def doctor(
     from trimtab.doctor.soups import is_soup
     from trimtab.report import render_text
     from trimtab.report.explained import more_on
+    from trimtab.report.text import render_verdict
     from trimtab.runs.described import wrapped
 
     if fail_on is not None and fail_on not in SEVERITIES:
@@ -211,18 +212,22 @@ def doctor(
         raise UsageError(f"--fix, --prove and --examine are for one run. Received: {len(paths)} paths")
     answers, gravest = [], -1
     for path in paths:
-        case, name, notes = _open_log(path, mapping or [])
+        log = open_log(path, mapping or [])
+        case, name = log.case, log.name
         diagnosis = with_order(case, diagnose(case, name))
         gravest = max([gravest, *(SEVERITIES.index(finding.severity) for finding in diagnosis.findings)])
-        if any(finding.code == UNJUDGED and finding.severity != "info" for finding in diagnosis.findings):
+        no_step = case.history.last_step == 0 and not is_soup(case)
+        if no_step or any(one.code == UNJUDGED and one.severity != "info" for one in diagnosis.findings):
             gravest = len(SEVERITIES)  # whoever asks for a verdict gets none: whatever they would fail on
-        answers.append(diagnosis.to_json())
+        answers.append(diagnosis.to_json() | log.to_json())
         if not as_json:
-            for note in notes:
+            for note in log.notes():
                 typer.echo(note)
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             if is_soup(case):  # which no rule judges, so that nothing is healthy or not
                 typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
+            elif fix is not None or prove:  # which tell of each finding what they change
+                typer.echo(render_verdict(diagnosis, colour=colour))
             else:
                 typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
                 if diagnosis.findings:
@@ -275,10 +280,11 @@ def report(
         typer.echo(shown(run.report))
         typer.echo(f"next: open it in a browser, or {shown(command('doctor', str(path)))}")
         return
-    case, name, notes = _open_log(path, mapping or [])
-    for note in notes:
+    log = open_log(path, mapping or [])
+    for note in log.notes():
         typer.echo(note, err=True)
-    diagnosis = with_order(case, diagnose(case, name))
+    case = log.case
+    diagnosis = with_order(case, diagnose(case, log.name))
     found = gather(run, case, diagnosis)
     if form == "text":
         text = render_report(found) + "\n"
@@ -303,37 +309,6 @@ def _after_doctor(path: Path) -> str:
         if (status := run.status()) in ("killed", "interrupted"):
             return next_command(status, str(path), run.source)
     return command("report", str(path))
-
-
-def _open_log(path: Path, mapping: list[str]) -> tuple[Case, str, tuple[str, ...]]:
-    """A run or a foreign log as a case, its name, and what was noticed in reading it."""
-    from trimtab.doctor.load import open_case, open_foreign_case
-    from trimtab.runs import RunDirectory
-    from trimtab.runs.printable import printable
-
-    names = names_given(mapping)
-    if RunDirectory.is_run(path):
-        run = RunDirectory.open(path)
-        return open_case(run), run.name, ()
-    case, imported = open_foreign_case(path, names)
-    told = [f"read as {imported.format}: {imported.source}"]
-    if imported.names:
-        pairs = ", ".join(f"{theirs} = {ours}" for theirs, ours in imported.names.items())
-        told.append(f"names: {pairs}")
-    if imported.unused:
-        told.append(f"not used: {', '.join(imported.unused)}")
-    return case, path.name, tuple(printable(line, limit=1000) for line in [*told, *imported.notes])
-
-
-def names_given(mapping: list[str]) -> dict[str, str]:
-    """What `--map` says: their names of metrics to ours."""
-    names = {}
-    for pair in mapping:
-        theirs, equals, ours = pair.rpartition("=")
-        if not equals or not theirs or not ours:
-            raise UsageError(f"--map: must be theirs=ours, such as my_loss=train/loss. Received: {pair!r}")
-        names[theirs] = ours
-    return names
 
 
 @app.command()

@@ -100,6 +100,13 @@ def generate(
         ),
     ] = None,
     top_k: Annotated[int, typer.Option(min=0, help="Choose among so many tokens; 0: among all.")] = 50,
+    top_p: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Of these among the fewest that are together so probable; 1: among all."),
+    ] = 1.0,
+    beams: Annotated[
+        int, typer.Option(min=1, help="Of a model that answers to a text: keep so many beginnings, and take the best.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**62, help="The same seed writes the same text.")] = 0,
     checkpoint: Which = "best",
     weights: Weights = None,
@@ -109,9 +116,7 @@ def generate(
     from trimtab.runs.company import OtherPrograms, wait_briefly_in_company
 
     wait_briefly_in_company(OtherPrograms())
-    from trimtab.config import SamplesConfig
-    from trimtab.evaluation import write_answer, write_text
-    from trimtab.model import translates
+    from trimtab.evaluation import WRITERS, write_text
     from trimtab.runs.printable import printable
     from trimtab.training.trained import open_trained
 
@@ -120,21 +125,25 @@ def generate(
     except UnicodeEncodeError:
         raise UsageError("--prompt: must be UTF-8 text") from None
     trained = open_trained(run, checkpoint, weights)
-    if trained.config.task.name not in ("causal_lm", "seq2seq"):
+    if trained.config.task.name not in WRITERS:
         raise UsageError(f"the model of {run} writes nothing: its task is {trained.config.task.name}")
     if trained.config.task.name == "seq2seq" and not prompt:
         raise UsageError(f"the model of {run} writes after reading a text", hint="give the text: --prompt TEXT")
     if prompt is None:
         prompt = next((own for own in reversed(trained.config.evaluation.samples.prompts) if own), "")
-    answers = translates(trained.model)
-    temperature = (0.0 if answers else 0.8) if temperature is None else temperature
-    sampling = SamplesConfig(max_tokens=max_tokens, temperature=temperature, top_k=top_k)
-    length = trained.config.data.sequence_length
-    if translates(trained.model):
-        drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "seed": seed}
-        text = write_answer(trained.model, trained.tokenizer, prompt, max_tokens=max_tokens, **drawn)
-    else:
-        text = write_text(trained.model, trained.tokenizer, prompt, sampling, context_length=length, seed=seed)
+    text = write_text(
+        trained.model,
+        trained.tokenizer,
+        prompt,
+        task_name=trained.config.task.name,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        beams=beams,
+        context_length=trained.config.data.sequence_length,
+        seed=seed,
+    )
     if as_json:
         step = trained.checkpoint.step
         print_json({"run": str(run), "step": step, "weights": trained.weights, "prompt": prompt, "text": text})

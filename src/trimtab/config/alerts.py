@@ -21,7 +21,7 @@ _COMPARED: Final = re.compile(rf"([^\s<>]+?)(?: ?(>=|<=|>|<) ?| (above|below) )(
 _NOT_FINITE: Final = re.compile(r"(\S+) is not finite(?: for (\d+) steps?)?")
 _CHANGES: Final = re.compile(rf"(\S+) changes by ({_NUMBER}) ?%(?: over (\d+) steps?)?")
 _EVENT: Final = re.compile(r"(finding|trouble|end) (\S+)")
-_TROUBLES: Final = ("non_finite_step", "outlying_step", "write_failed", "volume_capped")
+_TROUBLES: Final = ("non_finite_step", "outlying_step", "write_failed", "examination_failed", "volume_capped")
 _ENDS: Final = ("finished", "stopped", "interrupted", "failed")
 _FORMS: Final = (
     "'METRIC > NUMBER [for N steps]' (or <, >=, <=), 'METRIC is not finite [for N steps]', "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -53,6 +54,13 @@ class AugmentationConfig(Section):
             "span_masking": self.span_masking is not None,
             "synonyms": self.synonyms is not None,
         }
+
+    @property
+    def changed_part(self) -> float:
+        """The part of a row's tokens that are hidden, left out or replaced, on average."""
+        hidden = 0.0 if self.span_masking is None else self.span_masking.rate
+        near = 0.0 if self.synonyms is None else self.synonyms.rate
+        return 1.0 - math.prod(1.0 - rate for rate in (self.token_dropout, self.replacement, hidden, near))
 
 
 _OF_TASKS = {

@@ -30,7 +30,9 @@ DoctorPolicy = Annotated[Advising | Acting, Field(discriminator="name")]
 class DoctorConfig(Section):
     """After a run there is always a diagnosis; this is about the time before."""
 
-    live: bool = Field(True, description="ask the doctor at every evaluation, and show what is new")
+    live: bool = Field(
+        True, description="ask the doctor at evaluations, for a thousandth of the run's time, and show what is new"
+    )
     watch: bool = Field(True, description="ask it between evaluations, too, when the loss goes astray")
     policy: DoctorPolicy = Field(default_factory=Advising.model_construct, description="what follows from a finding")
 

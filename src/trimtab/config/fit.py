@@ -27,6 +27,14 @@ OVERLAPS: Final = ("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
 """Of texts that are written out: evaluation.decoded."""
 _OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1", "mcc", "calibration_error")
 
+_ERROR_OF_CLASSES: Final = (
+    ", and the gradient of an error of probabilities vanishes where an answer is sure and wrong (Golik et al. 2013, "
+    "Interspeech)"
+)
+_SHARE_OF_NUMBERS: Final = (
+    ": it is the share of answers that are exactly right, and of numbers hardly one is (rules of thumb)"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -51,7 +59,7 @@ FITS: dict[str, Fit] = {
     "masked_lm": Fit(
         ("encoder", "hugging_face", "custom"),
         _CLASSES,
-        _TEXT,
+        (*_TEXT, "stream"),
         _OF_TOKENS,
         "hidden tokens are predicted from both sides",
     ),
@@ -126,7 +134,8 @@ def misfits(config: Config) -> Iterator[str]:
             yield f"{key} {metric} is of a set that evaluation.sets does not have: {name_of_set}; sets: {sets}"
         elif plain != base and plain in known and plain not in fit.metrics:
             measured = ", ".join(f"validation/{one}{at}{variant}" for one in fit.metrics)
-            yield f"{key} {metric} is not measured with {name}. Fitting: {measured}"
+            why = _SHARE_OF_NUMBERS if plain == "accuracy" and fit.objectives is _NUMBERS else ""
+            yield f"{key} {metric} is not measured with {name}{why}. Fitting: {measured}"
         elif plain in OVERLAPS and not config.evaluation.decoded:
             yield f"{key} {metric} is of texts that are written, and evaluation.decoded is 0"
         elif variant not in config.variants:
@@ -167,7 +176,9 @@ def misfits(config: Config) -> Iterator[str]:
         *((f"{key}.name", source.name, fit.sources) for key, source in sources.items()),
     ):
         if chosen not in fitting:
-            yield f"{key} {chosen} does not fit {name}: {fit.why}. Fitting: {', '.join(fitting)}"
+            of_classes = fit.objectives[0].endswith("cross_entropy")
+            why = _ERROR_OF_CLASSES if of_classes and chosen in _NUMBERS else ""
+            yield f"{key} {chosen} does not fit {name}: {fit.why}{why}. Fitting: {', '.join(fitting)}"
 
 
 def _beside_contrast(config: Config) -> Iterator[str]:

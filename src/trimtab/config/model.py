@@ -176,6 +176,12 @@ class TransformerShape(Section):
         return 4 * self.hidden_size
 
 
+class HeadDropoutConfig(DropoutConfig):
+    """Probability of dropping at each site."""
+
+    head: Rate = Field(0.0, description="on what the head reads")
+
+
 class DecoderConfig(TransformerShape):
     """A decoder-only transformer: GPT and Llama are settings of it."""
 
@@ -184,12 +190,7 @@ class DecoderConfig(TransformerShape):
     pooling: Literal["last", "mean"] = Field(
         "last", description="one vector of a text: that of its last token, which has seen all of it, or the mean"
     )
-
-
-class EncoderDropoutConfig(DropoutConfig):
-    """Probability of dropping at each site."""
-
-    head: Rate = Field(0.0, description="on what the head reads")
+    dropout: HeadDropoutConfig = Field(default_factory=HeadDropoutConfig)
 
 
 class EncoderConfig(TransformerShape):
@@ -199,7 +200,7 @@ class EncoderConfig(TransformerShape):
     pooling: Literal["mean", "first"] = Field(
         "mean", description="one vector of a text: the mean of its positions, or the first, an end-of-text token"
     )
-    dropout: EncoderDropoutConfig = Field(default_factory=EncoderDropoutConfig)
+    dropout: HeadDropoutConfig = Field(default_factory=HeadDropoutConfig)
 
 
 class EncoderDecoderConfig(TransformerShape):

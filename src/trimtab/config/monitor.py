@@ -22,6 +22,9 @@ class LoggingConfig(Section):
 
     every: int = Field(10, ge=1, le=1_000, description="steps in a window: measured in each step, delivered together")
     layers: bool = Field(True, description="gradient norm, weight norm and activation scale of every layer")
+    grad_cosine: bool = Field(
+        False, description="cosine between the gradients of successive steps, from a sample of them"
+    )
     noise_scale: NoiseScaleConfig = Field(default_factory=NoiseScaleConfig.model_construct)
     examine: ExamineConfig = Field(default_factory=ExamineConfig.model_construct)
     capture: CaptureConfig = Field(default_factory=CaptureConfig.model_construct)

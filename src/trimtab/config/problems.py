@@ -238,6 +238,10 @@ def _unknown(path: KeyPath, section: type[Section], where: str, value: Any) -> P
         has_it = f"{parent}.name={any_of(variants)} has it"
         return Problem(where, ".".join(path), message, received, allowed, has_it)
     prefix = "".join(f"{part}." for part in above)
+    if elsewhere := _variants_with(path):
+        *outer, _ = above
+        has_it = f"{'.'.join(outer)}.name={any_of(elsewhere)} has it"
+        return Problem(where, ".".join(path), "there is no such key", received, allowed, has_it)
     near = nearest_keys(tuple(above), name, here, keys())
     at_top = bool(above) and any("." not in one for one in near)
     # Beside a key of no section one of this section needs its path.
@@ -250,6 +254,14 @@ def _unknown(path: KeyPath, section: type[Section], where: str, value: Any) -> P
         hint = f"did you mean {near[0]}.name={choice}?"
     hint = " ".join(filter(None, (hint, remark(name)))) or None
     return Problem(where, ".".join(path), "there is no such key", received, allowed, hint)
+
+
+def _variants_with(path: KeyPath) -> list[str]:
+    """The variants of the section around that of `path` in which it has this key, where it differs between them."""
+    owners = {key.owner for key in keys().get(".".join(path), ())}
+    around = keys().get(".".join(path[:-1]), ())
+    found = [tag_of(key.owner) for key in around if owners.intersection(key.sections.values())]
+    return [tag for tag in found if tag is not None]
 
 
 def _unnamed(path: KeyPath, key: Key, name: Any, layer: Layer, source: str) -> Problem:

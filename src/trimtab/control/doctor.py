@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, final
+
+import numpy as np
 
 from trimtab.control.acts import Acts
 from trimtab.control.tripwire import Tripwire
@@ -17,7 +20,9 @@ from trimtab.events import Advise, Decision, DecisionTaken, EvaluationEnded, Eve
 from trimtab.runs.history import History
 
 MOST_TIMES: Final = 40
-"""So often is the doctor asked in a run at most, which bounds what it costs; always at the same steps."""
+"""So often is the doctor asked at evaluations of a run at most, and so often where its tripwire trips."""
+SHARE: Final = 0.001
+"""The part of the run's time that advice may cost."""
 
 
 @final
@@ -26,6 +31,9 @@ class Doctor:
 
     With a `tripwire` it is also asked where that trips between evaluations, as often at most, and as far apart. With
     `acts` it does something about what can be met, after it was told: at the next window or evaluation.
+    Advice costs a thousandth of the run's time, as its steps and evaluations measured it, and so in a short run comes
+    at few evaluations; which ones, the clock says. Not so where the tripwire trips, which cannot wait, nor with `acts`:
+    what changes the run must come at the same step in every rerun.
     It says at most one thing an event, the gravest first; the rest waits for the next. The history is no part of
     its state: after a resume or a rollback it is read anew from the record, which is the truth, once the first window
     of the new branch is there, as that one takes back what the old branch told of the same steps.
@@ -33,8 +41,14 @@ class Doctor:
 
     name = "doctor"
 
-    def __init__(self, tripwire: Tripwire | None = None, acts: Acts | None = None) -> None:
-        self._tripwire, self._acts = tripwire, acts
+    def __init__(
+        self,
+        tripwire: Tripwire | None = None,
+        acts: Acts | None = None,
+        *,
+        now: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._tripwire, self._acts, self._now = tripwire, acts, now
         self._history = History()
         self._record: Path | None = None
         """Where the history is to be read from, until the first window of a branch is there."""
@@ -45,10 +59,12 @@ class Doctor:
         self._looked = 0
         """The step at which the tripwire last had it asked."""
         self._every = 0
+        self._times, self._run_seconds, self._spent_seconds = 0, 0.0, 0.0
         self._failed = False
 
     def decide(self, event: Event) -> Decision | None:
         """What is new since the last evaluation, one finding at a time; or what to do about it."""
+        begun = self._now()
         try:
             return self._advise(event)
         except Exception as error:  # advice must never cost a run
@@ -56,6 +72,8 @@ class Doctor:
                 warnings.warn(f"the doctor failed and is silent from here on: {error!r}", stacklevel=2)
             self._failed = True
             return None
+        finally:
+            self._spent_seconds += self._now() - begun
 
     def _advise(self, event: Event) -> Decision | None:
         if isinstance(event, RunStarted):
@@ -77,6 +95,7 @@ class Doctor:
             return None
         is_asked = self._is_time(event)
         if is_asked:
+            self._times += 1
             case = Case(self._history, settings_of(self._facts), self._facts)
             findings = diagnose(case).findings
             self._to_tell = [finding_to_json(finding) for finding in findings if self._is_news(finding)]
@@ -93,15 +112,26 @@ class Doctor:
         return Advise(f"{finding['code']}: {finding['cause']}", finding)
 
     def _is_time(self, event: Event) -> bool:
-        if isinstance(event, EvaluationEnded) and event.step - self._asked >= self._every:
+        if isinstance(event, EvaluationEnded):
+            self._run_seconds += event.seconds
+            if event.step - self._asked < self._every or not self._is_paid():
+                return False
             self._asked = event.step
             return True
+        if isinstance(event, StepsEnded) and (seconds := event.per_step.get("step_seconds")) is not None:
+            self._run_seconds += float(np.nansum(seconds))
         if self._tripwire is None or not isinstance(event, StepsEnded) or not self._tripwire.trips(event):
             return False
         if event.last_step - self._looked < self._every:
             return False
         self._looked = event.last_step
         return True
+
+    def _is_paid(self) -> bool:
+        """Whether what it took, with one more time, is its share or less; the first time is free, and so are acts."""
+        if self._acts is not None or not self._times:
+            return True
+        return self._spent_seconds * (self._times + 1) / self._times <= SHARE * self._run_seconds
 
     def _start(self, event: RunStarted) -> None:
         """Begin, or go on with the history of the branch that survived."""
@@ -124,13 +154,16 @@ class Doctor:
         return SEVERITIES.index(finding.severity) > self._told.get(finding.code, 0)
 
     def state(self) -> dict[str, Any]:
-        """The severity at which each code was told, what is still to be told, when it was last asked, and what its
-        tripwire and its acts remember."""
+        """The severity at which each code was told, what is still to be told, when it was last asked, how often,
+        how long the run and it took, and what its tripwire and its acts remember."""
         return {
             "told": dict(self._told),
             "to_tell": list(self._to_tell),
             "asked": self._asked,
             "looked": self._looked,
+            "times": self._times,
+            "run_seconds": self._run_seconds,
+            "spent_seconds": self._spent_seconds,
             "tripwire": None if self._tripwire is None else self._tripwire.state(),
             "acts": None if self._acts is None else self._acts.state(),
         }
@@ -139,6 +172,9 @@ class Doctor:
         """Become what `state` says."""
         self._told, self._to_tell = dict(state["told"]), list(state["to_tell"])
         self._asked, self._looked = int(state["asked"]), int(state.get("looked", 0))
+        self._times = int(state.get("times", 0))
+        self._run_seconds = float(state.get("run_seconds", 0.0))
+        self._spent_seconds = float(state.get("spent_seconds", 0.0))
         if self._tripwire is not None and (kept := state.get("tripwire")) is not None:
             self._tripwire.load_state(kept)
         if self._acts is not None and (kept := state.get("acts")) is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, final
 import numpy as np
 
 from trimtab.events import Adjust, EvaluationEnded, Event, FloatArray, RunStarted, StepsEnded
+from trimtab.runs import format
 from trimtab.runs.metrics import selection_direction
 
 _MAD_TO_DEVIATION: Final = 1.4826
@@ -79,10 +80,9 @@ class ReduceOnPlateau:
         best = "none was finite" if self._best is None else f"best {self._best:.4f} at step {self._best_step}"
         unit = " of its best" if self.threshold_mode == "relative" else ""
         beyond = f" by more than {self.threshold:g}{unit}" if self.threshold else ""
-        evaluations = "1 evaluation" if bad == 1 else f"{bad} evaluations"
         return Adjust(
-            f"{self.metric} has not improved{beyond} for {evaluations} ({best}, now {value:.4f}): "
-            f"factor on the learning rate from {before:g} to {lower:g}",
+            f"{self.metric} has not improved{beyond} for {format.counted(bad, 'evaluation')} ({best}, now "
+            f"{value:.4f}): factor on the learning rate from {before:g} to {lower:g}",
             "learning_rate",
             lower,
         )
@@ -193,12 +193,12 @@ class ReduceOnUnsteadiness:
         self._calm = 0 if any(self._high.values()) else self._calm + 1
         worst = max(self._high, key=lambda name: self._high[name])
         if self._high[worst] >= self.patience:
-            times = self._high[worst]
+            often = format.counted(self._high[worst], "time") + (" on end" if self._high[worst] > 1 else "")
             self._high, self._calm, self._resting = dict.fromkeys(self.signals, 0), 0, self.cooldown
             self._now = max(self.minimum, self._now * self.factor)
             what = "the gradient norm" if worst == "grad_norm" else "the spread of the loss"
             return (
-                f"{what} was high {times} times on end, each over {self.every} steps, up to step {step} "
+                f"{what} was high {often}, each over {format.counted(self.every, 'step')}, up to step {step} "
                 f"({scores[worst]:.1f} robust deviations above its median)"
             )
         if self.recovery is not None and self._calm >= self.recovery and self._now < 1.0:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, final
 
 from trimtab.events import Adjust, EvaluationEnded, Event, RunStarted
+from trimtab.runs import format
 
 GAP: Final = "generalization_gap"
 
@@ -69,7 +70,7 @@ class RegularizeByGap:
         if wanted == self._now:
             return None
         before, self._now, self._resting = self._now, wanted, self.cooldown
-        evaluations = "1 evaluation" if times == 1 else f"{times} evaluations on end"
+        evaluations = format.counted(times, "evaluation") + (" on end" if times > 1 else "")
         return Adjust(
             f"the generalization gap was {why} at {evaluations} (now {gap:+.4f}): "
             f"factor on {self.setting.replace('_', ' ')} from {before:g} to {wanted:g}",

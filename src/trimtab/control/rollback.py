@@ -11,6 +11,7 @@ from trimtab.control.spikes import SpikeDetector
 from trimtab.control.stopping.skipped import SkippedSteps
 from trimtab.errors import NumericsError
 from trimtab.events import Adjust, Advise, Decision, DecisionTaken, Event, Rollback, RunStarted, StepsEnded, Stop
+from trimtab.runs import format
 
 
 @final
@@ -95,7 +96,7 @@ class Recovery:
                 return self._go_back("loss-spike", spike.text, spike.first, spike.last, goes_on=spike.goes_on)
         if self._slow_until is not None and event.last_step >= self._slow_until and not self._asked:
             self._slow_until = None
-            return Adjust(f"{self.slow_steps} steps after the rollback", "learning_rate", 1.0)
+            return Adjust(f"{format.counted(self.slow_steps, 'step')} after the rollback", "learning_rate", 1.0)
         return None
 
     def _go_back(self, code: str, why: str, first: int, last: int, *, goes_on: bool) -> Decision:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from trimtab.events import Adjust, EvaluationEnded, Event, RunStarted
+from trimtab.runs import format
 from trimtab.runs.metrics import selection_direction
 
 
@@ -48,8 +49,8 @@ class SwitchOptimizer:
         self._asked = event.step
         best = "none was finite" if self._best is None else f"best {self._best:.4f} at step {self._best_step}"
         return Adjust(
-            f"{self.metric} has not improved for {self._without_improvement} evaluations ({best}, now {value:.4f}): "
-            f"{self.to} takes over",
+            f"{self.metric} has not improved for {format.counted(self._without_improvement, 'evaluation')} "
+            f"({best}, now {value:.4f}): {self.to} takes over",
             "optimizer",
             1.0,
         )

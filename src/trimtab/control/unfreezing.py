@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from trimtab.events import Adjust, DecisionTaken, EvaluationEnded, Event, RunStarted
+from trimtab.runs import format
 from trimtab.runs.metrics import selection_direction
 
 
@@ -54,8 +55,8 @@ class UnfreezeOnPlateau:
             return None
         best = "none was finite" if self._best is None else f"best {self._best:.4f} at step {self._best_step}"
         return Adjust(
-            f"{self.metric} has not improved for {self._without_improvement} evaluations ({best}, now {value:.4f}): "
-            f"entry {lots + 1} of {self.num_lots} of model.unfreeze is trained",
+            f"{self.metric} has not improved for {format.counted(self._without_improvement, 'evaluation')} "
+            f"({best}, now {value:.4f}): entry {lots + 1} of {self.num_lots} of model.unfreeze is trained",
             "unfreeze",
             float(lots + 1),
         )

@@ -15,7 +15,7 @@ from trimtab.data.cache import cached_folder
 from trimtab.data.corpora import open_corpus
 from trimtab.data.labelled import open_rows, wanted_fields, with_targets
 from trimtab.data.left_out import LeftOut
-from trimtab.data.masking import MaskedSequences
+from trimtab.data.masking import hide_tokens
 from trimtab.data.packing import PackedSequences
 from trimtab.data.pieces import Piece
 from trimtab.data.sequences import Sequences
@@ -112,7 +112,4 @@ def _prepare(
     )
     if not isinstance(task, MaskedLanguageModeling):
         return packed
-    mask = tokenizer.vocabulary_size if tokenizer.mask is None else tokenizer.mask
-    return MaskedSequences(
-        packed, rate=task.mask_rate, mask_token=mask, seed=seed, vocabulary_size=tokenizer.vocabulary_size
-    )
+    return hide_tokens(packed, task.mask_rate, tokenizer, seed)

@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from trimtab.data.packing import PackedSequences
+from trimtab.data.streaming import StreamedSequences
+from trimtab.data.tokenizer import Tokenizer
 from trimtab.signals import IGNORED, Batch, key
 
 _HIDDEN: Final = 0.8
@@ -29,7 +31,13 @@ class MaskedSequences:
     """
 
     def __init__(
-        self, packed: PackedSequences, *, rate: float, mask_token: int, seed: int, vocabulary_size: int | None = None
+        self,
+        packed: PackedSequences | StreamedSequences,
+        *,
+        rate: float,
+        mask_token: int,
+        seed: int,
+        vocabulary_size: int | None = None,
     ) -> None:
         """The vocabulary is all tokens below `vocabulary_size`, or below `mask_token` if not given."""
         self.packed, self.rate, self.mask_token = packed, rate, mask_token
@@ -72,6 +80,15 @@ class MaskedSequences:
             batch.sample_ids_B,
             int((targets_BT != IGNORED).sum()),
         )
+
+
+def hide_tokens(
+    packed: PackedSequences | StreamedSequences, rate: float, tokenizer: Tokenizer, seed: int
+) -> MaskedSequences:
+    """With the tokenizer's own token for what is hidden, or one after its vocabulary."""
+    known = tokenizer.vocabulary_size
+    mask = known if tokenizer.mask is None else tokenizer.mask
+    return MaskedSequences(packed, rate=rate, mask_token=mask, seed=seed, vocabulary_size=known)
 
 
 def _uniform(stream: int, place: int, length: int) -> NDArray[np.float64]:

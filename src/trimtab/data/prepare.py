@@ -28,7 +28,7 @@ from trimtab.data.cache import cached_folder, cached_json
 from trimtab.data.corpora import open_corpus
 from trimtab.data.labelled import open_rows, tokenize_rows, wanted_fields
 from trimtab.data.loader import Loader
-from trimtab.data.masking import MaskedSequences
+from trimtab.data.masking import hide_tokens
 from trimtab.data.mixture import build_mixture
 from trimtab.data.order import Order
 from trimtab.data.packing import PackedSequences
@@ -154,16 +154,7 @@ def prepare_data(
         plain: PackedSequences | LabelledTexts = packed[0]
         training, validation = packed
         if isinstance(task, MaskedLanguageModeling):
-            training, validation = (
-                MaskedSequences(
-                    one,
-                    rate=task.mask_rate,
-                    mask_token=tokenizer.vocabulary_size if tokenizer.mask is None else tokenizer.mask,
-                    seed=seed,
-                    vocabulary_size=tokenizer.vocabulary_size,
-                )
-                for one in packed
-            )
+            training, validation = (hide_tokens(one, task.mask_rate, tokenizer, seed) for one in packed)
         facts["tokens_per_epoch"] = packed[0].num_tokens - 1
     else:
         targets = TargetFacts.from_json(facts["targets"])
@@ -221,22 +212,25 @@ def _streamed(
     base = prepare_data(held_out, task, seed=seed, progress=progress)
     if progress is not None:
         progress("reading the beginning of the stream", 0.0)
-    training = StreamedSequences(
+    streamed = StreamedSequences(
         open_spool(source, base.tokenizer, config.most_bad),
         config.sequence_length,
         base.tokenizer.end_of_text,
         base.tokenizer.vocabulary_size,
     )
-    order = Order(len(training), seed=seed, shuffle=config.shuffle, window=source.window)
-    fingerprint = _sha256([base.fingerprint, training.head_hash])
+    order = Order(len(streamed), seed=seed, shuffle=config.shuffle, window=source.window)
+    fingerprint = _sha256([base.fingerprint, streamed.head_hash])
     unknown = ("training", "duplicates", "leakage", "vocabulary_coverage", "tokens_per_epoch", "sequences_per_epoch")
     facts = {name: value for name, value in base.facts.items() if name not in unknown}
     facts |= {
         "source": f"a stream: {source.target}",
         "split": "validation has a source of its own",
         "fingerprint": fingerprint,
-        "stream": {"tokens_at_first": training.num_tokens, "window": source.window, "resume": source.resume},
+        "stream": {"tokens_at_first": streamed.num_tokens, "window": source.window, "resume": source.resume},
     }
+    training: Sequences = streamed
+    if isinstance(task, MaskedLanguageModeling):
+        training = hide_tokens(streamed, task.mask_rate, base.tokenizer, seed)
     return replace(base, training=training, order=order, facts=facts, fingerprint=fingerprint)
 
 

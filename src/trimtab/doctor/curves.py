@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from trimtab.doctor.medians import deviations, growing_median, median, sliding_deviation, sliding_median
 from trimtab.runs.history import Series
 
 ERROR_OF_MEDIAN = 1.2533
@@ -39,8 +40,12 @@ class Curve:
         """The curve of a series; None when it has no finite value."""
         if series is None:
             return None
-        steps, values = series.finite()
-        return cls(steps, values) if len(values) else None
+        if "curve" not in series.derived:  # rules ask for the same few, and for what they compute of themselves
+            steps, values = series.finite()
+            steps.flags.writeable = values.flags.writeable = False
+            series.derived["curve"] = cls(steps, values) if len(values) else None
+        curve: Self | None = series.derived["curve"]
+        return curve
 
     def __len__(self) -> int:
         """Values."""
@@ -55,6 +60,11 @@ class Curve:
     def last_step(self) -> int:
         """Step of the last value."""
         return int(self.steps[-1])
+
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether no step comes before an earlier one, as in every log but some that were put together by hand."""
+        return bool((self.steps[1:] >= self.steps[:-1]).all())
 
     @cached_property
     def noise(self) -> float:
@@ -74,12 +84,12 @@ class Curve:
     @cached_property
     def start(self) -> float:
         """Where it begins: the median of the first hundredth."""
-        return float(np.median(self.values[: max(1, len(self) // 100)]))
+        return median(self.values[: max(1, len(self) // 100)])
 
     @cached_property
     def end(self) -> float:
         """Where it ends: the median of the last twentieth, of three values at least."""
-        return float(np.median(self.values[-max(3, len(self) // 20) :]))
+        return median(self.values[-max(3, len(self) // 20) :])
 
     @cached_property
     def floor(self) -> float:
@@ -93,13 +103,16 @@ class Curve:
 
     def between(self, first: float, last: float) -> Curve | None:
         """The part from one step to another, both included; None when nothing lies there."""
-        kept = (self.steps >= first) & (self.steps <= last)
-        return Curve(self.steps[kept], self.values[kept]) if kept.any() else None
+        if not self._in_order:
+            kept = (self.steps >= first) & (self.steps <= last)
+            return Curve(self.steps[kept], self.values[kept]) if kept.any() else None
+        begin, end = int(self.steps.searchsorted(first)), int(self.steps.searchsorted(last, side="right"))
+        return Curve(self.steps[begin:end], self.values[begin:end]) if begin < end else None
 
     def level(self, first: float, last: float) -> float:
         """The median between two steps; NaN when nothing lies there."""
         part = self.between(first, last)
-        return float(np.median(part.values)) if part is not None else float("nan")
+        return median(part.values) if part is not None else float("nan")
 
     def at(self, step: float) -> float:
         """The smoothed value at a step, interpolated."""
@@ -158,7 +171,7 @@ def noise_of(values: Floats) -> float:
     if len(values) < 3:
         return 0.0
     differences = np.diff(values)
-    return float(NORMAL * np.median(np.abs(differences - np.median(differences))) / np.sqrt(2))
+    return float(NORMAL * median(np.abs(differences - median(differences))) / np.sqrt(2))
 
 
 def resolution(values: Floats) -> float:
@@ -169,20 +182,25 @@ def resolution(values: Floats) -> float:
     return 0.0
 
 
-def local_noise(values: Floats, width: int) -> Floats:
+def local_noise(values: Floats, width: int, places: Steps | None = None) -> Floats:
     """The noise of single values in the `width` before each, or around the first; nowhere less than that of all.
 
-    A loss that scatters at the start and lies flat in the end has no one noise.
+    A loss that scatters at the start and lies flat in the end has no one noise. Where it is asked for a few `places`
+    alone, others get that of all.
     """
     whole = noise_of(values)
+    noise = np.full(len(values), whole)
     if len(values) < width + 2:
-        return np.full(len(values), whole)
-    windows = sliding_window_view(np.diff(values), width)
-    centred = np.abs(windows - np.median(windows, axis=1, keepdims=True))
-    around = NORMAL * np.median(centred, axis=1) / np.sqrt(2)
+        return noise
+    differences = np.diff(values)
     # The differences of the window that ends at `i - 1` do not contain the value at `i`.
-    local = np.concatenate([np.full(width + 1, around[0]), around[:-1]])
-    noise: Floats = np.maximum(local[: len(values)], whole)
+    begins = np.maximum(np.arange(len(values)) - width - 1, 0)
+    if places is None or len(places) > len(values) // 8:
+        around = sliding_deviation(differences, width)[begins]
+        places = np.arange(len(values))
+    else:
+        around = deviations(sliding_window_view(differences, width)[begins[places]])
+    noise[places] = np.maximum(NORMAL * around / np.sqrt(2), whole)
     return noise
 
 
@@ -191,18 +209,13 @@ def running_median(values: Floats, width: int) -> Floats:
     if len(values) < 3:
         return values
     width = min(width, len(values) - (len(values) + 1) % 2)
-    padded = np.pad(values, width // 2, mode="reflect")
-    median: Floats = np.median(sliding_window_view(padded, width), axis=1)
-    return median
+    return sliding_median(np.pad(values, width // 2, mode="reflect"), width)
 
 
 def trailing_median(values: Floats, width: int) -> Floats:
     """The median of the `width` values before each, itself left out; of those that there are at the start."""
-    padded = np.concatenate([np.full(width, np.nan), values[:-1]])
     result = np.full(len(values), np.nan)
-    full = sliding_window_view(padded, width)[: len(values)]
     if len(values) > width:
-        result[width:] = np.median(full[width:], axis=1)
-    for index in range(1, min(width, len(values))):
-        result[index] = np.median(values[:index])
+        result[width:] = sliding_median(values[:-1], width)
+    result[1:width] = growing_median(values[: width - 1])[: len(values) - 1]
     return result

@@ -15,6 +15,7 @@ from trimtab.runs.history import History
 
 if TYPE_CHECKING:
     from trimtab.runs.importers import Imported
+    from trimtab.runs.importers.meter import Progress
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -31,14 +32,16 @@ def open_case(run: RunDirectory) -> Case:
     return Case(history, settings_of(facts), facts, run.trainer)
 
 
-def open_foreign_case(path: Path, mapping: Mapping[str, str] = _NOTHING) -> tuple[Case, Imported]:
+def open_foreign_case(
+    path: Path, mapping: Mapping[str, str] = _NOTHING, progress: Progress | None = None
+) -> tuple[Case, Imported]:
     """The log of another trainer, as `read_foreign` reads it; remedies are in that trainer's words.
 
     Raises: DataError when nothing can be read as a log; UsageError when there is no file, or the mapping is wrong.
     """
     from trimtab.runs.importers import read_foreign  # a run of our own does not need them
 
-    imported = read_foreign(path, mapping)
+    imported = read_foreign(path, mapping, progress)
     return Case(imported.history, {}, imported.facts, imported.target), imported
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ from trimtab.runs.reasons import reason_in_a_line
 
 AS_GOOD_AS_NEW: Final = 4.0
 """Epochs up to which repeated text teaches nearly as much as new one (Muennighoff et al. 2023, arXiv 2305.16264)."""
-MOST_NAMES: Final = 6
+MOST_NAMES: Final = 3
 FEW_STEPS: Final = 24
 """With fewer most rules say nothing."""
 
@@ -33,9 +34,10 @@ def _course(case: Case) -> str:
     # Loops of other people may count from 0.
     from_0 = loss is not None and [0, 1][: len(loss.steps)] == loss.steps[:2].tolist() != []
     num_steps = history.last_step + from_0
-    steps = f"{format.count(num_steps)} of {format.count(case.planned_steps)} steps"
+    unit = unit_of(case)
+    steps = f"{format.count(num_steps)} of {format.counted(case.planned_steps, unit)}"
     if num_steps >= case.planned_steps:
-        steps = f"{format.count(num_steps)} steps"
+        steps = format.counted(num_steps, unit)
     parts = []
     if loss is not None and len(loss.finite()[1]):
         _, values = loss.finite()
@@ -43,7 +45,7 @@ def _course(case: Case) -> str:
         mean = ", the mean of its last twentieth," if few > 1 else ""
         reached = float(values[-few:].mean())
         if (lost := _not_finite_since(loss)) is not None:
-            reached, mean = lost[1], f" at step {lost[0]:,}, and is not finite since step {lost[2]:,},"
+            reached, mean = lost[1], f" at {unit} {lost[0]:,}, and is not finite since {unit} {lost[2]:,},"
         parts.append(
             f"the training loss went from {format.decimal(float(values[0]))} to {format.decimal(reached)}{mean}"
         )
@@ -53,10 +55,16 @@ def _course(case: Case) -> str:
         best = int(values.argmin())
         whose = f" of the {case.selected} weights" if case.selected else ""
         parts.append(
-            f"the best validation loss{whose} is {format.decimal(float(values[best]))}, at step {at[best]:,}"
+            f"the best validation loss{whose} is {format.decimal(float(values[best]))}, at {unit} {at[best]:,}"
             f"{_worse_than_counting(case)}"
         )
-    return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else "no loss was logged") + "."
+    none = "no loss was logged" if loss is None or not len(loss.steps) else "no loss was finite"
+    return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else none) + "."
+
+
+def unit_of(case: Case) -> str:
+    """What the record counts."""
+    return "epoch" if case.counts_epochs else "step"
 
 
 def _not_finite_since(loss: Series) -> tuple[int, float, int] | None:
@@ -101,8 +109,10 @@ def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
     if case.history.last_step == 0 and not findings:
         return "It came to no step, so that nothing can be judged."
     if not findings or verdict == "healthy":
-        notes = f" ({len(findings)} remark{'s' if len(findings) > 1 else ''})" if findings else ""
-        few = f"; {case.history.last_step:,} steps show few faults" if 0 < case.history.last_step < FEW_STEPS else ""
+        notes = f" ({format.counted(len(findings), 'remark')})" if findings else ""
+        last = case.history.last_step
+        shows = f"; {format.counted(last, unit_of(case))} {'shows' if last == 1 else 'show'} few faults"
+        few = shows if 0 < last < FEW_STEPS else ""
         by_heart = next((finding for finding in findings if finding.code == "overfitting"), None)
         if by_heart is not None and ended is not None and ended.restored_step is not None:
             return (
@@ -116,9 +126,9 @@ def _leading(case: Case, verdict: Verdict, findings: Sequence[Finding]) -> str:
         return f"It is {_clause(lead.cause)}{passed}."
     also = f", which explains {', '.join(lead.consequences)}" if lead.consequences else ""
     others = len(findings) - 1
-    more = f" ({others} further finding{'s' if others > 1 else ''})" if others else ""
+    more = f" ({format.counted(others, 'further finding')})" if others else ""
     sure = "almost surely" if lead.confidence >= 0.9 else "probably" if lead.confidence >= 0.6 else "possibly"
-    told = f"From step {lead.onset_step:,} on it is {sure} a case of {lead.code}{also}"
+    told = f"From {unit_of(case)} {lead.onset_step:,} on it is {sure} a case of {lead.code}{also}"
     return f"{told}: {_clause(lead.cause)}{more}{passed}."
 
 
@@ -159,7 +169,8 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
         return "The validation loss was still falling at the end: more steps would very likely lower it."
     if withheld:
         asked = withheld if case.config else that_can_be_logged(withheld)
-        needs = list(dict.fromkeys(need for item in asked for need in item.needs))
+        counts = Counter(need for item in asked for need in item.needs)
+        needs = [need for need, _ in counts.most_common()]  # first what lets most be judged
         if asked:
             return f"To judge {_some([item.code for item in asked])}, log {_some(needs)}."
     return "No change is proposed."

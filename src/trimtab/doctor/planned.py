@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from trimtab.doctor.case import Case
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from trimtab.config import Budget, ScheduleConfig
+
+
+_STEPS_KEPT: Final = 65_536
+"""Steps of a schedule whose factors are not computed again: more than a curve has buckets, several times."""
 
 
 def planned_schedule(case: Case) -> ScheduleConfig | None:
@@ -51,14 +55,20 @@ def planned_factor(case: Case) -> Callable[[int], float] | None:
     schedule = planned_schedule(case)
     if schedule is None or case.planned_steps < 1:
         return None
+    return _factors(schedule.model_dump_json(), planned_budget(case))
+
+
+@lru_cache(maxsize=8)
+def _factors(schedule: str, budget: Budget) -> Callable[[int], float] | None:
+    """The same for a schedule in JSON; a run that is judged again asks for the same steps."""
     from trimtab.config import UnknownLengthError
     from trimtab.schedules import build_schedule
 
     try:
-        built = build_schedule(schedule, planned_budget(case))
+        built = build_schedule(_schedules().validate_json(schedule), budget)
     except UnknownLengthError:
         return None
-    return lambda step: built.factor(step - 1)
+    return lru_cache(maxsize=_STEPS_KEPT)(lambda step: built.factor(step - 1))
 
 
 @cache

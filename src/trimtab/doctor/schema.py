@@ -1,4 +1,7 @@
-"""The JSON Schema of a diagnosis: the contract for programs that read diagnosis.json or `trimtab doctor --json`."""
+"""The JSON Schemas of a diagnosis and of what `trimtab doctor --json` prints: the contract for programs that read them.
+
+Within one number of `schema` nothing is renamed or taken away; what is added is optional, or a new code.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,10 @@ def _object(**properties: Any) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def _with(schema: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {**schema, "properties": {**schema["properties"], **optional}}
 
 
 def _array(items: Any, **more: Any) -> dict[str, Any]:
@@ -68,4 +75,61 @@ DIAGNOSIS_SCHEMA: Final[dict[str, Any]] = {
             )
         ),
     ),
+}
+
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_TEXTS: Final = _array(_TEXT)
+_LOG: Final = _object(
+    format=_TEXT, source=_TEXT, names={"type": "object", "additionalProperties": _TEXT}, unused=_TEXTS, notes=_TEXTS
+)
+_FIX: Final = _object(
+    changes=_array(_object(key=_TEXT, was={}, now={}, code=_CODE, remedy=_TEXT)),
+    advice=_array(_object(code=_CODE, remedy=_TEXT, passed_over={"type": ["string", "null"]})),
+)
+_CHECK: Final = _object(
+    name=_TEXT,
+    verdict={"enum": ["passed", "failed", "unclear", "left out"]},
+    text=_TEXT,
+    code=_TEXT,
+    observed={"type": "object"},
+    seconds=_NUMBER,
+)
+_OUTCOME: Final = _object(
+    side={"enum": ["original", "fixed"]},
+    seed=_COUNT,
+    run=_TEXT,
+    status=_TEXT,
+    step=_COUNT,
+    loss=_NUMBER,
+    found=_TEXTS,
+)
+_PROOF: Final = _object(
+    schema={"const": 1},
+    verdict={"enum": ["held", "helped", "failed", "unclear"]},
+    text=_TEXT,
+    codes=_TEXTS,
+    overrides=_TEXTS,
+    steps=_COUNT,
+    of_steps=_COUNT,
+    shown=_COUNT,
+    left=_COUNT,
+    difference=_NUMBER,
+    interval={"oneOf": [_array(_NUMBER, minItems=2, maxItems=2), {"type": "null"}]},
+    outcomes=_array(_OUTCOME),
+    obstacles=_TEXTS,
+)
+_ANSWER: Final = _with(
+    DIAGNOSIS_SCHEMA,
+    log=_LOG,
+    fix=_FIX,
+    examination=_array(_CHECK),
+    proof={"oneOf": [_PROOF, {"type": "null"}]},
+)
+_HEAD: Final = ("$schema", "title")
+
+DOCTOR_SCHEMA: Final[dict[str, Any]] = {
+    "$schema": DIAGNOSIS_SCHEMA["$schema"],
+    "title": "What `trimtab doctor --json` prints: a diagnosis with what else was asked for; of several paths a list",
+    "$defs": {"answer": {key: value for key, value in _ANSWER.items() if key not in _HEAD}},
+    "oneOf": [{"$ref": "#/$defs/answer"}, _array({"$ref": "#/$defs/answer"})],
 }

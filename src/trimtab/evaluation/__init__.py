@@ -1,6 +1,6 @@
 """How good a model is, measured exactly, and what it writes."""
 
-from trimtab.evaluation.baseline import Baseline, build_baseline, forget_losses, judged_on, write_losses
+from trimtab.evaluation.baseline import Baseline, forget_losses, judged_on, write_losses
 from trimtab.evaluation.batch_norm import batch_norm_buffers, batch_norms, renew_batch_norm
 from trimtab.evaluation.counting import count_labels, count_sets
 from trimtab.evaluation.details import Details, groupings_of, in_lines
@@ -8,7 +8,7 @@ from trimtab.evaluation.generate import choose_token, generate
 from trimtab.evaluation.language import evaluate, spread_indices
 from trimtab.evaluation.perplexity import calculate_perplexity
 from trimtab.evaluation.predict import predict, predict_probabilities
-from trimtab.evaluation.round import Evaluation, Weights, named, write_text
+from trimtab.evaluation.round import Evaluation, Weights, named
 from trimtab.evaluation.sample_losses import Difference, SampleLosses, paired_bootstrap
 from trimtab.evaluation.temperature import (
     Calibration,
@@ -16,20 +16,22 @@ from trimtab.evaluation.temperature import (
     fit_label_temperatures,
     fit_temperature,
 )
-from trimtab.evaluation.translate import translate, write_answer
+from trimtab.evaluation.translate import translate
+from trimtab.evaluation.writing import WRITERS, Sampling, write_text
 from trimtab.evaluation.yardsticks import yardsticks
 
 __all__ = [
+    "WRITERS",
     "Baseline",
     "Calibration",
     "Details",
     "Difference",
     "Evaluation",
     "SampleLosses",
+    "Sampling",
     "Weights",
     "batch_norm_buffers",
     "batch_norms",
-    "build_baseline",
     "calculate_perplexity",
     "calibrate_temperature",
     "choose_token",
@@ -50,7 +52,6 @@ __all__ = [
     "renew_batch_norm",
     "spread_indices",
     "translate",
-    "write_answer",
     "write_losses",
     "write_text",
     "yardsticks",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, final
@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trimtab.errors import UsageError
+from trimtab.evaluation.device import device_of
 from trimtab.model import EncoderDecoder, HuggingFaceModel, as_output, evaluating, parameter_counts, translates
 from trimtab.planning import DEVICES, has_nvidia_driver
 from trimtab.planning.devices import named, this_machine
@@ -59,8 +60,10 @@ class Efficiency:
 
 def calculate_model_efficiency(
     model: nn.Module,
+    input_size: int | Sequence[int] | None = None,
+    device: torch.device | str | None = None,
     *,
-    sequence_length: int,
+    sequence_length: int | None = None,
     batch_size: int = 1,
     inputs: Mapping[str, Tensor] | None = None,
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
@@ -70,22 +73,24 @@ def calculate_model_efficiency(
 ) -> Efficiency:
     """What a pass of `batch_size` texts of `sequence_length` tokens through `model` costs, where it is.
 
-    `inputs` are keyword arguments in place of tokens that are all 0, for a module that takes something else;
-    `precision` is that of autocast; with fp32 there is none, and then what is told is the precision of the weights. The
-    peak is that of a known GPU, or of this processor in proportion to a timed product, if not given; None where it is
-    not known. Waits for the device after each pass. Modes are restored.
+    `input_size` says both in one: (texts, tokens), or the tokens of one text. `device` may name where the model is; it
+    is not moved. `inputs` are keyword arguments in place of tokens that are all 0, for a module that takes something
+    else; `precision` is that of autocast; with fp32 there is none, and then what is told is the precision of the
+    weights. The peak is that of a known GPU, or of this processor in proportion to a timed product, if not given; None
+    where it is not known. Waits for the device after each pass. Modes are restored.
     Source: utilization as in Chowdhery et al. 2022, arXiv 2204.02311, appendix B, of a forward pass.
 
     Raises:
-        UsageError: sizes, `repeats` or `warmup` out of range.
+        UsageError: sizes, `repeats` or `warmup` out of range, sizes given twice or not at all; a model that is not on
+            `device`.
     """
+    batch_size, sequence_length = _sizes(input_size, sequence_length, batch_size)
     if min(sequence_length, batch_size, repeats) < 1 or warmup < 0:
         raise UsageError(
             "sequence_length, batch_size and repeats are at least 1, and warmup at least 0. Received: "
             f"{sequence_length}, {batch_size}, {repeats}, {warmup}"
         )
-    first = next(model.parameters(), None)
-    device = torch.device("cpu") if first is None else first.device
+    device = device_of(model, device)
     tokens_BT = torch.zeros(batch_size, sequence_length, dtype=torch.int64, device=device)
     given: dict[str, Tensor] = {name: tensor.to(device) for name, tensor in (inputs or {}).items()}
     told = _precision_of(model) if precision == "fp32" else precision
@@ -143,6 +148,26 @@ def calculate_model_efficiency(
         model_flops_utilization=None if peak is None else flops / median / peak,
         memory_bytes=torch.cuda.max_memory_allocated(device) if is_cuda else psutil.Process().memory_info().rss,
     )
+
+
+def _sizes(input_size: int | Sequence[int] | None, sequence_length: int | None, batch_size: int) -> tuple[int, int]:
+    """Texts, and tokens of each."""
+    given = (input_size, sequence_length)
+    if (input_size is None) == (sequence_length is None) or (input_size is not None and batch_size != 1):
+        raise UsageError(
+            "either input_size or sequence_length, and with it batch_size, says how large a pass is. Received: "
+            f"{given[0]}, {given[1]}, batch_size {batch_size}"
+        )
+    if input_size is None:
+        assert sequence_length is not None
+        return batch_size, sequence_length
+    sizes = (1, input_size) if isinstance(input_size, int) else tuple(input_size)
+    if len(sizes) != 2:
+        raise UsageError(
+            f"input_size is (texts, tokens), or the tokens of one text. Received: {input_size}",
+            hint="a module that takes something else: sequence_length=1, batch_size=1, inputs={NAME: TENSOR}",
+        )
+    return sizes[0], sizes[1]
 
 
 def _precision_of(model: nn.Module) -> Literal["fp32", "bf16", "fp16"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from trimtab.data import PackedSequences, Tokenizer
 from trimtab.errors import DataError, UsageError
+from trimtab.evaluation.device import device_of
 from trimtab.model import Network, Outside, Transformer, as_output, evaluating
 from trimtab.objective import perplexity_of
 from trimtab.signals import IGNORED, Batch, ModelOutput
@@ -33,8 +34,8 @@ class Encodes(Protocol):
 
 def calculate_perplexity(
     model: nn.Module,
-    data: Iterable[str] | Iterable[Batch | tuple[Tensor, Tensor]],
-    tokenizer: Tokenizer | Encodes | None = None,
+    data: Iterable[str] | Iterable[Batch | tuple[Tensor, Tensor] | Mapping[str, Tensor]],
+    tokenizer: Tokenizer | Encodes | torch.device | str | None = None,
     *,
     device: torch.device | str | None = None,
     sequence_length: int | None = None,
@@ -47,18 +48,23 @@ def calculate_perplexity(
     end of text before each and after the last, in sequences of `sequence_length`. With `stride` these overlap: each
     begins `stride` tokens after the one before, and of each but the first the last `stride` targets are counted, so
     that a token has at least `sequence_length - stride` before it; half the length costs twice as much. Batches are
-    trimtab's, for a model of trimtab, or pairs of tokens_BT and targets_BT (already shifted; -100 is not counted), for
-    any module that turns tokens into logits_BTV. Sums are in float64; nothing waits for the device before the end.
-    Eval mode, no gradients; modes are restored. `device` is that of the model if not given.
+    trimtab's, for a model of trimtab; or pairs of tokens_BT and targets_BT (already shifted; -100 is not counted), for
+    any module that turns tokens into logits_BTV; or what loaders of transformers give a causal model of theirs:
+    input_ids, what else it takes, and labels, not yet shifted. Where there are none, input_ids are the labels, as far
+    as attention_mask goes. `device` may name where the model is, in third place, too; it is not moved. Sums are in
+    float64; nothing waits for the device before the end. Eval mode, no gradients; modes are restored.
     Source: the strided form as in Baevski and Auli 2019, arXiv 1809.10853, section 4.3.
 
     Raises:
         DataError: no target is counted.
         UsageError: texts without a tokenizer or `sequence_length`; a `stride` that is longer; a tokenizer without an
-            end of text.
+            end of text; batches of another kind; a model that is not on `device`.
     """
-    first = next(model.parameters(), None)
-    device = torch.device(device if device is not None else "cpu" if first is None else first.device)
+    if isinstance(tokenizer, torch.device | str):
+        if device is not None:
+            raise UsageError(f"device is given twice. Received: {tokenizer}, {device}")
+        tokenizer, device = None, tokenizer
+    device = device_of(model, device)
     items = iter(data)
     begun = next(items, None)
     if isinstance(begun, str):
@@ -76,9 +82,17 @@ def calculate_perplexity(
                 batch = item.to(device)
                 targets_BT = batch.targets
                 result = model(batch.tokens_BT, batch.positions_BT, batch.document_ids_BT)
-            else:
+            elif isinstance(item, Mapping):
+                named, targets_BT = _of_transformers(model, item, device)
+                result = model(**named)
+            elif isinstance(item, tuple | list) and len(item) == 2:
                 targets_BT = item[1].to(device)
                 result = model(item[0].to(device))
+            else:
+                raise UsageError(
+                    "a batch is a trimtab.signals.Batch, a pair of tokens and targets that are already shifted, or a "
+                    f"mapping with input_ids. Received: {type(item).__name__}"
+                )
             output = as_output(result)
             logits_BTV = output.logits if isinstance(output, ModelOutput) else output
             loss_N = F.cross_entropy(
@@ -93,6 +107,23 @@ def calculate_perplexity(
     if num_tokens == 0:
         raise DataError("there is nothing to evaluate on: no target is counted")
     return perplexity_of(total_nats / num_tokens)
+
+
+def _of_transformers(
+    model: nn.Module, item: Mapping[str, Tensor], device: torch.device
+) -> tuple[dict[str, Tensor], Tensor]:
+    """What a causal model of transformers is given of a batch, and the token that follows each, or IGNORED."""
+    if "input_ids" not in item or isinstance(model, Transformer | Network | Outside):
+        raise UsageError(
+            "a mapping is for a causal model of transformers, and has input_ids. "
+            f"Received: {type(model).__name__}, {', '.join(item) or 'nothing'}",
+            hint="models of trimtab take pairs of tokens and targets that are already shifted",
+        )
+    named = {name: tensor.to(device) for name, tensor in item.items() if name != "labels"}
+    labels_BT = item["labels"].to(device) if "labels" in item else named["input_ids"]
+    if "labels" not in item and "attention_mask" in named:
+        labels_BT = labels_BT.masked_fill(named["attention_mask"] == 0, IGNORED)
+    return named, F.pad(labels_BT[:, 1:], (0, 1), value=IGNORED)
 
 
 def _packed(

@@ -11,15 +11,15 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from trimtab.config import EvaluationConfig, SamplesConfig
-from trimtab.data import LabelledTexts, PackedSequences, PreparedData, Sequences, Tokenizer
+from trimtab.config import EvaluationConfig
+from trimtab.data import LabelledTexts, PackedSequences, PreparedData, Sequences
 from trimtab.errors import NumericsError
 from trimtab.evaluation.baseline import Baseline
 from trimtab.evaluation.batch_norm import renew_batch_norm
-from trimtab.evaluation.generate import generate
 from trimtab.evaluation.language import Look, evaluate
 from trimtab.evaluation.sample_losses import SampleLosses
 from trimtab.evaluation.translate import overlap_of, write_answers
+from trimtab.evaluation.writing import write_text
 from trimtab.events import ArtifactLogged, EvaluationEnded
 from trimtab.model import translates
 from trimtab.signals import Task, key
@@ -37,8 +37,8 @@ class Evaluation:
 
     Inside the context that `variants` gives for a name the model holds the weights of that name: '' are the plain ones,
     and the metrics of 'ema' are called `…@ema`; None where there are none of that name yet. Samples are written with
-    those that are `selected`, or with plain ones while there are none; they are what is compared with the `baseline`.
-    Each of `sets` is judged as the validation set is.
+    those that are `selected`, or with plain ones while there are none; they are what is compared with the `baselines`,
+    by set, "" the main one. Each of `sets` is judged as the validation set is.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Evaluation:
         variants: Mapping[str, Weights] | None = None,
         selected: str = "",
         sets: Mapping[str, Sequences] | None = None,
-        baseline: Baseline | None = None,
+        baselines: Mapping[str, Baseline] | None = None,
     ) -> None:
         self.config = config
         self.model, self.task, self.data = model, task, data
@@ -63,7 +63,7 @@ class Evaluation:
         self.device, self.autocast, self.seed = device, autocast, seed
         self.variants = {"": nullcontext} if variants is None else dict(variants)
         self.selected = selected
-        self.sets, self.baseline = dict(sets or {}), baseline
+        self.sets, self.baselines = dict(sets or {}), dict(baselines or {})
         self.validation: Sequences = data.validation
         if config.stride is not None and isinstance(data.validation, PackedSequences):
             self.validation = data.validation.sliding(config.stride)
@@ -79,11 +79,12 @@ class Evaluation:
         for name, context in entered.items():
             with context:
                 leads = name == (self.selected if self.selected in entered else next(iter(entered)))
-                compares = leads and self.baseline is not None
-                losses = SampleLosses(len(self.validation), self.device) if compares else None
+                sized = {of_set: len(self.sets.get(of_set, self.validation)) for of_set in self.baselines if leads}
+                losses = {of_set: SampleLosses(size, self.device) for of_set, size in sized.items()}
                 metrics |= named(self.metrics(self.report, losses), name)
-                if losses is not None and self.baseline is not None:
-                    metrics |= {f"validation/{key}": v for key, v in self.baseline.compare(step, losses.take()).items()}
+                for of_set, summed in losses.items():
+                    found = self.baselines[of_set].compare(step, summed.take())
+                    metrics |= {f"{_prefix(of_set)}/{key}": value for key, value in found.items()}
                 if leads:
                     samples = self._samples(step)
         return EvaluationEnded(step, metrics, time.perf_counter() - begun), samples
@@ -126,7 +127,10 @@ class Evaluation:
                     self.model,
                     self.data.tokenizer,
                     samples.prompts[index],
-                    samples,
+                    task_name=self.task.name,
+                    max_tokens=samples.max_tokens,
+                    temperature=samples.temperature,
+                    top_k=samples.top_k,
                     context_length=self.data.training.sequence_length,
                     seed=key(self.seed, draw, index, "generation"),
                 )
@@ -137,17 +141,19 @@ class Evaluation:
             written.append(ArtifactLogged(step, "sample", name, text))
         return written
 
-    def metrics(self, report: Report | None = None, look: Look | None = None) -> dict[str, float]:
+    def metrics(self, report: Report | None = None, looks: Mapping[str, Look] | None = None) -> dict[str, float]:
         """`validation/...`, and with a training slice its loss and the generalization gap, both in eval mode.
 
-        `report` is told what is being judged, and how far that is (0 to 1); `look` is shown the validation set.
+        `report` is told what is being judged, and how far that is (0 to 1); `looks` are shown the set of their name, ""
+        the validation set.
         """
+        looks = looks or {}
         most = self.config.max_tokens
-        measured = self._measure(self.validation, most, report, "judging the validation text", look)
+        measured = self._measure(self.validation, most, report, "judging the validation text", looks.get(""))
         metrics = {f"validation/{name}": value for name, value in measured.items()}
         for name, sequences in self.sets.items():
-            measured = self._measure(sequences, most, report, f"judging the set {name}")
-            metrics |= {f"validation/{name}/{metric}": value for metric, value in measured.items()}
+            measured = self._measure(sequences, most, report, f"judging the set {name}", looks.get(name))
+            metrics |= {f"{_prefix(name)}/{metric}": value for metric, value in measured.items()}
         if self.config.decoded and translates(self.model) and isinstance(self.validation, LabelledTexts):
             try:
                 overlap = overlap_of(
@@ -191,6 +197,11 @@ class Evaluation:
         )
 
 
+def _prefix(of_set: str) -> str:
+    """What the names of the metrics of a set begin with."""
+    return f"validation/{of_set}" if of_set else "validation"
+
+
 def _part_of(report: Report | None, what: str) -> Callable[[float], None] | None:
     return None if report is None else partial(report, what)
 
@@ -198,27 +209,3 @@ def _part_of(report: Report | None, what: str) -> Callable[[float], None] | None
 def named(metrics: Mapping[str, float], variant: str) -> dict[str, float]:
     """`metrics` as those of a variant of the weights are called: `validation/loss@ema`."""
     return {f"{name}@{variant}" if variant else name: value for name, value in metrics.items()}
-
-
-def write_text(
-    model: nn.Module,
-    tokenizer: Tokenizer,
-    prompt: str,
-    sampling: SamplesConfig,
-    *,
-    context_length: int,
-    seed: int,
-) -> str:
-    """`prompt` and its continuation by `model`; an empty prompt begins a document."""
-    written = generate(
-        model,
-        tokenizer.encode(prompt),
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        seed=seed,
-        end_of_text=tokenizer.end_of_text,
-        context_length=context_length,
-        device=next(model.parameters()).device,
-    )
-    return prompt + tokenizer.decode(written)

@@ -152,34 +152,6 @@ def _search(reader: _Reader, end_of_text: int, max_tokens: int, beams: int, leng
     return max(finished, key=lambda one: one[0])[1]
 
 
-def write_answer(
-    model: Translator,
-    tokenizer: Tokenizer,
-    text: str,
-    *,
-    max_tokens: int,
-    beams: int = 1,
-    temperature: float = 0.0,
-    top_k: int = 0,
-    seed: int = 0,
-) -> str:
-    """What the model writes after reading `text`; the rest is as for `translate`."""
-    device = next(model.parameters()).device
-    (answer,) = translate(
-        model,
-        [np.array(tokenizer.encode(text), dtype=np.int64)],
-        end_of_text=tokenizer.end_of_text,
-        max_tokens=max_tokens,
-        beams=beams,
-        device=device,
-        frame=tokenizer.frame,
-        temperature=temperature,
-        top_k=top_k,
-        seed=seed,
-    )
-    return tokenizer.decode(answer)
-
-
 def overlap_of(
     model: Translator,
     pairs: LabelledTexts,

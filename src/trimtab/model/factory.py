@@ -155,6 +155,7 @@ def _build(config: DecoderConfig | EncoderConfig | EncoderDecoderConfig, shape: 
             return Decoder(
                 outputs=outputs,
                 pooling=config.pooling,
+                head_dropout=config.dropout.head,
                 document_mask=config.document_mask,
                 tied_embeddings=config.tied_embeddings,
                 **shape,

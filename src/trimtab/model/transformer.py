@@ -10,6 +10,7 @@ from typing import Literal, Unpack, final
 import torch
 from torch import Tensor, nn
 
+from trimtab.model.dropout import Dropout
 from trimtab.model.embedding_head import mean_of_texts
 from trimtab.model.trunk import Shape, Trunk
 from trimtab.signals import ModelOutput, Outputs
@@ -30,6 +31,7 @@ class Decoder(Trunk):
         *,
         outputs: Outputs | None = None,
         pooling: Literal["last", "mean"] = "last",
+        head_dropout: float = 0.0,
         tied_embeddings: bool = True,
         document_mask: bool = False,
         **shape: Unpack[Shape],
@@ -38,6 +40,7 @@ class Decoder(Trunk):
         super().__init__(**shape)
         outputs = outputs or Outputs(self.vocabulary_size, of_tokens=True)
         self.document_mask, self.pooled, self.pooling = document_mask, outputs.pooled, pooling
+        self.head_dropout = Dropout(head_dropout)
         self.head = nn.Linear(self.hidden_size, outputs.size, bias=not outputs.of_tokens)
         if tied_embeddings and outputs.of_tokens:
             self.head.weight = self.embedding.weight
@@ -55,9 +58,8 @@ class Decoder(Trunk):
         """
         positions, documents = (positions_BT, document_ids_BT) if self.document_mask else (None, None)
         features_BTD, signals = self.features(tokens_BT, positions, documents, causal=True)
-        if self.pooled:
-            return ModelOutput(self._pool(features_BTD, document_ids_BT), self.head, signals)
-        return ModelOutput(features_BTD, self.head, signals)
+        features = self._pool(features_BTD, document_ids_BT) if self.pooled else features_BTD
+        return ModelOutput(self.head_dropout(features), self.head, signals)
 
     def _pool(self, features_BTD: Tensor, document_ids_BT: Tensor | None) -> Tensor:
         """One vector of each text; padding stands at its end."""

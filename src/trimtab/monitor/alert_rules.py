@@ -13,7 +13,16 @@ from typing import Any, Final, final
 import numpy as np
 
 from trimtab.config import AlertRule
-from trimtab.events import AlertRaised, EvaluationEnded, Event, FindingsChanged, FloatArray, RunEnded, StepsEnded
+from trimtab.events import (
+    AlertRaised,
+    EvaluationEnded,
+    Event,
+    ExaminationEnded,
+    FindingsChanged,
+    FloatArray,
+    RunEnded,
+    StepsEnded,
+)
 from trimtab.runs import format
 from trimtab.runs.printable import printable
 from trimtab.runs.reasons import reason_in_a_line
@@ -51,7 +60,8 @@ class _Memory:
 
 @final
 class Watcher:
-    """Watches for one rule. A metric is looked at in every sample of it: each step, window or evaluation."""
+    """Watches for one rule. A metric is looked at in every sample of it: each step, window, evaluation
+    or examination."""
 
     def __init__(self, rule: AlertRule) -> None:
         self._condition = rule.condition
@@ -76,10 +86,11 @@ class Watcher:
                 for values in (event.values, event.layers):
                     for name in self._meant(values):
                         yield from self._look(name, first, last, np.array([values[name]], dtype=np.float64))
-            case EvaluationEnded(step=step) if condition.is_of_a_metric:
-                for name in self._meant(event.metrics):
-                    at = np.array([step])
-                    yield from self._look(name, at, at, np.array([event.metrics[name]], dtype=np.float64))
+            case EvaluationEnded(step=step) | ExaminationEnded(step=step) if condition.is_of_a_metric:
+                at = np.array([step])
+                for values in (event.metrics, event.layers if isinstance(event, ExaminationEnded) else {}):
+                    for name in self._meant(values):
+                        yield from self._look(name, at, at, np.array([values[name]], dtype=np.float64))
             case FindingsChanged() if condition.kind == "finding":
                 for finding in event.findings:
                     if self._is_meant_finding(finding):

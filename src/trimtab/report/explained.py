@@ -25,11 +25,12 @@ def more_on(code: str) -> str:
 
 def _lines(code: str, width: int) -> Iterator[str]:
     page = page_of(code)
-    yield from wrapped(f"{page.code} ({page.kind}): {page.sentence}", width, "  ", "")
+    kind = {"root": "a cause", "symptom": "a symptom", "lint": "a fault of settings"}.get(page.kind, page.kind)
+    yield from wrapped(f"{page.code} ({kind}): {page.sentence}", width, "  ", "")
     for heading, text in page.parts:
         yield from wrapped(f"{heading}: {text}" if heading else text, width, "    ", "  ")
     for name, values in (
-        ("needs", page.needs),
+        ("needs in the log", page.needs),
         ("judged for", page.tasks),
         ("explains", page.explains),
         ("explained by", page.explained_by),

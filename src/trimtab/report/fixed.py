@@ -44,7 +44,8 @@ def fixed_file(fix: Fix, diagnosis: Diagnosis, target: Target) -> str:
 def render_fix(fix: Fix, path: str | None) -> str:
     """What is changed, and what was not and why; `path` is where it was written."""
     if not fix.changes:
-        lines = [f"nothing is changed: {fix.why_nothing}"]
+        none = ", and no file is written" if path is None else ""
+        lines = [f"nothing is changed{none}: {fix.why_nothing}"]
     else:
         where = "" if path is None else f", in {printable(path)}"
         lines = [f"{len(fix.changes)} setting{'s' if len(fix.changes) > 1 else ''} changed{where}:"]

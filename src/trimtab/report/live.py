@@ -26,6 +26,7 @@ _SHOWN: Final = (
     "train/loss",
     "validation/loss",
     "grad_norm",
+    "grad_cosine",
     "learning_rate",
     "tokens_per_second",
     "mfu",

@@ -24,6 +24,7 @@ _LABELS: Final[Mapping[str, str]] = {
     "train/loss": "train loss",
     "validation/loss": "val loss",
     "grad_norm": "grad norm",
+    "grad_cosine": "grad cosine",
     "learning_rate": "rate",
     "tokens_per_second": "tokens/s",
     "mfu": "MFU",

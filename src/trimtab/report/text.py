@@ -29,10 +29,7 @@ def render_text(
     `settings` are the run's own, so that a change shows what it was; `colour` adds terminal sequences.
     """
     paint = _painted if colour else _plain
-    verdict = words.verdict_of(diagnosis)
-    counted = words.count_of(diagnosis.findings)
-    lines = [f"{printable(words.title_of(diagnosis))}: {paint(verdict.lower(), diagnosis.verdict)} ({counted})"]
-    lines += wrapped(diagnosis.summary, width, "  ")
+    lines = [render_verdict(diagnosis, width=width, colour=colour)]
     for finding in diagnosis.findings:
         lines += ["", *_finding(finding, settings or {}, width, paint)]
     if len(diagnosis.order) > 1:
@@ -41,6 +38,13 @@ def render_text(
     if withheld := diagnosis.withheld if settings else that_can_be_logged(diagnosis.withheld):
         lines += ["", *_withheld(withheld, width)]
     return "\n".join(lines)
+
+
+def render_verdict(diagnosis: Diagnosis, *, width: int = 100, colour: bool = False) -> str:
+    """Verdict and three sentences alone; no line end after."""
+    verdict = (_painted if colour else _plain)(words.verdict_of(diagnosis).lower(), diagnosis.verdict)
+    head = f"{printable(words.title_of(diagnosis))}: {verdict} ({words.count_of(diagnosis.findings)})"
+    return "\n".join([head, *wrapped(diagnosis.summary, width, "  ")])
 
 
 def _finding(finding: Finding, settings: Mapping[str, Any], width: int, paint: Any) -> Iterator[str]:

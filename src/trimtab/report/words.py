@@ -14,7 +14,7 @@ from trimtab.runs import format
 from trimtab.runs.metrics import METRICS
 
 VERDICTS: Final = {"healthy": "Healthy", "attention": "Needs attention", "failed": "Failed"}
-SEVERITIES: Final = {"info": "note", "warning": "warning", "error": "error"}
+SEVERITIES: Final = {"info": "remark", "warning": "warning", "error": "error"}
 TARGETS: Final = {
     "trimtab": "trimtab",
     "huggingface": "Hugging Face TrainingArguments",
@@ -30,6 +30,7 @@ _METRICS: Final = {
     "generalization_gap": "generalization gap",
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm",
+    "grad_cosine": "cosine of successive gradients",
     "step_seconds": "seconds a step",
     "data_seconds": "waiting for data",
     "tokens_per_second": "throughput",
@@ -59,8 +60,13 @@ def metric_name(name: str) -> str:
 
 
 def verdict_of(diagnosis: Diagnosis) -> str:
-    """The verdict as a reader's word: a log in which no loss is known needs no attention but a name."""
+    """The verdict as a reader's word: a log in which no loss is known needs no attention but a name.
+
+    Nor is a run healthy that came to no step, so that even whether it diverged is withheld.
+    """
     findings = diagnosis.findings
+    if not findings and diagnosis.verdict == "healthy" and any(one.code == "divergence" for one in diagnosis.withheld):
+        return "Not judged"
     if diagnosis.verdict == "attention" and findings[0].code == UNJUDGED:
         return "Not judged"
     return VERDICTS[diagnosis.verdict]

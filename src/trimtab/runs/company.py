@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Final, final
 
 import psutil
@@ -15,6 +15,9 @@ from trimtab.runs.environment import usable_cores
 SPIN_COUNT: Final = "1000"
 """Turns of GNU OpenMP's waiting loop before a thread sleeps, some microseconds. Its own 300,000 are milliseconds."""
 _WAYS_OF_WAITING: Final = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
+_SPINS: Final = (
+    f"; torch was loaded before that could be seen, so its waiting threads spin: start with GOMP_SPINCOUNT={SPIN_COUNT}"
+)
 _WORTH_TELLING: Final = 0.25
 """Cores that others may take without a word."""
 _LEAST_SECONDS: Final = 0.2
@@ -45,7 +48,7 @@ class OtherPrograms:
             return None
         return (
             f"the machine is busy: other programs take {taken:.1f} of its {there} cores, so steps take longer "
-            "than they would alone"
+            "than they would alone" + (_SPINS if "torch" in sys.modules and _is_unset(os.environ) else "")
         )
 
 
@@ -55,13 +58,17 @@ def wait_briefly_in_company(others: OtherPrograms, environment: MutableMapping[s
     torch's GNU OpenMP reads it when it is loaded, so it must be called before torch is imported. What the user
     set stands. It changes no result, only times; what it costs alone is not known (docs/experiments.md).
     """
-    if "torch" in sys.modules or any(name in environment for name in _WAYS_OF_WAITING):
+    if "torch" in sys.modules or not _is_unset(environment):
         return False
     time.sleep(max(0.0, _LEAST_SECONDS - others.seconds))
     if others.warning(usable_cores()) is None:
         return False
     environment["GOMP_SPINCOUNT"] = SPIN_COUNT
     return True
+
+
+def _is_unset(environment: Mapping[str, str]) -> bool:
+    return not any(name in environment for name in _WAYS_OF_WAITING)
 
 
 def _seconds_of_others() -> float:

@@ -90,7 +90,10 @@ class RunDirectory:
         what = "is not a run: it has neither config.yaml nor record.jsonl"
         if not path.exists():
             what = "there is no such directory"
-        raise UsageError(f"{printable(str(path))}: {what}", hint=_nearest(path))
+        hint = _nearest(path)
+        if path.is_file():
+            hint = "`trimtab doctor PATH` and `trimtab compare A B` read the logs of other trainers"
+        raise UsageError(f"{printable(str(path))}: {what}", hint=hint)
 
     @staticmethod
     def is_run(path: Path) -> bool:

@@ -35,6 +35,13 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(number: float, thing: str) -> str:
+    """A number with what it counts: `1 evaluation`, `1,200 evaluations`; of `time`, `once`."""
+    if number == 1:
+        return "once" if thing == "time" else f"1 {thing}"
+    return f"{count(number)} {thing}s"
+
+
 def short(value: float) -> str:
     """A number in three digits: `950`, `3.12k`, `12.3M`, `1.50B`."""
     if not math.isfinite(value):

@@ -7,6 +7,7 @@ how they were cut into windows or reads: a history that followed a run equals on
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ from trimtab.runs.statistics import read_statistics
 MAX_BUCKETS: Final = 4096
 RAW_SAMPLES: Final = 4096
 LAYER_ROWS: Final = 1024
-WAITING_WINDOWS: Final = 256
+WAITING_WINDOWS: Final = 64
 
 
 class _Columns(NamedTuple):
@@ -67,18 +68,22 @@ class Series:
         self.width = 1
         self.first_bad_step: int | None = None
         self.last_bad_step: int | None = None
-        self._closed: _Columns = _no_columns()
+        self._closed: list[_Columns] = [_no_columns()]
+        """Parts, which are put together when somebody asks."""
+        self._num_closed = 0
         self._open: list[tuple[Steps, Floats]] = []  # samples of the bucket that is not full yet
         self._num_open = 0
         self._raw: deque[tuple[Steps, Floats]] = deque()
         self._num_raw = 0
         self._view: _Columns | None = None
+        self.derived: dict[str, Any] = {}
+        """What readers computed of it, for the next who asks; forgotten as it grows."""
 
     def append(self, steps: Steps, values: Floats) -> None:
         """Add samples, in the order of their steps."""
         if not len(steps):
             return
-        self._view = None
+        self._view, self.derived = None, {}
         bad = ~np.isfinite(values)
         if bad.any():
             if self.first_bad_step is None:
@@ -95,22 +100,20 @@ class Series:
 
     def _close_buckets(self) -> None:
         steps, values = _joined(self._open)
-        parts = [self._closed]
-        num_closed, taken = len(self._closed.first), 0
-        while not num_closed and len(steps) // self.width > self.capacity:  # where they would end up one by one
+        taken = 0
+        while not self._num_closed and len(steps) // self.width > self.capacity:  # where they would end up one by one
             self.width *= 2
         while len(steps) - taken >= self.width:
-            room = self.capacity - num_closed
+            room = self.capacity - self._num_closed
             if room == 0:
-                parts = [_halved(_concatenated(parts))]
-                num_closed = len(parts[0].first)
+                self._closed = [_halved(_concatenated(self._closed))]
+                self._num_closed = len(self._closed[0].first)
                 self.width *= 2
                 continue
             num = min(room, (len(steps) - taken) // self.width)
             end = taken + num * self.width
-            parts.append(_buckets(steps[taken:end], values[taken:end], self.width))
-            num_closed, taken = num_closed + num, end
-        self._closed = _concatenated(parts)
+            self._closed.append(_buckets(steps[taken:end], values[taken:end], self.width))
+            self._num_closed, taken = self._num_closed + num, end
         self._open = [(steps[taken:], values[taken:])] if taken < len(steps) else []
         self._num_open = len(steps) - taken
 
@@ -118,10 +121,11 @@ class Series:
     def columns(self) -> _Columns:
         """All buckets, that of the newest samples included."""
         if self._view is None:
-            self._view = self._closed
+            self._closed = [_concatenated(self._closed)]
+            self._view = self._closed[0]
             if self._num_open:
                 steps, values = _joined(self._open)
-                self._view = _concatenated([self._closed, _buckets(steps, values, len(steps))])
+                self._view = _concatenated([*self._closed, _buckets(steps, values, len(steps))])
         return self._view
 
     def __len__(self) -> int:
@@ -240,19 +244,24 @@ class Layers:
 
     def __init__(self) -> None:
         self._columns: dict[str, int] = {}
+        self._names: Sequence[str] = ()
+        self._where: NDArray[np.int64] = np.empty(0, np.int64)
+        """The columns of `_names`, which hardly ever change from one window to the next."""
         self._steps: list[int] = []
         self._rows: list[tuple[NDArray[np.int64], Floats]] = []
+        self._view: Floats | None = None
 
     def append(self, step: int, names: Sequence[str], values: Floats) -> None:
         """Add the window that ends at `step`."""
-        where = np.fromiter(
-            (self._columns.setdefault(name, len(self._columns)) for name in names), np.int64, count=len(names)
-        )
+        if names != self._names:
+            columns = (self._columns.setdefault(name, len(self._columns)) for name in names)
+            self._names, self._where = names, np.fromiter(columns, np.int64, count=len(names))
+        self._view = None
         while self._steps and self._steps[-1] >= step:  # windows that a later branch measured again
             self._steps.pop()
             self._rows.pop()
         self._steps.append(step)
-        self._rows.append((where, values))
+        self._rows.append((self._where, values))
         if len(self._rows) > LAYER_ROWS:
             kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, len(self._rows))]
             self._steps = [self._steps[index] for index in kept]
@@ -266,14 +275,19 @@ class Layers:
         """Steps [W], layer names [L] and values [W, L] of one metric."""
         ending = f"/{metric}"
         names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
-        wanted = np.full(len(self._columns), -1, np.int64)
-        wanted[list(names.values())] = np.arange(len(names))
-        values_WL = np.full((len(self._rows), len(names)), np.nan)
-        for index, (where, row) in enumerate(self._rows):
-            there = wanted[where] >= 0
-            values_WL[index, wanted[where][there]] = row[there]
         layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-        return np.array(self._steps, np.int64), layers, values_WL
+        return np.array(self._steps, np.int64), layers, self._values_WC()[:, list(names.values())]
+
+    def _values_WC(self) -> Floats:
+        """All columns."""
+        if self._view is None:
+            self._view = np.full((len(self._rows), len(self._columns)), np.nan)
+            first = 0
+            for _, rows in itertools.groupby(self._rows, key=lambda row: id(row[0])):
+                (where, *_), values = zip(*rows, strict=True)
+                self._view[first : first + len(values), where] = values
+                first += len(values)
+        return self._view
 
 
 @final
@@ -289,7 +303,8 @@ class History:
         self.examined = Layers()
         """The same of examinations, whose metrics of the whole model are series `probe/…`."""
         self._series: dict[str, Series] = {}
-        self._waiting: list[StepsEnded] = []
+        self._waiting: list[tuple[StepsEnded, Iterable[dict[str, Any]]]] = []
+        """Windows and their lines, as the record rounds."""
         self.starts: list[RunStarted] = []
         self.ended_before: list[RunEnded | None] = []
         """For each of `starts` how the attempt before ended; None where it wrote no end."""
@@ -370,7 +385,7 @@ class History:
     def observe(self, event: Event) -> None:
         """Add an event of a run that is going on; a window is only put aside until somebody asks."""
         if isinstance(event, StepsEnded):
-            self._waiting.append(event)
+            self._waiting.append((event, lines_of(event)))
             if len(self._waiting) >= WAITING_WINDOWS:
                 self._settle()
         else:
@@ -394,17 +409,19 @@ class History:
 
     def _settle(self) -> None:
         """Take in the windows that were put aside."""
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
-        self.extend(decoded_line(line) for event in waiting for line in lines_of(event))  # as the record rounds
-        for event in waiting:
+        self.extend(decoded_line(dict(line)) for _, lines in waiting for line in lines)
+        for event, _ in waiting:
             if event.layers:
-                row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
-                self.layers.append(event.last_step, tuple(event.layers), row)
+                row = np.fromiter(event.layers.values(), np.float32, count=len(event.layers))  # as its file holds
+                self.layers.append(event.last_step, tuple(event.layers), row.astype(np.float64))
 
     @property
     def last_step(self) -> int:
         """The newest step that anything is known of."""
-        return max(self._last_step, self._waiting[-1].last_step if self._waiting else 0)
+        return max(self._last_step, self._waiting[-1][0].last_step if self._waiting else 0)
 
     def _note(self, event: Event) -> None:
         self.rollbacks.note(event)
@@ -437,8 +454,11 @@ class History:
 
     def _take_layers(self, event: ExaminationEnded) -> None:
         if event.layers:
-            row = np.fromiter(event.layers.values(), np.float64, count=len(event.layers))
-            self.examined.append(event.step, tuple(event.layers), row)
+            row = np.fromiter(event.layers.values(), np.float32, count=len(event.layers))
+            there = ~np.isnan(row)  # what was no number is not told from what was not read
+            names = tuple(itertools.compress(event.layers, there.tolist()))
+            if names:
+                self.examined.append(event.step, names, row[there].astype(np.float64))
 
     def get(self, *names: str) -> Series | None:
         """The first of `names` that was measured."""

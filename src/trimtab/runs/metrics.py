@@ -60,6 +60,22 @@ METRICS: dict[str, Metric] = {
     "grad_norm_clipped": Metric(
         "norm", "neither", "per_step", "same", "optimizer", "2-norm of the whole gradient after clipping, before noise"
     ),
+    "grad_cosine": Metric(
+        "cosine",
+        "neither",
+        "mean",
+        "same",
+        "monitor",
+        "between the gradients of successive steps, from a sample of their values",
+    ),
+    "grad_cosine_error": Metric(
+        "cosine",
+        "lower",
+        "mean",
+        "same",
+        "monitor",
+        "standard error of grad_cosine in one step: 0.004 where values weigh alike, more where few carry the gradient",
+    ),
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
     "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted targets: tokens, or texts"),
     "tokens_read": Metric(
@@ -547,10 +563,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def is_known(name: str) -> bool:
-    """Whether the table has `name`, by itself or as one of a family; * in it stands for any text."""
+def rows_of(name: str) -> dict[str, Metric]:
+    """The rows of the table that `name` may be of, by itself or as one of a family; * in it stands for any text."""
     plain = name.split("@")[0]
-    return any(_fits(plain, known) for known in METRICS if "@" not in known)
+    return {known: row for known, row in METRICS.items() if "@" not in known and _fits(plain, known)}
 
 
 def _fits(name: str, known: str) -> bool:

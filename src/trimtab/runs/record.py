@@ -218,14 +218,26 @@ def _rounded(value: float) -> float | int | str:
     return int(value) if whole else value
 
 
-def lines_of(event: Event) -> Iterator[dict[str, Any]]:
-    """The lines of `event`; more than one for a window with many values."""
+_newest: tuple[StepsEnded, tuple[dict[str, Any], ...]] = (StepsEnded(1, 0, {}, {}), ())
+"""The newest window and its lines: who writes the record and who follows the run ask for the same."""
+
+
+def lines_of(event: Event) -> Iterable[dict[str, Any]]:
+    """The lines of `event`; more than one for a window with many values. They are not to be changed."""
+    global _newest
     if isinstance(event, ExaminationEnded):
-        yield from _lines_of_examination(event)
-        return
+        return _lines_of_examination(event)
     if not isinstance(event, StepsEnded):
-        yield event_to_json(event)
-        return
+        return (event_to_json(event),)
+    newest, lines = _newest
+    is_same = event.per_step is newest.per_step and event.values is newest.values
+    if not is_same or (event.first_step, event.last_step) != (newest.first_step, newest.last_step):
+        lines = tuple(_lines_of_window(event))
+        _newest = event, lines
+    return lines
+
+
+def _lines_of_window(event: StepsEnded) -> Iterator[dict[str, Any]]:
     first, last = event.first_step, event.last_step
     varying = sum(bool(np.any(array[1:] != array[:1])) for array in event.per_step.values())
     num_lines = -(-(last - first + 1) * varying // VALUES_A_LINE) or 1

@@ -225,7 +225,7 @@ def render(summary: Mapping[str, Any]) -> str:
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
     if summary["damaged_lines"]:
-        rows.append(("damaged", f"{summary['damaged_lines']} lines of the record were left out"))
+        rows.append(("damaged", f"{format.counted(summary['damaged_lines'], 'line')} of the record left out"))
     lines = [f"{printable(summary['name'])}: {summary['status']}"]
     previous = ""
     for label, text in rows:

@@ -2,7 +2,7 @@
 
 from trimtab.signals.batch import IGNORED, Batch
 from trimtab.signals.examination import Examination, Examined, FollowingExamination, Readings, of_layers
-from trimtab.signals.probe import InlineProbe, PartsProbe, StepSignals
+from trimtab.signals.probe import InlineProbe, PartsProbe, RememberingProbe, StepSignals
 from trimtab.signals.procedure import Change, Pass, Passes, Procedure
 from trimtab.signals.randomness import key, seeded, set_randomness
 from trimtab.signals.ring import PendingRows, Ring
@@ -30,6 +30,7 @@ __all__ = [
     "PendingRows",
     "Procedure",
     "Readings",
+    "RememberingProbe",
     "Ring",
     "SpecialTokens",
     "StepSignals",

@@ -46,8 +46,7 @@ class Batch:
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return {name: value for name in _NAMES if isinstance(value := getattr(self, name), Tensor)}
 
     def to(self, device: torch.device) -> Batch:
         """The same on `device`, without waiting for the copy."""
@@ -56,3 +55,7 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, from which copies to a GPU do not wait."""
         return self.each(lambda tensor: tensor.pin_memory())
+
+
+_NAMES: Final = tuple(field.name for field in fields(Batch))
+"""Known once: a captured step asks for the tensors of each micro-batch several times."""

@@ -40,16 +40,32 @@ class InlineProbe(Protocol):
         ...
 
 
-class PartsProbe(InlineProbe, Protocol):
-    """Looks besides at what each micro-batch adds to a step's gradient. What it remembers is kept by checkpoints.
-
-    `part` and `whole` run between the step's two programs and never inside them; `settle` runs inside the update.
-    """
+class RememberingProbe(InlineProbe, Protocol):
+    """Compares steps. What it remembers is kept by checkpoints; a step that is skipped leaves it."""
 
     @property
     def name(self) -> str:
         """The key of its state in a checkpoint."""
         ...
+
+    def follow(self, gradients: Mapping[str, Tensor]) -> None:
+        """From now on a step has these, in other memory, and others where parameters were unfrozen."""
+        ...
+
+    def state_by_name(self) -> dict[str, Tensor]:
+        """What it remembers between steps."""
+        ...
+
+    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
+        """Become what `state` says; empty: as new."""
+        ...
+
+
+class PartsProbe(RememberingProbe, Protocol):
+    """Looks besides at what each micro-batch adds to a step's gradient.
+
+    `part` and `whole` run between the step's two programs and never inside them; `settle` runs inside the update.
+    """
 
     def measures(self, step: int) -> bool:
         """Whether step number `step` is looked at: a pure function of the step."""
@@ -65,12 +81,4 @@ class PartsProbe(InlineProbe, Protocol):
 
     def settle(self, skip: Tensor) -> None:
         """Remember what was seen, unless `skip` is 1.0 or there is nothing new."""
-        ...
-
-    def state_by_name(self) -> dict[str, Tensor]:
-        """What it remembers between steps."""
-        ...
-
-    def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
-        """Become what `state` says."""
         ...

@@ -15,15 +15,16 @@ from trimtab.config import (
     CrossEntropyConfig,
     FocalConfig,
     MaskedLanguageModeling,
+    NoBaseline,
 )
 from trimtab.config.registry import require_module
-from trimtab.data import LabelledTexts, PreparedData, prepare_sets
+from trimtab.data import LabelledTexts, PreparedData, fingerprint_of_sets, prepare_sets
 from trimtab.evaluation import (
+    Baseline,
     Details,
     Evaluation,
     SampleLosses,
     Weights,
-    build_baseline,
     calibrate_temperature,
     groupings_of,
     judged_on,
@@ -85,12 +86,20 @@ def build_evaluation(
         sets=prepare_sets(
             judged.sets, config.data, config.task, tokenizer=data.tokenizer, targets=data.targets, seed=config.seed
         ),
-        baseline=None if run is None else build_baseline(judged.baseline, run, judged_texts(config, data)),
+        baselines={}
+        if run is None or isinstance(judged.baseline, NoBaseline)
+        else {
+            of_set: Baseline(judged.baseline, run, judged_texts(config, data, of_set), of_set)
+            for of_set in ("", *judged.sets)
+        },
     )
 
 
-def judged_texts(config: Config, data: PreparedData) -> str:
-    """What tells apart the texts, and the samples made of them, that evaluations of `config` judge."""
+def judged_texts(config: Config, data: PreparedData, of_set: str = "") -> str:
+    """What tells apart the texts, and the samples made of them, that evaluations of `config` judge.
+
+    Of the further set of that name, where there is one. Raises: DataError for one that cannot be read.
+    """
     judged = config.evaluation
     task, objective = config.task, config.objective
     # The plain loss is judged: focal weights and smoothing are not in it.
@@ -101,7 +110,11 @@ def judged_texts(config: Config, data: PreparedData) -> str:
         measured += [task.mask_rate, config.seed]
     if isinstance(task, Contrastive):  # compared with what is judged at once
         measured.append(config.evaluation_batch_size)
-    return judged_on(data.facts, config.data.sequence_length, judged.max_tokens, judged.stride, measured)
+    facts, stride = data.facts, judged.stride
+    if of_set:
+        content = fingerprint_of_sets({of_set: judged.sets[of_set]}, task)
+        facts, stride = {**facts, "validation": {"sha256": content}, "validation_target_sha256": None}, None
+    return judged_on(facts, config.data.sequence_length, judged.max_tokens, stride, measured)
 
 
 def calibrate_run(
@@ -152,19 +165,22 @@ def examine(
     details = Details(
         task, len(judged), groupings_of(task, judged, data.training, classes), len(classes), evaluation.device
     )
-    losses = SampleLosses(len(judged), evaluation.device)
+    sets = {"": judged, **evaluation.sets}
+    losses = {of_set: SampleLosses(len(one), evaluation.device) for of_set, one in sets.items()}
 
     def look(batch: Batch, output: ModelOutput | Tensor, terms: LossTerms) -> None:
         details(batch, output, terms)
-        losses(batch, output, terms)
+        losses[""](batch, output, terms)
 
-    found = {"step": step, "weights": weights, "metrics": evaluation.metrics(report, look), **details.found(classes)}
+    metrics = evaluation.metrics(report, {**losses, "": look})
+    found = {"step": step, "weights": weights, "metrics": metrics, **details.found(classes)}
     if isinstance(judged, LabelledTexts):
         for one in found["hardest"]:
             text = data.tokenizer.decode(judged.row(one["sample"]).tolist())
             one["text"] = disclosed(text, config.privacy.samples)[:_SHOWN]
     write_json(run.details, found)
-    write_losses(run, step, judged_texts(config, data), losses.take())
+    for of_set, summed in losses.items():
+        write_losses(run, step, judged_texts(config, data, of_set), summed.take(), of_set)
     return found
 
 

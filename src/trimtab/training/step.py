@@ -30,6 +30,7 @@ from trimtab.signals import (
     PartsProbe,
     Pass,
     Procedure,
+    RememberingProbe,
     Ring,
     StepSignals,
     Task,
@@ -62,6 +63,7 @@ class Step:
         ring: Ring,
         device: torch.device,
         seed: int,
+        remembering: Sequence[RememberingProbe] = (),
         parts_probe: PartsProbe | None = None,
         average: WeightAverage | None = None,
         scaling: DelayedScaling | None = None,
@@ -71,12 +73,12 @@ class Step:
         embeddings: EmbeddingTransforms | None = None,
         caches: bool = False,
     ) -> None:
-        """`parts_probe`, when given, is one of `probes`, and `scaling` that of a model in fp8. `optimizers` build, over
-        the weights as they are, each of those that may train; `optimizer` is the first. With `caches` the objective is
-        taken over all micro-batches together."""
+        """`parts_probe`, when given, is one of `remembering`, and these of `probes`; `scaling` is that of a model in
+        fp8. `optimizers` build, over the weights as they are, each of those that may train; `optimizer` is the first.
+        With `caches` the objective is taken over all micro-batches together."""
         self.model, self.task, self.optimizer = model, task, optimizer
         self.transforms, self.probes = tuple(transforms), tuple(probes)
-        self.parts_probe = parts_probe
+        self.remembering, self.parts_probe = tuple(remembering), parts_probe
         self.precision, self.ring, self.device, self.seed = precision, ring, device, seed
         self.average, self.scaling = average, scaling
         self._optimizers, self._optimizer = tuple(optimizers), 0
@@ -202,6 +204,8 @@ class Step:
             self.average.move(self.optimizer.storage)
         for group in self.optimizer.groups:
             self.settings.setdefault(group.rate_setting, self._scalar())
+        for probe in self.remembering:
+            probe.follow(self.optimizer.storage.gradients)
         names = tuple(self.optimizer.storage.weights)
         places = [names.index(name) for name in self._names]
         self._order = None if names == self._names else torch.tensor(places, device=self.device)

@@ -100,11 +100,14 @@ class Windows:
             if not _kept_last(name) and len(values) == steps
         }
         layers: dict[str, float] = {}
-        last: dict[str, float] = {}
+        reduced: dict[str, float] = {}
         for index, name in enumerate(window.columns):
             if name in METRICS and METRICS[name].window == "last":
                 if window.whole and np.isfinite(rows[-1, index]):
-                    last[name] = float(rows[-1, index])
+                    reduced[name] = float(rows[-1, index])
+            elif name in METRICS and METRICS[name].window == "mean":
+                if (finite := np.isfinite(rows[:, index])).any():
+                    reduced[name] = float(rows[finite, index].mean())
             elif not name.startswith("layer/"):
                 per_step[name] = rows[:, index]
             elif METRICS[f"layer/<name>/{name.rsplit('/', 1)[-1]}"].window != "last":
@@ -119,7 +122,7 @@ class Windows:
             "memory_bytes": window.memory_bytes,
             **window.gauged(),
             **{name: values[-1] for name, values in window.host.items() if _kept_last(name)},
-            **last,
+            **reduced,
         }
         return StepsEnded(window.first_step, window.last_step, per_step, values, layers)
 

@@ -190,7 +190,7 @@ def test_torn_and_damaged_event_files(tmp_path: Path) -> None:
     path.write_bytes(whole[:-5])
     assert any("torn" in note for note in read_foreign(path).notes)
     at = 12 + int.from_bytes(whole[:8], "little") + 4  # the second record
-    for place, told in ((at + 20, "1 records fail their checksum"), (at + 2, "damaged from byte")):
+    for place, told in ((at + 20, "1 record with a wrong checksum"), (at + 2, "damaged from byte")):
         bad = bytearray(whole)
         bad[place] ^= 0x40
         path.write_bytes(bytes(bad))

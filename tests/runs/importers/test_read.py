@@ -284,7 +284,7 @@ def test_damage_is_said_and_the_rest_is_read(tmp_path: Path) -> None:
     imported = read_foreign(write(tmp_path / "a.jsonl", "\n".join([*lines, "Traceback ...", lines[4][:9]])))
     assert len(values(imported, "train/loss")[0]) == 5
     assert any("torn" in note for note in imported.notes)
-    assert any("1 lines are no JSON objects" in note for note in imported.notes)
+    assert any("1 line without a JSON object" in note for note in imported.notes)
     imported = read_foreign(write(tmp_path / "a.csv", "step,loss,lr\n1,2,3\n2,2\n3,2,3,4\n\nstep,loss,lr\n4,2,1\n5,2"))
     assert values(imported, "train/loss")[0] == [1, 2, 3, 4]
     assert len(imported.notes) == 4

@@ -65,6 +65,13 @@ INLINE: dict[str, InlineSpec] = {
         "a sum on the way of a norm",
         ("exploding-gradients", "bad-initialization"),
     ),
+    "gradient_cosine": InlineSpec(
+        "trimtab.monitor.probes.cosine:GradientCosine",
+        "cosine between the gradients of successive steps, from a sample of 65,536 values",
+        "logging.grad_cosine",
+        "every step, the mean of a window",
+        "a dozen operations on the sample, which is kept in memory twice",
+    ),
     "gradient_noise_scale": InlineSpec(
         "trimtab.monitor.probes.noise_scale:GradientNoiseScale",
         "how far the gradients of micro-batches scatter, with its error",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from trimtab.events import EvaluationEnded, Event, RunStarted, Stop
+from trimtab.runs import format
 from trimtab.runs.metrics import selection_direction
 
 
@@ -58,7 +59,7 @@ class Patience:
         best = "none was finite" if self._best is None else f"best {self._best:.4f} at step {self._best_step}"
         beyond = f" by more than {self.min_delta:g}" if self.min_delta else ""
         return Stop(
-            f"{self.metric} has not improved{beyond} for {self._without_improvement} evaluations "
+            f"{self.metric} has not improved{beyond} for {format.counted(self._without_improvement, 'evaluation')} "
             f"({best}, now {value:.4f})",
             restore_best=self.restore_best and self._best is not None,
         )

@@ -46,8 +46,9 @@ class SkippedSteps:
                 values = [event.per_step[name][index] for name in ("train/loss", "grad_norm") if name in event.per_step]
                 why = "far above those before" if values and np.isfinite(values).all() else "not finite"
                 at_floor = "" if scales is None else f", and the loss scale of {scales[index]:g} cannot be lowered"
+                skipped = "a step was" if self._on_end == 1 else f"{self._on_end} steps on end were"
                 return Stop(
-                    f"{self._on_end} steps on end were skipped, up to step {event.first_step + index}: "
+                    f"{skipped} skipped, up to step {event.first_step + index}: "
                     f"the loss or the gradient is {why}{at_floor}",
                     exit_code=NumericsError.exit_code,
                 )

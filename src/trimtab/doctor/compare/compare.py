@@ -131,6 +131,8 @@ def _recommendation(known: Known, obstacles: Sequence[str], reasons: Sequence[Re
             f"take no difference of this size ({size}) for the work of a setting: it is what a seed does here"
         )
     if known.worse is None:
+        if known.outcome.a == known.outcome.b and all(one.step is None for one in known.partings):
+            return Remedy("nothing: these are the same numbers twice, as the same seed gives them, or the same log")
         return Remedy("repeat both with other seeds: this difference is not above what chance does")
     better, worse = (known.a, known.b) if known.worse == "b" else (known.b, known.a)
     acting = [one for one in known.changes if one.kind in ACT and not one.what.startswith(("facts.", "plan."))]

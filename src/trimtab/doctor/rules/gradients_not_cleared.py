@@ -111,16 +111,18 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
         return None
     for period in range(2, min(LONGEST, len(changes) // 8) + 1):
         rows = changes[: len(changes) // period * period].reshape(-1, period)
+        share = float(np.square(rows.mean(axis=0)).mean()) / whole
+        if share <= SHARE:
+            continue
         profile = np.median(rows, axis=0)
         falls = int(np.argmin(profile))
         after = (falls + 1) % period
-        share = float(np.square(rows.mean(axis=0)).mean()) / whole
         times = float(np.exp(-profile[falls]))
         # The same phase falls nearly each time, and the next rises by up to one gradient more.
         always = min(float((rows[:, falls] < 0).mean()), float((rows[:, after] > 0).mean()) + 0.05)
         # A sum grows until it is cleared; batches of an epoch in a fixed order are larger and smaller in between.
         others = -float(np.minimum(np.delete(profile, falls), 0.0).sum()) < 0.25 * -float(profile[falls])
-        if share > SHARE and times > 1.4 and always > 0.9 and 0.15 < profile[after] < 0.8 and others:
+        if times > 1.4 and always > 0.9 and 0.15 < profile[after] < 0.8 and others:
             return period, share, times
     return None
 

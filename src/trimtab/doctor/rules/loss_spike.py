@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, running_median, trailing_median
+from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, noise_of, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
@@ -177,22 +177,28 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
     width = _width(curve)
     usual = trailing_median(curve.values, width)
     found: list[Spike] = []
-    noise_of_steps = local_noise(curve.values, 2 * width)
+    least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
     for scale in (1, 5, 15):
         if len(curve) < 6 * scale:
             break
         half = scale // 2
         # The largest of a bucket is held against the largest of the buckets before, and against their noise.
+        by_peaks = scale == 1 and buckets
         values = peaks if scale == 1 else running_median(curve.values, scale)
-        level = trailing_median(peaks, width) if scale == 1 and buckets else usual
-        noise = local_noise(peaks, 2 * width) if scale == 1 and buckets else noise_of_steps
+        level = trailing_median(peaks, width) if by_peaks else usual
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
-        tail = np.maximum(_tail(excess, noise), _usual_reach(excess, 4 * width)) if scale == 1 else 0.0
-        least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
-        by_noise = NOISES * noise * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
-        high = excess > np.maximum(np.maximum(by_noise, tail), least)
+        noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
+        # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
+        high = excess > max(noises * (noise_of(peaks) if by_peaks else curve.noise), least)
         high[: max(8, len(curve) // 50)] = False
+        if not high.any():
+            continue
+        noise = local_noise(peaks if by_peaks else curve.values, 2 * width, np.flatnonzero(high))
+        high &= excess > noises * noise
+        if scale == 1:
+            high &= excess > _tail(excess, noise)
+            high[high] = excess[high] > _usual_reach(excess, 4 * width, np.flatnonzero(high))
         spans = _spans(curve, values, before, high, noise)
         found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, usual, one))
     return _merged(found)
@@ -214,12 +220,15 @@ def _tail(excess: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np
     return np.maximum(np.minimum(3.0 * float(np.quantile(excess, 0.98)), 20 * noise), 1.4 * down)
 
 
-def _usual_reach(excess: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Twice what one in twenty of the `width` values before each exceeds: batches of mixed difficulty reach so far."""
-    if len(excess) <= width:
-        return np.zeros(len(excess))
-    reach = 2.0 * np.quantile(sliding_window_view(excess, width)[:-1], 0.95, axis=1)
-    return np.concatenate([np.zeros(width), reach])
+def _usual_reach(excess: NDArray[np.float64], width: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Twice what one in twenty of the `width` values before each of `places` exceeds: batches of mixed difficulty
+    reach so far."""
+    reach = np.zeros(len(places))
+    late = places >= width
+    if late.any():
+        windows = sliding_window_view(excess, width)[places[late] - width]
+        reach[late] = 2.0 * np.quantile(windows, 0.95, axis=1)
+    return reach
 
 
 def _spans(

@@ -232,7 +232,7 @@ def _line(case: Case, rates: Curve) -> Iterator[Finding]:
         "warning" if done else "info",
         0.7 if done else 0.5,
         int(max(top, rates.first_step)),
-        f"the rate falls in a line that would reach nothing at step {round(end):,}, {times:.1f} times as far as the run"
+        f"the rate falls in a line that would reach zero at step {round(end):,}, {times:.1f} times as far as the run"
         + (" was planned" if done else " came: was it stopped, or laid out for more steps than there are?"),
         (
             Evidence(

@@ -2,7 +2,7 @@
 
 Looks for: a run on a processor whose library computes with more threads than the process may use cores, as containers
     and schedulers allow fewer than the machine has; and a machine whose load is far above its cores all along, while
-    this process gets less than its threads could take: other programs have as many.
+    this process gets less than three fifths of what its threads could take, and loses a minute or more by it.
 Why it matters: the parts of a product are done together; when one thread waits for a core all others wait for it, by
     default in loops that take the cores from the one that is waited for. A step may take many times as long.
 Evidence: threads and cores, as they were found when the run began; the load, where it was measured.
@@ -22,11 +22,15 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs import format
 
 GRAVE: Final = 1.5
 """Threads for each core."""
 CROWDED: Final = 2.0
 """Load for each core."""
+ENOUGH: Final = 0.6
+LEAST_SECONDS: Final = 60.0
+"""That are lost: nobody minds less."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -52,18 +56,18 @@ def check(case: Case) -> Iterator[Finding]:
             "warning" if threads >= GRAVE * cores else "info",
             0.9,
             1,
-            f"{threads:.0f} threads share {cores:.0f} core{'s' if cores > 1 else ''}, and wait for each other in every "
-            "product",
+            f"{threads:.0f} threads share {format.counted(cores, 'core')}, and wait for each other in every product",
             tuple(evidence),
             remedies=(_fewer(case, int(cores)),),
         )
-    elif load and _is_crowded_out(case, threads):
+    elif load and (got := _part_of(case, threads)) < ENOUGH and (lost := (1 - got) * _seconds(case)) >= LEAST_SECONDS:
         yield Finding(
             "thread-oversubscription",
             "info",
             0.6,
             load[0].steps[0],
-            f"other programs compute on the same {cores:.0f} cores, and this one gets less than its threads could take",
+            f"other programs compute on the same {format.counted(cores, 'core')}: this one got {got:.0%} of what its "
+            f"{format.counted(threads, 'thread')} could take, which cost up to {format.duration(lost)}",
             tuple(load),
             remedies=(Remedy("give each program cores of its own (taskset, or a limit), or let them run in turn"),),
         )
@@ -77,9 +81,16 @@ def _load(case: Case, cores: float) -> list[Evidence]:
     return [Evidence("hardware/load", (curve.first_step, curve.last_step), usual, cores, text)]
 
 
-def _is_crowded_out(case: Case, threads: float) -> bool:
+def _part_of(case: Case, threads: float) -> float:
+    """The part of its threads' time that the process got, as a median; 1 where that is not known."""
     percent = Curve.of(case.history.get("hardware/process_cpu_percent"))
-    return percent is not None and float(np.median(percent.values)) < 60.0 * threads
+    return 1.0 if percent is None else float(np.median(percent.values)) / (100.0 * threads)
+
+
+def _seconds(case: Case) -> float:
+    """Of all steps together."""
+    series = case.history.get("step_seconds")
+    return 0.0 if series is None else float(series.columns.total.sum())
 
 
 def _fewer(case: Case, cores: int) -> Remedy:

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
@@ -138,6 +139,9 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     height = max(HEIGHT * float(np.quantile(values, 0.98) - values.min()), 6.0 * curve.noise)
     quick = max(6 if len(curve) >= FEWEST_STEPS else 3, len(curve) // 60)
     found: list[Jump] = []
+    lows = sliding_window_view(np.concatenate([np.full(quick, np.inf), values]), quick + 1).min(axis=1)
+    if (values - lows < height).all():
+        return found
     low_at, index = 0, 1
     while index < len(values):
         if values[index] <= values[low_at] or index - low_at > quick:

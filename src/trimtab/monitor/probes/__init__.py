@@ -2,6 +2,7 @@
 
 from trimtab.monitor.probes.build import build_examiner, build_probes
 from trimtab.monitor.probes.capture import Capture, add_capture, read_captures
+from trimtab.monitor.probes.cosine import GradientCosine
 from trimtab.monitor.probes.examiner import Examiner
 from trimtab.monitor.probes.layers import ActivationScale, ClippedNorms, GradientNorms, WeightNorms
 from trimtab.monitor.probes.noise_scale import GradientNoiseScale
@@ -11,6 +12,7 @@ __all__ = [
     "Capture",
     "ClippedNorms",
     "Examiner",
+    "GradientCosine",
     "GradientNoiseScale",
     "GradientNorms",
     "WeightNorms",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, final
 
 import torch
@@ -29,26 +28,7 @@ _AT_ONCE: Final = 1 << 25
 """Values that are widened at once: 256 MiB in fp64."""
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """Of all values at once, in fp64."""
-
-    mean: float
-    rms: float
-    """Root of the mean square."""
-    kurtosis: float
-    """Fourth central moment over the squared variance: 3 of a normal distribution, more with outliers; not a number
-    where all values are alike."""
-
-
-def distribution_of(values: Tensor) -> Distribution:
-    """Of the values of a tensor of any shape; waits for the device."""
-    (mean,), (rms,), (kurtosis,) = (each.tolist() for each in _described(_moments(values)[None]))
-    return Distribution(mean, rms, kurtosis)
-
-
-def _moments(values: Tensor) -> Tensor:
+def moments(values: Tensor) -> Tensor:
     """Of the values of a tensor of any shape: mean, second and fourth central moment, fp64 [3]."""
     portions = torch.split(values.reshape(-1), _AT_ONCE)
     num = values.numel()
@@ -66,8 +46,9 @@ def _sum(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
 
-def _described(moments_L3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, root of the mean square, and kurtosis, [L] each."""
+def described(moments_L3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, root of the mean square, and kurtosis (fourth central moment over the squared variance: 3 of a normal
+    distribution, more with outliers; not a number where all values are alike), [L] each."""
     mean_L, variance_L, fourth_L = moments_L3.unbind(1)
     return mean_L, (variance_L + mean_L.square()).sqrt(), fourth_L / variance_L.square()
 
@@ -172,9 +153,9 @@ class ActivationExamination:
                 mask_BT = positions.counted(name)
                 into_3 = self._known(before, mask_BT)
                 if into_3 is None:
-                    into_3 = _moments(counted(before, mask_BT))
+                    into_3 = moments(counted(before, mask_BT))
                 out = counted(after, mask_BT)
-                out_3 = _moments(out)
+                out_3 = moments(out)
                 self._newest = (after, after._version, mask_BT, out_3)
                 self._streams[name] = (into_3, out_3)
                 if waits:
@@ -204,8 +185,8 @@ class ActivationExamination:
         if self._streams:
             names = list(self._streams)
             into_L3, out_L3 = (torch.stack(each) for each in zip(*self._streams.values(), strict=True))
-            _, before_L, _ = _described(into_L3)
-            mean_L, after_L, kurtosis_L = _described(out_L3)
+            _, before_L, _ = described(into_L3)
+            mean_L, after_L, kurtosis_L = described(out_L3)
             readings.layers |= {
                 **of_layers("activation_mean", names, mean_L),
                 **of_layers("probe_activation_rms", names, after_L),

@@ -16,20 +16,28 @@ from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS
 from trimtab.data import PreparedData
 from trimtab.model import Transformer
+from trimtab.monitor.probes.cosine import GradientCosine
 from trimtab.monitor.probes.examiner import NEWEST, Examiner
 from trimtab.monitor.probes.layers import ActivationScale, ClippedNorms, GradientNorms, WeightNorms
 from trimtab.monitor.probes.noise_scale import GradientNoiseScale
 from trimtab.runs.privacy import disclosed
-from trimtab.signals import Examination, InlineProbe, Task
+from trimtab.signals import Examination, InlineProbe, RememberingProbe, Task
 
 MOST_SEQUENCES: Final = 8
 
 
 def build_probes(
-    config: LoggingConfig, clip: ClipConfig, model: nn.Module, names: Sequence[str], device: torch.device
-) -> tuple[list[InlineProbe], GradientNoiseScale | None]:
-    """The inline probes for the parameters `names`; that of the noise scale is one of them."""
+    config: LoggingConfig,
+    clip: ClipConfig,
+    model: nn.Module,
+    gradients: Mapping[str, Tensor],
+    device: torch.device,
+    seed: int,
+) -> tuple[list[InlineProbe], list[RememberingProbe], GradientNoiseScale | None]:
+    """The inline probes for the parameters that have `gradients`; those of them that remember; that of the noise
+    scale, which is one of these."""
     probes: list[InlineProbe] = []
+    names = list(gradients)
     if config.layers:
         probes = [GradientNorms(names), WeightNorms(names)]
         if clip.name != "none":
@@ -38,10 +46,14 @@ def build_probes(
         if isinstance(model, Transformer):
             model.measure_activations = True
             probes.append(ActivationScale(model.signal_names))
-    if not config.noise_scale.every:
-        return probes, None
-    noise_scale = GradientNoiseScale(config.noise_scale.every, config.noise_scale.memory, device)
-    return [*probes, noise_scale], noise_scale
+    remembering: list[RememberingProbe] = []
+    noise_scale = None
+    if config.grad_cosine:
+        remembering.append(GradientCosine(gradients, seed))
+    if config.noise_scale.every:
+        noise_scale = GradientNoiseScale(config.noise_scale.every, config.noise_scale.memory, device)
+        remembering.append(noise_scale)
+    return [*probes, *remembering], remembering, noise_scale
 
 
 def build_examiner(

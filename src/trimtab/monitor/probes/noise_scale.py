@@ -58,8 +58,7 @@ class GradientNoiseScale:
         """Add the squared norm of what this micro-batch brought: the sums now less the sums before."""
         now = list(gradients.values())
         if first:
-            if [one.shape for one in self._before] != [one.shape for one in now]:  # another optimizer, another order
-                self._before = [torch.zeros_like(gradient) for gradient in now]
+            self._before = self._before or [torch.zeros_like(gradient) for gradient in now]
             torch._foreach_zero_(self._before)
             self._squares.zero_()
         torch._foreach_neg_(self._before)
@@ -100,11 +99,15 @@ class GradientNoiseScale:
         values = torch.cat([torch.where(signal > 0, ratio, torch.nan), means, batch[None]])
         return torch.where(count > 0, values, torch.nan)
 
+    def follow(self, gradients: Mapping[str, Tensor]) -> None:
+        """Others are summed now, in another order; the running means stay."""
+        self._before = []
+
     def state_by_name(self) -> dict[str, Tensor]:
         """Measurements remembered, running means of noise and signal, their covariance, and the batch measured."""
         return dict(self._slots)
 
     def load_state_by_name(self, state: Mapping[str, Tensor]) -> None:
-        """Become what `state` says."""
+        """Become what `state` says; empty: as new."""
         for slot, tensor in self._slots.items():
-            tensor.copy_(state[slot])
+            tensor.copy_(state[slot]) if state else tensor.zero_()

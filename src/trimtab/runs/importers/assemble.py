@@ -26,6 +26,8 @@ from trimtab.runs.unnamed_losses import unnamed_losses
 AXES: Final = ("step", "epoch")
 _FAMILIES: Final = re.compile(r"train/loss/.+|validation/[^/]+/.+|user/.+")
 _NAME_LIMIT: Final = 120
+_ROWS_WITHOUT_NUMBERS: Final = 200_000
+"""After so many nothing more is hoped for."""
 LARGEST: Final = 1e100
 """Greater numbers count as infinite, so that sums of the others are finite."""
 
@@ -101,7 +103,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
         followed += dropped
     if followed:
         notes.append(
-            f"{format.count(followed)} rows in the later part of this long file go back in their steps: left out"
+            f"in the later part of this long file {format.counted(followed, 'row')} with steps that go back: left out"
         )
     num_seen = history.last_step
     if not num_seen and not history.series:
@@ -128,6 +130,8 @@ def _tables(source: Source) -> Iterator[Table]:
     for block in source.blocks:
         table.add(block)
         row += block.num_rows
+        if row > _ROWS_WITHOUT_NUMBERS and not given and not table.num_values:
+            break
         if table.num_values >= (BUDGET_VALUES if not given else BUDGET_VALUES // 10):
             yield table
             table, given = Table(first_row=row), True

@@ -85,8 +85,8 @@ def steps_of_rows(table: Table, axis: Axis, notes: list[str]) -> NDArray[np.int6
     if len(rows) == num:
         return steps
     notes.append(
-        f"{format.count(num - len(rows))} of {format.count(num)} rows have no {printable(axis.name, limit=60)}: "
-        "they were given that of the row before"
+        f"{format.count(num - len(rows))} of {format.counted(num, 'row')} without {printable(axis.name, limit=60)}: "
+        "given that of the row before"
     )
     where = np.zeros(num, np.int64)
     where[rows] = np.arange(len(rows))

@@ -31,6 +31,18 @@ _TAG: Final = re.compile(r"tag[-_](.+)$")
 
 def open_table(lines: Lines) -> Source:
     """A table as a source of blocks. Raises: DataError when there is no header over numbers."""
+    try:
+        return _open(lines)
+    except csv.Error as error:
+        raise _no_header(lines.path) from error
+
+
+def _no_header(path: Path) -> DataError:
+    what = "its header has a name of more than 131,072 characters, or a quote without an end"
+    return DataError(f"{printable(str(path))}: {what}")
+
+
+def _open(lines: Lines) -> Source:
     head = [line for line in lines.head().split("\n") if line.strip()]
     num_comments = 0
     while num_comments < len(head) - 1 and head[num_comments].startswith("#"):
@@ -137,14 +149,14 @@ class _Losses:
 
     def notes(self, lines: Lines) -> Iterator[str]:
         for count, what in (
-            (self.shorter, "lines have fewer values than the header: the rest is taken for not measured"),
-            (self.longer, "lines have more values than the header: the rest was left out"),
-            (self.unread, "lines could not be read as CSV: they were left out"),
-            (self.headers, "times the header comes again"),
-            (lines.too_long, "lines are longer than 4 MiB: they were left out"),
+            (self.shorter, "with fewer values than the header: the rest is taken for not measured"),
+            (self.longer, "with more values than the header: the rest was left out"),
+            (self.unread, "could not be read as CSV: left out"),
+            (self.headers, "with the header once more: left out"),
+            (lines.too_long, "longer than 4 MiB: left out"),
         ):
             if count:
-                yield f"{format.count(count)} {what}"
+                yield f"{format.counted(count, 'line')} {what}"
 
 
 def _blocks(lines: Lines, header: list[str], delimiter: str, num_comments: int, source: Source) -> Iterator[Block]:
@@ -153,7 +165,10 @@ def _blocks(lines: Lines, header: list[str], delimiter: str, num_comments: int, 
     losses = _Losses()
     num_rows = max(1, CELLS_A_BLOCK // len(header))
     texts = _texts(lines, num_comments)
-    next(csv.reader(texts, delimiter=delimiter), None)
+    try:
+        next(csv.reader(texts, delimiter=delimiter), None)
+    except csv.Error as error:
+        raise _no_header(lines.path) from error
     further: list[str] = []  # a row is held back, so that the last one of the file is known in its block
     while plain := [*further, *itertools.islice(texts, num_rows + 1 - len(further))]:
         plain, further = plain[:num_rows], plain[num_rows:]

@@ -92,7 +92,7 @@ def _in_folder(path: Path, name: str) -> Found:
 def _offline_run(folder: Path) -> Path | None:
     """The file of a run of Weights & Biases: in its folder, or the newest below."""
     found = [*folder.glob("*.wandb"), *folder.glob("offline-run-*/*.wandb"), *folder.glob("wandb/*run-*/*.wandb")]
-    return max(found, key=lambda one: one.parent.name, default=None)
+    return max((one for one in found if one.is_file()), key=lambda one: one.parent.name, default=None)
 
 
 def _state(folder: Path) -> Path | None:

@@ -34,6 +34,8 @@ _FILTER: Final = (
     "before in place of a loss that is NaN"
 )
 _LARGEST_HEADER_BYTES: Final = 32 << 20
+"""Of all parts together."""
+_LARGEST_VOCABULARY: Final = 1 << 31
 _LANGUAGE_MODELS: Final = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", "ForPreTraining")
 
 
@@ -105,31 +107,43 @@ def facts_of_folder(folder: Path) -> dict[str, Any]:
     kinds = config.get("architectures")
     kind = str(kinds[0]) if isinstance(kinds, list) and kinds else ""
     size = config.get("vocab_size")
-    if kind.endswith(_LANGUAGE_MODELS) and isinstance(size, int) and size > 1:
+    if kind.endswith(_LANGUAGE_MODELS) and isinstance(size, int) and 1 < size < _LARGEST_VOCABULARY:
         facts["tokenizer"] = {"vocabulary_size": size}
     labels = config.get("id2label")
     if kind.endswith("ForSequenceClassification") and isinstance(labels, dict) and len(labels) > 1:
         facts["num_classes"] = len(labels)
-    parts = sorted(folder.glob("model*.safetensors"))[:1000]
-    total = sum(_parameters(part) for part in parts)
-    if total:
+    total, room = 0, _LARGEST_HEADER_BYTES
+    for part in sorted(folder.glob("model*.safetensors"))[:1000]:
+        header = _header(part, room) if part.is_file() else b""
+        room -= len(header)
+        total += _parameters(header)
+    if 0 < total < 1 << 53:
         facts["parameters"] = {"total": total}
     return facts
 
 
 def _config(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        if path.stat().st_size < 1 << 20:
+        if path.is_file() and path.stat().st_size < 1 << 20:  # a pipe of that name would be waited for
             content = json.loads(path.read_bytes())
             return content if isinstance(content, dict) else {}
     return {}
 
 
-def _parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header."""
-    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, struct.error), open(path, "rb") as file:
+def _header(path: Path, room: int) -> bytes:
+    """The header of a safetensors file, where it has at most `room` bytes."""
+    with contextlib.suppress(OSError, struct.error), open(path, "rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
-        if size <= _LARGEST_HEADER_BYTES:
-            header = json.loads(file.read(size))
-            return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        if size <= room:
+            return file.read(size)
+    return b""
+
+
+def _parameters(header: bytes) -> int:
+    """Numbers in a safetensors file, by its header."""
+    with contextlib.suppress(ValueError, RecursionError, TypeError, AttributeError, KeyError):
+        shapes = [tensor["shape"] for name, tensor in json.loads(header).items() if name != "__metadata__"]
+        sizes = (size for shape in shapes for size in shape)
+        if all(len(shape) <= 16 for shape in shapes) and all(isinstance(one, int) and one >= 0 for one in sizes):
+            return sum(map(math.prod, shapes))
     return 0

@@ -142,7 +142,7 @@ def _objects(lines: Lines, source: Source, is_state: bool) -> Iterator[Block]:
     if records:
         yield _finish(records, source, is_state)
     if lost:
-        source.notes.append(f"{format.count(lost)} entries could not be read")
+        source.notes.append(f"{format.count(lost)} {'entry' if lost == 1 else 'entries'} could not be read")
 
 
 def _finish(records: list[Mapping[str, Any]], source: Source, is_state: bool) -> Block:

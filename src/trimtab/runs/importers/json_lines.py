@@ -87,6 +87,6 @@ def _blocks(lines: Lines, source: Source) -> Iterator[Block]:
         lost -= 1
         source.notes.append("the last line is torn: it was left out")
     if lost:
-        source.notes.append(f"{format.count(lost)} lines are no JSON objects: they were left out")
+        source.notes.append(f"{format.counted(lost, 'line')} without a JSON object: left out")
     if lines.too_long:
-        source.notes.append(f"{format.count(lines.too_long)} lines are longer than 4 MiB: they were left out")
+        source.notes.append(f"{format.counted(lines.too_long, 'line')} longer than 4 MiB: left out")

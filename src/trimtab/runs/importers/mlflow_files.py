@@ -82,7 +82,7 @@ def open_files(folder: Path, runs: list[Path]) -> Source:
 def _told(points: Iterable[Point], lost: list[int], source: Source) -> Iterator:  # type: ignore[type-arg]
     yield from blocks_of_points(points)
     if lost:
-        source.notes.append(f"{format.count(len(lost))} lines of metrics could not be read: they were left out")
+        source.notes.append(f"{format.counted(len(lost), 'line')} of metrics could not be read: left out")
 
 
 def _points(run: Path, path: Path, lost: list[int]) -> Iterator[Point]:

@@ -23,6 +23,8 @@ MARK: Final = b"PAR1"
 ROWS_A_BATCH: Final = 20_000
 LARGEST_NUM_VALUES: Final = 4_000_000
 """Values of a file with a value a row, which must be held to be put in the order of their steps."""
+_LONGEST_TEXT: Final = 1000
+_MOST_ROWS: Final = 1_000_000_000
 _NEPTUNE: Final = frozenset(("run_id", "attribute_path", "step", "float_value"))
 _TRACKIO: Final = frozenset(("run_name", "step", "timestamp"))
 _BESIDE: Final = frozenset(("id", "run_id", "run_name", "timestamp", "log_id", "space_id"))
@@ -35,6 +37,7 @@ def parts_of(path: Path) -> list[Path]:
     if found is None:
         return [path]
     parts = [one for one in path.parent.iterdir() if one.name.startswith(found[1]) and _PART.fullmatch(one.name)]
+    parts = [one for one in parts if one.is_file()]
     return sorted(parts, key=lambda one: int(re.findall(r"\d+", one.name)[-1][-9:]))[:1000]
 
 
@@ -51,7 +54,9 @@ def open_parquet(path: Path, run: str | None) -> Source:
     failures = pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError
     try:
         with parquet.ParquetFile(path) as file:
-            columns = set(file.schema_arrow.names)
+            columns, num_rows = set(file.schema_arrow.names), file.metadata.num_rows
+        if num_rows > _MOST_ROWS:  # which a file of a few megabytes may have
+            raise DataError(f"{name}: has {format.count(num_rows)} rows, and no log has more than a thousand million")
         source = Source("neptune" if columns >= _NEPTUNE else "trackio" if columns >= _TRACKIO else "parquet", iter(()))
         if source.format == "neptune":
             blocks = _neptune(parts_of(path), run, source)
@@ -82,10 +87,24 @@ def _guarded(
 
 
 def _batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Rows; texts stay a dictionary and its places, as a long one that comes in each row would fill the memory."""
     import pyarrow.parquet as parquet
+    import pyarrow.types as types
 
     with parquet.ParquetFile(path) as file:
+        kinds = zip(file.schema_arrow.names, file.schema_arrow.types, strict=True)
+        texts = [name for name, kind in kinds if types.is_string(kind) or types.is_large_string(kind)]
+    with parquet.ParquetFile(path, read_dictionary=texts) as file:
         yield from file.iter_batches(batch_size=ROWS_A_BATCH, columns=columns, use_threads=False)
+
+
+def _texts(column: Any) -> list[str | None]:
+    """The texts of a column; None for those that are longer than a name may be."""
+    if not hasattr(column, "dictionary"):  # numbers that stand for runs
+        return [None if cell is None else str(cell) for cell in column.to_pylist()]
+    found = column.dictionary.cast("large_binary").to_numpy(zero_copy_only=False)
+    told = [None if one is None or len(one) > _LONGEST_TEXT else one.decode("utf-8", "replace") for one in found]
+    return [None if place is None else told[place] for place in column.indices.to_pylist()]
 
 
 def _choose(path: Path, columns: set[str], run: str | None, source: Source) -> tuple[str, str]:
@@ -93,7 +112,7 @@ def _choose(path: Path, columns: set[str], run: str | None, source: Source) -> t
     key = "run_id" if "run_id" in columns else "run_name"
     names: dict[str, str] = {}
     for batch in _batches(path, list({key, "run_name"})):
-        for one, label in zip(batch.column(key).to_pylist(), batch.column("run_name").to_pylist(), strict=True):
+        for one, label in zip(_texts(batch.column(key)), _texts(batch.column("run_name")), strict=True):
             names.pop(str(one), None)  # so that the newest is the last
             names[str(one)] = str(label)
     return key, choose(list(reversed(names.items())), run, path, source.notes)
@@ -101,12 +120,12 @@ def _choose(path: Path, columns: set[str], run: str | None, source: Source) -> t
 
 def _wide(path: Path, chosen: tuple[str, str] | None) -> Iterator[Block]:
     """A row a step, a column a metric; with `chosen`, the rows of that run alone."""
-    import pyarrow.compute as compute
+    import pyarrow
     import pyarrow.types as types
 
     for batch in _batches(path):
         if chosen is not None:
-            batch = batch.filter(compute.equal(batch.column(chosen[0]), chosen[1]))
+            batch = batch.filter(pyarrow.array([one == chosen[1] for one in _texts(batch.column(chosen[0]))]))
         block = Block(batch.num_rows)
         waiting = list(zip(batch.schema.names, batch.columns, strict=True))
         while waiting and len(block.numbers) + len(block.texts) < MAX_COLUMNS:
@@ -123,11 +142,10 @@ def _wide(path: Path, chosen: tuple[str, str] | None) -> Iterator[Block]:
                     block.numbers[name] = there, values
             elif types.is_decimal(column.type):
                 _add(block, name, column.cast("float64"))
-            elif types.is_string(column.type) or types.is_large_string(column.type):
-                cells = column.to_pylist()
-                rows = [row for row, cell in enumerate(cells) if cell and len(cell) <= 200]
-                if rows:
-                    block.texts[name] = np.array(rows, np.int64), [cells[row].strip() for row in rows]
+            elif types.is_dictionary(column.type) and hasattr(column.dictionary, "cast"):
+                told = [(row, cell.strip()) for row, cell in enumerate(_texts(column)) if cell]
+                if told:
+                    block.texts[name] = np.array([row for row, _ in told], np.int64), [cell for _, cell in told]
         if block.num_rows:
             yield block
 
@@ -148,7 +166,7 @@ def _neptune(paths: Sequence[Path], run: str | None, source: Source) -> Iterator
             values = batch.column("float_value").to_numpy(zero_copy_only=False)
             series = np.asarray(batch.column("step").is_valid().to_numpy(zero_copy_only=False), bool)
             series &= np.asarray(batch.column("float_value").is_valid().to_numpy(zero_copy_only=False), bool)
-            runs, names = (np.array(batch.column(at).to_pylist(), object) for at in ("run_id", "attribute_path"))
+            runs, names = (np.array(_texts(batch.column(at)), object) for at in ("run_id", "attribute_path"))
             changes = np.flatnonzero((runs[1:] != runs[:-1]) | (names[1:] != names[:-1])) + 1
             for begin, end in zip([0, *changes.tolist()], [*changes.tolist(), len(runs)], strict=True):
                 there = np.flatnonzero(series[begin:end]) + begin

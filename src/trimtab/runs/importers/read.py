@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from trimtab.errors import DataError
 from trimtab.events import RunEnded
 from trimtab.runs.importers import database, parquet_file, wandb_file
@@ -18,6 +20,7 @@ from trimtab.runs.importers.huggingface import facts_of_folder, restore_filtered
 from trimtab.runs.importers.imported import Imported
 from trimtab.runs.importers.json_document import open_document
 from trimtab.runs.importers.json_lines import are_json_lines, open_json_lines
+from trimtab.runs.importers.meter import Progress
 from trimtab.runs.importers.mlflow_files import find_runs, open_files
 from trimtab.runs.importers.table import Source
 from trimtab.runs.importers.tensorboard_events import event_files, is_event_file, open_events
@@ -29,10 +32,11 @@ _LIST: Final = re.compile(r"\[\s*(?:[{\[\]]|$)")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING) -> Imported:
+def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING, progress: Progress | None = None) -> Imported:
     """The log of another trainer at `path`: a file, a checkpoint, or an output folder.
 
-    `mapping` names columns that are not known, theirs to ours, and goes before what is known.
+    `mapping` names columns that are not known, theirs to ours, and goes before what is known. `progress` hears how far
+    a file of text, event files, or a file of Weights & Biases are read.
 
     Raises: DataError when nothing can be read as a log; UsageError when there is no file, or the mapping is wrong.
     """
@@ -41,8 +45,9 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING) -> Imported:
     file = found.path
     name = printable(str(file))
     try:
-        source = _open(found, frozenset(mapping))
-        assembled = assemble(source, mapping, name)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # whatever numbers they wrote
+            source = _open(found, frozenset(mapping), progress)
+            assembled = assemble(source, mapping, name)
     except MemoryError as error:
         raise DataError(f"{name}: is too large to be read") from error
     history, notes = assembled.history, assembled.notes
@@ -70,11 +75,11 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING) -> Imported:
     )
 
 
-def _open(found: Found, wanted: frozenset[str]) -> Source:
+def _open(found: Found, wanted: frozenset[str], progress: Progress | None) -> Source:
     """The source of what was found: stores by what they are, files by their first bytes."""
     path = found.path
     if found.kind == "events":
-        return open_events(event_files(path), path)
+        return open_events(event_files(path), path, progress)
     if found.kind == "mlruns":
         return open_files(path, find_runs(path))
     first = first_bytes(path, 1 << 10)
@@ -83,10 +88,10 @@ def _open(found: Found, wanted: frozenset[str]) -> Source:
     if first.startswith(parquet_file.MARK):
         return parquet_file.open_parquet(path, found.run)
     if first.startswith(wandb_file.MARK):
-        return wandb_file.open_wandb(path)
+        return wandb_file.open_wandb(path, progress)
     if is_event_file(path, first):
-        return open_events([path], path.parent)
-    return _open_text(open_lines(path), wanted)
+        return open_events([path], path.parent, progress)
+    return _open_text(open_lines(path, progress), wanted)
 
 
 def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:

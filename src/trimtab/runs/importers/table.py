@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from trimtab.runs.importers.cells import Block, Floats, Rows
+from trimtab.runs.importers.meter import Meter
 from trimtab.runs.importers.names import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, SIDES, STEPS, TIMES, VALUE_COLUMNS, words
 
 MAX_COLUMNS: Final = 10_000
@@ -35,6 +36,8 @@ class Source:
     cut_in: str | None = None
     """The last column of a file that ends without the end of a line: its last cell may lack characters. Known when the
     last block is given."""
+    meter: Meter | None = None
+    """Told by a reader of its own file what it has read."""
 
 
 @dataclass(slots=True)

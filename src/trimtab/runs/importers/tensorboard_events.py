@@ -17,6 +17,7 @@ import numpy as np
 from trimtab.errors import UsageError
 from trimtab.runs import format
 from trimtab.runs.importers.checksum import masked_crc32c
+from trimtab.runs.importers.meter import Progress, meter_of
 from trimtab.runs.importers.names import SIDES, meaning, words
 from trimtab.runs.importers.points import Point, blocks_of_points, merged, on_one_axis
 from trimtab.runs.importers.protobuf import (
@@ -60,13 +61,14 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(found[:_MAX_FILES], key=lambda one: (str(one.parent), one.name))
 
 
-def open_events(files: Sequence[Path], root: Path) -> Source:
+def open_events(files: Sequence[Path], root: Path, progress: Progress | None = None) -> Source:
     """Event files, those of one folder one after the other, as a source; tags get the name of a folder below `root`.
 
     Of several runs the newest is read, and that is said.
     """
     source = Source("tensorboard", iter(()))
     files, root = _of_one_run(files, root, source)
+    source.meter = meter_of(progress, files)
     folders: dict[str, list[Path]] = {}
     for file in files:
         folders.setdefault(file.parent.relative_to(root).as_posix() if file.parent != root else "", []).append(file)
@@ -138,11 +140,13 @@ def _scalars(path: Path, source: Source) -> Iterator[Point]:
                 step, tag, value = points[0]
                 if step == _step_at(data) and value == _FLOAT.unpack_from(data, len(data) - 4)[0]:
                     known[data[begin:-4]] = tag
+        if source.meter is not None:
+            source.meter.add(sum(16 + len(data) for data, _ in group))
         del group
     if damaged:
-        source.notes.append(f"{name}: {format.count(damaged)} records fail their checksum: they were left out")
+        source.notes.append(f"{name}: {format.counted(damaged, 'record')} with a wrong checksum: left out")
     if unread:
-        source.notes.append(f"{name}: {format.count(unread)} records are no events: they were left out")
+        source.notes.append(f"{name}: {format.counted(unread, 'record')} that tells no event: left out")
 
 
 def _records(path: Path, source: Source) -> Iterator[tuple[bytes, int]]:
@@ -165,6 +169,8 @@ def _records(path: Path, source: Source) -> Iterator[tuple[bytes, int]]:
                     return
                 if length > _LONGEST_CHECKED:
                     file.seek(length + 4, 1)
+                    if source.meter is not None:
+                        source.meter.add(16 + length)
                 else:
                     body = file.read(length + 4)
                     if len(body) < length + 4:

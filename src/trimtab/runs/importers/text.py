@@ -9,16 +9,25 @@ from pathlib import Path
 from typing import Final
 
 from trimtab.errors import DataError, UsageError
+from trimtab.runs.importers.meter import Meter, Progress, meter_of
 from trimtab.runs.printable import printable
 
 CHUNK_BYTES: Final = 1 << 20
 LONGEST_LINE: Final = 4 << 20
+_HEAD_BYTES: Final = 1 << 16
+_MARKS: Final = (  # those of UTF-32 begin as those of UTF-16 do
+    ("utf-8-sig", codecs.BOM_UTF8),
+    ("utf-32", codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    ("utf-16", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+)
 _BINARY: Final[dict[bytes, str]] = {
     b"\x1f\x8b": "gzip: unpack it first",
+    b"\xfd7zXZ": "xz: unpack it first",
+    b"\x28\xb5\x2f\xfd": "zstd: unpack it first",
+    b"BZh": "bzip2: unpack it first",
     b"PK\x03\x04": "a zip file: a checkpoint or a workbook; export the log as CSV",
     b"\x89PNG": "a picture",
-    b"\x80\x02": "a pickle, which is never loaded",
-    b"\x80\x04": "a pickle, which is never loaded",
+    **{bytes((0x80, protocol)): "a pickle, which is never loaded" for protocol in (2, 3, 4, 5)},
 }
 
 
@@ -33,11 +42,15 @@ class Lines:
     ends_whole: bool = field(default=True)
     """Whether the last line had its end; known when all were read."""
 
+    meter: Meter | None = None
+
     def blocks(self) -> Iterator[list[str]]:
         """Lists of whole lines, without their ends."""
         decoder = codecs.getincrementaldecoder(self.encoding)("replace")
         rest, skipping = "", False
         for chunk in _chunks(self.path):
+            if self.meter is not None:
+                self.meter.add(len(chunk))
             text = decoder.decode(chunk).replace("\r\n", "\n").replace("\r", "\n")
             if skipping:
                 _, end, text = text.partition("\n")
@@ -56,19 +69,22 @@ class Lines:
         if rest:
             yield [rest]
 
-    def head(self, num_bytes: int = 1 << 16) -> str:
-        """The first characters."""
-        text = codecs.getincrementaldecoder(self.encoding)("replace").decode(first_bytes(self.path, num_bytes))
+    def head(self) -> str:
+        """The first characters: at least the first line, where it is no longer than one may be."""
+        first = first_bytes(self.path, _HEAD_BYTES)
+        if b"\n" not in first and b"\r" not in first:
+            first = first_bytes(self.path, LONGEST_LINE)
+        text = codecs.getincrementaldecoder(self.encoding)("replace").decode(first)
         return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
 
 
-def open_lines(path: Path) -> Lines:
+def open_lines(path: Path, progress: Progress | None = None) -> Lines:
     """The file at `path` as text. Raises: UsageError when it cannot be read; DataError when it is no text."""
-    first = first_bytes(path, 1 << 16)
+    first = first_bytes(path, _HEAD_BYTES)
     name = printable(str(path))
-    for encoding, mark in (("utf-8-sig", codecs.BOM_UTF8), ("utf-16", codecs.BOM_UTF16_LE), ("utf-16", b"\xfe\xff")):
-        if first.startswith(mark):
-            return Lines(path, encoding)
+    for encoding, *marks in _MARKS:
+        if first.startswith(tuple(marks)):
+            return Lines(path, encoding, meter=meter_of(progress, [path]))
     if not first.strip():
         raise DataError(f"{name}: is empty", hint="give the log of a run that made some steps")
     for sign, what in _BINARY.items():
@@ -80,7 +96,7 @@ def open_lines(path: Path) -> Lines:
             f"{name}: is no text, and none of the formats that can be read",
             hint="docs/how-to/other-trainers.md lists them; export the log as CSV or JSON Lines",
         )
-    return Lines(path, "utf-8")
+    return Lines(path, "utf-8", meter=meter_of(progress, [path]))
 
 
 def first_bytes(path: Path, num_bytes: int) -> bytes:

@@ -104,14 +104,14 @@ def _blocks(lines: Lines, reader: _Reader, source: Source) -> Iterator[Block]:
     if records:
         yield block_of_records(records, MAX_COLUMNS)
     if reader.num_passed_over:
-        source.notes.append(f"{format.count(reader.num_passed_over)} lines hold no metric: they were passed over")
+        source.notes.append(f"{format.counted(reader.num_passed_over, 'line')} without a metric: passed over")
     if reader.num_running:
         source.notes.append(
-            f"{format.count(reader.num_running)} lines within an epoch hold means of the epoch so far: left out for "
-            "the epoch's own"
+            f"{format.counted(reader.num_running, 'line')} within an epoch, with means of the epoch so far: left out "
+            "for the epoch's own"
         )
     if lines.too_long:
-        source.notes.append(f"{format.count(lines.too_long)} lines are longer than 4 MiB: they were left out")
+        source.notes.append(f"{format.counted(lines.too_long, 'line')} longer than 4 MiB: left out")
 
 
 class _Reader:

@@ -31,7 +31,7 @@ class Templates:
     def read(self, line: str) -> tuple[str, Record | None, bool]:
         """What the line is without its numbers; its record; whether such a line was seen, None being one of none."""
         parts = _TOKEN.split(line)
-        key = "\0".join(parts[::2])
+        key = "\n".join(parts[::2])  # which no line holds
         plan = self._plans.get(key, self)
         if plan is None:
             return key, None, True

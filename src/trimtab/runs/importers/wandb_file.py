@@ -19,6 +19,7 @@ from trimtab.errors import UsageError
 from trimtab.runs import format
 from trimtab.runs.importers.cells import Block, block_of_records
 from trimtab.runs.importers.json_lines import parse
+from trimtab.runs.importers.meter import Progress, meter_of
 from trimtab.runs.importers.protobuf import MalformedError, fields, inner, signed, text
 from trimtab.runs.importers.table import MAX_COLUMNS, Source
 from trimtab.runs.printable import printable
@@ -31,9 +32,9 @@ _LARGEST_RECORD: Final = 1 << 26
 ROWS_A_BLOCK: Final = 5_000
 
 
-def open_wandb(path: Path) -> Source:
+def open_wandb(path: Path, progress: Progress | None = None) -> Source:
     """A file of an offline run as a source of blocks."""
-    source = Source("wandb", iter(()))
+    source = Source("wandb", iter(()), meter=meter_of(progress, [path]))
     source.blocks = _blocks(path, source)
     return source
 
@@ -59,7 +60,7 @@ def _blocks(path: Path, source: Source) -> Iterator[Block]:
             rows, num_values = [], 0
     source.finished = finished
     if unread:
-        source.notes.append(f"{format.count(unread)} records could not be understood: they were left out")
+        source.notes.append(f"{format.counted(unread, 'record')} could not be understood: left out")
     if rows:
         yield block_of_records(rows, MAX_COLUMNS)
 
@@ -98,6 +99,8 @@ def _records(path: Path, source: Source) -> Iterator[bytes]:
             block = file.read(BLOCK_BYTES)
             at = _HEADER  # the file's own header, in the first block
             while block:
+                if source.meter is not None:
+                    source.meter.add(len(block))
                 full = len(block) == BLOCK_BYTES
                 while at + _HEADER <= len(block):
                     told, length, kind = struct.unpack_from("<IHB", block, at)
@@ -133,4 +136,4 @@ def _records(path: Path, source: Source) -> Iterator[bytes]:
     if torn or parts:
         source.notes.append("the last record is torn: it was left out")
     if damaged:
-        source.notes.append(f"{format.count(damaged)} records fail their checksum: they were left out")
+        source.notes.append(f"{format.counted(damaged, 'record')} with a wrong checksum: left out")

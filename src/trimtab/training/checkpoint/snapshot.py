@@ -66,7 +66,7 @@ def take(
     for transform in step.transforms:
         state = transform.state_by_name()
         tensors.update({f"transform/{transform.name}/{slot}": tensor for slot, tensor in state.items()})
-    if (probe := step.parts_probe) is not None:
+    for probe in step.remembering:
         tensors.update({f"probe/{probe.name}/{slot}": tensor for slot, tensor in probe.state_by_name().items()})
     for one in step.examinations:
         tensors.update({f"examination/{one.name}/{slot}": tensor for slot, tensor in one.state_by_name().items()})
@@ -117,8 +117,8 @@ def restore(
             step.scaling.load_state(_under(tensors, "scaling"))  # after drift to fp8 it begins anew
         for transform in step.transforms:
             transform.load_state_by_name(_under(tensors, f"transform/{transform.name}"))
-        if (probe := step.parts_probe) is not None and (seen := _under(tensors, f"probe/{probe.name}")):
-            probe.load_state_by_name(seen)  # none is there after accepted drift to measuring it
+        for probe in step.remembering:  # after accepted drift to measuring it, it begins anew
+            probe.load_state_by_name(_under(tensors, f"probe/{probe.name}"))
         for one in step.examinations:
             one.load_state_by_name(_under(tensors, f"examination/{one.name}"))
         if step.average is not None:

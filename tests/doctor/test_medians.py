@@ -1,0 +1,46 @@
+"""Medians of windows are np.median's of each window, to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import sliding_window_view
+
+from trimtab.doctor.curves import trailing_median
+from trimtab.doctor.medians import growing_median, median, sliding_deviation, sliding_median
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 999),
+    num=st.integers(1, 400),
+    part=st.floats(0, 1),
+    digits=st.sampled_from([1, 2, 16]),
+    tail=st.booleans(),
+)
+def test_they_are_those_of_numpy(seed: int, num: int, part: float, digits: int, tail: bool) -> None:
+    random = np.random.default_rng(seed)
+    values = np.round(random.standard_cauchy(num) if tail else random.normal(size=num), digits)  # with many that agree
+    width = 1 + int(part * (num - 1))
+    windows = sliding_window_view(values, width)
+    medians = np.median(windows, axis=1)
+    assert sliding_median(values, width).tolist() == medians.tolist()
+    deviations = np.median(np.abs(windows - medians[:, np.newaxis]), axis=1)
+    assert sliding_deviation(values, width).tolist() == deviations.tolist()
+    assert median(values) == np.median(values)
+    grown = [float(np.median(values[: index + 1])) for index in range(num)]
+    assert growing_median(values).tolist() == grown
+    before = [float(np.median(values[max(0, index - width) : index])) for index in range(1, num)]
+    assert trailing_median(values, width)[1:].tolist() == before
+
+
+@pytest.mark.parametrize("width", [5, 6, 199, 200])
+def test_what_is_no_number_stays_in_its_windows(width: int) -> None:
+    values = np.random.default_rng(0).normal(size=300)
+    values[150] = np.nan
+    expected = np.isnan(sliding_window_view(values, width)).any(axis=1)
+    assert (np.isnan(sliding_median(values, width)) == expected).all()
+    assert (np.isnan(sliding_deviation(values, width)) == expected).all()
+    assert np.isnan(median(values[:0]))
