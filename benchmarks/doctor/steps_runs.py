@@ -28,11 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from bank.patches import KilledOnce
+
 from trimtab.config import Config, load_config
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.load import open_case, open_foreign_case
-from trimtab.events import Event, RunStarted, StepsEnded
+from trimtab.events import Event, StepsEnded
 from trimtab.runs import RunDirectory
 from trimtab.runs.record import decode_line, encode_line
 
@@ -59,21 +61,6 @@ COMMON: dict[str, Any] = {
 
 
 # What is planted in runs of trimtab.
-
-
-@final
-class KilledOnce:
-    """Kills the process of the first attempt, without a warning, after some step."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.attempt = step, 0
-
-    def observe(self, event: Event) -> None:
-        """Kill, if it is time."""
-        if isinstance(event, RunStarted):
-            self.attempt = event.attempt
-        if isinstance(event, StepsEnded) and self.attempt == 1 and event.last_step >= self.step:
-            os.kill(os.getpid(), 9)
 
 
 @final

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bank.archive import pack, unpack
 from bank.catalogue import FAULTS, ODDITIES
+from bank.cure import Attempt, table
+from bank.ours import prepare_run
 from bank.plan import GROUPS, plan
 from bank.score import Judged, Said, calibration, judge, scores, wilson
+from bank.setup import begin
 
 from trimtab.doctor.codes import CODES
 from trimtab.runs.record import read_record
@@ -96,6 +101,50 @@ def test_a_consequence_counts_as_found_and_not_as_first() -> None:
     assert (one.is_first, one.is_among_three, one.is_found) == (False, False, True)
 
 
+def test_what_counts_as_cured() -> None:
+    def attempt(*fixed: float | None, code: str = "plateau", left: int = 0) -> Attempt:
+        twin = (1.9, 2.0, 2.4)
+        return Attempt(name="run", code=code, found=code, state="tried", twin=twin, fixed=fixed, left=left, faulty=2.3)
+
+    assert attempt(2.4, 2.3).is_cured  # as high as a twin
+    assert not attempt(2.4, 2.5).is_cured
+    assert replace(attempt(2.19, 2.2, 2.23), twin=(2.1,)).is_cured is False
+    assert replace(attempt(2.19, 2.2, 2.22), twin=(2.1,)).is_cured  # within 5 %
+    assert not attempt(1.0, None).is_cured
+    assert attempt(2.4).is_sound_already
+    assert attempt(2.0, left=1).is_cured
+    assert not attempt(2.0, left=1, code="memory-leak").is_cured  # of which the loss says nothing
+    assert not attempt(2.0, code="memory-leak").is_sound_already
+    told = table([attempt(2.0), attempt(3.0), replace(attempt(2.0), found="noisy-loss")])
+    assert "| all | 3 | 3 | 2 of 3: 67 % (21–94) | 1 of 2: 50 % (9–91) | 3 |" in told
+    known = [replace(_judged("plateau"), cured=cured) for cured in (True, False, None)]
+    assert (scores(known).cure.count, scores(known).cure.of) == (1, 2)
+
+
+def test_a_twin_has_nothing_planted(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"words {i}", "label": "abc"[i % 3], "signature": f"f{i}", "target": f"f {i}", "value": i % 7}
+        for i in range(800)
+    ]
+    data, *folders = (tmp_path / name for name in ("data", "faulty", "sound"))
+    for folder in (data, *folders):
+        folder.mkdir()
+    (data / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("corpus.txt", "other.txt"):
+        (data / name).write_text("a line of text\n" * 40_000)
+    for one in plan("tuning", ["trimtab"]):
+        if one.code == "healthy":
+            continue
+        faulty, twin = (prepare_run(one, folder, data, twin=folder.name == "sound") for folder in folders)
+        sound = begin(one, folders[1], data)
+        assert (twin.patches, twin.resumed_patches, twin.killed_at) == ([], [], None), one.name
+        assert (twin.model is None) == (sound.model is None), one.name
+        planted = faulty.patches or faulty.killed_at or (faulty.model is None) != (sound.model is None)
+        assert planted or faulty.model is not twin.model is not None or faulty.settings != twin.settings, one.name
+        if one.code not in ("stopped-too-early", "underfitting"):
+            assert twin.steps == faulty.steps or one.code in ("random-labels", "leakage"), one.name
+
+
 def test_nothing_is_calibrated_where_nothing_was_said() -> None:
     assert calibration([_judged("healthy", onset=None)]) == ((), None)
 
@@ -167,3 +216,48 @@ def test_packed_runs_are_read_the_same(folder: Path, tmp_path: Path) -> None:
         "seed",
         "source",
     }
+
+
+@pytest.mark.slow
+def test_what_the_doctor_changes_is_trained_beside_a_twin_and_once(folder: Path, tmp_path: Path) -> None:
+    def cure() -> dict[str, Any]:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "bank",
+                "cure",
+                "--from",
+                folder / "tuning",
+                "--seeds",
+                "1",
+                "--json",
+                tmp_path / "c",
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(BANK), *sys.path]),
+                "OMP_NUM_THREADS": "1",
+                "TRIMTAB_CACHE": str(folder / "cache"),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told: dict[str, Any] = json.loads((tmp_path / "c").read_text())
+        return told
+
+    told = cure()
+    [run] = told["runs"]
+    assert (run["state"], run["cured"]) == ("tried", True), run
+    assert run["fixed"][0] < 0.95 * run["faulty"]
+    records = sorted((folder / "tuning").glob("*/cure/*/seed-*/record.jsonl"))
+    assert len(records) == 2
+    ended = [[one for one in read_record(path) if one["event"] == "RunEnded"][-1]["step"] for path in records]
+    assert ended[0] == ended[1]  # a remedy to train longer is tried for as long as the twin trains
+    made = [path.stat().st_mtime_ns for path in records]
+    assert cure() == told
+    assert [path.stat().st_mtime_ns for path in records] == made
+    [judged] = [one for one in judge(folder / "tuning", "tuning") if one.logger == "trimtab"]
+    assert judged.cured is True

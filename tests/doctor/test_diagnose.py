@@ -60,13 +60,15 @@ def test_of_two_that_explain_each_other_the_earlier_leads() -> None:
     assert [(one.code, one.consequences) for one in early_nan] == [("nan-loss", ("divergence",))]
 
 
-def test_no_setting_is_proposed_against_data_that_are_at_fault() -> None:
+@pytest.mark.parametrize("fault", ["random-labels", "frozen-parameters"])
+def test_no_setting_is_proposed_against_data_or_code_that_is_at_fault(fault: str) -> None:
     look = Remedy("look at ten samples")
     dropout = Remedy("more dropout", "trimtab", {"model.dropout.residual": 0.3})
-    cause = replace(finding("random-labels"), remedies=(look,))
-    effect = replace(finding("overfitting"), remedies=(dropout,))
+    explained = CODES[fault].explains[0]
+    cause = replace(finding(fault), remedies=(look,))
+    effect = replace(finding(explained), remedies=(dropout,))
     [one] = in_causal_order([cause, effect], 100)
-    assert (one.consequences, one.remedies) == (("overfitting",), (look,))
+    assert (one.consequences, one.remedies) == ((explained,), (look,))
     [other] = in_causal_order(
         [
             replace(finding("learning-rate-too-high"), remedies=(look,)),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
-from cases import case_of, cosine, falling
+from cases import case_of, falling
 
-from trimtab.config import ClipConfig, flatten, load_config
+from trimtab.config import ClipConfig, Config, dump_config, flatten, load_config, load_written
 from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
@@ -17,12 +20,16 @@ from trimtab.doctor.finding import Remedy
 from trimtab.doctor.levels import uniform_loss
 from trimtab.doctor.lint import lint
 from trimtab.doctor.narrate import summarize
-from trimtab.doctor.remedies import kept_checkpoint, longer_warmup, sound_rate
+from trimtab.doctor.remedies import brain_float, for_little_data, kept_checkpoint, longer_warmup, sound_rate
+from trimtab.doctor.rules import RULES
 from trimtab.doctor.rules.loss_spike import clipping
+from trimtab.doctor.rules.noisy_loss import _more as more_samples
 from trimtab.doctor.rules.stopped_too_early import _remedies
+from trimtab.doctor.rules.underfitting import _remedies as larger_model
 from trimtab.events import CheckpointSaved, FindingsChanged, RunEnded, RunStarted
 from trimtab.report.words import sentences
 
+RATE = "optimizer.learning_rate"
 CLIPS = [clip.model_fields["name"].default for clip in get_args(get_args(ClipConfig)[0])]
 
 
@@ -89,6 +96,75 @@ def settable(base: list[str], remedy: Remedy) -> None:
     assert remedy.config
     config = flatten(load_config("gpt-1m", [*base, *(f"{key}={value}" for key, value in remedy.config.items())]))
     assert {key: config[key] for key in remedy.config} == remedy.config
+
+
+LITTLE = {"tokens_per_epoch": 1000, "task": "causal_lm"}
+
+
+@pytest.mark.parametrize(
+    ("base", "passes", "keys"),
+    [
+        ([], 20, ["stopping.name", "stopping.patience", "model.dropout.residual", "model.dropout.feed_forward"]),
+        ([], 5, []),
+        (["model.dropout.residual=0.4", "model.dropout.feed_forward=0.3"], 20, []),  # one measure is left
+    ],
+)
+def test_little_data_get_all_that_they_want_at_once(base: list[str], passes: int, keys: list[str]) -> None:
+    base = ["stopping.name=none", "objective.label_smoothing=0.1", *base]
+    config = flatten(load_config("gpt-1m", base))
+    proposed = for_little_data(case_of(falling(10), tokens=np.full(10, passes * 100.0), config=config, facts=LITTLE))
+    assert [list(remedy.config) for remedy in proposed] == ([keys] if keys else [])
+    for remedy in proposed:
+        settable(base, remedy)
+        settable(base, replace(remedy, config={**remedy.config, "optimizer.weight_decay": 0.1}))
+
+
+def fixed(base: list[str], propose: Callable[[Case], Iterable[Remedy]], folder: Path) -> Config:
+    """The configuration of a run with the one remedy that is proposed, as `--fix` makes it."""
+    config = load_config("gpt-1m", base)
+    (folder / "config.yaml").write_text(dump_config(config))
+    [remedy] = propose(case_of(falling(10), config=flatten(config)))
+    return load_written(folder / "config.yaml", [f"{key}={value}" for key, value in remedy.config.items()])
+
+
+def test_fp16_with_settings_of_its_own_is_changed_to_bf16(tmp_path: Path) -> None:
+    base = ["training.precision={name: fp16, initial_scale: 1024}"]
+    assert fixed(base, lambda case: [brain_float(case)], tmp_path).training.precision.name == "bf16"
+
+
+def test_where_the_rate_is_usual_what_diverges_keeps_its_best_weights_first() -> None:
+    facts = {"parameters": {"non_embedding": 800_000}, "optimizer": "adamw"}
+    loss = falling(1000)
+    loss[600:] += np.linspace(0, 6, 400)
+    for rate, first in ((1e-3, "stopping.name"), (3e-2, RATE)):
+        base = [f"{RATE}={rate}", "stopping.name=none"]
+        case = case_of(loss, config=flatten(load_config("gpt-1m", base)), facts=facts)
+        proposed = [remedy for found in RULES["divergence"](case) for remedy in found.remedies if remedy.config]
+        assert next(iter(proposed[0].config)) == first
+        settable(base, proposed[0])
+
+
+def test_a_larger_model_has_a_rate_to_match() -> None:
+    for rate, keys in ((2e-2, {RATE}), (1e-4, set())):
+        base = ["model={num_layers: 1, hidden_size: 4, num_heads: 1, dropout: {}}", f"{RATE}={rate}"]
+        case = case_of(falling(10), config=flatten(load_config("gpt-1m", base)), facts={"optimizer": "adamw"})
+        first = next(larger_model(case))
+        assert set(first.config) == {"model.num_layers", "model.hidden_size"} | keys
+        settable(base, first)
+
+
+def test_more_samples_are_taken_in_micro_batches_as_large_as_fit(tmp_path: Path) -> None:
+    config = fixed(["training={micro_batch_size: 2, accumulation: 3}"], more_samples, tmp_path)
+    assert (config.sequences_per_step, config.split) == (48, None)
+
+
+@pytest.mark.parametrize(("held_out", "first"), [(75_000, "evaluation.max_tokens"), (64, "data.validation_fraction")])
+def test_of_what_is_held_out_and_not_judged_no_more_is_held_out(held_out: int, first: str) -> None:
+    config = flatten(load_config("gpt-1m", ["evaluation={max_tokens: 64, gap_tokens: 0}"]))
+    facts = {"validation": {"tokens": held_out}, "task": "causal_lm"}
+    validation = {step: 4.0 - step / 1000 for step in range(100, 1001, 100)}
+    [found] = RULES["validation-too-small"](case_of(falling(1000), validation=validation, config=config, facts=facts))
+    assert next(iter(found.remedies[0].config)) == first
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -158,9 +234,7 @@ def test_what_is_proposed_can_be_set_whatever_the_schedule_and_the_clip(base: li
         validation = {step: 4.0 + abs(step - 400) / 400 for step in range(100, 1001, 100)}
     facts = {"parameters": {"total": 1_300_000, "non_embedding": 800_000}, "optimizer": "adamw"}
     config = flatten(load_config("gpt-1m", base))
-    findings = diagnose(
-        case_of(loss, rates=cosine(1000, 0.03), validation=validation, config=config, facts=facts)
-    ).findings
+    findings = diagnose(case_of(loss, validation=validation, config=config, facts=facts)).findings
     remedies = [remedy for finding in findings for remedy in finding.remedies if remedy.config]
     assert remedies
     for remedy in remedies:

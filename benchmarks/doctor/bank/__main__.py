@@ -2,6 +2,7 @@
 
 PYTHONPATH=benchmarks/doctor python -m bank make --part tuning --into DIR [--minutes M] [--group trimtab …]
 PYTHONPATH=benchmarks/doctor python -m bank score --part tuning --from DIR [--json FILE] [--wrong]
+PYTHONPATH=benchmarks/doctor python -m bank cure --from DIR [--only PATTERN] [--seeds 3] [--minutes M] [--json FILE]
 PYTHONPATH=benchmarks/doctor python -m bank plan --part tuning
 """
 
@@ -37,6 +38,12 @@ def main() -> None:
     score.add_argument("--json", type=Path, metavar="FILE")
     score.add_argument("--wrong", action="store_true", help="each run that is not right, and what was said of it")
     peers.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
+    curing = commands.add_parser("cure")
+    curing.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
+    curing.add_argument("--only", metavar="PATTERN")
+    curing.add_argument("--seeds", type=int, default=3)
+    curing.add_argument("--minutes", type=float, default=10.0)
+    curing.add_argument("--json", type=Path, metavar="FILE")
     packing, unpacking = commands.add_parser("pack"), commands.add_parser("unpack")
     packing.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
     unpacking.add_argument("--into", type=Path, required=True, metavar="DIR")
@@ -54,6 +61,11 @@ def main() -> None:
         return
     if arguments.command == "unpack":
         print(f"{len(unpack(arguments.file, arguments.into)['runs'])} runs")
+        return
+    if arguments.command == "cure":
+        from bank.cure import main as cures
+
+        cures(arguments.folder, arguments.only, arguments.seeds, arguments.minutes, arguments.json)
         return
     if arguments.command == "score":
         from bank.score import main as scores

@@ -24,6 +24,7 @@ from bank.catalogue import FAULTS, ODDITIES
 from bank.scenario import HEALTHY, Scenario, Truth
 from bank.texts import prepare
 
+TOOK_LONGER: Final = "took longer than"
 LIMIT_SECONDS: Final = 150.0
 """Of the clock: on a busy machine a run of ten seconds takes its time."""
 
@@ -37,7 +38,7 @@ def generator_hash() -> str:
     names = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256()
     for name in names:
-        if name.stem not in ("score", "archive", "peers", "__main__", "table"):
+        if name.stem not in ("score", "archive", "cure", "peers", "__main__", "table"):
             digest.update(name.name.encode() + name.read_bytes())
     return digest.hexdigest()
 
@@ -93,11 +94,11 @@ def make(scenario: Scenario, place: Path, data: Path, known: str, *, twins: bool
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     begun = time.monotonic()
-    problem = _in_a_fork(lambda: _run(scenario, place, data, known), place)
+    problem = in_a_fork(lambda: _run(scenario, place, data, known), place)
     if problem is None and not (place / "truth.json").exists():  # killed, as planned: it goes on
-        problem = _in_a_fork(lambda: _run(scenario, place, data, known, again=True), place)
+        problem = in_a_fork(lambda: _run(scenario, place, data, known, again=True), place)
     if problem is None and twins and scenario.code != HEALTHY:
-        problem = _in_a_fork(lambda: _twin(scenario, place, data), place)
+        problem = in_a_fork(lambda: _twin(scenario, place, data), place)
     seconds = time.monotonic() - begun
     if problem is not None:
         (place / "truth.json").unlink(missing_ok=True)
@@ -105,7 +106,7 @@ def make(scenario: Scenario, place: Path, data: Path, known: str, *, twins: bool
     return seconds
 
 
-def _in_a_fork(act: Callable[[], None], place: Path) -> str | None:
+def in_a_fork(act: Callable[[], None], place: Path, limit_seconds: float = LIMIT_SECONDS) -> str | None:
     """What went wrong, or None: also when the process killed itself by SIGKILL, as killed runs do."""
     sys.stdout.flush()
     child = os.fork()
@@ -123,7 +124,7 @@ def _in_a_fork(act: Callable[[], None], place: Path) -> str | None:
             sys.stderr.flush()
         finally:
             os._exit(code)
-    end = time.monotonic() + LIMIT_SECONDS
+    end = time.monotonic() + limit_seconds
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
@@ -133,7 +134,7 @@ def _in_a_fork(act: Callable[[], None], place: Path) -> str | None:
             time.sleep(0.5)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return f"took longer than {LIMIT_SECONDS:g} s"
+            return f"{TOOK_LONGER} {limit_seconds:g} s"
         time.sleep(0.02)
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and not (place / "again").exists():
         (place / "again").write_text("")
@@ -176,11 +177,11 @@ def _ours(scenario: Scenario, place: Path, data: Path, again: bool) -> tuple[int
     from bank import ours
 
     setup = ours.prepare_run(scenario, place, data)
-    failure = _train(lambda: ours.train(setup, place / "run", again=again))
+    failure = train(lambda: ours.train(setup, place / "run", again=again))
     onset = _turn(scenario, place / "run") if setup.onset_is_turn else setup.onset
     if setup.killed_at is not None and scenario.code != HEALTHY:
         onset = (ours.resumed_at(place / "run") or 0) + 1
-    _thin(place / "run")
+    thin(place / "run")
     return setup.steps, onset, failure
 
 
@@ -194,12 +195,12 @@ def _theirs(scenario: Scenario, place: Path, data: Path, again: bool) -> tuple[i
     else:
         experiment_faults.PLANT[scenario.variant](it)
     if scenario.logger in ("csv", "jsonl"):
-        from bank.bare import train
+        from bank.bare import train as drive
     elif scenario.logger == "huggingface":
-        from bank.huggingface import train
+        from bank.huggingface import train as drive
     else:
-        from bank.lightning import train
-    train(it, place / "run")
+        from bank.lightning import train as drive
+    drive(it, place / "run")
     onset = it.onset
     if it.onset_is_turn:
         onset = _turn(scenario, next(one for one in place.iterdir() if one.stem == "run"))
@@ -231,7 +232,7 @@ def _turn(scenario: Scenario, log: Path) -> int:
     return int(steps[turn])
 
 
-def _train(act: Callable[[], None]) -> str:
+def train(act: Callable[[], None]) -> str:
     """Train; a run that ends in an error of numerics has a log all the same."""
     from trimtab.errors import NumericsError
 
@@ -242,7 +243,7 @@ def _train(act: Callable[[], None]) -> str:
     return ""
 
 
-def _thin(run: Path) -> None:
+def thin(run: Path) -> None:
     """Leave what a doctor reads: no weights, no report."""
     for name in ("checkpoints", "artifacts", "report.html", "diagnosis.json"):
         path = run / name
@@ -259,7 +260,7 @@ def _twin(scenario: Scenario, place: Path, data: Path) -> None:
     folder = place / "twin"
     folder.mkdir()
     ours.train(ours.prepare_run(scenario, folder, data, twin=True), folder / "run")
-    _thin(folder / "run")
+    thin(folder / "run")
     path = place / "truth.json"
     told = json.loads(path.read_text(encoding="utf-8")) | {"twin": "twin/run"}
     path.write_text(json.dumps(told, indent=1), encoding="utf-8")

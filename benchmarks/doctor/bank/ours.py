@@ -6,39 +6,53 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bank.ours_faults import PLANT
 from bank.ours_healthy import TURN
 from bank.patches import KilledOnce
 from bank.scenario import HEALTHY, Scenario
 from bank.setup import Setup, begin
+from bank.twins import become_twin
+
+if TYPE_CHECKING:
+    from trimtab.config import Config
 
 
 def prepare_run(scenario: Scenario, folder: Path, data: Path, *, twin: bool = False) -> Setup:
-    """The run before it begins; a `twin` of a faulty one has its settings and seed, and nothing planted."""
+    """The run before it begins; a `twin` of a faulty one has nothing planted."""
     setup = begin(scenario, folder, data)
-    if not twin:
+    if twin:
+        become_twin(setup)
+    else:
         (TURN if scenario.code == HEALTHY else PLANT)[scenario.variant](setup)
     return setup
 
 
-def train(setup: Setup, path: Path, *, again: bool = False) -> None:
-    """Train in this process, which is changed by what is planted; `again` when a killed run is resumed."""
+def config_of(setup: Setup) -> Config:
+    """Its settings as a configuration."""
     from trimtab.config import load_config
+
+    return load_config("gpt-1m", [f"{name}={json.dumps(value)}" for name, value in setup.settings.items()])
+
+
+def train(setup: Setup, path: Path, *, again: bool = False, config: Config | None = None) -> None:
+    """Train in this process, which is changed by what is planted; `again` when a killed run is resumed.
+
+    With another `config` what is planted in code, and what is given from elsewhere, stays as it is.
+    """
     from trimtab.trainer import Trainer
 
     for patch in [*setup.patches, *(setup.resumed_patches if again else [])]:
         patch()
-    values = [f"{name}={json.dumps(value)}" for name, value in setup.settings.items()]
-    config = load_config("gpt-1m", values)
+    config = config_of(setup) if config is None else config
     tokenizer: dict[str, Any] = setup.settings["data.tokenizer"]
     vocabulary = tokenizer.get("vocabulary_size", 257)
     with contextlib.redirect_stdout(io.StringIO()):
         Trainer(
             config,
             run=path,
-            model=None if setup.model is None else setup.model(vocabulary, setup.scenario.seed),
+            model=None if setup.model is None else setup.model(vocabulary, config.seed),
             make_optimizer=setup.make_optimizer,
             controllers=tuple(setup.controllers),
             monitors=[] if setup.killed_at is None else [KilledOnce(setup.killed_at)],

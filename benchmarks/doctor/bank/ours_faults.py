@@ -156,7 +156,7 @@ def loss_scale_collapse(setup: Setup) -> None:
     onset, every = setup.at(0.35), setup.strong(1, 2)
 
     def overflow(step: Any, number: int) -> None:
-        if number >= onset and number % every == 0:
+        if step.precision.scaler is not None and number >= onset and number % every == 0:  # in fp16
             patches.gradients_of(step)[0].fill_(float("inf"))
 
     setup.patches.append(patches.around_update(before=overflow))
@@ -239,6 +239,8 @@ def dead_units(setup: Setup) -> None:
     def kill(model: nn.Module) -> None:
         for block in model.blocks:  # type: ignore[union-attr]
             bias = block.feed_forward.up.bias  # type: ignore[union-attr]
+            if bias is None:  # mended
+                continue
             bias.data[: round(len(bias) * share)] = -20.0  # type: ignore[operator, index, arg-type]
 
     setup.patches.append(patches.model_changed(kill))
@@ -333,13 +335,19 @@ def overconfident(setup: Setup) -> None:
 
 
 def label_noise(setup: Setup) -> None:
-    rows, draw = read_rows(setup.data), setup.scenario.draw("labels")
-    classes = sorted({row["label"] for row in rows})
-    cut = round(len(rows) * 0.8)
-    for row in draw.sample(rows[:cut], round(cut * setup.strong(0.5, 0.25))):
+    draw, (rows, held_out) = setup.scenario.draw("labels"), labelled_apart(setup)
+    classes = sorted({row["label"] for row in [*rows, *held_out]})
+    for row in draw.sample(rows, round(len(rows) * setup.strong(0.5, 0.25))):
         row["label"] = draw.choice([one for one in classes if one != row["label"]])
-    setup.use_rows(rows[:cut], rows[cut:])
+    setup.use_rows(rows, held_out)
     setup.onset = 1
+
+
+def labelled_apart(setup: Setup) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows that are trained on, and those to judge by, whose labels stay right."""
+    rows = read_rows(setup.data)
+    cut = round(len(rows) * 0.8)
+    return rows[:cut], rows[cut:]
 
 
 def random_labels(setup: Setup) -> None:
@@ -409,12 +417,17 @@ def leakage(setup: Setup) -> None:
         setup.use_rows(rows, rows[:200] + new[: setup.strong(0, 120)])
         setup.steps = round(setup.steps * 1.3)
         return
-    # Documents: pieces of the text as rows of JSON Lines, of which some are on both sides.
+    setup.settings["data.source"] = {"name": "jsonl", "path": ""}
+    training, held_out, copies = pieces_apart(setup)
+    setup.use_rows(training, copies + held_out)
+
+
+def pieces_apart(setup: Setup) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Pieces of the text, as documents: those that are trained on, others, and some of the first."""
     text = (setup.data / "corpus.txt").read_text(encoding="utf-8")[:60_000]
     pieces = [{"text": text[at : at + 600]} for at in range(0, len(text), 600)]
-    setup.settings["data.source"] = {"name": "jsonl", "path": ""}
     cut = len(pieces) * 4 // 5
-    setup.use_rows(pieces[:cut], pieces[:15] + pieces[cut : cut + setup.strong(2, 8)])
+    return pieces[:cut], pieces[cut : cut + setup.strong(2, 8)], pieces[:15]
 
 
 def target_leak(setup: Setup) -> None:

@@ -112,16 +112,21 @@ def averaging(setup: Setup) -> None:
 
 
 def patience(setup: Setup) -> None:
-    setup.settings["stopping"] = {"name": "patience", "patience": 4}
-    setup.settings["schedule"] = {"name": "constant", "warmup": 0.03}
-    setup.rate /= 2.0
+    regularize(setup)
     if setup.is_rows:
         setup.use_rows(*_split(setup, 0.5))
     else:
         text = (setup.data / "corpus.txt").read_text(encoding="utf-8")
         setup.use_text(text[:60_000], text[60_000:80_000])
-    use_dropout(setup, 0.1)
     setup.steps = setup.steps * 2
+
+
+def regularize(setup: Setup) -> None:
+    """As little data want it."""
+    setup.settings["stopping"] = {"name": "patience", "patience": 4}
+    setup.settings["schedule"] = {"name": "constant", "warmup": 0.03}
+    setup.rate /= 2.0
+    use_dropout(setup, 0.1)
 
 
 def foreign_model(setup: Setup) -> None:

@@ -49,6 +49,8 @@ class Judged:
     said: tuple[Said, ...]
     error: str = ""
     """Where nothing could be said, as the log could not be read."""
+    cured: bool | None = None
+    """Whether what the doctor would change made it as good as its healthy twin, where `cure` has tried that."""
 
     @property
     def is_faulty(self) -> bool:
@@ -150,12 +152,14 @@ class Scores:
     calibration_error: float | None
     """The mean distance of confidence and share, weighted by findings."""
     unread: int
+    cure: Share
+    """Faulty runs that are cured, of those for which the doctor has a change of settings."""
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         shares = {
             name: getattr(self, name).to_json()
-            for name in ("first", "among_three", "found", "false_alarms", "onset_within")
+            for name in ("first", "among_three", "found", "false_alarms", "onset_within", "cure")
         }
         return {
             **shares,
@@ -164,7 +168,6 @@ class Scores:
             "calibration": [list(one) for one in self.calibration],
             "calibration_error": self.calibration_error,
             "unread": self.unread,
-            "cure": None,  # by `trimtab doctor --prove`, once it is run on the bank
         }
 
 
@@ -185,6 +188,7 @@ def scores(judged: Sequence[Judged]) -> Scores:
         bins,
         error,
         sum(bool(one.error) for one in judged),
+        Share(sum(one.cured is True for one in faulty), sum(one.cured is not None for one in faulty)),
     )
 
 
@@ -237,7 +241,16 @@ def judge(
             said = ask(log_of(path.parent), truth["logger"])
         except TrimtabError as problem:
             error = str(problem)
-        found.append(Judged(truth["name"], truth["logger"], truth["code"], truth["onset"], truth["steps"], said, error))
+        cured = cured_of(path.parent) if ask is diagnosis_of else None
+        told = (truth[name] for name in ("name", "logger", "code", "onset", "steps"))
+        found.append(Judged(*told, said, error, cured))
+    return found
+
+
+def cured_of(place: Path) -> bool | None:
+    """What `cure` found out of this run; None where it did not try."""
+    path = place / "cure" / "cure.json"
+    found: bool | None = json.loads(path.read_text(encoding="utf-8"))["cured"] if path.exists() else None
     return found
 
 
@@ -268,6 +281,7 @@ def table(judged: Sequence[Judged]) -> str:
     line("onset within 5 % of the run", (str(one.onset_within) for one in figures))
     line("median error of the onset", (_percent(one.onset_median) for one in figures))
     line("calibration error", (_number(one.calibration_error) for one in figures))
+    line("cured by a change of settings", (str(one.cure) for one in figures))
     line("logs that could not be read", (str(one.unread) for one in figures))
     lines += ["", "| planted | runs | first | three | anywhere | said first instead |", "|---|---|---|---|---|---|"]
     for code in sorted({one.code for one in judged if one.is_faulty}):

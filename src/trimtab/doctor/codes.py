@@ -41,6 +41,16 @@ FAULTS_OF_DATA: Final = (
     "unshuffled-data",
 )
 """Where the data are at fault, settings that ease what follows from that only hide it."""
+FAULTS_OF_CODE: Final = (
+    "accumulation-not-normalised",
+    "double-softmax",
+    "evaluated-in-training-mode",
+    "frozen-parameters",
+    "gradients-not-cleared",
+    "resume-discontinuity",
+    "schedule-mismatch",
+)
+"""The same of code that does something else than its settings say."""
 UNJUDGED: Final = "no-loss"
 """Nearly nothing could be looked for: that nothing was found says nothing."""
 

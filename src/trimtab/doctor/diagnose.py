@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.codes import CODES, FAULTS_OF_DATA
+from trimtab.doctor.codes import CODES, FAULTS_OF_CODE, FAULTS_OF_DATA
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import summarize
 from trimtab.doctor.rules import RULES
@@ -125,8 +125,8 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
 
 
 def _more_remedies(cause: Finding, effect: Finding) -> tuple[Remedy, ...]:
-    """Those of the cause, then those of the effect that set something else; but data at fault no setting mends."""
-    if cause.code in FAULTS_OF_DATA:
+    """Those of the cause, then those of the effect that set something else; but no setting mends data or code."""
+    if cause.code in FAULTS_OF_DATA or cause.code in FAULTS_OF_CODE:
         return cause.remedies
     known = {key for remedy in cause.remedies for key in remedy.config}
     return cause.remedies + tuple(r for r in effect.remedies if r.config and not known & set(r.config))

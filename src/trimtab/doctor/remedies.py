@@ -26,6 +26,7 @@ NAMES: Final[Mapping[str, Mapping[Target, str]]] = {
         "huggingface": "gradient_accumulation_steps",
         "lightning": "accumulate_grad_batches",
     },
+    "precision": {"trimtab": "training.precision.name"},
     "batch_size": {"trimtab": "training.batch_size"},
     "workers": {"trimtab": "data.prefetch", "huggingface": "dataloader_num_workers"},
 }
@@ -56,6 +57,11 @@ def learning_rate_in_use(case: Case) -> float | None:
         return None
     peak = float(series.finite()[1].max())
     return peak if peak > 0 else None
+
+
+def brain_float(case: Case) -> Remedy:
+    """Train in bf16 in place of fp16."""
+    return change(case, "train in bf16, which has the range of fp32 and needs no scale", precision="bf16")
 
 
 def _scale(case: Case) -> float:
@@ -104,6 +110,36 @@ def sound_rate(case: Case) -> float | None:
         return None
     width = case.setting("model.hidden_size")
     return usual_rate(size, width if isinstance(width, int) else None)
+
+
+MANY_EPOCHS: Final = 10.0
+"""Passes over the training data, from which on these are few for the run."""
+
+
+def for_little_data(case: Case) -> list[Remedy]:
+    """What little data want, all together; none where they are not little, or one measure is all that is left.
+
+    Of one measure after the other each alone falls short: where the model knows the samples by heart after a few
+    passes, what is stopped in time has learned little, and what is regularized alone still turns up.
+    """
+    if case.target != "trimtab" or case.epochs() < MANY_EPOCHS:
+        return []
+    measures: dict[str, dict[str, Any]] = {}
+    if case.setting("stopping.name") == "none":
+        config: dict[str, Any] = {"stopping.name": "patience", "stopping.patience": 3}
+        measures["the weights of the lowest validation loss"] = config
+    sites = ("model.dropout.residual", "model.dropout.feed_forward")
+    rates = {site: case.setting(site) for site in sites}
+    if low := {site: 0.3 for site, rate in rates.items() if isinstance(rate, int | float) and rate < 0.3}:
+        measures["dropout of 0.3"] = low
+    if isinstance(decay := case.setting("optimizer.weight_decay"), int | float) and decay < 0.1:
+        measures["a weight decay of 0.1"] = {"optimizer.weight_decay": 0.1}
+    if case.fact("task") == "classification" and case.setting("objective.label_smoothing") == 0.0:
+        measures["smoothed labels"] = {"objective.label_smoothing": 0.1}
+    if len(measures) < 2:
+        return []
+    summary = f"all that little data want, as they are read {case.epochs():,.0f} times: {', '.join(measures)}"
+    return [Remedy(summary, "trimtab", {key: value for config in measures.values() for key, value in config.items()})]
 
 
 def uses_adam(case: Case) -> bool | None:

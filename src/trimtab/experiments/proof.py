@@ -12,6 +12,8 @@ import numpy as np
 from trimtab.runs import format
 
 Verdict = Literal["held", "helped", "failed", "unclear"]
+Side = Literal["original", "fixed", "twin"]
+"""A twin is what the original would be without its fault: known where that was planted."""
 
 LEAST_CHANGE: Final = 0.01
 """Of the loss: with one seed a smaller difference is taken for chance."""
@@ -27,7 +29,7 @@ MOST_SEEDS: Final = len(_QUANTILES) + 1
 class Outcome:
     """One run of a proof."""
 
-    side: Literal["original", "fixed"]
+    side: Side
     seed: int
     run: str
     """Where it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 from trimtab.config import Config, dump_config
 from trimtab.config.alerts import AlertsConfig
@@ -19,7 +19,7 @@ from trimtab.doctor.load import open_case
 from trimtab.doctor.tried import PROOFS
 from trimtab.errors import NumericsError, UsageError
 from trimtab.events import EvaluationEnded, Event, StepsEnded, Stop
-from trimtab.experiments.proof import MOST_SEEDS, Outcome, Proof, judge, short_steps
+from trimtab.experiments.proof import MOST_SEEDS, Outcome, Proof, Side, judge, short_steps
 from trimtab.runs import RunDirectory
 from trimtab.runs.files import write_json
 from trimtab.runs.reasons import would_repeat
@@ -62,11 +62,11 @@ def prove(
             # Where the fix changes how often is evaluated, each side stops at its own first evaluation from there on.
             last = config.training.steps if full else min(short, config.training.steps)
             place = f"{len(outcomes) + 1} of {2 * seeds}: {side}, seed {seed}"
-            asked = config.model_copy(update={"seed": seed, **_OF_NO_MATTER})
-            folder = run / PROOFS / _digest(asked, last) / f"seed-{seed}"
-            if not _is_over(folder) and not _train(asked, folder, last, place, told):
+            asked = seeded(config, seed)
+            folder = run / PROOFS / digest(asked, last) / f"seed-{seed}"
+            if not is_over(folder) and not _train(asked, folder, last, place, told):
                 return None
-            outcomes.append(_outcome(folder, side, seed, asked.selected))
+            outcomes.append(outcome_of(folder, side, asked))
     codes = fix.codes or tuple(dict.fromkeys(change.code for change in fix.changes))
     steps = of_steps if full else min(short, of_steps)
     obstacles = _obstacles(outcomes[:2])
@@ -81,17 +81,22 @@ def _obstacles(pair: Sequence[Outcome]) -> tuple[str, ...]:
     return obstacles_between(original, fixed, changes_between(original, fixed))
 
 
-def _sides(original: Config, fixed: Config) -> Sequence[tuple[Literal["original", "fixed"], Config]]:
+def _sides(original: Config, fixed: Config) -> Sequence[tuple[Side, Config]]:
     return (("original", original), ("fixed", fixed))
 
 
-def _digest(config: Config, last: int) -> str:
+def seeded(config: Config, seed: int) -> Config:
+    """`config` from a seed, without what is told to others."""
+    return config.model_copy(update={"seed": seed, **_OF_NO_MATTER})
+
+
+def digest(config: Config, last: int) -> str:
     """One for all seeds of a configuration and length."""
     text = dump_config(config.model_copy(update={"seed": 0, "name": "proof"}))
     return hashlib.sha256(f"{last}\n{text}".encode()).hexdigest()[:12]
 
 
-def _is_over(folder: Path) -> bool:
+def is_over(folder: Path) -> bool:
     """Whether there is a run that is done, or failed in its numbers, so that going on would come to the same."""
     if not RunDirectory.is_run(folder):
         return False
@@ -121,15 +126,15 @@ def _train(config: Config, folder: Path, last: int, place: str, told: Callable[[
         return True
 
 
-def _outcome(folder: Path, side: Literal["original", "fixed"], seed: int, selected: str) -> Outcome:
-    """What a run left in its record."""
+def outcome_of(folder: Path, side: Side, config: Config) -> Outcome:
+    """What a run of `config` left in its record."""
     run = RunDirectory.open(folder)
     case = open_case(run)
     ended = case.history.ended
     assert ended is not None
     step = ended.step if ended.restored_step is None else ended.restored_step
-    loss = None
-    if (series := case.history.get(f"validation/loss@{selected}" if selected else "validation/loss")) is not None:
+    loss, name = None, f"validation/loss@{config.selected}" if config.selected else "validation/loss"
+    if (series := case.history.get(name)) is not None:
         steps, values = series.finite()
         loss = next((float(value) for at, value in zip(steps, values, strict=True) if at == step), None)
     found = [
@@ -138,7 +143,7 @@ def _outcome(folder: Path, side: Literal["original", "fixed"], seed: int, select
         if finding.severity != "info"
         for code in (finding.code, *finding.consequences)
     ]
-    return Outcome(side, seed, str(folder), ended.status, ended.step, loss, tuple(found))
+    return Outcome(side, config.seed, str(folder), ended.status, ended.step, loss, tuple(found))
 
 
 @final

@@ -5,8 +5,8 @@ Looks for: in the examinations of a run, feed-forward units that give nothing at
     that was of a model that had hardly begun.
 Why it matters: a unit that gives nothing gets no gradient and does not come back; the model is as much smaller.
 Evidence: the share of dead units by layer, when it rose, and how many values lie where the function is flat.
-Remedy: a lower rate or a warm-up (one large step throws biases below what inputs reach); GELU, SiLU or a leaky ReLU; an
-    initialization that keeps the scale.
+Remedy: a lower rate or a warm-up (one large step throws biases below what inputs reach), but where no more die as the
+    run goes on, no biases first; GELU, SiLU or a leaky ReLU; an initialization that keeps the scale.
 False alarms: the probe batch is small, so that a unit for what is rare looks dead. Large language models have layers
     whose units are mostly silent, and are sound: one such layer is a remark, where the loss falls.
 Source: Lu et al. 2019, arXiv 1903.06733 (dying ReLU); Voita et al. 2023, arXiv 2309.04827 (silent units of sound
@@ -75,11 +75,13 @@ def check(case: Case) -> Iterator[Finding]:
                 f"{int(steps[0]):,}, {means_E[-1]:.0%} at the end",
             ),
         ),
-        remedies=tuple(_remedies(case)),
+        remedies=tuple(_remedies(case, no_more_die=grew < MORE)),
     )
 
 
-def _remedies(case: Case) -> Iterator[Remedy]:
+def _remedies(case: Case, *, no_more_die: bool) -> Iterator[Remedy]:
+    if no_more_die and case.setting("model.bias") is True:  # they may have begun so
+        yield Remedy("no biases, so that none can hold a unit down", "trimtab", {"model.bias": False})
     yield lower_rate(case)
     yield from longer_warmup(case)
     if case.target == "trimtab" and case.setting("model.activation") == "relu_squared":

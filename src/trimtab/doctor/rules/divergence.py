@@ -6,7 +6,8 @@ Looks for: a training loss whose smoothed end lies above its smoothed floor by f
     answers become huge most batches may be right for good and cost nothing, and some cost all.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
 Evidence: floor and end of the loss, the step where it left, and what the rate and the gradient did there.
-Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping.
+Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
+    keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
@@ -20,7 +21,14 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import kept_checkpoint, longer_warmup, lower_rate
+from trimtab.doctor.remedies import (
+    kept_checkpoint,
+    learning_rate_in_use,
+    longer_warmup,
+    lower_rate,
+    sound_rate,
+    uses_adam,
+)
 from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
@@ -94,6 +102,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
         tuple(evidence),
         remedies=(
             _back(case, onset),
+            *_best_kept(case),
             lower_rate(case),
             *longer_warmup(case),
         ),
@@ -183,6 +192,19 @@ def _company(case: Case, onset: int) -> Iterator[Evidence]:
             largest,
             usual,
             f"the gradient norm rose from {format.decimal(usual)} to {format.decimal(largest)} at most",
+        )
+
+
+def _best_kept(case: Case) -> Iterator[Remedy]:
+    """Where the rate is no higher than others have it, a lower one is not what it lacks."""
+    rate, usual = learning_rate_in_use(case), sound_rate(case)
+    is_usual = uses_adam(case) and rate is not None and usual is not None and rate <= usual
+    if case.target == "trimtab" and is_usual and case.setting("stopping.name") == "none":
+        yield Remedy(
+            f"keep the weights from before: the rate is not above what is usual at this size, {usual:.1g}, so look for "
+            "what else changes weights (the sign of weight decay, code of one's own in the step)",
+            "trimtab",
+            {"stopping.name": "patience", "stopping.patience": 3},
         )
 
 

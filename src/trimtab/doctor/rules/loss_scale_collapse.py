@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import lower_rate
+from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.remedies import brain_float, lower_rate
 
 FALLEN: Final = 256.0
 FLOOR: Final = 1.0
@@ -64,7 +64,7 @@ def check(case: Case) -> Iterator[Finding]:
             ),
         ),
         remedies=(
-            Remedy("train in bf16, which has the range of fp32 and needs no scale: training.precision={name: bf16}"),
+            brain_float(case),
             lower_rate(case),
         ),
     )

@@ -20,7 +20,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import change, lower_rate, sound_rate, uses_adam
+from trimtab.doctor.remedies import brain_float, change, lower_rate, sound_rate, uses_adam
 from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -100,7 +100,7 @@ def check(case: Case) -> Iterator[Finding]:
         where = f"look at the data and at custom layers at step {onset:,}: log(0), division by zero, a damaged sample"
         remedies.append(Remedy(where))
     if case.setting("training.precision.name") == "fp16":
-        remedies.insert(0, Remedy("train in bf16, which has the range of fp32: training.precision={name: bf16}"))
+        remedies.insert(0, brain_float(case))
     clip = case.setting("gradients.clip.name")
     if (exploded or diverged) and clip == "none":
         remedies.insert(0, Remedy("clip the gradient to norm 1", case.target, {"gradients.clip.name": "norm"}))

@@ -6,7 +6,8 @@ Looks for: a noise of single steps that is a good part of the loss, in batches o
     never lowered.
 Why it matters: a larger batch averages the noise away; with a batch this small only a decaying rate can.
 Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
-Remedy: more samples in a batch, or accumulation; a rate that decays; shuffled data.
+Remedy: more samples in a batch, in micro-batches as large as fit, at a rate to match (higher by
+    the root of how many times more, and no higher than usual); a rate that decays; shuffled data.
 False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
     Batches of whole texts are not judged: 32 texts are not 32 tokens.
 Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
@@ -14,6 +15,7 @@ Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thres
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,7 +24,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.levels import counted_loss, judged
-from trimtab.doctor.remedies import change
+from trimtab.doctor.remedies import change, learning_rate_in_use, sound_rate, uses_adam
 from trimtab.runs import format
 
 NOISE_OF_LEVEL = 0.1
@@ -132,4 +134,13 @@ def _more(case: Case) -> list[Remedy]:
     summary, now = "average the gradient over more samples", case.setting("training.accumulation")
     if (batch := case.setting("training.batch_size")) is not None:
         return [change(case, summary, batch_size=8 * batch) if isinstance(batch, int) else Remedy(summary)]
+    if case.target == "trimtab" and isinstance(micro := case.setting("training.micro_batch_size"), int) and now:
+        config = {"training.batch_size": 8 * micro * now, "training.micro_batch_size": "auto"}
+        summary += ", in micro-batches as large as fit"
+        rate, usual = learning_rate_in_use(case), sound_rate(case)
+        if not uses_adam(case) or rate is None or usual is None or rate >= usual:
+            return [Remedy(summary, case.target, config)]
+        higher = float(f"{min(math.sqrt(8.0) * rate, usual):.1e}")
+        more = change(case, f"{summary}, at a rate of {higher:g} to match", learning_rate=higher)
+        return [Remedy(more.summary, case.target, {**config, **more.config})]
     return [change(case, summary, accumulation=8 * now) if isinstance(now, int) else Remedy(summary)]

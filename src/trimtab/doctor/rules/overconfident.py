@@ -5,8 +5,9 @@ Looks for: a validation loss that ends above its best by more than the noise of 
 Why it matters: probabilities mean less and less. Whoever stops at the best loss gives up accuracy, and whoever goes on
     gets a model whose doubt is worth nothing.
 Evidence: loss and accuracy at the best loss and at the end; the calibration error at both.
-Remedy: label smoothing; a temperature fitted at the end (`evaluation.calibration: temperature`); choose by accuracy
-    where decisions alone count (`checkpoint.metric`).
+Remedy: label smoothing, and of little data, read ten times and more, dropout, weight decay and patience with it; a
+    temperature fitted at the end (`evaluation.calibration: temperature`); choose by accuracy where decisions alone
+    count (`checkpoint.metric`).
 False alarms: an accuracy that rises within its noise. Where it falls or stands still this is overfitting, no more.
 Source: Guo et al. 2017, arXiv 1706.04599, section 3, figure 3.
 """
@@ -23,6 +24,7 @@ from trimtab.doctor.classes import classifies
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.remedies import for_little_data
 from trimtab.runs import format
 
 CODE: Final = "overconfident"
@@ -92,6 +94,7 @@ def check(case: Case) -> Iterator[Finding]:
 def _remedies(case: Case) -> Iterator[Remedy]:
     if case.target == "trimtab":
         if case.setting("objective.label_smoothing") == 0.0:
+            yield from for_little_data(case)
             yield Remedy("smooth the labels", "trimtab", {"objective.label_smoothing": 0.1})
         if case.setting("evaluation.calibration") != "temperature":
             yield Remedy("fit a temperature at the end", "trimtab", {"evaluation.calibration": "temperature"})

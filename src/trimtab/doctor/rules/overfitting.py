@@ -5,7 +5,8 @@ Looks for: a validation loss whose last values lie above its best by more than t
     measured) went on falling, so that the gap between them grows.
 Why it matters: from the best step on the model learns its training samples and not what they have in common.
 Evidence: best and last validation loss, the training loss at both, passes over the data.
-Remedy: stop there and keep the best weights; more data; dropout, weight decay; a smaller model.
+Remedy: stop there and keep the best weights; more data; dropout, weight decay; a smaller model. Where the data are read
+    ten times and more, all together at once.
 False alarms: a noisy small validation set; validation data of another kind. A steady gap is healthy, however wide.
     When the best weights were restored in the end it is a remark, unless most of the budget was spent in vain.
 Source: Prechelt 1998, "Early Stopping - But When?"; the project's rules of thumb.
@@ -22,7 +23,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import accuracy_rose, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.remedies import change
+from trimtab.doctor.remedies import change, for_little_data
 from trimtab.runs import format
 
 SMALL_RISE = 0.02
@@ -137,8 +138,9 @@ def _stop_in_hugging_face(case: Case) -> Remedy:
 
 
 def _remedies(case: Case, onset: int, restored: bool) -> Iterator[Remedy]:
-    """The ladder: stop, then regularize what is not regularized yet, then more data."""
+    """The ladder: of little data all at once; else stop, then regularize what is not regularized yet; more data."""
     if not restored:
+        yield from for_little_data(case)
         if case.target == "huggingface":
             yield _stop_in_hugging_face(case)
         elif case.target == "trimtab" and case.setting("stopping.name") == "none":

@@ -186,4 +186,4 @@ def _heat(case: Case) -> Iterator[Evidence]:
 def _profile(case: Case) -> Iterator[Remedy]:
     last = case.history.last_step
     if case.target == "trimtab" and last > 20:
-        yield Remedy("profile ten steps near the end", "trimtab", {"profile.steps": f"{last - 10}..{last}"})
+        yield Remedy(f"profile ten steps near the end, to see what takes long: profile.steps={last - 10}..{last}")

@@ -4,8 +4,8 @@ Looks for: a training loss that gains hardly anything in the second half of the 
     high: what bigram counts reach on the same text; with hardly a gap to the validation loss.
 Why it matters: more of the same changes nothing; the model, its regularization or its input is the limit.
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
-Remedy: a larger model, less regularization, a longer or better schedule; where controllers cut the learning rate to
-    less than half, leaving it alone.
+Remedy: a larger model (at a usual rate, where that of the small one is higher), less regularization, a longer or better
+    schedule; where controllers cut the learning rate to less than half, leaving it alone.
 False alarms: tasks whose noise is irreducible. Without a yardstick it is withheld, but where
     both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess.
 Source: own; the project's rules of thumb.
@@ -23,6 +23,8 @@ from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.evaluations import unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, is_first_stand, judged
+from trimtab.doctor.rates import usual_rate
+from trimtab.doctor.remedies import change, learning_rate_in_use, uses_adam
 from trimtab.events import Adjust
 from trimtab.runs import format
 
@@ -190,7 +192,12 @@ def _remedies(case: Case) -> Iterator[Remedy]:
             yield Remedy("take the dropout out", case.target, config)
         layers, width = case.setting("model.num_layers"), case.setting("model.hidden_size")
         if isinstance(layers, int) and isinstance(width, int):
-            config = {"model.num_layers": max(4, layers * 2), "model.hidden_size": width * max(2, -(-128 // width))}
+            layers, width = max(4, layers * 2), width * max(2, -(-64 // width))
+            config = {"model.num_layers": layers, "model.hidden_size": width}
+            rate, usual = learning_rate_in_use(case), float(f"{usual_rate(12 * layers * width**2, width):.1g}")
+            if uses_adam(case) and rate is not None and rate > usual:  # a small one bears more
+                slower = change(case, f"a larger model, at a learning rate of {usual:g}", learning_rate=usual)
+                yield Remedy(slower.summary, case.target, {**config, **slower.config})
             yield Remedy("a larger model", case.target, config)
             return
     yield Remedy("a larger model, or less dropout, weight decay and smoothing")

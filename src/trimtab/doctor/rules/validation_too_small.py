@@ -55,8 +55,14 @@ def check(case: Case) -> Iterator[Finding]:
         return
     fraction, most = case.setting("data.validation_fraction"), case.setting("evaluation.max_tokens")
     ours = case.target == "trimtab"
+    held_out = case.number("validation", "tokens") or math.inf
+    in_part = isinstance(most, int) and most <= 10 * FEW_TOKENS and most < held_out
     more = (
-        ours and isinstance(fraction, float) and fraction < 0.2 and case.setting("data.validation_source.name") is None
+        ours
+        and not in_part
+        and isinstance(fraction, float)
+        and fraction < 0.2
+        and case.setting("data.validation_source.name") is None
     )
     yield Finding(
         CODE,
@@ -71,7 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
             *([Remedy("hold out a fifth", "trimtab", {"data.validation_fraction": 0.2})] if more else []),
             *(
                 [Remedy("judge more of the validation text", "trimtab", {"evaluation.max_tokens": None})]
-                if ours and isinstance(most, int) and most <= 10 * FEW_TOKENS
+                if ours and in_part
                 else []
             ),
             Remedy("hold out more validation samples, or compare by cross-validation"),
