@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from typing import Any, Final
 
 import torch
@@ -17,6 +18,7 @@ from trimtab.model.masks import attend_to_blocks, seen, seen_blocks
 from trimtab.planning import one_shape
 from trimtab.signals import Batch
 
+_ROUNDS: Final = 3
 _FLEX_PAYS_AFTER_SECONDS: Final = 60.0
 """Of masked attention in a run: to compile FlexAttention, forward and backward, takes 10 s and more."""
 
@@ -131,13 +133,15 @@ def _measure_plain(config: TrainingConfig, model: nn.Module, dtype: torch.dtype,
     rows, length = example.tokens_BT.shape
     q, k, v = _heads(rows, length, layer, dtype, device, grouped=False)
     milliseconds: dict[str, float] = {}
-    for name, backend in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
-        try:
-            milliseconds[name] = _milliseconds(
-                lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), q.detach(), sdpa_kernel(backend)
-            )
-        except RuntimeError:  # a kernel that this GPU, or this head size, does not have
-            continue
+    for _ in range(_ROUNDS):  # in turn: what disturbs one for a moment does not decide
+        for name, backend in (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION)):
+            try:
+                took = _milliseconds(
+                    lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), q.detach(), sdpa_kernel(backend)
+                )
+            except RuntimeError:  # a kernel that this GPU, or this head size, does not have
+                continue
+            milliseconds[name] = min(took, milliseconds.get(name, took))
     if not milliseconds:
         return {"chosen": "torch", "reason": "neither kernel takes these shapes", "fallback": True}
     return _quickest(milliseconds)
@@ -155,16 +159,17 @@ def _heads(
 def _milliseconds(
     attend: Callable[[], Tensor], upstream: Tensor, inside: AbstractContextManager[Any] | None = None
 ) -> float:
-    """Of one layer, forward and backward, on the device."""
-    begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    """Of one layer, forward and backward, on the device: the least of ten, as others may use it at the same time."""
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(11)]  # type: ignore[no-untyped-call]
     with inside or nullcontext():
-        for repeat in range(13):
-            if repeat == 3:
-                begun.record()
+        for _ in range(3):
             torch.autograd.backward(attend(), upstream)
-    ended.record()
+        marks[0].record()
+        for mark in marks[1:]:
+            torch.autograd.backward(attend(), upstream)
+            mark.record()
     torch.cuda.synchronize(upstream.device)
-    return float(begun.elapsed_time(ended)) / 10
+    return min(float(one.elapsed_time(other)) for one, other in pairwise(marks))
 
 
 def _quickest(milliseconds: Mapping[str, float]) -> dict[str, Any]:
