@@ -69,7 +69,7 @@ def test_what_is_made_small_leaves_the_recipe(name: str, presets: Any, tmp_path:
 def test_results_are_kept_and_told(presets: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     asked: list[str] = []
 
-    def reached(name: str, folder: Path) -> Any:
+    def reached(name: str, folder: Path, changes: Any) -> Any:
         asked.append(name)
         return presets.Reached(name, "bits_per_byte", 2.5, 3.0, 2.0, 300, 1_000_000, "healthy", 12.3)
 

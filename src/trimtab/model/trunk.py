@@ -165,7 +165,7 @@ class Trunk(nn.Module):
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions).type_as(x_BTD)
         x_BTD = self.embedding_dropout(x_BTD)
-        mask = self._seen(document_ids_BT, num_tokens, causal)
+        mask = self._seen(document_ids_BT, num_tokens, causal, tokens_BT.device)
         rotation = None if self.rotary is None else self.rotary(positions)
         norms: list[Tensor] = []
         for block in self.all_blocks:
@@ -190,9 +190,10 @@ class Trunk(nn.Module):
         """Whether more is hidden from a position than what follows, given `documents` or not."""
         return documents or (self.window is not None and self.window < num_tokens)
 
-    def _seen(self, document_ids_BT: Tensor | None, num_tokens: int, causal: bool) -> Tensor | BlockMask | None:
+    def _seen(
+        self, document_ids_BT: Tensor | None, num_tokens: int, causal: bool, device: torch.device
+    ) -> Tensor | BlockMask | None:
         """What each position sees: None where nothing is hidden but, with `causal`, what follows."""
-        device = self.embedding.weight.device
         in_blocks = self.flex and self.training and self.hides(document_ids_BT is not None, num_tokens)
         told = seen_blocks if in_blocks else seen
         return told(num_tokens, document_ids_BT, causal=causal, window=self.window, device=device)

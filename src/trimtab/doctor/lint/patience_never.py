@@ -17,13 +17,14 @@ from typing import Any
 
 from trimtab.config import Config, PatienceStopping
 from trimtab.doctor.lint.finding import LintFinding
-from trimtab.runs import format
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     """A note when patience is at least the number of evaluations."""
     num_evaluations = -(-config.training.steps // config.evaluation.every)
     if isinstance(config.stopping, PatienceStopping) and config.stopping.patience >= num_evaluations:
+        from trimtab.runs import format  # which loads numpy: a configuration is checked without
+
         yield LintFinding(
             "patience-never",
             "info",

@@ -16,7 +16,6 @@ from typing import Any
 
 from trimtab.config import Config, PatienceStopping, PlateauControl
 from trimtab.doctor.lint.finding import LintFinding
-from trimtab.runs import format
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
@@ -26,6 +25,8 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
         return
     if stopping.metric != plateau.metric or stopping.patience > plateau.patience:
         return
+    from trimtab.runs import format  # which loads numpy: a configuration is checked without
+
     yield LintFinding(
         "stopping-before-reduction",
         "warning",

@@ -62,7 +62,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     yield Finding(
         "bad-initialization",
         "warning",
-        0.9 if known and len(evidence) > 1 else 0.8 if known else 0.55,
+        0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
         1,
         " and ".join(told)
         + ": the weights are drawn at the wrong scale"
