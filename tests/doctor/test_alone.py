@@ -163,3 +163,28 @@ def test_single_losses_that_are_high_now_and_then_are_no_spike_where_some_come_t
     loss = np.where(draw.random(STEPS) < 0.25, 0.27, 0.02) + 0.6 * np.exp(-AT / 15)
     loss[[300, 301, 303, 304, 306, 307]] = 0.27
     assert severity(case_of(loss), "loss-spike") != "warning"
+
+
+@pytest.mark.parametrize("moves", [0.4, -0.2, 0.0])
+def test_rates_that_a_log_rounds_to_nothing_are_not_known_where_the_loss_moved(moves: float) -> None:
+    loss = 0.3 + moves * np.exp(-AT / 60) + 0.02 * noise_of(STEPS)
+    told = severity(case_of(loss, rates=np.round(2e-5 * cosine(0.0), 4)), "learning-rate-too-low")
+    assert told == (None if moves else "error")
+
+
+@pytest.mark.parametrize(("digits", "expected"), [(4, None), (9, "warning")])
+def test_a_rate_that_reads_nothing_in_few_digits_has_not_decayed(digits: int, expected: str | None) -> None:
+    loss = 1.0 + np.where(AT < 220, 1.0 - AT / 440, 0.5) + 0.01 * noise_of(STEPS)
+    rates = np.round(2e-4 * np.clip(1 - AT / 280, 0, 1), digits)
+    assert severity(case_of(loss, rates=rates), "decayed-too-early") == expected
+
+
+@pytest.mark.parametrize(("begin", "expected"), [(-20.0, None), (0.0, None), (2.3, "error")])
+def test_an_objective_of_a_game_or_of_rewards_that_only_rises_has_not_diverged(
+    begin: float, expected: str | None
+) -> None:
+    loss = begin + 9.0 * (1 - np.exp(-AT / 100)) + 0.3 * noise_of(STEPS)
+    loss[:10] = begin
+    assert severity(case_of(loss), "divergence") == expected
+    learned = -3.0 + 4.0 * np.exp(-AT / 30) + 6.0 * np.clip((AT - 250) / 100, 0, 1) + 0.1 * noise_of(STEPS)
+    assert severity(case_of(learned), "divergence") == "error"  # below 0, but it had gained, and lost that

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,45 @@ def test_each_fault_shows_in_one_number_and_the_training_is_the_same(fault: str)
     # Probabilities whose logarithm the loss takes are no fault.
     assert (found["sum_to_one"] == 1.0) == (fault == "softmax")
     assert ((found["input_rms"] or 0.0) > 10.0) == (fault == "unscaled")
+
+
+class Own(nn.Module):
+    """A layer that keeps and draws what torch does not know of."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.layer = kind, nn.Linear(2, 2)
+        self.calls, self.mean, self.total = 0, torch.zeros(2), torch.zeros(2)
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.calls += 1
+        self.mean = 0.9 * self.mean + 0.1 * values.mean(0)
+        self.total += values.sum(0)
+        factors: dict[str, Callable[[], Any]] = {
+            "numpy": np.random.rand,
+            "python": random.random,
+            "counter": lambda: self.calls,
+            "mean": lambda: self.mean,
+            "in place": lambda: self.total.clone(),
+        }
+        return self.layer(values) * factors[self.kind]()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "python", "counter", "mean", "in place"])
+def test_what_a_layer_keeps_and_draws_by_itself_is_as_it_was(kind: str) -> None:
+    def answers(told: list[Mapping[str, Any]] | None) -> Tensor:
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)
+        model = Own(kind).train()
+        if told is not None:
+            watch_first_batch([model], told.append)
+        return torch.stack([model(torch.rand(4, 2)).detach() for _ in range(3)])
+
+    told: list[Mapping[str, Any]] = []
+    assert torch.equal(answers(told), answers(None))
+    assert told
+    assert "failed" not in told[0]
 
 
 def test_a_model_that_cannot_be_asked_again_still_trains() -> None:

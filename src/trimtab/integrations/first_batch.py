@@ -5,9 +5,12 @@ Shape suffixes: B sequences or samples · T positions · V vocabulary, or classe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,8 +29,9 @@ def watch_first_batch(models: Sequence[nn.Module], tell: Callable[[Mapping[str, 
     """Hand the facts of the first training batch to `tell`, once, as the first of `models` that is called is given it;
     later steps are not touched. Gives what ends the watch.
 
-    Two samples are asked four times before the batch itself: generators and buffers are as they were, so that the
-    training is the same to the bit. A model that cannot be asked so still trains: `failed` says why there is nothing.
+    Two samples are asked four times before the batch itself: generators, buffers and attributes are as they were, so
+    that the training is the same to the bit. A model that cannot be asked so still trains: `failed` says
+    why there is nothing.
     """
 
     def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -67,7 +71,8 @@ def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> d
     device = next(model.parameters()).device
     ask = _Asked(model, given, {name: one for name, one in named.items() if name != "num_items_in_batch"}, size)
     devices = [device] if device.type == "cuda" else []
-    with evaluating(model), buffers_kept(model), torch.random.fork_rng(devices=devices), uncompiled():
+    kept = evaluating(model), buffers_kept(model), _attributes_kept(model)
+    with kept[0], kept[1], kept[2], torch.random.fork_rng(devices=devices), _other_generators_kept(), uncompiled():
         with first_input(model) as seen:
             answers, loss, targets = ask(range(SAMPLES))
         if answers is None:
@@ -89,6 +94,39 @@ def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> d
         "sum_to_one": sum_to_one(answers) if _takes_logits(answers, loss, targets) else None,
         **scale_of(seen),
     }
+
+
+@contextmanager
+def _other_generators_kept() -> Iterator[None]:
+    """After it the generators of Python and numpy are as they were: layers of one's own draw from them, too."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """After it each module has the attributes that it had: a counter or a mean need not be a buffer."""
+    held = [(module, dict(vars(module))) for module in model.modules()]
+    tensors = [
+        (one, one._version, one.detach().clone())
+        for _, attributes in held
+        for one in attributes.values()
+        if isinstance(one, Tensor) and not one.is_inference()
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for module, attributes in held:
+                vars(module).clear()
+                vars(module).update(attributes)
+            for one, version, was in tensors:
+                if one._version != version:
+                    one.copy_(was)
 
 
 class _Asked:

@@ -12,7 +12,8 @@ Remedy: let the schedule end where the run does.
 False alarms: cosines and lines come down at the very end, and warm-up-stable-decay in its last part, all of them in
     less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the run
     by plan: of these only less than a thousandth counts. A rate that was taken down in stairs because the loss stood
-    still is a remark at most: the loss did not fall any more.
+    still is a remark at most: the loss did not fall any more. Rates that a log rounds to few digits read 0 long
+    before they are near it: of these nothing is said.
 Source: own; Hoffmann et al. 2022, arXiv 2203.15556, figure A1: schedules as long as the run are best.
 """
 
@@ -24,7 +25,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.curves import Curve, Phases, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
@@ -59,6 +60,8 @@ def check(case: Case) -> Iterator[Finding]:
     alive = np.flatnonzero(rates.values > low * phases.peak)
     if not len(alive) or alive[-1] == len(rates) - 1:
         return
+    if rates.values[-1] == 0.0 and 0.5 * _kept_digit(rates) > low * phases.peak:
+        return  # what reads as 0 may be far more
     dead_from = int(rates.steps[int(alive[-1]) + 1])
     whole = max(case.planned_steps, loss.last_step) - loss.first_step + 1
     idle = loss.last_step - dead_from + 1
@@ -118,6 +121,12 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         remedies=tuple(_remedies(case)),
     )
+
+
+def _kept_digit(rates: Curve) -> float:
+    """The last digit of rates that a log rounds to three or four; 0 where more were kept, or fewer are all there is."""
+    digit = resolution(rates.values)
+    return digit if digit < 0.01 else 0.0
 
 
 def _ended_at(rates: Curve) -> float:

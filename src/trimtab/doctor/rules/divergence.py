@@ -9,6 +9,7 @@ Evidence: floor and end of the loss, the step where it left, and what the rate a
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
+    Objectives of games and rewards: a loss that begins at or below 0 and only rises is not taken.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
+from trimtab.doctor.curves import Curve, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import (
     kept_checkpoint,
@@ -68,7 +69,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
         2.0 * curve.noise,
         0.02 * abs(curve.floor) if curve.descent > 0.1 * abs(curve.start) else 0.1 * abs(curve.start),
     )
-    if risen < needed or floor_at >= len(curve) - 3:
+    if risen < needed or floor_at >= len(curve) - 3 or _only_rose_from_nothing(curve):
         return None
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]
@@ -107,6 +108,12 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
             *longer_warmup(case),
         ),
     )
+
+
+def _only_rose_from_nothing(curve: Curve) -> bool:
+    """Whether it begins at or below 0 and was never clearly lower: an objective that rises as it is learned, or one of
+    a game, such as a critic's or a policy's, whose start is no level that a model has gained and can lose."""
+    return curve.start <= resolution(curve.values) and curve.descent < max(0.1 * (curve.end - curve.start), curve.noise)
 
 
 def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | None:

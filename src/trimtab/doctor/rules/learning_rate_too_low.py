@@ -7,7 +7,8 @@ Looks for: rates that cannot move the weights (AdamW moves a weight by about the
 Why it matters: the run is not stuck, only slow: the same budget at a higher rate gives far more.
 Evidence: the sum of the rates beside the size of the weights, both halves' progress, the level, the usual rate.
 Remedy: three to ten times the rate; a range test.
-False alarms: fine-tuning needs little movement: there the first loss is far better than a guess.
+False alarms: fine-tuning needs little movement: there the first loss is far better than a guess. A rate that is logged
+    with few digits may read 0 all along: where the loss moved it was not.
 Source: Kingma and Ba 2015, arXiv 1412.6980, section 2.1 (the bound on steps); Kaplan et al. 2020, equation D.1.
 """
 
@@ -31,6 +32,8 @@ NEAR_START = 0.84
 """Of the first loss: above that little has been learned."""
 CREEPING = 0.01
 """Of the validation loss: what a run that learns gains more than."""
+MOVED = 0.05
+"""Of the first loss: no order of the data moves it by as much while the weights stand."""
 Sign = tuple[float, Evidence]
 
 
@@ -41,8 +44,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     rate = learning_rate_in_use(case)
-    if not case.history.has("learning_rate"):
-        yield from _without_rates(case, curve)
+    if not case.history.has("learning_rate") or (phases.peak == 0.0 and _has_moved(curve)):
+        yield from _without_rates(case, curve)  # rates that a log rounds to nothing are not known either
         return
     if phases.peak == 0.0:
         yield _none(curve)
@@ -73,6 +76,11 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         tuple(evidence for weight, evidence in signs if weight > 0),
         remedies=tuple(remedies),
     )
+
+
+def _has_moved(curve: Curve) -> bool:
+    """Whether the loss moved by more than chance: then some rate was above 0."""
+    return abs(curve.start - curve.end) > max(MOVED * abs(curve.start), 5.0 * curve.error(curve.width))
 
 
 def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
@@ -217,7 +225,7 @@ def _gains(case: Case, curve: Curve, levels: Floats) -> Floats:
     would have them."""
     rates = Curve.of(case.history.get("learning_rate"))
     steps = np.arange(curve.last_step + 1)
-    if rates is None:
+    if rates is None or not rates.values.any():
         applied = np.cumsum(0.55 + 0.45 * np.cos(np.pi * steps / max(case.planned_steps, 1)))
     else:
         applied = np.cumsum(np.interp(steps, rates.steps, rates.values))
