@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pydoc_data.topics
 import subprocess
 import sys
 from dataclasses import replace
@@ -155,9 +156,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bank")
     data = folder / "data" / "tuning"
     data.mkdir(parents=True)
-    text = "".join(
-        path.read_text(encoding="utf-8") for path in sorted((BANK.parents[1] / "docs" / "how-to").glob("*.md"))
-    )
+    text = "\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     while len(text) < 700_000:
         text += text
     (data / "corpus.txt").write_text(text, encoding="utf-8")

@@ -50,7 +50,7 @@ def test_why_nothing_is_changed_is_said() -> None:
     told = {
         "remarks alone": said(remark),
         "no fault": said(),
-        "no setting mends": said(found(Remedy("look at ten samples"))),
+        "no setting that the doctor knows": said(found(Remedy("look at ten samples"))),
         "left to try": said(found(rate(load(()).optimizer.learning_rate))),
     }
     for why, diagnosis in told.items():

@@ -152,7 +152,7 @@ def _why_nothing(diagnosis: Diagnosis) -> str:
     if all(finding.severity == "info" for finding in diagnosis.findings):
         return "the doctor has remarks alone, and for a remark nothing is changed"
     if not any(one.config for finding in diagnosis.findings if finding.severity != "info" for one in finding.remedies):
-        return "no setting mends what was found"
+        return "no setting that the doctor knows by name mends what was found"
     return "no finding has a setting left to try"
 
 

@@ -219,4 +219,6 @@ def _back(case: Case, onset: int) -> Remedy:
     step = kept_checkpoint(case, onset)
     if step is not None:
         return Remedy(f"go back to the checkpoint of step {step:,}, before the loss left, with a lower rate")
+    if case.target != "trimtab":
+        return Remedy("go on from a checkpoint before that step with a lower rate, or begin again with one")
     return Remedy("begin again with a lower rate: no checkpoint from before is kept")

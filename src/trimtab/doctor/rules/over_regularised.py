@@ -142,6 +142,8 @@ def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
     validation = Curve.of(case.validation_loss())
     if validation is None or len(validation) < 4 or not (validation.values > 0).all():
         return
+    if validation.last_step < 0.9 * case.history.last_step:
+        return  # what was judged last says nothing of the end
     above, before = loss.end / validation.end - 1, loss.at(validation.first_step) / float(validation.values[0]) - 1
     if above < ABOVE:
         return
