@@ -150,6 +150,9 @@ def test_nothing_is_calibrated_where_nothing_was_said() -> None:
     assert calibration([_judged("healthy", onset=None)]) == ((), None)
 
 
+GROUPS_MADE = ("--group", "trimtab", "--group", "bare", "--rounds", "1")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs, of trimtab and of a bare loop, over a small text in place of the part's own."""
@@ -161,35 +164,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text += text
     (data / "corpus.txt").write_text(text, encoding="utf-8")
     (data / "complete").write_text("")
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bank",
-            "make",
-            "--into",
-            folder / "tuning",
-            "--only",
-            "*-stopped-too-early-*-lm-0",
-            "--group",
-            "trimtab",
-            "--group",
-            "bare",
-            "--rounds",
-            "1",
-        ],
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(BANK), *sys.path]),
-            "OMP_NUM_THREADS": "1",
-            "TRIMTAB_CACHE": str(folder / "cache"),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "2 runs made" in done.stdout, done.stdout + done.stderr
+    made = bank(folder, "make", "--into", folder / "tuning", "--only", "*-stopped-too-early-*-lm-0", *GROUPS_MADE)
+    assert "2 runs made" in made
     return folder
+
+
+def bank(folder: Path, *arguments: str | Path) -> str:
+    """What `python -m bank` prints, with the data of `folder`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(BANK), *sys.path]),
+        "OMP_NUM_THREADS": "1",
+        "TRIMTAB_CACHE": str(folder / "cache"),
+    }
+    words = [sys.executable, "-m", "bank", *arguments]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_runs_are_made_with_their_truth(folder: Path) -> None:
@@ -219,31 +210,12 @@ def test_packed_runs_are_read_the_same(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_the_doctor_changes_is_trained_beside_a_twin_and_once(folder: Path, tmp_path: Path) -> None:
+    place = folder / "cured"
+    name = "trimtab-learning-rate-too-low-*-lm-0"
+    assert "1 runs made" in bank(folder, "make", "--into", place, "--only", name, "--rounds", "1")
+
     def cure() -> dict[str, Any]:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "bank",
-                "cure",
-                "--from",
-                folder / "tuning",
-                "--seeds",
-                "1",
-                "--json",
-                tmp_path / "c",
-            ],
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(BANK), *sys.path]),
-                "OMP_NUM_THREADS": "1",
-                "TRIMTAB_CACHE": str(folder / "cache"),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        bank(folder, "cure", "--from", place, "--seeds", "1", "--json", tmp_path / "c")
         told: dict[str, Any] = json.loads((tmp_path / "c").read_text())
         return told
 
@@ -251,12 +223,12 @@ def test_what_the_doctor_changes_is_trained_beside_a_twin_and_once(folder: Path,
     [run] = told["runs"]
     assert (run["state"], run["cured"]) == ("tried", True), run
     assert run["fixed"][0] < 0.95 * run["faulty"]
-    records = sorted((folder / "tuning").glob("*/cure/*/seed-*/record.jsonl"))
+    records = sorted(place.glob("*/cure/*/seed-*/record.jsonl"))
     assert len(records) == 2
     ended = [[one for one in read_record(path) if one["event"] == "RunEnded"][-1]["step"] for path in records]
     assert ended[0] == ended[1]  # a remedy to train longer is tried for as long as the twin trains
     made = [path.stat().st_mtime_ns for path in records]
     assert cure() == told
     assert [path.stat().st_mtime_ns for path in records] == made
-    [judged] = [one for one in judge(folder / "tuning", "tuning") if one.logger == "trimtab"]
+    [judged] = [one for one in judge(place, "tuning") if one.logger == "trimtab"]
     assert judged.cured is True
