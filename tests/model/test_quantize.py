@@ -263,8 +263,8 @@ def test_the_quantized_model_is_of_the_weights_that_the_run_chose(
     "changes",
     [
         {"averaging": {"name": "ema", "decay": 0.9}, "checkpoint.metric": "validation/loss@ema"},
-        {"stopping": {"name": "patience", "patience": 1, "restore_best": True}},
-        {"optimizer.name": "schedule_free_adamw"},
+        pytest.param({"stopping": {"name": "patience", "patience": 1, "restore_best": True}}, marks=pytest.mark.slow),
+        pytest.param({"optimizer.name": "schedule_free_adamw"}, marks=pytest.mark.slow),
     ],
     ids=["average", "restored", "schedule_free"],
 )

@@ -49,6 +49,7 @@ def test_what_does_not_repeat_bit_for_bit_is_not_taken_where_that_is_asked() -> 
     assert choice == {"chosen": "apart", "reason": "cuDNN's kernels do not repeat bit for bit"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_long_run_is_measured_compiled_and_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(execution._COMPILE_PAYS_AFTER_SECONDS, "cpu", 0.0)
