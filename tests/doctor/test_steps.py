@@ -164,6 +164,8 @@ def test_memory_that_stands_after_a_while_is_no_leak() -> None:
     at = np.arange(600)
     stands = 1e9 * (1 + 0.5 * (1 - np.exp(-at / 80)))
     assert said(case_of(falling(600), memory_bytes=stands), "memory-leak") is None
+    stairs = 1e9 + 1.5e8 * (at > 150) + 1.3e8 * (at > 450)  # what a first and a second save take and keep
+    assert said(case_of(falling(600), memory_bytes=stairs), "memory-leak") is None
     assert said(case_of(falling(600), memory_bytes=np.full(600, 1e9)), "memory-leak") is None
     told = said(case_of(falling(600), memory_bytes=1e9 + 1e6 * at), "memory-leak")
     assert told is not None

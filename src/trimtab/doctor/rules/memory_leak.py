@@ -32,6 +32,11 @@ GRAVE_PART: Final = 0.25
 STILL: Final = 0.33
 """Of the growth of the first half: a second half that grows less bends, and will stand."""
 ONE_JUMP: Final = 0.5
+MANY: Final = 40
+RISING: Final = 0.1
+"""Of so many values: where fewer rise, memory stands on stairs, as when a first save keeps what it took."""
+STEP: Final = 0.5
+"""Of the mean growth from one value to the next: what counts as a rise."""
 FEWEST: Final = 10
 BEGUN: Final = 0.25
 """Of the planned steps: before that a run still finds its shape."""
@@ -50,6 +55,7 @@ def check(case: Case) -> Iterator[Finding]:
         grown < max(LEAST_PART * first, LEAST_BYTES)
         or parts.steadiness < STEADY
         or parts.largest_jump > ONE_JUMP
+        or (len(curve) >= MANY and float((np.diff(curve.values) > STEP * grown / len(curve)).mean()) < RISING)
         or last - middle < STILL * (middle - first)
     ):
         return
