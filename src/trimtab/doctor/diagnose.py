@@ -9,6 +9,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES, FAULTS_OF_CODE, FAULTS_OF_DATA
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import summarize
+from trimtab.doctor.objectives import LEVELS, moved_by
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
@@ -47,6 +48,9 @@ def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
     missing = tuple(signal for signal in CODES[code].signals if not is_there(case, signal))
     if missing:
         yield Withheld(code, missing)
+        return
+    if code in LEVELS and (beside := moved_by(case)) is not None:
+        yield Withheld(code, (f"a loss whose level means the same all along, which that beside {beside} does not",))
         return
     try:
         yield from list(RULES[code](case))

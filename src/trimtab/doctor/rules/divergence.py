@@ -9,7 +9,8 @@ Evidence: floor and end of the loss, the step where it left, and what the rate a
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
-    Objectives of games and rewards: a loss that begins at or below 0 and only rises is not taken.
+    Objectives of games and rewards, where the log shows that they are (`doctor/objectives.py`); of one without
+    evaluations a loss that begins near 0 and only rises is not taken.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.objectives import BLOWN, moved_by
 from trimtab.doctor.remedies import (
     kept_checkpoint,
     learning_rate_in_use,
@@ -38,6 +40,8 @@ FAR = 2.0
 """Times the first, of a validation loss that has left."""
 REGAINED = 0.7
 """Of a rise: a spike that the rest of the run was too short to make good."""
+NOTHING, NEAR_NOTHING = 0.1, 0.1
+"""A loss that begins so low, at such a part of where it ends, had nothing to predict yet."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -69,7 +73,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
         2.0 * curve.noise,
         0.02 * abs(curve.floor) if curve.descent > 0.1 * abs(curve.start) else 0.1 * abs(curve.start),
     )
-    if risen < needed or floor_at >= len(curve) - 3 or _only_rose_from_nothing(curve):
+    if risen < needed or floor_at >= len(curve) - 3 or _by_design(case, curve):
         return None
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]
@@ -110,10 +114,15 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
     )
 
 
-def _only_rose_from_nothing(curve: Curve) -> bool:
-    """Whether it begins at or below 0 and was never clearly lower: an objective that rises as it is learned, or one of
-    a game, such as a critic's or a policy's, whose start is no level that a model has gained and can lose."""
-    return curve.start <= resolution(curve.values) and curve.descent < max(0.1 * (curve.end - curve.start), curve.noise)
+def _by_design(case: Case, curve: Curve) -> bool:
+    """Whether it may rise as it is learned: it begins near nothing and was never clearly lower, as a Q function's does,
+    a critic's or a policy's, whose start is no level that a model has gained and can lose; or it moves by itself."""
+    if moved_by(case) is not None:
+        first = float(np.abs(curve.values[: max(8, len(curve) // 4)]).max())
+        return curve.end < BLOWN * max(first, 1.0)
+    gained = curve.descent >= max(0.1 * (curve.end - curve.start), curve.noise)
+    near_nothing = curve.start <= max(resolution(curve.values), min(NOTHING, NEAR_NOTHING * curve.end))
+    return near_nothing and not gained and case.validation_loss() is None
 
 
 def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | None:

@@ -490,7 +490,7 @@ def _usual(case: Case) -> Iterator[Sign]:
     times = rate / usual
     if times > 5:
         yield (
-            1.0 if not case.config else 1.5 if times < 20 else 2.0,  # another trainer's may be no AdamW at all
+            0.5 if not case.config else 1.5 if times < 20 else 2.0,  # another trainer's may be no AdamW at all
             Evidence(
                 "optimizer.learning_rate",
                 (0, 0),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, noise_of, running_median, trailing_median
+from trimtab.doctor.evaluations import noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
@@ -35,6 +36,10 @@ NOISES = 8.0
 NOW_AND_THEN = 0.05
 """Of the losses elsewhere, that are half as high above what was usual."""
 MOST_SHOWN = 5
+STRETCHES, FEWEST_STRETCHES = (5, 15), 12
+"""Values whose medians tell how much levels wander, and how many such medians do."""
+BELONG = 1.5
+"""Times what single steps explain: above, the losses of neighbours belong together."""
 JUMPED = 1.5
 """So many times the rate of the step before: it was set, and did not rise by a schedule."""
 NEAR = 8
@@ -189,8 +194,9 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
         noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
+        wanders = NOISES * _wandering(curve)
         # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
-        high = excess > max(noises * (noise_of(peaks) if by_peaks else curve.noise), least)
+        high = excess > max(noises * (noise_of(peaks) if by_peaks else curve.noise), wanders, least)
         high[: max(8, len(curve) // 50)] = False
         if not high.any():
             continue
@@ -202,6 +208,20 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         spans = _spans(curve, values, before, high, noise)
         found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, usual, one))
     return _merged(found)
+
+
+def _wandering(curve: Curve) -> float:
+    """How much levels of neighbouring stretches differ: more than single steps tell where noise comes and goes slowly,
+    as of a loss that is averaged before it is logged, or of data whose difficulty changes bit by bit."""
+    settled = curve.values[len(curve) // 8 :]
+    found = 0.0
+    for size in STRETCHES:
+        num = len(settled) // size
+        if num >= FEWEST_STRETCHES:
+            levels = np.median(settled[len(settled) - num * size :].reshape(num, size), axis=1)
+            wanders = noise_of_evaluations(levels)  # around a bend, which a descent has
+            found = max(found, wanders if wanders > BELONG * curve.error(size) else 0.0)
+    return found
 
 
 def _is_usual(curve: Curve, usual: NDArray[np.float64], spike: Spike) -> bool:
