@@ -8,6 +8,7 @@ What else a log tells shows it: the loss of an opponent, returns, the stage of a
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from trimtab.doctor.case import Case
@@ -53,9 +54,12 @@ BLOWN: Final = 1e3
 
 def moved_by(case: Case) -> str | None:
     """The column that tells that the objective moves, None where none does."""
-    for name in sorted(case.history.series):
-        group, _, told = name.partition("/")
-        word = (told if group in ("user", "train", "validation") else name).rpartition("/")[2].lower()
-        if word in GAMES or not MOVING.isdisjoint(re.split(r"[^a-z]+", word)):
-            return told or name
-    return None
+    return next((told for name in sorted(case.history.series) if (told := _moving(name)) is not None), None)
+
+
+@lru_cache(maxsize=1024)
+def _moving(name: str) -> str | None:
+    group, _, told = name.partition("/")
+    word = (told if group in ("user", "train", "validation") else name).rpartition("/")[2].lower()
+    moves = word in GAMES or not MOVING.isdisjoint(re.split(r"[^a-z]+", word))
+    return (told or name) if moves else None

@@ -1,7 +1,8 @@
 """divergence: the loss leaves for good.
 
 Looks for: a training loss whose smoothed end lies above its smoothed floor by far more than noise and by a good part of
-    all that had been gained, and that has not come back since it left; or one that only ever rose. Or a validation loss
+    all that had been gained, and that has not come back since it left; or one that only ever rose, also if it was on
+    its way up for a few values and then no number for the rest of the run. Or a validation loss
     that ends at twice what it began with and more, while the training loss is on average above its start, too: where
     answers become huge most batches may be right for good and cost nothing, and some cost all.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
@@ -32,12 +33,17 @@ from trimtab.doctor.remedies import (
     sound_rate,
     uses_adam,
 )
+from trimtab.doctor.rules.nan_loss import rate_too_high
 from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
 NOISES = 8.0
 FAR = 2.0
 """Times the first, of a validation loss that has left."""
+ROSE = 1.2
+"""Times its lowest, of a loss that was on its way up before it was no number."""
+NEARLY = 0.9
+"""Of a rise that is still being made good."""
 REGAINED = 0.7
 """Of a rise: a spike that the rest of the run was too short to make good."""
 NOTHING, NEAR_NOTHING = 0.1, 0.1
@@ -49,6 +55,9 @@ LASTS = 0.12
 def check(case: Case) -> Iterator[Finding]:
     """An error: the loss left and stayed away, as training or evaluation tell, whichever saw it clearly earlier."""
     curve, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
+    if curve is not None and (broke := _broke_off(case, curve)) is not None:
+        yield broke
+        return
     if curve is None or len(curve) < 12:
         return
     judged = None if validation is None else _in_evaluation(case, curve, validation)
@@ -60,6 +69,39 @@ def check(case: Case) -> Iterator[Finding]:
             return
     if trained is not None:
         yield trained
+
+
+def _broke_off(case: Case, curve: Curve) -> Finding | None:
+    """A loss that was on its way up, value by value, and then no number for the rest of the run."""
+    series = case.loss()
+    if series is None or series.first_bad_step is None or np.isfinite(series.last):
+        return None
+    if rate_too_high(case, series.first_bad_step) is not None:
+        return None  # which says more of why
+    before = curve.between(curve.first_step, series.first_bad_step - 1)
+    if before is None or len(before) < 2:
+        return None
+    lowest_at = int(np.argmin(before.values))
+    lowest, last = float(before.values[lowest_at]), float(before.values[-1])
+    rises = before.values[lowest_at:]
+    steady = len(rises) >= 2 and bool((np.diff(rises[-3:]) > 0).all())
+    noise = before.noise if len(before) >= 6 else 0.0
+    if not steady or last < ROSE * abs(lowest) or last < before.start or last - lowest < NOISES * noise:
+        return None
+    onset = int(before.steps[lowest_at])
+    told = (
+        f"the loss rose from {format.decimal(lowest)} at step {onset:,} to {format.decimal(last)} at step "
+        f"{before.last_step:,}, and was no number from step {series.first_bad_step:,} on"
+    )
+    return Finding(
+        "divergence",
+        "error",
+        0.8,
+        onset,
+        f"the training loss left at step {onset:,} and did not come back: it ends in no number",
+        (Evidence("train/loss", (onset, before.last_step), last, lowest, told), *_company(case, onset)),
+        remedies=(_back(case, onset), lower_rate(case), *longer_warmup(case)),
+    )
 
 
 def _in_training(case: Case, curve: Curve) -> Finding | None:
@@ -181,6 +223,14 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
         return True
     highest = float(curve.values[onset_at:].max())
     since = after[int(np.argmax(after)) :]
+    late = curve.values[-max(4, len(since) // 2) :]
+    if (
+        len(since) >= 8
+        and highest - curve.end > NEARLY * (highest - curve.floor)
+        and curve.error(len(late) // 2) * 3.0
+        < float(np.median(late[: len(late) // 2]) - np.median(late[len(late) // 2 :]))
+    ):
+        return True  # nearly all is made good, and the rest goes on to be
     if (
         highest - curve.end > REGAINED * (highest - curve.floor)
         and curve.end < curve.floor + 0.5 * curve.descent
