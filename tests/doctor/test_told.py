@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import jsonschema
 import numpy as np
 import pytest
 from cases import case_of, cosine, falling, noise_of
 
 from trimtab.doctor import Case
 from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.schema import DIAGNOSIS_SCHEMA
 from trimtab.events import RunEnded
+from trimtab.report import render_text
+from trimtab.report.words import verdict_of
 from trimtab.runs.history import History
 
 LN2 = float(np.log(2))
@@ -81,6 +85,20 @@ def test_a_validation_loss_that_turned_is_no_matter_of_steps() -> None:
     (told,) = [one for one in diagnose(few_texts(fell, 8_000.0)).findings if one.code == "stopped-too-early"]
     assert "still falling" in told.cause
     assert not any("e+0" in remedy.summary for remedy in told.remedies)
+
+
+def test_a_run_that_is_over_and_worse_than_counting_is_not_called_healthy() -> None:
+    fell = {25: 5.7, 50: 5.2, 75: 5.0, 100: 4.97, 125: 4.9, 150: 4.85}
+    diagnosis = diagnose(few_texts(fell, 1e6))
+    assert (diagnosis.verdict, diagnosis.beaten_by) == ("healthy", "counting pairs of tokens")
+    assert render_text(diagnosis).startswith("a run without a name: no fault found, but it learned little (")
+    jsonschema.validate(diagnosis.to_json(), DIAGNOSIS_SCHEMA)
+    # One that goes on, or comes below the yardstick, may be.
+    running = few_texts(fell, 1e6)
+    running.history.total_steps = 1000
+    below = diagnose(few_texts({step: loss - 1.0 for step, loss in fell.items()}, 1e6))
+    assert diagnose(running).beaten_by == below.beaten_by == ""
+    assert verdict_of(below) == "Healthy"
 
 
 def test_noise_is_held_against_what_it_is_a_part_of() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES, FAULTS_OF_CODE, FAULTS_OF_DATA
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
-from trimtab.doctor.narrate import summarize
+from trimtab.doctor.narrate import beaten_by, summarize
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
@@ -36,7 +36,8 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
         verdict = "failed"  # for a reason that is told, and that no rule reads off the curves
     found = {code for finding in findings for code in (finding.code, *finding.consequences)}
     kept = tuple(item for item in withheld if item.code not in found)
-    return Diagnosis(run, verdict, tuple(findings), kept, summarize(case, verdict, findings, kept))
+    summary = summarize(case, verdict, findings, kept)
+    return Diagnosis(run, verdict, tuple(findings), kept, summary, beaten_by=beaten_by(case))
 
 
 def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:

@@ -85,6 +85,12 @@ def _selected(case: Case, metric: str) -> Series | None:
     return case.history.get(f"{metric}@{case.selected}") if case.selected else case.evaluated(metric)
 
 
+def beaten_by(case: Case) -> str:
+    """What a run that is over does not come below, "" where it does or that is not known."""
+    over = case.history.ended is not None or case.history.last_step >= case.planned_steps
+    return "counting pairs of tokens" if over and _worse_than_counting(case) else ""
+
+
 def _worse_than_counting(case: Case) -> str:
     """What a reader must know of a run in which nothing is wrong but that it learned little."""
     series, bigram = _selected(case, "validation/bits_per_byte"), case.number("yardsticks", "bigram")

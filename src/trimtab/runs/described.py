@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from trimtab.runs import format
 from trimtab.runs.printable import printable
@@ -51,8 +51,13 @@ def describe_finding(finding: Mapping[str, Any]) -> str:
     return printable(f"{' '.join(parts).strip()}: {finding.get('cause', '')}")
 
 
-def describe_verdict(verdict: str) -> str:
-    """The doctor's verdict as people read it: healthy, needs attention, failed."""
+LEARNED_LITTLE: Final = "no fault found, but it learned little"
+
+
+def describe_verdict(verdict: str, beaten_by: str = "") -> str:
+    """The doctor's verdict as people read it: healthy, needs attention, failed; `beaten_by` as in a diagnosis."""
+    if verdict == "healthy" and beaten_by:
+        return LEARNED_LITTLE
     return "needs attention" if verdict == "attention" else verdict
 
 
