@@ -143,7 +143,7 @@ def _tables(comparison: Comparison) -> Iterator[Markup]:
             element("td", f"{format.decimal(one.a)} at step {format.count(one.step_a)}", class_="n"),
             element("td", f"{format.decimal(one.b)} at step {format.count(one.step_b)}", class_="n"),
             element("td", format.signed(one.b - one.a), class_="n"),
-            element("td", "the same but for chance" if one.better is None else f"{one.better} is better"),
+            element("td", one.told(comparison.a, comparison.b)),
         )
         for one in comparison.outcomes
     ]
