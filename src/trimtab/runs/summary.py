@@ -36,6 +36,8 @@ from trimtab.runs.described import describe_verdict as describe_verdict
 from trimtab.runs.described import wrapped as wrapped
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
+from trimtab.runs.leaked import leaked_share
+from trimtab.runs.lock import live_holder
 from trimtab.runs.machine import describe_machine, describe_parts, means_of
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.pace import Pace
@@ -70,7 +72,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     kept = _events(surviving(lines))
     attempts = [event for _, event in every if isinstance(event, RunStarted)]
     windows = [event for _, event in kept if isinstance(event, StepsEnded)]
-    outline, goes_on_from = _outline(run, lines), resumes_from(run)
+    outline = _outline(run, lines)
+    goes_on_from = resumes_from(run, outline["status"])
     running = outline["status"] == "running"
     spent = goodput(lines, resumes_from=goes_on_from, running=running) if run.trainer == "trimtab" else None
     return {
@@ -142,7 +145,8 @@ def render(summary: Mapping[str, Any]) -> str:
     if summary["attempts"] > 1:
         steps += f" in {summary['attempts']} attempts{_resumed(summary['branches'])}"
     rows.append(("steps", steps))
-    for ending in summary["endings"][:-1]:
+    begins = summary["phase"] == "starting"
+    for ending in summary["endings"] if begins else summary["endings"][:-1]:
         told = reason_in_a_line(ending["reason"])
         why = f"{ending['status']}: {told}" if told else "killed: no end was written"
         rows.append(("attempt", f"{ending['attempt']} ended at step {format.count(ending['step'])}, {why}"))
@@ -150,7 +154,11 @@ def render(summary: Mapping[str, Any]) -> str:
         ("restart", f"attempt {restart['attempt']} by the supervisor: {printable(restart['reason'])}")
         for restart in summary["restarts"]
     ]
-    if summary["ended"] is not None:
+    if begins:
+        rows.append(("now", "a process has taken the run, and is about to go on"))
+    elif summary["phase"] == "closing":
+        rows.append(("now", f"is over ({reason_in_a_line(summary['ended']['reason'])}); the report is being written"))
+    elif summary["ended"] is not None:
         told, hint = reason_and_hint(summary["ended"]["reason"])
         rows += [("ended", told), *([("hint", hint)] if hint else [])]
     elif summary["status"] == "killed":
@@ -219,7 +227,7 @@ def render(summary: Mapping[str, Any]) -> str:
     if len(rules) > _ALERTS:
         rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
-        verdict = f"{describe_verdict(diagnosis['verdict'])}: "
+        verdict = f"{describe_verdict(diagnosis['verdict'], diagnosis.get('beaten_by', ''))}: "
         label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", verdict)
         rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
@@ -248,7 +256,7 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
                 printable(summary["name"], limit=60),
                 summary["status"],
                 _steps(summary["step"], total),
-                format.decimal(best["value"]) if best else "-",
+                (format.decimal(best["value"]) if best else "-") + ("*" if summary["leaked"] else ""),
                 format.count(best["step"]) if best else "-",
                 format.decimal(summary["train_loss"]) if summary["train_loss"] is not None else "-",
                 format.duration(summary["seconds"]) if summary["seconds"] else "-",
@@ -262,6 +270,8 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
         ).rstrip()
         for row in table
     ]
+    if any(summary["leaked"] for summary in summaries):
+        lines.append("* judged on what it was trained on: validation texts are in the training set")
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
 
 
@@ -279,6 +289,8 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
     evaluations = [event for _, event in events if isinstance(event, EvaluationEnded)]
     newest = evaluations[-1] if evaluations else None
     split = dict(ended.time_split) if isinstance(ended, RunEnded) else {}
+    status = run.status()
+    phase = None if status != "running" else _phase(run, lines, has_ended=isinstance(ended, RunEnded))
     elapsed = lines[-1]["time"] - lines[0]["time"] if lines else 0.0
     return {
         "schema": 1,
@@ -286,7 +298,8 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "name": run.name,
         "trainer": run.trainer,
         "source": run.source,
-        "status": run.status(),
+        "status": status,
+        "phase": phase,
         "step": max((int(line["step"]) for line, _ in events), default=0),
         "total_steps": started.total_steps if started is not None else None,
         "started_seconds": lines[0]["time"] if lines else None,
@@ -297,15 +310,24 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
         "best": _best(run, evaluations),
         "yardsticks": _facts(run).get("yardsticks") or {},
+        "leaked": leaked_share(_facts(run)),
         "ended": {
             "status": ended.status,
             "reason": ended.reason,
             "step": ended.step,
             "restored_step": ended.restored_step,
         }
-        if isinstance(ended, RunEnded)
+        if isinstance(ended, RunEnded) and phase != "starting"
         else None,
     }
+
+
+def _phase(run: RunDirectory, lines: Sequence[dict[str, Any]], *, has_ended: bool) -> str:
+    """What the process does that has a run: "starting" before its first line, "closing" after its last."""
+    holder = live_holder(run.lock)
+    if holder is None or not lines or holder.process_started > lines[-1]["time"]:
+        return "starting"
+    return "closing" if has_ended else "training"
 
 
 def _endings(events: Sequence[Event]) -> list[dict[str, Any]]:
