@@ -129,6 +129,7 @@ def show(
         return
     from trimtab.doctor import open_case
     from trimtab.doctor.diagnose import diagnose
+    from trimtab.report.differences import differences_of
     from trimtab.runs import RunDirectory
     from trimtab.runs.summary import render, summarize
 
@@ -136,8 +137,11 @@ def show(
     if profile:
         _show_profiles(directory, as_json)
         return
-    diagnosis = diagnose(open_case(directory), directory.name)
-    summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
+    case = open_case(directory)
+    diagnosis = diagnose(case, directory.name)
+    base, differences = differences_of(case.config)
+    changed = {key: {"was": was, "now": now} for key, was, now in differences}
+    summary = summarize(directory) | {"diagnosis": diagnosis.to_json(), "base": base, "differences": changed}
     if as_json:
         print_json(summary)
     else:

@@ -51,6 +51,25 @@ def describe_finding(finding: Mapping[str, Any]) -> str:
     return printable(f"{' '.join(parts).strip()}: {finding.get('cause', '')}")
 
 
+MOST_DIFFERENCES: Final = 8
+
+
+def describe_differences(differences: Mapping[str, Mapping[str, Any]], base: str) -> str:
+    """What was set otherwise than in `base`, a preset or the defaults: `training.steps 60 (was 300)`."""
+    if not differences:
+        return f"those of {base}"
+    told = [
+        f"{printable(key)} {printable(str(one['now']), limit=60)} (was {_or_unset(one['was'])})"
+        for key, one in list(differences.items())[:MOST_DIFFERENCES]
+    ]
+    more = len(differences) - len(told)
+    return f"{base}, but {', '.join(told)}" + (f" and {more} more (show --json has all)" if more else "")
+
+
+def _or_unset(value: Any) -> str:
+    return "not set" if value is None else printable(str(value), limit=40)
+
+
 LEARNED_LITTLE: Final = "no fault found, but it learned little"
 
 

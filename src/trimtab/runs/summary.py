@@ -27,6 +27,7 @@ from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes,
 from trimtab.runs.counted import counted_in
 from trimtab.runs.described import YARDSTICKS as YARDSTICKS
 from trimtab.runs.described import describe_decision as describe_decision
+from trimtab.runs.described import describe_differences as describe_differences
 from trimtab.runs.described import describe_finding as describe_finding
 from trimtab.runs.described import describe_metrics as describe_metrics
 from trimtab.runs.described import describe_pace as describe_pace
@@ -145,6 +146,9 @@ def render(summary: Mapping[str, Any]) -> str:
     if summary["attempts"] > 1:
         steps += f" in {summary['attempts']} attempts{_resumed(summary['branches'])}"
     rows.append(("steps", steps))
+    if summary.get("base"):
+        told = describe_differences(summary["differences"], summary["base"])
+        rows += [("settings", line) for line in wrapped(told)]
     begins = summary["phase"] == "starting"
     for ending in summary["endings"] if begins else summary["endings"][:-1]:
         told = reason_in_a_line(ending["reason"])
