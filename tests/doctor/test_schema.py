@@ -63,6 +63,6 @@ def test_no_key_is_renamed_or_taken_away_while_the_number_is_one() -> None:
     assert set(DIAGNOSIS_SCHEMA["properties"]["findings"]["items"]["required"]) == FINDING
     assert set(DOCTOR_SCHEMA["$defs"]["answer"]["properties"]) == {
         *KEYS,
-        *("beaten_by", "log", "fix", "examination", "proof"),
+        *("unit", "beaten_by", "log", "fix", "examination", "proof"),
     }
     assert set(DOCTOR_SCHEMA["$defs"]["answer"]["required"]) == KEYS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _course(case: Case) -> str:
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else none) + "."
 
 
-def unit_of(case: Case) -> str:
+def unit_of(case: Case) -> Literal["step", "epoch"]:
     """What the record counts."""
     return "epoch" if case.counts_epochs else "step"
 
@@ -149,7 +149,7 @@ def _passed(case: Case, findings: Sequence[Finding]) -> str:
     }
     if not told:
         return ""
-    named = ", ".join(f"{printable(code)} at step {step:,}" for code, step in told.items())
+    named = ", ".join(f"{printable(code)} at {unit_of(case)} {step:,}" for code, step in told.items())
     over = case.history.ended is not None or case.history.last_step >= case.planned_steps
     return f"; what was told during the run has passed{', seen from its end' if over else ' by now'} ({named})"
 

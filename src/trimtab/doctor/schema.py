@@ -76,6 +76,7 @@ DIAGNOSIS_SCHEMA: Final[dict[str, Any]] = {
                 )
             ),
         ),
+        unit={"enum": ["step", "epoch"]},
         beaten_by=_TEXT,
     ),
 }

@@ -167,7 +167,8 @@ def _lanes(report: Report, window: Window) -> Markup | None:
     """Findings, decisions and resumes as signs above the curves."""
     signs: list[tuple[int, Markup]] = []
     for index, finding in enumerate(report.diagnosis.findings, start=1):
-        told = f"{SEVERITIES[finding.severity]} {finding.code}, from step {format.count(finding.onset_step)}"
+        since = format.count(finding.onset_step)
+        told = f"{SEVERITIES[finding.severity]} {finding.code}, from {report.diagnosis.unit} {since}"
         circle = element("circle", class_=f"flag {finding.severity}", cx=0, cy=0, r=9)
         digit = element("text", str(index), class_="flag", x=0, y=4)
         inner = element("g", element("title", told), circle, digit)

@@ -142,9 +142,9 @@ def command_with(config: str, remedy: Remedy) -> str:
     return " ".join(["trimtab train", shlex.quote(config), *overrides(remedy)])
 
 
-def onset(finding: Finding) -> str:
+def onset(finding: Finding, unit: str = "step") -> str:
     """Where a finding begins to show."""
-    return f"from step {finding.onset_step:,}" if finding.onset_step > 0 else "from the start"
+    return f"from {unit} {finding.onset_step:,}" if finding.onset_step > 0 else "from the start"
 
 
 def count_of(findings: Sequence[Finding]) -> str:
