@@ -47,6 +47,7 @@ def lag_diagram(order: tuple[Break, ...], unit: str = "step") -> Markup:
             )
         )
         names.append(element("text", _shortened(lag_name(one.metric)), x="100%", dx=-8, y=middle + 3.5))
+    names.append(element("text", unit, x="100%", dx=-8, y=height + 16))
     ticks = step_labels(first, last, height)
     label = "; ".join(lag_told(one, how, unit) for one, how in told_order(order))
     scale = element("svg", names, class_="layer-names", width="100%", height=height + 22, aria_hidden="true")
