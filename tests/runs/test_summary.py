@@ -183,6 +183,13 @@ def test_the_list_agrees_with_the_page(run: RunDirectory) -> None:
     assert render(summarize(RunDirectory(run.path.parent / "new"))).startswith("new: new")
 
 
+def test_a_page_fits_the_terminal(run: RunDirectory) -> None:
+    found = summarize(run) | {"diagnosis": {"verdict": "healthy", "summary": "It went. " * 40, "findings": []}}
+    narrow = render(found, 72).splitlines()
+    assert max(map(len, narrow[:-1])) <= 72
+    assert " ".join(" ".join(narrow).split()) == " ".join(render(found).split())
+
+
 def test_a_best_value_on_leaked_texts_is_marked(run: RunDirectory) -> None:
     facts = {"validation": {"documents": 10}, "leakage": 5}
     run.facts.write_text(json.dumps(facts | {"schema": 1}))

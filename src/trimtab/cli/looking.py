@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trimtab.runs import RunDirectory
 
 from trimtab.cli.newest import tell_newest
-from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown
+from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown, terminal_width
 from trimtab.cli.reading import open_log
 
 
@@ -145,7 +145,7 @@ def show(
     if as_json:
         print_json(summary)
     else:
-        typer.echo(render(summary))
+        typer.echo(render(summary, terminal_width()))
 
 
 def _show_profiles(run: RunDirectory, as_json: bool) -> None:
@@ -227,13 +227,14 @@ def doctor(
         if not as_json:
             for note in log.notes():
                 typer.echo(note)
+            width = min(terminal_width() or 100, 100)
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             if is_soup(case):  # which no rule judges, so that nothing is healthy or not
                 typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
             elif fix is not None or prove:  # which tell of each finding what they change
-                typer.echo(render_verdict(diagnosis, colour=colour))
+                typer.echo(render_verdict(diagnosis, width=width, colour=colour))
             else:
-                typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
+                typer.echo(render_text(diagnosis, settings=case.config, width=width, colour=colour))
                 if diagnosis.findings:
                     typer.echo(more_on(diagnosis.findings[0].code))
             if len(paths) == 1 and not acts:

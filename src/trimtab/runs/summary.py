@@ -59,6 +59,8 @@ from trimtab.runs.start import resumes_from
 
 _TAIL_BYTES = 131_072
 _ALERTS = 4
+_SENTENCES = ("settings", "step", "machine", "verdict", "soup")
+_INDENT = 14
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
@@ -138,8 +140,11 @@ def list_summaries(parent: Path) -> list[dict[str, Any]]:
     return [_outline(run, _newest_lines(run)) for run in list_runs(parent)]
 
 
-def render(summary: Mapping[str, Any]) -> str:
-    """What `summarize` gave, as text for people; it ends with what to run next."""
+def render(summary: Mapping[str, Any], width: int | None = None) -> str:
+    """What `summarize` gave, as text for people; it ends with what to run next.
+
+    In lines of at most `width`, that of a terminal; else sentences are wrapped, and facts have a line each.
+    """
     rows: list[tuple[str, str]] = []
     done, total = summary["step"], summary["total_steps"]
     steps = format.count(done) if not total else f"{format.count(done)} of {format.count(total)}"
@@ -148,7 +153,7 @@ def render(summary: Mapping[str, Any]) -> str:
     rows.append(("steps", steps))
     if summary.get("base"):
         told = describe_differences(summary["differences"], summary["base"])
-        rows += [("settings", line) for line in wrapped(told)]
+        rows.append(("settings", told))
     begins = summary["phase"] == "starting"
     for ending in summary["endings"] if begins else summary["endings"][:-1]:
         told = reason_in_a_line(ending["reason"])
@@ -194,8 +199,8 @@ def render(summary: Mapping[str, Any]) -> str:
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if (pace := summary["pace"]) is not None:
         rows.append(("step", describe_pace(pace)))
-    rows += [("step", line) for line in wrapped(describe_parts(summary["machine"]))]
-    rows += [("machine", line) for line in wrapped(describe_machine(summary["machine"]))]
+    of_machine = (("step", describe_parts), ("machine", describe_machine))
+    rows += [(label, told) for label, describe in of_machine if (told := describe(summary["machine"]))]
     if summary["skipped"]:
         rows.append(("skipped", f"{_part(summary['skipped'], done)} updates, which changed nothing"))
     if summary["ranks"] > 1:
@@ -233,7 +238,7 @@ def render(summary: Mapping[str, Any]) -> str:
     if (diagnosis := summary.get("diagnosis")) is not None:
         verdict = f"{describe_verdict(diagnosis['verdict'], diagnosis.get('beaten_by', ''))}: "
         label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", verdict)
-        rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
+        rows.append((label, verdict + diagnosis["summary"]))
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
     if summary["damaged_lines"]:
@@ -241,8 +246,10 @@ def render(summary: Mapping[str, Any]) -> str:
     lines = [f"{printable(summary['name'])}: {summary['status']}"]
     previous = ""
     for label, text in rows:
-        lines.append(f"  {label if label != previous else '':<11} {text}")
-        previous = label
+        parts = [text] if width is None and label not in _SENTENCES else wrapped(text, (width or 114) - _INDENT)
+        for part in parts:
+            lines.append(f"  {label if label != previous else '':<11} {part}")
+            previous = label
     after = {"source": summary["source"], "task": summary["task"], "repeats": summary["would_repeat"]}
     lines.append(f"next: {next_command(summary['status'], summary['run'], **after)}")
     return "\n".join(lines)
