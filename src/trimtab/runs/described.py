@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from trimtab.runs import format
 from trimtab.runs.printable import printable
+from trimtab.runs.program import from_here
 
 YARDSTICKS = ("bigram", "zlib", "lzma")
 """What a model's bits per byte are held against, the weakest first."""
@@ -59,7 +60,7 @@ def describe_differences(differences: Mapping[str, Mapping[str, Any]], base: str
     if not differences:
         return f"those of {base}"
     told = [
-        f"{printable(key)} {printable(str(one['now']), limit=60)} (was {_or_unset(one['was'])})"
+        f"{printable(key)} {printable(from_here(str(one['now'])), limit=60)} (was {_or_unset(one['was'])})"
         for key, one in list(differences.items())[:MOST_DIFFERENCES]
     ]
     more = len(differences) - len(told)
@@ -100,7 +101,7 @@ def describe_quality(bits_per_byte: float | None, yardsticks: Mapping[str, Any])
     beaten = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte < value]
     ahead = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte >= value]
     text += f", better than {', '.join(beaten)}" if beaten else ""
-    return text + (f", not yet {', '.join(ahead)}" if ahead else "")
+    return text + (f", not yet better than {', '.join(ahead)}" if ahead else "")
 
 
 def describe_split(split: Mapping[str, float]) -> str:

@@ -8,6 +8,9 @@ from typing import Any, Final
 FEW: Final = 0.01
 """A smaller part is frequent by nature, such as greetings."""
 
+MANY: Final = 0.1
+"""From there on a loss is not held against another."""
+
 
 def leaked_documents(facts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> tuple[float, float]:
     """How many are in it as they are, and how many nearly so, by the facts of a run; 0 where that is not known."""
@@ -18,10 +21,12 @@ def leaked_documents(facts: Mapping[str, Any], settings: Mapping[str, Any] | Non
     return _number(facts, "leakage"), 0.0 if dropped else near
 
 
-def leaked_share(facts: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> float | None:
+def leaked_share(
+    facts: Mapping[str, Any], settings: Mapping[str, Any] | None = None, *, least: float = FEW
+) -> float | None:
     """The part, up to 1, where it is worth telling; None where it is not, or not known."""
     documents, leaked = _number(facts, "validation", "documents"), sum(leaked_documents(facts, settings))
-    if not documents or leaked < max(1.0, FEW * documents):
+    if not documents or leaked < max(1.0, least * documents):
         return None
     return min(leaked / documents, 1.0)
 

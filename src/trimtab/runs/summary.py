@@ -37,7 +37,7 @@ from trimtab.runs.described import describe_verdict as describe_verdict
 from trimtab.runs.described import wrapped as wrapped
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
-from trimtab.runs.leaked import leaked_share
+from trimtab.runs.leaked import MANY, leaked_share
 from trimtab.runs.lock import live_holder
 from trimtab.runs.machine import describe_machine, describe_parts, means_of
 from trimtab.runs.metrics import better_direction, of_the_same_weights
@@ -321,7 +321,7 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
         "best": _best(run, evaluations),
         "yardsticks": _facts(run).get("yardsticks") or {},
-        "leaked": leaked_share(_facts(run)),
+        "leaked": leaked_share(_facts(run), least=MANY),
         "ended": {
             "status": ended.status,
             "reason": ended.reason,

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from trimtab.doctor.acts_on import Acts
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Diagnosis, Remedy
-from trimtab.runs.leaked import leaked_share
+from trimtab.runs.leaked import MANY, leaked_share
 
 SCHEMA: Final = 1
 
@@ -30,7 +30,7 @@ class Side:
     @property
     def leaks(self) -> bool:
         """Whether it was judged on what it was trained on."""
-        return leaked_share(self.case.facts, self.case.config) is not None
+        return leaked_share(self.case.facts, self.case.config, least=MANY) is not None
 
 
 @dataclass(frozen=True, slots=True)

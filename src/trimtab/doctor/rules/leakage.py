@@ -46,8 +46,8 @@ def check(case: Case) -> Iterator[Finding]:
         "warning",
         0.95 if share >= MANY else 0.75,
         1,
-        f"{share:.1%} of the validation documents are in the training set, too: the validation loss measures what was "
-        "learned by heart",
+        f"{share:.1%} of the validation documents are in the training set, too: the validation loss "
+        + ("measures what was learned by heart" if share >= MANY else "is lower by that than on new texts"),
         tuple(evidence),
         remedies=(
             Remedy("leave the copies out of the training set", case.target if config else "text", config),
