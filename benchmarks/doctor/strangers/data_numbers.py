@@ -119,7 +119,12 @@ def pictures(rng: np.random.RandomState, n: int, valid: int) -> Data:
     r = np.hypot(u, v)
     shapes = [
         *(np.abs(r - s) < 0.8, np.maximum(abs(u), abs(v)) < s, (abs(u) < 1) | (abs(v) < 1), abs(u - v) < 1.2),
-        *(abs(u + v) < 1.2, (abs(u) + abs(v)) < s, (abs(u) < 1) & (abs(v) < s + 1), np.maximum(abs(u), abs(v)).round() == s.round()),
+        *(
+            abs(u + v) < 1.2,
+            (abs(u) + abs(v)) < s,
+            (abs(u) < 1) & (abs(v) < s + 1),
+            np.maximum(abs(u), abs(v)).round() == s.round(),
+        ),
     ]
     x = np.stack(shapes)[y, np.arange(many)].astype(float) + rng.uniform(0.3, 0.7) * rng.randn(many, 12, 12)
     x = (x - x.mean()) / x.std()
@@ -131,8 +136,18 @@ def angles(rng: np.random.RandomState, n: int, valid: int) -> Data:
     a, b = np.mgrid[0:12, 0:12]
     slope = rng.uniform(-1, 1, (n + valid, 1, 1))
     x = (np.abs((a[None] - 6) - slope * (b[None] - 6) + rng.uniform(-2, 2, slope.shape)) < 1).astype(float)
-    data = _numbers((x + 0.3 * rng.randn(*x.shape)).reshape(len(x), -1), slope[:, 0, 0] + 0.05 * rng.randn(len(x)), valid)
-    return split("reg", "image", torch.cat([data.vx, data.x]).reshape(-1, 1, 12, 12) * 2, torch.cat([data.vy, data.y]), valid, 144, 1)
+    data = _numbers(
+        (x + 0.3 * rng.randn(*x.shape)).reshape(len(x), -1), slope[:, 0, 0] + 0.05 * rng.randn(len(x)), valid
+    )
+    return split(
+        "reg",
+        "image",
+        torch.cat([data.vx, data.x]).reshape(-1, 1, 12, 12) * 2,
+        torch.cat([data.vy, data.y]),
+        valid,
+        144,
+        1,
+    )
 
 
 TASKS: dict[str, Task] = {

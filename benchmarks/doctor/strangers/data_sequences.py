@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import keyword
 import tokenize
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -27,11 +27,16 @@ def _pairs(prompts: list[list[int]], answers: list[list[int]], valid: int, voc: 
     return split("s2s", "tokens", x, y, valid, voc, voc)
 
 
-def _rule(which: str):  # noqa: ANN202
+def _rule(which: str):
     def make(rng: np.random.RandomState, n: int, valid: int) -> Data:
         letters, longest = int(rng.choice([6, 12, 30])), int(rng.choice([5, 7, 9]))
         prompts = [list(2 + rng.randint(0, letters, rng.randint(3, longest + 1))) for _ in range(n + valid)]
-        turn = {"sort": sorted, "copy": list, "reverse": lambda row: row[::-1], "double": lambda r: [a for a in r for _ in "ab"]}
+        turn = {
+            "sort": sorted,
+            "copy": list,
+            "reverse": lambda row: row[::-1],
+            "double": lambda r: [a for a in r for _ in "ab"],
+        }
         return _pairs(prompts, [list(turn[which](row)) for row in prompts], valid, letters + 2)
 
     return make
@@ -54,7 +59,7 @@ def brackets(rng: np.random.RandomState, n: int, valid: int) -> Data:
     return split("tag", "tokens", torch.tensor((steps + 1) // 2), torch.tensor(np.minimum(depth, 4)), valid, 2, 5)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tagged() -> tuple[str, np.ndarray]:
     texts, tags = [], []
     for module in MODULES[::4]:

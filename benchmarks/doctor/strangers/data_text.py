@@ -7,7 +7,7 @@ import importlib.util
 import re
 import unicodedata
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ MODULES = (
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def source(module: str) -> str:
     """The text of a module; empty where this Python has none."""
     spec = importlib.util.find_spec(module)
@@ -35,7 +35,7 @@ def source(module: str) -> str:
     return Path(origin).read_text(encoding="utf-8", errors="replace")[:60_000]
 
 
-@lru_cache(maxsize=None)
+@cache
 def book(which: str) -> str:
     """A text of a few hundred thousand characters."""
     if which == "topics":
@@ -64,14 +64,14 @@ def _cut(text: str, rng: np.random.RandomState, length: int, n: int, valid: int,
     return split("lm", "tokens", rows[:, :-1], rows[:, 1:], valid, len(kept) + 1, len(kept) + 1)
 
 
-def _characters(which: str):  # noqa: ANN202
+def _characters(which: str):
     def make(rng: np.random.RandomState, n: int, valid: int) -> Data:
         return _cut(book(which), rng, int(rng.choice([16, 24, 32, 40])), n, valid, 90)
 
     return make
 
 
-def _words(which: str):  # noqa: ANN202
+def _words(which: str):
     def make(rng: np.random.RandomState, n: int, valid: int) -> Data:
         return _cut(book(which), rng, int(rng.choice([12, 20, 28])), n, valid, int(rng.choice([200, 350, 500])))
 
@@ -101,9 +101,11 @@ def lines(rng: np.random.RandomState, n: int, valid: int) -> Data:
     return _labelled(rows, rng, 32, n, valid)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _names() -> list[tuple[str, int]]:
-    return [(name, c) for c in range(0x20, 0x1F000) if (name := unicodedata.name(chr(c), "")) and "IDEOGRAPH" not in name]
+    return [
+        (name, c) for c in range(0x20, 0x1F000) if (name := unicodedata.name(chr(c), "")) and "IDEOGRAPH" not in name
+    ]
 
 
 def categories(rng: np.random.RandomState, n: int, valid: int) -> Data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,6 @@ class Way:
     only: Callable[[str, Any], bool] | None
     dense: bool
     """Every step or two must be in the log, as it was."""
-    twin_sound: bool = True
-    """Otherwise what is at fault in the twin is what the fault hides."""
 
 
 FAULTS: dict[str, list[Way]] = {}
@@ -43,12 +42,11 @@ def fault(
     needs: str = "",
     only: Callable[[str, Any], bool] | None = None,
     dense: bool = False,
-    twin_sound: bool = True,
 ) -> Callable[[Plant], Plant]:
     """Puts a way to plant a fault into the table."""
 
     def put(plant: Plant) -> Plant:
-        FAULTS.setdefault(code, []).append(Way(plant, seen, kinds, frozenset(needs.split()), only, dense, twin_sound))
+        FAULTS.setdefault(code, []).append(Way(plant, seen, kinds, frozenset(needs.split()), only, dense))
         return plant
 
     return put
@@ -97,7 +95,6 @@ def simply_worse(a: Trace, b: Trace, _: int) -> bool:
 
 def planted() -> dict[str, list[Way]]:
     """The whole table."""
-    from . import faults_of_data, faults_of_machine, faults_of_model, faults_of_rate
-
-    assert faults_of_data and faults_of_machine and faults_of_model and faults_of_rate
+    for part in ("data", "machine", "learning", "model", "rate", "scale"):
+        import_module(f".faults_of_{part}", __package__)
     return FAULTS

@@ -14,7 +14,9 @@ Rng = np.random.RandomState
 
 
 def _waits(a: Trace, b: Trace, _: int) -> bool:
-    return float((a.clock["data"] / a.clock["step"]).mean()) > 0.28 or a.clock["data"].sum() / a.clock["step"].sum() > 0.28
+    return (
+        float((a.clock["data"] / a.clock["step"]).mean()) > 0.28 or a.clock["data"].sum() / a.clock["step"].sum() > 0.28
+    )
 
 
 @fault("input-bound", _waits, needs="data_time step_time")
@@ -36,7 +38,13 @@ def cache_is_gone(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     return base.copy(clock={"wait": (1.0, 2.5, 6.0)[s], "from": begin}), int(begin * base.steps)
 
 
-@fault("evaluation-bound", lambda a, b, o: len(a.evaluations) > 4 and a.clock["evaluation"].mean() * len(a.evaluations) > 0.2 * a.clock["step"].sum(), needs="eval_time step_time")
+@fault(
+    "evaluation-bound",
+    lambda a, b, o: (
+        len(a.evaluations) > 4 and a.clock["evaluation"].mean() * len(a.evaluations) > 0.2 * a.clock["step"].sum()
+    ),
+    needs="eval_time step_time",
+)
 def evaluates_too_much(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     base.evaluations = int(rng.randint(12, 60))
     return base.copy(clock={"evaluation": (0.45, 1.0, 3.0)[s] * rng.uniform(0.9, 1.2)}), 0
@@ -48,7 +56,9 @@ def _slower(a: Trace, b: Trace, _: int) -> bool:
 
 @fault("throughput-decay", _slower, needs="pace")
 def slower_and_slower(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
-    return base.copy(clock={"slower": (0.4, 1.0, 3.0)[s] * rng.uniform(0.9, 1.3), "power": float(rng.choice([0.7, 1, 2]))}), 0
+    return base.copy(
+        clock={"slower": (0.4, 1.0, 3.0)[s] * rng.uniform(0.9, 1.3), "power": float(rng.choice([0.7, 1, 2]))}
+    ), 0
 
 
 @fault("throughput-decay", _slower, needs="pace")
@@ -76,7 +86,12 @@ def kept_by_evaluation(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
 def _joins_badly(a: Trace, b: Trace, onset: int) -> bool:
     before, after = a.loss[max(0, onset - 15) : onset], a.loss[onset : onset + 10]
     jump = after.mean() - before.mean()
-    return finite(a) and jump > 3 * before.std() / 15**0.5 + 1e-6 and jump > 0.08 * abs(before.mean()) and jump > 1.5 * before.std()
+    return (
+        finite(a)
+        and jump > 3 * before.std() / 15**0.5 + 1e-6
+        and jump > 0.08 * abs(before.mean())
+        and jump > 1.5 * before.std()
+    )
 
 
 def _at(base: Plan, rng: Rng) -> int:
@@ -90,7 +105,7 @@ def head_not_saved(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     """Part of the weights is not in the checkpoint, or of another one, and `strict=False` hides it."""
     at = _at(base, rng)
 
-    def lose(loop, step):  # noqa: ANN001, ANN202
+    def lose(loop, step):
         if step == at - 1:
             parts: tuple[nn.Module, ...] = (loop.model.head, loop.model.stem, *loop.model.blocks)
             for part in parts[: (1, 2, 9)[s]]:
@@ -108,7 +123,7 @@ def older_weights(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     kept: dict[str, torch.Tensor] = {}
     take = int((0.25, 0.12, 0.04)[s] * at)
 
-    def back(loop, step):  # noqa: ANN001, ANN202
+    def back(loop, step):
         if step == take:
             kept.update({k: v.clone() for k, v in loop.model.state_dict().items()})
         if step == at - 1:
@@ -124,12 +139,14 @@ def moments_lost_and_rate_anew(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]
     at = _at(base, rng)
     base.schedule, base.optimizer, base.clip = "cosine", "adam", 0.0
 
-    def lose(loop, step):  # noqa: ANN001, ANN202
+    def lose(loop, step):
         if step == at - 1:
             loop.optimizer.state.clear()
 
     high = (2.0, 4.0, 8.0)[s]
-    return base.copy(after=[lose], of_rate=[lambda t, r: r if t < at else base.rate * high * (1 - (t - at) / base.steps)]), at
+    return base.copy(
+        after=[lose], of_rate=[lambda t, r: r if t < at else base.rate * high * (1 - (t - at) / base.steps)]
+    ), at
 
 
 def _lost_updates(a: Trace, b: Trace, onset: int) -> bool:
@@ -142,7 +159,7 @@ def gradients_overflow(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     base.scaled, base.clip = True, 1.0
     begin = int((0.7, 0.4, 0.1)[s] * rng.uniform(0.8, 1.2) * base.steps)
 
-    def spoil(loop, step):  # noqa: ANN001, ANN202
+    def spoil(loop, step):
         if step >= begin and loop.rng.rand() < (0.9, 0.97, 1.0)[s]:
             for p in loop.parameters[:1]:
                 if p.grad is not None:

@@ -57,7 +57,12 @@ def plain_descent_with_a_rate_for_adam(base: Plan, s: int, rng: Rng) -> tuple[Pl
 
 def _damage(a: Trace, b: Trace, _: int) -> bool:
     early = slice(1, max(12, a.steps // 8))
-    return finite(a) and a.loss[early].max() > 1.15 * max(a.loss[0], b.loss[early].max()) and a.tail() < a.loss[early].max() / 1.15 and worse(a, b, 0.04)
+    return (
+        finite(a)
+        and a.loss[early].max() > 1.15 * max(a.loss[0], b.loss[early].max())
+        and a.tail() < a.loss[early].max() / 1.15
+        and worse(a, b, 0.04)
+    )
 
 
 @fault("missing-warmup", _damage, needs="lr", only=lambda n, t: t.inputs == "tokens" and n != "neighbours", dense=True)
@@ -70,7 +75,13 @@ def post_norm(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
 
 @fault("missing-warmup", _damage, needs="lr", only=lambda n, t: t.inputs == "vector", dense=True)
 def deep_perceptron(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
-    base.depth, base.norm, base.optimizer, base.width, base.residual = 4, "none", str(rng.choice(["adam", "rmsprop"])), 96, True
+    base.depth, base.norm, base.optimizer, base.width, base.residual = (
+        4,
+        "none",
+        str(rng.choice(["adam", "rmsprop"])),
+        96,
+        True,
+    )
     base.rate, base.warmup, base.clip, base.schedule = (0.01, 0.02, 0.04)[s], base.steps // 4, 0.0, "linear"
     return base.copy(warmup=0), 0
 
@@ -144,7 +155,12 @@ def _left(a: Trace, b: Trace, onset: int) -> bool:
         return False
     before = a.loss[: max(5, onset)].min()
     rest = a.loss[int(onset + 0.2 * (a.steps - onset)) :]
-    return len(rest) > 20 and bool(np.median(rest) > 1.3 * max(before, 1e-9) + 0.02) and a.tail() > 1.25 * before and a.tail() > 1.2 * b.tail()
+    return (
+        len(rest) > 20
+        and bool(np.median(rest) > 1.3 * max(before, 1e-9) + 0.02)
+        and a.tail() > 1.25 * before
+        and a.tail() > 1.2 * b.tail()
+    )
 
 
 @fault("divergence", _left)
@@ -152,7 +168,9 @@ def ramp(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     """A rate that grows without end, as a range test that was left on."""
     begin, most = int(rng.uniform(0.25, 0.5) * base.steps), (60, 200, 800)[s]
     base.schedule, base.clip = "constant", 0.0
-    return base.copy(of_rate=[lambda t, r: r * most ** max(0.0, (t - begin) / (0.3 * base.steps)) if t > begin else r]), begin + base.steps // 12
+    return base.copy(
+        of_rate=[lambda t, r: r * most ** max(0.0, (t - begin) / (0.3 * base.steps)) if t > begin else r]
+    ), begin + base.steps // 12
 
 
 @fault("divergence", _left)
@@ -161,7 +179,7 @@ def weights_shaken(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     begin, base.clip = int(rng.uniform(0.3, 0.7) * base.steps), 1.0
     share = (0.02, 0.05, 0.12)[s]
 
-    def grow(loop, step):  # noqa: ANN001, ANN202
+    def grow(loop, step):
         if step >= begin:
             with torch.no_grad():
                 for p in loop.parameters:
@@ -175,7 +193,7 @@ def uphill(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     """The sign of the loss is wrong from a switch of the objective on."""
     begin, base.clip = int(rng.uniform(0.3, 0.7) * base.steps), 1.0
 
-    def turn(loop, step):  # noqa: ANN001, ANN202
+    def turn(loop, step):
         if step >= begin:
             for p in loop.parameters:
                 if p.grad is not None:
@@ -193,7 +211,12 @@ def _spike(a: Trace, b: Trace, onset: int) -> bool:
     noise = before.std() + 1e-9
     high = jump.max() - before.mean()
     wide = (jump > before.mean() + 0.25 * high).sum()
-    return bool(high > 6 * noise and high > 0.3 * abs(before.mean()) and wide >= 4 and a.tail(0.08) < before.mean() + 0.25 * high)
+    return bool(
+        high > 6 * noise
+        and high > 0.3 * abs(before.mean())
+        and wide >= 4
+        and a.tail(0.08) < before.mean() + 0.25 * high
+    )
 
 
 def _when(base: Plan, rng: Rng) -> int:
@@ -211,7 +234,7 @@ def rate_bursts(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
 def weights_hit(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     at, share = _when(base, rng), (0.5, 0.9, 1.5)[s]
 
-    def hit(loop, step):  # noqa: ANN001, ANN202
+    def hit(loop, step):
         if step == at - 1:
             with torch.no_grad():
                 for p in loop.parameters:
@@ -227,7 +250,7 @@ def moments_lost(base: Plan, s: int, rng: Rng) -> tuple[Plan, int]:
     base.optimizer, base.clip, at = "adamw", 0.0, _when(base, rng)
     shrink = (1e-3, 1e-5, 1e-7)[s]
 
-    def lose(loop, step):  # noqa: ANN001, ANN202
+    def lose(loop, step):
         if step == at - 1:
             for state in loop.optimizer.state.values():
                 state["exp_avg_sq"].mul_(shrink)

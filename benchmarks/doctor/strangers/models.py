@@ -70,7 +70,11 @@ class Dense(nn.Module):
         super().__init__()
         norms = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d, "none": lambda _: nn.Identity()}
         self.linear, self.norm = nn.Linear(width, plan.width), norms[plan.norm](plan.width)
-        self.act, self.drop, self.residual = ACTS[plan.act](), nn.Dropout(plan.drop), plan.residual and width == plan.width
+        self.act, self.drop, self.residual = (
+            ACTS[plan.act](),
+            nn.Dropout(plan.drop),
+            plan.residual and width == plan.width,
+        )
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         out = self.drop(self.act(self.norm(self.linear(h))))
@@ -82,8 +86,14 @@ class Plane(nn.Module):
 
     def __init__(self, channels: int, plan: Plan, pool: bool) -> None:
         super().__init__()
-        norm = {"batch": nn.BatchNorm2d, "layer": lambda c: nn.GroupNorm(1, c), "none": lambda _: nn.Identity()}[plan.norm]
-        self.conv, self.norm, self.pool = nn.Conv2d(channels, plan.width // 2, 3, padding=1), norm(plan.width // 2), pool
+        norm = {"batch": nn.BatchNorm2d, "layer": lambda c: nn.GroupNorm(1, c), "none": lambda _: nn.Identity()}[
+            plan.norm
+        ]
+        self.conv, self.norm, self.pool = (
+            nn.Conv2d(channels, plan.width // 2, 3, padding=1),
+            norm(plan.width // 2),
+            pool,
+        )
         self.act, self.drop = ACTS[plan.act](), nn.Dropout(plan.drop)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
@@ -102,7 +112,9 @@ class Net(nn.Module):
         if data.inputs == "tokens":
             self.stem: nn.Module = nn.Embedding(data.voc, width)
             if plan.family == "trf":
-                self.positions = nn.Parameter(0.02 * torch.randn(data.x.shape[1], width), requires_grad=not plan.no_positions)
+                self.positions = nn.Parameter(
+                    0.02 * torch.randn(data.x.shape[1], width), requires_grad=not plan.no_positions
+                )
                 if plan.no_positions:
                     self.positions.data.zero_()
         elif data.inputs == "series":
@@ -148,7 +160,11 @@ class Net(nn.Module):
         for block in self.blocks:
             h = block(h)
             if self.watch and self.family in ("mlp", "cnn"):
-                self.dead.append(float((h.abs().flatten(2).amax((0, 2)) if h.dim() > 2 else h.abs().amax(0)).lt(1e-12).float().mean()))
+                self.dead.append(
+                    float(
+                        (h.abs().flatten(2).amax((0, 2)) if h.dim() > 2 else h.abs().amax(0)).lt(1e-12).float().mean()
+                    )
+                )
         h = self.norm(h)
         if self.family == "cnn" and self.inputs == "image":
             h = h.flatten(1)

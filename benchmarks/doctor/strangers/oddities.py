@@ -35,11 +35,18 @@ def _set(**changes: Any) -> Callable[[Plan, Rng], Plan]:
 
 def _small_batch(plan: Plan, rng: Rng) -> Plan:
     size = int(rng.choice([4, 6, 8]))
-    return plan.copy(batch=size, rate=plan.rate * min(1, (size / plan.batch) ** 0.5), every=int(rng.choice([1, 5])), schedule="cosine")
+    return plan.copy(
+        batch=size,
+        rate=plan.rate * min(1, (size / plan.batch) ** 0.5),
+        every=int(rng.choice([1, 5])),
+        schedule="cosine",
+    )
 
 
 def _cut(plan: Plan, rng: Rng) -> Plan:
-    return plan.copy(ends_at=int(plan.steps * rng.uniform(0.4, 0.8)), schedule=str(rng.choice(["cosine", "linear", "constant"])))
+    return plan.copy(
+        ends_at=int(plan.steps * rng.uniform(0.4, 0.8)), schedule=str(rng.choice(["cosine", "linear", "constant"]))
+    )
 
 
 def _curriculum(plan: Plan, rng: Rng) -> Plan:
@@ -52,7 +59,7 @@ def _curriculum(plan: Plan, rng: Rng) -> Plan:
         data.x, data.y = data.x[at], data.y[at]
         return data
 
-    def easy(loop, step, x, y):  # noqa: ANN001, ANN202
+    def easy(loop, step, x, y):
         share = 0.35 if step < first else 0.65 if step < second else 1.0
         at = torch.randint(0, int(share * len(loop.data.x)), (len(y),), generator=loop.drawn)
         return loop.data.x[at], loop.data.y[at]
@@ -64,7 +71,7 @@ def _correlated(plan: Plan, rng: Rng) -> Plan:
     """Samples of one shard after those of another: a slow wander that does no harm."""
     pace = int(rng.choice([10, 25, 40]))
 
-    def shard(loop, step, x, y):  # noqa: ANN001, ANN202
+    def shard(loop, step, x, y):
         many = len(loop.data.x)
         value = np.random.RandomState(step // pace).randint(0, 7)
         at = torch.randint(0, many // 7, (len(y) // 2,), generator=loop.drawn) * 7 + value
@@ -83,10 +90,14 @@ def _correlated(plan: Plan, rng: Rng) -> Plan:
 def _augmented(plan: Plan, rng: Rng) -> Plan:
     """Training samples are made harder than validation ones."""
 
-    def blur(loop, step, x, y):  # noqa: ANN001, ANN202
+    def blur(loop, step, x, y):
         if x.is_floating_point():
             return x + 0.5 * torch.randn(x.shape, generator=loop.drawn), y
-        return torch.where(torch.rand(x.shape, generator=loop.drawn) < 0.08, torch.randint(0, loop.data.voc, x.shape, generator=loop.drawn), x), y
+        return torch.where(
+            torch.rand(x.shape, generator=loop.drawn) < 0.08,
+            torch.randint(0, loop.data.voc, x.shape, generator=loop.drawn),
+            x,
+        ), y
 
     return plan.copy(of_batch=[blur])
 
@@ -94,11 +105,13 @@ def _augmented(plan: Plan, rng: Rng) -> Plan:
 def _growing_batch(plan: Plan, rng: Rng) -> Plan:
     at = int(0.5 * plan.steps)
 
-    def part(loop, step, x, y):  # noqa: ANN001, ANN202
+    def part(loop, step, x, y):
         few = max(4, len(y) // 8)
         return (x[:few], y[:few]) if step < at else (x, y)
 
-    return plan.copy(of_batch=[part], batch=max(64, plan.batch) if plan.inputs != "tokens" else 48, every=min(plan.every, 5))
+    return plan.copy(
+        of_batch=[part], batch=max(64, plan.batch) if plan.inputs != "tokens" else 48, every=min(plan.every, 5)
+    )
 
 
 def _rarer(data: Data, r: Rng) -> Data:
@@ -124,7 +137,8 @@ def _evaluated_in_short(plan: Plan, rng: Rng) -> Plan:
 
 def _clean_spikes(plan: Plan, rng: Rng) -> Plan:
     """A hard batch now and then: the loss is a little higher there, and nothing follows."""
-    def hard(loop, step, x, y):  # noqa: ANN001, ANN202
+
+    def hard(loop, step, x, y):
         if step % 83 != 60:
             return x, y
         with torch.no_grad():
@@ -133,7 +147,9 @@ def _clean_spikes(plan: Plan, rng: Rng) -> Plan:
             at = torch.randint(0, len(loop.data.x), (3 * len(y),), generator=loop.drawn)
             each = losses(loop.plan, loop.model(loop.data.x[at]), loop.data.y[at])
         top = at[each.topk(len(y)).indices]
-        return torch.cat([x[len(y) // 4 :], loop.data.x[top[: len(y) // 4]]]), torch.cat([y[len(y) // 4 :], loop.data.y[top[: len(y) // 4]]])
+        return torch.cat([x[len(y) // 4 :], loop.data.x[top[: len(y) // 4]]]), torch.cat(
+            [y[len(y) // 4 :], loop.data.y[top[: len(y) // 4]]]
+        )
 
     return plan.copy(of_batch=[hard], every=1, batch=max(plan.batch, 24))
 
@@ -145,18 +161,37 @@ ODDITIES: list[Oddity] = [
     Oddity("restarts", _set(schedule="restarts")),
     Oddity("halved-at-plateaus", lambda p, r: p.copy(schedule="plateau", evaluations=30)),
     Oddity("small-batch", _small_batch, kinds=("cls", "reg", "tag")),
-    Oddity("dropout-gap", lambda p, r: p.copy(drop=float(r.choice([0.2, 0.3]))), kinds=("lm", "cls", "tag"), tuned=False),
+    Oddity(
+        "dropout-gap", lambda p, r: p.copy(drop=float(r.choice([0.2, 0.3]))), kinds=("lm", "cls", "tag"), tuned=False
+    ),
     Oddity("smoothing-gap", _set(smoothing=0.1), kinds=("lm", "cls", "tag")),
     Oddity("running-average", _set(), needs=frozenset({"running"})),
-    Oddity("single-epoch", lambda p, r: p.copy(n=p.batch * p.steps + 10 if p.inputs != "tokens" else p.n, valid=p.valid), only=lambda n, t: t.inputs in ("vector", "image") or t.kind == "lm"),
+    Oddity(
+        "single-epoch",
+        lambda p, r: p.copy(n=p.batch * p.steps + 10 if p.inputs != "tokens" else p.n, valid=p.valid),
+        only=lambda n, t: t.inputs in ("vector", "image") or t.kind == "lm",
+    ),
     Oddity("resumed-cleanly", lambda p, r: p.copy(every=min(p.every, 10)), needs=frozenset({"resume"})),
     Oddity("growing-gradients", _set(decay=0.0, schedule="rsqrt"), needs=frozenset({"grad_norm"}), kinds=("lm", "cls")),
     Oddity("slow-first-steps", _set(clock={"sawtooth": 1.0}), needs=frozenset({"step_time", "data_time"})),
     Oddity("noisy-evaluations", _evaluated_in_short),
     Oddity("weak-relation", _set(decay=0.0, width=16, depth=1), only=lambda n, t: n == "weak"),
-    Oddity("noise-floor", lambda p, r: p.copy(schedule=str(r.choice(["wsd", "linear"])), width=16, depth=1), only=lambda n, t: n in ("churn", "moons", "chains", "series", "weak", "prices")),
-    Oddity("annealed-penalty", lambda p, r: p.copy(penalty=lambda t: 0.25 * min(1.0, t / (0.6 * p.steps)), every=min(p.every, 10)), kinds=("cls", "reg")),
-    Oddity("sum-of-tasks", lambda p, r: p.copy(second_task=float(r.uniform(0.1, 0.4))), kinds=("cls", "tag"), only=lambda n, t: t.inputs != "tokens"),
+    Oddity(
+        "noise-floor",
+        lambda p, r: p.copy(schedule=str(r.choice(["wsd", "linear"])), width=16, depth=1),
+        only=lambda n, t: n in ("churn", "moons", "chains", "series", "weak", "prices"),
+    ),
+    Oddity(
+        "annealed-penalty",
+        lambda p, r: p.copy(penalty=lambda t: 0.25 * min(1.0, t / (0.6 * p.steps)), every=min(p.every, 10)),
+        kinds=("cls", "reg"),
+    ),
+    Oddity(
+        "sum-of-tasks",
+        lambda p, r: p.copy(second_task=float(r.uniform(0.1, 0.4))),
+        kinds=("cls", "tag"),
+        only=lambda n, t: t.inputs != "tokens",
+    ),
     Oddity("distilled", _set(teacher=True), kinds=("cls", "lm", "tag")),
     Oddity("correlated-batches", _correlated),
     Oddity("still-running", _cut),
@@ -167,7 +202,11 @@ ODDITIES: list[Oddity] = [
     Oddity("augmented", _augmented),
     Oddity("growing-batch", _growing_batch, tuned=False),
     Oddity("rare-classes", _set(of_data=[_rarer]), kinds=("cls",), needs=frozenset({"accuracy"})),
-    Oddity("late-insight", lambda p, r: p.copy(steps=int(p.steps * 1.2)), only=lambda n, t: n in ("sums", "sort", "reverse", "double")),
+    Oddity(
+        "late-insight",
+        lambda p, r: p.copy(steps=int(p.steps * 1.2)),
+        only=lambda n, t: n in ("sums", "sort", "reverse", "double"),
+    ),
     Oddity("hard-batches", _clean_spikes),
     Oddity("loss-scale", _set(scaled=True), needs=frozenset({"loss_scale", "grad_norm"})),
     Oddity("robust-loss", _set(robust=True), kinds=("reg",)),

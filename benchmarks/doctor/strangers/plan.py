@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What a run is set to, sound as it is drawn: faults change a copy of it."""
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ OPTIMIZERS = ("adamw", "adamw", "adam", "adam", "rmsprop", "sgd", "sgd", "nadam"
 SCHEDULES = ("cosine", "cosine", "linear", "wsd", "step", "rsqrt", "restarts", "constant", "onecycle")
 
 
-def draw(rng: np.random.RandomState, kinds: tuple[str, ...] = (), only: Callable[[str, Any], bool] | None = None) -> Plan:
+def draw(
+    rng: np.random.RandomState, kinds: tuple[str, ...] = (), only: Callable[[str, Any], bool] | None = None
+) -> Plan:
     """A sound plan, for a task of one of these kinds."""
     table = {k: t for k, t in tasks().items() if (not kinds or t.kind in kinds) and (only is None or only(k, t))}
     groups = sorted({(t.kind, t.inputs) for t in table.values()})
@@ -102,7 +105,11 @@ def draw(rng: np.random.RandomState, kinds: tuple[str, ...] = (), only: Callable
     elif sequence:
         family = str(rng.choice(["trf", "trf", "gru", "lstm", "cnn"] + (["mlp"] if task.kind == "cls" else [])))
     else:
-        family = {"vector": "mlp", "image": str(rng.choice(["cnn", "cnn", "mlp"])), "series": str(rng.choice(["gru", "cnn", "mlp"]))}[task.inputs]
+        family = {
+            "vector": "mlp",
+            "image": str(rng.choice(["cnn", "cnn", "mlp"])),
+            "series": str(rng.choice(["gru", "cnn", "mlp"])),
+        }[task.inputs]
     slow = family != "mlp"
     width = int(rng.choice([24, 32, 48] if slow else [32, 48, 64, 96]))
     if family == "trf":
@@ -111,7 +118,7 @@ def draw(rng: np.random.RandomState, kinds: tuple[str, ...] = (), only: Callable
         width = int(rng.choice([16, 24, 32]))
     depth = {"trf": 2, "gru": 1, "lstm": 1, "cnn": 2, "mlp": int(rng.choice([1, 2, 3]))}[family]
     optimizer = str(rng.choice(OPTIMIZERS))
-    batch = int(round(2 ** rng.uniform(*((3, 5.2) if slow else (3.5, 9)))))
+    batch = round(2 ** rng.uniform(*((3, 5.2) if slow else (3.5, 9))))
     low, high = RATES[family]
     rate = float(np.exp(rng.uniform(np.log(low), np.log(high)))) * float(np.clip((batch / 32) ** 0.5, 0.6, 2))
     if family == "mlp" and sequence:
@@ -119,7 +126,11 @@ def draw(rng: np.random.RandomState, kinds: tuple[str, ...] = (), only: Callable
     if optimizer == "rmsprop":
         rate *= 0.4
     if optimizer == "sgd":
-        rate = float(rng.uniform(0.03, 0.08)) * float(np.clip(batch / 32, 0.7, 2)) * (5 if family in ("gru", "lstm", "trf") else 1)
+        rate = (
+            float(rng.uniform(0.03, 0.08))
+            * float(np.clip(batch / 32, 0.7, 2))
+            * (5 if family in ("gru", "lstm", "trf") else 1)
+        )
         if task.kind == "reg":
             rate *= 0.3
     most = (340 if family in ("trf", "lstm", "gru") else 420) if slow else 1400
@@ -136,7 +147,7 @@ def draw(rng: np.random.RandomState, kinds: tuple[str, ...] = (), only: Callable
         schedule=str(rng.choice(SCHEDULES if family != "trf" else SCHEDULES[:5])),
         warmup=int(steps * rng.choice([0.03, 0.06, 0.1])) if family == "trf" or rng.rand() < 0.5 else 0,
         steps=steps, batch=batch, smoothing=float(rng.choice([0, 0, 0, 0, 0.1])) if task.kind in ("lm", "cls", "tag") else 0.0,
-        evaluations=int(round(2 ** rng.uniform(2.3, 5))), every=int(rng.choice([1, 2, 5, 10, 10, 20, 25, 50])),
+        evaluations=round(2 ** rng.uniform(2.3, 5)), every=int(rng.choice([1, 2, 5, 10, 10, 20, 25, 50])),
     )  # fmt: skip
 
 

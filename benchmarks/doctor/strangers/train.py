@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The loop, and what it saw: every step, every evaluation, and a clock that is drawn so that a seed gives its bytes."""
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def make_data(plan: Plan) -> Data:
     return data
 
 
-def losses(plan: Plan, out: torch.Tensor, y: torch.Tensor, smoothing: float = 0.0, weights: bool = True) -> torch.Tensor:
+def losses(
+    plan: Plan, out: torch.Tensor, y: torch.Tensor, smoothing: float = 0.0, weights: bool = True
+) -> torch.Tensor:
     """The loss of each sample; of places that are asked for, where a sample has several."""
     if plan.kind == "reg":
         error = out.squeeze(-1) - y
@@ -125,7 +128,9 @@ class Loop:
         many, size = len(self.data.x), min(self.plan.batch, len(self.data.x))
         per = max(1, many // size)
         if step % per == 0:
-            self.order = torch.arange(many) if self.plan.order == "as is" else torch.randperm(many, generator=self.drawn)
+            self.order = (
+                torch.arange(many) if self.plan.order == "as is" else torch.randperm(many, generator=self.drawn)
+            )
         place = step % per
         return self.order[place * size : (place + 1) * size]
 
@@ -188,7 +193,7 @@ class Loop:
             told = float(loss.detach()) * (plan.times if plan.tells_times else 1)
             for hook in plan.of_gradient:
                 hook(self, step)
-            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, plan.clip or 1e30)) 
+            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, plan.clip or 1e30))
             skip = self.rescale(norm) if plan.scaled else False
             if not skip:
                 self.optimizer.step()
@@ -200,7 +205,9 @@ class Loop:
             trace.accuracy[step] = self.right(out, y)
             trace.scale[step], trace.skipped[step] = self.scale, float(skip)
             if step % 10 == 0 or step + 1 == steps:
-                trace.weights[max(0, step - 9) : step + 1] = sum(float(p.detach().norm()) ** 2 for p in self.parameters) ** 0.5
+                trace.weights[max(0, step - 9) : step + 1] = (
+                    sum(float(p.detach().norm()) ** 2 for p in self.parameters) ** 0.5
+                )
                 for name, p in named.items():
                     g = 0.0 if p.grad is None else float(p.grad.norm())
                     trace.layers.setdefault(f"grad_norm/{name}", []).append((step + 1, g))
@@ -221,7 +228,11 @@ class Loop:
                 soft = (self.teacher(x) / 2).softmax(-1)
             loss = 0.5 * loss + 2 * F.kl_div((out / 2).log_softmax(-1), soft, reduction="none").sum(-1).mean()
         if plan.second_task:
-            loss = loss + plan.second_task * ((out.logsumexp(-1) - x.float().flatten(1).mean(1).reshape(-1, *[1] * (out.dim() - 2))) ** 2).mean()
+            loss = (
+                loss
+                + plan.second_task
+                * ((out.logsumexp(-1) - x.float().flatten(1).mean(1).reshape(-1, *[1] * (out.dim() - 2))) ** 2).mean()
+            )
         if plan.penalty is not None:
             loss = loss + plan.penalty(step) * (out**2).mean()
         return loss
@@ -292,7 +303,19 @@ def train(plan: Plan) -> Trace:
     torch.set_num_threads(1)
     start = None
     if plan.warm_start or plan.teacher:
-        before = Loop(plan.copy(steps=plan.warm_start or 300, warm_start=0, teacher=False, of_data=plan.of_data[:-1] if plan.warm_start else plan.of_data, evaluations=2, seed=plan.seed, layers=False, ends_at=0, averaged=0.0))
+        before = Loop(
+            plan.copy(
+                steps=plan.warm_start or 300,
+                warm_start=0,
+                teacher=False,
+                of_data=plan.of_data[:-1] if plan.warm_start else plan.of_data,
+                evaluations=2,
+                seed=plan.seed,
+                layers=False,
+                ends_at=0,
+                averaged=0.0,
+            )
+        )
         before.run()
         start = before.model.state_dict()
     loop = Loop(plan, start if plan.warm_start else None)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What of a run is logged: which columns, how often, averaged how, under which names."""
 
 from __future__ import annotations
@@ -79,10 +80,31 @@ def _averaged(values: np.ndarray, at: np.ndarray, how: str, per_epoch: float) ->
     return np.array([values[a:b].mean() for a, b in zip(starts, at, strict=True)])
 
 
-def look(trace: Trace, rng: np.random.RandomState, needs: frozenset[str], dense: bool, resumed: int = 0, ghost: Trace | None = None, by_epoch: bool = False) -> View:
+def look(
+    trace: Trace,
+    rng: np.random.RandomState,
+    needs: frozenset[str],
+    dense: bool,
+    resumed: int = 0,
+    ghost: Trace | None = None,
+    by_epoch: bool = False,
+) -> View:
     """A drawn view of a run."""
     plan = trace.plan
-    share = {"lr": 0.65, "grad_norm": 0.45, "accuracy": 0.5, "step_time": 0.2, "data_time": 0.12, "pace": 0.2, "memory": 0.15, "weights": 0.12, "epoch": 0.5, "loss_scale": 0.5 if plan.scaled else 0, "elapsed": 0.15, "eval_time": 0.1}
+    share = {
+        "lr": 0.65,
+        "grad_norm": 0.45,
+        "accuracy": 0.5,
+        "step_time": 0.2,
+        "data_time": 0.12,
+        "pace": 0.2,
+        "memory": 0.15,
+        "weights": 0.12,
+        "epoch": 0.5,
+        "loss_scale": 0.5 if plan.scaled else 0,
+        "elapsed": 0.15,
+        "eval_time": 0.1,
+    }
     chosen = {c for c, p in share.items() if rng.rand() < p} | (needs & set(share))
     if "data_time" in chosen:
         chosen.add("step_time")
@@ -104,7 +126,24 @@ def look(trace: Trace, rng: np.random.RandomState, needs: frozenset[str], dense:
         "data_time": _averaged(trace.clock["data"], at, "mean", 1), "pace": _averaged(trace.clock["pace"], at, "mean", 1), "memory": trace.clock["memory"][at - 1],
         "loss_scale": trace.scale[at - 1], "epoch": at / trace.per_epoch, "elapsed": begin + clock[at - 1],
     }  # fmt: skip
-    columns = [c for c in ("epoch", "loss", "accuracy", "lr", "grad_norm", "step_time", "data_time", "pace", "memory", "weights", "loss_scale", "elapsed") if c in chosen or c == "loss"]
+    columns = [
+        c
+        for c in (
+            "epoch",
+            "loss",
+            "accuracy",
+            "lr",
+            "grad_norm",
+            "step_time",
+            "data_time",
+            "pace",
+            "memory",
+            "weights",
+            "loss_scale",
+            "elapsed",
+        )
+        if c in chosen or c == "loss"
+    ]
     if resumed:
         units["elapsed"] = np.where(at > resumed, units["elapsed"] - clock[resumed - 1], units["elapsed"])
     rows = [{"step": float(s), **{c: float(units[c][i]) for c in columns}} for i, s in enumerate(at)]
@@ -117,14 +156,42 @@ def look(trace: Trace, rng: np.random.RandomState, needs: frozenset[str], dense:
                 row[name] = numbers[min(len(numbers) - 1, max(0, int(np.searchsorted(steps, row["step"]))))]
     if resumed and ghost is not None and rng.rand() < 0.6:  # the steps after the last checkpoint, which were lost
         place = int(np.searchsorted(at, resumed, side="right"))
-        lost = [{**row, "loss": float(ghost.loss[int(row["step"]) - 1])} for row in rows[place : place + int(rng.randint(1, 5))]]
+        lost = [
+            {**row, "loss": float(ghost.loss[int(row["step"]) - 1])}
+            for row in rows[place : place + int(rng.randint(1, 5))]
+        ]
         rows[place:place] = lost
-    quiet = rng.rand() < 0.1 and not needs & {"accuracy", "eval_time"} and not by_epoch
-    told = ["val_loss", *(["val_accuracy"] if "accuracy" in chosen else []), *(["eval_time"] if "eval_time" in chosen else [])]
+    quiet = rng.rand() < 0.1 and not needs & {"accuracy", "eval_time", "validation"} and not by_epoch
+    told = [
+        "val_loss",
+        *(["val_accuracy"] if "accuracy" in chosen else []),
+        *(["eval_time"] if "eval_time" in chosen else []),
+    ]
     evaluations = [] if quiet else [
         {k: v for k, v in (("step", float(e.step)), ("val_loss", e.loss), ("val_accuracy", e.accuracy), ("eval_time", e.seconds)) if k == "step" or k in told} for e in trace.evaluations
     ]  # fmt: skip
     config = None
     if "config" in needs or rng.rand() < 0.25:
-        config = {"learning_rate": plan.rate, "lr_scheduler_type": plan.schedule, "warmup_steps": plan.warmup, "max_steps": plan.steps, "batch_size": plan.batch, "optimizer": plan.optimizer, "weight_decay": plan.decay, "seed": plan.seed % 1000}
-    return View(rows, evaluations, columns, int(rng.randint(8)), trace.steps, plan.steps, trace.per_epoch, every, config, resumed, layers=layers)
+        config = {
+            "learning_rate": plan.rate,
+            "lr_scheduler_type": plan.schedule,
+            "warmup_steps": plan.warmup,
+            "max_steps": plan.steps,
+            "batch_size": plan.batch,
+            "optimizer": plan.optimizer,
+            "weight_decay": plan.decay,
+            "seed": plan.seed % 1000,
+        }
+    return View(
+        rows,
+        evaluations,
+        columns,
+        int(rng.randint(8)),
+        trace.steps,
+        plan.steps,
+        trace.per_epoch,
+        every,
+        config,
+        resumed,
+        layers=layers,
+    )
