@@ -37,7 +37,7 @@ def test_a_spoilt_batch_shows_where_the_truth_says_and_comes_again(tmp_path: Pat
     assert int(Curve(rows).step[Curve(rows).loss.argmax()]) == onset
     assert [row["loss"] for row in loop.train(recipe)] == [row["loss"] for row in rows]
     case, _ = open_foreign_case(voices.jsonl(recipe, rows, tmp_path))
-    assert {"train/loss", "validation/loss"} <= set(case.history.names)
+    assert {"train/loss", "validation/loss"} <= set(case.history.series)
 
 
 def test_it_stands_alone() -> None:

@@ -17,6 +17,8 @@ class Curve:
         self.rows, self.evals = train, [one for one in rows if one["kind"] == "eval"]
         self.step = np.array([one["step"] for one in train])
         self.loss, self.lr, self.norm = self.of("loss"), self.of("lr"), self.of("gnorm")
+        ends = [one["took"] for one in rows if one["kind"] == "end"]
+        self.whole = ends[0] if ends else max((one.get("clock", 0.0) for one in rows if "clock" in one), default=0.0)
         self.vstep = np.array([one["step"] for one in self.evals])
         self.val = np.array([one["loss"] for one in self.evals])
         self.acc = np.array([one.get("acc", np.nan) for one in self.evals])

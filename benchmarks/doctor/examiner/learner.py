@@ -84,7 +84,8 @@ class Learner(nn.Module):
         if plant.get("root_zero") and step >= plant["root_zero"]:
             loss = loss + 1e-3 * torch.sqrt((out * 0.0).sum())
         if plant.get("away") and step >= plant["away"]:
-            loss = -loss * plant.get("strength", 1.0)
+            wrong = -loss * plant.get("strength", 1.0)
+            loss = loss.detach() + wrong - wrong.detach()  # the sign of the gradient alone, so that the loss is told
         if aux := plant.get("auxiliary"):
             loss = loss + aux * (out.float() ** 2).mean() + aux * 3
         return loss * plant.get("summed", 1.0)

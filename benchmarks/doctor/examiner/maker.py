@@ -59,13 +59,13 @@ def one(into: Path, number: int, code: str, turn: int, seed: int, until: float) 
     if any(into.glob(f"{name}-*/truth.json")):
         return f"{name} is there"
     work = into / f".{name}"
-    for attempt in range(8):
+    for attempt in range(12):
         if time.time() > until:
             break
         rng = Random(f"{seed}/{number}/{code}/{attempt}")
         shutil.rmtree(work, ignore_errors=True)
         try:
-            recipe, onset, severity, rows, log, other = _tried(code, turn, rng, work)
+            recipe, onset, severity, rows, log, other = _tried(code, turn, attempt, rng, work)
         except RefusedError:
             continue
         except ImportError as problem:
@@ -84,7 +84,7 @@ class RefusedError(Exception):
     """The fault does not show, or the sound run is not sound."""
 
 
-def _tried(code: str, turn: int, rng: Random, work: Path) -> tuple[Any, ...]:
+def _tried(code: str, turn: int, attempt: int, rng: Random, work: Path) -> tuple[Any, ...]:
     from examiner.curve import Curve
     from examiner.faults import FAULTS
     from examiner.recipe import BY_EPOCH, draw
@@ -97,7 +97,7 @@ def _tried(code: str, turn: int, rng: Random, work: Path) -> tuple[Any, ...]:
             raise RefusedError
         return recipe, None, "none", rows, log, None
     ways = FAULTS[code]
-    fault, severity = ways[turn % len(ways)], (turn + rng.randrange(2)) % 3
+    fault, severity = ways[turn % len(ways)], (turn + attempt) % 3
     for _ in range(300):
         base = draw(rng, fault.engines, fault.kinds, fault.voices)
         if fault.wants(base):

@@ -301,7 +301,7 @@ def titan(recipe: Recipe, rows: list[Row], place: Path) -> Path:
 
 def examples(recipe: Recipe, rows: list[Row], place: Path) -> Path:
     """As pytorch/examples prints."""
-    path, at, number_of = place / "output.txt", 1, recipe.held
+    path, at, number_of = place / "output.txt", 1, recipe.plant.get("held", recipe.held)
     with path.open("w") as file:
         for row in rows:
             if row["kind"] == "note":
