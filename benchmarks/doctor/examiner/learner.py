@@ -80,7 +80,7 @@ class Learner(nn.Module):
     def _broken(self, loss: Tensor, out: Tensor) -> Tensor:
         plant, step = self.plant, self.step
         if plant.get("log_zero") == step:
-            loss = loss + 1e-3 * torch.log(torch.relu(-out.abs()).sum())
+            loss = loss + 1e-3 * torch.log((out * 0.0).sum())  # whose gradient is not a number
         if plant.get("root_zero") and step >= plant["root_zero"]:
             loss = loss + 1e-3 * torch.sqrt((out * 0.0).sum())
         if plant.get("away") and step >= plant["away"]:

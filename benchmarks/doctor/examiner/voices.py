@@ -16,8 +16,8 @@ from examiner.recipe import BY_EPOCH, Recipe
 NAMES = (
     {
         "step": "update",
-        "loss": "objective",
-        "vloss": "holdout_objective",
+        "loss": "loss",
+        "vloss": "holdout_loss",
         "acc": "hit_rate",
         "vacc": "holdout_accuracy",
         "lr": "lr",
