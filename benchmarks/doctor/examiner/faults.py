@@ -532,7 +532,7 @@ SLOW = ("plain",)
 P = ("plain", "plain", "csv")
 CLASSES = ("cls", "tag")
 FAULTS: dict[str, tuple[Fault, ...]] = {
-    "nan-loss": (Fault(nan, lambda r, a, b: not a.finite or bool(np.isnan(a.norm[1:]).any())),),
+    "nan-loss": (Fault(nan, lambda r, a, b: not np.isfinite([a.loss[-1], a.val[-1]]).all()),),
     "learning-rate-too-high": (Fault(too_high, trains_badly),),
     "missing-warmup": (
         Fault(
