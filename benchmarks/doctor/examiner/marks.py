@@ -11,7 +11,8 @@ from bank.score import Judged, Said, Share, scores
 
 def judge(folder: Path) -> list[Judged]:
     """What the doctor says of every run."""
-    from trimtab.doctor import diagnose, open_foreign_case
+    from trimtab.doctor.diagnose import diagnose
+    from trimtab.doctor.load import open_foreign_case
     from trimtab.errors import TrimtabError
 
     found = []
