@@ -78,3 +78,11 @@ def test_a_spike_that_is_nearly_made_good_and_still_falls_has_not_left(falls: bo
     after = np.arange(20)
     loss[40:] += 42.0 * np.exp(-after / (4 if falls else 2)) + (3.0 * np.exp(-after / 12) if falls else 3.0)
     assert first_of(of_others(loss)) == first
+
+
+def test_a_slice_that_is_first_judged_late_makes_no_other_data_of_overfitting() -> None:
+    at, judged = np.arange(1, 301), np.arange(20, 301, 20)
+    loss = 0.2 + 4.2 * np.exp(-at / 20)
+    case = of_others(loss, validation={int(step): 3.0 + 0.012 * (step - 20) for step in judged})
+    case.history.add("training_slice/loss", judged, loss[judged - 1])
+    assert first_of(case) == "overfitting"
