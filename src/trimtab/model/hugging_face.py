@@ -76,6 +76,11 @@ class HuggingFaceModel(nn.Module):
         return type(self.module).__name__
 
     @property
+    def from_folder(self) -> bool:
+        """Whether its weights, or most of them, were read from a folder, and not drawn."""
+        return bool(getattr(self.config, "_name_or_path", ""))
+
+    @property
     def most_read(self) -> int | None:
         """Positions of the longest text that it can read; None where there is no end."""
         most = getattr(self.config, "max_position_embeddings", None)
