@@ -69,10 +69,10 @@ from trimtab.config import load_config
 from trimtab.training.memory import free_memory
 from trimtab.trainer import Trainer
 import torch
-small, config, run = json.loads(sys.argv[1])
+small, config, run, more = json.loads(sys.argv[1])
 Trainer(load_config(small, environment={}), run=run + "-small").fit()  # what a first run loads is not of the second
 free_memory(torch.device("cpu"))
-config["training"]["memory_budget_bytes"] = psutil.Process().memory_info().rss + (230 << 20)
+config["training"]["memory_budget_bytes"] = psutil.Process().memory_info().rss + (more << 20)
 Trainer(load_config(config, environment={}), run=run).fit()
 """
 
@@ -90,7 +90,7 @@ def test_auto_takes_what_fits_and_the_run_keeps_it(tmp_path: Path, kind: str) ->
     if kind == "hugging_face":
         config["model"] = {"name": kind, "config": theirs | {"n_layer": 16}}
     config["data"]["sequence_length"] = 512
-    arguments = json.dumps([small, config, str(tmp_path / "run")])
+    arguments = json.dumps([small, config, str(tmp_path / "run"), 230 if kind == "decoder" else 430])
     done = subprocess.run([sys.executable, "-c", IN_A_PROCESS, arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     plan = json.loads((tmp_path / "run/plan.json").read_text())

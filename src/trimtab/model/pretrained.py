@@ -65,6 +65,11 @@ def build_pretrained(
         model = wrap_pretrained(
             module, outputs, vocabulary_size=vocabulary_size, longest_sequence=longest_sequence, special=special
         )
+        if config.document_mask and (why_not := model.set_apart(longest_sequence)) is not None:
+            raise ConfigError(
+                f"model.document_mask: {model.kind} cannot keep packed documents apart: {why_not}. Received: true",
+                hint="leave it out: documents packed in a sequence then see each other",
+            )
         model.new = (*new, *(name for name, _ in model.named_parameters() if name.startswith("vectors.")))
         if config.lora is not None:
             add_lora(model, config.lora)
