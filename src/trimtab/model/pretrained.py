@@ -76,6 +76,22 @@ def build_pretrained(
     return model
 
 
+def build_hollow(
+    config: HuggingFaceConfig, outputs: Outputs, vocabulary_size: int, special: SpecialTokens
+) -> nn.Module:
+    """The module of transformers that `build_pretrained` would take, of whose folder the configuration alone is read.
+
+    Within a `FakeTensorMode` it has shapes and no weights. Raises: as `build_pretrained`.
+    """
+    require_module("transformers", "huggingface", "model.name=hugging_face")
+    with quietly():
+        described = _described(config, outputs, vocabulary_size, special)
+        if getattr(described, "pad_token_id", None) is None:
+            described.pad_token_id = special.padding
+        module, _ = _build(config.model_copy(update={"path": None}), described, outputs)
+    return module
+
+
 def _described(config: HuggingFaceConfig, outputs: Outputs, vocabulary_size: int, special: SpecialTokens) -> Any:
     """The configuration of transformers, with what `config` says beside its folder, and what the task asks for."""
     from transformers import AutoConfig
