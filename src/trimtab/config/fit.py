@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
-from trimtab.config.model import TransformerShape
+from trimtab.config.model import HuggingFaceConfig, TransformerShape
 from trimtab.config.objective import CrossEntropyConfig
 from trimtab.config.task import Classification, Contrastive
 from trimtab.config.unfreezing import PlateauUnfreezing
@@ -161,11 +161,10 @@ def misfits(config: Config) -> Iterator[str]:
     if isinstance(task, Contrastive):
         yield from _beside_contrast(config)
     recompute, model = config.training.recompute, config.model.name
-    if recompute != "none" and not isinstance(config.model, TransformerShape):
-        yield (
-            f"training.recompute {recompute} is for trimtab's own transformers, and model.name is {model}. "
-            "Fitting: none"
-        )
+    if recompute == "selective" and isinstance(config.model, HuggingFaceConfig):
+        yield "training.recompute selective is for trimtab's own transformers, not for hugging_face. Fitting: full"
+    elif recompute != "none" and not isinstance(config.model, TransformerShape | HuggingFaceConfig):
+        yield f"training.recompute {recompute} is for transformers, and model.name is {model}. Fitting: none"
     if recompute != "none" and config.training.precision.name == "fp8":
         yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
     sources = dict(config.data.plain_sources)

@@ -242,6 +242,9 @@ class HuggingFaceConfig(Section):
         description="settings of its configuration in transformers' words, beside those in path; with model_type where "
         "there is no path",
     )
+    document_mask: bool = Field(
+        False, description="no attention across the documents packed in a sequence, in models that take such a mask"
+    )
     lora: LoraConfig | None = Field(None, description="train low-rank updates alone (extra: peft); null: the weights")
     freeze: Freeze = ()
     unfreeze: Unfreeze = Field(default_factory=dict)

@@ -353,7 +353,7 @@ def _figures(
         frozen = case.number("parameters", "frozen") or 0
         yield Figure("parameters", format.short(parameters), f"{format.short(frozen)} frozen" if frozen else "")
     if speed := curves.get("tokens_per_second"):
-        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1])), counted), "typical")
+        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1]))), "typical")
     if split:
         note = "start, evaluation and checkpoints included"
         if "productive" in split:

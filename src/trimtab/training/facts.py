@@ -13,7 +13,7 @@ from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, Network, Outside, Transformer, flops_per_token, parameter_counts, translates
+from trimtab.model import Decoder, Encoder, Network, Outside, flops_per_token, parameter_counts, translates
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.runs.environment import usable_cores, versions
 from trimtab.schedules import build_stairs
@@ -76,9 +76,8 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "device": str(next(model.parameters()).device),
         "cores": usable_cores(),
     }
-    if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
+    if task.name != "contrastive":  # whose vectors are no logits
         facts["first_pass"] = scales_at_start(model, task, data.training)
-    if task.name != "contrastive":
         facts["first_batch"] = first_batch(model, task, data.training)
     facts |= counting_facts(config, data)
     if (switch := config.optimizer_switch) is not None:

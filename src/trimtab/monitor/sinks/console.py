@@ -38,7 +38,6 @@ from trimtab.monitor.sinks.console_texts import (
 )
 from trimtab.monitor.sinks.console_thinning import Thinning
 from trimtab.runs import event_to_json, format
-from trimtab.runs.counted import counted_in
 from trimtab.runs.described import describe_decision, describe_quality, wrapped
 from trimtab.runs.metrics import of_the_same_weights
 from trimtab.runs.printable import printable
@@ -165,7 +164,6 @@ class Console:
         facts = event.facts
         self._run = str(facts.get("run", ""))
         self._task = str(facts.get("task", self._task))
-        self._progress.counted = counted_in(facts)
         self._source = str(facts.get("begun_by", self._source))
         self._yardsticks = facts.get("yardsticks") or {}
         if isinstance(best := facts.get("best_value"), int | float):
