@@ -58,7 +58,7 @@ REMEDIES: Final = (
 RELATED: Final = 2.0
 """Standard errors: pairs that go together come to ten and more with some hundred of them."""
 SURE: Final = 5.0
-"""Errors by which an accuracy has improved, where something carries over."""
+"""Errors by which an accuracy or a validation loss has improved, where something carries over."""
 BY_HEART: Final = 0.75
 """Of that loss: training losses below are of samples learned by heart."""
 
@@ -169,6 +169,8 @@ def _stands(case: Case, validation: Curve, training: Curve) -> Finding | None:
     if not begins or learns_at_once(case, training):
         return None
     lowest, last = float(validation.values.min()), float(np.median(validation.values[-max(2, len(validation) // 4) :]))
+    if float(validation.values[0]) - last > SURE * noise_of_evaluations(validation.values):
+        return None  # it moves little, and by far more than chance: what is learned by heart makes it no better
     guess, half = prior_loss(case) or float(np.log(number)), len(accuracy) // 2
     most = max(shares(case), default=max(AT_MOST / number, 1.0 / number + 0.15 if number < 3 else 0.0))
     before, after = accuracy.values[:2], accuracy.values[half:]
