@@ -404,9 +404,9 @@ def test_what_does_not_go_together_is_refused(name: str, more: dict[str, Any], m
     assert message in str(caught.value)
 
 
-def test_a_module_from_outside_is_refused_where_it_gives_no_tokens(rows: Path, tmp_path: Path) -> None:
-    config = load_config(settings("classification", rows), environment={})
-    with pytest.raises(ConfigError, match="task classification asks for others"):
+def test_a_module_from_outside_is_refused_where_vectors_are_asked_for(rows: Path, tmp_path: Path) -> None:
+    config = load_config(settings("contrastive", rows), environment={})
+    with pytest.raises(ConfigError, match="task contrastive makes vectors with a head of trimtab's"):
         Trainer(config, run=tmp_path / "run", model=torch.nn.Embedding(257, 257)).fit()
 
 

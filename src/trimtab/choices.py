@@ -18,6 +18,7 @@ from trimtab.runs import RunDirectory, format
 from trimtab.runs.files import read_json
 from trimtab.signals import Batch
 from trimtab.training.attention import choose_attention, choose_packing
+from trimtab.training.declared import captured_as_declared, require_as_declared
 from trimtab.training.execution import (
     choose_activation,
     choose_capture,
@@ -91,16 +92,18 @@ def choose(
     threads = choose_threads(training, parts.step, example, choice, report, accumulation=accumulation)
     captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
     begun = time.perf_counter()
-    compiled = choose_compile(
-        training,
-        parts.step,
-        example,
-        parts.compilable,
-        earlier.get("compile"),
-        report,
-        accumulation=accumulation,
-        captures=captured["chosen"],
-    )
+    with captured_as_declared(parts.step, captured["chosen"]):
+        compiled = choose_compile(
+            training,
+            parts.step,
+            example,
+            parts.compilable,
+            earlier.get("compile"),
+            report,
+            accumulation=accumulation,
+            captures=captured["chosen"],
+        )
+    require_as_declared(parts.step, example)
     if compiled["chosen"] or "compile_seconds" in compiled:
         compiled |= {"seconds": time.perf_counter() - begun}
     return {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
 _ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
 _CLASSED: Final = (*_ROWS, "folder")
-_OF_TEXTS: Final = ("encoder", "decoder", "mlp", "cnn", "hugging_face")
+_OF_TEXTS: Final = ("encoder", "decoder", "mlp", "cnn", "hugging_face", "custom")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
@@ -71,10 +71,12 @@ FITS: dict[str, Fit] = {
         ("loss", "accuracy", "exact_match", "macro_f1", "micro_f1"),
         "each label is decided by itself",
     ),
-    "token_classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
+    "token_classification": Fit(
+        ("encoder", "hugging_face", "custom"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"
+    ),
     "regression": Fit(_OF_TEXTS, _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2", "pearson"), "a text has a number"),
     "seq2seq": Fit(
-        ("encoder_decoder", "hugging_face"),
+        ("encoder_decoder", "hugging_face", "custom"),
         _CLASSES,
         _ROWS,
         (*_OF_TOKENS, *OVERLAPS),
