@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trimtab.config import Config, OptimizerConfig, effective
+from trimtab.config.fit import leading_curves
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
@@ -64,6 +65,7 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
     facts: dict[str, Any] = {
         **data.facts,
         "task": task.name,
+        "leading": leading_curves(config),
         "parameters": counts,
         **_batch_norm(model),
         "frozen_parameters": [name for name, p in model.named_parameters() if not p.requires_grad][:20],
