@@ -13,6 +13,7 @@ import torch
 from trimtab.assembly import Parts
 from trimtab.config import Config
 from trimtab.data import LabelledTexts, PreparedData, Sequences
+from trimtab.data.streamed_rows import StreamedTexts
 from trimtab.model.recompute import set_recompute
 from trimtab.runs import RunDirectory, format
 from trimtab.runs.files import read_json
@@ -203,6 +204,6 @@ def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
 def _longest_batch(sequences: Sequences, rows: int) -> Batch:
     """A micro-batch that takes as much memory as any."""
     indices = np.arange(rows)
-    if isinstance(sequences, LabelledTexts):
+    if isinstance(sequences, LabelledTexts | StreamedTexts):
         indices = np.argsort(sequences.lengths, kind="stable")[::-1][:rows].copy()
     return sequences.batch(indices, rows)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
 _ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
-_CLASSED: Final = (*_ROWS, "folder")
+_STREAMED: Final = (*_ROWS, "stream")
+_CLASSED: Final = (*_ROWS, "folder", "stream")
 _LEADING: Final = 3
 _OF_TEXTS: Final = ("encoder", "decoder", "mlp", "cnn", "hugging_face", "custom")
 _CLASSES: Final = ("cross_entropy", "focal")
@@ -73,11 +74,11 @@ FITS: dict[str, Fit] = {
         "hidden tokens are predicted from both sides",
     ),
     "classification": Fit(_OF_TEXTS, _CLASSES, _CLASSED, _OF_CLASSES, "a text has one class"),
-    "multi_label": Fit(_OF_TEXTS, ("binary_cross_entropy",), _ROWS, _OF_LABELS, "each label is decided by itself"),
+    "multi_label": Fit(_OF_TEXTS, ("binary_cross_entropy",), _STREAMED, _OF_LABELS, "each label is decided by itself"),
     "token_classification": Fit(
-        ("encoder", "hugging_face", "custom"), _CLASSES, _ROWS, _OF_TAGS, "a word has one class"
+        ("encoder", "hugging_face", "custom"), _CLASSES, _STREAMED, _OF_TAGS, "a word has one class"
     ),
-    "regression": Fit(_OF_TEXTS, _NUMBERS, _ROWS, _OF_NUMBERS, "a text has a number"),
+    "regression": Fit(_OF_TEXTS, _NUMBERS, _STREAMED, _OF_NUMBERS, "a text has a number"),
     "seq2seq": Fit(
         ("encoder_decoder", "hugging_face", "custom"),
         _CLASSES,
