@@ -311,6 +311,7 @@ EMA = "averaging={name: ema, batch_norm_batches: 10}"
 OUTSIDE = ["model={name: custom, target: 'a:b'}"]
 NORMS = {"batch_norm": {"layers": 2, "beside_attention": False}}
 BESIDE = {"batch_norm": {"layers": 2, "beside_attention": True}}
+TWICE = {"first_batch": {"normalized_twice": ["body.1"]}}
 
 FIRES += [
     ("batch-norm-small-batch", MLP, {}),
@@ -323,6 +324,7 @@ FIRES += [
     ("batch-norm-few-for-average", [*MLP, "model.batch_norm.momentum=0.001", "averaging.name=ema"], {}),
     ("batch-norm-in-sequence-model", OUTSIDE, NORMS),
     ("batch-norm-in-sequence-model", OUTSIDE, BESIDE),
+    ("batch-norm-beside-layer-norm", OUTSIDE, TWICE),
     ("positions-beyond-training", ["model.max_positions=512"], {}),
     ("positions-beyond-training", ["model.max_positions=512", "model.positions.name=learned"], {}),
 ]
@@ -339,6 +341,7 @@ SILENT += [
     ("batch-norm-few-for-average", [*MLP, "averaging.name=ema"], {}),
     ("batch-norm-few-for-average", [EMA], {}),
     ("batch-norm-in-sequence-model", OUTSIDE, {}),
+    ("batch-norm-beside-layer-norm", OUTSIDE, BESIDE),
     ("batch-norm-in-sequence-model", MLP, NORMS),
     ("positions-beyond-training", ["model.max_positions=256"], {}),
     ("positions-beyond-training", MLP, {}),

@@ -35,6 +35,10 @@ def captured_as_declared(step: Step, captures: bool) -> Iterator[None]:
     except RuntimeError as error:
         if not (captures and isinstance(step.model, ForeignModel)):
             raise
+        # A capture that failed leaves the generator waiting for its end, and nothing could be drawn any more.
+        index = step.device.index or 0
+        fresh = torch.Generator(step.device).graphsafe_get_state()
+        torch.cuda.default_generators[index].graphsafe_set_state(fresh)
         told = str(error).splitlines()[0]
         raise ConfigError(
             f"model: {step.model.kind} declares itself capturable, and cannot be captured: {told}"[:400], hint=_HINT
