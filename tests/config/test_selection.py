@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.config import load_config
+from trimtab.config import flatten, load_config
 from trimtab.config.fit import FITS, leading_curves
+from trimtab.report.differences import differences_of
 from trimtab.runs.metrics import better_direction
 
 ROWS = "data.source={name: jsonl, path: rows.jsonl}"
@@ -46,3 +47,11 @@ def test_without_patience_nothing_waits() -> None:
 @pytest.mark.parametrize("task", FITS)
 def test_what_leads_has_a_direction(task: str) -> None:
     assert all(better_direction(f"validation/{name}") != "neither" for name in FITS[task].leading)
+
+
+def test_what_follows_from_the_task_is_not_told_as_set() -> None:
+    written = [ROWS, "model={name: encoder}", "task.name=classification"]
+    for more, told in ([], set()), (["checkpoint.metric=validation/loss"], {"checkpoint.metric"}):
+        settings = flatten(load_config(None, [*written, *more], environment={}))
+        _, changed = differences_of(settings)
+        assert {key for key, _, _ in changed if key.endswith("metric")} == told

@@ -544,3 +544,13 @@ def test_a_question_ends_with_its_own_sign() -> None:
     config = load_config(None, environment={}, overrides=["alerts.rules={a: {when: train/los > 3}}"])
     (told,) = [str(finding) for finding in lint(config) if finding.code == "alert-on-unknown"]
     assert "did you mean 'train/loss'? the rule" in told
+
+
+@pytest.mark.parametrize("steps", [5, 60])
+def test_a_preset_that_is_tried_for_a_few_steps_is_not_warned_about(steps: int) -> None:
+    """Its evaluations and checkpoints are for its own length; of a longer run that lacks them it is said aloud."""
+    for preset in list_presets():
+        found = lint(load_config(preset, [f"training.steps={steps}"], environment={}))
+        assert {one.code for one in found if one.severity != "info"} == set(), preset
+    longer = lint(load_config("gpt-10m", ["training.steps=120"], environment={}))
+    assert {one.code for one in longer if one.severity == "warning"} == {"evaluation-never", "saving-never"}
