@@ -349,7 +349,7 @@ def test_what_begins_at_random_beside_updates_of_low_rank_is_kept(
     trainer = Trainer(config, run=tmp_path / "run")
     trainer.fit()
     assert any("pooler" in name for name in trainer.model.new)  # type: ignore[union-attr,operator]
-    opened = open_trained(tmp_path / "run", "latest")
+    opened = open_trained(tmp_path / "run", "best")
     ours, theirs = weights_of(trainer), dict(opened.model.named_parameters())
     assert any("pooler" in name and "base_layer.weight" in name for name in ours)
     assert all(torch.equal(ours[name], theirs[name].cpu()) for name in ours)

@@ -210,7 +210,7 @@ class EncoderDecoderConfig(TransformerShape):
 
 
 class CustomModel(Custom):
-    """Any `nn.Module`: called with tokens_BT, it returns logits_BTV (or a trimtab `ModelOutput`)."""
+    """Any `nn.Module` that turns tokens into what the task asks for; `trimtab.model.ForeignModel` is the contract."""
 
     name: Literal["custom"] = "custom"
     freeze: Freeze = ()
