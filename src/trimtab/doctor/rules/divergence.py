@@ -9,7 +9,8 @@ Evidence: floor and end of the loss, the step where it left, and what the rate a
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
-    Objectives of games and rewards: a loss that begins at or below 0 and only rises is not taken.
+    Objectives of games and rewards: a loss that begins at or below 0 and only rises is not taken. Where the gradient
+    is exactly 0 nothing is learned any more, and weight decay alone moves the loss: a plateau.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
 
@@ -21,6 +22,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, resolution
+from trimtab.doctor.evaluations import no_gradient_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.remedies import (
     kept_checkpoint,
@@ -38,6 +40,8 @@ FAR = 2.0
 """Times the first, of a validation loss that has left."""
 REGAINED = 0.7
 """Of a rise: a spike that the rest of the run was too short to make good."""
+MOST = 0.85
+"""The same, of one that was far above where the run began."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -45,7 +49,7 @@ LASTS = 0.12
 def check(case: Case) -> Iterator[Finding]:
     """An error: the loss left and stayed away, as training or evaluation tell, whichever saw it clearly earlier."""
     curve, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
-    if curve is None or len(curve) < 12:
+    if curve is None or len(curve) < 12 or no_gradient_since(case, curve) is not None:
         return
     judged = None if validation is None else _in_evaluation(case, curve, validation)
     trained = _in_training(case, curve)
@@ -174,7 +178,7 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     since = after[int(np.argmax(after)) :]
     if (
         highest - curve.end > REGAINED * (highest - curve.floor)
-        and curve.end < curve.floor + 0.5 * curve.descent
+        and (curve.end < curve.floor + 0.5 * curve.descent or highest - curve.end > MOST * (highest - curve.floor))
         and len(since) >= 8
         and float(np.median(since[len(since) // 2 :])) < float(np.median(since[: len(since) // 2]))
     ):

@@ -1,10 +1,11 @@
 """gradients-not-cleared: gradients of earlier steps are still in the sum.
 
-Looks for: a gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while
-    little has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
-    the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
-    of many parts, where the norm of a batch's own gradient scatters. One that is cleared every so many steps rises and
-    falls back in a sawtooth.
+Looks for: a gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way
+    while little has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several
+    times the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less
+    than one of many parts, where the norm of a batch's own gradient scatters. Examinations, which take a batch's
+    gradient apart from the training, have one that is less than half as large, each time. One that is cleared every so
+    many steps rises and falls back in a sawtooth.
 Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
     never fades, and the run swings or leaves.
 Evidence: the first norms, the usual one beside them, and how little neighbours differ.
@@ -40,7 +41,13 @@ LONGEST: Final = 64
 """Steps between two that clear."""
 SHARE: Final = 0.4
 """Of the changes of the norm, that a sawtooth must explain."""
+SURE_SHARE: Final = 0.6
+"""The same, of one that need not rise each time."""
 ENOUGH: Final = 3.0
+OWN: Final = 2.0
+"""Times the norm of a batch's own gradient, at each examination."""
+NEAR: Final = 8
+"""Steps before and after an examination."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -53,14 +60,14 @@ def check(case: Case) -> Iterator[Finding]:
         yield from _now_and_then(norms, *sawtooth)
         return
     adds_up = _adds_up(norms)
-    wanders = _wanders(norms)
+    wanders = [*_wanders(norms), *_beyond_own(case, norms)]
     points = sum(weight for weight, _ in (*adds_up, *wanders))
     if points < ENOUGH or not wanders:
         return
     yield Finding(
         "gradients-not-cleared",
         "warning",
-        0.9 if adds_up else 0.7,
+        0.9 if adds_up or len(wanders) > 1 else 0.8 if wanders[-1][1].metric == "probe/grad_norm" else 0.7,
         norms.first_step,
         "the gradient is a sum over all steps since the first: it is not cleared between updates",
         tuple(evidence for _, evidence in (*adds_up, *wanders)),
@@ -122,7 +129,7 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
         always = min(float((rows[:, falls] < 0).mean()), float((rows[:, after] > 0).mean()) + 0.05)
         # A sum grows until it is cleared; batches of an epoch in a fixed order are larger and smaller in between.
         others = -float(np.minimum(np.delete(profile, falls), 0.0).sum()) < 0.25 * -float(profile[falls])
-        if times > 1.4 and always > 0.9 and 0.15 < profile[after] < 0.8 and others:
+        if times > 1.4 and always > (0.9 if share < SURE_SHARE else 0.8) and 0.15 < profile[after] < 0.8 and others:
             return period, share, times
     return None
 
@@ -162,6 +169,32 @@ def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
         text = "it grows like a power of the steps done, as a sum does, and not faster and faster"
         found.append((1.0, Evidence("grad_norm", (norms.first_step, steps[0]), times, 1.0, text)))
     return found
+
+
+def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
+    """Norms several times that of a batch's own gradient, which examinations take apart from the training."""
+    own, loss, judged = (
+        Curve.of(case.history.get(name)) for name in ("probe/grad_norm", "train/loss", "training_slice/loss")
+    )
+    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or _is_another_gradient(case):
+        return
+    beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
+    times = float((beside / own.values).min())
+    summed = judged is not None and float(np.median(loss.smoothed[len(loss) // 2 :])) > 1.8 * float(judged.values[-1])
+    if not times > OWN or summed:  # a loss that is summed has a gradient that is summed
+        return
+    text = (
+        f"at each of {len(own)} examinations the gradient norm is at least {times:.1f} times that of a batch's own "
+        "gradient"
+    )
+    yield 3.0, Evidence("probe/grad_norm", (own.first_step, own.last_step), times, 1.0, text)
+
+
+def _is_another_gradient(case: Case) -> bool:
+    """Whether training takes the gradient of more than the loss that examinations take."""
+    usual = {"procedure.name": "plain", "sharpness.name": "none", "embedding.mixup.alpha": 0.0}
+    usual |= {"penalties.l2.strength": 0.0, "embedding.noise.alpha": 0.0, "embedding.cutout.rate": 0.0}
+    return any(case.setting(name) != value for name, value in usual.items())
 
 
 def _like_a_power(norms: Curve) -> bool:

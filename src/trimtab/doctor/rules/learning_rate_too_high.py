@@ -70,7 +70,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         if not in_waves and (
             support > 0 or seen
         ):  # losses of neighbours that belong together swing, too, with no fault of the rate
-            seen += [*_hump(curve, phases), *_swings(curve, phases), *_late_fall(curve, phases)]
+            seen += [*_hump(case, curve, phases), *_swings(curve, phases), *_late_fall(curve, phases)]
             seen += _validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]
@@ -201,7 +201,7 @@ def _knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
     )
 
 
-def _hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
+def _hump(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """The loss falls, then rises for a while, in the first part of the run while the rate is high."""
     until = min(phases.high_until, curve.first_step + 0.5 * (curve.last_step - curve.first_step))
     part = curve.between(curve.first_step, until)
@@ -214,6 +214,9 @@ def _hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
     if rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
         onset = int(steps[int(np.argmin(levels[: at + 1]))])
+        begun = int(steps[max(int(np.argmin(levels[: at + 1])) - 1, 0)])
+        if any(begun <= (start.resumed_from or 0) <= int(steps[at]) for start in case.history.starts[1:]):
+            return  # what was not brought back lifts the loss, at whatever rate
         weight = 3.0 if rise > 0.2 * max(fell, 1e-12) else 2.0
         yield (
             weight,

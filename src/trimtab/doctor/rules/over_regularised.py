@@ -4,7 +4,7 @@ Looks for: a regularizer far beyond what is usual (dropout above 0.3, AdamW's we
     above 0.2, or several that are strong together), signs that it holds the model back, and no sign of the overfitting
     that would ask for it. Signs are: a training loss that with dropout lies far above the same samples' without it;
     weights that shrink to a part of what they were; a validation loss that is no better than counting, or hardly below
-    a guess; predictions that stay as unsure as smoothing makes them.
+    a guess; less than one pass over the data, in which nothing can be learned by heart, where a setting is far beyond.
 Why it matters: the model could learn more than it may; with less regularization the same budget gives more.
 Evidence: each setting beside its usual value, and what it does to the curves.
 Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
@@ -88,7 +88,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     high = list(_high(case, loss, validation))
     if not high and case.epochs() > SEEN_OFTEN:  # there regularization does its work
         return
-    signs += high
+    signs += [*high, *(_needless(case) if far else ())]
     if sum(weight for weight, _ in signs) < ENOUGH:
         return
     names = {
@@ -124,11 +124,9 @@ def _dropout(case: Case) -> float | None:
         for name, value in case.config.items()
         if name.startswith("model.dropout") and isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop"):
-        value = case.number("settings", name)
-        if value is not None:
-            rates.append(value)
-    return max(rates, default=None)
+    named = [("settings", name) for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop")]
+    found = (case.number(*path) for path in (*named, ("largest_dropout",)))  # of a model that was given
+    return max([*rates, *(value for value in found if value is not None)], default=None)
 
 
 def _decay(case: Case) -> float | None:
@@ -201,6 +199,14 @@ def _shrunk(case: Case, decay: float) -> Iterator[Sign]:
     if there.any() and (kept := float(np.median(last[there] / first[there]))) < SHRUNK:
         text = f"weights shrank to {kept:.0%} of what they began with, under a decay of {decay:g}"
         yield 1.25, Evidence("layer/*/weight_norm", (int(steps[0]), int(steps[-1])), kept, 1.0, text)
+
+
+def _needless(case: Case) -> Iterator[Sign]:
+    """Less than one pass over the data: nothing can be learned by heart that regularization would have to prevent."""
+    epochs = case.epochs()
+    if case.target == "trimtab" and 0.0 < epochs < 1.0:
+        text = f"{epochs:.2g} of the training data were seen, once: there is nothing to learn by heart"
+        yield 1.0, Evidence("facts.epochs", (0, case.history.last_step), epochs, None, text)
 
 
 def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:

@@ -26,8 +26,9 @@ from trimtab.doctor.planned import planned_factor
 from trimtab.runs import format
 
 FEW: Final = 8
-"""Values on either side that make a level."""
-ERRORS: Final = 4.0
+"""Values behind it that make a level, beside twice as many before; twice that where these scatter too much."""
+ERRORS: Final = 3.2
+"""Of the difference: it is looked for at one step alone."""
 PART: Final = 0.08
 """Of all that had been gained before."""
 
@@ -45,7 +46,8 @@ def check(case: Case) -> Iterator[Finding]:
     evidence: list[Evidence] = []
     onset: int | None = None
     for step in starts:
-        found = [*_jump(curve, step), *_begins_anew(case, step)]
+        jump = [*_jump(curve, step, FEW)] or [*_jump(curve, step, 2 * FEW)]
+        found = [*jump, *_begins_anew(case, step)]
         if found and onset is None:
             onset = step + 1
         if found:
@@ -80,14 +82,14 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _jump(curve: Curve, step: int) -> Iterator[Evidence]:
+def _jump(curve: Curve, step: int, few: int) -> Iterator[Evidence]:
     before, after = curve.between(curve.first_step, step), curve.between(step + 1, curve.last_step)
-    if before is None or after is None or len(before) < FEW or len(after) < 4:
+    if before is None or after is None or len(before) < few or len(after) < few // 2:
         return
-    near, there = before.values[-2 * FEW :], after.values[:FEW]
+    near, there = before.values[-2 * few :], after.values[:few]
     noise = max(noise_of(near), curve.noise)
     # The level goes on falling: where it stands at the step, by a line through the values before.
-    slope, height = np.polyfit(before.steps[-2 * FEW :] - step, near, 1)
+    slope, height = np.polyfit(before.steps[-2 * few :] - step, near, 1)
     level, now = float(height + min(slope, 0.0)), float(np.median(there))
     error = ERRORS * 1.2533 * noise * float(np.sqrt(1 / len(near) * 4 + 1 / len(there)))
     gained = max(before.start - before.floor, 0.0)

@@ -5,7 +5,8 @@ Looks for: a gap between validation and training loss, both in eval mode, while 
     counting runs of tokens tells apart (the fact `counting.sets.separability`: 0.5 where both are of one kind). In
     logs without these a gap that is there at the first evaluations already, and hardly grows afterwards (a remark,
     where all samples were seen before the first of them, as in logs by epochs); or a validation loss that gains
-    nothing at all, while the training loss falls at once, and so not by learning samples by heart.
+    nothing at all, while the training loss falls at once, and so not by learning samples by heart. Or labels that
+    counting tells worse than chance, where it tells those of training: their classes are named or counted otherwise.
 Why it matters: choosing, stopping and reporting by such a set is by another task than the one that is trained; its
     loss does not tell overfitting.
 Evidence: the gap, passes over the data then, and how well the two sets are told apart.
@@ -29,6 +30,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import (
     FEW_TEXTS,
+    error_of_share,
     gained_nothing,
     judges_by_chance,
     learns_at_once,
@@ -45,6 +47,8 @@ HALF: Final = 0.6
 """Of a pass over the data: up to there most training samples were seen at most once."""
 LARGE_GAP: Final = 0.2
 """The same where that is not known."""
+TELLS: Final = 0.2
+"""Above the share of the most frequent class: labels that counting tells have to do with their texts."""
 MOST_PART: Final = 5.0
 """Times the loss: a part of more is of a loss near zero, and says nothing."""
 
@@ -56,6 +60,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if training is None:
         training, is_slice = Curve.of(case.loss()), False
     if validation is None or training is None or len(validation) < 3:
+        return
+    if (other := _other_labels(case)) is not None:
+        yield other
         return
     apart, documents = (case.number("counting", "sets", name) for name in ("separability", "documents"))
     error = 1.0 / math.sqrt(6.0 * documents) if documents else math.inf
@@ -126,6 +133,34 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             ),
             Remedy("validate on samples of the source that is trained on, and judge the other set besides"),
         ),
+    )
+
+
+def _other_labels(case: Case) -> Finding | None:
+    """Validation labels that counting tells worse than chance, where it tells those of training: they are named, or
+    counted, otherwise."""
+    right, majority, elsewhere, texts = (
+        case.number("counting", "labels", name)
+        for name in ("accuracy", "majority", "validation_accuracy", "validation_texts")
+    )
+    classes = case.fact("targets", "classes")
+    if right is None or majority is None or elsewhere is None or not texts or not classes:
+        return None
+    chance = 1.0 / len(classes)
+    if right < majority + TELLS or elsewhere > chance - 4.0 * error_of_share(chance, texts):
+        return None
+    told = (
+        f"counting tells {right:.0%} of the training labels right, and by the same counts {elsewhere:.0%} of the "
+        f"validation labels, where drawing one of {len(classes)} gives {chance:.0%}"
+    )
+    return Finding(
+        CODE,
+        "warning",
+        0.9,
+        1,
+        "the labels of the validation set mean other classes than those of the training set",
+        (Evidence("facts.counting.labels.validation_accuracy", (0, 0), elsewhere, chance, told),),
+        remedies=(Remedy("number and name the classes of both sets by one table"),),
     )
 
 
