@@ -106,7 +106,9 @@ def test_a_gradient_of_nothing_is_a_plateau_and_no_divergence() -> None:
 
 
 def _bumped(rise: float, slice_rise: float, **config: Any) -> Case:
-    case = case_of(falling(240, noise=0.8), rates=cosine(240), config=config)
+    loss = falling(240, noise=0.8)
+    loss[99:150] += rise * np.exp(-np.arange(51) / 30)
+    case = case_of(loss, rates=cosine(240), config=config)
     judged = np.array([5.0, 4.2, 3.8, 3.5, 3.3, 3.2])
     both = [judged + lift * (np.arange(6) == 2) for lift in (rise, slice_rise)]
     steps = list(range(40, 241, 40))
@@ -179,3 +181,29 @@ def test_rates_are_held_against_what_the_optimizer_bears() -> None:
     assert uses_adam(case("muon", **{"optimizer.scaling": "adamw"}))
     assert not uses_adam(case("muon", **{"optimizer.scaling": "shape"}))
     assert not uses_adam(case("sgd"))
+
+
+def test_weights_that_were_not_brought_back_are_seen_in_their_norms() -> None:
+    def case(kept: float) -> Case:
+        given = _resumed(0.0)
+        names = tuple(f"layer/blocks.{number}.up.weight/weight_norm" for number in range(2))
+        for step in range(10, 201, 10):
+            norm = 10.0 * 1.01 ** (step / 10) * (kept if step > 92 else 1.0)
+            given.history.layers.append(step, names, np.full(2, norm))
+        return given
+
+    found = _told("resume-discontinuity", case(0.8))
+    assert found is not None
+    assert (found.severity, found.onset_step) == ("warning", 93)
+    assert found.evidence[0].metric == "layer/*/weight_norm"
+    assert _told("resume-discontinuity", case(0.99)) is None
+
+
+def test_a_gradient_that_jumps_once_with_the_loss_is_no_explosion() -> None:
+    at = np.arange(200)
+    jump = np.where(at >= 100, 20.0 * np.exp(-(at - 100) / 4), 0.0)
+    loss, norms = falling(200) + jump, np.exp(0.1 * noise_of(200, 1)) * (1.0 + 3.0 * jump)
+    assert _told("exploding-gradients", case_of(loss, rates=cosine(200), grad_norm=norms)) is None
+    growing = np.exp(0.1 * noise_of(200, 1)) * np.where(at >= 100, 1.12 ** (at - 100.0), 1.0)
+    late = falling(200) + np.where(at >= 120, 0.05 * 1.09 ** (at - 120.0), 0.0)
+    assert _told("exploding-gradients", case_of(late, rates=cosine(200), grad_norm=growing)) is not None

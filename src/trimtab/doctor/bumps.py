@@ -60,10 +60,24 @@ def bump_in_evaluations(case: Case) -> Bump | None:
     if not len(back) or descent <= 0:
         return None
     begin, end = int(validation.steps[at]), int(validation.steps[at + 1])
+    if _is_one_step(case, end):
+        return None
     factor = planned_factor(case)
     if factor is not None and factor(end) > 1.25 * factor(begin):
         return None  # the rate rises, as planned
     return Bump(_steepest(curve, begin, end), int(validation.steps[at + 2 + int(back[0])]), height, usual)
+
+
+def _is_one_step(case: Case, step: int) -> bool:
+    """Whether the evaluation met a single step that the next ones made good: a gradient that is large there alone."""
+    norms = Curve.of(case.history.get("grad_norm"))
+    if norms is None:
+        return False
+    there, after = norms.between(step, step + 1), norms.between(step + 3, step + 10)
+    if there is None or after is None:
+        return False
+    usual = float(np.median(norms.values))
+    return float(there.values.max()) > 5.0 * usual and float(np.median(after.values)) < 2.0 * usual
 
 
 def _steepest(curve: Curve, begin: int, end: int) -> int:

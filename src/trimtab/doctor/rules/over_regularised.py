@@ -1,16 +1,17 @@
 """over-regularised: underfitting for which dropout, weight decay or smoothing is the reason.
 
 Looks for: a regularizer far beyond what is usual (dropout above 0.3, AdamW's weight decay above 0.5, label smoothing
-    above 0.2, or several that are strong together), signs that it holds the model back, and no sign of the overfitting
-    that would ask for it. Signs are: a training loss that with dropout lies far above the same samples' without it;
-    weights that shrink to a part of what they were; a validation loss that is no better than counting, or hardly below
-    a guess; less than one pass over the data, in which nothing can be learned by heart, where a setting is far beyond.
+    above 0.2, a decay or L2 penalty that takes a hundredth of each weight in a step, or several that are strong
+    together), signs that it holds the model back, and no sign of the overfitting that would ask for it. Signs are: a
+    training loss that with dropout lies far above the same samples' without it; weights that shrink to a part of what
+    they were; a validation loss that is no better than counting, or hardly below a guess; less than one pass over the
+    data, in which nothing can be learned by heart, where a setting is far beyond.
 Why it matters: the model could learn more than it may; with less regularization the same budget gives more.
 Evidence: each setting beside its usual value, and what it does to the curves.
 Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
 False alarms: strong regularization is right for small data seen many times: where the gap to the validation loss is
-    open, or had been without it, nothing is said. Without settings a curve cannot tell this from any other
-    underfitting, and the finding is withheld.
+    open, or had been without it, nothing is said. Without settings it is withheld, but where the training loss alone
+    is high.
 Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy et al. 2016 (smoothing); Loshchilov and
     Hutter 2019, arXiv 1711.05101 (weights where decay and gradient balance).
 """
@@ -26,6 +27,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, uniform_loss
+from trimtab.doctor.remedies import learning_rate_in_use
 from trimtab.runs import format
 
 DROPOUT: Final = 0.3
@@ -34,6 +36,9 @@ SMOOTHING: Final = 0.2
 STRONG: Final = (0.2, 0.3, 0.1)
 """Dropout, decay and smoothing of which two together are too much."""
 FAR: Final = (0.5, 2.0, 0.3)
+DECAY_KEY: Final = "optimizer.weight_decay"
+FAST: Final = 0.01
+"""Rate times decay, or an L2 penalty: what a step takes of each weight. So all is forgotten in a hundred steps."""
 OPEN: Final = 0.05
 """Of the validation loss: a gap that is wider asks for regularization; twice as wide, where a setting is far off."""
 ABOVE: Final = 0.25
@@ -64,16 +69,18 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), STRONG, strict=True)
     ]
     together = sum(strong) >= 2
+    penalty = _number(case, "penalties.l2.strength")
+    fast = (decay or 0.0) * (learning_rate_in_use(case) or 0.0) > FAST
     too_much = {
         "dropout": dropout is not None and (dropout > DROPOUT or (together and strong[0])),
-        "decay": decay is not None and (decay > DECAY or (together and strong[1])),
+        "decay": decay is not None and (decay > DECAY or (together and strong[1]) or fast),
         "smoothing": smoothing is not None and (smoothing > SMOOTHING or (together and strong[2])),
     }
     if not any(too_much.values()):
         return
     gap, validation = Curve.of(case.evaluated("generalization_gap")), Curve.of(case.validation_loss())
     level = validation.end if validation is not None else loss.end
-    far = any(
+    far = fast or any(
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), FAR, strict=True)
     )
     if gap is not None and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
@@ -82,7 +89,10 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if too_much["dropout"] and dropout is not None:
         signs += [_far("model.dropout", dropout, 0.1, FAR[0]), *_dropped(case, loss)]
     if too_much["decay"] and decay is not None:
-        signs += [_far("optimizer.weight_decay", decay, 0.1, FAR[1]), *_shrunk(case, decay)]
+        signs += [
+            _far("penalties.l2.strength" if penalty else DECAY_KEY, decay, 0.1, 0.0 if fast else FAR[1]),
+            *_shrunk(case, decay),
+        ]
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
     high = list(_high(case, loss, validation))
@@ -130,8 +140,8 @@ def _dropout(case: Case) -> float | None:
 
 
 def _decay(case: Case) -> float | None:
-    value = _number(case, "optimizer.weight_decay")
-    return value if value is not None else case.number("settings", "weight_decay")
+    values = (_number(case, DECAY_KEY), _number(case, "penalties.l2.strength"), case.number("settings", "weight_decay"))
+    return max((value for value in values if value is not None), default=None)
 
 
 def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
@@ -236,6 +246,7 @@ def _remedies(case: Case, too_much: dict[str, bool]) -> Iterator[Remedy]:
         }
         yield Remedy("dropout of 0.1", "trimtab", set_now)
     if too_much["decay"]:
-        yield Remedy("a usual weight decay", "trimtab", {"optimizer.weight_decay": 0.1})
+        key, usual = ("penalties.l2.strength", 0.0) if case.setting("penalties.l2.strength") else (DECAY_KEY, 0.1)
+        yield Remedy("a usual weight decay", "trimtab", {key: usual})
     if too_much["smoothing"]:
         yield Remedy("no label smoothing", "trimtab", {"objective.label_smoothing": 0.0})

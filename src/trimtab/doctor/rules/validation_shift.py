@@ -41,6 +41,8 @@ from trimtab.runs import format
 
 CODE: Final = "validation-shift"
 SEPARABLE: Final = 0.8
+SURELY: Final = 0.95
+"""Told apart in nearly all pairs: then one wide gap is enough."""
 GAP: Final = 0.05
 """Of the loss: a gap that is no chance where the sets are told apart, too."""
 HALF: Final = 0.6
@@ -74,7 +76,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     early = _early_gaps(case, validation, training)
     if early is None:
         return
-    gap, level, steps, new = early
+    gap, level, steps, new, widest = early
+    if apart is not None and apart >= SURELY and is_slice and new and abs(widest) >= GAP * abs(level):
+        gap = widest  # of sets that have next to nothing in common either may be the easier one for a while
     again = not new and _seen_again(case, steps[0])
     part = gap / max(abs(level), 1e-9)
     # Of two sets of one kind the training set is never the harder one, but by chance.
@@ -175,9 +179,11 @@ def _chance(training: Curve) -> float:
     return 2.0 * (training.error(training.width) if len(training) > 20 else training.noise)
 
 
-def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, float, tuple[int, int], bool] | None:
+def _early_gaps(
+    case: Case, validation: Curve, training: Curve
+) -> tuple[float, float, tuple[int, int], bool, float] | None:
     """The median gap of the evaluations within the first pass over the data, or of the first few; the loss there, where
-    they are, and whether they are within the first pass."""
+    they are, whether they are within the first pass, and the widest gap."""
     epochs = case.epochs()
     last = case.history.last_step
     per_step = epochs / last if last else 0.0
@@ -199,7 +205,8 @@ def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, 
         beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
     gaps = (values - beside)[started]
     steps = (int(at[started][0]), int(at[started][-1]))
-    return float(np.median(gaps)), float(np.median(beside[started])), steps, new
+    widest = float(gaps[int(np.abs(gaps).argmax())])
+    return float(np.median(gaps)), float(np.median(beside[started])), steps, new, widest
 
 
 def _steady(validation: Curve, training: Curve, gap: float) -> bool:
