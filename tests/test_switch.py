@@ -137,7 +137,15 @@ BF16 = {"training.precision": {"name": "bf16", "parameters": "bf16"}}
 
 @pytest.mark.parametrize(
     "settings",
-    [AVERAGED, TO_MUON, TO_SOPHIA, TO_CUSTOM, FROM_CUSTOM, BF16, SCHEDULED],
+    [
+        AVERAGED,
+        TO_MUON,
+        pytest.param(TO_SOPHIA, marks=pytest.mark.slow),
+        TO_CUSTOM,
+        pytest.param(FROM_CUSTOM, marks=pytest.mark.slow),
+        BF16,
+        SCHEDULED,
+    ],
     ids=["ema", "muon", "sophia", "to custom", "custom", "bf16", "groups"],
 )
 def test_it_resumes_to_the_same_bits_before_at_and_after_it(

@@ -97,9 +97,8 @@ class Closing:
         except Exception as error:
             warnings.warn(f"there is no report: {error!r}; try: trimtab report {self._run.path}", stacklevel=2)
             return None
-        self._show(
-            step, "diagnosis", f"{describe_verdict(diagnosis.verdict)}: {diagnosis.summary}", self._run.report.name
-        )
+        verdict = describe_verdict(diagnosis.verdict, diagnosis.beaten_by)
+        self._show(step, "diagnosis", f"{verdict}: {diagnosis.summary}", self._run.report.name)
         return diagnosis
 
     def _judge(self, data: PreparedData) -> Callable[[nn.Module], Mapping[str, float]]:

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from trimtab.cli import app
+from trimtab.config import flatten, load_config
 from trimtab.doctor.lint import NEED_DATA
 from trimtab.events import RunStarted, StepsEnded
+from trimtab.report.differences import differences_of
 from trimtab.runs import Recorder, RunDirectory
+from trimtab.runs.described import describe_differences
 
 
 def trimtab(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
@@ -279,3 +284,22 @@ def test_a_file_that_is_given_as_a_text_is_said_to_be_one(tmp_path: Path) -> Non
 def test_names_of_presets_leave_the_next_column_where_it_is() -> None:
     lines = [line for line in trimtab("config", "presets").stdout.splitlines() if not line.startswith("next:")]
     assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines}) == 1
+
+
+def test_the_little_that_was_set_is_told_apart(tmp_path: Path) -> None:
+    """Also where a file holds a whole configuration, of which one line was changed."""
+    whole = CliRunner().invoke(app, ["config", "show", "gpt-1m"]).stdout
+    file = tmp_path / "my.yaml"
+    file.write_text(whole)
+    same = CliRunner().invoke(app, ["config", "show", str(file), "--changed"]).stdout
+    assert same == "nothing is set beyond the preset or the defaults\n"
+    file.write_text(whole.replace("learning_rate: 0.001", "learning_rate: 0.004"))
+    told = CliRunner().invoke(app, ["config", "show", str(file), "--changed"]).stdout
+    assert told.split()[:2] == ["optimizer.learning_rate", "0.004"]
+    assert len(told.splitlines()) == 1
+    found = json.loads(CliRunner().invoke(app, ["config", "show", "gpt-1m", "seed=7", "--changed", "--json"]).stdout)
+    assert found == {"seed": {"value": 7, "origin": "override"}}
+    base, differences = differences_of(flatten(load_config("gpt-1m", ["seed=7"])))
+    line = describe_differences({key: {"was": was, "now": now} for key, was, now in differences}, base)
+    assert line == "the preset gpt-1m, but seed 7 (was 0)"
+    assert describe_differences({}, base) == "those of the preset gpt-1m"

@@ -107,6 +107,22 @@ def test_curves_that_come_back_do_not_part_for_good() -> None:
     assert (found.step, found.same_until) == (None, 100)
 
 
+def test_a_run_that_was_judged_on_its_training_data_is_not_ranked() -> None:
+    clean = run_of("clean", worse=0.5, validation={"documents": 100}, leakage=0)
+    leaky = run_of("leaky", validation={"documents": 100}, leakage=40)
+    found = compare(clean, leaky)
+    assert "cannot be held against each other" in found.summary
+    assert "leaky was judged on what it was trained on: 40%" in found.obstacles[0]
+    assert "better" not in found.recommendation.summary
+    assert "neither was trained on" in found.recommendation.summary
+    for page in (render_comparison(found), render_comparison_page(found)):
+        assert "not comparable: b was judged on training data" in page
+        assert "is better" not in page
+    for leaked in (0, 2):  # a few change little
+        other = run_of("other", validation={"documents": 100}, leakage=leaked)
+        assert "b is better" in render_comparison(compare(clean, other))
+
+
 def test_the_one_setting_that_differs_is_the_reason() -> None:
     a = run_of("a")
     b = run_of("b", worse=0.5, seed=1, config={**CONFIG, "name": "two", "optimizer.learning_rate": 1e-5})

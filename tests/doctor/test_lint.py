@@ -311,6 +311,7 @@ EMA = "averaging={name: ema, batch_norm_batches: 10}"
 OUTSIDE = ["model={name: custom, target: 'a:b'}"]
 NORMS = {"batch_norm": {"layers": 2, "beside_attention": False}}
 BESIDE = {"batch_norm": {"layers": 2, "beside_attention": True}}
+TWICE = {"first_batch": {"normalized_twice": ["body.1"]}}
 
 FIRES += [
     ("batch-norm-small-batch", MLP, {}),
@@ -323,6 +324,7 @@ FIRES += [
     ("batch-norm-few-for-average", [*MLP, "model.batch_norm.momentum=0.001", "averaging.name=ema"], {}),
     ("batch-norm-in-sequence-model", OUTSIDE, NORMS),
     ("batch-norm-in-sequence-model", OUTSIDE, BESIDE),
+    ("batch-norm-beside-layer-norm", OUTSIDE, TWICE),
     ("positions-beyond-training", ["model.max_positions=512"], {}),
     ("positions-beyond-training", ["model.max_positions=512", "model.positions.name=learned"], {}),
 ]
@@ -339,6 +341,7 @@ SILENT += [
     ("batch-norm-few-for-average", [*MLP, "averaging.name=ema"], {}),
     ("batch-norm-few-for-average", [EMA], {}),
     ("batch-norm-in-sequence-model", OUTSIDE, {}),
+    ("batch-norm-beside-layer-norm", OUTSIDE, BESIDE),
     ("batch-norm-in-sequence-model", MLP, NORMS),
     ("positions-beyond-training", ["model.max_positions=256"], {}),
     ("positions-beyond-training", MLP, {}),
@@ -541,3 +544,13 @@ def test_a_question_ends_with_its_own_sign() -> None:
     config = load_config(None, environment={}, overrides=["alerts.rules={a: {when: train/los > 3}}"])
     (told,) = [str(finding) for finding in lint(config) if finding.code == "alert-on-unknown"]
     assert "did you mean 'train/loss'? the rule" in told
+
+
+@pytest.mark.parametrize("steps", [5, 60])
+def test_a_preset_that_is_tried_for_a_few_steps_is_not_warned_about(steps: int) -> None:
+    """Its evaluations and checkpoints are for its own length; of a longer run that lacks them it is said aloud."""
+    for preset in list_presets():
+        found = lint(load_config(preset, [f"training.steps={steps}"], environment={}))
+        assert {one.code for one in found if one.severity != "info"} == set(), preset
+    longer = lint(load_config("gpt-10m", ["training.steps=120"], environment={}))
+    assert {one.code for one in longer if one.severity == "warning"} == {"evaluation-never", "saving-never"}

@@ -61,5 +61,8 @@ def test_no_key_is_renamed_or_taken_away_while_the_number_is_one() -> None:
     assert DIAGNOSIS_SCHEMA["properties"]["schema"] == {"const": 1}
     assert set(DIAGNOSIS_SCHEMA["required"]) == KEYS
     assert set(DIAGNOSIS_SCHEMA["properties"]["findings"]["items"]["required"]) == FINDING
-    assert set(DOCTOR_SCHEMA["$defs"]["answer"]["properties"]) == {*KEYS, "log", "fix", "examination", "proof"}
+    assert set(DOCTOR_SCHEMA["$defs"]["answer"]["properties"]) == {
+        *KEYS,
+        *("unit", "beaten_by", "log", "fix", "examination", "proof"),
+    }
     assert set(DOCTOR_SCHEMA["$defs"]["answer"]["required"]) == KEYS

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import jsonschema
 import numpy as np
 import pytest
 from cases import case_of, cosine, falling, noise_of
 
 from trimtab.doctor import Case
 from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.epochs import in_epochs
+from trimtab.doctor.load import open_foreign_case
+from trimtab.doctor.order import with_order
+from trimtab.doctor.schema import DIAGNOSIS_SCHEMA
 from trimtab.events import RunEnded
+from trimtab.report import render_markdown, render_report, render_text
+from trimtab.report.gather import gather
+from trimtab.report.words import verdict_of
 from trimtab.runs.history import History
 
 LN2 = float(np.log(2))
@@ -81,6 +92,41 @@ def test_a_validation_loss_that_turned_is_no_matter_of_steps() -> None:
     (told,) = [one for one in diagnose(few_texts(fell, 8_000.0)).findings if one.code == "stopped-too-early"]
     assert "still falling" in told.cause
     assert not any("e+0" in remedy.summary for remedy in told.remedies)
+
+
+def test_a_run_that_is_over_and_worse_than_counting_is_not_called_healthy() -> None:
+    fell = {25: 5.7, 50: 5.2, 75: 5.0, 100: 4.97, 125: 4.9, 150: 4.85}
+    diagnosis = diagnose(few_texts(fell, 1e6))
+    assert (diagnosis.verdict, diagnosis.beaten_by) == ("healthy", "counting pairs of tokens")
+    assert render_text(diagnosis).startswith("a run without a name: no fault found, but it learned little (")
+    jsonschema.validate(diagnosis.to_json(), DIAGNOSIS_SCHEMA)
+    # One that goes on, or comes below the yardstick, may be.
+    running = few_texts(fell, 1e6)
+    running.history.total_steps = 1000
+    below = diagnose(few_texts({step: loss - 1.0 for step, loss in fell.items()}, 1e6))
+    assert diagnose(running).beaten_by == below.beaten_by == ""
+    assert verdict_of(below) == "Healthy"
+
+
+def test_a_log_by_epoch_is_told_of_in_epochs(tmp_path: Path) -> None:
+    """Its rows are epochs: no sentence, heading or figure calls them steps."""
+    epochs = np.arange(1, 41)
+    validation = 1.2 + 0.8 * np.exp(-epochs / 4) + 0.02 * np.maximum(0, epochs - 12)
+    rows = [f"{e},{2 * np.exp(-e / 8):.4f},{v:.4f}" for e, v in zip(epochs, validation, strict=True)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["epoch,loss,val_loss", *rows]) + "\n")
+    case, _ = open_foreign_case(path)
+    diagnosis = with_order(case, diagnose(case, "log"))
+    assert (diagnosis.findings[0].code, diagnosis.unit) == ("overfitting", "epoch")
+    jsonschema.validate(diagnosis.to_json(), DIAGNOSIS_SCHEMA)
+    report = gather(None, case, diagnosis)
+    for page in (render_text(diagnosis), render_report(report), render_markdown(report)):
+        assert "epoch 12" in page or "epoch 13" in page
+        assert not re.search(r"\bsteps? \d|\d steps?\b|best step", page), page
+    assert in_epochs("in 11 of 30 steps, the best step 4, 2 step seconds; step_seconds, stepwise") == (
+        "in 11 of 30 epochs, the best epoch 4, 2 epoch seconds; step_seconds, stepwise"
+    )
+    assert diagnose(few_texts({25: 5.7, 50: 5.2}, 1e6)).unit == "step"
 
 
 def test_noise_is_held_against_what_it_is_a_part_of() -> None:

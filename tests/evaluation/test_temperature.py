@@ -247,3 +247,20 @@ def test_what_is_kept_of_many_is_from_every_place_of_a_sequence(monkeypatch: pyt
     assert counts.min() >= 5  # 8 on average
     assert counts.max() <= 11
     assert len(samples.unique()) == 256
+
+
+def test_what_a_temperature_does_is_told_in_a_sentence() -> None:
+    found = {
+        "temperature": 1.43,
+        "judged_on": 107,
+        "before": {"calibration_error": 0.045, "loss": 0.2079},
+        "after": {"calibration_error": 0.067, "loss": 0.1985},
+    }
+    assert in_words(found) == (
+        "answers are divided by a temperature of 1.43, so that they are less sure; on 107 answers that were held back "
+        "to judge it the calibration error goes from 0.045 to 0.067, the loss from 0.2079 to 0.1985; one of the two is "
+        "no better with it: judge it on more answers by trimtab calibrate"
+    )
+    better = found | {"temperature": [0.8, 1.2], "after": {"calibration_error": 0.02, "loss": 0.2}}
+    assert "of 0.8 to 1.2 by label, so that they are surer or less sure;" in in_words(better)
+    assert "no better" not in in_words(better)

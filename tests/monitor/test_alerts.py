@@ -41,7 +41,7 @@ from trimtab.monitor.alert_rules import Met, Watcher
 from trimtab.monitor.alerts import Alerts, open_alerts, require_destinations
 from trimtab.monitor.couriers import WAITING, Courier, RefusedError
 from trimtab.monitor.sinks import Console
-from trimtab.runs import RunDirectory
+from trimtab.runs import Recorder, RunDirectory
 from trimtab.runs.metrics import METRICS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -306,6 +306,42 @@ def test_an_attempt_begins_to_count_anew(tmp_path: Path) -> None:
     told.observe(window(4, [11.0]))
     assert len(listener.events) == 1
     told.close()
+
+
+def test_a_resumed_run_counts_on_and_tells_nothing_again(tmp_path: Path) -> None:
+    """Killed at step 6 and resumed from 4: the record says what held, what was told, and how long ago."""
+    rules = {
+        "high": AlertRule(when="train/loss > 10 for 6 steps"),
+        "once": AlertRule(when="grad_norm > 3"),
+        "grave": AlertRule(when="finding warning", every_minutes=0.0),
+        "over": AlertRule(when="end any"),
+    }
+    finding = {"code": "plateau", "severity": "warning", "cause": "it stands"}
+    recorder = Recorder.open(RunDirectory(tmp_path))
+    for event in (
+        RunStarted(0, 1, 0, None, 100),
+        StepsEnded(1, 2, {"train/loss": np.array([1.0, 11.0]), "grad_norm": np.array([1.0, 9.0])}, {}),
+        StepsEnded(3, 4, {"train/loss": np.full(2, 11.0), "grad_norm": np.full(2, 1.0)}, {}),
+        StepsEnded(5, 6, {"train/loss": np.full(2, 1.0), "grad_norm": np.full(2, 1.0)}, {}),
+        FindingsChanged(6, (finding,)),
+        RunEnded(6, "failed", "no room", None, None, None, 0.0),
+    ):
+        recorder.record(event)
+    recorder.close()
+    told, listener, _ = alerts(tmp_path, time.monotonic, **rules)
+    told.observe(RunStarted(4, 2, 1, 4, 100))
+    told.observe(StepsEnded(5, 6, {"train/loss": np.full(2, 11.0), "grad_norm": np.full(2, 5.0)}, {}))
+    assert [event.details["rule"] for event in listener.events if isinstance(event, AlertRaised)] == []
+    told.observe(window(7, [11.0]))  # the sixth in a row, since step 2
+    told.observe(FindingsChanged(8, (finding,)))
+    told.observe(FindingsChanged(9, (finding | {"severity": "error"},)))
+    told.observe(RunEnded(9, "finished", "done", None, None, None, 0.0))
+    told.close()
+    assert [(event.step, event.details["rule"]) for event in listener.events if isinstance(event, AlertRaised)] == [
+        (7, "high"),
+        (9, "grave"),
+        (9, "over"),
+    ]
 
 
 def test_the_verdict_tells_what_was_not_told_during_the_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from trimtab.config import dump_config, load_config
 from trimtab.errors import UsageError
 from trimtab.events import RunStarted, StepsEnded
-from trimtab.planning import DEVICES, devices, predict
+from trimtab.planning import DEVICES, command, devices, predict
 from trimtab.planning.command import planned
 from trimtab.planning.reached import reached_by
 from trimtab.runs import Recorder, RunDirectory
@@ -48,6 +49,23 @@ def test_the_command_answers_without_torch() -> None:
     assert facts["tokens_per_step"] == 491_520
     assert facts["fits"] is True
     assert [one["code"] for one in facts["advice"]] == ["narrow-heads-on-cuda"]
+
+
+def test_a_time_is_told_as_an_estimate_with_an_interval_that_a_busy_machine_widens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    quiet = replace(DEVICES["cpu"], cores=2)
+    for device, longest in (
+        (quiet, 1.25),
+        (replace(quiet, busy_cores=1.0), 2.5),
+        (replace(quiet, busy_cores=9.0), 5.0),
+    ):
+        monkeypatch.setattr(command, "find_device", lambda _, device=device: device)
+        answer = planned("gpt-1m", [], model=None, device="this", batch=None)
+        whole = answer.prediction.training_seconds
+        assert answer.facts["training_interval"] == pytest.approx([0.75 * whole, longest * whole])
+        assert "estimated (" in answer.text
+        assert ("busy       other programs take" in answer.text) is (longest > 1.25)
 
 
 def test_a_teacher_is_said_to_be_left_out() -> None:

@@ -39,7 +39,7 @@ def test_it_is_there_where_it_was_looked_at() -> None:
     parser.feed(shown)
     parser.close()
     told = " ".join(parser.texts)
-    for part in ("Where it is wrong", "temperature 2", "up to 9 tokens", "75.0%", "taken for", "<b>cat", "alert(1)"):
+    for part in ("Where it is wrong", "temperature of 2", "up to 9 tokens", "75.0%", "taken for", "<b>cat", "alert(1)"):
         assert part in told
     assert "<b>cat" not in shown
     assert "<script>alert" not in shown

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trimtab.runs.program import as_typed, command, program
+from trimtab.runs.reasons import with_other_settings
 
 
 @pytest.fixture
@@ -62,3 +63,15 @@ def test_from_python_it_lies_beside_the_interpreter(folder: Path, monkeypatch: p
 def test_commands_in_hints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [".venv/bin/trimtab"])
     assert as_typed("`trimtab runs [DIR]` lists the runs") == "`.venv/bin/trimtab runs [DIR]` lists the runs"
+
+
+def test_a_whole_path_is_told_from_here_where_that_is_shorter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["trimtab"])
+    run = folder / "runs" / "mine"
+    assert command("show", str(run)).endswith(" show runs/mine")
+    assert command("show", "/a").endswith(" show /a")
+    assert with_other_settings(str(run)).endswith("--run runs/mine --accept-drift")
+    (folder / "deep").mkdir()
+    monkeypatch.chdir(folder / "deep")
+    assert command("show", str(run)).endswith(" show ../runs/mine")
+    assert command("predict", "/ or not, a text").endswith(" predict '/ or not, a text'")

@@ -25,7 +25,9 @@ from trimtab.events import (
 )
 from trimtab.runs import Recorder, RunDirectory
 from trimtab.runs.checkpoints import commit, step_folder, write_manifest
+from trimtab.runs.lock import Lock
 from trimtab.runs.reasons import next_command, reason_and_hint, reason_in_a_line, would_repeat
+from trimtab.runs.record import RecordReader
 from trimtab.runs.summary import list_summaries, render, render_list, summarize
 
 
@@ -134,6 +136,38 @@ def test_a_killed_run_says_how_it_ended_and_what_is_redone(tmp_path: Path) -> No
     assert page.endswith(f"next: trimtab resume {run.path}")
 
 
+def test_a_run_that_a_process_has_is_not_said_to_have_ended(tmp_path: Path) -> None:
+    """Between an attempt's last line and the end of its process, and before the first line of the next."""
+    run = RunDirectory.create(tmp_path, "run")
+    (run.path / "config.yaml").write_text("{}")
+    with Lock.acquire(run.lock):
+        assert summarize(run)["phase"] == "starting"
+        recorder = Recorder.open(run)
+        recorder.record(RunStarted(0, 1, 0, None, 100))
+        recorder.record(window(1, 5.0))
+        recorder.close()
+        assert summarize(run)["phase"] == "training"
+        recorder = Recorder.open(run)
+        recorder.record(RunEnded(10, "interrupted", "SIGTERM received, all is saved", None, None, None, 1.0))
+        recorder.close()
+        assert (found := summarize(run))["phase"] == "closing"
+        assert "is over (SIGTERM received, all is saved)" in render(found)
+    page = render(summarize(run))
+    assert "run: interrupted" in page
+    assert "ended       SIGTERM" in page
+    # The next process has the lock, and has written nothing yet: a lock as of one that began after that end.
+    with Lock.acquire(run.lock):
+        holder = json.loads(run.lock.read_text())
+        begun = RecordReader(run.record).read()[-1]["time"] + 1.0
+        run.lock.write_text(json.dumps(holder | {"process_started": begun}).ljust(400))
+        found = summarize(run)
+    assert (found["status"], found["phase"]) == ("running", "starting")
+    assert found["ended"] is found["resumes_from"] is None
+    page = render(found)
+    assert "interrupted: SIGTERM received" in page  # of the attempt before
+    assert "about to go on" in page
+
+
 def test_the_list_agrees_with_the_page(run: RunDirectory) -> None:
     (run.path.parent / "new").mkdir()
     (run.path.parent / "new" / "config.yaml").touch()
@@ -147,6 +181,23 @@ def test_the_list_agrees_with_the_page(run: RunDirectory) -> None:
     assert table[-1].startswith("next: trimtab show")
     assert render_list([], Path("runs")) == "no runs in runs\nnext: trimtab demo"
     assert render(summarize(RunDirectory(run.path.parent / "new"))).startswith("new: new")
+
+
+def test_a_page_fits_the_terminal(run: RunDirectory) -> None:
+    found = summarize(run) | {"diagnosis": {"verdict": "healthy", "summary": "It went. " * 40, "findings": []}}
+    narrow = render(found, 72).splitlines()
+    assert max(map(len, narrow[:-1])) <= 72
+    assert " ".join(" ".join(narrow).split()) == " ".join(render(found).split())
+
+
+def test_a_best_value_on_leaked_texts_is_marked(run: RunDirectory) -> None:
+    facts = {"validation": {"documents": 10}, "leakage": 5}
+    run.facts.write_text(json.dumps(facts | {"schema": 1}))
+    table = render_list(list_summaries(run.path.parent), run.path.parent)
+    assert "2.0000*" in table
+    assert "* judged on what it was trained on" in table
+    run.facts.write_text(json.dumps({"schema": 1, "validation": {"documents": 1000}, "leakage": 5}))
+    assert "*" not in render_list(list_summaries(run.path.parent), run.path.parent)
 
 
 def test_long_records_are_outlined_from_their_end(tmp_path: Path) -> None:

@@ -123,3 +123,47 @@ def test_a_model_that_cannot_be_asked_is_said_to_be_so(prepared: tuple[PreparedD
 
     found = first_batch(wrap_model(Refuses(""), 257), task, data.training)
     assert found == {"failed": "ValueError: eight sequences, no other number"}
+
+
+class TwoNorms(nn.Module):
+    """BatchNorm and LayerNorm: in a row, with a layer between, with a residual sum between, or each alone."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.order = order
+        self.embedding, self.between, self.head = nn.Embedding(257, 16), nn.Linear(16, 16), nn.Linear(16, 257)
+        self.batch, self.layer = nn.BatchNorm1d(16), nn.LayerNorm(16)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        for name in self.order.split():
+            if name == "batch":
+                x = self.batch(x.transpose(1, 2)).transpose(1, 2)
+            elif name == "layer":
+                x = self.layer(x)
+            elif name == "residual":
+                x = x + self.between(x)
+            else:
+                x = self.between(x)
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "order, names",
+    [
+        ("batch layer", ["layer"]),
+        ("layer batch", ["batch"]),
+        ("batch between layer", None),
+        ("batch residual layer", None),
+        ("layer between layer", None),
+        ("batch", None),
+    ],
+)
+def test_norms_of_two_kinds_in_a_row_are_named(
+    order: str, names: list[str] | None, prepared: tuple[PreparedData, Task]
+) -> None:
+    data, task = prepared
+    found = first_batch(wrap_model(TwoNorms(order), 257), task, data.training)
+    assert "failed" not in found
+    named = found.get("normalized_twice")
+    assert (named and [name.rpartition(".")[2] for name in named]) == names

@@ -24,6 +24,9 @@ def config_show(
     source: Source,
     overrides: Overrides = None,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only what is set beyond the preset or the defaults, and where.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Print a whole configuration, as a run would keep it."""
@@ -32,6 +35,12 @@ def config_show(
 
     loaded = load_with_origin(source, overrides or [])
     values = flatten(loaded.config)
+    if changed:
+        from trimtab.report.differences import differences_of
+
+        origin = True
+        given = {key for key, where in loaded.origins.items() if not where.startswith(("default", "preset "))}
+        values = {key: now for key, _, now in differences_of(values)[1] if key in given}
     if as_json:
         print_json(
             {name: {"value": value, "origin": loaded.origins.get(name, "default")} for name, value in values.items()}
@@ -39,11 +48,13 @@ def config_show(
             else loaded.config.model_dump(mode="json")
         )
     elif origin:
-        width = max(map(len, values))
+        width = max(map(len, values), default=0)
         for name, value in values.items():
             typer.echo(f"{name:<{width}}  {json.dumps(value):<28}  {loaded.origins.get(name, 'default')}")
-        for name, remark in remarks(loaded.config).items():
+        for name, remark in ({} if changed else remarks(loaded.config)).items():
             typer.echo(f"{name}: {remark}")
+        if not values:
+            typer.echo("nothing is set beyond the preset or the defaults")
     else:
         typer.echo(dump_config(loaded.config), nl=False)
 

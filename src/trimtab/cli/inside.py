@@ -64,10 +64,12 @@ def show_attention(
 
 def _tell(run: Path, step: int, view: AttentionView) -> None:
     typer.echo(f"{shown(run)}, step {step}: {shown(view.name)}, {view.place}, {len(view.tokens)} tokens")
-    typer.echo(f"  {'head':>4}  {'entropy':>8}  {'of the most':>11}  {'on the first':>12}  {'largest logit':>13}")
+    typer.echo(
+        f"  {'head':>4}  {'entropy':>8}  {'of its maximum':>14}  {'on the first token':>18}  {'largest logit':>13}"
+    )
     columns = (view.heads, view.entropy, view.relative_entropy, view.first, view.largest_logit)
     for number, entropy, relative, first, largest in zip(*columns, strict=True):
-        typer.echo(f"  {number:>4}  {entropy:>8.3f}  {relative:>11.0%}  {first:>12.0%}  {largest:>13.2f}")
+        typer.echo(f"  {number:>4}  {entropy:>8.3f}  {relative:>14.0%}  {first:>18.0%}  {largest:>13.2f}")
 
 
 def _text(run: Path, trained: TrainedRun) -> str:

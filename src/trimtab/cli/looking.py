@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trimtab.runs import RunDirectory
 
 from trimtab.cli.newest import tell_newest
-from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown
+from trimtab.cli.options import Json, Mapping, NewestRun, app, print_json, shown, terminal_width
 from trimtab.cli.reading import open_log
 
 
@@ -129,6 +129,7 @@ def show(
         return
     from trimtab.doctor import open_case
     from trimtab.doctor.diagnose import diagnose
+    from trimtab.report.differences import differences_of
     from trimtab.runs import RunDirectory
     from trimtab.runs.summary import render, summarize
 
@@ -136,12 +137,15 @@ def show(
     if profile:
         _show_profiles(directory, as_json)
         return
-    diagnosis = diagnose(open_case(directory), directory.name)
-    summary = summarize(directory) | {"diagnosis": diagnosis.to_json()}
+    case = open_case(directory)
+    diagnosis = diagnose(case, directory.name)
+    base, differences = differences_of(case.config)
+    changed = {key: {"was": was, "now": now} for key, was, now in differences}
+    summary = summarize(directory) | {"diagnosis": diagnosis.to_json(), "base": base, "differences": changed}
     if as_json:
         print_json(summary)
     else:
-        typer.echo(render(summary))
+        typer.echo(render(summary, terminal_width()))
 
 
 def _show_profiles(run: RunDirectory, as_json: bool) -> None:
@@ -223,13 +227,14 @@ def doctor(
         if not as_json:
             for note in log.notes():
                 typer.echo(note)
+            width = min(terminal_width() or 100, 100)
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             if is_soup(case):  # which no rule judges, so that nothing is healthy or not
                 typer.echo("\n  ".join([f"{shown(name)}: a soup", *wrapped(diagnosis.summary)]))
             elif fix is not None or prove:  # which tell of each finding what they change
-                typer.echo(render_verdict(diagnosis, colour=colour))
+                typer.echo(render_verdict(diagnosis, width=width, colour=colour))
             else:
-                typer.echo(render_text(diagnosis, settings=case.config, colour=colour))
+                typer.echo(render_text(diagnosis, settings=case.config, width=width, colour=colour))
                 if diagnosis.findings:
                     typer.echo(more_on(diagnosis.findings[0].code))
             if len(paths) == 1 and not acts:

@@ -244,7 +244,8 @@ def export(
         return
     typer.echo(f"{shown(exported.out)}: {exported.architecture}, {exported.weights} weights of step {exported.step}")
     typer.echo(
-        f"  read again: logits up to {exported.largest_logit:.3g}, all equal to {exported.largest_difference:.1g}"
+        f"  read again: it answers alike, with logits up to {exported.largest_logit:.3g} that differ by "
+        f"{exported.largest_difference:.1g} at most"
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
@@ -118,6 +121,21 @@ def tell_next(*arguments: str) -> None:
     from trimtab.runs.program import command
 
     typer.echo(f"next: {shown(command(*arguments))}")
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that is written to, from 60 to 114; None where it is a file or a pipe."""
+    return max(60, min(shutil.get_terminal_size().columns, 114)) if sys.stdout.isatty() else None
+
+
+def in_terminal(text: str, indent: int) -> str:
+    """`text` in lines that fit the terminal that is written to; what is broken goes on after `indent` spaces."""
+    width = terminal_width()
+    if width is None:
+        return text
+    lines = text.split("\n")
+    parts = (textwrap.wrap(line, width, subsequent_indent=" " * indent, break_on_hyphens=False) for line in lines)
+    return "\n".join(part for several in parts for part in several or [""])
 
 
 def shown(value: object, *, lines: bool = False) -> str:

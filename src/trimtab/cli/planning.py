@@ -12,7 +12,7 @@ import typer.core
 if TYPE_CHECKING:
     from trimtab.config import Config
 
-from trimtab.cli.options import Json, Overrides, Source, TakesSettings, app, print_json, shown, tell_next
+from trimtab.cli.options import Json, Overrides, Source, TakesSettings, app, in_terminal, print_json, shown, tell_next
 from trimtab.errors import ResourceError
 
 
@@ -143,7 +143,7 @@ def plan(
     if as_json:
         print_json(answer.facts | {"advice": [asdict(one) for one in advice]})
         return
-    typer.echo(answer.text)
+    typer.echo(in_terminal(answer.text, indent=13))
     for one in advice:
         typer.echo(str(one))
     tell_next(*answer.after)

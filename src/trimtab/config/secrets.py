@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 HIDDEN: Final = "***"
@@ -107,14 +108,19 @@ def is_hidden(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(map(is_hidden, value))
 
 
-def _known() -> list[str]:
+def _known() -> tuple[str, ...]:
     """The secrets in the environment, the longest first: one may be a part of another."""
+    return _secrets_among(tuple(os.environ.items()))
+
+
+@lru_cache(maxsize=4)  # a command asks hundreds of times, of the same environment
+def _secrets_among(variables: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     found = {
         value
-        for name, value in os.environ.items()
+        for name, value in variables
         if len(value) >= _SHORTEST_KNOWN and is_secret_name(name) and not value.startswith(("/", "."))
     }
-    return sorted(found, key=len, reverse=True)
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _without_value(found: re.Match[str]) -> str:

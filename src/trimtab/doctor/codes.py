@@ -454,6 +454,7 @@ CODES: dict[str, Code] = {
     "warmup-longer-than-run": Code("the warm-up takes the whole run", "lint"),
     "l2-with-adam": Code("an L2 penalty with an adaptive optimizer", "lint"),
     "batch-norm-in-sequence-model": Code("BatchNorm beside attention, or where each position is judged", "lint"),
+    "batch-norm-beside-layer-norm": Code("BatchNorm and LayerNorm on the same activations", "lint"),
     "batch-norm-small-batch": Code("BatchNorm over few samples", "lint"),
     "batch-norm-with-dropout": Code("dropout before BatchNorm", "lint"),
     "batch-norm-with-accumulation": Code("a batch in parts, of which BatchNorm sees one at a time", "lint"),

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES, FAULTS_OF_CODE, FAULTS_OF_DATA
+from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
-from trimtab.doctor.narrate import summarize
+from trimtab.doctor.narrate import beaten_by, summarize, unit_of
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
@@ -34,9 +35,12 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     verdict = verdict_of(findings)
     if verdict == "healthy" and case.history.ended is not None and case.history.ended.status == "failed":
         verdict = "failed"  # for a reason that is told, and that no rule reads off the curves
+    if case.counts_epochs:
+        findings = [told_in_epochs(finding) for finding in findings]
     found = {code for finding in findings for code in (finding.code, *finding.consequences)}
     kept = tuple(item for item in withheld if item.code not in found)
-    return Diagnosis(run, verdict, tuple(findings), kept, summarize(case, verdict, findings, kept))
+    summary = summarize(case, verdict, findings, kept)
+    return Diagnosis(run, verdict, tuple(findings), kept, summary, unit=unit_of(case), beaten_by=beaten_by(case))
 
 
 def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:

@@ -25,6 +25,7 @@ from trimtab.doctor.acts_on import DEFINES_LOSS, acts_on, loss_of
 from trimtab.doctor.load import settings_of
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
+from trimtab.runs.leaked import MANY, leaked_share
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.summary import list_summaries
 
@@ -52,7 +53,7 @@ class RunOutcome:
     metric: str
     value: float
     judged_on: tuple[Any, ...]
-    """Task, tokens and validation data: outcomes are compared where these are the same."""
+    """Task, tokens and validation data, whether that was trained on: outcomes are compared where these are one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def outcomes_in(folder: Path) -> tuple[list[RunOutcome], list[str]]:
             tokens.get("fingerprint") if isinstance(tokens, Mapping) else None,
             judged.get("sha256") if isinstance(judged, Mapping) else None,
             settings.get("evaluation.max_tokens"),
+            leaked_share(facts, settings, least=MANY) is not None,
             *(_key(loss_of(key, settings.get(key))) for key in DEFINES_LOSS if "loss" in str(best["metric"])),
         )
         rows.append(RunOutcome(name, settings, str(best["metric"]), float(best["value"]), judged_on))

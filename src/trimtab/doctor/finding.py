@@ -97,6 +97,10 @@ class Diagnosis:
     """Three sentences: how the run went, what leads, what to do next."""
     order: tuple[Break, ...] = ()
     """What broke around the onset of the first finding, the earliest first; () where that was not asked."""
+    unit: Literal["step", "epoch"] = "step"
+    """What `onset_step` and `steps` count, and the texts call them: epochs in a log that has a row for each."""
+    beaten_by: str = ""
+    """What a run that is over does not come below, though nothing is wrong with it: it learned little."""
 
     def to_json(self) -> dict[str, Any]:
         """The diagnosis as JSON values, in the shape of the contract."""
@@ -111,6 +115,8 @@ class Diagnosis:
                 {"metric": one.metric, "steps": [one.earliest, one.latest], "direction": one.direction}
                 for one in self.order
             ],
+            **({"unit": self.unit} if self.unit != "step" else {}),
+            **({"beaten_by": self.beaten_by} if self.beaten_by else {}),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def _course(case: Case) -> str:
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else none) + "."
 
 
-def unit_of(case: Case) -> str:
+def unit_of(case: Case) -> Literal["step", "epoch"]:
     """What the record counts."""
     return "epoch" if case.counts_epochs else "step"
 
@@ -83,6 +83,12 @@ def _not_finite_since(loss: Series) -> tuple[int, float, int] | None:
 def _selected(case: Case, metric: str) -> Series | None:
     """A metric of the weights that the run chooses by."""
     return case.history.get(f"{metric}@{case.selected}") if case.selected else case.evaluated(metric)
+
+
+def beaten_by(case: Case) -> str:
+    """What a run that is over does not come below, "" where it does or that is not known."""
+    over = case.history.ended is not None or case.history.last_step >= case.planned_steps
+    return "counting pairs of tokens" if over and _worse_than_counting(case) else ""
 
 
 def _worse_than_counting(case: Case) -> str:
@@ -143,7 +149,7 @@ def _passed(case: Case, findings: Sequence[Finding]) -> str:
     }
     if not told:
         return ""
-    named = ", ".join(f"{printable(code)} at step {step:,}" for code, step in told.items())
+    named = ", ".join(f"{printable(code)} at {unit_of(case)} {step:,}" for code, step in told.items())
     over = case.history.ended is not None or case.history.last_step >= case.planned_steps
     return f"; what was told during the run has passed{', seen from its end' if over else ' by now'} ({named})"
 

@@ -35,45 +35,49 @@ def _array(items: Any, **more: Any) -> dict[str, Any]:
 DIAGNOSIS_SCHEMA: Final[dict[str, Any]] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "A diagnosis by trimtab",
-    **_object(
-        schema={"const": SCHEMA},
-        run=_TEXT,
-        verdict={"enum": ["healthy", "attention", "failed"]},
-        findings=_array(
-            _object(
-                code=_CODE,
-                severity={"enum": list(SEVERITIES)},
-                confidence={"type": "number", "minimum": 0, "maximum": 1},
-                onset_step={"type": "integer", "minimum": 0},
-                cause=_TEXT,
-                evidence=_array(
-                    _object(
-                        metric=_TEXT,
-                        steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
-                        observed=_NUMBER,
-                        expected=_NUMBER,
-                        text=_TEXT,
-                    )
-                ),
-                consequences=_array(_CODE),
-                remedies=_array(
-                    _object(
-                        summary=_TEXT,
-                        target={"enum": ["trimtab", "huggingface", "lightning", "text"]},
-                        config={"type": "object"},
-                    )
-                ),
-            )
+    **_with(
+        _object(
+            schema={"const": SCHEMA},
+            run=_TEXT,
+            verdict={"enum": ["healthy", "attention", "failed"]},
+            findings=_array(
+                _object(
+                    code=_CODE,
+                    severity={"enum": list(SEVERITIES)},
+                    confidence={"type": "number", "minimum": 0, "maximum": 1},
+                    onset_step={"type": "integer", "minimum": 0},
+                    cause=_TEXT,
+                    evidence=_array(
+                        _object(
+                            metric=_TEXT,
+                            steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
+                            observed=_NUMBER,
+                            expected=_NUMBER,
+                            text=_TEXT,
+                        )
+                    ),
+                    consequences=_array(_CODE),
+                    remedies=_array(
+                        _object(
+                            summary=_TEXT,
+                            target={"enum": ["trimtab", "huggingface", "lightning", "text"]},
+                            config={"type": "object"},
+                        )
+                    ),
+                )
+            ),
+            withheld=_array(_object(code=_CODE, needs=_array(_TEXT))),
+            summary=_TEXT,
+            order=_array(
+                _object(
+                    metric=_TEXT,
+                    steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
+                    direction={"enum": ["up", "down", "not finite"]},
+                )
+            ),
         ),
-        withheld=_array(_object(code=_CODE, needs=_array(_TEXT))),
-        summary=_TEXT,
-        order=_array(
-            _object(
-                metric=_TEXT,
-                steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
-                direction={"enum": ["up", "down", "not finite"]},
-            )
-        ),
+        unit={"enum": ["step", "epoch"]},
+        beaten_by=_TEXT,
     ),
 }
 

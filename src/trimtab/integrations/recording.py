@@ -205,7 +205,8 @@ def _write_report(run: RunDirectory) -> None:
     from trimtab.report import write_report
 
     diagnosis = write_report(run)
-    print(f"trimtab: {describe_verdict(diagnosis.verdict)}. {diagnosis.summary}  ({run.report})", file=sys.stderr)
+    verdict = describe_verdict(diagnosis.verdict, diagnosis.beaten_by)
+    print(f"trimtab: {verdict}. {diagnosis.summary}  ({run.report})", file=sys.stderr)
 
 
 def last_error() -> BaseException | None:

@@ -1,4 +1,4 @@
-"""How answers differ, whether they are probabilities already, and the scale of what a model is fed with."""
+"""How answers differ, whether they are probabilities already, the scale of what a model is fed with, norms in a row."""
 
 from __future__ import annotations
 
@@ -62,3 +62,47 @@ def first_input(model: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def normalized_twice(model: nn.Module) -> Iterator[list[str]]:
+    """Inside, the names of norms that are given what another kind of norm gave, by batches or by samples.
+
+    The same numbers, as they are or seen in another shape: a sum with a residual, or a layer between, is no such thing.
+    """
+    kinds = {name: kind for name, module in model.named_modules() if (kind := _kind_of_norm(module))}
+    found: list[str] = []
+    if len(set(kinds.values())) < 2:
+        yield found
+        return
+    given: list[tuple[str, Tensor]] = []  # kept alive, so that their memory is not another's in the same pass
+
+    def before(name: str, inputs: tuple[Any, ...]) -> None:
+        if not inputs or not isinstance(inputs[0], Tensor):
+            return
+        place = inputs[0].untyped_storage().data_ptr()
+        if name not in found and any(k != kinds[name] and x.untyped_storage().data_ptr() == place for k, x in given):
+            found.append(name)
+
+    def after(name: str, output: Any) -> None:
+        if isinstance(output, Tensor):
+            given.append((kinds[name], output))
+
+    handles = []
+    for name in kinds:
+        module = model.get_submodule(name)
+        handles.append(module.register_forward_pre_hook(lambda _, inputs, name=name: before(name, inputs)))
+        handles.append(module.register_forward_hook(lambda _, inputs, output, name=name: after(name, output)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _kind_of_norm(module: nn.Module) -> str:
+    """Of what the statistics are: "batch", "sample", or "" for what is no norm."""
+    name = type(module).__name__.lower()
+    if "norm" not in name or list(module.children()):
+        return ""
+    return "batch" if "batchnorm" in name else "sample" if "layernorm" in name or "rmsnorm" in name else ""

@@ -33,7 +33,8 @@ _COMPARED: Final[Mapping[str, Callable[[FloatArray, float], Any]]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-_GRAVITY: Final = ("info", "warning", "error")
+GRAVITY: Final = ("info", "warning", "error")
+"""The mildest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ class Watcher:
 
     def _is_meant_finding(self, finding: Mapping[str, Any]) -> bool:
         subject, severity = self._condition.subject, str(finding.get("severity"))
-        if subject in _GRAVITY:
-            return severity in _GRAVITY[_GRAVITY.index(subject) :]
+        if subject in GRAVITY:
+            return severity in GRAVITY[GRAVITY.index(subject) :]
         return subject in (finding.get("code"), "any") or subject in finding.get("consequences", ())
 
     def _look(self, name: str, firsts: Any, lasts: Any, samples: FloatArray) -> Iterator[Met]:

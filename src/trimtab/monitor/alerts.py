@@ -23,8 +23,9 @@ from trimtab.events import (
     StepsEnded,
 )
 from trimtab.monitor.alert_messages import to_email, to_file, to_webhook
-from trimtab.monitor.alert_rules import Met, Watcher
+from trimtab.monitor.alert_rules import GRAVITY, Met, Watcher
 from trimtab.monitor.couriers import Courier, Message, in_words
+from trimtab.monitor.remembered import events_before, events_until
 from trimtab.runs import RunDirectory
 from trimtab.runs.files import SCHEMA, json_value
 from trimtab.runs.printable import printable
@@ -108,6 +109,11 @@ def _message(run: str, rule: str, when: str, step: int, text: str) -> dict[str, 
     }
 
 
+def _gravity(finding: Mapping[str, Any]) -> int:
+    severity = str(finding.get("severity"))
+    return GRAVITY.index(severity) if severity in GRAVITY else 0
+
+
 @final
 class Alerts:
     """A monitor that asks each rule about each event, and hands what is met to the couriers of its destinations."""
@@ -126,25 +132,58 @@ class Alerts:
         self._watchers = {name: Watcher(rule) for name, rule in config.rules.items()}
         self._told_at: dict[str, float] = {}
         self._untold = dict.fromkeys(config.rules, 0)
-        self._known_findings: set[str] = set()
+        self._gravities: dict[str, int] = {}
+        """Of the findings that are known, by code."""
         self._step = 0
+        self._begun: RunStarted | None = None
+        """The attempt or branch whose first window is yet to come."""
+        self._is_first = True
         self._has_ended = False
 
     def observe(self, event: Event) -> None:
         """Tell of what `event` meets."""
         self._step = max(self._step, event.last_step if isinstance(event, StepsEnded) else event.step)
         if isinstance(event, RunStarted):
-            for watcher in self._watchers.values():
-                watcher.reset()
-        elif isinstance(event, FindingsChanged):
-            self._known_findings |= {str(finding.get("code")) for finding in event.findings}
+            self._begin(event)
+        elif isinstance(event, StepsEnded) and self._begun is not None:
+            self._go_on(self._begun, event.first_step)
         elif isinstance(event, ArtifactLogged) and event.name == "diagnosis":
-            event = FindingsChanged(event.step, tuple(self._new_findings()))
+            event = FindingsChanged(event.step, self._verdict())
         elif isinstance(event, RunEnded):
             self._has_ended = True
+        for name, met in self._met(event):
+            self._tell(name, met)
+
+    def _met(self, event: Event) -> Iterator[tuple[str, Met]]:
+        """Rules that `event` meets; a finding counts when it is new, or graver than it was."""
+        if isinstance(event, FindingsChanged):
+            new = [one for one in event.findings if _gravity(one) > self._gravities.get(str(one.get("code")), -1)]
+            self._gravities |= {str(one.get("code")): _gravity(one) for one in new}
+            event = FindingsChanged(event.step, tuple(new))
         for name, watcher in self._watchers.items():
             for met in watcher.watch(event):
-                self._tell(name, met)
+                yield name, met
+
+    def _begin(self, started: RunStarted) -> None:
+        """What attempts before this process told is not told again; an end is told for each."""
+        if self._is_first and started.attempt > 1:
+            for age_seconds, event in events_before(self._run, started.attempt):
+                for name, _ in self._met(event):
+                    if self._rules[name].condition.kind != "end":
+                        self._may_be_told(name, self._now() - age_seconds)
+            self._untold = dict.fromkeys(self._rules, 0)
+        self._is_first = False
+        for watcher in self._watchers.values():
+            watcher.reset()
+        self._begun = started if started.resumed_from is not None else None
+
+    def _go_on(self, started: RunStarted, first_step: int) -> None:
+        """Rules count on from where the record stands: what held before the checkpoint still does."""
+        self._begun = None
+        for event in events_until(self._run, min(started.resumed_from or 0, first_step - 1)):
+            for watcher in self._watchers.values():
+                for _ in watcher.watch(event):
+                    pass
 
     def fail(self, error: Exception) -> None:
         """The process ends by `error`, instead of by the end that the loop tells."""
@@ -161,20 +200,25 @@ class Alerts:
                 number = f"{courier.dropped} alert{'' if courier.dropped == 1 else 's'}"
                 warnings.warn(f"{number} could not be told by {name}: {printable(courier.problem)}", stacklevel=2)
 
-    def _new_findings(self) -> list[Mapping[str, Any]]:
-        """Those of the verdict that were not told during the run."""
+    def _verdict(self) -> tuple[Mapping[str, Any], ...]:
+        """The findings of the verdict."""
         with suppress(TrimtabError, AttributeError, TypeError):
-            found = self._run.read_json(self._run.diagnosis).get("findings") or []
-            return [finding for finding in found if str(finding.get("code")) not in self._known_findings]
-        return []
+            return tuple(self._run.read_json(self._run.diagnosis).get("findings") or ())
+        return ()
+
+    def _may_be_told(self, name: str, now: float) -> bool:
+        """Whether a message of a rule is due; what is not is counted."""
+        last = self._told_at.get(name)
+        if last is not None and now - last < 60 * self._rules[name].every_minutes:
+            self._untold[name] += 1
+            return False
+        self._told_at[name] = now
+        return True
 
     def _tell(self, name: str, met: Met) -> None:
         rule = self._rules[name]
-        last = self._told_at.get(name)
-        if last is not None and self._now() - last < 60 * rule.every_minutes:
-            self._untold[name] += 1
+        if not self._may_be_told(name, self._now()):
             return
-        self._told_at[name] = self._now()
         untold, self._untold[name] = self._untold[name], 0
         more = f" ({untold} more since the last message)" if untold else ""
         text = f"alert {printable(name)}: {printable(met.text)}{more}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Literal, final
 
 from trimtab.errors import UsageError
+from trimtab.runs.company import WORTH_TELLING, OtherPrograms
 from trimtab.runs.environment import cpu_model, usable_cores, usable_memory_bytes
 
 Products = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -50,6 +51,18 @@ class Device:
     """The most that the board draws; None where that is not known."""
     measured: str
     """Which of these were measured, and where the others are from."""
+    spread: float
+    """By what part of it a predicted time is off, either way, as far as that is known."""
+    busy_cores: float = 0.0
+    """Of a processor, how many of its cores other programs took when it was looked at."""
+    cores: int | None = None
+
+    @property
+    def company(self) -> float:
+        """How many times as long a step may take beside what else the machine did when it was looked at."""
+        if self.cores is None or self.busy_cores < WORTH_TELLING:
+            return 1.0
+        return self.cores / max(self.cores - self.busy_cores, self.cores / 4)
 
     def attention_rate(self, head_size: int, length: int) -> float:
         """Of plain causal attention, by the next narrower head in the table, or the narrowest in proportion.
@@ -82,6 +95,7 @@ _H100: Final = Device(
     watts=700.0,
     measured="bf16 products (92 % of 757 TFLOP/s), copies and attention at 1,024 tokens were measured on one H100; "
     "tf32, fp32 and longer sequences were not",
+    spread=0.15,
 )
 
 
@@ -106,6 +120,7 @@ def _from_data_sheet(
         masked_attention=_H100.masked_attention * compute,
         watts=watts,
         measured="nothing was measured on it: the part of the data sheet's figures that an H100 reaches",
+        spread=0.3,
     )
 
 
@@ -159,6 +174,7 @@ DEVICES: Final[dict[str, Device]] = {
         launch_seconds=0.0,
         watts=None,
         measured="products, copies and plain attention were measured on that processor, attention with one thread",
+        spread=0.25,
     ),
 }
 """By the name that `--device` takes. `this` is not in it: `this_machine` finds it."""
@@ -238,7 +254,9 @@ def _first_gpu() -> tuple[str, float, float | None] | None:
 
 def _this_processor() -> Device:
     known = DEVICES["cpu"]
+    others, own = OtherPrograms(), _seconds_of_children()
     product_speed, copying = _numpy_speeds()
+    busy = max(0.0, others.cores() - (_seconds_of_children() - own) / others.seconds)
     speed = product_speed * usable_cores() / (2 * _NUMPY_SPEED)
     knows_bf16 = _has_bf16()
     precisions = ("bf16", "fp32") if knows_bf16 else ("fp32",)
@@ -256,7 +274,15 @@ def _this_processor() -> Device:
         masked_attention=known.masked_attention * speed,
         measured="products of fp32 and copies were timed just now with one thread of numpy; the rest is in "
         f"proportion to the processor of --device cpu{'' if knows_bf16 else ', and it has no instructions for bf16'}",
+        busy_cores=round(busy, 1),
+        cores=usable_cores(),
     )
+
+
+def _seconds_of_children() -> float:
+    """Of the processor, in processes that this one began and waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _numpy_speeds() -> tuple[float, float]:

@@ -80,6 +80,12 @@ class Prediction:
         return self.steps * self.step_seconds
 
     @property
+    def training_interval(self) -> tuple[float, float]:
+        """Where that is expected to lie: by how far predictions for the device were off, and by what else it does."""
+        off = self.device.spread
+        return self.training_seconds * (1 - off), self.training_seconds * (1 + off) * self.device.company
+
+    @property
     def kilowatt_hours(self) -> float | None:
         """At the most that the board draws."""
         watts = self.device.watts
@@ -106,6 +112,7 @@ class Prediction:
             "fits": self.fits,
             "left_out": list(self.left_out),
             "training_seconds": self.training_seconds,
+            "training_interval": list(self.training_interval),
             "kilowatt_hours": self.kilowatt_hours,
         }
 

@@ -27,6 +27,9 @@ def render(name: str, config: Config, prediction: Prediction, reached: Pace | No
         rows += [("", line) for line in _smaller(config, prediction)]
     rows += [("left out", what) for what in prediction.left_out]
     rows.append(("run", _run(prediction)))
+    if device.company > 1.0:
+        taken = f"other programs take {device.busy_cores:.1f} of {device.cores} cores just now"
+        rows.append(("busy", f"{taken}: the longer time is beside them"))
     rows.append(("ceilings", device.measured))
     if reached is not None:
         rows += _reached(prediction, reached)
@@ -106,10 +109,11 @@ def _smaller(config: Config, prediction: Prediction) -> list[str]:
 def _run(prediction: Prediction) -> str:
     steps, tokens = prediction.steps, prediction.steps * prediction.tokens_per_step
     energy = prediction.kilowatt_hours
+    interval = " to ".join(format.duration(one) for one in prediction.training_interval)
     spent = f"; at most {energy:.3g} kWh at {prediction.device.watts:.0f} W" if energy is not None else ""
     return (
-        f"{format.count(steps)} steps, {format.short(tokens)} tokens: {format.duration(prediction.training_seconds)}, "
-        f"evaluations and saves left out{spent}"
+        f"{format.count(steps)} steps, {format.short(tokens)} tokens: about "
+        f"{format.duration(prediction.training_seconds)}, estimated ({interval}), evaluations and saves left out{spent}"
     )
 
 
@@ -120,7 +124,8 @@ def _reached(prediction: Prediction, reached: Pace) -> list[tuple[str, str]]:
         (
             "reached",
             f"{format.step_time(reached.step_seconds)} a step, median of {format.count(reached.num_steps)} (quartiles "
-            f"{format.step_time(low)} to {format.step_time(high)}): {ratio:.2f} times the prediction",
+            f"{format.step_time(low)} to {format.step_time(high)}): {ratio:.2f} times the prediction; "
+            f"all steps at that pace: {format.duration(prediction.steps * reached.mean_seconds)}, measured",
         ),
         (
             "of it",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from trimtab.doctor.acts_on import Acts
-from trimtab.doctor.compare.comparison import Change, Comparison, Outcome, Parting
+from trimtab.doctor.compare.comparison import Change, Comparison, Parting
 from trimtab.report import words
 from trimtab.report.text import wrapped
 from trimtab.runs import format
@@ -33,7 +33,7 @@ def render_comparison(comparison: Comparison, *, width: int = 100) -> str:
     lines = [f"a = {printable(a.path)}", f"b = {printable(b.path)}", *wrapped(comparison.summary, width, "  ")]
     for obstacle in comparison.obstacles:
         lines += wrapped(obstacle, width, "    ", "  ! ")
-    lines += _table(comparison.outcomes, width)
+    lines += _table(comparison, width)
     lines += _reasons(comparison, width)
     lines += _changes(comparison.changes, width)
     if comparison.partings:
@@ -55,13 +55,14 @@ def render_comparison(comparison: Comparison, *, width: int = 100) -> str:
     return "\n".join(lines)
 
 
-def _table(outcomes: Sequence[Outcome], width: int) -> Iterator[str]:
+def _table(comparison: Comparison, width: int) -> Iterator[str]:
+    outcomes = comparison.outcomes
     if not outcomes:
         return
     yield ""
     rows = [(f"{outcomes[0].metric}", "a", "b", "b - a", "")]
     for one in outcomes:
-        better = "the same but for chance" if one.better is None else f"{one.better} is better"
+        better = one.told(comparison.a, comparison.b)
         rows.append((one.budget, _at(one.a, one.step_a), _at(one.b, one.step_b), format.signed(one.b - one.a), better))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:

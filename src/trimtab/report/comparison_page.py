@@ -88,6 +88,7 @@ def _reasons(comparison: Comparison) -> Markup:
 def _curves(comparison: Comparison) -> Markup:
     a, b = comparison.a.case, comparison.b.case
     last = max(a.history.last_step, b.history.last_step, 1)
+    unit = "epoch" if a.counts_epochs and b.counts_epochs else "step"
     begins = [case.history.series[name].first_steps[0] for case in (a, b) for name in case.history.series]
     first = 0 if not begins or min(begins) <= 1 + 0.05 * last else int(min(begins))
     drawn = []
@@ -99,7 +100,7 @@ def _curves(comparison: Comparison) -> Markup:
             onsets = ((parting.step, parting_told(parting)),)
             if parting.earliest is not None and parting.earliest < parting.step:
                 shades = (Shade(parting.earliest, parting.step, "they part somewhere here"),)
-        drawn.append(draw(panel, Window(first, last, onsets, shades)))
+        drawn.append(draw(panel, Window(first, last, onsets, shades, unit)))
     stack = element("div", drawn, class_="stack", data_first=first, data_last=last)
     told = [element("li", parting_told(one)) for one in comparison.partings]
     return section("Curves", stack, element("ul", told) if told else None, name="curves")
@@ -114,7 +115,8 @@ def _panels(comparison: Comparison) -> Iterator[Panel]:
             if series is not None and len(series):
                 curve = Curve.of(series)
                 points = name.startswith("validation/") and len(curve.last) <= 400
-                traces.append(Trace(f"{letter}: {side.name}", curve, role, points, smooth=name != "learning_rate"))
+                label, smooth = f"{letter}: {side.name}", name != "learning_rate"
+                traces.append(Trace(label, curve, role, points, smooth=smooth, dashed=letter == "b"))
         if len(traces) > 0:
             yield Panel(
                 words.metric_name(name),
@@ -143,7 +145,7 @@ def _tables(comparison: Comparison) -> Iterator[Markup]:
             element("td", f"{format.decimal(one.a)} at step {format.count(one.step_a)}", class_="n"),
             element("td", f"{format.decimal(one.b)} at step {format.count(one.step_b)}", class_="n"),
             element("td", format.signed(one.b - one.a), class_="n"),
-            element("td", "the same but for chance" if one.better is None else f"{one.better} is better"),
+            element("td", one.told(comparison.a, comparison.b)),
         )
         for one in comparison.outcomes
     ]

@@ -80,7 +80,7 @@ def drawn(panel: Panel, window: Window, num_columns: int = COLUMNS, *, readable:
         aria_label=_described(panel, shown),
     )
     traces = tuple(trace for trace, _ in shown)
-    return Drawn(panel, traces, tuple(notes), _scale(axis, height), field, height + STEPS_HEIGHT)
+    return Drawn(panel, traces, tuple(notes), _scale(axis, height, window.unit), field, height + STEPS_HEIGHT)
 
 
 def _figure(parts: Drawn) -> Markup:
@@ -130,12 +130,13 @@ def _kind(panel: Panel) -> str:
     return panel.unit if panel.unit in ("bytes", "fraction") else ""
 
 
-def _scale(axis: Axis, height: int) -> Markup:
+def _scale(axis: Axis, height: int, unit: str) -> Markup:
     labels = [
         element("text", label, x=SCALE_WIDTH - 8, y=(1 - place) * height + 4)
         for place, label in axis.ticks(max(2, height // 34))
         if -0.001 <= place <= 1.001
     ]
+    labels.append(element("text", unit, x=SCALE_WIDTH - 8, y=height + 17))
     return element("svg", labels, class_="scale", width=SCALE_WIDTH, height=height + STEPS_HEIGHT, aria_hidden="true")
 
 
@@ -173,7 +174,7 @@ def _curve(trace: Trace, columns: Curve, axis: Axis, window: Window, height: int
         steps = np.diff(columns.last[there], prepend=0).tolist()
         values = [round_value(value) for value in columns.mean[there]]
         read = {"label": trace.label, "steps": " ".join(map(str, steps)), "values": " ".join(values)}
-    parts.append(_line(x, mean, there, f"curve {trace.role}", **read))
+    parts.append(_line(x, mean, there, f"curve {trace.role}{' dashed' * trace.dashed}", **read))
     return element(
         "svg",
         parts,
@@ -209,7 +210,7 @@ def _path(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
 
 
 def _swatch(trace: Trace) -> Markup:
-    mark = [element("line", class_=f"curve {trace.role}", x1=0, x2=16, y1=6, y2=6)]
+    mark = [element("line", class_=f"curve {trace.role}{' dashed' * trace.dashed}", x1=0, x2=16, y1=6, y2=6)]
     if trace.points:
         mark.append(element("circle", class_=f"point {trace.role}", cx=8, cy=6, r=3))
     return element("svg", mark, class_="swatch", width=16, height=12, aria_hidden="true")

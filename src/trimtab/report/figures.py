@@ -27,6 +27,7 @@ _MACHINE: Final = ("time/", "hardware/")
 _TELLING: Final = ("cpu_percent", "process_memory_bytes", "utilization_percent", "power_watts", "temperature_celsius")
 """Of the machine's readings, those that are drawn; means of all are told beside the time."""
 _ROLES: Final[dict[str, Role]] = {
+    "training_slice/loss": "train",
     "learning_rate": "rate",
     "grad_norm": "gradient",
     "generalization_gap": "gap",
@@ -38,7 +39,7 @@ def learning_curves(report: Report) -> Markup:
     """Loss, gap, learning rate and gradient norm over the same steps, with findings and decisions above."""
     panels = [_loss_panel(report, 280), *_single_panels(report, [*_GAPS, "learning_rate", "grad_norm"])]
     onsets = tuple((finding.onset_step, finding.code) for finding in report.diagnosis.findings)
-    window = Window(_origin(report), max(report.last_step, _origin(report) + 1), onsets)
+    window = Window(_origin(report), max(report.last_step, _origin(report) + 1), onsets, unit=report.diagnosis.unit)
     drawn = [draw(panel, window) for panel in panels if panel.traces]
     return _stack([_lanes(report, window), *drawn], window)
 
@@ -71,7 +72,8 @@ def with_loss(report: Report, panels: list[Panel]) -> list[Panel]:
 def whole_run(report: Report, finding: Finding) -> Window:
     """All steps, with where a finding begins."""
     begin = _origin(report)
-    return Window(begin, max(report.last_step, begin + 1), ((finding.onset_step, f"onset of {finding.code}"),))
+    onsets = ((finding.onset_step, f"onset of {finding.code}"),)
+    return Window(begin, max(report.last_step, begin + 1), onsets, unit=report.diagnosis.unit)
 
 
 def other_curves(report: Report) -> list[Markup]:
@@ -79,7 +81,7 @@ def other_curves(report: Report) -> list[Markup]:
     names = [name for name in report.curves if name not in (*_MAIN, *_DULL) and not name.startswith(_AVERAGED)]
     names = [name for name in names if not name.startswith(_MACHINE) or name.rsplit("/", 1)[-1] in _TELLING]
     names += [name for name in ("skipped",) if name in report.curves and (report.curves[name].high > 0).any()]
-    window = Window(_origin(report), max(report.last_step, _origin(report) + 1))
+    window = Window(_origin(report), max(report.last_step, _origin(report) + 1), unit=report.diagnosis.unit)
     panels = list(_single_panels(report, names, 110))[:MOST_PANELS]
     return [_stack([drawn], window) for panel in panels if (drawn := draw(panel, window))]
 
@@ -122,7 +124,7 @@ def _single_panels(report: Report, names: Sequence[str], height: int = 120) -> I
         curve = report.curves.get(name)
         if curve is None or not (curve or curve.bad.any()):
             continue
-        role = _ROLES.get(name, "validation" if name.startswith(("validation/", "training_slice/")) else "other")
+        role = _ROLES.get(name, "validation" if name.startswith("validation/") else "other")
         is_points = len(curve.last) <= 400 and name.startswith(("validation/", "training_slice/", *_GAPS))
         title = metric_name(name)
         from_zero = role in ("rate", "gap") or metric_unit(name) in ("bytes", "seconds", "tokens/s")
@@ -147,7 +149,7 @@ def _around(report: Report, finding: Finding) -> Window:
     first, last = max(begin, first - room), min(end, last + room)
     if last - first > 0.55 * (end - begin) or last <= first:
         first, last = begin, end
-    return Window(first, last, ((finding.onset_step, f"onset of {finding.code}"),))
+    return Window(first, last, ((finding.onset_step, f"onset of {finding.code}"),), unit=report.diagnosis.unit)
 
 
 def shades_of(finding: Finding, panel: Panel) -> tuple[Shade, ...]:
@@ -167,7 +169,8 @@ def _lanes(report: Report, window: Window) -> Markup | None:
     """Findings, decisions and resumes as signs above the curves."""
     signs: list[tuple[int, Markup]] = []
     for index, finding in enumerate(report.diagnosis.findings, start=1):
-        told = f"{SEVERITIES[finding.severity]} {finding.code}, from step {format.count(finding.onset_step)}"
+        since = format.count(finding.onset_step)
+        told = f"{SEVERITIES[finding.severity]} {finding.code}, from {report.diagnosis.unit} {since}"
         circle = element("circle", class_=f"flag {finding.severity}", cx=0, cy=0, r=9)
         digit = element("text", str(index), class_="flag", x=0, y=4)
         inner = element("g", element("title", told), circle, digit)

@@ -42,7 +42,7 @@ def all_findings(report: Report) -> Markup:
     if findings:
         parts.append(element("h2", "What the doctor found", id="findings"))
         parts += [_card(report, index, finding) for index, finding in enumerate(findings, start=1)]
-        parts.append(lag_diagram(report.diagnosis.order))
+        parts.append(lag_diagram(report.diagnosis.order, report.diagnosis.unit))
     parts.append(withheld(report))
     return join(parts)
 
@@ -115,7 +115,7 @@ def _card(report: Report, index: int, finding: Finding) -> Markup:
             element("h3", f"{index}. {finding.code}"),
             element("span", words.SEVERITIES[finding.severity], class_="chip"),
             element("span", words.confidence(finding.confidence), class_="chip"),
-            element("span", words.onset(finding), class_="chip"),
+            element("span", words.onset(finding, report.diagnosis.unit), class_="chip"),
         ),
         element("p", finding.cause, class_="cause"),
         finding_curves(report, finding),

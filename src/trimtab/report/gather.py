@@ -6,16 +6,16 @@ import contextlib
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from trimtab.config import flatten, list_presets, load_config
 from trimtab.doctor import Case, Diagnosis
+from trimtab.doctor.narrate import unit_of
 from trimtab.errors import TrimtabError
 from trimtab.events import ArtifactLogged, DecisionTaken, Save
 from trimtab.report.curves import Curve, smoothed
+from trimtab.report.differences import differences_of
 from trimtab.report.words import metric_name
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
@@ -33,7 +33,6 @@ from trimtab.runs.record import event_to_json
 SHOWN_SAMPLES = 8
 SHOWN_DECISIONS = 60
 SHOWN_ALERTS = 12
-_PRIVATE = "alerts."
 """Settings that change no result, and name people: reports are passed on."""
 
 
@@ -140,7 +139,7 @@ def gather(run: RunDirectory | None, case: Case, diagnosis: Diagnosis) -> Report
     _add_gap(curves)
     environment = _read(run, run.environment) if run is not None else {}
     settings = dict(case.config)
-    base, differences = _differences(settings)
+    base, differences = differences_of(settings)
     ended = history.ended
     firsts = [int(curve.first[0]) for curve in curves.values() if len(curve.first)]
     spent = _goodput(run)
@@ -276,34 +275,6 @@ def _add_gap(curves: dict[str, Curve]) -> None:
         curves["validation - training loss"] = Curve.points(at, values - training)
 
 
-def _differences(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, Any, Any], ...]]:
-    """What was set otherwise than in the preset of the run's name, or than by default."""
-    if not settings:
-        return "", ()
-    name = settings.get("name")
-    is_preset = isinstance(name, str) and name in list_presets()
-    before = _settings_of(name if is_preset else None)
-    changed = tuple(
-        (key, before.get(key), value)
-        for key, value in settings.items()
-        if key != "name" and not key.startswith(_PRIVATE) and _plain(before.get(key)) != _plain(value)
-    )
-    return f"the preset {name}" if is_preset else "the defaults", changed
-
-
-@cache
-def _settings_of(preset: str | None) -> Mapping[str, Any]:
-    """All settings of a preset, or the defaults; empty where they need something that is not given."""
-    try:
-        return flatten(load_config(preset, environment={}))
-    except TrimtabError:
-        return {}
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
-
-
 def _best(curves: Mapping[str, Curve], settings: Mapping[str, Any]) -> Best | None:
     metric = settings.get("checkpoint.metric")
     metric = metric if isinstance(metric, str) and metric in curves else "validation/loss"
@@ -349,8 +320,10 @@ def _figures(
     steps, planned = history.last_step, case.planned_steps
     shown = format.count(steps) if steps >= planned else f"{format.count(steps)} of {format.count(planned)}"
     counted, epochs = counted_in(case.facts), case.epochs()
-    notes = [f"{format.short(total)} {counted}" if total else "", f"{epochs:.2f} epochs" if epochs else ""]
-    yield Figure("steps", shown, ", ".join(note for note in notes if note))
+    unit = unit_of(case)
+    passes = f"{epochs:.2f} epochs" if epochs and unit == "step" else ""
+    notes = [f"{format.short(total)} {counted}" if total else "", passes]
+    yield Figure(f"{unit}s", shown, ", ".join(note for note in notes if note))
     if curves.get("train/loss"):
         _, values = curves["train/loss"].finite()
         few = max(1, len(values) // 20)
@@ -360,7 +333,7 @@ def _figures(
     if best is not None:
         _, values = curves[best.metric].finite()
         last = float(values[-1])
-        note = f"at step {format.count(best.step)}" + (
+        note = f"at {unit} {format.count(best.step)}" + (
             f"; {format.decimal(last)} at the end" if last != best.value else ""
         )
         yield Figure(f"best {metric_name(best.metric)}", format.decimal(best.value), note)
@@ -388,7 +361,7 @@ def _figures(
         yield Figure("time", format.duration(sum(split.values())), note)
     bad = sum(int(curves[name].bad.sum()) for name in ("train/loss",) if name in curves)
     if bad:
-        yield Figure("non-finite losses", format.count(bad), "steps")
+        yield Figure("non-finite losses", format.count(bad), f"{unit}s")
     skipped = history.get("skipped")
     if skipped is not None and (num := float(skipped.columns.total.sum())):
         yield Figure("skipped updates", format.count(num), "steps")

@@ -20,7 +20,7 @@ CAUTION: Final = (
 )
 
 
-def lag_diagram(order: tuple[Break, ...]) -> Markup:
+def lag_diagram(order: tuple[Break, ...], unit: str = "step") -> Markup:
     """A row for each metric; nothing when fewer than two broke, as there is no order then."""
     if len(order) < 2:
         return Markup()
@@ -32,7 +32,7 @@ def lag_diagram(order: tuple[Break, ...]) -> Markup:
     for index, (one, how) in enumerate(told_order(order)):
         middle = ROW * (index + 0.5)
         start, width = (one.earliest - first) / (last - first), (one.latest - one.earliest) / (last - first)
-        told = element("title", lag_told(one, how))
+        told = element("title", lag_told(one, how, unit))
         bars.append(element("line", class_="grid", x1="0", x2="100%", y1=middle, y2=middle))
         bars.append(
             element(
@@ -47,8 +47,9 @@ def lag_diagram(order: tuple[Break, ...]) -> Markup:
             )
         )
         names.append(element("text", _shortened(lag_name(one.metric)), x="100%", dx=-8, y=middle + 3.5))
+    names.append(element("text", unit, x="100%", dx=-8, y=height + 16))
     ticks = step_labels(first, last, height)
-    label = "; ".join(lag_told(one, how) for one, how in told_order(order))
+    label = "; ".join(lag_told(one, how, unit) for one, how in told_order(order))
     scale = element("svg", names, class_="layer-names", width="100%", height=height + 22, aria_hidden="true")
     field = element("svg", bars, ticks, class_="field", width="100%", height=height + 22, role="img", aria_label=label)
     caption = element("figcaption", element("span", "What broke first", class_="panel-title"))
@@ -56,16 +57,16 @@ def lag_diagram(order: tuple[Break, ...]) -> Markup:
     return join(figure, element("p", CAUTION, class_="soft"))
 
 
-def lag_lines(order: tuple[Break, ...]) -> list[str]:
+def lag_lines(order: tuple[Break, ...], unit: str = "step") -> list[str]:
     """Each break in a line, for a terminal."""
-    return [lag_told(one, how) for one, how in told_order(order)]
+    return [lag_told(one, how, unit) for one, how in told_order(order)]
 
 
-def lag_told(one: Break, how: str) -> str:
+def lag_told(one: Break, how: str, unit: str = "step") -> str:
     """One break in words: "then training loss up, between steps 200 and 206"."""
-    where = f"at step {format.count(one.earliest)}"
+    where = f"at {unit} {format.count(one.earliest)}"
     if one.latest > one.earliest:
-        where = f"between steps {format.count(one.earliest)} and {format.count(one.latest)}"
+        where = f"between {unit}s {format.count(one.earliest)} and {format.count(one.latest)}"
     return f"{how} {lag_name(one.metric)} {one.direction}, {where}"
 
 

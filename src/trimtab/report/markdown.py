@@ -42,7 +42,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _finding(report, index, finding)
     if len(diagnosis.order) > 1:
         yield from ("", "## What broke first", "")
-        yield from (f"- {escaped(told)}" for told in lag_lines(diagnosis.order))
+        yield from (f"- {escaped(told)}" for told in lag_lines(diagnosis.order, diagnosis.unit))
     if withheld := diagnosis.withheld if report.settings else that_can_be_logged(diagnosis.withheld):
         yield from ("", "## Not judged", "")
         yield from _table(
@@ -65,7 +65,8 @@ def _lines(report: Report) -> Iterator[str]:
 def _finding(report: Report, index: int, finding: Finding) -> Iterator[str]:
     yield f"## {index}. {escaped(finding.code)}"
     yield ""
-    yield f"*{words.SEVERITIES[finding.severity]}, {words.confidence(finding.confidence)}, {words.onset(finding)}*"
+    since = words.onset(finding, report.diagnosis.unit)
+    yield f"*{words.SEVERITIES[finding.severity]}, {words.confidence(finding.confidence)}, {since}*"
     yield ""
     yield escaped(finding.cause)
     if finding.evidence:

@@ -15,6 +15,8 @@ from trimtab.report.panel import Trace, Window
 from trimtab.runs import format
 
 MOST_POINTS: Final = 120
+INSIDE: Final = 0.1
+"""Of the width: what two words take in most pictures."""
 
 
 def shades(window: Window, height: int) -> Iterator[Markup]:
@@ -61,7 +63,7 @@ def bad(columns: Curve, window: Window, height: int) -> Iterator[Markup]:
         )
         yield element("line", class_="bad", x1=x, x2=x, y1=0, y2=height)
         if (first, last) == longest:
-            side = "end" if begin > 0.7 else "start"
+            side = "end" if end - begin < INSIDE and begin > 0.5 else "start"  # no curve is where it is not finite
             yield element(
                 "text", "not finite", class_="bad", x=x, dx=-6 if side == "end" else 6, y=height - 8, text_anchor=side
             )

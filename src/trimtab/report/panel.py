@@ -22,6 +22,8 @@ class Trace:
     best_step: int | None = None
     smooth: bool = True
     """Whether a smoothed line may be drawn over it: what is set, as a rate is, has no noise."""
+    dashed: bool = False
+    """So that one below it is seen where they are the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Window:
     onsets: tuple[tuple[int, str], ...] = ()
     """Where a finding begins, and what is said there."""
     shades: tuple[Shade, ...] = ()
+    unit: str = "step"
+    """What is counted along the axis."""
 
     def place(self, step: float) -> float:
         """Where a step lies, from 0 to 1."""

@@ -28,6 +28,7 @@ NAMES_WIDTH: Final = 150
 MOST_KEYS: Final = 4
 _LETTER: Final = 6.6
 """Width of a letter of a legend, about."""
+_LETTER_OF_TITLE: Final = 7.9
 
 
 def render_picture(report: Report, finding: Finding, told: str) -> str:
@@ -68,7 +69,7 @@ def _panels(report: Report, finding: Finding, window: Window) -> Iterator[tuple[
 def _panel(parts: Drawn) -> Markup:
     unit = parts.panel.unit if parts.panel.unit not in ("", "fraction") else ""
     head = [element("text", _capital(parts.panel.title), class_="panel-title", x=EDGE + SCALE_WIDTH, y=16)]
-    x = EDGE + SCALE_WIDTH + _LETTER * (len(parts.panel.title) + 4)
+    x = EDGE + SCALE_WIDTH + _LETTER_OF_TITLE * len(parts.panel.title) + 18
     if unit:
         head.append(element("text", unit, x=x, y=16))
         x += _LETTER * (len(unit) + 3)

@@ -84,6 +84,7 @@ def strip_parts(layer: Layer, first: int, last: int) -> Strip | None:
         for index, name in enumerate(names)
         if index % every == 0
     ]
+    labels.append(element("text", "step", x="100%", dx=-8, y=height + 16))
     ticks = step_labels(first, last, height)
     title = {"grad_norm": "gradient norm", "activation_rms": "activation scale"}.get(
         layer.metric, metric_name(layer.metric)

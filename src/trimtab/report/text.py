@@ -31,10 +31,11 @@ def render_text(
     paint = _painted if colour else _plain
     lines = [render_verdict(diagnosis, width=width, colour=colour)]
     for finding in diagnosis.findings:
-        lines += ["", *_finding(finding, settings or {}, width, paint)]
+        lines += ["", *_finding(finding, settings or {}, width, paint, diagnosis.unit)]
     if len(diagnosis.order) > 1:
         lines += ["", "what broke first, which need not be the cause:"]
-        lines += [line for told in lag_lines(diagnosis.order) for line in wrapped(told, width, "    ", "  - ")]
+        for told in lag_lines(diagnosis.order, diagnosis.unit):
+            lines += wrapped(told, width, "    ", "  - ")
     if withheld := diagnosis.withheld if settings else that_can_be_logged(diagnosis.withheld):
         lines += ["", *_withheld(withheld, width)]
     return "\n".join(lines)
@@ -47,9 +48,9 @@ def render_verdict(diagnosis: Diagnosis, *, width: int = 100, colour: bool = Fal
     return "\n".join([head, *wrapped(diagnosis.summary, width, "  ")])
 
 
-def _finding(finding: Finding, settings: Mapping[str, Any], width: int, paint: Any) -> Iterator[str]:
+def _finding(finding: Finding, settings: Mapping[str, Any], width: int, paint: Any, unit: str) -> Iterator[str]:
     head = f"{words.SEVERITIES[finding.severity]} {finding.code}"
-    yield f"{paint(head, finding.severity)} ({words.confidence(finding.confidence)}; {words.onset(finding)})"
+    yield f"{paint(head, finding.severity)} ({words.confidence(finding.confidence)}; {words.onset(finding, unit)})"
     yield from wrapped(finding.cause, width, "  ")
     for item in finding.evidence:
         yield from wrapped(item.text, width, "    ", "  - ")

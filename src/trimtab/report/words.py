@@ -11,9 +11,9 @@ from typing import Any, Final
 from trimtab.doctor import CODES, Diagnosis, Finding, Remedy
 from trimtab.doctor.codes import UNJUDGED
 from trimtab.runs import format
+from trimtab.runs.described import describe_verdict
 from trimtab.runs.metrics import METRICS
 
-VERDICTS: Final = {"healthy": "Healthy", "attention": "Needs attention", "failed": "Failed"}
 SEVERITIES: Final = {"info": "remark", "warning": "warning", "error": "error"}
 TARGETS: Final = {
     "trimtab": "trimtab",
@@ -69,7 +69,8 @@ def verdict_of(diagnosis: Diagnosis) -> str:
         return "Not judged"
     if diagnosis.verdict == "attention" and findings[0].code == UNJUDGED:
         return "Not judged"
-    return VERDICTS[diagnosis.verdict]
+    told = describe_verdict(diagnosis.verdict, diagnosis.beaten_by)
+    return told[0].upper() + told[1:]
 
 
 def metric_unit(name: str) -> str:
@@ -141,9 +142,9 @@ def command_with(config: str, remedy: Remedy) -> str:
     return " ".join(["trimtab train", shlex.quote(config), *overrides(remedy)])
 
 
-def onset(finding: Finding) -> str:
+def onset(finding: Finding, unit: str = "step") -> str:
     """Where a finding begins to show."""
-    return f"from step {finding.onset_step:,}" if finding.onset_step > 0 else "from the start"
+    return f"from {unit} {finding.onset_step:,}" if finding.onset_step > 0 else "from the start"
 
 
 def count_of(findings: Sequence[Finding]) -> str:

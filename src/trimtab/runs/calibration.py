@@ -36,20 +36,29 @@ def in_words(found: Mapping[str, Any]) -> str:
     if "why" in found:
         return f"no temperature: {found['why']}"
     before, after = found["before"], found["after"]
-    judged = f"on {found['judged_on']:,} that it was not fitted on"
+    judged = f"on {found['judged_on']:,} answers that were held back to judge it"
     temperature = temperature_in(found)
     if temperature == 1.0 or (isinstance(temperature, tuple) and set(temperature) == {1.0}):
         why = found.get("why_not") or "the loss is no lower with it"
         return (
-            f"temperature 1, as {_shown(found['fitted'])}, which was fitted, does not help {judged}: {why}; "
-            f"calibration error {before['calibration_error']:.3f}"
+            f"answers stay as they are: the temperature that was fitted, {_shown(found['fitted'])}, does not help "
+            f"{judged}: {why}; calibration error {before['calibration_error']:.3f}"
         )
     worse = after["calibration_error"] > before["calibration_error"] or after["loss"] >= before["loss"]
-    warned = "; it does not help by both: trimtab calibrate judges it anew" if worse else ""
+    warned = "; one of the two is no better with it: judge it on more answers by trimtab calibrate" if worse else ""
+    errors, losses = ([one[key] for one in (before, after)] for key in ("calibration_error", "loss"))
     return (
-        f"temperature {_shown(temperature)}: calibration error {before['calibration_error']:.3f} → "
-        f"{after['calibration_error']:.3f}, loss {before['loss']:.4f} → {after['loss']:.4f}, {judged}{warned}"
+        f"answers are divided by a temperature of {_shown(temperature)}, so that they are {_effect(temperature)}; "
+        f"{judged} the calibration error goes from {errors[0]:.3f} to {errors[1]:.3f}, the loss from {losses[0]:.4f} "
+        f"to {losses[1]:.4f}{warned}"
     )
+
+
+def _effect(temperature: float | Sequence[float]) -> str:
+    several = temperature if isinstance(temperature, Sequence) else (temperature,)
+    if min(several) >= 1.0:
+        return "less sure"
+    return "surer" if max(several) <= 1.0 else "surer or less sure"
 
 
 def _shown(temperature: float | Sequence[float]) -> str:

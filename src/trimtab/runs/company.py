@@ -18,7 +18,7 @@ _WAYS_OF_WAITING: Final = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 _SPINS: Final = (
     f"; torch was loaded before that could be seen, so its waiting threads spin: start with GOMP_SPINCOUNT={SPIN_COUNT}"
 )
-_WORTH_TELLING: Final = 0.25
+WORTH_TELLING: Final = 0.25
 """Cores that others may take without a word."""
 _LEAST_SECONDS: Final = 0.2
 """The system counts processor time in hundredths of a second."""
@@ -44,7 +44,7 @@ class OtherPrograms:
     def warning(self, threads: int) -> str | None:
         """A line for people when they leave less than `threads` need."""
         there, taken = os.cpu_count() or 1, self.cores()
-        if taken < _WORTH_TELLING or there - taken >= threads - _WORTH_TELLING:
+        if taken < WORTH_TELLING or there - taken >= threads - WORTH_TELLING:
             return None
         return (
             f"the machine is busy: other programs take {taken:.1f} of its {there} cores, so steps take longer "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from trimtab.runs import format
 from trimtab.runs.printable import printable
+from trimtab.runs.program import from_here
 
 YARDSTICKS = ("bigram", "zlib", "lzma")
 """What a model's bits per byte are held against, the weakest first."""
@@ -51,8 +52,32 @@ def describe_finding(finding: Mapping[str, Any]) -> str:
     return printable(f"{' '.join(parts).strip()}: {finding.get('cause', '')}")
 
 
-def describe_verdict(verdict: str) -> str:
-    """The doctor's verdict as people read it: healthy, needs attention, failed."""
+MOST_DIFFERENCES: Final = 8
+
+
+def describe_differences(differences: Mapping[str, Mapping[str, Any]], base: str) -> str:
+    """What was set otherwise than in `base`, a preset or the defaults: `training.steps 60 (was 300)`."""
+    if not differences:
+        return f"those of {base}"
+    told = [
+        f"{printable(key)} {printable(from_here(str(one['now'])), limit=60)} (was {_or_unset(one['was'])})"
+        for key, one in list(differences.items())[:MOST_DIFFERENCES]
+    ]
+    more = len(differences) - len(told)
+    return f"{base}, but {', '.join(told)}" + (f" and {more} more (show --json has all)" if more else "")
+
+
+def _or_unset(value: Any) -> str:
+    return "not set" if value is None else printable(str(value), limit=40)
+
+
+LEARNED_LITTLE: Final = "no fault found, but it learned little"
+
+
+def describe_verdict(verdict: str, beaten_by: str = "") -> str:
+    """The doctor's verdict as people read it: healthy, needs attention, failed; `beaten_by` as in a diagnosis."""
+    if verdict == "healthy" and beaten_by:
+        return LEARNED_LITTLE
     return "needs attention" if verdict == "attention" else verdict
 
 
@@ -76,7 +101,7 @@ def describe_quality(bits_per_byte: float | None, yardsticks: Mapping[str, Any])
     beaten = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte < value]
     ahead = [f"{name} ({value:.2f})" for name, value in known.items() if bits_per_byte >= value]
     text += f", better than {', '.join(beaten)}" if beaten else ""
-    return text + (f", not yet {', '.join(ahead)}" if ahead else "")
+    return text + (f", not yet better than {', '.join(ahead)}" if ahead else "")
 
 
 def describe_split(split: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def environment(
 
 def versions() -> dict[str, str]:
     """The installed packages that matter, read from their metadata without importing them."""
+    return dict(_versions())
+
+
+@cache  # each costs milliseconds, and a process cannot exchange what it has imported
+def _versions() -> dict[str, str]:
     found = {}
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

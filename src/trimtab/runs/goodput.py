@@ -102,8 +102,9 @@ def goodput_of(run: RunDirectory) -> Goodput | None:
     """That of a run of ours, read from its files; None for another trainer's. Raises: StorageError, UsageError."""
     if run.trainer != "trimtab":
         return None
-    running = run.status() == "running"
-    return goodput(RecordReader(run.record).read(), resumes_from=resumes_from(run), running=running)
+    status = run.status()
+    lines = RecordReader(run.record).read()
+    return goodput(lines, resumes_from=resumes_from(run, status), running=status == "running")
 
 
 def shares(seconds: Mapping[str, float], digits: int = 1) -> dict[str, float]:

@@ -26,8 +26,15 @@ def program() -> str:
 
 
 def command(*arguments: str) -> str:
-    """`program` with `arguments`, quoted for the shell."""
-    return f"{program()} {shlex.join(arguments)}"
+    """`program` with `arguments`, quoted for the shell; whole paths from the current folder where that is shorter."""
+    return f"{program()} {shlex.join(map(from_here, arguments))}"
+
+
+def from_here(argument: str) -> str:
+    """A whole path as it is from the current folder, where that is shorter; everything else as it is."""
+    if not os.path.isabs(argument):
+        return argument
+    return min(argument, os.path.relpath(argument), key=len)
 
 
 def in_python(run: str) -> str:

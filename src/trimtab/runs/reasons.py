@@ -10,7 +10,7 @@ from typing import Final
 from trimtab import errors
 from trimtab.events import DecisionTaken, Event, RunEnded, Stop
 from trimtab.runs.printable import printable
-from trimtab.runs.program import command, in_python
+from trimtab.runs.program import command, from_here, in_python
 
 _OURS: Final = tuple(
     name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, errors.TrimtabError)
@@ -49,7 +49,7 @@ def would_repeat(events: Iterable[Event]) -> bool:
 
 def with_other_settings(run: str) -> str:
     """How a run goes on with settings that differ."""
-    return f"{command('train', f'{run}/config.yaml')} SECTION.KEY=VALUE --run {run} --accept-drift"
+    return f"{command('train', f'{run}/config.yaml')} SECTION.KEY=VALUE --run {from_here(run)} --accept-drift"
 
 
 def next_command(

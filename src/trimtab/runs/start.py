@@ -83,12 +83,13 @@ def _take_away(path: Path, made: Path | None) -> None:
         path = path.parent
 
 
-def resumes_from(run: RunDirectory) -> int | None:
+def resumes_from(run: RunDirectory, status: str | None = None) -> int | None:
     """The step that `resume` goes on from, 0 for the beginning; None when there is nothing to go on with.
 
-    Neither is there where another program made the steps, which `resume` refuses.
+    Neither is there where another program made the steps, which `resume` refuses. `status` is that of the run, where it
+    was asked already: it changes while one looks.
     """
-    if run.trainer != "trimtab" or run.status() not in ("killed", "interrupted", "failed"):
+    if run.trainer != "trimtab" or (status or run.status()) not in ("killed", "interrupted", "failed"):
         return None
     whole = (info.step for info in reversed(list_checkpoints(run.path)) if not verify(info.path, hashes=False))
     return next(whole, 0)

@@ -27,6 +27,7 @@ from trimtab.runs.checkpoints import disk_bytes, list_checkpoints, shared_bytes,
 from trimtab.runs.counted import counted_in
 from trimtab.runs.described import YARDSTICKS as YARDSTICKS
 from trimtab.runs.described import describe_decision as describe_decision
+from trimtab.runs.described import describe_differences as describe_differences
 from trimtab.runs.described import describe_finding as describe_finding
 from trimtab.runs.described import describe_metrics as describe_metrics
 from trimtab.runs.described import describe_pace as describe_pace
@@ -36,6 +37,8 @@ from trimtab.runs.described import describe_verdict as describe_verdict
 from trimtab.runs.described import wrapped as wrapped
 from trimtab.runs.directory import RunDirectory, list_runs
 from trimtab.runs.goodput import describe_goodput, goodput
+from trimtab.runs.leaked import MANY, leaked_share
+from trimtab.runs.lock import live_holder
 from trimtab.runs.machine import describe_machine, describe_parts, means_of
 from trimtab.runs.metrics import better_direction, of_the_same_weights
 from trimtab.runs.pace import Pace
@@ -56,6 +59,8 @@ from trimtab.runs.start import resumes_from
 
 _TAIL_BYTES = 131_072
 _ALERTS = 4
+_SENTENCES = ("settings", "step", "machine", "verdict", "soup")
+_INDENT = 14
 
 
 def summarize(run: RunDirectory) -> dict[str, Any]:
@@ -70,7 +75,8 @@ def summarize(run: RunDirectory) -> dict[str, Any]:
     kept = _events(surviving(lines))
     attempts = [event for _, event in every if isinstance(event, RunStarted)]
     windows = [event for _, event in kept if isinstance(event, StepsEnded)]
-    outline, goes_on_from = _outline(run, lines), resumes_from(run)
+    outline = _outline(run, lines)
+    goes_on_from = resumes_from(run, outline["status"])
     running = outline["status"] == "running"
     spent = goodput(lines, resumes_from=goes_on_from, running=running) if run.trainer == "trimtab" else None
     return {
@@ -134,15 +140,22 @@ def list_summaries(parent: Path) -> list[dict[str, Any]]:
     return [_outline(run, _newest_lines(run)) for run in list_runs(parent)]
 
 
-def render(summary: Mapping[str, Any]) -> str:
-    """What `summarize` gave, as text for people; it ends with what to run next."""
+def render(summary: Mapping[str, Any], width: int | None = None) -> str:
+    """What `summarize` gave, as text for people; it ends with what to run next.
+
+    In lines of at most `width`, that of a terminal; else sentences are wrapped, and facts have a line each.
+    """
     rows: list[tuple[str, str]] = []
     done, total = summary["step"], summary["total_steps"]
     steps = format.count(done) if not total else f"{format.count(done)} of {format.count(total)}"
     if summary["attempts"] > 1:
         steps += f" in {summary['attempts']} attempts{_resumed(summary['branches'])}"
     rows.append(("steps", steps))
-    for ending in summary["endings"][:-1]:
+    if summary.get("base"):
+        told = describe_differences(summary["differences"], summary["base"])
+        rows.append(("settings", told))
+    begins = summary["phase"] == "starting"
+    for ending in summary["endings"] if begins else summary["endings"][:-1]:
         told = reason_in_a_line(ending["reason"])
         why = f"{ending['status']}: {told}" if told else "killed: no end was written"
         rows.append(("attempt", f"{ending['attempt']} ended at step {format.count(ending['step'])}, {why}"))
@@ -150,7 +163,11 @@ def render(summary: Mapping[str, Any]) -> str:
         ("restart", f"attempt {restart['attempt']} by the supervisor: {printable(restart['reason'])}")
         for restart in summary["restarts"]
     ]
-    if summary["ended"] is not None:
+    if begins:
+        rows.append(("now", "a process has taken the run, and is about to go on"))
+    elif summary["phase"] == "closing":
+        rows.append(("now", f"is over ({reason_in_a_line(summary['ended']['reason'])}); the report is being written"))
+    elif summary["ended"] is not None:
         told, hint = reason_and_hint(summary["ended"]["reason"])
         rows += [("ended", told), *([("hint", hint)] if hint else [])]
     elif summary["status"] == "killed":
@@ -182,8 +199,8 @@ def render(summary: Mapping[str, Any]) -> str:
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if (pace := summary["pace"]) is not None:
         rows.append(("step", describe_pace(pace)))
-    rows += [("step", line) for line in wrapped(describe_parts(summary["machine"]))]
-    rows += [("machine", line) for line in wrapped(describe_machine(summary["machine"]))]
+    of_machine = (("step", describe_parts), ("machine", describe_machine))
+    rows += [(label, told) for label, describe in of_machine if (told := describe(summary["machine"]))]
     if summary["skipped"]:
         rows.append(("skipped", f"{_part(summary['skipped'], done)} updates, which changed nothing"))
     if summary["ranks"] > 1:
@@ -219,9 +236,9 @@ def render(summary: Mapping[str, Any]) -> str:
     if len(rules) > _ALERTS:
         rows.append(("rule", f"the newest of {format.count(len(rules))} (alerts.jsonl has all)"))
     if (diagnosis := summary.get("diagnosis")) is not None:
-        verdict = f"{describe_verdict(diagnosis['verdict'])}: "
+        verdict = f"{describe_verdict(diagnosis['verdict'], diagnosis.get('beaten_by', ''))}: "
         label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", verdict)
-        rows += [(label, line) for line in wrapped(verdict + diagnosis["summary"])]
+        rows.append((label, verdict + diagnosis["summary"]))
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
     rows += [("finding", describe_finding(finding)) for finding in findings]
     if summary["damaged_lines"]:
@@ -229,8 +246,10 @@ def render(summary: Mapping[str, Any]) -> str:
     lines = [f"{printable(summary['name'])}: {summary['status']}"]
     previous = ""
     for label, text in rows:
-        lines.append(f"  {label if label != previous else '':<11} {text}")
-        previous = label
+        parts = [text] if width is None and label not in _SENTENCES else wrapped(text, (width or 114) - _INDENT)
+        for part in parts:
+            lines.append(f"  {label if label != previous else '':<11} {part}")
+            previous = label
     after = {"source": summary["source"], "task": summary["task"], "repeats": summary["would_repeat"]}
     lines.append(f"next: {next_command(summary['status'], summary['run'], **after)}")
     return "\n".join(lines)
@@ -248,7 +267,7 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
                 printable(summary["name"], limit=60),
                 summary["status"],
                 _steps(summary["step"], total),
-                format.decimal(best["value"]) if best else "-",
+                (format.decimal(best["value"]) if best else "-") + ("*" if summary["leaked"] else ""),
                 format.count(best["step"]) if best else "-",
                 format.decimal(summary["train_loss"]) if summary["train_loss"] is not None else "-",
                 format.duration(summary["seconds"]) if summary["seconds"] else "-",
@@ -262,6 +281,8 @@ def render_list(summaries: Sequence[Mapping[str, Any]], parent: Path) -> str:
         ).rstrip()
         for row in table
     ]
+    if any(summary["leaked"] for summary in summaries):
+        lines.append("* judged on what it was trained on: validation texts are in the training set")
     return "\n".join([*lines, f"next: {command('show', printable(summaries[-1]['run']))}"])
 
 
@@ -279,6 +300,8 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
     evaluations = [event for _, event in events if isinstance(event, EvaluationEnded)]
     newest = evaluations[-1] if evaluations else None
     split = dict(ended.time_split) if isinstance(ended, RunEnded) else {}
+    status = run.status()
+    phase = None if status != "running" else _phase(run, lines, has_ended=isinstance(ended, RunEnded))
     elapsed = lines[-1]["time"] - lines[0]["time"] if lines else 0.0
     return {
         "schema": 1,
@@ -286,7 +309,8 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "name": run.name,
         "trainer": run.trainer,
         "source": run.source,
-        "status": run.status(),
+        "status": status,
+        "phase": phase,
         "step": max((int(line["step"]) for line, _ in events), default=0),
         "total_steps": started.total_steps if started is not None else None,
         "started_seconds": lines[0]["time"] if lines else None,
@@ -297,15 +321,24 @@ def _outline(run: RunDirectory, lines: Sequence[dict[str, Any]]) -> dict[str, An
         "validation": None if newest is None else {"step": newest.step, "metrics": dict(newest.metrics)},
         "best": _best(run, evaluations),
         "yardsticks": _facts(run).get("yardsticks") or {},
+        "leaked": leaked_share(_facts(run), least=MANY),
         "ended": {
             "status": ended.status,
             "reason": ended.reason,
             "step": ended.step,
             "restored_step": ended.restored_step,
         }
-        if isinstance(ended, RunEnded)
+        if isinstance(ended, RunEnded) and phase != "starting"
         else None,
     }
+
+
+def _phase(run: RunDirectory, lines: Sequence[dict[str, Any]], *, has_ended: bool) -> str:
+    """What the process does that has a run: "starting" before its first line, "closing" after its last."""
+    holder = live_holder(run.lock)
+    if holder is None or not lines or holder.process_started > lines[-1]["time"]:
+        return "starting"
+    return "closing" if has_ended else "training"
 
 
 def _endings(events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from trimtab.data import Sequences
 from trimtab.errors import DataError
 from trimtab.evaluation import evaluate
 from trimtab.model import ForeignModel
-from trimtab.model.answers import difference, first_input, scale_of, sum_to_one
+from trimtab.model.answers import difference, first_input, normalized_twice, scale_of, sum_to_one
 from trimtab.model.mode import buffers_kept, uncompiled
 from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput, Task, key, seeded
 
@@ -41,6 +41,7 @@ def first_batch(model: nn.Module, task: Task, sequences: Sequences) -> dict[str,
     - `sum_to_one`: the part of answers that are probabilities already, none below 0 and with a sum of 1.
     - `input_rms`, `input_spread`: root mean square of the numbers that a model is fed with, and that of the largest
       feature over that of the middle one; None where tokens are embedded, or inputs normalized first.
+    - `normalized_twice`: norms whose input another kind of norm gave, by batches or by samples; left out where none is.
 
     Four passes over two sequences, of models that take any length over their beginning, which leave no trace. Waits
     for the device. A model from elsewhere that cannot be asked so may still train: `failed` says why there is nothing.
@@ -62,7 +63,7 @@ def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
         return {}
     size = len(batch.tokens_BT)
     with _untouched(model):
-        with first_input(model) as seen:
+        with first_input(model) as seen, normalized_twice(model) as twice:
             answers = _answers(model, task, batch, size)
         again = _answers(model, task, batch, size)
         alone = _alone(model, task, batch) if size > 1 else None
@@ -79,6 +80,7 @@ def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
         "future_changes": future,
         "sum_to_one": sum_to_one(answers) if task.name != "regression" else None,
         **scale_of(seen),
+        **({"normalized_twice": twice} if twice else {}),
     }
 
 

@@ -135,7 +135,7 @@ def test_there_are_thirty_formats_in_one_megabyte() -> None:
     assert sum(one.stat().st_size for one in FORMATS.rglob("*") if one.is_file()) < 1 << 20
 
 
-def test_units_and_names_of_printed_logs() -> None:
+def test_units_and_names_of_printed_logs(tmp_path: Path) -> None:
     imported = read_foreign(FORMATS / "nanochat.log")
     assert values(imported, "step_seconds")[1][0] == 1.51346
     assert values(imported, "tokens_per_second")[1][0] == 1_021_088
@@ -147,6 +147,14 @@ def test_units_and_names_of_printed_logs() -> None:
     assert values(imported, "validation/perplexity")[1][0] == pytest.approx(math.exp(loss(100) + 0.1), rel=1e-4)
     assert values(read_foreign(FORMATS / "mnist.log"), "validation/accuracy")[1] == [0.9825]
     assert values(read_foreign(FORMATS / "nanogpt.log"), "step_seconds")[1][0] == pytest.approx(0.0321)
+    imported = read_foreign(FORMATS / "nanogpt.log")
+    assert imported.names["train loss"] == "training_slice/loss"  # that of its evaluations, beside the iterations' own
+    assert values(imported, "training_slice/loss")[1][0] == pytest.approx(loss(100), abs=1e-4)
+    assert values(imported, "generalization_gap")[1] == pytest.approx([0.1] * 5, abs=1e-3)
+    alone = [line for line in (FORMATS / "nanogpt.log").read_text().splitlines() if line.startswith("step ")]
+    (tmp_path / "alone.log").write_text("\n".join(alone) + "\n")
+    imported = read_foreign(tmp_path / "alone.log")
+    assert imported.names == {"train loss": "train/loss", "val loss": "validation/loss"}
     assert values(read_foreign(FORMATS / "mmdetection.log"), "data_seconds")[1][0] == 0.051
 
 

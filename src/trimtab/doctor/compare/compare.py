@@ -121,6 +121,8 @@ def _told(name: str, effect: Effect) -> str:
 def _recommendation(known: Known, obstacles: Sequence[str], reasons: Sequence[Reason]) -> Remedy:
     """What to do next: make them comparable, repeat, keep the better one's settings, or take the changes apart."""
     target = known.a.case.target if known.a.case.target == known.b.case.target else "text"
+    if known.a.leaks or known.b.leaks:
+        return Remedy("judge both on texts that neither was trained on")
     if obstacles and (known.outcome is None or "bits_per_byte" not in known.outcome.metric):
         return Remedy(f"judge both alike first: {obstacles[0]}")
     if known.outcome is None:

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from trimtab.doctor.acts_on import Acts
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Diagnosis, Remedy
+from trimtab.runs.leaked import MANY, leaked_share
 
 SCHEMA: Final = 1
 
@@ -25,6 +26,11 @@ class Side:
     diagnosis: Diagnosis
     environment: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether it was judged on what it was trained on."""
+        return leaked_share(self.case.facts, self.case.config, least=MANY) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,13 @@ class Outcome:
     """What differs by chance, where that is known: 95 % of differences of equal runs are smaller."""
     source: str
     """Where `noise` is from."""
+
+    def told(self, a: Side, b: Side) -> str:
+        """Which is better, where that can be said of the two sides."""
+        if not self.metric.startswith("train/") and (a.leaks or b.leaks):
+            who = "both were" if a.leaks and b.leaks else f"{'a' if a.leaks else 'b'} was"
+            return f"not comparable: {who} judged on training data"
+        return "the same but for chance" if self.better is None else f"{self.better} is better"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from trimtab.doctor.compare.comparison import Change, Outcome, Side, Which
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import noise_of_evaluations
 from trimtab.runs import format
+from trimtab.runs.leaked import MANY, leaked_share
 from trimtab.runs.metrics import selection_direction
 
 SURE: Final = 1.96
@@ -28,7 +29,12 @@ ALIKE: Final = 0.02
 
 def obstacles_between(a: Side, b: Side, changes: tuple[Change, ...]) -> tuple[str, ...]:
     """Why the losses of two runs cannot be held against each other."""
-    told = []
+    told = [
+        f"{side.name} was judged on what it was trained on: {share:.0%} of its validation documents are in its "
+        "training set, too"
+        for side in (a, b)
+        if (share := leaked_share(side.case.facts, side.case.config, least=MANY)) is not None
+    ]
     tasks = [side.case.fact("task") or side.case.setting("task.name") for side in (a, b)]
     if all(tasks) and tasks[0] != tasks[1]:
         told.append(f"they learn different tasks: {tasks[0]} and {tasks[1]}")

@@ -10,6 +10,7 @@ from trimtab.config.nearest import did_you_mean, nearest_names
 from trimtab.doctor.lint import (
     alert_on_unknown,
     attention_dropout,
+    batch_norm_beside_layer_norm,
     batch_norm_few_for_average,
     batch_norm_in_sequence_model,
     batch_norm_small_batch,
@@ -67,6 +68,7 @@ RULES: dict[str, Rule] = {
     "l2-with-adam": l2_with_adam.check,
     "l1-in-language-model": l1_in_language_model.check,
     "batch-norm-in-sequence-model": batch_norm_in_sequence_model.check,
+    "batch-norm-beside-layer-norm": batch_norm_beside_layer_norm.check,
     "batch-norm-small-batch": batch_norm_small_batch.check,
     "learning-rate-range": learning_rate_range.check,
     "linear-scaling-with-adam": linear_scaling_with_adam.check,
@@ -112,6 +114,7 @@ RULES: dict[str, Rule] = {
 
 NEED_DATA: Final = (
     "batch-norm-in-sequence-model",
+    "batch-norm-beside-layer-norm",
     "validation-in-training",
     "sorted-data",
     "contradicting-targets",

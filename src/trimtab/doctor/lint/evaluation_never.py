@@ -5,7 +5,7 @@ Why: overfitting, divergence of the validation loss and the best checkpoint are 
     stopping cannot act without one.
 Evidence: the two settings.
 Remedy: ten evaluations or so in a run.
-False alarms: measurements of speed.
+False alarms: measurements of speed. Of a run of fewer than 100 steps, which tries a set-up, it is a note.
 Source: own.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trimtab.config import Config
-from trimtab.doctor.lint.finding import LintFinding
+from trimtab.doctor.lint.finding import TRIAL_STEPS, LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
@@ -24,7 +24,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     if every >= steps > 1:
         yield LintFinding(
             "evaluation-never",
-            "warning",
+            "info" if steps < TRIAL_STEPS else "warning",
             "evaluation.every",
             f"every {every} steps in a run of {steps}: the only evaluation is at the end",
             "nothing can tell overfitting, and no earlier checkpoint can be the best",

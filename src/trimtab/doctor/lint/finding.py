@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from trimtab.config import Config, NetworkShape
+
+TRIAL_STEPS: Final = 100
+"""A shorter run tries a set-up: what it lacks for want of length is a note."""
 
 
 @dataclass(frozen=True, slots=True)

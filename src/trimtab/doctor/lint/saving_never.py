@@ -5,7 +5,8 @@ Looks for: a run of several steps in which `checkpoint.every` steps pass no earl
 Why: a run that is killed begins anew, and no earlier weights can be restored.
 Evidence: `checkpoint.every` (`evaluation.every` if not given), `checkpoint.keep_best` and `evaluation.every`.
 Remedy: ten saves or so in a run.
-False alarms: measurements of speed; runs of a minute.
+False alarms: measurements of speed; runs of a minute. Of a run of fewer than 100 steps, which tries a set-up, it is a
+    note.
 Source: own.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trimtab.config import Config
-from trimtab.doctor.lint.finding import LintFinding
+from trimtab.doctor.lint.finding import TRIAL_STEPS, LintFinding
 
 
 def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
@@ -25,7 +26,7 @@ def check(config: Config, facts: Mapping[str, Any]) -> Iterator[LintFinding]:
     if first >= steps > 1:
         yield LintFinding(
             "saving-never",
-            "warning",
+            "info" if steps < TRIAL_STEPS else "warning",
             "checkpoint.every",
             f"the first checkpoint of {steps} steps would be saved after the last",
             "killed before, the run begins anew",

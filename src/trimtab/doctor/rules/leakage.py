@@ -22,23 +22,20 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
+from trimtab.runs.leaked import leaked_documents, leaked_share
 
 CODE: Final = "leakage"
-FEW: Final = 0.01
 MANY: Final = 0.15
 """From there on nothing else that the validation loss shows is worth reading."""
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning from one in a hundred on."""
-    documents = case.number("validation", "documents")
-    exact, near = case.number("leakage") or 0.0, case.number("duplicates", "near", "leaked") or 0.0
-    if case.setting("data.duplicates.near") == "drop":
-        near = 0.0
-    leaked = exact + near
-    if not documents or leaked < max(1.0, FEW * documents):
+    share = leaked_share(case.facts, case.config)
+    if share is None:
         return
-    share = min(leaked / documents, 1.0)
+    documents = case.number("validation", "documents") or 0.0
+    exact, near = leaked_documents(case.facts, case.config)
     kinds = [f"{format.count(number)} {word}" for number, word in ((exact, "equal"), (near, "nearly equal")) if number]
     told = f"{' and '.join(kinds)} of {format.count(documents)} validation documents are in the training set, too"
     evidence = [Evidence("facts.leakage", (0, 0), share, 0.0, told), *_no_gap(case)]
@@ -49,8 +46,8 @@ def check(case: Case) -> Iterator[Finding]:
         "warning",
         0.95 if share >= MANY else 0.75,
         1,
-        f"{share:.1%} of the validation documents are in the training set, too: the validation loss measures what was "
-        "learned by heart",
+        f"{share:.1%} of the validation documents are in the training set, too: the validation loss "
+        + ("measures what was learned by heart" if share >= MANY else "is lower by that than on new texts"),
         tuple(evidence),
         remedies=(
             Remedy("leave the copies out of the training set", case.target if config else "text", config),

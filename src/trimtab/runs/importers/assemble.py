@@ -17,6 +17,7 @@ from trimtab.runs.history import History
 from trimtab.runs.importers.axis import Axis, find_axis, find_epochs, order_of, steps_of_rows
 from trimtab.runs.importers.cells import Floats, Rows
 from trimtab.runs.importers.names import EPOCHS, STEPS, TIMES, Meaning, meaning, words
+from trimtab.runs.importers.slices import SLICE, add_gap, training_slice
 from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
 from trimtab.runs.importers.units import to_ours, without_padding
 from trimtab.runs.metrics import METRICS
@@ -105,6 +106,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
         notes.append(
             f"in the later part of this long file {format.counted(followed, 'row')} with steps that go back: left out"
         )
+    add_gap(history)
     num_seen = history.last_step
     if not num_seen and not history.series:
         raise DataError(f"{path}: no row has both a step and a number")
@@ -212,6 +214,8 @@ def _plan(table: Table, source: Source, asked: Mapping[str, str], notes: list[st
                 taken.add(further)
             else:
                 meanings[name] = _own(source.short.get(name, name))
+    if (beside := training_slice(table, source, meanings)) is not None and beside not in asked:
+        meanings[beside] = Meaning(SLICE, side="train")
     _make_distinct(meanings)
     plan = _Plan(axis, find_epochs(table, source.short, asked), meanings)
     for name, one in meanings.items():
