@@ -34,8 +34,7 @@ def sizes_of(scenario: Scenario) -> dict[str, Any]:
     length, rows = draw.choice([32, 48, 56, 80, 96]), draw.choice([28, 44, 56])
     batch = draw.choice([4, 6, 10, 14, 20])
     of_rows = scenario.task in ("classification", "regression", "seq2seq")
-    if scenario.task == "seq2seq":
-        layers = min(layers, 2)
+    layers = min(layers, 2) if scenario.task == "seq2seq" else min(layers, max(1, 8_000 // width**2))
     rate = 5e-3 * (48 / width) * (2 / max(layers, 2)) ** 0.5
     weight = max(1.0, layers * width**2 / 5_000)
     least, most = (90, 260) if of_rows else (130, 300)

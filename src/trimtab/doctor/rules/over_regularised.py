@@ -50,8 +50,8 @@ OF_WORDS: Final = 2.5
 COSTS: Final = 0.08
 """Of the loss without dropout."""
 SHRUNK: Final = 0.7
-SEEN_OFTEN: Final = 3.0
-"""Epochs, from which on a closed gap shows that regularization is wanted."""
+SEEN: Final = (1.5, 3.0)
+"""Epochs: before the first no gap is of learning by heart, from the second on a closed one asks for regularization."""
 ENOUGH: Final = 2.0
 Sign = tuple[float, Evidence]
 
@@ -83,20 +83,19 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     far = fast or any(
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), FAR, strict=True)
     )
-    if gap is not None and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
+    seen_again = not far or not 0.0 < case.epochs() < SEEN[0]
+    if gap is not None and seen_again and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
         return
     signs: list[Sign] = []
     if too_much["dropout"] and dropout is not None:
         signs += [_far("model.dropout", dropout, 0.1, FAR[0]), *_dropped(case, loss)]
     if too_much["decay"] and decay is not None:
-        signs += [
-            _far("penalties.l2.strength" if penalty else DECAY_KEY, decay, 0.1, 0.0 if fast else FAR[1]),
-            *_shrunk(case, decay),
-        ]
+        key = "penalties.l2.strength" if penalty else DECAY_KEY
+        signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay)]
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
     high = list(_high(case, loss, validation))
-    if not high and case.epochs() > SEEN_OFTEN:  # there regularization does its work
+    if not high and case.epochs() > SEEN[1]:  # there regularization does its work
         return
     signs += [*high, *(_needless(case) if far else ())]
     if sum(weight for weight, _ in signs) < ENOUGH:
@@ -123,8 +122,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 
 
 def _number(case: Case, name: str) -> float | None:
-    value = case.setting(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value := case.setting(name), int | float) else None
 
 
 def _dropout(case: Case) -> float | None:
@@ -246,7 +244,7 @@ def _remedies(case: Case, too_much: dict[str, bool]) -> Iterator[Remedy]:
         }
         yield Remedy("dropout of 0.1", "trimtab", set_now)
     if too_much["decay"]:
-        key, usual = ("penalties.l2.strength", 0.0) if case.setting("penalties.l2.strength") else (DECAY_KEY, 0.1)
-        yield Remedy("a usual weight decay", "trimtab", {key: usual})
+        key, value = ("penalties.l2.strength", 0.0) if case.setting("penalties.l2.strength") else (DECAY_KEY, 0.1)
+        yield Remedy("a usual weight decay", "trimtab", {key: value})
     if too_much["smoothing"]:
         yield Remedy("no label smoothing", "trimtab", {"objective.label_smoothing": 0.0})

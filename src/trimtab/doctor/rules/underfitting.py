@@ -35,6 +35,8 @@ OF_WORDS = 2.5
 """A first loss above that is of a dozen classes or more, as of characters."""
 FEWEST_TOKENS = 20.0
 """For each parameter: with fewer the steps are what is short, and not the model (Hoffmann et al. 2022)."""
+PLENTY = 100.0
+"""The same, from which on a loss that still creeps may do so twice as fast: more steps are not what is wanted."""
 OF_SINGLE = 0.62
 """Of the loss of a guess: what frequencies of single tokens come to in texts, of characters and of words alike."""
 NEAR = 0.97
@@ -62,7 +64,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     middle, until = (training.first_step + training.last_step) / 2, training.last_step
     gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
-    still, error = STILL * training.descent, training.error(max(3, len(training) // 20))
+    plenty = tokens is not None and bool(parameters) and tokens > PLENTY * (parameters or 0.0)
+    still, error = (2.0 if plenty else 1.0) * STILL * training.descent, training.error(max(3, len(training) // 20))
     if len(level) >= 5 and is_judged:
         gained = float(np.interp(middle, level.steps, level.values)) - float(level.values[-1])  # free of noise
     elif 2 * error > still:
