@@ -94,6 +94,11 @@ def test_a_sum_that_is_cleared_every_few_steps_need_not_rise_each_time() -> None
     assert found is not None
     assert "every 4 steps" in found.cause
     assert _told("gradients-not-cleared", case_of(falling(83), grad_norm=np.exp(0.4 * noise_of(83, 2)))) is None
+    thrice: Array = np.tile([1.0, 1.7, 2.3], 40) * np.exp(0.1 * noise_of(120, 2))
+    for config, severity in (({"data.shuffle": True}, "warning"), ({}, "info")):  # batches of three kinds look alike
+        found = _told("gradients-not-cleared", case_of(falling(120), grad_norm=thrice, config=config))
+        assert found is not None
+        assert found.severity == severity
 
 
 def test_a_gradient_of_nothing_is_a_plateau_and_no_divergence() -> None:

@@ -10,10 +10,10 @@ Why it matters: each update follows all batches since the beginning; with plain 
     never fades, and the run swings or leaves.
 Evidence: the first norms, the usual one beside them, and how little neighbours differ.
 Remedy: `optimizer.zero_grad()` before each backward pass that begins an update.
-False alarms: a gradient that explodes grows faster and faster, and not from the first step on; one that grows slowly in
-    a sound run scatters from batch to batch. Very large batches scatter little, but their norm does not add up. Batches
-    of two or three kinds that come in turn rise and fall like a sum that is cleared as often: a remark. A log of what
-    was left after clipping is constant, and shows nothing.
+False alarms: a gradient that explodes grows faster and faster, and not from the first step on; one that grows slowly
+    in a sound run scatters from batch to batch. Very large batches scatter little, but their norm does not add up.
+    Batches of two or three kinds that come in turn rise and fall like a sum that is cleared as often: a remark, but
+    where data is known to be shuffled. A log of what was left after clipping is constant, and shows nothing.
 Source: own.
 """
 
@@ -57,7 +57,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     sawtooth = _sawtooth(norms)
     if sawtooth is not None:
-        yield from _now_and_then(norms, *sawtooth)
+        yield from _now_and_then(case, norms, *sawtooth)
         return
     adds_up = _adds_up(norms)
     wanders = [*_wanders(norms), *_beyond_own(case, norms)]
@@ -80,12 +80,13 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _now_and_then(norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
+def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
     """A sum that is cleared every `period` steps only."""
+    sure = period > ALTERNATES or case.setting("data.shuffle") is True  # drawn batches do not take turns
     yield Finding(
         "gradients-not-cleared",
-        "warning" if period > ALTERNATES else "info",
-        0.85 if period > ALTERNATES else 0.5,
+        "warning" if sure else "info",
+        0.85 if sure else 0.5,
         norms.first_step,
         f"the gradient is a sum that is cleared only every {period} steps, while the weights are updated in each",
         (
