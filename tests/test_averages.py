@@ -314,8 +314,8 @@ REFUSED = [
         "is not measured with averaging.name swa. Fitting: validation/loss, validation/loss@swa",
     ),
     (
-        ["averaging={name: ema, evaluate: average}"],
-        "checkpoint.metric validation/loss is not measured with averaging.name ema and averaging.evaluate average. "
+        ["averaging={name: ema, evaluate: average}", "checkpoint.metric=validation/loss"],
+        "stopping.metric validation/loss is not measured with averaging.name ema and averaging.evaluate average. "
         "Fitting: validation/loss@ema",
     ),
     (["averaging.name=ema", "stopping.metric=validation/rmse@ema"], "stopping.metric validation/rmse@ema is not"),

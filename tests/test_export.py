@@ -15,6 +15,7 @@ from trimtab import Trainer, load_config
 from trimtab.cli import app
 from trimtab.errors import ConfigError, UsageError
 from trimtab.export import export
+from trimtab.training.predictor import open_predictor
 from trimtab.training.trained import open_trained
 
 transformers = pytest.importorskip("transformers")
@@ -85,7 +86,10 @@ def test_updates_of_low_rank_are_merged(tmp_path: Path) -> None:
     assert not torch.equal(merged.model.layers[0].mlp.c_fc.weight, before.model.layers[0].mlp.c_fc.weight)
 
 
-@pytest.mark.parametrize("part", [{"lora": {"rank": 2, "targets": "all"}}, {"freeze": ["*embed_tokens*"]}])
+@pytest.mark.parametrize(
+    "part",
+    [{"lora": {"rank": 2, "targets": "all"}}, pytest.param({"freeze": ["*embed_tokens*"]}, marks=pytest.mark.slow)],
+)
 def test_a_part_of_a_model_is_not_written_as_the_whole(tmp_path: Path, part: dict[str, Any]) -> None:
     """Its frozen weights are in another folder."""
     pytest.importorskip("peft")
@@ -109,6 +113,62 @@ def test_a_model_of_transformers_is_saved_as_it_is(tmp_path: Path) -> None:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ours = dict(open_trained(run).model.named_parameters())
     assert all(torch.equal(p, ours[f"module.{name}"]) for name, p in theirs.named_parameters())
+
+
+ROWS = [{"text": f"{a} {b} {a}", "label": a, "value": b % 5} for a in ("red", "blue", "tan") for b in range(12)]
+ENCODER = {"name": "encoder", "num_layers": 1, "hidden_size": 32, "num_heads": 4}
+
+
+def of_rows(tmp_path: Path, model: dict[str, Any], task: dict[str, Any]) -> Path:
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    data = {"source": {"name": "jsonl", "path": str(tmp_path / "rows.jsonl")}, "tokenizer": {"name": "bytes"}}
+    kind = "binary_cross_entropy" if task.get("multi_label") else "cross_entropy"
+    objective = {"name": "mse" if task["name"] == "regression" else kind}
+    return trained(tmp_path / "run", model, task=task, data={**data, "sequence_length": 16}, objective=objective)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "problem"),
+    [
+        (ENCODER, {"name": "classification"}, "single_label_classification"),
+        (DECODER, {"name": "classification", "multi_label": True}, "multi_label_classification"),
+        (ENCODER, {"name": "regression"}, "regression"),
+    ],
+)
+def test_models_of_whole_texts_leave_with_names_padding_and_the_way_texts_are_read(
+    tmp_path: Path, model: dict[str, Any], task: dict[str, Any], problem: str
+) -> None:
+    run = of_rows(tmp_path, model, task)
+    told = export(run, "hugging-face", tmp_path / "out")
+    assert told.architecture.endswith("ForSequenceClassification")
+    assert told.largest_difference <= 1e-5 * told.largest_logit
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    predictor, texts = open_predictor(run), ["blue y blue", "tan", "red x", ""]
+    with torch.no_grad():
+        logits = theirs(**tokenizer(texts, return_tensors="pt", padding=True)).logits
+    config = theirs.config
+    assert config.problem_type == problem
+    if problem == "regression":
+        expected = torch.stack(predictor.answers(texts)).flatten()
+        found = logits.flatten() * config.target_deviation + config.target_mean
+    else:
+        assert tuple(config.id2label.values()) == predictor.targets.classes
+        expected = torch.stack(predictor.probabilities(texts))
+        found = logits.softmax(-1) if problem.startswith("single") else logits.sigmoid()
+    torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-5, atol=1e-6)
+
+
+def test_a_masked_language_model_leaves_with_its_mask(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", ENCODER, task={"name": "masked_lm"})
+    assert export(run, "hugging-face", tmp_path / "out").architecture == "EuroBertForMaskedLM"
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokens_1T = tokenizer("im<|mask|>ort json", return_tensors="pt")["input_ids"]
+    ours = open_trained(run)
+    assert tokens_1T[0].tolist() == [*b"im", ours.model.vocabulary_size - 1, *b"ort json"]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(tokens_1T).logits, ours.model(tokens_1T).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -125,6 +125,23 @@ def test_a_task_trains_with_dropout_and_resumes_to_the_same_bits(task: str, rows
     assert metrics == pytest.approx({key: result.metrics[key] for key in metrics}, rel=1e-5)
 
 
+def test_layers_computed_again_leave_the_bits_as_they_are_and_resume(rows: Path, tmp_path: Path) -> None:
+    """With dropout and low-rank updates, whose embeddings take no gradient."""
+    plain = settings("causal_lm", rows)
+    plain["model"] |= {"lora": {"rank": 2}}
+    whole = Trainer(load_config(plain, environment={}), run=tmp_path / "whole")
+    whole.fit()
+    config = load_config(plain, ["training.recompute=full"], environment={})
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, run=tmp_path / "parts", monitors=[Leaves()]).fit()
+    again = Trainer(config, run=tmp_path / "parts")
+    again.fit()
+    assert read_json(tmp_path / "parts/plan.json")["recompute"]["chosen"] == "full"
+    assert all(torch.equal(p, weights_of(again)[name]) for name, p in weights_of(whole).items())
+    with pytest.raises(ConfigError, match=r"selective is for trimtab's own transformers.*Fitting: full"):
+        load_config(plain, ["training.recompute=selective"], environment={})
+
+
 def test_the_loss_is_that_of_their_logits(rows: Path, tmp_path: Path) -> None:
     """Plain sums by hand over the validation set, with transformers' own call and its own shift of labels."""
     config = config_of("causal_lm", rows, evaluation={"every": 12, "gap_tokens": 0, "yardsticks": False})
@@ -332,7 +349,7 @@ def test_what_begins_at_random_beside_updates_of_low_rank_is_kept(
     trainer = Trainer(config, run=tmp_path / "run")
     trainer.fit()
     assert any("pooler" in name for name in trainer.model.new)  # type: ignore[union-attr,operator]
-    opened = open_trained(tmp_path / "run", "latest")
+    opened = open_trained(tmp_path / "run", "best")
     ours, theirs = weights_of(trainer), dict(opened.model.named_parameters())
     assert any("pooler" in name and "base_layer.weight" in name for name in ours)
     assert all(torch.equal(ours[name], theirs[name].cpu()) for name in ours)

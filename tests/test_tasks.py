@@ -20,12 +20,19 @@ import torch
 from trimtab import ClassificationTrainer, Trainer, load_config
 from trimtab.cli.answers import predict
 from trimtab.cli.models import generate
+from trimtab.config.fit import leading_curves
 from trimtab.data import LabelledTexts, prepare_data
+from trimtab.doctor.load import open_case
 from trimtab.errors import ConfigError, UsageError
 from trimtab.events import Advise, DecisionTaken, EvaluationEnded, Event, StepsEnded
+from trimtab.monitor.sinks.console_texts import evaluation_line
+from trimtab.report.evaluations import evaluations_of
+from trimtab.report.gather import gather
 from trimtab.runs import RunDirectory
+from trimtab.runs.leading import leading_of
 from trimtab.runs.record import read_attempts
 from trimtab.signals import IGNORED
+from trimtab.trainer import Result
 from trimtab.training.judging import build_evaluation, examine
 from trimtab.training.trained import open_trained
 
@@ -58,13 +65,6 @@ TASKS: dict[str, dict[str, Any]] = {
     "cnn": {"task": {"name": "classification"}, "model": {"name": "cnn", "hidden_size": 16, "num_filters": 12}},
     "decoder": {"task": {"name": "classification"}, "model": {**ENCODER, "name": "decoder"}},
     "masked_lm": {"task": {"name": "masked_lm"}, "evaluation": {"every": 8, "gap_tokens": 512, "max_tokens": 2048}},
-}
-LEADING = {
-    "mlp": "r2",
-    "classification": "macro_f1",
-    "multi_label": "exact_match",
-    "regression": "r2",
-    "seq2seq": "perplexity",
 }
 
 
@@ -124,7 +124,9 @@ def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
     result = whole.fit()
     assert result.status == "finished"
     assert result.metrics["validation/loss"] > 0
-    assert f"validation/{LEADING.get(name, 'accuracy')}" in result.metrics
+    assert set(leading_curves(config)) <= set(result.metrics)
+    if name == "classification":
+        _is_told_by_its_accuracy(result)
     with pytest.raises(KeyboardInterrupt):
         Trainer(config, run=tmp_path / "parts", monitors=[Leaves()]).fit()
     again = Trainer(config, run=tmp_path / "parts")
@@ -145,6 +147,23 @@ def test_a_task_trains_resumes_to_the_same_bits_and_is_judged_again(
         write(prompt="")
     metrics = build_evaluation(config, trained.model, data).metrics()
     assert metrics == pytest.approx({key: result.metrics[key] for key in metrics}, rel=1e-5)
+
+
+def _is_told_by_its_accuracy(result: Result) -> None:
+    """The best checkpoint, and what console, report and doctor show first."""
+    run = RunDirectory(result.run)
+    lines = [json.loads(line) for line in run.record.read_text().splitlines() if "EvaluationEnded" in line]
+    judged = {line["step"]: line["metrics"]["validation/accuracy"] for line in lines}
+    assert result.best_step == max(judged, key=lambda step: (judged[step], -step))
+    assert result.diagnosis is not None
+    assert "; the best accuracy is " in result.diagnosis.summary
+    case = open_case(run)
+    report = gather(run, case, result.diagnosis)
+    assert evaluations_of(report).names[:3] == ("accuracy", "macro f1", "loss")
+    assert "validation macro f1" in [figure.label for figure in report.figures]
+    event = EvaluationEnded(3, {"validation/loss": 1.5, "validation/accuracy": 0.5, "validation/macro_f1": 0.25}, 1.0)
+    told = evaluation_line(event, "validation/accuracy", leading_of(case.facts)).plain
+    assert told == "val 1.5000   accuracy 50.0 %   macro f1 25.0 %"
 
 
 def test_an_epoch_of_texts_is_an_epoch_in_the_schedule(rows: Path, tmp_path: Path) -> None:
@@ -386,7 +405,11 @@ def test_from_the_command_line(rows: Path, tmp_path: Path) -> None:
             {"checkpoint": {"metric": "validation/accuracy"}},
             "exactly right, and of numbers hardly one is",
         ),
-        ("classification", {"stopping": {"name": "patience", "metric": "validation/r2"}}, "Fitting: validation/loss"),
+        (
+            "classification",
+            {"stopping": {"name": "patience", "metric": "validation/r2"}},
+            "Fitting: validation/accuracy",
+        ),
         ("token_classification", {"model": {**ENCODER, "pooling": "first"}}, "asks about each token"),
         ("contrastive", {"objective": {"name": "supervised_contrastive"}}, "Fitting: info_nce"),
         ("contrastive_classes", {"objective": {"name": "info_nce"}}, "with label: texts of one class"),
@@ -404,9 +427,9 @@ def test_what_does_not_go_together_is_refused(name: str, more: dict[str, Any], m
     assert message in str(caught.value)
 
 
-def test_a_module_from_outside_is_refused_where_it_gives_no_tokens(rows: Path, tmp_path: Path) -> None:
-    config = load_config(settings("classification", rows), environment={})
-    with pytest.raises(ConfigError, match="task classification asks for others"):
+def test_a_module_from_outside_is_refused_where_vectors_are_asked_for(rows: Path, tmp_path: Path) -> None:
+    config = load_config(settings("contrastive", rows), environment={})
+    with pytest.raises(ConfigError, match="task contrastive makes vectors with a head of trimtab's"):
         Trainer(config, run=tmp_path / "run", model=torch.nn.Embedding(257, 257)).fit()
 
 

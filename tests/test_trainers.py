@@ -25,6 +25,8 @@ SMALL: dict[str, Any] = {
     "evaluation.every": 4,
     "evaluation.gap_tokens": 0,
 }
+AGAIN = ("masked_lm", "token_classification", "regression")
+"""Of these tests/test_tasks.py shows as much."""
 LEADING = {"causal_lm": "perplexity", "regression": "r2", "seq2seq": "perplexity"}
 
 
@@ -52,7 +54,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"text": folder / "text.txt", "rows": folder / "rows.jsonl", "tags": folder / "tags.jsonl"}
 
 
-@pytest.mark.parametrize("task", PRESETS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(one, marks=pytest.mark.slow) if one in AGAIN else one for one in PRESETS]
+)
 def test_every_task_trains_from_its_name(task: str, data: dict[str, Path], tmp_path: Path) -> None:
     where = {"causal_lm": "text", "masked_lm": "text", "token_classification": "tags"}.get(task, "rows")
     more = {"task.second": "second"} if task == "contrastive" else {}

@@ -13,11 +13,13 @@ import torch
 from trimtab.assembly import Parts
 from trimtab.config import Config
 from trimtab.data import LabelledTexts, PreparedData, Sequences
+from trimtab.data.streamed_rows import StreamedTexts
 from trimtab.model.recompute import set_recompute
 from trimtab.runs import RunDirectory, format
 from trimtab.runs.files import read_json
 from trimtab.signals import Batch
 from trimtab.training.attention import choose_attention, choose_packing
+from trimtab.training.declared import captured_as_declared, require_as_declared
 from trimtab.training.execution import (
     choose_activation,
     choose_capture,
@@ -91,16 +93,18 @@ def choose(
     threads = choose_threads(training, parts.step, example, choice, report, accumulation=accumulation)
     captured = (why_not is None and earlier.get("capture")) or choose_capture(training, parts.device, why_not)
     begun = time.perf_counter()
-    compiled = choose_compile(
-        training,
-        parts.step,
-        example,
-        parts.compilable,
-        earlier.get("compile"),
-        report,
-        accumulation=accumulation,
-        captures=captured["chosen"],
-    )
+    with captured_as_declared(parts.step, captured["chosen"]):
+        compiled = choose_compile(
+            training,
+            parts.step,
+            example,
+            parts.compilable,
+            earlier.get("compile"),
+            report,
+            accumulation=accumulation,
+            captures=captured["chosen"],
+        )
+    require_as_declared(parts.step, example)
     if compiled["chosen"] or "compile_seconds" in compiled:
         compiled |= {"seconds": time.perf_counter() - begun}
     return {
@@ -200,6 +204,6 @@ def _fallbacks(plan: Mapping[str, Any]) -> list[str]:
 def _longest_batch(sequences: Sequences, rows: int) -> Batch:
     """A micro-batch that takes as much memory as any."""
     indices = np.arange(rows)
-    if isinstance(sequences, LabelledTexts):
+    if isinstance(sequences, LabelledTexts | StreamedTexts):
         indices = np.argsort(sequences.lengths, kind="stable")[::-1][:rows].copy()
     return sequences.batch(indices, rows)

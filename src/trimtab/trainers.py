@@ -87,7 +87,7 @@ class TransformerTrainer(_TaskTrainer):
     `data` is text for causal_lm and masked_lm (without it the embedded corpus), and rows for the others, read as by
     `ClassificationTrainer`; which of their fields hold the targets is said by settings such as {"task.label": "kind"}.
     `preset` is a preset or a configuration file, by default one for the task; without `task` its own task is taken.
-    `settings` are overrides; `model` any nn.Module from tokens_BT to logits_BTV, for language models.
+    `settings` are overrides; `model` any nn.Module: `trimtab.model.ForeignModel` says what it gets and gives.
     """
 
     def __init__(

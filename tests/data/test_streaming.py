@@ -18,6 +18,7 @@ import torch
 
 from trimtab.config import DataConfig, MaskedLanguageModeling, TaskConfig, load_config
 from trimtab.data import DataPlan, PackedSequences, byte_tokenizer, prepare_data
+from trimtab.data.coding import TextCoding
 from trimtab.data.spool import Spool
 from trimtab.data.streaming import StreamedSequences
 from trimtab.errors import ConfigError, DataError, StorageError
@@ -62,7 +63,7 @@ def stream_of(texts: list[str], passes: int) -> list[int]:
 
 
 def spool(folder: Path, source: Callable[[], Any] = opened, chunk: int = 100, **more: Any) -> Spool:
-    return Spool(folder, source, BYTES, chunk=chunk, **more)
+    return Spool(folder, source, TextCoding(BYTES), chunk=chunk, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -360,8 +361,8 @@ def test_what_is_no_stream_is_refused(
             r"schedule\.warmup '0\.5 epochs': where an epoch ends is not known",
         ),
         (
-            ["task.name=classification", "model.name=encoder"],
-            "data.source.name stream does not fit task classification",
+            ["task.name=seq2seq", "model.name=encoder_decoder"],
+            "data.source.name stream does not fit task seq2seq",
         ),
     ],
 )

@@ -80,3 +80,24 @@ def test_wrapping_twice_changes_nothing() -> None:
     decoder = Decoder(vocabulary_size=5, max_positions=4, num_layers=1, hidden_size=4, num_heads=1, feed_forward_size=4)
     assert wrap_model(decoder) is decoder
     assert isinstance(as_output(decoder(torch.tensor([[1]]))), ModelOutput)
+
+
+class Everything(nn.Module):
+    """Gives back what it was given."""
+
+    def forward(self, tokens: Tensor, mask_BT: Tensor, attention_mask: Tensor, positions_BT: Tensor) -> Any:
+        self.given = mask_BT, attention_mask, positions_BT
+        return torch.zeros(*tokens.shape, 7)
+
+
+def test_it_is_given_what_its_forward_names_and_a_row_of_padding_alone_is_seen() -> None:
+    module, documents_BT = Everything(), torch.tensor([[0, 0, -1], [-1, -1, -1]], dtype=torch.int32)
+    model = ForeignModel(module, 7)
+    model(TOKENS_BT, None, documents_BT)
+    mask_BT, attention_mask, positions_BT = module.given
+    assert mask_BT.tolist() == [[True, True, False], [True, True, True]]
+    assert attention_mask.tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert positions_BT.tolist() == [[0, 1, 2]] * 2
+    model(TOKENS_BT, documents_BT.abs())
+    assert module.given[0].all()
+    assert torch.equal(module.given[2], documents_BT.abs())

@@ -372,3 +372,56 @@ def test_a_checkpoint_leaves_out_what_is_frozen_and_in_the_folder(tmp_path: Path
     # Without a folder there is nothing to take them from.
     whole = model_tensors(build("gpt2", freeze=("*.wte.*",)))
     assert "module.transformer.wte.weight" in whole
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("gpt2", "causal_lm"), ("llama", "causal_lm"), ("bert", "masked_lm"), ("roberta", "masked_lm")]
+)
+def test_packed_documents_that_do_not_see_each_other_answer_as_each_alone(name: str, task: str) -> None:
+    """Logits, and gradients of their sum, of a row with three documents and padding; without the mask they differ."""
+    model = build(name, task, document_mask=True).eval()
+    with torch.no_grad():  # weights at the beginning are so small that neighbours hardly say anything
+        for parameter in model.parameters():
+            parameter.mul_(3.0)
+    lengths = (7, 1, 12)
+    documents = torch.randint(2, 256, (20,), generator=torch.Generator().manual_seed(0)).split(lengths)
+    tokens_BT = F.pad(torch.cat(documents), (0, 4))[None].repeat(2, 1)
+    ids_BT, positions_BT = torch.full((2, 24), -1), torch.zeros(2, 24, dtype=torch.int32)
+    ids_BT[:, :20] = torch.repeat_interleave(torch.tensor([5, 6, 9]), torch.tensor(lengths))
+    positions_BT[:, :20] = torch.cat([torch.arange(length) for length in lengths])
+
+    def passed(*rows: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        model.zero_grad()
+        found = [logits_of(model(*row))[: len(row[2])].flatten(0, 1)[row[2].flatten() >= 0] for row in rows]
+        logits = torch.cat(found)
+        logits.pow(2).mean().backward()
+        return logits.detach(), [one.grad.clone() for one in model.parameters() if one.grad is not None]
+
+    packed, gradients = passed((tokens_BT[:1], positions_BT[:1], ids_BT[:1]))
+    alone = [
+        (one[None], torch.arange(len(one))[None], torch.zeros(1, len(one), dtype=torch.int64)) for one in documents
+    ]
+    wanted, wanted_gradients = passed(*alone)
+    assert float((packed - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
+    for one, other in zip(gradients, wanted_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()) + 1e-9)
+    model.apart = False
+    assert not torch.allclose(passed((tokens_BT[:1], positions_BT[:1], ids_BT[:1]))[0], wanted, rtol=1e-2, atol=1e-3)
+
+
+def test_models_that_cannot_keep_documents_apart_say_why() -> None:
+    with pytest.raises(ConfigError, match=r"model.document_mask: Gemma2.* cannot keep packed documents apart: "):
+        build("gemma2", document_mask=True)
+    window = {"config": TINY["starcoder2"] | {"sliding_window": 8}}
+    with pytest.raises(ConfigError, match="its sliding_window of 8 positions would be lost"):
+        build("starcoder2", document_mask=True, **window)
+    assert build("starcoder2", length=8, document_mask=True, **window).apart
+    with pytest.raises(ConfigError, match=r"model.document_mask: has no effect: each row of this task.name is"):
+        load_config(
+            {
+                "model": {"name": "hugging_face", "config": TINY["gpt2"], "document_mask": True},
+                "task": {"name": "classification"},
+                "data": {"source": {"name": "jsonl", "path": "rows.jsonl"}},
+            },
+            environment={},
+        )

@@ -11,10 +11,11 @@ from tiny_hugging_face import TINY
 from torch import nn
 
 import trimtab
-from trimtab.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig
+from trimtab.config import DecoderConfig, EncoderConfig, EncoderDecoderConfig, HuggingFaceConfig
 from trimtab.errors import ConfigError, UsageError
 from trimtab.model import Block, Decoder, Transformer, build_model
-from trimtab.model.recompute import refuses_capture, set_recompute
+from trimtab.model.recompute import refuses_capture, set_recompute, ways_to_recompute
+from trimtab.signals import Outputs, SpecialTokens
 
 DROPOUT = {"embedding": 0.1, "attention": 0.1, "residual": 0.2, "feed_forward": 0.2, "layer": 0.3}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -126,8 +127,15 @@ def test_evaluation_computes_nothing_again() -> None:
     assert calls == 9
 
 
-@pytest.mark.parametrize("how", ["selective", "full"])
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    ("how", "whole"),
+    [
+        ("selective", True),
+        ("full", False),
+        pytest.param("selective", False, marks=pytest.mark.slow),
+        pytest.param("full", True, marks=pytest.mark.slow),
+    ],
+)
 def test_compiled_programs_give_the_same(how: Any, whole: bool) -> None:
     """Traced and partitioned as inductor would have it, and run by torch's own kernels."""
     model = built().double()
@@ -155,8 +163,54 @@ def test_a_graph_cannot_put_a_generator_back() -> None:
 
 def test_a_module_from_outside_is_refused() -> None:
     set_recompute(torch.nn.Linear(2, 2), "none")
-    with pytest.raises(ConfigError, match="own models"):
+    with pytest.raises(ConfigError, match="with a model that can: none"):
         set_recompute(torch.nn.Linear(2, 2), "full")
+    assert ways_to_recompute(torch.nn.Linear(2, 2)) == ("none",)
+
+
+@pytest.mark.parametrize(("family", "task"), [("gpt2", "causal_lm"), ("bert", "masked_lm"), ("t5", "seq2seq")])
+def test_models_of_transformers_give_the_same_bits_and_keep_less(family: str, task: str) -> None:
+    pytest.importorskip("transformers")
+    deeper = {"n_layer": 6} if family == "gpt2" else {"num_hidden_layers": 6} if family == "bert" else {"num_layers": 6}
+    section = HuggingFaceConfig.model_validate({"config": TINY[family] | deeper | {"vocab_size": 64}})
+    outputs = Outputs(64, of_tokens=True, task=task)
+    special = SpecialTokens(0, 1, 0)
+    model = build_model(section, vocabulary_size=64, sequence_length=32, seed=0, outputs=outputs, special=special)
+    assert ways_to_recompute(model) == ("none", "full")
+
+    def step() -> tuple[list[torch.Tensor], int]:
+        own = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept.update({storage.data_ptr(): storage.nbytes()} if storage.data_ptr() not in own else {})
+            return tensor
+
+        torch.manual_seed(5)
+        model.zero_grad()
+        tokens = torch.randint(2, 64, (4, 32), generator=torch.Generator().manual_seed(0))
+        documents = torch.zeros(4, 32, dtype=torch.int32)
+        documents[:, 25:] = -1
+        second = [tokens[:, :9]] if task == "seq2seq" else []
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output: Any = model(tokens, None, documents, *second)
+            held = sum(kept.values())
+        logits = output if isinstance(output, torch.Tensor) else output.logits
+        loss = logits.double().pow(3).sum()  # a linear loss would not notice a draw that is another in backward
+        loss.backward()
+        return [loss.detach(), *(one.grad for one in model.parameters() if one.grad is not None)], held
+
+    plain, before = step()
+    set_recompute(model, "full")
+    again, after = step()
+    assert len(plain) == len(again) > 10
+    assert all(torch.equal(one, two) for one, two in zip(plain, again, strict=True))
+    assert after < 0.6 * before
+    with pytest.raises(ConfigError, match="selective is for trimtab's own"):
+        set_recompute(model, "selective")
+    set_recompute(model, "none")
+    assert step()[1] == before
 
 
 class Layer(nn.Module):

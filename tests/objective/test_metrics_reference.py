@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -97,3 +98,6 @@ def test_a_reliability_curve_by_hand() -> None:
     assert [(one["count"], one["accuracy"]) for one in curve] == [(2, 0.5), (4, 0.75)]
     assert [one["confidence"] for one in curve] == pytest.approx([0.6, 0.9], abs=1e-6)
     assert calibration_error([0.0] * 30) == 0.0
+    # Of a model that diverged a confidence is no number: the error is none either, and nothing is raised.
+    lost = reliability_sums(torch.tensor([math.nan, 0.5]), right[:2], counted[:2]).tolist()
+    assert math.isnan(calibration_error(lost))

@@ -131,5 +131,5 @@ def test_a_tokenizer_is_read_from_its_file(tmp_path: Path) -> None:
 
 
 def test_a_model_from_outside_is_refused() -> None:
-    with pytest.raises(UsageError, match="cannot be counted without building it"):
+    with pytest.raises(UsageError, match="is not counted without building it"):
         count_model(load_config(None, ["model={name: custom, target: a:b}"], environment={}))

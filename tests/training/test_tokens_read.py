@@ -13,6 +13,7 @@ from trimtab.data import LabelledTexts, PackedSequences, Ragged
 from trimtab.events import StepsEnded
 from trimtab.monitor.sinks.console_progress import Progress
 from trimtab.runs import History
+from trimtab.runs.pace import Pace
 from trimtab.trainer import Trainer
 from trimtab.training.tokens_read import counts_of
 
@@ -57,13 +58,9 @@ def test_a_language_model_is_asked_for_what_it_reads() -> None:
 
 def test_the_line_of_progress_shows_tokens() -> None:
     progress = Progress(100, "validation/loss")
-    progress.counted = "texts"
     steps = {"train/loss": np.full(10, 2.0), "step_seconds": np.full(10, 0.1)}
     progress.take(StepsEnded(1, 10, steps, {"tokens_per_second": 160.0}))
-    assert "160 texts/s" in progress.in_plain_words().plain
-    progress.take(StepsEnded(11, 20, steps, {"tokens_per_second": 160.0, "tokens_read_per_second": 3121.0}))
-    assert "3.12k tok/s" in progress.in_plain_words().plain
-    assert "texts" not in progress.in_plain_words().plain
+    assert "160 tok/s" in progress.in_plain_words().plain
 
 
 def test_a_run_tells_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +92,13 @@ def test_a_run_tells_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     expected = [int(lengths[order.sequences_at(np.arange(4 * step, 4 * step + 4))].sum()) for step in range(3)]
     assert read.tolist() == expected
     assert counted.tolist() == [4, 4, 4]
-    assert "tokens_read_per_second" in series
+    # One definition wherever a speed is told: in the record, and in what is made of it.
+    seconds, speed = (series[name].columns.total for name in ("step_seconds", "tokens_per_second"))
+    assert speed.tolist() == pytest.approx((np.array(expected) / seconds).tolist())
+    per_step = {"step_seconds": np.full(30, 0.1), "tokens": np.full(30, 4.0), "tokens_read": np.full(30, 40.0)}
+    paces = [Pace.of([StepsEnded(1, 30, one, {})]) for one in (per_step, {**per_step, "tokens": np.full(30, 40.0)})]
+    assert [pace and pace.tokens_per_second for pace in paces] == pytest.approx([400.0, 400.0])
+    per_step.pop("tokens_read")
+    alone = Pace.of([StepsEnded(1, 30, per_step, {})])
+    assert alone is not None
+    assert alone.tokens_per_second == pytest.approx(40.0)

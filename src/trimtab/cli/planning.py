@@ -11,6 +11,7 @@ import typer.core
 
 if TYPE_CHECKING:
     from trimtab.config import Config
+    from trimtab.planning.counts import ModelCounts
 
 from trimtab.cli.options import Json, Overrides, Source, TakesSettings, app, in_terminal, print_json, shown, tell_next
 from trimtab.errors import ResourceError
@@ -115,6 +116,18 @@ def _built(facts: dict[str, Any]) -> str:
     )
 
 
+def _count(config: Config) -> ModelCounts:
+    """By formulas, or where there are none by building the model without its weights, for which torch is imported."""
+    from trimtab.config import TransformerShape
+    from trimtab.planning.counts import count_model
+
+    if isinstance(config.model, TransformerShape):
+        return count_model(config)
+    from trimtab.model.measured import measure_model
+
+    return measure_model(config)
+
+
 @app.command(cls=TakesSettings)
 def plan(
     source: Annotated[
@@ -137,7 +150,7 @@ def plan(
     from trimtab.doctor.lint import lint
     from trimtab.planning.command import planned
 
-    answer = planned(source, overrides or [], model=model, device=device, batch=batch)
+    answer = planned(source, overrides or [], model=model, device=device, batch=batch, count=_count)
     of_shapes = ("narrow-heads-on-cuda", "sizes-off-tiles")
     advice = [one for one in lint(answer.config, {"device": answer.prediction.device.kind}) if one.code in of_shapes]
     if as_json:

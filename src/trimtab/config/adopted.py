@@ -1,11 +1,17 @@
-"""What a pretrained model brings with it: a folder of Hugging Face has its tokenizer, too."""
+"""What one part of a configuration says for another: a model's folder for the tokenizer, a task for what is best."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
+from trimtab.config.base import Section
 from trimtab.config.data import HuggingFaceTokenizer, TokenizerConfig
+from trimtab.config.fit import FITS, kind_of
 from trimtab.config.model import HuggingFaceConfig, ModelConfig
+
+_PLAIN: Final[dict[str, dict[str, Any]]] = {"checkpoint": {}, "stopping": {"name": "patience"}}
+"""Sections of which nothing is written."""
 
 
 def with_tokenizer_of_model(values: Any) -> Any:
@@ -19,6 +25,34 @@ def with_tokenizer_of_model(values: Any) -> Any:
     if isinstance(tokenizer, dict) and tokenizer.get("name") == "hugging_face" and tokenizer.get("path") is None:
         return values | {"data": data | {"tokenizer": tokenizer | {"path": path}}}
     return values
+
+
+def with_metrics_of_task(values: Any) -> Any:
+    """Values of a whole configuration, in which what tells the best checkpoint is that of the task, or of `stopping`,
+    unless they say; and patience waits for the loss of the same weights."""
+    checkpoint, stopping = (_said(values, name) for name in ("checkpoint", "stopping"))
+    if not isinstance(values, dict) or ("metric" in checkpoint and "metric" in stopping):
+        return values
+    averaging, fit = _said(values, "averaging"), FITS.get(kind_of(_said(values, "task")))
+    is_average = averaging.get("name", "none") != "none" and averaging.get("evaluate") == "average"
+    at = f"@{averaging['name']}" if is_average else ""
+    chosen = checkpoint.get("metric") or stopping.get("metric")
+    chosen = chosen or f"validation/{fit.metrics[0] if fit is not None else 'loss'}{at}"
+    changed = {"checkpoint": {"metric": chosen}} if "metric" not in checkpoint else {}
+    if "metric" not in stopping and stopping.get("name", "patience") == "patience":
+        _, at, variant = str(chosen).partition("@")
+        changed["stopping"] = {"metric": f"validation/loss{at}{variant}"}
+    # What is no section is left, to be told of.
+    sections = {name: values.get(name, _PLAIN[name]) for name in changed}
+    return values | {name: section | changed[name] for name, section in sections.items() if isinstance(section, dict)}
+
+
+def _said(values: Any, name: str) -> Mapping[str, Any]:
+    """What is written of a section; nothing where it is no section."""
+    section = values.get(name, {}) if isinstance(values, dict) else {}
+    if isinstance(section, Section):
+        return section.model_dump()
+    return section if isinstance(section, Mapping) else {}
 
 
 def tokenizer_unlike(model: ModelConfig, tokenizer: TokenizerConfig) -> str:

@@ -16,8 +16,14 @@ class PatienceStopping(Section):
     name: Literal["patience"] = "patience"
     patience: Count = Field(5, description="evaluations on end without improvement")
     min_delta: NonNegative = Field(0.0, description="a change that is not larger is no improvement")
-    metric: str = Field("validation/loss", min_length=1, description="what must improve")
-    restore_best: bool = Field(True, description="leave the best checkpoint's weights in the model")
+    metric: str = Field(
+        "validation/loss",
+        min_length=1,
+        description="what must improve; of the weights that checkpoint.metric is of, if not given",
+    )
+    restore_best: bool = Field(
+        True, description="leave the best checkpoint's weights, by checkpoint.metric, in the model"
+    )
 
 
 class NoStopping(Section):
@@ -158,7 +164,12 @@ class CheckpointConfig(Section):
     keep_best: int = Field(
         1, ge=0, description="best checkpoints saved and kept, by `metric`; `trimtab soup RUN --top` averages them"
     )
-    metric: str = Field("validation/loss", min_length=1, description="what tells the best checkpoint")
+    metric: str = Field(
+        "validation/loss",
+        min_length=1,
+        description="what tells the best checkpoint, its direction is known; if not given stopping.metric, or by the "
+        "task: accuracy of classes, macro_f1 of tags, micro_f1 of several labels, else the loss",
+    )
     min_improvement: NonNegative = Field(
         0.0, description="an evaluation that is better by no more than this is not saved for being among the best"
     )

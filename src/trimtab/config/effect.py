@@ -116,6 +116,13 @@ IDLE: tuple[Idle, ...] = (
         "it puts shuffled texts together by length, and data.shuffle is false",
         "set data.shuffle=true",
     ),
+    Idle(
+        ("task.bucketing",),
+        "data.source.name",
+        lambda config: config.data.source.name == "stream",
+        "rows of a stream come as they come, as data.source.name is stream",
+        "set another data.source",
+    ),
     *(
         Idle(
             (f"{key}.nesterov",),

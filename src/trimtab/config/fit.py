@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from trimtab.config.control import PatienceStopping, PlateauControl
-from trimtab.config.model import TransformerShape
+from trimtab.config.model import HuggingFaceConfig, TransformerShape
 from trimtab.config.objective import CrossEntropyConfig
-from trimtab.config.task import Classification, Contrastive
+from trimtab.config.task import Contrastive, TaskConfig
 from trimtab.config.unfreezing import PlateauUnfreezing
 
 if TYPE_CHECKING:
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 _TEXT: Final = ("embedded", "text", "jsonl", "parquet", "csv", "dataset")
 _ROWS: Final = ("jsonl", "parquet", "csv", "dataset")
-_CLASSED: Final = (*_ROWS, "folder")
-_OF_TEXTS: Final = ("encoder", "decoder", "mlp", "cnn", "hugging_face")
+_STREAMED: Final = (*_ROWS, "stream")
+_CLASSED: Final = (*_ROWS, "folder", "stream")
+_LEADING: Final = 3
+_OF_TEXTS: Final = ("encoder", "decoder", "mlp", "cnn", "hugging_face", "custom")
 _CLASSES: Final = ("cross_entropy", "focal")
 _NUMBERS: Final = ("mse", "rmse", "mae", "huber", "quantile", "log_cosh")
 _OF_TOKENS: Final = ("loss", "accuracy", "perplexity")
+_OF_NUMBERS: Final = ("loss", "rmse", "r2", "mae", "pearson")
+_OF_LABELS: Final = ("micro_f1", "macro_f1", "loss", "exact_match", "accuracy")
 _OF_VECTORS: Final = ("loss", "accuracy", "reciprocal_rank", "alignment", "uniformity")
 OVERLAPS: Final = ("rouge_1", "rouge_2", "rouge_l", "bleu", "chrf")
 """Of texts that are written out: evaluation.decoded."""
-_OF_CLASSES: Final = ("loss", "accuracy", "macro_f1", "f1", "mcc", "calibration_error")
+_OF_CLASSES: Final = ("accuracy", "macro_f1", "loss", "f1", "mcc", "calibration_error")
+_OF_TAGS: Final = ("macro_f1", "accuracy", "loss", "f1", "mcc", "calibration_error")
 
 _ERROR_OF_CLASSES: Final = (
     ", and the gradient of an error of probabilities vanishes where an answer is sure and wrong (Golik et al. 2013, "
@@ -44,8 +49,13 @@ class Fit:
     objectives: tuple[str, ...]
     sources: tuple[str, ...]
     metrics: tuple[str, ...]
-    """Of `validation/`."""
+    """Of `validation/`, in the order in which one looks at them; the first chooses the best checkpoint."""
     why: str
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The metrics to look at first."""
+        return self.metrics[:_LEADING]
 
 
 FITS: dict[str, Fit] = {
@@ -53,7 +63,7 @@ FITS: dict[str, Fit] = {
         ("decoder", "hugging_face", "custom"),
         _CLASSES,
         (*_TEXT, "stream"),
-        (*_OF_TOKENS, "bits_per_byte"),
+        ("loss", "bits_per_byte", "accuracy", "perplexity"),
         "each token is predicted from those before it",
     ),
     "masked_lm": Fit(
@@ -64,17 +74,13 @@ FITS: dict[str, Fit] = {
         "hidden tokens are predicted from both sides",
     ),
     "classification": Fit(_OF_TEXTS, _CLASSES, _CLASSED, _OF_CLASSES, "a text has one class"),
-    "multi_label": Fit(
-        _OF_TEXTS,
-        ("binary_cross_entropy",),
-        _ROWS,
-        ("loss", "accuracy", "exact_match", "macro_f1", "micro_f1"),
-        "each label is decided by itself",
+    "multi_label": Fit(_OF_TEXTS, ("binary_cross_entropy",), _STREAMED, _OF_LABELS, "each label is decided by itself"),
+    "token_classification": Fit(
+        ("encoder", "hugging_face", "custom"), _CLASSES, _STREAMED, _OF_TAGS, "a word has one class"
     ),
-    "token_classification": Fit(("encoder", "hugging_face"), _CLASSES, _ROWS, _OF_CLASSES, "a word has one class"),
-    "regression": Fit(_OF_TEXTS, _NUMBERS, _ROWS, ("loss", "rmse", "mae", "r2", "pearson"), "a text has a number"),
+    "regression": Fit(_OF_TEXTS, _NUMBERS, _STREAMED, _OF_NUMBERS, "a text has a number"),
     "seq2seq": Fit(
-        ("encoder_decoder", "hugging_face"),
+        ("encoder_decoder", "hugging_face", "custom"),
         _CLASSES,
         _ROWS,
         (*_OF_TOKENS, *OVERLAPS),
@@ -95,10 +101,23 @@ FITS: dict[str, Fit] = {
 
 def fit_of(config: Config) -> Fit:
     """What goes with the task of `config`."""
-    task = config.task
-    if isinstance(task, Contrastive) and not task.has_pairs:
-        return FITS["contrastive_classes"]
-    return FITS["multi_label" if isinstance(task, Classification) and task.multi_label else task.name]
+    return FITS[kind_of(config.task)]
+
+
+def kind_of(task: TaskConfig | Mapping[str, Any]) -> str:
+    """The entry of `FITS` for a task, or for what is written of one."""
+    said = task if isinstance(task, Mapping) else task.model_dump()
+    name = str(said.get("name", "causal_lm"))
+    if name == "classification" and said.get("multi_label"):
+        return "multi_label"
+    return "contrastive_classes" if name == "contrastive" and said.get("label") is not None else name
+
+
+def leading_curves(config: Config) -> list[str]:
+    """The metrics of evaluations to look at first, the one that chooses the best checkpoint before all others."""
+    _, at, variant = config.checkpoint.metric.partition("@")
+    names = [f"validation/{name}{at}{variant}" for name in fit_of(config).leading]
+    return list(dict.fromkeys([config.checkpoint.metric, *names]))
 
 
 def over_whole_batch(config: Config) -> str:
@@ -124,7 +143,11 @@ def misfits(config: Config) -> Iterator[str]:
         metrics["control.learning_rate.metric"] = config.control.learning_rate.metric
     if isinstance(config.control.unfreezing, PlateauUnfreezing):
         metrics["control.unfreezing.metric"] = config.control.unfreezing.metric
-    for key, metric in metrics.items():
+    named: dict[str, list[str]] = {}
+    for key, metric in metrics.items():  # one may follow from another
+        named.setdefault(metric, []).append(key)
+    for metric, keys in named.items():
+        key = ", ".join(keys)
         # A metric that no task has is somebody's own.
         base, at, variant = metric.partition("@")
         plain = base.removeprefix("validation/")
@@ -161,11 +184,10 @@ def misfits(config: Config) -> Iterator[str]:
     if isinstance(task, Contrastive):
         yield from _beside_contrast(config)
     recompute, model = config.training.recompute, config.model.name
-    if recompute != "none" and not isinstance(config.model, TransformerShape):
-        yield (
-            f"training.recompute {recompute} is for trimtab's own transformers, and model.name is {model}. "
-            "Fitting: none"
-        )
+    if recompute == "selective" and isinstance(config.model, HuggingFaceConfig):
+        yield "training.recompute selective is for trimtab's own transformers, not for hugging_face. Fitting: full"
+    elif recompute != "none" and not isinstance(config.model, TransformerShape | HuggingFaceConfig):
+        yield f"training.recompute {recompute} is for transformers, and model.name is {model}. Fitting: none"
     if recompute != "none" and config.training.precision.name == "fp8":
         yield f"training.recompute {recompute} does not go with training.precision.name fp8. Fitting: none"
     sources = dict(config.data.plain_sources)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trimtab.config.idle import Idle
-from trimtab.config.model import DecoderConfig, TransformerShape
+from trimtab.config.model import DecoderConfig, HuggingFaceConfig, TransformerShape
 
 if TYPE_CHECKING:
     from trimtab.config.run import Config
@@ -26,6 +26,17 @@ IDLE_OF_MODELS: Final[tuple[Idle, ...]] = (
         _has_no_rate_in_blocks,
         "there is nothing to rise with depth: model.dropout.attention, residual and feed_forward are 0",
         "set model.dropout.residual above 0, or use model.dropout.layer",
+    ),
+    Idle(
+        ("model.document_mask",),
+        "task.name",
+        lambda config: (
+            isinstance(config.model, HuggingFaceConfig)
+            and config.model.document_mask
+            and config.task.name not in ("causal_lm", "masked_lm")
+        ),
+        "each row of this task.name is one text",
+        "leave it out",
     ),
     Idle(
         ("model.window",),

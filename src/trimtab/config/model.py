@@ -210,7 +210,7 @@ class EncoderDecoderConfig(TransformerShape):
 
 
 class CustomModel(Custom):
-    """Any `nn.Module`: called with tokens_BT, it returns logits_BTV (or a trimtab `ModelOutput`)."""
+    """Any `nn.Module` that turns tokens into what the task asks for; `trimtab.model.ForeignModel` is the contract."""
 
     name: Literal["custom"] = "custom"
     freeze: Freeze = ()
@@ -241,6 +241,9 @@ class HuggingFaceConfig(Section):
         default_factory=dict,
         description="settings of its configuration in transformers' words, beside those in path; with model_type where "
         "there is no path",
+    )
+    document_mask: bool = Field(
+        False, description="no attention across the documents packed in a sequence, in models that take such a mask"
     )
     lora: LoraConfig | None = Field(None, description="train low-rank updates alone (extra: peft); null: the weights")
     freeze: Freeze = ()

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from trimtab.config.adopted import tokenizer_unlike, with_tokenizer_of_model
+from trimtab.config.adopted import tokenizer_unlike, with_metrics_of_task, with_tokenizer_of_model
 from trimtab.config.alerts import AlertsConfig
 from trimtab.config.augmentation import beside_augmentation
 from trimtab.config.averaging import AveragingConfig, NoAveraging, SwaConfig
@@ -111,8 +111,8 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _brings_a_tokenizer(cls, values: Any) -> Any:
-        return with_tokenizer_of_model(values)
+    def _say_for_each_other(cls, values: Any) -> Any:
+        return with_metrics_of_task(with_tokenizer_of_model(values))
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -150,8 +150,8 @@ class TrainingConfig(Section):
     recompute: Literal["none", "selective", "full", "auto"] = Field(
         "none",
         description="activations computed again in backward instead of kept: selective those of norms and activation "
-        "functions, full whole blocks, for about a third more time; auto the least that fits into memory, found at "
-        "the start by trying",
+        "functions, full whole blocks (of hugging_face, too), for about a third more time; auto the least that fits "
+        "into memory, found at the start by trying",
     )
     accumulation_schedule: AccumulationSchedule | None = Field(
         None, description="the accumulation over a run, in multiples of it; null: always the same"

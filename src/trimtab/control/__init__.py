@@ -71,13 +71,6 @@ def build_controllers(config: Config) -> list[Controller]:
                 "Received: true, with checkpoint.keep_best=0",
                 hint="set checkpoint.keep_best=1, or stopping.restore_best=false",
             )
-        if stopping.restore_best and stopping.metric != config.checkpoint.metric:
-            raise ConfigError(
-                f"stopping.restore_best: the best by {stopping.metric} cannot be restored when checkpoints are kept by "
-                f"{config.checkpoint.metric}. Received: true",
-                hint=f"set stopping.metric={config.checkpoint.metric}, or checkpoint.metric={stopping.metric}, or "
-                "stopping.restore_best=false",
-            )
         controllers.append(
             Patience(
                 stopping.patience,

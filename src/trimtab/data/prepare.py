@@ -35,6 +35,7 @@ from trimtab.data.packing import PackedSequences
 from trimtab.data.samples import LabelledTexts
 from trimtab.data.sequences import Sequences
 from trimtab.data.stream import open_stream
+from trimtab.data.streamed_rows import StreamedTexts, stream_rows
 from trimtab.data.streaming import StreamedSequences, open_spool
 from trimtab.data.text import tokenize_text
 from trimtab.data.tokenizer import Tokenizer
@@ -212,15 +213,22 @@ def _streamed(
     base = prepare_data(held_out, task, seed=seed, progress=progress)
     if progress is not None:
         progress("reading the beginning of the stream", 0.0)
-    streamed = StreamedSequences(
-        open_spool(source, base.tokenizer, config.most_bad),
-        config.sequence_length,
-        base.tokenizer.end_of_text,
-        base.tokenizer.vocabulary_size,
-    )
+    streamed: StreamedSequences | StreamedTexts
+    if isinstance(task, RowTask):
+        streamed = stream_rows(config, source, task, base.targets, base.tokenizer)
+    else:
+        streamed = StreamedSequences(
+            open_spool(source, base.tokenizer, config.most_bad),
+            config.sequence_length,
+            base.tokenizer.end_of_text,
+            base.tokenizer.vocabulary_size,
+        )
     order = Order(len(streamed), seed=seed, shuffle=config.shuffle, window=source.window)
     fingerprint = _sha256([base.fingerprint, streamed.head_hash])
-    unknown = ("training", "duplicates", "leakage", "vocabulary_coverage", "tokens_per_epoch", "sequences_per_epoch")
+    unknown = (
+        *("training", "duplicates", "leakage", "vocabulary_coverage", "tokens_per_epoch", "sequences_per_epoch"),
+        *("balance", "order", "contradictions", "cut_texts"),
+    )
     facts = {name: value for name, value in base.facts.items() if name not in unknown}
     facts |= {
         "source": f"a stream: {source.target}",
@@ -229,7 +237,9 @@ def _streamed(
         "stream": {"tokens_at_first": streamed.num_tokens, "window": source.window, "resume": source.resume},
     }
     training: Sequences = streamed
-    if isinstance(task, MaskedLanguageModeling):
+    if isinstance(streamed, StreamedTexts):
+        facts["cut_texts"] = streamed.num_cut
+    elif isinstance(task, MaskedLanguageModeling):
         training = hide_tokens(streamed, task.mask_rate, base.tokenizer, seed)
     return replace(base, training=training, order=order, facts=facts, fingerprint=fingerprint)
 

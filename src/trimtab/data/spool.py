@@ -20,8 +20,9 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.data.coding import Coding
+from trimtab.data.corpora import Document
 from trimtab.data.left_out import UNUSABLE, LeftOut
-from trimtab.data.tokenizer import Tokenizer
 from trimtab.errors import ConfigError, DataError, StorageError
 
 CHUNK: Final = 1 << 20
@@ -33,7 +34,7 @@ _OVER: Final = object()
 
 @final
 class Spool:
-    """The tokens of what `open_source` gives, one document after the other, each ended; begun anew when it is over.
+    """What `coding` makes of what `open_source` gives, document by document: tokens; begun anew when it is over.
 
     Chunks are made one at a time, whoever needs them; what a killed process or a failing disk leaves is checked by each
     process before it reads it. Not for several threads.
@@ -43,18 +44,17 @@ class Spool:
         self,
         folder: Path,
         open_source: Callable[[], Iterable[Any]],
-        tokenizer: Tokenizer,
+        coding: Coding,
         *,
-        column: str = "text",
         resume: Literal["state", "replay"] = "state",
         chunk: int = CHUNK,
         most_bad: int = 0,
     ) -> None:
-        """Keeps chunks in `folder`, which is made if need be. Of each pass up to `most_bad` documents that have no text
-        in `column` are passed over."""
-        self._folder, self._open, self._tokenizer = folder, open_source, tokenizer
-        self._column, self._resume, self.chunk, self._most_bad = column, resume, chunk, most_bad
-        self._dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
+        """Keeps chunks in `folder`, which is made if need be. Of each pass up to `most_bad` documents that lack what is
+        asked for are passed over."""
+        self._folder, self._open, self._coding = folder, open_source, coding
+        self._resume, self.chunk, self._most_bad = resume, chunk, most_bad
+        self._dtype = coding.dtype
         self._live: _Reader | None = None
         self._live_at = -1
         self._checked: set[int] = set()
@@ -122,7 +122,7 @@ class Spool:
             if live is not None and before is not None and live.is_not_beyond(before):
                 live.catch_up(before, rest)
             else:
-                live = _Reader(self._open, self._tokenizer, self._column, self._resume, before, rest, self._most_bad)
+                live = _Reader(self._open, self._coding, self._resume, before, rest, self._most_bad)
         live.fill(self.chunk)
         tokens, live.rest = live.rest[: self.chunk], live.rest[self.chunk :]
         state, rest_bytes, chunk_bytes = live.state(), _npy(live.rest), tokens.astype(self._dtype).tobytes()
@@ -190,14 +190,13 @@ class _Reader:
     def __init__(
         self,
         open_source: Callable[[], Iterable[Any]],
-        tokenizer: Tokenizer,
-        column: str,
+        coding: Coding,
         resume: Literal["state", "replay"],
         before: Mapping[str, Any] | None,
         rest: NDArray[np.int64],
         most_bad: int,
     ) -> None:
-        self._open, self._tokenizer, self._column, self._resume = open_source, tokenizer, column, resume
+        self._open, self._coding, self._resume = open_source, coding, resume
         self._passes = 0 if before is None else int(before["passes"])
         self._documents = 0 if before is None else int(before["documents"])
         self._bad = LeftOut(most_bad)
@@ -249,15 +248,14 @@ class _Reader:
         """Read until `rest` has at least `count` tokens."""
         parts, have = [self.rest], len(self.rest)
         while have < count:
-            texts = self._next()
-            for tokens in self._tokenizer.encode_batch(texts):
-                parts.append(np.append(tokens, self._tokenizer.end_of_text))
-                have += len(tokens) + 1
+            for numbers in self._coding.encode(self._next()):
+                parts.append(numbers)
+                have += len(numbers)
         self.rest = np.concatenate(parts)
 
-    def _next(self) -> list[str]:
+    def _next(self) -> list[Document]:
         """Some documents, at least one."""
-        texts: list[str] = []
+        found: list[Document] = []
         size = 0
         while size < _ENCODED_AT_ONCE:
             with _reading():
@@ -265,7 +263,7 @@ class _Reader:
             if document is _OVER:
                 if not self._documents:
                     raise DataError(f"{_WHERE}: the stream gives no documents")
-                if texts:
+                if found:
                     break
                 if not self._has_text:
                     raise DataError(
@@ -274,17 +272,17 @@ class _Reader:
                     )
                 self._begin_again()
                 continue
-            text = ""
+            read = None
             try:
-                text = self._text(document)
+                read = self._coding.read(document, self._documents + 1)
             except DataError as error:
                 self._bad.pass_over(error)
             self._documents += 1
-            if text:
+            if read is not None:
                 self._has_text = True
-                texts.append(text)
-                size += len(text)
-        return texts
+                found.append(read)
+                size += len(read.text)
+        return found
 
     def _begin_again(self) -> None:
         self._passes, self._documents, self._has_text = self._passes + 1, 0, False
@@ -304,14 +302,3 @@ class _Reader:
         if callable(set_epoch := getattr(source, "set_epoch", None)):
             set_epoch(self._passes)
         return source
-
-    def _text(self, document: Any) -> str:
-        text = document.get(self._column) if isinstance(document, Mapping) else document
-        if not isinstance(text, str):
-            fields = list(document) if isinstance(document, Mapping) else []
-            raise DataError(
-                f"{_WHERE}.column: document {self._documents + 1:,} of the stream has no text in {self._column!r}. "
-                f"Received: {type(text).__name__}"
-                + (f"; its fields: {', '.join(map(repr, fields[:12]))}" if fields else "")
-            )
-        return text

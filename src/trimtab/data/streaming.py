@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trimtab.config import StreamSource
 from trimtab.config.registry import load_target
 from trimtab.data.cache import cache_folder
+from trimtab.data.coding import Coding, TextCoding
 from trimtab.data.spool import Spool
 from trimtab.data.stream import require_known
 from trimtab.data.tokenizer import Tokenizer
@@ -35,18 +36,22 @@ class Opening:
         return opened
 
 
-def open_spool(config: StreamSource, tokenizer: Tokenizer, most_bad: int = 0) -> Spool:
-    """The spool of the stream that `config` names: one for the same target, arguments and tokenizer. Up to `most_bad`
-    documents of a pass that have no text are passed over."""
+def open_spool(
+    config: StreamSource, tokenizer: Tokenizer, most_bad: int = 0, coding: Coding | None = None, kept: Any = None
+) -> Spool:
+    """The spool of the stream that `config` names: one for the same target, arguments and tokenizer, and what else
+    decides what is `kept` by another `coding` than that of texts. Up to `most_bad` documents of a pass that lack what
+    is asked for are passed over."""
     decides: list[Any] = [config.target, config.arguments, config.column, config.resume, tokenizer.fingerprint]
+    if kept is not None:
+        decides.append(kept)
     if most_bad:
         decides.append(most_bad)
     name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:40]
     return Spool(
         cache_folder() / "streams" / name,
         Opening(config.target, dict(config.arguments)),
-        tokenizer,
-        column=config.column,
+        coding or TextCoding(tokenizer, config.column),
         resume=config.resume,
         most_bad=most_bad,
     )

@@ -37,6 +37,19 @@ Sides = Mapping[str, Sequence[Document]]
 """`training` and `validation`."""
 
 
+class Writes(Protocol):
+    """Where the tokens of rows go: a `Stream`, or memory."""
+
+    @property
+    def name(self) -> str:
+        """The side that the rows are of."""
+        ...
+
+    def write(self, text: str, tokens: NDArray[np.int64], source: str = "") -> None:
+        """Take a text and its tokens."""
+        ...
+
+
 class TargetReader(Protocol):
     """Reads the targets of one task."""
 
@@ -45,7 +58,7 @@ class TargetReader(Protocol):
         """Of the training targets."""
         ...
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         """Write the tokens of `rows` into `stream`; gives their targets."""
         ...
 
@@ -72,6 +85,16 @@ def target_reader(task: TaskConfig, sides: Sides, folder: Path, known: TargetFac
             return _Classes(task, sides, known)
         case _:
             raise ValueError(f"task {task.name} has no targets of its own")
+
+
+def require_known_classes(row: Document, task: TaskConfig, facts: TargetFacts) -> None:
+    """Raises: DataError where `row` has a class that `facts` do not name."""
+    match task:
+        case Classification():
+            names = _labels(row, task.separator) if task.multi_label else [_name(row, row.fields[0], "task.label")]
+            _require_classes(names, facts, f"{row.name}: task.label")
+        case TokenClassification():
+            _require_classes(_tags(row)[1], facts, f"{row.name}: task.tags")
 
 
 def missing_in(row: Document, task: TaskConfig) -> str | None:
@@ -109,7 +132,7 @@ class _Classes:
         _require_classes(names["validation"], self.facts, "task.label")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         _write_texts(rows, tokenizer, stream)
         return np.array([self._index[_name(row, row.fields[0], "task.label")] for row in rows], dtype=np.int64)
 
@@ -124,7 +147,7 @@ class _Labels:
         _require_classes(names["validation"], self.facts, "task.label")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         _write_texts(rows, tokenizer, stream)
         targets = np.zeros((len(rows), len(self.facts.classes)), dtype=np.float32)
         for number, row in enumerate(rows):
@@ -148,7 +171,7 @@ class _Numbers:
             raise DataError(f"data.source: all numbers to train on are {values[0]} (task.value {task.value!r})")
         self.facts = TargetFacts(total=len(values), mean=mean, deviation=deviation)
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         """In standard units, taken in float64: float32 would lose what differs in numbers far from 0."""
         _write_texts(rows, tokenizer, stream)
         values = np.array([_number(row) for row in rows], dtype=np.float64)
@@ -169,7 +192,7 @@ class _Tags:
         _require_classes(tags["validation"], self.facts, "task.tags")
         self._index = {name: index for index, name in enumerate(self.facts.classes)}
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         """The first token of a word has its class; the others, and the end of text, are not counted."""
         targets: list[NDArray[np.int64]] = []
         for row in rows:
@@ -188,7 +211,7 @@ class _Seconds:
         self._folder = folder
         self.facts = TargetFacts(total=len(sides["training"]))
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         _write_texts(rows, tokenizer, stream)
         # What is asked lies beside the texts; here is what tells two sets of it apart.
         return np.frombuffer(_write_seconds(rows, tokenizer, stream, self._folder), dtype=np.uint8)
@@ -200,7 +223,7 @@ class _Partners:
         self._folder = folder
         self.facts = TargetFacts(total=len(sides["training"]))
 
-    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> NDArray[Any]:
+    def write(self, rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> NDArray[Any]:
         """For each row the first that it is joined to by equal texts: such rows are nothing to tell apart."""
         _write_texts(rows, tokenizer, stream)
         _write_seconds(rows, tokenizer, stream, self._folder)
@@ -273,7 +296,7 @@ def _words(row: Document) -> list[str]:
     return list(row.words) if row.words is not None else row.text.split()
 
 
-def _write_seconds(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream, folder: Path) -> bytes:
+def _write_seconds(rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes, folder: Path) -> bytes:
     """Write the second texts beside the first ones; gives what tells two sets of them apart."""
     texts = [row.fields[0] for row in rows]
     with Stream(folder, f"{stream.name}.second", tokenizer) as second:
@@ -282,7 +305,7 @@ def _write_seconds(rows: Sequence[Document], tokenizer: Tokenizer, stream: Strea
     return bytes.fromhex(second.digest)
 
 
-def _write_texts(rows: Sequence[Document], tokenizer: Tokenizer, stream: Stream) -> None:
+def _write_texts(rows: Sequence[Document], tokenizer: Tokenizer, stream: Writes) -> None:
     for row, tokens in zip(rows, tokenizer.encode_batch([row.text for row in rows]), strict=True):
         stream.write(row.text, tokens, row.source)
 

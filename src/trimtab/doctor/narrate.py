@@ -13,6 +13,8 @@ from trimtab.doctor.codes import SHORT, UNJUDGED
 from trimtab.doctor.finding import Finding, Verdict, Withheld, that_can_be_logged
 from trimtab.runs import format
 from trimtab.runs.history import Series
+from trimtab.runs.leading import leading_of
+from trimtab.runs.metrics import selection_direction
 from trimtab.runs.printable import printable
 from trimtab.runs.reasons import reason_in_a_line
 
@@ -56,10 +58,22 @@ def _course(case: Case) -> str:
         whose = f" of the {case.selected} weights" if case.selected else ""
         parts.append(
             f"the best validation loss{whose} is {format.decimal(float(values[best]))}, at {unit} {at[best]:,}"
-            f"{_worse_than_counting(case)}"
+            f"{_worse_than_counting(case)}{_chosen_by(case, unit)}"
         )
     none = "no loss was logged" if loss is None or not len(loss.steps) else "no loss was finite"
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else none) + "."
+
+
+def _chosen_by(case: Case, unit: str) -> str:
+    """What tells the best checkpoint, where that is another metric than the loss."""
+    metric = next(iter(leading_of(case.facts)), "validation/loss")
+    series = case.history.get(metric)
+    if metric.partition("@")[0] == "validation/loss" or series is None or not len(series.finite()[1]):
+        return ""
+    steps, values = series.finite()
+    at = int(values.argmax() if selection_direction(metric) == "higher" else values.argmin())
+    name = metric.removeprefix("validation/").partition("@")[0].replace("_", " ")
+    return f"; the best {name} is {format.decimal(float(values[at]))}, at {unit} {steps[at]:,}"
 
 
 def unit_of(case: Case) -> Literal["step", "epoch"]:

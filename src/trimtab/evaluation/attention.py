@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trimtab.data import Tokenizer
 from trimtab.errors import UsageError
-from trimtab.model import ForeignModel, HuggingFaceModel, Network, Transformer, evaluating, is_hugging_face, translates
+from trimtab.model import Network, Outside, Transformer, evaluating, is_hugging_face, translates
 from trimtab.model.attention_maps import AttentionCall, HeadMeasures, attention_read, measure_heads
 from trimtab.model.transformer import Decoder
 
@@ -172,7 +172,7 @@ def _reads_two(model: nn.Module) -> bool:
 
 
 def _pass(model: nn.Module, tokens_BT: Tensor, second_BS: Tensor | None) -> None:
-    if isinstance(model, Transformer | Network | HuggingFaceModel | ForeignModel):
+    if isinstance(model, Transformer | Network | Outside):
         whole = {"document_ids_BT": torch.zeros_like(tokens_BT)}
         model(tokens_BT, **whole, **({} if second_BS is None else {"second_BS": second_BS}))
     elif is_hugging_face(model):
@@ -233,9 +233,7 @@ def _tokenized(model: nn.Module, text: str, tokenizer: Any, *, second: bool = Fa
 
 def _reads_streams(model: nn.Module) -> bool:
     """Whether its texts are pieces of a stream, with nothing around them."""
-    return isinstance(model, Decoder | ForeignModel) or (
-        isinstance(model, HuggingFaceModel) and model.task == "causal_lm"
-    )
+    return isinstance(model, Decoder) or (isinstance(model, Outside) and model.task == "causal_lm")
 
 
 def _ids(encoded: Any) -> list[int]:

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trimtab.errors import UsageError
 from trimtab.evaluation.device import device_of
-from trimtab.model import EncoderDecoder, HuggingFaceModel, as_output, evaluating, parameter_counts, translates
+from trimtab.model import EncoderDecoder, Outside, as_output, evaluating, parameter_counts, translates
 from trimtab.planning import DEVICES, has_nvidia_driver
 from trimtab.planning.devices import named, this_machine
 from trimtab.signals import ModelOutput
@@ -102,7 +102,7 @@ def calculate_model_efficiency(
                 output = model(**given)
             elif isinstance(model, EncoderDecoder):
                 output = model(tokens_BT, None, tokens_BT)
-            elif isinstance(model, HuggingFaceModel) and translates(model):
+            elif isinstance(model, Outside) and translates(model):
                 output = model(tokens_BT, None, None, tokens_BT)
             else:
                 output = model(tokens_BT)

@@ -1,15 +1,17 @@
-"""Our decoder as an architecture of transformers with the same logits, where there is one."""
+"""Our decoder or encoder as an architecture of transformers with the same logits, where there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from trimtab.config import DecoderConfig, TransformerShape
+from trimtab.config import DecoderConfig, EncoderConfig, TransformerShape
 from trimtab.errors import ConfigError
+from trimtab.model.encoder_correspondence import Named, converted_encoder, eurobert_settings, halves
+from trimtab.signals import Outputs
 
 _ACTIVATIONS: Final = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu_squared": "relu2", "swiglu": "silu"}
 
@@ -19,24 +21,27 @@ ARCHITECTURES: Final = {
     "qwen3": "rms_norm with epsilon 1e-6, rotary positions, swiglu, qk_norm, no biases",
     "arcee": "rms_norm, rotary positions, any activation but swiglu",
     "starcoder2": "layer_norm, rotary positions, any activation but swiglu",
+    "eurobert": "an encoder, rotary positions, no qk_norm",
 }
-"""Architecture to the settings of a pre-norm decoder that it is exactly."""
+"""Architecture to the settings of a pre-norm decoder, or encoder, that it is exactly."""
 
 
 def architecture_of(config: TransformerShape) -> str:
     """The architecture that `config` is a setting of. Raises: ConfigError where there is none, with what differs."""
-    if not isinstance(config, DecoderConfig):
-        what = {
-            "encoder": "BERT and its kin normalize their embeddings, and have a layer more before the head",
-            "encoder_decoder": "T5 and BART tell positions apart in other ways, or normalize their embeddings",
-        }[config.name]
-        raise _none(f"model.name {config.name}: {what}")
+    if not isinstance(config, DecoderConfig | EncoderConfig):
+        raise _none(f"model.name {config.name}: T5 and BART tell positions apart otherwise, or normalize embeddings")
     if config.width_base is not None:
         raise _none("model.width_base, by which features are scaled before the head")
     if config.window is not None:
         raise _none(f"model.window {config.window}")
     if config.norm.placement == "post":
-        raise _none("model.norm.placement post")
+        raise _none("model.norm.placement post" + (", as BERT normalizes embeddings" * (config.name == "encoder")))
+    if isinstance(config, EncoderConfig):
+        if config.positions.name != "rotary":
+            raise _none(f"model.positions {config.positions.name} in an encoder: BERT and its kin normalize embeddings")
+        if config.qk_norm:
+            raise _none("model.qk_norm in an encoder")
+        return "eurobert"
     is_layer_norm, gated = config.norm.name == "layer_norm", config.activation == "swiglu"
     grouped = config.num_kv_heads not in (None, config.num_heads)
     if config.positions.name != "rotary":
@@ -65,9 +70,14 @@ def architecture_of(config: TransformerShape) -> str:
 
 
 def described(
-    config: DecoderConfig, *, vocabulary_size: int, max_positions: int, end_of_text: int, padding: int | None
+    config: DecoderConfig | EncoderConfig,
+    *,
+    vocabulary_size: int,
+    max_positions: int,
+    end_of_text: int,
+    padding: int | None,
 ) -> dict[str, Any]:
-    """The configuration in the words of the architecture, with its `model_type`."""
+    """The configuration in the words of the architecture, with its `model_type`; what it says is not in it."""
     name = architecture_of(config)
     shared: dict[str, Any] = {
         "model_type": name,
@@ -111,21 +121,58 @@ def described(
             "sliding_window": None,
         }
     shared |= {"rms_norm_eps": config.norm.epsilon, "head_dim": config.head_size, "attention_bias": config.bias}
+    if isinstance(config, EncoderConfig):
+        return shared | eurobert_settings(config)
     return shared | ({"use_sliding_window": False} if name == "qwen3" else {"mlp_bias": config.bias})
 
 
-def converted(config: DecoderConfig, tensors: Mapping[str, Tensor], positions_PD: Tensor | None) -> dict[str, Tensor]:
+def converted(
+    config: DecoderConfig | EncoderConfig,
+    tensors: Mapping[str, Tensor],
+    positions_PD: Tensor | None,
+    outputs: Outputs | None = None,
+) -> dict[str, Tensor]:
     """Our weights, by our names, as the architecture's, by its names; `positions_PD` is the table of positions.
 
-    Rotary positions pair dimensions i and i + K/2 there, and 2i and 2i + 1 here: rows of queries and keys are put in
-    the other order, which changes no product of them. Biases that we do not have are 0.
+    `outputs` are those of the head; the vocabulary at every position if not given. Rotary positions pair dimensions i
+    and i + K/2 there, and 2i and 2i + 1 here: rows of queries and keys are put in the other order, which changes no
+    product of them. Biases that we do not have are 0. Raises: ConfigError for a head that has no equal there.
     """
-    convert = _gpt2 if architecture_of(config) == "gpt2" else _rotary
-    found = dict(convert(config, tensors, positions_PD))
+    outputs = outputs or Outputs(len(tensors["embedding.weight"]), of_tokens=True)
+    if isinstance(config, EncoderConfig):
+        if outputs.pooled and 2 * outputs.size > config.hidden_size:
+            raise _none(f"{outputs.size} classes of whole texts, more than half of model.hidden_size")
+        found = dict(converted_encoder(config, tensors, of_tokens=outputs.of_tokens, pooled=outputs.pooled))
+    else:
+        convert = _gpt2 if architecture_of(config) == "gpt2" else _rotary
+        found = dict(convert(config, tensors, positions_PD))
+        if outputs.pooled:
+            _say_classes(config, tensors, found)
     return {name: tensor.detach().float().contiguous().clone() for name, tensor in found.items()}
 
 
-Named = Iterator[tuple[str, Tensor]]
+def _say_classes(config: DecoderConfig, tensors: Mapping[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Put the head for whole texts in place of that for tokens, without a bias: the shift of the final norm makes it.
+
+    Of all shifts by which W δ = b the smallest.
+    """
+    if config.pooling == "mean":
+        raise _none("model.pooling mean of a decoder, which there reads the last token")
+    weight_VD, bias_V = (tensors[f"head.{kind}"].detach().double() for kind in ("weight", "bias"))
+    del found["lm_head.weight"]
+    found["score.weight"] = weight_VD
+    if not bool(bias_V.any()):
+        return
+    shift = next((name for name in ("transformer.ln_f.bias", "model.norm.bias") if name in found), None)
+    if shift is None:
+        raise _none(
+            "the bias of head.bias after rms_norm, which has no shift in which it could be",
+            hint="model.norm.name=layer_norm, or model.freeze=[head.bias], which begins at 0 and stays there",
+        )
+    delta_D = torch.linalg.pinv(weight_VD) @ bias_V
+    if float((weight_VD @ delta_D - bias_V).abs().max()) > 1e-6 * float(bias_V.abs().max()):
+        raise _none(f"the biases of {len(weight_VD)} classes, which depend on each other in ways that weights do not")
+    found[shift] = found[shift].double() + delta_D
 
 
 def _gpt2(config: DecoderConfig, tensors: Mapping[str, Tensor], positions_PD: Tensor | None) -> Named:
@@ -157,7 +204,7 @@ def _rotary(config: DecoderConfig, tensors: Mapping[str, Tensor], positions_PD: 
         ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
         for kind in kinds:
             for name, rows in zip("qkv", torch.split(tensors[f"{ours}.attention.qkv.{kind}"], sizes), strict=True):
-                turned = rows if name == "v" else _halves(rows, config.head_size)
+                turned = rows if name == "v" else halves(rows, config.head_size)
                 yield f"{theirs}.self_attn.{name}_proj.{kind}", turned
             yield f"{theirs}.self_attn.o_proj.{kind}", tensors[f"{ours}.attention.output.{kind}"]
             up, down = (tensors[f"{ours}.feed_forward.{name}.{kind}"] for name in ("up", "down"))
@@ -173,16 +220,10 @@ def _rotary(config: DecoderConfig, tensors: Mapping[str, Tensor], positions_PD: 
         if config.qk_norm:
             for own, name in (("query_norm", "q_norm"), ("key_norm", "k_norm")):
                 scales_K = tensors[f"{ours}.attention.{own}.weight"]
-                yield f"{theirs}.self_attn.{name}.weight", _halves(scales_K, config.head_size)
+                yield f"{theirs}.self_attn.{name}.weight", halves(scales_K, config.head_size)
         for own, name in (("attention_norm", "input_layernorm"), ("feed_forward_norm", "post_attention_layernorm")):
             yield from _norm(tensors, f"{ours}.{own}", f"{theirs}.{name}", has_bias=is_layer_norm)
     yield from _norm(tensors, "final_norm", "model.norm", has_bias=is_layer_norm)
-
-
-def _halves(rows: Tensor, head_size: int) -> Tensor:
-    """Rows of each head: the even ones, then the odd ones."""
-    by_head = rows.reshape(-1, head_size // 2, 2, *rows.shape[1:])
-    return by_head.transpose(1, 2).reshape(rows.shape)
 
 
 def _head(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -201,10 +242,13 @@ def _norm(tensors: Mapping[str, Tensor], ours: str, theirs: str, *, has_bias: bo
         yield f"{theirs}.bias", _bias(tensors, ours, weight.shape[0])
 
 
-def _none(what: str) -> ConfigError:
+def _none(what: str, hint: str | None = None) -> ConfigError:
     return ConfigError(
         f"{what}: transformers has no architecture with the same logits",
-        hint="pre-norm decoders have one: "
-        + "; ".join(f"{name} for {settings}" for name, settings in ARCHITECTURES.items())
+        hint=(
+            hint
+            or "pre-norm decoders and encoders have one: "
+            + "; ".join(f"{name} for {settings}" for name, settings in ARCHITECTURES.items())
+        )
         + ". `--to safetensors` writes the weights of any model",
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import CheckpointError
 from trimtab.model.embedding_head import EmbeddingHead, mean_of_texts
+from trimtab.model.masks import causal_mask, document_mask
 from trimtab.model.mode import evaluating
 from trimtab.signals import ModelOutput, Vectors
 
@@ -50,6 +51,8 @@ class HuggingFaceModel(nn.Module):
         self.scale: float | None = None
         self.why_whole = ""
         self._mask: Mask = "plain"
+        self.apart = False
+        """Whether documents packed in a row do not see each other."""
         self.vectors: EmbeddingHead | None = None
         if vectors is not None:
             self.vectors = EmbeddingHead(int(module.config.get_text_config().hidden_size), vectors)  # type: ignore[union-attr, operator]
@@ -76,18 +79,27 @@ class HuggingFaceModel(nn.Module):
         return type(self.module).__name__
 
     @property
+    def from_folder(self) -> bool:
+        """Whether its weights, or most of them, were read from a folder, and not drawn."""
+        return bool(getattr(self.config, "_name_or_path", ""))
+
+    @property
     def most_read(self) -> int | None:
         """Positions of the longest text that it can read; None where there is no end."""
         most = getattr(self.config, "max_position_embeddings", None)
         if not isinstance(most, int) or most <= 0:
             return None
-        # RoBERTa and its kin count positions from the padding token on.
+        return most - self._first_position
+
+    @property
+    def _first_position(self) -> int:
+        """The number of a text's first position: RoBERTa and its kin count from the padding token on."""
         begins = (
             one.padding_idx + 1
             for name, one in self.module.named_modules()
             if isinstance(one, nn.Embedding) and "position" in name and one.padding_idx is not None
         )
-        return most - max(begins, default=0)
+        return max(begins, default=0)
 
     @property
     def most_written(self) -> int | None:
@@ -103,13 +115,16 @@ class HuggingFaceModel(nn.Module):
     ) -> ModelOutput | Tensor:
         """Features and head, or logits: [B, T, V], [B, V] of whole texts, [B, S, V] of a second text; or vectors.
 
-        A row is one text: documents packed in it see each other. Padding is where `document_ids_BT` is -1, and not
-        handed on where no real position sees it, as in decoders.
+        A row is one text: documents packed in it see each other, but after `set_apart`. Padding is where
+        `document_ids_BT` is -1, and not handed on where no real position sees it, as in decoders.
         """
         if second_BS is not None:
             memory_BTD, _ = self.encode(tokens_BT, document_ids_BT)
             return self.decode(second_BS, memory_BTD, document_ids_BT)
-        inputs = self._inputs(tokens_BT, document_ids_BT, self._mask)
+        if self.apart and positions_BT is not None and document_ids_BT is not None:
+            inputs = self._inputs_apart(tokens_BT, positions_BT, document_ids_BT)
+        else:
+            inputs = self._inputs(tokens_BT, document_ids_BT, self._mask)
         if self.vectors is not None:
             return self._of_texts(inputs, document_ids_BT)
         if self.scale is None:
@@ -165,6 +180,49 @@ class HuggingFaceModel(nn.Module):
         elif mask == "square":
             inputs["attention_mask"] = (seen_BT > 0)[:, None, None, :].expand(-1, 1, seen_BT.shape[1], -1)
         return inputs
+
+    def set_apart(self, longest_sequence: int) -> str | None:
+        """Let documents packed in a row not see each other, by a mask of pairs and positions that begin anew in each;
+        gives why not, if not.
+
+        It is tried on two documents in a row, which must answer as each by itself does, to the bit where only the other
+        changes. Rows of whole texts have nothing to keep apart.
+        """
+        if self.task not in ("causal_lm", "masked_lm"):
+            return f"rows of task {self.task} hold no packed documents"
+        text: Any = self.config.get_text_config()
+        for name in ("sliding_window", "local_attention", "attention_window"):
+            window = getattr(text, name, None)
+            if isinstance(window, int) and window < longest_sequence:
+                return f"its {name} of {window} positions would be lost beside a mask of pairs"
+        tokens_BT, _ = self._trial()
+        halves_BT = torch.cat((tokens_BT[:1, :3], tokens_BT[:1, 3:]))
+        documents_BT = torch.tensor([[4, 4, 4, 7, 7, 7]], device=tokens_BT.device)
+        positions_BT = torch.arange(3, device=tokens_BT.device).repeat(2)[None]
+        self.apart = False
+        with evaluating(self.module):
+            try:
+                wanted = self._logits({"input_ids": halves_BT}).flatten(0, 1)
+                found, other = (
+                    self._logits(self._inputs_apart(row, positions_BT, documents_BT))[0]
+                    for row in (tokens_BT[:1], torch.cat((tokens_BT[:1, 3:], tokens_BT[:1, 3:]), 1))
+                )
+            except Exception as error:  # a model that takes no such mask, or no positions, says so in its own way
+                return f"it takes no mask of pairs with positions ({type(error).__name__})"
+        if not _same(found, wanted) or not torch.equal(found[3:], other[3:]):
+            return "with a mask of pairs it does not answer as for each document by itself"
+        self.apart = True
+        return None
+
+    def _inputs_apart(self, tokens_BT: Tensor, positions_BT: Tensor, document_ids_BT: Tensor) -> dict[str, Tensor]:
+        mask = document_mask(document_ids_BT)
+        if self.task == "causal_lm":
+            mask = mask & causal_mask(tokens_BT.shape[1], tokens_BT.device)
+        return {
+            "input_ids": torch.where(document_ids_BT >= 0, tokens_BT, self.padding),
+            "attention_mask": mask,
+            "position_ids": positions_BT.long() + self._first_position,
+        }
 
     @property
     def _base(self) -> nn.Module:

@@ -23,10 +23,10 @@ Network = MultilayerPerceptron | ConvolutionalNetwork
 Outside = ForeignModel | HuggingFaceModel
 """Those that it does not build, which may draw from any generator and keep state anywhere."""
 
-Translator = EncoderDecoder | HuggingFaceModel
-"""They read a text and write another; of the second kind those for sequence to sequence."""
+Translator = EncoderDecoder | HuggingFaceModel | ForeignModel
+"""They read a text and write another; of those from outside the ones for sequence to sequence."""
 
 
 def translates(model: nn.Module) -> TypeGuard[Translator]:
     """Whether `model` writes a second text after reading a first."""
-    return isinstance(model, EncoderDecoder) or (isinstance(model, HuggingFaceModel) and model.task == "seq2seq")
+    return isinstance(model, EncoderDecoder) or (isinstance(model, Outside) and model.task == "seq2seq")

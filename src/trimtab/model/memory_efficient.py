@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, final
 
@@ -10,10 +9,8 @@ import torch
 from torch import nn
 
 from trimtab.errors import UsageError
-from trimtab.model.block import Block
-from trimtab.model.recompute import again, set_recompute
+from trimtab.model.recompute import again, set_recompute, ways_to_recompute
 from trimtab.model.structure import layers_of
-from trimtab.model.wrap import is_hugging_face
 
 
 @final
@@ -36,13 +33,8 @@ class MemoryEfficientLLM(nn.Module):
                 f"no layers were found to compute again. Received: {type(model).__name__}",
                 hint="a list (nn.ModuleList) of modules of one class, each made of modules, is taken for layers",
             )
-        if any(isinstance(layer, Block) for layer in layers.values()):
+        if "full" in ways_to_recompute(model):
             set_recompute(model, "full")
-        elif is_hugging_face(model):
-            # Its layers must not run twice into one cache of keys and values: transformers knows how. All of
-            # transformers 5 has it by this name, which newer ones call old.
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})  # type: ignore[operator]
         else:
             for layer in layers.values():
                 layer.forward = _kept_by_its_inputs(layer.forward)

@@ -65,10 +65,31 @@ def build_pretrained(
         model = wrap_pretrained(
             module, outputs, vocabulary_size=vocabulary_size, longest_sequence=longest_sequence, special=special
         )
+        if config.document_mask and (why_not := model.set_apart(longest_sequence)) is not None:
+            raise ConfigError(
+                f"model.document_mask: {model.kind} cannot keep packed documents apart: {why_not}. Received: true",
+                hint="leave it out: documents packed in a sequence then see each other",
+            )
         model.new = (*new, *(name for name, _ in model.named_parameters() if name.startswith("vectors.")))
         if config.lora is not None:
             add_lora(model, config.lora)
     return model
+
+
+def build_hollow(
+    config: HuggingFaceConfig, outputs: Outputs, vocabulary_size: int, special: SpecialTokens
+) -> nn.Module:
+    """The module of transformers that `build_pretrained` would take, of whose folder the configuration alone is read.
+
+    Within a `FakeTensorMode` it has shapes and no weights. Raises: as `build_pretrained`.
+    """
+    require_module("transformers", "huggingface", "model.name=hugging_face")
+    with quietly():
+        described = _described(config, outputs, vocabulary_size, special)
+        if getattr(described, "pad_token_id", None) is None:
+            described.pad_token_id = special.padding
+        module, _ = _build(config.model_copy(update={"path": None}), described, outputs)
+    return module
 
 
 def _described(config: HuggingFaceConfig, outputs: Outputs, vocabulary_size: int, special: SpecialTokens) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from trimtab.errors import ConfigError
 from trimtab.model.dropout import Dropout, LayerDropout
+
+if TYPE_CHECKING:
+    from trimtab.model.block import Block
 
 Recompute = Literal["none", "selective", "full"]
 
@@ -41,31 +46,59 @@ def draws(module: nn.Module) -> bool:
 
 def refuses_capture(model: nn.Module) -> str | None:
     """Why a step of `model` cannot be a CUDA graph, if that is for what it computes again; None where it can."""
-    from trimtab.model.block import Block
-
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    if any(block.recompute == "full" and block.draws for block in blocks):
+    if any(block.recompute == "full" and block.draws for block in _blocks(model)):
         return "dropout in blocks that are computed again puts the generator's state back, which a graph cannot"
     return None
 
 
-def set_recompute(model: nn.Module, how: Recompute) -> None:
-    """Let the blocks of `model` compute again what `how` says; before anything is compiled or captured.
+def ways_to_recompute(model: nn.Module) -> tuple[Recompute, ...]:
+    """What `model` can compute again, from least to most."""
+    if _blocks(model):
+        return "none", "selective", "full"
+    return ("none", "full") if _of_transformers(model) is not None else ("none",)
 
-    full: whole blocks, of which only what they read is kept: about a third more time. selective: what norms and
-    activations gave, whose products are kept: hardly more time. Both give the same bits as none.
+
+def set_recompute(model: nn.Module, how: Recompute) -> None:
+    """Let the layers of `model` compute again what `how` says; before anything is compiled or captured.
+
+    full: whole layers, of which only what they read is kept: about a third more time. selective: what norms and
+    activations gave, whose products are kept: hardly more time. Both give the same bits as none. In models of
+    transformers whole layers are by its own gradient checkpointing, without reentrance, which puts generators back.
     Source: selective as in Korthikanti et al. 2022, arXiv 2205.05198, section 5: what is large and cheap; here norms
     and activations, as the scores that they speak of are never written.
 
-    Raises: ConfigError for a model that is not built of trimtab's blocks.
+    Raises: ConfigError for a model that cannot.
     """
-    from trimtab.model.block import Block
-
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    if how != "none" and not blocks:
+    if how not in (ways := ways_to_recompute(model)):
         raise ConfigError(
-            f"training.recompute: is for trimtab's own models. Received: {how}, with a model from outside",
+            f"training.recompute: {how} is for trimtab's own transformers"
+            + (", and full for those of transformers that can" if how == "full" else "")
+            + f". Received: {how}, with a model that can: {', '.join(ways)}",
             hint="leave out training.recompute, or wrap the layers of your module in torch.utils.checkpoint",
         )
-    for block in blocks:
+    for block in _blocks(model):
         block.set_recompute(how)
+    module: Any = _of_transformers(model)
+    # All of transformers 5 has it by these names, which newer ones call old.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        if module is not None and module.is_gradient_checkpointing != (how == "full"):
+            if how == "full":
+                module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            else:
+                module.gradient_checkpointing_disable()
+
+
+def _blocks(model: nn.Module) -> list[Block]:
+    from trimtab.model.block import Block
+
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def _of_transformers(model: nn.Module) -> nn.Module | None:
+    """The part of `model` that is a model of transformers which can compute its layers again: it knows how to keep
+    them from running twice into one cache."""
+    transformers = sys.modules.get("transformers.modeling_utils")
+    if transformers is None:
+        return None
+    found = next((one for one in model.modules() if isinstance(one, transformers.PreTrainedModel)), None)
+    return found if found is not None and found.supports_gradient_checkpointing else None

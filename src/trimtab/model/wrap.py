@@ -23,7 +23,7 @@ def wrap_model(
 ) -> Transformer | Network | Outside:
     """`module` itself if trimtab can call it, else one around it: a model of transformers serves every task.
 
-    Raises: ConfigError for a module that gives something else than `outputs`.
+    Raises: ConfigError for a module that cannot be called for `outputs`: see `ForeignModel`.
     """
     if isinstance(module, Transformer | Network | Outside):
         return module
@@ -31,12 +31,12 @@ def wrap_model(
         return wrap_pretrained(
             module, outputs, vocabulary_size=vocabulary_size, longest_sequence=longest_sequence, special=special
         )
-    if outputs is not None and (not outputs.of_tokens or outputs.task == "seq2seq"):
+    if outputs is not None and outputs.vectors is not None:
         raise ConfigError(
-            f"model: a module from outside gives scores of tokens, and task {outputs.task} asks for others",
+            f"model: task {outputs.task} makes vectors with a head of trimtab's, which a module from outside has not",
             hint="a model of transformers serves every task",
         )
-    return ForeignModel(module, vocabulary_size)
+    return ForeignModel(module, vocabulary_size, outputs)
 
 
 def is_hugging_face(module: nn.Module) -> bool:

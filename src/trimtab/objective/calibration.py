@@ -24,7 +24,8 @@ def reliability_sums(confidence: Tensor, right: Tensor, counted: Tensor, bins: i
     (low, high]; sums of batches add up. Does not wait for the device.
     """
     confidence_N = confidence.flatten().double()
-    place_N = ((confidence_N * bins).ceil() - 1).clamp(0, bins - 1).long()
+    # Of a model that diverged a confidence is no number, and no place either.
+    place_N = ((confidence_N.nan_to_num() * bins).ceil() - 1).clamp(0, bins - 1).long()
     values_3N = torch.stack((torch.ones_like(confidence_N), confidence_N, right.flatten().double()))
     values_3N = torch.where(counted.flatten(), values_3N, 0.0)
     return (

@@ -28,7 +28,6 @@ class Around:
 
     task: Task
     name: str
-    leading_curves: tuple[str, ...]
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -61,7 +60,7 @@ class DistillationTask(Around):
     ) -> None:
         self.task, self.teacher, self.size = task, teacher, size
         self.temperature, self.weight = temperature, weight
-        self.name, self.leading_curves = task.name, task.leading_curves
+        self.name = task.name
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -98,7 +97,7 @@ class ProbableTask(Around):
 
     def __init__(self, task: Task, *, size: int, has_entropy: bool = True, teacher: Teacher | None = None) -> None:
         self.task, self.size, self.has_entropy, self.teacher = task, size, has_entropy, teacher
-        self.name, self.leading_curves = task.name, task.leading_curves
+        self.name = task.name
         self._added = (*(("entropy",) if has_entropy else ()), *(("teacher_divergence",) if teacher else ()))
 
     @property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from trimtab.config import Config, load_config
 from trimtab.errors import UsageError
+from trimtab.planning.counts import ModelCounts, count_model
 from trimtab.planning.devices import find_device
 from trimtab.planning.predict import Prediction, predict, that_fits
 from trimtab.planning.reached import as_chosen, choices_of, device_of, reached_by
@@ -29,20 +30,27 @@ class Answer:
 
 
 def planned(
-    source: str | None, overrides: Sequence[str], *, model: str | None, device: str | None, batch: int | None
+    source: str | None,
+    overrides: Sequence[str],
+    *,
+    model: str | None,
+    device: str | None,
+    batch: int | None,
+    count: Callable[[Config], ModelCounts] = count_model,
 ) -> Answer:
     """The answer to a command.
 
-    `source` is a configuration, a preset or a run; `model` a preset. Raises: UsageError for what does not go together.
+    `source` is a configuration, a preset or a run; `model` a preset; `count` says what its model consists of. Raises:
+    UsageError for what does not go together.
     """
     if source is not None and "=" in source and not Path(source).exists():  # a setting, where no configuration is given
         overrides, source = [source, *overrides], None
     if source is not None and RunDirectory.is_run(Path(source)):
-        return _of_run(Path(source), overrides, model, device, batch)
+        return _of_run(Path(source), overrides, model, device, batch, count)
     if source is None and model is None:
         raise UsageError("plan: nothing to plan", hint="name a configuration, a preset or a run, or --model PRESET")
     config = _config(source, list(overrides), model, batch)
-    prediction = predict(config, find_device(device or "this"))
+    prediction = predict(config, find_device(device or "this"), counts=count(config))
     told = render(source or str(model), config, prediction)
     facts = _facts(source or str(model), config, prediction)
     settings = [*([f"training.micro_batch_size={batch}"] if batch else []), *overrides]
@@ -62,7 +70,14 @@ def _config(source: str | None, overrides: list[str], model: str | None, batch: 
     return Config.model_validate(config.model_copy(update={"model": preset.model, "data": data}).model_dump())
 
 
-def _of_run(path: Path, overrides: Sequence[str], model: str | None, device: str | None, batch: int | None) -> Answer:
+def _of_run(
+    path: Path,
+    overrides: Sequence[str],
+    model: str | None,
+    device: str | None,
+    batch: int | None,
+    count: Callable[[Config], ModelCounts],
+) -> Answer:
     if overrides or model is not None or batch is not None:
         raise UsageError(
             f"plan: {path} is a run, whose settings are what they were. Received: settings besides it",
@@ -79,6 +94,7 @@ def _of_run(path: Path, overrides: Sequence[str], model: str | None, device: str
         find_device(device or device_of(run)),
         compiled=choices.get("compile", {}).get("chosen"),
         micro_batch_size=choices.get("micro_batch", {}).get("chosen"),
+        counts=count(config),
     )
     facts = _facts(str(path), config, prediction) | {
         "reached": reached.to_json() | {"times_the_prediction": reached.step_seconds / prediction.step_seconds}

@@ -114,6 +114,21 @@ class Stream:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Of a model that is no transformer of ours: seen in a forward pass of one sequence, in fp32."""
+
+    kept_bytes: float
+    """For the backward pass."""
+    kept_again_bytes: float
+    """The same where layers are computed again; as much where they cannot be."""
+    attention_flops: float
+    """Of the whole square of its attention: what is no product with weights."""
+    kernels: float
+    num_layers: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class ModelCounts:
     """One model, for one sequence."""
 
@@ -124,7 +139,7 @@ class ModelCounts:
     products: tuple[Product, ...]
     attentions: tuple[AttentionShape, ...]
     streams: tuple[Stream, ...]
-    shape: TransformerShape
+    shape: TransformerShape | Measured
     vocabulary_size: int
     outputs: int
     """Of the head."""
@@ -151,6 +166,8 @@ class ModelCounts:
     def forward_flops(self, *, square: bool = False) -> float:
         """Of one sequence; `square` charges every query for all keys."""
         attention = sum(one.square_flops if square else one.flops for one in self.attentions)
+        if isinstance(self.shape, Measured):
+            attention += self.shape.attention_flops
         return sum(product.flops for product in self.products) + attention
 
     def training_flops(self, *, square: bool = False) -> float:
@@ -166,12 +183,12 @@ def count_model(config: Config, *, classes: int = CLASSES) -> ModelCounts:
     model = config.model
     if not isinstance(model, TransformerShape):
         raise UsageError(
-            "model.name: what is no transformer of trimtab's own cannot be counted without building it. "
+            "model.name: what is no transformer of trimtab's own is not counted without building it. "
             f"Received: {model.name!r}",
             hint="name a preset of its size instead: trimtab plan --model gpt2",
         )
     vocabulary = vocabulary_of(config)
-    pooled, of_tokens, outputs = _outputs(config, vocabulary, classes)
+    pooled, of_tokens, outputs = outputs_in(config, vocabulary, classes)
     length = config.data.sequence_length
     second = length
     if isinstance(config.task, SequenceToSequence) and config.task.target_length is not None:
@@ -259,7 +276,7 @@ def _tokens_in(path: Path) -> int:
         ) from error
 
 
-def _outputs(config: Config, vocabulary: int, classes: int) -> tuple[bool, bool, int]:
+def outputs_in(config: Config, vocabulary: int, classes: int = CLASSES) -> tuple[bool, bool, int]:
     """Whether the head speaks of whole texts, whether of tokens, and how many outputs it has."""
     match config.task:
         case Classification():

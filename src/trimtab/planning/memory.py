@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from trimtab.config import Config, GaLoreConfig, SgdConfig
-from trimtab.planning.counts import ModelCounts
+from trimtab.planning.counts import Measured, ModelCounts
 from trimtab.planning.settings import Ways
 from trimtab.planning.work import head_rows
 
@@ -72,11 +72,16 @@ def _moments(config: Config, counts: ModelCounts) -> float:
 def _largest_block(counts: ModelCounts, ways: Ways) -> float:
     """Of one sequence: what a block keeps, on the mean."""
     kept = _activations(counts, replace(ways, recompute="none"))
+    if isinstance(counts.shape, Measured):
+        return kept / max(1, counts.shape.num_layers)
     return kept / max(1, sum(stream.num_layers for stream in counts.streams))
 
 
 def _activations(counts: ModelCounts, ways: Ways) -> float:
     """Of one sequence: what the forward pass keeps for the backward pass."""
+    if isinstance(counts.shape, Measured):
+        kept = counts.shape.kept_again_bytes if ways.recompute == "full" else counts.shape.kept_bytes
+        return kept * ways.value_bytes / 4
     if ways.recompute == "full":  # what each block reads, and what the final norm does
         norms = counts.shape.hidden_size * (ways.stream_bytes + ways.value_bytes)
         stream = counts.shape.hidden_size * ways.stream_bytes
@@ -122,7 +127,8 @@ def _logits(config: Config, counts: ModelCounts, ways: Ways, sequences: int) -> 
         chunks = getattr(config.objective, "chunks", 1)
         if chunks == "auto":
             chunks = max(1, -(-sequences * logits * ways.value_bytes // CHUNK_BYTES))
-        sums = 4.0 * counts.shape.hidden_size * head_rows(counts, ways) if chunks > 1 else 0.0
+        width = next((one.inputs for one in counts.products if one.group == "head"), 0)
+        sums = 4.0 * width * head_rows(counts, ways) if chunks > 1 else 0.0
         return sequences * logits * ways.value_bytes / chunks + sums
     # The product's own, in fp32, masked, and their log-softmax.
     return sequences * logits * ((0 if ways.value_bytes == 4 else ways.value_bytes) + 12)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, final
 
-from trimtab.config import Config
-from trimtab.planning.counts import ModelCounts, count_model
+from trimtab.config import Config, HuggingFaceConfig
+from trimtab.planning.counts import Measured, ModelCounts, count_model
 from trimtab.planning.devices import Device
 from trimtab.planning.memory import USABLE, memory_of
 from trimtab.planning.settings import COMPILE_PAYS_AFTER_SECONDS, Ways, ways_of
@@ -118,14 +118,20 @@ class Prediction:
 
 
 def predict(
-    config: Config, device: Device, *, compiled: bool | None = None, micro_batch_size: int | None = None
+    config: Config,
+    device: Device,
+    *,
+    compiled: bool | None = None,
+    micro_batch_size: int | None = None,
+    counts: ModelCounts | None = None,
 ) -> Prediction:
     """What `config` costs on `device`; with micro_batch_size=auto in the largest micro-batch that fits.
 
-    `compiled` and `micro_batch_size` are what auto came to in a run, where that is known.
+    `compiled` and `micro_batch_size` are what auto came to in a run, where that is known; `counts` what the model was
+    measured to be, which those that are no transformers of ours need.
     Raises: UsageError for a model from outside; ConfigError for a precision that the device does not have.
     """
-    counts = count_model(config)
+    counts = count_model(config) if counts is None else counts
     if micro_batch_size is None and config.split is not None:
         micro_batch_size = config.split.micro_batch_size
     if micro_batch_size is not None:
@@ -155,6 +161,8 @@ def _least(
 ) -> Prediction:
     """With training.recompute=auto in the least with which this micro-batch fits, as training finds it."""
     modes: tuple[Literal["none", "selective", "full"], ...] = ("none", "selective", "full")
+    if isinstance(counts.shape, Measured):
+        modes = ("none", "full")
     for how in modes if config.training.recompute == "auto" else modes[:1]:
         found = _predicted(config, device, counts, micro_batch_size, compiled, how)
         if found.fits:
@@ -204,7 +212,10 @@ def _with_ways(config: Config, device: Device, counts: ModelCounts, micro_batch_
 def _left_out(config: Config) -> tuple[str, ...]:
     # Its size stands in a run or a folder that need not be there yet.
     teacher = getattr(config.objective, "distillation", None)
-    return () if teacher is None else ("the teacher of objective.distillation: its forward passes and its weights",)
+    found = ["the teacher of objective.distillation: its forward passes and its weights"] if teacher is not None else []
+    if isinstance(config.model, HuggingFaceConfig) and config.model.lora is not None:
+        found.append("model.lora: what is saved where weights take no gradient, and what the updates cost")
+    return tuple(found)
 
 
 def _merged(works: list[Work]) -> list[Work]:

@@ -94,7 +94,9 @@ def _smaller(config: Config, prediction: Prediction) -> list[str]:
             settings += f" training.accumulation={found.accumulation}"
         takes = f"takes {format.size(found.memory_bytes)}, {format.step_time(found.step_seconds)} a step"
         return [f"does not fit: {usable} can be used; {settings} is the same batch, and {takes}"]
-    single = predict(config, prediction.device, compiled=prediction.ways.compiled, micro_batch_size=1)
+    single = predict(
+        config, prediction.device, compiled=prediction.ways.compiled, micro_batch_size=1, counts=prediction.counts
+    )
     takes = format.size(single.memory_bytes)
     one = [f"does not fit: {usable} can be used, and one sequence at a time takes {takes}"]
     largest = max(single.memory, key=lambda name: single.memory[name])

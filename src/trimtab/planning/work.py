@@ -12,7 +12,7 @@ from typing import Final, final
 
 from trimtab.config import Config, GaLoreConfig, MuonConfig, SgdConfig, SoapConfig, SophiaConfig
 from trimtab.config.beside_procedure import passes_of
-from trimtab.planning.counts import ModelCounts
+from trimtab.planning.counts import Measured, ModelCounts
 from trimtab.planning.devices import Device
 from trimtab.planning.settings import Ways
 
@@ -158,6 +158,10 @@ def _attention(counts: ModelCounts, device: Device, ways: Ways, sequences: int) 
     # Rates are those of 16 bits; in fp32 kernels lose a part of what products lose.
     fp32 = ways.value_bytes == 4 and "bf16" in device.products
     slow = max(1.0, device.products["bf16"] / device.products["fp32"] / 4) if fp32 else 1.0
+    if isinstance(counts.shape, Measured):
+        work = _FORWARD_AND_BACKWARD * sequences * counts.shape.attention_flops
+        took = work / device.masked_attention * slow
+        return Work("attention", work, 0.0, 4.0 * counts.shape.num_layers if work else 0.0, took, took)
     drops = counts.shape.dropout.attention > 0
     for one in counts.attentions:
         whole = one.masked or not one.causal
@@ -178,6 +182,14 @@ def _attention(counts: ModelCounts, device: Device, ways: Ways, sequences: int) 
 
 def _elementwise(counts: ModelCounts, device: Device, ways: Ways, sequences: int) -> Work:
     shape, value, stream = counts.shape, ways.value_bytes, ways.stream_bytes
+    if isinstance(shape, Measured):
+        # What is kept is written, and read again in backward, where its gradient is written and read.
+        kept = sequences * shape.kept_bytes * value / 4
+        rate = _rate(device, kept / max(1, shape.num_layers))
+        seconds = 4 * kept / rate
+        # Compiled code is assumed to make one kernel of three.
+        kernels = shape.kernels if ways.compiled else 3 * shape.kernels
+        return Work("element-wise", 0.0, 4 * kept, kernels, seconds / _FUSED_EFFICIENCY, seconds)
     width, inner = shape.hidden_size, shape.resolved_feed_forward_size
     # A norm with the sum before it: of the stream five reads and writes, of what branches give and take three.
     norm = width * (5 * stream + 3 * value) * (1.0 if ways.compiled else 1.6)

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Final
 
 from trimtab.config import flatten, list_presets, load_config
+from trimtab.config.adopted import with_metrics_of_task
 from trimtab.errors import TrimtabError
 
 PRIVATE: Final = "alerts."
@@ -19,13 +20,23 @@ def differences_of(settings: Mapping[str, Any]) -> tuple[str, tuple[tuple[str, A
         return "", ()
     name = settings.get("name")
     is_preset = isinstance(name, str) and name in list_presets()
-    before = _settings_of(name if is_preset else None)
+    before = dict(_settings_of(name if is_preset else None)) | _of_the_task(settings)
     changed = tuple(
         (key, before.get(key), value)
         for key, value in settings.items()
         if key != "name" and not key.startswith(PRIVATE) and _plain(before.get(key)) != _plain(value)
     )
     return f"the preset {name}" if is_preset else "the defaults", changed
+
+
+def _of_the_task(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What chooses checkpoints where nobody says: it follows from the task, and is not set."""
+    rooms = {
+        room: {key.removeprefix(f"{room}."): value for key, value in settings.items() if key.startswith(f"{room}.")}
+        for room in ("task", "averaging")
+    }
+    said = with_metrics_of_task(rooms)
+    return {f"{room}.metric": said[room]["metric"] for room in ("checkpoint", "stopping")}
 
 
 @cache

@@ -9,6 +9,7 @@ import numpy as np
 
 from trimtab.report.gather import Report
 from trimtab.report.words import metric_value
+from trimtab.runs.leading import leading_of
 
 TABLE_ROWS: Final = 16
 
@@ -30,7 +31,8 @@ def evaluations_of(report: Report, most: int = TABLE_ROWS) -> Evaluations:
     """Every evaluation, or some of many: the first, the best and the last are among them."""
     names = [name for name in report.curves if name.startswith(("validation/", "training_slice/"))]
     names += [name for name in report.curves if name.partition("@")[0] == "generalization_gap"]
-    names.sort(key=lambda name: name != "validation/loss")
+    first = leading_of(report.facts) or ("validation/loss",)
+    names.sort(key=lambda name: first.index(name) if name in first else len(first))
     found = {name: dict(zip(*map(list, report.curves[name].finite()), strict=True)) for name in names}
     steps = sorted({int(step) for values in found.values() for step in values})
     best = report.best.step if report.best is not None else None

@@ -15,6 +15,7 @@ from trimtab.report.panel import Panel, Role, Shade, Trace, Window
 from trimtab.report.words import SEVERITIES, metric_name, metric_unit
 from trimtab.runs import format
 from trimtab.runs.described import describe_decision
+from trimtab.runs.leading import leading_of
 from trimtab.runs.record import event_to_json
 
 LANE: Final = 22
@@ -36,8 +37,10 @@ _ROLES: Final[dict[str, Role]] = {
 
 
 def learning_curves(report: Report) -> Markup:
-    """Loss, gap, learning rate and gradient norm over the same steps, with findings and decisions above."""
-    panels = [_loss_panel(report, 280), *_single_panels(report, [*_GAPS, "learning_rate", "grad_norm"])]
+    """Loss, what else leads, gap, learning rate and gradient norm over the same steps, with findings and decisions
+    above."""
+    shown = [*_leading(report), *_GAPS, "learning_rate", "grad_norm"]
+    panels = [_loss_panel(report, 280), *_single_panels(report, shown)]
     onsets = tuple((finding.onset_step, finding.code) for finding in report.diagnosis.findings)
     window = Window(_origin(report), max(report.last_step, _origin(report) + 1), onsets, unit=report.diagnosis.unit)
     drawn = [draw(panel, window) for panel in panels if panel.traces]
@@ -78,12 +81,18 @@ def whole_run(report: Report, finding: Finding) -> Window:
 
 def other_curves(report: Report) -> list[Markup]:
     """Every further metric, small; of the machine the most telling ones."""
-    names = [name for name in report.curves if name not in (*_MAIN, *_DULL) and not name.startswith(_AVERAGED)]
+    apart = {*_MAIN, *_DULL, *_leading(report)}
+    names = [name for name in report.curves if name not in apart and not name.startswith(_AVERAGED)]
     names = [name for name in names if not name.startswith(_MACHINE) or name.rsplit("/", 1)[-1] in _TELLING]
     names += [name for name in ("skipped",) if name in report.curves and (report.curves[name].high > 0).any()]
     window = Window(_origin(report), max(report.last_step, _origin(report) + 1), unit=report.diagnosis.unit)
     panels = list(_single_panels(report, names, 110))[:MOST_PANELS]
     return [_stack([drawn], window) for panel in panels if (drawn := draw(panel, window))]
+
+
+def _leading(report: Report) -> list[str]:
+    """The metrics that lead, but the losses, which have a panel of their own."""
+    return [name for name in leading_of(report.facts) if name.partition("@")[0] != "validation/loss"]
 
 
 def _origin(report: Report) -> int:

@@ -16,7 +16,7 @@ from trimtab.errors import TrimtabError
 from trimtab.events import ArtifactLogged, DecisionTaken, Save
 from trimtab.report.curves import Curve, smoothed
 from trimtab.report.differences import differences_of
-from trimtab.report.words import metric_name
+from trimtab.report.words import metric_name, metric_value
 from trimtab.runs import format
 from trimtab.runs.checkpoints import list_checkpoints
 from trimtab.runs.counted import counted_in
@@ -24,6 +24,7 @@ from trimtab.runs.described import describe_decision
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.goodput import Goodput, goodput_of, shares
 from trimtab.runs.history import History
+from trimtab.runs.leading import leading_of
 from trimtab.runs.machine import means_of_series
 from trimtab.runs.metrics import selection_direction
 from trimtab.runs.profiles import PROFILE
@@ -277,12 +278,13 @@ def _add_gap(curves: dict[str, Curve]) -> None:
 
 def _best(curves: Mapping[str, Curve], settings: Mapping[str, Any]) -> Best | None:
     metric = settings.get("checkpoint.metric")
-    metric = metric if isinstance(metric, str) and metric in curves else "validation/loss"
-    if metric not in curves:
+    return _best_of(metric if isinstance(metric, str) and metric in curves else "validation/loss", curves)
+
+
+def _best_of(metric: str, curves: Mapping[str, Curve]) -> Best | None:
+    if metric not in curves or not len((finite := curves[metric].finite())[0]):
         return None
-    steps, values = curves[metric].finite()
-    if not len(steps):
-        return None
+    steps, values = finite
     at = int(values.argmax() if selection_direction(metric) == "higher" else values.argmin())
     return Best(metric, int(steps[at]), float(values[at]))
 
@@ -333,10 +335,9 @@ def _figures(
     if best is not None:
         _, values = curves[best.metric].finite()
         last = float(values[-1])
-        note = f"at {unit} {format.count(best.step)}" + (
-            f"; {format.decimal(last)} at the end" if last != best.value else ""
-        )
-        yield Figure(f"best {metric_name(best.metric)}", format.decimal(best.value), note)
+        ended = "" if last == best.value else f"; {metric_value(best.metric, last)} at the end"
+        note = f"at {unit} {format.count(best.step)}{ended}"
+        yield Figure(f"best {metric_name(best.metric)}", metric_value(best.metric, best.value), note)
     if (gap := curves.get("generalization_gap")) and len(gap.finite()[1]):
         last = float(gap.finite()[1][-1])
         yield Figure("generalization gap", format.signed(last), "validation less training loss, both without dropout")
@@ -344,16 +345,16 @@ def _figures(
         yield Figure(
             "compression (less is better)", format.bits_per_byte(float(bits.finite()[1].min())), _yardsticks(case)
         )
-    if accuracy := curves.get("validation/accuracy"):
-        yield Figure(
-            "validation accuracy", f"{100 * float(accuracy.finite()[1].max()):.1f} %", f"of {counted}, at best"
-        )
+    told = {"validation/loss", "validation/bits_per_byte", None if best is None else best.metric}
+    for name in leading_of(case.facts) or ("validation/accuracy",):
+        if name not in told and (found := _best_of(name, curves)):
+            yield Figure(metric_name(name), metric_value(name, found.value), f"of {counted}, at best")
     parameters = case.number("parameters", "total")
     if parameters:
         frozen = case.number("parameters", "frozen") or 0
         yield Figure("parameters", format.short(parameters), f"{format.short(frozen)} frozen" if frozen else "")
     if speed := curves.get("tokens_per_second"):
-        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1])), counted), "typical")
+        yield Figure("speed", format.tokens_per_second(float(np.median(speed.finite()[1]))), "typical")
     if split:
         note = "start, evaluation and checkpoints included"
         if "productive" in split:

@@ -16,6 +16,7 @@ from trimtab.events import Advise, Evaluate, Save
 from trimtab.runs import History, RunDirectory, Series, live_holder
 from trimtab.runs.described import describe_decision
 from trimtab.runs.files import SCHEMA, json_value
+from trimtab.runs.leading import leading_of
 from trimtab.runs.metrics import better_direction
 from trimtab.runs.record import RecordReader, event_to_json, surviving
 from trimtab.runs.rule_alerts import read_rule_alerts
@@ -130,17 +131,21 @@ class Follower:
 
     def _names(self) -> list[str]:
         series = self._history.series
-        names = [name for name in _SHOWN if name in series]
-        if (metric := self._metric()) not in names and metric in series:
-            names.insert(1 if names else 0, metric)
+        first = [self._metric(), *leading_of(self._facts())]
+        names = [name for name in dict.fromkeys([_SHOWN[0], *first, *_SHOWN[1:]]) if name in series]
         for last in _HARDWARE:
             names += sorted(name for name in series if name.startswith("hardware/") and name.endswith(f"/{last}"))[:2]
         return names
 
+    def _facts(self) -> Mapping[str, Any]:
+        with suppress(TrimtabError):
+            return self.run.read_json(self.run.facts)
+        return {}
+
     def _metric(self) -> str:
         """The one that chooses checkpoints."""
-        with suppress(TrimtabError, KeyError, TypeError):
-            return str(self.run.read_json(self.run.facts)["identity"]["config.checkpoint.metric"])
+        with suppress(KeyError, TypeError):
+            return str(self._facts()["identity"]["config.checkpoint.metric"])
         return "validation/loss"
 
     def _best(self) -> dict[str, Any] | None:

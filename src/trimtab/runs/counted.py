@@ -1,6 +1,7 @@
 """What a run counts as its targets, in a word: tokens, whole texts, or labels.
 
-The metrics are called `tokens` and `tokens_per_second` in every task; what people read says what they are.
+The metric is called `tokens` in every task; what people read says what they are. A speed is of the tokens that are
+read, in every task: `tokens_per_second` is `tokens_read` over seconds, or `tokens` where each of them is a target.
 """
 
 from __future__ import annotations

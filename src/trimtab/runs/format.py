@@ -56,9 +56,9 @@ def short(value: float) -> str:
     return f"{value:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f}{unit}"
 
 
-def tokens_per_second(value: float, counted: str = "tokens") -> str:
-    """A throughput: `3.12k tok/s`, or of texts `3.12k texts/s`."""
-    return f"{short(value)} {'tok' if counted == 'tokens' else counted}/s"
+def tokens_per_second(value: float) -> str:
+    """A throughput: `3.12k tok/s`."""
+    return f"{short(value)} tok/s"
 
 
 def bits_per_byte(value: float) -> str:

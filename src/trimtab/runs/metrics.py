@@ -79,7 +79,12 @@ METRICS: dict[str, Metric] = {
     "learning_rate": Metric("rate", "neither", "per_step", "same", "training", "rate applied in the step"),
     "tokens": Metric("tokens", "neither", "per_step", "sum", "training", "counted targets: tokens, or texts"),
     "tokens_read": Metric(
-        "tokens", "neither", "per_step", "sum", "training", "tokens that the model reads, where not each is a target"
+        "tokens",
+        "neither",
+        "per_step",
+        "sum",
+        "training",
+        "tokens that the model reads, where not each is a target; no padding",
     ),
     "skipped": Metric("flag", "lower", "per_step", "same", "optimizer", "1 when the update was skipped"),
     "loss_scale": Metric("factor", "neither", "per_step", "same", "training", "fp16 loss scale of the step"),
@@ -93,15 +98,7 @@ METRICS: dict[str, Metric] = {
     ),
     "data_seconds": Metric("seconds", "lower", "per_step", "max", "training", "of it, waiting for data"),
     "tokens_per_second": Metric(
-        "tokens/s", "higher", "mean", "sum", "training", "counted targets over the window's seconds"
-    ),
-    "tokens_read_per_second": Metric(
-        "tokens/s",
-        "higher",
-        "mean",
-        "sum",
-        "training",
-        "tokens read over the window's seconds, where not each is a target",
+        "tokens/s", "higher", "mean", "sum", "training", "tokens that the model reads, over the window's seconds"
     ),
     "memory_bytes": Metric("bytes", "lower", "max", "max", "training", "peak allocated on CUDA; resident set on CPU"),
     "penalty/l1": Metric("nats", "neither", "last", "same", "loop", "lambda * sum |w| of what penalties.l1 shrinks"),

@@ -29,7 +29,7 @@ class Pace:
     data_seconds: float
     """Mean seconds a step that were spent waiting for data."""
     tokens_per_second: float
-    """Of a mean step, at the median pace."""
+    """That are read in a mean step, at the median pace."""
     memory_bytes: float | None
     """The newest that was told."""
 
@@ -50,8 +50,8 @@ class Pace:
                 memory = event.values.get("memory_bytes", memory)
                 if (seconds := event.per_step.get("step_seconds")) is not None:
                     zeros = np.zeros(len(seconds))
-                    others = (event.per_step.get(name, zeros) for name in ("data_seconds", "tokens"))
-                    parts.append(np.stack([seconds, *others])[:, skip:])
+                    waits, read = event.per_step.get("data_seconds", zeros), event.per_step.get("tokens", zeros)
+                    parts.append(np.stack([seconds, waits, event.per_step.get("tokens_read", read)])[:, skip:])
                     skip = max(0, skip - len(seconds))
         seconds, waited, tokens = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
         if len(seconds) < _LEAST:

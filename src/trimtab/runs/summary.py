@@ -195,7 +195,7 @@ def render(summary: Mapping[str, Any], width: int | None = None) -> str:
         counted = summary["counted"]
         tokens = f", {format.short(summary['tokens'])} {counted}" if summary["tokens"] else ""
         speed = summary["tokens_per_second"]
-        tokens += f", {format.tokens_per_second(speed, counted)}" if speed else ""
+        tokens += f", {format.tokens_per_second(speed)}" if speed else ""
         rows.append(("training", f"loss {format.decimal(summary['train_loss'])} in the last window{tokens}"))
     if (pace := summary["pace"]) is not None:
         rows.append(("step", describe_pace(pace)))

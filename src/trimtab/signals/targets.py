@@ -70,6 +70,8 @@ class Outputs:
     """What it is for: transformers has a class of models for each."""
     classes: tuple[str, ...] = ()
     """Their names, where it says classes."""
+    is_binary: bool = False
+    """Whether they are two that exclude each other."""
     vectors: Vectors | None = None
     """Where it gives vectors; `size` is 0 where these are as long as the model's features."""
 
@@ -98,7 +100,8 @@ def outputs_of(
             vectors = Vectors(task.projection, task.normalize, temperature)
             return Outputs(task.projection or 0, pooled=True, task=task.name, vectors=vectors)
         case Classification():
-            return Outputs(len(targets.classes), pooled=True, task=task.name, classes=targets.classes)
+            is_binary = len(targets.classes) == 2 and not task.multi_label
+            return Outputs(len(targets.classes), True, task=task.name, classes=targets.classes, is_binary=is_binary)
         case TokenClassification():
             return Outputs(len(targets.classes), task=task.name, classes=targets.classes)
         case Regression():

@@ -61,16 +61,11 @@ class LossTerms:
 
 
 class Task(Protocol):
-    """What a batch asks of a model, how the answer is scored, and which curves to look at first."""
+    """What a batch asks of a model, and how the answer is scored."""
 
     @property
     def name(self) -> str:
         """As in the configuration."""
-        ...
-
-    @property
-    def leading_curves(self) -> tuple[str, ...]:
-        """Metrics to look at first."""
         ...
 
     @property

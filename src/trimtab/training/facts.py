@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from trimtab.config import Config, OptimizerConfig, effective
+from trimtab.config.fit import leading_curves
 from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
-from trimtab.model import Decoder, Encoder, Network, Outside, Transformer, flops_per_token, parameter_counts, translates
+from trimtab.model import parameter_counts
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.runs.environment import usable_cores, versions
 from trimtab.schedules import build_stairs
@@ -22,6 +23,7 @@ from trimtab.signals import Task
 from trimtab.training.data_facts import counting_facts
 from trimtab.training.first_batch import first_batch
 from trimtab.training.first_pass import scales_at_start
+from trimtab.training.outside import flops_of, try_once
 
 
 def identity_of(
@@ -59,28 +61,27 @@ def identity_of_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, optimizer: Optimizer) -> dict[str, Any]:
     """What is known before step 1: of data, task, parameters, groups, FLOPs, the plan, and what counting reaches."""
+    try_once(model, task, data.training, 1 if config.split is None else config.split.micro_batch_size)
     counts = parameter_counts(model)
     facts: dict[str, Any] = {
         **data.facts,
         "task": task.name,
+        "leading": leading_curves(config),
         "parameters": counts,
         **_batch_norm(model),
         **_dropout(model),
         "frozen_parameters": [name for name, p in model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, optimizer),
         "parameter_groups": _told(optimizer.groups),
-        "flops_per_token": flops_per_token(model, config.data.sequence_length)
-        if isinstance(model, Decoder | Encoder | Network | Outside) and not translates(model)
-        else None,
+        "flops_per_token": flops_of(model, config.data.sequence_length),
         "learning_rate": _rate(config, config.optimizer),
         "planned_steps": config.training.steps,
         **planned_tokens(config, data),
         "device": str(next(model.parameters()).device),
         "cores": usable_cores(),
     }
-    if isinstance(model, Transformer) and task.name != "contrastive":  # whose vectors are no logits
+    if task.name != "contrastive":  # whose vectors are no logits
         facts["first_pass"] = scales_at_start(model, task, data.training)
-    if task.name != "contrastive":
         facts["first_batch"] = first_batch(model, task, data.training)
     facts |= counting_facts(config, data)
     if (switch := config.optimizer_switch) is not None:

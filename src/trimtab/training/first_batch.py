@@ -62,7 +62,7 @@ def _found(model: nn.Module, task: Task, batch: Batch) -> dict[str, Any]:
     if not batch.count:
         return {}
     size = len(batch.tokens_BT)
-    with _untouched(model):
+    with untouched(model):
         with first_input(model) as seen, normalized_twice(model) as twice:
             answers = _answers(model, task, batch, size)
         again = _answers(model, task, batch, size)
@@ -147,7 +147,7 @@ def _exchanged(model: nn.Module, task: Task, batch: Batch) -> Tensor | None:
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[None]:
     """Inside, `model` runs as written; then generators and buffers are as they were."""
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else []

@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from trimtab.config import Config, CrossEntropyConfig, ObjectiveConfig, RowTask
-from trimtab.errors import ConfigError
-from trimtab.model import HuggingFaceModel
+from trimtab.data import Sequences
+from trimtab.errors import ConfigError, TrimtabError
+from trimtab.model import (
+    Decoder,
+    Encoder,
+    ForeignModel,
+    HuggingFaceModel,
+    Network,
+    Outside,
+    evaluating,
+    flops_per_token,
+    translates,
+)
+from trimtab.signals import ModelOutput, Task
+from trimtab.training.first_batch import untouched
 
 
 def compiles(model: nn.Module, config: Config) -> bool:
@@ -18,6 +33,44 @@ def compiles(model: nn.Module, config: Config) -> bool:
     A schedule of dropout changes rates that transformers keeps in Python, for each of which it would compile anew.
     """
     return isinstance(model, HuggingFaceModel) and config.dropout_schedule is None
+
+
+def try_once(model: nn.Module, task: Task, sequences: Sequences, micro_batch_size: int) -> None:
+    """Ask a module from outside about one micro-batch, in eval mode; it is left as it was. Waits for the device.
+
+    Raises: ConfigError where what it gives has another shape than the task asks for, or where it fails.
+    """
+    if not isinstance(model, ForeignModel) or not len(sequences):
+        return
+    rows = min(micro_batch_size, len(sequences))
+    batch = sequences.batch(np.arange(rows), micro_batch_size).to(next(model.parameters()).device)
+    inputs = task.inputs(batch)
+    try:
+        with untouched(model), evaluating(model):
+            output = model(**inputs)
+            if isinstance(output, ModelOutput):
+                output.head(output.features)
+    except (TrimtabError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a module from elsewhere raises
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
+        raise ConfigError(
+            f"model: {model.kind} fails where it is asked about the first texts ({shapes}): "
+            f"{type(error).__name__}: {error}"[:600],
+            hint="what a module gets and gives: docs/how-to/your-own-module.md",
+        ) from error
+
+
+def flops_of(model: nn.Module, sequence_length: int) -> dict[str, float] | None:
+    """Floating-point operations for each token; None of a model that reads two texts, or takes no text by itself."""
+    if not isinstance(model, Decoder | Encoder | Network | Outside) or translates(model):
+        return None
+    try:
+        return flops_per_token(model, sequence_length)
+    except Exception:
+        if isinstance(model, ForeignModel):  # it may want batches of one size, and still train
+            return None
+        raise
 
 
 def refuse_fusing(objective: ObjectiveConfig, model: nn.Module) -> None:

@@ -8,9 +8,8 @@ from torch import nn
 
 from trimtab.config import AsamConfig, Config, CrossEntropyConfig, NoSharpness
 from trimtab.config.beside_procedure import changes_embeddings, procedures_of
-from trimtab.config.registry.model import MODELS
 from trimtab.config.registry.optimizer import OPTIMIZERS
-from trimtab.model import Network, Transformer
+from trimtab.model import ForeignModel, Network, Transformer
 from trimtab.model.embeddings import EmbeddingTransforms, build_embedding_transforms, embedding_of
 from trimtab.model.recompute import refuses_capture
 from trimtab.objective.procedures import build_procedure
@@ -56,9 +55,12 @@ def held_back(config: Config, model: nn.Module, optimizer: Optimizer) -> str | N
         return "batches are as long as their longest text; task.padding=full gives them one shape"
     if isinstance(model, Network):
         return f"model.name {config.model.name} is run as it is"
-    if not (isinstance(model, Transformer) and MODELS[config.model.name].capturable):
+    if isinstance(model, ForeignModel):
+        if not model.capturable:
+            return "a model from outside may keep state in Python; one that does not can say so: capturable = True"
+    elif not isinstance(model, Transformer):
         return "a model from outside may keep state in Python"
-    if (why_not := refuses_capture(model)) is not None:
+    elif (why_not := refuses_capture(model)) is not None:
         return why_not
     names = [one.name for one in config.optimizers]
     if isinstance(optimizer, ForeignOptimizer) or "custom" in names:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import nn
 
 from trimtab.errors import ResourceError
-from trimtab.model.recompute import Recompute, set_recompute
-
-_FROM_LEAST: Final[tuple[Recompute, ...]] = ("none", "selective", "full")
+from trimtab.model.recompute import set_recompute, ways_to_recompute
 
 
 class Find(Protocol):
@@ -30,9 +28,10 @@ def least_recompute(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is computed again, set on `model`, and how a step is divided then; both as entries of plan.json.
 
-    `auto` is the first of none, selective and full with which a micro-batch of `micro_batch_size` fits, or, where that
-    is to be found, too, a micro-batch of one sequence: smaller micro-batches take less time than computing again. Where
-    none fits the one that takes least is taken, and the step may still be divided when memory runs out.
+    `auto` is the first of none, selective and full, as far as the model can, with which a micro-batch of
+    `micro_batch_size` fits, or, where that is to be found, too, a micro-batch of one sequence: smaller micro-batches
+    take less time than computing again. Where none fits the one that takes least is taken, and the step may still be
+    divided when memory runs out.
 
     Raises: ResourceError when one sequence does not fit with everything computed again.
     """
@@ -40,13 +39,14 @@ def least_recompute(
         set_recompute(model, asked)
         return {"chosen": asked, "reason": f"training.recompute is {asked}"}, find()
     tried: dict[str, str] = {}
-    for how in _FROM_LEAST:
+    ways = ways_to_recompute(model)
+    for how in ways:
         report(f"trying training.recompute={how}", 0.0)
         set_recompute(model, how)
         try:
             found = find(tries=True)
         except ResourceError as error:
-            if how == _FROM_LEAST[-1]:
+            if how == ways[-1]:
                 raise
             tried[how] = str(error).splitlines()[0]
             continue

@@ -115,10 +115,9 @@ class Windows:
             elif window.whole:
                 layers[name] = float(rows[-1, index])
         seconds = float(per_step["step_seconds"].sum())
-        read = per_step.get("tokens_read")
+        read = per_step.get("tokens_read", per_step["tokens"])
         values = {
-            "tokens_per_second": float(per_step["tokens"].sum()) / seconds if seconds > 0 else 0.0,
-            **({} if read is None else {"tokens_read_per_second": float(read.sum()) / seconds if seconds > 0 else 0.0}),
+            "tokens_per_second": float(read.sum()) / seconds if seconds > 0 else 0.0,
             "memory_bytes": window.memory_bytes,
             **window.gauged(),
             **{name: values[-1] for name, values in window.host.items() if _kept_last(name)},

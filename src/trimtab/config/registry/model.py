@@ -41,5 +41,9 @@ MODELS: dict[str, Spec] = {
         needs=("huggingface",),
         compilable=True,
     ),
-    "custom": Spec("trimtab.model.foreign:ForeignModel", "any nn.Module that turns tokens into logits, wrapped", "own"),
+    "custom": Spec(
+        "trimtab.model.foreign:ForeignModel",
+        "any nn.Module, of every task but contrastive; says the contract",
+        "own",
+    ),
 }

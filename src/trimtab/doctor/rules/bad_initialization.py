@@ -9,10 +9,11 @@ Evidence: the first loss beside ln V, the spread of the first logits, the growth
     down.
 Remedy: a smaller spread of weights (0.02; residual outputs divided by the square root of twice the depth), embeddings
     that are not drawn with a spread of 1 where the head shares them, a head that begins at nothing.
-False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here
-    it must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
-    pretrained model begins below ln V. Tasks whose loss has no such level (regression) are judged by activations
-    alone.
+False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here it
+    must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
+    pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
+    from a folder, or answer better than guesses. Tasks whose loss has no such level (regression) are judged by
+    activations alone.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -158,7 +159,10 @@ def _is_as_high_judged(case: Case, curve: Curve, uniform: float) -> bool:
 
 def _growth(case: Case) -> Iterator[Evidence]:
     """How activations change from the first block to the last, before step 1 or in the first window."""
-    if case.fact("first_pass") is not None and "activation_growth" in (case.fact("first_pass") or {}):
+    scales = case.fact("first_pass") or {}
+    if scales.get("trained"):
+        return
+    if "activation_growth" in scales:
         growth = case.number("first_pass", "activation_growth")
         if growth is None:
             text = "before step 1 activations leave the range of numbers from the first block to the last"
@@ -180,7 +184,7 @@ def _growth(case: Case) -> Iterator[Evidence]:
 
 
 def _logits(case: Case) -> Iterator[Evidence]:
-    deviation = case.number("first_pass", "logits_std")
+    deviation = None if (case.fact("first_pass") or {}).get("trained") else case.number("first_pass", "logits_std")
     if deviation is not None and deviation > SURE_LOGITS:
         text = f"before step 1 logits have a deviation of {deviation:.3g}: guesses are sure of themselves"
         yield Evidence("facts.first_pass", (0, 0), deviation, 1.0, text)
@@ -198,7 +202,7 @@ def _course(case: Case, curve: Curve | None, signs: list[Evidence]) -> Iterator[
 
 
 def _remedies(case: Case) -> Iterator[Remedy]:
-    if case.target == "trimtab":
+    if case.target == "trimtab" and "trained" not in (case.fact("first_pass") or {}):  # a model of ours
         deviation = case.setting("model.initialization.standard_deviation")
         if isinstance(deviation, int | float) and deviation > 0.03:
             yield Remedy(

@@ -115,7 +115,8 @@ def _waits_longer(case: Case, medians: Parts, skip: int) -> bool:
 
 def _seconds(case: Case) -> Curve | None:
     """Seconds of a step, as if all had as many tokens; of a log that has tokens a second alone, what these make."""
-    seconds, tokens = Curve.of(case.history.get("step_seconds")), Curve.of(case.history.get("tokens"))
+    seconds = Curve.of(case.history.get("step_seconds"))
+    tokens = Curve.of(case.history.get("tokens_read")) or Curve.of(case.history.get("tokens"))
     if seconds is None:
         rate = Curve.of(case.history.get("tokens_per_second"))
         if rate is None or not (rate.values > 0).all():

@@ -30,6 +30,7 @@ from trimtab.monitor.sinks.console_json import JsonLines
 from trimtab.monitor.sinks.console_output import open_output
 from trimtab.monitor.sinks.console_progress import Progress, preparing_line
 from trimtab.monitor.sinks.console_texts import (
+    LEADING,
     checkpoint_line,
     describe_facts,
     evaluation_line,
@@ -38,8 +39,8 @@ from trimtab.monitor.sinks.console_texts import (
 )
 from trimtab.monitor.sinks.console_thinning import Thinning
 from trimtab.runs import event_to_json, format
-from trimtab.runs.counted import counted_in
 from trimtab.runs.described import describe_decision, describe_quality, wrapped
+from trimtab.runs.leading import leading_of
 from trimtab.runs.metrics import of_the_same_weights
 from trimtab.runs.printable import printable
 from trimtab.runs.reasons import next_command, reason_and_hint, would_repeat
@@ -85,6 +86,7 @@ class Console:
         self._preparing = ""
         self._run = self._next = ""
         self._task, self._source = "causal_lm", "config"
+        self._leading: tuple[str, ...] = LEADING
         self._labelled_step: int | None = None
         self._started = False
         self._best_bits: float | None = None
@@ -165,7 +167,7 @@ class Console:
         facts = event.facts
         self._run = str(facts.get("run", ""))
         self._task = str(facts.get("task", self._task))
-        self._progress.counted = counted_in(facts)
+        self._leading = leading_of(facts) or self._leading
         self._source = str(facts.get("begun_by", self._source))
         self._yardsticks = facts.get("yardsticks") or {}
         if isinstance(best := facts.get("best_value"), int | float):
@@ -200,7 +202,7 @@ class Console:
     def _evaluation(self, event: EvaluationEnded) -> None:
         self._progress.pause(event.seconds)
         judged = event.metrics.get(self._metric, math.nan)
-        text = evaluation_line(event, self._metric).append(f"   {self._progress.elapsed()}", "dim")
+        text = evaluation_line(event, self._metric, self._leading).append(f"   {self._progress.elapsed()}", "dim")
         if self._progress.is_better(judged):
             name = of_the_same_weights("validation/bits_per_byte", self._metric)
             self._progress.best, self._best_bits = judged, event.metrics.get(name)

@@ -32,8 +32,6 @@ class Progress:
         """`metric` decides which evaluation is the best so far."""
         self.total_steps = max(total_steps, 1)
         self.metric = metric
-        self.counted = "tokens"
-        """What the speed is of, where it is not told how many tokens are read."""
         self.step = 0
         self.best: float | None = None
         self.skipped = 0
@@ -104,10 +102,8 @@ class Progress:
             shown["lr"] = format.scientific(float(rates[-1]))
         if len(norms := event.per_step.get("grad_norm", nothing)):
             shown["grad"] = f"{float(norms[-1]):.3g}"
-        if (read := event.values.get("tokens_read_per_second")) is not None:
-            shown["speed"] = format.tokens_per_second(read)
-        elif (speed := event.values.get("tokens_per_second")) is not None:
-            shown["speed"] = format.tokens_per_second(speed, self.counted)
+        if (speed := event.values.get("tokens_per_second")) is not None:
+            shown["speed"] = format.tokens_per_second(speed)
         if (mfu := event.values.get("mfu")) is not None:
             shown["mfu"] = format.percent(mfu)
         if (memory := event.values.get("memory_bytes")) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich import box
@@ -13,13 +13,16 @@ from rich.text import Text
 from trimtab.events import CheckpointSaved, EvaluationEnded
 from trimtab.runs import format
 from trimtab.runs.described import YARDSTICKS, describe_finding
+from trimtab.runs.metrics import METRICS
 from trimtab.runs.printable import printable
 
+LEADING: Final = ("validation/bits_per_byte", "validation/accuracy")
+"""Of a run that does not say which metrics lead."""
 _SEVERITY: Final = {"error": "bold red", "warning": "yellow"}
 
 
-def evaluation_line(event: EvaluationEnded, metric: str) -> Text:
-    """What an evaluation came to: losses, bits per byte, accuracy, gap; `metric` where there is no loss."""
+def evaluation_line(event: EvaluationEnded, metric: str, leading: Sequence[str] = LEADING) -> Text:
+    """What an evaluation came to: losses, what else is `leading`, gap; `metric` where there is no loss."""
     text = Text()
     name = shown_name("loss", event.metrics)
     if (loss := event.metrics.get(name)) is not None:
@@ -30,10 +33,16 @@ def evaluation_line(event: EvaluationEnded, metric: str) -> Text:
                 text.append(f"   {printable(other.partition('@')[2])} ", "dim").append(format.decimal(value), "bold")
     elif (judged := event.metrics.get(metric)) is not None:
         text.append(f"{printable(metric)} ", "dim").append(format.decimal(judged), "bold")
-    if (bits := event.metrics.get(shown_name("bits_per_byte", event.metrics))) is not None:
-        text.append("   " + format.bits_per_byte(bits))
-    if (accuracy := event.metrics.get(shown_name("accuracy", event.metrics))) is not None:
-        text.append("   accuracy ", "dim").append(f"{100 * accuracy:.1f} %")
+    for plain in dict.fromkeys(name.partition("@")[0].removeprefix("validation/") for name in leading):
+        if plain == "loss" or (name := shown_name(plain, event.metrics)) not in event.metrics:
+            continue
+        value = event.metrics[name]
+        if plain == "bits_per_byte":
+            text.append("   " + format.bits_per_byte(value))
+            continue
+        row = METRICS.get(f"validation/{plain}")
+        shown = f"{100 * value:.1f} %" if row is not None and row.unit == "fraction" else format.decimal(value)
+        text.append(f"   {printable(plain.replace('_', ' '))} ", "dim").append(shown)
     if (gap := event.metrics.get(shown_name("generalization_gap", event.metrics, ""))) is not None:
         text.append("   gap ", "dim").append(format.signed(gap))
     return text

@@ -22,7 +22,6 @@ class CausalLanguageModelingTask(TokenTask):
     """
 
     name = "causal_lm"
-    leading_curves = ("validation/bits_per_byte", "validation/loss", "train/loss", "generalization_gap")
 
     def __init__(self, objective: ClassObjective, token_bytes: NDArray[Any] | None = None) -> None:
         super().__init__(objective)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final, Literal, final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -21,14 +21,10 @@ from trimtab.signals import IGNORED, Batch, LossTerms, ModelOutput
 
 Floats = NDArray[np.float64]
 
-_LEADING: Final = ("validation/macro_f1", "validation/accuracy", "validation/loss", "train/loss", "generalization_gap")
-
 
 @final
 class ClassificationTask(ClassTask):
     """One class of `num_classes` for each target: a text (`classification`) or a token (`token_classification`)."""
-
-    leading_curves = _LEADING
 
     def __init__(
         self, objective: ClassObjective, num_classes: int, name: Literal["classification", "token_classification"]
@@ -73,7 +69,6 @@ class MultiLabelTask(Judged):
     """Every text has any number of `num_classes` labels, and each is decided by itself: its logit is above 0."""
 
     name = "classification"
-    leading_curves = _LEADING
     score_names = ("accuracy",)
 
     def __init__(self, objective: BinaryCrossEntropy, num_classes: int) -> None:

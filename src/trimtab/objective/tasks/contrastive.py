@@ -40,7 +40,6 @@ class ContrastiveTask:
     """
 
     name = "contrastive"
-    leading_curves = ("validation/accuracy", "validation/loss", "train/loss", "generalization_gap")
     score_names = ("accuracy",)
 
     def __init__(self, objective: InfoNce | SupervisedContrastive) -> None:

@@ -15,4 +15,3 @@ class MaskedLanguageModelingTask(TokenTask):
     """
 
     name = "masked_lm"
-    leading_curves = ("validation/loss", "validation/accuracy", "train/loss", "generalization_gap")

@@ -23,7 +23,6 @@ class RegressionTask(Judged):
     """
 
     name = "regression"
-    leading_curves = ("validation/rmse", "validation/r2", "validation/loss", "train/loss", "generalization_gap")
     score_names = ("mae",)
 
     def __init__(self, objective: Regression, mean: float = 0.0, deviation: float = 1.0) -> None:

@@ -19,7 +19,6 @@ class SequenceToSequenceTask(TokenTask):
     """
 
     name = "seq2seq"
-    leading_curves = ("validation/loss", "validation/accuracy", "train/loss", "generalization_gap")
 
     def inputs(self, batch: Batch) -> dict[str, Tensor]:
         """tokens_BT and document_ids_BT of the first text; second_BS, what the decoder reads."""
