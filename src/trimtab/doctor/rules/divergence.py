@@ -237,7 +237,10 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
         return True  # nearly all is made good, and the rest goes on to be
     if (
         highest - curve.end > REGAINED * (highest - curve.floor)
-        and (curve.end < curve.floor + 0.5 * curve.descent or highest - curve.end > MOST * (highest - curve.floor))
+        and (
+            curve.end < curve.floor + 0.5 * curve.descent
+            or (curve.end < curve.start and highest - curve.end > MOST * (highest - curve.floor))
+        )
         and len(since) >= 8
         and float(np.median(since[len(since) // 2 :])) < float(np.median(since[: len(since) // 2]))
     ):
