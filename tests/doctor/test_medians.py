@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from trimtab.doctor.curves import trailing_median
+from trimtab.doctor.curves import below_trailing_median, trailing_median
 from trimtab.doctor.medians import growing_median, median, sliding_deviation, sliding_median
 
 
@@ -44,3 +44,14 @@ def test_what_is_no_number_stays_in_its_windows(width: int) -> None:
     assert (np.isnan(sliding_median(values, width)) == expected).all()
     assert (np.isnan(sliding_deviation(values, width)) == expected).all()
     assert np.isnan(median(values[:0]))
+
+
+@pytest.mark.parametrize(("number", "width"), [(30, 15), (400, 20), (1_000, 50), (4_000, 200), (50, 80)])
+def test_what_a_trailing_median_is_nowhere_below(number: int, width: int) -> None:
+    values = np.exp(-np.arange(number) / number) + np.random.default_rng(number).standard_t(2, number)
+    exact, below = trailing_median(values, width), below_trailing_median(values, width)
+    assert np.isnan(below[0])
+    assert (below[1:] <= exact[1:]).all()
+    assert (below[1:width] == exact[1:width]).all()
+    late = below[width:]
+    assert width < 50 or not len(late) or float(np.median(exact[width:] - late)) < 1.5

@@ -15,7 +15,7 @@ from trimtab.config import flatten, load_config
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.curves import noise_of as estimated_noise
-from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.diagnose import ask, diagnose
 from trimtab.doctor.rules import RULES
 from trimtab.events import Adjust, DecisionTaken, RunEnded
 from trimtab.runs import format
@@ -227,8 +227,9 @@ def test_a_bearable_or_unknown_rate_is_not_blamed(rate: float, facts: dict[str, 
     ids=["at once", "after a fall", "few"],
 )
 def test_a_loss_that_grew_before_it_was_no_number_diverged_though_no_gradient_was_logged(losses: list[float]) -> None:
-    told = found(case_of(np.array([*losses, np.inf, *[np.nan] * 20])), "nan-loss")
-    assert told is not None
+    case = case_of(np.array([*losses, np.inf, *[np.nan] * 20]))
+    assert [(one.code, one.consequences) for one in diagnose(case).findings] == [("divergence", ("nan-loss",))]
+    (told,) = [one for one in ask("nan-loss", case) if isinstance(one, Finding)]
     assert told.cause.endswith("; the loss had diverged before")
     assert f"after {format.decimal(losses[-1])} just before" in told.cause
     assert any("had risen" in one.text for one in told.evidence)

@@ -47,6 +47,21 @@ def test_out_of_memory_halves_the_micro_batch_and_the_same_step_is_tried_again(t
     assert plan_of(tmp_path, "full")["chosen"] == 2
 
 
+class InAnyMode(Bounded):
+    """Too much in evaluation, too, as where activations of one layer do not fit."""
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        if tokens_BT.shape[0] > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+        return super().forward(tokens_BT)
+
+
+def test_looking_at_the_first_micro_batch_does_not_end_what_halving_saves(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, "run", {"evaluation.batch_size": 1}, model=InAnyMode(2, 257))
+    assert trainer.fit().status == "finished"
+    assert [d.decision.value for d in trainer.remembers.splits()] == [4.0, 2.0]
+
+
 def test_in_the_middle_of_a_run_too_and_a_resume_goes_on_so(tmp_path: Path) -> None:
     plain = trainer_of(tmp_path, "plain", {}, model=module_of(8))
     plain.fit()

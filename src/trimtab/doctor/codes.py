@@ -59,7 +59,7 @@ CODES: dict[str, Code] = {
     "no-loss": Code("no training loss is known, so that the run is not judged", "root", whole=True),
     # What the optimizer does
     "nan-loss": Code(
-        "the loss or the gradient is not a number or infinite; leaving without that is divergence",
+        "the loss or the gradient is not a number or infinite; a loss that left before that is a divergence",
         "symptom",
         ("train/loss",),
         ("learning-rate-too-high", "divergence", "loss-spike", "underfitting", "plateau", "noisy-loss", SHORT),
@@ -392,6 +392,7 @@ CODES: dict[str, Code] = {
         (
             "loss-spike",
             "divergence",
+            "exploding-gradients",
             "overfitting",
             "overconfident",
             "learning-rate-too-high",

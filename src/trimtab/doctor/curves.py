@@ -212,6 +212,29 @@ def running_median(values: Floats, width: int) -> Floats:
     return sliding_median(np.pad(values, width // 2, mode="reflect"), width)
 
 
+def below_trailing_median(values: Floats, width: int) -> Floats:
+    """What `trailing_median` is nowhere below, and is at the start, in a tenth of its time; -inf where nothing is known
+    so quickly.
+
+    Each window holds some whole blocks. Where enough of each block's values lie at or above a bound, so does the middle
+    of the window.
+    """
+    size = width // 8
+    whole = width // size - 1 if size else 0
+    spare = size - int(np.ceil((width // 2 + 1) / whole)) if whole > 0 else -1
+    number = len(values) // size if size else 0
+    bound = np.full(len(values), -np.inf)
+    bound[:1] = np.nan
+    bound[1:width] = growing_median(values[: width - 1])[: len(values) - 1]
+    if spare < 0 or number < whole:
+        return bound
+    blocks = np.partition(values[: number * size].reshape(number, size), spare, axis=1)[:, spare]
+    lowest = sliding_window_view(blocks, whole).min(axis=1)  # of the blocks that end with each
+    places = np.arange(width, len(values))
+    bound[width:] = lowest[places // size - whole]
+    return bound
+
+
 def trailing_median(values: Floats, width: int) -> Floats:
     """The median of the `width` values before each, itself left out; of those that there are at the start."""
     result = np.full(len(values), np.nan)

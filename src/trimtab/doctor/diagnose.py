@@ -12,6 +12,7 @@ from trimtab.doctor.differential import resembling
 from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import beaten_by, summarize, unit_of
+from trimtab.doctor.objectives import LEVELS, moved_by
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 
@@ -59,6 +60,9 @@ def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:
     missing = tuple(signal for signal in CODES[code].signals if not is_there(case, signal))
     if missing:
         yield Withheld(code, missing)
+        return
+    if code in LEVELS and (beside := moved_by(case)) is not None:
+        yield Withheld(code, (f"a loss whose level means the same all along, which that beside {beside} does not",))
         return
     try:
         yield from list(RULES[code](case))

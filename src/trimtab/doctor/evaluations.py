@@ -137,4 +137,5 @@ def gained_nothing(case: Case, validation: Curve, training: Curve) -> bool:
     lowest = float(validation.values.min())
     if case.counts_epochs and lowest < 0.97 * float(validation.values[0]):
         return False
-    return lowest >= 0.97 * max(training.start, float(training.values[0]))
+    seen = Curve.of(case.loss()) or training  # a slice is first judged when something was learned
+    return lowest >= 0.97 * max(training.start, float(training.values[0]), seen.start)

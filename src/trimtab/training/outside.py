@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from trimtab.config import Config, CrossEntropyConfig, ObjectiveConfig, RowTask
@@ -25,6 +24,7 @@ from trimtab.model import (
 )
 from trimtab.signals import ModelOutput, Task
 from trimtab.training.first_batch import untouched
+from trimtab.training.memory import is_out_of_memory
 
 
 def compiles(model: nn.Module, config: Config) -> bool:
@@ -50,9 +50,11 @@ def try_once(model: nn.Module, task: Task, sequences: Sequences, micro_batch_siz
             output = model(**inputs)
             if isinstance(output, ModelOutput):
                 output.head(output.features)
-    except (TrimtabError, torch.OutOfMemoryError):
+    except TrimtabError:
         raise
     except Exception as error:  # whatever a module from elsewhere raises
+        if is_out_of_memory(error):
+            return  # the first step meets it, too, where micro-batches are halved
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in inputs.items())
         raise ConfigError(
             f"model: {model.kind} fails where it is asked about the first texts ({shapes}): "

@@ -2,7 +2,8 @@
 
 Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
     where the number of classes is not known, a first loss that no number of them explains beside the accuracy at the
-    start; and before step 1 activations that grow or shrink a hundredfold from the first block to the last.
+    start, or beside what wrong answers cost in the end; and before step 1 activations that grow or shrink a hundredfold
+    from the first block to the last.
 Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
     are many times too large; a signal that grows or vanishes with depth hardly lets early layers learn at all.
 Evidence: the first loss beside ln V, the spread of the first logits, the growth of activations, how soon the loss came
@@ -26,6 +27,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.classes import usual_loss
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import uniform_loss
@@ -39,6 +41,12 @@ WAY: Final = 0.2
 GROWS: Final = 100.0
 SURE_LOGITS: Final = 3.0
 LARGEST_VOCABULARY: Final = 1_000_000
+UNSUSPECTED: Final = 5e-3
+"""A rate at which no first updates throw a loss up."""
+STEEP: Final = 20.0
+"""Times the usual gradient."""
+MOST_RIGHT, FEW = 0.75, 10.0
+"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -96,17 +104,41 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
             return
         early = accuracy.between(0, max(3, 0.03 * case.planned_steps)) if accuracy is not None else None
         chance = float(early.values.mean()) if early is not None else 0.0
-        uniform = -math.log(chance) if chance > 0.02 else math.log(LARGEST_VOCABULARY)
+        uniform = -math.log(chance) if chance > 0.02 else math.log(_most_classes(case))
         if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
             return
         text = f"the first loss is {format.decimal(first)}, and " + (
             f"at an accuracy of {chance:.0%} an unsure guess costs {format.decimal(uniform)}"
             if chance > 0.02
-            else f"guessing among a million classes costs {format.decimal(uniform)}"
+            else f"guessing among {math.exp(uniform):,.0f} classes costs {format.decimal(uniform)}; more there are not"
         )
     if not _comes_down(case, curve, uniform):
         return
     yield Evidence("train/loss", (curve.first_step, curve.first_step), first, uniform, text)
+
+
+def _most_classes(case: Case) -> float:
+    """How many there are at most: where the loss of answers that are half right is low in the end, it is shared by few
+    others, and a tenth of all is a generous guess."""
+    accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
+    if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
+        return LARGEST_VOCABULARY
+    if not _starts_steep(case):
+        return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
+    right, cost = accuracy.end, loss.end
+    if not 0.2 < right < MOST_RIGHT:
+        return LARGEST_VOCABULARY
+    others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
+    return 10.0 * (1.0 + others) if others < FEW else LARGEST_VOCABULARY
+
+
+def _starts_steep(case: Case) -> bool:
+    """Whether no rate is so high that the first updates throw a loss up; where none is known, whether the first
+    gradient is many times what is usual later, as of sure answers that are wrong."""
+    norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
+    if rates is not None and float(rates.values.max()) > 0.0:
+        return float(rates.values.max()) <= UNSUSPECTED
+    return norms is not None and len(norms) >= 12 and float(norms.values[0]) > STEEP * float(np.median(norms.values))
 
 
 def _falls_from_the_first(case: Case, curve: Curve) -> bool:
@@ -117,7 +149,7 @@ def _falls_from_the_first(case: Case, curve: Curve) -> bool:
     return (
         curve.first_step <= 0.05 * case.planned_steps
         and int(np.argmax(early)) == 0
-        and curve.end < 0.9 * curve.at(later)
+        and (curve.end < 0.9 * curve.at(later) or _starts_steep(case))
     )
 
 

@@ -1,7 +1,8 @@
 """divergence: the loss leaves for good.
 
 Looks for: a training loss whose smoothed end lies above its smoothed floor by far more than noise and by a good part of
-    all that had been gained, and that has not come back since it left; or one that only ever rose. Or a validation loss
+    all that had been gained, and that has not come back since it left; or one that only ever rose, also if it was on
+    its way up for a few values and then no number for the rest of the run. Or a validation loss
     that ends at twice what it began with and more, while the training loss is on average above its start, too: where
     answers become huge most batches may be right for good and cost nothing, and some cost all.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
@@ -9,7 +10,8 @@ Evidence: floor and end of the loss, the step where it left, and what the rate a
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
-    Objectives of games and rewards: a loss that begins at or below 0 and only rises is not taken.
+    Objectives of games and rewards, where the log shows that they are (`doctor/objectives.py`); of one without
+    evaluations a loss that begins near 0 and only rises is not taken.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
 
@@ -22,6 +24,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.objectives import BLOWN, moved_by
 from trimtab.doctor.remedies import (
     kept_checkpoint,
     learning_rate_in_use,
@@ -30,14 +33,21 @@ from trimtab.doctor.remedies import (
     sound_rate,
     uses_adam,
 )
+from trimtab.doctor.rules.nan_loss import rate_too_high
 from trimtab.runs import format
 
 PART_OF_DESCENT = 0.2
 NOISES = 8.0
 FAR = 2.0
 """Times the first, of a validation loss that has left."""
+ROSE = 1.2
+"""Times its lowest, of a loss that was on its way up before it was no number."""
+NEARLY = 0.9
+"""Of a rise that is still being made good."""
 REGAINED = 0.7
 """Of a rise: a spike that the rest of the run was too short to make good."""
+NOTHING, NEAR_NOTHING = 0.1, 0.1
+"""A loss that begins so low, at such a part of where it ends, had nothing to predict yet."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -45,6 +55,9 @@ LASTS = 0.12
 def check(case: Case) -> Iterator[Finding]:
     """An error: the loss left and stayed away, as training or evaluation tell, whichever saw it clearly earlier."""
     curve, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
+    if curve is not None and (broke := _broke_off(case, curve)) is not None:
+        yield broke
+        return
     if curve is None or len(curve) < 12:
         return
     judged = None if validation is None else _in_evaluation(case, curve, validation)
@@ -58,6 +71,39 @@ def check(case: Case) -> Iterator[Finding]:
         yield trained
 
 
+def _broke_off(case: Case, curve: Curve) -> Finding | None:
+    """A loss that was on its way up, value by value, and then no number for the rest of the run."""
+    series = case.loss()
+    if series is None or series.first_bad_step is None or np.isfinite(series.last):
+        return None
+    if rate_too_high(case, series.first_bad_step) is not None:
+        return None  # which says more of why
+    before = curve.between(curve.first_step, series.first_bad_step - 1)
+    if before is None or len(before) < 2:
+        return None
+    lowest_at = int(np.argmin(before.values))
+    lowest, last = float(before.values[lowest_at]), float(before.values[-1])
+    rises = before.values[lowest_at:]
+    steady = len(rises) >= 2 and bool((np.diff(rises[-3:]) > 0).all())
+    noise = before.noise if len(before) >= 6 else 0.0
+    if not steady or last < ROSE * abs(lowest) or last < before.start or last - lowest < NOISES * noise:
+        return None
+    onset = int(before.steps[lowest_at])
+    told = (
+        f"the loss rose from {format.decimal(lowest)} at step {onset:,} to {format.decimal(last)} at step "
+        f"{before.last_step:,}, and was no number from step {series.first_bad_step:,} on"
+    )
+    return Finding(
+        "divergence",
+        "error",
+        0.8,
+        onset,
+        f"the training loss left at step {onset:,} and did not come back: it ends in no number",
+        (Evidence("train/loss", (onset, before.last_step), last, lowest, told), *_company(case, onset)),
+        remedies=(_back(case, onset), lower_rate(case), *longer_warmup(case)),
+    )
+
+
 def _in_training(case: Case, curve: Curve) -> Finding | None:
     """A training loss whose level left."""
     floor_at = int(np.argmin(curve.smoothed))
@@ -69,7 +115,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
         2.0 * curve.noise,
         0.02 * abs(curve.floor) if curve.descent > 0.1 * abs(curve.start) else 0.1 * abs(curve.start),
     )
-    if risen < needed or floor_at >= len(curve) - 3 or _only_rose_from_nothing(curve):
+    if risen < needed or floor_at >= len(curve) - 3 or _by_design(case, curve):
         return None
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]
@@ -110,10 +156,15 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
     )
 
 
-def _only_rose_from_nothing(curve: Curve) -> bool:
-    """Whether it begins at or below 0 and was never clearly lower: an objective that rises as it is learned, or one of
-    a game, such as a critic's or a policy's, whose start is no level that a model has gained and can lose."""
-    return curve.start <= resolution(curve.values) and curve.descent < max(0.1 * (curve.end - curve.start), curve.noise)
+def _by_design(case: Case, curve: Curve) -> bool:
+    """Whether it may rise as it is learned: it begins near nothing and was never clearly lower, as a Q function's does,
+    a critic's or a policy's, whose start is no level that a model has gained and can lose; or it moves by itself."""
+    if moved_by(case) is not None:
+        first = float(np.abs(curve.values[: max(8, len(curve) // 4)]).max())
+        return curve.end < BLOWN * max(first, 1.0)
+    gained = curve.descent >= max(0.1 * (curve.end - curve.start), curve.noise)
+    near_nothing = curve.start <= max(resolution(curve.values), min(NOTHING, NEAR_NOTHING * curve.end))
+    return near_nothing and not gained and case.validation_loss() is None
 
 
 def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | None:
@@ -172,6 +223,14 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
         return True
     highest = float(curve.values[onset_at:].max())
     since = after[int(np.argmax(after)) :]
+    late = curve.values[-max(4, len(since) // 2) :]
+    if (
+        len(since) >= 8
+        and highest - curve.end > NEARLY * (highest - curve.floor)
+        and curve.error(len(late) // 2) * 3.0
+        < float(np.median(late[: len(late) // 2]) - np.median(late[len(late) // 2 :]))
+    ):
+        return True  # nearly all is made good, and the rest goes on to be
     if (
         highest - curve.end > REGAINED * (highest - curve.floor)
         and curve.end < curve.floor + 0.5 * curve.descent

@@ -3,7 +3,8 @@
 Looks for: a gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while
     little has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
     the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
-    of many parts, where the norm of a batch's own gradient scatters. One that is cleared every so many steps rises and
+    of many parts, where the norm of a batch's own gradient scatters; or it rises part by part to the last step, like a
+    power of the steps done. One that is cleared every so many steps rises and
     falls back in a sawtooth.
 Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
     never fades, and the run swings or leaves.
@@ -38,9 +39,14 @@ ALTERNATES: Final = 3
 """Steps: batches of two or three kinds in turn make such a sawtooth, too."""
 LONGEST: Final = 64
 """Steps between two that clear."""
+FALLS_BACK: Final = 1.4
+"""Times what it is then, that a sum was before it is cleared."""
 SHARE: Final = 0.4
 """Of the changes of the norm, that a sawtooth must explain."""
 ENOUGH: Final = 3.0
+PARTS, FAR, STRAIGHT, STEEPEST = 12, 50.0, 0.95, 2.5
+"""Of a norm that rises throughout: parts that each lie above the one before, times the first, correlation with a power
+of the step, and the highest power."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -109,7 +115,9 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
     whole = float(np.square(changes - changes.mean()).mean())
     if whole <= 0:
         return None
-    for period in range(2, min(LONGEST, len(changes) // 8) + 1):
+    falls_back = int((changes < -np.log(FALLS_BACK)).sum())  # in half of the periods at least
+    shortest = max(2, len(changes) // (2 * falls_back) if falls_back else len(changes))
+    for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
         rows = changes[: len(changes) // period * period].reshape(-1, period)
         share = float(np.square(rows.mean(axis=0)).mean()) / whole
         if share <= SHARE:
@@ -122,7 +130,7 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
         always = min(float((rows[:, falls] < 0).mean()), float((rows[:, after] > 0).mean()) + 0.05)
         # A sum grows until it is cleared; batches of an epoch in a fixed order are larger and smaller in between.
         others = -float(np.minimum(np.delete(profile, falls), 0.0).sum()) < 0.25 * -float(profile[falls])
-        if times > 1.4 and always > 0.9 and 0.15 < profile[after] < 0.8 and others:
+        if times > FALLS_BACK and always > 0.9 and 0.15 < profile[after] < 0.8 and others:
             return period, share, times
     return None
 
@@ -158,10 +166,26 @@ def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
     if usual < SMOOTH:
         text += f", and changes by {usual:.1%} from one step to the next"
         found.append((2.0 if usual < SMOOTH / 2 else 1.5, Evidence("grad_norm", steps, usual, 0.1, text)))
-    if _like_a_power(norms):
+    if (grows := _throughout(norms)) is not None:
+        text = f"it rises from the first step to the last, like power {grows:.1f} of the steps done"
+        found.append((3.0, Evidence("grad_norm", (norms.first_step, norms.last_step), times, 1.0, text)))
+    elif _like_a_power(norms):
         text = "it grows like a power of the steps done, as a sum does, and not faster and faster"
         found.append((1.0, Evidence("grad_norm", (norms.first_step, steps[0]), times, 1.0, text)))
     return found
+
+
+def _throughout(norms: Curve) -> float | None:
+    """The power of the step that the norm grows like from the first value to the last, part by part; None where it does
+    not: what explodes grows faster and faster, and what follows a loss that has left comes to rest."""
+    _, levels, _ = norms.blocks(PARTS)
+    at, values = np.log(np.arange(1, len(norms) + 1)), np.log(norms.values)
+    if (np.diff(levels) <= 0).any() or levels[-1] < FAR * norms.values[0]:
+        return None
+    if float(np.corrcoef(at, values)[0, 1]) < STRAIGHT:
+        return None
+    exponent = float(np.polyfit(at, values, 1)[0])
+    return exponent if exponent < STEEPEST else None
 
 
 def _like_a_power(norms: Curve) -> bool:

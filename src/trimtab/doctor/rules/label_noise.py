@@ -50,6 +50,10 @@ LEAST_RIGHT: Final = 0.6
 MOST_IN_A_BATCH: Final = 1024.0
 
 
+SMOOTHED: Final = 0.2
+"""Part of wrong labels that smoothing them on purpose looks like."""
+
+
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
     if not classifies(case):
@@ -60,12 +64,16 @@ def check(case: Case) -> Iterator[Finding]:
         if case.fact("counting", "labels") is not None and _accuracy_of_counting(case) > 0.5:
             return  # it could tell, and the surest answers are right
         evidence, sure = [*_floor(case)], 0.75
+        if evidence and (evidence[0].observed or 0.0) < SMOOTHED and not case.config:
+            sure = 0.5  # a remark
     if not evidence:
         evidence, sure = [*_falling_accuracy(case)], 0.6
     if not evidence:
         return
     part = evidence[0].observed or 0.0
     about = f"about {part:.0%} of them" if sure > 0.7 else "a part of them"
+    if sure < 0.6:
+        about = f"about {part:.0%} of them, or smoothed on purpose"
     yield Finding(
         CODE,
         "warning",

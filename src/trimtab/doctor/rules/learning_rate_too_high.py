@@ -23,25 +23,29 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, Phases, resolution
+from trimtab.doctor.curves import Curve, Phases, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, judged
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
+from trimtab.doctor.unsteady import (
+    Sign,
+    bounces,
+    early_jump,
+    hump,
+    in_waves,
+    knocked_out,
+    late_fall,
+    swings,
+    validation_rises,
+)
 from trimtab.runs import format
 
 ROUNDED = 0.05
 """Of the level: digits that were kept."""
-BOUNCE = 0.08
-"""Of the usual validation loss, and of the loss at the start: an evaluation that is so much off the one before."""
-UNSUSPECTED = 5e-3
-"""Of another trainer's log: a rate below that is hardly what makes evaluations bounce."""
-TOGETHER = 0.6
-"""Correlation of a loss with the one before."""
 ENOUGH = 3.0
 """Points that the signs must make together."""
 LEARNED = 0.01
 """Of the loss at the start: a training loss that ends below that has not been kept from anything by its rate."""
-Sign = tuple[float, Evidence]
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -52,7 +56,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if resolution(curve.values) > ROUNDED * abs(curve.end):
         return  # it jumps by the last digit that was kept
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
-    alone: list[Sign] = [*_bounces(case, curve, phases), *_knocked_out(case, curve)]
+    alone: list[Sign] = [*bounces(case, curve, phases), *knocked_out(case, curve)]
     if not phases.peak > 0:
         if phases.peak != 0 and alone:
             yield _of_curves_alone(curve, alone)
@@ -60,18 +64,17 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             yield Withheld("learning-rate-too-high", ("learning_rate",))
         return
     seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *alone]
-    in_waves = _in_waves(curve)  # as where data comes in an order
-    if not in_waves:
-        seen += _early_jump(curve, phases)
+    waves = in_waves(curve)  # as where data comes in an order
+    if not waves:
+        seen += early_jump(curve, phases)
     known: list[Sign] = [*_growth(case), *_usual(case)]
     support = sum(weight for weight, _ in known if weight > 0)
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
         seen += _stands(case, phases)
-        if not in_waves and (
-            support > 0 or seen
-        ):  # losses of neighbours that belong together swing, too, with no fault of the rate
-            seen += [*_hump(curve, phases), *_swings(curve, phases), *_late_fall(curve, phases)]
-            seen += _validation_rises(case, phases)
+        # Losses of neighbours that belong together swing, too, with no fault of the rate.
+        if not waves and (support > 0 or seen):
+            seen += [*hump(curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
+            seen += validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
@@ -88,17 +91,14 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         summary = f"lower the learning rate to {value:g}, which is usual at this size"
         remedies = [change(case, summary, learning_rate=value)]
     remedies += longer_warmup(case)
+    is_over = case.history.ended or phases.decays
     yield Finding(
         "learning-rate-too-high",
         "warning",
         float(np.clip(0.55 + 0.1 * (points - ENOUGH), 0.5, 0.95)),
         onset,
         f"a learning rate of {rate:.2g} moves the weights too far in each step: "
-        + (
-            "the run stays far above what it could reach"
-            if case.history.ended or phases.decays
-            else "the loss is unsteady"
-        ),
+        + ("the run stays far above what it could reach" if is_over else "the loss is unsteady"),
         tuple(evidence for _, evidence in signs),
         remedies=tuple(remedies),
     )
@@ -117,166 +117,6 @@ def _of_curves_alone(curve: Curve, signs: list[Sign]) -> Finding:
     )
 
 
-def _in_waves(curve: Curve) -> bool:
-    """Whether losses of neighbours belong together, around the line through the last four fifths of the run: what comes
-    and goes over many steps is in the data; what a rate does differs from batch to batch."""
-    part = curve.values[len(curve) // 5 :]
-    if len(part) < 24:
-        return False
-    at = np.arange(len(part))
-    rest = part - np.polyval(np.polyfit(at, part, 1), at)
-    whole = float(np.square(rest).mean())
-    return whole > 0 and float((rest[1:] * rest[:-1]).mean()) > TOGETHER * whole
-
-
-def _bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
-    """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
-
-    Where a decaying rate calms them by the end the rate was no higher than it should be; and a rate that no small model
-    suffers from has another reason for it.
-    """
-    validation = Curve.of(case.validation_loss())
-    if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and uses_adam(case) is not True):
-        return
-    if _in_waves(curve) or curve.end > 1.5 * curve.start:
-        return
-    changes = np.diff(validation.values)
-    much = np.abs(changes) > max(BOUNCE * float(np.median(validation.values)), BOUNCE * abs(curve.start))
-    turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
-    rises = int((changes[much] > 0).sum())
-    if rises < 2 or len(turns) < 3 or not much[-max(3, len(changes) // 4) :].any():
-        return
-    step = int(validation.steps[int(np.flatnonzero(much & (changes > 0))[0])])
-    largest = float(changes.max())
-    yield (
-        3.0,
-        Evidence(
-            "validation/loss",
-            (step, validation.last_step),
-            largest,
-            BOUNCE * abs(curve.start),
-            f"the validation loss of the same samples goes up and down to the end: {rises} times it rose by much from "
-            f"one evaluation to the next, by {format.decimal(largest)} at most",
-        ),
-    )
-
-
-def _knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
-    """A loss that the first updates throw up, and that then stands for the rest of the run: nothing learns any more."""
-    cut = max(4, round(0.15 * len(curve)))
-    early, rest = curve.values[:cut], curve.values[cut:]
-    validation = Curve.of(case.validation_loss())
-    if len(rest) < 24:
-        return
-    level, third = float(np.median(rest)), len(rest) // 3
-    moved = abs(float(np.median(rest[:third]) - np.median(rest[-third:])))
-    noise, top = Curve(curve.steps[cut:], rest).noise, int(np.argmax(early))
-    if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
-        return
-    late = None if validation is None else validation.between(curve.steps[cut], curve.last_step)
-    if late is not None and float(late.values[-1]) < 0.97 * float(late.values[0]):
-        return
-    height = float(early[top])
-    thrown = height > max(1.25 * float(early[0]), 1.3 * level) and level > 0.4 * abs(float(early[0]))
-    accuracy = Curve.of(case.evaluated("validation/accuracy"))
-    ignorant = (
-        height > 2.0 * level
-        and accuracy is not None
-        and len(accuracy) >= 5
-        and float(np.median(accuracy.values[len(accuracy) // 2 :])) <= min(0.5, float(accuracy.values[0]) + 0.02)
-    )
-    if height - level < 10.0 * noise or not (thrown or ignorant):
-        return
-    yield (
-        3.0,
-        Evidence(
-            "train/loss",
-            (int(curve.steps[top]), curve.last_step),
-            height,
-            level,
-            f"the loss was {format.decimal(height)} at step {int(curve.steps[top]):,}, and stands near "
-            f"{format.decimal(level)} from step {int(curve.steps[cut]):,} to the end: the first updates threw the "
-            "weights to where nothing is learned",
-        ),
-    )
-
-
-def _hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
-    """The loss falls, then rises for a while, in the first part of the run while the rate is high."""
-    until = min(phases.high_until, curve.first_step + 0.5 * (curve.last_step - curve.first_step))
-    part = curve.between(curve.first_step, until)
-    if part is None or len(part) < 16:
-        return
-    steps, levels, size = part.blocks(16)
-    lowest = np.minimum.accumulate(levels)
-    rises = levels - lowest
-    at = int(np.argmax(rises))
-    rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    if rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
-        onset = int(steps[int(np.argmin(levels[: at + 1]))])
-        weight = 3.0 if rise > 0.2 * max(fell, 1e-12) else 2.0
-        yield (
-            weight,
-            Evidence(
-                "train/loss",
-                (onset, int(steps[at])),
-                float(levels[at]),
-                float(lowest[at]),
-                f"the loss rose again from {format.decimal(float(lowest[at]))} to {format.decimal(float(levels[at]))} "
-                f"between steps {onset:,} and {int(steps[at]):,}, while the rate was high",
-            ),
-        )
-
-
-def _early_jump(curve: Curve, phases: Phases) -> Iterator[Sign]:
-    """Single losses above all before them, while the rate rises or has just reached its height."""
-    until = max(phases.peak_from + 0.05 * (curve.last_step - curve.first_step), curve.first_step + 10)
-    part = curve.between(curve.first_step, min(until, phases.high_until))
-    if part is None or len(part) < 6:
-        return
-    lowest = np.minimum.accumulate(part.values)
-    rises = part.values - lowest
-    at = int(np.argmax(rises))
-    rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    if rise > max(12 * curve.noise, 0.2 * curve.descent, 0.6 * fell):
-        before = int(part.steps[int(np.argmin(part.values[: at + 1]))])
-        yield (
-            2.0,
-            Evidence(
-                "train/loss",
-                (before, int(part.steps[at])),
-                float(part.values[at]),
-                float(lowest[at]),
-                f"the loss jumped from {format.decimal(float(lowest[at]))} to {format.decimal(float(part.values[at]))} "
-                f"by step {int(part.steps[at]):,}, when the rate came to its height",
-            ),
-        )
-
-
-def _swings(curve: Curve, phases: Phases) -> Iterator[Sign]:
-    """Levels of neighbouring stretches that differ more than the noise of single steps explains."""
-    begin = curve.first_step + 0.2 * (phases.high_until - curve.first_step)
-    part = curve.between(begin, phases.high_until)
-    if part is None or len(part) < 60:
-        return
-    steps, levels, size = part.blocks(30)
-    second = np.abs(np.diff(levels, n=2)) / np.sqrt(6)
-    swing = float(1.4826 * np.median(second))
-    ratio = swing / max(curve.error(size), 1e-12)
-    if ratio > 3.0 and swing > 0.01 * max(curve.descent, 1e-12):
-        yield (
-            1.5 if ratio < 6 else 2.0,
-            Evidence(
-                "train/loss",
-                (int(steps[0]), int(steps[-1])),
-                swing,
-                curve.error(size),
-                f"the loss swings by {format.decimal(swing)} from one stretch of {size} values to the next, "
-                f"{ratio:.1f} times what the noise of single steps explains",
-            ),
-        )
-
-
 def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
     """The loss stands at what counting single tokens reaches, while the rate is high."""
     curve, unigram = judged(case), counted_loss(case, "unigram")
@@ -292,17 +132,11 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
     if 0.93 * unigram < level < 1.5 * unigram and gained < max(
         0.03 * training.descent, 2 * training.noise / np.sqrt(len(training) / 8)
     ):
-        yield (
-            2.5,
-            Evidence(
-                "validation/loss",
-                (int(begin), phases.high_until),
-                level,
-                unigram,
-                f"at a high rate the loss stands at {format.decimal(level)}, about what unigram "
-                f"frequencies reach ({format.decimal(unigram)})",
-            ),
+        told = (
+            f"at a high rate the loss stands at {format.decimal(level)}, about what unigram "
+            f"frequencies reach ({format.decimal(unigram)})"
         )
+        yield 2.5, Evidence("validation/loss", (int(begin), phases.high_until), level, unigram, told)
 
 
 def _lingers(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
@@ -331,61 +165,6 @@ def _poor(case: Case) -> Iterator[Sign]:
         yield 1.0, Evidence("validation/loss", (curve.first_step, curve.last_step), reached, bigram, text)
 
 
-def _validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:
-    """Evaluations that are worse than the one before, though nothing is learned by heart: the gap does not grow."""
-    curve, gap = Curve.of(case.validation_loss()), Curve.of(case.evaluated("generalization_gap"))
-    if curve is None or len(curve) < 5:
-        return
-    training = Curve.of(case.loss())
-    begun = max(float(curve.values[0]), training.start if training is not None else 0.0)
-    descent = begun - float(curve.values.min())
-    part = curve.between(phases.peak_from, phases.high_until)
-    if part is None or len(part) < 4 or descent <= 0:
-        return
-    rises = np.diff(part.values)
-    at = int(np.argmax(rises))
-    grown = 0.0
-    if gap is not None:
-        grown = gap.at(int(part.steps[at + 1])) - gap.at(int(part.steps[at]))
-    if rises[at] > 0.04 * descent and grown < 0.5 * float(rises[at]):
-        yield (
-            1.0,
-            Evidence(
-                "validation/loss",
-                (int(part.steps[at]), int(part.steps[at + 1])),
-                float(part.values[at + 1]),
-                float(part.values[at]),
-                f"the validation loss rose from {format.decimal(float(part.values[at]))} to "
-                f"{format.decimal(float(part.values[at + 1]))} between two evaluations, at a high rate",
-            ),
-        )
-
-
-def _late_fall(curve: Curve, phases: Phases) -> Iterator[Sign]:
-    """Nothing is gained at the high rate, and much once it decays."""
-    if not phases.decays:
-        return
-    begin = phases.peak_from + 0.4 * (phases.high_until - phases.peak_from)
-    part = curve.between(begin, phases.high_until)
-    if part is None or len(part) < 12:
-        return
-    gained = curve.progress(begin, phases.high_until)
-    level = curve.level(phases.high_until - (phases.high_until - begin) / 4, phases.high_until)
-    fall = level - curve.end
-    if fall > max(0.1 * curve.descent, 4 * curve.error(len(part) // 4)) and gained < 0.15 * fall:
-        yield (
-            1.5,
-            Evidence(
-                "train/loss",
-                (phases.high_until, curve.last_step),
-                fall,
-                gained,
-                f"the loss fell by {format.decimal(max(gained, 0.0))} in the last stretch at the high rate, and by "
-                f"{format.decimal(fall)} when the rate decayed",
-            ),
-        )
-
-
 def _left(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """The loss left for good, or was no number, early and at the height of the rate."""
     loss = case.loss()
@@ -395,30 +174,14 @@ def _left(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
         rate = learning_rate_in_use(case) or phases.peak
         if (usual is not None and rate > 5 * usual) or rate > 0.02:
             step = loss.first_bad_step
-            yield (
-                1.5,
-                Evidence(
-                    "train/loss",
-                    (step, step),
-                    None,
-                    None,
-                    f"the loss is no number from step {step:,}, early in the run",
-                ),
-            )
+            told = f"the loss is no number from step {step:,}, early in the run"
+            yield 1.5, Evidence("train/loss", (step, step), None, None, told)
     risen = curve.end - curve.floor
     if risen > max(0.5 * curve.descent, 10 * curve.error(max(3, len(curve) // 20))):
         onset = int(curve.steps[int(np.argmin(curve.smoothed))])
         if onset <= early and onset <= phases.high_until:
-            yield (
-                1.5,
-                Evidence(
-                    "train/loss",
-                    (onset, curve.last_step),
-                    curve.end,
-                    curve.floor,
-                    f"the loss left at step {onset:,}, when the rate was at its height",
-                ),
-            )
+            told = f"the loss left at step {onset:,}, when the rate was at its height"
+            yield 1.5, Evidence("train/loss", (onset, curve.last_step), curve.end, curve.floor, told)
 
 
 def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
@@ -440,15 +203,10 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
         return
     rise = float(np.median(after.values[: max(5, len(after) // 2)])) - usual
     if rise > max(6 * curve.error(5), 0.1 * curve.descent):
+        told = f"the rate jumped {jumps[at]:.0f}-fold at step {step:,}, and the loss rose by {format.decimal(rise)}"
         yield (
             3.0,
-            Evidence(
-                "learning_rate",
-                (step, curve.last_step),
-                float(rates.values[at + 1]),
-                float(before[at]),
-                f"the rate jumped {jumps[at]:.0f}-fold at step {step:,}, and the loss rose by {format.decimal(rise)}",
-            ),
+            Evidence("learning_rate", (step, curve.last_step), float(rates.values[at + 1]), float(before[at]), told),
         )
 
 
@@ -466,16 +224,8 @@ def _growth(case: Case) -> Iterator[Sign]:
     ]
     end = int(steps[min(until, len(steps) - 1)])
     if grown and (factor := float(np.median(grown))) > 2.5:
-        yield (
-            1.0 if factor < 5 else 1.5,
-            Evidence(
-                "layer/*/weight_norm",
-                (int(steps[0]), end),
-                factor,
-                1.5,
-                f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}",
-            ),
-        )
+        told = f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}"
+        yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
 
 
 def _usual(case: Case) -> Iterator[Sign]:
@@ -489,15 +239,12 @@ def _usual(case: Case) -> Iterator[Sign]:
             return
     times = rate / usual
     if times > 5:
+        told = f"{rate:.2g} is {times:.0f} times the rate that is usual for AdamW at this size ({usual:.1e})"
+        # another trainer's may be no AdamW at all
         yield (
-            1.0 if not case.config else 1.5 if times < 20 else 2.0,  # another trainer's may be no AdamW at all
-            Evidence(
-                "optimizer.learning_rate",
-                (0, 0),
-                rate,
-                usual,
-                f"{rate:.2g} is {times:.0f} times the rate that is usual for AdamW at this size ({usual:.1e})",
-            ),
+            0.5 if not case.config else 1.5 if times < 20 else 2.0,
+            Evidence("optimizer.learning_rate", (0, 0), rate, usual, told),
         )
     elif times < 2 and adam:
-        yield (-1.0, Evidence("optimizer.learning_rate", (0, 0), rate, usual, f"{rate:.2g} is a usual rate"))
+        told = f"{rate:.2g} is a usual rate"
+        yield -1.0, Evidence("optimizer.learning_rate", (0, 0), rate, usual, told)

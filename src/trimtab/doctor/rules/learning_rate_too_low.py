@@ -28,6 +28,10 @@ from trimtab.runs import format
 ENOUGH = 3.0
 AS_STEADY = 0.45
 """Of what the first half gained: a second half that gains as much falls as steadily."""
+AS_MUCH = 0.65
+"""Of the most that a quarter of the rates gained: where each gained as much, none came near what can be learned."""
+KNEW = 0.6
+"""Accuracy at the first evaluation, of a model that knew its task: then little is left to be gained."""
 NEAR_START = 0.84
 """Of the first loss: above that little has been learned."""
 CREEPING = 0.01
@@ -203,7 +207,9 @@ def _slow(case: Case, curve: Curve) -> Iterator[Sign]:
     levels = judged.smoothed if judged is curve else judged.values
     gains = _gains(case, judged, levels)
     error = 4.0 * curve.error(curve.width) if judged is curve else 0.0
-    if float(levels[-1]) < NEAR_START * float(levels[0]) or gains.min() <= max(error, 0.35 * gains.max()):
+    if float(levels[-1]) < NEAR_START * float(levels[0]) or gains.min() <= max(error, AS_MUCH * gains.max()):
+        return
+    if _knew(case):
         return
     yield (
         3.0,
@@ -218,6 +224,11 @@ def _slow(case: Case, curve: Curve) -> Iterator[Sign]:
             "first",
         ),
     )
+
+
+def _knew(case: Case) -> bool:
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    return accuracy is not None and float(accuracy.values[0]) >= KNEW
 
 
 def _gains(case: Case, curve: Curve, levels: Floats) -> Floats:

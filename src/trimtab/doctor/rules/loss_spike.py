@@ -1,8 +1,9 @@
 """loss-spike: the loss leaves and comes back.
 
 Looks for: losses far above the median of the steps before, by the noise of the steps there, by what single steps reach
-    there, and by a part of all that was gained, after which the loss returns. The median of the past makes a fast early
-    descent invisible, and noise is that of the steps before, as a loss that scatters at first may lie flat in the end.
+    there, by how much levels of stretches wander, and by a part of all that was gained, after which the loss returns.
+    The median of the past makes a fast early descent invisible, and noise is that of the steps before, as a loss that
+    scatters at first may lie flat in the end.
 Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
@@ -22,7 +23,16 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, noise_of, running_median, trailing_median
+from trimtab.doctor.curves import (
+    ERROR_OF_MEDIAN,
+    Curve,
+    below_trailing_median,
+    local_noise,
+    noise_of,
+    running_median,
+    trailing_median,
+)
+from trimtab.doctor.evaluations import noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.doctor.remedies import change, lower_rate
@@ -35,6 +45,10 @@ NOISES = 8.0
 NOW_AND_THEN = 0.05
 """Of the losses elsewhere, that are half as high above what was usual."""
 MOST_SHOWN = 5
+STRETCHES, FEWEST_STRETCHES = (5, 15), 12
+"""Values whose medians tell how much levels wander, and how many such medians do."""
+BELONG = 1.5
+"""Times what single steps explain: above, the losses of neighbours belong together."""
 JUMPED = 1.5
 """So many times the rate of the step before: it was set, and did not rise by a schedule."""
 NEAR = 8
@@ -175,9 +189,11 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
     """The spikes after which the loss came back, by steps. Looked for in single values, and in medians of 5 and 15,
     since a low one that lasts is as sure as a high one that does not."""
     width = _width(curve)
-    usual = trailing_median(curve.values, width)
+    usual: NDArray[np.float64] | None = None
+    below: NDArray[np.float64] | None = None
     found: list[Spike] = []
     least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
+    wanders, begun = NOISES * _wandering(curve), max(8, len(curve) // 50)
     for scale in (1, 5, 15):
         if len(curve) < 6 * scale:
             break
@@ -185,13 +201,21 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         # The largest of a bucket is held against the largest of the buckets before, and against their noise.
         by_peaks = scale == 1 and buckets
         values = peaks if scale == 1 else running_median(curve.values, scale)
+        noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
+        # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
+        enough = max(noises * (noise_of(peaks) if by_peaks else curve.noise), wanders, least)
+        low = below_trailing_median(peaks, width) if by_peaks else below
+        if low is None:
+            low = below = below_trailing_median(curve.values, width)
+        if not (values[half:] - low[: len(low) - half] > enough)[max(begun - half, 0) :].any():
+            continue
+        if usual is None:
+            usual = trailing_median(curve.values, width)
         level = trailing_median(peaks, width) if by_peaks else usual
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
-        noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
-        # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
-        high = excess > max(noises * (noise_of(peaks) if by_peaks else curve.noise), least)
-        high[: max(8, len(curve) // 50)] = False
+        high = excess > enough
+        high[:begun] = False
         if not high.any():
             continue
         noise = local_noise(peaks if by_peaks else curve.values, 2 * width, np.flatnonzero(high))
@@ -202,6 +226,20 @@ def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[
         spans = _spans(curve, values, before, high, noise)
         found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, usual, one))
     return _merged(found)
+
+
+def _wandering(curve: Curve) -> float:
+    """How much levels of neighbouring stretches differ: more than single steps tell where noise comes and goes slowly,
+    as of a loss that is averaged before it is logged, or of data whose difficulty changes bit by bit."""
+    settled = curve.values[len(curve) // 8 :]
+    found = 0.0
+    for size in STRETCHES:
+        num = len(settled) // size
+        if num >= FEWEST_STRETCHES:
+            levels = np.median(settled[len(settled) - num * size :].reshape(num, size), axis=1)
+            wanders = noise_of_evaluations(levels)  # around a bend, which a descent has
+            found = max(found, wanders if wanders > BELONG * curve.error(size) else 0.0)
+    return found
 
 
 def _is_usual(curve: Curve, usual: NDArray[np.float64], spike: Spike) -> bool:

@@ -74,7 +74,7 @@ def check(case: Case) -> Iterator[Finding]:
             )
         )
     exploded = growth is not None and growth[0] >= GROWN
-    too_high = None if exploded else _rate_too_high(case, onset)
+    too_high = None if exploded else rate_too_high(case, onset)
     if too_high is not None:
         evidence += too_high
     diverged = not exploded and too_high is None and _diverged(before)
@@ -141,7 +141,7 @@ def _growth(norms: Series | None, onset: int) -> tuple[float, int, float] | None
     return (float(newest.max()) / usual, int(part.steps[-len(newest)]), float(newest.max())) if usual > 0 else None
 
 
-def _rate_too_high(case: Case, onset: int) -> list[Evidence] | None:
+def rate_too_high(case: Case, onset: int) -> list[Evidence] | None:
     """What speaks for a rate that no such model bears; None where it is bearable, or nothing is known of it."""
     usual, rates = sound_rate(case), Curve.of(case.history.get("learning_rate"))
     if usual is None or not uses_adam(case) or rates is None:

@@ -7,7 +7,8 @@ Why it matters: from the best step on the model learns its training samples and 
 Evidence: best and last validation loss, the training loss at both, passes over the data.
 Remedy: stop there and keep the best weights; more data; dropout, weight decay; a smaller model. Where the data are read
     ten times and more, all together at once.
-False alarms: a noisy small validation set; validation data of another kind. A steady gap is healthy, however wide.
+False alarms: a noisy small validation set: a rise of less than five errors, or of a fiftieth, is a remark.
+    Validation data of another kind. A steady gap is healthy, however wide.
     When the best weights were restored in the end it is a remark, unless most of the budget was spent in vain.
 Source: Prechelt 1998, "Early Stopping - But When?"; the project's rules of thumb.
 """
@@ -28,6 +29,8 @@ from trimtab.runs import format
 
 SMALL_RISE = 0.02
 """Of the best loss: below that it is a remark."""
+SURE = 5.0
+"""Errors of the last evaluations beside those around the best: below that it is a remark, too."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -64,7 +67,9 @@ def check(case: Case) -> Iterator[Finding]:
     epochs = case.number("epochs")
     seen = None if epochs is None else epochs * onset / max(case.planned_steps, 1)
     wasted = onset < 0.25 * case.planned_steps
-    grave = rise >= SMALL_RISE * scale and (not restored or (wasted and rise >= 0.1 * scale))
+    # Noise that few evaluations show is often more than it seems; rises in a row are none.
+    sure = rise >= SURE * error or bool((np.diff(after) > 0).all())
+    grave = sure and rise >= SMALL_RISE * scale and (not restored or (wasted and rise >= 0.1 * scale))
     confidence = 0.75 + 0.1 * (rise > 0.1 * scale) + 0.07 * (len(after) >= 4) + 0.05 * ((epochs or 0) > 2)
     if epochs is not None and epochs <= 1:
         confidence -= 0.4  # nothing was seen twice, so nothing can have been learned by heart

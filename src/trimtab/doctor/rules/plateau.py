@@ -119,7 +119,7 @@ def _learns(case: Case) -> bool:
         return False
     noise = noise_of_evaluations(validation.values)
     fell = float(np.median(validation.values[:2]) - np.median(validation.values[-3:]))
-    return fell > max(3.0 * noise, 0.03 * abs(float(validation.values[0])))
+    return fell > max(4.0 * noise, STILL * abs(float(validation.values[0])))
 
 
 def _fell_at_once(curve: Curve) -> bool:

@@ -57,6 +57,8 @@ REMEDIES: Final = (
 )
 RELATED: Final = 2.0
 """Standard errors: pairs that go together come to ten and more with some hundred of them."""
+SURE: Final = 5.0
+"""Errors by which an accuracy or a validation loss has improved, where something carries over."""
 BY_HEART: Final = 0.75
 """Of that loss: training losses below are of samples learned by heart."""
 
@@ -101,7 +103,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if not known and accuracy is None and not case.history.has("train/accuracy"):
         return  # any loss above 1.4 is near ln K of some K: nothing says that there are classes
-    if not known and learns_at_once(case, training):
+    if not known and (learns_at_once(case, training) or _carries_over(case, accuracy)):
         return  # it is learned, but not asked: a validation set of another kind
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
@@ -145,6 +147,17 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     )
 
 
+def _carries_over(case: Case, accuracy: Curve | None) -> bool:
+    """Whether answers became better by far more than chance, and bit by bit, as no share of a class comes about."""
+    if accuracy is None or len(accuracy) < 5:
+        return False
+    first, texts = float(accuracy.values[:2].mean()), judged_texts(case) or 300.0
+    later = accuracy.values[len(accuracy) // 2 :]
+    error = max(noise_of_evaluations(accuracy.values), error_of_share(first, texts))
+    by_and_by = int((np.diff(accuracy.values) > 0).sum()) >= 3
+    return by_and_by and float(np.median(later)) - first > SURE * error
+
+
 def _stands(case: Case, validation: Curve, training: Curve) -> Finding | None:
     """Where no text was counted, as in logs: whether nothing that is learned carries over."""
     accuracy, number = Curve.of(case.evaluated("validation/accuracy")), num_classes(case)
@@ -156,6 +169,8 @@ def _stands(case: Case, validation: Curve, training: Curve) -> Finding | None:
     if not begins or learns_at_once(case, training):
         return None
     lowest, last = float(validation.values.min()), float(np.median(validation.values[-max(2, len(validation) // 4) :]))
+    if float(validation.values[0]) - last > SURE * noise_of_evaluations(validation.values):
+        return None  # it moves little, and by far more than chance: what is learned by heart makes it no better
     guess, half = prior_loss(case) or float(np.log(number)), len(accuracy) // 2
     most = max(shares(case), default=max(AT_MOST / number, 1.0 / number + 0.15 if number < 3 else 0.0))
     before, after = accuracy.values[:2], accuracy.values[half:]

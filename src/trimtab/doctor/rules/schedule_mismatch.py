@@ -10,13 +10,15 @@ Evidence: the first and the largest difference; whether one schedule is the othe
 Remedy: step the schedule once for each update, and lay it out for the number of updates.
 False alarms: controllers' factors are in the journal and counted in; a rollback or a resume with other settings begins
     the comparison anew; another optimizer has its own rate and is not judged. Schedules of other trainers are not
-    known: but for such lines and cosines nothing is said. Of a run that was stopped before its end they are a remark.
-    Cosines that come again and again are planned.
+    known: but for such lines and cosines nothing is said. Of a run that was stopped before its end they are a remark;
+    one whose last row is both an evaluation and a round step is taken for done. Cosines that come again and again are
+    planned.
 Source: own; the pace of schedulers under accumulation and in several processes is a usual mistake of loops.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -39,6 +41,8 @@ PACES: Final = (0.125, 0.25, 0.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 MOST: Final = 1024
 """Steps that are held against the plan, evenly over the run."""
 LATE: Final = 1.25
+RARE: Final = 20
+"""Rows, of which one ends where a plan would."""
 FLOORS: Final = (0.0, 0.02, 0.05, 0.1)
 """Of the peak, that a cosine usually ends at."""
 Floats = NDArray[np.float64]
@@ -150,9 +154,22 @@ def _is_done(case: Case) -> bool:
     if validation is None or len(validation) < 5 or validation.last_step < case.history.last_step:
         return False
     gaps = np.diff(validation.steps)
+    if _ends_as_planned(case, validation):
+        return True
     lowest = float(validation.values.min())
     is_best = float(validation.values[-1]) <= lowest + 0.02 * float(validation.values.max() - lowest)
     return is_best and int(gaps[-1]) < int(np.median(gaps))
+
+
+def _ends_as_planned(case: Case, validation: Curve) -> bool:
+    """Whether the last row has an evaluation and a round number, both of which few rows have: one that was stopped or
+    died ends anywhere."""
+    last, loss = case.history.last_step, Curve.of(case.loss())
+    tens = next((ten for ten in (1000, 500, 200, 100) if last % ten == 0), None)
+    if tens is None or loss is None or len(loss) < 2 or len(validation) < 5:
+        return False
+    every, between = int(np.median(np.diff(loss.steps))), int(np.median(np.diff(validation.steps)))
+    return math.lcm(max(between, 1), tens) // max(every, 1) >= RARE
 
 
 def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
@@ -167,7 +184,7 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
     fall = Curve(fall.steps[few], fall.values[few])
     best: tuple[float, float, float] | None = None
     for begin in fall.first_step - np.unique(np.linspace(0, between - 1, 5).astype(int)):
-        for length in (fall.last_step - begin) * np.geomspace(0.3, 4.0, 400):
+        for length in (fall.last_step - begin) * np.geomspace(0.3, 8.0, 500):
             wave = 0.5 * (1 + np.cos(np.pi * (fall.steps - begin) / length))
             for floor in FLOORS:
                 error = float(np.abs(peak * (floor + (1 - floor) * wave) - fall.values).max()) / peak

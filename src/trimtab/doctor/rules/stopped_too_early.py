@@ -7,11 +7,13 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
     tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
     single tokens to pairs gets a remark. Where no level is known: of fewer than 100 steps with the rate at its full
     height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress.
+    Of another trainer's state file that tells how many steps were to be made: one that ends at three fifths of them and
+    before, with both losses falling and the rate high.
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
 Evidence: the loss beside the yardstick; tokens that were seen, for each parameter.
 Remedy: more steps; or a model that is small enough for these.
     A validation loss that turned while the text came more than four times is no matter of steps.
-False alarms: trials of a set-up, which are meant to be short.
+False alarms: trials of a set-up, which are meant to be short. The state file of a run that still goes on.
 Source: own; tokens for each parameter: Hoffmann et al. 2022, arXiv 2203.15556, table 3.
 """
 
@@ -41,6 +43,8 @@ FEWEST: Final = 0.1
 """Tokens for each parameter: with fewer no model is expected to come below counts of pairs, and none is done."""
 LAST_QUARTER: Final = 0.05
 """Of the whole progress: a run that was long enough makes less in its last quarter."""
+ENDED: Final = 0.6
+"""Of the planned steps, at which a run that is over was not done."""
 FEWEST_STEPS: Final = 100
 """In a longer run a loss that falls says nothing by itself."""
 BEST: Final = 20.0
@@ -51,6 +55,8 @@ def check(case: Case) -> Iterator[Finding]:
     """A warning, once the run is over."""
     history, training = case.history, Curve.of(case.loss())
     if training is None or history.last_step < case.planned_steps:
+        if training is not None:
+            yield from _ended_before_plan(case, training)
         return
     judged = Curve.of(case.validation_loss()) or training
     lowest, tokens, parameters = float(judged.values.min()), tokens_seen(case), case.number("parameters", "total")
@@ -100,6 +106,41 @@ def check(case: Case) -> Iterator[Finding]:
         + (", and its loss was still falling" if falls and not turned else ""),
         tuple(evidence),
         remedies=tuple(_remedies(case, part)),
+    )
+
+
+def _ended_before_plan(case: Case, training: Curve) -> Iterator[Finding]:
+    """Of another trainer's own state file: it tells how many steps were to be made, and that it ends long before."""
+    planned, validation = case.fact("log", "max_steps"), Curve.of(case.validation_loss())
+    last, rates = case.history.last_step, Curve.of(case.history.get("learning_rate"))
+    if not isinstance(planned, int) or last > ENDED * planned or validation is None or len(validation) < 2:
+        return
+    if has_turned(validation) or len(training) < 8 or training.first_step > 0.2 * last:
+        return
+    fell = training.level(training.first_step, 0.6 * last) - training.level(0.7 * last, last)
+    if fell < 3.0 * training.error(len(training) // 3) or (
+        rates is not None and rates.values[-1] < 0.5 * float(rates.values.max())
+    ):
+        return
+    yield Finding(
+        "stopped-too-early",
+        "warning",
+        0.6,
+        last,
+        f"the log ends at step {last:,} of {planned:,}, while the loss was falling at a high rate: it was stopped, has "
+        "died, or still runs",
+        (
+            Evidence("train/loss", (last, last), float(last), float(planned), f"{planned:,} steps were to be made"),
+            Evidence(
+                "validation/loss",
+                (validation.first_step, validation.last_step),
+                float(validation.values[-1]),
+                float(validation.values[0]),
+                f"the validation loss came from {format.decimal(float(validation.values[0]))} to "
+                f"{format.decimal(float(validation.values[-1]))}, which is its best",
+            ),
+        ),
+        remedies=(Remedy("go on from the last checkpoint to the planned end"),),
     )
 
 

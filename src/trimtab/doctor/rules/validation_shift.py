@@ -45,6 +45,8 @@ HALF: Final = 0.6
 """Of a pass over the data: up to there most training samples were seen at most once."""
 LARGE_GAP: Final = 0.2
 """The same where that is not known."""
+OF_DESCENT: Final = 0.1
+"""Of what was gained: where the passes are not known, a gap of less is what every small set leaves in the end."""
 MOST_PART: Final = 5.0
 """Times the loss: a part of more is of a loss near zero, and says nothing."""
 
@@ -72,6 +74,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     part = gap / max(abs(level), 1e-9)
     # Of two sets of one kind the training set is never the harder one, but by chance.
     wide = abs(part) >= GAP if told_apart and is_slice else part >= (GAP if told_apart else LARGE_GAP)
+    wide = wide and (told_apart or new or gap >= OF_DESCENT * training.descent)
     sure = new and is_slice  # the same mode on samples that are new to the model: only their kind can differ
     # What was seen again and again before the first evaluation may have been learned by heart until then.
     nothing = not again and gained_nothing(case, validation, training) and learns_at_once(case, training)

@@ -1,0 +1,212 @@
+"""Signs in the curves alone that updates are too large, each with its weight; each may have another reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, Phases
+from trimtab.doctor.finding import Evidence
+from trimtab.doctor.remedies import uses_adam
+from trimtab.runs import format
+
+BOUNCE = 0.08
+"""Of the usual validation loss, and of the loss at the start: an evaluation that is so much off the one before."""
+UNSUSPECTED = 5e-3
+"""Of another trainer's log: a rate below that is hardly what makes evaluations bounce."""
+TOGETHER = 0.6
+"""Correlation of a loss with the one before."""
+Sign = tuple[float, Evidence]
+
+
+def in_waves(curve: Curve) -> bool:
+    """Whether losses of neighbours belong together, around the line through the last four fifths of the run: what comes
+    and goes over many steps is in the data; what a rate does differs from batch to batch."""
+    part = curve.values[len(curve) // 5 :]
+    if len(part) < 24:
+        return False
+    at = np.arange(len(part))
+    rest = part - np.polyval(np.polyfit(at, part, 1), at)
+    whole = float(np.square(rest).mean())
+    return whole > 0 and float((rest[1:] * rest[:-1]).mean()) > TOGETHER * whole
+
+
+def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
+
+    Where a decaying rate calms them by the end the rate was no higher than it should be; and a rate that no small model
+    suffers from has another reason for it.
+    """
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and uses_adam(case) is not True):
+        return
+    if in_waves(curve) or curve.end > 1.5 * curve.start:
+        return
+    changes = np.diff(validation.values)
+    much = np.abs(changes) > max(BOUNCE * float(np.median(validation.values)), BOUNCE * abs(curve.start))
+    turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
+    rises = int((changes[much] > 0).sum())
+    if rises < 2 or len(turns) < 3 or not much[-max(3, len(changes) // 4) :].any():
+        return
+    step = int(validation.steps[int(np.flatnonzero(much & (changes > 0))[0])])
+    largest = float(changes.max())
+    told = (
+        f"the validation loss of the same samples goes up and down to the end: {rises} times it rose by much from "
+        f"one evaluation to the next, by {format.decimal(largest)} at most"
+    )
+    yield 3.0, Evidence("validation/loss", (step, validation.last_step), largest, BOUNCE * abs(curve.start), told)
+
+
+def knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
+    """A loss that the first updates throw up, and that then stands for the rest of the run: nothing learns any more."""
+    cut = max(4, round(0.15 * len(curve)))
+    early, rest = curve.values[:cut], curve.values[cut:]
+    validation = Curve.of(case.validation_loss())
+    if len(rest) < 24:
+        return
+    level, third = float(np.median(rest)), len(rest) // 3
+    moved = abs(float(np.median(rest[:third]) - np.median(rest[-third:])))
+    noise, top = Curve(curve.steps[cut:], rest).noise, int(np.argmax(early))
+    if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
+        return
+    late = None if validation is None else validation.between(curve.steps[cut], curve.last_step)
+    if late is not None and float(late.values[-1]) < 0.97 * float(late.values[0]):
+        return
+    height = float(early[top])
+    thrown = height > max(1.25 * float(early[0]), 1.3 * level) and level > 0.4 * abs(float(early[0]))
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    ignorant = (
+        height > 2.0 * level
+        and accuracy is not None
+        and len(accuracy) >= 5
+        and float(np.median(accuracy.values[len(accuracy) // 2 :])) <= min(0.5, float(accuracy.values[0]) + 0.02)
+    )
+    if height - level < 10.0 * noise or not (thrown or ignorant):
+        return
+    told = (
+        f"the loss was {format.decimal(height)} at step {int(curve.steps[top]):,}, and stands near "
+        f"{format.decimal(level)} from step {int(curve.steps[cut]):,} to the end: the first updates threw the "
+        "weights to where nothing is learned"
+    )
+    yield (
+        3.5 if ignorant else 3.0,
+        Evidence("train/loss", (int(curve.steps[top]), curve.last_step), height, level, told),
+    )
+
+
+def hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """The loss falls, then rises for a while, in the first part of the run while the rate is high."""
+    until = min(phases.high_until, curve.first_step + 0.5 * (curve.last_step - curve.first_step))
+    part = curve.between(curve.first_step, until)
+    if part is None or len(part) < 16:
+        return
+    steps, levels, size = part.blocks(16)
+    lowest = np.minimum.accumulate(levels)
+    rises = levels - lowest
+    at = int(np.argmax(rises))
+    rise, fell = float(rises[at]), curve.start - float(lowest[at])
+    if rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
+        onset = int(steps[int(np.argmin(levels[: at + 1]))])
+        weight = 3.0 if rise > 0.2 * max(fell, 1e-12) else 2.0
+        told = (
+            f"the loss rose again from {format.decimal(float(lowest[at]))} to {format.decimal(float(levels[at]))} "
+            f"between steps {onset:,} and {int(steps[at]):,}, while the rate was high"
+        )
+        yield weight, Evidence("train/loss", (onset, int(steps[at])), float(levels[at]), float(lowest[at]), told)
+
+
+def early_jump(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Single losses above all before them, while the rate rises or has just reached its height."""
+    until = max(phases.peak_from + 0.05 * (curve.last_step - curve.first_step), curve.first_step + 10)
+    part = curve.between(curve.first_step, min(until, phases.high_until))
+    if part is None or len(part) < 6:
+        return
+    lowest = np.minimum.accumulate(part.values)
+    rises = part.values - lowest
+    at = int(np.argmax(rises))
+    rise, fell = float(rises[at]), curve.start - float(lowest[at])
+    if rise > max(12 * curve.noise, 0.2 * curve.descent, 0.6 * fell):
+        before = int(part.steps[int(np.argmin(part.values[: at + 1]))])
+        told = (
+            f"the loss jumped from {format.decimal(float(lowest[at]))} to {format.decimal(float(part.values[at]))} "
+            f"by step {int(part.steps[at]):,}, when the rate came to its height"
+        )
+        yield (
+            2.0,
+            Evidence("train/loss", (before, int(part.steps[at])), float(part.values[at]), float(lowest[at]), told),
+        )
+
+
+def swings(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Levels of neighbouring stretches that differ more than the noise of single steps explains."""
+    begin = curve.first_step + 0.2 * (phases.high_until - curve.first_step)
+    part = curve.between(begin, phases.high_until)
+    if part is None or len(part) < 60:
+        return
+    steps, levels, size = part.blocks(30)
+    second = np.abs(np.diff(levels, n=2)) / np.sqrt(6)
+    swing = float(1.4826 * np.median(second))
+    ratio = swing / max(curve.error(size), 1e-12)
+    if ratio > 3.0 and swing > 0.01 * max(curve.descent, 1e-12):
+        told = (
+            f"the loss swings by {format.decimal(swing)} from one stretch of {size} values to the next, "
+            f"{ratio:.1f} times what the noise of single steps explains"
+        )
+        yield (
+            1.5 if ratio < 6 else 2.0,
+            Evidence("train/loss", (int(steps[0]), int(steps[-1])), swing, curve.error(size), told),
+        )
+
+
+def validation_rises(case: Case, phases: Phases) -> Iterator[Sign]:
+    """Evaluations that are worse than the one before, though nothing is learned by heart: the gap does not grow."""
+    curve, gap = Curve.of(case.validation_loss()), Curve.of(case.evaluated("generalization_gap"))
+    if curve is None or len(curve) < 5:
+        return
+    training = Curve.of(case.loss())
+    begun = max(float(curve.values[0]), training.start if training is not None else 0.0)
+    descent = begun - float(curve.values.min())
+    part = curve.between(phases.peak_from, phases.high_until)
+    if part is None or len(part) < 4 or descent <= 0:
+        return
+    rises = np.diff(part.values)
+    at = int(np.argmax(rises))
+    grown = 0.0
+    if gap is not None:
+        grown = gap.at(int(part.steps[at + 1])) - gap.at(int(part.steps[at]))
+    if rises[at] > 0.04 * descent and grown < 0.5 * float(rises[at]):
+        told = (
+            f"the validation loss rose from {format.decimal(float(part.values[at]))} to "
+            f"{format.decimal(float(part.values[at + 1]))} between two evaluations, at a high rate"
+        )
+        yield (
+            1.0,
+            Evidence(
+                "validation/loss",
+                (int(part.steps[at]), int(part.steps[at + 1])),
+                float(part.values[at + 1]),
+                float(part.values[at]),
+                told,
+            ),
+        )
+
+
+def late_fall(curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Nothing is gained at the high rate, and much once it decays."""
+    if not phases.decays:
+        return
+    begin = phases.peak_from + 0.4 * (phases.high_until - phases.peak_from)
+    part = curve.between(begin, phases.high_until)
+    if part is None or len(part) < 12:
+        return
+    gained = curve.progress(begin, phases.high_until)
+    level = curve.level(phases.high_until - (phases.high_until - begin) / 4, phases.high_until)
+    fall = level - curve.end
+    if fall > max(0.1 * curve.descent, 4 * curve.error(len(part) // 4)) and gained < 0.15 * fall:
+        told = (
+            f"the loss fell by {format.decimal(max(gained, 0.0))} in the last stretch at the high rate, and by "
+            f"{format.decimal(fall)} when the rate decayed"
+        )
+        yield 1.5, Evidence("train/loss", (phases.high_until, curve.last_step), fall, gained, told)
