@@ -15,10 +15,13 @@ import pytest
 from bank.archive import pack, unpack
 from bank.catalogue import FAULTS, ODDITIES
 from bank.cure import Attempt, table
+from bank.grounds import ground_of
 from bank.ours import prepare_run
-from bank.plan import GROUPS, plan
+from bank.plan import GROUPS, NOT_SPREAD, plan
 from bank.score import Judged, Said, calibration, judge, scores, wilson
-from bank.setup import begin
+from bank.setup import SIZES, begin
+from bank.spread import between, sizes_of
+from bank.ways import ways
 
 from trimtab.doctor.codes import CODES
 from trimtab.runs.record import read_record
@@ -58,6 +61,26 @@ def test_strata_are_filled_evenly(part: str) -> None:
     for one in runs:
         kind = (ODDITIES if one.code == "healthy" else FAULTS)[one.variant]
         assert one.task in (kind.ours if one.logger == "trimtab" and kind.ours else kind.tasks)
+
+
+def test_the_part_spread_has_our_own_runs_and_several_ways_to_plant_a_fault() -> None:
+    runs = plan("spread", rounds=2)
+    assert {one.logger for one in runs} == {"trimtab"}
+    assert {one.code for one in runs} - {"healthy"} == set(FAULTS) - {"unscaled-inputs", *NOT_SPREAD}
+    several = {one.code for one in runs if one.code != "healthy" and len(ways(one.code)) > 1}
+    assert len(several) >= 34
+
+
+def test_what_is_drawn_for_the_part_spread_is_between_mild_and_strong_and_of_no_other_part() -> None:
+    runs = plan("spread", rounds=3)
+    sizes = [sizes_of(one) for one in runs]
+    assert {one["width"] for one in sizes}.isdisjoint({one["width"] for one in SIZES.values()})
+    assert {one["sequence_length"] for one in sizes}.isdisjoint({one["sequence_length"] for one in SIZES.values()})
+    for one in runs:
+        assert 6.0 <= between(one, 14.0, 6.0) <= 14.0
+        assert between(one, 4, 8) in range(4, 9)
+        assert between(one, True, False) == (one.severity == "strong")
+    assert len({ground_of(one) for one in runs}) == 4
 
 
 def test_the_interval_of_wilson() -> None:

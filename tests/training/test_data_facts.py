@@ -50,3 +50,28 @@ def test_labels_and_sets_are_counted_where_yardsticks_are_asked_for(tmp_path: Pa
     assert 0.2 < found["sets"]["separability"] < 0.8
     off = load_config({**settings, "evaluation": {"yardsticks": False}}, environment={})
     assert counting_facts(off, prepare_data(off.data, off.task, seed=0)) == {}
+
+
+def _sets(tmp_path: Path, validation: str) -> dict[str, float]:
+    numbers = " ".join(str(n * n) for n in range(4_000))
+    (tmp_path / "train.txt").write_text(numbers)
+    (tmp_path / "held_out.txt").write_text(validation)
+    settings = {
+        "data": {
+            "source": {"name": "text", "path": str(tmp_path / "train.txt")},
+            "validation_source": {"name": "text", "path": str(tmp_path / "held_out.txt")},
+            "tokenizer": {"name": "bytes"},
+            "sequence_length": 32,
+        },
+    }
+    config = load_config(settings, environment={})
+    data = prepare_data(config.data, config.task, seed=0)
+    found: dict[str, float] = counting_facts(config, data)["counting"]["sets"]
+    return found
+
+
+def test_a_text_in_one_file_is_compared_in_pieces(tmp_path: Path) -> None:
+    alike = _sets(tmp_path, " ".join(str(n * n) for n in range(3_000, 3_800)))
+    other = _sets(tmp_path, " ".join(["the", "other", "words", "of", "a", "sentence"][n % 5] for n in range(1_500)))
+    assert other["separability"] > 0.99 > alike["separability"]
+    assert other["documents"] >= 8

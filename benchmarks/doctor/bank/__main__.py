@@ -1,6 +1,6 @@
 """Makes, scores and packs the bank.
 
-PYTHONPATH=benchmarks/doctor python -m bank make --part tuning --into DIR [--minutes M] [--group trimtab …]
+PYTHONPATH=benchmarks/doctor python -m bank make --part tuning --into DIR [--minutes M] [--group trimtab …] [--rounds N]
 PYTHONPATH=benchmarks/doctor python -m bank score --part tuning --from DIR [--json FILE] [--wrong]
 PYTHONPATH=benchmarks/doctor python -m bank cure --from DIR [--only PATTERN] [--seeds 3] [--minutes M] [--json FILE]
 PYTHONPATH=benchmarks/doctor python -m bank plan --part tuning
@@ -72,6 +72,8 @@ def main() -> None:
 
         scores(arguments.folder, arguments.part, arguments.only, arguments.json, arguments.wrong)
         return
+    if arguments.part == "spread" and getattr(arguments, "twins", False):
+        parser.error("of the part spread there are no twins: its faults are planted in many ways")
     scenarios = plan(arguments.part, arguments.group or GROUPS, arguments.rounds)
     if arguments.only:
         scenarios = tuple(one for one in scenarios if fnmatch.fnmatch(one.name, arguments.only))

@@ -21,8 +21,8 @@ from typing import Final
 
 from bank import clock
 from bank.catalogue import FAULTS, ODDITIES
+from bank.grounds import data_of
 from bank.scenario import HEALTHY, Scenario, Truth
-from bank.texts import prepare
 
 TOOK_LONGER: Final = "took longer than"
 LIMIT_SECONDS: Final = 150.0
@@ -81,7 +81,7 @@ def generate(
         place = folder / scenario.name
         if (place / "truth.json").exists() or (place / "failed.txt").exists():
             continue
-        data = prepare(scenario.part, folder.parent)
+        data = data_of(scenario, folder.parent)
         seconds = make(scenario, place, data, known, twins=twins)
         made += 1
         told = f"{seconds:6.1f} s" if (place / "truth.json").exists() else "failed  "

@@ -5,6 +5,7 @@ Shape suffixes: B sequences · T positions · D width · V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -59,11 +60,20 @@ class CausalConvolutions(nn.Module):
 
 @final
 class SigmoidStack(nn.Module):
-    """Many sigmoid layers, one after the other, over the last two tokens: nothing carries the gradient past them."""
+    """Many sigmoid layers, or others, one after the other: nothing carries the gradient past them."""
 
-    def __init__(self, vocabulary: int, width: int, *, seed: int, depth: int) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int,
+        *,
+        seed: int,
+        depth: int,
+        activation: Callable[[Tensor], Tensor] = torch.sigmoid,
+    ) -> None:
         super().__init__()
         torch.manual_seed(seed)
+        self.activation = activation
         self.embedding = nn.Embedding(vocabulary, width)
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.head = nn.Linear(width, vocabulary)
@@ -72,7 +82,7 @@ class SigmoidStack(nn.Module):
         """Logits [B, T, V]."""
         x_BTD = self.embedding(tokens_BT)
         for layer in self.layers:
-            x_BTD = torch.sigmoid(layer(x_BTD))
+            x_BTD = self.activation(layer(x_BTD))
         logits_BTV: Tensor = self.head(x_BTD)
         return logits_BTV
 

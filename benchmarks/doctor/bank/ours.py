@@ -13,6 +13,7 @@ from bank.ours_healthy import TURN
 from bank.patches import KilledOnce
 from bank.scenario import HEALTHY, Scenario
 from bank.setup import Setup, begin
+from bank.spread import way_of
 from bank.twins import become_twin
 
 if TYPE_CHECKING:
@@ -25,8 +26,21 @@ def prepare_run(scenario: Scenario, folder: Path, data: Path, *, twin: bool = Fa
     if twin:
         become_twin(setup)
     else:
-        (TURN if scenario.code == HEALTHY else PLANT)[scenario.variant](setup)
+        plant_in(setup)
     return setup
+
+
+def plant_in(setup: Setup) -> None:
+    """What the run is named for; a fault of the part `spread` in another way in each round."""
+    scenario = setup.scenario
+    if scenario.code == HEALTHY:
+        TURN[scenario.variant](setup)
+    elif scenario.part == "spread":
+        from bank.ways import ways
+
+        way_of(scenario, ways(scenario.variant))(setup)
+    else:
+        PLANT[scenario.variant](setup)
 
 
 def config_of(setup: Setup) -> Config:

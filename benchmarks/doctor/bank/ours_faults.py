@@ -41,7 +41,11 @@ def overfitting(setup: Setup) -> None:
         return
     text = (setup.data / "corpus.txt").read_text(encoding="utf-8")
     begin = setup.scenario.draw("text").randrange(0, 400_000)
-    size = setup.strong(9_000, 22_000) if setup.model is None else setup.strong(2_500, 5_000)
+    size = (
+        setup.strong(9_000, 22_000)
+        if setup.model is None
+        else setup.strong(2_500, 5_000) * (3 if setup.scenario.part == "spread" else 1)
+    )
     setup.use_text(text[begin : begin + size], text[begin + size : begin + size + 20_000])
     setup.steps = round(setup.steps * setup.strong(1.6, 2.0))
 
@@ -95,8 +99,11 @@ def loss_spike(setup: Setup) -> None:
 
 
 def underfitting(setup: Setup) -> None:
-    setup.settings["model"] = {"name": "decoder", "num_layers": 1, "hidden_size": setup.strong(4, 8), "num_heads": 1}
+    size = setup.strong(4, 8) // 2 * 2  # an even one
+    setup.settings["model"] = {"name": "decoder", "num_layers": 1, "hidden_size": size, "num_heads": 1}
     setup.settings["schedule"] = {"name": "cosine", "warmup": 0.05, "floor": 0.0}
+    if setup.scenario.part == "spread":
+        setup.settings["optimizer"] = {"name": "adamw"}  # whose rate it is
     setup.rate = 2e-2
     setup.steps = 1_000
     setup.onset = 1

@@ -9,12 +9,13 @@ from typing import Any, Final, Literal, final
 
 HEALTHY: Final = "healthy"
 
-Part = Literal["tuning", "test"]
+Part = Literal["tuning", "test", "spread"]
 Logger = Literal["trimtab", "csv", "jsonl", "huggingface", "lightning"]
 Task = Literal["lm", "classification", "seq2seq", "regression", "mlp", "cnn"]
 Severity = Literal["mild", "strong", "none"]
 
-PARTS: Final[tuple[Part, ...]] = ("tuning", "test")
+PARTS: Final[tuple[Part, ...]] = ("tuning", "test", "spread")
+"""Rules may be fitted to all but `test`. `spread` has runs of trimtab's own trainer alone."""
 
 
 @final

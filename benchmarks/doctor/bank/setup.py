@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
+from bank import spread
 from bank.patches import Patch
 from bank.scenario import Scenario
 
@@ -108,6 +109,8 @@ class Setup:
 
     def strong(self, strong: Any, mild: Any) -> Any:
         """One of two values, by the severity."""
+        if self.scenario.part == "spread":
+            return spread.between(self.scenario, strong, mild)
         return strong if self.scenario.severity == "strong" else mild
 
     def at(self, part: float) -> int:
@@ -145,7 +148,8 @@ class Setup:
 
 def begin(scenario: Scenario, folder: Path, data: Path) -> Setup:
     """A sound run of this part and task, with what is drawn for it."""
-    sizes, draw = SIZES[scenario.part], scenario.draw("base")
+    sizes = spread.sizes_of(scenario) if scenario.part == "spread" else SIZES[scenario.part]
+    draw = scenario.draw("base")
     task = scenario.task
     steps = round(sizes["steps"] * draw.uniform(0.85, 1.2))
     model: dict[str, Any] = {"name": "decoder", **sizes["model"]}
@@ -186,6 +190,8 @@ def begin(scenario: Scenario, folder: Path, data: Path) -> Setup:
     if task == "seq2seq":
         settings["data.source"]["field"] = "signature"
         model |= {"name": "encoder_decoder", "num_layers": max(1, sizes["model"]["num_layers"] - 1)}
+    if scenario.part == "spread":
+        spread.vary(scenario, settings)
     setup = Setup(scenario, settings, folder, data, sizes)
     setup.steps = steps
     if task in ("mlp", "cnn"):

@@ -26,6 +26,9 @@ LABELLED: Final[dict[str, str]] = {"tuning": "sympy", "test": "scipy"}
 NUM_CLASSES: Final[dict[str, int]] = {"tuning": 5, "test": 7}
 ROWS_A_CLASS: Final = 700
 
+Documented = tuple[str, str, str, int]
+"""Subpackage, signature, docstring, lines of the body."""
+
 
 def package_folder(name: str) -> Path:
     """Where a package lies, without importing it. Raises: ModuleNotFoundError when it is not installed."""
@@ -50,15 +53,18 @@ def corpus(name: str, size: int, skip: int = 0) -> str:
         total += len(parts[-1])
         if total >= size + skip:
             break
-    text = "\n".join(parts)[skip : skip + size]
+    return shuffled("\n".join(parts)[skip : skip + size])
+
+
+def shuffled(text: str) -> str:
+    """The same in another order of pieces of some 2,000 characters."""
     pieces = [text[at : at + 2_000] for at in range(0, len(text), 2_000)]
     return "".join(pieces[index] for index in np.random.default_rng(13).permutation(len(pieces)))
 
 
-def docstrings(name: str) -> Iterator[tuple[str, str, str, int]]:
-    """Of each documented function: subpackage, signature, docstring, lines of its body."""
-    root = package_folder(name)
-    for file in sources(name):
+def documented(files: Iterable[Path], root: Path) -> Iterator[Documented]:
+    """Of each documented function of sources below `root`, in folders of it."""
+    for file in files:
         inside = file.relative_to(root).parts
         if len(inside) < 2:
             continue
@@ -74,13 +80,19 @@ def docstrings(name: str) -> Iterator[tuple[str, str, str, int]]:
 
 
 def labelled_rows(part: Part) -> list[dict[str, Any]]:
+    """Those of a part."""
+    name = LABELLED[part]
+    return rows_of(documented(sources(name), package_folder(name)), NUM_CLASSES[part])
+
+
+def rows_of(found: Iterator[Documented], num_classes: int, shortest: int = 40) -> list[dict[str, Any]]:
     """Rows with text, label, target (a second text) and value (a number), about as many of each class."""
-    found = _without_repetition(row for row in docstrings(LABELLED[part]) if len(row[2]) > 40)
-    classes = [name for name, _ in Counter(row[0] for row in found).most_common(NUM_CLASSES[part])]
+    kept = _without_repetition(row for row in found if len(row[2]) > shortest)
+    classes = [name for name, _ in Counter(row[0] for row in kept).most_common(num_classes)]
     random = np.random.default_rng(7)
     rows: list[dict[str, Any]] = []
     for label in classes:
-        of_class = [row for row in found if row[0] == label]
+        of_class = [row for row in kept if row[0] == label]
         chosen = random.permutation(len(of_class))[:ROWS_A_CLASS]
         rows += [
             {
@@ -95,7 +107,7 @@ def labelled_rows(part: Part) -> list[dict[str, Any]]:
     return [rows[index] for index in random.permutation(len(rows))]
 
 
-def _without_repetition(rows: Iterable[tuple[str, str, str, int]]) -> list[tuple[str, str, str, int]]:
+def _without_repetition(rows: Iterable[Documented]) -> list[Documented]:
     """Those rows of which less than a third of the runs of four words were in others before."""
     seen: set[tuple[str, ...]] = set()
     kept = []

@@ -185,7 +185,12 @@ def doctor(
         int | None, typer.Option("--seeds", min=1, max=21, help="With --prove: so many of each; 1 if not given.")
     ] = None,
     explain: Annotated[
-        str | None, typer.Option("--explain", metavar="CODE", help="Say what a finding means, instead.")
+        str | None,
+        typer.Option(
+            "--explain",
+            metavar="CODE",
+            help="Say what a finding means, instead, or with scorecard how one is named where no rule is sure.",
+        ),
     ] = None,
 ) -> None:
     """Say what is wrong with a run, what shows it, and what to change; write that change, or prove that it helps."""

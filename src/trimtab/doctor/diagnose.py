@@ -1,4 +1,5 @@
-"""From a case to a diagnosis: every rule is asked, causes are put before what they explain."""
+"""From a case to a diagnosis: every rule is asked, causes are put before what they explain; where none is sure,
+what the log most resembles leads."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from dataclasses import replace
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES, FAULTS_OF_CODE, FAULTS_OF_DATA
+from trimtab.doctor.differential import resembling
 from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import beaten_by, summarize, unit_of
@@ -24,15 +26,8 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     """The verdict on `case`: the same for the same prefix of a run, live or after the fact."""
     if is_soup(case):
         return Diagnosis(run, "healthy", (), (), describe_soup(case))
-    findings: list[Finding] = []
-    withheld: list[Withheld] = []
-    for code in RULES:
-        for said in ask(code, case):
-            if isinstance(said, Finding):
-                findings.append(_no_louder_than_sure(said))
-            else:
-                withheld.append(said)
-    findings = in_causal_order(without_doubles(findings), case.planned_steps)
+    by_rules, withheld = findings_of(case)
+    findings = resembling(case, by_rules)
     verdict = verdict_of(findings)
     if verdict == "healthy" and case.history.ended is not None and case.history.ended.status == "failed":
         verdict = "failed"  # for a reason that is told, and that no rule reads off the curves
@@ -42,6 +37,19 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     kept = tuple(item for item in withheld if item.code not in found)
     summary = summarize(case, verdict, findings, kept)
     return Diagnosis(run, verdict, tuple(findings), kept, summary, unit=unit_of(case), beaten_by=beaten_by(case))
+
+
+def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:
+    """What the rules find in `case`, in causal order, and what they withhold."""
+    findings: list[Finding] = []
+    withheld: list[Withheld] = []
+    for code in RULES:
+        for said in ask(code, case):
+            if isinstance(said, Finding):
+                findings.append(_no_louder_than_sure(said))
+            else:
+                withheld.append(said)
+    return in_causal_order(without_doubles(findings), case.planned_steps), withheld
 
 
 def ask(code: str, case: Case) -> Iterator[Finding | Withheld]:

@@ -45,10 +45,24 @@ def unchanged_since(case: Case) -> int | None:
     return begin
 
 
+def no_gradient_since(case: Case, curve: Curve) -> int | None:
+    """The step from which on the whole gradient is exactly 0, where that is a fifth of the run and more, to its end."""
+    norms = Curve.of(case.history.get("grad_norm"))
+    if norms is None or norms.last_step < curve.last_step or norms.values[-1] != 0.0:
+        return None
+    alive = np.flatnonzero(norms.values > 0.0)
+    since = int(norms.steps[alive[-1] + 1]) if len(alive) else norms.first_step
+    return since if norms.last_step - since >= 0.2 * (curve.last_step - curve.first_step) else None
+
+
 def judged_texts(case: Case) -> float | None:
     """How many texts are judged in an evaluation, of a task with one answer to a text; None where that is not known."""
     if case.fact("task") in ("classification", "regression"):
-        return case.number("validation", "documents")
+        documents, tokens = case.number("validation", "documents"), case.number("validation", "tokens")
+        most, length = case.setting("evaluation.max_tokens"), case.setting("data.sequence_length")
+        if documents and tokens and isinstance(most, int) and isinstance(length, int):
+            return min(documents, max(1.0, most // min(tokens / documents, length)))
+        return documents
     return counted_answers(case) if case.fact("task") is None and classifies(case) else None
 
 

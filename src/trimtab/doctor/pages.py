@@ -14,6 +14,8 @@ from trimtab.errors import UsageError
 
 FOLDER: Final = "docs/reference/doctor"
 """Where the pages lie in the repository."""
+SCORECARD: Final = "scorecard"
+"""No code: how a fault is named where no rule is sure."""
 _HEADINGS: Final = ("Looks for", "Why it matters", "Why", "Evidence", "Remedy", "False alarms", "Source")
 
 
@@ -37,11 +39,20 @@ class CodePage:
     @property
     def path(self) -> str:
         """The page in the repository; what a configuration shows is on one page for all."""
+        if self.code == SCORECARD:
+            return "docs/how-to/ask-the-doctor.md"
         return "docs/reference/lint-rules.md" if self.kind == "lint" else f"{FOLDER}/{self.code}.md"
 
 
 def page_of(code: str) -> CodePage:
-    """The page of a code with a rule. Raises: UsageError when there is no such code, or it has no rule yet."""
+    """The page of a code with a rule, or of the scorecard.
+
+    Raises: UsageError when there is no such code, or it has no rule yet.
+    """
+    if code == SCORECARD:
+        from trimtab.doctor.differential import resemble
+
+        return CodePage(code, "a second opinion", *_told_of(resemble.__doc__), ("train/loss",), (), (), ())
     if code not in CODES:  # as a person writes it
         code = "-".join(code.strip().lower().replace("_", " ").split())
     row = CODES.get(code)
@@ -50,17 +61,21 @@ def page_of(code: str) -> CodePage:
     rule = _rules(row.kind).get(code)
     if rule is None:
         raise UsageError(f"no rule looks for {code} yet: {row.sentence}", hint="trimtab doctor tells what has a rule")
-    title, _, body = inspect.cleandoc(sys.modules[rule.__module__].__doc__ or "").partition("\n\n")
     return CodePage(
         code,
         row.kind,
-        " ".join(title.partition(": ")[2].split()),
-        parts_of(body),
+        *_told_of(sys.modules[rule.__module__].__doc__),
         row.signals,
         row.explains,
         tuple(cause for cause, other in CODES.items() if code in other.explains),
         row.tasks,
     )
+
+
+def _told_of(docstring: str | None) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Sentence and parts."""
+    title, _, body = inspect.cleandoc(docstring or "").partition("\n\n")
+    return " ".join(title.partition(": ")[2].split()), parts_of(body)
 
 
 def parts_of(body: str) -> tuple[tuple[str, str], ...]:

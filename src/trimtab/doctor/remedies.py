@@ -104,14 +104,18 @@ def longer_warmup(case: Case) -> list[Remedy]:
 
 
 def sound_rate(case: Case) -> float | None:
-    """A rate that AdamW is usually trained with at this size; None where the size is not known."""
+    """A rate that AdamW is usually trained with at this size, and Lion with a fifth of it; None where the size is not
+    known."""
     size = case.number("parameters", "non_embedding") or case.number("parameters", "total")
     if size is None or size < 1:
         return None
     width = case.setting("model.hidden_size")
-    return usual_rate(size, width if isinstance(width, int) else None)
+    part = OF_LION if case.fact("optimizer") == "lion" else 1.0
+    return part * usual_rate(size, width if isinstance(width, int) else None)
 
 
+OF_LION: Final = 0.2
+"""Of AdamW's rate: a third to a tenth (Chen et al. 2023, arXiv 2302.06675)."""
 MANY_EPOCHS: Final = 10.0
 """Passes over the training data, from which on these are few for the run."""
 
@@ -143,11 +147,13 @@ def for_little_data(case: Case) -> list[Remedy]:
 
 
 def uses_adam(case: Case) -> bool | None:
-    """Whether an optimizer of Adam's kind made the updates; None where that is not known."""
+    """Whether an optimizer of Adam's kind made the updates, which move each weight by about the rate, as do Lion, by
+    its sign, and Muon, where it is scaled so; None where that is not known."""
     name = case.fact("optimizer") or case.setting("optimizer.name")
     if name is None:
         return True if case.target == "huggingface" else None  # AdamW is that trainer's default
-    return "adam" in str(name).lower()
+    as_far = name == "lion" or (name == "muon" and case.setting("optimizer.scaling") == "adamw")
+    return as_far or "adam" in str(name).lower()
 
 
 def kept_checkpoint(case: Case, step: int) -> int | None:

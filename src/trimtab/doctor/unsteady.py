@@ -96,7 +96,7 @@ def knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
     )
 
 
-def hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
+def hump(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """The loss falls, then rises for a while, in the first part of the run while the rate is high."""
     until = min(phases.high_until, curve.first_step + 0.5 * (curve.last_step - curve.first_step))
     part = curve.between(curve.first_step, until)
@@ -109,6 +109,9 @@ def hump(curve: Curve, phases: Phases) -> Iterator[Sign]:
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
     if rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
         onset = int(steps[int(np.argmin(levels[: at + 1]))])
+        begun = int(steps[max(int(np.argmin(levels[: at + 1])) - 1, 0)])
+        if any(begun <= (start.resumed_from or 0) <= int(steps[at]) for start in case.history.starts[1:]):
+            return  # what was not brought back lifts the loss, at whatever rate
         weight = 3.0 if rise > 0.2 * max(fell, 1e-12) else 2.0
         told = (
             f"the loss rose again from {format.decimal(float(lowest[at]))} to {format.decimal(float(levels[at]))} "

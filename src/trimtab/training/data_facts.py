@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from trimtab.config import Classification, Config, Regression, SequenceToSequence
 from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, PreparedData, Sequences
 from trimtab.evaluation import count_labels, count_sets
-from trimtab.evaluation.counting import MOST_TOKENS, Tokens, copied, related
+from trimtab.evaluation.counting import FEWEST_DOCUMENTS, MOST_TOKENS, Tokens, copied, related
+
+PIECE: Final = 256
+"""Tokens of a piece, where a text is no set of documents."""
 
 
 def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
@@ -27,7 +30,7 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     training, validation = data.training, data.validation
     if isinstance(config.task, Regression) and isinstance(training, LabelledTexts) and training.targets is not None:
         facts["outliers"] = outliers_of(training.targets)
-    found = data.cached_json("counting", lambda: _counted(config, training, validation))
+    found = data.cached_json("counting-2", lambda: _counted(config, training, validation))
     return facts | ({"counting": found} if found else {})
 
 
@@ -70,16 +73,19 @@ def _counted(config: Config, training: Sequences, validation: Sequences) -> dict
     else:
         packed = [one.packed if isinstance(one, MaskedSequences) else one for one in (training, validation)]
         if all(isinstance(one, PackedSequences) for one in packed):
-            ours, theirs = (_Documents(one) for one in packed if isinstance(one, PackedSequences))
+            streams = [one for one in packed if isinstance(one, PackedSequences)]
+            ours, theirs = (_Documents(one) for one in streams)
+            if min(len(ours), len(theirs)) < FEWEST_DOCUMENTS:  # as of a text in one file
+                ours, theirs = (_Documents(one, np.arange(0, len(one.tokens), PIECE)) for one in streams)
             found["sets"] = count_sets(ours.row, len(ours), theirs.row, len(theirs))
     return {name: value for name, value in found.items() if value is not None}
 
 
 class _Documents:
-    """The documents of a stream, by number, each from its beginning."""
+    """The documents of a stream, by number, each from its beginning; or pieces that begin at `starts`."""
 
-    def __init__(self, packed: PackedSequences) -> None:
-        self._tokens, self._starts = packed.tokens, packed.document_starts
+    def __init__(self, packed: PackedSequences, starts: NDArray[np.int64] | None = None) -> None:
+        self._tokens, self._starts = packed.tokens, packed.document_starts if starts is None else starts
 
     def __len__(self) -> int:
         return len(self._starts)

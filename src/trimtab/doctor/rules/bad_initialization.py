@@ -11,9 +11,10 @@ Evidence: the first loss beside ln V, the spread of the first logits, the growth
 Remedy: a smaller spread of weights (0.02; residual outputs divided by the square root of twice the depth), embeddings
     that are not drawn with a spread of 1 where the head shares them, a head that begins at nothing.
 False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here it
-    must have come down to what guessing costs within the first fifth. A pretrained model begins below ln V, and its
-    activations are not judged where the run knows that its weights come from a folder, or answer better than guesses.
-    Tasks whose loss has no such level (regression) are judged by activations alone.
+    must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
+    pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
+    from a folder, or answer better than guesses. Tasks whose loss has no such level (regression) are judged by
+    activations alone.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -112,7 +113,7 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
             if chance > 0.02
             else f"guessing among {math.exp(uniform):,.0f} classes costs {format.decimal(uniform)}; more there are not"
         )
-    if not _comes_down(case, curve, uniform):
+    if not _comes_down(case, curve, uniform) and not _is_as_high_judged(case, curve, uniform):
         return
     yield Evidence("train/loss", (curve.first_step, curve.first_step), first, uniform, text)
 
@@ -177,6 +178,15 @@ def _comes_down(case: Case, curve: Curve, uniform: float) -> bool:
     return lowest < uniform + 0.5 * (first - uniform) and lowest < max(
         1.1 * uniform, uniform + 0.25 * (first - uniform)
     )
+
+
+def _is_as_high_judged(case: Case, curve: Curve, uniform: float) -> bool:
+    """Whether our own first evaluation, which sums nothing, is as far above as training is there."""
+    validation = Curve.of(case.validation_loss())
+    if case.target != "trimtab" or validation is None:
+        return False
+    first = float(validation.values[0])
+    return first > TIMES * uniform + MORE and 0.5 < curve.at(validation.first_step) / first < 1.8
 
 
 def _growth(case: Case) -> Iterator[Evidence]:

@@ -3,7 +3,8 @@
 Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
     answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
     over four evaluations while the loss moves, and that is so from the beginning, or lower than it was. Or a loss too
-    low for its accuracy: then one class weighs so much that the others hardly count.
+    low for its accuracy: then one class weighs so much that the others hardly count. Where the settings weigh classes
+    so, they say it.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
 Evidence: accuracy, correlation and loss of those evaluations, and the share of the most frequent class.
@@ -17,7 +18,7 @@ Source: own.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,7 @@ from trimtab.doctor.classes import classifies, num_classes, shares
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.runs.printable import printable
 
 CODE: Final = "class-collapse"
 FEWEST: Final = 3
@@ -36,6 +38,10 @@ LIKE_ONE: Final = 1.2
 """Times the macro-F1 of a single class: a few texts may get another."""
 HARDLY_MORE: Final = 1.4
 """Times the same: a model that said one class, and says a few others, as little to the purpose."""
+ALL_OF_IT: Final = 0.9
+"""Of the loss, by its weight and its share: the others hardly count."""
+LITTLE_MORE: Final = 0.2
+"""Of accuracy, above the share of that class."""
 LEARNED: Final = 0.6
 """Of its first loss: a model of one class stays above."""
 MOST_OF_ALL: Final = 0.85
@@ -52,7 +58,8 @@ def check(case: Case) -> Iterator[Finding]:
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or not classifies(case) or len(accuracy) < FEWEST:
         return
-    if loss is not None and (weighed := _weighed(case, accuracy, loss)) is not None:
+    weighed = _by_weights(case, accuracy) or (None if loss is None else _weighed(case, accuracy, loss))
+    if weighed is not None:
         yield weighed
         return
     level = float(accuracy.values[-1])
@@ -103,6 +110,37 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("try to learn a single batch by heart, at a tenth and at ten times the rate"),
             Remedy("choose by macro-F1, which a model of one class cannot raise"),
         ),
+    )
+
+
+def _by_weights(case: Case, accuracy: Curve) -> Finding | None:
+    """Weights in the settings that leave one class nearly all of the loss, and answers that are hardly ever right."""
+    weights, classes, counts = case.setting("task.class_weights"), case.fact("targets", "classes"), shares(case)
+    if not isinstance(weights, Mapping) or not classes or len(classes) != len(counts):
+        return None
+    parts = [float(weights.get(name, 1.0)) * share for name, share in zip(classes, counts, strict=True)]
+    at = int(np.argmax(parts))
+    part = parts[at] / sum(parts) if sum(parts) > 0 else 0.0
+    right = float(np.median(accuracy.values[len(accuracy) // 2 :]))
+    if part < ALL_OF_IT or counts[at] > 0.5 or right > counts[at] + LITTLE_MORE:
+        return None
+    name = printable(str(classes[at]), limit=60)
+    told = (
+        f"the weights in task.class_weights give {name} {part:.1%} of the loss, where it has {counts[at]:.1%} of the "
+        "targets"
+    )
+    shown = f"the usual validation accuracy of the second half is {right:.1%}"
+    return Finding(
+        CODE,
+        "warning",
+        0.9,
+        1,
+        f"one class, {name}, weighs so much that the others are hardly learned",
+        (
+            Evidence("task.class_weights", (0, 0), part, counts[at], told),
+            Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), right, counts[at], shown),
+        ),
+        remedies=(Remedy("weigh classes by how rare they are", "trimtab", {"task.class_weights": "balanced"}),),
     )
 
 

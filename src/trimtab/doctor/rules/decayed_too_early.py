@@ -10,10 +10,10 @@ Why it matters: the rest of the budget is spent at a rate that cannot learn. The
 Evidence: where the rate came down to half and to near nothing, what the loss gained before and after.
 Remedy: let the schedule end where the run does.
 False alarms: cosines and lines come down at the very end, and warm-up-stable-decay in its last part, all of them in
-    less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the run
-    by plan: of these only less than a thousandth counts. A rate that was taken down in stairs because the loss stood
-    still is a remark at most: the loss did not fall any more. Rates that a log rounds to few digits read 0 long
-    before they are near it: of these nothing is said.
+    less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the
+    run by plan: of these only less than a thousandth counts. A rate that was taken down in stairs because the loss
+    stood still is a remark at most: the loss did not fall any more. Where the settings plan the stairs they did it.
+    Rates that a log rounds to few digits read 0 long before they are near it: of these nothing is said.
 Source: own; Hoffmann et al. 2022, arXiv 2203.15556, figure A1: schedules as long as the run are best.
 """
 
@@ -27,6 +27,8 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, Phases, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.planned import planned_schedule
+from trimtab.events import Adjust
 from trimtab.runs import format
 
 NEAR_NOTHING: Final = 0.02
@@ -76,7 +78,8 @@ def check(case: Case) -> Iterator[Finding]:
     judged = _fell_in_evaluations(case, (begin + half) / 2, half)
     still_falling = fell > max(FELL * loss.descent, 3 * error) or judged > FELL * loss.descent
     absurd = idle >= ABSURD * whole and (float(rates.values[-1]) <= NEAR_NOTHING_OF_STAIRS * phases.peak or ended > 0)
-    if not (still_falling or (absurd and not case.history.decisions)):
+    decided = _decided(case)
+    if not (still_falling or (absurd and not decided)):
         return
     if gained > max(GAINED * loss.descent, 3 * error):
         return
@@ -84,7 +87,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     part = idle / whole
     falls = int((np.diff(rates.values) < -1e-6 * phases.peak).sum())
-    cut = not still_falling and _in_stairs(rates) and falls >= 2  # as one that lowers the rate at plateaus does
+    planned = planned_schedule(case) is not None and not decided
+    # As one that lowers the rate at plateaus does.
+    cut = not still_falling and _in_stairs(rates) and falls >= 2 and not planned
     yield Finding(
         "decayed-too-early",
         "info" if cut else "warning",
@@ -121,6 +126,12 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         remedies=tuple(_remedies(case)),
     )
+
+
+def _decided(case: Case) -> bool:
+    """Whether a controller lowered the rate."""
+    taken = (one.decision for one in case.history.decisions if one.outcome == "taken")
+    return any(isinstance(one, Adjust) and one.name == "learning_rate" for one in taken)
 
 
 def _kept_digit(rates: Curve) -> float:

@@ -11,7 +11,8 @@ Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
     Objectives of games and rewards, where the log shows that they are (`doctor/objectives.py`); of one without
-    evaluations a loss that begins near 0 and only rises is not taken.
+    evaluations a loss that begins near 0 and only rises is not taken. Where the gradient is exactly 0 nothing is
+    learned any more, and weight decay alone moves the loss: a plateau.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, resolution
+from trimtab.doctor.evaluations import no_gradient_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.objectives import BLOWN, moved_by
 from trimtab.doctor.remedies import (
@@ -48,6 +50,8 @@ REGAINED = 0.7
 """Of a rise: a spike that the rest of the run was too short to make good."""
 NOTHING, NEAR_NOTHING = 0.1, 0.1
 """A loss that begins so low, at such a part of where it ends, had nothing to predict yet."""
+MOST = 0.85
+"""The same, of one that was far above where the run began."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -58,7 +62,7 @@ def check(case: Case) -> Iterator[Finding]:
     if curve is not None and (broke := _broke_off(case, curve)) is not None:
         yield broke
         return
-    if curve is None or len(curve) < 12:
+    if curve is None or len(curve) < 12 or no_gradient_since(case, curve) is not None:
         return
     judged = None if validation is None else _in_evaluation(case, curve, validation)
     trained = _in_training(case, curve)
@@ -233,7 +237,10 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
         return True  # nearly all is made good, and the rest goes on to be
     if (
         highest - curve.end > REGAINED * (highest - curve.floor)
-        and curve.end < curve.floor + 0.5 * curve.descent
+        and (
+            curve.end < curve.floor + 0.5 * curve.descent
+            or (curve.end < curve.start and highest - curve.end > MOST * (highest - curve.floor))
+        )
         and len(since) >= 8
         and float(np.median(since[len(since) // 2 :])) < float(np.median(since[: len(since) // 2]))
     ):

@@ -68,7 +68,7 @@ def check(case: Case) -> Iterator[Finding]:
             break
     else:
         return
-    if not left[1] and _comes_and_goes(norms, growth):
+    if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
         return
     (began, large, usual, largest), (followed, lost, said) = growth, left
     steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
@@ -138,6 +138,14 @@ def _comes_and_goes(norms: Curve, growth: _Growth) -> bool:
         if (state and is_low) or (not state and is_high):
             state, turns = not state, turns + 1
     return turns >= 3
+
+
+def _is_thrown(norms: Curve, growth: _Growth, followed: int) -> bool:
+    """Whether gradient and loss jump in one step, and the gradient is largest there and near its usual size in the end:
+    then the weights were thrown, by whatever it was, and did not get there by ever larger gradients."""
+    after = norms.values[norms.steps >= growth.began]
+    end = float(np.median(after[-max(3, len(after) // 4) :]))
+    return followed == growth.began and int(np.argmax(after)) <= 1 and end < BEGINS * growth.usual
 
 
 def _grows_until(norms: Curve, growth: _Growth) -> int:

@@ -4,16 +4,16 @@ Looks for: a gradient norm that adds up from the first step on. Gradients of nei
     little has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
     the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
     of many parts, where the norm of a batch's own gradient scatters; or it rises part by part to the last step, like a
-    power of the steps done. One that is cleared every so many steps rises and
-    falls back in a sawtooth.
+    power of the steps done. Examinations, which take a batch's gradient apart from the training, have one that is less
+    than half as large, each time. One that is cleared every so many steps rises and falls back in a sawtooth.
 Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
     never fades, and the run swings or leaves.
 Evidence: the first norms, the usual one beside them, and how little neighbours differ.
 Remedy: `optimizer.zero_grad()` before each backward pass that begins an update.
-False alarms: a gradient that explodes grows faster and faster, and not from the first step on; one that grows slowly in
-    a sound run scatters from batch to batch. Very large batches scatter little, but their norm does not add up. Batches
-    of two or three kinds that come in turn rise and fall like a sum that is cleared as often: a remark. A log of what
-    was left after clipping is constant, and shows nothing.
+False alarms: a gradient that explodes grows faster and faster, and not from the first step on; one that grows slowly
+    in a sound run scatters from batch to batch. Very large batches scatter little, but their norm does not add up.
+    Batches of two or three kinds that come in turn rise and fall like a sum that is cleared as often: a remark, but
+    where data is known to be shuffled. A log of what was left after clipping is constant, and shows nothing.
 Source: own.
 """
 
@@ -43,10 +43,16 @@ FALLS_BACK: Final = 1.4
 """Times what it is then, that a sum was before it is cleared."""
 SHARE: Final = 0.4
 """Of the changes of the norm, that a sawtooth must explain."""
+SURE_SHARE: Final = 0.6
+"""The same, of one that need not rise each time."""
 ENOUGH: Final = 3.0
 PARTS, FAR, STRAIGHT, STEEPEST = 12, 50.0, 0.95, 2.5
 """Of a norm that rises throughout: parts that each lie above the one before, times the first, correlation with a power
 of the step, and the highest power."""
+OWN: Final = 2.0
+"""Times the norm of a batch's own gradient, at each examination."""
+NEAR: Final = 8
+"""Steps before and after an examination."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -56,17 +62,17 @@ def check(case: Case) -> Iterator[Finding]:
         return
     sawtooth = _sawtooth(norms)
     if sawtooth is not None:
-        yield from _now_and_then(norms, *sawtooth)
+        yield from _now_and_then(case, norms, *sawtooth)
         return
     adds_up = _adds_up(norms)
-    wanders = _wanders(norms)
+    wanders = [*_wanders(norms), *_beyond_own(case, norms)]
     points = sum(weight for weight, _ in (*adds_up, *wanders))
     if points < ENOUGH or not wanders:
         return
     yield Finding(
         "gradients-not-cleared",
         "warning",
-        0.9 if adds_up else 0.7,
+        0.9 if adds_up or len(wanders) > 1 else 0.8 if wanders[-1][1].metric == "probe/grad_norm" else 0.7,
         norms.first_step,
         "the gradient is a sum over all steps since the first: it is not cleared between updates",
         tuple(evidence for _, evidence in (*adds_up, *wanders)),
@@ -79,12 +85,13 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _now_and_then(norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
+def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
     """A sum that is cleared every `period` steps only."""
+    sure = period > ALTERNATES or case.setting("data.shuffle") is True  # drawn batches do not take turns
     yield Finding(
         "gradients-not-cleared",
-        "warning" if period > ALTERNATES else "info",
-        0.85 if period > ALTERNATES else 0.5,
+        "warning" if sure else "info",
+        0.85 if sure else 0.5,
         norms.first_step,
         f"the gradient is a sum that is cleared only every {period} steps, while the weights are updated in each",
         (
@@ -130,7 +137,12 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
         always = min(float((rows[:, falls] < 0).mean()), float((rows[:, after] > 0).mean()) + 0.05)
         # A sum grows until it is cleared; batches of an epoch in a fixed order are larger and smaller in between.
         others = -float(np.minimum(np.delete(profile, falls), 0.0).sum()) < 0.25 * -float(profile[falls])
-        if times > FALLS_BACK and always > 0.9 and 0.15 < profile[after] < 0.8 and others:
+        if (
+            times > FALLS_BACK
+            and always > (0.9 if share < SURE_SHARE else 0.8)
+            and 0.15 < profile[after] < 0.8
+            and others
+        ):
             return period, share, times
     return None
 
@@ -186,6 +198,32 @@ def _throughout(norms: Curve) -> float | None:
         return None
     exponent = float(np.polyfit(at, values, 1)[0])
     return exponent if exponent < STEEPEST else None
+
+
+def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
+    """Norms several times that of a batch's own gradient, which examinations take apart from the training."""
+    own, loss, judged = (
+        Curve.of(case.history.get(name)) for name in ("probe/grad_norm", "train/loss", "training_slice/loss")
+    )
+    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or _is_another_gradient(case):
+        return
+    beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
+    times = float((beside / own.values).min())
+    summed = judged is not None and float(np.median(loss.smoothed[len(loss) // 2 :])) > 1.8 * float(judged.values[-1])
+    if not times > OWN or summed:  # a loss that is summed has a gradient that is summed
+        return
+    text = (
+        f"at each of {len(own)} examinations the gradient norm is at least {times:.1f} times that of a batch's own "
+        "gradient"
+    )
+    yield 3.0, Evidence("probe/grad_norm", (own.first_step, own.last_step), times, 1.0, text)
+
+
+def _is_another_gradient(case: Case) -> bool:
+    """Whether training takes the gradient of more than the loss that examinations take."""
+    usual = {"procedure.name": "plain", "sharpness.name": "none", "embedding.mixup.alpha": 0.0}
+    usual |= {"penalties.l2.strength": 0.0, "embedding.noise.alpha": 0.0, "embedding.cutout.rate": 0.0}
+    return any(case.setting(name) != value for name, value in usual.items())
 
 
 def _like_a_power(norms: Curve) -> bool:

@@ -24,6 +24,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, Phases, resolution
+from trimtab.doctor.evaluations import no_gradient_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, judged
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
@@ -53,6 +54,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     curve = Curve.of(case.loss())
     if curve is None or len(curve) < 24 or 0 <= curve.end < LEARNED * curve.start:
         return
+    if no_gradient_since(case, curve) is not None:
+        return  # where no gradient comes no rate moves the weights
     if resolution(curve.values) > ROUNDED * abs(curve.end):
         return  # it jumps by the last digit that was kept
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
@@ -73,7 +76,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         seen += _stands(case, phases)
         # Losses of neighbours that belong together swing, too, with no fault of the rate.
         if not waves and (support > 0 or seen):
-            seen += [*hump(curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
+            seen += [*hump(case, curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
             seen += validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]

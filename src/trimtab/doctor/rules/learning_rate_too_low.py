@@ -131,6 +131,9 @@ def _bound(case: Case) -> Iterator[Sign]:
         return
     if rates is None or not uses_adam(case) or not isinstance(size, int | float) or size <= 0:
         return
+    rate, usual = learning_rate_in_use(case), sound_rate(case)
+    if rate is not None and usual is not None and rate > usual / 4:
+        return  # it is the steps that are few
     total = float((np.nan_to_num(rates.mean) * rates.columns.samples).sum())
     if total < 0.5 * size:
         yield (

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from trimtab.doctor.bumps import bump_in_evaluations
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import (
     ERROR_OF_MEDIAN,
@@ -76,6 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
     peaks = series.maximum[np.isfinite(series.mean)]
     spikes = _spikes(curve, peaks, buckets=series.width > 1)
     if not spikes:
+        yield from _in_evaluations(case)
         return
     planned = _planned(case, curve, spikes)
     others = [spike for spike in spikes if spike not in planned]
@@ -117,6 +119,30 @@ def check(case: Case) -> Iterator[Finding]:
         + (f"; the learning rate did it: {changes}" if changes else ""),
         _evidence(case, curve, spikes),
         remedies=tuple(remedies),
+    )
+
+
+def _in_evaluations(case: Case) -> Iterator[Finding]:
+    """A warning where evaluations tell what single steps hide."""
+    bump = bump_in_evaluations(case)
+    if bump is None:
+        return
+    steps = bump.onset, bump.last
+    told = (
+        f"the loss of the validation set and that of the training slice rose together by "
+        f"{format.decimal(bump.height)} from {format.decimal(bump.usual)}, and were back by step {bump.last:,}"
+    )
+    yield Finding(
+        "loss-spike",
+        "warning",
+        0.75,
+        bump.onset,
+        f"the loss jumped near step {bump.onset:,} and came back, as evaluations show: single steps scatter too much",
+        (Evidence("validation/loss", steps, bump.usual + bump.height, bump.usual, told),),
+        remedies=(
+            Remedy(f"look at the batches from step {bump.onset:,} on, and leave them out if they are damaged"),
+            *clipping(case),
+        ),
     )
 
 

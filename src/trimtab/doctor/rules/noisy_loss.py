@@ -20,6 +20,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from trimtab.doctor.bumps import bump_in_evaluations
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.finding import Evidence, Finding, Remedy
@@ -70,7 +71,7 @@ def check(case: Case) -> Iterator[Finding]:
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
     drowned = batch is None and noise > 2 * NOISE_OF_LEVEL * level and _drowns(case, curve, phases, noise)
-    grave = grave or drowned
+    grave = (grave or drowned) and bump_in_evaluations(case) is None  # a level that a spike lifts has not come to rest
     evidence = [
         Evidence(
             "train/loss",

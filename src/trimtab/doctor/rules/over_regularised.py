@@ -1,16 +1,17 @@
 """over-regularised: underfitting for which dropout, weight decay or smoothing is the reason.
 
 Looks for: a regularizer far beyond what is usual (dropout above 0.3, AdamW's weight decay above 0.5, label smoothing
-    above 0.2, or several that are strong together), signs that it holds the model back, and no sign of the overfitting
-    that would ask for it. Signs are: a training loss that with dropout lies far above the same samples' without it;
-    weights that shrink to a part of what they were; a validation loss that is no better than counting, or hardly below
-    a guess; predictions that stay as unsure as smoothing makes them.
+    above 0.2, a decay or L2 penalty that takes a hundredth of each weight in a step, or several that are strong
+    together), signs that it holds the model back, and no sign of the overfitting that would ask for it. Signs are: a
+    training loss that with dropout lies far above the same samples' without it; weights that shrink to a part of what
+    they were; a validation loss that is no better than counting, or hardly below a guess; less than one pass over the
+    data, in which nothing can be learned by heart, where a setting is far beyond.
 Why it matters: the model could learn more than it may; with less regularization the same budget gives more.
 Evidence: each setting beside its usual value, and what it does to the curves.
 Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
 False alarms: strong regularization is right for small data seen many times: where the gap to the validation loss is
-    open, or had been without it, nothing is said. Without settings a curve cannot tell this from any other
-    underfitting, and the finding is withheld.
+    open, or had been without it, nothing is said. Without settings it is withheld, but where the training loss alone
+    is high.
 Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy et al. 2016 (smoothing); Loshchilov and
     Hutter 2019, arXiv 1711.05101 (weights where decay and gradient balance).
 """
@@ -26,6 +27,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.levels import counted_loss, uniform_loss
+from trimtab.doctor.remedies import learning_rate_in_use
 from trimtab.runs import format
 
 DROPOUT: Final = 0.3
@@ -34,6 +36,9 @@ SMOOTHING: Final = 0.2
 STRONG: Final = (0.2, 0.3, 0.1)
 """Dropout, decay and smoothing of which two together are too much."""
 FAR: Final = (0.5, 2.0, 0.3)
+DECAY_KEY: Final = "optimizer.weight_decay"
+FAST: Final = 0.01
+"""Rate times decay, or an L2 penalty: what a step takes of each weight. So all is forgotten in a hundred steps."""
 OPEN: Final = 0.05
 """Of the validation loss: a gap that is wider asks for regularization; twice as wide, where a setting is far off."""
 ABOVE: Final = 0.25
@@ -45,8 +50,8 @@ OF_WORDS: Final = 2.5
 COSTS: Final = 0.08
 """Of the loss without dropout."""
 SHRUNK: Final = 0.7
-SEEN_OFTEN: Final = 3.0
-"""Epochs, from which on a closed gap shows that regularization is wanted."""
+SEEN: Final = (1.5, 3.0)
+"""Epochs: before the first no gap is of learning by heart, from the second on a closed one asks for regularization."""
 ENOUGH: Final = 2.0
 Sign = tuple[float, Evidence]
 
@@ -64,31 +69,35 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), STRONG, strict=True)
     ]
     together = sum(strong) >= 2
+    penalty = _number(case, "penalties.l2.strength")
+    fast = (decay or 0.0) * (learning_rate_in_use(case) or 0.0) > FAST
     too_much = {
         "dropout": dropout is not None and (dropout > DROPOUT or (together and strong[0])),
-        "decay": decay is not None and (decay > DECAY or (together and strong[1])),
+        "decay": decay is not None and (decay > DECAY or (together and strong[1]) or fast),
         "smoothing": smoothing is not None and (smoothing > SMOOTHING or (together and strong[2])),
     }
     if not any(too_much.values()):
         return
     gap, validation = Curve.of(case.evaluated("generalization_gap")), Curve.of(case.validation_loss())
     level = validation.end if validation is not None else loss.end
-    far = any(
+    far = fast or any(
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), FAR, strict=True)
     )
-    if gap is not None and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
+    seen_again = not far or not 0.0 < case.epochs() < SEEN[0]
+    if gap is not None and seen_again and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
         return
     signs: list[Sign] = []
     if too_much["dropout"] and dropout is not None:
         signs += [_far("model.dropout", dropout, 0.1, FAR[0]), *_dropped(case, loss)]
     if too_much["decay"] and decay is not None:
-        signs += [_far("optimizer.weight_decay", decay, 0.1, FAR[1]), *_shrunk(case, decay)]
+        key = "penalties.l2.strength" if penalty else DECAY_KEY
+        signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay)]
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
     high = list(_high(case, loss, validation))
-    if not high and case.epochs() > SEEN_OFTEN:  # there regularization does its work
+    if not high and case.epochs() > SEEN[1]:  # there regularization does its work
         return
-    signs += high
+    signs += [*high, *(_needless(case) if far else ())]
     if sum(weight for weight, _ in signs) < ENOUGH:
         return
     names = {
@@ -113,8 +122,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 
 
 def _number(case: Case, name: str) -> float | None:
-    value = case.setting(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(value) if isinstance(value := case.setting(name), int | float) else None
 
 
 def _dropout(case: Case) -> float | None:
@@ -124,16 +132,14 @@ def _dropout(case: Case) -> float | None:
         for name, value in case.config.items()
         if name.startswith("model.dropout") and isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop"):
-        value = case.number("settings", name)
-        if value is not None:
-            rates.append(value)
-    return max(rates, default=None)
+    named = [("settings", name) for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop")]
+    found = (case.number(*path) for path in (*named, ("largest_dropout",)))  # of a model that was given
+    return max([*rates, *(value for value in found if value is not None)], default=None)
 
 
 def _decay(case: Case) -> float | None:
-    value = _number(case, "optimizer.weight_decay")
-    return value if value is not None else case.number("settings", "weight_decay")
+    values = (_number(case, DECAY_KEY), _number(case, "penalties.l2.strength"), case.number("settings", "weight_decay"))
+    return max((value for value in values if value is not None), default=None)
 
 
 def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
@@ -203,6 +209,14 @@ def _shrunk(case: Case, decay: float) -> Iterator[Sign]:
         yield 1.25, Evidence("layer/*/weight_norm", (int(steps[0]), int(steps[-1])), kept, 1.0, text)
 
 
+def _needless(case: Case) -> Iterator[Sign]:
+    """Less than one pass over the data: nothing can be learned by heart that regularization would have to prevent."""
+    epochs = case.epochs()
+    if case.target == "trimtab" and 0.0 < epochs < 1.0:
+        text = f"{epochs:.2g} of the training data were seen, once: there is nothing to learn by heart"
+        yield 1.0, Evidence("facts.epochs", (0, case.history.last_step), epochs, None, text)
+
+
 def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
     """A level that is known to be high, or a loss that stands."""
     judged = validation if validation is not None and len(validation) >= 2 else loss
@@ -230,6 +244,7 @@ def _remedies(case: Case, too_much: dict[str, bool]) -> Iterator[Remedy]:
         }
         yield Remedy("dropout of 0.1", "trimtab", set_now)
     if too_much["decay"]:
-        yield Remedy("a usual weight decay", "trimtab", {"optimizer.weight_decay": 0.1})
+        key, value = ("penalties.l2.strength", 0.0) if case.setting("penalties.l2.strength") else (DECAY_KEY, 0.1)
+        yield Remedy("a usual weight decay", "trimtab", {key: value})
     if too_much["smoothing"]:
         yield Remedy("no label smoothing", "trimtab", {"objective.label_smoothing": 0.0})

@@ -57,9 +57,10 @@ def check(case: Case) -> Iterator[Finding]:
     if rise <= max((3 if steady else 5) * error, 0.005 * scale) or rise < 0.4 * highest:
         return
     onset, end = int(validation.steps[best_at]), validation.last_step
-    fell = training.at(onset) - _end_of(training)
-    by_heart = _end_of(training) < 0.1 * around and training.at(onset) < 0.1 * around  # it has nowhere to fall to
-    enough = max(min(0.15 * rise, 0.03 * abs(training.at(onset))), 2 * training.error(max(3, len(training) // 20)))
+    then = _at(training, onset)
+    fell = then - _end_of(training)
+    by_heart = _end_of(training) < 0.1 * around and then < 0.1 * around  # it has nowhere to fall to
+    enough = max(min(0.15 * rise, 0.03 * abs(then)), 2 * training.error(max(3, len(training) // 20)))
     if fell <= enough and not by_heart:
         return
     ended = case.history.ended
@@ -86,8 +87,8 @@ def check(case: Case) -> Iterator[Finding]:
             "training_slice/loss" if case.evaluated("training_slice/loss") is not None else "train/loss",
             (onset, end),
             _end_of(training),
-            training.at(onset),
-            f"the training loss went on from {format.decimal(training.at(onset))} to "
+            then,
+            f"the training loss went on from {format.decimal(then)} to "
             f"{format.decimal(_end_of(training))}, so the gap grew by {format.decimal(last - best + fell)}",
         ),
     ]
@@ -122,6 +123,11 @@ def check(case: Case) -> Iterator[Finding]:
         tuple(evidence),
         remedies=tuple(_remedies(case, onset, restored)),
     )
+
+
+def _at(training: Curve, step: int) -> float:
+    """The training loss at a step: of few values as it was measured, since a median of neighbours hides a steep one."""
+    return float(np.interp(step, training.steps, training.values)) if len(training) < 20 else training.at(step)
 
 
 def _end_of(training: Curve) -> float:

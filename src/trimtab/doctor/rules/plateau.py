@@ -2,7 +2,8 @@
 
 Looks for: a run of a hundred steps or more in which the level of the loss never falls by more than its noise, though
     the rate is not 0, and the validation loss falls no more than that either; or evaluations that agree to the last
-    digit for a fifth of the run, or hardly differ for most of it at the full rate, so that no weight changes any more.
+    digit for a fifth of the run, or hardly differ for most of it at the full rate, so that no weight changes any more;
+    or a gradient that is exactly 0 for the last fifth of the run and longer.
 Why it matters: such a run learns nothing, however quietly; the usual reason is a mistake in the code or the data.
 Evidence: the level at the start and at the end, beside the noise.
 Remedy: try to learn one batch by heart; check that the loss depends on the model, and labels on their inputs.
@@ -19,7 +20,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, resolution
-from trimtab.doctor.evaluations import noise_of_evaluations, unchanged_since
+from trimtab.doctor.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
 
@@ -36,6 +37,9 @@ def check(case: Case) -> Iterator[Finding]:
         yield _unchanged(case, since)
         return
     curve, rates = Curve.of(case.loss()), Curve.of(case.history.get("learning_rate"))
+    if curve is not None and (cut := no_gradient_since(case, curve)) is not None:
+        yield _cut_off(case, curve, cut)
+        return
     if curve is not None and rates is not None and (still := _still_at_full_rate(case, curve, rates)) is not None:
         yield still
         return
@@ -73,6 +77,19 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("try to learn a single batch by heart: if that fails, the fault is in the model or the loss"),
             Remedy("check that the labels belong to their inputs, and that the optimizer has the model's parameters"),
         ),
+    )
+
+
+def _cut_off(case: Case, curve: Curve, since: int) -> Finding:
+    told = f"the norm of the whole gradient is exactly 0 from step {since:,} to {curve.last_step:,}"
+    return Finding(
+        "plateau",
+        "warning",
+        0.9,
+        since,
+        f"from step {since:,} on no gradient reaches any parameter: nothing is learned any more",
+        (Evidence("grad_norm", (since, curve.last_step), 0.0, None, told),),
+        remedies=(Remedy("look for what cuts the loss off from the weights: detach(), a constant, gradients zeroed"),),
     )
 
 

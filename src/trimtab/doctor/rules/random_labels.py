@@ -21,6 +21,7 @@ Source: Zhang et al. 2017, arXiv 1611.03530: networks learn random labels by hea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -59,6 +60,10 @@ RELATED: Final = 2.0
 """Standard errors: pairs that go together come to ten and more with some hundred of them."""
 SURE: Final = 5.0
 """Errors by which an accuracy or a validation loss has improved, where something carries over."""
+SCATTER: Final = 0.5
+"""Nats, from text to text, of a loss that knows the classes' shares alone."""
+MUCH: Final = 0.2
+"""Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
 BY_HEART: Final = 0.75
 """Of that loss: training losses below are of samples learned by heart."""
 
@@ -81,21 +86,23 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         yield stands
         return
     blind, known = _blind(case, validation)
-    if blind is None or float(validation.values.min()) < (NEAR if known else 0.97) * blind:
-        return
     counting = case.fact("counting", "labels")
+    tells_nothing = _tells_nothing(counting)
+    # Of few texts the loss is off by chance; where counting tells nothing either, that is no sign of learning.
+    chance = 2.5 * SCATTER / math.sqrt(judged_texts(case) or math.inf) if tells_nothing else 0.0
+    if blind is None or float(validation.values.min()) < (NEAR if known else 0.97) * blind - chance:
+        return
     accuracy, largest = Curve.of(case.evaluated("validation/accuracy")), max(shares(case), default=None)
     if largest is not None and largest > UNEVEN:
         return  # hardly any text could show otherwise
     if accuracy is not None and largest is not None:
-        number = case.number("validation", "documents") or 100.0
+        number = judged_texts(case) or 100.0
         best = float(accuracy.values.max())
         # The best of several evaluations is lucky.
         if best > largest + 3.5 * error_of_share(largest, number):
             return
     by_heart = min(float(training.smoothed.min()), training.end) < BY_HEART * blind
-    tells_nothing = _tells_nothing(counting)
-    if tells_nothing is False and not by_heart:
+    if (tells_nothing is False and not by_heart) or _tells_much(counting):
         return
     if not by_heart and (tells_nothing is None or _stands_for_another_reason(case)):
         return
@@ -276,6 +283,11 @@ def _tells_nothing(counting: object) -> bool | None:
         # Where one class is most of all, being sure of it at the right places is all that can be told.
         and surest > 1.0 - majority - 3.0 * error_of_share(majority, quarter)
     )
+
+
+def _tells_much(counting: object) -> bool:
+    """Whether counting tells far more of the training labels than the share of the most frequent class."""
+    return isinstance(counting, dict) and float(counting["accuracy"]) > float(counting["majority"]) + MUCH
 
 
 def _stands_for_another_reason(case: Case) -> bool:

@@ -1,8 +1,9 @@
 """resume-discontinuity: the loss jumps where a run was resumed.
 
 Looks for: a step from which an attempt went on, and a loss whose level behind it differs from that before by more than
-    noise and by a good part of what had been gained; or a learning rate that begins anew there, which the schedule does
-    not plan. Of a log that does not tell of attempts, a step back in its steps counts as one.
+    noise and by a good part of what had been gained; weights whose norms change there by far more than before; or a
+    rate that begins anew there, which the schedule does not plan. Of a log that does not tell of attempts, a step back
+    in its steps counts as one.
 Why it matters: something was not brought back: weights, the optimizer's moments, the schedule, the order of the data.
     What was trained before is partly lost, and results depend on where a run was interrupted.
 Evidence: the loss before and behind, the gradient and the rate there, how long the loss took to come back.
@@ -26,8 +27,15 @@ from trimtab.doctor.planned import planned_factor
 from trimtab.runs import format
 
 FEW: Final = 8
-"""Values on either side that make a level."""
-ERRORS: Final = 4.0
+"""Values behind it that make a level, beside twice as many before; twice that where these scatter too much."""
+ERRORS: Final = 3.2
+"""Of the difference: it is looked for at one step alone."""
+WINDOWS: Final = 4
+"""Before the resume, whose weights are compared."""
+FAR_OFF: Final = 5.0
+"""Times the largest change between those."""
+LOST: Final = 0.05
+"""Of the norm, at least: what is lost of a weight."""
 PART: Final = 0.08
 """Of all that had been gained before."""
 
@@ -45,7 +53,8 @@ def check(case: Case) -> Iterator[Finding]:
     evidence: list[Evidence] = []
     onset: int | None = None
     for step in starts:
-        found = [*_jump(curve, step), *_begins_anew(case, step)]
+        jump = [*_jump(curve, step, FEW)] or [*_jump(curve, step, 2 * FEW)]
+        found = [*jump, *_begins_anew(case, step), *_weights(case, step)]
         if found and onset is None:
             onset = step + 1
         if found:
@@ -55,18 +64,23 @@ def check(case: Case) -> Iterator[Finding]:
     rate = any(item.metric == "learning_rate" for item in evidence)
     lower = all((item.observed or 0.0) < (item.expected or 0.0) for item in evidence if item.metric == "train/loss")
     jumped = any(item.metric == "train/loss" for item in evidence)
+    weights = any(item.metric == "layer/*/weight_norm" for item in evidence)
     reason = (
         "the schedule was not brought back"
         if rate
+        else "weights were not brought back"
+        if weights
         else "the data began anew, so that texts came that had just been learned"
         if lower
         else "weights or the optimizer's state were not brought back"
     )
-    what = f"the loss {'falls' if lower else 'jumps'}" if jumped else "the learning rate jumps"
+    what = (
+        f"the loss {'falls' if lower else 'jumps'}" if jumped else "the learning rate jumps" if rate else "weights jump"
+    )
     yield Finding(
         "resume-discontinuity",
-        "warning" if not lower or rate else "info",
-        0.9 if jumped and not lower else 0.7,
+        "warning" if not lower or rate or weights else "info",
+        0.9 if weights or (jumped and not lower) else 0.7,
         onset,
         f"{what} at step {onset:,}, where the run was resumed: {reason}",
         tuple(evidence),
@@ -80,14 +94,14 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _jump(curve: Curve, step: int) -> Iterator[Evidence]:
+def _jump(curve: Curve, step: int, few: int) -> Iterator[Evidence]:
     before, after = curve.between(curve.first_step, step), curve.between(step + 1, curve.last_step)
-    if before is None or after is None or len(before) < FEW or len(after) < 4:
+    if before is None or after is None or len(before) < few or len(after) < few // 2:
         return
-    near, there = before.values[-2 * FEW :], after.values[:FEW]
+    near, there = before.values[-2 * few :], after.values[:few]
     noise = max(noise_of(near), curve.noise)
     # The level goes on falling: where it stands at the step, by a line through the values before.
-    slope, height = np.polyfit(before.steps[-2 * FEW :] - step, near, 1)
+    slope, height = np.polyfit(before.steps[-2 * few :] - step, near, 1)
     level, now = float(height + min(slope, 0.0)), float(np.median(there))
     error = ERRORS * 1.2533 * noise * float(np.sqrt(1 / len(near) * 4 + 1 / len(there)))
     gained = max(before.start - before.floor, 0.0)
@@ -102,6 +116,26 @@ def _jump(curve: Curve, step: int) -> Iterator[Evidence]:
     )
     last = int(after.steps[back[0]]) if len(back) else int(after.steps[min(FEW, len(after)) - 1])
     yield Evidence("train/loss", (step, last), now, level, text)
+
+
+def _weights(case: Case, step: int) -> Iterator[Evidence]:
+    """Weights whose norms change, across the resume, by far more than between any two windows before."""
+    steps, names, norms_WL = case.history.layers.values("weight_norm")
+    matrices = [at for at, name in enumerate(names) if "norm" not in name and "bias" not in name]
+    at = int(np.searchsorted(steps, step, side="right"))
+    if not matrices or at < WINDOWS or at >= len(steps):
+        return
+    with np.errstate(divide="ignore", invalid="ignore"):
+        changes_WL = np.abs(np.diff(np.log(norms_WL[at - WINDOWS : at + 1, matrices]), axis=0))
+    changes_W = np.nanmedian(np.where(np.isfinite(changes_WL), changes_WL, np.nan), axis=1)
+    there, usual = float(changes_W[-1]), float(changes_W[:-1].max())
+    if not (np.isfinite(changes_W).all() and there > max(FAR_OFF * usual, LOST)):
+        return
+    text = (
+        f"the norm of the median layer's weights changed by {there:.0%} where the run was resumed from step {step:,}, "
+        f"and by {usual:.1%} at most from one window to the next before"
+    )
+    yield Evidence("layer/*/weight_norm", (step, int(steps[at])), there, usual, text)
 
 
 def _begins_anew(case: Case, step: int) -> Iterator[Evidence]:

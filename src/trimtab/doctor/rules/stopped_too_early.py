@@ -68,12 +68,15 @@ def check(case: Case) -> Iterator[Finding]:
             return  # a hundred epochs are not few
         yield from _still_at_full_rate(case)
         return
-    hardly_begun = is_short or (part is not None and part < FEWEST)
+    hardly_begun = is_short or (part is not None and part < FEWEST) or _at_full_speed(case, training)
     falls = _falls(training)
     turned = case.validation_loss() is not None and has_turned(judged)
     if turned and case.epochs() > MOST_EPOCHS:
         return  # of this data there is nothing more to learn: more steps would not help
-    if not falls and not ((hardly_begun or is_first_stand(case, lowest)) and training.end < training.start):
+    first_stand = is_first_stand(case, lowest) or (
+        history.last_step <= FEWEST_STEPS and unigram is not None and abs(lowest - unigram) < 0.05 * unigram
+    )
+    if not falls and not ((hardly_begun or first_stand) and training.end < training.start):
         return
     if bigram is not None and unigram is not None:
         beyond_single = is_short or lowest < unigram
@@ -169,6 +172,17 @@ def _still_at_full_rate(case: Case) -> Iterator[Finding]:
         (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
         remedies=tuple(_remedies(case, None)),
     )
+
+
+def _at_full_speed(case: Case, training: Curve) -> bool:
+    """Whether a short run ends at the full rate, and its last quarter made a good part of the whole progress."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    if rates is None or len(training) > FEWEST_STEPS or rates.values[-1] < 0.5 * float(rates.values.max()):
+        return False
+    curve = Curve.of(case.validation_loss()) or training
+    begin = curve.first_step + 0.75 * (curve.last_step - curve.first_step)
+    gained = float(np.interp(begin, curve.steps, curve.smoothed)) - float(curve.values[-1])
+    return gained > 2.0 * LAST_QUARTER * training.descent > 0
 
 
 def has_turned(judged: Curve) -> bool:

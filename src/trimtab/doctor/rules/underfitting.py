@@ -6,9 +6,10 @@ Why it matters: more of the same changes nothing; the model, its regularization 
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
 Remedy: a larger model (at a usual rate, where that of the small one is higher), less regularization, a longer or better
     schedule; where controllers cut the learning rate to less than half, leaving it alone.
-False alarms: tasks whose noise is irreducible. Without a yardstick it is withheld, but where
+False alarms: tasks whose noise is irreducible. A run of fewer than 20 tokens for each parameter is short, whatever the
+    size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but where
     both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess.
-Source: own; the project's rules of thumb.
+Source: own; the project's rules of thumb; Hoffmann et al. 2022, arXiv 2203.15556 (tokens for each parameter).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.evaluations import unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss, is_first_stand, judged
+from trimtab.doctor.levels import counted_loss, is_first_stand, judged, tokens_seen
 from trimtab.doctor.rates import usual_rate
 from trimtab.doctor.remedies import change, learning_rate_in_use, uses_adam
 from trimtab.events import Adjust
@@ -32,6 +33,10 @@ STILL = 0.05
 """Of the whole descent: a stretch that gains less stands still."""
 OF_WORDS = 2.5
 """A first loss above that is of a dozen classes or more, as of characters."""
+FEWEST_TOKENS = 20.0
+"""For each parameter: with fewer the steps are what is short, and not the model (Hoffmann et al. 2022)."""
+PLENTY = 100.0
+"""The same, from which on a loss that still creeps may do so twice as fast: more steps are not what is wanted."""
 OF_SINGLE = 0.62
 """Of the loss of a guess: what frequencies of single tokens come to in texts, of characters and of words alike."""
 NEAR = 0.97
@@ -51,12 +56,16 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     is_judged = case.validation_loss() is not None
     if is_first_stand(case, float(level.values.min())):
         return
+    tokens, parameters = tokens_seen(case), case.number("parameters", "total")
+    if tokens is not None and parameters and tokens < FEWEST_TOKENS * parameters:
+        return
     lowest = float(level.values.min()) if is_judged else level.floor
     if (case.history.last_step < 0.8 * case.planned_steps and case.history.ended is None) or lowest < (NEAR * bigram):
         return
     middle, until = (training.first_step + training.last_step) / 2, training.last_step
     gained = training.level(middle - 0.1 * (until - middle), middle + 0.1 * (until - middle)) - training.end
-    still, error = STILL * training.descent, training.error(max(3, len(training) // 20))
+    plenty = tokens is not None and bool(parameters) and tokens > PLENTY * (parameters or 0.0)
+    still, error = (2.0 if plenty else 1.0) * STILL * training.descent, training.error(max(3, len(training) // 20))
     if len(level) >= 5 and is_judged:
         gained = float(np.interp(middle, level.steps, level.values)) - float(level.values[-1])  # free of noise
     elif 2 * error > still:
@@ -65,8 +74,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if gained > still or left:
         return
     gap = Curve.of(case.evaluated("generalization_gap"))
-    if gap is not None and gap.end > 0.1 * abs(lowest):
-        return
+    if gap is not None and gap.end - max(0.0, float(np.median(gap.values[:2]))) > 0.1 * abs(lowest):
+        return  # one that was there from the beginning is of validation text that is harder
     if gap is None and is_judged and float(level.values[-1]) - training.end > 0.1 * abs(lowest):
         return  # the training samples are learned all the same
     size = case.number("parameters", "non_embedding")

@@ -5,7 +5,8 @@ Looks for: a gap between validation and training loss, both in eval mode, while 
     counting runs of tokens tells apart (the fact `counting.sets.separability`: 0.5 where both are of one kind). In
     logs without these a gap that is there at the first evaluations already, and hardly grows afterwards (a remark,
     where all samples were seen before the first of them, as in logs by epochs); or a validation loss that gains
-    nothing at all, while the training loss falls at once, and so not by learning samples by heart.
+    nothing at all, while the training loss falls at once, and so not by learning samples by heart. Or labels that
+    counting tells worse than chance, where it tells those of training: their classes are named or counted otherwise.
 Why it matters: choosing, stopping and reporting by such a set is by another task than the one that is trained; its
     loss does not tell overfitting.
 Evidence: the gap, passes over the data then, and how well the two sets are told apart.
@@ -29,6 +30,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.curves import Curve
 from trimtab.doctor.evaluations import (
     FEW_TEXTS,
+    error_of_share,
     gained_nothing,
     judges_by_chance,
     learns_at_once,
@@ -39,6 +41,8 @@ from trimtab.runs import format
 
 CODE: Final = "validation-shift"
 SEPARABLE: Final = 0.8
+SURELY: Final = 0.95
+"""Told apart in nearly all pairs: then one wide gap is enough."""
 GAP: Final = 0.05
 """Of the loss: a gap that is no chance where the sets are told apart, too."""
 HALF: Final = 0.6
@@ -47,6 +51,8 @@ LARGE_GAP: Final = 0.2
 """The same where that is not known."""
 OF_DESCENT: Final = 0.1
 """Of what was gained: where the passes are not known, a gap of less is what every small set leaves in the end."""
+TELLS: Final = 0.2
+"""Above the share of the most frequent class: labels that counting tells have to do with their texts."""
 MOST_PART: Final = 5.0
 """Times the loss: a part of more is of a loss near zero, and says nothing."""
 
@@ -59,6 +65,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         training, is_slice = Curve.of(case.loss()), False
     if validation is None or training is None or len(validation) < 3:
         return
+    if (other := _other_labels(case)) is not None:
+        yield other
+        return
     apart, documents = (case.number("counting", "sets", name) for name in ("separability", "documents"))
     error = 1.0 / math.sqrt(6.0 * documents) if documents else math.inf
     if case.fact("task") == "regression" and apart is None:
@@ -69,7 +78,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     early = _early_gaps(case, validation, training)
     if early is None:
         return
-    gap, level, steps, new = early
+    gap, level, steps, new, widest = early
+    if apart is not None and apart >= SURELY and is_slice and new and abs(widest) >= GAP * abs(level):
+        gap = widest  # of sets that have next to nothing in common either may be the easier one for a while
     again = not new and _seen_again(case, steps[0])
     part = gap / max(abs(level), 1e-9)
     # Of two sets of one kind the training set is never the harder one, but by chance.
@@ -132,6 +143,34 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     )
 
 
+def _other_labels(case: Case) -> Finding | None:
+    """Validation labels that counting tells worse than chance, where it tells those of training: they are named, or
+    counted, otherwise."""
+    right, majority, elsewhere, texts = (
+        case.number("counting", "labels", name)
+        for name in ("accuracy", "majority", "validation_accuracy", "validation_texts")
+    )
+    classes = case.fact("targets", "classes")
+    if right is None or majority is None or elsewhere is None or not texts or not classes:
+        return None
+    chance = 1.0 / len(classes)
+    if right < majority + TELLS or elsewhere > chance - 4.0 * error_of_share(chance, texts):
+        return None
+    told = (
+        f"counting tells {right:.0%} of the training labels right, and by the same counts {elsewhere:.0%} of the "
+        f"validation labels, where drawing one of {len(classes)} gives {chance:.0%}"
+    )
+    return Finding(
+        CODE,
+        "warning",
+        0.9,
+        1,
+        "the labels of the validation set mean other classes than those of the training set",
+        (Evidence("facts.counting.labels.validation_accuracy", (0, 0), elsewhere, chance, told),),
+        remedies=(Remedy("number and name the classes of both sets by one table"),),
+    )
+
+
 def _seen_again(case: Case, step: int) -> bool:
     """Whether all samples were seen before the first evaluation that is held against the training loss."""
     epochs, last = case.epochs(), case.history.last_step
@@ -143,9 +182,11 @@ def _chance(training: Curve) -> float:
     return 2.0 * (training.error(training.width) if len(training) > 20 else training.noise)
 
 
-def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, float, tuple[int, int], bool] | None:
+def _early_gaps(
+    case: Case, validation: Curve, training: Curve
+) -> tuple[float, float, tuple[int, int], bool, float] | None:
     """The median gap of the evaluations within the first pass over the data, or of the first few; the loss there, where
-    they are, and whether they are within the first pass."""
+    they are, whether they are within the first pass, and the widest gap."""
     epochs = case.epochs()
     last = case.history.last_step
     per_step = epochs / last if last else 0.0
@@ -167,7 +208,8 @@ def _early_gaps(case: Case, validation: Curve, training: Curve) -> tuple[float, 
         beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
     gaps = (values - beside)[started]
     steps = (int(at[started][0]), int(at[started][-1]))
-    return float(np.median(gaps)), float(np.median(beside[started])), steps, new
+    widest = float(gaps[int(np.abs(gaps).argmax())])
+    return float(np.median(gaps)), float(np.median(beside[started])), steps, new, widest
 
 
 def _steady(validation: Curve, training: Curve, gap: float) -> bool:

@@ -58,6 +58,9 @@ def check(case: Case) -> Iterator[Finding]:
         low = ratios_W < np.log10(FADED)
         profile = np.median(logs, axis=0)
         downward = float((np.diff(profile) > 0).mean())
+        if not (usual < np.log10(FADED) and low.mean() >= ALWAYS and downward >= DESCENT) and _as_built(logs):
+            usual, profile, downward = float(logs[0, 0] - logs[0, -1]), logs[0], 1.0
+            low = np.ones(len(logs), np.bool_)
         if usual < np.log10(FADED) and low.mean() >= ALWAYS and downward >= DESCENT:
             found = (usual, int(steps[there_W][int(np.argmax(low))]), stack, (10.0**profile).tolist())
             worst = min(worst, found) if worst is not None else found
@@ -85,6 +88,15 @@ def check(case: Case) -> Iterator[Finding]:
         ),
         remedies=tuple(_remedies(case)),
     )
+
+
+def _as_built(logs_WD: NDArray[np.float64]) -> bool:
+    """Whether the gradient fades from layer to layer in the first window, before anything is learned, by far more than
+    asked for, and that of all layers but the last ones has faded in the last window, too."""
+    first, last = logs_WD[0], logs_WD[-1]
+    half = len(first) // 2
+    falls = bool((np.diff(first) > 0).all())
+    return falls and first[0] - first[-1] < np.log10(GRAVE) and last[:half].max() - last[-1] < np.log10(GRAVE)
 
 
 def _stacks(names: Sequence[str]) -> dict[str, list[list[int]]]:

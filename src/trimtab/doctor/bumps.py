@@ -1,0 +1,93 @@
+"""Losses that all evaluations show to leave and come back, where single steps scatter too much to tell.
+
+The validation set and the slice of the training set have no samples in common: what lifts both by as much, in the same
+evaluation, is in the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.planned import planned_factor
+
+FEWEST: Final = 5
+HIGH: Final = 0.18
+"""Of the descent up to there; and it is three times as high as any other rise of either."""
+ALIKE: Final = 0.6
+"""The smaller of both rises over the larger."""
+BACK: Final = 0.35
+"""Of the rise, that is left after one or two evaluations more."""
+NEAR: Final = 8
+"""Steps before and after which the training loss is compared, to find where it begins."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Bump:
+    """One rise that came back."""
+
+    onset: int
+    """The step at which the training loss rises most, between the two evaluations."""
+    last: int
+    """The evaluation that is back."""
+    height: float
+    usual: float
+
+
+def bump_in_evaluations(case: Case) -> Bump | None:
+    """The only rise of validation and training slice together; None where there is none, several, or one by plan."""
+    validation, sliced = Curve.of(case.validation_loss()), Curve.of(case.evaluated("training_slice/loss"))
+    curve = Curve.of(case.loss())
+    if validation is None or sliced is None or curve is None or len(validation) != len(sliced):
+        return None
+    if len(validation) < FEWEST or (validation.steps != sliced.steps).any():
+        return None
+    rises_2N = np.diff(np.stack([validation.values, sliced.values]), axis=1)
+    at = int(np.argmax(rises_2N.min(axis=0)))
+    height, larger = float(rises_2N[:, at].min()), float(rises_2N[:, at].max())
+    others = np.delete(rises_2N, at, axis=1)
+    usual = float(validation.values[at])
+    descent = max(curve.start, float(validation.values[0])) - usual
+    least = max(HIGH * descent, 3.0 * float(others.max(initial=0.0)), 0.02 * abs(usual))
+    if height <= least or height < ALIKE * larger:
+        return None
+    back = np.flatnonzero(validation.values[at + 2 : at + 4] <= usual + BACK * height)
+    if not len(back) or descent <= 0:
+        return None
+    begin, end = int(validation.steps[at]), int(validation.steps[at + 1])
+    if _is_one_step(case, end):
+        return None
+    factor = planned_factor(case)
+    if factor is not None and factor(end) > 1.25 * factor(begin):
+        return None  # the rate rises, as planned
+    return Bump(_steepest(curve, begin, end), int(validation.steps[at + 2 + int(back[0])]), height, usual)
+
+
+def _is_one_step(case: Case, step: int) -> bool:
+    """Whether the evaluation met a single step that the next ones made good: a gradient that is large there alone."""
+    norms = Curve.of(case.history.get("grad_norm"))
+    if norms is None:
+        return False
+    there, after = norms.between(step, step + 1), norms.between(step + 3, step + 10)
+    if there is None or after is None:
+        return False
+    usual = float(np.median(norms.values))
+    return float(there.values.max()) > 5.0 * usual and float(np.median(after.values)) < 2.0 * usual
+
+
+def _steepest(curve: Curve, begin: int, end: int) -> int:
+    """The step between two at which the mean of the next losses lies most above that of the last."""
+    first, last = (int(np.searchsorted(curve.steps, step, side="right")) for step in (begin, end))
+    sums = np.concatenate([[0.0], np.cumsum(curve.values)])
+    places = np.arange(max(first, 1), max(last, first + 1))
+    places = places[places < len(curve)]
+    if not len(places):
+        return begin + 1
+    low, high = np.maximum(places - NEAR, 0), np.minimum(places + NEAR, len(curve))
+    gains = (sums[high] - sums[places]) / (high - places) - (sums[places] - sums[low]) / (places - low)
+    return int(curve.steps[places[int(np.argmax(gains))]])

@@ -1,0 +1,285 @@
+"""Which fault a log most resembles where no rule is sure: features, their sum, and when it is silent."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import Array, case_of, cosine, falling, noise_of
+
+from trimtab.doctor import Case, Evidence, Finding
+from trimtab.doctor.codes import CODES
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.differential import resemble, resembling
+from trimtab.doctor.differential.card import Scorecard, probabilities, the_scorecard
+from trimtab.doctor.differential.features import FEATURES, features_of
+from trimtab.doctor.differential.onset import onset_of
+from trimtab.doctor.rules import RULES
+
+KEPT = Path(__file__).parents[2] / "benchmarks" / "doctor" / "scorecard-runs.npz"
+
+
+def foreign(loss: Array, **told: Any) -> Case:
+    """A log of which nothing but its columns is known."""
+    return replace(case_of(loss, **told), target="text")
+
+
+def test_a_straight_line_has_no_bend_and_a_corner_has_one() -> None:
+    line = features_of(foreign(np.linspace(4.0, 2.0, 201)))
+    assert line["loss_bend"] == pytest.approx(0.0, abs=0.01)
+    assert line["loss_descent_10"] == pytest.approx(0.1, abs=0.02)
+    assert line["loss_descent_50"] == pytest.approx(0.5, abs=0.01)
+    assert line["loss_last_quarter"] == pytest.approx(0.25, abs=0.03)
+    assert line["loss_done"] == pytest.approx(0.95, abs=0.03)
+    assert line["loss_fall"] == pytest.approx(math.log(2.0), abs=0.05)
+    corner = features_of(foreign(np.maximum(4.0 - np.arange(201) / 10, 2.0) + 1e-3 * noise_of(201)))
+    assert corner["loss_bend"] == pytest.approx(1.0, abs=0.01)
+    assert corner["loss_descent_10"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_spike_is_told_with_its_place_and_whether_it_comes_back() -> None:
+    loss = falling(400, noise=0.02)
+    loss[200:206] += 9.0
+    told = features_of(foreign(loss))
+    assert told["loss_jump_where"] == pytest.approx(0.5, abs=0.02)
+    assert told["loss_jump_back"] == pytest.approx(1.0, abs=0.1)
+    loss[200:] = loss[199] + 9.0
+    told = features_of(foreign(loss))
+    assert told["loss_jump_back"] == pytest.approx(0.0, abs=0.1)
+    assert 195 <= onset_of("divergence", foreign(loss)) <= 205
+
+
+def test_a_loss_that_goes_with_the_epoch_comes_again() -> None:
+    at = np.arange(400)
+    sawtooth = 2.0 + 0.3 * ((at % 40) / 40 - 0.5) + 0.05 * noise_of(400)
+    told, plain = (features_of(foreign(loss)) for loss in (sawtooth, 2.0 + 0.1 * noise_of(400)))
+    assert told["loss_memory"] > 0.5 > 0.2 > abs(plain["loss_memory"])
+    assert told["loss_period"] > 2 * plain["loss_period"]
+
+
+def test_values_that_are_no_numbers_are_counted() -> None:
+    loss = falling(200)
+    loss[150:] = math.nan
+    told = features_of(foreign(loss))
+    assert (told["loss_bad_share"], told["loss_bad_since"], told["loss_ends_bad"]) == (0.25, 0.75, 1.0)
+    assert onset_of("nan-loss", foreign(loss)) == 151
+
+
+def test_the_gap_and_the_turn_of_the_validation_loss() -> None:
+    at = np.arange(1, 1001)
+    validation = {step: 2.0 + abs(step - 300) / 1000 for step in range(100, 1001, 100)}
+    case = foreign(2.0 * np.exp(-at / 2000), validation=validation)
+    told = features_of(case)
+    assert told["validation_best_at"] == pytest.approx(2 / 9)
+    assert told["validation_rise"] == pytest.approx(math.log(2.65 / 2.0))
+    assert told["gap_last"] == pytest.approx(math.log(2.65 / (2.0 * math.exp(-0.475))), abs=0.01)
+    assert onset_of("overfitting", case) == 300
+
+
+def test_what_the_rate_does() -> None:
+    told = features_of(foreign(falling(1000), rates=cosine(1000, warmup=0.1)))
+    assert told["rate_warmup"] == pytest.approx(0.1, abs=0.03)
+    assert told["rate_last"] == pytest.approx(0.1, abs=0.01)
+    assert (told["rate_up"], told["rate_constant"]) == pytest.approx((0.0, 0.0), abs=0.01)
+
+
+def test_features_do_not_know_units() -> None:
+    loss, rates, validation = falling(300), cosine(300), {step: 3.0 + 30 / step for step in range(30, 301, 30)}
+    norms = np.exp(0.2 * noise_of(300))
+    plain = features_of(foreign(loss, rates=rates, validation=validation, grad_norm=norms))
+    other = {step: 7.0 * value for step, value in validation.items()}
+    scaled = features_of(foreign(7.0 * loss, rates=3.0 * rates, validation=other, grad_norm=5.0 * norms))
+    levels = {"rate_peak"}
+    assert plain.keys() == scaled.keys()
+    assert len(plain) > 60
+    for name in plain.keys() - levels:
+        assert scaled[name] == pytest.approx(plain[name], rel=1e-6, abs=1e-6), name
+
+
+HOSTILE: Mapping[str, Array] = {
+    "one value": np.array([1.0]),
+    "zeros": np.zeros(50),
+    "nothing": np.full(50, np.nan),
+    "infinite": np.full(50, np.inf),
+    "huge": np.geomspace(1.0, 1e300, 60),
+    "negative": -falling(60),
+    "one number among none": np.where(np.arange(60) == 30, 1.0, np.nan),
+    "five": np.array([3.0, 3.0, 3.0, 3.0, 2.0]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_whatever_was_logged_is_told_in_finite_numbers(name: str) -> None:
+    loss = HOSTILE[name]
+    last = len(loss)
+    case = foreign(loss, rates=loss, grad_norm=loss, train_accuracy=loss, step_seconds=loss, memory_bytes=loss)
+    for metric in ("validation/loss", "validation/accuracy"):
+        case.history.add(metric, np.arange(1, last + 1), loss)
+    for settled in (foreign(loss), case):
+        told = features_of(settled)
+        assert told.keys() <= FEATURES.keys()
+        assert all(math.isfinite(value) for value in told.values())
+        resembling(settled, [])
+        for code in the_scorecard().codes:
+            assert onset_of(code, settled) >= 0
+
+
+def test_the_points_are_a_sum_and_probabilities_are_whole() -> None:
+    card = the_scorecard()
+    features = features_of(foreign(falling(200), rates=cosine(200)))
+    heard = {"noisy-loss": 0.5}
+    logits = card.logits(features, heard)
+    by_hand = card.intercepts_C.copy()
+    for name, value in features.items():
+        if name in card.features:
+            bins = card.features[name]
+            by_hand += bins.points_BC[sum(value > edge for edge in bins.edges)]
+    at = card.codes.index("noisy-loss")
+    by_hand[at] += card.remark[0] + 0.5 * card.remark[1]
+    assert logits == pytest.approx(by_hand)
+    sound, odds = probabilities(logits)
+    assert sound + odds.sum() == pytest.approx(1.0)
+    assert odds / sound == pytest.approx(np.exp(logits))
+    assert card.logits({}, {}) == pytest.approx(card.intercepts_C)  # what was not logged adds nothing
+
+
+def test_the_file_names_what_there_is() -> None:
+    card = the_scorecard()
+    assert set(card.codes) <= set(RULES)
+    assert set(card.features) <= set(FEATURES)
+    for bins in card.features.values():
+        assert (np.diff(bins.edges) > 0).all()
+        assert bins.points_BC.shape == (len(bins.edges) + 1, len(card.codes))
+    size = (Path(resemble.__file__).parent / "scorecard.json").stat().st_size
+    assert size <= 150_000
+
+
+@pytest.fixture
+def sick(monkeypatch: pytest.MonkeyPatch) -> Scorecard:
+    """A card by hand: a loss that rises to its end is a divergence, 4 to 1 against over-regularised."""
+    told = {
+        "codes": ["divergence", "over-regularised", "leakage"],
+        "intercepts": [-300, -300, -900],
+        "remark": [100, 0],
+        "threshold": 0.7,
+        "runs": 100,
+        "faulty": 60,
+        "features": {"loss_slope": {"edges": [0.0], "usual": -9.0, "points": [[0, 0, 0], [539, 400, 0]]}},
+    }
+    card = Scorecard.of(told)
+    monkeypatch.setattr(resemble, "the_scorecard", lambda: card)
+    return card
+
+
+RISES = np.linspace(2.0, 2.4, 60) + 0.02 * noise_of(60)
+
+
+def test_what_the_log_resembles_leads_with_its_reasons_and_what_else_it_could_be(sick: Scorecard) -> None:
+    lead, other = resembling(foreign(RISES), [])
+    assert [(lead.code, lead.severity), (other.code, other.severity)] == [
+        ("divergence", "warning"),
+        ("over-regularised", "info"),
+    ]
+    odds = np.exp([2.39, 1.0, -9.0])
+    assert [lead.confidence, other.confidence] == pytest.approx([odd / (1 + odds.sum()) for odd in odds[:2]], abs=1e-9)
+    assert "Of 60 runs" in lead.cause
+    assert "over-regularised (" in lead.cause
+    [reason] = lead.evidence
+    assert reason.text.startswith("for divergence (+5.4): the slope of the training loss")
+    assert reason.expected == -9.0
+    assert lead.remedies
+    assert resembling(foreign(RISES[::-1].copy()), []) == []
+
+
+def test_what_is_not_sure_to_be_wrong_is_a_remark(sick: Scorecard) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resemble, "the_scorecard", lambda: replace(sick, threshold=0.95))
+        lead, other = resembling(foreign(RISES), [])
+    assert (lead.code, lead.severity, other.severity) == ("divergence", "info", "info")
+    assert lead.cause.startswith("Perhaps nothing is wrong")
+
+
+def test_a_remark_is_taken_up_with_its_place_and_the_others_are_kept(sick: Scorecard) -> None:
+    remarks = [
+        Finding("plateau", "info", 0.5, 9, "…"),
+        Finding("over-regularised", "info", 0.4, 17, "said before", (Evidence("train/loss", (1, 2), 1.0, 1.0, "…"),)),
+    ]
+    plain = resembling(foreign(RISES), [])
+    lead, other, kept = resembling(foreign(RISES), remarks)
+    assert (lead.code, other.code, kept) == ("divergence", "over-regularised", remarks[0])
+    assert (other.onset_step, other.cause, other.evidence) == (17, "said before", remarks[1].evidence)
+    assert other.confidence > plain[1].confidence  # a remark counts
+
+
+def test_it_is_silent_where_a_rule_is_sure_or_settings_are_known(sick: Scorecard) -> None:
+    loud = [Finding("plateau", "warning", 0.7, 9, "…")]
+    assert resembling(foreign(RISES), loud) == loud
+    case = foreign(RISES)
+    assert resembling(replace(case, target="trimtab"), []) == []
+    assert resembling(replace(case, config={"optimizer.name": "sgd"}), []) == []
+    assert resembling(foreign(RISES[:7]), []) == []
+    told = resembling(replace(case, facts={"task": "classification"}), [])
+    assert "leakage" not in [finding.code for finding in told]
+
+
+def test_a_code_that_cannot_be_of_the_task_is_not_named(sick: Scorecard) -> None:
+    lm_only = replace(sick, codes=("noisy-loss", "over-regularised", "leakage"))
+    assert CODES["noisy-loss"].tasks
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(resemble, "the_scorecard", lambda: lm_only)
+        codes = [found.code for found in resembling(replace(foreign(RISES), facts={"task": "classification"}), [])]
+    assert codes == ["over-regularised"]
+
+
+@pytest.mark.parametrize("rows", [12, 40, 300])
+def test_a_sound_log_is_left_in_peace(rows: int) -> None:
+    validation = {
+        step: 3.05 + 5.0 * (1 + 40 * step / rows) ** -0.7 for step in range(rows // 10 + 1, rows + 1, rows // 10 + 1)
+    }
+    for told in ({}, {"rates": cosine(rows)}, {"rates": cosine(rows), "validation": validation}):
+        case = foreign(falling(rows, noise=0.03), **told)
+        assert diagnose(case).verdict == "healthy", (rows, list(told))
+
+
+@pytest.mark.slow
+def test_the_file_is_what_the_kept_runs_give() -> None:
+    pytest.importorskip("scipy")
+    from fit_scorecard import calibrated, exported
+    from scorecard_table import Table
+
+    table = Table.load(KEPT)
+    told = exported(*calibrated(table), table)
+    shipped = json.loads((Path(resemble.__file__).parent / "scorecard.json").read_text())
+    assert told["sha256"] == shipped["sha256"]
+    assert told.keys() == shipped.keys()
+    assert told["threshold"] == pytest.approx(shipped["threshold"], abs=0.01)
+    one, other = Scorecard.of(told), Scorecard.of(shipped)
+    for name, bins in one.features.items():
+        assert bins.edges == pytest.approx(other.features[name].edges)
+        assert bins.points_BC == pytest.approx(other.features[name].points_BC, abs=0.03)
+
+
+@pytest.mark.slow
+def test_held_out_runs_bear_its_probabilities_out() -> None:
+    pytest.importorskip("scipy")
+    from fit_scorecard import held_out, temperature
+    from scorecard_table import Table
+
+    table = Table.load(KEPT)
+    rows, logits = held_out(table)
+    logits = logits / temperature(table, rows, logits)
+    quiet = ~table.loud_N[rows]
+    sounds, odds = zip(*(probabilities(one) for one in logits[quiet]), strict=True)
+    truth = table.truth_N[rows][quiet]
+    wrong, sure = 1.0 - np.array(sounds), np.array(odds).max(axis=1)
+    right = np.array(odds).argmax(axis=1) == truth
+    for claimed, true in ((wrong, truth >= 0), (sure, right)):
+        parts = np.array_split(np.argsort(claimed), 8)
+        off = [abs(float(claimed[part].mean()) - float(true[part].mean())) for part in parts]
+        assert np.mean(off) < 0.1

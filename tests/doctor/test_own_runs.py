@@ -1,0 +1,214 @@
+"""What settings, facts and examinations of our own runs settle: each sign on curves by formula, and its look-alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import Array, case_of, cosine, falling, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.bumps import bump_in_evaluations
+from trimtab.doctor.diagnose import ask, diagnose
+from trimtab.doctor.remedies import sound_rate, uses_adam
+from trimtab.events import RunStarted
+from trimtab.runs.history import History
+
+
+def _told(code: str, case: Case) -> Finding | None:
+    return next((one for one in ask(code, case) if isinstance(one, Finding)), None)
+
+
+def _judged(case: Case, steps: list[int], **metrics: list[float]) -> Case:
+    for name, values in metrics.items():
+        for step, value in zip(steps, values, strict=True):
+            case.history.add(name.replace("_of_", "/"), np.array([step]), np.array([value]))
+    return case
+
+
+def _classes(weights: Mapping[str, float] | None, right: float, **labels: Any) -> Case:
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["a", "b", "c", "d"], "counts": [30, 20, 30, 20]},
+        "counting": {"labels": {"texts": 800, "majority": 0.3, "sure_errors": [0.0, 0.1], **labels}},
+        "validation": {"documents": 200, "tokens": 4_000},
+    }
+    config = {"task.class_weights": weights, "evaluation.max_tokens": 10_000, "data.sequence_length": 32}
+    case = case_of(falling(200, start=1.4, floor=0.9), rates=cosine(200), config=config, facts=facts)
+    steps = list(range(20, 201, 20))
+    return _judged(case, steps, validation_of_loss=[1.3] * 10, validation_of_accuracy=[right] * 10)
+
+
+def test_weights_that_leave_one_class_the_loss_are_read_off_the_settings() -> None:
+    found = _told("class-collapse", _classes({"a": 1.0, "b": 0.001, "c": 0.001, "d": 0.001}, 0.32))
+    assert found is not None
+    assert found.severity == "warning"
+    assert "99.8% of the loss" in found.evidence[0].text
+    even = {"a": 1.0, "b": 1.5, "c": 1.0, "d": 1.5}
+    for weights, accuracy in ((even, 0.32), ({"a": 1.0, "b": 0.001, "c": 0.001, "d": 0.001}, 0.8)):
+        told = _told("class-collapse", _classes(weights, accuracy))
+        assert told is None or "weighs" not in told.cause
+
+
+def test_labels_that_are_counted_otherwise_in_validation_are_no_random_labels() -> None:
+    case = _classes(None, 0.02, accuracy=0.9, validation_accuracy=0.01, validation_texts=200)
+    found = _told("validation-shift", case)
+    assert found is not None
+    assert "mean other classes" in found.cause
+    assert _told("random-labels", case) is None
+    # Worse by chance, or labels that nothing tells: not so.
+    for right, elsewhere in ((0.9, 0.2), (0.33, 0.01)):
+        told = _told(
+            "validation-shift",
+            _classes(None, 0.02, accuracy=right, validation_accuracy=elsewhere, validation_texts=200),
+        )
+        assert told is None or "mean other classes" not in told.cause
+
+
+def _examined(times: float, **settings: Any) -> Case:
+    usual = {"procedure.name": "plain", "sharpness.name": "none", "penalties.l2.strength": 0.0}
+    usual |= {f"embedding.{name}": 0.0 for name in ("mixup.alpha", "noise.alpha", "cutout.rate")}
+    norms = times * np.exp(0.3 * noise_of(200, 3))
+    case = case_of(falling(200), rates=cosine(200), grad_norm=norms, config=usual | settings)
+    case.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array([1.0, 0.9, 1.1]))
+    return case
+
+
+def test_a_gradient_is_held_against_a_batchs_own() -> None:
+    found = _told("gradients-not-cleared", _examined(12.0))
+    assert found is not None
+    assert found.evidence[-1].metric == "probe/grad_norm"
+    assert (found.severity, found.onset_step) == ("warning", 1)
+    assert _told("gradients-not-cleared", _examined(1.3)) is None
+    # An L2 penalty is in the one and not in the other; so is a loss that is summed over micro-batches.
+    assert _told("gradients-not-cleared", _examined(12.0, **{"penalties.l2.strength": 0.1})) is None
+    summed = _judged(_examined(4.0), [100, 200], training_slice_of_loss=[1.0, 0.8])
+    assert _told("gradients-not-cleared", summed) is None
+
+
+def test_a_sum_that_is_cleared_every_few_steps_need_not_rise_each_time() -> None:
+    saw: Array = np.tile([1.0, 1.7, 2.3, 2.8], 21)[:83] * np.exp(0.22 * noise_of(83, 2))
+    found = _told("gradients-not-cleared", case_of(falling(83), rates=cosine(83), grad_norm=saw))
+    assert found is not None
+    assert "every 4 steps" in found.cause
+    assert _told("gradients-not-cleared", case_of(falling(83), grad_norm=np.exp(0.4 * noise_of(83, 2)))) is None
+    thrice: Array = np.tile([1.0, 1.7, 2.3], 40) * np.exp(0.1 * noise_of(120, 2))
+    for config, severity in (({"data.shuffle": True}, "warning"), ({}, "info")):  # batches of three kinds look alike
+        found = _told("gradients-not-cleared", case_of(falling(120), grad_norm=thrice, config=config))
+        assert found is not None
+        assert found.severity == severity
+
+
+def test_a_gradient_of_nothing_is_a_plateau_and_no_divergence() -> None:
+    loss = np.concatenate([falling(60, noise=0.02), 3.4 + 0.015 * np.arange(140)])
+    norms = np.concatenate([np.ones(60), np.zeros(140)])
+    found = diagnose(case_of(loss, rates=np.full(200, 1e-3), grad_norm=norms)).findings[0]
+    assert (found.code, found.onset_step, found.severity) == ("plateau", 61, "warning")
+    still = diagnose(case_of(loss, rates=np.full(200, 1e-3), grad_norm=np.ones(200))).findings[0]
+    assert still.code == "divergence"
+
+
+def _bumped(rise: float, slice_rise: float, **config: Any) -> Case:
+    loss = falling(240, noise=0.8)
+    loss[99:150] += rise * np.exp(-np.arange(51) / 30)
+    case = case_of(loss, rates=cosine(240), config=config)
+    judged = np.array([5.0, 4.2, 3.8, 3.5, 3.3, 3.2])
+    both = [judged + lift * (np.arange(6) == 2) for lift in (rise, slice_rise)]
+    steps = list(range(40, 241, 40))
+    return _judged(case, steps, validation_of_loss=both[0].tolist(), training_slice_of_loss=both[1].tolist())
+
+
+def test_evaluations_show_a_spike_that_steps_hide() -> None:
+    bump = bump_in_evaluations(_bumped(1.6, 1.7))
+    assert bump is not None
+    assert 80 < bump.onset <= 120
+    assert bump.last == 160
+    found = _told("loss-spike", _bumped(1.6, 1.7))
+    assert found is not None
+    assert found.severity == "warning"
+    # One set alone is chance or another fault; a schedule that rises does it by plan.
+    assert bump_in_evaluations(_bumped(1.6, 0.0)) is None
+    assert bump_in_evaluations(_bumped(0.4, 0.4)) is None
+    restarts = {"schedule.name": "warm_restarts", "schedule.period": 0.375, "schedule.warmup": 0}
+    assert bump_in_evaluations(_bumped(1.6, 1.7, **restarts)) is None
+
+
+def test_planned_stairs_are_no_controllers() -> None:
+    rates = 1e-3 * 0.1 ** (np.arange(100) // 7)
+    case = case_of(falling(100, start=2.1, floor=1.95, noise=0.1), rates=rates)
+    planned = Case(case.history, {"schedule.name": "step", "schedule.every": 0.07, "schedule.factor": 0.1})
+    found = _told("decayed-too-early", planned)
+    assert found is not None
+    assert found.severity == "warning"
+    unknown = _told("decayed-too-early", case)
+    assert unknown is None or unknown.severity == "info"
+
+
+def _resumed(height: float) -> Case:
+    loss = falling(200, noise=0.25)
+    loss[92:] += height
+    history = History()
+    history.observe(RunStarted(0, 1, 0, None, 200))
+    history.observe(RunStarted(92, 2, 1, 92, 200))
+    history.add("train/loss", np.arange(1, 201), loss)
+    history.add("learning_rate", np.arange(1, 201), cosine(200))
+    return Case(history)
+
+
+def test_a_jump_within_the_noise_shows_where_a_run_was_resumed() -> None:
+    found = _told("resume-discontinuity", _resumed(1.0))
+    assert found is not None
+    assert found.onset_step == 93
+    assert _told("resume-discontinuity", _resumed(0.0)) is None
+
+
+@pytest.mark.parametrize(("part", "says"), [(0.4, True), (3.0, False)])
+def test_nothing_need_be_held_back_in_less_than_one_pass(part: float, says: bool) -> None:
+    """The dropout of a model that was given is a fact; in one pass there is nothing to learn by heart."""
+    facts = {"task": "causal_lm", "largest_dropout": 0.7, "epochs": part, "parameters": {"total": 10_000}}
+    case = case_of(falling(200) + 0.1, rates=cosine(200), config={"procedure.name": "plain"}, facts=facts)
+    steps = list(range(20, 201, 20))
+    case = _judged(case, steps, validation_of_loss=(falling(200)[19::20]).tolist())
+    assert (_told("over-regularised", case) is not None) == says
+
+
+def test_rates_are_held_against_what_the_optimizer_bears() -> None:
+    def case(name: str, **config: Any) -> Case:
+        facts = {"optimizer": name, "parameters": {"total": 10**6, "non_embedding": 10**6}}
+        return case_of(falling(50), config=config, facts=facts)
+
+    adam, lion = sound_rate(case("adamw")), sound_rate(case("lion"))
+    assert adam is not None
+    assert lion == pytest.approx(0.2 * adam)
+    assert uses_adam(case("lion"))
+    assert uses_adam(case("muon", **{"optimizer.scaling": "adamw"}))
+    assert not uses_adam(case("muon", **{"optimizer.scaling": "shape"}))
+    assert not uses_adam(case("sgd"))
+
+
+def test_weights_that_were_not_brought_back_are_seen_in_their_norms() -> None:
+    def case(kept: float) -> Case:
+        given = _resumed(0.0)
+        names = tuple(f"layer/blocks.{number}.up.weight/weight_norm" for number in range(2))
+        for step in range(10, 201, 10):
+            norm = 10.0 * 1.01 ** (step / 10) * (kept if step > 92 else 1.0)
+            given.history.layers.append(step, names, np.full(2, norm))
+        return given
+
+    found = _told("resume-discontinuity", case(0.8))
+    assert found is not None
+    assert (found.severity, found.onset_step) == ("warning", 93)
+    assert found.evidence[0].metric == "layer/*/weight_norm"
+    assert _told("resume-discontinuity", case(0.99)) is None
+
+
+def test_a_gradient_that_jumps_once_with_the_loss_is_no_explosion() -> None:
+    at = np.arange(200)
+    jump = np.where(at >= 100, 20.0 * np.exp(-(at - 100) / 4), 0.0)
+    loss, norms = falling(200) + jump, np.exp(0.1 * noise_of(200, 1)) * (1.0 + 3.0 * jump)
+    assert _told("exploding-gradients", case_of(loss, rates=cosine(200), grad_norm=norms)) is None
+    growing = np.exp(0.1 * noise_of(200, 1)) * np.where(at >= 100, 1.12 ** (at - 100.0), 1.0)
+    late = falling(200) + np.where(at >= 120, 0.05 * 1.09 ** (at - 120.0), 0.0)
+    assert _told("exploding-gradients", case_of(late, rates=cosine(200), grad_norm=growing)) is not None
