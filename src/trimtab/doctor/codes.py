@@ -378,6 +378,7 @@ CODES: dict[str, Code] = {
             "learning-rate-too-high",
             "exploding-gradients",
             "corrupt-batch",  # of a class that weighs a thousand times as much as others
+            "validation-shift",
             "overfitting",
             "loss-spike",
             "noisy-loss",

@@ -3,7 +3,8 @@
 Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
     answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
     over four evaluations while the loss moves, and that is so from the beginning, or lower than it was. Or a loss too
-    low for its accuracy: then one class weighs so much that the others hardly count. Where the settings weigh classes
+    low for its accuracy, in validation or, far below the validation loss, in training: then one class weighs so much
+    that the others hardly count. Where the settings weigh classes
     so, they say it.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
@@ -49,6 +50,11 @@ RARE: Final = 0.4
 """Macro-F1 of a model that hardly ever says a rare class."""
 FELL: Final = 0.05
 """Of accuracy: a model that learned, and says one class in the end, is worse than it was."""
+FAR_BELOW: Final = 0.2
+"""Of the validation loss: a training loss below that is of other weights of the classes, or of samples by heart."""
+MOST_RIGHT: Final = 0.75
+ALIKE: Final = 0.15
+"""Accuracies of samples that were learned and of others: nothing was learned by heart."""
 UNRELATED: Final = 0.1
 """Correlation of answers and classes."""
 
@@ -56,7 +62,12 @@ UNRELATED: Final = 0.1
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
-    if accuracy is None or not classifies(case) or len(accuracy) < FEWEST:
+    if accuracy is None or len(accuracy) < FEWEST:
+        return
+    if case.fact("task") is None and (uneven := _one_answer(case, accuracy, loss)) is not None:
+        yield uneven
+        return
+    if not classifies(case):
         return
     weighed = _by_weights(case, accuracy) or (None if loss is None else _weighed(case, accuracy, loss))
     if weighed is not None:
@@ -96,8 +107,8 @@ def check(case: Case) -> Iterator[Finding]:
     if largest is not None:
         told = f"the most frequent of {len(shares(case))} classes has {largest:.1%} of the training targets"
         evidence.append(Evidence("facts.targets.counts", (0, 0), largest, None, told))
-    uneven = largest is not None and number is not None and largest > 2.0 / number
-    weights = case.target == "trimtab" and uneven and case.setting("task.class_weights") != "balanced"
+    skewed = largest is not None and number is not None and largest > 2.0 / number
+    weights = case.target == "trimtab" and skewed and case.setting("task.class_weights") != "balanced"
     yield Finding(
         CODE,
         "warning",
@@ -141,6 +152,51 @@ def _by_weights(case: Case, accuracy: Curve) -> Finding | None:
             Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), right, counts[at], shown),
         ),
         remedies=(Remedy("weigh classes by how rare they are", "trimtab", {"task.class_weights": "balanced"}),),
+    )
+
+
+def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | None:
+    """Of a log, whatever its classes: a training loss far too low for the accuracy on the same samples, or an accuracy
+    that is the same in all evaluations, and a validation loss that lies far above the training loss in both.
+
+    Right answers of plain cross-entropy are as many as in `_weighed`; a loss of more than guessing costs, at the same
+    share of right answers in every evaluation, is of a class that weighs too little to be learned.
+    """
+    training, taught = Curve.of(case.loss()), Curve.of(case.history.get("train/accuracy"))
+    if loss is None or training is None or case.setting("objective.name") not in (None, "cross_entropy"):
+        return None
+    begin = training.first_step + 0.5 * (training.last_step - training.first_step)
+    seen, judged, right = (
+        training.level(begin, math.inf),
+        loss.level(begin, math.inf),
+        float(np.median(accuracy.values)),
+    )
+    if not 0.0 <= seen < FAR_BELOW * judged or not 0.0 < right < MOST_RIGHT:
+        return None
+    steps, least = (int(training.steps[0]), training.last_step), 2.0 * math.exp(-seen) - 1.0
+    late = math.nan if taught is None else taught.level(begin, math.inf)
+    if math.isfinite(late) and abs(late - right) < ALIKE and late < least - ALIKE:
+        told = (
+            f"the training loss is {seen:.2g}, which takes {least:.0%} of right answers at least, and {late:.0%} of "
+            "its own samples are answered right"
+        )
+        evidence = Evidence("train/accuracy", steps, late, least, told)
+    elif taught is None and len(accuracy) > 2 * FEWEST and float(np.ptp(accuracy.values)) < SAME:
+        told = (
+            f"the validation accuracy is {right:.2%} in all {len(accuracy)} evaluations, where the training loss is "
+            f"{seen:.2g} and the validation loss {judged:.2g}"
+        )
+        evidence = Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), right, None, told)
+    else:
+        return None
+    return Finding(
+        CODE,
+        "warning",
+        0.85,
+        min(1, training.first_step),
+        "most inputs get the class that weighs most: the training loss is low where answers are wrong",
+        (evidence,),
+        remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),
     )
 
 

@@ -1,0 +1,31 @@
+"""Faults of data and labels that logs of others show, each beside what it is told from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import noise_of
+from test_textbook import first_of, of_others
+
+
+@pytest.mark.parametrize(("right", "first"), [(0.25, "class-collapse"), (0.97, "validation-shift")])
+def test_a_training_loss_too_low_for_its_own_accuracy_is_of_classes_that_weigh_unevenly(
+    right: float, first: str
+) -> None:
+    at = np.arange(1, 61)
+    case = of_others(0.09 + 0.5 * np.exp(-at / 4) + 0.003 * noise_of(60))
+    case.history.add("train/accuracy", at, right + 0.01 * noise_of(60, 1))
+    steps = np.arange(5, 61, 5)
+    case.history.add("validation/loss", steps, 3.0 + 0.02 * steps)
+    case.history.add("validation/accuracy", steps, np.full(len(steps), 0.22) + 0.005 * noise_of(len(steps), 2))
+    assert first_of(case) == first
+
+
+@pytest.mark.parametrize(("moves", "collapsed"), [(0.0, True), (0.02, False)])
+def test_an_accuracy_that_never_moves_is_of_one_answer(moves: float, collapsed: bool) -> None:
+    at = np.arange(1, 61)
+    case = of_others(0.05 + 1.4 * np.exp(-at / 2) + 0.002 * noise_of(60))
+    steps = np.arange(5, 61, 5)
+    case.history.add("validation/loss", steps, 5.0 + 0.05 * noise_of(len(steps), 1))
+    case.history.add("validation/accuracy", steps, 0.22 + moves * noise_of(len(steps), 2))
+    assert (first_of(case) == "class-collapse") is collapsed
