@@ -26,6 +26,7 @@ from trimtab.doctor.rules import RULES
 from trimtab.doctor.trends import parts_of
 from trimtab.events import Adjust, DecisionTaken, RunStarted
 from trimtab.runs import RunDirectory
+from trimtab.runs.history import Series
 
 ARCHIVE = Path(__file__).parent / "runs" / "steps.tar.xz"
 
@@ -343,6 +344,19 @@ def test_a_training_loss_that_is_a_multiple_of_the_validation_loss(times: int) -
         assert f"{times} times" in told.cause
     lifted = case_of(falling(800, noise=0.05) + 4.0, validation=validation)
     assert said(lifted, "accumulation-not-normalised") is None, "a constant is no multiple"
+
+
+def test_a_sum_over_many_is_told_from_few_rows_and_through_noise() -> None:
+    steps = np.arange(15, 226, 15)
+    level = np.array([float(falling(225, noise=0.0)[step - 1]) for step in steps])
+    validation = dict(zip(steps.tolist(), level.tolist(), strict=True))
+    for noise, times, expected in ((0.03, 8, True), (0.03, 1, False)):
+        history = case_of(falling(225), validation=validation).history
+        history.series["train/loss"] = Series()
+        history.series["train/loss"].append(steps, times * level * (1 + noise * noise_of(len(steps))))
+        told = said(Case(history, {}, {}, "text"), "accumulation-not-normalised")
+        assert (told is not None) == expected
+        assert told is None or told.severity == "warning"
 
 
 def layered(ratios: Array, windows: int = 12) -> Case:
