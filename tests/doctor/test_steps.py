@@ -301,6 +301,23 @@ def test_a_gradient_that_leads_is_told_and_one_that_follows_is_not() -> None:
     assert said(case_of(falling(600), grad_norm=norms), "exploding-gradients") is None, "no loss followed"
 
 
+def test_a_gradient_that_led_is_no_divergence() -> None:
+    # Its noise hides for long how it grows; the loss is on its way when it is ten times as large.
+    grown = np.exp(np.maximum(np.arange(200) - 80, 0) / 20)
+    norms = np.exp(0.5 * noise_of(200)) * grown
+    loss = falling(200, noise=0.05)
+    loss[130:] += 0.4 * np.exp(np.arange(70) / 20)
+    (lead, *_) = diagnose(Case(case_of(loss, grad_norm=norms).history, {}, {}, "text")).findings
+    assert (lead.code, lead.consequences[:1]) == ("exploding-gradients", ("divergence",))
+    # Both leave at once: where the gradient grows as the loss does it follows it, and it does not where far more.
+    leaves = np.exp(np.maximum(np.arange(200) - 100, 0) / 20)
+    validation = {step: float((leaves * falling(200, noise=0.0))[step - 1]) for step in range(5, 201, 5)}
+    for pace, expected in ((6, True), (20, False)):
+        norms = np.exp(0.1 * noise_of(200, 1) + np.maximum(np.arange(200) - 99, 0) / pace)
+        case = case_of(leaves * falling(200, noise=0.3), validation=validation, grad_norm=norms)
+        assert (said(case, "exploding-gradients") is not None) == expected
+
+
 def test_a_gradient_that_grows_slowly_or_jumps_once_is_sound() -> None:
     slow = (1 + 0.2 * np.abs(noise_of(800))) * np.linspace(1.0, 6.0, 800)
     assert said(case_of(falling(800), grad_norm=slow), "exploding-gradients") is None
