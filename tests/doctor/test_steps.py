@@ -506,3 +506,23 @@ def test_a_model_that_is_held_back_by_its_settings() -> None:
         **{"model.dropout.residual": 0.1, "optimizer.weight_decay": 0.1, "objective.label_smoothing": 0.1}
     )
     assert said(usual, "over-regularised") is None
+
+
+def test_layers_are_told_in_the_forms_of_strangers(tmp_path: Path) -> None:
+    names = [f"blocks.{layer}.linear.weight" for layer in range(4)]
+    rows = range(10, 301, 10)
+    norms = {"frozen-parameters": [0.0, 0.0, 0.0, 0.4], "vanishing-gradients": [1e-7, 1e-5, 1e-3, 0.4]}
+    for code, each in norms.items():
+        long = ["step,tag,value"]  # a value in a row, and no learning rate
+        lines = []  # the side before the name
+        for step in rows:
+            loss, scale = 2.0 + np.exp(-step / 50), 1 + 0.1 * np.sin(step)
+            long += [f"{step},train/loss,{loss:.5f}"]
+            long += [f"{step},grad_norm/{name},{norm * scale:.5g}" for name, norm in zip(names, each, strict=True)]
+            told = {f"grad_norm/{name}": norm * scale for name, norm in zip(names, each, strict=True)}
+            lines.append(json.dumps({"mode": "train", "step": step, "loss": loss, **told}))
+        for file, content in (("long.csv", long), ("log.jsonl", lines)):
+            (tmp_path / file).write_text("\n".join(content) + "\n")
+            findings = diagnose(open_foreign_case(tmp_path / file)[0]).findings
+            assert findings, file
+            assert (findings[0].code, findings[0].severity) == (code, "warning"), file
