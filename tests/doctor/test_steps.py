@@ -249,9 +249,33 @@ def test_half_a_cosine_that_is_cut_or_gone_on_with() -> None:
     for facts, severity in (({}, "info"), ({"planned_steps": 400}, "warning")):
         told = said(Case(cut, {}, facts, "text"), "schedule-mismatch")
         assert (told and told.severity) == severity
-    for sound in (half(400), np.tile(half(100, 100), 4), np.abs(half(100)), 1e-4 + half(400)):
+    again = said(Case(case_of(falling(400), rates=half(100)).history, {}, {}, "text"), "schedule-mismatch")
+    assert again is not None, "waves that end high are not planned"
+    for sound in (half(400), np.tile(half(100, 100), 4), half(80), 1e-4 + half(400)):
         history = case_of(falling(400), rates=sound).history
         assert said(Case(history, {}, {"planned_steps": 400}, "text"), "schedule-mismatch") is None
+
+
+def test_a_schedule_is_told_from_few_rates_and_a_warm_up_by_its_stairs() -> None:
+    def of(rates: Array, every: int, planned: int = 400) -> Case:
+        history = case_of(falling(400), rates=rates).history
+        kept = np.arange(every - 1, 400, every)
+        history.series["learning_rate"] = Series()
+        history.series["learning_rate"].append(kept + 1, rates[kept])
+        return Case(history, {}, {"planned_steps": planned}, "text")
+
+    cut = 1e-3 * 0.5 * (1 + np.cos(np.pi * np.arange(400) / 3000))
+    stairs = 1e-3 * np.minimum(np.arange(400) // 50 + 1, 6) / 6
+    for rates in (cut, stairs):
+        told = said(of(rates, 25), "schedule-mismatch")
+        assert told is not None
+        assert told.severity == "warning"
+        stopped = said(of(rates, 25, planned=4000), "schedule-mismatch")
+        assert stopped is not None
+        assert stopped.severity == "info"
+    line = 1e-3 * np.minimum(np.arange(1, 401) / 100, 1.0)
+    for rates in (cosine(400), np.full(400, 1e-3), line, 1e-3 * np.minimum(np.arange(400) // 20 + 1, 5) / 5):
+        assert said(of(rates, 25), "schedule-mismatch") is None
 
 
 @pytest.mark.parametrize("horizon", [100, 200, 280])

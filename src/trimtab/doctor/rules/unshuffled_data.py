@@ -4,8 +4,8 @@ Looks for: rows sorted by their targets that are not shuffled (the fact `order`,
     curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
     validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled): each kind
     of sample is learned when it comes, and forgotten when the next does. Where it lies above them by less than half of
-    a jump, or there is none, the jumps must come at even distances, as epochs do: four at least without one. Or the loss goes up and down in the same way again and again, each time over many
-    steps: the order of an epoch.
+    a jump, or there is none, the jumps must come at even distances, as epochs do: four at least without one. Or the
+    loss goes up and down in the same way again and again, each time over many steps: the order of an epoch.
 Why it matters: each step sees one kind of sample, and the next steps another. What was learned first is gone at the
     end.
 Evidence: how far neighbouring rows agree; the jumps, and the two losses side by side.
