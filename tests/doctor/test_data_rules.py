@@ -171,6 +171,16 @@ def test_an_order_that_the_loss_follows_is_found_and_stairs_are_not() -> None:
     assert found(case_of(waves(5), config={"data.shuffle": True}), "unshuffled-data") is None
 
 
+def test_jumps_that_come_as_epochs_do_need_no_validation_loss_above_half_of_them() -> None:
+    rising = np.concatenate([[0.1], 0.05 + 8.0 * np.exp(-np.arange(59) / 5)])  # far above what is judged
+    loss = np.abs(np.tile(rising, 5) + 0.02 * noise_of(300))
+    validation = dict.fromkeys(range(60, 301, 60), 1.2)
+    assert found(case_of(loss, validation=validation), "unshuffled-data") is not None
+    uneven = np.abs(np.concatenate([np.full(k, 0.05) for k in (20, 47, 9, 90)]) + 0.02 * noise_of(166))
+    spikes = np.concatenate([np.concatenate([uneven[:k], rising[1:]]) for k in (20, 47, 9, 90)])
+    assert found(case_of(spikes, validation=validation), "unshuffled-data") is None, "spikes come when they will"
+
+
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
     rates = np.tile(cosine(60, warmup=0.02), 5)
     assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None

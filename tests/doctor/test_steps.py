@@ -26,6 +26,7 @@ from trimtab.doctor.rules import RULES
 from trimtab.doctor.trends import parts_of
 from trimtab.events import Adjust, DecisionTaken, RunStarted
 from trimtab.runs import RunDirectory
+from trimtab.runs.history import Series
 
 ARCHIVE = Path(__file__).parent / "runs" / "steps.tar.xz"
 
@@ -248,9 +249,33 @@ def test_half_a_cosine_that_is_cut_or_gone_on_with() -> None:
     for facts, severity in (({}, "info"), ({"planned_steps": 400}, "warning")):
         told = said(Case(cut, {}, facts, "text"), "schedule-mismatch")
         assert (told and told.severity) == severity
-    for sound in (half(400), np.tile(half(100, 100), 4), np.abs(half(100)), 1e-4 + half(400)):
+    again = said(Case(case_of(falling(400), rates=half(100)).history, {}, {}, "text"), "schedule-mismatch")
+    assert again is not None, "waves that end high are not planned"
+    for sound in (half(400), np.tile(half(100, 100), 4), half(80), 1e-4 + half(400)):
         history = case_of(falling(400), rates=sound).history
         assert said(Case(history, {}, {"planned_steps": 400}, "text"), "schedule-mismatch") is None
+
+
+def test_a_schedule_is_told_from_few_rates_and_a_warm_up_by_its_stairs() -> None:
+    def of(rates: Array, every: int, planned: int = 400) -> Case:
+        history = case_of(falling(400), rates=rates).history
+        kept = np.arange(every - 1, 400, every)
+        history.series["learning_rate"] = Series()
+        history.series["learning_rate"].append(kept + 1, rates[kept])
+        return Case(history, {}, {"planned_steps": planned}, "text")
+
+    cut = 1e-3 * 0.5 * (1 + np.cos(np.pi * np.arange(400) / 3000))
+    stairs = 1e-3 * np.minimum(np.arange(400) // 50 + 1, 6) / 6
+    for rates in (cut, stairs):
+        told = said(of(rates, 25), "schedule-mismatch")
+        assert told is not None
+        assert told.severity == "warning"
+        stopped = said(of(rates, 25, planned=4000), "schedule-mismatch")
+        assert stopped is not None
+        assert stopped.severity == "info"
+    line = 1e-3 * np.minimum(np.arange(1, 401) / 100, 1.0)
+    for rates in (cosine(400), np.full(400, 1e-3), line, 1e-3 * np.minimum(np.arange(400) // 20 + 1, 5) / 5):
+        assert said(of(rates, 25), "schedule-mismatch") is None
 
 
 @pytest.mark.parametrize("horizon", [100, 200, 280])
@@ -300,6 +325,23 @@ def test_a_gradient_that_leads_is_told_and_one_that_follows_is_not() -> None:
     assert said(case_of(falling(600), grad_norm=norms), "exploding-gradients") is None, "no loss followed"
 
 
+def test_a_gradient_that_led_is_no_divergence() -> None:
+    # Its noise hides for long how it grows; the loss is on its way when it is ten times as large.
+    grown = np.exp(np.maximum(np.arange(200) - 80, 0) / 20)
+    norms = np.exp(0.5 * noise_of(200)) * grown
+    loss = falling(200, noise=0.05)
+    loss[130:] += 0.4 * np.exp(np.arange(70) / 20)
+    (lead, *_) = diagnose(Case(case_of(loss, grad_norm=norms).history, {}, {}, "text")).findings
+    assert (lead.code, lead.consequences[:1]) == ("exploding-gradients", ("divergence",))
+    # Both leave at once: where the gradient grows as the loss does it follows it, and it does not where far more.
+    leaves = np.exp(np.maximum(np.arange(200) - 100, 0) / 20)
+    validation = {step: float((leaves * falling(200, noise=0.0))[step - 1]) for step in range(5, 201, 5)}
+    for pace, expected in ((6, True), (20, False)):
+        norms = np.exp(0.1 * noise_of(200, 1) + np.maximum(np.arange(200) - 99, 0) / pace)
+        case = case_of(leaves * falling(200, noise=0.3), validation=validation, grad_norm=norms)
+        assert (said(case, "exploding-gradients") is not None) == expected
+
+
 def test_a_gradient_that_grows_slowly_or_jumps_once_is_sound() -> None:
     slow = (1 + 0.2 * np.abs(noise_of(800))) * np.linspace(1.0, 6.0, 800)
     assert said(case_of(falling(800), grad_norm=slow), "exploding-gradients") is None
@@ -343,6 +385,19 @@ def test_a_training_loss_that_is_a_multiple_of_the_validation_loss(times: int) -
         assert f"{times} times" in told.cause
     lifted = case_of(falling(800, noise=0.05) + 4.0, validation=validation)
     assert said(lifted, "accumulation-not-normalised") is None, "a constant is no multiple"
+
+
+def test_a_sum_over_many_is_told_from_few_rows_and_through_noise() -> None:
+    steps = np.arange(15, 226, 15)
+    level = np.array([float(falling(225, noise=0.0)[step - 1]) for step in steps])
+    validation = dict(zip(steps.tolist(), level.tolist(), strict=True))
+    for noise, times, expected in ((0.03, 8, True), (0.03, 1, False)):
+        history = case_of(falling(225), validation=validation).history
+        history.series["train/loss"] = Series()
+        history.series["train/loss"].append(steps, times * level * (1 + noise * noise_of(len(steps))))
+        told = said(Case(history, {}, {}, "text"), "accumulation-not-normalised")
+        assert (told is not None) == expected
+        assert told is None or told.severity == "warning"
 
 
 def layered(ratios: Array, windows: int = 12) -> Case:
@@ -475,3 +530,23 @@ def test_a_model_that_is_held_back_by_its_settings() -> None:
         **{"model.dropout.residual": 0.1, "optimizer.weight_decay": 0.1, "objective.label_smoothing": 0.1}
     )
     assert said(usual, "over-regularised") is None
+
+
+def test_layers_are_told_in_the_forms_of_strangers(tmp_path: Path) -> None:
+    names = [f"blocks.{layer}.linear.weight" for layer in range(4)]
+    rows = range(10, 301, 10)
+    norms = {"frozen-parameters": [0.0, 0.0, 0.0, 0.4], "vanishing-gradients": [1e-7, 1e-5, 1e-3, 0.4]}
+    for code, each in norms.items():
+        long = ["step,tag,value"]  # a value in a row, and no learning rate
+        lines = []  # the side before the name
+        for step in rows:
+            loss, scale = 2.0 + np.exp(-step / 50), 1 + 0.1 * np.sin(step)
+            long += [f"{step},train/loss,{loss:.5f}"]
+            long += [f"{step},grad_norm/{name},{norm * scale:.5g}" for name, norm in zip(names, each, strict=True)]
+            told = {f"grad_norm/{name}": norm * scale for name, norm in zip(names, each, strict=True)}
+            lines.append(json.dumps({"mode": "train", "step": step, "loss": loss, **told}))
+        for file, content in (("long.csv", long), ("log.jsonl", lines)):
+            (tmp_path / file).write_text("\n".join(content) + "\n")
+            findings = diagnose(open_foreign_case(tmp_path / file)[0]).findings
+            assert findings, file
+            assert (findings[0].code, findings[0].severity) == (code, "warning"), file

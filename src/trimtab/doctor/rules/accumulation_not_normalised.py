@@ -11,7 +11,8 @@ Remedy: divide each micro-batch's loss by their number, or better the sum over a
 False alarms: dropout, smoothing and penalties lift the training loss by a part of it, or by a constant: a ratio that
     begins at one, or is no whole number, or below 1.9, is not taken. Mixed samples and strong augmentation can make it
     two or three: where nothing else is known, these are a remark. Losses that do not fall say nothing of a ratio,
-    and of an objective of several terms nothing is said.
+    and of an objective of several terms nothing is said. Six times and more nothing but a sum makes of a loss: there
+    noise may blur how much more steeply it falls.
 Source: own; the division by tokens after the mistake that was found in many trainers in October 2024
     (huggingface/transformers issue 34198 among them).
 """
@@ -37,8 +38,14 @@ SCATTER: Final = 0.25
 FALLS: Final = 0.1
 """Of the validation loss at first, that it must fall by, so that a ratio is no difference."""
 FEWEST: Final = 4
+FEWEST_ROWS: Final = 12
+SPARSE: Final = 60
+"""Values, of which each is the mean of a stretch as a rule: between fewer it is read off as it is."""
 STEEP: Final = 0.8
 """Of the multiple: as many times as steeply as the validation loss must the training loss fall."""
+BLURRED: Final = 0.6
+FAR: Final = 6
+"""Times; from there on the training loss need only be `BLURRED` of the multiple as steep."""
 MIXED: Final = 3
 """Times: samples that are mixed or augmented strongly make a training loss as high."""
 
@@ -46,7 +53,7 @@ MIXED: Final = 3
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     loss, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
-    if loss is None or len(loss) < 24 or any(name.startswith("train/loss/") for name in case.history.series):
+    if loss is None or len(loss) < FEWEST_ROWS or any(name.startswith("train/loss/") for name in case.history.series):
         return  # of several terms the sum is no multiple of one
     uniform, accumulation = uniform_loss(case), _accumulation(case)
     if validation is None and uniform is None:
@@ -107,8 +114,7 @@ def _beside_validation(
     steps, judged = validation.steps[inside], validation.values[inside]
     if len(steps) < FEWEST or float(judged.max() - judged.min()) < FALLS * float(judged.max()):
         return None
-    width = max(3, len(loss) // (3 * len(steps)))
-    here = np.array([np.median(loss.values[max(0, i - width) : i + 1]) for i in np.searchsorted(loss.steps, steps)])
+    here = np.interp(steps, loss.steps, loss.values if len(loss) < SPARSE else loss.smoothed)
     ratios = here / judged
     early = ratios[: max(FEWEST, (len(ratios) + 1) // 2)]  # later a model may overfit, and the ratio with it
     usual = float(np.median(early))
@@ -120,7 +126,7 @@ def _beside_validation(
     # A constant between the two lifts the training loss as much at every level of the other.
     pairs = list(itertools.combinations(zip(judged[: len(early) + 1], here[: len(early) + 1], strict=True), 2))
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > 0.02 * a[0]]
-    if not slopes or float(np.median(slopes)) < 1 + STEEP * (times - 1):
+    if not slopes or float(np.median(slopes)) < 1 + (BLURRED if times >= FAR else STEEP) * (times - 1):
         return None
     ratios = early
     text = (

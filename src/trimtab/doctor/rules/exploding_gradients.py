@@ -7,7 +7,8 @@ Why it matters: updates follow the gradient; where it grows by itself (through m
 Evidence: from where to where the norm grew, over how many steps, which layers grew most, and when the loss followed.
 Remedy: clip the norm of the gradient; a lower rate; look at what multiplies (recurrent weights, residual sums without a
     norm, losses that divide).
-False alarms: in a divergence the loss leads, and the gradient grows because of it: then nothing is said here. A norm
+False alarms: in a divergence the loss leads, and the gradient grows because of it: then nothing is said here, unless
+    the gradient grows a hundred times as much as the loss, which no loss does to it. A norm
     that grows slowly while the loss falls is healthy, and so are single large values. A norm that adds up from the
     first step on, evenly, is that of gradients that are not cleared.
 Source: Pascanu et al. 2013, arXiv 1211.5063; own thresholds.
@@ -21,13 +22,14 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, noise_of
+from trimtab.doctor.curves import Curve, noise_of, running_median
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.runs import format
 from trimtab.runs.printable import printable
 
+FEWEST: Final = 12
 GROWN: Final = 10.0
 BEGINS: Final = 2.0
 """Times the usual: there it began to grow."""
@@ -35,6 +37,12 @@ STAYS: Final = 3
 """Values for which it must be so large, or to the last."""
 LEADS: Final = 2.5
 """Times the usual, of the gradient where the validation loss leaves."""
+CLEARLY: Final = 0.01
+"""Of the lowest validation loss, that one must lie above it to be no tie."""
+OUTGROWS: Final = 100.0
+"""Times as much as the loss must the gradient grow, to be what explodes where both begin together."""
+TOGETHER: Final = 0.03
+"""Part of the run: gradient and loss that begin to grow so near to each other do so at once."""
 NOISES: Final = 4.0
 """Of single norms, on a logarithmic scale."""
 SOON: Final = 20
@@ -55,7 +63,7 @@ def check(case: Case) -> Iterator[Finding]:
     """An error where the loss was lost with it, else a warning."""
     series, loss = case.history.get("grad_norm"), Curve.of(case.loss())
     norms = Curve.of(series)
-    if series is None or norms is None or loss is None or len(norms) < 16 or len(loss) < 12:
+    if series is None or norms is None or loss is None or len(norms) < FEWEST or len(loss) < FEWEST:
         return
     bad = case.loss().first_bad_step  # type: ignore[union-attr]
     broken = min((step for step in (bad, series.first_bad_step) if step is not None), default=None)
@@ -63,7 +71,8 @@ def check(case: Case) -> Iterator[Finding]:
         broken = bad if bad is not None and bad > norms.first_step else None
     soon = max(SOON, LATEST * (norms.last_step - norms.first_step))
     for growth in _growths(norms if broken is None else norms.between(norms.first_step, broken - 1), broken):
-        left = None if _led(case, norms, growth) else _left(loss, growth.began, broken)
+        led = _led(case, norms, growth) and not _outgrows(norms, loss, growth)
+        left = None if led else _left(loss, growth.began, broken)
         if left is not None and growth.began <= left[0] <= max(growth.large + soon, _grows_until(norms, growth)):
             break
     else:
@@ -71,6 +80,8 @@ def check(case: Case) -> Iterator[Finding]:
     if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
         return
     (began, large, usual, largest), (followed, lost, said) = growth, left
+    leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or _outgrows(norms, loss, growth)
+    onset = _rises_from(norms, growth) if leads else began
     steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
     evidence = [
         Evidence(
@@ -88,8 +99,8 @@ def check(case: Case) -> Iterator[Finding]:
         "exploding-gradients",
         "error" if lost else "warning",
         0.85 if followed > began or broken is not None else 0.7,
-        began,
-        f"the gradient grew {largest / usual:,.0f}-fold from step {began:,} on, and {said}",
+        onset,
+        f"the gradient grew {largest / usual:,.0f}-fold from step {onset:,} on, and {said}",
         tuple(evidence),
         remedies=(*clipping(case), lower_rate(case)),
     )
@@ -168,7 +179,11 @@ def _led(case: Case, norms: Curve, growth: _Growth) -> bool:
     lowest, highest = float(before.values[lowest_at]), float(before.values[: lowest_at + 1].max())
     since = validation.values[lowest_at:]  # type: ignore[union-attr]
     if len(since) >= 3 and float(since[-1]) > highest and (np.diff(since) > 0).all():
-        left = 1  # from the first evaluation after the best on it rose, to above where it began
+        # From the first evaluation after the best on it rose, to above where it began: there it left, or as soon as it
+        # is clearly above its best.
+        left = max(1, int(np.argmax(since > lowest + CLEARLY * abs(lowest))))
+        if lowest_at + left >= len(before.values):
+            return False
     else:
         high = np.flatnonzero(before.values[lowest_at:] > lowest + max(0.2 * (highest - lowest), 0.05 * abs(lowest)))
         if not len(high):
@@ -177,6 +192,22 @@ def _led(case: Case, norms: Curve, growth: _Growth) -> bool:
     step = int(validation.steps[lowest_at + left])  # type: ignore[union-attr]
     near = norms.between(step - 8, step)
     return near is not None and float(np.median(near.values)) < LEADS * growth.usual
+
+
+def _outgrows(norms: Curve, loss: Curve, growth: _Growth) -> bool:
+    """Whether the gradient grows so much more than the loss that it is no consequence of it: what a loss that leaves
+    does to its gradient is of the order of what it does itself."""
+    level = loss.level(loss.first_step, growth.began)
+    times = float(loss.values[loss.steps >= growth.began].max(initial=0.0)) / level if level > 0 else 0.0
+    largest = float(norms.values[norms.steps >= growth.began].max())
+    return times > 0 and largest / growth.usual > OUTGROWS * times
+
+
+def _rises_from(norms: Curve, growth: _Growth) -> int:
+    """The last step before the growth at which the norm, smoothed, was at its usual size."""
+    smooth = running_median(norms.values, 5)
+    calm = np.flatnonzero((norms.steps <= growth.began) & (smooth <= 1.2 * growth.usual))
+    return int(norms.steps[calm[-1]]) if len(calm) else growth.began
 
 
 def _left(loss: Curve, began: int, broken: int | None) -> tuple[int, bool, str] | None:

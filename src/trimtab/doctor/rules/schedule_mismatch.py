@@ -3,7 +3,8 @@
 Looks for: of a run of trimtab, each step's rate held against the schedule in its settings, with the factors that
     controllers put on it: more than 5 % off in a tenth of the steps. Of another trainer's log: a line or half a cosine
     that would come down only a quarter of the run or more after its last step, though the run was done; and half a
-    cosine that was gone on with beyond its end, so that the rate rises again as it fell.
+    cosine that was gone on with beyond its end, so that the rate rises again as it fell. Or a warm-up in even stairs
+    that takes half of the run and more.
 Why it matters: what was set is not what was tried, so that every conclusion from the run is about something else.
 Evidence: the first and the largest difference; whether one schedule is the other at another pace (stepped several times
     for each update, or once for several), or at another height.
@@ -11,8 +12,8 @@ Remedy: step the schedule once for each update, and lay it out for the number of
 False alarms: controllers' factors are in the journal and counted in; a rollback or a resume with other settings begins
     the comparison anew; another optimizer has its own rate and is not judged. Schedules of other trainers are not
     known: but for such lines and cosines nothing is said. Of a run that was stopped before its end they are a remark;
-    one whose last row is both an evaluation and a round step is taken for done. Cosines that come again and again are
-    planned.
+    one whose last row is both an evaluation and a round step is taken for done. Cosines that come again and again and
+    end low are planned, and so are those that jump up.
 Source: own; the pace of schedulers under accumulation and in several processes is a usual mistake of loops.
 """
 
@@ -40,7 +41,17 @@ SETTLES: Final = 12
 PACES: Final = (0.125, 0.25, 0.5, 2.0, 3.0, 4.0, 8.0, 16.0)
 MOST: Final = 1024
 """Steps that are held against the plan, evenly over the run."""
+FEWEST: Final = 12
+"""Rates: a cosine or a line is drawn by few of them."""
 LATE: Final = 1.25
+FAST, SLOW, APART = 12.0, 1 / 16, 0.005
+"""Half waves in a run, at most, at least, and between two that are tried."""
+OF_FALL: Final = 0.1
+"""Of all that the rate fell, that a cosine may be off."""
+LONG: Final = 0.5
+"""Of a run that is done, which no warm-up takes."""
+STAIRS, EVEN = 4, 0.05
+"""The fewest of a warm-up, and of their height how far each may be off."""
 RARE: Final = 20
 """Rows, of which one ends where a plan would."""
 FLOORS: Final = (0.0, 0.02, 0.05, 0.1)
@@ -51,14 +62,16 @@ Floats = NDArray[np.float64]
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
     rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(rates) < 24:
+    if rates is None or len(rates) < FEWEST:
         return
     factor, full = planned_factor(case), learning_rate_in_use(case)
     if case.config and factor is not None and full is not None and not _is_switched(case):
-        yield from _beside_plan(case, rates, factor, full)
+        if len(rates) >= 24:
+            yield from _beside_plan(case, rates, factor, full)
     elif case.target != "trimtab":
         yield from _line(case, rates)
         yield from _cosine(case, rates)
+        yield from _stairs(case, rates)
 
 
 def _is_switched(case: Case) -> bool:
@@ -177,25 +190,17 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
     early = rates.values[: max(2, len(rates) // 2)]  # one that rises again may come back to its peak
     peak = float(early.max())
     fall = rates.between(int(rates.steps[int(np.argmax(early))]), rates.last_step)
-    if fall is None or len(fall) < 24 or peak <= 0 or float(fall.values[-1]) < 0.25 * peak:
+    if fall is None or len(fall) < FEWEST // 2 + 2 or peak <= 0 or float(fall.values[-1]) < 0.25 * peak:
         return
-    few = np.unique(np.linspace(0, len(fall) - 1, 96).astype(int))  # of a smooth curve
-    between = int(np.median(np.diff(fall.steps)))  # of a log of some steps only the top may lie before its first value
-    fall = Curve(fall.steps[few], fall.values[few])
-    best: tuple[float, float, float] | None = None
-    for begin in fall.first_step - np.unique(np.linspace(0, between - 1, 5).astype(int)):
-        for length in (fall.last_step - begin) * np.geomspace(0.3, 8.0, 500):
-            wave = 0.5 * (1 + np.cos(np.pi * (fall.steps - begin) / length))
-            for floor in FLOORS:
-                error = float(np.abs(peak * (floor + (1 - floor) * wave) - fall.values).max()) / peak
-                best = min(best or (error, begin, length), (error, begin, length))
-    assert best is not None
-    error, first, length = best
+    fitted = _waves(fall, peak)
+    if fitted is None:
+        return
+    first, length = fitted
     whole, last = fall.last_step - first, float(fall.values[-1]) / peak
-    if error > 0.01 or not (length > LATE * whole or 0.45 * whole <= length < 0.8 * whole):
+    beyond = whole / length > 1.25 and (whole / length <= 2.25 or last > 0.5)  # waves that are planned end low
+    if not (beyond or length > LATE * whole) or (length > whole and len(fall) < FEWEST):
         return
     end = int(first + round(length))
-    beyond = length < whole
     done = beyond or _is_done(case)
     yield Finding(
         "schedule-mismatch",
@@ -227,12 +232,68 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
     )
 
 
+def _waves(fall: Curve, peak: float) -> tuple[float, float] | None:
+    """Where the half wave of a cosine began that the rates follow from their peak on, and its length."""
+    if float(fall.values.min()) >= peak * (1.0 - 1e-3):
+        return None
+    few = np.unique(np.linspace(0, len(fall) - 1, 96).astype(int))  # of a smooth curve
+    between = int(np.median(np.diff(fall.steps)))  # of a log of some steps only the top may lie between two values
+    steps, values = fall.steps[few], fall.values[few] / peak
+    allowed = min(0.01, OF_FALL * (1.0 - float(values.min())))
+    best: tuple[float, float, float] | None = None
+    offsets = np.linspace(-(between // 2), between - 1, 24 if len(few) < 48 else 6)
+    for begin in fall.first_step - np.unique(offsets.astype(int)):
+        halves = np.concatenate([np.geomspace(SLOW, 0.3, 200), np.arange(0.3, min(FAST, len(few)), APART)])
+        waves = 0.5 * (1 + np.cos(np.pi * np.outer(halves, (steps - begin) / max(fall.last_step - begin, 1))))
+        for floor in FLOORS:
+            errors = np.abs(floor + (1 - floor) * waves - values).max(axis=1)
+            at = int(np.argmin(errors))
+            one = float(errors[at]), float(begin), float((fall.last_step - begin) / halves[at])
+            best = min(best or one, one)
+    assert best is not None
+    return best[1:] if best[0] <= allowed else None
+
+
+def _stairs(case: Case, rates: Curve) -> Iterator[Finding]:
+    """A warm-up in even stairs that takes most of a run: it counts epochs, or what else is not an update."""
+    peak = float(rates.values.max())
+    top = int(np.argmax(rates.values >= (1 - 1e-3) * peak))
+    rise = rates.values[: top + 1] / max(peak, 1e-300)
+    levels = np.unique(np.round(rise, 3))
+    until = (int(rates.steps[top]) - rates.first_step) / max(rates.last_step - rates.first_step, 1)
+    if until < LONG or len(levels) < STAIRS or (np.diff(rise) < -1e-3).any() or len(levels) > 0.7 * len(rise):
+        return
+    heights = np.diff(levels)
+    if heights.min() < (1 - EVEN) * heights.max() - 2e-3:
+        return
+    done, end = _is_done(case), int(rates.steps[top])
+    yield Finding(
+        "schedule-mismatch",
+        "warning" if done else "info",
+        0.75 if done else 0.5,
+        rates.first_step,
+        f"the warm-up goes up in {len(levels)} even stairs to step {end:,}, {until:.0%} of the "
+        + ("run" if done else "log")
+        + ": it counts epochs, or something else that is not an update",
+        (
+            Evidence(
+                "learning_rate",
+                (rates.first_step, end),
+                until,
+                LONG,
+                f"the rate stood at {len(levels)} levels, each {heights.mean():.0%} of the highest above the last",
+            ),
+        ),
+        remedies=(Remedy("step the schedule once for each update, and count the warm-up in updates"),),
+    )
+
+
 def _line(case: Case, rates: Curve) -> Iterator[Finding]:
     """A straight fall to nothing that ends far beyond the run."""
     done = _is_done(case)
     late = rates.between(rates.first_step + 0.4 * (rates.last_step - rates.first_step), rates.last_step)
     peak = float(rates.values.max())
-    if late is None or len(late) < 24 or peak <= 0:
+    if late is None or len(late) < FEWEST // 2 + 1 or peak <= 0:
         return
     slope, height = np.polyfit(late.steps, late.values, 1)
     if slope >= 0 or np.abs(height + slope * late.steps - late.values).max() > 2e-3 * peak:

@@ -3,9 +3,9 @@
 Looks for: rows sorted by their targets that are not shuffled (the fact `order`, with `data.shuffle` false). In the
     curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
     validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled): each kind
-    of sample is learned when it comes, and forgotten when the next does. Without a validation loss the jumps must come
-    at even distances, four at least. Or the loss goes up and down in the same way again and again, each time over many
-    steps: the order of an epoch.
+    of sample is learned when it comes, and forgotten when the next does. Where it lies above them by less than half of
+    a jump, or there is none, the jumps must come at even distances, as epochs do: four at least without one. Or the
+    loss goes up and down in the same way again and again, each time over many steps: the order of an epoch.
 Why it matters: each step sees one kind of sample, and the next steps another. What was learned first is gone at the
     end.
 Evidence: how far neighbouring rows agree; the jumps, and the two losses side by side.
@@ -45,6 +45,9 @@ AGAIN: Final = 0.5
 """The same with the step an epoch later."""
 AT_ONCE: Final = 0.5
 """Of the deviation from the trend: the farthest of its moves from one step to the next."""
+MORE: Final = 3
+SAME: Final = 0.03
+"""Jumps beside a validation loss, and of their distance how far it may deviate where they are so few."""
 HEIGHT: Final = 0.25
 """Of the whole range of the loss: what a jump must have."""
 
@@ -126,9 +129,23 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
         above = float(np.median(beside - lows))
         if case.setting("data.shuffle") is False:
             return len(jumps) >= 2 and above > max(0.2 * height, 0.15 * float(np.median(lows)))
-        return len(jumps) >= 3 and above > max(0.5 * height, float(np.median(lows)))
-    gaps = np.diff([one.low_at for one in jumps])
-    return len(jumps) >= 4 and float(gaps.std()) < 0.2 * float(gaps.mean()) and float(gaps.mean()) >= 8
+        if len(jumps) >= 3 and above > max(0.5 * height, float(np.median(lows))):
+            return True
+        return _are_even(jumps, MORE) and above > max(float(np.median(lows)), 4.0 * curve.noise)
+    return _are_even(jumps, 4)
+
+
+def _are_even(jumps: list[Jump], fewest: int) -> bool:
+    """Whether jumps come at even distances, three at nearly the same; one that begins within another is not counted."""
+    lows, until = list[int](), -1
+    for one in jumps:
+        if one.low_at >= until:
+            lows.append(one.low_at)
+        until = max(until, one.top_at)
+    gaps = np.diff(lows)
+    if len(lows) < fewest or float(gaps.mean()) < 8:
+        return False
+    return float(gaps.std()) < (0.2 if len(lows) >= 4 else SAME) * float(gaps.mean())
 
 
 def jumps_of(curve: Curve, case: Case) -> list[Jump]:

@@ -305,12 +305,14 @@ def _one_a_step(steps: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.in
 
 
 def _add_layers(history: History, layers: Mapping[str, tuple[Rows, Floats]], steps: NDArray[np.int64]) -> None:
-    rows = np.unique(np.concatenate([at for at, _ in layers.values()]))
-    values_RL = np.full((len(rows), len(layers)), np.nan)
+    """A window for each step: in tables of one value in a row each layer has a row of its own."""
+    ends = np.unique(np.concatenate([steps[at] for at, _ in layers.values()]))
+    values_WL = np.full((len(ends), len(layers)), np.nan)
     for column, (at, values) in enumerate(layers.values()):
-        values_RL[np.searchsorted(rows, at), column] = values
-    for row, values in zip(rows, values_RL, strict=True):
-        history.layers.append(int(steps[row]), tuple(layers), values)
+        values_WL[np.searchsorted(ends, steps[at]), column] = values
+    names = tuple(layers)
+    for end, values_L in zip(ends.tolist(), values_WL, strict=True):
+        history.layers.append(end, names, values_L)
 
 
 def _follow(history: History, table: Table, plan: _Plan, last: int) -> tuple[int, int]:

@@ -353,7 +353,8 @@ _OF_ALL: Final = (
 )
 """What may stand beside a gradient's norm while it is that of all parameters before clipping."""
 _LAYER: Final = re.compile(
-    r"(?:layer/(?P<a>.+)/grad_norm|(?:grad(?:ient)?s?[_/]?(?:2\.0_)?norms?)/(?P<b>.+[./].+))", re.IGNORECASE
+    r"(?:train(?:ing)?/)?(?:layer/(?P<a>.+)/grad_norm|(?:grad(?:ient)?s?[_/]?(?:2\.0_)?norms?)/(?P<b>.+[./].+))",
+    re.IGNORECASE,
 )
 _LOOKUP: Final[Mapping[str, tuple[str, bool, int]]] = {
     name: (ours, sided, rank) for ours, sided, names in KNOWN for rank, name in enumerate(names)
