@@ -1,0 +1,38 @@
+"""Levels of losses that tell a fault in a log of another trainer, and sound ones beside them that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from cases import Array, case_of, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.rules import RULES
+
+
+def said(code: str, case: Case) -> list[Finding]:
+    """What a rule says aloud."""
+    return [one for one in RULES[code](case) if isinstance(one, Finding) and one.severity != "info"]
+
+
+def log(loss: Array, evaluated: Array, **named: object) -> Case:
+    """A log of another trainer: a training loss in each step and evaluations at equal distances, to the end."""
+    at = np.linspace(0, len(loss), len(evaluated) + 1)[1:].astype(int)
+    validation: Mapping[int, float] = dict(zip(at.tolist(), evaluated.tolist(), strict=True))
+    case = case_of(loss, validation=validation, **named)  # type: ignore[arg-type]
+    object.__setattr__(case, "target", "torch")
+    return case
+
+
+def towards(steps: int, start: float, end: float, within: float) -> Array:
+    """From a level to another, in so many steps by a factor of e."""
+    return end + (start - end) * np.exp(-np.arange(steps) / within)
+
+
+def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
+    loss, rates = towards(40, 5.5, 2.5, 20) + 0.05 * noise_of(40), np.linspace(3e-3, 1e-4, 40)
+    (found,) = said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates))
+    assert found.onset_step == 40
+    assert not said("stopped-too-early", log(loss[::5], towards(8, 5.0, 2.5, 3), rates=rates[::5])), "epochs"
+    assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates)), "few classes"
