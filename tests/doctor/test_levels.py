@@ -36,3 +36,14 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
     assert found.onset_step == 40
     assert not said("stopped-too-early", log(loss[::5], towards(8, 5.0, 2.5, 3), rates=rates[::5])), "epochs"
     assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates)), "few classes"
+
+
+def test_losses_that_stand_little_below_their_start_are_a_plateau() -> None:
+    loss, rates = towards(60, 2.8, 2.5, 4) + 0.02 * noise_of(60), np.full(60, 3e-3)
+    (found,) = said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates))
+    assert "both losses stand still" in found.cause
+    lower = towards(60, 2.8, 1.4, 4) + 0.02 * noise_of(60)
+    assert not said("plateau", log(lower, towards(12, 2.0, 1.4, 1), rates=rates))
+    assert not said("plateau", log(loss, towards(12, 2.7, 2.5, 6), rates=rates)), "still falls"
+    right = np.full(60, 0.8)
+    assert not said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates, **{"train/accuracy": right}))
