@@ -47,3 +47,10 @@ def test_losses_that_stand_little_below_their_start_are_a_plateau() -> None:
     assert not said("plateau", log(loss, towards(12, 2.7, 2.5, 6), rates=rates)), "still falls"
     right = np.full(60, 0.8)
     assert not said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates, **{"train/accuracy": right}))
+
+
+def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regularised() -> None:
+    loss = towards(40, 1.61, 1.6, 5) + 0.002 * noise_of(40)
+    (found,) = said("over-regularised", log(loss, towards(8, 1.58, 1.52, 2)))
+    assert "smoothed" in found.cause
+    assert not said("over-regularised", log(loss, towards(8, 1.61, 1.6, 2)))
