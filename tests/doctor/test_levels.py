@@ -54,3 +54,9 @@ def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regulari
     (found,) = said("over-regularised", log(loss, towards(8, 1.58, 1.52, 2)))
     assert "smoothed" in found.cause
     assert not said("over-regularised", log(loss, towards(8, 1.61, 1.6, 2)))
+
+
+def test_a_short_log_whose_losses_stand_where_frequencies_lie_is_underfitting() -> None:
+    loss, rates = towards(12, 3.9, 3.0, 1) + 0.01 * noise_of(12), np.full(12, 3e-3)
+    assert said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates))
+    assert not said("underfitting", log(loss, towards(6, 3.6, 3.0, 3), rates=rates))
