@@ -60,3 +60,10 @@ def test_a_short_log_whose_losses_stand_where_frequencies_lie_is_underfitting() 
     loss, rates = towards(12, 3.9, 3.0, 1) + 0.01 * noise_of(12), np.full(12, 3e-3)
     assert said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates))
     assert not said("underfitting", log(loss, towards(6, 3.6, 3.0, 3), rates=rates))
+
+
+def test_a_schedule_that_ends_in_the_first_rows_of_a_short_log_is_seen() -> None:
+    loss, rates = towards(11, 4.0, 3.1, 2), np.array([2e-3, 1e-3] + [5e-5] * 9)
+    assert said("decayed-too-early", log(loss, towards(11, 3.4, 3.1, 3), rates=rates))
+    stairs = np.repeat([2e-3, 2e-4, 2e-5], [4, 4, 3])
+    assert not said("decayed-too-early", log(loss, towards(11, 3.4, 3.1, 3), rates=stairs))
