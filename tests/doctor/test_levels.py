@@ -67,3 +67,11 @@ def test_a_schedule_that_ends_in_the_first_rows_of_a_short_log_is_seen() -> None
     assert said("decayed-too-early", log(loss, towards(11, 3.4, 3.1, 3), rates=rates))
     stairs = np.repeat([2e-3, 2e-4, 2e-5], [4, 4, 3])
     assert not said("decayed-too-early", log(loss, towards(11, 3.4, 3.1, 3), rates=stairs))
+
+
+def test_a_gradual_fall_by_equal_parts_is_of_a_rate_that_is_too_low() -> None:
+    loss, rates = np.linspace(4.4, 3.6, 12), np.full(12, 1e-4)
+    named: dict[str, object] = {"rates": rates, "facts": {"epochs": 12}}
+    assert said("learning-rate-too-low", log(loss, np.linspace(4.3, 3.6, 12), **named))
+    at_once = np.concatenate([[4.4], np.linspace(3.8, 3.3, 11)])
+    assert not said("learning-rate-too-low", log(at_once, np.linspace(3.9, 3.4, 12), **named))
