@@ -156,7 +156,10 @@ class Phases:
         if curve is None or float(curve.values.max()) <= 0:
             return cls(0.0 if curve is not None else float("nan"), first, last, first, last)
         # The height that a twentieth of the steps exceed: a short jump of the rate is no phase of the schedule.
-        peak = float(np.quantile(curve.values, 0.95, method="lower")) or float(curve.values.max())
+        # Of fewer than twenty values the highest may be all that is seen of it.
+        highest = float(curve.values.max())
+        peak = float(np.quantile(curve.values, 0.95, method="lower")) if len(curve) >= 20 else highest
+        peak = peak or highest
         high = curve.steps[curve.values >= 0.5 * peak]
         return cls(peak, int(curve.steps[curve.values >= 0.99 * peak][0]), int(high[-1]), first, last)
 

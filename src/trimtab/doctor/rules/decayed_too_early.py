@@ -39,12 +39,17 @@ SAME: Final = 1e-4
 """Of the peak: rates that differ by less are one."""
 ENDED: Final = 0.4
 """Of the steps, after the end of the schedule."""
+FEWEST, MANY, MOST = 8, 24, 0.6
+"""Losses; and how many let a shorter rest be told than one of most of the run."""
 IDLE: Final = 0.2
 """Of the steps, at a rate of nearly nothing."""
 FELL: Final = 0.02
 """Of the whole descent, in the second half of the stretch at a high rate: it was still falling."""
 ABSURD: Final = 0.5
 """Of the steps, at less than a thousandth of the peak: no schedule means that, whatever the loss did before."""
+SOON: Final = 0.75
+"""Of the steps, after the end of a schedule: it is over so soon that what is still gained is but a part of what the
+rest could give."""
 GAINED: Final = 0.1
 """Of the whole descent: a rest that gains more is not idle."""
 
@@ -52,7 +57,7 @@ GAINED: Final = 0.1
 def check(case: Case) -> Iterator[Finding]:
     """A warning; the longer the idle rest, the surer."""
     loss, rates = Curve.of(case.loss()), Curve.of(case.history.get("learning_rate"))
-    if loss is None or rates is None or len(loss) < 24 or len(rates) < 12:
+    if loss is None or rates is None or len(loss) < FEWEST or len(rates) < FEWEST:
         return
     phases = Phases.of(case.history.get("learning_rate"), loss.first_step, loss.last_step)
     if not phases.peak > 0:
@@ -67,7 +72,7 @@ def check(case: Case) -> Iterator[Finding]:
     dead_from = int(rates.steps[int(alive[-1]) + 1])
     whole = max(case.planned_steps, loss.last_step) - loss.first_step + 1
     idle = loss.last_step - dead_from + 1
-    if idle < IDLE * whole:
+    if idle < (IDLE if len(loss) >= MANY and len(rates) >= MANY // 2 else MOST) * whole:
         return
     half = phases.high_until
     begin = min(phases.peak_from, half)
@@ -81,7 +86,7 @@ def check(case: Case) -> Iterator[Finding]:
     decided = _decided(case)
     if not (still_falling or (absurd and not decided)):
         return
-    if gained > max(GAINED * loss.descent, 3 * error):
+    if gained > max(GAINED * loss.descent, 3 * error) and not (ended > 0 and idle >= SOON * whole):
         return
     if loss.end > loss.start:
         return
@@ -164,6 +169,8 @@ def _fell_in_evaluations(case: Case, first: float, last: float) -> float:
 def _in_stairs(rates: Curve) -> bool:
     """Whether the rate is one of a few values for most of the steps, and jumps between them."""
     changes = np.abs(np.diff(rates.values)) > 1e-6 * rates.values.max()
+    if len(rates) < MANY and changes[: int(changes.sum())].all():
+        return False  # it fell in the first rows, and stays: in so few a smooth fall jumps, too
     return 2 <= int(changes.sum()) <= max(8, 0.02 * len(rates)) and len(np.unique(np.round(rates.values, 12))) <= 12
 
 

@@ -34,8 +34,13 @@ KNEW = 0.6
 """Accuracy at the first evaluation, of a model that knew its task: then little is left to be gained."""
 NEAR_START = 0.84
 """Of the first loss: above that little has been learned."""
+GRADUALLY, GRADUAL = 0.75, 0.82
+"""The same of a fall that was gradual; and what evaluations saw of it where it was."""
+FEWEST_EVALUATIONS = 7
 CREEPING = 0.01
 """Of the validation loss: what a run that learns gains more than."""
+FEWEST, FEWEST_ROWS = 24, 7
+"""Training losses; with fewer the evaluations alone are judged."""
 MOVED = 0.05
 """Of the first loss: no order of the data moves it by as much while the weights stand."""
 Sign = tuple[float, Evidence]
@@ -44,7 +49,10 @@ Sign = tuple[float, Evidence]
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning when the signs make enough points."""
     curve = Curve.of(case.loss())
-    if curve is None or len(curve) < 24 or case.history.last_step < 0.3 * case.planned_steps:
+    if curve is None or len(curve) < FEWEST_ROWS or case.history.last_step < 0.3 * case.planned_steps:
+        return
+    if len(curve) < FEWEST:
+        yield from _without_rates(case, curve)
         return
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     rate = learning_rate_in_use(case)
@@ -93,10 +101,9 @@ def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
     if not signs:
         yield Withheld("learning-rate-too-low", ("learning_rate",))
         return
-    remedies = (
-        Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of it"),
-        Remedy("log the learning rate, so that its height can be judged"),
-    )
+    remedies = [Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of it")]
+    if not case.history.has("learning_rate"):
+        remedies.append(Remedy("log the learning rate, so that its height can be judged"))
     yield Finding(
         "learning-rate-too-low",
         "warning",
@@ -105,7 +112,7 @@ def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
         f"the weights hardly move: the loss came from {format.decimal(curve.start)} to {format.decimal(curve.end)} "
         "only, and each evaluation was as much better as a schedule lets expect, to the end",
         tuple(evidence for _, evidence in signs),
-        remedies=remedies,
+        remedies=tuple(remedies),
     )
 
 
@@ -200,17 +207,23 @@ def _steady(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
 
 def _slow(case: Case, curve: Curve) -> Iterator[Sign]:
     """Near where it began in the end, and each rate gained as much as the one before: by quarters of the sum of all
-    rates, so that a schedule that lets the rate decay does not hide it."""
+    rates, so that a schedule that lets the rate decay does not hide it. Where evaluations saw nearly all of the fall,
+    so that none was made at once, three quarters of the start are near."""
     validation = Curve.of(case.validation_loss())
-    if curve.first_step > 0.05 * curve.last_step or curve.end < NEAR_START * curve.start:
+    judged = curve if validation is None or len(validation) < FEWEST_EVALUATIONS else validation
+    start = max(curve.start, float(judged.values[0]))
+    gradual = judged is validation and float(judged.values[0] - judged.values[-1]) > GRADUAL * (
+        start - judged.values[-1]
+    )
+    near = GRADUALLY if gradual else NEAR_START
+    if (curve.first_step > 0.05 * curve.last_step and not case.counts_epochs) or curve.end < near * curve.start:
         return
-    judged = curve if validation is None or len(validation) < 8 else validation
     if judged is not curve and (np.diff(judged.values) >= 0).any():
         return
     levels = judged.smoothed if judged is curve else judged.values
     gains = _gains(case, judged, levels)
     error = 4.0 * curve.error(curve.width) if judged is curve else 0.0
-    if float(levels[-1]) < NEAR_START * float(levels[0]) or gains.min() <= max(error, AS_MUCH * gains.max()):
+    if float(levels[-1]) < near * float(levels[0]) or gains.min() <= max(error, AS_MUCH * gains.max()):
         return
     if _knew(case):
         return

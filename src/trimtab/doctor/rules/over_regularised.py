@@ -30,6 +30,13 @@ from trimtab.doctor.levels import counted_loss, uniform_loss
 from trimtab.doctor.remedies import learning_rate_in_use
 from trimtab.runs import format
 
+FEWEST: Final = 24
+STAYS: Final = 0.985
+"""Of the first loss: a training loss that ends above has not fallen."""
+BELOW, OF_SMOOTHED = 0.03, 0.7
+"""Of the first loss: how far the validation loss lies below all the same, and the least that is left of it."""
+OF_CLASSES: Final = 1.05
+"""A first loss of three classes or more."""
 DROPOUT: Final = 0.3
 DECAY: Final = 0.5
 SMOOTHING: Final = 0.2
@@ -59,11 +66,14 @@ Sign = tuple[float, Evidence]
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning where a setting is far beyond the usual and its mark is on the curves."""
     loss = Curve.of(case.loss())
-    if loss is None or len(loss) < 24 or case.history.last_step < 0.5 * case.planned_steps:
+    if loss is None or len(loss) < 12 or case.history.last_step < 0.5 * case.planned_steps:
         return
     dropout, decay, smoothing = _dropout(case), _decay(case), _number(case, "objective.label_smoothing")
     if dropout is None and decay is None and smoothing is None:
-        yield from _of_curves_alone(case, loss)
+        smoothed = list(_smoothed(case, loss))
+        yield from smoothed or (_of_curves_alone(case, loss) if len(loss) >= FEWEST else ())
+        return
+    if len(loss) < FEWEST:
         return
     strong = [
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), STRONG, strict=True)
@@ -173,6 +183,33 @@ def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
         "is still high: less of it may give more",
         (Evidence("train/loss", (validation.first_step, loss.last_step), loss.end, validation.end, text),),
         remedies=tuple(_remedies(case, {"dropout": True, "decay": False, "smoothing": True})),
+    )
+
+
+def _smoothed(case: Case, loss: Curve) -> Iterator[Finding]:
+    """A training loss that stays where it began, without much noise, above a validation loss that came down: smoothed
+    labels, which evaluations do not have, cannot be learned below their own entropy."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 4 or not (validation.values > 0).all() or loss.start < OF_CLASSES:
+        return
+    below = (loss.end - validation.end) / loss.start
+    if loss.end < STAYS * loss.start or loss.noise > 1.0 - STAYS or not BELOW < below < 1.0 - OF_SMOOTHED:
+        return
+    if float(loss.values.max()) > loss.start / STAYS:
+        return
+    text = (
+        f"the training loss came from {format.decimal(loss.start)} to {format.decimal(loss.end)} only, and the "
+        f"validation loss is {format.decimal(validation.end)}"
+    )
+    yield Finding(
+        "over-regularised",
+        "warning",
+        0.75,
+        loss.first_step,
+        "what is trained for can hardly be learned, and evaluations get better all the same: labels are smoothed far "
+        "too much, as it seems",
+        (Evidence("train/loss", (validation.first_step, loss.last_step), loss.end, validation.end, text),),
+        remedies=tuple(_remedies(case, {"dropout": False, "decay": False, "smoothing": True})),
     )
 
 

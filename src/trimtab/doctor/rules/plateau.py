@@ -3,7 +3,9 @@
 Looks for: a run of a hundred steps or more in which the level of the loss never falls by more than its noise, though
     the rate is not 0, and the validation loss falls no more than that either; or evaluations that agree to the last
     digit for a fifth of the run, or hardly differ for most of it at the full rate, so that no weight changes any more;
-    or a gradient that is exactly 0 for the last fifth of the run and longer.
+    or a gradient that is exactly 0 for the last fifth of the run and longer. In a log of another trainer: losses of
+    many classes that fell a little at first and both stand, at a high rate, from the first third on and near where they
+    began.
 Why it matters: such a run learns nothing, however quietly; the usual reason is a mistake in the code or the data.
 Evidence: the level at the start and at the end, beside the noise.
 Remedy: try to learn one batch by heart; check that the loss depends on the model, and labels on their inputs.
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, resolution
+from trimtab.doctor.curves import Curve, Phases, resolution
 from trimtab.doctor.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs import format
@@ -27,6 +29,18 @@ from trimtab.runs import format
 FEWEST_STEPS = 100
 STILL = 0.005
 """Of the level, and of what had been gained: evaluations that differ by less hardly differ."""
+FELL = (0.055, 0.25)
+"""Of the first loss: what the frequencies of the answers alone take from it. Less is no fall, and more was learned."""
+MOST_OF_WORDS = 0.14
+"""The same where there are a dozen classes or more; more than that is what a small model comes to."""
+OF_CLASSES, OF_WORDS = 1.35, 2.5
+"""A first loss above that is of four classes or more, or of a dozen: no noise of numbers stands as high."""
+STANDS = 0.009
+"""Of the first loss: evaluations that differ by less in the last two thirds stand."""
+RIGHT = 0.6
+"""Accuracy: a model that is right so often has learned more than frequencies, whatever its loss says."""
+BESIDE = 0.022
+"""Of the first loss: how far both losses may lie apart."""
 BLURRED = 0.06
 """Of the loss: where noise hides a fall of so much it is a remark."""
 
@@ -42,6 +56,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if curve is not None and rates is not None and (still := _still_at_full_rate(case, curve, rates)) is not None:
         yield still
+        return
+    if curve is not None and (stands := _stands_near_start(case, curve)) is not None:
+        yield stands
         return
     if curve is None or len(curve) < 24 or curve.last_step - curve.first_step + 1 < FEWEST_STEPS:
         return
@@ -124,6 +141,50 @@ def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | Non
         (Evidence("validation/loss", (part.first_step, part.last_step), spread, STILL * level, told),),
         remedies=(
             Remedy("check that the optimizer has the model's own parameters, and that its step is called"),
+            Remedy("try to learn a single batch by heart: if that fails, the fault is in the model or the loss"),
+        ),
+    )
+
+
+def _stands_near_start(case: Case, curve: Curve) -> Finding | None:
+    """Both losses, of many classes, stand together from the first third on, little below where they began: no more is
+    learned than how frequent the answers are."""
+    validation = Curve.of(case.validation_loss())
+    if case.target == "trimtab" or case.config or validation is None or len(validation) < 5:
+        return None
+    accuracy = Curve.of(case.evaluated("validation/accuracy")) or Curve.of(case.history.get("train/accuracy"))
+    if case.history.last_step < 0.8 * case.planned_steps or (accuracy is not None and accuracy.end > RIGHT):
+        return None
+    start, last = max(curve.start, float(validation.values[0])), float(validation.values[-1])
+    third = validation.first_step + (validation.last_step - validation.first_step) / 3
+    phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
+    highest = max(float(curve.values.max()), float(validation.values.max()))
+    if start < OF_CLASSES or phases.high_until < third or highest > 1.3 * start:
+        return None
+    fell = 1.0 - last / start
+    if (
+        not FELL[0] < fell < (MOST_OF_WORDS if start > OF_WORDS else FELL[1])
+        or curve.start - curve.end < FELL[0] * start
+    ):
+        return None
+    gained = float(np.interp(third, validation.steps, validation.values)) - last
+    half = validation.values[len(validation) // 2 :]
+    if max(abs(gained), float(half.max() - half.min())) > STANDS * start or abs(last - curve.end) > BESIDE * start:
+        return None
+    told = (
+        f"the validation loss fell by {format.decimal(gained)} from step {round(third):,} on, and stands at "
+        f"{format.decimal(last)}, {last / start:.0%} of the first loss"
+    )
+    return Finding(
+        "plateau",
+        "warning",
+        0.65,
+        curve.first_step,
+        f"both losses stand still at {last / start:.0%} of where they began, at a rate that could move them: hardly "
+        "more is learned than how frequent the answers are",
+        (Evidence("validation/loss", (round(third), validation.last_step), gained, STANDS * start, told),),
+        remedies=(
+            Remedy("check that the model sees what the answers depend on: positions, the whole context, its inputs"),
             Remedy("try to learn a single batch by heart: if that fails, the fault is in the model or the loss"),
         ),
     )

@@ -6,7 +6,8 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
     falling or only fell; of less than half a token for each parameter also while it stands where frequencies of single
     tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
     single tokens to pairs gets a remark. Where no level is known: of fewer than 100 steps with the rate at its full
-    height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress.
+    height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress;
+    of at most 75 updates over tokens, in less than one pass over them, one whose evaluations got better to the end.
     Of another trainer's state file that tells how many steps were to be made: one that ends at three fifths of them and
     before, with both losses falling and the rate high.
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
@@ -45,8 +46,18 @@ LAST_QUARTER: Final = 0.05
 """Of the whole progress: a run that was long enough makes less in its last quarter."""
 ENDED: Final = 0.6
 """Of the planned steps, at which a run that is over was not done."""
+FULL: Final = 0.9
+"""Of the highest rate: one below that has come down."""
 FEWEST_STEPS: Final = 100
 """In a longer run a loss that falls says nothing by itself."""
+FEW_UPDATES: Final = 75
+"""No model of many tokens is done after so few."""
+OF_WORDS: Final = 2.5
+"""A first loss above that is of a dozen classes or more, as of characters."""
+LEAKS: Final = 0.3
+"""Of the first loss: to learn that much so soon a model must have been told the answers."""
+AT_LOW_RATE: Final = 0.015
+"""Of the whole progress, in the last third, of a rate that had come down or is not known."""
 BEST: Final = 20.0
 """Tokens for each parameter that make the best of it."""
 
@@ -66,7 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
     if bigram is None and uniform is None:
         if case.counts_epochs:
             return  # a hundred epochs are not few
-        yield from _still_at_full_rate(case)
+        yield from list(_still_at_full_rate(case)) or _few_updates(case, training)
         return
     hardly_begun = is_short or (part is not None and part < FEWEST) or _at_full_speed(case, training)
     falls = _falls(training)
@@ -169,6 +180,42 @@ def _still_at_full_rate(case: Case) -> Iterator[Finding]:
         0.6,
         case.history.last_step,
         f"{format.count(case.history.last_step)} steps are few: the loss was falling as before, at the full rate",
+        (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
+        remedies=tuple(_remedies(case, None)),
+    )
+
+
+def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
+    """Of a log without levels, whose steps are updates and not epochs: so few that a loss of many classes, which got
+    better to the end, cannot be done."""
+    validation, rates = Curve.of(case.validation_loss()), Curve.of(case.history.get("learning_rate"))
+    last, passes = case.history.last_step, case.number("epochs")
+    if validation is None or len(validation) < 4 or last > FEW_UPDATES:
+        return
+    # Epochs are logged and evaluated one by one; of updates many a log leaves some out.
+    apart = float(np.median(np.diff(training.steps))) > 1.0 and len(training) >= 2 * len(validation)
+    if passes > 1.0 if passes is not None else not apart:
+        return
+    start, levels = max(training.start, float(validation.values[0])), validation.values
+    fell = float(levels[0] - levels[-1])
+    if start < OF_WORDS or levels[-1] < LEAKS * start or fell <= 0 or (np.diff(levels) > AT_LOW_RATE * fell).any():
+        return
+    begin = validation.first_step + 2 / 3 * (validation.last_step - validation.first_step)
+    gained = float(np.interp(begin, validation.steps, levels) - levels[-1])
+    is_low = rates is None or rates.values[-1] < FULL * float(rates.values.max())
+    if gained < (AT_LOW_RATE if is_low else LAST_QUARTER) * fell:
+        return
+    told = (
+        f"the validation loss came from {format.decimal(float(levels[0]))} to {format.decimal(float(levels[-1]))}, and "
+        f"the last third of the run made {gained / fell:.0%} of that"
+    )
+    yield Finding(
+        "stopped-too-early",
+        "warning",
+        0.65,
+        last,
+        f"{format.count(last)} updates are far too few for a loss of so many classes, and each evaluation was better "
+        "than the one before",
         (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
         remedies=tuple(_remedies(case, None)),
     )

@@ -8,7 +8,8 @@ Remedy: a larger model (at a usual rate, where that of the small one is higher),
     schedule; where controllers cut the learning rate to less than half, leaving it alone.
 False alarms: tasks whose noise is irreducible. A run of fewer than 20 tokens for each parameter is short, whatever the
     size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but where
-    both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess.
+    both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess; where they lie
+    close together at three quarters of it and more they may still creep.
 Source: own; the project's rules of thumb; Hoffmann et al. 2022, arXiv 2203.15556 (tokens for each parameter).
 """
 
@@ -39,6 +40,15 @@ PLENTY = 100.0
 """The same, from which on a loss that still creeps may do so twice as fast: more steps are not what is wanted."""
 OF_SINGLE = 0.62
 """Of the loss of a guess: what frequencies of single tokens come to in texts, of characters and of words alike."""
+CREEPS = (0.03, 0.085)
+"""Of the whole fall: what is gained after the first third by losses that stand; and by those that lie close together,
+as high as `HIGH` of the loss of a guess, where a model that learns falls fast."""
+HIGH, HIGHEST, CLOSE = 0.75, 0.86, 0.035
+"""Of the first loss. What stands above the second has not learned frequencies even: that is a plateau."""
+FEWEST, FEWEST_ROWS = 24, 9
+"""Training losses, to hold against a yardstick; and where only levels are compared."""
+FIRST_STEPS = 30
+"""A log that begins later does not tell what a guess costs."""
 NEAR = 0.97
 """Of the yardstick: a level above that is no better than counting."""
 
@@ -47,13 +57,15 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning when the loss stands still at a level that counting reaches, too."""
     training, level = Curve.of(case.loss()), judged(case)
     bigram, unigram = counted_loss(case, "bigram"), counted_loss(case, "unigram")
-    if training is None or level is None or len(training) < 24 or unchanged_since(case) is not None:
+    if training is None or level is None or len(training) < FEWEST_ROWS or unchanged_since(case) is not None:
         return
     if bigram is None:
         told = None if case.fact("task") is not None else _of_curves_alone(case, training)
         yield told or Withheld("underfitting", ("yardsticks (what counting reaches on the same data)",))
         return
     is_judged = case.validation_loss() is not None
+    if len(training) < FEWEST:
+        return
     if is_first_stand(case, float(level.values.min())):
         return
     tokens, parameters = tokens_seen(case), case.number("parameters", "total")
@@ -146,13 +158,22 @@ def _of_curves_alone(case: Case, training: Curve) -> Finding | None:
     phases = Phases.of(case.history.get("learning_rate"), training.first_step, training.last_step)
     third = training.first_step + (training.last_step - training.first_step) / 3
     lowest, start = float(validation.values.min()), training.start
-    if phases.high_until < third or training.first_step > 20 or start < OF_WORDS or not 0.0 < lowest < 0.9 * start:
+    if (
+        phases.high_until < third
+        or training.first_step > FIRST_STEPS
+        or start < OF_WORDS
+        or not 0.0 < lowest < 0.9 * start
+    ):
         return None
     if lowest < OF_SINGLE * start or abs(float(validation.values[-1]) - training.end) > 0.1 * lowest:
         return None
     fell = float(np.interp(third, validation.steps, validation.values)) - float(validation.values[-1])
-    if abs(fell) > 0.03 * (start - lowest) or abs(training.progress(third, training.last_step)) > max(
-        0.03 * training.descent, 2 * training.error(len(training) // 6)
+    close = HIGH < lowest / start < HIGHEST and abs(float(validation.values[-1]) - training.end) < CLOSE * start
+    if not close and len(training) < FEWEST:
+        return None
+    creeps = CREEPS[1 if close else 0]
+    if abs(fell) > creeps * (start - lowest) or abs(training.progress(third, training.last_step)) > max(
+        creeps * training.descent, 2 * training.error(len(training) // 6)
     ):
         return None
     text = (

@@ -1,0 +1,80 @@
+"""Levels of losses that tell a fault in a log of another trainer, and sound ones beside them that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from cases import Array, case_of, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.rules import RULES
+
+
+def said(code: str, case: Case) -> list[Finding]:
+    """What a rule says aloud."""
+    return [one for one in RULES[code](case) if isinstance(one, Finding) and one.severity != "info"]
+
+
+def log(loss: Array, evaluated: Array, **named: object) -> Case:
+    """A log of another trainer: a training loss in each step and evaluations at equal distances, to the end."""
+    at = np.linspace(0, len(loss), len(evaluated) + 1)[1:].astype(int)
+    validation: Mapping[int, float] = dict(zip(at.tolist(), evaluated.tolist(), strict=True))
+    case = case_of(loss, validation=validation, **named)  # type: ignore[arg-type]
+    object.__setattr__(case, "target", "torch")
+    return case
+
+
+def towards(steps: int, start: float, end: float, within: float) -> Array:
+    """From a level to another, in so many steps by a factor of e."""
+    return end + (start - end) * np.exp(-np.arange(steps) / within)
+
+
+def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
+    loss, rates = towards(40, 5.5, 2.5, 20) + 0.05 * noise_of(40), np.linspace(3e-3, 1e-4, 40)
+    facts = {"epochs": 0.3}
+    (found,) = said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates, facts=facts))
+    assert found.onset_step == 40
+    assert not said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates)), "perhaps epochs"
+    assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates, facts=facts)), (
+        "few classes"
+    )
+
+
+def test_losses_that_stand_little_below_their_start_are_a_plateau() -> None:
+    loss, rates = towards(60, 2.8, 2.5, 4) + 0.02 * noise_of(60), np.full(60, 3e-3)
+    (found,) = said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates))
+    assert "both losses stand still" in found.cause
+    lower = towards(60, 2.8, 1.4, 4) + 0.02 * noise_of(60)
+    assert not said("plateau", log(lower, towards(12, 2.0, 1.4, 1), rates=rates))
+    assert not said("plateau", log(loss, towards(12, 2.7, 2.5, 6), rates=rates)), "still falls"
+    right = np.full(60, 0.8)
+    assert not said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates, **{"train/accuracy": right}))
+
+
+def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regularised() -> None:
+    loss = towards(40, 1.61, 1.6, 5) + 0.002 * noise_of(40)
+    (found,) = said("over-regularised", log(loss, towards(8, 1.58, 1.52, 2)))
+    assert "smoothed" in found.cause
+    assert not said("over-regularised", log(loss, towards(8, 1.61, 1.6, 2)))
+
+
+def test_a_short_log_whose_losses_stand_where_frequencies_lie_is_underfitting() -> None:
+    loss, rates = towards(12, 3.9, 3.0, 1) + 0.01 * noise_of(12), np.full(12, 3e-3)
+    assert said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates))
+    assert not said("underfitting", log(loss, towards(6, 3.6, 3.0, 3), rates=rates))
+
+
+def test_a_schedule_that_ends_in_the_first_rows_of_a_short_log_is_seen() -> None:
+    loss, rates = towards(11, 4.0, 3.1, 2), np.array([2e-3, 1e-3] + [5e-5] * 9)
+    assert said("decayed-too-early", log(loss, towards(11, 3.4, 3.1, 3), rates=rates))
+    stairs = np.repeat([2e-3, 2e-4, 2e-5], [4, 4, 3])
+    assert not said("decayed-too-early", log(loss, towards(11, 3.4, 3.1, 3), rates=stairs))
+
+
+def test_a_gradual_fall_by_equal_parts_is_of_a_rate_that_is_too_low() -> None:
+    loss, rates = np.linspace(4.4, 3.6, 12), np.full(12, 1e-4)
+    named: dict[str, object] = {"rates": rates, "facts": {"epochs": 12}}
+    assert said("learning-rate-too-low", log(loss, np.linspace(4.3, 3.6, 12), **named))
+    at_once = np.concatenate([[4.4], np.linspace(3.8, 3.3, 11)])
+    assert not said("learning-rate-too-low", log(at_once, np.linspace(3.9, 3.4, 12), **named))
