@@ -51,6 +51,10 @@ TIMES: Final = 40.0
 FEWEST_STEPS: Final = 100
 
 
+DAMAGED: Final = 3
+"""Steps that damaged batches may make."""
+
+
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
     task, objective = case.fact("task"), case.setting("objective.name")
@@ -126,7 +130,8 @@ def _steps(case: Case) -> Iterator[Evidence]:
     begin = len(values) // 5
     late = values[begin:]
     validation = Curve.of(case.validation_loss())
-    if validation is not None and _is_far_above(late, validation.end):
+    # Again and again: without the highest few, which may be damaged batches, it is the same.
+    if validation is not None and _is_far_above(np.sort(late)[:-DAMAGED], validation.end):
         told = (
             f"from step {int(steps[begin]):,} on the training loss is {format.decimal(float(late.mean()))} on average, "
             f"and its steps deviate by {format.decimal(float(late.std()))}, while the validation loss is "
