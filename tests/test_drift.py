@@ -13,7 +13,7 @@ import pytest
 
 from trimtab import Trainer, load_config
 from trimtab.errors import DriftError
-from trimtab.events import Event, RunStarted, StepsEnded
+from trimtab.events import DecisionTaken, EvaluationEnded, Event, RunEnded, RunStarted, Save, StepsEnded
 from trimtab.runs.checkpoints import latest
 from trimtab.runs.drift import drift
 
@@ -173,6 +173,20 @@ def test_a_batch_that_was_taken_back_before_anything_was_saved_is_the_old_one(fo
     assert fit(folder, accept_drift=True, monitors=[seen]) == "finished"
     started = [event for event in seen.events if isinstance(event, RunStarted)]
     assert [event.facts["is_other_batch"] for event in started] == [False]
+
+
+def test_the_best_by_another_metric_is_forgotten(folder: Path) -> None:
+    by_accuracy = settings(folder, **{"checkpoint.metric": "validation/accuracy"})
+    with pytest.raises(DriftError, match=r"checkpoint\.metric=validation/loss, where nobody wrote another"):
+        fit(folder, by_accuracy)
+    remembers = Remembers()
+    assert fit(folder, by_accuracy, accept_drift=True, monitors=[remembers]) == "finished"
+    (ended,) = (event for event in remembers.events if isinstance(event, RunEnded))
+    evaluations = {e.step: e.metrics["validation/accuracy"] for e in remembers.events if isinstance(e, EvaluationEnded)}
+    assert ended.best_step is not None
+    assert ended.best_value == evaluations[ended.best_step] == max(evaluations.values()), "no loss is held against it"
+    saves = [one.decision for one in remembers.events if isinstance(one, DecisionTaken)]
+    assert any(isinstance(one, Save) and one.reason.startswith("best validation/accuracy") for one in saves)
 
 
 def test_what_changes_no_result_may_change(folder: Path) -> None:

@@ -31,7 +31,7 @@ from trimtab.config.paths import with_absolute_paths
 from trimtab.config.registry import require, require_module
 from trimtab.config.registry.optimizer import OPTIMIZERS
 from trimtab.config.secrets import hidden, hide
-from trimtab.control import build_controllers
+from trimtab.control import SaveBest, build_controllers
 from trimtab.data import PreparedData
 from trimtab.doctor import Diagnosis
 from trimtab.doctor.lint import lint, refuse
@@ -181,6 +181,11 @@ class Trainer:
             clock = SaveClock(config.checkpoint.every_minutes)
             keeper = build_keeper(config, run, parts, progress, controllers, watchdog, clock)
             resumed_from = keeper.resume()
+            if "config.checkpoint.metric" in changes:  # older checkpoints do not say of which metric their best is
+                progress.best_metric = ""
+                for saves in (controller for controller in controllers if isinstance(controller, SaveBest)):
+                    saves.forget()
+            progress.select(config.checkpoint.metric)
             keeper.prepare()
             # Not by facts.json, which also an attempt writes that dies before it saves anything.
             known = progress.configured_batch

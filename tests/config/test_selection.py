@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.config import flatten, load_config
+from trimtab.config import (
+    CheckpointConfig,
+    Classification,
+    Config,
+    EmaConfig,
+    NoStopping,
+    PatienceStopping,
+    flatten,
+    load_config,
+)
 from trimtab.config.fit import FITS, leading_curves
 from trimtab.report.differences import differences_of
 from trimtab.runs.metrics import better_direction
@@ -55,3 +64,19 @@ def test_what_follows_from_the_task_is_not_told_as_set() -> None:
         settings = flatten(load_config(None, [*written, *more], environment={}))
         _, changed = differences_of(settings)
         assert {key for key, _, _ in changed if key.endswith("metric")} == told
+
+
+def test_sections_in_python_say_no_more_than_was_written() -> None:
+    of_classes = {
+        "task": Classification(label="label"),
+        "data": {"source": {"name": "jsonl", "path": "rows.jsonl"}},
+        "model": {"name": "encoder"},
+    }
+    config = Config(**of_classes, checkpoint=CheckpointConfig(every=10), stopping=PatienceStopping(patience=3))
+    assert (config.checkpoint.every, config.checkpoint.metric) == (10, "validation/accuracy")
+    assert config.stopping == PatienceStopping(patience=3, metric="validation/loss")
+    said = Config(**of_classes, checkpoint=CheckpointConfig(metric="validation/mcc"), stopping=NoStopping())
+    assert (said.checkpoint.metric, said.stopping) == ("validation/mcc", NoStopping())
+    average = Config(averaging=EmaConfig(evaluate="average"), stopping=PatienceStopping(patience=3))
+    assert average.stopping == PatienceStopping(patience=3, metric="validation/loss@ema")
+    assert average.checkpoint.metric == "validation/loss@ema"

@@ -53,9 +53,31 @@ def test_its_state_goes_on_and_what_was_given_up_is_forgotten() -> None:
     saved(controller, 5.0, 4.0, 3.0)
     resumed = SaveBest(most=2)
     resumed.load_state(controller.state())
-    assert resumed.state() == controller.state() == {"best_ones": [[3.0, 3], [4.0, 2]], "has_told": False}
+    assert (
+        resumed.state()
+        == controller.state()
+        == {
+            "metric": "validation/loss",
+            "best_ones": [[3.0, 3], [4.0, 2]],
+            "has_told": False,
+        }
+    )
     resumed.decide(RunStarted(2, 1, 1, 2, 10))
     assert resumed.state()["best_ones"] == [[4.0, 2]]
     older = SaveBest()
     older.load_state({"best": 3.5, "best_step": 7})
     assert older.state()["best_ones"] == [[3.5, 7]]
+
+
+def test_values_of_another_metric_are_not_held_against_those_of_this_one() -> None:
+    by_loss, same = SaveBest("validation/loss"), SaveBest("validation/loss")
+    assert saved(by_loss, 1.5, 1.38) == [1, 2]
+    same.load_state(by_loss.state())
+    assert saved(same, 1.4) == []
+    other = SaveBest("validation/accuracy")
+    other.load_state(by_loss.state())
+    assert saved(other, 0.6, 0.5, 0.7) == [1, 3]
+    older = SaveBest("validation/accuracy")  # such a state does not say of what: the trainer does, after drift
+    older.load_state({name: value for name, value in by_loss.state().items() if name != "metric"})
+    older.forget()
+    assert saved(older, 0.6) == [1]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trimtab.errors import ConfigError
 from trimtab.model import Decoder, ForeignModel, as_output, wrap_model
-from trimtab.signals import ModelOutput
+from trimtab.signals import ModelOutput, Outputs
 
 
 class Bigram(nn.Module):
@@ -101,3 +101,12 @@ def test_it_is_given_what_its_forward_names_and_a_row_of_padding_alone_is_seen()
     model(TOKENS_BT, documents_BT.abs())
     assert module.given[0].all()
     assert torch.equal(module.given[2], documents_BT.abs())
+
+
+@pytest.mark.parametrize("around", [lambda module: torch.compile(module, backend="eager"), nn.DataParallel])
+def test_what_is_compiled_or_handed_on_is_given_the_same(around: Any) -> None:
+    module, documents_BT = Everything(), torch.tensor([[0, 0, -1], [0, -1, -1]], dtype=torch.int32)
+    ForeignModel(around(module), 7)(TOKENS_BT, None, documents_BT)
+    assert torch.equal(module.given[0], documents_BT >= 0)
+    with pytest.raises(ConfigError, match="reads the second text"):
+        ForeignModel(around(module), 7, Outputs(7, of_tokens=True, task="seq2seq"))

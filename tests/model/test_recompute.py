@@ -267,3 +267,19 @@ def test_models_of_ours_and_of_transformers_compute_their_own_layers_again() -> 
     theirs = transformers.AutoModelForCausalLM.from_config(config)
     trimtab.MemoryEfficientLLM(theirs)
     assert theirs.is_gradient_checkpointing
+
+
+@pytest.mark.parametrize("given", ["a module", "a model of transformers"])
+def test_what_a_user_computes_again_stays_so(given: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = {"n_layer": 2, "n_embd": 16, "n_head": 2, "vocab_size": 19, "n_positions": 16, "bos_token_id": 0}
+    backbone = transformers.GPT2LMHeadModel(transformers.GPT2Config(**shape, eos_token_id=0))
+    backbone.gradient_checkpointing_enable()
+    around: nn.Module = nn.ModuleDict({"backbone": backbone}) if given == "a module" else backbone
+    for how in ("none", "full", "none"):
+        set_recompute(around, how)
+        assert all(layer.gradient_checkpointing for layer in backbone.transformer.h)
+    backbone.gradient_checkpointing_disable()
+    for how, expected in (("none", False), ("full", True), ("none", False)):
+        set_recompute(around, how)
+        assert all(layer.gradient_checkpointing == expected for layer in backbone.transformer.h)

@@ -357,6 +357,22 @@ def test_the_verdict_tells_what_was_not_told_during_the_run(tmp_path: Path) -> N
     ]
 
 
+def test_the_verdict_of_an_attempt_that_ended_is_not_told_again(tmp_path: Path) -> None:
+    found = [{"code": code, "severity": "warning", "cause": code} for code in ("plateau", "overfitting")]
+    (tmp_path / "diagnosis.json").write_text(json.dumps({"schema": 1, "findings": found[:1]}))
+    recorder = Recorder.open(RunDirectory(tmp_path))
+    recorder.record(RunStarted(0, 1, 0, None, 100))
+    recorder.record(RunEnded(6, "interrupted", "SIGTERM", None, None, None, 0.0))
+    recorder.close()
+    told, listener, _ = alerts(tmp_path, time.monotonic, grave=AlertRule(when="finding warning", every_minutes=0.0))
+    told.observe(RunStarted(6, 2, 1, 6, 100))
+    (tmp_path / "diagnosis.json").write_text(json.dumps({"schema": 1, "findings": found}))
+    told.observe(ArtifactLogged(20, "text", "diagnosis", "attention: …", "report.html"))
+    told.close()
+    raised = [event for event in listener.events if isinstance(event, AlertRaised)]
+    assert [event.details["subject"] for event in raised] == ["overfitting"]
+
+
 def test_an_error_that_ends_the_process_is_told(tmp_path: Path) -> None:
     config = Config(alerts=AlertsConfig(rules={"end": AlertRule(when="end failed")}))
 

@@ -40,6 +40,7 @@ from trimtab.events import (
     Stop,
 )
 from trimtab.runs import (
+    History,
     Recorder,
     RecordReader,
     RecordWriter,
@@ -50,6 +51,7 @@ from trimtab.runs import (
     read_record,
     read_statistics,
 )
+from trimtab.runs.metric_table import rows_of
 from trimtab.runs.record import lines_of
 
 steps = st.integers(0, 10**7)
@@ -507,3 +509,24 @@ def test_halves_of_surrogate_pairs_and_huge_numbers_come_back(tmp_path: Path) ->
     reader = RecordReader(tmp_path / "record.jsonl")
     assert event_from_json(reader.read()[0]) == told
     assert reader.damaged == 0
+
+
+def test_speeds_of_older_records_are_of_tokens_that_were_read(tmp_path: Path) -> None:
+    per_step = {"tokens": 8.0, "tokens_read": 46.0, "step_seconds": 0.5}
+    old = {"tokens_per_second": 16.0, "tokens_read_per_second": 92.0, "memory_bytes": 1.0}
+    run = RunDirectory.create(tmp_path, "older")
+    recorder = Recorder.open(run)
+    recorder.record(StepsEnded(1, 1, {name: np.array([value]) for name, value in per_step.items()}, old))
+    recorder.close()
+    (line,) = read_record(run.record)
+    event = event_from_json(line)
+    assert isinstance(event, StepsEnded)
+    assert event.values == {"tokens_per_second": 92.0, "memory_bytes": 1.0}
+    assert line["values"] == old, "what stands in the file is left"
+    history = History.read(run.record)
+    series = history.get("tokens_per_second")
+    assert series is not None
+    assert series.mean.tolist() == [92.0]
+    assert not history.has("tokens_read_per_second")
+    told = {row.metric: row.value for row in rows_of(run)}
+    assert told["tokens_per_second"] == 92.0

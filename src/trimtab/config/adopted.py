@@ -43,15 +43,23 @@ def with_metrics_of_task(values: Any) -> Any:
         _, at, variant = str(chosen).partition("@")
         changed["stopping"] = {"metric": f"validation/loss{at}{variant}"}
     # What is no section is left, to be told of.
-    sections = {name: values.get(name, _PLAIN[name]) for name in changed}
-    return values | {name: section | changed[name] for name, section in sections.items() if isinstance(section, dict)}
+    sections = {name: _with(values.get(name, _PLAIN[name]), changed[name]) for name in changed}
+    return values | sections
+
+
+def _with(section: Any, changed: dict[str, Any]) -> Any:
+    if isinstance(section, Section):
+        return section.model_copy(update=changed)
+    return section | changed if isinstance(section, dict) else section
 
 
 def _said(values: Any, name: str) -> Mapping[str, Any]:
-    """What is written of a section; nothing where it is no section."""
+    """What is written of a section, in Python, too; nothing where it is no section."""
     section = values.get(name, {}) if isinstance(values, dict) else {}
     if isinstance(section, Section):
-        return section.model_dump()
+        # Which kind it is need not be written in Python: the class says it.
+        kind = getattr(section, "name", None)
+        return section.model_dump(exclude_unset=True) | ({} if kind is None else {"name": kind})
     return section if isinstance(section, Mapping) else {}
 
 

@@ -54,11 +54,18 @@ class SaveBest:
         return Advise(f"{self.metric} is {what}: until it is, no checkpoint is kept as the best. There are: {measured}")
 
     def state(self) -> dict[str, Any]:
-        """The best values with their steps, and whether it was told that there is none."""
-        return {"best_ones": [list(one) for one in self._best], "has_told": self._has_told}
+        """The best values with their steps, of which metric, and whether it was told that there is none."""
+        return {"metric": self.metric, "best_ones": [list(one) for one in self._best], "has_told": self._has_told}
+
+    def forget(self) -> None:
+        """Begin anew: what was best is of another metric."""
+        self._best, self._has_told = [], False
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Become what `state` says."""
+        """Become what `state` says; of values of another metric nothing is kept. Older ones do not say of which."""
+        if state.get("metric", self.metric) != self.metric:
+            self.forget()
+            return
         if "best_ones" in state:
             self._best = [(float(value), int(step)) for value, step in state["best_ones"]]
         else:  # the first checkpoints kept one

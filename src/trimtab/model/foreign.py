@@ -178,7 +178,7 @@ def asked_of(module: nn.Module, task: str) -> tuple[str, ...]:
     """
     name = type(module).__qualname__
     try:
-        parameters = list(inspect.signature(module.forward).parameters.values())
+        parameters = list(inspect.signature(_as_written(module).forward).parameters.values())
     except (TypeError, ValueError):  # compiled elsewhere: it takes what it takes
         return ()
     plain = [one for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
@@ -205,6 +205,15 @@ def asked_of(module: nn.Module, task: str) -> tuple[str, ...]:
             hint="task.name=seq2seq has one",
         )
     return asks if task == "seq2seq" else tuple(one for one in asks if one not in _SECOND)
+
+
+def _as_written(module: nn.Module) -> nn.Module:
+    """Without what torch.compile and DataParallel put around it, which take anything and hand it on."""
+    while True:
+        inner = module.module if isinstance(module, nn.DataParallel) else module._modules.get("_orig_mod")
+        if inner is None:
+            return module
+        module = inner
 
 
 def _text(documents_BT: Tensor) -> Tensor:

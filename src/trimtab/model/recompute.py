@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from trimtab.model.block import Block
 
 Recompute = Literal["none", "selective", "full"]
+
+_SET: Final[weakref.WeakSet[nn.Module]] = weakref.WeakSet()
+"""Models of transformers whose gradient checkpointing was switched on here, and not by whoever built them."""
 
 
 def again(function: Callable[..., Any], *inputs: Any, draws: bool) -> Any:
@@ -63,7 +67,8 @@ def set_recompute(model: nn.Module, how: Recompute) -> None:
 
     full: whole layers, of which only what they read is kept: about a third more time. selective: what norms and
     activations gave, whose products are kept: hardly more time. Both give the same bits as none. In models of
-    transformers whole layers are by its own gradient checkpointing, without reentrance, which puts generators back.
+    transformers whole layers are by its own gradient checkpointing, without reentrance, which puts generators back;
+    where whoever built the model switched it on, it stays on.
     Source: selective as in Korthikanti et al. 2022, arXiv 2205.05198, section 5: what is large and cheap; here norms
     and activations, as the scores that they speak of are never written.
 
@@ -79,13 +84,16 @@ def set_recompute(model: nn.Module, how: Recompute) -> None:
     for block in _blocks(model):
         block.set_recompute(how)
     module: Any = _of_transformers(model)
+    if module is None:
+        return
     # All of transformers 5 has it by these names, which newer ones call old.
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
-        if module is not None and module.is_gradient_checkpointing != (how == "full"):
-            if how == "full":
-                module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-            else:
-                module.gradient_checkpointing_disable()
+        if how == "full" and not module.is_gradient_checkpointing:
+            module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _SET.add(module)
+        elif how != "full" and module in _SET:
+            module.gradient_checkpointing_disable()
+            _SET.discard(module)
 
 
 def _blocks(model: nn.Module) -> list[Block]:

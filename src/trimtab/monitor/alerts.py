@@ -167,15 +167,21 @@ class Alerts:
     def _begin(self, started: RunStarted) -> None:
         """What attempts before this process told is not told again; an end is told for each."""
         if self._is_first and started.attempt > 1:
-            for age_seconds, event in events_before(self._run, started.attempt):
-                for name, _ in self._met(event):
-                    if self._rules[name].condition.kind != "end":
-                        self._may_be_told(name, self._now() - age_seconds)
+            newest: tuple[float, Event] | None = None
+            for newest in events_before(self._run, started.attempt):
+                self._remember(*newest)
+            if newest is not None and isinstance(newest[1], RunEnded):  # then it told its verdict, too
+                self._remember(newest[0], FindingsChanged(newest[1].step, self._verdict()))
             self._untold = dict.fromkeys(self._rules, 0)
         self._is_first = False
         for watcher in self._watchers.values():
             watcher.reset()
         self._begun = started if started.resumed_from is not None else None
+
+    def _remember(self, age_seconds: float, event: Event) -> None:
+        for name, _ in self._met(event):
+            if self._rules[name].condition.kind != "end":
+                self._may_be_told(name, self._now() - age_seconds)
 
     def _go_on(self, started: RunStarted, first_step: int) -> None:
         """Rules count on from where the record stands: what held before the checkpoint still does."""

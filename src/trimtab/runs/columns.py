@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.runs.record import read_record
+from trimtab.runs.record import read_record, values_of
 
 Floats = NDArray[np.float64]
 Steps = NDArray[np.int64]
@@ -68,7 +68,7 @@ class Columnizer:
             self._firsts.append(first)
             self._nums.append(last - first + 1)
             self._rows.append(tuple(series.values()))
-        for name, value in line["values"].items():
+        for name, value in values_of(line).items():
             steps, values = self._values.setdefault(name, ([], []))
             steps.append(last)
             values.append(value)

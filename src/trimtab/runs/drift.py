@@ -72,5 +72,12 @@ def refuse_drift(differences: Sequence[Drift]) -> None:
         lines = "".join(f"\n  {difference}" for difference in differences)
         raise DriftError(
             f"this is not the run that was begun; going on would mix two experiments:{lines}",
-            hint="undo the change, give --accept-drift to go on all the same, or train into another --run directory",
+            hint=f"undo the change{_as_it_was(differences)}, give --accept-drift to go on all the same, or train into "
+            "another --run directory",
         )
+
+
+def _as_it_was(differences: Sequence[Drift]) -> str:
+    """How: a setting that nobody wrote may have another default since."""
+    metric = next((one.was for one in differences if one.what == "config.checkpoint.metric"), None)
+    return "" if metric is None else f" (checkpoint.metric={metric}, where nobody wrote another)"

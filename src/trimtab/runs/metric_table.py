@@ -23,7 +23,7 @@ from trimtab.config.registry import require_module
 from trimtab.errors import StorageError, UsageError
 from trimtab.runs.directory import RunDirectory
 from trimtab.runs.metrics import METRICS
-from trimtab.runs.record import read_record
+from trimtab.runs.record import read_record, values_of
 from trimtab.runs.statistics import read_statistics
 
 SUFFIXES: Final = (".csv", ".parquet")
@@ -58,7 +58,7 @@ def rows_of(run: RunDirectory, *, layers: bool = False, all_branches: bool = Fal
                     series = found if isinstance(found, list) else itertools.repeat(found, last - first + 1)
                     for step, value in enumerate(series, first):
                         yield Row(run.name, branch, step, when, name, float(value), _unit(name))
-                for name, value in line["values"].items():
+                for name, value in values_of(line).items():
                     yield Row(run.name, branch, last, when, name, float(value), _unit(name))
             case "EvaluationEnded":
                 for name, value in line["metrics"].items():

@@ -137,6 +137,7 @@ def event_from_json(line: Mapping[str, Any]) -> Event:
             if name in content:
                 content[name] = decoded(content[name])
         if kind is StepsEnded:
+            content["values"] = values_of(content)
             steps = content["last_step"] - content["first_step"] + 1
             content["per_step"] = {
                 name: np.broadcast_to(np.asarray(decoded(series), dtype=np.float64), steps)
@@ -158,6 +159,19 @@ def event_from_json(line: Mapping[str, Any]) -> Event:
         return event
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no event of this version of trimtab: {line.get('event')!r} ({error!r})") from error
+
+
+def values_of(line: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a window's line, by the names of today.
+
+    Where not every token was a target, `tokens_per_second` was once of targets, and the tokens that were read had a
+    name of their own.
+    """
+    values: dict[str, Any] = line["values"]
+    if "tokens_read_per_second" not in values:
+        return values
+    others = {name: value for name, value in values.items() if name != "tokens_read_per_second"}
+    return others | {"tokens_per_second": values["tokens_read_per_second"]}
 
 
 def _decision(content: Mapping[str, Any]) -> events.Decision:

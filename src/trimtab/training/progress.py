@@ -39,6 +39,8 @@ class Progress:
     metrics_step: int = 0
     best_step: int | None = None
     best_value: float | None = None
+    best_metric: str | None = None
+    """What that is a value of; None where an older checkpoint does not say."""
     stop: dict[str, Any] | None = None
     """The decision to stop, taken at the boundary of this checkpoint."""
     strides: list[list[int]] = field(default_factory=list)
@@ -84,11 +86,18 @@ class Progress:
     def take_metrics(self, step: int, metrics: Mapping[str, float], selection: str, better: str) -> None:
         """Note an evaluation, and whether it is the best by the metric `selection`."""
         self.metrics, self.metrics_step = dict(metrics), step
+        self.select(selection)
         value = metrics.get(selection, math.nan)
         if not math.isfinite(value):
             return
         if self.best_value is None or (value > self.best_value if better == "higher" else value < self.best_value):
             self.best_step, self.best_value = step, value
+
+    def select(self, metric: str) -> None:
+        """Let `metric` tell what is best: the best by another one is forgotten, as their values have no order."""
+        if self.best_metric not in (None, metric):
+            self.best_step = self.best_value = None
+        self.best_metric = metric
 
     def spend(self, cause: str, seconds: float) -> None:
         """Book time."""
