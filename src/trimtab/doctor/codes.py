@@ -189,7 +189,7 @@ CODES: dict[str, Code] = {
         "units whose output is zero for every input",
         "symptom",
         ("layer/*/dead_fraction",),
-        ("underfitting", "plateau", SHORT),
+        ("loss-spike", "underfitting", "plateau", SHORT),
     ),
     "bad-initialization": Code(
         "the first loss is far above that of a uniform guess, or activations grow or vanish with depth; a loss that "

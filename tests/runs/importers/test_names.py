@@ -6,7 +6,7 @@ import pytest
 
 from trimtab.errors import UsageError
 from trimtab.runs.importers.assemble import check_mapping
-from trimtab.runs.importers.names import meaning
+from trimtab.runs.importers.names import evaluation_seconds, meaning
 
 MEANT = {
     "train/loss": "loss Loss train_loss trainLoss training/loss train/loss train/loss_step train_loss_epoch loss/train "
@@ -20,7 +20,10 @@ MEANT = {
     "optim/lr cur_lr scheduler.learning_rate",
     "grad_norm": "grad_norm gradient_norm gnorm train/grad_norm grad/norm grad_2.0_norm_total GradNorm "
     "optim/grad_norm gradients/l2_norm grad/total_norm norm/gradient stats.gnorm",
-    "tokens_per_second": "tokens_per_sec tokens/s tok/s tps train/tokens_per_second tokens_per_second",
+    "layer/h.0/dead_fraction": "dead_fraction/h.0 layer/h.0/dead_fraction train/dead_fraction/h.0 "
+    "dead_neuron_ratio/h.0",
+    "tokens_per_second": "train/perf/tokens_per_second "
+    "tokens_per_sec tokens/s tok/s tps train/tokens_per_second tokens_per_second",
     "step_seconds": "step_time step_time_ms iter_time time_per_step dt batch_time steps_per_second it/s "
     "train_step_time timing/step_time",
     "data_seconds": "data_time data_time_ms train/data_time dataloader_time",
@@ -65,3 +68,19 @@ def test_a_mapping_to_an_unknown_metric_names_the_nearest() -> None:
         check_mapping({"x": "validation/los"})
     with pytest.raises(UsageError, match="learning_rate"):
         check_mapping({"x": "learning_rat"})
+
+
+def test_seconds_of_evaluations_under_the_names_that_trainers_give_them() -> None:
+    for name in [
+        "eval_runtime",
+        "evalTime",
+        "val/seconds",
+        "validation/seconds",
+        "dev_time",
+        "valid_wall",
+        "valid/eval_seconds",
+    ]:
+        assert evaluation_seconds(name) == 1.0, name
+    assert evaluation_seconds("val_time_ms") == 1e-3
+    for name in ["eval_loss", "train_time", "eval_samples_per_second", "step_time", "evaluation"]:
+        assert evaluation_seconds(name) is None, name

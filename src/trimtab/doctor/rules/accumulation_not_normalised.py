@@ -11,8 +11,7 @@ Remedy: divide each micro-batch's loss by their number, or better the sum over a
 False alarms: dropout, smoothing and penalties lift the training loss by a part of it, or by a constant: a ratio that
     begins at one, or is no whole number, or below 1.9, is not taken. Mixed samples and strong augmentation can make it
     two or three: where nothing else is known, these are a remark. Losses that do not fall say nothing of a ratio,
-    and of an objective of several terms nothing is said. Six times and more nothing but a sum makes of a loss: there
-    noise may blur how much more steeply it falls.
+    and of an objective of several terms nothing is said.
 Source: own; the division by tokens after the mistake that was found in many trainers in October 2024
     (huggingface/transformers issue 34198 among them).
 """
@@ -43,9 +42,6 @@ SPARSE: Final = 60
 """Values, of which each is the mean of a stretch as a rule: between fewer it is read off as it is."""
 STEEP: Final = 0.8
 """Of the multiple: as many times as steeply as the validation loss must the training loss fall."""
-BLURRED: Final = 0.6
-FAR: Final = 6
-"""Times; from there on the training loss need only be `BLURRED` of the multiple as steep."""
 MIXED: Final = 3
 """Times: samples that are mixed or augmented strongly make a training loss as high."""
 
@@ -126,7 +122,7 @@ def _beside_validation(
     # A constant between the two lifts the training loss as much at every level of the other.
     pairs = list(itertools.combinations(zip(judged[: len(early) + 1], here[: len(early) + 1], strict=True), 2))
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > 0.02 * a[0]]
-    if not slopes or float(np.median(slopes)) < 1 + (BLURRED if times >= FAR else STEEP) * (times - 1):
+    if not slopes or float(np.median(slopes)) < 1 + STEEP * (times - 1):
         return None
     ratios = early
     text = (

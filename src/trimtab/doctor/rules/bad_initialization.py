@@ -164,7 +164,8 @@ def _is_summed(case: Case, curve: Curve) -> bool:
         for step, value in zip(validation.steps[:3].tolist(), validation.values[:3].tolist(), strict=True)
         if value > 0
     ]
-    return bool(ratios) and float(np.nanmedian(ratios)) > 1.6
+    ratios = [ratio for ratio in ratios if np.isfinite(ratio)]  # none where evaluations come before the first loss
+    return bool(ratios) and float(np.median(ratios)) > 1.6
 
 
 def _comes_down(case: Case, curve: Curve, uniform: float) -> bool:

@@ -1,12 +1,13 @@
 """evaluation-bound: evaluations take a large part of the time.
 
-Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more.
+Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more. Of
+    another trainer's log a quarter, by what each took beside what a usual step took, however short the run was.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
 Remedy: rarer evaluations (`evaluation.every`), or shorter ones: `evaluation.gap_tokens`, what is judged of the training
     text for the generalization gap, and `evaluation.max_tokens`, of the validation text.
-False alarms: none that cost anything: it is a remark.
+False alarms: none that cost anything: it is a remark, and a warning in a log that tells of evaluations' seconds.
 Source: own.
 """
 
@@ -16,30 +17,71 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.curves import Curve
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Severity
 from trimtab.runs import format
 
 MUCH: Final = 0.3
 LEAST_SECONDS: Final = 60.0
 """Of evaluations: nobody minds less."""
+GRAVE: Final = 0.25
+"""Of the time that a log of another trainer tells of: as of waiting for data."""
+OF_ALL: Final = 0.4
+"""The same, where only the time of all is known, in which much else lies."""
+FEWEST: Final = 4
+"""Evaluations of such a log."""
 SOUND: Final = 0.1
 """The part of the time that the remedies aim at."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A remark, once the run is over."""
+    """A remark, once the run is over; a warning on a log of another trainer."""
+    if case.target != "trimtab":
+        yield from _foreign(case)
+        return
     ended = case.history.ended
     split = {} if ended is None else dict(ended.time_split)
     whole, spent = sum(split.values()) - split.get("start", 0.0), split.get("evaluation", 0.0)
     if spent < LEAST_SECONDS or spent < MUCH * whole:
         return
+    yield _finding(case, spent, whole, "info")
+
+
+def _foreign(case: Case) -> Iterator[Finding]:
+    """By the seconds of each evaluation, and of a usual step or of the whole run."""
+    seconds = np.array(case.history.evaluation_seconds)
+    seconds = seconds[np.isfinite(seconds) & (seconds >= 0)]
+    if len(seconds) < FEWEST:
+        return
+    spent = float(seconds.sum())
+    training, whole, least = _training_seconds(case), case.number("log", "train_runtime"), OF_ALL
+    if training is not None:
+        whole, least = spent + training, GRAVE
+    if whole is not None and least * whole <= spent < whole:
+        yield _finding(case, spent, whole, "warning")
+
+
+def _training_seconds(case: Case) -> float | None:
+    """A usual step's time as often as there were steps; None where rows are epochs, or no step's time is known."""
+    lasted, loss = Curve.of(case.history.get("step_seconds")), Curve.of(case.loss())
+    if lasted is None or loss is None or len(lasted) < FEWEST or case.counts_epochs:
+        return None
+    every = int(np.median(np.diff(lasted.steps)))
+    steps = max(lasted.last_step, loss.last_step) - lasted.first_step + every
+    return float(np.median(lasted.values)) * steps
+
+
+def _finding(case: Case, spent: float, whole: float, severity: Severity) -> Finding:
     num = len(case.history.evaluation_seconds)
     text = f"{num} evaluation{'s' if num != 1 else ''} took {format.duration(spent)} of {format.duration(whole)}"
-    yield Finding(
+    return Finding(
         "evaluation-bound",
-        "info",
-        0.95,
+        severity,
+        # Where it cost less than a minute, other warnings matter more.
+        0.95 if spent >= LEAST_SECONDS else 0.65,
         0,
         f"evaluations took {format.duration(spent)}, {spent / whole:.0%} of the time",
         (Evidence("evaluation_seconds", (0, case.history.last_step), spent / whole, SOUND, text),),

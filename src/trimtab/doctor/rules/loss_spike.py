@@ -50,6 +50,10 @@ STRETCHES, FEWEST_STRETCHES = (5, 15), 12
 """Values whose medians tell how much levels wander, and how many such medians do."""
 BELONG = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
+HARD_BATCHES = 3
+"""So many single steps that stand out are the nature of the data."""
+RESTORED = 1.05
+"""Times the highest rate before: a restart of a schedule goes no higher."""
 JUMPED = 1.5
 """So many times the rate of the step before: it was set, and did not rise by a schedule."""
 NEAR = 8
@@ -99,6 +103,9 @@ def check(case: Case) -> Iterator[Finding]:
         # The first meeting with the full rate: one step that is made good at once is no more than that.
         until = early_until(Curve.of(case.history.get("learning_rate")))
         grave = grave and any(int(curve.steps[spike.first]) > until for spike in spikes)
+        # Where each of several is made good in the next step, no update did it: those batches are the harder ones.
+        every = int(np.median(np.diff(curve.steps)))
+        grave = grave and not (len(spikes) >= HARD_BATCHES and every <= 1)
     onset = int(curve.steps[spikes[0].first])
     last = int(curve.steps[spikes[0].last])
     length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"
@@ -150,13 +157,14 @@ def _as_planned(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
     """A remark on spikes that the schedule's own rises explain."""
     onset = int(curve.steps[spikes[0].first])
     again = f"; {len(spikes)} such rises in all" if len(spikes) > 1 else ""
+    name = case.setting("schedule.name")
+    by = "whose schedule begins anew there" if name is None else f"as planned by schedule.name = {name}"
     return Finding(
         "loss-spike",
         "info",
         0.6,
         onset,
-        f"the training loss rose at step {onset:,} with the learning rate, as planned by schedule.name = "
-        f"{case.setting('schedule.name')}, and came back{again}",
+        f"the training loss rose at step {onset:,} with the learning rate, {by}, and came back{again}",
         _evidence(case, curve, spikes),
         remedies=(Remedy("where a rise costs more than it gains: a lower full rate, or a schedule that rises once"),),
     )
@@ -170,7 +178,8 @@ def _planned(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
     """
     factor = planned_factor(case)
     if factor is None:
-        return []
+        rates = Curve.of(case.history.get("learning_rate"))
+        return [] if rates is None else [spike for spike in spikes if _restarts(rates, curve, spike)]
     factors = np.array([factor(step) for step in curve.steps.tolist()])
     found = []
     for spike in spikes:
@@ -184,6 +193,22 @@ def _planned(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
         if again and (jumps or fell):
             found.append(spike)
     return found
+
+
+def _restarts(rates: Curve, curve: Curve, spike: Spike) -> bool:
+    """Whether the rate that was logged had fallen, jumps back to its height at a spike's beginning, and falls again by
+    steps: the restart of a schedule. A burst ends as abruptly as it began, or goes higher than the rate ever was."""
+    first, last = int(curve.steps[spike.first]), int(curve.steps[spike.last])
+    begin = int(curve.steps[max(spike.first - NEAR, 0)])
+    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1]) + 1
+    jumps = jumps[(rates.steps[jumps] >= begin) & (rates.steps[jumps] <= last)]
+    if len(jumps) != 1 or int(rates.steps[jumps[0]]) > first + NEAR:
+        return False
+    at = int(jumps[0])
+    before, after = rates.values[:at], rates.values[at : at + max(NEAR, len(rates) // 20)]
+    fell = len(before) >= NEAR and float(before[-1]) < before.max() / JUMPED
+    held = len(after) >= NEAR and bool((after[1:] > after[:-1] / JUMPED).all())
+    return fell and held and float(after.max()) <= RESTORED * float(before.max())
 
 
 def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, ...]:

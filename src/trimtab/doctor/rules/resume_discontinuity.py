@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, noise_of
+from trimtab.doctor.curves import Curve, Floats, Steps, noise_of
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.planned import planned_factor
 from trimtab.runs import format
@@ -43,17 +43,19 @@ PART: Final = 0.08
 def check(case: Case) -> Iterator[Finding]:
     """A warning for the first jump; the others are in its evidence."""
     curve = Curve.of(case.loss())
-    if curve is None or len(curve) < 3 * FEW:
+    if curve is None or len(curve) < 2 * FEW:
         return
     undone = {back.to_step for back in case.history.rollbacks.made}
     all_starts = case.history.starts
     # Of a log that does not tell of attempts it is the first step that was done again.
     before = 1 if all_starts and all_starts[0].attempt > 1 else 0
     starts = sorted({start.resumed_from - before for start in all_starts if start.resumed_from} - undone)
+    # A value of another trainer's log may be the mean of many steps, and few of them show what is soon made good.
+    sizes = (FEW, 2 * FEW) if case.target == "trimtab" else (FEW, 2 * FEW, FEW // 2)
     evidence: list[Evidence] = []
     onset: int | None = None
     for step in starts:
-        jump = [*_jump(curve, step, FEW)] or [*_jump(curve, step, 2 * FEW)]
+        jump = next((found for few in sizes if (found := [*_jump(curve, step, few)])), [])
         found = [*jump, *_begins_anew(case, step), *_weights(case, step)]
         if found and onset is None:
             onset = step + 1
@@ -101,8 +103,8 @@ def _jump(curve: Curve, step: int, few: int) -> Iterator[Evidence]:
     near, there = before.values[-2 * few :], after.values[:few]
     noise = max(noise_of(near), curve.noise)
     # The level goes on falling: where it stands at the step, by a line through the values before.
-    slope, height = np.polyfit(before.steps[-2 * few :] - step, near, 1)
-    level, now = float(height + min(slope, 0.0)), float(np.median(there))
+    slope, height = _line(before.steps[-2 * few :] - step, near)
+    level, now = height + min(slope, 0.0), float(np.median(there))
     error = ERRORS * 1.2533 * noise * float(np.sqrt(1 / len(near) * 4 + 1 / len(there)))
     gained = max(before.start - before.floor, 0.0)
     difference = now - level
@@ -116,6 +118,17 @@ def _jump(curve: Curve, step: int, few: int) -> Iterator[Evidence]:
     )
     last = int(after.steps[back[0]]) if len(back) else int(after.steps[min(FEW, len(after)) - 1])
     yield Evidence("train/loss", (step, last), now, level, text)
+
+
+def _line(steps: Steps, values: Floats) -> tuple[float, float]:
+    """Slope and height at 0 of a line through the values, which no single one of them moves.
+
+    Source: Sen 1968, "Estimates of the regression coefficient based on Kendall's tau".
+    """
+    first, second = np.triu_indices(len(steps), 1)
+    apart = steps[second] - steps[first]
+    slope = float(np.median((values[second] - values[first])[apart > 0] / apart[apart > 0])) if apart.any() else 0.0
+    return slope, float(np.median(values - slope * steps))
 
 
 def _weights(case: Case, step: int) -> Iterator[Evidence]:

@@ -12,6 +12,8 @@ Evidence: the first and the last part, how steadily the others lie between, and 
     where that was measured: waiting for data, forward, backward, logging; memory that grows with it, clocks that are
     held down.
 Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what is kept for logging.
+    In a log whose values are few, or means over many steps, medians are enough, too, where nearly every value lies
+    above those before it (tau of 0.65, by which chance is out of the question) and the growth is a fifth.
 False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
     optimizer, make steps longer by plan, and are not judged. One jump to another level, as when another program begins,
     is no more than a remark, and so is a growth beside a load that is above the cores and grows with it.
@@ -39,6 +41,15 @@ ONE_JUMP: Final = 0.6
 QUICKEST: Final = 0.02
 """Of the steps of a part: those that nothing disturbed."""
 FEWEST: Final = 48
+FEWEST_MEANS: Final = 10
+"""Of a log that has a value for many steps."""
+STEADILY: Final = 0.65
+"""Kendall's tau of all such values."""
+GROWN_STEADILY: Final = 1.2
+MOST_VALUES: Final = 200
+"""That tau is taken of; of more their medians."""
+BEYOND_CHANCE: Final = 3.3
+"""Standard deviations that tau has without a trend."""
 _PARTS: Final = {
     "data_seconds": "waiting for data",
     "time/forward_seconds": "the forward pass",
@@ -54,13 +65,16 @@ _PARTS: Final = {
 def check(case: Case) -> Iterator[Finding]:
     """A warning for a steady growth, a remark for one jump."""
     curve = _seconds(case)
-    if curve is None or len(curve) < FEWEST or _grows_by_plan(case):
+    if curve is None or len(curve) < FEWEST_MEANS or _grows_by_plan(case):
         return
-    skip = max(3, len(curve) // 20)
-    parts, medians = parts_of(curve, quantile=QUICKEST, skip=skip), parts_of(curve, skip=skip)
-    undisturbed = parts.growth >= GROWN and parts.steadiness >= STEADY and medians.steadiness >= MEDIANS_STEADY
+    skip = max(3 if len(curve) >= FEWEST else 1, len(curve) // 20)
+    num = min(8, (len(curve) - skip) // 2)
+    parts, medians = parts_of(curve, num, quantile=QUICKEST, skip=skip), parts_of(curve, num, skip=skip)
+    undisturbed = len(curve) >= FEWEST and (
+        parts.growth >= GROWN and parts.steadiness >= STEADY and medians.steadiness >= MEDIANS_STEADY
+    )
     if not undisturbed:
-        if not _waits_longer(case, medians, skip):
+        if not (_waits_longer(case, medians, skip) or _grows_steadily(case, curve, medians, skip)):
             return
         parts = medians
     jumps, crowded = parts.largest_jump > ONE_JUMP, list(_load(case))
@@ -102,6 +116,16 @@ def check(case: Case) -> Iterator[Finding]:
             *_profile(case),
         ),
     )
+
+
+def _grows_steadily(case: Case, curve: Curve, medians: Parts, skip: int) -> bool:
+    """Whether the values of another trainer's log, each of many steps, lie above those before them nearly all."""
+    if case.target == "trimtab" or medians.growth < GROWN_STEADILY or medians.steadiness < MEDIANS_STEADY:
+        return False
+    values = parts_of(curve, min(len(curve) - skip, MOST_VALUES), skip=skip)
+    num = len(values.levels)
+    chance = float(np.sqrt(2 * (2 * num + 5) / (9 * num * (num - 1))))
+    return values.steadiness > max(STEADILY, BEYOND_CHANCE * chance) and medians.largest_jump <= ONE_JUMP
 
 
 def _waits_longer(case: Case, medians: Parts, skip: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ _FAMILIES: Final = re.compile(r"train/loss/.+|validation/[^/]+/.+|user/.+")
 _NAME_LIMIT: Final = 120
 _ROWS_WITHOUT_NUMBERS: Final = 200_000
 """After so many nothing more is hoped for."""
+FEWEST_ROWS: Final = 24
+"""That a clock is read of, to see where it begins anew."""
+MOST_RESUMES: Final = 3
 LARGEST: Final = 1e100
 """Greater numbers count as infinite, so that sums of the others are finite."""
 
@@ -93,6 +97,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
             hint="a log has one row or object a step, with names such as step, loss, val_loss, lr",
         )
     history = History()
+    source.resumed_at += _clock_begins_anew(table, source.short, plan)
     first = _steps_and_order(table, plan, notes)
     guesses: dict[str, str] = {}
     last = _add(history, table, plan, *first, guesses)
@@ -106,6 +111,8 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
         notes.append(
             f"in the later part of this long file {format.counted(followed, 'row')} with steps that go back: left out"
         )
+    if plan.axis.kind == "step":
+        _add_resumes(history, source)
     add_gap(history)
     num_seen = history.last_step
     if not num_seen and not history.series:
@@ -296,6 +303,14 @@ def _add(
     return int(steps[-1]) if len(steps) else 0
 
 
+def _add_resumes(history: History, source: Source) -> None:
+    """Add the attempts that lines of the log tell of, but for those that steps which go back have told already."""
+    known = {start.resumed_from for start in history.starts}
+    for step in sorted(set(source.resumed_at) - known):
+        if not any(abs(step - (one or 0)) <= 1 for one in known) and step <= history.last_step:
+            history.starts.append(RunStarted(step, len(history.starts) + 2, len(history.starts) + 1, step, 0))
+
+
 def _one_a_step(steps: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats]:
     """The mean of the values that belong to one step."""
     if len(steps) < 2 or (np.diff(steps) > 0).all():
@@ -310,9 +325,13 @@ def _add_layers(history: History, layers: Mapping[str, tuple[Rows, Floats]], ste
     values_WL = np.full((len(ends), len(layers)), np.nan)
     for column, (at, values) in enumerate(layers.values()):
         values_WL[np.searchsorted(ends, steps[at]), column] = values
-    names = tuple(layers)
-    for end, values_L in zip(ends.tolist(), values_WL, strict=True):
-        history.layers.append(end, names, values_L)
+    # As of a run of ours: what is dead is told by examinations, the rest by windows.
+    dead_L = np.array([name.endswith("/dead_fraction") for name in layers])
+    for kept_L, target in ((~dead_L, history.layers), (dead_L, history.examined)):
+        names = tuple(itertools.compress(layers, kept_L.tolist()))
+        for end, values_L in zip(ends.tolist(), values_WL[:, kept_L], strict=True):
+            if np.isfinite(values_L).any():
+                target.append(end, names, values_L)
 
 
 def _follow(history: History, table: Table, plan: _Plan, last: int) -> tuple[int, int]:
@@ -337,6 +356,30 @@ def _step_seconds_by_clock(table: Table, short: Mapping[str, str], axis: Axis) -
     passed, done = np.diff(seconds[left]), np.diff(steps[right])
     good = (done > 0) & (passed > 0) & np.isfinite(passed)
     return float(np.median(passed[good] / done[good])) if good.sum() >= 3 else None
+
+
+def _clock_begins_anew(table: Table, short: Mapping[str, str], plan: _Plan) -> list[int]:
+    """The steps at which the time since the start of a process falls behind that of earlier rows: a later process.
+
+    None where it does so often, or with the epochs: then it is the time of something shorter.
+    """
+    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES), None)
+    if clock is None or plan.axis.name is None or plan.axis.name not in table.columns:
+        return []
+    rows, seconds = table.column(clock)
+    step_rows, steps = table.column(plan.axis.name)
+    both, left, right = np.intersect1d(rows, step_rows, assume_unique=True, return_indices=True)
+    seconds, steps = seconds[left], steps[right]
+    if len(both) < FEWEST_ROWS or not (np.diff(steps) >= 0).all():
+        return []
+    back = np.flatnonzero(np.diff(seconds) < 0) + 1
+    if not 0 < len(back) <= MOST_RESUMES:
+        return []
+    if plan.epoch is not None:
+        epoch_rows, epochs = table.column(plan.epoch)
+        before, there = (np.floor(np.interp(both[at], epoch_rows, epochs)) for at in (back - 1, back))
+        back = back[before == there]
+    return [int(step) for step in steps[back]]
 
 
 def _num_epochs(table: Table, name: str | None) -> float | None:

@@ -331,6 +331,24 @@ GATHERED: Final[Mapping[str, int]] = {
 }
 """Words that say how a value was gathered, to how little it is preferred."""
 
+DURATIONS: Final[Mapping[str, float]] = {
+    "time": 1.0,
+    "runtime": 1.0,
+    "duration": 1.0,
+    "wall": 1.0,
+    "wall_time": 1.0,
+    "elapsed": 1.0,
+    "seconds": 1.0,
+    "secs": 1.0,
+    "sec": 1.0,
+    "time_s": 1.0,
+    "time_sec": 1.0,
+    "time_seconds": 1.0,
+    "ms": 1e-3,
+    "time_ms": 1e-3,
+}
+"""What stands beside the side of an evaluation to say how long it took, to seconds."""
+
 _RATES: Final = re.compile(
     r"(?:(?:optimizer|optim|opt|cur|curr|effective|actual|used|step)_)?(?:lr|learning_rate)(?:_.+)?"
 )
@@ -353,9 +371,17 @@ _OF_ALL: Final = (
 )
 """What may stand beside a gradient's norm while it is that of all parameters before clipping."""
 _LAYER: Final = re.compile(
-    r"(?:train(?:ing)?/)?(?:layer/(?P<a>.+)/grad_norm|(?:grad(?:ient)?s?[_/]?(?:2\.0_)?norms?)/(?P<b>.+[./].+))",
+    r"(?:train(?:ing)?/)?"
+    r"(?:layer/(?P<a>.+)/grad_norm|(?:grad(?:ient)?s?[_/]?(?:2\.0_)?norms?)/(?P<b>.+[./].+))",
     re.IGNORECASE,
 )
+_DEAD: Final = re.compile(
+    r"(?:train(?:ing)?/)?(?:layers?/)?(?:(?P<a>.+)/)?"
+    r"(?:(?:dead|inactive)_(?:(?:unit|neuron|relu)s?_)?(?:fraction|frac|ratio|share)|(?:fraction|frac)_(?:of_)?dead)"
+    r"(?:/(?P<b>.+))?",
+    re.IGNORECASE,
+)
+"""Units that give nothing, by layer: `dead_fraction/blocks.0`, `layer/blocks.0/dead_fraction`."""
 _LOOKUP: Final[Mapping[str, tuple[str, bool, int]]] = {
     name: (ours, sided, rank) for ours, sided, names in KNOWN for rank, name in enumerate(names)
 }
@@ -387,6 +413,9 @@ def meaning(name: str) -> Meaning | None:
     """What a metric is called here; None when the table does not know it. A test set counts as `side` "test"."""
     if (layer := _LAYER.fullmatch(name)) is not None and not words(name).endswith("total"):
         return Meaning(f"layer/{layer['a'] or layer['b']}/grad_norm")
+    if "_" in name and (dead := _DEAD.fullmatch(name)) is not None:
+        of = "/".join(part for part in (dead["a"], dead["b"]) if part)
+        return Meaning(f"layer/{of or 'all'}/dead_fraction")
     full = words(re.sub(r"/dataloader_idx_0$", "", name))
     found = _look_up(full, None, 0)
     if found is not None:
@@ -396,10 +425,22 @@ def meaning(name: str) -> Meaning | None:
         side = SIDES.get(parts[at])
         if side is not None and len(parts) > 1:
             rest = "_".join(parts[1:] if at == 0 else parts[:-1])
-            return _look_up(rest, side, 0)
+            if (found := _look_up(rest, side, 0)) is None and side == "train" and at == 0:
+                found = _under_a_heading(re.split(r"[/.:]", name, maxsplit=1)[-1])  # `train/perf/tokens_per_second`
+            return found
     if parts[0] in WRAPPERS and len(parts) > 1:
         return meaning(full.partition("_")[2])
     return _rate(full) or _gradient_norm(parts) or _under_a_heading(name)
+
+
+def evaluation_seconds(name: str) -> float | None:
+    """What brings a duration of evaluations to seconds (`eval_runtime`, `validation/seconds`); None for other names."""
+    parts = words(name).split("_")
+    while len(parts) > 1 and SIDES.get(parts[0]) == "validation":
+        parts = parts[1:]
+        if (factor := DURATIONS.get("_".join(parts))) is not None:
+            return factor
+    return None
 
 
 def _look_up(name: str, side: Side | None, rank: int) -> Meaning | None:

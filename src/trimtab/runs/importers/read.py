@@ -22,6 +22,7 @@ from trimtab.runs.importers.json_document import open_document
 from trimtab.runs.importers.json_lines import are_json_lines, open_json_lines
 from trimtab.runs.importers.meter import Progress
 from trimtab.runs.importers.mlflow_files import find_runs, open_files
+from trimtab.runs.importers.names import evaluation_seconds
 from trimtab.runs.importers.table import Source
 from trimtab.runs.importers.tensorboard_events import event_files, is_event_file, open_events
 from trimtab.runs.importers.text import Lines, first_bytes, open_lines
@@ -55,9 +56,11 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING, progress: Pr
     if source.format == "huggingface":
         restore_filtered(history, notes)
         facts |= facts_of_folder(file.parent)
-        series = history.get("user/eval_runtime")
-        if series is not None:
-            history.evaluation_seconds.extend(series.finite()[1].tolist())
+    timed = ((evaluation_seconds(name.removeprefix("user/")), name) for name in history.series)
+    for factor, name_of_seconds in timed:
+        if factor is not None:
+            history.evaluation_seconds.extend((factor * history.series[name_of_seconds].finite()[1]).tolist())
+            break
     history.total_steps = facts.get("planned_steps")
     if assembled.num_epochs is not None:
         facts.setdefault("epochs", assembled.num_epochs)

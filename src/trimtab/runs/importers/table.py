@@ -36,6 +36,8 @@ class Source:
     cut_in: str | None = None
     """The last column of a file that ends without the end of a line: its last cell may lack characters. Known when the
     last block is given."""
+    resumed_at: list[int] = field(default_factory=list)
+    """The first steps of later attempts, where lines say that a run was resumed. Filled while the blocks are read."""
     meter: Meter | None = None
     """Told by a reader of its own file what it has read."""
 

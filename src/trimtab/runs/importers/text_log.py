@@ -16,7 +16,7 @@ from trimtab.runs.importers.json_lines import parse_printed
 from trimtab.runs.importers.names import EPOCHS, STEPS, meaning, words
 from trimtab.runs.importers.table import MAX_COLUMNS, TORN, Source
 from trimtab.runs.importers.text import Lines
-from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, pairs_in
+from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, number_of, pairs_in
 from trimtab.runs.importers.text_template import Templates
 from trimtab.runs.printable import printable
 
@@ -29,6 +29,13 @@ _KERAS: Final = re.compile(r"^\s*(?P<done>\d+)/(?P<total>\d+)\s+(?:\[[=>.\s]*\]|
 _EPOCH_LINE: Final = re.compile(r"^\W*epoch\W{0,3}(?P<epoch>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE)
 _STEP_LINE: Final = re.compile(
     r"^\W*(?:global )?(?:step|iteration|iter)\W{0,3}(?P<step>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE
+)
+_RESUMED: Final = re.compile(
+    r"\bresum(?:ed|ing)\b(?!.*\b(?:none|false|no checkpoint)\b)|\b(?:loaded|restored) (?:from )?(?:the )?checkpoint\b",
+    re.IGNORECASE,
+)
+_AT_STEP: Final = re.compile(
+    r"\b(?:global_?step|step|iteration|iter|num_updates|updates?)\W{1,3}(?P<step>\d{1,12})\b", re.IGNORECASE
 )
 _HEADER: Final = re.compile(r"[A-Za-z_ ]+[,;\t|][A-Za-z_ ]+")
 
@@ -103,6 +110,7 @@ def _blocks(lines: Lines, reader: _Reader, source: Source) -> Iterator[Block]:
             source.cut_in = list(records[-1])[-1]
     if records:
         yield block_of_records(records, MAX_COLUMNS)
+    source.resumed_at += reader.resumed_at
     if reader.num_passed_over:
         source.notes.append(f"{format.counted(reader.num_passed_over, 'line')} without a metric: passed over")
     if reader.num_running:
@@ -127,6 +135,9 @@ class _Reader:
         self._bar_total: int | None = None
         self._keras: dict[str, Any] | None = None
         self._templates = Templates()
+        self._newest_step: float | None = None
+        self.resumed_at: list[int] = []
+        """The first step behind each line that says that the run was resumed, of those behind a step that was told."""
         self.num_passed_over = 0
         self.num_running = 0
         self.last_was_read = False
@@ -142,6 +153,10 @@ class _Reader:
             out = self._of_bar(cleaned(line) if "\x1b" in line else line)
             if out is not None:
                 return out
+        if self._newest_step is not None and _RESUMED.search(line) is not None:
+            told = _AT_STEP.search(line)
+            self.resumed_at.append(int(self._newest_step if told is None else number_of(told["step"])) + 1)
+            return []
         if "{" in line and (printed := _printed(line)) is not None:
             return self._of_dict(printed)
         key, record, seen = self._templates.read(line)
@@ -172,7 +187,9 @@ class _Reader:
         rest, what = found["rest"].partition(",")[2], found["what"] or ""
         if "=" in rest and (told := pairs_in(rest, self._wanted)).is_measured:
             self.last_was_read = True
-            return [{**pairs_in(what, frozenset()).record, "batch": float(done), **told.record}]
+            record = {**pairs_in(what, frozenset()).record, **told.record}
+            # A bar of one epoch counts its batches; one of the whole run counts what other lines call steps.
+            return [{"batch" if EPOCH in record else STEP: float(done), **record}]
         if what.strip():
             return []
         bar = done, total
@@ -248,6 +265,8 @@ class _Reader:
         """A record with the step or epoch that an earlier line told."""
         if self._step is not None and STEP not in record:
             record[STEP] = self._step
+        if STEP in record:
+            self._newest_step = record[STEP]
         if EPOCH in record:
             self._last_epoch = record[EPOCH]
         elif self._epoch is not None:

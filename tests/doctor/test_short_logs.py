@@ -1,0 +1,112 @@
+"""Logs of others that are short or have a value for many steps: what their clocks, resumes and hard batches tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import falling, noise_of
+
+from trimtab.doctor import Case, open_foreign_case
+from trimtab.doctor.diagnose import diagnose, findings_of
+
+
+def opened(path: Path, lines: list[str]) -> Case:
+    path.write_text("\n".join(lines) + "\n")
+    return open_foreign_case(path)[0]
+
+
+def loud(case: Case) -> set[str]:
+    return {one.code for one in findings_of(case)[0] if one.severity != "info"}
+
+
+@pytest.mark.parametrize(("seconds", "is_told"), [(2.0, True), (0.1, False)])
+def test_evaluations_that_take_longer_than_training(tmp_path: Path, seconds: float, is_told: bool) -> None:
+    lines = []
+    for step in range(10, 301, 10):
+        lines.append(f'{{"step": {step}, "loss": {3 + 10 / step:.3f}, "step_time": 0.1}}')
+        lines.append(f'{{"step": {step}, "val_loss": {3 + 10 / step:.3f}, "dev_time": {seconds}}}')
+    assert ("evaluation-bound" in loud(opened(tmp_path / "log.jsonl", lines))) == is_told
+
+
+@pytest.mark.parametrize(("factor", "is_told"), [(2.0, True), (1.0, False)])
+def test_few_means_of_a_pace_that_falls(tmp_path: Path, factor: float, is_told: bool) -> None:
+    paces = 1000.0 / np.linspace(1.0, factor, 16) * (1 + 0.01 * noise_of(16))
+    lines = [f"step {50 * (at + 1)} loss {3 - at / 20:.3f} tokens_per_sec {pace:.1f}" for at, pace in enumerate(paces)]
+    assert ("throughput-decay" in loud(opened(tmp_path / "run.log", lines))) == is_told
+
+
+@pytest.mark.parametrize(("said", "is_told"), [("resumed from checkpoint at step 203", True), ("all is well", False)])
+def test_a_line_that_says_that_the_run_was_resumed(tmp_path: Path, said: str, is_told: bool) -> None:
+    loss = falling(40, noise=0.02)
+    loss[20:] += np.linspace(1.2, 0.8, 20)
+    lines = [f"step: {10 * (at + 1)}, loss: {value:.4f}" for at, value in enumerate(loss)]
+    lines.insert(20, said)
+    assert ("resume-discontinuity" in loud(opened(tmp_path / "run.log", lines))) == is_told
+
+
+def test_a_clock_that_begins_anew_is_a_resume(tmp_path: Path) -> None:
+    rows = [f"{step},{3 + 20 / (step + 9):.4f},{step if step <= 50 else step - 48}" for step in range(1, 101)]
+    case = opened(tmp_path / "log.csv", ["step,loss,elapsed", *rows])
+    assert [start.resumed_from for start in case.history.starts] == [51]
+
+
+def test_units_that_are_dead_in_a_foreign_log_explain_the_jump_where_they_died(tmp_path: Path) -> None:
+    rows = []
+    for step, value in enumerate(falling(120, floor=1.0, noise=0.02), 1):
+        dead = 0.9 if step > 60 else 0.05
+        rows.append(f"{step},{value + (4.0 if 60 < step < 70 else 0.0):.4f},{dead},{dead}")
+    case = opened(tmp_path / "log.csv", ["step,loss,dead_fraction/blocks.0,dead_fraction/blocks.1", *rows])
+    first = diagnose(case).findings[0]
+    assert (first.code, first.severity) == ("dead-units", "warning")
+    assert "loss-spike" in first.consequences
+
+
+def hard(tmp_path: Path, places: tuple[int, ...], *, lasting: int = 1) -> Case:
+    loss = falling(400, noise=0.02)
+    for place in places:
+        loss[place : place + lasting] += 1.7
+    return opened(tmp_path / "log.csv", ["step,loss", *(f"{at + 1},{value:.4f}" for at, value in enumerate(loss))])
+
+
+def test_several_batches_that_are_made_good_at_once_are_no_warning_and_spikes_that_last_are(tmp_path: Path) -> None:
+    assert "loss-spike" not in loud(hard(tmp_path, (120, 171, 260, 290, 333, 350, 371)))
+    assert "loss-spike" in loud(hard(tmp_path, (120, 180, 260), lasting=5))
+
+
+def test_the_restart_of_a_schedule_that_is_logged_is_no_spike(tmp_path: Path) -> None:
+    at = np.arange(200)
+    fall = 0.5 * (1 + np.cos(np.pi * at / 200))
+    rates = 1e-2 * np.concatenate([fall, fall]) + 1e-5
+    loss = falling(400, noise=0.02)
+    loss[200:230] += np.linspace(1.5, 0.0, 30)
+    burst = 1e-2 * 0.5 * (1 + np.cos(np.pi * np.arange(400) / 400)) + 1e-5
+    burst[200:206] *= 3
+    for name, values, is_told in (("restart", rates, False), ("burst", burst, True)):
+        rows = [f"{step + 1},{one:.4f},{rate:.6f}" for step, (one, rate) in enumerate(zip(loss, values, strict=True))]
+        case = opened(tmp_path / f"{name}.csv", ["step,loss,lr", *rows])
+        assert ("loss-spike" in loud(case)) == is_told, name
+
+
+def test_a_damaged_batch_in_rows_that_evaluations_stand_between(tmp_path: Path) -> None:
+    lines = []
+    for at, value in enumerate(falling(200, noise=0.02)):
+        lines.append(f"{{'loss': {value + (4.0 if at == 150 else 0.0):.4f}, 'epoch': {at / 100:.2f}}}")
+        if at % 20 == 19:
+            lines.append(f"{{'eval_loss': {value:.4f}, 'eval_runtime': 0.7, 'epoch': {at / 100:.2f}}}")
+    assert "corrupt-batch" in loud(opened(tmp_path / "run.log", lines))
+
+
+def test_a_bar_of_the_whole_run_counts_steps(tmp_path: Path) -> None:
+    lines = []
+    for step in range(1, 61):
+        lines.append(f"Training: {step * 100 // 60}%|█ | {step}/60 [00:01<00:06, 8.1it/s, loss={2 - step / 60:.3f}]")
+        if step % 10 == 0:
+            lines.append(f"step {step} val_loss={2.1 - step / 60:.3f}")
+    case = opened(tmp_path / "run.log", lines)
+    loss, validation = case.loss(), case.validation_loss()
+    assert loss is not None
+    assert validation is not None
+    assert loss.steps.tolist() == list(range(1, 61))
+    assert validation.steps.tolist() == list(range(10, 61, 10))
