@@ -80,7 +80,11 @@ class Leaves:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    # What `asam` and `free_lb` do holds what `sam` and `pgd` do.
+    [pytest.param(n, marks=pytest.mark.slow) if n in ("sam", "pgd") else n for n in CASES],
+)
 def test_it_learns_and_resumes_to_the_same_bits(name: str, rows: Path, tmp_path: Path) -> None:
     config, losses = config_of(rows, **CASES[name]), Losses()
     whole = Trainer(config, run=tmp_path / "whole", monitors=[losses])

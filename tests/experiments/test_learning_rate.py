@@ -50,6 +50,7 @@ def overrides(text: Path, **more: Any) -> list[str]:
     return [f"{name}={json.dumps(value)}" for name, value in settings.items()]
 
 
+@pytest.mark.slow
 def test_the_suggestion_is_near_the_best_of_a_grid(text: Path, tmp_path: Path) -> None:
     suggestion = find_learning_rate("gpt-1m", overrides(text)).suggestion
     assert suggestion is not None

@@ -140,7 +140,11 @@ def plain(events: Iterable[ExaminationEnded]) -> list[Any]:
     return [(event.step, dict(event.metrics), dict(event.layers), event.histograms, event.samples) for event in events]
 
 
-@pytest.mark.parametrize("name", EXAMINATIONS)
+@pytest.mark.parametrize(
+    "name",
+    # All of them at once are quick; here the costliest two stand for the others.
+    [n if n in ("gradients", "attention") else pytest.param(n, marks=pytest.mark.slow) for n in EXAMINATIONS],
+)
 def test_an_examination_leaves_the_weights_as_they_are_through_a_resume_too(
     name: str, text: Path, tmp_path: Path, control: dict[str, Tensor]
 ) -> None:
