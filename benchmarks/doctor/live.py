@@ -26,7 +26,7 @@ from trimtab.control.doctor import MOST_TIMES
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.finding import Diagnosis
-from trimtab.doctor.planned import planned_factor
+from trimtab.doctor.reading.planned import planned_factor
 from trimtab.events import Decision, EvaluationEnded, Event, RunStarted, StepsEnded
 from trimtab.runs.history import History
 from trimtab.runs.record import lines_of

@@ -19,10 +19,10 @@ from trimtab.doctor.acts_on import acts_on
 from trimtab.doctor.compare import Side, compare, open_side, other_runs
 from trimtab.doctor.compare.outcomes import noise_after_descent
 from trimtab.doctor.compare.partings import parting_of
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.effects import RunOutcome
 from trimtab.doctor.finding import Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
 from trimtab.events import Adjust, DecisionTaken
 from trimtab.report.comparison import render_comparison
 from trimtab.report.comparison_page import render_comparison_page

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from trimtab.doctor.curves import below_trailing_median, trailing_median
-from trimtab.doctor.medians import growing_median, median, sliding_deviation, sliding_median
+from trimtab.doctor.reading.curves import below_trailing_median, trailing_median
+from trimtab.doctor.reading.medians import growing_median, median, sliding_deviation, sliding_median
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,8 +10,8 @@ import pytest
 from cases import Array, case_of, cosine, falling, noise_of
 
 from trimtab.doctor import Case, Finding
-from trimtab.doctor.bumps import bump_in_evaluations
 from trimtab.doctor.diagnose import ask, diagnose
+from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.remedies import sound_rate, uses_adam
 from trimtab.events import RunStarted
 from trimtab.runs.history import History

@@ -11,7 +11,7 @@ from cases import case_of, falling
 
 from trimtab.config import flatten, load_config
 from trimtab.doctor.load import open_case
-from trimtab.doctor.planned import planned_budget, planned_factor, planned_schedule
+from trimtab.doctor.reading.planned import planned_budget, planned_factor, planned_schedule
 from trimtab.runs import RunDirectory
 
 ARCHIVE = Path(__file__).parent / "runs" / "runs.tar.xz"

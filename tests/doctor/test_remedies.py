@@ -17,9 +17,9 @@ from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.finding import Remedy
-from trimtab.doctor.levels import uniform_loss
 from trimtab.doctor.lint import lint
 from trimtab.doctor.narrate import summarize
+from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.doctor.remedies import brain_float, for_little_data, kept_checkpoint, longer_warmup, sound_rate
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.rules.loss_spike import clipping

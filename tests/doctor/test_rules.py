@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from trimtab.config import flatten, load_config
 from trimtab.doctor import Case, Finding
-from trimtab.doctor.curves import Curve, Phases
-from trimtab.doctor.curves import noise_of as estimated_noise
 from trimtab.doctor.diagnose import ask, diagnose
+from trimtab.doctor.reading.curves import Curve, Phases
+from trimtab.doctor.reading.curves import noise_of as estimated_noise
 from trimtab.doctor.rules import RULES
 from trimtab.events import Adjust, DecisionTaken, RunEnded
 from trimtab.runs import format

@@ -19,11 +19,11 @@ from ruamel.yaml import YAML
 
 from trimtab.config import Config
 from trimtab.doctor import Case, Diagnosis, Finding
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.load import open_case, open_foreign_case
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.trends import parts_of
 from trimtab.doctor.rules import RULES
-from trimtab.doctor.trends import parts_of
 from trimtab.events import Adjust, DecisionTaken, RunStarted
 from trimtab.runs import RunDirectory
 from trimtab.runs.history import Series

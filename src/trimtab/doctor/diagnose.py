@@ -12,7 +12,7 @@ from trimtab.doctor.differential import resembling
 from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import beaten_by, summarize, unit_of
-from trimtab.doctor.objectives import LEVELS, moved_by
+from trimtab.doctor.reading.objectives import LEVELS, moved_by
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.soups import describe_soup, is_soup
 

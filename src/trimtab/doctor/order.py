@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES
-from trimtab.doctor.curves import local_noise, trailing_median
 from trimtab.doctor.finding import SEVERITIES, Break, Diagnosis
+from trimtab.doctor.reading.curves import local_noise, trailing_median
 from trimtab.runs.history import Series
 
 Direction = Literal["up", "down"]

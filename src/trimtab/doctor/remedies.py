@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Remedy, Target
-from trimtab.doctor.planned import planned_budget, planned_schedule
-from trimtab.doctor.rates import usual_rate
+from trimtab.doctor.reading.planned import planned_budget, planned_schedule
+from trimtab.doctor.reading.rates import usual_rate
 from trimtab.runs.metrics import selection_direction
 
 NAMES: Final[Mapping[str, Mapping[Target, str]]] = {

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from trimtab.doctor.acts_on import DEFINES_LOSS, loss_of
 from trimtab.doctor.case import Case
 from trimtab.doctor.compare.comparison import Change, Outcome, Side, Which
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import noise_of_evaluations
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import noise_of_evaluations
 from trimtab.runs import format
 from trimtab.runs.leaked import MANY, leaked_share
 from trimtab.runs.metrics import selection_direction

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.compare.comparison import Parting
-from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, local_noise, noise_of, running_median
+from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, local_noise, noise_of, running_median
 
 FEWEST: Final = 6
 """Common steps below which nothing is said."""

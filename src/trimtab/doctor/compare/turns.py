@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from trimtab.doctor.compare.comparison import Side, Turn, Which
-from trimtab.doctor.curves import Curve, Phases
+from trimtab.doctor.reading.curves import Curve, Phases
 from trimtab.events import Advise, Evaluate, Save
 from trimtab.runs import format
 from trimtab.runs.described import describe_decision

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Self, final
 
 import numpy as np
 
-from trimtab.doctor.curves import Floats
+from trimtab.doctor.reading.curves import Floats
 
 FILE: Final = "scorecard.json"
 DIGITS: Final = 100.0

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import num_classes, usual_loss
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.differential.loss import FEWEST, smooth
 from trimtab.doctor.differential.sums import Measured, ranks_agree, ratio, share, slope_in_errors
-from trimtab.doctor.evaluations import counted_answers, noise_of_evaluations, unchanged_since
+from trimtab.doctor.reading.classes import num_classes, usual_loss
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import counted_answers, noise_of_evaluations, unchanged_since
 
 
 def of_evaluations(case: Case) -> Iterator[Measured]:

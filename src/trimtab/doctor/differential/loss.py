@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Floats, noise_of, running_median
 from trimtab.doctor.differential.sums import Measured, autocorrelation, ratio, share, slope_in_errors
-from trimtab.doctor.medians import median
+from trimtab.doctor.reading.curves import Curve, Floats, noise_of, running_median
+from trimtab.doctor.reading.medians import median
 from trimtab.runs.history import Series
 
 FEWEST: Final = 5

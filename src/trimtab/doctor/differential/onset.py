@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.differential.loss import smooth
+from trimtab.doctor.reading.curves import Curve
 
 _TURNS = ("overfitting", "overconfident", "validation-regression")
 _LEAVES = ("divergence", "loss-spike", "corrupt-batch", "exploding-gradients", "nan-loss", "resume-discontinuity")

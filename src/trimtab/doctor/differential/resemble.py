@@ -25,12 +25,12 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.differential.card import Scorecard, probabilities, the_scorecard
 from trimtab.doctor.differential.features import FEATURES, features_of
 from trimtab.doctor.differential.onset import onset_of
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.pages import page_of
+from trimtab.doctor.reading.curves import Curve
 
 PROBABLE: Final = 0.6
 """The least probability that something is wrong at which that is remarked; what is said aloud needs the card's."""

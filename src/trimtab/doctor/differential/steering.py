@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.differential.loss import smooth
 from trimtab.doctor.differential.sums import Measured, autocorrelation, ranks_agree, ratio
-from trimtab.doctor.medians import median
-from trimtab.doctor.trends import parts_of
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.trends import parts_of
 
 
 def of_gradients(case: Case) -> Iterator[Measured]:

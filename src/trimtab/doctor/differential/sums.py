@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from trimtab.doctor.curves import Floats
+from trimtab.doctor.reading.curves import Floats
 
 Measured = tuple[str, float | None]
 """The name of a feature and its value; None where it cannot be told."""

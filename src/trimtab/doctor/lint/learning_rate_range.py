@@ -17,7 +17,7 @@ from typing import Any
 
 from trimtab.config import AdamConfig, AdamW8bitConfig, AdamWConfig, Config, TransformerShape
 from trimtab.doctor.lint.finding import LintFinding
-from trimtab.doctor.rates import usual_rate
+from trimtab.doctor.reading.rates import usual_rate
 
 _SOME_MILLIONS = 10_000_000
 """Parameters, before they are counted."""

@@ -25,9 +25,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import uniform_loss
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.runs import format
 
 LEAST: Final = 1.9

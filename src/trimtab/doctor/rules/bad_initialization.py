@@ -28,10 +28,10 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import usual_loss
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import uniform_loss
+from trimtab.doctor.reading.classes import usual_loss
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.runs import format
 
 TIMES: Final = 1.2

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies, num_classes, shares
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.classes import classifies, num_classes, shares
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.runs.printable import printable
 
 CODE: Final = "class-collapse"

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import num_classes
-from trimtab.doctor.curves import Curve, local_noise, running_median, trailing_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.classes import num_classes
+from trimtab.doctor.reading.curves import Curve, local_noise, running_median, trailing_median
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable

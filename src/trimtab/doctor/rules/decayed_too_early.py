@@ -25,9 +25,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases, resolution
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.planned import planned_schedule
+from trimtab.doctor.reading.curves import Curve, Phases, resolution
+from trimtab.doctor.reading.planned import planned_schedule
 from trimtab.events import Adjust
 from trimtab.runs import format
 

@@ -10,7 +10,7 @@ Evidence: floor and end of the loss, the step where it left, and what the rate a
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
-    Objectives of games and rewards, where the log shows that they are (`doctor/objectives.py`); of one without
+    Objectives of games and rewards, where the log shows that they are (`doctor/reading/objectives.py`); of one without
     evaluations a loss that begins near 0 and only rises is not taken. Where the gradient is exactly 0 nothing is
     learned any more, and weight decay alone moves the loss: a plateau.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
@@ -23,10 +23,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, resolution
-from trimtab.doctor.evaluations import no_gradient_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.objectives import BLOWN, moved_by
+from trimtab.doctor.reading.curves import Curve, resolution
+from trimtab.doctor.reading.evaluations import no_gradient_since
+from trimtab.doctor.reading.objectives import BLOWN, moved_by
 from trimtab.doctor.remedies import (
     kept_checkpoint,
     learning_rate_in_use,

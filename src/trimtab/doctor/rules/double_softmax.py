@@ -27,9 +27,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import num_classes, usual_loss
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.classes import num_classes, usual_loss
+from trimtab.doctor.reading.curves import Curve
 from trimtab.runs import format
 
 CODE: Final = "double-softmax"

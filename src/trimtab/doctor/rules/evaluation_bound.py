@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Severity
+from trimtab.doctor.reading.curves import Curve
 from trimtab.runs import format
 
 MUCH: Final = 0.3

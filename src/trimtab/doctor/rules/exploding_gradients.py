@@ -22,8 +22,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, noise_of, running_median
 from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.reading.curves import Curve, noise_of, running_median
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.runs import format

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.levels import uniform_loss
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.runs import format
 from trimtab.runs.printable import printable
 

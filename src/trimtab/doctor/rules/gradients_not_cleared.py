@@ -25,8 +25,8 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
 from trimtab.runs import format
 
 FEWEST: Final = 30

@@ -30,10 +30,10 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies, num_classes, usual_loss
-from trimtab.doctor.curves import Curve, noise_of
-from trimtab.doctor.evaluations import error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.classes import classifies, num_classes, usual_loss
+from trimtab.doctor.reading.curves import Curve, noise_of
+from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
 
 CODE: Final = "label-noise"
 LEAST: Final = 0.03

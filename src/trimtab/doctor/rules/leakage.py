@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
 from trimtab.runs import format
 from trimtab.runs.leaked import leaked_documents, leaked_share
 

@@ -23,12 +23,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases, resolution
-from trimtab.doctor.evaluations import no_gradient_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss, judged
-from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
-from trimtab.doctor.unsteady import (
+from trimtab.doctor.reading.curves import Curve, Phases, resolution
+from trimtab.doctor.reading.evaluations import no_gradient_since
+from trimtab.doctor.reading.levels import counted_loss, judged
+from trimtab.doctor.reading.unsteady import (
     Sign,
     bounces,
     early_jump,
@@ -39,6 +38,7 @@ from trimtab.doctor.unsteady import (
     swings,
     validation_rises,
 )
+from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, lower_rate, sound_rate, uses_adam
 from trimtab.runs import format
 
 ROUNDED = 0.05

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Floats, Phases
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import uniform_loss
+from trimtab.doctor.reading.curves import Curve, Floats, Phases
+from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.doctor.remedies import change, learning_rate_in_use, scaled_rate, sound_rate, uses_adam
 from trimtab.runs import format
 

@@ -22,9 +22,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.bumps import bump_in_evaluations
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import (
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.bumps import bump_in_evaluations
+from trimtab.doctor.reading.curves import (
     ERROR_OF_MEDIAN,
     Curve,
     below_trailing_median,
@@ -33,12 +34,11 @@ from trimtab.doctor.curves import (
     running_median,
     trailing_median,
 )
-from trimtab.doctor.evaluations import noise_of_evaluations
-from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.planned import planned_factor
+from trimtab.doctor.reading.evaluations import noise_of_evaluations
+from trimtab.doctor.reading.planned import planned_factor
+from trimtab.doctor.reading.undone import undone
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.doctor.rules.corrupt_batch import early_until
-from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
 

@@ -20,9 +20,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.trends import parts_of
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.trends import parts_of
 from trimtab.runs import format
 
 STEADY: Final = 0.85

@@ -25,9 +25,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Floats, Phases, running_median
 from trimtab.doctor.finding import Evidence, Finding
-from trimtab.doctor.levels import counted_loss
+from trimtab.doctor.reading.curves import Curve, Floats, Phases, running_median
+from trimtab.doctor.reading.levels import counted_loss
 from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, sound_rate, uses_adam
 from trimtab.runs import format
 

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.undone import undone
 from trimtab.doctor.remedies import brain_float, change, lower_rate, sound_rate, uses_adam
-from trimtab.doctor.undone import undone
 from trimtab.runs import format
 from trimtab.runs.history import Series
 

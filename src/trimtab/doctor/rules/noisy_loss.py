@@ -20,11 +20,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from trimtab.doctor.bumps import bump_in_evaluations
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.levels import counted_loss, judged
+from trimtab.doctor.reading.bumps import bump_in_evaluations
+from trimtab.doctor.reading.curves import Curve, Phases
+from trimtab.doctor.reading.levels import counted_loss, judged
 from trimtab.doctor.remedies import change, learning_rate_in_use, sound_rate, uses_adam
 from trimtab.runs import format
 

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, running_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.runs import format
 
 CODE: Final = "outlier-dominated-loss"

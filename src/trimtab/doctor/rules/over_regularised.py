@@ -24,9 +24,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss, uniform_loss
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.remedies import learning_rate_in_use
 from trimtab.runs import format
 

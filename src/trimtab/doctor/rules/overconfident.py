@@ -20,10 +20,10 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.classes import classifies
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import judged_texts, noise_of_evaluations
 from trimtab.doctor.remedies import for_little_data
 from trimtab.runs import format
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import accuracy_rose, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import accuracy_rose, noise_of_evaluations
 from trimtab.doctor.remedies import change, for_little_data
 from trimtab.runs import format
 

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases, resolution
-from trimtab.doctor.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve, Phases, resolution
+from trimtab.doctor.reading.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
 from trimtab.runs import format
 
 FEWEST_STEPS = 100

@@ -28,9 +28,18 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import LANGUAGE, classifies, knows_classes, num_classes, prior_loss, shares, usual_loss
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import (
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.classes import (
+    LANGUAGE,
+    classifies,
+    knows_classes,
+    num_classes,
+    prior_loss,
+    shares,
+    usual_loss,
+)
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
     error_of_share,
     gained_nothing,
@@ -39,8 +48,7 @@ from trimtab.doctor.evaluations import (
     learns_at_once,
     noise_of_evaluations,
 )
-from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss
+from trimtab.doctor.reading.levels import counted_loss
 from trimtab.runs import format
 
 CODE: Final = "random-labels"

@@ -21,9 +21,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Floats, Steps, noise_of
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.planned import planned_factor
+from trimtab.doctor.reading.curves import Curve, Floats, Steps, noise_of
+from trimtab.doctor.reading.planned import planned_factor
 from trimtab.runs import format
 
 FEW: Final = 8

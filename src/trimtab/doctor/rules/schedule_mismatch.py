@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.planned import planned_factor
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.planned import planned_factor
 from trimtab.doctor.remedies import learning_rate_in_use
 from trimtab.events import Adjust
 

@@ -27,9 +27,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.levels import counted_loss, is_first_stand, tokens_seen, uniform_loss
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import counted_loss, is_first_stand, tokens_seen, uniform_loss
 from trimtab.runs import format
 
 STILL: Final = 0.05

@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies, num_classes
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import judges_by_chance
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.levels import counted_loss
+from trimtab.doctor.reading.classes import classifies, num_classes
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import judges_by_chance
+from trimtab.doctor.reading.levels import counted_loss
 from trimtab.runs import format
 
 CODE: Final = "target-leak"

@@ -28,9 +28,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.trends import Parts, parts_of
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.trends import Parts, parts_of
 from trimtab.runs import format
 
 GROWN: Final = 1.3

@@ -21,11 +21,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, Phases
-from trimtab.doctor.evaluations import unchanged_since
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.levels import counted_loss, is_first_stand, judged, tokens_seen
-from trimtab.doctor.rates import usual_rate
+from trimtab.doctor.reading.curves import Curve, Phases
+from trimtab.doctor.reading.evaluations import unchanged_since
+from trimtab.doctor.reading.levels import counted_loss, is_first_stand, judged, tokens_seen
+from trimtab.doctor.reading.rates import usual_rate
 from trimtab.doctor.remedies import change, learning_rate_in_use, uses_adam
 from trimtab.events import Adjust
 from trimtab.runs import format

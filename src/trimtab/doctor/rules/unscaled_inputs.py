@@ -26,9 +26,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import num_classes
-from trimtab.doctor.curves import Curve
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.classes import num_classes
+from trimtab.doctor.reading.curves import Curve
 from trimtab.runs import format
 
 CODE: Final = "unscaled-inputs"

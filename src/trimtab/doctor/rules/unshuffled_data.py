@@ -26,8 +26,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve, running_median
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.runs import format
 
 CODE: Final = "unshuffled-data"

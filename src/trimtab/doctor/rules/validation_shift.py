@@ -28,8 +28,9 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.evaluations import (
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
     error_of_share,
     gained_nothing,
@@ -37,7 +38,6 @@ from trimtab.doctor.evaluations import (
     learns_at_once,
     noise_of_evaluations,
 )
-from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.runs import format
 
 CODE: Final = "validation-shift"

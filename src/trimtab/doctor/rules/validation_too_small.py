@@ -24,10 +24,10 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import num_classes
-from trimtab.doctor.curves import Curve, noise_of, resolution
-from trimtab.doctor.evaluations import FEW_TEXTS, error_of_share, judged_texts, noise_of_evaluations
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.classes import num_classes
+from trimtab.doctor.reading.curves import Curve, noise_of, resolution
+from trimtab.doctor.reading.evaluations import FEW_TEXTS, error_of_share, judged_texts, noise_of_evaluations
 from trimtab.runs import format
 
 CODE: Final = "validation-too-small"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import ERROR_OF_MEDIAN, Curve, Phases
 from trimtab.doctor.finding import Evidence
+from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Phases
 from trimtab.doctor.remedies import uses_adam
 from trimtab.runs import format
 

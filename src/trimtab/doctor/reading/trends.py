@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trimtab.doctor.curves import Curve, Floats, Steps
+from trimtab.doctor.reading.curves import Curve, Floats, Steps
 
 
 class Parts(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.medians import deviations, growing_median, median, sliding_deviation, sliding_median
+from trimtab.doctor.reading.medians import deviations, growing_median, median, sliding_deviation, sliding_median
 from trimtab.runs.history import Series
 
 ERROR_OF_MEDIAN = 1.2533

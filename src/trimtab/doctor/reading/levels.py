@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
+from trimtab.doctor.reading.curves import Curve
 from trimtab.runs.counted import counts_every_token
 
 FIRST_STAND: Final = 0.5

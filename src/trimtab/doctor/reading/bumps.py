@@ -12,8 +12,8 @@ from typing import Final, final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
-from trimtab.doctor.planned import planned_factor
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.planned import planned_factor
 
 FEWEST: Final = 5
 HIGH: Final = 0.18

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.curves import Curve
+from trimtab.doctor.reading.curves import Curve
 
 LANGUAGE: Final = ("causal_lm", "masked_lm", "seq2seq")
 _NEAR_LEVEL: Final = 0.12

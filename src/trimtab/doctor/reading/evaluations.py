@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.classes import classifies
-from trimtab.doctor.curves import NORMAL, Curve, resolution
+from trimtab.doctor.reading.classes import classifies
+from trimtab.doctor.reading.curves import NORMAL, Curve, resolution
 
 
 def noise_of_evaluations(values: NDArray[np.float64]) -> float:
