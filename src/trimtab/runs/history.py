@@ -76,7 +76,7 @@ class Series:
         self._raw: deque[tuple[Steps, Floats]] = deque()
         self._num_raw = 0
         self._view: _Columns | None = None
-        self.derived: dict[str, Any] = {}
+        self.derived: dict[Any, Any] = {}
         """What readers computed of it, for the next who asks; forgotten as it grows."""
 
     def append(self, steps: Steps, values: Floats) -> None:
@@ -237,7 +237,7 @@ def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
 
 @final
 class Layers:
-    """Per-layer values: `values_WC` by window and column, `steps` where the windows end; NaN: not measured there.
+    """Per-layer values: a table by window and column, `steps` where the windows end; NaN: not measured there.
 
     Beyond 1,024 windows every second one of the older is left out.
     """
@@ -248,24 +248,29 @@ class Layers:
         self._where: NDArray[np.int64] = np.empty(0, np.int64)
         """The columns of `_names`, which hardly ever change from one window to the next."""
         self._steps: list[int] = []
-        self._rows: list[tuple[NDArray[np.int64], Floats]] = []
-        self._view: Floats | None = None
+        self._table_RC: Floats = np.empty((0, 0))
+        """The windows' values in its first rows; what follows is room for more."""
 
     def append(self, step: int, names: Sequence[str], values: Floats) -> None:
         """Add the window that ends at `step`."""
         if names != self._names:
             columns = (self._columns.setdefault(name, len(self._columns)) for name in names)
             self._names, self._where = names, np.fromiter(columns, np.int64, count=len(names))
-        self._view = None
         while self._steps and self._steps[-1] >= step:  # windows that a later branch measured again
             self._steps.pop()
-            self._rows.pop()
-        self._steps.append(step)
-        self._rows.append((self._where, values))
-        if len(self._rows) > LAYER_ROWS:
-            kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, len(self._rows))]
+        if len(self._steps) == LAYER_ROWS:
+            kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, LAYER_ROWS)]
             self._steps = [self._steps[index] for index in kept]
-            self._rows = [self._rows[index] for index in kept]
+            self._table_RC[: len(kept)] = self._table_RC[kept]
+        row = len(self._steps)
+        rows, columns = self._table_RC.shape
+        if row == rows or len(self._columns) > columns:
+            room = np.full((max(2 * row, 16) if row == rows else rows, len(self._columns)), np.nan)
+            room[:row, :columns] = self._table_RC[:row]
+            self._table_RC = room
+        self._table_RC[row] = np.nan
+        self._table_RC[row, self._where] = values
+        self._steps.append(step)
 
     def has(self, metric: str) -> bool:
         """Whether any layer has this metric."""
@@ -276,18 +281,7 @@ class Layers:
         ending = f"/{metric}"
         names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
         layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-        return np.array(self._steps, np.int64), layers, self._values_WC()[:, list(names.values())]
-
-    def _values_WC(self) -> Floats:
-        """All columns."""
-        if self._view is None:
-            self._view = np.full((len(self._rows), len(self._columns)), np.nan)
-            first = 0
-            for _, rows in itertools.groupby(self._rows, key=lambda row: id(row[0])):
-                (where, *_), values = zip(*rows, strict=True)
-                self._view[first : first + len(values), where] = values
-                first += len(values)
-        return self._view
+        return np.array(self._steps, np.int64), layers, self._table_RC[: len(self._steps), list(names.values())]
 
 
 @final

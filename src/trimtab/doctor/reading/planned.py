@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.reading.once import once
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -19,6 +20,7 @@ _STEPS_KEPT: Final = 65_536
 """Steps of a schedule whose factors are not computed again: more than a curve has buckets, several times."""
 
 
+@once
 def planned_schedule(case: Case) -> ScheduleConfig | None:
     """The schedule in the settings; None where they have none, or one that this version does not know."""
     if case.setting("schedule.name") is None:
@@ -35,6 +37,7 @@ def planned_schedule(case: Case) -> ScheduleConfig | None:
     return schedule
 
 
+@once
 def planned_budget(case: Case) -> Budget:
     """How long the run was to be, in the units that are known."""
     from trimtab.config import Budget
@@ -50,6 +53,7 @@ def planned_budget(case: Case) -> Budget:
     return Budget(case.planned_steps, per_step, None if per_epoch is None else int(per_epoch))
 
 
+@once
 def planned_factor(case: Case) -> Callable[[int], float] | None:
     """The part of the full rate at a step, counted from 1, as planned; None where that is not known."""
     schedule = planned_schedule(case)

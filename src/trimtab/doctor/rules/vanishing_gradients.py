@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.medians import median
 from trimtab.runs.printable import printable
 
 FEWEST_LAYERS: Final = 3
@@ -54,7 +55,9 @@ def check(case: Case) -> Iterator[Finding]:
         third = max(1, len(columns) // 3)
         logs = logs_WD[there_W]
         ratios_W = logs[:, :third].mean(axis=1) - logs[:, -third:].mean(axis=1)
-        usual = float(np.median(ratios_W))
+        usual = median(ratios_W)
+        if usual >= np.log10(FADED) and not _as_built(logs):
+            continue
         low = ratios_W < np.log10(FADED)
         profile = np.median(logs, axis=0)
         downward = float((np.diff(profile) > 0).mean())

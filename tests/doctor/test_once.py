@@ -1,0 +1,43 @@
+"""What several rules ask of a curve or a case is computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import case_of, falling
+
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.once import once
+
+
+def test_each_question_is_answered_once_and_each_thing_for_itself() -> None:
+    asked = []
+
+    @once
+    def above(curve: Curve, bound: float, least: int = 0) -> int | None:
+        asked.append((curve, bound, least))
+        num = int((curve.values > bound).sum())
+        return num if num > least else None
+
+    one, other = (Curve(np.arange(5), np.arange(5.0) + more) for more in (0, 1))
+    assert [above(one, 2), above(one, 2), above(one, 3), above(other, 2)] == [2, 2, 1, 3]
+    assert [above(one, 2, least=2), above(one, 2, least=2)] == [None, None]
+    assert asked == [(one, 2, 0), (one, 3, 0), (other, 2, 0), (one, 2, 2)]
+
+
+def test_what_is_shared_cannot_be_written_and_is_new_as_the_series_grows() -> None:
+    case = case_of(falling(100))
+    series = case.loss()
+    curve = Curve.of(series)
+    assert series is not None
+    assert curve is not None
+    assert Curve.of(series) is curve
+    smooth = curve.running_median(5)
+    assert curve.running_median(5) is smooth
+    with pytest.raises(ValueError, match="read-only"):
+        smooth[0] = 0.0
+    series.append(np.array([101]), np.array([9.0]))
+    grown = Curve.of(series)
+    assert grown is not None
+    assert len(grown) == 101
+    assert len(grown.running_median(5)) == 101
