@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from trimtab.doctor.reading.curves import below_trailing_median, trailing_median
+from trimtab.doctor.reading.curves import Curve, below_trailing_median, running_median, trailing_median
 from trimtab.doctor.reading.medians import (
     growing_median,
     lower_quantile,
@@ -18,6 +18,7 @@ from trimtab.doctor.reading.medians import (
     quantiles,
     sliding_deviation,
     sliding_median,
+    sliding_minimum,
 )
 
 
@@ -36,6 +37,7 @@ def test_they_are_those_of_numpy(seed: int, num: int, part: float, digits: int, 
     windows = sliding_window_view(values, width)
     middles = np.median(windows, axis=1)
     assert sliding_median(values, width).tolist() == middles.tolist()
+    assert sliding_minimum(values, width).tolist() == windows.min(axis=1).tolist()
     deviations = np.median(np.abs(windows - middles[:, np.newaxis]), axis=1)
     assert sliding_deviation(values, width).tolist() == deviations.tolist()
     assert median(values) == np.median(values)
@@ -48,6 +50,10 @@ def test_they_are_those_of_numpy(seed: int, num: int, part: float, digits: int, 
     assert growing_median(values).tolist() == grown
     before = [float(np.median(values[max(0, index - width) : index])) for index in range(1, num)]
     assert trailing_median(values, width)[1:].tolist() == before
+    assert Curve(np.arange(num), values).trailing_median(width)[1:].tolist() == before
+    half = (num - 1) // 2 if num > 2 else 0
+    padded = sliding_window_view(np.pad(values, half, mode="reflect"), 2 * half + 1)
+    assert running_median(values, 2 * half + 1).tolist() == np.median(padded, axis=1).tolist()
 
 
 @pytest.mark.parametrize("width", [3, 5, 6, 51, 199, 200])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from cases import case_of, falling
 
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.once import once
+from trimtab.doctor.reading.spikes import NEARBY, over_at
 
 
 def test_each_question_is_answered_once_and_each_thing_for_itself() -> None:
@@ -41,3 +42,12 @@ def test_what_is_shared_cannot_be_written_and_is_new_as_the_series_grows() -> No
     assert grown is not None
     assert len(grown) == 101
     assert len(grown.running_median(5)) == 101
+
+
+def test_the_end_of_a_spike_is_the_same_whether_it_is_near_or_far() -> None:
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        values = np.cumsum(random.normal(size=int(random.integers(1, 4 * NEARBY))))
+        bound, after = float(np.quantile(values, random.uniform(0.0, 0.5))), int(random.integers(0, 9))
+        below = np.flatnonzero(running_median(values, 5) <= bound)
+        assert over_at(values, bound, after) == next((int(at) for at in below if at > after), None)

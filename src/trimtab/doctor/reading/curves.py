@@ -93,7 +93,10 @@ class Curve:
     @once
     def trailing_median(self, width: int) -> Floats:
         """The median of the `width` values before each."""
-        return trailing_median(self.values, width)
+        level = self.below_trailing_median(width).copy()  # which is it at the start
+        if len(self) > width:
+            level[width:] = sliding_median(self.values[:-1], width)
+        return level
 
     @once
     def below_trailing_median(self, width: int) -> Floats:
@@ -223,8 +226,8 @@ def noise_of(values: Floats) -> float:
 
 def resolution(values: Floats) -> float:
     """The last digit that was kept: a tenth to a ten-thousandth, of which all values are multiples; else 0."""
-    for decimals in range(1, 5):
-        if np.abs(values - np.round(values, decimals)).max(initial=0.0) < 1e-9:
+    for decimals in range(1, 5):  # the first few tell of most curves that there is none
+        if all(np.abs(part - np.round(part, decimals)).max(initial=0.0) < 1e-9 for part in (values[:32], values)):
             return float(10.0**-decimals)
     return 0.0
 
@@ -256,7 +259,8 @@ def running_median(values: Floats, width: int) -> Floats:
     if len(values) < 3:
         return values
     width = min(width, len(values) - (len(values) + 1) % 2)
-    return sliding_median(np.pad(values, width // 2, mode="reflect"), width)
+    half = width // 2
+    return sliding_median(np.concatenate([values[half:0:-1], values, values[-2 : -half - 2 : -1]]), width)
 
 
 def below_trailing_median(values: Floats, width: int) -> Floats:

@@ -94,6 +94,15 @@ def sliding_median(values: Floats, width: int) -> Floats:
     return upper if width % 2 else (ordered[parts[:, :half].max(axis=1)] + upper) / 2
 
 
+def sliding_minimum(values: Floats, width: int) -> Floats:
+    """The least of each `width` neighbours [N - width + 1]."""
+    least, num = values, 1
+    while num < width:  # of those of half as many
+        more = min(num, width - num)
+        least, num = np.minimum(least[:-more], least[more:]), num + more
+    return least
+
+
 def sliding_deviation(values: Floats, width: int) -> Floats:
     """The median distance of each `width` neighbours from their median [N - width + 1]."""
     if width <= _WIDE or np.isnan(values).any():

@@ -29,7 +29,7 @@ def by_plan(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
     if factor is None:
         rates = Curve.of(case.history.get("learning_rate"))
         return [] if rates is None else [spike for spike in spikes if _restarts(rates, curve, spike)]
-    factors = np.array([factor(step) for step in curve.steps.tolist()])
+    factors = factor.along(curve.steps)
     found = []
     for spike in spikes:
         begin = max(spike.first - width_before(curve), 0)

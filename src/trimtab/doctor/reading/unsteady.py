@@ -30,8 +30,9 @@ def in_waves(curve: Curve) -> bool:
     part = curve.values[len(curve) // 5 :]
     if len(part) < 24:
         return False
-    at = np.arange(len(part))
-    rest = part - np.polyval(np.polyfit(at, part, 1), at)
+    at = np.arange(len(part)) - 0.5 * (len(part) - 1)
+    rest = part - part.mean()
+    rest -= float(at @ rest) / float(at @ at) * at
     whole = float(np.square(rest).mean())
     return whole > 0 and float((rest[1:] * rest[:-1]).mean()) > TOGETHER * whole
 

@@ -22,13 +22,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import quantile
+from trimtab.doctor.reading.medians import quantile, sliding_minimum
 from trimtab.runs import format
 
 CODE: Final = "unshuffled-data"
@@ -157,7 +156,7 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     height = max(HEIGHT * (quantile(values, 0.98) - float(values.min())), 6.0 * curve.noise)
     quick = max(6 if len(curve) >= FEWEST_STEPS else 3, len(curve) // 60)
     found: list[Jump] = []
-    lows = sliding_window_view(np.concatenate([np.full(quick, np.inf), values]), quick + 1).min(axis=1)
+    lows = sliding_minimum(np.concatenate([np.full(quick, np.inf), values]), quick + 1)
     if (values - lows < height).all():
         return found
     low_at, index = 0, 1
