@@ -68,8 +68,8 @@ class Series:
         self.width = 1
         self.first_bad_step: int | None = None
         self.last_bad_step: int | None = None
-        self._closed: list[_Columns] = [_no_columns()]
-        """Parts, which are put together when somebody asks."""
+        self._table = _room_for(0)
+        """The closed buckets in its first rows; what follows is room for more, and for the open one."""
         self._num_closed = 0
         self._open: list[tuple[Steps, Floats]] = []  # samples of the bucket that is not full yet
         self._num_open = 0
@@ -106,26 +106,38 @@ class Series:
         while len(steps) - taken >= self.width:
             room = self.capacity - self._num_closed
             if room == 0:
-                self._closed = [_halved(_concatenated(self._closed))]
-                self._num_closed = len(self._closed[0].first)
+                halved = _halved(_first(self._table, self._num_closed))
+                self._table, self._num_closed = _room_for(self.capacity + 1), 0
+                self._put(halved)
+                self._num_closed = len(halved.first)
                 self.width *= 2
                 continue
             num = min(room, (len(steps) - taken) // self.width)
             end = taken + num * self.width
-            self._closed.append(_buckets(steps[taken:end], values[taken:end], self.width))
+            self._put(_buckets(steps[taken:end], values[taken:end], self.width))
             self._num_closed, taken = self._num_closed + num, end
         self._open = [(steps[taken:], values[taken:])] if taken < len(steps) else []
         self._num_open = len(steps) - taken
 
+    def _put(self, buckets: _Columns) -> None:
+        """Write buckets behind the closed ones."""
+        end = self._num_closed + len(buckets.first)
+        if end > len(self._table.first):
+            room = _room_for(min(2 * end, self.capacity + 1))
+            for column, old in zip(room, self._table, strict=True):
+                column[: self._num_closed] = old[: self._num_closed]
+            self._table = room
+        for column, part in zip(self._table, buckets, strict=True):
+            column[self._num_closed : end] = part
+
     @property
     def columns(self) -> _Columns:
-        """All buckets, that of the newest samples included."""
+        """All buckets, that of the newest samples included, which is another one as the series grows."""
         if self._view is None:
-            self._closed = [_concatenated(self._closed)]
-            self._view = self._closed[0]
             if self._num_open:
                 steps, values = _joined(self._open)
-                self._view = _concatenated([*self._closed, _buckets(steps, values, len(steps))])
+                self._put(_buckets(steps, values, len(steps)))
+            self._view = _first(self._table, self._num_closed + bool(self._num_open))
         return self._view
 
     def __len__(self) -> int:
@@ -194,17 +206,18 @@ class Series:
         return float(self._raw[-1][1][-1]) if self._raw else float("nan")
 
 
-def _no_columns() -> _Columns:
-    steps, values = np.empty(0, np.int64), np.empty(0)
-    return _Columns(steps, steps, values, values, values, steps, steps)
+def _room_for(num: int) -> _Columns:
+    first, last, finite, samples = np.empty((4, num), np.int64)
+    total, low, high = np.empty((3, num))
+    return _Columns(first, last, total, low, high, finite, samples)
+
+
+def _first(columns: _Columns, num: int) -> _Columns:
+    return _Columns(*(column[:num] for column in columns))
 
 
 def _joined(parts: Collection[tuple[Steps, Floats]]) -> tuple[Steps, Floats]:
     return np.concatenate([steps for steps, _ in parts]), np.concatenate([values for _, values in parts])
-
-
-def _concatenated(parts: Sequence[_Columns]) -> _Columns:
-    return parts[0] if len(parts) == 1 else _Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _halved(columns: _Columns) -> _Columns:

@@ -118,11 +118,12 @@ def deviations(rows: Floats) -> Floats:
 def growing_median(values: Floats) -> Floats:
     """The median of the first value, of the first two, and so on [N]."""
     window: list[float] = []
-    result = np.empty(len(values))
-    for index, value in enumerate(values.tolist()):
+    result: list[float] = []
+    for num, value in enumerate(values.tolist(), 1):
         insort(window, value)
-        result[index] = _middle(window)
-    return result
+        half = num // 2
+        result.append(window[half] if num % 2 else (window[half - 1] + window[half]) / 2)
+    return np.array(result)
 
 
 def _of_few(columns: list[Floats]) -> Floats:

@@ -20,6 +20,8 @@ STRETCHES, FEWEST_STRETCHES = (5, 15), 12
 """Values whose medians tell how much levels wander, and how many such medians do."""
 BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
+SMOOTH: Final = 5
+"""Values whose median tells that the loss is back."""
 NEARBY: Final = 64
 """Values after a spike's first in which its end is looked for before all others are."""
 
@@ -120,7 +122,7 @@ def _spans(
     noise: Floats,
 ) -> Iterator[Spike]:
     """From where the loss leaves to where it is back near its level before, where it comes back at all."""
-    begin, width = 0, width_before(curve)
+    begin, width, three_errors = 0, width_before(curve), 3 * curve.error(SMOOTH)
     for index in np.flatnonzero(high).tolist():
         if index < begin:
             continue
@@ -128,25 +130,37 @@ def _spans(
         while last + 1 < len(high) and high[last + 1]:
             last += 1
         height = float(values[index : last + 1].max()) - level
-        back = level + max(3 * curve.error(5), 0.25 * height)
-        over = over_at(curve.values[index : index + len(high) // 3], back, last - index)
+        back = level + max(three_errors, 0.25 * height)
+        over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
         if over is not None:
-            last = max(last, index + over - 1)
+            last = max(last, over - 1)
             after = curve.values[last + 1 : last + 1 + width]
             if len(after) >= 3 and median(after) <= level + max(4 * curve.error(len(after)), 0.4 * height):
                 yield Spike(index, last, height, level, float(noise[index]))
         begin = last + 2
 
 
-def over_at(values: Floats, bound: float, after: int) -> int | None:
-    """Where the median of five comes down to `bound` first, after a place; most do soon."""
-    for num in (after + NEARBY, len(values)):
-        part = values[:num]
-        over = np.flatnonzero(running_median(part, 5)[: len(part) - 2 if len(part) < len(values) else None] <= bound)
-        over = over[over > after]
-        if len(over):
-            return int(over[0])
-    return None
+def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
+    """The index, from `first` on, where the running median of a part of the curve comes down to `bound`.
+
+    Inside it is that of the whole curve; two values at either end are not. Most are found soon.
+    """
+    values, smooth = curve.values[part], curve.running_median(SMOOTH)
+    begin, end, edge = part.start, part.start + len(values), SMOOTH // 2
+    if len(values) >= 2 * SMOOTH:
+        few = values[:SMOOTH].tolist()
+        for at in range(first - begin, edge):
+            if sorted(few[abs(near)] for near in range(at - edge, at + edge + 1))[edge] <= bound:
+                return begin + at
+        inside = max(first, begin + edge)
+        for until in (min(inside + NEARBY, end - edge), end - edge):
+            over = smooth[inside:until] <= bound
+            if over.any():
+                return inside + int(over.argmax())
+        first = max(first, end - edge)
+        values, begin = values[-SMOOTH:], end - SMOOTH
+    over = np.flatnonzero(running_median(values, SMOOTH)[max(first - begin, 0) :] <= bound)
+    return max(first, begin) + int(over[0]) if len(over) else None
 
 
 def _merged(spikes: list[Spike]) -> list[Spike]:

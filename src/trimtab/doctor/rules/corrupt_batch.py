@@ -228,6 +228,7 @@ def _evidence(
 ) -> Iterator[Evidence]:
     norms = case.history.get("grad_norm")
     means = None if norms is None or norms.width > 1 else norms.mean
+    middle = 0.0 if means is None else float(np.nanmedian(means))
     for place in sorted(places.tolist(), key=lambda one: -np.nan_to_num(values[one], nan=np.inf))[:MOST]:
         step, level, value = int(steps[place]), float(usual[place]), float(values[place])
         following = (
@@ -242,7 +243,7 @@ def _evidence(
         else:
             told = f"the loss was not finite in step {step:,} alone: {format.decimal(level)} before, and {following}"
         if norms is not None and means is not None and len(at := np.flatnonzero(norms.steps == step)):
-            middle, there = float(np.nanmedian(means)), float(means[at[0]])
+            there = float(means[at[0]])
             if middle > 0 and there > 2 * middle:
                 told += f"; the gradient norm was {there / middle:.0f} times its usual size"
         yield Evidence("train/loss", (step, step), value if np.isfinite(value) else None, level, told)

@@ -127,6 +127,9 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
     shortest = max(2, len(changes) // (2 * falls_back) if falls_back else len(changes))
     for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
         rows = changes[: len(changes) // period * period].reshape(-1, period)
+        sums = rows.sum(axis=0)
+        if float(sums @ sums) < 0.99 * SHARE * whole * period * len(rows) ** 2:
+            continue  # of most, without their exact share
         share = float(np.square(rows.mean(axis=0)).mean()) / whole
         if share <= SHARE:
             continue

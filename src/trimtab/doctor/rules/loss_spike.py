@@ -189,11 +189,13 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
 def _adjusted(case: Case, spans: list[tuple[int, int]]) -> str:
     """The jump of the rate that came just before a spike, in words; a warm-up rises step by step, and is none."""
     rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(rates) < 8 or not (rates.values[1:] > JUMPED * rates.values[:-1]).any():
+    if rates is None or len(rates) < 8:
         return ""
+    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1])
+    steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))
     for first, last in spans:
-        near, there = rates.between(first - 4, last), rates.between(first - 3, last)
-        if near is None or there is None or not (near.values[1:] > JUMPED * near.values[:-1]).any():
+        there = rates.between(first - 3, last)
+        if there is None or not any(first - 4 <= begin and end <= last for begin, end in steps):
             continue
         before, peak = rates.level(first - 20, first - 4), float(there.values.max())
         if 0 < before < 0.5 * peak:

@@ -159,13 +159,14 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     lows = sliding_minimum(np.concatenate([np.full(quick, np.inf), values]), quick + 1)
     if (values - lows < height).all():
         return found
+    each = values.tolist()
     low_at, index = 0, 1
     while index < len(values):
-        if values[index] <= values[low_at] or index - low_at > quick:
+        if each[index] <= each[low_at] or index - low_at > quick:
             # The low is the least of the last few: a rise that takes longer is none.
             start = max(0, index - quick)
             low_at = start + int(values[start : index + 1].argmin())
-        if values[index] - values[low_at] >= height:
+        if each[index] - each[low_at] >= height:
             end = min(len(values), index + quick)
             top_at = index + int(values[index:end].argmax())
             falls = np.flatnonzero(values[top_at:] <= values[low_at] + 0.4 * (values[top_at] - values[low_at]))
