@@ -213,7 +213,8 @@ def _room_for(num: int) -> _Columns:
 
 
 def _first(columns: _Columns, num: int) -> _Columns:
-    return _Columns(*(column[:num] for column in columns))
+    first, last, total, low, high, finite, samples = columns
+    return _Columns(first[:num], last[:num], total[:num], low[:num], high[:num], finite[:num], samples[:num])
 
 
 def _joined(parts: Collection[tuple[Steps, Floats]]) -> tuple[Steps, Floats]:

@@ -146,7 +146,8 @@ def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
     Inside it is that of the whole curve; two values at either end are not. Most are found soon.
     """
     values, smooth = curve.values[part], curve.running_median(SMOOTH)
-    begin, end, edge = part.start, part.start + len(values), SMOOTH // 2
+    begin = int(part.start)
+    end, edge = begin + len(values), SMOOTH // 2
     if len(values) >= 2 * SMOOTH:
         few = values[:SMOOTH].tolist()
         for at in range(first - begin, edge):
@@ -154,9 +155,9 @@ def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
                 return begin + at
         inside = max(first, begin + edge)
         for until in (min(inside + NEARBY, end - edge), end - edge):
-            over = smooth[inside:until] <= bound
-            if over.any():
-                return inside + int(over.argmax())
+            over = np.flatnonzero(smooth[inside:until] <= bound)
+            if len(over):
+                return inside + int(over[0])
         first = max(first, end - edge)
         values, begin = values[-SMOOTH:], end - SMOOTH
     over = np.flatnonzero(running_median(values, SMOOTH)[max(first - begin, 0) :] <= bound)
