@@ -152,3 +152,15 @@ def test_a_bar_of_the_run_tells_how_long_it_was_planned(tmp_path: Path) -> None:
     assert opened(tmp_path / "other.log", ["max_steps: 210", *bars[:-1]]).planned_steps == 210
     near = opened(tmp_path / "near.log", ["max_steps: 210", *[bar.replace("/400", "/210") for bar in bars]])
     assert near.planned_steps == near.history.last_step == 200  # the next row would have come after the end
+
+
+@pytest.mark.parametrize(("end", "told"), [(0.1, "loss-spike"), (0.6, "divergence")])
+def test_a_loss_that_a_burst_of_the_rate_threw_up_diverged_where_it_stays(
+    tmp_path: Path, end: float, told: str
+) -> None:
+    loss = falling(200, floor=1.0, noise=0.02)
+    loss[120:] += 1e3 * np.maximum(np.exp(-np.arange(80) / 20), end)
+    rates = np.full(200, 1e-3)
+    rates[119:122] = 0.3
+    rows = [f"{step},{one:.4f},{rate}" for step, (one, rate) in enumerate(zip(loss, rates, strict=True), 1)]
+    assert findings_of(opened(tmp_path / "log.csv", ["step,loss,lr", *rows]))[0][0].code == told
