@@ -13,11 +13,12 @@ from trimtab.errors import DataError
 from trimtab.runs import format
 from trimtab.runs.importers.cells import Block, block_of_records, number
 from trimtab.runs.importers.json_lines import parse_printed
-from trimtab.runs.importers.names import EPOCHS, STEPS, meaning, words
+from trimtab.runs.importers.names import meaning, words
 from trimtab.runs.importers.table import MAX_COLUMNS, TORN, Source
 from trimtab.runs.importers.text import Lines
 from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, number_of, pairs_in
 from trimtab.runs.importers.text_template import Templates
+from trimtab.runs.importers.vocabulary import EPOCHS, STEPS
 from trimtab.runs.printable import printable
 
 ROWS_A_BLOCK: Final = 10_000
@@ -111,6 +112,8 @@ def _blocks(lines: Lines, reader: _Reader, source: Source) -> Iterator[Block]:
     if records:
         yield block_of_records(records, MAX_COLUMNS)
     source.resumed_at += reader.resumed_at
+    if len(reader.totals) == 1:
+        source.facts.setdefault("planned_steps", next(iter(reader.totals)))
     if reader.num_passed_over:
         source.notes.append(f"{format.counted(reader.num_passed_over, 'line')} without a metric: passed over")
     if reader.num_running:
@@ -138,6 +141,8 @@ class _Reader:
         self._newest_step: float | None = None
         self.resumed_at: list[int] = []
         """The first step behind each line that says that the run was resumed, of those behind a step that was told."""
+        self.totals: set[int] = set()
+        """What bars of the whole run count to."""
         self.num_passed_over = 0
         self.num_running = 0
         self.last_was_read = False
@@ -189,6 +194,8 @@ class _Reader:
             self.last_was_read = True
             record = {**pairs_in(what, frozenset()).record, **told.record}
             # A bar of one epoch counts its batches; one of the whole run counts what other lines call steps.
+            if EPOCH not in record:
+                self.totals.add(total)
             return [{"batch" if EPOCH in record else STEP: float(done), **record}]
         if what.strip():
             return []
