@@ -1,0 +1,49 @@
+"""Logs of strangers in which the steps go wrong: what few rows, other units and other names still tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import Array, case_of, falling
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.rules import RULES
+from trimtab.runs.history import Series
+
+
+def told(code: str, every: int = 1, **metrics: Array) -> Finding | None:
+    """What a rule says of a log that has a value of these metrics each so many steps."""
+    history = case_of(np.ones(2)).history
+    history.series.clear()
+    for name, values in metrics.items():
+        series = history.series.setdefault(name.replace("__", "/"), Series())
+        series.append(every * np.arange(1, len(values) + 1), values)
+    found = [one for one in RULES[code](Case(history, {}, {}, "text")) if isinstance(one, Finding)]
+    return found[0] if found else None
+
+
+def is_warning(finding: Finding | None) -> bool:
+    return finding is not None and finding.severity != "info"
+
+
+@pytest.mark.parametrize(("lifts", "right", "expected"), [(0.0, None, True), (0.6, None, False), (0.3, 0.9, True)])
+def test_twice_the_validation_loss_is_a_sum_where_samples_are_no_harder(
+    lifts: float, right: float | None, expected: bool
+) -> None:
+    judged = falling(28, start=5.0, floor=1.5, noise=0.0)
+    metrics = {"train__loss": lifts + (2.0 - lifts / 2.0) * judged, "validation__loss": judged}
+    if right is not None:
+        metrics |= {"train__accuracy": np.linspace(0.3, right, 28), "validation__accuracy": np.linspace(0.3, 0.9, 28)}
+    assert is_warning(told("accumulation-not-normalised", 10, **metrics)) == expected
+    if right is not None:
+        metrics["train__accuracy"] = np.linspace(0.3, right - 0.3, 28)
+        assert not is_warning(told("accumulation-not-normalised", 10, **metrics)), "harder samples"
+
+
+@pytest.mark.parametrize(("power", "code"), [(3.0, "exploding-gradients"), (0.5, "divergence")])
+def test_of_twelve_rows_the_gradient_led_if_it_had_outgrown_the_loss_that_left(power: float, code: str) -> None:
+    loss = np.array([4.4, 3.9, 3.6, 3.4, 3.3, 3.2, 7.0, 18.0, 54.0, 180.0, 530.0, 1570.0])
+    norms = np.array([0.8, 0.6, 0.7, 0.6, 0.7, 0.65, *(0.65 * (loss[6:] / 3.2) ** power)])
+    found = told("exploding-gradients", 15, train__loss=loss, grad_norm=norms)
+    assert (found is not None) == (code == "exploding-gradients")
+    assert told("divergence", 15, train__loss=loss, grad_norm=norms) is not None
