@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import Array, case_of, falling
+from cases import Array, case_of, falling, noise_of
 
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.rules import RULES
@@ -47,3 +47,19 @@ def test_of_twelve_rows_the_gradient_led_if_it_had_outgrown_the_loss_that_left(p
     found = told("exploding-gradients", 15, train__loss=loss, grad_norm=norms)
     assert (found is not None) == (code == "exploding-gradients")
     assert told("divergence", 15, train__loss=loss, grad_norm=norms) is not None
+
+
+@pytest.mark.parametrize(("period", "turns", "expected"), [(66, False, True), (10**9, False, False), (66, True, False)])
+def test_a_sum_that_is_cleared_by_epoch_shows_between_rows(period: int, turns: bool, expected: bool) -> None:
+    at = np.arange(10, 401, 10)
+    norms = (1.0 + at % period) ** 0.7 * np.exp(0.1 * noise_of(40)) if period < 400 else np.exp(0.5 * noise_of(40))
+    loss = falling(40, noise=0.02) * (norms**0.3 if turns else 1.0)
+    assert is_warning(told("gradients-not-cleared", 10, train__loss=loss, grad_norm=norms)) == expected
+
+
+@pytest.mark.parametrize(("noise", "expected"), [(0.03, True), (0.002, False)])
+def test_a_sum_differs_from_row_to_row_by_less_than_the_loss_of_its_batches(noise: float, expected: bool) -> None:
+    norms = 6.0 * np.exp(0.01 * noise_of(140)) * np.linspace(1.0, 1.3, 140)
+    norms[:4] = 1.0, 2.2, 3.9, 5.0
+    loss = falling(140, noise=0.0) * np.exp(noise * noise_of(140, 1))
+    assert is_warning(told("gradients-not-cleared", 2, train__loss=loss, grad_norm=norms)) == expected
