@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import Array, case_of, falling, noise_of
+from cases import Array, falling, noise_of
 
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.rules import RULES
-from trimtab.runs.history import Series
+from trimtab.runs.history import History
 
 
 def told(code: str, every: int = 1, **metrics: Array) -> Finding | None:
     """What a rule says of a log that has a value of these metrics each so many steps."""
-    history = case_of(np.ones(2)).history
-    history.series.clear()
+    history = History()
     for name, values in metrics.items():
-        series = history.series.setdefault(name.replace("__", "/"), Series())
-        series.append(every * np.arange(1, len(values) + 1), values)
+        history.add(name.replace("__", "/"), every * np.arange(1, len(values) + 1), values)
     found = [one for one in RULES[code](Case(history, {}, {}, "text")) if isinstance(one, Finding)]
     return found[0] if found else None
 
@@ -63,3 +61,22 @@ def test_a_sum_differs_from_row_to_row_by_less_than_the_loss_of_its_batches(nois
     norms[:4] = 1.0, 2.2, 3.9, 5.0
     loss = falling(140, noise=0.0) * np.exp(noise * noise_of(140, 1))
     assert is_warning(told("gradients-not-cleared", 2, train__loss=loss, grad_norm=norms)) == expected
+
+
+@pytest.mark.parametrize(
+    ("height", "slow", "rate", "warned"),
+    [
+        (3000.0, 1.5, 2e-3, "unscaled-inputs"),
+        (60.0, 8.0, 2e-3, "bad-initialization"),
+        (60.0, 8.0, 0.1, None),
+        (1.0, 8.0, 2e-3, None),
+    ],
+)
+def test_how_fast_a_first_loss_comes_down_tells_large_inputs_from_large_weights(
+    height: float, slow: float, rate: float, warned: str | None
+) -> None:
+    loss = 0.3 + height * np.exp(-np.arange(120) / slow) + 0.02 * noise_of(120)
+    for code in ("unscaled-inputs", "bad-initialization"):
+        found = told(code, 5, train__loss=loss, learning_rate=np.full(120, rate))
+        assert is_warning(found) == (code == warned)
+        assert (found is None) == (warned is None), "the other is a remark"
