@@ -50,7 +50,8 @@ def test_of_twelve_rows_the_gradient_led_if_it_had_outgrown_the_loss_that_left(p
 @pytest.mark.parametrize(("period", "turns", "expected"), [(66, False, True), (10**9, False, False), (66, True, False)])
 def test_a_sum_that_is_cleared_by_epoch_shows_between_rows(period: int, turns: bool, expected: bool) -> None:
     at = np.arange(10, 401, 10)
-    norms = (1.0 + at % period) ** 0.7 * np.exp(0.1 * noise_of(40)) if period < 400 else np.exp(0.5 * noise_of(40))
+    sums = (1.0 + at % period) ** 0.7
+    norms: Array = np.asarray(np.exp(0.1 * noise_of(40)) * sums if period < 400 else np.exp(0.5 * noise_of(40)))
     loss = falling(40, noise=0.02) * (norms**0.3 if turns else 1.0)
     assert is_warning(told("gradients-not-cleared", 10, train__loss=loss, grad_norm=norms)) == expected
 
@@ -80,3 +81,12 @@ def test_how_fast_a_first_loss_comes_down_tells_large_inputs_from_large_weights(
         found = told(code, 5, train__loss=loss, learning_rate=np.full(120, rate))
         assert is_warning(found) == (code == warned)
         assert (found is None) == (warned is None), "the other is a remark"
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_evaluations_that_bounce_alone_are_made_of_few_samples(together: bool) -> None:
+    bounces = np.tile([0.0, 0.5, -0.1, 0.4], 10)
+    loss = falling(40, start=2.0, floor=1.0, noise=0.01)
+    training = loss + (bounces if together else 0.0)
+    found = told("learning-rate-too-high", 20, train__loss=training, validation__loss=loss + bounces)
+    assert is_warning(found) == together

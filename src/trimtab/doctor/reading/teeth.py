@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from trimtab.doctor.reading.curves import NORMAL, Curve, median
+from trimtab.doctor.reading.curves import NORMAL, Curve
+from trimtab.doctor.reading.medians import median
 
 FEWEST: Final = 20
 HALVES: Final = float(np.log(2.0))

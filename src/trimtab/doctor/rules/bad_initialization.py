@@ -53,11 +53,11 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     curve = Curve.of(case.loss())
     signs, start = [*_first_loss(case, curve), *_growth(case)], high_start(case)
     if not signs and start is not None:
-        told = (
+        begun = (
             f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
             f"{format.decimal(start.level)} after a fifth of the run; no rate was so high as to throw it there"
         )
-        signs = [Evidence("train/loss", (1, start.quarter), start.first, start.level, told)]
+        signs = [Evidence("train/loss", (1, start.quarter), start.first, start.level, begun)]
     if not signs:
         if case.target != "trimtab" and curve is not None and curve.values[0] > math.log(LARGEST_VOCABULARY):
             yield Withheld("bad-initialization", ("train/accuracy, or how many classes or tokens there are",))
