@@ -90,3 +90,22 @@ def test_evaluations_that_bounce_alone_are_made_of_few_samples(together: bool) -
     training = loss + (bounces if together else 0.0)
     found = told("learning-rate-too-high", 20, train__loss=training, validation__loss=loss + bounces)
     assert is_warning(found) == together
+
+
+@pytest.mark.parametrize(("orders", "undone", "expected"), [(6.0, 5.0, True), (6.0, 1.0, False), (1.0, 0.8, False)])
+def test_a_loss_that_was_thrown_up_by_orders_and_mostly_came_down_lacked_a_warm_up(
+    orders: float, undone: float, expected: bool
+) -> None:
+    exponents = orders - undone * np.minimum(1.0, np.arange(200) / 60)
+    loss = 10.0 ** np.concatenate([[0.0, orders / 2], exponents]) * np.exp(0.1 * noise_of(202))
+    found = told("missing-warmup", train__loss=loss, learning_rate=np.linspace(0.02, 1e-4, 202))
+    assert is_warning(found) == expected
+
+
+@pytest.mark.parametrize("times", [1, 40])
+def test_one_damaged_batch_is_no_outlier_that_comes_again_and_again(times: int) -> None:
+    loss = falling(400, start=1.0, floor=0.1, noise=0.01)
+    loss[90 : 90 + 7 * times : 7] = 500.0
+    judged = falling(400, start=1.0, floor=0.1, noise=0.0)
+    found = told("outlier-dominated-loss", train__loss=loss, validation__loss=judged)
+    assert is_warning(found) == (times > 1)
