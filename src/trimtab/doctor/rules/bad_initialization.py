@@ -42,6 +42,8 @@ MORE: Final = 1.0
 """Nats."""
 WAY: Final = 0.2
 """Of the run, within which the loss must have come down."""
+SAME: Final = 2
+"""Values after the first loss, whose accuracies are still of answers as good as its."""
 GROWS: Final = 100.0
 SURE_LOGITS: Final = 3.0
 MOST_RIGHT, FEW = 0.75, 10.0
@@ -108,7 +110,10 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
             return
         if _is_summed(case, curve):
             return
-        early = accuracy.between(0, max(3, 0.03 * case.planned_steps)) if accuracy is not None else None
+        until = max(3, 0.03 * case.planned_steps)
+        early = accuracy.between(0, until) if accuracy is not None else None
+        if early is not None and early.last_step > curve.first_step:  # answers of a model that has learned since
+            early = early.between(0, curve.steps[min(SAME, len(curve) - 1)])
         chance = float(early.values.mean()) if early is not None else 0.0
         uniform = -math.log(chance) if chance > 0.02 else math.log(_most_classes(case))
         if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
