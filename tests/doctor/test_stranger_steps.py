@@ -24,18 +24,13 @@ def is_warning(finding: Finding | None) -> bool:
     return finding is not None and finding.severity != "info"
 
 
-@pytest.mark.parametrize(("lifts", "right", "expected"), [(0.0, None, True), (0.6, None, False), (0.3, 0.9, True)])
-def test_twice_the_validation_loss_is_a_sum_where_samples_are_no_harder(
-    lifts: float, right: float | None, expected: bool
-) -> None:
+@pytest.mark.parametrize(("right", "expected"), [(0.9, True), (0.6, False), (None, False)])
+def test_twice_the_validation_loss_is_a_sum_where_samples_are_no_harder(right: float | None, expected: bool) -> None:
     judged = falling(28, start=5.0, floor=1.5, noise=0.0)
-    metrics = {"train__loss": lifts + (2.0 - lifts / 2.0) * judged, "validation__loss": judged}
+    metrics = {"train__loss": 0.3 + 1.85 * judged, "validation__loss": judged}
     if right is not None:
         metrics |= {"train__accuracy": np.linspace(0.3, right, 28), "validation__accuracy": np.linspace(0.3, 0.9, 28)}
     assert is_warning(told("accumulation-not-normalised", 10, **metrics)) == expected
-    if right is not None:
-        metrics["train__accuracy"] = np.linspace(0.3, right - 0.3, 28)
-        assert not is_warning(told("accumulation-not-normalised", 10, **metrics)), "harder samples"
 
 
 @pytest.mark.parametrize("led", [True, False])
