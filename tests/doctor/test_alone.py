@@ -59,7 +59,8 @@ def test_evaluations_that_bounce_to_the_end_tell_a_rate_that_is_too_high(
     until: int, waves: float, expected: str | None
 ) -> None:
     """Not where they calm down, nor where the training loss comes and goes over many steps, as of data in order."""
-    loss = 1.0 + 0.6 * np.exp(-AT / 40) + waves * np.sin(AT / 15) + 0.15 * noise_of(STEPS)
+    bounces = 0.4 * (AT % 60 == 0) * (until >= AT)
+    loss = 1.0 + 0.6 * np.exp(-AT / 40) + waves * np.sin(AT / 15) + bounces + 0.15 * noise_of(STEPS)
     judged = {step: 1.1 + 0.4 * (step % 60 == 0 and step <= until) for step in range(30, 401, 30)}
     assert severity(case_of(loss, validation=judged), "learning-rate-too-high") == expected
 

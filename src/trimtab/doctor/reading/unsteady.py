@@ -19,7 +19,9 @@ BOUNCE = 0.08
 UNSUSPECTED = 5e-3
 """Of another trainer's log: a rate below that is hardly what makes evaluations bounce."""
 TOGETHER = 0.6
-"""Correlation of a loss with the one before."""
+"""Correlation of a loss with the one before, and of evaluations with the training loss beside them."""
+LOUDER = 1.4
+"""Times what training losses differ by."""
 Sign = tuple[float, Evidence]
 
 
@@ -41,12 +43,15 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
 
     Where a decaying rate calms them by the end the rate was no higher than it should be; and a rate that no small model
-    suffers from has another reason for it.
+    suffers from has another reason for it. Where the training loss is far quieter, and does not go with them, they are
+    made of too few samples.
     """
     validation = Curve.of(case.validation_loss())
     if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and uses_adam(case) is not True):
         return
     if in_waves(curve) or curve.end > 1.5 * curve.start:
+        return
+    if _alone(curve, validation):
         return
     changes = np.diff(validation.values)
     much = np.abs(changes) > max(BOUNCE * validation.median, BOUNCE * abs(curve.start))
@@ -61,6 +66,17 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
         f"one evaluation to the next, by {format.decimal(largest)} at most"
     )
     yield 3.0, Evidence("validation/loss", (step, validation.last_step), largest, BOUNCE * abs(curve.start), told)
+
+
+def _alone(curve: Curve, validation: Curve) -> bool:
+    """Whether evaluations differ from one to the next by more than training losses do, and not together with them."""
+    late = validation.steps >= curve.first_step + (curve.last_step - curve.first_step) / 3
+    judged = np.diff(validation.values[late])
+    trained = np.diff(np.interp(validation.steps[late], curve.steps, curve.values))
+    if len(judged) < 6 or not trained.any():
+        return False
+    scatter = float(np.std(np.diff(curve.values[len(curve) // 3 :])))
+    return float(np.std(judged)) > LOUDER * scatter and float(np.corrcoef(judged, trained)[0, 1]) < TOGETHER
 
 
 def knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:

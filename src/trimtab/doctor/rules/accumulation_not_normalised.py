@@ -10,8 +10,8 @@ Evidence: the ratio at the evaluations, how little it scatters, the first loss b
 Remedy: divide each micro-batch's loss by their number, or better the sum over all of them by all tokens.
 False alarms: dropout, smoothing and penalties lift the training loss by a part of it, or by a constant: a ratio that
     begins at one, or is no whole number, or below 1.9, is not taken. Mixed samples and strong augmentation can make it
-    two or three: where nothing else is known, these are a remark. Losses that do not fall say nothing of a ratio,
-    and of an objective of several terms nothing is said.
+    two or three: that is a remark, unless training samples are answered as well as those of validation, which mixed
+    ones are not. Losses that do not fall say nothing of a ratio, and of an objective of several terms nothing is said.
 Source: own; the division by tokens after the mistake that was found in many trainers in October 2024
     (huggingface/transformers issue 34198 among them).
 """
@@ -26,7 +26,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, Floats, Steps
 from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.runs import format
 
@@ -42,8 +42,12 @@ SPARSE: Final = 60
 """Values, of which each is the mean of a stretch as a rule: between fewer it is read off as it is."""
 STEEP: Final = 0.8
 """Of the multiple: as many times as steeply as the validation loss must the training loss fall."""
+APART: Final = 0.1
+"""Of the validation loss: evaluations that differ by less say nothing of how steeply."""
 MIXED: Final = 3
 """Times: samples that are mixed or augmented strongly make a training loss as high."""
+AS_GOOD: Final = 0.05
+"""Of the accuracy, that answers to training samples may be worse by."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -57,6 +61,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     evidence: list[Evidence] = []
     times = _beside_validation(loss, validation, evidence, accumulation) if validation is not None else None
+    alike = times is not None and _is_as_good(case, evidence)
     if times is None and (validation is not None or uniform is None):
         return
     first = float(loss.values[0]) / uniform if uniform is not None and loss.first_step <= 2 else None
@@ -75,7 +80,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if accumulation is not None:
         text = f"each update is made of {accumulation} micro-batches"
         evidence.append(Evidence("training.accumulation", (0, 0), accumulation, None, text))
-    known = accumulation is not None or first is not None
+    known = accumulation is not None or first is not None or alike
     may_be_mixed = not known and times <= MIXED
     yield Finding(
         "accumulation-not-normalised",
@@ -110,7 +115,7 @@ def _beside_validation(
     steps, judged = validation.steps[inside], validation.values[inside]
     if len(steps) < FEWEST or float(judged.max() - judged.min()) < FALLS * float(judged.max()):
         return None
-    here = np.interp(steps, loss.steps, loss.values if len(loss) < SPARSE else loss.smoothed)
+    here = _beside(loss, steps, judged)
     ratios = here / judged
     early = ratios[: max(FEWEST, (len(ratios) + 1) // 2)]  # later a model may overfit, and the ratio with it
     usual = float(np.median(early))
@@ -121,7 +126,7 @@ def _beside_validation(
         return None
     # A constant between the two lifts the training loss as much at every level of the other.
     pairs = list(itertools.combinations(zip(judged[: len(early) + 1], here[: len(early) + 1], strict=True), 2))
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > 0.02 * a[0]]
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > APART * a[0]]
     if not slopes or float(np.median(slopes)) < 1 + STEEP * (times - 1):
         return None
     ratios = early
@@ -132,3 +137,27 @@ def _beside_validation(
     )
     evidence.append(Evidence("validation/loss", (int(steps[0]), int(steps[-1])), usual, 1.0, text))
     return times
+
+
+def _beside(loss: Curve, steps: Steps, judged: Floats) -> Floats:
+    """The training loss at the evaluations. A row of few is as a rule the mean since the one before, and belongs half
+    as many steps earlier: it is read so where the ratio is steadier for it."""
+    if len(loss) >= SPARSE:
+        return np.interp(steps, loss.steps, loss.smoothed)
+    half = float(np.median(np.diff(loss.steps))) / 2
+    read = [np.interp(steps, loss.steps - back, loss.values) for back in (0.0, half)]
+    return min(read, key=lambda here: float(np.std((here / judged)[: max(FEWEST, (len(judged) + 1) // 2)])))
+
+
+def _is_as_good(case: Case, evidence: list[Evidence]) -> bool:
+    """Whether training samples are answered as well as those of validation: then they are not the harder ones."""
+    training, judged = (Curve.of(case.evaluated(f"{of}/accuracy")) for of in ("train", "validation"))
+    if training is None or judged is None or len(judged) < FEWEST or len(training) < FEWEST_ROWS:
+        return False
+    beside = np.interp(judged.steps, training.steps, training.values if len(training) < SPARSE else training.smoothed)
+    less = float(np.median(judged.values - beside))
+    if less > AS_GOOD:
+        return False
+    text = f"training samples are answered as well as those of validation ({format.decimal(-less)} better)"
+    evidence.append(Evidence("train/accuracy", (judged.first_step, judged.last_step), -less, 0.0, text))
+    return True

@@ -2,7 +2,8 @@
 
 Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
     where the number of classes is not known, a first loss that no number of them explains beside the accuracy at the
-    start, or beside what wrong answers cost in the end; and before step 1 activations that grow or shrink a hundredfold
+    start, or beside what wrong answers cost in the end, or that is above a guess among a million where no rate could
+    have thrown it there, and comes down soon; and before step 1 activations that grow or shrink a hundredfold
     from the first block to the last.
 Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
     are many times too large; a signal that grows or vanishes with depth hardly lets early layers learn at all.
@@ -13,8 +14,9 @@ Remedy: a smaller spread of weights (0.02; residual outputs divided by the squar
 False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here it
     must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
     pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
-    from a folder, or answer better than guesses. Tasks whose loss has no such level (regression) are judged by
-    activations alone.
+    from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
+    are judged by activations alone. Inputs far from unit scale begin as high, and targets do: where outputs move by
+    hundreds of times the rate in a step the inputs are likelier, as weights of usual size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -29,6 +31,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, starts_steep
 from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import uniform_loss
@@ -39,13 +42,10 @@ MORE: Final = 1.0
 """Nats."""
 WAY: Final = 0.2
 """Of the run, within which the loss must have come down."""
+SAME: Final = 2
+"""Values after the first loss, whose accuracies are still of answers as good as its."""
 GROWS: Final = 100.0
 SURE_LOGITS: Final = 3.0
-LARGEST_VOCABULARY: Final = 1_000_000
-UNSUSPECTED: Final = 5e-3
-"""A rate at which no first updates throw a loss up."""
-STEEP: Final = 20.0
-"""Times the usual gradient."""
 MOST_RIGHT, FEW = 0.75, 10.0
 """An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few."""
 
@@ -53,7 +53,13 @@ MOST_RIGHT, FEW = 0.75, 10.0
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
-    signs = [*_first_loss(case, curve), *_growth(case)]
+    signs, start = [*_first_loss(case, curve), *_growth(case)], high_start(case)
+    if not signs and start is not None:
+        begun = (
+            f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
+            f"{format.decimal(start.level)} after a fifth of the run; no rate was so high as to throw it there"
+        )
+        signs = [Evidence("train/loss", (1, start.quarter), start.first, start.level, begun)]
     if not signs:
         if case.target != "trimtab" and curve is not None and curve.values[0] > math.log(LARGEST_VOCABULARY):
             yield Withheld("bad-initialization", ("train/accuracy, or how many classes or tokens there are",))
@@ -69,14 +75,15 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
     known = loss is None or uniform_loss(case) is not None
+    inputs = start is not None and start.is_fast  # then they are likelier
     yield Finding(
         "bad-initialization",
-        "warning",
-        0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
+        "info" if inputs else "warning",
+        0.3 if inputs else 0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
         1,
         " and ".join(told)
         + ": the weights are drawn at the wrong scale"
-        + ("" if known else ", or the inputs are far from unit scale, which looks the same"),
+        + ("" if known else ", or numbers that it is fed with or has to predict are far from unit scale"),
         tuple(evidence),
         remedies=tuple(_remedies(case)),
     )
@@ -85,7 +92,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
     if curve is None or len(curve) < 12:
         return
-    if curve.first_step > max(2, 0.002 * case.planned_steps) and not _falls_from_the_first(case, curve):
+    if curve.first_step > max(2, 0.002 * case.planned_steps) and not falls_from_the_first(case, curve):
         return
     if case.counts_epochs:
         return  # the first loss is a mean over an epoch in which much was learned
@@ -103,7 +110,10 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
             return
         if _is_summed(case, curve):
             return
-        early = accuracy.between(0, max(3, 0.03 * case.planned_steps)) if accuracy is not None else None
+        until = max(3, 0.03 * case.planned_steps)
+        early = accuracy.between(0, until) if accuracy is not None else None
+        if early is not None and early.last_step > curve.first_step:  # answers of a model that has learned since
+            early = early.between(0, curve.steps[min(SAME, len(curve) - 1)])
         chance = float(early.values.mean()) if early is not None else 0.0
         uniform = -math.log(chance) if chance > 0.02 else math.log(_most_classes(case))
         if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
@@ -124,34 +134,13 @@ def _most_classes(case: Case) -> float:
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
         return LARGEST_VOCABULARY
-    if not _starts_steep(case):
+    if not starts_steep(case):
         return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
     right, cost = accuracy.end, loss.end
     if not 0.2 < right < MOST_RIGHT:
         return LARGEST_VOCABULARY
     others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
     return 10.0 * (1.0 + others) if others < FEW else LARGEST_VOCABULARY
-
-
-def _starts_steep(case: Case) -> bool:
-    """Whether no rate is so high that the first updates throw a loss up; where none is known, whether the first
-    gradient is many times what is usual later, as of sure answers that are wrong."""
-    norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
-    if rates is not None and float(rates.values.max()) > 0.0:
-        return float(rates.values.max()) <= UNSUSPECTED
-    return norms is not None and len(norms) >= 12 and float(norms.values[0]) > STEEP * float(np.median(norms.values))
-
-
-def _falls_from_the_first(case: Case, curve: Curve) -> bool:
-    """Whether a log that begins some steps late begins at its highest, and goes on falling once it has come down: the
-    first loss was higher still, and no step threw it up."""
-    early = curve.values[: max(4, len(curve) // 10)]
-    later = curve.first_step + 0.3 * (curve.last_step - curve.first_step)
-    return (
-        curve.first_step <= 0.05 * case.planned_steps
-        and int(np.argmax(early)) == 0
-        and (curve.end < 0.9 * curve.at(later) or _starts_steep(case))
-    )
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:

@@ -1,7 +1,9 @@
 """exploding-gradients: the gradient grows by orders of magnitude, and the loss follows.
 
 Looks for: a gradient norm, before clipping, that grows to ten times its usual size or more over several values, and
-    stays there or ends in no number; and a loss that leaves later than the gradient began to grow, or is no number.
+    stays there or ends in no number; and a loss that leaves later than the gradient began to grow, or is no number. Or
+    a loss that has left for good, where the gradient had grown several times as much as it did when it was first
+    clearly away: few rows tell that as well as many.
 Why it matters: updates follow the gradient; where it grows by itself (through many layers or time steps, each of which
     makes it larger) the run is lost some steps later.
 Evidence: from where to where the norm grew, over how many steps, which layers grew most, and when the loss followed.
@@ -24,6 +26,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
+from trimtab.doctor.reading.leads import Lead, lead_of_gradient
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.restarts import thrown_by_burst
 from trimtab.doctor.remedies import lower_rate
@@ -78,6 +81,9 @@ def check(case: Case) -> Iterator[Finding]:
         if left is not None and growth.began <= left[0] <= max(growth.large + soon, _grows_until(norms, growth)):
             break
     else:
+        lead = lead_of_gradient(loss, Curve.of(case.validation_loss()), norms) if broken is None else None
+        if lead is not None:
+            yield _that_outran(case, norms, loss, lead)
         return
     if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
         return
@@ -106,6 +112,32 @@ def check(case: Case) -> Iterator[Finding]:
         onset,
         f"the gradient grew {largest / usual:,.0f}-fold from step {onset:,} on, and {said}",
         tuple(evidence),
+        remedies=(*clipping(case), lower_rate(case)),
+    )
+
+
+def _that_outran(case: Case, norms: Curve, loss: Curve, lead: Lead) -> Finding:
+    """A gradient that had grown several times as much as the loss where that was away."""
+    times, risen = lead.norm / lead.usual_norm, lead.loss / lead.usual_loss
+    grew = (
+        f"at step {lead.left:,}, from where on the loss stays above what it was, the gradient norm had grown from "
+        f"{format.decimal(lead.usual_norm)} to {format.decimal(lead.norm)}, {times:,.0f}-fold"
+    )
+    followed = (
+        f"the loss was {risen:.1f} times its lowest there, {format.decimal(lead.loss)}, and came to "
+        f"{format.decimal(loss.end)}"
+    )
+    return Finding(
+        "exploding-gradients",
+        "error",
+        0.8,
+        lead.began,
+        f"the gradient grew from step {lead.began:,} on, and faster than the loss, which left for good",
+        (
+            Evidence("grad_norm", (lead.began, norms.last_step), lead.norm, lead.usual_norm, grew),
+            *_layers(case, lead.began),
+            Evidence("train/loss", (lead.left, loss.last_step), loss.end, lead.usual_loss, followed),
+        ),
         remedies=(*clipping(case), lower_rate(case)),
     )
 

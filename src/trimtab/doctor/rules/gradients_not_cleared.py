@@ -5,7 +5,8 @@ Looks for: a gradient norm that adds up from the first step on. Gradients of nei
     the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
     of many parts, where the norm of a batch's own gradient scatters; or it rises part by part to the last step, like a
     power of the steps done. Examinations, which take a batch's gradient apart from the training, have one that is less
-    than half as large, each time. One that is cleared every so many steps rises and falls back in a sawtooth.
+    than half as large, each time. One that is cleared every so many steps rises and falls back in a sawtooth, and so it
+    does in a log of a row for many steps. A sum of many differs from row to row by less than the loss of its batches.
 Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
     never fades, and the run swings or leaves.
 Evidence: the first norms, the usual one beside them, and how little neighbours differ.
@@ -28,6 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.teeth import Teeth, sawtooth_of, teeth_of
 from trimtab.runs import format
 
 FEWEST: Final = 30
@@ -38,15 +40,9 @@ SMOOTH: Final = 0.04
 MANY: Final = 5.0
 ALTERNATES: Final = 3
 """Steps: batches of two or three kinds in turn make such a sawtooth, too."""
-LONGEST: Final = 64
-"""Steps between two that clear."""
-FALLS_BACK: Final = 1.4
-"""Times what it is then, that a sum was before it is cleared."""
-SHARE: Final = 0.4
-"""Of the changes of the norm, that a sawtooth must explain."""
-SURE_SHARE: Final = 0.6
-"""The same, of one that need not rise each time."""
 ENOUGH: Final = 3.0
+QUIET: Final = 0.6
+"""Of the usual change of the loss: single gradients scatter as much as the losses that they are of."""
 PARTS, FAR, STRAIGHT, STEEPEST = 12, 50.0, 0.95, 2.5
 """Of a norm that rises throughout: parts that each lie above the one before, times the first, correlation with a power
 of the step, and the highest power."""
@@ -59,14 +55,19 @@ NEAR: Final = 8
 def check(case: Case) -> Iterator[Finding]:
     """A warning where the signs agree."""
     norms = Curve.of(case.history.get("grad_norm"))
-    if norms is None or len(norms) < FEWEST or not (norms.values > 0).all():
+    if norms is None or not (norms.values > 0).all():
         return
-    sawtooth = _sawtooth(norms)
+    sawtooth = sawtooth_of(norms) if len(norms) >= FEWEST else None
     if sawtooth is not None:
         yield from _now_and_then(case, norms, *sawtooth)
         return
+    teeth = teeth_of(norms, Curve.of(case.loss()))
+    if teeth is not None:
+        yield _cleared_rarely(norms, teeth)
+    if teeth is not None or len(norms) < FEWEST:
+        return
     adds_up = _adds_up(norms)
-    wanders = [*_wanders(norms), *_beyond_own(case, norms)]
+    wanders = [*_wanders(norms, Curve.of(case.loss())), *_beyond_own(case, norms)]
     points = sum(weight for weight, _ in (*adds_up, *wanders))
     if points < ENOUGH or not wanders:
         return
@@ -114,41 +115,24 @@ def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: fl
     )
 
 
-def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
-    """The period of a norm that rises and falls back, how much of its changes that is, and how far it rises."""
-    if norms.first_step > 2 or len(norms) < 8 * 2 or (np.diff(norms.steps) != 1).any():
-        return None
-    values = np.log(norms.values)
-    changes = np.diff(values)
-    whole = float(np.square(changes - changes.mean()).mean())
-    if whole <= 0:
-        return None
-    falls_back = int((changes < -np.log(FALLS_BACK)).sum())  # in half of the periods at least
-    shortest = max(2, len(changes) // (2 * falls_back) if falls_back else len(changes))
-    for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
-        rows = changes[: len(changes) // period * period].reshape(-1, period)
-        sums = rows.sum(axis=0)
-        if float(sums @ sums) < 0.99 * SHARE * whole * period * len(rows) ** 2:
-            continue  # of most, without their exact share
-        share = float(np.square(rows.mean(axis=0)).mean()) / whole
-        if share <= SHARE:
-            continue
-        profile = np.median(rows, axis=0)
-        falls = int(np.argmin(profile))
-        after = (falls + 1) % period
-        times = float(np.exp(-profile[falls]))
-        # The same phase falls nearly each time, and the next rises by up to one gradient more.
-        always = min(float((rows[:, falls] < 0).mean()), float((rows[:, after] > 0).mean()) + 0.05)
-        # A sum grows until it is cleared; batches of an epoch in a fixed order are larger and smaller in between.
-        others = -float(np.minimum(np.delete(profile, falls), 0.0).sum()) < 0.25 * -float(profile[falls])
-        if (
-            times > FALLS_BACK
-            and always > (0.9 if share < SURE_SHARE else 0.8)
-            and 0.15 < profile[after] < 0.8
-            and others
-        ):
-            return period, share, times
-    return None
+def _cleared_rarely(norms: Curve, teeth: Teeth) -> Finding:
+    """A sum whose clearing shows between rows that are some steps apart."""
+    told = (
+        f"{teeth.falls} times, every {teeth.period:,.0f} steps counted from the first, the gradient norm falls back in "
+        f"one row from {teeth.times:.1f} times what it then is, the loss does not, and then it grows again"
+    )
+    return Finding(
+        "gradients-not-cleared",
+        "warning",
+        0.8,
+        norms.first_step,
+        f"the gradient is a sum that is cleared only every {teeth.period:,.0f} steps or so, as often as an epoch "
+        "ends or a log is written, while the weights are updated more often",
+        (Evidence("grad_norm", (norms.first_step, norms.last_step), teeth.times, 1.0, told),),
+        remedies=(
+            Remedy("clear gradients before each update: optimizer.zero_grad(set_to_none=True) in the inner loop"),
+        ),
+    )
 
 
 def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
@@ -168,7 +152,7 @@ def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
     return [(2.0, Evidence("grad_norm", steps, times, 1.0, text))]
 
 
-def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
+def _wanders(norms: Curve, loss: Curve | None) -> list[tuple[float, Evidence]]:
     """The norm is many times the first, and neighbours hardly differ."""
     rest = norms.values[max(SUMMED, len(norms) // 10) :]
     changes = np.abs(np.diff(np.log(rest)))
@@ -181,7 +165,11 @@ def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
     text = f"the usual gradient norm is {format.decimal(level)}, {times:,.0f} times that of the first step"
     if usual < SMOOTH:
         text += f", and changes by {usual:.1%} from one step to the next"
-        found.append((2.0 if usual < SMOOTH / 2 else 1.5, Evidence("grad_norm", steps, usual, 0.1, text)))
+        weight = 2.0 if usual < SMOOTH / 2 else 1.5
+        if loss is not None and usual < QUIET * (scatter := _scatter(loss)):
+            text += f", where the loss of its batches changes by {scatter:.1%}"
+            weight = ENOUGH
+        found.append((weight, Evidence("grad_norm", steps, usual, 0.1, text)))
     if (grows := _throughout(norms)) is not None:
         text = f"it rises from the first step to the last, like power {grows:.1f} of the steps done"
         found.append((3.0, Evidence("grad_norm", (norms.first_step, norms.last_step), times, 1.0, text)))
@@ -189,6 +177,12 @@ def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
         text = "it grows like a power of the steps done, as a sum does, and not faster and faster"
         found.append((1.0, Evidence("grad_norm", (norms.first_step, steps[0]), times, 1.0, text)))
     return found
+
+
+def _scatter(loss: Curve) -> float:
+    """The usual change of the loss from one row to the next, of what it is, after the first steps."""
+    rest = loss.values[max(SUMMED, len(loss) // 10) :]
+    return float(np.median(np.abs(np.diff(np.log(rest))))) if len(rest) > SUMMED and (rest > 0).all() else 0.0
 
 
 def _throughout(norms: Curve) -> float | None:

@@ -3,8 +3,9 @@
 Looks for: a rate that does not rise (seven tenths of its height or more in the first steps), a loss that is thrown far
     above where it began within the first tenth of the run, by more than its noise and a part of all that is gained, or
     is thrown up and down by much again and again, and that then falls quietly at the same high rate: later updates of
-    the same size are sound. With post-norm layers and Adam, of which it is known that they need a warm-up, also a loss
-    that stands at what counting single tokens reaches.
+    the same size are sound. A loss that is thrown up a hundredfold need not come back to where it began: later updates
+    undo most of those orders of magnitude. With post-norm layers and Adam, of which it is known that they need a
+    warm-up, also a loss that stands at what counting single tokens reaches.
 Why it matters: in the first steps gradients are largest and Adam's second moments are known from a few of them, so that
     its first steps are as large as any in every direction; what they destroy may take most of the run to mend.
 Evidence: the rate of the first steps beside its peak, the loss before and after them, the gradient there, and when the
@@ -40,6 +41,10 @@ NOISES: Final = 3.5
 """Of single losses, for two neighbours that are both so high."""
 TOGETHER: Final = 3.5
 """Of single losses, for a rise of medians of three neighbours."""
+BLOWN: Final = 100.0
+"""Times the first loss: by so much nothing but an update throws a loss."""
+MOSTLY: Final = 0.6
+"""Of those orders of magnitude, that are undone at a high rate."""
 TOO_HIGH: Final = 5.0
 """Times the usual rate: then the rate is too high, with or without a warm-up."""
 
@@ -52,7 +57,7 @@ def check(case: Case) -> Iterator[Finding]:
     phases = Phases.of(case.history.get("learning_rate"), loss.first_step, loss.last_step)
     if not phases.peak > 0 or float(rates.values[:2].min()) < RISES * phases.peak:
         return
-    damage = _damage(loss, phases) or _stuck(case, loss)
+    damage = _damage(loss, phases) or _blown_up(loss, phases) or _stuck(case, loss)
     if damage is None:
         return
     onset, evidence, confidence = damage
@@ -117,6 +122,26 @@ def _damage(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | 
     )
     evidence = Evidence("train/loss", (onset, mended), height, start, text)
     return max(onset - 1, 1), [evidence], 0.85
+
+
+def _blown_up(loss: Curve, phases: Phases) -> tuple[int, list[Evidence], float] | None:
+    """A loss that the first updates throw up by orders of magnitude, most of which later ones of the same rate undo."""
+    early = loss.between(loss.first_step, max(loss.first_step + EARLY * (loss.last_step - loss.first_step), 12.0))
+    start, later = float(loss.values[0]), loss.between(loss.first_step, phases.high_until)
+    if early is None or later is None or len(early) < 5 or start <= 0.0 or not (later.values > 0.0).all():
+        return None
+    at = int(np.argmax(early.values))
+    height, mended = float(early.values[at]), float(later.smoothed[-1])
+    if height < BLOWN * start or height != float(loss.values.max()):
+        return None
+    if np.log(height / mended) < MOSTLY * np.log(height / start):
+        return None
+    step = int(early.steps[at])
+    text = (
+        f"the loss rose from {format.decimal(start)} to {format.decimal(height)} by step {step:,}, and came down to "
+        f"{format.decimal(mended)} while the rate was as high"
+    )
+    return loss.first_step, [Evidence("train/loss", (loss.first_step, step), height, start, text)], 0.75
 
 
 def _rise(values: Floats) -> float:

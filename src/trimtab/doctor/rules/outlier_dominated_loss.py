@@ -180,9 +180,9 @@ def _is_heavy_tailed(late: NDArray[np.float64]) -> bool:
 
 
 def _is_far_above(late: NDArray[np.float64], judged: float) -> bool:
-    """Whether the training loss lies at many times the validation loss, and is another in each step."""
-    mean, deviation = float(late.mean()), float(late.std())
-    return judged > 0.0 and mean > FAR_ABOVE * judged and deviation > UNEVEN * mean and _in_no_order(late)
+    """Whether the training loss lies at many times the validation loss in each quarter, and another in each step."""
+    mean, deviation = min(float(part.mean()) for part in np.array_split(late, 4)), float(late.std())
+    return judged > 0.0 and mean > FAR_ABOVE * judged and deviation > UNEVEN * float(late.mean()) and _in_no_order(late)
 
 
 def _in_no_order(late: NDArray[np.float64]) -> bool:

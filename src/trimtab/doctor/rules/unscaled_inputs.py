@@ -5,14 +5,16 @@ Looks for: a root mean square above 10 of what the first layer is given (the fac
     scaled by it: there is nothing to find in such models. In logs of a task with an accuracy: a first loss that is
     several times what it comes to at once, and a gradient norm of more than four times the loss at first and twenty
     times later on. Large weights make such a loss, too, but their gradient is no larger than the loss, as they divide
-    it by their own size; large inputs multiply it.
+    it by their own size; large inputs multiply it. Or a first loss above that of a guess among a million, which comes
+    down faster than an optimizer moves outputs at such a rate with inputs of usual size.
 Why it matters: the first layer's gradient grows with its inputs, so that a rate that suits the rest is far too high
     there: the loss begins high, jumps, and ends worse. A feature that is far larger than the others hides them.
 Evidence: the size of the inputs, and the first loss beside that of a guess; or the gradient norm beside the loss.
 Remedy: subtract the mean and divide by the deviation of each feature, both of the training set; or a norm as first
     layer.
 False alarms: inputs whose first weights are made for their scale: a remark where the loss begins as a guess does.
-    Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. Inputs that a
+    Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. A loss that begins
+    as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
     BatchNorm meets behind the first layer do no harm, and show nowhere.
 Source: LeCun et al. 1998, "Efficient BackProp", section 4.3.
 """
@@ -27,6 +29,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.reading.beginnings import HighStart, high_start
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve
 from trimtab.runs import format
@@ -51,7 +54,9 @@ DROPS: Final = 0.5
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning; a remark where nothing shows it in the loss."""
     if case.fact("first_batch") is None:
-        yield from _by_gradients(case)
+        start, said = high_start(case), list(_by_gradients(case))
+        seen = any(isinstance(one, Finding) for one in said)
+        yield from said if start is None or seen else [_by_start(start)]
         return
     size, spread = case.number("first_batch", "input_rms"), case.number("first_batch", "input_spread")
     if size is None:
@@ -84,6 +89,25 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         f"the inputs are far from unit scale (root mean square {size:.3g}): the first layer learns at another speed "
         "than the rest",
         tuple(evidence),
+        remedies=REMEDIES,
+    )
+
+
+def _by_start(start: HighStart) -> Finding:
+    """A loss that begins far too high: a warning where it comes down faster than weights alone could bring it down."""
+    told = (
+        f"the first loss is {format.decimal(start.first)}, and a quarter of that by step {start.quarter:,}: outputs "
+        f"moved by {start.moved:,.0f} times the learning rate in a step"
+    )
+    return Finding(
+        CODE,
+        "warning" if start.is_fast else "info",
+        0.65 if start.is_fast else 0.3,
+        1,
+        "the inputs are far from unit scale, as it seems, or weights are drawn at the wrong scale"
+        if start.is_fast
+        else "the inputs may be far from unit scale: the loss begins far too high",
+        (Evidence("train/loss", (1, start.quarter), start.first, start.level, told),),
         remedies=REMEDIES,
     )
 
