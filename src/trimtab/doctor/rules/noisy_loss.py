@@ -24,6 +24,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.reading.curves import Curve, Phases
+from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens
 from trimtab.doctor.reading.levels import counted_loss, judged
 from trimtab.doctor.remedies import change, learning_rate_in_use, sound_rate, uses_adam
 from trimtab.runs import format
@@ -64,7 +65,9 @@ def check(case: Case) -> Iterator[Finding]:
     stands = tiny or gained < max(STILL * curve.descent, 0.5 * noise)
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
-    sound = reached is not None and bigram is not None and reached.floor < bigram
+    judged_here = judged_tokens(case)
+    chance = 0.0 if judged_here is None else error_of_tokens(judged_here)
+    sound = reached is not None and bigram is not None and reached.floor < (1.0 - chance) * bigram
     batch_in_words = "the batch is small, so the loss scatters" if batch is not None else "the loss scatters"
     course = "its level hardly falls any more" if stands and gained < STILL * curve.descent else "its level still falls"
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0

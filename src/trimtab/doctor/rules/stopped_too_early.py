@@ -5,7 +5,8 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
     less than a tenth of a token for each parameter, than what counting pairs of them reaches, whether it was still
     falling or only fell; of less than half a token for each parameter also while it stands where frequencies of single
     tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
-    single tokens to pairs gets a remark. Where no level is known: of fewer than 100 steps with the rate at its full
+    single tokens to pairs gets a remark. A loss above that of pairs by no more than the few tokens that are judged make
+    uncertain is as good. Where no level is known: of fewer than 100 steps with the rate at its full
     height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress;
     of at most 75 updates over tokens, in less than one pass over them, one whose evaluations got better to the end.
     Of another trainer's state file that tells how many steps were to be made: one that ends at three fifths of them and
@@ -29,6 +30,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens
 from trimtab.doctor.reading.levels import counted_loss, is_first_stand, tokens_seen, uniform_loss
 from trimtab.runs import format
 
@@ -92,6 +94,8 @@ def check(case: Case) -> Iterator[Finding]:
     if bigram is not None and unigram is not None:
         beyond_single = is_short or lowest < unigram
         level = bound = bigram if beyond_single else unigram
+        if beyond_single and (number := judged_tokens(case)) is not None:
+            bound *= 1.0 + error_of_tokens(number)
         yardstick = "counting pairs of tokens" if beyond_single else "counting single tokens"
         grave = hardly_begun or not beyond_single
     elif uniform is not None:
