@@ -212,3 +212,43 @@ def test_a_gradient_that_jumps_once_with_the_loss_is_no_explosion() -> None:
     growing = np.exp(0.1 * noise_of(200, 1)) * np.where(at >= 100, 1.12 ** (at - 100.0), 1.0)
     late = falling(200) + np.where(at >= 120, 0.05 * 1.09 ** (at - 120.0), 0.0)
     assert _told("exploding-gradients", case_of(late, rates=cosine(200), grad_norm=growing)) is not None
+
+
+def test_layers_that_give_back_a_thousand_times_as_much_were_thrown_by_the_rate() -> None:
+    def case(times: float, rate: float) -> Case:
+        config = {"optimizer.learning_rate": rate, "model.hidden_size": 64}
+        facts = {"optimizer": "adamw", "parameters": {"total": 10**5, "non_embedding": 10**5}}
+        given = case_of(falling(200), rates=cosine(200, rate), config=config, facts=facts)
+        names = tuple(
+            f"layer/{name}" for name in ("blocks.0/activation_rms", "blocks.1/activation_rms", "up/weight_norm")
+        )
+        for step in range(5, 201, 5):
+            grown = min((step - 5) / 20, 1.0)
+            given.history.layers.append(step, names, np.array([0.03 * times**grown] * 2 + [3.0 * 8**grown]))
+        return given
+
+    found = _told("learning-rate-too-high", case(5e4, 3e-2))
+    assert found is not None
+    assert any("50,000-fold" in one.text for one in found.evidence)
+    assert _told("learning-rate-too-high", case(200.0, 3e-2)) is None
+    assert _told("learning-rate-too-high", case(5e4, 2e-3)) is None  # a residual stream that grows at a usual rate
+
+
+def test_counting_is_reached_or_missed_by_more_than_the_judged_tokens_are_uncertain() -> None:
+    def case(lowest: float, judged: float, tokens: float, noise: float) -> Case:
+        yardsticks = {"bigram": 2.5 / np.log(2), "unigram": 3.3 / np.log(2), "judged_tokens": 100, "judged_bytes": 100}
+        facts = {"task": "causal_lm", "yardsticks": yardsticks, "parameters": {"total": 1e6}}
+        facts |= {"validation": {"tokens": judged}, "tokenizer": {"vocabulary_size": 257}}
+        loss = lowest + 2.0 * np.exp(-np.arange(300) / 40) + noise * noise_of(300)
+        rates, seen = np.full(300, 1e-3), np.full(300, tokens)
+        return _judged(
+            case_of(loss, rates=rates, facts=facts, tokens=seen), [150, 300], validation_of_loss=[lowest + 0.1, lowest]
+        )
+
+    for lowest, judged, says in ((2.55, 3_000, False), (2.55, 10**6, True), (2.8, 3_000, True)):
+        found = _told("stopped-too-early", case(lowest, judged, 16.0, 0.01))
+        assert (found is not None) == says, (lowest, judged)
+    for lowest, judged, severity in ((2.45, 3_000, "warning"), (2.45, 10**6, "info"), (2.2, 3_000, "info")):
+        found = _told("noisy-loss", case(lowest, judged, 16.0, 0.5))
+        assert found is not None
+        assert found.severity == severity, (lowest, judged)

@@ -4,9 +4,9 @@ Looks for several signs that each may have another reason, and counts them: a hu
     rises or is at its height, early in the run); a loss that swings far more than the noise of its steps explains; a
     loss that stands at what counting tokens reaches while the rate is high; a fall that only begins when the rate
     decays; evaluations of the same samples that go up and down by much to the end; a loss that the first steps throw
-    up and that stands from there to the end; weights that grow several-fold within the first steps; a rate far above
-    what AdamW is usually trained with at this size; a loss that left, or was no longer a number, when the rate was at
-    its height.
+    up and that stands from there to the end; weights that grow several-fold within the first steps, or layers that
+    give back a thousand times what they did; a rate far above what AdamW is usually trained with at this size; a loss
+    that left, or was no longer a number, when the rate was at its height.
 Why it matters: the run wastes its budget, or ends in a divergence; a lower rate costs nothing to try.
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
@@ -27,6 +27,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since
 from trimtab.doctor.reading.levels import counted_loss, judged
+from trimtab.doctor.reading.thrown import growth, swells
 from trimtab.doctor.reading.unsteady import (
     Sign,
     bounces,
@@ -70,10 +71,10 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     waves = in_waves(curve)  # as where data comes in an order
     if not waves:
         seen += early_jump(curve, phases)
-    known: list[Sign] = [*_growth(case), *_usual(case)]
+    known: list[Sign] = [*growth(case), *_usual(case)]
     support = sum(weight for weight, _ in known if weight > 0)
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
-        seen += _stands(case, phases)
+        seen += [*_stands(case, phases), *swells(case)]
         # Losses of neighbours that belong together swing, too, with no fault of the rate.
         if not waves and (support > 0 or seen):
             seen += [*hump(case, curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
@@ -211,24 +212,6 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
             3.0,
             Evidence("learning_rate", (step, curve.last_step), float(rates.values[at + 1]), float(before[at]), told),
         )
-
-
-def _growth(case: Case) -> Iterator[Sign]:
-    """Weights that grow several-fold within the first tenth of the run."""
-    steps, names, norms_WL = case.history.layers.values("weight_norm")
-    if len(steps) < 4:
-        return
-    until = max(3, int(np.searchsorted(steps, 0.1 * case.planned_steps)))
-    first, then = norms_WL[0], norms_WL[min(until, len(steps) - 1)]
-    grown = [
-        float(b / a)
-        for name, a, b in zip(names, first, then, strict=True)
-        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
-    ]
-    end = int(steps[min(until, len(steps) - 1)])
-    if grown and (factor := float(np.median(grown))) > 2.5:
-        told = f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}"
-        yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
 
 
 def _usual(case: Case) -> Iterator[Sign]:
