@@ -10,6 +10,7 @@ import pytest
 from cases import Array, case_of, cosine, falling, noise_of
 
 from trimtab.doctor import Case, Finding
+from trimtab.doctor.codes import CODES
 from trimtab.doctor.diagnose import ask, diagnose
 from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.remedies import sound_rate, uses_adam
@@ -252,3 +253,123 @@ def test_counting_is_reached_or_missed_by_more_than_the_judged_tokens_are_uncert
         found = _told("noisy-loss", case(lowest, judged, 16.0, 0.5))
         assert found is not None
         assert found.severity == severity, (lowest, judged)
+
+
+def _with_weights(case: Case, norms: Mapping[str, Array], every: int = 5) -> Case:
+    names = tuple(f"layer/{name}/weight_norm" for name in norms)
+    values = np.stack(list(norms.values()), axis=1)
+    for step in range(every, len(values) + 1, every):
+        case.history.layers.append(step, names, values[step - 1])
+    return case
+
+
+def test_weights_that_are_multiplied_in_each_step_are_a_divergence_before_the_loss_tells() -> None:
+    at = np.arange(1, 201)
+    grows = 1.02 ** np.maximum(at - 100.0, 0.0)
+
+    def case(gain: Array) -> Case:
+        given = case_of(falling(200, noise=0.4), rates=cosine(200))
+        given = _with_weights(given, {"up": 3.0 * grows, "down": 2.0 * grows, "norm": 7.5 * gain})
+        return _judged(given, [40, 80, 120, 160, 200], validation_of_loss=[5.0, 4.0, 4.0, 4.1, 4.2])
+
+    found = _told("divergence", case(grows))
+    assert found is not None
+    assert (found.severity, found.onset_step) == ("error", 101)
+    assert "2.0% in each step" in found.evidence[0].text
+    assert _told("divergence", case(np.ones(200))) is None  # those that learn grow, and what norms multiply by does not
+
+
+def test_weights_that_jump_at_once_are_a_spike_and_no_explosion() -> None:
+    def case(times: float) -> Case:
+        jump = np.where(np.arange(1, 201) > 100, times, 1.0)
+        lift = (times - 1.0) * np.where(np.arange(200) >= 100, np.exp(-(np.arange(200) - 100) / 25), 0.0)
+        slow = 1.0 + 0.001 * np.arange(200)
+        given = case_of(falling(200, noise=0.4) + 0.3 * lift, rates=cosine(200), grad_norm=1.0 + 20.0 * lift)
+        given = _with_weights(given, {"up": 3.0 * slow * jump, "down": 2.0 * slow * jump})
+        raised = [5.0, 4.5, 4.2, 4.2 + 0.3 * (times - 1.0), 4.2 + 0.1 * (times - 1.0), 4.2]
+        return _judged(given, [40, 80, 100, 120, 160, 200], validation_of_loss=raised)
+
+    found = _told("loss-spike", case(2.5))
+    assert found is not None
+    assert found.evidence[0].metric == "layer/*/weight_norm"
+    assert (found.severity, found.onset_step) == ("warning", 101)
+    assert _told("loss-spike", case(1.1)) is None
+    assert _told("exploding-gradients", case(2.5)) is None
+
+
+def test_gradients_that_are_not_zero_once_cleared_settle_it() -> None:
+    def case(left: list[float]) -> Case:
+        given = case_of(falling(120), rates=cosine(120), grad_norm=np.exp(0.2 * noise_of(120, 1)))
+        given.history.add("probe/grad_left", np.array([40, 80, 120]), np.array(left))
+        return given
+
+    found = _told("gradients-not-cleared", case([1.0, 0.0, 1.0]))
+    assert found is not None
+    assert (found.severity, found.confidence) == ("warning", 0.95)
+    assert _told("gradients-not-cleared", case([0.0, 0.0, 0.0])) is None
+
+
+def test_the_last_batches_tell_no_divergence_where_all_evaluations_fall() -> None:
+    loss = np.concatenate([falling(100, noise=0.02), 6.0 + 0.02 * noise_of(12)])
+    steps = list(range(16, 113, 16))
+
+    def case(last: float) -> Case:
+        levels = [*np.linspace(4.5, 3.6, 6).tolist(), last]
+        return _judged(
+            case_of(loss, rates=np.full(112, 1e-3)), steps, validation_of_loss=levels, training_slice_of_loss=levels
+        )
+
+    assert _told("divergence", case(3.5)) is None
+    assert _told("divergence", case(4.0)) is not None
+
+
+def test_at_its_pace_a_small_model_never_comes_to_what_counting_reaches() -> None:
+    def case(lowest: float, gained: float) -> Case:
+        yardsticks = {"bigram": 2.5 / np.log(2), "unigram": 4.5 / np.log(2), "judged_tokens": 100, "judged_bytes": 100}
+        facts = {"task": "causal_lm", "yardsticks": yardsticks, "parameters": {"total": 5e3}}
+        at = np.arange(300)
+        loss = lowest + gained * (1 - at / 300) + 1.0 * np.exp(-at / 10)
+        given = case_of(loss, rates=cosine(300), facts=facts, tokens=np.full(300, 1e3))
+        return _judged(given, list(range(30, 301, 30)), validation_of_loss=loss[29::30].tolist())
+
+    assert _told("underfitting", case(3.9, 0.4)) is not None
+    assert _told("underfitting", case(2.8, 0.4)) is None
+
+
+def test_a_fault_of_weights_of_classes_comes_before_what_it_looks_like() -> None:
+    weights = {"a": 1.0, "b": 0.001, "c": 0.001, "d": 0.001}
+    assert _told("gradients-not-cleared", _examined(12.0, **{"task.class_weights": weights})) is None
+    assert "overconfident" in CODES["class-collapse"].explains
+
+
+def test_blocks_that_are_set_to_enlarge_begin_badly_though_the_loss_does_not_show_it() -> None:
+    def case(deviation: float, size: float) -> Case:
+        config = {
+            "model.initialization.matrices": "normal",
+            "model.initialization.standard_deviation": deviation,
+            "model.hidden_size": 64,
+        }
+        given = case_of(falling(120, start=1.9, floor=1.5, noise=0.02), rates=cosine(120), config=config)
+        for step in range(5, 121, 5):
+            given.history.layers.append(step, ("layer/blocks.0/activation_rms",), np.array([size]))
+        return given
+
+    found = _told("bad-initialization", case(0.5, 60.0))
+    assert found is not None
+    assert found.evidence[0].metric == "model.initialization.standard_deviation"
+    assert _told("bad-initialization", case(0.02, 60.0)) is None
+    assert _told("bad-initialization", case(0.5, 1.0)) is None
+
+
+def test_a_gradient_that_has_faded_for_most_of_the_run_counts_though_it_comes_back() -> None:
+    def case(back: int) -> Case:
+        given = case_of(falling(120), rates=cosine(120))
+        names = tuple(f"layer/layers.{depth}.weight/grad_norm" for depth in range(6))
+        for step in range(5, 121, 5):
+            given.history.layers.append(step, names, 10.0 ** np.linspace(-5.0 if step < back else -1.0, 0.0, 6))
+        return given
+
+    found = _told("vanishing-gradients", case(80))
+    assert found is not None
+    assert found.severity == "warning"
+    assert _told("vanishing-gradients", case(40)) is None

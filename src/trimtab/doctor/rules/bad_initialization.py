@@ -3,7 +3,8 @@
 Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
     where the number of classes is not known, a first loss that no number of them explains beside the accuracy at the
     start, or beside what wrong answers cost in the end; and before step 1 activations that grow or shrink a hundredfold
-    from the first block to the last.
+    from the first block to the last. Or a deviation, as it is set, at which each matrix makes what it gets twice as
+    large and more, with blocks that give back ten times what is usual: norms hide that from the loss.
 Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
     are many times too large; a signal that grows or vanishes with depth hardly lets early layers learn at all.
 Evidence: the first loss beside ln V, the spread of the first logits, the growth of activations, how soon the loss came
@@ -40,6 +41,9 @@ MORE: Final = 1.0
 WAY: Final = 0.2
 """Of the run, within which the loss must have come down."""
 GROWS: Final = 100.0
+ENLARGES: Final = 2.0
+LARGE: Final = 10.0
+"""Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
 LARGEST_VOCABULARY: Final = 1_000_000
 UNSUSPECTED: Final = 5e-3
@@ -53,7 +57,7 @@ MOST_RIGHT, FEW = 0.75, 10.0
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
-    signs = [*_first_loss(case, curve), *_growth(case)]
+    signs = [*_first_loss(case, curve), *_growth(case), *_as_set(case)]
     if not signs:
         if case.target != "trimtab" and curve is not None and curve.values[0] > math.log(LARGEST_VOCABULARY):
             yield Withheld("bad-initialization", ("train/accuracy, or how many classes or tokens there are",))
@@ -64,7 +68,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     told = []
     if loss is not None and loss.observed is not None:
         told.append(f"the first loss, {format.decimal(loss.observed)}, is far above what guessing costs")
-    if growth:
+    if any(item.metric.startswith("model.") for item in signs):
+        told.append("blocks give back many times what is usual before anything is learned")
+    elif growth:
         told.append(
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
@@ -214,6 +220,24 @@ def _growth(case: Case) -> Iterator[Evidence]:
     if not 1 / GROWS < last / first < GROWS:
         text = f"in the first window activations change {last / first:.3g}-fold from the first block to the last"
         yield Evidence("layer/*/activation_rms", (1, int(steps[0])), last / first, 1.0, text)
+
+
+def _as_set(case: Case) -> Iterator[Evidence]:
+    """A deviation, as it is set, at which each matrix makes what goes through it several times as large, and blocks
+    that give back as much: what norms hide from the loss is in the way of learning all the same."""
+    set_to, width = (case.setting(f"model.{name}") for name in ("initialization.standard_deviation", "hidden_size"))
+    steps, _, rms_WL = case.history.layers.values("activation_rms")
+    if case.setting("model.initialization.matrices") != "normal" or (case.fact("first_pass") or {}).get("trained"):
+        return
+    if not isinstance(set_to, int | float) or not isinstance(width, int) or not len(steps) or case.fact("given"):
+        return
+    times, first = set_to * math.sqrt(width), float(np.nanmax(rms_WL[0]))
+    if times > ENLARGES and first > LARGE:
+        text = (
+            f"weights are drawn with a deviation of {set_to:.2g}, so that each of {width} units makes what it gets "
+            f"{times:.1f} times as large; blocks give back {first:.3g} from the first step on, where 1 is usual"
+        )
+        yield Evidence("model.initialization.standard_deviation", (0, int(steps[0])), set_to, 0.02, text)
 
 
 def _logits(case: Case) -> Iterator[Evidence]:

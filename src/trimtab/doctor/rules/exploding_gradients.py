@@ -10,7 +10,8 @@ Remedy: clip the norm of the gradient; a lower rate; look at what multiplies (re
 False alarms: in a divergence the loss leads, and the gradient grows because of it: then nothing is said here, unless
     the gradient grows a hundred times as much as the loss, which no loss does to it. A norm
     that grows slowly while the loss falls is healthy, and so are single large values. A norm that adds up from the
-    first step on, evenly, is that of gradients that are not cleared.
+    first step on, evenly, is that of gradients that are not cleared; one that grows where all weights jump at once, or
+    are multiplied in each step, follows these.
 Source: Pascanu et al. 2013, arXiv 1211.5063; own thresholds.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
+from trimtab.doctor.reading.thrown import growing, jump
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.runs import format
@@ -65,6 +67,9 @@ def check(case: Case) -> Iterator[Finding]:
     norms = Curve.of(series)
     if series is None or norms is None or loss is None or len(norms) < FEWEST or len(loss) < FEWEST:
         return
+    if growing(case) is not None:
+        return  # all weights are multiplied, and the gradient follows them
+    thrown = jump(case)
     bad = case.loss().first_bad_step  # type: ignore[union-attr]
     broken = min((step for step in (bad, series.first_bad_step) if step is not None), default=None)
     if broken is not None and (case.history.has("loss_scale") or broken <= norms.first_step):
@@ -79,6 +84,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
         return
+    if thrown is not None and thrown.begin <= growth.began <= thrown.end + 1:
+        return  # by what was written into the weights
     (began, large, usual, largest), (followed, lost, said) = growth, left
     leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or _outgrows(norms, loss, growth)
     onset = _rises_from(norms, growth) if leads else began

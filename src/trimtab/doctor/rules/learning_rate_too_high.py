@@ -82,7 +82,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
-    if not seen or sum(weight for weight, _ in seen) < 1.0 or points < ENOUGH:
+    # A rate that is far beyond, and weights that it threw at once, need no mark on the curve.
+    if points < ENOUGH or (sum(weight for weight, _ in seen) < 1.0 and support < ENOUGH):
         return
     signs = sorted([*seen, *(sign for sign in known if sign[0] > 0)], key=lambda sign: -sign[0])
     rate = learning_rate_in_use(case) or phases.peak
@@ -99,7 +100,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     yield Finding(
         "learning-rate-too-high",
         "warning",
-        float(np.clip(0.55 + 0.1 * (points - ENOUGH), 0.5, 0.95)),
+        float(np.clip(0.55 + 0.1 * (points - ENOUGH), 0.65 if support >= ENOUGH else 0.5, 0.95)),
         onset,
         f"a learning rate of {rate:.2g} moves the weights too far in each step: "
         + ("the run stays far above what it could reach" if is_over else "the loss is unsteady"),

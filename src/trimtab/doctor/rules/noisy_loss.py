@@ -9,7 +9,8 @@ Evidence: the noise beside the level and the descent, the tokens in a batch, the
 Remedy: more samples in a batch, in micro-batches as large as fit, at a rate to match (higher by
     the root of how many times more, and no higher than usual); a rate that decays; shuffled data.
 False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
-    Batches of whole texts are not judged: 32 texts are not 32 tokens.
+    Nor is one sound that is below counts of pairs by less than the few tokens that are judged make uncertain. Batches
+    of whole texts are not judged: 32 texts are not 32 tokens.
 Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
 """
 

@@ -228,12 +228,12 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
 def _at_full_speed(case: Case, training: Curve) -> bool:
     """Whether a short run ends at the full rate, and its last quarter made a good part of the whole progress."""
     rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(training) > FEWEST_STEPS or rates.values[-1] < 0.5 * float(rates.values.max()):
+    if rates is None or len(training) > FEWEST_STEPS or rates.values[-1] < 0.49 * float(rates.values.max()):
         return False
     curve = Curve.of(case.validation_loss()) or training
     begin = curve.first_step + 0.75 * (curve.last_step - curve.first_step)
     gained = float(np.interp(begin, curve.steps, curve.smoothed)) - float(curve.values[-1])
-    return gained > 2.0 * LAST_QUARTER * training.descent > 0
+    return gained > LAST_QUARTER * training.descent > 0
 
 
 def has_turned(judged: Curve) -> bool:
