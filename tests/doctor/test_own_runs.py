@@ -373,3 +373,106 @@ def test_a_gradient_that_has_faded_for_most_of_the_run_counts_though_it_comes_ba
     assert found is not None
     assert found.severity == "warning"
     assert _told("vanishing-gradients", case(40)) is None
+
+
+def test_gradients_that_are_zero_once_cleared_are_no_sum_whatever_they_look_like() -> None:
+    def case(known: bool) -> Case:
+        norms = np.arange(1.0, 121.0) ** 0.9 * np.exp(0.01 * noise_of(120, 1))
+        given = case_of(falling(120), rates=cosine(120), grad_norm=norms)
+        if known:
+            given.history.add("probe/grad_left", np.array([40, 80, 120]), np.zeros(3))
+        return given
+
+    assert _told("gradients-not-cleared", case(known=False)) is not None
+    assert _told("gradients-not-cleared", case(known=True)) is None
+
+
+def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_follows() -> None:
+    def case(own: list[float]) -> Case:
+        norms = np.exp(0.1 * noise_of(200, 2)) * 1.03 ** np.maximum(np.arange(200) - 80.0, 0.0)
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms)
+        given.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array(own))
+        return given
+
+    found = _told("exploding-gradients", case([1.0, 1.1, 0.9]))
+    assert found is not None
+    assert (found.severity, found.evidence[0].metric) == ("warning", "probe/grad_norm")
+    assert _told("exploding-gradients", case([1.0, 4.0, 20.0])) is None  # that of the batch grows as well
+
+
+def test_a_single_layer_that_was_not_brought_back_is_enough() -> None:
+    def case(kept: float) -> Case:
+        given = _resumed(0.0)
+        names = tuple(f"layer/blocks.{number}.up.weight/weight_norm" for number in range(5))
+        for step in range(10, 201, 10):
+            norms = np.full(5, 10.0 * 1.01 ** (step / 10))
+            norms[0] *= kept if step > 92 else 1.0
+            given.history.layers.append(step, names, norms)
+        return given
+
+    found = _told("resume-discontinuity", case(0.8))
+    assert found is not None
+    assert "blocks.0.up.weight" in found.evidence[0].text
+    assert _told("resume-discontinuity", case(0.99)) is None
+
+
+def test_batches_that_grow_by_chance_do_not_explain_memory_that_doubles() -> None:
+    def case(longer: float) -> Case:
+        tokens, memory = 100.0 * np.linspace(1.0, longer, 90), 3e8 + 3e6 * np.arange(90.0)
+        return case_of(falling(90), rates=cosine(90), tokens=tokens, memory_bytes=memory)
+
+    assert _told("memory-leak", case(1.1)) is not None
+    assert _told("memory-leak", case(1.8)) is None
+
+
+def test_lions_decay_is_held_against_lions_rate_and_counting_against_a_wide_gap() -> None:
+    def case(optimizer: str, dropout: float, right: float) -> Case:
+        config = {"optimizer.weight_decay": 0.3, "objective.label_smoothing": 0.1, "model.dropout.residual": dropout}
+        facts = {"optimizer": optimizer, "task": "classification", "epochs": 2.2, "parameters": {"total": 10_000}}
+        facts |= {"targets": {"classes": list("abcdef")}, "counting": {"labels": {"validation_accuracy": 0.86}}}
+        given = case_of(falling(120, start=1.8, floor=1.6, noise=0.02), rates=cosine(120), config=config, facts=facts)
+        steps, even = list(range(20, 121, 20)), [1.7, 1.6, 1.5, 1.4, 1.4, 1.4]
+        given = _judged(given, steps, validation_of_loss=even, validation_of_accuracy=[right] * 6)
+        return _judged(given, steps, generalization_gap=[0.3] * 6, training_slice_of_loss=[one - 0.3 for one in even])
+
+    assert _told("over-regularised", case("adamw", 0.0, 0.47)) is not None
+    assert _told("over-regularised", case("lion", 0.0, 0.47)) is None
+    assert _told("over-regularised", case("lion", 0.65, 0.47)) is not None
+    assert _told("over-regularised", case("lion", 0.65, 0.85)) is None  # an open gap asks for it
+
+
+def test_what_rises_far_is_no_chance_of_few_tokens() -> None:
+    facts = {"task": "causal_lm", "validation": {"tokens": 2_600.0}}
+    jumps = 0.25 * np.array([0, 1, -1, 1, -1, 1, -1, 1, -1, 1, 0, 1])
+
+    def case(end: float) -> Case:
+        levels = np.concatenate([[6.0, 5.0, 4.6], np.linspace(4.6, end, 9)]) + jumps
+        given = case_of(falling(120, noise=0.01), rates=cosine(120), facts=facts)
+        return _judged(given, list(range(10, 121, 10)), validation_of_loss=levels.tolist())
+
+    for end, severity in ((4.6, "warning"), (12.0, "info")):
+        found = _told("validation-too-small", case(end))
+        assert found is not None
+        assert found.severity == severity
+
+
+def test_waiting_for_most_of_the_time_is_sure_however_rare_the_waits_are() -> None:
+    waits = np.where(np.arange(70) % 5 == 0, 0.25, 0.0005)
+    found = _told("input-bound", case_of(falling(70), data_seconds=waits, step_seconds=0.006 + waits))
+    assert found is not None
+    assert (found.severity, found.confidence) == ("warning", 0.95)
+
+
+def test_a_rate_moves_nothing_where_no_evaluation_changes() -> None:
+    config = {"optimizer.learning_rate": 5e-2, "model.hidden_size": 64}
+    facts = {"optimizer": "adamw", "parameters": {"total": 10**5, "non_embedding": 10**5}}
+
+    def case(levels: list[float]) -> Case:
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 5e-2), config=config, facts=facts)
+        given = _with_weights(given, {"up": 3.0 * np.minimum(1.0 + np.arange(200) / 5, 8.0)})
+        return _judged(given, list(range(20, 201, 20)), validation_of_loss=levels)
+
+    found = _told("learning-rate-too-high", case([4.0 - 0.04321 * number for number in range(10)]))
+    assert found is not None
+    assert (found.severity, found.confidence) == ("warning", 0.65)  # with no mark on the curve
+    assert _told("learning-rate-too-high", case([5.1, 4.2, *[3.98765432] * 8])) is None

@@ -23,6 +23,9 @@ ALONE: Final = 4.0
 TOGETHER: Final = 0.003
 """Of each weight in a step: so all of them grow threefold in four hundred."""
 GROWN: Final = 1.4
+NEAR: Final = 8
+"""Steps before and after an examination."""
+FIVEFOLD: Final = 5.0
 
 
 class Change(NamedTuple):
@@ -92,6 +95,19 @@ def growing(case: Case) -> Change | None:
     first = int(apart[-1]) + 1 if len(apart) else 0
     times = float(np.exp(np.median(logs_WL[-1] - logs_WL[first])))
     return Change(int(steps[first]), int(steps[-1]), times) if len(usual) - first >= 4 and times > GROWN else None
+
+
+def outgrown(case: Case) -> Change | None:
+    """A gradient that grows from examination to examination, while that of the examined batch, which is taken apart
+    from the training, does not: something multiplies it on its way to the update."""
+    norms, own = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("probe/grad_norm"))
+    if norms is None or own is None or len(own) < 3 or not (own.values > 0).all():
+        return None
+    beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
+    ratios, times = beside / own.values, float(beside[-1] / beside[0])
+    if not (np.diff(ratios) > 0).all() or own.values[-1] > 2.0 * own.values[0] or not times > FIVEFOLD:
+        return None
+    return Change(int(own.steps[0]), int(own.steps[-1]), times) if ratios[-1] > FIVEFOLD * ratios[0] else None
 
 
 def thrown_once(case: Case) -> Iterator[Finding]:

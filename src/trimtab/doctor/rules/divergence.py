@@ -2,11 +2,10 @@
 
 Looks for: a training loss whose smoothed end lies above its smoothed floor by far more than noise and by a good part of
     all that had been gained, and that has not come back since it left; or one that only ever rose, also if it was on
-    its way up for a few values and then no number for the rest of the run. Or a validation loss
-    that ends at twice what it began with and more, while the training loss is on average above its start, too: where
-    answers become huge most batches may be right for good and cost nothing, and some cost all. Where layers are
-    measured also weights of all of them that grow by one and the same part of themselves in each step to the end, once
-    the loss is past its best.
+    its way up for a few values and then no number for the rest of the run. Or a validation loss that ends at twice what
+    it began with and more, while the training loss is on average above its start, too: where answers become huge most
+    batches may be right for good and cost nothing, and some cost all. Where layers are measured also weights of all of
+    them that grow by one and the same part of themselves in each step to the end, once the loss is past its best.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
 Evidence: floor and end of the loss, the step where it left, and what the rate and the gradient did there.
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,

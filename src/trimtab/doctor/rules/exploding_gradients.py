@@ -2,6 +2,7 @@
 
 Looks for: a gradient norm, before clipping, that grows to ten times its usual size or more over several values, and
     stays there or ends in no number; and a loss that leaves later than the gradient began to grow, or is no number.
+    Also a norm that grows from examination to examination, where that of the batch that is examined does not.
 Why it matters: updates follow the gradient; where it grows by itself (through many layers or time steps, each of which
     makes it larger) the run is lost some steps later.
 Evidence: from where to where the norm grew, over how many steps, which layers grew most, and when the loss followed.
@@ -23,9 +24,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
-from trimtab.doctor.reading.thrown import growing, jump
+from trimtab.doctor.reading.thrown import growing, jump, outgrown
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.runs import format
@@ -81,6 +82,7 @@ def check(case: Case) -> Iterator[Finding]:
         if left is not None and growth.began <= left[0] <= max(growth.large + soon, _grows_until(norms, growth)):
             break
     else:
+        yield from _multiplied(case)
         return
     if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
         return
@@ -110,6 +112,25 @@ def check(case: Case) -> Iterator[Finding]:
         f"the gradient grew {largest / usual:,.0f}-fold from step {onset:,} on, and {said}",
         tuple(evidence),
         remedies=(*clipping(case), lower_rate(case)),
+    )
+
+
+def _multiplied(case: Case) -> Iterator[Finding]:
+    """A warning before the loss follows, where examinations tell that the gradient is not that of the batches."""
+    if (found := outgrown(case)) is None:
+        return
+    told = (
+        f"from step {found.begin:,} to {found.end:,} the gradient norm grew {found.times:,.0f}-fold, and that of the "
+        "examined batch, which nothing but the weights changes, did not"
+    )
+    yield Finding(
+        "exploding-gradients",
+        "warning",
+        0.8,
+        found.begin,
+        "the gradient grows, and not that of the batches: something multiplies it on its way to the update",
+        (Evidence("probe/grad_norm", (found.begin, found.end), found.times, 1.0, told),),
+        remedies=(Remedy("look at hooks, scales and clipping that change gradients"), *clipping(case)),
     )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
-from trimtab.doctor.reading.evaluations import no_gradient_since
+from trimtab.doctor.reading.evaluations import no_gradient_since, unchanged_since
 from trimtab.doctor.reading.levels import counted_loss, judged
 from trimtab.doctor.reading.thrown import growth, swells
 from trimtab.doctor.reading.unsteady import (
@@ -55,8 +55,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     curve = Curve.of(case.loss())
     if curve is None or len(curve) < 24 or 0 <= curve.end < LEARNED * curve.start:
         return
-    if no_gradient_since(case, curve) is not None:
-        return  # where no gradient comes no rate moves the weights
+    if no_gradient_since(case, curve) is not None or unchanged_since(case) is not None:
+        return  # where no gradient comes no rate moves the weights; and where no weight moves none is too high
     if resolution(curve.values) > ROUNDED * abs(curve.end):
         return  # it jumps by the last digit that was kept
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)

@@ -27,6 +27,7 @@ from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.reading.curves import Curve, Phases
 from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens
 from trimtab.doctor.reading.levels import counted_loss, judged
+from trimtab.doctor.reading.thrown import outgrown
 from trimtab.doctor.remedies import change, learning_rate_in_use, sound_rate, uses_adam
 from trimtab.runs import format
 
@@ -75,7 +76,8 @@ def check(case: Case) -> Iterator[Finding]:
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
     drowned = batch is None and noise > 2 * NOISE_OF_LEVEL * level and _drowns(case, curve, phases, noise)
-    grave = (grave or drowned) and bump_in_evaluations(case) is None  # a level that a spike lifts has not come to rest
+    # A level that a spike lifts has not come to rest; and what scatters more and more is not the batch.
+    grave = (grave or drowned) and bump_in_evaluations(case) is None and outgrown(case) is None
     evidence = [
         Evidence(
             "train/loss",

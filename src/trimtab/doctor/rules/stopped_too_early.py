@@ -82,6 +82,7 @@ def check(case: Case) -> Iterator[Finding]:
         yield from list(_still_at_full_rate(case)) or _few_updates(case, training)
         return
     hardly_begun = is_short or (part is not None and part < FEWEST) or _at_full_speed(case, training)
+    hardly_begun |= history.last_step <= FEW_UPDATES and not _came_down(case)
     falls = _falls(training)
     turned = case.validation_loss() is not None and has_turned(judged)
     if turned and case.epochs() > MOST_EPOCHS:
@@ -227,13 +228,18 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
 
 def _at_full_speed(case: Case, training: Curve) -> bool:
     """Whether a short run ends at the full rate, and its last quarter made a good part of the whole progress."""
-    rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(training) > FEWEST_STEPS or rates.values[-1] < 0.49 * float(rates.values.max()):
+    if len(training) > FEWEST_STEPS or _came_down(case):
         return False
     curve = Curve.of(case.validation_loss()) or training
     begin = curve.first_step + 0.75 * (curve.last_step - curve.first_step)
     gained = float(np.interp(begin, curve.steps, curve.smoothed)) - float(curve.values[-1])
     return gained > LAST_QUARTER * training.descent > 0
+
+
+def _came_down(case: Case) -> bool:
+    """Whether the rate was lowered to less than half by the end, or is not known."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    return rates is None or rates.values[-1] < 0.49 * float(rates.values.max())
 
 
 def has_turned(judged: Curve) -> bool:

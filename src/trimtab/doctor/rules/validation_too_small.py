@@ -73,7 +73,7 @@ def check(case: Case) -> Iterator[Finding]:
     )
     yield Finding(
         CODE,
-        "warning" if very_few or (jumps and (few or not _rises(validation))) else "info",
+        "warning" if very_few or (jumps and not _rises(validation)) else "info",
         0.9 if very_few else 0.7 if few else 0.6,
         validation.first_step,
         "the validation set is so small that its figures are chance"
