@@ -25,7 +25,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
-from trimtab.doctor.reading.evaluations import no_gradient_since, unchanged_since
+from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens, no_gradient_since, unchanged_since
 from trimtab.doctor.reading.levels import counted_loss, judged
 from trimtab.doctor.reading.thrown import growth, swells
 from trimtab.doctor.reading.unsteady import (
@@ -46,6 +46,8 @@ ROUNDED = 0.05
 """Of the level: digits that were kept."""
 ENOUGH = 3.0
 """Points that the signs must make together."""
+UNCERTAIN = 0.07
+"""Of the loss: an evaluation that is off by so much by chance tells no level, and no rise."""
 LEARNED = 0.01
 """Of the loss at the start: a training loss that ends below that has not been kept from anything by its rate."""
 
@@ -74,11 +76,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     known: list[Sign] = [*growth(case), *_usual(case)]
     support = sum(weight for weight, _ in known if weight > 0)
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
-        seen += [*_stands(case, phases), *swells(case)]
+        few = (number := judged_tokens(case)) is not None and error_of_tokens(number) > UNCERTAIN
+        seen += [*([] if few else _stands(case, phases)), *swells(case)]
         # Losses of neighbours that belong together swing, too, with no fault of the rate.
         if not waves and (support > 0 or seen):
             seen += [*hump(case, curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
-            seen += validation_rises(case, phases)
+            seen += [] if few else validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)

@@ -64,6 +64,10 @@ def check(case: Case) -> Iterator[Finding]:
     begin, end = phases.peak_from, phases.high_until
     middle = begin + 0.4 * (end - begin)
     gained = curve.progress(middle, end)
+    judged_at = Curve.of(case.validation_loss())
+    if judged_at is not None and len(judged_at) >= 5:  # free of the noise of steps
+        fell = np.interp([middle, end], judged_at.steps, judged_at.values)
+        gained = max(gained, float(fell[0] - fell[1]))
     stands = tiny or gained < max(STILL * curve.descent, 0.5 * noise)
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
