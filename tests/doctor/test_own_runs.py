@@ -478,18 +478,6 @@ def test_a_rate_moves_nothing_where_no_evaluation_changes() -> None:
     assert _told("learning-rate-too-high", case([5.1, 4.2, *[3.98765432] * 8])) is None
 
 
-def test_medians_are_enough_where_steps_come_to_take_twice_as_long() -> None:
-    def case(grown: float) -> Case:
-        quick = np.where(np.arange(160) % 20 == 7, 0.3 + 0.2 * np.abs(noise_of(160, 4)), 1.0)  # short batches
-        seconds = 0.01 * quick * (1.0 + (grown - 1.0) * np.arange(160) / 160)
-        return case_of(falling(160), rates=cosine(160), step_seconds=seconds)
-
-    found = _told("throughput-decay", case(4.0))
-    assert found is not None
-    assert found.severity == "warning"
-    assert _told("throughput-decay", case(1.2)) is None
-
-
 def test_a_level_that_evaluations_show_to_fall_does_not_stand_in_the_noise() -> None:
     def case(levels: list[float]) -> Case:
         loss = np.concatenate([np.linspace(5.5, 3.0, 60), np.full(240, 3.0)]) + 0.45 * noise_of(300)

@@ -4,8 +4,7 @@ Looks for: seconds of a step, for each token where their number changes, that gr
     quickest fiftieth of eight equal parts grows by three tenths or more, nearly every part lies above those before it
     (Kendall's tau of 0.9; of the medians 0.7), and no single jump makes most of it. The quickest steps are those that
     nothing disturbed: other programs on the machine move the rest. Where the wait for data makes most of the growth,
-    and grows as steadily itself, or where they double, medians are enough: what others do lengthens all parts of a
-    step, and by less.
+    and grows as steadily itself, medians are enough: what others do lengthens all parts of a step.
 Why it matters: what grows with the steps done goes on growing; the second half of a run then takes far longer than the
     first. The usual reasons are a list that is kept and gone through, a graph that is never let go, a file that is read
     from its start each time, a device that grows hot.
@@ -37,8 +36,6 @@ from trimtab.runs import format
 GROWN: Final = 1.3
 STEADY: Final = 0.9
 MEDIANS_STEADY: Final = 0.7
-DOUBLED: Final = 2.0
-"""Times what steps took: so much, in nearly every part, is not what other programs take by and by."""
 ONE_JUMP: Final = 0.6
 """Of the whole growth between two neighbouring parts: then it is a jump, and no decay."""
 QUICKEST: Final = 0.02
@@ -77,8 +74,7 @@ def check(case: Case) -> Iterator[Finding]:
         parts.growth >= GROWN and parts.steadiness >= STEADY and medians.steadiness >= MEDIANS_STEADY
     )
     if not undisturbed:
-        doubles = len(curve) >= FEWEST and medians.growth >= DOUBLED and medians.steadiness >= STEADY
-        if not (doubles or _waits_longer(case, medians, skip) or _grows_steadily(case, curve, medians, skip)):
+        if not (_waits_longer(case, medians, skip) or _grows_steadily(case, curve, medians, skip)):
             return
         parts = medians
     jumps, crowded = parts.largest_jump > ONE_JUMP, list(_load(case))
