@@ -284,3 +284,12 @@ def test_balance_and_order_of_targets(tmp_path: Path) -> None:
     assert rising["order"]["found"] > 0.9
     random.Random(0).shuffle(numbers)
     assert abs(prepared(tmp_path, numbers, held, Regression()).facts["order"]["found"]) < 0.3
+
+
+def test_second_texts_that_lie_sorted_are_told_by_their_first_words(tmp_path: Path) -> None:
+    words = ["add", "build", "close", "draw"]
+    pairs = [{"text": text, "target": f"{words[number // 15]} {number}"} for number, text in enumerate(FRESH)]
+    held = [{"text": text, "target": "draw it"} for text in HELD]
+    # By hand: of 59 neighbours three pairs differ.
+    found = prepared(tmp_path, pairs, held, SequenceToSequence()).facts["order"]
+    assert found == pytest.approx({"found": 56 / 59, "expected": 0.25})

@@ -81,6 +81,9 @@ def test_what_is_drawn_for_the_part_spread_is_between_mild_and_strong_and_of_no_
         assert between(one, 4, 8) in range(4, 9)
         assert between(one, True, False) == (one.severity == "strong")
     assert len({ground_of(one) for one in runs}) == 4
+    fresh = plan("spread", rounds=1, first=3)
+    assert {one.name for one in fresh}.isdisjoint({one.name for one in runs})
+    assert {one.round for one in fresh} == {3}
 
 
 def test_the_interval_of_wilson() -> None:

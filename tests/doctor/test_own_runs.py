@@ -10,6 +10,7 @@ import pytest
 from cases import Array, case_of, cosine, falling, noise_of
 
 from trimtab.doctor import Case, Finding
+from trimtab.doctor.codes import CODES
 from trimtab.doctor.diagnose import ask, diagnose
 from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.remedies import sound_rate, uses_adam
@@ -212,3 +213,280 @@ def test_a_gradient_that_jumps_once_with_the_loss_is_no_explosion() -> None:
     growing = np.exp(0.1 * noise_of(200, 1)) * np.where(at >= 100, 1.12 ** (at - 100.0), 1.0)
     late = falling(200) + np.where(at >= 120, 0.05 * 1.09 ** (at - 120.0), 0.0)
     assert _told("exploding-gradients", case_of(late, rates=cosine(200), grad_norm=growing)) is not None
+
+
+def test_layers_that_give_back_a_thousand_times_as_much_were_thrown_by_the_rate() -> None:
+    def case(times: float, rate: float) -> Case:
+        config = {"optimizer.learning_rate": rate, "model.hidden_size": 64}
+        facts = {"optimizer": "adamw", "parameters": {"total": 10**5, "non_embedding": 10**5}}
+        given = case_of(falling(200), rates=cosine(200, rate), config=config, facts=facts)
+        names = tuple(
+            f"layer/{name}" for name in ("blocks.0/activation_rms", "blocks.1/activation_rms", "up/weight_norm")
+        )
+        for step in range(5, 201, 5):
+            grown = min((step - 5) / 20, 1.0)
+            given.history.layers.append(step, names, np.array([0.03 * times**grown] * 2 + [3.0 * 8**grown]))
+        return given
+
+    found = _told("learning-rate-too-high", case(5e4, 3e-2))
+    assert found is not None
+    assert any("50,000-fold" in one.text for one in found.evidence)
+    assert _told("learning-rate-too-high", case(200.0, 3e-2)) is None
+    assert _told("learning-rate-too-high", case(5e4, 2e-3)) is None  # a residual stream that grows at a usual rate
+
+
+def test_counting_is_reached_or_missed_by_more_than_the_judged_tokens_are_uncertain() -> None:
+    def case(lowest: float, judged: float, tokens: float, noise: float) -> Case:
+        yardsticks = {"bigram": 2.5 / np.log(2), "unigram": 3.3 / np.log(2), "judged_tokens": 100, "judged_bytes": 100}
+        facts = {"task": "causal_lm", "yardsticks": yardsticks, "parameters": {"total": 1e6}}
+        facts |= {"validation": {"tokens": judged}, "tokenizer": {"vocabulary_size": 257}}
+        loss = lowest + 2.0 * np.exp(-np.arange(300) / 40) + noise * noise_of(300)
+        rates, seen = np.full(300, 1e-3), np.full(300, tokens)
+        return _judged(
+            case_of(loss, rates=rates, facts=facts, tokens=seen), [150, 300], validation_of_loss=[lowest + 0.1, lowest]
+        )
+
+    for lowest, judged, says in ((2.55, 3_000, False), (2.55, 10**6, True), (2.8, 3_000, True)):
+        found = _told("stopped-too-early", case(lowest, judged, 16.0, 0.01))
+        assert (found is not None) == says, (lowest, judged)
+    for lowest, judged, severity in ((2.45, 3_000, "warning"), (2.45, 10**6, "info"), (2.2, 3_000, "info")):
+        found = _told("noisy-loss", case(lowest, judged, 16.0, 0.5))
+        assert found is not None
+        assert found.severity == severity, (lowest, judged)
+
+
+def _with_weights(case: Case, norms: Mapping[str, Array], every: int = 5) -> Case:
+    names = tuple(f"layer/{name}/weight_norm" for name in norms)
+    values = np.stack(list(norms.values()), axis=1)
+    for step in range(every, len(values) + 1, every):
+        case.history.layers.append(step, names, values[step - 1])
+    return case
+
+
+def test_weights_that_are_multiplied_in_each_step_are_a_divergence_before_the_loss_tells() -> None:
+    at = np.arange(1, 201)
+    grows = 1.02 ** np.maximum(at - 100.0, 0.0)
+
+    def case(gain: Array) -> Case:
+        given = case_of(falling(200, noise=0.4), rates=cosine(200))
+        given = _with_weights(given, {"up": 3.0 * grows, "down": 2.0 * grows, "norm": 7.5 * gain})
+        return _judged(given, [40, 80, 120, 160, 200], validation_of_loss=[5.0, 4.0, 4.0, 4.1, 4.2])
+
+    found = _told("divergence", case(grows))
+    assert found is not None
+    assert (found.severity, found.onset_step) == ("error", 101)
+    assert "2.0% in each step" in found.evidence[0].text
+    assert _told("divergence", case(np.ones(200))) is None  # those that learn grow, and what norms multiply by does not
+
+
+def test_weights_that_jump_at_once_are_a_spike_and_no_explosion() -> None:
+    def case(times: float) -> Case:
+        jump = np.where(np.arange(1, 201) > 100, times, 1.0)
+        lift = (times - 1.0) * np.where(np.arange(200) >= 100, np.exp(-(np.arange(200) - 100) / 25), 0.0)
+        slow = 1.0 + 0.001 * np.arange(200)
+        given = case_of(falling(200, noise=0.4) + 0.3 * lift, rates=cosine(200), grad_norm=1.0 + 20.0 * lift)
+        given = _with_weights(given, {"up": 3.0 * slow * jump, "down": 2.0 * slow * jump})
+        raised = [5.0, 4.5, 4.2, 4.2 + 0.3 * (times - 1.0), 4.2 + 0.1 * (times - 1.0), 4.2]
+        return _judged(given, [40, 80, 100, 120, 160, 200], validation_of_loss=raised)
+
+    found = _told("loss-spike", case(2.5))
+    assert found is not None
+    assert found.evidence[0].metric == "layer/*/weight_norm"
+    assert (found.severity, found.onset_step) == ("warning", 101)
+    assert _told("loss-spike", case(1.1)) is None
+    assert _told("exploding-gradients", case(2.5)) is None
+
+
+def test_gradients_that_are_not_zero_once_cleared_settle_it() -> None:
+    def case(left: list[float]) -> Case:
+        given = case_of(falling(120), rates=cosine(120), grad_norm=np.exp(0.2 * noise_of(120, 1)))
+        given.history.add("probe/grad_left", np.array([40, 80, 120]), np.array(left))
+        return given
+
+    found = _told("gradients-not-cleared", case([1.0, 0.0, 1.0]))
+    assert found is not None
+    assert (found.severity, found.confidence) == ("warning", 0.95)
+    assert _told("gradients-not-cleared", case([0.0, 0.0, 0.0])) is None
+
+
+def test_the_last_batches_tell_no_divergence_where_all_evaluations_fall() -> None:
+    loss = np.concatenate([falling(100, noise=0.02), 6.0 + 0.02 * noise_of(12)])
+    steps = list(range(16, 113, 16))
+
+    def case(last: float) -> Case:
+        levels = [*np.linspace(4.5, 3.6, 6).tolist(), last]
+        return _judged(
+            case_of(loss, rates=np.full(112, 1e-3)), steps, validation_of_loss=levels, training_slice_of_loss=levels
+        )
+
+    assert _told("divergence", case(3.5)) is None
+    assert _told("divergence", case(4.0)) is not None
+
+
+def test_at_its_pace_a_small_model_never_comes_to_what_counting_reaches() -> None:
+    def case(lowest: float, gained: float) -> Case:
+        yardsticks = {"bigram": 2.5 / np.log(2), "unigram": 4.5 / np.log(2), "judged_tokens": 100, "judged_bytes": 100}
+        facts = {"task": "causal_lm", "yardsticks": yardsticks, "parameters": {"total": 5e3}}
+        at = np.arange(300)
+        loss = lowest + gained * (1 - at / 300) + 1.0 * np.exp(-at / 10)
+        given = case_of(loss, rates=cosine(300), facts=facts, tokens=np.full(300, 1e3))
+        return _judged(given, list(range(30, 301, 30)), validation_of_loss=loss[29::30].tolist())
+
+    assert _told("underfitting", case(3.9, 0.4)) is not None
+    assert _told("underfitting", case(2.8, 0.4)) is None
+
+
+def test_a_fault_of_weights_of_classes_comes_before_what_it_looks_like() -> None:
+    weights = {"a": 1.0, "b": 0.001, "c": 0.001, "d": 0.001}
+    assert _told("gradients-not-cleared", _examined(12.0, **{"task.class_weights": weights})) is None
+    assert "overconfident" in CODES["class-collapse"].explains
+
+
+def test_blocks_that_are_set_to_enlarge_begin_badly_though_the_loss_does_not_show_it() -> None:
+    def case(deviation: float, size: float) -> Case:
+        config = {
+            "model.initialization.matrices": "normal",
+            "model.initialization.standard_deviation": deviation,
+            "model.hidden_size": 64,
+        }
+        given = case_of(falling(120, start=1.9, floor=1.5, noise=0.02), rates=cosine(120), config=config)
+        for step in range(5, 121, 5):
+            given.history.layers.append(step, ("layer/blocks.0/activation_rms",), np.array([size]))
+        return given
+
+    found = _told("bad-initialization", case(0.5, 60.0))
+    assert found is not None
+    assert found.evidence[0].metric == "model.initialization.standard_deviation"
+    assert _told("bad-initialization", case(0.02, 60.0)) is None
+    assert _told("bad-initialization", case(0.5, 1.0)) is None
+
+
+def test_a_gradient_that_has_faded_for_most_of_the_run_counts_though_it_comes_back() -> None:
+    def case(back: int) -> Case:
+        given = case_of(falling(120), rates=cosine(120))
+        names = tuple(f"layer/layers.{depth}.weight/grad_norm" for depth in range(6))
+        for step in range(5, 121, 5):
+            given.history.layers.append(step, names, 10.0 ** np.linspace(-5.0 if step < back else -1.0, 0.0, 6))
+        return given
+
+    found = _told("vanishing-gradients", case(80))
+    assert found is not None
+    assert found.severity == "warning"
+    assert _told("vanishing-gradients", case(40)) is None
+
+
+def test_gradients_that_are_zero_once_cleared_are_no_sum_whatever_they_look_like() -> None:
+    def case(known: bool) -> Case:
+        norms = np.arange(1.0, 121.0) ** 0.9 * np.exp(0.01 * noise_of(120, 1))
+        given = case_of(falling(120), rates=cosine(120), grad_norm=norms)
+        if known:
+            given.history.add("probe/grad_left", np.array([40, 80, 120]), np.zeros(3))
+        return given
+
+    assert _told("gradients-not-cleared", case(known=False)) is not None
+    assert _told("gradients-not-cleared", case(known=True)) is None
+
+
+def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_follows() -> None:
+    def case(own: list[float]) -> Case:
+        norms = np.exp(0.1 * noise_of(200, 2)) * 1.03 ** np.maximum(np.arange(200) - 80.0, 0.0)
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms)
+        given.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array(own))
+        return given
+
+    found = _told("exploding-gradients", case([1.0, 1.1, 0.9]))
+    assert found is not None
+    assert (found.severity, found.evidence[0].metric) == ("warning", "probe/grad_norm")
+    assert _told("exploding-gradients", case([1.0, 4.0, 20.0])) is None  # that of the batch grows as well
+
+
+def test_a_single_layer_that_was_not_brought_back_is_enough() -> None:
+    def case(kept: float) -> Case:
+        given = _resumed(0.0)
+        names = tuple(f"layer/blocks.{number}.up.weight/weight_norm" for number in range(5))
+        for step in range(10, 201, 10):
+            norms = np.full(5, 10.0 * 1.01 ** (step / 10))
+            norms[0] *= kept if step > 92 else 1.0
+            given.history.layers.append(step, names, norms)
+        return given
+
+    found = _told("resume-discontinuity", case(0.8))
+    assert found is not None
+    assert "blocks.0.up.weight" in found.evidence[0].text
+    assert _told("resume-discontinuity", case(0.99)) is None
+
+
+def test_batches_that_grow_by_chance_do_not_explain_memory_that_doubles() -> None:
+    def case(longer: float) -> Case:
+        tokens, memory = 100.0 * np.linspace(1.0, longer, 90), 3e8 + 3e6 * np.arange(90.0)
+        return case_of(falling(90), rates=cosine(90), tokens=tokens, memory_bytes=memory)
+
+    assert _told("memory-leak", case(1.1)) is not None
+    assert _told("memory-leak", case(1.8)) is None
+
+
+def test_lions_decay_is_held_against_lions_rate_and_counting_against_a_wide_gap() -> None:
+    def case(optimizer: str, dropout: float, right: float) -> Case:
+        config = {"optimizer.weight_decay": 0.3, "objective.label_smoothing": 0.1, "model.dropout.residual": dropout}
+        facts = {"optimizer": optimizer, "task": "classification", "epochs": 2.2, "parameters": {"total": 10_000}}
+        facts |= {"targets": {"classes": list("abcdef")}, "counting": {"labels": {"validation_accuracy": 0.86}}}
+        given = case_of(falling(120, start=1.8, floor=1.6, noise=0.02), rates=cosine(120), config=config, facts=facts)
+        steps, even = list(range(20, 121, 20)), [1.7, 1.6, 1.5, 1.4, 1.4, 1.4]
+        given = _judged(given, steps, validation_of_loss=even, validation_of_accuracy=[right] * 6)
+        return _judged(given, steps, generalization_gap=[0.3] * 6, training_slice_of_loss=[one - 0.3 for one in even])
+
+    assert _told("over-regularised", case("adamw", 0.0, 0.47)) is not None
+    assert _told("over-regularised", case("lion", 0.0, 0.47)) is None
+    assert _told("over-regularised", case("lion", 0.65, 0.47)) is not None
+    assert _told("over-regularised", case("lion", 0.65, 0.85)) is None  # an open gap asks for it
+
+
+def test_what_rises_far_is_no_chance_of_few_tokens() -> None:
+    facts = {"task": "causal_lm", "validation": {"tokens": 2_600.0}}
+    jumps = 0.25 * np.array([0, 1, -1, 1, -1, 1, -1, 1, -1, 1, 0, 1])
+
+    def case(end: float) -> Case:
+        levels = np.concatenate([[6.0, 5.0, 4.6], np.linspace(4.6, end, 9)]) + jumps
+        given = case_of(falling(120, noise=0.01), rates=cosine(120), facts=facts)
+        return _judged(given, list(range(10, 121, 10)), validation_of_loss=levels.tolist())
+
+    for end, severity in ((4.6, "warning"), (12.0, "info")):
+        found = _told("validation-too-small", case(end))
+        assert found is not None
+        assert found.severity == severity
+
+
+def test_waiting_for_most_of_the_time_is_sure_however_rare_the_waits_are() -> None:
+    waits = np.where(np.arange(70) % 5 == 0, 0.25, 0.0005)
+    found = _told("input-bound", case_of(falling(70), data_seconds=waits, step_seconds=0.006 + waits))
+    assert found is not None
+    assert (found.severity, found.confidence) == ("warning", 0.95)
+
+
+def test_a_rate_moves_nothing_where_no_evaluation_changes() -> None:
+    config = {"optimizer.learning_rate": 5e-2, "model.hidden_size": 64}
+    facts = {"optimizer": "adamw", "parameters": {"total": 10**5, "non_embedding": 10**5}}
+
+    def case(levels: list[float]) -> Case:
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 5e-2), config=config, facts=facts)
+        given = _with_weights(given, {"up": 3.0 * np.minimum(1.0 + np.arange(200) / 5, 8.0)})
+        return _judged(given, list(range(20, 201, 20)), validation_of_loss=levels)
+
+    found = _told("learning-rate-too-high", case([4.0 - 0.04321 * number for number in range(10)]))
+    assert found is not None
+    assert (found.severity, found.confidence) == ("warning", 0.65)  # with no mark on the curve
+    assert _told("learning-rate-too-high", case([5.1, 4.2, *[3.98765432] * 8])) is None
+
+
+def test_a_level_that_evaluations_show_to_fall_does_not_stand_in_the_noise() -> None:
+    def case(levels: list[float]) -> Case:
+        loss = np.concatenate([np.linspace(5.5, 3.0, 60), np.full(240, 3.0)]) + 0.45 * noise_of(300)
+        given = case_of(loss, rates=np.full(300, 1e-3), tokens=np.full(300, 128.0))
+        return _judged(given, list(range(30, 301, 30)), validation_of_loss=levels)
+
+    stands = _told("noisy-loss", case([3.8, 3.1, *[3.0] * 8]))
+    assert stands is not None
+    assert stands.severity == "warning"
+    falls = _told("noisy-loss", case(np.linspace(3.8, 2.6, 10).tolist()))
+    assert falls is not None
+    assert falls.severity == "info"

@@ -64,7 +64,7 @@ def test_sets_of_one_kind_are_not_told_apart_and_others_are() -> None:
     same = count_sets(ours.__getitem__, 120, theirs.__getitem__, 40)
     assert same is not None
     assert same["documents"] == 40
-    assert same["separability"] == pytest.approx(0.5, abs=0.17)
+    assert same["separability"] == pytest.approx(0.5, abs=0.2)  # of so few it deviates by 0.074
     other = rows(40, 6, shift=20)[0]
     found = count_sets(ours.__getitem__, 120, other.__getitem__, 40)
     assert found is not None
@@ -147,3 +147,21 @@ def test_rows_that_take_turns_are_all_looked_at() -> None:
         assert counts.max() < 1.6
     assert len(set(_spread(40_001, 4_000).tolist())) == 4_000
     assert (np.diff(_spread(4_100, 4_000)) > 0).all()
+
+
+def test_pieces_of_one_text_do_not_tell_each_other() -> None:
+    """Eight pieces in a row are of one subject, of which there are many: so are those that are held out at the end."""
+    draw = np.random.default_rng(2)
+
+    def pieces(subjects: int, common: int = 0) -> Rows:
+        words = [draw.integers(1_000, size=12) for _ in range(subjects)]
+        both = [np.append(words[at // 8], common + np.arange(12)) for at in range(8 * subjects)]
+        return [draw.choice(one, size=60) for one in both]
+
+    ours, theirs, others = pieces(200), pieces(20), pieces(20, common=2_000)
+    found = count_sets(ours.__getitem__, len(ours), theirs.__getitem__, len(theirs))
+    assert found is not None
+    assert found["separability"] == pytest.approx(0.5, abs=0.2)  # of 20 subjects; told by neighbours it was 0.96
+    found = count_sets(ours.__getitem__, len(ours), others.__getitem__, len(others))
+    assert found is not None
+    assert found["separability"] > 0.9

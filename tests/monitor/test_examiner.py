@@ -319,6 +319,7 @@ def test_one_that_raises_is_said_and_left_out(
     events = seen.examinations()
     assert [event.step for event in events] == [2, 4, 6, 8, 10]
     assert all(event.metrics["probe/grad_norm"] > 0 for event in events)
+    assert all(event.metrics["probe/grad_left"] == 0 for event in events)
 
 
 @pytest.mark.parametrize("assigns", [False, True], ids=["in place", "a new tensor"])

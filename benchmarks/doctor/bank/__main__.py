@@ -1,6 +1,7 @@
 """Makes, scores and packs the bank.
 
-PYTHONPATH=benchmarks/doctor python -m bank make --part tuning --into DIR [--minutes M] [--group trimtab …] [--rounds N]
+PYTHONPATH=benchmarks/doctor python -m bank make --part tuning --into DIR [--minutes M] [--group trimtab …]
+    [--rounds N] [--first ROUND]
 PYTHONPATH=benchmarks/doctor python -m bank score --part tuning --from DIR [--json FILE] [--wrong]
 PYTHONPATH=benchmarks/doctor python -m bank cure --from DIR [--only PATTERN] [--seeds 3] [--minutes M] [--json FILE]
 PYTHONPATH=benchmarks/doctor python -m bank plan --part tuning
@@ -31,6 +32,7 @@ def main() -> None:
     for one in (make, listed):
         one.add_argument("--group", action="append", choices=GROUPS)
         one.add_argument("--rounds", type=int, default=2)
+        one.add_argument("--first", type=int, default=0, metavar="ROUND", help="a fresh draw: the rounds from this on")
     make.add_argument("--into", type=Path, required=True, metavar="DIR")
     make.add_argument("--minutes", type=float, default=10.0)
     make.add_argument("--twins", action="store_true", help="the faulty runs of trimtab without their fault, too")
@@ -74,7 +76,7 @@ def main() -> None:
         return
     if arguments.part == "spread" and getattr(arguments, "twins", False):
         parser.error("of the part spread there are no twins: its faults are planted in many ways")
-    scenarios = plan(arguments.part, arguments.group or GROUPS, arguments.rounds)
+    scenarios = plan(arguments.part, arguments.group or GROUPS, arguments.rounds, arguments.first)
     if arguments.only:
         scenarios = tuple(one for one in scenarios if fnmatch.fnmatch(one.name, arguments.only))
     if arguments.command == "plan":

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -187,34 +188,20 @@ class _Hurried:
 
 
 def reading_waits(seconds: Callable[[int], float]) -> Patch:
-    """Batch number n takes `seconds(n)` to be read."""
+    """The loop waits `seconds(n)` for window number n, however busy the machine is that the bank is made on."""
 
     def patch() -> None:
-        import trimtab.data.prepare as prepare
+        from trimtab.data import Loader
 
-        loader: Any = prepare.Loader
+        take, turn = Loader.take, itertools.count(1)
 
-        class Waiting:
-            """Sequences that wait before they give a batch."""
+        def late(self: Any, num_micro_batches: int) -> Any:
+            duration = seconds(next(turn))
+            clock.wait(duration)
+            window = take(self, num_micro_batches)
+            return replace(window, seconds_waited=window.seconds_waited + duration)
 
-            def __init__(self, sequences: Any) -> None:
-                self.sequences, self.turn = sequences, itertools.count(1)
-
-            def batch(self, *arguments: Any, **named: Any) -> Any:
-                """The batch, late."""
-                clock.wait(seconds(next(self.turn)))
-                return self.sequences.batch(*arguments, **named)
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(self.sequences, name)
-
-            def __len__(self) -> int:
-                return len(self.sequences)
-
-        def slow(sequences: Any, *arguments: Any, **named: Any) -> Any:
-            return loader(Waiting(sequences), *arguments, **named)
-
-        prepare.Loader = slow  # type: ignore[assignment, misc]
+        Loader.take = late  # type: ignore[method-assign]
 
     return patch
 

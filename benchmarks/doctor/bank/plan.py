@@ -18,11 +18,14 @@ NOT_SPREAD: Final = ("missing-warmup",)
 0.7 and 1.5 times the rate, and with SGD at 0.1 to 0.4): nothing would be planted."""
 
 
-def plan(part: Part, groups: Sequence[str] = GROUPS, rounds: int = 2) -> tuple[Scenario, ...]:
-    """All runs of `rounds` rounds, in an order of which every beginning holds the groups about evenly."""
+def plan(part: Part, groups: Sequence[str] = GROUPS, rounds: int = 2, first: int = 0) -> tuple[Scenario, ...]:
+    """All runs of `rounds` rounds, in an order of which every beginning holds the groups about evenly.
+
+    Rounds from another `first` on are a fresh draw: nothing that is drawn for them was drawn for the others.
+    """
     found: list[Scenario] = []
     groups = [group for group in groups if part != "spread" or group == "trimtab"]
-    for number in range(rounds):
+    for number in range(first, first + rounds):
         rows = [_alternating(part, group, number) for group in groups]
         found += [one for row in zip_longest(*rows) for one in row if one is not None]
     return tuple(found)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.config import Classification, Regression, TaskConfig
+from trimtab.config import Classification, Regression, SequenceToSequence, TaskConfig
 from trimtab.data.corpora import Document
 from trimtab.signals import TargetFacts
 
@@ -22,8 +22,8 @@ def target_health(
     """Facts of the training `targets` of `rows`, as JSON values: `balance` of classes, `order` of classes or numbers,
     and `contradictions`, texts that stand there with different targets.
 
-    `order` compares a row with the one after it: `found` is the part of equal classes, or the correlation of numbers,
-    and `expected` that of an order by chance.
+    `order` compares a row with the one after it: `found` is the part of equal classes, or of second texts that begin
+    with the same word, or the correlation of numbers, and `expected` that of an order by chance.
     """
     told: dict[str, Any] = {}
     if facts.classes and facts.total:
@@ -33,7 +33,16 @@ def target_health(
         if len(targets) >= _FEWEST:
             told["order"] = _order_of_classes(targets) if is_class else _order_of_numbers(targets)
         told["contradictions"] = _contradictions(rows, targets)
+    if isinstance(task, SequenceToSequence) and len(rows) >= _FEWEST:
+        told["order"] = _order_of_classes(_first_words(rows))
     return told
+
+
+def _first_words(rows: Sequence[Document]) -> NDArray[Any]:
+    """Numbers of the words that second texts begin with, in any order."""
+    numbers: dict[str, int] = {}
+    words = ((str(row.fields[0]).split(maxsplit=1) or [""])[0] for row in rows)
+    return np.array([numbers.setdefault(word, len(numbers)) for word in words], dtype=np.int64)
 
 
 def _balance(facts: TargetFacts) -> dict[str, Any]:

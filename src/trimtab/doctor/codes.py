@@ -380,6 +380,7 @@ CODES: dict[str, Code] = {
             "corrupt-batch",  # of a class that weighs a thousand times as much as others
             "validation-shift",
             "overfitting",
+            "overconfident",  # of classes that are never learned
             "loss-spike",
             "noisy-loss",
             "plateau",

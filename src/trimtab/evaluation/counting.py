@@ -30,6 +30,8 @@ FEWEST_DOCUMENTS: Final = 8
 FEWEST_OF_CLASS: Final = 10
 """Texts: of fewer some run stands for the class by chance."""
 FOLDS: Final = 5
+STRETCHES: Final = 10
+"""Of the documents of a set, in their order."""
 _SMOOTHING: Final = 0.3
 _GOLDEN: Final = (5**0.5 - 1) / 2
 """Its multiples fill the unit interval evenly."""
@@ -94,7 +96,8 @@ def count_sets(
     """How well counting tells a document of the validation set from one of the training set: `separability`, the
     chance that of two the right one looks more like it, 0.5 where they are alike; None of too few documents.
 
-    As many of each side are compared, over folds of documents, at most 400.
+    As many of each side are compared, at most 400, each stretch of them by counts of all but itself and the two beside
+    it: neighbours are of one subject, above all where they are pieces of one text, and must not tell each other.
     """
     size = min(num_training, num_validation, 400)
     if size < FEWEST_DOCUMENTS:
@@ -104,11 +107,11 @@ def count_sets(
         sets += [features_of(read(index)) for index in _spread(number, size)]
     sides = np.repeat([0, 1], size)
     counts_2F = _counts(sets, sides, 2)
-    folds = np.tile(np.arange(size) % FOLDS, 2)
+    folds = np.tile(np.arange(size) * STRETCHES // size, 2)
     likeness = np.zeros(len(sets))
-    for fold in range(FOLDS):
-        inside = np.flatnonzero(folds == fold)
-        rest_2F = counts_2F - _counts([sets[index] for index in inside], sides[inside], 2)
+    for fold in np.unique(folds).tolist():
+        inside, near = np.flatnonzero(folds == fold), np.flatnonzero(np.abs(folds - fold) <= 1)
+        rest_2F = counts_2F - _counts([sets[index] for index in near], sides[near], 2)
         logs_2F = _logs(rest_2F)
         ratio_F = logs_2F[1] - logs_2F[0]
         for index in inside:

@@ -181,6 +181,17 @@ class PerTensorStorage:
         """Nothing."""
 
 
+@torch.no_grad()
+def left_when_cleared(storage: Storage) -> Tensor | None:
+    """Clears the gradients of the step that is over, as the next one does, and gives the norm of what is left: 0-dim,
+    0 where nothing keeps them; None where backward's tensors take the place of the old."""
+    if isinstance(storage, FlatStorage) and storage._hands_over:
+        return None
+    storage.zero_gradients()
+    left: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(storage.gradients.values()))))
+    return left
+
+
 def _require_fp32(parameters: Sequence[tuple[str, nn.Parameter]]) -> None:
     if not parameters:
         raise ConfigError("model: no parameter requires a gradient, so there is nothing to train")

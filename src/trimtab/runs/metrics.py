@@ -371,6 +371,9 @@ METRICS: dict[str, Metric] = {
     "probe/grad_norm": Metric(
         "norm", "neither", "examination", "same", "monitor", "2-norm of the gradient of the probe batch"
     ),
+    "probe/grad_left": Metric(
+        "norm", "lower", "examination", "same", "monitor", "2-norm of what is left of a step's gradient once cleared"
+    ),
     "probe/grad_mean": Metric("gradient", "neither", "examination", "same", "monitor", "mean of its values"),
     "probe/grad_variance": Metric("gradient²", "neither", "examination", "same", "monitor", "their variance"),
     "probe/grad_zero_fraction": Metric("fraction", "neither", "examination", "same", "monitor", "of them exactly 0"),

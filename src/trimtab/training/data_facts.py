@@ -30,7 +30,7 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     training, validation = data.training, data.validation
     if isinstance(config.task, Regression) and isinstance(training, LabelledTexts) and training.targets is not None:
         facts["outliers"] = outliers_of(training.targets)
-    found = data.cached_json("counting-2", lambda: _counted(config, training, validation))
+    found = data.cached_json("counting-3", lambda: _counted(config, training, validation))
     return facts | ({"counting": found} if found else {})
 
 

@@ -71,6 +71,20 @@ def judged_texts(case: Case) -> float | None:
     return counted_answers(case) if case.fact("task") is None and classifies(case) else None
 
 
+def judged_tokens(case: Case) -> float | None:
+    """How many tokens are judged in an evaluation, of a task over tokens; None where that is not known."""
+    tokens, most, task = case.number("validation", "tokens"), case.setting("evaluation.max_tokens"), case.fact("task")
+    if tokens is None or task not in ("causal_lm", "masked_lm", "seq2seq", "token_classification"):
+        return None
+    judged = min(tokens, most) if isinstance(most, int) else tokens
+    return judged * float(case.setting("task.mask_rate") or 0.15) if task == "masked_lm" else judged
+
+
+def error_of_tokens(number: float) -> float:
+    """Standard error of the mean loss of so many tokens, as a part of it."""
+    return 1.8 / math.sqrt(max(number, 1.0))
+
+
 def counted_answers(case: Case) -> float | None:
     """How many answers the validation accuracy is a share of, read off its values: the fewest of which all are whole
     parts; None where as many whole parts would come by chance.

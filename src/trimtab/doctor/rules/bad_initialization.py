@@ -5,6 +5,8 @@ Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs,
     start, or beside what wrong answers cost in the end, or that is above a guess among a million where no rate could
     have thrown it there, and comes down soon; and before step 1 activations that grow or shrink a hundredfold
     from the first block to the last.
+    Or a deviation, as it is set, at which each matrix makes what it gets twice as large and more, with blocks that give
+    back ten times what is usual: norms hide that from the loss.
 Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
     are many times too large; a signal that grows or vanishes with depth hardly lets early layers learn at all.
 Evidence: the first loss beside ln V, the spread of the first logits, the growth of activations, how soon the loss came
@@ -45,6 +47,9 @@ WAY: Final = 0.2
 SAME: Final = 2
 """Values after the first loss, whose accuracies are still of answers as good as its."""
 GROWS: Final = 100.0
+ENLARGES: Final = 2.0
+LARGE: Final = 10.0
+"""Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
 MOST_RIGHT, FEW = 0.75, 10.0
 """An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few."""
@@ -53,7 +58,7 @@ MOST_RIGHT, FEW = 0.75, 10.0
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
-    signs, start = [*_first_loss(case, curve), *_growth(case)], high_start(case)
+    signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case)], high_start(case)
     if not signs and start is not None:
         begun = (
             f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
@@ -70,7 +75,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     told = []
     if loss is not None and loss.observed is not None:
         told.append(f"the first loss, {format.decimal(loss.observed)}, is far above what guessing costs")
-    if growth:
+    if any(item.metric.startswith("model.") for item in signs):
+        told.append("blocks give back many times what is usual before anything is learned")
+    elif growth:
         told.append(
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
@@ -203,6 +210,24 @@ def _growth(case: Case) -> Iterator[Evidence]:
     if not 1 / GROWS < last / first < GROWS:
         text = f"in the first window activations change {last / first:.3g}-fold from the first block to the last"
         yield Evidence("layer/*/activation_rms", (1, int(steps[0])), last / first, 1.0, text)
+
+
+def _as_set(case: Case) -> Iterator[Evidence]:
+    """A deviation, as it is set, at which each matrix makes what goes through it several times as large, and blocks
+    that give back as much: what norms hide from the loss is in the way of learning all the same."""
+    set_to, width = (case.setting(f"model.{name}") for name in ("initialization.standard_deviation", "hidden_size"))
+    steps, _, rms_WL = case.history.layers.values("activation_rms")
+    if case.setting("model.initialization.matrices") != "normal" or (case.fact("first_pass") or {}).get("trained"):
+        return
+    if not isinstance(set_to, int | float) or not isinstance(width, int) or not len(steps) or case.fact("given"):
+        return
+    times, first = set_to * math.sqrt(width), float(np.nanmax(rms_WL[0]))
+    if times > ENLARGES and first > LARGE:
+        text = (
+            f"weights are drawn with a deviation of {set_to:.2g}, so that each of {width} units makes what it gets "
+            f"{times:.1f} times as large; blocks give back {first:.3g} from the first step on, where 1 is usual"
+        )
+        yield Evidence("model.initialization.standard_deviation", (0, int(steps[0])), set_to, 0.02, text)
 
 
 def _logits(case: Case) -> Iterator[Evidence]:

@@ -2,16 +2,18 @@
 
 Looks for: a training loss whose smoothed end lies above its smoothed floor by far more than noise and by a good part of
     all that had been gained, and that has not come back since it left; or one that only ever rose, also if it was on
-    its way up for a few values and then no number for the rest of the run. Or a validation loss
-    that ends at twice what it began with and more, while the training loss is on average above its start, too: where
-    answers become huge most batches may be right for good and cost nothing, and some cost all.
+    its way up for a few values and then no number for the rest of the run. Or a validation loss that ends at twice what
+    it began with and more, while the training loss is on average above its start, too: where answers become huge most
+    batches may be right for good and cost nothing, and some cost all. Where layers are measured also weights of all of
+    them that grow by one and the same part of themselves in each step to the end, once the loss is past its best.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
 Evidence: floor and end of the loss, the step where it left, and what the rate and the gradient did there.
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
-    Objectives of games and rewards, where the log shows that they are (`doctor/reading/objectives.py`); of one without
-    evaluations a loss that begins near 0 and only rises is not taken. Where the gradient is exactly 0 nothing is
+    The last batches, where the last evaluation of both sets is the best. Objectives of games and rewards, where the
+    log shows that they are (`doctor/reading/objectives.py`); of one without evaluations a loss that begins near 0 and
+    only rises is not taken. Where the gradient is exactly 0 nothing is
     learned any more, and weight decay alone moves the loss: a plateau.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
@@ -28,6 +30,7 @@ from trimtab.doctor.reading.curves import Curve, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since
 from trimtab.doctor.reading.objectives import BLOWN, moved_by
 from trimtab.doctor.reading.restarts import thrown_by_burst
+from trimtab.doctor.reading.thrown import multiplied
 from trimtab.doctor.remedies import (
     kept_checkpoint,
     learning_rate_in_use,
@@ -59,6 +62,9 @@ LASTS = 0.12
 
 def check(case: Case) -> Iterator[Finding]:
     """An error: the loss left and stayed away, as training or evaluation tell, whichever saw it clearly earlier."""
+    if known := list(multiplied(case)):
+        yield from known
+        return
     curve, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
     if curve is not None and (broke := _broke_off(case, curve)) is not None:
         yield broke
@@ -109,6 +115,19 @@ def _broke_off(case: Case, curve: Curve) -> Finding | None:
     )
 
 
+def _is_best_judged(case: Case, curve: Curve) -> bool:
+    """Whether the last of several evaluations, on fixed samples of both sets and at the end of training, is the best:
+    then what the last batches cost is of these batches."""
+    judged = [Curve.of(case.validation_loss()), Curve.of(case.evaluated("training_slice/loss"))]
+    return all(
+        one is not None
+        and len(one) >= 4
+        and one.last_step >= curve.last_step
+        and int(np.argmin(one.values)) == len(one) - 1
+        for one in judged
+    )
+
+
 def _in_training(case: Case, curve: Curve) -> Finding | None:
     """A training loss whose level left."""
     floor_at = int(np.argmin(curve.smoothed))
@@ -120,7 +139,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
         2.0 * curve.noise,
         0.02 * abs(curve.floor) if curve.descent > 0.1 * abs(curve.start) else 0.1 * abs(curve.start),
     )
-    if risen < needed or floor_at >= len(curve) - 3 or _by_design(case, curve):
+    if risen < needed or floor_at >= len(curve) - 3 or _by_design(case, curve) or _is_best_judged(case, curve):
         return None
     onset_at = _left_at(curve, floor_at, curve.floor + max(0.03 * risen, 2.5 * curve.error(curve.width)))
     after = curve.values[onset_at:]

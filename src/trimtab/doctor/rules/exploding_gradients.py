@@ -4,6 +4,7 @@ Looks for: a gradient norm, before clipping, that grows to ten times its usual s
     stays there or ends in no number; and a loss that leaves later than the gradient began to grow, or is no number. Or
     a loss that has left for good, where the gradient had grown several times as much as it did when it was first
     clearly away: few rows tell that as well as many.
+    Also a norm that grows from examination to examination, where that of the batch that is examined does not.
 Why it matters: updates follow the gradient; where it grows by itself (through many layers or time steps, each of which
     makes it larger) the run is lost some steps later.
 Evidence: from where to where the norm grew, over how many steps, which layers grew most, and when the loss followed.
@@ -12,7 +13,8 @@ Remedy: clip the norm of the gradient; a lower rate; look at what multiplies (re
 False alarms: in a divergence the loss leads, and the gradient grows because of it: then nothing is said here, unless
     the gradient grows a hundred times as much as the loss, which no loss does to it. A norm
     that grows slowly while the loss falls is healthy, and so are single large values. A norm that adds up from the
-    first step on, evenly, is that of gradients that are not cleared.
+    first step on, evenly, is that of gradients that are not cleared; one that grows where all weights jump at once, or
+    are multiplied in each step, follows these.
 Source: Pascanu et al. 2013, arXiv 1211.5063; own thresholds.
 """
 
@@ -24,11 +26,12 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding
+from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
 from trimtab.doctor.reading.leads import Lead, lead_of_gradient
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.restarts import thrown_by_burst
+from trimtab.doctor.reading.thrown import growing, jump, outgrown
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.runs import format
@@ -70,6 +73,9 @@ def check(case: Case) -> Iterator[Finding]:
     norms = Curve.of(series)
     if series is None or norms is None or loss is None or len(norms) < FEWEST or len(loss) < FEWEST:
         return
+    if growing(case) is not None:
+        return  # all weights are multiplied, and the gradient follows them
+    thrown = jump(case)
     bad = case.loss().first_bad_step  # type: ignore[union-attr]
     broken = min((step for step in (bad, series.first_bad_step) if step is not None), default=None)
     if broken is not None and (case.history.has("loss_scale") or broken <= norms.first_step):
@@ -84,11 +90,15 @@ def check(case: Case) -> Iterator[Finding]:
         lead = lead_of_gradient(loss, Curve.of(case.validation_loss()), norms) if broken is None else None
         if lead is not None:
             yield _that_outran(case, norms, loss, lead)
+        else:
+            yield from _multiplied(case)
         return
     if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
         return
     if broken is None and thrown_by_burst(case, loss):
         return
+    if thrown is not None and thrown.begin <= growth.began <= thrown.end + 1:
+        return  # by what was written into the weights
     (began, large, usual, largest), (followed, lost, said) = growth, left
     leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or _outgrows(norms, loss, growth)
     onset = _rises_from(norms, growth) if leads else began
@@ -139,6 +149,25 @@ def _that_outran(case: Case, norms: Curve, loss: Curve, lead: Lead) -> Finding:
             Evidence("train/loss", (lead.left, loss.last_step), loss.end, lead.usual_loss, followed),
         ),
         remedies=(*clipping(case), lower_rate(case)),
+    )
+
+
+def _multiplied(case: Case) -> Iterator[Finding]:
+    """A warning before the loss follows, where examinations tell that the gradient is not that of the batches."""
+    if (found := outgrown(case)) is None:
+        return
+    told = (
+        f"from step {found.begin:,} to {found.end:,} the gradient norm grew {found.times:,.0f}-fold, and that of the "
+        "examined batch, which nothing but the weights changes, did not"
+    )
+    yield Finding(
+        "exploding-gradients",
+        "warning",
+        0.8,
+        found.begin,
+        "the gradient grows, and not that of the batches: something multiplies it on its way to the update",
+        (Evidence("probe/grad_norm", (found.begin, found.end), found.times, 1.0, told),),
+        remedies=(Remedy("look at hooks, scales and clipping that change gradients"), *clipping(case)),
     )
 
 

@@ -1,7 +1,8 @@
 """gradients-not-cleared: gradients of earlier steps are still in the sum.
 
-Looks for: a gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while
-    little has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
+Looks for: gradients that are not zero once they were cleared, as examinations try it. In logs without these: a
+    gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while little
+    has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
     the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
     of many parts, where the norm of a batch's own gradient scatters; or it rises part by part to the last step, like a
     power of the steps done. Examinations, which take a batch's gradient apart from the training, have one that is less
@@ -20,7 +21,7 @@ Source: own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -50,10 +51,16 @@ OWN: Final = 2.0
 """Times the norm of a batch's own gradient, at each examination."""
 NEAR: Final = 8
 """Steps before and after an examination."""
+CLEAR: Final = Remedy(
+    "clear gradients before each update: optimizer.zero_grad(set_to_none=True) before the first backward pass of it"
+)
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning where the signs agree."""
+    if left := list(_left(case)):
+        yield from left
+        return
     norms = Curve.of(case.history.get("grad_norm"))
     if norms is None or not (norms.values > 0).all():
         return
@@ -61,6 +68,8 @@ def check(case: Case) -> Iterator[Finding]:
     if sawtooth is not None:
         yield from _now_and_then(case, norms, *sawtooth)
         return
+    if _are_clear(case):
+        return  # whatever the norms look like
     teeth = teeth_of(norms, Curve.of(case.loss()))
     if teeth is not None:
         yield _cleared_rarely(norms, teeth)
@@ -78,13 +87,34 @@ def check(case: Case) -> Iterator[Finding]:
         norms.first_step,
         "the gradient is a sum over all steps since the first: it is not cleared between updates",
         tuple(evidence for _, evidence in (*adds_up, *wanders)),
-        remedies=(
-            Remedy(
-                "clear gradients before each update: optimizer.zero_grad(set_to_none=True) before the first backward "
-                "pass of it"
-            ),
-        ),
+        remedies=(CLEAR,),
     )
+
+
+def _left(case: Case) -> Iterator[Finding]:
+    """What examinations found in the gradients after they were cleared, which is nothing in a sound run."""
+    left = Curve.of(case.history.get("probe/grad_left"))
+    if left is None or not (left.values > 0).any():
+        return
+    at = int(np.argmax(left.values > 0))
+    told = (
+        f"at {int((left.values > 0).sum())} of {len(left)} examinations gradients were not zero after they were cleared"
+    )
+    yield Finding(
+        "gradients-not-cleared",
+        "warning",
+        0.95,
+        1,
+        "the gradient of a step is still there when the next one begins, and is part of its update",
+        (Evidence("probe/grad_left", (int(left.steps[at]), left.last_step), float(left.values.max()), 0.0, told),),
+        remedies=(CLEAR,),
+    )
+
+
+def _are_clear(case: Case) -> bool:
+    """Whether examinations found nothing in the gradients once they were cleared."""
+    left = Curve.of(case.history.get("probe/grad_left"))
+    return left is not None and len(left) >= 2 and not (left.values > 0).any()
 
 
 def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
@@ -221,7 +251,8 @@ def _is_another_gradient(case: Case) -> bool:
     """Whether training takes the gradient of more than the loss that examinations take."""
     usual = {"procedure.name": "plain", "sharpness.name": "none", "embedding.mixup.alpha": 0.0}
     usual |= {"penalties.l2.strength": 0.0, "embedding.noise.alpha": 0.0, "embedding.cutout.rate": 0.0}
-    return any(case.setting(name) != value for name, value in usual.items())
+    weights = case.setting("task.class_weights")  # whose gradient is that of the few samples that weigh
+    return isinstance(weights, Mapping) or any(case.setting(name) != value for name, value in usual.items())
 
 
 def _like_a_power(norms: Curve) -> bool:

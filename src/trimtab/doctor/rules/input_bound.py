@@ -22,6 +22,8 @@ from trimtab.runs import format
 from trimtab.runs.history import Series
 
 GRAVE, WORTH_SAYING = 0.25, 0.1
+MOST = 0.5
+"""Of the time: so much is no matter of a few steps, however rare the waits are."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -42,7 +44,7 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         "input-bound",
         "warning" if part >= GRAVE else "info",
-        0.95 if usual >= GRAVE else 0.8,
+        0.95 if usual >= GRAVE or part >= MOST else 0.8,
         int(waited.first_steps[0]),
         f"{100 * part:.0f} % of the time of training goes by waiting for data",
         (

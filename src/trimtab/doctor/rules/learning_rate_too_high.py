@@ -4,9 +4,9 @@ Looks for several signs that each may have another reason, and counts them: a hu
     rises or is at its height, early in the run); a loss that swings far more than the noise of its steps explains; a
     loss that stands at what counting tokens reaches while the rate is high; a fall that only begins when the rate
     decays; evaluations of the same samples that go up and down by much to the end; a loss that the first steps throw
-    up and that stands from there to the end; weights that grow several-fold within the first steps; a rate far above
-    what AdamW is usually trained with at this size; a loss that left, or was no longer a number, when the rate was at
-    its height.
+    up and that stands from there to the end; weights that grow several-fold within the first steps, or layers that
+    give back a thousand times what they did; a rate far above what AdamW is usually trained with at this size; a loss
+    that left, or was no longer a number, when the rate was at its height.
 Why it matters: the run wastes its budget, or ends in a divergence; a lower rate costs nothing to try.
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
@@ -25,9 +25,10 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
-from trimtab.doctor.reading.evaluations import no_gradient_since
+from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens, no_gradient_since, unchanged_since
 from trimtab.doctor.reading.levels import counted_loss, judged
 from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.thrown import growth, swells
 from trimtab.doctor.reading.unsteady import (
     Sign,
     bounces,
@@ -46,6 +47,8 @@ ROUNDED = 0.05
 """Of the level: digits that were kept."""
 ENOUGH = 3.0
 """Points that the signs must make together."""
+UNCERTAIN = 0.07
+"""Of the loss: an evaluation that is off by so much by chance tells no level, and no rise."""
 LEARNED = 0.01
 """Of the loss at the start: a training loss that ends below that has not been kept from anything by its rate."""
 
@@ -55,8 +58,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     curve = Curve.of(case.loss())
     if curve is None or len(curve) < 24 or 0 <= curve.end < LEARNED * curve.start:
         return
-    if no_gradient_since(case, curve) is not None:
-        return  # where no gradient comes no rate moves the weights
+    if no_gradient_since(case, curve) is not None or unchanged_since(case) is not None:
+        return  # where no gradient comes no rate moves the weights; and where no weight moves none is too high
     if resolution(curve.values) > ROUNDED * abs(curve.end):
         return  # it jumps by the last digit that was kept
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
@@ -71,18 +74,20 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     waves = in_waves(curve)  # as where data comes in an order
     if not waves:
         seen += early_jump(curve, phases)
-    known: list[Sign] = [*_growth(case), *_usual(case)]
+    known: list[Sign] = [*growth(case), *_usual(case)]
     support = sum(weight for weight, _ in known if weight > 0)
     if curve.end - curve.floor < 0.5 * curve.descent:  # what a loss does after it has left says nothing of why
-        seen += _stands(case, phases)
+        few = (number := judged_tokens(case)) is not None and error_of_tokens(number) > UNCERTAIN
+        seen += [*([] if few else _stands(case, phases)), *swells(case)]
         # Losses of neighbours that belong together swing, too, with no fault of the rate.
         if not waves and (support > 0 or seen):
             seen += [*hump(case, curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
-            seen += validation_rises(case, phases)
+            seen += [] if few else validation_rises(case, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
-    if not seen or sum(weight for weight, _ in seen) < 1.0 or points < ENOUGH:
+    # A rate that is far beyond, and weights that it threw at once, need no mark on the curve.
+    if points < ENOUGH or (sum(weight for weight, _ in seen) < 1.0 and support < ENOUGH):
         return
     signs = sorted([*seen, *(sign for sign in known if sign[0] > 0)], key=lambda sign: -sign[0])
     rate = learning_rate_in_use(case) or phases.peak
@@ -99,7 +104,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     yield Finding(
         "learning-rate-too-high",
         "warning",
-        float(np.clip(0.55 + 0.1 * (points - ENOUGH), 0.5, 0.95)),
+        float(np.clip(0.55 + 0.1 * (points - ENOUGH), 0.65 if support >= ENOUGH else 0.5, 0.95)),
         onset,
         f"a learning rate of {rate:.2g} moves the weights too far in each step: "
         + ("the run stays far above what it could reach" if is_over else "the loss is unsteady"),
@@ -212,24 +217,6 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
             3.0,
             Evidence("learning_rate", (step, curve.last_step), float(rates.values[at + 1]), float(before[at]), told),
         )
-
-
-def _growth(case: Case) -> Iterator[Sign]:
-    """Weights that grow several-fold within the first tenth of the run."""
-    steps, names, norms_WL = case.history.layers.values("weight_norm")
-    if len(steps) < 4:
-        return
-    until = max(3, int(np.searchsorted(steps, 0.1 * case.planned_steps)))
-    first, then = norms_WL[0], norms_WL[min(until, len(steps) - 1)]
-    grown = [
-        float(b / a)
-        for name, a, b in zip(names, first, then, strict=True)
-        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
-    ]
-    end = int(steps[min(until, len(steps) - 1)])
-    if grown and (factor := float(np.median(grown))) > 2.5:
-        told = f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}"
-        yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
 
 
 def _usual(case: Case) -> Iterator[Sign]:

@@ -3,7 +3,8 @@
 Looks for: losses far above the median of the steps before, by the noise of the steps there, by what single steps reach
     there, by how much levels of stretches wander, and by a part of all that was gained, after which the loss returns.
     The median of the past makes a fast early descent invisible, and noise is that of the steps before, as a loss that
-    scatters at first may lie flat in the end.
+    scatters at first may lie flat in the end. Where single steps scatter too much to tell, and layers are measured:
+    weights of all of them that jump between two updates, beside evaluations that rise with them and come back.
 Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
@@ -26,6 +27,7 @@ from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.restarts import JUMPED, by_plan
 from trimtab.doctor.reading.spikes import Spike, spikes_of
+from trimtab.doctor.reading.thrown import thrown_once
 from trimtab.doctor.reading.undone import undone
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.doctor.rules.corrupt_batch import early_until
@@ -49,7 +51,7 @@ def check(case: Case) -> Iterator[Finding]:
     peaks = series.maximum[np.isfinite(series.mean)]
     spikes = spikes_of(curve, peaks, buckets=series.width > 1)
     if not spikes:
-        yield from _in_evaluations(case)
+        yield from list(thrown_once(case)) or _in_evaluations(case)
         return
     planned = by_plan(case, curve, spikes)
     others = [spike for spike in spikes if spike not in planned]

@@ -7,8 +7,8 @@ Why it matters: the run ends when memory is full, hours or days after the fault,
 Evidence: the level at both ends, how much a thousand steps add, and when what is left is used up, where that is known.
 Remedy: keep numbers, not tensors, of what is logged (`loss.item()` or `loss.detach()`); bound lists and caches.
 False alarms: memory that grows and then stands (an allocator that finds its size, files that are mapped and read for
-    the first time, longer texts that come once) bends: its second half grows less. A batch that grows by plan takes
-    more by right, and is not judged.
+    the first time, longer texts that come once) bends: its second half grows less. Where batches grow, and a third as
+    much as memory does, it takes more by right, and is not judged.
 Source: own; Mann 1945 for the trend test.
 """
 
@@ -46,13 +46,14 @@ def check(case: Case) -> Iterator[Finding]:
     """A warning; an error where the run failed while memory was nearly used up."""
     name = next((one for one in ("memory_bytes", "hardware/process_memory_bytes") if case.history.has(one)), "")
     curve = Curve.of(case.history.get(name))
-    if curve is None or len(curve) < FEWEST or _batch_grows(case) or curve.last_step < BEGUN * case.planned_steps:
+    if curve is None or len(curve) < FEWEST or curve.last_step < BEGUN * case.planned_steps:
         return
     parts = parts_of(curve, min(8, len(curve) - len(curve) // 5), skip=len(curve) // 5)
     first, last = float(parts.levels[0]), float(parts.levels[-1])
     grown, middle = last - first, float(np.interp((parts.steps[0] + parts.steps[-1]) / 2, parts.steps, parts.levels))
     if (
-        grown < max(LEAST_PART * first, LEAST_BYTES)
+        _batch_grows(case, parts.growth)
+        or grown < max(LEAST_PART * first, LEAST_BYTES)
         or parts.steadiness < STEADY
         or parts.largest_jump > ONE_JUMP
         or (len(curve) >= MANY and float((np.diff(curve.values) > STEP * grown / len(curve)).mean()) < RISING)
@@ -87,9 +88,10 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _batch_grows(case: Case) -> bool:
+def _batch_grows(case: Case, grown: float) -> bool:
+    """Whether batches grow as well, and not by far less than memory does, as their lengths do by chance."""
     tokens = Curve.of(case.history.get("tokens"))
-    return tokens is not None and len(tokens) >= 16 and parts_of(tokens).growth > 1.02
+    return tokens is not None and len(tokens) >= 16 and parts_of(tokens).growth > max(1.02, 1.0 + 0.3 * (grown - 1.0))
 
 
 def _left(case: Case, a_thousand: float) -> Iterator[Evidence]:

@@ -9,7 +9,8 @@ Evidence: the noise beside the level and the descent, the tokens in a batch, the
 Remedy: more samples in a batch, in micro-batches as large as fit, at a rate to match (higher by
     the root of how many times more, and no higher than usual); a rate that decays; shuffled data.
 False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
-    Batches of whole texts are not judged: 32 texts are not 32 tokens.
+    Nor is one sound that is below counts of pairs by less than the few tokens that are judged make uncertain. Batches
+    of whole texts are not judged: 32 texts are not 32 tokens.
 Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
 """
 
@@ -24,7 +25,9 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.bumps import bump_in_evaluations
 from trimtab.doctor.reading.curves import Curve, Phases
+from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens
 from trimtab.doctor.reading.levels import counted_loss, judged
+from trimtab.doctor.reading.thrown import outgrown
 from trimtab.doctor.remedies import change, learning_rate_in_use, sound_rate, uses_adam
 from trimtab.runs import format
 
@@ -61,17 +64,24 @@ def check(case: Case) -> Iterator[Finding]:
     begin, end = phases.peak_from, phases.high_until
     middle = begin + 0.4 * (end - begin)
     gained = curve.progress(middle, end)
+    judged_at = Curve.of(case.validation_loss())
+    if judged_at is not None and len(judged_at) >= 5:  # free of the noise of steps
+        fell = np.interp([middle, end], judged_at.steps, judged_at.values)
+        gained = max(gained, float(fell[0] - fell[1]))
     stands = tiny or gained < max(STILL * curve.descent, 0.5 * noise)
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
-    sound = reached is not None and bigram is not None and reached.floor < bigram
+    judged_here = judged_tokens(case)
+    chance = 0.0 if judged_here is None else error_of_tokens(judged_here)
+    sound = reached is not None and bigram is not None and reached.floor < (1.0 - chance) * bigram
     batch_in_words = "the batch is small, so the loss scatters" if batch is not None else "the loss scatters"
     course = "its level hardly falls any more" if stands and gained < STILL * curve.descent else "its level still falls"
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
     drowned = batch is None and noise > 2 * NOISE_OF_LEVEL * level and _drowns(case, curve, phases, noise)
-    grave = (grave or drowned) and bump_in_evaluations(case) is None  # a level that a spike lifts has not come to rest
+    # A level that a spike lifts has not come to rest; and what scatters more and more is not the batch.
+    grave = (grave or drowned) and bump_in_evaluations(case) is None and outgrown(case) is None
     evidence = [
         Evidence(
             "train/loss",

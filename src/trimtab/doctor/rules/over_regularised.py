@@ -1,17 +1,17 @@
 """over-regularised: underfitting for which dropout, weight decay or smoothing is the reason.
 
-Looks for: a regularizer far beyond what is usual (dropout above 0.3, AdamW's weight decay above 0.5, label smoothing
-    above 0.2, a decay or L2 penalty that takes a hundredth of each weight in a step, or several that are strong
-    together), signs that it holds the model back, and no sign of the overfitting that would ask for it. Signs are: a
-    training loss that with dropout lies far above the same samples' without it; weights that shrink to a part of what
-    they were; a validation loss that is no better than counting, or hardly below a guess; less than one pass over the
-    data, in which nothing can be learned by heart, where a setting is far beyond.
+Looks for: a regularizer far beyond what is usual (dropout above 0.3, AdamW's weight decay above 0.5, or Lion's above
+    five times that, label smoothing above 0.2, a decay or L2 penalty that takes a hundredth of each weight in a step,
+    or several that are strong together), signs that it holds the model back, and no sign of the overfitting that would
+    ask for it. Signs are: a training loss that with dropout lies far above the same samples' without it; weights that
+    shrink to a part of what they were; a validation loss that is no better than counting, or hardly below a guess; less
+    than one pass over the data, in which nothing can be learned by heart, where a setting is far beyond.
 Why it matters: the model could learn more than it may; with less regularization the same budget gives more.
 Evidence: each setting beside its usual value, and what it does to the curves.
 Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
 False alarms: strong regularization is right for small data seen many times: where the gap to the validation loss is
-    open, or had been without it, nothing is said. Without settings it is withheld, but where the training loss alone
-    is high.
+    open, or had been without it, nothing is said, but where far fewer answers are right than counting tells. Without
+    settings it is withheld, but where the training loss alone is high.
 Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy et al. 2016 (smoothing); Loshchilov and
     Hutter 2019, arXiv 1711.05101 (weights where decay and gradient balance).
 """
@@ -27,7 +27,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
-from trimtab.doctor.remedies import learning_rate_in_use
+from trimtab.doctor.remedies import OF_LION, learning_rate_in_use
 from trimtab.runs import format
 
 FEWEST: Final = 24
@@ -57,6 +57,8 @@ OF_WORDS: Final = 2.5
 COSTS: Final = 0.08
 """Of the loss without dropout."""
 SHRUNK: Final = 0.7
+WELL_BELOW: Final = 0.75
+"""Of what counting tells right: a model that tells less is held back, whatever its gap."""
 SEEN: Final = (1.5, 3.0)
 """Epochs: before the first no gap is of learning by heart, from the second on a closed one asks for regularization."""
 ENOUGH: Final = 2.0
@@ -75,12 +77,14 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if len(loss) < FEWEST:
         return
+    fast = (decay or 0.0) * (learning_rate_in_use(case) or 0.0) > FAST
+    if decay is not None and case.fact("optimizer") == "lion":
+        decay *= OF_LION  # as its rate is that much lower than AdamW's, which the usual decay is of
     strong = [
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), STRONG, strict=True)
     ]
     together = sum(strong) >= 2
     penalty = _number(case, "penalties.l2.strength")
-    fast = (decay or 0.0) * (learning_rate_in_use(case) or 0.0) > FAST
     too_much = {
         "dropout": dropout is not None and (dropout > DROPOUT or (together and strong[0])),
         "decay": decay is not None and (decay > DECAY or (together and strong[1]) or fast),
@@ -94,7 +98,13 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         value is not None and value >= limit for value, limit in zip((dropout, decay, smoothing), FAR, strict=True)
     )
     seen_again = not far or not 0.0 < case.epochs() < SEEN[0]
-    if gap is not None and seen_again and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level):
+    below = list(_below_counting(case))
+    if (
+        gap is not None
+        and seen_again
+        and not below
+        and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level)
+    ):
         return
     signs: list[Sign] = []
     if too_much["dropout"] and dropout is not None:
@@ -104,7 +114,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         signs += [_far(key, decay, 0.1, 0.0 if fast else FAR[1]), *_shrunk(case, decay)]
     if too_much["smoothing"] and smoothing is not None:
         signs.append(_far("objective.label_smoothing", smoothing, 0.1, FAR[2]))
-    high = list(_high(case, loss, validation))
+    high = below or list(_high(case, loss, validation))
     if not high and case.epochs() > SEEN[1]:  # there regularization does its work
         return
     signs += [*high, *(_needless(case) if far else ())]
@@ -266,6 +276,16 @@ def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
     elif uniform is not None and lowest > 0.75 * uniform:
         text = f"the loss comes to {format.decimal(lowest)}, where guessing costs {format.decimal(uniform)}"
         yield 1.0, Evidence("validation/loss" if validation is not None else "train/loss", steps, lowest, uniform, text)
+
+
+def _below_counting(case: Case) -> Iterator[Sign]:
+    """Far fewer right answers than counting runs of tokens gives, on the same texts."""
+    accuracy, counted = Curve.of(case.evaluated("validation/accuracy")), ("counting", "labels", "validation_accuracy")
+    reached = case.number(*counted)
+    if accuracy is not None and reached is not None and accuracy.end < WELL_BELOW * reached:
+        text = f"{accuracy.end:.0%} of the validation answers are right, where counting tells {reached:.0%}"
+        steps = accuracy.first_step, accuracy.last_step
+        yield 1.0, Evidence("validation/accuracy", steps, accuracy.end, reached, text)
 
 
 def _remedies(case: Case, too_much: dict[str, bool]) -> Iterator[Remedy]:

@@ -1,9 +1,9 @@
 """resume-discontinuity: the loss jumps where a run was resumed.
 
 Looks for: a step from which an attempt went on, and a loss whose level behind it differs from that before by more than
-    noise and by a good part of what had been gained; weights whose norms change there by far more than before; or a
-    rate that begins anew there, which the schedule does not plan. Of a log that does not tell of attempts, a step back
-    in its steps counts as one.
+    noise and by a good part of what had been gained; weights of a layer or more whose norms change there by far more
+    than before; or a rate that begins anew there, which the schedule does not plan. Of a log that does not tell of
+    attempts, a step back in its steps counts as one.
 Why it matters: something was not brought back: weights, the optimizer's moments, the schedule, the order of the data.
     What was trained before is partly lost, and results depend on where a run was interrupted.
 Evidence: the loss before and behind, the gradient and the rate there, how long the loss took to come back.
@@ -25,6 +25,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Floats, Steps, noise_of
 from trimtab.doctor.reading.planned import planned_factor
 from trimtab.runs import format
+from trimtab.runs.printable import printable
 
 FEW: Final = 8
 """Values behind it that make a level, beside twice as many before; twice that where these scatter too much."""
@@ -140,13 +141,17 @@ def _weights(case: Case, step: int) -> Iterator[Evidence]:
         return
     with np.errstate(divide="ignore", invalid="ignore"):
         changes_WL = np.abs(np.diff(np.log(norms_WL[at - WINDOWS : at + 1, matrices]), axis=0))
-    changes_W = np.nanmedian(np.where(np.isfinite(changes_WL), changes_WL, np.nan), axis=1)
-    there, usual = float(changes_W[-1]), float(changes_W[:-1].max())
-    if not (np.isfinite(changes_W).all() and there > max(FAR_OFF * usual, LOST)):
+    if not np.isfinite(changes_WL).all():
         return
+    there_L, usual_L = changes_WL[-1], changes_WL[:-1].max(axis=0)
+    farthest = int(np.argmax(there_L - FAR_OFF * np.maximum(usual_L, np.median(usual_L))))
+    there, usual = float(there_L[farthest]), float(max(usual_L[farthest], np.median(usual_L)))
+    if there <= max(FAR_OFF * usual, LOST):
+        return
+    name = printable(names[matrices[farthest]], limit=80)
     text = (
-        f"the norm of the median layer's weights changed by {there:.0%} where the run was resumed from step {step:,}, "
-        f"and by {usual:.1%} at most from one window to the next before"
+        f"the norm of {name} changed by {there:.0%} where the run was resumed from step {step:,}, and by {usual:.1%} "
+        "at most from one window to the next before"
     )
     yield Evidence("layer/*/weight_norm", (step, int(steps[at])), there, usual, text)
 

@@ -5,7 +5,8 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
     less than a tenth of a token for each parameter, than what counting pairs of them reaches, whether it was still
     falling or only fell; of less than half a token for each parameter also while it stands where frequencies of single
     tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
-    single tokens to pairs gets a remark. Where no level is known: of fewer than 100 steps with the rate at its full
+    single tokens to pairs gets a remark. A loss above that of pairs by no more than the few tokens that are judged make
+    uncertain is as good. Where no level is known: of fewer than 100 steps with the rate at its full
     height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress;
     of at most 75 updates over tokens, in less than one pass over them, one whose evaluations got better to the end.
     Of another trainer's state file that tells how many steps were to be made: one that ends at three fifths of them and
@@ -29,6 +30,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens
 from trimtab.doctor.reading.levels import counted_loss, is_first_stand, tokens_seen, uniform_loss
 from trimtab.runs import format
 
@@ -80,6 +82,7 @@ def check(case: Case) -> Iterator[Finding]:
         yield from list(_still_at_full_rate(case)) or _few_updates(case, training)
         return
     hardly_begun = is_short or (part is not None and part < FEWEST) or _at_full_speed(case, training)
+    hardly_begun |= history.last_step <= FEW_UPDATES and not _came_down(case)
     falls = _falls(training)
     turned = case.validation_loss() is not None and has_turned(judged)
     if turned and case.epochs() > MOST_EPOCHS:
@@ -92,6 +95,8 @@ def check(case: Case) -> Iterator[Finding]:
     if bigram is not None and unigram is not None:
         beyond_single = is_short or lowest < unigram
         level = bound = bigram if beyond_single else unigram
+        if beyond_single and (number := judged_tokens(case)) is not None:
+            bound *= 1.0 + error_of_tokens(number)
         yardstick = "counting pairs of tokens" if beyond_single else "counting single tokens"
         grave = hardly_begun or not beyond_single
     elif uniform is not None:
@@ -223,13 +228,18 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
 
 def _at_full_speed(case: Case, training: Curve) -> bool:
     """Whether a short run ends at the full rate, and its last quarter made a good part of the whole progress."""
-    rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(training) > FEWEST_STEPS or rates.values[-1] < 0.5 * float(rates.values.max()):
+    if len(training) > FEWEST_STEPS or _came_down(case):
         return False
     curve = Curve.of(case.validation_loss()) or training
     begin = curve.first_step + 0.75 * (curve.last_step - curve.first_step)
     gained = float(np.interp(begin, curve.steps, curve.smoothed)) - float(curve.values[-1])
-    return gained > 2.0 * LAST_QUARTER * training.descent > 0
+    return gained > LAST_QUARTER * training.descent > 0
+
+
+def _came_down(case: Case) -> bool:
+    """Whether the rate was lowered to less than half by the end, or is not known."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    return rates is None or rates.values[-1] < 0.49 * float(rates.values.max())
 
 
 def has_turned(judged: Curve) -> bool:

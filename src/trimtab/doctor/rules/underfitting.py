@@ -1,7 +1,8 @@
 """underfitting: training and validation loss both stay high, and no longer fall.
 
 Looks for: a training loss that gains hardly anything in the second half of the run, at a level that is known to be
-    high: what bigram counts reach on the same text; with hardly a gap to the validation loss.
+    high: what bigram counts reach on the same text; with hardly a gap to the validation loss. Also one that gains
+    more, but so little that it would take 32 times the steps to come to that level.
 Why it matters: more of the same changes nothing; the model, its regularization or its input is the limit.
 Evidence: the level beside the yardstick, the progress of the last stretch, the gap, the size of the model.
 Remedy: a larger model (at a usual rate, where that of the small one is higher), less regularization, a longer or better
@@ -49,6 +50,8 @@ FEWEST, FEWEST_ROWS = 24, 9
 """Training losses, to hold against a yardstick; and where only levels are compared."""
 FIRST_STEPS = 30
 """A log that begins later does not tell what a guess costs."""
+DOUBLINGS = 5.0
+"""Of the steps, that would be needed: 32 times as many are not what is wanted."""
 NEAR = 0.97
 """Of the yardstick: a level above that is no better than counting."""
 
@@ -83,7 +86,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     elif 2 * error > still:
         return  # too few steps to tell standing still from noise
     left = training.end - training.floor > 0.25 * training.descent
-    if gained > still or left:
+    # Twice the steps gained so much: at that pace it takes many times as many to come to where counting is.
+    far = len(level) >= 5 and is_judged and lowest - bigram > DOUBLINGS * max(gained, 0.0)
+    if (gained > still and not far) or left:
         return
     gap = Curve.of(case.evaluated("generalization_gap"))
     if gap is not None and gap.end - max(0.0, float(np.median(gap.values[:2]))) > 0.1 * abs(lowest):

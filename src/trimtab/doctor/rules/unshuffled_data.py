@@ -1,6 +1,7 @@
 """unshuffled-data: the data comes in an order that the loss follows.
 
-Looks for: rows sorted by their targets that are not shuffled (the fact `order`, with `data.shuffle` false). In the
+Looks for: rows sorted by their targets that are not shuffled (the fact `order`, of classes, numbers, or the first
+    words of second texts, with `data.shuffle` false). In the
     curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
     validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled): each kind
     of sample is learned when it comes, and forgotten when the next does. Where it lies above them by less than half of

@@ -27,7 +27,14 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, noise_of, resolution
-from trimtab.doctor.reading.evaluations import FEW_TEXTS, error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.reading.evaluations import (
+    FEW_TEXTS,
+    error_of_share,
+    error_of_tokens,
+    judged_texts,
+    judged_tokens,
+    noise_of_evaluations,
+)
 from trimtab.runs import format
 
 CODE: Final = "validation-too-small"
@@ -66,7 +73,7 @@ def check(case: Case) -> Iterator[Finding]:
     )
     yield Finding(
         CODE,
-        "warning" if very_few or (jumps and (few or not _rises(validation))) else "info",
+        "warning" if very_few or (jumps and not _rises(validation)) else "info",
         0.9 if very_few else 0.7 if few else 0.6,
         validation.first_step,
         "the validation set is so small that its figures are chance"
@@ -102,14 +109,9 @@ def _few(case: Case) -> Iterator[Evidence]:
         metric = "facts.validation.documents" if known else "validation/accuracy"
         yield Evidence(metric, (0, 0), texts, least, told)
         return
-    tokens, most = case.number("validation", "tokens"), case.setting("evaluation.max_tokens")
-    if tokens is None or case.fact("task") not in ("causal_lm", "masked_lm", "seq2seq", "token_classification"):
-        return
-    judged = min(tokens, most) if isinstance(most, int) else tokens
-    if case.fact("task") == "masked_lm":
-        judged *= float(case.setting("task.mask_rate") or 0.15)
-    if judged <= 10 * FEW_TOKENS:
-        error = 1.8 / math.sqrt(judged)
+    judged = judged_tokens(case)
+    if judged is not None and judged <= 10 * FEW_TOKENS:
+        error = error_of_tokens(judged)
         told = f"{format.count(int(judged))} tokens are judged: their mean is uncertain by about {error:.1%}"
         yield Evidence("facts.validation.tokens", (0, 0), judged, FEW_TOKENS, told)
 

@@ -67,6 +67,7 @@ def build_examiner(
     autocast: Callable[[], AbstractContextManager[Any]],
     scale: Callable[[], Tensor | None],
     is_due: Callable[[int], bool],
+    left: Callable[[], Tensor | None],
 ) -> Examiner | None:
     """What examines `model` as `config.logging.examine` says; None where nothing is examined in so many steps."""
     asked = config.logging.examine
@@ -94,6 +95,7 @@ def build_examiner(
         text=_text_of(data.tokenizer.decode, config.privacy.samples),
         seed=config.seed,
         newest_at_once=at_once,
+        left=left,
     )
 
 

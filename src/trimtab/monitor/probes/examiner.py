@@ -59,13 +59,14 @@ class Examiner:
         text: Callable[[Sequence[int]], str],
         seed: int,
         newest_at_once: int = 0,
+        left: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         """`newest_at_once` is how many samples of the newest step are judged in one pass, at least as many as the probe
-        batch has."""
+        batch has; `left` clears the gradients of the step that is over, and gives the norm of what is left of them."""
         self.examinations = list(examinations)
         self._model, self._task, self._batch = model, task, batch
         self._weights, self._autocast, self._scale = weights, autocast, scale
-        self._is_due, self._batch_of, self._text = is_due, batch_of, text
+        self._is_due, self._batch_of, self._text, self._left = is_due, batch_of, text, left
         self.samples_of: Callable[[int], Sequence[int]] = lambda step: ()
         """Which samples a step was trained on."""
         self._newest_at_once = max(newest_at_once, len(batch.sample_ids_B))
@@ -132,6 +133,8 @@ class Examiner:
                         readings.take(one.read(examined))
                     except Exception as error:
                         self._leave_out(one, step, error)
+        if (left := self._left()) is not None:
+            readings.metrics["probe/grad_left"] = left
         return readings
 
     def _one_by_one(self, step: int, error: Exception) -> Readings | None:

@@ -1,0 +1,183 @@
+"""Weights that were thrown, as the norms of all layers tell: by a rate that is too high, at once, or more each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.unsteady import Sign
+from trimtab.runs import format
+
+SWOLLEN: Final = 1e3
+"""Times its first size: what layers give back after training at a sound rate stays well below that."""
+JUMPED: Final = 1.25
+"""Times what it was one window before, is the median weight that no updates brought there."""
+ALONE: Final = 4.0
+"""Times as large as any other change of it, on a logarithmic scale."""
+TOGETHER: Final = 0.003
+"""Of each weight in a step: so all of them grow threefold in four hundred."""
+GROWN: Final = 1.4
+NEAR: Final = 8
+"""Steps before and after an examination."""
+FIVEFOLD: Final = 5.0
+
+
+class Change(NamedTuple):
+    """Weights that change between two steps, to `times` what they were."""
+
+    begin: int
+    end: int
+    times: float
+
+
+def growth(case: Case) -> Iterator[Sign]:
+    """Weights that grow several-fold within the first tenth of the run."""
+    steps, names, norms_WL = case.history.layers.values("weight_norm")
+    if len(steps) < 4:
+        return
+    until = max(3, int(np.searchsorted(steps, 0.1 * case.planned_steps)))
+    first, then = norms_WL[0], norms_WL[min(until, len(steps) - 1)]
+    grown = [
+        float(b / a)
+        for name, a, b in zip(names, first, then, strict=True)
+        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
+    ]
+    end = int(steps[min(until, len(steps) - 1)])
+    if grown and (factor := float(np.median(grown))) > 2.5:
+        told = f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}"
+        yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
+
+
+def swells(case: Case) -> Iterator[Sign]:
+    """What layers give back is a thousand times what it was at first: their weights were thrown, not trained."""
+    steps, _, rms_WL = case.history.layers.values("activation_rms")
+    if len(steps) < 4:
+        return
+    first, last = rms_WL[0], rms_WL[-1]
+    there = np.isfinite(first) & np.isfinite(last) & (first > 0)
+    if there.any() and (times := float(np.median(last[there] / first[there]))) > SWOLLEN:
+        told = f"what the median layer gives back grew {times:,.0f}-fold by step {int(steps[-1]):,}"
+        yield 1.5, Evidence("layer/*/activation_rms", (int(steps[0]), int(steps[-1])), times, SWOLLEN, told)
+
+
+def jump(case: Case) -> Change | None:
+    """The one window in which the weights of all layers grew at once, as no update grows them; not where the run was
+    resumed there, which is the reason then."""
+    steps, logs_WL = _logs(case, matrices=True)
+    if len(steps) < 5:
+        return None
+    changes = np.median(np.diff(logs_WL, axis=0), axis=1)
+    at = int(np.argmax(changes))
+    begin, end = int(steps[at]), int(steps[at + 1])
+    others = float(np.abs(np.delete(changes, at)).max(initial=0.0))
+    if changes[at] < max(np.log(JUMPED), ALONE * others):
+        return None
+    if any(begin - 1 <= (start.resumed_from or 0) <= end for start in case.history.starts[1:]):
+        return None
+    return Change(begin, end, float(np.exp(changes[at])))
+
+
+def growing(case: Case) -> Change | None:
+    """Weights of all layers, and what norms multiply by, too, that grow by one and the same part of themselves in each
+    step from some step to the end: something multiplies them."""
+    steps, logs_WL = _logs(case, matrices=False)
+    if len(steps) < 6:
+        return None
+    per_step_WL = np.diff(logs_WL, axis=0) / np.maximum(np.diff(steps), 1)[:, None]
+    usual, least = np.median(per_step_WL, axis=1), np.quantile(per_step_WL, 0.1, axis=1)
+    apart = np.flatnonzero((usual < TOGETHER) | (least < 0.5 * usual))
+    first = int(apart[-1]) + 1 if len(apart) else 0
+    times = float(np.exp(np.median(logs_WL[-1] - logs_WL[first])))
+    return Change(int(steps[first]), int(steps[-1]), times) if len(usual) - first >= 4 and times > GROWN else None
+
+
+def outgrown(case: Case) -> Change | None:
+    """A gradient that grows from examination to examination, while that of the examined batch, which is taken apart
+    from the training, does not: something multiplies it on its way to the update."""
+    norms, own = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("probe/grad_norm"))
+    if norms is None or own is None or len(own) < 3 or not (own.values > 0).all():
+        return None
+    beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
+    ratios, times = beside / own.values, float(beside[-1] / beside[0])
+    if not (np.diff(ratios) > 0).all() or own.values[-1] > 2.0 * own.values[0] or not times > FIVEFOLD:
+        return None
+    return Change(int(own.steps[0]), int(own.steps[-1]), times) if ratios[-1] > FIVEFOLD * ratios[0] else None
+
+
+def thrown_once(case: Case) -> Iterator[Finding]:
+    """A warning where the weights of all layers jump between two updates, the loss rises with them, and comes back."""
+    found, judged = jump(case), Curve.of(case.validation_loss())
+    if found is None or judged is None:
+        return
+    before, after = judged.between(0, found.begin), judged.between(found.begin + 1, judged.last_step)
+    if before is None or after is None or len(after) < 3:
+        return
+    was, top = float(before.values[-1]), float(after.values[: max(2, len(after) // 2)].max())
+    if top <= was or judged.end > was + 0.75 * (top - was):
+        return
+    told = f"from step {found.begin:,} to {found.end:,} the median weight grew {found.times:.1f}-fold"
+    rose = f"the validation loss was {format.decimal(was)} before, {format.decimal(top)} then, and {{}} at the end"
+    yield Finding(
+        "loss-spike",
+        "warning",
+        0.85,
+        found.begin + 1,
+        "the weights of all layers were thrown at once, by what no update does, and the loss with them; it came back",
+        (
+            Evidence("layer/*/weight_norm", (found.begin, found.end), found.times, 1.0, told),
+            Evidence(
+                "validation/loss",
+                (before.last_step, judged.last_step),
+                top,
+                was,
+                rose.format(format.decimal(judged.end)),
+            ),
+        ),
+        remedies=(
+            Remedy(
+                "look for what writes weights beside the optimizer at that step: a callback, an average that is copied "
+                "back, memory that is not sound"
+            ),
+        ),
+    )
+
+
+def multiplied(case: Case) -> Iterator[Finding]:
+    """An error where all weights grow by the same part in each step to the end, and the loss is past its best."""
+    found, judged = growing(case), Curve.of(case.validation_loss()) or Curve.of(case.loss())
+    if found is None or judged is None or judged.end <= 1.01 * judged.floor:
+        return
+    each = found.times ** (1.0 / max(found.end - found.begin, 1)) - 1.0
+    told = (
+        f"from step {found.begin:,} to {found.end:,} the weights of all layers grew {found.times:,.1f}-fold, by "
+        f"{each:.1%} in each step"
+    )
+    lost = f"the loss was {format.decimal(judged.floor)} at best, and is {format.decimal(judged.end)} at the end"
+    yield Finding(
+        "divergence",
+        "error",
+        0.9,
+        found.begin + 1,
+        "all weights grow by the same part of themselves in each step, and the loss leaves with them: something "
+        "multiplies them, as a weight decay of the wrong sign does",
+        (
+            Evidence("layer/*/weight_norm", (found.begin, found.end), found.times, 1.0, told),
+            Evidence("validation/loss", (judged.first_step, judged.last_step), judged.end, judged.floor, lost),
+        ),
+        remedies=(Remedy("look at the sign of the weight decay, and at what else writes the weights"),),
+    )
+
+
+def _logs(case: Case, *, matrices: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Steps, and the logarithms of the norms of all weights that were measured at each [W, L]; of `matrices` alone."""
+    steps, names, norms_WL = case.history.layers.values("weight_norm")
+    kept = [at for at, name in enumerate(names) if "bias" not in name and not (matrices and "norm" in name)]
+    norms_WL = norms_WL[:, kept] if len(steps) else np.empty((0, 0))
+    norms_WL = norms_WL[:, (np.isfinite(norms_WL) & (norms_WL > 0)).all(axis=0)] if len(steps) else norms_WL
+    return (steps, np.log(norms_WL)) if norms_WL.size else (steps[:0], np.empty((0, 0)))
