@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +22,12 @@ import numpy as np
 from scipy.optimize import minimize
 from scorecard_table import Floats, Table, collect
 
-from trimtab.doctor.differential.card import DIGITS, Scorecard, probabilities
-from trimtab.doctor.differential.resemble import PROBABLE, TIMED
+from trimtab.doctor.differential.card import DIGITS, MARKS, Scorecard, probabilities
+from trimtab.doctor.differential.resemble import MOST_NAMED, TIMED
 
 BINS: Final = 5
-SHRINK: Final = 30.0
+SHRINK: Final = 20.0
 FOLDS: Final = 5
-FALSE_ALARMS: Final = 0.01
-"""Of held-out sound runs: a third of what is allowed, since logs of yet other programs raise several times as many."""
-LEAST_SURE: Final = 0.9
-"""That something is wrong, whatever held-out runs allow: what the doctor calls almost sure."""
 FEWEST: Final = 20
 """Rows that have a feature, for it to be of use."""
 RARE: Final = 0.005
@@ -64,13 +59,6 @@ def encoded(table: Table, cuts: Mapping[str, Floats]) -> Floats:
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
-def heard(table: Table) -> Floats:
-    """What the rules remarked of each code: that they did, and how sure they were [N, C, 2]. Nothing of a run of which
-    they are sure: the scorecard is not asked there, and learns from it as from one that they did not know."""
-    remarks = np.where(table.loud_N[:, None], np.nan, table.remarks_NC)
-    return np.stack([~np.isnan(remarks), np.nan_to_num(remarks)], axis=2).astype(np.float32)
-
-
 @final
 @dataclass(frozen=True)
 class Fitted:
@@ -80,22 +68,22 @@ class Fitted:
     cuts: Mapping[str, Floats]
     weights_JK: Floats
     intercepts_K: Floats
-    remark: Floats
+    heard_M: Floats
 
     def logits(self, table: Table) -> Floats:
         """ln P(code) / P(healthy) [N, C]."""
         whole = encoded(table, self.cuts) @ self.weights_JK + self.intercepts_K
-        return np.asarray((whole[:, 1:] - whole[:, :1]) + heard(table) @ self.remark)
+        return np.asarray((whole[:, 1:] - whole[:, :1]) + table.heard_NCM @ self.heard_M)
 
     def softened(self, by: float) -> Fitted:
         """The same with all logits divided."""
-        return Fitted(self.codes, self.cuts, self.weights_JK / by, self.intercepts_K / by, self.remark / by)
+        return Fitted(self.codes, self.cuts, self.weights_JK / by, self.intercepts_K / by, self.heard_M / by)
 
 
 def fit(table: Table, shrink: float = SHRINK) -> Fitted:
     """By L-BFGS from zero: convex, so that there is one answer."""
     cuts = cuts_of(table)
-    x, said = encoded(table, cuts), heard(table)
+    x, said = encoded(table, cuts), table.heard_NCM.astype(np.float32)
     (num, width), classes = x.shape, len(table.codes) + 1
     truth = table.truth_N + 1
     _, place, counts = np.unique(table.run_N, return_inverse=True, return_counts=True)
@@ -105,9 +93,13 @@ def fit(table: Table, shrink: float = SHRINK) -> Fitted:
     machine_K = np.array([False, *(code in TIMED for code in table.codes)])
     free_JK = ~machine_J[:, None] | machine_K
 
+    def parted(flat: Floats) -> tuple[Floats, Floats, Floats]:
+        """Weights [J, K], intercepts [K], and what is heard [M]."""
+        return flat[: width * classes].reshape(width, classes), flat[width * classes : -MARKS], flat[-MARKS:]
+
     def loss(flat: Floats) -> tuple[float, Floats]:
         flat = flat.astype(np.float32)
-        w, b, r = flat[: width * classes].reshape(width, classes), flat[width * classes : -2], flat[-2:]
+        w, b, r = parted(flat)
         z = x @ w + b
         z[:, 1:] += said @ r
         z -= z.max(axis=1, keepdims=True)
@@ -120,84 +112,62 @@ def fit(table: Table, shrink: float = SHRINK) -> Fitted:
         slopes.append(np.einsum("nc,ncm->m", off[:, 1:], said) + 0.1 * r)
         return value, np.concatenate(slopes).astype(np.float64)
 
-    found = minimize(
-        loss, np.zeros(width * classes + classes + 2), jac=True, method="L-BFGS-B", options={"maxiter": 500}
-    ).x
-    return Fitted(
-        table.codes,
-        cuts,
-        found[: width * classes].reshape(width, classes),
-        found[width * classes : -2],
-        found[-2:],
-    )
+    begin = np.zeros(width * classes + classes + MARKS)
+    found = minimize(loss, begin, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    return Fitted(table.codes, cuts, *parted(found))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What became of some runs, the rules' answers included."""
+    """What became of some logs of other trainers."""
 
     faulty: int
-    first_by_rules: int
     first: int
-    among_three: int
-    """Of faulty runs in which the rules were not sure, and the scorecard spoke."""
-    spoken: int
-    remarked: int
-    """Faulty runs in which it spoke or remarked, and named the fault among three."""
-    healthy: int
-    false_by_rules: int
-    false: int
-    remarked_healthy: int
-    """Sound ones with a remark of it."""
+    """Named first by the rules, as a warning or worse."""
+    three_by_rules: int
+    three: int
+    """Among the first three, what the scorecard names included."""
 
     def __str__(self) -> str:
         """In a line."""
-        return (
-            f"first {self.first} of {self.faulty} (rules alone {self.first_by_rules}); spoken in {self.spoken} "
-            f"faulty runs, right {self.first - self.first_by_rules}, among three {self.among_three}; "
-            f"with remarks {self.remarked}; false {self.false} of {self.healthy} (rules alone {self.false_by_rules}), "
-            f"remarks in {self.remarked_healthy}"
-        )
+        return f"of {self.faulty}: first {self.first}, among three {self.three} (by rules alone {self.three_by_rules})"
 
 
-def chances(fitted: Fitted, table: Table) -> tuple[Floats, Floats]:
-    """P(something is wrong) [N] and P(code) [N, C]."""
-    found = [probabilities(logits) for logits in fitted.logits(table)]
-    return np.array([1.0 - sound for sound, _ in found]), np.array([codes for _, codes in found])
-
-
-def figures(fitted: Fitted, table: Table, threshold: float) -> Figures:
+def figures(fitted: Fitted, table: Table) -> Figures:
     """Of logs as they are."""
-    table = table.where(table.whole_N)
-    wrong, by_code = chances(fitted, table)
+    table = table.where(table.whole_N & (table.truth_N >= 0))
+    by_code = np.array([probabilities(logits)[1] for logits in fitted.logits(table)])
     # The codes of two tables may differ: what was not fitted is never named.
-    ordered = np.argsort(-by_code, axis=1, kind="stable")
-    faulty, speaks = table.truth_N >= 0, ~table.loud_N & (wrong >= threshold)
-    remarks = ~table.loud_N & (wrong >= min(PROBABLE, threshold))
-    names, own = np.array(fitted.codes), np.array(table.codes)
-    truth = own[np.maximum(table.truth_N, 0)]
-    right = names[ordered[:, 0]] == truth
-    three = (names[ordered[:, :3]] == truth[:, None]).any(axis=1)
+    truth = np.array(table.codes)[table.truth_N]
+    said = [
+        [table.codes[at] for at in sorted(np.flatnonzero(heard_CM.any(axis=1)), key=lambda at: _order(heard_CM[at]))]
+        for heard_CM in table.heard_NCM
+    ]
+    likely = [[fitted.codes[at] for at in np.argsort(-odds, kind="stable")] for odds in by_code]
+    named = [
+        rules + [code for code in guesses if code not in rules] for rules, guesses in zip(said, likely, strict=True)
+    ]
     return Figures(
-        int(faulty.sum()),
-        int((faulty & table.first_N).sum()),
-        int((faulty & (table.first_N | (speaks & right))).sum()),
-        int((faulty & speaks & three).sum()),
-        int((faulty & speaks).sum()),
-        int((faulty & remarks & three).sum()),
-        int((~faulty).sum()),
-        int((~faulty & table.loud_N).sum()),
-        int((~faulty & (table.loud_N | speaks)).sum()),
-        int((~faulty & remarks & ~speaks).sum()),
+        len(truth),
+        int(table.first_N.sum()),
+        sum(code in rules[:MOST_NAMED] for code, rules in zip(truth, said, strict=True)),
+        sum(code in codes[:MOST_NAMED] for code, codes in zip(truth, named, strict=True)),
     )
 
 
+def _order(told: Floats) -> tuple[float, float, float]:
+    """What leads, warnings, remarks, each the surer first."""
+    remarked, sure, warned, surer, leads = told
+    return (-leads, -warned * surer, -remarked * sure)
+
+
 def temperature(table: Table, rows: Floats, logits_NC: Floats) -> float:
-    """What logits are divided by, so that held-out probabilities are as often right as they say, where rules are not
-    sure. Source: Guo et al. 2017, arXiv 1706.04599."""
-    quiet = ~table.loud_N[rows]
-    truth, whole = table.truth_N[rows][quiet] + 1, np.insert(logits_NC[quiet], 0, 0.0, axis=1)
+    """What logits are divided by, so that held-out probabilities are as often right as they say.
+
+    Source: Guo et al. 2017, arXiv 1706.04599.
+    """
+    truth, whole = table.truth_N[rows] + 1, np.insert(logits_NC, 0, 0.0, axis=1)
 
     def loss(by: float) -> float:
         z = whole / by
@@ -207,15 +177,6 @@ def temperature(table: Table, rows: Floats, logits_NC: Floats) -> float:
     return min(np.geomspace(0.5, 4.0, 61).tolist(), key=loss)
 
 
-def threshold_of(table: Table, rows: Floats, logits_NC: Floats) -> float:
-    """The least P(something is wrong) that is said: above that of all held-out sound runs but so many."""
-    sound = table.truth_N[rows] < 0
-    quiet = sound & ~table.loud_N[rows]
-    wrong = np.sort([1.0 - probabilities(one)[0] for one in logits_NC[quiet]])[::-1]
-    allowed = math.floor(FALSE_ALARMS * int(sound.sum()))
-    return float(math.ceil(1000 * wrong[allowed]) / 1000) if allowed < len(wrong) else 0.5
-
-
 def groups_of(table: Table) -> list[list[str]]:
     """Generators that share no code: what stands before a hyphen or a digit, as in C-own and C2, is one of them."""
     names = sorted(set(table.generator_N.tolist()))
@@ -223,48 +184,36 @@ def groups_of(table: Table) -> list[list[str]]:
     return [[name for name, stem in zip(names, stems, strict=True) if stem == one] for one in sorted(set(stems))]
 
 
-def held_out(table: Table, shrink: float = SHRINK, *, by_generator: bool = False) -> tuple[Floats, Floats]:
-    """Logits of logs as they are, each of a fit without its run, or without its generator [N, C]; and their rows."""
+def held_out(table: Table, shrink: float = SHRINK) -> tuple[Floats, Floats]:
+    """Logits of logs as they are, each of a fit without its run [N, C]; and their rows."""
     runs = np.unique(table.run_N)
     fold = np.random.default_rng(0).permutation(len(runs)) % FOLDS
-    if by_generator:
-        parts = [np.isin(table.generator_N, group) for group in groups_of(table)]
-        parts = [out for out in parts if out.mean() <= 0.5]  # without most of the runs it is another fit
-    else:
-        parts = [np.isin(table.run_N, runs[fold == number]) for number in range(FOLDS)]
     rows, logits = [], []
-    for out in parts:
+    for number in range(FOLDS):
+        out = np.isin(table.run_N, runs[fold == number])
         asked = out & table.whole_N
         logits.append(fit(table.where(~out), shrink).logits(table.where(asked)))
         rows.append(np.flatnonzero(asked))
     return np.concatenate(rows), np.concatenate(logits)
 
 
-def calibrated(table: Table, shrink: float = SHRINK) -> tuple[Fitted, float]:
-    """A fit whose probabilities held-out runs bear out, and the threshold, which runs of other generators do, too."""
-    rows, logits = held_out(table, shrink)
-    by = temperature(table, rows, logits)
-    threshold = threshold_of(table, rows, logits / by)
-    if len(groups_of(table)) > 2:
-        rows, logits = held_out(table, shrink, by_generator=True)
-        threshold = max(threshold, threshold_of(table, rows, logits / by))
-    return fit(table, shrink).softened(by), max(threshold, LEAST_SURE)
+def calibrated(table: Table, shrink: float = SHRINK) -> Fitted:
+    """A fit whose probabilities held-out runs bear out."""
+    return fit(table, shrink).softened(temperature(table, *held_out(table, shrink)))
 
 
 def across(table: Table, shrink: float = SHRINK) -> None:
-    """Fitted on some generators, asked of others."""
+    """Fitted on some generators, asked of the logs of another."""
     groups = groups_of(table)
     for left_out in groups:
-        others = [group for group in groups if group != left_out]
-        together = [[one for group in others for one in group]] if len(others) > 1 else []
-        for kept in others + together:
-            fitted, threshold = calibrated(table.where(np.isin(table.generator_N, kept)), shrink)
-            asked = table.where(np.isin(table.generator_N, left_out))
-            told = figures(fitted, asked, threshold)
-            print(f"{'+'.join(kept)} -> {'+'.join(left_out)}, threshold {threshold:.2f}: {told}", flush=True)
+        kept = [one for group in groups if group != left_out for one in group]
+        asked = np.isin(table.generator_N, left_out) & ~np.char.endswith(table.generator_N, "-own")
+        if asked.any():
+            told = figures(fit(table.where(np.isin(table.generator_N, kept)), shrink), table.where(asked))
+            print(f"{'+'.join(kept)} -> {'+'.join(left_out)}, {told}", flush=True)
 
 
-def exported(fitted: Fitted, threshold: float, table: Table) -> dict[str, Any]:
+def exported(fitted: Fitted, table: Table) -> dict[str, Any]:
     """As the values of the file."""
     sound = table.where(table.whole_N & (table.truth_N < 0))
     against_JC = fitted.weights_JK[:, 1:] - fitted.weights_JK[:, :1]
@@ -281,10 +230,9 @@ def exported(fitted: Fitted, threshold: float, table: Table) -> dict[str, Any]:
         "runs": len(kinds),
         "faulty": int((kinds >= 0).sum()),
         "sha256": table.digest(),
-        "threshold": threshold,
         "codes": list(fitted.codes),
         "intercepts": _whole(fitted.intercepts_K[1:] - fitted.intercepts_K[0]),
-        "remark": _whole(fitted.remark),
+        "heard": _whole(fitted.heard_M),
         "features": features,
     }
 
@@ -314,11 +262,10 @@ def main() -> None:
     if arguments.command == "across":
         across(table)
         return
-    fitted, threshold = calibrated(table)
-    told = exported(fitted, threshold, table)
+    told = exported(calibrated(table), table)
     arguments.into.write_text(json.dumps(told, separators=(",", ":")) + "\n", encoding="utf-8")
     assert Scorecard.of(told).codes == table.codes
-    print(f"{told['runs']} runs, threshold {threshold}, {arguments.into.stat().st_size / 1e3:.0f} kB")
+    print(f"{told['runs']} runs, {arguments.into.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

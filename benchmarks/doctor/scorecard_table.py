@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import findings_of
+from trimtab.doctor.differential.card import SILENT, Heard
 from trimtab.doctor.differential.features import FEATURES, features_of
-from trimtab.doctor.differential.resemble import remarks_of
+from trimtab.doctor.differential.resemble import heard_in
 from trimtab.doctor.load import open_case, open_foreign_case
 from trimtab.errors import TrimtabError
 from trimtab.runs.directory import RunDirectory
@@ -53,8 +54,8 @@ class Table:
     codes: tuple[str, ...]
     truth_N: NDArray[np.int64]
     """A place in `codes`; -1 for a sound run."""
-    remarks_NC: Floats
-    """Confidence of what the rules said; NaN: nothing."""
+    heard_NCM: Floats
+    """What the rules said of each code, as `Heard.told` has it; 0: nothing."""
     loud_N: NDArray[np.bool_]
     """Whether a rule gave a warning or an error."""
     first_N: NDArray[np.bool_]
@@ -71,14 +72,13 @@ class Table:
     def where(self, kept: NDArray[np.bool_]) -> Table:
         """Some of its rows."""
         rows = {name: value[kept] for name, value in vars(self).items() if name.endswith("_N")}
-        wide = {"values_NF": self.values_NF[kept], "remarks_NC": self.remarks_NC[kept]}
-        return Table(self.features, wide["values_NF"], self.codes, remarks_NC=wide["remarks_NC"], **rows)
+        return Table(self.features, self.values_NF[kept], self.codes, heard_NCM=self.heard_NCM[kept], **rows)
 
     def save(self, path: Path) -> None:
         """To a file."""
         told = {name: np.array(value) for name, value in vars(self).items()}
         told["values_NF"] = self.values_NF.astype(np.float32)
-        told["remarks_NC"] = self.remarks_NC.astype(np.float16)
+        told["heard_NCM"] = self.heard_NCM.astype(np.float16)
         np.savez_compressed(path, allow_pickle=False, **told)
 
     @classmethod
@@ -88,14 +88,14 @@ class Table:
             found = {name: told[name] for name in told.files}
         for name in ("features", "codes"):
             found[name] = tuple(str(one) for one in found[name])
-        for name in ("values_NF", "remarks_NC"):
+        for name in ("values_NF", "heard_NCM"):
             found[name] = found[name].astype(np.float64)
         return cls(**found)
 
     def digest(self) -> str:
         """SHA-256 of what is fitted."""
         whole = hashlib.sha256()
-        for value in (self.values_NF, self.truth_N, np.nan_to_num(self.remarks_NC), self.loud_N):
+        for value in (self.values_NF, self.truth_N, self.heard_NCM):
             whole.update(np.ascontiguousarray(np.asarray(value, np.float32)).tobytes())
         return whole.hexdigest()
 
@@ -103,7 +103,7 @@ class Table:
 def collect(folders: Mapping[str, Path], variants: Sequence[str] = VARIANTS) -> Table:
     """All runs of these folders, each with a truth.json beside it; generators by name, our own runs as `<name>-own`."""
     run = -1
-    rows: list[tuple[Mapping[str, float], str, Mapping[str, float], bool, bool, int, str, bool]] = []
+    rows: list[tuple[Mapping[str, float], str, Mapping[str, Heard], bool, bool, int, str, bool]] = []
     for generator, folder in folders.items():
         for path in sorted(folder.glob("*/truth.json")):
             truth = json.loads(path.read_text(encoding="utf-8"))
@@ -119,7 +119,7 @@ def collect(folders: Mapping[str, Path], variants: Sequence[str] = VARIANTS) -> 
                 findings = findings_of(seen)[0]
                 loud = [finding.code for finding in findings if finding.severity != "info"]
                 first = bool(loud) and findings[0].code == truth["code"]
-                told = (features_of(seen), truth["code"], remarks_of(findings), bool(loud), first, run, source)
+                told = (features_of(seen), truth["code"], heard_in(findings), bool(loud), first, run, source)
                 rows.append((*told, not variant))
     return _table(rows)
 
@@ -132,7 +132,7 @@ def _table(rows: Sequence[tuple[Any, ...]]) -> Table:
         np.array([[row[0].get(name, np.nan) for name in features] for row in rows], np.float32).astype(np.float64),
         codes,
         np.array([codes.index(row[1]) if row[1] != HEALTHY else -1 for row in rows]),
-        np.array([[row[2].get(code, np.nan) for code in codes] for row in rows], np.float16).astype(np.float64),
+        np.array([[row[2].get(code, SILENT).told() for code in codes] for row in rows], np.float16).astype(np.float64),
         np.array([row[3] for row in rows]),
         np.array([row[4] for row in rows]),
         np.array([row[5] for row in rows]),

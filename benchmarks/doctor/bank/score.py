@@ -221,7 +221,7 @@ def diagnosis_of(run: Path, logger: str) -> tuple[Said, ...]:
 
     return tuple(
         Said(one.code, one.severity, one.confidence, one.onset_step, one.consequences)
-        for one in diagnose(case_of(run, logger), run.name).findings
+        for one in diagnose(case_of(run, logger), run.name).named
     )
 
 

@@ -22,7 +22,7 @@ def judge(folder: Path) -> list[Judged]:
         error = ""
         try:
             case, _ = open_foreign_case(path.parent / truth["path"])
-            findings = diagnose(case, path.parent.name).findings
+            findings = diagnose(case, path.parent.name).named
             said = tuple(Said(f.code, f.severity, f.confidence, f.onset_step, tuple(f.consequences)) for f in findings)
         except TrimtabError as problem:
             error = str(problem)

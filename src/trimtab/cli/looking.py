@@ -189,7 +189,7 @@ def doctor(
         typer.Option(
             "--explain",
             metavar="CODE",
-            help="Say what a finding means, instead, or with scorecard how one is named where no rule is sure.",
+            help="Say what a finding means, instead, or with scorecard how guesses are made.",
         ),
     ] = None,
 ) -> None:

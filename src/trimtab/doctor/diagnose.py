@@ -1,5 +1,5 @@
-"""From a case to a diagnosis: every rule is asked, causes are put before what they explain; where none is sure,
-what the log most resembles leads."""
+"""From a case to a diagnosis: every rule is asked, causes are put before what they explain, and what else the log
+resembles is named after them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES, FAULTS_OF_CODE, FAULTS_OF_DATA
-from trimtab.doctor.differential import resembling
+from trimtab.doctor.differential import guesses_of
 from trimtab.doctor.epochs import told_in_epochs
 from trimtab.doctor.finding import SEVERITIES, Diagnosis, Finding, Remedy, Verdict, Withheld, more_severe
 from trimtab.doctor.narrate import beaten_by, summarize, unit_of
@@ -26,17 +26,21 @@ def diagnose(case: Case, run: str = "") -> Diagnosis:
     """The verdict on `case`: the same for the same prefix of a run, live or after the fact."""
     if is_soup(case):
         return Diagnosis(run, "healthy", (), (), describe_soup(case))
-    by_rules, withheld = findings_of(case)
-    findings = resembling(case, by_rules)
+    findings, withheld = findings_of(case)
+    guesses = guesses_of(case, findings)
     verdict = verdict_of(findings)
     if verdict == "healthy" and case.history.ended is not None and case.history.ended.status == "failed":
         verdict = "failed"  # for a reason that is told, and that no rule reads off the curves
     if case.counts_epochs:
         findings = [told_in_epochs(finding) for finding in findings]
+        guesses = tuple(told_in_epochs(guess) for guess in guesses)
     found = {code for finding in findings for code in (finding.code, *finding.consequences)}
     kept = tuple(item for item in withheld if item.code not in found)
     summary = summarize(case, verdict, findings, kept)
-    return Diagnosis(run, verdict, tuple(findings), kept, summary, unit=unit_of(case), beaten_by=beaten_by(case))
+    beaten = beaten_by(case)
+    return Diagnosis(
+        run, verdict, tuple(findings), kept, summary, unit=unit_of(case), beaten_by=beaten, guesses=guesses
+    )
 
 
 def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:

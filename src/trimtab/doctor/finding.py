@@ -101,6 +101,13 @@ class Diagnosis:
     """What `onset_step` and `steps` count, and the texts call them: epochs in a log that has a row for each."""
     beaten_by: str = ""
     """What a run that is over does not come below, though nothing is wrong with it: it learned little."""
+    guesses: tuple[Finding, ...] = ()
+    """What else a log of another trainer resembles, the likeliest first: no rule found it, no verdict hangs on it."""
+
+    @property
+    def named(self) -> tuple[Finding, ...]:
+        """What was found, then what else it could be."""
+        return self.findings + self.guesses
 
     def to_json(self) -> dict[str, Any]:
         """The diagnosis as JSON values, in the shape of the contract."""
@@ -108,7 +115,10 @@ class Diagnosis:
             "schema": SCHEMA,
             "run": self.run,
             "verdict": self.verdict,
-            "findings": [finding_to_json(finding) for finding in self.findings],
+            "findings": [
+                *(finding_to_json(finding) for finding in self.findings),
+                *(finding_to_json(guess) | {"guess": True} for guess in self.guesses),
+            ],
             "withheld": [{"code": item.code, "needs": list(item.needs)} for item in self.withheld],
             "summary": self.summary,
             "order": [

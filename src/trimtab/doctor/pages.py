@@ -15,7 +15,7 @@ from trimtab.errors import UsageError
 FOLDER: Final = "docs/reference/doctor"
 """Where the pages lie in the repository."""
 SCORECARD: Final = "scorecard"
-"""No code: how a fault is named where no rule is sure."""
+"""No code: how it is told what else a log resembles."""
 _HEADINGS: Final = ("Looks for", "Why it matters", "Why", "Evidence", "Remedy", "False alarms", "Source")
 
 
@@ -52,7 +52,7 @@ def page_of(code: str) -> CodePage:
     if code == SCORECARD:
         from trimtab.doctor.differential import resemble
 
-        return CodePage(code, "a second opinion", *_told_of(resemble.__doc__), ("train/loss",), (), (), ())
+        return CodePage(code, "guesses", *_told_of(resemble.__doc__), ("train/loss",), (), (), ())
     if code not in CODES:  # as a person writes it
         code = "-".join(code.strip().lower().replace("_", " ").split())
     row = CODES.get(code)

@@ -41,29 +41,32 @@ DIAGNOSIS_SCHEMA: Final[dict[str, Any]] = {
             run=_TEXT,
             verdict={"enum": ["healthy", "attention", "failed"]},
             findings=_array(
-                _object(
-                    code=_CODE,
-                    severity={"enum": list(SEVERITIES)},
-                    confidence={"type": "number", "minimum": 0, "maximum": 1},
-                    onset_step={"type": "integer", "minimum": 0},
-                    cause=_TEXT,
-                    evidence=_array(
-                        _object(
-                            metric=_TEXT,
-                            steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
-                            observed=_NUMBER,
-                            expected=_NUMBER,
-                            text=_TEXT,
-                        )
+                _with(
+                    _object(
+                        code=_CODE,
+                        severity={"enum": list(SEVERITIES)},
+                        confidence={"type": "number", "minimum": 0, "maximum": 1},
+                        onset_step={"type": "integer", "minimum": 0},
+                        cause=_TEXT,
+                        evidence=_array(
+                            _object(
+                                metric=_TEXT,
+                                steps=_array({"type": "integer", "minimum": 0}, minItems=2, maxItems=2),
+                                observed=_NUMBER,
+                                expected=_NUMBER,
+                                text=_TEXT,
+                            )
+                        ),
+                        consequences=_array(_CODE),
+                        remedies=_array(
+                            _object(
+                                summary=_TEXT,
+                                target={"enum": ["trimtab", "huggingface", "lightning", "text"]},
+                                config={"type": "object"},
+                            )
+                        ),
                     ),
-                    consequences=_array(_CODE),
-                    remedies=_array(
-                        _object(
-                            summary=_TEXT,
-                            target={"enum": ["trimtab", "huggingface", "lightning", "text"]},
-                            config={"type": "object"},
-                        )
-                    ),
+                    guess={"const": True},
                 )
             ),
             withheld=_array(_object(code=_CODE, needs=_array(_TEXT))),

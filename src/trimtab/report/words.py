@@ -157,6 +157,24 @@ def count_of(findings: Sequence[Finding]) -> str:
     return ", ".join(parts) or "no findings"
 
 
+def guesses_head(diagnosis: Diagnosis) -> str:
+    """What stands above the guesses."""
+    if diagnosis.verdict == "healthy":
+        return "should it disappoint nevertheless, runs with curves like these had most often"
+    return "what else it could be, by its curves alone"
+
+
+def told_guess(guess: Finding) -> str:
+    """A guess in a line: how likely it is, what it means, and what speaks for it."""
+    reasons = [item.text.partition(": ")[2] for item in guess.evidence if item.text.startswith("for ")]
+    return f"{chance_of(guess)}: {meaning(guess.code)}" + "".join(f". For it: {one}" for one in reasons[:1])
+
+
+def chance_of(guess: Finding) -> str:
+    """Its code and how likely it is."""
+    return f"{guess.code} ({guess.confidence:.0%})"
+
+
 def title_of(diagnosis: Diagnosis) -> str:
     """The run's name, or that it has none."""
     return diagnosis.run or "a run without a name"

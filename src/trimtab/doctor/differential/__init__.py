@@ -1,7 +1,7 @@
-"""Which fault a log most resembles, where no rule is sure."""
+"""What else a log resembles, besides what the rules found."""
 
 from __future__ import annotations
 
-from trimtab.doctor.differential.resemble import resembling
+from trimtab.doctor.differential.resemble import guesses_of
 
-__all__ = ["resembling"]
+__all__ = ["guesses_of"]

@@ -1,7 +1,7 @@
 """The scorecard: what each feature of a log adds to the odds of each fault, against a sound run.
 
 A sum, so that every part can be told: ln P(code) / P(healthy) = intercept + the points of each feature's bin + what a
-rule's remark counts. What was not logged adds nothing. `benchmarks/doctor/fit_scorecard.py` makes the file.
+the rules said of it. What was not logged adds nothing. `benchmarks/doctor/fit_scorecard.py` makes the file.
 """
 
 from __future__ import annotations
@@ -39,6 +39,24 @@ class Bins(NamedTuple):
         return row
 
 
+class Heard(NamedTuple):
+    """What the rules said of a code: how sure they were, None where they did not."""
+
+    remarked: float | None = None
+    warned: float | None = None
+    leads: bool = False
+    """Whether they put it before all else, as a warning or worse."""
+
+    def told(self) -> tuple[float, ...]:
+        """As numbers [MARKS]: whether it was said, and how surely."""
+        parts = (value for sure in (self.remarked, self.warned) for value in (float(sure is not None), sure or 0.0))
+        return (*parts, float(self.leads))
+
+
+SILENT: Final = Heard()
+MARKS: Final = len(SILENT.told())
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Scorecard:
@@ -47,10 +65,8 @@ class Scorecard:
     codes: tuple[str, ...]
     intercepts_C: Floats
     features: Mapping[str, Bins]
-    remark: tuple[float, float]
-    """What a remark of a code's own rule counts, and what its confidence does."""
-    threshold: float
-    """The least probability that something is wrong at which that is said."""
+    heard_M: Floats
+    """What each number of `Heard.told` of a code counts for it [MARKS]."""
     num_runs: int
     num_faulty: int
 
@@ -64,8 +80,7 @@ class Scorecard:
                 name: Bins(np.array(one["edges"]), np.array(one["points"]) / DIGITS, float(one["usual"]))
                 for name, one in told["features"].items()
             },
-            remark=(told["remark"][0] / DIGITS, told["remark"][1] / DIGITS),
-            threshold=float(told["threshold"]),
+            heard_M=np.array(told["heard"]) / DIGITS,
             num_runs=int(told["runs"]),
             num_faulty=int(told["faulty"]),
         )
@@ -74,15 +89,10 @@ class Scorecard:
         """What each feature adds to each code [C], by its name."""
         return {name: bins.at(features[name]) for name, bins in self.features.items() if name in features}
 
-    def remarks(self, confidences: Mapping[str, float]) -> Floats:
-        """What the remarks of rules add, by code and confidence [C]."""
-        heard = [confidences.get(code) for code in self.codes]
-        return np.array([0.0 if one is None else self.remark[0] + self.remark[1] * one for one in heard])
-
-    def logits(self, features: Mapping[str, float], confidences: Mapping[str, float]) -> Floats:
+    def logits(self, features: Mapping[str, float], heard: Mapping[str, Heard]) -> Floats:
         """ln P(code) / P(healthy) [C]."""
-        parts = [self.intercepts_C, self.remarks(confidences), *self.points(features).values()]
-        return np.asarray(np.sum(parts, axis=0), np.float64)
+        said_C = np.array([float(np.dot(heard.get(code, SILENT).told(), self.heard_M)) for code in self.codes])
+        return np.asarray(np.sum([self.intercepts_C, said_C, *self.points(features).values()], axis=0), np.float64)
 
 
 def probabilities(logits_C: Floats) -> tuple[float, Floats]:
