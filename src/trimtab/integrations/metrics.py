@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from trimtab.runs.importers.cells import number
-from trimtab.runs.importers.names import EPOCHS, SIDES, STEPS, TIMES, meaning, words
+from trimtab.runs.importers.names import meaning, words
+from trimtab.runs.importers.vocabulary import EPOCHS, SIDES, STEPS, TIMES
 
 _MEASURED_HERE: Final = ("learning_rate", "step_seconds", "data_seconds", "memory_bytes")
 _COSTS: Final = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time")

@@ -8,8 +8,9 @@ from typing import Final, final
 
 import numpy as np
 
-from trimtab.runs.importers.names import SIDES, Meaning, meaning, words
+from trimtab.runs.importers.names import Meaning, meaning, words
 from trimtab.runs.importers.units import to_ours
+from trimtab.runs.importers.vocabulary import SIDES
 from trimtab.runs.metrics import METRICS
 from trimtab.runs.printable import printable
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trimtab.errors import UsageError
-from trimtab.runs.importers.assemble import check_mapping
 from trimtab.runs.importers.names import evaluation_seconds, meaning
+from trimtab.runs.importers.plan import check_mapping
 
 MEANT = {
     "train/loss": "loss Loss train_loss trainLoss training/loss train/loss train/loss_step train_loss_epoch loss/train "

@@ -16,58 +16,26 @@ Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spike
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.bumps import bump_in_evaluations
-from trimtab.doctor.reading.curves import (
-    ERROR_OF_MEDIAN,
-    Curve,
-    below_trailing_median,
-    local_noise,
-    noise_of,
-    running_median,
-    trailing_median,
-)
-from trimtab.doctor.reading.evaluations import noise_of_evaluations
-from trimtab.doctor.reading.planned import planned_factor
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.restarts import JUMPED, by_plan
+from trimtab.doctor.reading.spikes import Spike, spikes_of
 from trimtab.doctor.reading.undone import undone
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.doctor.rules.corrupt_batch import early_until
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
-NOISES = 8.0
-NOW_AND_THEN = 0.05
-"""Of the losses elsewhere, that are half as high above what was usual."""
-MOST_SHOWN = 5
-STRETCHES, FEWEST_STRETCHES = (5, 15), 12
-"""Values whose medians tell how much levels wander, and how many such medians do."""
-BELONG = 1.5
-"""Times what single steps explain: above, the losses of neighbours belong together."""
-HARD_BATCHES = 3
+FEWEST: Final = 24
+MOST_SHOWN: Final = 5
+HARD_BATCHES: Final = 3
 """So many single steps that stand out are the nature of the data."""
-RESTORED = 1.05
-"""Times the highest rate before: a restart of a schedule goes no higher."""
-JUMPED = 1.5
-"""So many times the rate of the step before: it was set, and did not rise by a schedule."""
-NEAR = 8
-"""Values by which the beginning of a spike is known."""
-
-
-class Spike(NamedTuple):
-    """Index of the first and the last value, how high it was, the level before, and the noise of a step there."""
-
-    first: int
-    last: int
-    height: float
-    usual: float
-    noise: float
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -76,14 +44,14 @@ def check(case: Case) -> Iterator[Finding]:
     series = case.loss()
     assert series is not None
     curve = Curve.of(series)
-    if curve is None or len(curve) < 24:
+    if curve is None or len(curve) < FEWEST:
         return
     peaks = series.maximum[np.isfinite(series.mean)]
-    spikes = _spikes(curve, peaks, buckets=series.width > 1)
+    spikes = spikes_of(curve, peaks, buckets=series.width > 1)
     if not spikes:
         yield from _in_evaluations(case)
         return
-    planned = _planned(case, curve, spikes)
+    planned = by_plan(case, curve, spikes)
     others = [spike for spike in spikes if spike not in planned]
     if not others:
         yield _as_planned(case, curve, planned)
@@ -170,47 +138,6 @@ def _as_planned(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
     )
 
 
-def _planned(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
-    """The spikes that begin where the planned rate rises again, having been as high before.
-
-    Either the rate jumps there, or the loss came back as the rate fell: one that came back while the rate rose on has
-    another cause.
-    """
-    factor = planned_factor(case)
-    if factor is None:
-        rates = Curve.of(case.history.get("learning_rate"))
-        return [] if rates is None else [spike for spike in spikes if _restarts(rates, curve, spike)]
-    factors = np.array([factor(step) for step in curve.steps.tolist()])
-    found = []
-    for spike in spikes:
-        begin = max(spike.first - _width(curve), 0)
-        lowest_at = begin + int(factors[begin : spike.first + 1].argmin())
-        lowest, peak = factors[lowest_at], factors[spike.first : spike.last + 1].max()
-        again = min(peak, factors[: lowest_at + 1].max()) > 1.25 * lowest
-        before, there = factors[max(spike.first - NEAR, 0) : spike.first + 1], factors[spike.first :][: NEAR + 1].max()
-        jumps = there > max(2 * before.min(), 0.5 * factors[: spike.first + 1].max())
-        fell = factors[min(spike.last + 1, len(factors) - 1)] < peak
-        if again and (jumps or fell):
-            found.append(spike)
-    return found
-
-
-def _restarts(rates: Curve, curve: Curve, spike: Spike) -> bool:
-    """Whether the rate that was logged had fallen, jumps back to its height at a spike's beginning, and falls again by
-    steps: the restart of a schedule. A burst ends as abruptly as it began, or goes higher than the rate ever was."""
-    first, last = int(curve.steps[spike.first]), int(curve.steps[spike.last])
-    begin = int(curve.steps[max(spike.first - NEAR, 0)])
-    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1]) + 1
-    jumps = jumps[(rates.steps[jumps] >= begin) & (rates.steps[jumps] <= last)]
-    if len(jumps) != 1 or int(rates.steps[jumps[0]]) > first + NEAR:
-        return False
-    at = int(jumps[0])
-    before, after = rates.values[:at], rates.values[at : at + max(NEAR, len(rates) // 20)]
-    fell = len(before) >= NEAR and float(before[-1]) < before.max() / JUMPED
-    held = len(after) >= NEAR and bool((after[1:] > after[:-1] / JUMPED).all())
-    return fell and held and float(after.max()) <= RESTORED * float(before.max())
-
-
 def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, ...]:
     """Where the highest were, and how high."""
     norms = case.history.get("grad_norm")
@@ -229,136 +156,6 @@ def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, 
             )
         )
     return tuple(evidence)
-
-
-def _width(curve: Curve) -> int:
-    """Values of whose median a spike is held against."""
-    return max(15, len(curve) // 20)
-
-
-def _spikes(curve: Curve, peaks: NDArray[np.float64], *, buckets: bool) -> list[Spike]:
-    """The spikes after which the loss came back, by steps. Looked for in single values, and in medians of 5 and 15,
-    since a low one that lasts is as sure as a high one that does not."""
-    width = _width(curve)
-    usual: NDArray[np.float64] | None = None
-    below: NDArray[np.float64] | None = None
-    found: list[Spike] = []
-    least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
-    wanders, begun = NOISES * _wandering(curve), max(8, len(curve) // 50)
-    for scale in (1, 5, 15):
-        if len(curve) < 6 * scale:
-            break
-        half = scale // 2
-        # The largest of a bucket is held against the largest of the buckets before, and against their noise.
-        by_peaks = scale == 1 and buckets
-        values = peaks if scale == 1 else running_median(curve.values, scale)
-        noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
-        # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
-        enough = max(noises * (noise_of(peaks) if by_peaks else curve.noise), wanders, least)
-        low = below_trailing_median(peaks, width) if by_peaks else below
-        if low is None:
-            low = below = below_trailing_median(curve.values, width)
-        if not (values[half:] - low[: len(low) - half] > enough)[max(begun - half, 0) :].any():
-            continue
-        if usual is None:
-            usual = trailing_median(curve.values, width)
-        level = trailing_median(peaks, width) if by_peaks else usual
-        before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
-        excess = np.where(np.isfinite(before), values - before, 0.0)
-        high = excess > enough
-        high[:begun] = False
-        if not high.any():
-            continue
-        noise = local_noise(peaks if by_peaks else curve.values, 2 * width, np.flatnonzero(high))
-        high &= excess > noises * noise
-        if scale == 1:
-            high &= excess > _tail(excess, noise)
-            high[high] = excess[high] > _usual_reach(excess, 4 * width, np.flatnonzero(high))
-        spans = _spans(curve, values, before, high, noise)
-        found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, usual, one))
-    return _merged(found)
-
-
-def _wandering(curve: Curve) -> float:
-    """How much levels of neighbouring stretches differ: more than single steps tell where noise comes and goes slowly,
-    as of a loss that is averaged before it is logged, or of data whose difficulty changes bit by bit."""
-    settled = curve.values[len(curve) // 8 :]
-    found = 0.0
-    for size in STRETCHES:
-        num = len(settled) // size
-        if num >= FEWEST_STRETCHES:
-            levels = np.median(settled[len(settled) - num * size :].reshape(num, size), axis=1)
-            wanders = noise_of_evaluations(levels)  # around a bend, which a descent has
-            found = max(found, wanders if wanders > BELONG * curve.error(size) else 0.0)
-    return found
-
-
-def _is_usual(curve: Curve, usual: NDArray[np.float64], spike: Spike) -> bool:
-    """Whether single losses elsewhere lie so high now and then, as where few samples cost much: then some of them in a
-    row are chance. Those in a stretch that is high are not single."""
-    settled = max(8, len(curve) // 8)
-    excess = np.nan_to_num(curve.values - usual)
-    single = (excess > 0.5 * spike.height) & (running_median(excess, 5) < 0.5 * spike.height)
-    elsewhere = np.delete(single, np.r_[: min(settled, spike.first), spike.first : spike.last + 1])
-    return float(elsewhere.mean()) > NOW_AND_THEN if len(elsewhere) else False
-
-
-def _tail(excess: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far single values reach without being spikes: noise with heavy tails reaches as far down as up."""
-    down = -float(excess[len(excess) // 5 :].min())
-    return np.maximum(np.minimum(3.0 * float(np.quantile(excess, 0.98)), 20 * noise), 1.4 * down)
-
-
-def _usual_reach(excess: NDArray[np.float64], width: int, places: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Twice what one in twenty of the `width` values before each of `places` exceeds: batches of mixed difficulty
-    reach so far."""
-    reach = np.zeros(len(places))
-    late = places >= width
-    if late.any():
-        windows = sliding_window_view(excess, width)[places[late] - width]
-        reach[late] = 2.0 * np.quantile(windows, 0.95, axis=1)
-    return reach
-
-
-def _spans(
-    curve: Curve,
-    values: NDArray[np.float64],
-    usual: NDArray[np.float64],
-    high: NDArray[np.bool_],
-    noise: NDArray[np.float64],
-) -> Iterator[Spike]:
-    """From where the loss leaves to where it is back near its level before, where it comes back at all."""
-    index, width = 0, _width(curve)
-    while index < len(high):
-        if not high[index]:
-            index += 1
-            continue
-        level, last = float(usual[index]), index
-        while last + 1 < len(high) and high[last + 1]:
-            last += 1
-        height = float(values[index : last + 1].max()) - level
-        back = level + max(3 * curve.error(5), 0.25 * height)
-        smooth = running_median(curve.values[index : index + len(high) // 3], 5)
-        over = np.flatnonzero(smooth <= back)
-        over = over[over > last - index]
-        if len(over):
-            last = max(last, index + int(over[0]) - 1)
-            after = curve.values[last + 1 : last + 1 + width]
-            if len(after) >= 3 and float(np.median(after)) <= level + max(4 * curve.error(len(after)), 0.4 * height):
-                yield Spike(index, last, height, level, float(noise[index]))
-        index = last + 2
-
-
-def _merged(spikes: list[Spike]) -> list[Spike]:
-    """Those that overlap joined into one: the longest stretch, the greatest height."""
-    merged: list[Spike] = []
-    for spike in sorted(spikes):
-        if merged and spike.first <= merged[-1].last + 2:
-            old = merged.pop()
-            higher = max(old, spike, key=lambda one: one.height)
-            spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual, higher.noise)
-        merged.append(spike)
-    return merged
 
 
 def clipping(case: Case) -> list[Remedy]:

@@ -1,38 +1,30 @@
-"""From foreign columns to a history: every column gets its meaning, its unit and its steps."""
+"""From foreign columns to a history: the values of every column in our unit, at their steps, in the order of steps."""
 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.errors import DataError, UsageError
+from trimtab.errors import DataError
 from trimtab.events import RunStarted
 from trimtab.runs import format
 from trimtab.runs.history import History
 from trimtab.runs.importers.axis import Axis, find_axis, find_epochs, order_of, steps_of_rows
 from trimtab.runs.importers.cells import Floats, Rows
-from trimtab.runs.importers.names import EPOCHS, STEPS, TIMES, Meaning, meaning, words
-from trimtab.runs.importers.slices import SLICE, add_gap, training_slice
+from trimtab.runs.importers.clocks import begins_anew
+from trimtab.runs.importers.plan import NAME_LIMIT, Plan, about_columns, asked_for, plan_of
+from trimtab.runs.importers.slices import add_gap
 from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
-from trimtab.runs.importers.units import to_ours, without_padding
-from trimtab.runs.metrics import METRICS
+from trimtab.runs.importers.units import to_ours
 from trimtab.runs.printable import printable
-from trimtab.runs.unnamed_losses import unnamed_losses
 
-AXES: Final = ("step", "epoch")
-_FAMILIES: Final = re.compile(r"train/loss/.+|validation/[^/]+/.+|user/.+")
-_NAME_LIMIT: Final = 120
 _ROWS_WITHOUT_NUMBERS: Final = 200_000
 """After so many nothing more is hoped for."""
-FEWEST_ROWS: Final = 24
-"""That a clock is read of, to see where it begins anew."""
-MOST_RESUMES: Final = 3
 LARGEST: Final = 1e100
 """Greater numbers count as infinite, so that sums of the others are finite."""
 
@@ -50,33 +42,6 @@ class Assembled:
     columns: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Plan:
-    """What becomes of the columns, decided on the first rows and kept for the rest."""
-
-    axis: Axis
-    epoch: str | None
-    meanings: dict[str, Meaning]
-    known_step_seconds: float | None = None
-    padded: set[str] = field(default_factory=set)
-
-
-def check_mapping(mapping: Mapping[str, str]) -> None:
-    """Raises: UsageError for a name that is none of ours, with the nearest."""
-    plain = [name for name in METRICS if "<" not in name]
-    for theirs, ours in mapping.items():
-        if ours not in AXES and ours not in plain and not _FAMILIES.fullmatch(ours):
-            near = _nearest(ours, [*plain, *AXES])
-            raise UsageError(
-                f"--map {printable(theirs, limit=60)}={printable(ours, limit=60)}: trimtab has no metric "
-                f"{printable(ours, limit=60)!r}",
-                hint=near or "a metric of your own is user/<name>; docs/reference/metrics.md lists the others",
-            )
-        if list(mapping.values()).count(ours) > 1:
-            both = " and ".join(printable(name, limit=60) for name, one in mapping.items() if one == ours)
-            raise UsageError(f"--map: two columns are mapped to {ours}: {both}", hint="give one column a metric")
-
-
 def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled:
     """Read all blocks of `source` into a history.
 
@@ -85,10 +50,10 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
     notes: list[str] = []
     tables = _tables(source)
     table = next(tables)
-    asked = _asked(table, source, mapping, path)
+    asked = asked_for(table, source, mapping, path)
     places = find_axis(table, source.short, asked).name, find_epochs(table, source.short, asked)
     _leave_out_torn(table, source, places)
-    plan = _plan(table, source, asked, notes)
+    plan = plan_of(table, source, asked, notes)
     known = any(not one.ours.startswith("user/") for one in plan.meanings.values())
     if not plan.meanings or (table.num_rows < 2 and not known):
         what = "it has a header and no numbers" if table.columns or table.passed_over else "it holds no numbers"
@@ -97,7 +62,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
             hint="a log has one row or object a step, with names such as step, loss, val_loss, lr",
         )
     history = History()
-    source.resumed_at += _clock_begins_anew(table, source.short, plan)
+    source.resumed_at += begins_anew(table, source.short, plan.axis, plan.epoch)
     first = _steps_and_order(table, plan, notes)
     guesses: dict[str, str] = {}
     last = _add(history, table, plan, *first, guesses)
@@ -117,14 +82,14 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
     num_seen = history.last_step
     if not num_seen and not history.series:
         raise DataError(f"{path}: no row has both a step and a number")
-    names = {printable(name, limit=_NAME_LIMIT): one.ours for name, one in plan.meanings.items()}
+    names = {printable(name, limit=NAME_LIMIT): one.ours for name, one in plan.meanings.items()}
     unused = [name for name in table.columns if name not in plan.meanings and name != plan.axis.name]
-    unused += [name for name in (*table.passed_over, *source.left_out) if name not in plan.meanings]
-    notes += _about_columns(table, plan)
+    unused += [name for name in (*sorted(table.passed_over), *source.left_out) if name not in plan.meanings]
+    notes += about_columns(table, plan)
     return Assembled(
         history,
         names,
-        [printable(name, limit=_NAME_LIMIT) for name in dict.fromkeys(unused)],
+        [printable(name, limit=NAME_LIMIT) for name in dict.fromkeys(unused)],
         [*source.notes, *notes],
         plan.axis,
         _num_epochs(table, plan.epoch),
@@ -162,93 +127,7 @@ def _leave_out_torn(table: Table, source: Source, places: Sequence[str | None]) 
         source.notes.append(TORN)
 
 
-def _asked(table: Table, source: Source, mapping: Mapping[str, str], path: str) -> dict[str, str]:
-    """`mapping` by the columns' own names. Raises: UsageError for a column that is not there."""
-    asked: dict[str, str] = {}
-    for theirs, ours in mapping.items():
-        if theirs in table.columns:
-            asked[theirs] = ours
-            continue
-        found = [name for name, short in source.short.items() if short == theirs and name in table.columns]
-        if not found:
-            near = _nearest(theirs, list(table.columns)[:500])
-            raise UsageError(
-                f"{path}: there is no column {printable(theirs, limit=60)!r} with numbers to map to {ours}",
-                hint=near or "it has " + ", ".join(printable(name, limit=40) for name in list(table.columns)[:12]),
-            )
-        asked[found[0]] = ours
-    return asked
-
-
-def _plan(table: Table, source: Source, asked: Mapping[str, str], notes: list[str]) -> _Plan:
-    axis = find_axis(table, source.short, asked)
-    if axis.kind == "epoch":
-        notes.append("there is no step in it: epochs are used as steps")
-    elif axis.kind == "row":
-        notes.append("there is no step in it: its rows are counted as steps")
-    candidates: dict[str, list[tuple[bool, int, int, str, Meaning]]] = {}
-    meanings: dict[str, Meaning] = {}
-    left_out = set(source.left_out)
-    for name in table.columns:
-        short = source.short.get(name, name)
-        if name == axis.name or (name in left_out and name not in asked):
-            continue
-        plain = words(short)
-        if name in asked:
-            named = Meaning(asked[name], factor=1.0)
-            if (known := meaning(short)) is not None and known.ours == named.ours:
-                named = known
-            meanings[name] = named
-        elif plain in STEPS or plain in EPOCHS or plain in TIMES:
-            continue
-        elif (known := meaning(short)) is None:
-            meanings[name] = _own(short)
-        else:
-            test = known.side == "test"
-            rows = len(table.column(name)[0])
-            candidates.setdefault(known.ours, []).append((test, known.rank, -rows, name, known))
-    taken = set(asked.values())
-    for ours, found in candidates.items():
-        found.sort(key=lambda one: one[:3])
-        for index, (test, _, _, name, known) in enumerate(found):
-            further = f"validation/test/{ours.rpartition('/')[2]}"
-            if ours.startswith("layer/") or (index == 0 and ours not in taken):
-                meanings[name] = known
-                if test:
-                    notes.append(f"{printable(name, limit=60)} is taken for {ours}: there is no other")
-            elif test and not found[0][0] and further not in taken:
-                meanings[name] = Meaning(further, side="test")
-                taken.add(further)
-            else:
-                meanings[name] = _own(source.short.get(name, name))
-    if (beside := training_slice(table, source, meanings)) is not None and beside not in asked:
-        meanings[beside] = Meaning(SLICE, side="train")
-    _make_distinct(meanings)
-    plan = _Plan(axis, find_epochs(table, source.short, asked), meanings)
-    for name, one in meanings.items():
-        if not one.ours.startswith("layer/") and without_padding(table.column(name)[1]) is not None:
-            plan.padded.add(name)
-    plan.known_step_seconds = _step_seconds_by_clock(table, source.short, axis)
-    return plan
-
-
-def _make_distinct(meanings: dict[str, Meaning]) -> None:
-    """Number names of ours that two columns came to, such as names that differ in what cannot be printed."""
-    taken: set[str] = set()
-    for name, one in meanings.items():
-        ours, number = one.ours, 1
-        while ours in taken:
-            ours, number = f"{one.ours}.{number}", number + 1
-        taken.add(ours)
-        if ours != one.ours:
-            meanings[name] = replace(one, ours=ours)
-
-
-def _own(name: str) -> Meaning:
-    return Meaning("user/" + printable(name, limit=_NAME_LIMIT).removeprefix("user/"))
-
-
-def _steps_and_order(table: Table, plan: _Plan, notes: list[str]) -> tuple[Rows, NDArray[np.int64], tuple[int, ...]]:
+def _steps_and_order(table: Table, plan: Plan, notes: list[str]) -> tuple[Rows, NDArray[np.int64], tuple[int, ...]]:
     steps = steps_of_rows(table, plan.axis, notes)
     regular = max(
         plan.meanings, key=lambda name: (plan.meanings[name].ours == "train/loss", len(table.column(name)[0]))
@@ -264,7 +143,7 @@ def _steps_and_order(table: Table, plan: _Plan, notes: list[str]) -> tuple[Rows,
 def _add(
     history: History,
     table: Table,
-    plan: _Plan,
+    plan: Plan,
     kept: Rows,
     steps: NDArray[np.int64],
     resumed_at: tuple[int, ...],
@@ -334,52 +213,13 @@ def _add_layers(history: History, layers: Mapping[str, tuple[Rows, Floats]], ste
                 target.append(end, names, values_L)
 
 
-def _follow(history: History, table: Table, plan: _Plan, last: int) -> tuple[int, int]:
+def _follow(history: History, table: Table, plan: Plan, last: int) -> tuple[int, int]:
     """Add a later part of a long file, as far as its steps go on; the last step, and how many rows were left out."""
     steps = steps_of_rows(table, plan.axis, [])
     highest = np.maximum.accumulate(np.concatenate([[last], steps[:-1]]))
     kept = np.flatnonzero(steps >= highest)
     newest = _add(history, table, plan, kept, steps[kept], (), {}) if len(kept) else last
     return max(last, newest), table.num_rows - len(kept)
-
-
-def _step_seconds_by_clock(table: Table, short: Mapping[str, str], axis: Axis) -> float | None:
-    """The usual seconds between two steps by the log's own clock, if it has one."""
-    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES), None)
-    if clock is None or axis.name is None or axis.name not in table.columns:
-        return None
-    rows, seconds = table.column(clock)
-    step_rows, steps = table.column(axis.name)
-    both, left, right = np.intersect1d(rows, step_rows, assume_unique=True, return_indices=True)
-    if len(both) < 4:
-        return None
-    passed, done = np.diff(seconds[left]), np.diff(steps[right])
-    good = (done > 0) & (passed > 0) & np.isfinite(passed)
-    return float(np.median(passed[good] / done[good])) if good.sum() >= 3 else None
-
-
-def _clock_begins_anew(table: Table, short: Mapping[str, str], plan: _Plan) -> list[int]:
-    """The steps at which the time since the start of a process falls behind that of earlier rows: a later process.
-
-    None where it does so often, or with the epochs: then it is the time of something shorter.
-    """
-    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES), None)
-    if clock is None or plan.axis.name is None or plan.axis.name not in table.columns:
-        return []
-    rows, seconds = table.column(clock)
-    step_rows, steps = table.column(plan.axis.name)
-    both, left, right = np.intersect1d(rows, step_rows, assume_unique=True, return_indices=True)
-    seconds, steps = seconds[left], steps[right]
-    if len(both) < FEWEST_ROWS or not (np.diff(steps) >= 0).all():
-        return []
-    back = np.flatnonzero(np.diff(seconds) < 0) + 1
-    if not 0 < len(back) <= MOST_RESUMES:
-        return []
-    if plan.epoch is not None:
-        epoch_rows, epochs = table.column(plan.epoch)
-        before, there = (np.floor(np.interp(both[at], epoch_rows, epochs)) for at in (back - 1, back))
-        back = back[before == there]
-    return [int(step) for step in steps[back]]
 
 
 def _num_epochs(table: Table, name: str | None) -> float | None:
@@ -392,36 +232,3 @@ def _num_epochs(table: Table, name: str | None) -> float | None:
         return None
     counted_from_0 = values.min() == 0 and bool((values == np.rint(values)).all())
     return float(values.max()) + counted_from_0
-
-
-def _about_columns(table: Table, plan: _Plan) -> Iterator[str]:
-    spelled = [name for name in plan.meanings if name in table.spelled]
-    if spelled:
-        yield f"numbers are written as text in {_listed(spelled)}: they were read as numbers"
-    if plan.padded:
-        yield f"NaN in {_listed(list(plan.padded))} stands where nothing was measured: it was left out"
-    loss = [name for name, one in plan.meanings.items() if one.ours == "train/loss"]
-    if any(name in table.nulls for name in loss):
-        yield f"null in {_listed(loss)} is taken for not measured; some writers put it for NaN"
-    known = {one.ours for one in plan.meanings.values()}
-    others = [name for name, one in plan.meanings.items() if one.ours.startswith("user/")]
-    like = {ours: theirs for theirs, ours in unnamed_losses(others).items() if ours not in known}
-    if not loss and "train/loss" not in like:
-        yield "no column is known for a training loss: name it with --map <column>=train/loss"
-    for ours, theirs in like.items():
-        name = printable(theirs, limit=60)
-        yield f"no column is known for {ours}, and {name} looks like it: if it is, --map {name}={ours}"
-    if len(table.columns) >= 10_000:
-        yield "only the first 10,000 columns were read"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(printable(name, limit=60) for name in names[:4])
-    return shown + (" …" if len(names) > 4 else "")
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    """A remark on what was most likely meant."""
-    from trimtab.config.nearest import did_you_mean, nearest_names  # loads every model of the configuration
-
-    return did_you_mean(nearest_names(name, names)) or ""

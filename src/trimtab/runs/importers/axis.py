@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from trimtab.runs import format
 from trimtab.runs.importers.cells import Floats, Rows
-from trimtab.runs.importers.names import EPOCHS, STEPS, words
+from trimtab.runs.importers.names import words
 from trimtab.runs.importers.table import Table
+from trimtab.runs.importers.vocabulary import EPOCHS, STEPS
 from trimtab.runs.printable import printable
 
 LARGEST_STEP: Final = 1 << 53

@@ -1,4 +1,4 @@
-"""What other trainers call the metrics: one literal table, and how a name is brought to its words before the look-up.
+"""What other trainers call the metrics: how a name is brought to its words before it is looked up in `vocabulary`.
 
 A name is cut into lower-case words (`trainLoss`, `train/loss`, `Train Loss` and `train_loss` are the same). A word at
 its beginning or end may say whose it is (`val_loss`, `loss_eval`), how it was gathered (`train_loss_epoch`) or in
@@ -10,344 +10,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
-Side = Literal["train", "validation", "test"]
-
-STEPS: Final[Mapping[str, int]] = {
-    "trainer_global_step": 0,
-    "train_global_step": 0,
-    "global_step": 0,
-    "optimizer_step": 0,
-    "training_step": 1,
-    "train_step": 1,
-    "step": 1,
-    "steps": 1,
-    "step_num": 1,
-    "global_iteration": 2,
-    "global_iter": 2,
-    "iteration": 2,
-    "iterations": 2,
-    "train_iter": 2,
-    "iter": 2,
-    "iters": 2,
-    "n_iter": 2,
-    "it": 2,
-    "num_updates": 2,
-    "train_num_updates": 2,
-    "update": 2,
-    "updates": 2,
-    "batch": 3,
-    "batch_idx": 3,
-    "batch_index": 3,
-}
-"""Columns that count steps, to how soon they are preferred."""
-
-EPOCHS: Final = ("epoch", "epochs", "current_epoch", "train_epoch", "trainer_epoch", "epoch_num", "epoch_idx")
-
-TIMES: Final = (
-    "time",
-    "timestamp",
-    "wall_time",
-    "walltime",
-    "wall_clock",
-    "runtime",
-    "elapsed",
-    "elapsed_time",
-    "elapsed_seconds",
-    "relative_time",
-    "relative_time_process",
-    "relative_time_wall",
-    "date",
-    "datetime",
-    "created_at",
+from trimtab.runs.importers.vocabulary import (
+    COMMON,
+    DURATIONS,
+    GATHERED,
+    HEADINGS,
+    MEASURED_IN,
+    ONLY_IN_VALIDATION,
+    SIDED,
+    SIDES,
+    UNITS,
+    WRAPPERS,
+    Side,
 )
-"""Columns that say when, which units are guessed from."""
-
-SIDES: Final[Mapping[str, Side]] = {
-    "train": "train",
-    "training": "train",
-    "trn": "train",
-    "tr": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "eval": "validation",
-    "evaluation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "holdout": "test",
-}
-
-WRAPPERS: Final = ("metrics", "metric", "logs", "scalars", "monitoring")
-"""What some put in front of all names."""
-
-HEADINGS: Final = (
-    *("optim", "optimizer", "optimizers", "optimization", "opt", "grad", "grads", "gradient", "gradients", "sched"),
-    *("schedule", "scheduler", "lr_scheduler", "perf", "performance", "throughput", "speed", "time", "times", "timing"),
-    *("timer", "profile", "profiler", "system", "sys", "hardware", "gpu", "cuda", "memory", "mem", "stats", "misc"),
-    *("info", "debug", "diagnostics", "monitor", "global", "trainer", "model", "params", "hparams", "amp", "scaler"),
-)
-"""Of rooms that metrics stand in which do not depend on whose they are."""
-
-SIDE_COLUMNS: Final = ("split", "phase", "mode", "stage", "set", "subset", "partition", "dataset", "type", "kind")
-"""Columns whose words say whose the numbers of a row are."""
-
-METRIC_COLUMNS: Final = ("metric", "metric_name", "tag", "key", "name", "variable")
-"""Columns whose words name the number in `VALUE_COLUMNS`."""
-
-VALUE_COLUMNS: Final = ("value", "val", "metric_value", "scalar")
-
-KNOWN: Final[tuple[tuple[str, bool, tuple[str, ...]], ...]] = (
-    (
-        "loss",
-        True,
-        (
-            "loss",
-            "total_loss",
-            "loss_total",
-            "lm_loss",
-            "lm_loss_value",
-            "ce_loss",
-            "nll_loss",
-            "cross_entropy_loss",
-            "cross_entropy",
-            "crossentropy",
-            "nll",
-            "ce",
-            "bce_loss",
-            "mse_loss",
-            "xent",
-            "xent_loss",
-            "xe_loss",
-            "cost",
-        ),
-    ),
-    (
-        "accuracy",
-        True,
-        (
-            "accuracy",
-            "acc",
-            "mean_token_accuracy",
-            "token_accuracy",
-            "masked_accuracy",
-            "sparse_categorical_accuracy",
-            "categorical_accuracy",
-            "multiclass_accuracy",
-            "binary_accuracy",
-            "top_1_accuracy",
-            "top1_accuracy",
-            "accuracy_top1",
-            "acc_top1",
-            "acc_1",
-            "acc1",
-            "top1",
-            "top_1",
-        ),
-    ),
-    ("perplexity", True, ("perplexity", "ppl", "lm_loss_ppl")),
-    ("bits_per_byte", True, ("bits_per_byte", "bpb")),
-    ("learning_rate", False, ("learning_rate", "lr", "learningrate", "current_lr", "last_lr")),
-    (
-        "grad_norm",
-        False,
-        (
-            "grad_norm",
-            "gradient_norm",
-            "gradnorm",
-            "gnorm",
-            "global_grad_norm",
-            "global_gradient_norm",
-            "grad_global_norm",
-            "grad_norm_total",
-            "total_grad_norm",
-            "total_gradient_norm",
-            "grad_2_0_norm_total",
-            "grad_norm_before_clip",
-            "grad_norm_preclip",
-            "gradients_norm",
-            "grads_norm",
-            "norm_grad",
-        ),
-    ),
-    (
-        "tokens_per_second",
-        False,
-        (
-            "tokens_per_second",
-            "tokens_per_sec",
-            "tokens_per_s",
-            "tokens_second",
-            "tokens_sec",
-            "tokens_s",
-            "toks_per_sec",
-            "toks_s",
-            "tok_per_sec",
-            "tok_sec",
-            "tok_s",
-            "throughput_tokens",
-            "tps",
-            "wps",
-        ),
-    ),
-    (
-        "step_seconds",
-        False,
-        (
-            "step_seconds",
-            "step_time",
-            "time_per_step",
-            "step_duration",
-            "seconds_per_step",
-            "sec_per_step",
-            "s_per_step",
-            "iter_time",
-            "iteration_time",
-            "time_per_iter",
-            "time_per_iteration",
-            "elapsed_time_per_iteration",
-            "batch_time",
-            "time_per_batch",
-            "update_time",
-            "time_per_update",
-            "step_ms",
-            "ms_per_step",
-            "iter_ms",
-            "ms_per_iter",
-            "s_it",
-            "dt",
-        ),
-    ),
-    (
-        "steps_per_second",
-        False,
-        (
-            "steps_per_second",
-            "steps_per_sec",
-            "steps_s",
-            "iterations_per_second",
-            "iterations_per_sec",
-            "iters_per_sec",
-            "iter_per_sec",
-            "its_per_sec",
-            "it_per_sec",
-            "it_s",
-            "batches_per_second",
-            "batches_per_sec",
-            "updates_per_second",
-            "ups",
-        ),
-    ),
-    (
-        "data_seconds",
-        False,
-        (
-            "data_seconds",
-            "data_time",
-            "data_wait",
-            "data_wait_time",
-            "data_loading_time",
-            "data_load_time",
-            "dataloader_time",
-            "dataloading_time",
-            "loader_time",
-            "time_data",
-            "data_ms",
-        ),
-    ),
-    (
-        "memory_bytes",
-        False,
-        (
-            "memory_bytes",
-            "gpu_mem",
-            "gpu_memory",
-            "memory",
-            "mem",
-            "max_memory",
-            "max_mem",
-            "peak_memory",
-            "peak_mem",
-            "peak_gpu_memory",
-            "max_gpu_memory",
-            "gpu_memory_allocated",
-            "gpu_mem_allocated",
-            "memory_allocated",
-            "max_memory_allocated",
-            "cuda_memory",
-            "cuda_mem",
-            "vram",
-            "gpu_memory_used",
-            "gpu_mem_used",
-            "memory_used",
-            "rss",
-        ),
-    ),
-    ("loss_scale", False, ("loss_scale", "grad_scale", "scaler_scale", "amp_scale", "fp16_scale")),
-    ("skipped", False, ("skipped", "step_skipped", "skipped_step")),
-)
-"""Ours, whether there is one for training and one for validation, and their names."""
-
-UNITS: Final[Mapping[str, Mapping[str, float]]] = {
-    "seconds": {
-        "us": 1e-6,
-        "ms": 1e-3,
-        "msec": 1e-3,
-        "milliseconds": 1e-3,
-        "s": 1.0,
-        "sec": 1.0,
-        "secs": 1.0,
-        "seconds": 1.0,
-    },
-    "bytes": {
-        "bytes": 1.0,
-        "b": 1.0,
-        "kb": 1e3,
-        "kib": 2.0**10,
-        "mb": 1e6,
-        "mib": 2.0**20,
-        "gb": 1e9,
-        "gib": 2.0**30,
-    },
-}
-
-MEASURED_IN: Final[Mapping[str, str]] = {"step_seconds": "seconds", "data_seconds": "seconds", "memory_bytes": "bytes"}
-
-GATHERED: Final[Mapping[str, int]] = {
-    "step": 0,
-    "batch": 0,
-    "iter": 0,
-    "raw": 0,
-    "global": 1,
-    "avg": 3,
-    "mean": 3,
-    "epoch": 4,
-    "running": 6,
-    "smooth": 6,
-    "smoothed": 6,
-    "ema": 6,
-}
-"""Words that say how a value was gathered, to how little it is preferred."""
-
-DURATIONS: Final[Mapping[str, float]] = {
-    "time": 1.0,
-    "runtime": 1.0,
-    "duration": 1.0,
-    "wall": 1.0,
-    "wall_time": 1.0,
-    "elapsed": 1.0,
-    "seconds": 1.0,
-    "secs": 1.0,
-    "sec": 1.0,
-    "time_s": 1.0,
-    "time_sec": 1.0,
-    "time_seconds": 1.0,
-    "ms": 1e-3,
-    "time_ms": 1e-3,
-}
-"""What stands beside the side of an evaluation to say how long it took, to seconds."""
 
 _RATES: Final = re.compile(
     r"(?:(?:optimizer|optim|opt|cur|curr|effective|actual|used|step)_)?(?:lr|learning_rate)(?:_.+)?"
@@ -356,18 +33,8 @@ _NO_RATES: Final = re.compile(r"momentum|decay|schedul|factor|mult|scale|warmup|
 _GRADIENT: Final = ("grad", "grads", "gradient", "gradients", "gradnorm", "gnorm")
 _NORM: Final = ("norm", "norms", "l2", "gradnorm", "gnorm", "magnitude")
 _OF_ALL: Final = (
-    "global",
-    "total",
-    "model",
-    "2",
-    "0",
-    "before",
-    "pre",
-    "preclip",
-    "unclipped",
-    "raw",
-    "clip",
-    "clipping",
+    *("global", "total", "model", "2", "0"),
+    *("before", "pre", "preclip", "unclipped", "raw", "clip", "clipping"),
 )
 """What may stand beside a gradient's norm while it is that of all parameters before clipping."""
 _LAYER: Final = re.compile(
@@ -383,9 +50,11 @@ _DEAD: Final = re.compile(
 )
 """Units that give nothing, by layer: `dead_fraction/blocks.0`, `layer/blocks.0/dead_fraction`."""
 _LOOKUP: Final[Mapping[str, tuple[str, bool, int]]] = {
-    name: (ours, sided, rank) for ours, sided, names in KNOWN for rank, name in enumerate(names)
+    name: (ours, sided, rank)
+    for known, sided in ((SIDED, True), (COMMON, False))
+    for ours, names in known.items()
+    for rank, name in enumerate(names.split())
 }
-_SIDED_ONLY_IN_VALIDATION: Final = ("perplexity", "bits_per_byte")
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,7 +141,7 @@ def _sided(ours: str, sided: bool, side: Side | None, rank: int, factor: float |
             return Meaning("step_seconds", rank + 50, 1.0, inverse=True, side=side)
         return Meaning(ours, rank, factor, side=side)
     if side in (None, "train"):
-        return None if ours in _SIDED_ONLY_IN_VALIDATION else Meaning(f"train/{ours}", rank, side=side)
+        return None if ours in ONLY_IN_VALIDATION else Meaning(f"train/{ours}", rank, side=side)
     return Meaning(f"validation/{ours}", rank, side=side)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from trimtab.errors import DataError
 from trimtab.events import RunEnded
 from trimtab.runs.importers import database, parquet_file, wandb_file
-from trimtab.runs.importers.assemble import Assembled, assemble, check_mapping
+from trimtab.runs.importers.assemble import Assembled, assemble
 from trimtab.runs.importers.csv_file import open_table
 from trimtab.runs.importers.find import Found, find_log
 from trimtab.runs.importers.huggingface import facts_of_folder, restore_filtered
@@ -23,6 +23,7 @@ from trimtab.runs.importers.json_lines import are_json_lines, open_json_lines
 from trimtab.runs.importers.meter import Progress
 from trimtab.runs.importers.mlflow_files import find_runs, open_files
 from trimtab.runs.importers.names import evaluation_seconds
+from trimtab.runs.importers.plan import check_mapping
 from trimtab.runs.importers.table import Source
 from trimtab.runs.importers.tensorboard_events import event_files, is_event_file, open_events
 from trimtab.runs.importers.text import Lines, first_bytes, open_lines

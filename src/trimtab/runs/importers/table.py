@@ -10,7 +10,8 @@ import numpy as np
 
 from trimtab.runs.importers.cells import Block, Floats, Rows
 from trimtab.runs.importers.meter import Meter
-from trimtab.runs.importers.names import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, SIDES, STEPS, TIMES, VALUE_COLUMNS, words
+from trimtab.runs.importers.names import words
+from trimtab.runs.importers.vocabulary import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, SIDES, STEPS, TIMES, VALUE_COLUMNS
 
 MAX_COLUMNS: Final = 10_000
 BUDGET_VALUES: Final = 1_200_000

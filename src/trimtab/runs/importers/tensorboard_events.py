@@ -18,7 +18,7 @@ from trimtab.errors import UsageError
 from trimtab.runs import format
 from trimtab.runs.importers.checksum import masked_crc32c
 from trimtab.runs.importers.meter import Progress, meter_of
-from trimtab.runs.importers.names import SIDES, meaning, words
+from trimtab.runs.importers.names import meaning, words
 from trimtab.runs.importers.points import Point, blocks_of_points, merged, on_one_axis
 from trimtab.runs.importers.protobuf import (
     EIGHT_BYTES,
@@ -32,6 +32,7 @@ from trimtab.runs.importers.protobuf import (
     text,
 )
 from trimtab.runs.importers.table import Source
+from trimtab.runs.importers.vocabulary import SIDES
 from trimtab.runs.printable import printable
 
 MARK: Final = "tfevents"

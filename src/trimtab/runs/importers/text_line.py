@@ -12,7 +12,8 @@ from functools import lru_cache
 from typing import Final
 
 from trimtab.runs.importers.cells import SPELLINGS
-from trimtab.runs.importers.names import EPOCHS, MEASURED_IN, SIDES, STEPS, TIMES, UNITS, Side, meaning, words
+from trimtab.runs.importers.names import meaning, words
+from trimtab.runs.importers.vocabulary import EPOCHS, MEASURED_IN, SIDES, STEPS, TIMES, UNITS, Side
 
 Record = dict[str, float]
 EPOCH: Final = "epoch"

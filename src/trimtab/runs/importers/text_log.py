@@ -13,11 +13,12 @@ from trimtab.errors import DataError
 from trimtab.runs import format
 from trimtab.runs.importers.cells import Block, block_of_records, number
 from trimtab.runs.importers.json_lines import parse_printed
-from trimtab.runs.importers.names import EPOCHS, STEPS, meaning, words
+from trimtab.runs.importers.names import meaning, words
 from trimtab.runs.importers.table import MAX_COLUMNS, TORN, Source
 from trimtab.runs.importers.text import Lines
 from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, number_of, pairs_in
 from trimtab.runs.importers.text_template import Templates
+from trimtab.runs.importers.vocabulary import EPOCHS, STEPS
 from trimtab.runs.printable import printable
 
 ROWS_A_BLOCK: Final = 10_000

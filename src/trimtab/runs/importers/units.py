@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 
 from trimtab.runs.importers.cells import Floats
-from trimtab.runs.importers.names import MEASURED_IN, Meaning
+from trimtab.runs.importers.names import Meaning
+from trimtab.runs.importers.vocabulary import MEASURED_IN
 
 SLOWEST_STEP_SECONDS: Final = 20.0
 """A usual step that took longer is taken for milliseconds where nothing else tells."""

@@ -1,0 +1,60 @@
+"""Spikes that a schedule explains, whose rate rises again as planned: warm restarts, triangles, cycles."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.planned import planned_factor
+from trimtab.doctor.reading.spikes import Spike, width_before
+
+RESTORED: Final = 1.05
+"""Times the highest rate before: a restart of a schedule goes no higher."""
+JUMPED: Final = 1.5
+"""So many times the rate of the step before: it was set, and did not rise by a schedule."""
+NEAR: Final = 8
+"""Values by which the beginning of a spike is known."""
+
+
+def by_plan(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
+    """The spikes that begin where the planned rate rises again, having been as high before.
+
+    Either the rate jumps there, or the loss came back as the rate fell: one that came back while the rate rose on has
+    another cause.
+    """
+    factor = planned_factor(case)
+    if factor is None:
+        rates = Curve.of(case.history.get("learning_rate"))
+        return [] if rates is None else [spike for spike in spikes if _restarts(rates, curve, spike)]
+    factors = np.array([factor(step) for step in curve.steps.tolist()])
+    found = []
+    for spike in spikes:
+        begin = max(spike.first - width_before(curve), 0)
+        lowest_at = begin + int(factors[begin : spike.first + 1].argmin())
+        lowest, peak = factors[lowest_at], factors[spike.first : spike.last + 1].max()
+        again = min(peak, factors[: lowest_at + 1].max()) > 1.25 * lowest
+        before, there = factors[max(spike.first - NEAR, 0) : spike.first + 1], factors[spike.first :][: NEAR + 1].max()
+        jumps = there > max(2 * before.min(), 0.5 * factors[: spike.first + 1].max())
+        fell = factors[min(spike.last + 1, len(factors) - 1)] < peak
+        if again and (jumps or fell):
+            found.append(spike)
+    return found
+
+
+def _restarts(rates: Curve, curve: Curve, spike: Spike) -> bool:
+    """Whether the rate that was logged had fallen, jumps back to its height at a spike's beginning, and falls again by
+    steps: the restart of a schedule. A burst ends as abruptly as it began, or goes higher than the rate ever was."""
+    first, last = int(curve.steps[spike.first]), int(curve.steps[spike.last])
+    begin = int(curve.steps[max(spike.first - NEAR, 0)])
+    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1]) + 1
+    jumps = jumps[(rates.steps[jumps] >= begin) & (rates.steps[jumps] <= last)]
+    if len(jumps) != 1 or int(rates.steps[jumps[0]]) > first + NEAR:
+        return False
+    at = int(jumps[0])
+    before, after = rates.values[:at], rates.values[at : at + max(NEAR, len(rates) // 20)]
+    fell = len(before) >= NEAR and float(before[-1]) < before.max() / JUMPED
+    held = len(after) >= NEAR and bool((after[1:] > after[:-1] / JUMPED).all())
+    return fell and held and float(after.max()) <= RESTORED * float(before.max())

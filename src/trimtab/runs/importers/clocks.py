@@ -1,0 +1,56 @@
+"""The clock of a log: how long a step takes by it, and where a later process began it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from trimtab.runs.importers.axis import Axis
+from trimtab.runs.importers.cells import Floats, Rows
+from trimtab.runs.importers.names import words
+from trimtab.runs.importers.table import Table
+from trimtab.runs.importers.vocabulary import TIMES
+
+FEWEST_ROWS: Final = 24
+"""That a clock is read of, to see where it begins anew."""
+MOST_RESUMES: Final = 3
+
+
+def step_seconds(table: Table, short: Mapping[str, str], axis: Axis) -> float | None:
+    """The usual seconds between two steps, if the log has a clock."""
+    _, seconds, steps = _clock(table, short, axis)
+    if len(steps) < 4:
+        return None
+    passed, done = np.diff(seconds), np.diff(steps)
+    good = (done > 0) & (passed > 0) & np.isfinite(passed)
+    return float(np.median(passed[good] / done[good])) if good.sum() >= 3 else None
+
+
+def begins_anew(table: Table, short: Mapping[str, str], axis: Axis, epoch: str | None) -> list[int]:
+    """The steps at which the time since the start of a process falls behind that of earlier rows: a later process.
+
+    None where it does so often, or with the epochs: then it is the time of something shorter.
+    """
+    both, seconds, steps = _clock(table, short, axis)
+    if len(both) < FEWEST_ROWS or not (np.diff(steps) >= 0).all():
+        return []
+    back = np.flatnonzero(np.diff(seconds) < 0) + 1
+    if not 0 < len(back) <= MOST_RESUMES:
+        return []
+    if epoch is not None:
+        epoch_rows, epochs = table.column(epoch)
+        before, there = (np.floor(np.interp(both[at], epoch_rows, epochs)) for at in (back - 1, back))
+        back = back[before == there]
+    return [int(step) for step in steps[back]]
+
+
+def _clock(table: Table, short: Mapping[str, str], axis: Axis) -> tuple[Rows, Floats, Floats]:
+    """The rows that have both a time and a step, and these; none where there is no clock."""
+    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES), None)
+    if clock is None or axis.name is None or axis.name not in table.columns:
+        return np.empty(0, np.int64), np.empty(0), np.empty(0)
+    (rows, seconds), (step_rows, steps) = table.column(clock), table.column(axis.name)
+    both, left, right = np.intersect1d(rows, step_rows, assume_unique=True, return_indices=True)
+    return both, seconds[left], steps[right]
