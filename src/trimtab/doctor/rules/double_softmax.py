@@ -77,7 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     floor, top, usual = floor_of(number), math.log(number), usual_loss(accuracy.end, number)
     lowest = float(curve.smoothed.min())
-    begins = abs(curve.start - top) < 0.15 * top
+    begins = curve.from_start and abs(curve.start - top) < 0.15 * top
     if not begins or lowest < 0.985 * floor or curve.end > top:
         return
     validation = Curve.of(case.validation_loss())

@@ -11,7 +11,7 @@ Evidence: each setting beside its usual value, and what it does to the curves.
 Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
 False alarms: strong regularization is right for small data seen many times: where the gap to the validation loss is
     open, or had been without it, nothing is said. Without settings it is withheld, but where the training loss alone
-    is high.
+    is high; a remark in a log that begins in the middle, or by epochs, the first of which is no guess any more.
 Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy et al. 2016 (smoothing); Loshchilov and
     Hutter 2019, arXiv 1711.05101 (weights where decay and gradient balance).
 """
@@ -167,7 +167,9 @@ def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
         needs = "settings: dropout, weight_decay, label_smoothing (a run of TrainingLogger with config=…)"
         yield Withheld("over-regularised", (needs,))
         return
-    held = loss.end > HELD * loss.start > HELD * OF_WORDS and validation.end < 0.9 * HELD * loss.start
+    held = (
+        loss.from_start and loss.end > HELD * loss.start > HELD * OF_WORDS and validation.end < 0.9 * HELD * loss.start
+    )
     text = (
         f"the training loss ends {above:.0%} above the validation loss ({format.decimal(loss.end)} and "
         f"{format.decimal(validation.end)}), and was {max(before, 0.0):.0%} above it at step {validation.first_step:,}"
@@ -193,18 +195,20 @@ def _smoothed(case: Case, loss: Curve) -> Iterator[Finding]:
     if validation is None or len(validation) < 4 or not (validation.values > 0).all() or loss.start < OF_CLASSES:
         return
     below = (loss.end - validation.end) / loss.start
-    if loss.end < STAYS * loss.start or loss.noise > 1.0 - STAYS or not BELOW < below < 1.0 - OF_SMOOTHED:
+    still = (1.0 - STAYS) * loss.start
+    if loss.end < loss.start - still or loss.noise > still or not BELOW < below < 1.0 - OF_SMOOTHED:
         return
-    if float(loss.values.max()) > loss.start / STAYS:
+    if float(loss.values.max()) > loss.start / STAYS or validation.values[-1] >= validation.values[0]:
         return
+    guessed = loss.from_start and not case.counts_epochs
     text = (
         f"the training loss came from {format.decimal(loss.start)} to {format.decimal(loss.end)} only, and the "
         f"validation loss is {format.decimal(validation.end)}"
     )
     yield Finding(
         "over-regularised",
-        "warning",
-        0.75,
+        "warning" if guessed else "info",
+        0.75 if guessed else 0.5,
         loss.first_step,
         "what is trained for can hardly be learned, and evaluations get better all the same: labels are smoothed far "
         "too much, as it seems",
