@@ -183,7 +183,7 @@ CODES: dict[str, Code] = {
         "frozen-parameters",
         "symptom",
         ("layer/*/grad_norm",),
-        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", SHORT),
+        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", "random-labels", SHORT),
     ),
     "dead-units": Code(
         "units whose output is zero for every input",
