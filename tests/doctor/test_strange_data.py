@@ -7,6 +7,8 @@ import pytest
 from cases import noise_of
 from test_textbook import first_of, of_others
 
+from trimtab.doctor.diagnose import diagnose
+
 
 @pytest.mark.parametrize(("right", "first"), [(0.25, "class-collapse"), (0.97, "validation-shift")])
 def test_a_training_loss_too_low_for_its_own_accuracy_is_of_classes_that_weigh_unevenly(
@@ -29,3 +31,18 @@ def test_an_accuracy_that_never_moves_is_of_one_answer(moves: float, collapsed: 
     case.history.add("validation/loss", steps, 5.0 + 0.05 * noise_of(len(steps), 1))
     case.history.add("validation/accuracy", steps, 0.22 + moves * noise_of(len(steps), 2))
     assert (first_of(case) == "class-collapse") is collapsed
+
+
+@pytest.mark.parametrize(("gains", "first"), [(0.06, "overconfident"), (0.01, "overfitting")])
+def test_a_loss_that_rises_beside_more_right_answers_is_too_sure_of_however_many_classes(
+    gains: float, first: str
+) -> None:
+    at, start = np.arange(1, 401), float(np.log(300.0))
+    loss = 1.5 + (start - 1.5) * np.exp(-at / 150) + 0.02 * noise_of(400)
+    validation = start - 0.6 + np.linspace(0.0, 0.25, 12) + 0.003 * noise_of(12, 1)
+    case = of_others(loss)
+    steps = np.linspace(20, 400, 12).astype(int)
+    case.history.add("validation/loss", steps, validation)
+    case.history.add("validation/accuracy", steps, 0.2 + np.linspace(0.0, gains, 12) + 0.008 * noise_of(12, 3))
+    assert first_of(case) == first
+    assert "overconfident" in [finding.code for finding in diagnose(case).findings]
