@@ -46,3 +46,15 @@ def test_a_loss_that_rises_beside_more_right_answers_is_too_sure_of_however_many
     case.history.add("validation/accuracy", steps, 0.2 + np.linspace(0.0, gains, 12) + 0.008 * noise_of(12, 3))
     assert first_of(case) == first
     assert "overconfident" in [finding.code for finding in diagnose(case).findings]
+
+
+@pytest.mark.parametrize(("wanders", "few"), [(0.0, True), (0.3, False)])
+def test_a_training_loss_that_scatters_as_its_batches_do_leaves_the_validation_set_to_blame(
+    wanders: float, few: bool
+) -> None:
+    """Four rows between evaluations."""
+    weights = wanders * np.repeat(noise_of(30, 5), 4)
+    case = of_others(1.0 + 0.6 * np.exp(-np.arange(120) / 30) + 0.1 * noise_of(120) + weights)
+    steps = np.arange(4, 121, 4)
+    case.history.add("validation/loss", steps, 1.0 + 0.6 * np.exp(-steps / 30) + 0.4 * noise_of(30, 1))
+    assert (first_of(case) == "validation-too-small") is few

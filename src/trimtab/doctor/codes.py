@@ -425,7 +425,7 @@ CODES: dict[str, Code] = {
         "the validation loss is too noisy to choose by",
         "root",
         ("validation/loss",),
-        ("overfitting", "validation-regression", "overconfident"),
+        ("overfitting", "validation-regression", "overconfident", "learning-rate-too-high"),
     ),
     # What the machine does
     "input-bound": Code(

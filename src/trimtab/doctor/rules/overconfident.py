@@ -8,7 +8,8 @@ Evidence: loss and accuracy at the best loss and at the end; the calibration err
 Remedy: label smoothing, and of little data, read ten times and more, dropout, weight decay and patience with it; a
     temperature fitted at the end (`evaluation.calibration: temperature`); choose by accuracy where decisions alone
     count (`checkpoint.metric`).
-False alarms: an accuracy that rises within its noise is a remark. Where it falls or stands still this is overfitting, no more.
+False alarms: an accuracy that rises within its noise is a remark. Where it falls or stands still this is overfitting,
+    no more.
 Source: Guo et al. 2017, arXiv 1706.04599, section 3, figure 3.
 """
 

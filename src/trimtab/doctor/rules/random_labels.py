@@ -31,12 +31,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.blind import blind_answers, falls_below
-from trimtab.doctor.reading.classes import (
-    LANGUAGE,
-    classifies,
-    prior_loss,
-    shares,
-)
+from trimtab.doctor.reading.classes import LANGUAGE, classifies, prior_loss, shares
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
