@@ -58,3 +58,24 @@ def test_a_training_loss_that_scatters_as_its_batches_do_leaves_the_validation_s
     steps = np.arange(4, 121, 4)
     case.history.add("validation/loss", steps, 1.0 + 0.6 * np.exp(-steps / 30) + 0.4 * noise_of(30, 1))
     assert (first_of(case) == "validation-too-small") is few
+
+
+@pytest.mark.parametrize(("learned", "noisy"), [(0.72, True), (0.97, False)])
+def test_the_training_accuracy_tells_wrong_labels_from_smoothed_ones(learned: float, noisy: bool) -> None:
+    at = np.arange(1, 21)
+    floor = 1.25  # three tenths of the labels of ten classes
+    loss = floor + (np.log(10.0) - floor) * np.exp(-(at - 1) / 3) + 0.02 * noise_of(20)
+    case = of_others(loss)
+    case.history.add("train/accuracy", at, learned - (learned - 0.1) * np.exp(-at / 2))
+    steps = np.arange(2, 21, 2)
+    case.history.add("validation/loss", steps, 0.55 + 1.5 * np.exp(-steps / 3))
+    case.history.add("validation/accuracy", steps, 0.95 - 0.6 * np.exp(-steps / 2))
+    assert (first_of(case) == "label-noise") is noisy
+
+
+@pytest.mark.parametrize(("end", "pulled"), [(1.78, True), (1.3, False)])
+def test_losses_that_both_rise_at_once_to_a_level_are_pulled_to_a_guess(end: float, pulled: bool) -> None:
+    at = np.arange(1, 17)
+    case = of_others(end - (end - 1.72) * np.exp(-at / 2) + 0.002 * noise_of(16))
+    case.history.add("validation/loss", at, 1.775 - 0.2 * np.exp(-at / 2) + 0.001 * noise_of(16, 1))
+    assert (first_of(case) == "over-regularised") is pulled

@@ -324,7 +324,7 @@ CODES: dict[str, Code] = {
         "underfitting for which dropout, weight decay or smoothing is the reason",
         "root",
         ("train/loss",),
-        ("underfitting", "plateau", SHORT),
+        ("underfitting", "plateau", "class-collapse", SHORT),
     ),
     "overconfident": Code(
         "the validation loss rises while the accuracy still improves; where that falls, too, it is overfitting",
