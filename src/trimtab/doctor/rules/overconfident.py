@@ -8,7 +8,8 @@ Evidence: loss and accuracy at the best loss and at the end; the calibration err
 Remedy: label smoothing, and of little data, read ten times and more, dropout, weight decay and patience with it; a
     temperature fitted at the end (`evaluation.calibration: temperature`); choose by accuracy where decisions alone
     count (`checkpoint.metric`).
-False alarms: an accuracy that rises within its noise. Where it falls or stands still this is overfitting, no more.
+False alarms: an accuracy that rises within its noise is a remark. Where it falls or stands still this is overfitting,
+    no more.
 Source: Guo et al. 2017, arXiv 1706.04599, section 3, figure 3.
 """
 
@@ -40,8 +41,9 @@ def check(case: Case) -> Iterator[Finding]:
     loss, accuracy = Curve.of(case.validation_loss()), Curve.of(case.evaluated("validation/accuracy"))
     if loss is None or accuracy is None or len(loss) < 5 or len(loss) != len(accuracy):
         return
-    if case.fact("task") is not None and not classifies(case):
-        return
+    is_known = case.fact("task") is not None or case.fact("tokenizer", "vocabulary_size") is not None
+    if is_known and not classifies(case):
+        return  # of tokens the most likely is right more often all the same
     best_at = int(loss.values.argmin())
     after = len(loss) - best_at - 1
     if after < 2:
@@ -59,9 +61,8 @@ def check(case: Case) -> Iterator[Finding]:
     least = max(LEAST, 1.5 * error, 2.0 / number if number else 0.0)
     scale = max(abs(float(loss.values[best_at])), 0.1 * float(loss.values.max()))
     scatter = noise_of_evaluations(loss.values[since:])
-    if now - then < min(least, LEAST) or risen < min(
-        max(3.0 * scatter, RISES * scale), max(SURE * scatter, 0.5 * RISES * scale)
-    ):
+    enough = min(max(3.0 * scatter, RISES * scale), max(SURE * scatter, 0.5 * RISES * scale))
+    if now - then < LEAST or risen < enough:
         return
     by_chance = now - then < least
     onset, last = int(loss.steps[best_at]), loss.last_step

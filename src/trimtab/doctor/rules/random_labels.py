@@ -1,13 +1,13 @@
 """random-labels: no label has to do with its input.
 
 Looks for: a validation loss that never comes below what is known without any input (the entropy of the classes'
-    shares; the loss of single tokens), and answers no better than
-    always saying the most frequent class, while the training loss falls far, as samples are learned by heart, and not
-    at once. Where the training loss stands still, too, it is found only if counting runs of tokens tells nothing of
-    the labels either (the fact `counting.labels`). In logs answers that are no better than chance from the first
-    evaluation to the last, near what guessing costs, while the training loss falls below, and not within three passes
-    over the data; a remark where that stands, too. Of pairs of texts, second texts that go with any first one as well
-    as with their own (the fact `counting.related`).
+    shares; the loss of single tokens), and answers no better than always saying the most frequent class, while the
+    training loss falls far, as samples are learned by heart, and not at once. Where the training loss stands still,
+    too, it is found only if counting runs of tokens tells nothing of the labels either (the fact `counting.labels`).
+    In logs answers that are no better than chance from the first evaluation to the last, near what guessing costs,
+    while the training loss falls below, and not within three passes over the data; where that stands, too, it is less
+    sure, and a remark of two classes. Of pairs of texts, second texts that go with any first one as well as with their
+    own (the fact `counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
@@ -30,12 +30,8 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.reading.classes import (
-    LANGUAGE,
-    classifies,
-    prior_loss,
-    shares,
-)
+from trimtab.doctor.reading.blind import blind_answers, falls_below
+from trimtab.doctor.reading.classes import LANGUAGE, classifies, prior_loss, shares
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import (
     FEW_TEXTS,
@@ -44,7 +40,6 @@ from trimtab.doctor.reading.evaluations import (
     judges_by_chance,
     learns_at_once,
 )
-from trimtab.doctor.reading.guesses import falls_below, guesses_of
 from trimtab.doctor.reading.levels import counted_loss
 from trimtab.runs import format
 
@@ -68,7 +63,7 @@ BY_HEART: Final = 0.75
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
-    """A warning; a remark where both losses of a log stand at what guessing costs."""
+    """A warning; a remark where both losses of a log of two classes stand at what guessing costs."""
     if case.fact("task") == "seq2seq":
         yield from _unrelated(case)
         return
@@ -92,35 +87,42 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 
 def _of_a_log(case: Case, validation: Curve, training: Curve) -> Iterator[Finding | Withheld]:
     """Where no text was counted: answers that are guesses to the end, and a training loss that falls all the same."""
-    guesses = guesses_of(case, validation)
-    if guesses is None or learns_at_once(case, training):
+    blind = blind_answers(case, validation)
+    if blind is None or learns_at_once(case, training):
         return
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
         return
-    by_heart = falls_below(training, guesses.last)
-    if by_heart is None and (not guesses.stand or _stands_for_another_reason(case)):
+    by_heart = falls_below(training, blind.last)
+    if by_heart is None and (not blind.stand or _stands_for_another_reason(case)):
         return
     told = (
-        f"the validation loss was {format.decimal(guesses.first)} at the first evaluation, "
-        f"{format.decimal(guesses.lowest)} at best, and guessing costs {format.decimal(guesses.level)}"
+        f"the validation loss was {format.decimal(blind.first)} at the first evaluation, "
+        f"{format.decimal(blind.lowest)} at best, and guessing costs {format.decimal(blind.level)}"
     )
     evidence = [
-        Evidence("validation/loss", (validation.first_step, validation.last_step), guesses.lowest, guesses.level, told),
-        Evidence("validation/accuracy", guesses.steps, guesses.right, guesses.chance, guesses.in_words),
+        Evidence("validation/loss", (validation.first_step, validation.last_step), blind.lowest, blind.level, told),
+        Evidence("validation/accuracy", blind.steps, blind.right, blind.chance, blind.in_words),
     ]
     if by_heart is not None:
         told = f"the training loss fell to {format.decimal(by_heart)} all the same: its samples are learned by heart"
-        evidence.append(Evidence("train/loss", (training.first_step, training.last_step), by_heart, guesses.last, told))
+        evidence.append(Evidence("train/loss", (training.first_step, training.last_step), by_heart, blind.last, told))
+    if by_heart is not None:
+        sure, cause = 0.7, "labels have nothing to do with their inputs: nothing carries over to validation samples"
+    else:  # of two classes a weak relation looks the same
+        sure, cause = (
+            0.5 if blind.chance > 0.4 else 0.6,
+            (
+                "answers are guesses, and stay so: labels that have nothing to do with their inputs look like this, or "
+                "inputs that do not reach the model"
+            ),
+        )
     yield Finding(
         CODE,
-        "warning" if by_heart is not None else "info",
-        0.7 if by_heart is not None else 0.5,
+        "warning" if sure > 0.5 else "info",
+        sure,
         1,
-        "labels have nothing to do with their inputs: nothing carries over to validation samples"
-        if by_heart is not None
-        else "answers are guesses, and stay so: labels that have nothing to do with their inputs look like this, or "
-        "inputs that do not reach the model",
+        cause,
         tuple(evidence),
         remedies=REMEDIES,
     )

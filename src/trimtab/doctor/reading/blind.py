@@ -28,8 +28,8 @@ SURE: Final = 5.0
 
 @final
 @dataclass(frozen=True, slots=True)
-class Guesses:
-    """Evaluations that tell nothing."""
+class BlindAnswers:
+    """Evaluations that tell nothing: what a model gives that sees no input."""
 
     first: float
     lowest: float
@@ -38,7 +38,7 @@ class Guesses:
     level: float
     """What guessing costs."""
     stand: bool
-    """Whether the loss ends where guessing leaves it, and did not fall below by more than chance."""
+    """Whether the loss ends where guessing leaves it, did not fall below by more than chance, and answers differ."""
     right: float
     """The median accuracy of the second half."""
     before: float
@@ -51,7 +51,7 @@ class Guesses:
         return f"the validation accuracy was {self.before:.1%} at first and is {self.right:.1%} in the second half"
 
 
-def guesses_of(case: Case, validation: Curve) -> Guesses | None:
+def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
     """The evaluations of a task of classes, where none of them is better than guessing; None where one is, or where
     there are too few to tell."""
     accuracy, number = Curve.of(case.evaluated("validation/accuracy")), num_classes(case)
@@ -79,9 +79,9 @@ def guesses_of(case: Case, validation: Curve) -> Guesses | None:
     off, there = (3.0 * float(np.std(part)) / math.sqrt(len(part)) for part in (early, late))
     end = float(late.mean())
     fell = end < level - there and end < float(early.mean()) - math.hypot(off, there)
-    stand = not fell and last < level / NEAR_GUESS
+    stand = not fell and not always and last < level / STANDS
     steps = (accuracy.first_step, accuracy.last_step)
-    return Guesses(first, lowest, last, level, stand, right, float(before.max()), 1.0 / number, steps)
+    return BlindAnswers(first, lowest, last, level, stand, right, float(before.max()), 1.0 / number, steps)
 
 
 def falls_below(training: Curve, level: float) -> float | None:
