@@ -110,3 +110,57 @@ def test_a_bar_of_the_whole_run_counts_steps(tmp_path: Path) -> None:
     assert validation is not None
     assert loss.steps.tolist() == list(range(1, 61))
     assert validation.steps.tolist() == list(range(10, 61, 10))
+
+
+HALF_WAVE = [0.5 * (1 + np.cos(np.pi * part)) for part in np.linspace(0.05, 1.0, 20)]
+
+
+@pytest.mark.parametrize(
+    ("header", "rates", "is_told"),
+    [
+        ("Namespace(max_steps=200, lr_scheduler_type='cosine', warmup_steps=0)", HALF_WAVE, False),
+        ("max_steps: 200\nlr_scheduler_type: cosine", [0.5 * (1 + np.cos(0.2 * np.pi * at)) for at in range(20)], True),
+        ("max_steps: 200\nlr_scheduler_type: cosine_with_restarts", [*HALF_WAVE[::2], *HALF_WAVE[::2]], False),
+        ("max_steps: 200\nlr_scheduler_type: SchedulerType.LINEAR", np.linspace(1.0, 0.7, 20), True),
+        ("max_steps: 600\nlr_scheduler_type: linear", np.linspace(1.0, 0.67, 20), False),  # it was stopped
+        ("max_steps: 200\nlr_scheduler_type: linear", np.maximum(np.linspace(1.0, -3.0, 20), 0.0), False),  # too soon
+        ("max_steps: 200", np.minimum(np.linspace(0.1, 1.5, 20), 1.0), True),  # a warm-up of two thirds
+        ("max_steps: 600", np.minimum(np.linspace(0.1, 1.5, 20), 1.0), False),
+    ],
+)
+def test_rates_beside_the_schedule_that_a_log_prints(
+    tmp_path: Path, header: str, rates: list[float], is_told: bool
+) -> None:
+    lines = [f"step: {10 * (at + 1)}, loss: {3 - at / 20:.3f}, lr: {1e-3 * rate:.3e}" for at, rate in enumerate(rates)]
+    case = opened(tmp_path / "run.log", [*header.split("\n"), *lines])
+    assert ("schedule-mismatch" in loud(case)) == is_told
+
+
+@pytest.mark.parametrize(("waves", "is_told"), [(1.0, False), (0.4, False), (2.0, True)])
+def test_rates_of_epochs_beside_a_schedule_whose_length_in_epochs_is_not_told(
+    tmp_path: Path, waves: float, is_told: bool
+) -> None:
+    rates = [1e-3 * 0.5 * (1 + np.cos(np.pi * waves * epoch / 10)) for epoch in range(1, 11)]
+    lines = [f"Epoch {at}/10 | train loss {3 - at / 9:.3f} | lr {rate:.3e}" for at, rate in enumerate(rates, 1)]
+    case = opened(tmp_path / "run.log", ["args: {'max_steps': 480, 'lr_scheduler_type': 'cosine'}", *lines])
+    assert ("schedule-mismatch" in loud(case)) == is_told
+
+
+def test_a_bar_of_the_run_tells_how_long_it_was_planned(tmp_path: Path) -> None:
+    bars = [f"Training:  1%|▏   | {at}/400 [00:10<01:00, 5.0it/s, loss={3 - at / 99:.3f}]" for at in range(20, 201, 20)]
+    assert opened(tmp_path / "run.log", bars).planned_steps == 400
+    assert opened(tmp_path / "other.log", ["max_steps: 210", *bars[:-1]]).planned_steps == 210
+    near = opened(tmp_path / "near.log", ["max_steps: 210", *[bar.replace("/400", "/210") for bar in bars]])
+    assert near.planned_steps == near.history.last_step == 200  # the next row would have come after the end
+
+
+@pytest.mark.parametrize(("end", "told"), [(0.1, "loss-spike"), (0.6, "divergence")])
+def test_a_loss_that_a_burst_of_the_rate_threw_up_diverged_where_it_stays(
+    tmp_path: Path, end: float, told: str
+) -> None:
+    loss = falling(200, floor=1.0, noise=0.02)
+    loss[120:] += 1e3 * np.maximum(np.exp(-np.arange(80) / 20), end)
+    rates = np.full(200, 1e-3)
+    rates[119:122] = 0.3
+    rows = [f"{step},{one:.4f},{rate}" for step, (one, rate) in enumerate(zip(loss, rates, strict=True), 1)]
+    assert findings_of(opened(tmp_path / "log.csv", ["step,loss,lr", *rows]))[0][0].code == told

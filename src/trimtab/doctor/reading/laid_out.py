@@ -20,6 +20,8 @@ FLOORS: Final = (0.0, 0.02, 0.05, 0.1)
 """Of the peak, that a cosine usually ends at."""
 STAIRS, EVEN = 4, 0.05
 """The fewest of a warm-up, and of their height how far each may be off."""
+STAYS: Final = 0.9
+"""Of the top, that a rate which stays does not fall below."""
 RARE: Final = 20
 """Rows, of which one ends where a plan would."""
 
@@ -133,3 +135,11 @@ def even_stairs(rates: Curve) -> Stairs | None:
     if heights.min() < (1 - EVEN) * heights.max() - 2e-3:
         return None
     return Stairs(int(rates.steps[top]), len(levels), float(heights.mean()))
+
+
+def warms_up_until(rates: Curve) -> int | None:
+    """The step to which the rates rise, where they stay from there on."""
+    peak = float(rates.values.max())
+    top = int(np.argmax(rates.values >= (1 - 1e-3) * peak))
+    rises = peak > 0 and top >= STAIRS and bool((np.diff(rates.values[: top + 1]) > 0).all())
+    return int(rates.steps[top]) if rises and float(rates.values[top:].min()) >= STAYS * peak else None

@@ -1,4 +1,5 @@
-"""Spikes that a schedule explains, whose rate rises again as planned: warm restarts, triangles, cycles."""
+"""What the rate explains: spikes where it rises again as planned (warm restarts, triangles, cycles), and losses that a
+burst of it threw up."""
 
 from __future__ import annotations
 
@@ -15,8 +16,13 @@ RESTORED: Final = 1.05
 """Times the highest rate before: a restart of a schedule goes no higher."""
 JUMPED: Final = 1.5
 """So many times the rate of the step before: it was set, and did not rise by a schedule."""
+BURST, BRIEF = 3.0, 0.02
+"""Times the rate before and after; and the part of the rates that a burst takes at most, or `NEAR` of them."""
+REGAINED: Final = 0.75
+"""Of what a burst threw the loss up: from there on it is coming back."""
 NEAR: Final = 8
 """Values by which the beginning of a spike is known."""
+FEWEST: Final = 16
 
 
 def by_plan(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
@@ -58,3 +64,23 @@ def _restarts(rates: Curve, curve: Curve, spike: Spike) -> bool:
     fell = len(before) >= NEAR and float(before[-1]) < before.max() / JUMPED
     held = len(after) >= NEAR and bool((after[1:] > after[:-1] / JUMPED).all())
     return fell and held and float(after.max()) <= RESTORED * float(before.max())
+
+
+def thrown_by_burst(case: Case, curve: Curve) -> bool:
+    """Whether a burst of the rate threw the loss to its highest, and most of that is made good since: it comes back, as
+    the rate did, however far it still has to go."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    if rates is None or len(rates) < FEWEST:
+        return False
+    brief = max(NEAR, int(BRIEF * len(rates)))
+    for at in np.flatnonzero(rates.values[1:] > BURST * rates.values[:-1]) + 1:
+        before, after = float(rates.values[at - 1]), rates.values[at + 1 : at + 1 + brief]
+        earlier = curve.between(curve.first_step, rates.steps[at - 1])
+        later = curve.between(rates.steps[at], curve.last_step)
+        if earlier is None or later is None or before <= 0 or not (after < before * JUMPED).any():
+            continue
+        usual, top = float(np.median(earlier.values[-2 * NEAR :])), int(np.argmax(later.values))
+        height = float(later.values[top]) - usual
+        if height > earlier.descent and later.values[top] - curve.end > REGAINED * height:
+            return True
+    return False

@@ -27,6 +27,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since
 from trimtab.doctor.reading.objectives import BLOWN, moved_by
+from trimtab.doctor.reading.restarts import thrown_by_burst
 from trimtab.doctor.remedies import (
     kept_checkpoint,
     learning_rate_in_use,
@@ -62,7 +63,7 @@ def check(case: Case) -> Iterator[Finding]:
     if curve is not None and (broke := _broke_off(case, curve)) is not None:
         yield broke
         return
-    if curve is None or len(curve) < 12 or no_gradient_since(case, curve) is not None:
+    if curve is None or len(curve) < 12 or no_gradient_since(case, curve) is not None or thrown_by_burst(case, curve):
         return
     judged = None if validation is None else _in_evaluation(case, curve, validation)
     trained = _in_training(case, curve)

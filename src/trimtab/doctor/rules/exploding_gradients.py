@@ -24,6 +24,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
+from trimtab.doctor.reading.restarts import thrown_by_burst
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.runs import format
@@ -78,6 +79,8 @@ def check(case: Case) -> Iterator[Finding]:
     else:
         return
     if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
+        return
+    if broken is None and thrown_by_burst(case, loss):
         return
     (began, large, usual, largest), (followed, lost, said) = growth, left
     leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or _outgrows(norms, loss, growth)

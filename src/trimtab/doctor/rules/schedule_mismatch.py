@@ -1,19 +1,20 @@
 """schedule-mismatch: the rate that was applied is not the one that the configuration describes.
 
 Looks for: of a run of trimtab, each step's rate held against the schedule in its settings, with the factors that
-    controllers put on it: more than 5 % off in a tenth of the steps. Of another trainer's log: a line or half a cosine
-    that would come down only a quarter of the run or more after its last step, though the run was done; and half a
-    cosine that was gone on with beyond its end, so that the rate rises again as it fell. Or a warm-up in even stairs
-    that takes half of the run and more.
+    controllers put on it: more than 5 % off in a tenth of the steps. Of another trainer's log: rates that fit no
+    schedule of the name and length that it prints (linear, cosine, constant); a line or half a cosine that would come
+    down only a quarter of the run or more after its last step, though the run was done; and half a cosine that was
+    gone on with beyond its end, so that the rate rises again as it fell. Or a warm-up that takes half of the run and
+    more: in even stairs, or of a run that is over and was planned with so many steps.
 Why it matters: what was set is not what was tried, so that every conclusion from the run is about something else.
 Evidence: the first and the largest difference; whether one schedule is the other at another pace (stepped several times
     for each update, or once for several), or at another height.
 Remedy: step the schedule once for each update, and lay it out for the number of updates.
 False alarms: controllers' factors are in the journal and counted in; a rollback or a resume with other settings begins
-    the comparison anew; another optimizer has its own rate and is not judged. Schedules of other trainers are not
-    known: but for such lines and cosines nothing is said. Of a run that was stopped before its end they are a remark;
-    one whose last row is both an evaluation and a round step is taken for done. Cosines that come again and again and
-    end low are planned, and so are those that jump up.
+    the comparison anew; another optimizer has its own rate and is not judged. Where other trainers print no schedule,
+    or one that comes down sooner (decayed-too-early), nothing is said but of such lines and cosines. Of a run that was
+    stopped before its end they are a remark; one whose last row is both an evaluation and a round step is taken for
+    done. Cosines that come again and again and end low are planned, and so are those that jump up.
 Source: own; the pace of schedulers under accumulation and in several processes is a usual mistake of loops.
 """
 
@@ -25,7 +26,9 @@ from typing import Final
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
-from trimtab.doctor.reading.laid_out import FEWEST, Fall, even_stairs, half_cosine, is_done, straight
+from trimtab.doctor.reading.declared import OFF as NAMED_OFF
+from trimtab.doctor.reading.declared import departure
+from trimtab.doctor.reading.laid_out import FEWEST, Fall, even_stairs, half_cosine, is_done, straight, warms_up_until
 from trimtab.doctor.reading.plan_kept import OFF, difference, has_plan
 
 CODE: Final = "schedule-mismatch"
@@ -41,19 +44,25 @@ LAY_OUT: Final = Remedy(
     "lay the schedule out for the number of updates (steps divided by accumulation and processes), so that it ends "
     "where the run does"
 )
+COUNT_UPDATES: Final = Remedy("step the schedule once for each update, and count the warm-up in updates")
 
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning; a remark on another trainer's run that may have been stopped."""
     rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(rates) < FEWEST:
+    if rates is None:
         return
     if has_plan(case):
         yield from _beside_plan(case, rates)
     elif case.target != "trimtab":
-        yield from _line(case, rates)
-        yield from _cosine(case, rates)
-        yield from _stairs(case, rates)
+        named = list(_beside_name(case, rates))
+        yield from named
+        if not named and len(rates) >= FEWEST:
+            yield from (
+                *_line(case, rates),
+                *_cosine(case, rates),
+                *(list(_stairs(case, rates)) or _warmup(case, rates)),
+            )
 
 
 def _beside_plan(case: Case, rates: Curve) -> Iterator[Finding]:
@@ -77,6 +86,28 @@ def _beside_plan(case: Case, rates: Curve) -> Iterator[Finding]:
         f"the rate is not that of the settings from step {found.onset:,} on" + (f": {found.how}" if found.how else ""),
         (Evidence("learning_rate", (found.onset, rates.last_step), found.applied, found.planned, told),),
         remedies=(Remedy(remedy),),
+    )
+
+
+def _beside_name(case: Case, rates: Curve) -> Iterator[Finding]:
+    """Where another trainer's log names the schedule."""
+    found = departure(case, rates)
+    if found is None:
+        return
+    steps = case.number("planned_steps")
+    plan = f"a {found.name} schedule" + (f" of {steps:,.0f} steps" if steps else "")
+    told = (
+        f"the rate at step {found.step:,} is {found.applied:.3g}, where {plan} has {found.planned:.3g}; "
+        f"{found.share:.0%} of the rates are more than {NAMED_OFF:.0%} of the full rate off"
+    )
+    yield Finding(
+        CODE,
+        "warning",
+        0.9,
+        found.onset,
+        f"the log names {plan}, and the rates do not follow one from step {found.onset:,} on",
+        (Evidence("learning_rate", (found.onset, rates.last_step), found.applied, found.planned, told),),
+        remedies=(LAY_OUT,),
     )
 
 
@@ -146,7 +177,27 @@ def _stairs(case: Case, rates: Curve) -> Iterator[Finding]:
         + ("run" if done else "log")
         + ": it counts epochs, or something else that is not an update",
         (Evidence("learning_rate", (rates.first_step, stairs.end), until, LONG, told),),
-        remedies=(Remedy("step the schedule once for each update, and count the warm-up in updates"),),
+        remedies=(COUNT_UPDATES,),
+    )
+
+
+def _warmup(case: Case, rates: Curve) -> Iterator[Finding]:
+    """The same without stairs, of a run whose planned steps are done: a row may stand for many."""
+    end = warms_up_until(rates)
+    if end is None or case.number("planned_steps") is None or not is_done(case):
+        return
+    until = end / rates.last_step
+    if until <= LONG:
+        return
+    told = f"the rate rose to step {end:,} of {rates.last_step:,}, and stood there"
+    yield Finding(
+        CODE,
+        "warning",
+        0.65,
+        rates.first_step,
+        f"the warm-up takes {until:.0%} of the planned steps: it counts epochs, or what else is not an update",
+        (Evidence("learning_rate", (rates.first_step, end), until, LONG, told),),
+        remedies=(COUNT_UPDATES,),
     )
 
 

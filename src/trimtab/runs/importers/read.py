@@ -24,6 +24,7 @@ from trimtab.runs.importers.meter import Progress
 from trimtab.runs.importers.mlflow_files import find_runs, open_files
 from trimtab.runs.importers.names import evaluation_seconds
 from trimtab.runs.importers.plan import check_mapping
+from trimtab.runs.importers.printed import settings_in
 from trimtab.runs.importers.table import Source
 from trimtab.runs.importers.tensorboard_events import event_files, is_event_file, open_events
 from trimtab.runs.importers.text import Lines, first_bytes, open_lines
@@ -62,9 +63,10 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING, progress: Pr
         if factor is not None:
             history.evaluation_seconds.extend((factor * history.series[name_of_seconds].finite()[1]).tolist())
             break
-    history.total_steps = facts.get("planned_steps")
+    history.total_steps = _planned(facts, assembled)
     if assembled.num_epochs is not None:
-        facts.setdefault("epochs", assembled.num_epochs)
+        of_plan = (history.total_steps or history.last_step) / max(history.last_step, 1)
+        facts.setdefault("epochs", assembled.num_epochs * of_plan)
     if source.finished:
         history.ended = RunEnded(history.last_step, "finished", "the trainer wrote its summary", None, None, None, 0.0)
     return Imported(
@@ -77,6 +79,20 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING, progress: Pr
         _target(source, assembled),
         facts,
     )
+
+
+def _planned(facts: dict[str, Any], assembled: Assembled) -> int | None:
+    """The steps of the whole run, by what was said before it began. A log that goes further counts something else.
+
+    The last row may come a little earlier, where rows are some steps apart: such a run is over.
+    """
+    planned, history = facts.pop("planned_steps", None), assembled.history
+    if planned is None or assembled.axis.kind != "step" or planned < history.last_step:
+        return None
+    loss = history.get("train/loss")
+    apart = int(np.median(np.diff(loss.steps))) if loss is not None and len(loss) > 1 else 1
+    facts["planned_steps"] = history.last_step if planned - history.last_step < apart else planned
+    return int(facts["planned_steps"])
 
 
 def _open(found: Found, wanted: frozenset[str], progress: Progress | None) -> Source:
@@ -100,14 +116,12 @@ def _open(found: Found, wanted: frozenset[str], progress: Progress | None) -> So
 
 def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
     head = lines.head().lstrip()
-    if are_json_lines(head):
-        return open_json_lines(lines)
-    if lines.path.suffix in (".jsonl", ".ndjson"):
-        return open_json_lines(lines)
+    if are_json_lines(head) or lines.path.suffix in (".jsonl", ".ndjson"):
+        return _with_settings(open_json_lines(lines), head)
     if head.startswith("{") or _LIST.match(head):
         return open_document(lines)
     if is_text_log(head, wanted):
-        return open_text_log(lines, wanted)
+        return _with_settings(open_text_log(lines, wanted), head)
     try:
         return open_table(lines)
     except DataError:
@@ -115,10 +129,15 @@ def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
             raise
         # A long banner may stand before the first line with a metric, or only --map knows its name.
         try:
-            return open_text_log(lines, wanted)
+            return _with_settings(open_text_log(lines, wanted), head)
         except DataError:
             pass
         raise
+
+
+def _with_settings(source: Source, head: str) -> Source:
+    source.facts |= settings_in(head)
+    return source
 
 
 def _target(source: Source, assembled: Assembled) -> Literal["huggingface", "lightning", "text"]:

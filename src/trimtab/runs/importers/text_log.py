@@ -112,6 +112,8 @@ def _blocks(lines: Lines, reader: _Reader, source: Source) -> Iterator[Block]:
     if records:
         yield block_of_records(records, MAX_COLUMNS)
     source.resumed_at += reader.resumed_at
+    if len(reader.totals) == 1:
+        source.facts.setdefault("planned_steps", next(iter(reader.totals)))
     if reader.num_passed_over:
         source.notes.append(f"{format.counted(reader.num_passed_over, 'line')} without a metric: passed over")
     if reader.num_running:
@@ -139,6 +141,8 @@ class _Reader:
         self._newest_step: float | None = None
         self.resumed_at: list[int] = []
         """The first step behind each line that says that the run was resumed, of those behind a step that was told."""
+        self.totals: set[int] = set()
+        """What bars of the whole run count to."""
         self.num_passed_over = 0
         self.num_running = 0
         self.last_was_read = False
@@ -190,6 +194,8 @@ class _Reader:
             self.last_was_read = True
             record = {**pairs_in(what, frozenset()).record, **told.record}
             # A bar of one epoch counts its batches; one of the whole run counts what other lines call steps.
+            if EPOCH not in record:
+                self.totals.add(total)
             return [{"batch" if EPOCH in record else STEP: float(done), **record}]
         if what.strip():
             return []
