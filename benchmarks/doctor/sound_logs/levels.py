@@ -203,9 +203,9 @@ def later_epochs_with_accuracy(random: Generator) -> Table:
 
 @kind
 def later_steps(random: Generator) -> Table:
-    """Steps of a long training from some checkpoint on, with smoothed labels, to the end of its schedule."""
+    """Steps of a long training from some checkpoint on, smoothed or with a gap by now, to the end of its schedule."""
     number, after = 60, int(random.integers(20, 600)) * 1000
-    table = _later(random, number, steps(number, 100, after), random.uniform(0.06, 0.12), 6)
+    table = _later(random, number, steps(number, 100, after), random.uniform(-0.5, 0.12), 6)
     return {**table, "lr": 5e-5 * (1.0 + np.cos(np.pi * table["step"] / (after + 6000)))}
 
 

@@ -47,7 +47,7 @@ def of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
 def _pulled_back(case: Case, loss: Curve, validation: Curve) -> Iterator[Finding]:
     """A validation loss that rises at once to a level and stays there, while the training loss rises or stands: weights
     that are pulled to nothing leave the answers of a guess, and nothing is learned by heart."""
-    if len(loss) < FEWEST_PULLED or len(validation) < FEWEST_PULLED or loss.end < STAYS * loss.start:
+    if min(len(loss), len(validation)) < FEWEST_PULLED or loss.end < STAYS * loss.start or not loss.from_start:
         return
     first, half = float(validation.values[0]), validation.values[len(validation) // 2 :]
     level = float(np.median(half))

@@ -105,10 +105,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if told_apart and not wide and part < 0.5 * GAP:
         return
-    # A sum, more candidates or another loss in evaluation lie as far off, and fall with the training loss.
-    doubtful = again or (
-        not told_apart and not is_slice and case.target != "trimtab" and _falls_with(validation, training)
-    )
+    # A sum, more candidates or another loss lie as far off, and fall with the training loss; as does what was learned
+    # before a log that begins in the middle.
+    begun = Curve.of(case.loss()) or training
+    is_foreign = case.target != "trimtab" and not is_slice
+    counted_otherwise = is_foreign and (not begun.from_start or _falls_with(validation, training))
+    doubtful = not told_apart and (again or counted_otherwise)
     evidence = []
     if told_apart and apart is not None:
         told = (
@@ -133,7 +135,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     own_source = case.target == "trimtab" and case.setting("data.validation_source.name") is not None
     yield Finding(
         CODE,
-        "warning" if wide and (told_apart or not doubtful) else "info",
+        "warning" if wide and not doubtful else "info",
         0.9 if told_apart and wide else 0.8 if wide and sure and is_slice else 0.4 if doubtful else 0.6,
         1,
         "the validation data is of another kind than the training data, or harder, or its loss is counted otherwise: "
