@@ -79,3 +79,17 @@ def test_losses_that_both_rise_at_once_to_a_level_are_pulled_to_a_guess(end: flo
     case = of_others(end - (end - 1.72) * np.exp(-at / 2) + 0.002 * noise_of(16))
     case.history.add("validation/loss", at, 1.775 - 0.2 * np.exp(-at / 2) + 0.001 * noise_of(16, 1))
     assert (first_of(case) == "over-regularised") is pulled
+
+
+@pytest.mark.parametrize(("slope", "twice"), [(1.0, True), (2.2, False)])
+def test_a_loss_that_falls_as_the_accuracy_rises_is_of_probabilities_of_however_many_classes(
+    slope: float, twice: bool
+) -> None:
+    """The first row is a mean over many steps, and so no ln K."""
+    at = np.arange(10, 210, 10)
+    right = 0.58 + 0.08 * (1 - np.exp(-at / 60)) + 0.002 * noise_of(20)
+    loss = 2.17 - 0.6 - slope * (right - 0.6) + 0.002 * noise_of(20, 1)
+    case = of_others(loss + 0.05 * np.exp(-np.arange(20)))
+    case.history.add("validation/loss", np.arange(1, 21), loss)
+    case.history.add("validation/accuracy", np.arange(1, 21), right)
+    assert (first_of(case) == "double-softmax") is twice

@@ -69,12 +69,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     validation = Curve.of(case.validation_loss())
     training = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.loss())
-    if (
-        validation is None
-        or training is None
-        or len(validation) < 3
-        or case.history.last_step < 0.4 * case.planned_steps
-    ):
+    if validation is None or training is None or len(validation) < 3:
+        return
+    if case.history.last_step < 0.4 * case.planned_steps:
         return
     if case.fact("counting", "labels") is None and classifies(case):  # which tells more
         said = list(_of_a_log(case, validation, training))
@@ -105,18 +102,11 @@ def _of_a_log(case: Case, validation: Curve, training: Curve) -> Iterator[Findin
         Evidence("validation/accuracy", blind.steps, blind.right, blind.chance, blind.in_words),
     ]
     if by_heart is not None:
-        told = f"the training loss fell to {format.decimal(by_heart)} all the same: its samples are learned by heart"
-        evidence.append(Evidence("train/loss", (training.first_step, training.last_step), by_heart, blind.last, told))
-    if by_heart is not None:
+        evidence.append(_learned_by_heart(training, by_heart, blind.last))
         sure, cause = 0.7, "labels have nothing to do with their inputs: nothing carries over to validation samples"
-    else:  # of two classes a weak relation looks the same
-        sure, cause = (
-            0.5 if blind.chance > 0.4 else 0.6,
-            (
-                "answers are guesses, and stay so: labels that have nothing to do with their inputs look like this, or "
-                "inputs that do not reach the model"
-            ),
-        )
+    else:
+        sure = 0.5 if blind.chance > 0.4 else 0.6  # of two classes a weak relation looks the same
+        cause = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
     yield Finding(
         CODE,
         "warning" if sure > 0.5 else "info",
@@ -171,10 +161,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         )
         evidence.append(Evidence("facts.counting.labels", (0, 0), counting["accuracy"], counting["majority"], told))
     if by_heart:
-        told = (
-            f"the training loss fell to {format.decimal(training.end)} all the same: its samples are learned by heart"
-        )
-        evidence.append(Evidence("train/loss", (training.first_step, training.last_step), training.end, blind, told))
+        evidence.append(_learned_by_heart(training, training.end, blind))
     yield Finding(
         CODE,
         "warning",
@@ -184,6 +171,11 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         tuple(evidence),
         remedies=REMEDIES,
     )
+
+
+def _learned_by_heart(training: Curve, low: float, level: float) -> Evidence:
+    told = f"the training loss fell to {format.decimal(low)} all the same: its samples are learned by heart"
+    return Evidence("train/loss", (training.first_step, training.last_step), low, level, told)
 
 
 def _unrelated(case: Case) -> Iterator[Finding]:
