@@ -435,9 +435,7 @@ CODES: dict[str, Code] = {
         whole=True,
     ),
     "evaluation-bound": Code("evaluations take a large part of the time", "root"),
-    "throughput-decay": Code(
-        "steps take longer and longer", "root", ("step_seconds or tokens_per_second",), ("input-bound",)
-    ),
+    "throughput-decay": Code("steps take longer and longer", "root", explains=("input-bound",)),
     "memory-leak": Code(
         "memory grows steadily", "root", ("memory_bytes or hardware/process_memory_bytes",), ("throughput-decay",)
     ),

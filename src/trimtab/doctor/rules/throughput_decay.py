@@ -1,6 +1,7 @@
 """throughput-decay: steps take longer and longer.
 
-Looks for: seconds of a step, for each token where their number changes, that grow from part to part of the run: the
+Looks for: seconds of a step, for each token where their number changes, that grow from part to part of the run, or what
+    is done in a second (tokens, samples, images), which falls: the
     quickest fiftieth of eight equal parts grows by three tenths or more, nearly every part lies above those before it
     (Kendall's tau of 0.9; of the medians 0.7), and no single jump makes most of it. The quickest steps are those that
     nothing disturbed: other programs on the machine move the rest. Where the wait for data makes most of the growth,
@@ -28,10 +29,13 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.trends import Parts, parts_of
 from trimtab.runs import format
+from trimtab.runs.history import Series
+from trimtab.runs.importers.names import words
+from trimtab.runs.importers.vocabulary import SIDES, SPEEDS
 
 GROWN: Final = 1.3
 STEADY: Final = 0.9
@@ -62,10 +66,13 @@ _PARTS: Final = {
 }
 
 
-def check(case: Case) -> Iterator[Finding]:
+def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning for a steady growth, a remark for one jump."""
     curve = _seconds(case)
-    if curve is None or len(curve) < FEWEST_MEANS or _grows_by_plan(case):
+    if curve is None:
+        yield Withheld("throughput-decay", ("step_seconds or tokens_per_second",))
+        return
+    if len(curve) < FEWEST_MEANS or _grows_by_plan(case):
         return
     skip = max(3 if len(curve) >= FEWEST else 1, len(curve) // 20)
     num = min(8, (len(curve) - skip) // 2)
@@ -138,11 +145,11 @@ def _waits_longer(case: Case, medians: Parts, skip: int) -> bool:
 
 
 def _seconds(case: Case) -> Curve | None:
-    """Seconds of a step, as if all had as many tokens; of a log that has tokens a second alone, what these make."""
+    """Seconds of a step, as if all had as many tokens; of a log that has a speed alone, what that makes."""
     seconds = Curve.of(case.history.get("step_seconds"))
     tokens = Curve.of(case.history.get("tokens_read")) or Curve.of(case.history.get("tokens"))
     if seconds is None:
-        rate = Curve.of(case.history.get("tokens_per_second"))
+        rate = Curve.of(case.history.get("tokens_per_second") or _speed(case))
         if rate is None or not (rate.values > 0).all():
             return None
         usual = 1.0 if tokens is None else float(np.median(tokens.values))
@@ -150,6 +157,16 @@ def _seconds(case: Case) -> Curve | None:
     if tokens is None or len(tokens) != len(seconds) or not (tokens.values > 0).all():
         return seconds
     return Curve(seconds.steps, seconds.values * np.median(tokens.values) / tokens.values)
+
+
+def _speed(case: Case) -> Series | None:
+    """A column of another trainer's log that counts what is done in a second: samples, images, or it does not say."""
+    for name in sorted(case.history.series):
+        *rooms, last = name.removeprefix("user/").split("/")
+        ours = all(SIDES.get(words(room), "train") == "train" for room in rooms)
+        if name.startswith("user/") and words(last) in SPEEDS and ours:
+            return case.history.get(name)
+    return None
 
 
 def _grows_by_plan(case: Case) -> bool:
@@ -160,17 +177,15 @@ def _grows_by_plan(case: Case) -> bool:
 
 def _shares(case: Case, grown: float) -> Iterator[tuple[str, Evidence]]:
     """The part of a step that makes more than half of the growth."""
-    for name, words in _PARTS.items():
+    for name, part in _PARTS.items():
         curve = Curve.of(case.history.get(name))
         if curve is None or len(curve) < 8:
             continue
         parts = parts_of(curve, min(8, len(curve)), quantile=QUICKEST if len(curve) >= FEWEST else 0.5)
         rise = float(parts.levels[-1] - parts.levels[0])
         if rise > 0.5 * grown:
-            text = (
-                f"{words} took {format.step_time(float(parts.levels[0]))} of it, and {rise / grown:.0%} of the growth"
-            )
-            yield words, Evidence(name, (curve.first_step, curve.last_step), rise, 0.0, text)
+            text = f"{part} took {format.step_time(float(parts.levels[0]))} of it, and {rise / grown:.0%} of the growth"
+            yield part, Evidence(name, (curve.first_step, curve.last_step), rise, 0.0, text)
             return
 
 

@@ -108,6 +108,15 @@ COMMON: Final[Mapping[str, str]] = {
 }
 """The same of those that there is one of."""
 
+SPEEDS: Final = frozenset(
+    _words(
+        "samples_per_second samples_per_sec samples_s samples_sec examples_per_second examples_per_sec examples_s "
+        "images_per_second images_per_sec images_s imgs_per_sec img_s sequences_per_second sequences_per_sec seq_s "
+        "sentences_per_second sentences_per_sec frames_per_second fps throughput pace speed"
+    )
+)
+"""What is done in a second, of whatever: only its course can be told."""
+
 ONLY_IN_VALIDATION: Final = ("perplexity", "bits_per_byte")
 
 UNITS: Final[Mapping[str, Mapping[str, float]]] = {
