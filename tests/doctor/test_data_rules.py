@@ -390,13 +390,15 @@ def test_a_floor_of_wrong_labels_explains_both_losses(
 
 
 @pytest.mark.parametrize(
-    ("judged", "gains", "fell", "expected"), [(2.31, 0.0, 0.15, True), (2.31, 0.0, 0.0, False), (1.9, 0.2, 0.15, False)]
+    ("judged", "gains", "fell", "sure"),
+    [(2.31, 0.0, 0.15, 0.7), (2.31, 0.0, 0.0, 0.6), (1.9, 0.2, 0.15, None)],
 )
-def test_nothing_carries_over_of_random_labels(judged: float, gains: float, fell: float, expected: bool) -> None:
+def test_nothing_carries_over_of_random_labels(judged: float, gains: float, fell: float, sure: float | None) -> None:
     loss = np.log(10) - fell * np.arange(400) / 400 + 0.02 * noise_of(400)
     wobble = 0.01 * noise_of(20, 3)
     case = judged_log(loss, loss=np.linspace(2.31, judged, 20), accuracy=0.1 + np.linspace(0.0, gains, 20) + wobble)
-    assert (found(case, "random-labels") is not None) == expected
+    finding = found(case, "random-labels")
+    assert (None if finding is None else finding.confidence) == sure
 
 
 @pytest.mark.parametrize(("number", "first", "last"), [(97, 0.2, 0.27), (5, 0.28, 0.54)])

@@ -16,6 +16,11 @@ def said(code: str, case: Case) -> list[Finding]:
     return [one for one in RULES[code](case) if isinstance(one, Finding) and one.severity != "info"]
 
 
+def codes(code: str, case: Case) -> list[str]:
+    """The codes that a rule finds, remarks among them."""
+    return [one.code for one in RULES[code](case) if isinstance(one, Finding)]
+
+
 def log(loss: Array, evaluated: Array, **named: object) -> Case:
     """A log of another trainer: a training loss in each step and evaluations at equal distances, to the end."""
     at = np.linspace(0, len(loss), len(evaluated) + 1)[1:].astype(int)
@@ -36,6 +41,9 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
     (found,) = said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates, facts=facts))
     assert found.onset_step == 40
     assert not said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates)), "perhaps epochs"
+    tuned = log(loss, towards(8, 5.0, 2.5, 3), rates=rates / 10, facts=facts)
+    assert not said("stopped-too-early", tuned), "at a rate of fine-tuning"
+    assert "stopped-too-early" in codes("stopped-too-early", tuned), "but it is remarked"
     assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates, facts=facts)), (
         "few classes"
     )
@@ -43,13 +51,15 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
 
 def test_losses_that_stand_little_below_their_start_are_a_plateau() -> None:
     loss, rates = towards(60, 2.8, 2.5, 4) + 0.02 * noise_of(60), np.full(60, 3e-3)
-    (found,) = said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates))
+    stands, few = towards(12, 2.6, 2.5, 1), {"train/accuracy": np.full(60, 0.15)}
+    (found,) = said("plateau", log(loss, stands, rates=rates, **few))
     assert "both losses stand still" in found.cause
     lower = towards(60, 2.8, 1.4, 4) + 0.02 * noise_of(60)
-    assert not said("plateau", log(lower, towards(12, 2.0, 1.4, 1), rates=rates))
-    assert not said("plateau", log(loss, towards(12, 2.7, 2.5, 6), rates=rates)), "still falls"
-    right = np.full(60, 0.8)
-    assert not said("plateau", log(loss, towards(12, 2.6, 2.5, 1), rates=rates, **{"train/accuracy": right}))
+    assert not said("plateau", log(lower, towards(12, 2.0, 1.4, 1), rates=rates, **few))
+    assert not said("plateau", log(loss, towards(12, 2.7, 2.5, 6), rates=rates, **few)), "still falls"
+    assert not said("plateau", log(loss, stands, rates=rates)), "it may be fine-tuning"
+    assert "plateau" in codes("plateau", log(loss, stands, rates=rates)), "which is remarked"
+    assert not codes("plateau", log(loss, stands, rates=rates, **{"train/accuracy": np.full(60, 0.45)})), "knows more"
 
 
 def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regularised() -> None:
@@ -57,12 +67,16 @@ def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regulari
     (found,) = said("over-regularised", log(loss, towards(8, 1.58, 1.52, 2)))
     assert "smoothed" in found.cause
     assert not said("over-regularised", log(loss, towards(8, 1.61, 1.6, 2)))
+    worse = said("over-regularised", log(loss, towards(8, 1.55, 1.56, 2)))
+    assert not any("smoothed" in one.cause for one in worse), "evaluations get worse"
+    assert said("over-regularised", log(4 * loss, towards(8, 6.32, 6.08, 2))), "whatever its scale"
 
 
 def test_a_short_log_whose_losses_stand_where_frequencies_lie_is_underfitting() -> None:
     loss, rates = towards(12, 3.9, 3.0, 1) + 0.01 * noise_of(12), np.full(12, 3e-3)
     assert said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates))
     assert not said("underfitting", log(loss, towards(6, 3.6, 3.0, 3), rates=rates))
+    assert not said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates / 15)), "at a rate of fine-tuning"
 
 
 def test_a_schedule_that_ends_in_the_first_rows_of_a_short_log_is_seen() -> None:
@@ -78,3 +92,26 @@ def test_a_gradual_fall_by_equal_parts_is_of_a_rate_that_is_too_low() -> None:
     assert said("learning-rate-too-low", log(loss, np.linspace(4.3, 3.6, 12), **named))
     at_once = np.concatenate([[4.4], np.linspace(3.8, 3.3, 11)])
     assert not said("learning-rate-too-low", log(at_once, np.linspace(3.9, 3.4, 12), **named))
+
+
+def one_class(begin: float, end: float, evaluated: Array) -> Case:
+    """A training loss near 0 beside accuracies from `begin` to `end`, in training and in evaluation."""
+    loss, right = towards(60, 0.4, 0.02, 5), np.linspace(begin, end, 60)
+    return log(loss, evaluated, **{"train/accuracy": right, "validation/accuracy": right})
+
+
+def test_a_training_loss_too_low_for_its_accuracy_is_of_weighed_classes_where_evaluations_are_worse_than_guesses() -> (
+    None
+):
+    assert said("class-collapse", one_class(0.22, 0.24, towards(10, 8.0, 4.0, 3)))
+    assert not said("class-collapse", one_class(0.22, 0.24, towards(10, 1.6, 1.4, 3))), "focal, or a mean over all"
+    assert not said("class-collapse", one_class(0.03, 0.24, towards(10, 8.0, 4.0, 3))), "it learns: a part is logged"
+
+
+def test_a_validation_loss_that_falls_along_is_counted_otherwise_and_not_of_other_data() -> None:
+    loss = towards(100, 4.0, 1.0, 20) + 0.01 * noise_of(100)
+    facts = {"epochs": 1.0}
+    assert said("validation-shift", log(loss, np.linspace(4.5, 5.5, 10), facts=facts))
+    along = log(loss, 2.0 + towards(10, 4.0, 1.0, 2), facts=facts)
+    assert not said("validation-shift", along)
+    assert "validation-shift" in codes("validation-shift", along)

@@ -183,7 +183,7 @@ CODES: dict[str, Code] = {
         "frozen-parameters",
         "symptom",
         ("layer/*/grad_norm",),
-        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", SHORT),
+        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", "random-labels", SHORT),
     ),
     "dead-units": Code(
         "units whose output is zero for every input",
@@ -324,7 +324,7 @@ CODES: dict[str, Code] = {
         "underfitting for which dropout, weight decay or smoothing is the reason",
         "root",
         ("train/loss",),
-        ("underfitting", "plateau", SHORT),
+        ("underfitting", "plateau", "class-collapse", SHORT),
     ),
     "overconfident": Code(
         "the validation loss rises while the accuracy still improves; where that falls, too, it is overfitting",
@@ -426,7 +426,7 @@ CODES: dict[str, Code] = {
         "the validation loss is too noisy to choose by",
         "root",
         ("validation/loss",),
-        ("overfitting", "validation-regression", "overconfident"),
+        ("overfitting", "validation-regression", "overconfident", "learning-rate-too-high"),
     ),
     # What the machine does
     "input-bound": Code(

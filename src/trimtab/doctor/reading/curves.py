@@ -71,6 +71,11 @@ class Curve:
         return bool((self.steps[1:] >= self.steps[:-1]).all())
 
     @cached_property
+    def from_start(self) -> bool:
+        """Whether it begins with the run: what begins later does not tell what a guess costs, nor what was gained."""
+        return len(self) < 2 or self.first_step <= 2.0 * median(np.diff(self.steps))
+
+    @cached_property
     def noise(self) -> float:
         """Standard deviation of one value around the trend, from the differences of neighbours."""
         return noise_of(self.values)

@@ -152,15 +152,16 @@ def error_of_share(share: float, number: float) -> float:
 
 
 def learns_at_once(case: Case, training: Curve) -> bool:
-    """Whether the training loss falls by a quarter and more, and half of that in the first quarter of the run; in logs
-    by epochs within two of them.
+    """Whether the training loss falls by a quarter and more, and half of that in the first quarter of the run, and in
+    three passes over the data where they are known; in logs by epochs within two of them.
 
     What holds for many samples is learned before they come again; what holds for one sample alone only afterwards, and
     slowly (Arpit et al. 2017, arXiv 1706.05394).
     """
     begin, end = training.start, float(training.smoothed[-max(1, len(training) // 20) :].mean())
     half = np.flatnonzero(training.smoothed <= 0.5 * (begin + end))
-    first = min(0.25 * len(training), 3.0) if case.counts_epochs else 0.25 * len(training)
+    passes = 3.0 * len(training) / case.epochs() if case.epochs() > 0 else math.inf
+    first = min(0.25 * len(training), 3.0 if case.counts_epochs else passes)
     return end < 0.75 * begin and len(half) > 0 and bool(half[0] < first)
 
 

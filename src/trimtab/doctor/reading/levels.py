@@ -6,12 +6,33 @@ import math
 from typing import Final
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.once import once
 from trimtab.runs.counted import counts_every_token
 
 FIRST_STAND: Final = 0.5
 """Tokens for each parameter: with fewer a loss may stand at frequencies of single tokens for a while."""
+
+
+FROM_SCRATCH: Final = 1e-3
+"""A rate above that is of weights that are new: fine-tuning takes less, and low-rank updates as much at most."""
+
+
+def are_weights_new(case: Case) -> bool:
+    """Whether the rate in a log of another trainer is higher than models bear that were trained before."""
+    rates = Curve.of(case.history.get("learning_rate"))
+    return rates is not None and float(rates.values.max()) > FROM_SCRATCH
+
+
+def could_be_frequencies(case: Case, start: float, level: float) -> bool | None:
+    """Whether a model that knows no more than how frequent answers are could cost `level`, being right as often as it
+    is, if `start` is what a guess costs; None where the log does not tell how many answers are right.
+
+    If not, it knows more, or began with knowledge.
+    """
+    accuracy = Curve.of(case.evaluated("validation/accuracy")) or Curve.of(case.history.get("train/accuracy"))
+    return None if accuracy is None else 1.05 * usual_loss(accuracy.end, math.exp(min(start, 30.0))) >= level
 
 
 @once

@@ -184,8 +184,8 @@ def _gains(case: Case, curve: Curve, levels: Floats) -> Floats:
 
 def creeping(case: Case) -> Iterator[Sign]:
     """Evaluation after evaluation is a little better, and all together come to less than a hundredth of the loss."""
-    validation = Curve.of(case.validation_loss())
-    if validation is None or len(validation) < 8:
+    validation, training = Curve.of(case.validation_loss()), Curve.of(case.loss())
+    if validation is None or len(validation) < 8 or training is None or not training.from_start:
         return
     falling = float((np.diff(validation.values) < 0).mean())
     fell = float(validation.values[0] - validation.values[-1]) / max(abs(float(validation.values[0])), 1e-12)

@@ -3,16 +3,16 @@
 Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
     answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
     over four evaluations while the loss moves, and that is so from the beginning, or lower than it was. Or a loss too
-    low for its accuracy, in validation or, far below the validation loss, in training: then one class weighs so much
-    that the others hardly count. Where the settings weigh classes
-    so, they say it.
+    low for its accuracy, in validation or, far below the validation loss, in training, while evaluations are worse than
+    guessing and no more answers are right than at first: then one class weighs so much that the others hardly count.
+    Where the settings weigh classes so, they say it.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
 Evidence: accuracy, correlation and loss of those evaluations, and the share of the most frequent class.
 Remedy: what keeps it from learning comes first: a rate that is too high or too low, labels that tell nothing. Where
     classes are rare: weights (`task.class_weights: balanced`), and choosing by macro-F1.
 False alarms: the first evaluations of a sound run, which begins so: it must be past a quarter of its steps. A model
-    that is right everywhere.
+    that is right everywhere. A training loss that is divided by micro-batches, or no cross-entropy, tells nothing.
 Source: own.
 """
 
@@ -54,7 +54,9 @@ FAR_BELOW: Final = 0.2
 """Of the validation loss: a training loss below that is of other weights of the classes, or of samples by heart."""
 MOST_RIGHT: Final = 0.75
 ALIKE: Final = 0.15
-"""Accuracies of samples that were learned and of others: nothing was learned by heart."""
+"""Accuracies of samples that were learned and of others, or of the end and the start: nothing was learned."""
+WORSE: Final = 2.0
+"""Times -ln of the share of right answers: evaluations cost more where a model is sure of answers that are wrong."""
 UNRELATED: Final = 0.1
 """Correlation of answers and classes."""
 
@@ -159,8 +161,8 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
     """Of a log, whatever its classes: a training loss far too low for the accuracy on the same samples, or an accuracy
     that is the same in all evaluations, and a validation loss that lies far above the training loss in both.
 
-    Right answers of plain cross-entropy are as many as in `_weighed`; a loss of more than guessing costs, at the same
-    share of right answers in every evaluation, is of a class that weighs too little to be learned.
+    Right answers of plain cross-entropy are as many as in `_weighed`; but a training loss may be divided, or no
+    cross-entropy at all. So evaluations must be far worse than guessing from first to last, and get no more right.
     """
     training, taught = Curve.of(case.loss()), Curve.of(case.history.get("train/accuracy"))
     if loss is None or training is None or case.setting("objective.name") not in (None, "cross_entropy"):
@@ -172,6 +174,9 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
         float(np.median(accuracy.values)),
     )
     if not 0.0 <= seen < FAR_BELOW * judged or not 0.0 < right < MOST_RIGHT:
+        return None
+    first = min(float(accuracy.values[0]), 1.0 if taught is None else taught.start)
+    if float(loss.values.min()) < -WORSE * math.log(right) or accuracy.end > min(first + ALIKE, 2.0 * first):
         return None
     steps, least = (int(training.steps[0]), training.last_step), 2.0 * math.exp(-seen) - 1.0
     late = math.nan if taught is None else taught.level(begin, math.inf)
@@ -193,7 +198,7 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
         CODE,
         "warning",
         0.85,
-        min(1, training.first_step),
+        min(1, training.first_step) if training.from_start else training.first_step,
         "most inputs get the class that weighs most: the training loss is low where answers are wrong",
         (evidence,),
         remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),
@@ -225,7 +230,7 @@ def _weighed(case: Case, accuracy: Curve, loss: Curve) -> Finding | None:
         CODE,
         "warning",
         0.65,
-        min(1, training.first_step),
+        min(1, training.first_step) if training.from_start else training.first_step,
         "most inputs get the class that weighs most: the loss is low where answers are wrong",
         (Evidence("validation/accuracy", (int(loss.steps[0]), loss.last_step), share, float(least[at]), told),),
         remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),

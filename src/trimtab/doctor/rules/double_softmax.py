@@ -3,10 +3,10 @@
 Looks for: answers that are probabilities before step 1 (the fact `first_batch.sum_to_one`). In logs without it: a loss
     that never comes below ln(1 + (K - 1) / e), the least that cross-entropy can be of probabilities of K classes,
     while the accuracy is that of a model whose loss would be far lower, or lower and still falling; the loss must
-    begin near ln K. Or a validation loss that is ln(K - 1 + e) less the accuracy, evaluation after evaluation: what
-    answers of 0 and 1 cost as logits. Among many classes no sound model is near that; among few the first losses must
-    also differ as little as they do where probabilities are all that moves them, or the sum hold to a hundredth; and
-    the accuracy must have risen.
+    begin near ln K. Or a validation loss that has the same sum with the accuracy, evaluation after evaluation, while
+    that moves: answers of 0 and 1 cost ln(K - 1 + e) as logits, less 1 where they are right, and no sound loss falls by
+    so little as answers become right. Where that sum scatters it must be that of as many classes as the first loss
+    tells, to a hundredth in the second half; of more than twenty to four.
 Why it matters: the loss has a floor, at 1.46 of 10 classes and one below ln K of many, and its gradient is so small
     that the model learns slowly. Nothing fails, and the accuracy still rises.
 Evidence: the share of answers that sum to one, or floor, loss and accuracy side by side.
@@ -29,22 +29,23 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes, usual_loss
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, Floats
 from trimtab.runs import format
 
 CODE: Final = "double-softmax"
+ADDS_UP: Final = 0.2
+"""Of what the accuracy scatters by over the evaluations: the scatter of its sum with the loss."""
+MOVES: Final = 0.02
+"""Accuracy that moved by less shows nothing."""
 FEW: Final = 20.0
 """Classes: of more no sound model is where saturated probabilities are."""
-OFF_MANY: Final = 0.04
-OFF_FEW: Final = 0.06
-"""Of the loss: how far it may be from what the accuracy makes it; the number of many classes is guessed."""
-EXACT: Final = 0.012
-"""The same over the second half of the evaluations: so near that nothing else need speak for it."""
+OFF, EXACT, OFF_FEW = 0.04, 0.012, 0.06
+"""How far the sum may be off that of so many classes: of many; of few in the second half, and before."""
 STILL: Final = 0.1
 """Gradient norm: probabilities of 0 and 1 pass on next to none."""
-ALIKE: Final = 0.004
-"""Of ln K: how much the first five losses may differ. Those of a sound model differ K times as much."""
-RISES: Final = 0.1
+ROSE: Final = 0.15
+ALONE: Final = 0.03
+"""Of the first loss, by which training alone is lifted."""
 REMEDIES: Final = (
     Remedy("take the softmax out of the model: the loss makes its own of logits"),
     Remedy("where the model has to give probabilities, let the loss take their logarithm (NLLLoss)"),
@@ -61,7 +62,12 @@ def check(case: Case) -> Iterator[Finding]:
         if share > 0.99:
             yield _finding(case, curve, share)
         return
-    if len(curve) < 12 or any(case.setting(f"objective.{one}") for one in ("label_smoothing", "distillation.teacher")):
+    if any(case.setting(f"objective.{one}") for one in ("label_smoothing", "distillation.teacher")):
+        return
+    if (adds_up := _adds_up(case, curve)) is not None:
+        yield adds_up
+        return
+    if len(curve) < 12:
         return
     number = num_classes(case)
     accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
@@ -72,16 +78,15 @@ def check(case: Case) -> Iterator[Finding]:
         or accuracy.end < (max(0.3, 2.0 / number) if number <= 20 else 0.1)
     ):
         return
-    if (saturated := _saturated(case, curve, number)) is not None:
-        yield saturated
-        return
     floor, top, usual = floor_of(number), math.log(number), usual_loss(accuracy.end, number)
     lowest = float(curve.smoothed.min())
-    begins = abs(curve.start - top) < 0.15 * top
+    begins = curve.from_start and abs(curve.start - top) < 0.15 * top
     if not begins or lowest < 0.985 * floor or curve.end > top:
         return
     validation = Curve.of(case.validation_loss())
-    if validation is not None and float(validation.values.min()) < 0.97 * floor:
+    if validation is not None and (
+        float(validation.values.min()) < 0.97 * floor or validation.end < curve.end - ALONE * curve.start
+    ):
         return  # mixed samples or soft targets lift the training loss alone; a softmax too many would lift both
     far = curve.end > 1.5 * usual + 0.1
     if not far and not (_stands(curve) and curve.end > 1.1 * usual and number > 20 and curve.end > floor + 0.1):
@@ -114,41 +119,45 @@ def check(case: Case) -> Iterator[Finding]:
     )
 
 
-def _saturated(case: Case, curve: Curve, number: float) -> Finding | None:
-    """Whether loss and accuracy of evaluations go together as answers of 0 and 1 make them that are taken for logits:
-    ln(K - 1 + e) for a wrong one, and 1 less for a right one."""
+def _adds_up(case: Case, curve: Curve) -> Finding | None:
+    """Whether loss and accuracy of evaluations have the same sum: probabilities that are taken for logits cost
+    ln(K - 1 + e) where they are 0 and 1, less 1 for a right one. A sound loss falls by more as answers become right."""
     loss, accuracy = Curve.of(case.validation_loss()), Curve.of(case.evaluated("validation/accuracy"))
-    if loss is None or accuracy is None or len(loss) != len(accuracy) or len(loss) < 5 or number < 3:
+    if loss is None or accuracy is None or len(loss) != len(accuracy) or len(loss) < 5:
         return None
-    most = math.log(number - 1.0 + math.e)
-    off = np.abs(loss.values + accuracy.values - most)
-    half = len(off) // 2
-    norms = Curve.of(case.history.get("grad_norm"))
-    if number > FEW:
-        still = norms is None or norms.end < STILL
-        if float(off[half:].max()) > OFF_MANY or accuracy.end < 3.0 / number or not still or loss.end < 0.9 * most:
-            return None
-    else:
-        rose = accuracy.end - float(accuracy.values[0])
-        alike = float(np.std(curve.values[:5])) < ALIKE * math.log(number)
-        exact = float(off[half:].max()) < EXACT and rose > 1.5 * RISES and accuracy.end > 0.5
-        if float(off.max()) > OFF_FEW or rose < RISES or not (alike or exact) or float(curve.values.max()) > most:
-            return None
-    steps = (int(loss.steps[half]), loss.last_step)
+    sums = loss.values + accuracy.values
+    most = float(np.median(sums))
+    scatter, moved = float(np.std(sums)), float(np.std(accuracy.values))
+    number, guess = math.exp(most) - math.e + 1.0, num_classes(case) or 0.0
+    alike = moved >= MOVES / 4 and scatter <= ADDS_UP * moved and number > max(2.5, 0.95 * guess)
+    if not alike and (guess <= 2.0 or not _is_sum_of(guess, sums, accuracy, case)):
+        return None
     told = (
-        f"over the last {len(off) - half} evaluations loss and accuracy add up to {format.decimal(most)}, which is "
-        f"ln(K - 1 + e), to {float(off[half:].max()):.2g}"
+        f"over {len(sums)} evaluations loss and accuracy add up to {format.decimal(most)}, to {scatter:.2g}, while the "
+        f"accuracy went from {accuracy.values.min():.1%} to {accuracy.values.max():.1%}: ln(K - 1 + e) is that of "
+        f"{number:.3g} classes"
     )
     return Finding(
         CODE,
         "warning",
-        0.85 if number > FEW else 0.7,
+        0.85,
         curve.first_step,
-        f"the validation loss is what answers of 0 and 1 cost that are taken for logits of {format.count(number)} "
-        "classes: the logits are probabilities already",
-        (Evidence("validation/loss", steps, loss.end, most - accuracy.end, told),),
+        f"the validation loss is what answers of 0 and 1 cost that are taken for logits of {number:.3g} classes: the "
+        "logits are probabilities already",
+        (Evidence("validation/loss", (loss.first_step, loss.last_step), loss.end, most - accuracy.end, told),),
         remedies=REMEDIES,
     )
+
+
+def _is_sum_of(number: float, sums: Floats, accuracy: Curve, case: Case) -> bool:
+    """Whether the sum comes to be that of so many classes: of few in the second half, while much was learned."""
+    off = np.abs(sums - math.log(number - 1.0 + math.e))
+    late = float(off[len(off) // 2 :].max())
+    if number > FEW:
+        norms = Curve.of(case.history.get("grad_norm"))
+        still = norms is None or norms.end < STILL
+        return late < OFF and accuracy.end > 3.0 / number and still and sums[-1] - accuracy.end > 0.9 * float(sums[-1])
+    return late < EXACT and float(off.max()) < OFF_FEW and accuracy.end > max(0.5, float(accuracy.values[0]) + ROSE)
 
 
 def _stands(curve: Curve) -> bool:

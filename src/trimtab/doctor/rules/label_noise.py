@@ -5,9 +5,9 @@ Looks for: labels that contradict answers which ought to be sure. Counting runs 
     the answers but of the labels. A task that is merely hard is right where it is sure. Also equal texts with
     different labels (`contradictions`). In logs, a training loss that stays far above the validation loss, where one
     part of wrong labels explains both: so high a floor, and answers that are right and no surer than the rest of the
-    labels is right, in steps that scatter as drawing wrong labels does. Or a validation accuracy that falls by far from
-    an early best while the training accuracy goes on rising: wrong labels are learned last, and learning them by heart
-    spoils what was known.
+    labels is right, in steps that scatter as drawing wrong labels does, or with a training accuracy that is as much
+    too low. Or a validation accuracy that falls by far from an early best while the training accuracy goes on rising:
+    wrong labels are learned last, and learning them by heart spoils what was known.
 Why it matters: the wrong part is a floor of the loss, and a bound of every accuracy that is measured with such labels;
     a model that trains on learns it by heart.
 Evidence: errors of the surest answers, texts with two labels, accuracies before and after.
@@ -48,8 +48,9 @@ LEAST_SHARE: Final = 0.15
 LEAST_RIGHT: Final = 0.6
 """Of the answers: a model that is right less often may be as unsure by itself."""
 MOST_IN_A_BATCH: Final = 1024.0
-
-
+FEWEST: Final = 30
+"""Training losses, of which the scatter tells; fewer do where the training accuracy does."""
+FEWEST_TOLD: Final = 12
 SMOOTHED: Final = 0.2
 """Part of wrong labels that smoothing them on purpose looks like."""
 
@@ -64,7 +65,8 @@ def check(case: Case) -> Iterator[Finding]:
         if case.fact("counting", "labels") is not None and _accuracy_of_counting(case) > 0.5:
             return  # it could tell, and the surest answers are right
         evidence, sure = [*_floor(case)], 0.75
-        if evidence and (evidence[0].observed or 0.0) < SMOOTHED and not case.config:
+        told = _right_in_training(case) is not None
+        if evidence and (evidence[0].observed or 0.0) < SMOOTHED and not case.config and not told:
             sure = 0.5  # a remark
     if not evidence:
         evidence, sure = [*_falling_accuracy(case)], 0.6
@@ -162,7 +164,7 @@ def _floor(case: Case) -> Iterator[Evidence]:
         or number < 3
         or case.counts_epochs
         or min(len(accuracy), len(validation)) < 5
-        or len(loss) < 30
+        or len(loss) < (FEWEST if (learned := _right_in_training(case)) is None else FEWEST_TOLD)
         or any(case.setting(f"objective.{one}") for one in ("label_smoothing", "distillation.teacher"))
     ):
         return
@@ -187,7 +189,7 @@ def _floor(case: Case) -> Iterator[Evidence]:
         or seen < 1.3 * judged
         or judged < usual
         or not needed <= judged <= 2.6 * needed
-        or scatter < least
+        or (scatter < least if learned is None else learned > 1.0 - 0.7 * share or learned > right - 0.5 * share)
     ):
         return
     told = (
@@ -196,6 +198,14 @@ def _floor(case: Case) -> Iterator[Evidence]:
         f"one is the least that there can be, and the other is {needed:.2f} or more"
     )
     yield Evidence("train/loss", (begin, loss.last_step), share, 0.0, told)
+
+
+def _right_in_training(case: Case) -> float | None:
+    """The training accuracy of the last third: of wrong labels it tells as many as are wrong, of smoothed ones none."""
+    accuracy = Curve.of(case.history.get("train/accuracy"))
+    if accuracy is None or len(accuracy) < FEWEST_TOLD:
+        return None
+    return float(np.mean(accuracy.values[-(len(accuracy) // 3) :]))
 
 
 def share_of_floor(loss: float, number: float) -> float:

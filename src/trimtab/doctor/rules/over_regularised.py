@@ -11,7 +11,9 @@ Evidence: each setting beside its usual value, and what it does to the curves.
 Remedy: the usual value: dropout 0.1, weight decay 0.1 or less, label smoothing 0.1 or none.
 False alarms: strong regularization is right for small data seen many times: where the gap to the validation loss is
     open, or had been without it, nothing is said, but where far fewer answers are right than counting tells. Without
-    settings it is withheld, but where the training loss alone is high.
+    settings it is withheld, but where the training loss alone is high, or both losses rise at once to a level and stay
+    there, as weights that decay to nothing leave them; a remark in a log that begins in the middle, or by epochs, the
+    first of which is no guess any more.
 Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy et al. 2016 (smoothing); Loshchilov and
     Hutter 2019, arXiv 1711.05101 (weights where decay and gradient balance).
 """
@@ -24,36 +26,23 @@ from typing import Final
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
+from trimtab.doctor.finding import Evidence, Finding, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.remedies import OF_LION, learning_rate_in_use
+from trimtab.doctor.rules.over_regularised_curves import DECAY_KEY, FEWEST, of_curves_alone, remedies_for
 from trimtab.runs import format
 
-FEWEST: Final = 24
-STAYS: Final = 0.985
-"""Of the first loss: a training loss that ends above has not fallen."""
-BELOW, OF_SMOOTHED = 0.03, 0.7
-"""Of the first loss: how far the validation loss lies below all the same, and the least that is left of it."""
-OF_CLASSES: Final = 1.05
-"""A first loss of three classes or more."""
 DROPOUT: Final = 0.3
 DECAY: Final = 0.5
 SMOOTHING: Final = 0.2
 STRONG: Final = (0.2, 0.3, 0.1)
 """Dropout, decay and smoothing of which two together are too much."""
 FAR: Final = (0.5, 2.0, 0.3)
-DECAY_KEY: Final = "optimizer.weight_decay"
 FAST: Final = 0.01
 """Rate times decay, or an L2 penalty: what a step takes of each weight. So all is forgotten in a hundred steps."""
 OPEN: Final = 0.05
 """Of the validation loss: a gap that is wider asks for regularization; twice as wide, where a setting is far off."""
-ABOVE: Final = 0.25
-"""Of the validation loss, by which a training loss without known settings must lie above it."""
-HELD: Final = 0.8
-"""Of the first training loss: a training that keeps more, where evaluations show that much is learned, is held back."""
-OF_WORDS: Final = 2.5
-"""A first loss above that is of a dozen classes or more: of fewer, wrong labels in training look the same."""
 COSTS: Final = 0.08
 """Of the loss without dropout."""
 SHRUNK: Final = 0.7
@@ -68,12 +57,11 @@ Sign = tuple[float, Evidence]
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning where a setting is far beyond the usual and its mark is on the curves."""
     loss = Curve.of(case.loss())
-    if loss is None or len(loss) < 12 or case.history.last_step < 0.5 * case.planned_steps:
+    if loss is None or case.history.last_step < 0.5 * case.planned_steps:
         return
     dropout, decay, smoothing = _dropout(case), _decay(case), _number(case, "objective.label_smoothing")
     if dropout is None and decay is None and smoothing is None:
-        smoothed = list(_smoothed(case, loss))
-        yield from smoothed or (_of_curves_alone(case, loss) if len(loss) >= FEWEST else ())
+        yield from of_curves_alone(case, loss)
         return
     if len(loss) < FEWEST:
         return
@@ -137,7 +125,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         loss.first_step,
         f"{reasons} {'holds' if ' and ' not in reasons else 'hold'} the model back: it could learn more than it may",
         tuple(evidence),
-        remedies=tuple(_remedies(case, too_much)),
+        remedies=tuple(remedies_for(case, too_much)),
     )
 
 
@@ -160,67 +148,6 @@ def _dropout(case: Case) -> float | None:
 def _decay(case: Case) -> float | None:
     values = (_number(case, DECAY_KEY), _number(case, "penalties.l2.strength"), case.number("settings", "weight_decay"))
     return max((value for value in values if value is not None), default=None)
-
-
-def _of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
-    """A remark where the training loss comes to lie far above a validation loss that is high itself; a warning where it
-    hardly falls though much is learned."""
-    validation = Curve.of(case.validation_loss())
-    if validation is None or len(validation) < 4 or not (validation.values > 0).all():
-        return
-    if validation.last_step < 0.9 * case.history.last_step:
-        return  # what was judged last says nothing of the end
-    above, before = loss.end / validation.end - 1, loss.at(validation.first_step) / float(validation.values[0]) - 1
-    if above < ABOVE:
-        return
-    if before > 0.75 * above or validation.end < 0.4 * loss.start:  # a multiple; or a model that has learned its task
-        needs = "settings: dropout, weight_decay, label_smoothing (a run of TrainingLogger with config=…)"
-        yield Withheld("over-regularised", (needs,))
-        return
-    held = loss.end > HELD * loss.start > HELD * OF_WORDS and validation.end < 0.9 * HELD * loss.start
-    text = (
-        f"the training loss ends {above:.0%} above the validation loss ({format.decimal(loss.end)} and "
-        f"{format.decimal(validation.end)}), and was {max(before, 0.0):.0%} above it at step {validation.first_step:,}"
-    )
-    if held:
-        text += f"; it is still {loss.end / loss.start:.0%} of its first, where the validation loss came down with it"
-    yield Finding(
-        "over-regularised",
-        "warning" if held else "info",
-        0.6 if held else 0.5,
-        loss.first_step,
-        "training is made much harder than evaluation, by dropout, smoothing or augmentation, and the validation loss "
-        "is still high: less of it may give more",
-        (Evidence("train/loss", (validation.first_step, loss.last_step), loss.end, validation.end, text),),
-        remedies=tuple(_remedies(case, {"dropout": True, "decay": False, "smoothing": True})),
-    )
-
-
-def _smoothed(case: Case, loss: Curve) -> Iterator[Finding]:
-    """A training loss that stays where it began, without much noise, above a validation loss that came down: smoothed
-    labels, which evaluations do not have, cannot be learned below their own entropy."""
-    validation = Curve.of(case.validation_loss())
-    if validation is None or len(validation) < 4 or not (validation.values > 0).all() or loss.start < OF_CLASSES:
-        return
-    below = (loss.end - validation.end) / loss.start
-    if loss.end < STAYS * loss.start or loss.noise > 1.0 - STAYS or not BELOW < below < 1.0 - OF_SMOOTHED:
-        return
-    if float(loss.values.max()) > loss.start / STAYS:
-        return
-    text = (
-        f"the training loss came from {format.decimal(loss.start)} to {format.decimal(loss.end)} only, and the "
-        f"validation loss is {format.decimal(validation.end)}"
-    )
-    yield Finding(
-        "over-regularised",
-        "warning",
-        0.75,
-        loss.first_step,
-        "what is trained for can hardly be learned, and evaluations get better all the same: labels are smoothed far "
-        "too much, as it seems",
-        (Evidence("train/loss", (validation.first_step, loss.last_step), loss.end, validation.end, text),),
-        remedies=tuple(_remedies(case, {"dropout": False, "decay": False, "smoothing": True})),
-    )
 
 
 def _far(name: str, value: float, usual: float, far: float) -> Sign:
@@ -286,22 +213,3 @@ def _below_counting(case: Case) -> Iterator[Sign]:
         text = f"{accuracy.end:.0%} of the validation answers are right, where counting tells {reached:.0%}"
         steps = accuracy.first_step, accuracy.last_step
         yield 1.0, Evidence("validation/accuracy", steps, accuracy.end, reached, text)
-
-
-def _remedies(case: Case, too_much: dict[str, bool]) -> Iterator[Remedy]:
-    if case.target != "trimtab":
-        usual = {"dropout": "dropout 0.1", "decay": "weight decay 0.01 to 0.1", "smoothing": "no label smoothing"}
-        yield Remedy("regularize less: " + ", ".join(usual[name] for name, is_so in too_much.items() if is_so))
-        return
-    if too_much["dropout"]:
-        set_now = {
-            name: min(0.1, float(value))
-            for name, value in case.config.items()
-            if name.startswith("model.dropout.") and isinstance(value, int | float) and value > 0.1
-        }
-        yield Remedy("dropout of 0.1", "trimtab", set_now)
-    if too_much["decay"]:
-        key, value = ("penalties.l2.strength", 0.0) if case.setting("penalties.l2.strength") else (DECAY_KEY, 0.1)
-        yield Remedy("a usual weight decay", "trimtab", {key: value})
-    if too_much["smoothing"]:
-        yield Remedy("no label smoothing", "trimtab", {"objective.label_smoothing": 0.0})

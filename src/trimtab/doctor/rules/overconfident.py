@@ -8,7 +8,8 @@ Evidence: loss and accuracy at the best loss and at the end; the calibration err
 Remedy: label smoothing, and of little data, read ten times and more, dropout, weight decay and patience with it; a
     temperature fitted at the end (`evaluation.calibration: temperature`); choose by accuracy where decisions alone
     count (`checkpoint.metric`).
-False alarms: an accuracy that rises within its noise. Where it falls or stands still this is overfitting, no more.
+False alarms: an accuracy that rises within its noise is a remark. Where it falls or stands still this is overfitting,
+    no more.
 Source: Guo et al. 2017, arXiv 1706.04599, section 3, figure 3.
 """
 
@@ -30,13 +31,19 @@ from trimtab.runs import format
 CODE: Final = "overconfident"
 LEAST: Final = 0.006
 RISES: Final = 0.05
+"""Of the loss; half of it does where that is far above the scatter of evaluations."""
+SURE: Final = 8.0
+"""Times that scatter."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A warning; a remark where the best weights were restored, or both moved by little."""
+    """A warning; a remark where the best weights were restored, or the accuracy gained no more than chance may give."""
     loss, accuracy = Curve.of(case.validation_loss()), Curve.of(case.evaluated("validation/accuracy"))
-    if loss is None or accuracy is None or len(loss) < 5 or len(loss) != len(accuracy) or not classifies(case):
+    if loss is None or accuracy is None or len(loss) < 5 or len(loss) != len(accuracy):
         return
+    is_known = case.fact("task") is not None or case.fact("tokenizer", "vocabulary_size") is not None
+    if is_known and not classifies(case):
+        return  # of tokens the most likely is right more often all the same
     best_at = int(loss.values.argmin())
     after = len(loss) - best_at - 1
     if after < 2:
@@ -53,8 +60,11 @@ def check(case: Case) -> Iterator[Finding]:
     number = judged_texts(case)
     least = max(LEAST, 1.5 * error, 2.0 / number if number else 0.0)
     scale = max(abs(float(loss.values[best_at])), 0.1 * float(loss.values.max()))
-    if now - then < least or risen < max(3.0 * noise_of_evaluations(loss.values[since:]), RISES * scale):
+    scatter = noise_of_evaluations(loss.values[since:])
+    enough = min(max(3.0 * scatter, RISES * scale), max(SURE * scatter, 0.5 * RISES * scale))
+    if now - then < LEAST or risen < enough:
         return
+    by_chance = now - then < least
     onset, last = int(loss.steps[best_at]), loss.last_step
     ended = case.history.ended
     restored = ended is not None and ended.restored_step is not None and ended.restored_step <= onset
@@ -82,8 +92,8 @@ def check(case: Case) -> Iterator[Finding]:
         evidence.append(Evidence("validation/calibration_error", (onset, last), became, was, told))
     yield Finding(
         CODE,
-        "info" if restored else "warning",
-        0.85,
+        "info" if restored or by_chance else "warning",
+        0.5 if by_chance else 0.85,
         onset,
         "the model grows surer than it has reason to be: it decides better, and its probabilities mean less",
         tuple(evidence),

@@ -5,12 +5,14 @@ Looks for: a run of a hundred steps or more in which the level of the loss never
     digit for a fifth of the run, or hardly differ for most of it at the full rate, so that no weight changes any more;
     or a gradient that is exactly 0 for the last fifth of the run and longer. In a log of another trainer: losses of
     many classes that fell a little at first and both stand, at a high rate, from the first third on and near where they
-    began.
+    began; a remark, unless so few answers are right that a model that knows no more than frequencies costs as much.
 Why it matters: such a run learns nothing, however quietly; the usual reason is a mistake in the code or the data.
 Evidence: the level at the start and at the end, beside the noise.
 Remedy: try to learn one batch by heart; check that the loss depends on the model, and labels on their inputs.
-False alarms: a model that goes on from where it had learned all that it can. A fall within the first few steps counts;
-    where noise hides a fall of a sixteenth of the loss it is a remark, and where too few digits were kept nothing.
+False alarms: a model that goes on from where it had learned all that it can: of a log that begins in the middle it is
+    a remark. Fine-tuning looks as if it stood near its start: how many answers are right tells it apart. A fall within
+    the first few steps counts; where noise hides a fall of a sixteenth of the loss it is a remark, and where too few
+    digits were kept nothing.
 Source: own; the test by one batch is Karpathy 2019, "A Recipe for Training Neural Networks".
 """
 
@@ -24,6 +26,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
+from trimtab.doctor.reading.levels import could_be_frequencies
 from trimtab.runs import format
 
 FEWEST_STEPS = 100
@@ -37,8 +40,6 @@ OF_CLASSES, OF_WORDS = 1.35, 2.5
 """A first loss above that is of four classes or more, or of a dozen: no noise of numbers stands as high."""
 STANDS = 0.009
 """Of the first loss: evaluations that differ by less in the last two thirds stand."""
-RIGHT = 0.6
-"""Accuracy: a model that is right so often has learned more than frequencies, whatever its loss says."""
 BESIDE = 0.022
 """Of the first loss: how far both losses may lie apart."""
 BLURRED = 0.06
@@ -71,7 +72,8 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if resolution(curve.values) > 0.05 * abs(float(np.median(levels))):
         return  # too few digits were kept to tell
-    blurred = error > BLURRED * abs(float(np.median(levels)))
+    knows = not curve.from_start or could_be_frequencies(case, float(levels[0]), float(levels[-1])) is False
+    blurred = knows or error > BLURRED * abs(float(np.median(levels)))
     yield Finding(
         "plateau",
         "info" if blurred else "warning",
@@ -147,13 +149,16 @@ def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | Non
 
 
 def _stands_near_start(case: Case, curve: Curve) -> Finding | None:
-    """Both losses, of many classes, stand together from the first third on, little below where they began: no more is
-    learned than how frequent the answers are."""
+    """Both losses, of many classes, stand together from the first third on, little below where they began.
+
+    A model that was trained before does the same. Only where the first loss is that of a guess is nothing learned but
+    how frequent the answers are, and then the answers cost no more than their accuracy allows: one that is right more
+    often than that began with knowledge.
+    """
     validation = Curve.of(case.validation_loss())
     if case.target == "trimtab" or case.config or validation is None or len(validation) < 5:
         return None
-    accuracy = Curve.of(case.evaluated("validation/accuracy")) or Curve.of(case.history.get("train/accuracy"))
-    if case.history.last_step < 0.8 * case.planned_steps or (accuracy is not None and accuracy.end > RIGHT):
+    if case.history.last_step < 0.8 * case.planned_steps or not curve.from_start:
         return None
     start, last = max(curve.start, float(validation.values[0])), float(validation.values[-1])
     third = validation.first_step + (validation.last_step - validation.first_step) / 3
@@ -171,17 +176,24 @@ def _stands_near_start(case: Case, curve: Curve) -> Finding | None:
     half = validation.values[len(validation) // 2 :]
     if max(abs(gained), float(half.max() - half.min())) > STANDS * start or abs(last - curve.end) > BESIDE * start:
         return None
+    told_by_answers = could_be_frequencies(case, start, last)
+    if told_by_answers is False:
+        return None
     told = (
-        f"the validation loss fell by {format.decimal(gained)} from step {round(third):,} on, and stands at "
-        f"{format.decimal(last)}, {last / start:.0%} of the first loss"
+        f"the validation loss {'fell' if gained >= 0 else 'rose'} by {format.decimal(abs(gained))} from step "
+        f"{round(third):,} on, and stands at {format.decimal(last)}, {last / start:.0%} of the first loss"
     )
     return Finding(
         "plateau",
-        "warning",
-        0.65,
+        "warning" if told_by_answers else "info",
+        0.65 if told_by_answers else 0.5,
         curve.first_step,
-        f"both losses stand still at {last / start:.0%} of where they began, at a rate that could move them: hardly "
-        "more is learned than how frequent the answers are",
+        f"both losses stand still at {last / start:.0%} of where they began, at a rate that could move them: "
+        + (
+            "hardly more is learned than how frequent the answers are"
+            if told_by_answers
+            else "in fine-tuning that may be all; of new weights it is hardly more than how frequent the answers are"
+        ),
         (Evidence("validation/loss", (round(third), validation.last_step), gained, STANDS * start, told),),
         remedies=(
             Remedy("check that the model sees what the answers depend on: positions, the whole context, its inputs"),

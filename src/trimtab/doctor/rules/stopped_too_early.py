@@ -6,16 +6,16 @@ Looks for: a run that did all its planned steps and saw less than a token for ea
     falling or only fell; of less than half a token for each parameter also while it stands where frequencies of single
     tokens do, as models do for a while; where that is not known, barely below a uniform guess. One on its way from
     single tokens to pairs gets a remark. A loss above that of pairs by no more than the few tokens that are judged make
-    uncertain is as good. Where no level is known: of fewer than 100 steps with the rate at its full
-    height to the end, one in which each evaluation is better and the last quarter makes a twentieth of the progress;
-    of at most 75 updates over tokens, in less than one pass over them, one whose evaluations got better to the end.
+    uncertain is as good. Where no level is known: of at most 75 updates over tokens, in less than one pass over them,
+    one whose evaluations got better to the end; a remark, unless its rate is of training from scratch.
     Of another trainer's state file that tells how many steps were to be made: one that ends at three fifths of them and
     before, with both losses falling and the rate high.
 Why it matters: nothing is wrong but the length, and every other question waits for a longer run.
 Evidence: the loss beside the yardstick; tokens that were seen, for each parameter.
 Remedy: more steps; or a model that is small enough for these.
     A validation loss that turned while the text came more than four times is no matter of steps.
-False alarms: trials of a set-up, which are meant to be short. The state file of a run that still goes on.
+False alarms: trials of a set-up, which are meant to be short. The state file of a run that still goes on. Models that
+    were trained before are done after few updates, if the log does not tell that they were.
 Source: own; tokens for each parameter: Hoffmann et al. 2022, arXiv 2203.15556, table 3.
 """
 
@@ -31,7 +31,14 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens
-from trimtab.doctor.reading.levels import counted_loss, is_first_stand, tokens_seen, uniform_loss
+from trimtab.doctor.reading.levels import (
+    are_weights_new,
+    could_be_frequencies,
+    counted_loss,
+    is_first_stand,
+    tokens_seen,
+    uniform_loss,
+)
 from trimtab.runs import format
 
 STILL: Final = 0.05
@@ -53,7 +60,7 @@ FULL: Final = 0.9
 FEWEST_STEPS: Final = 100
 """In a longer run a loss that falls says nothing by itself."""
 FEW_UPDATES: Final = 75
-"""No model of many tokens is done after so few."""
+"""No model of many tokens is done after so few, but one that was trained before."""
 OF_WORDS: Final = 2.5
 """A first loss above that is of a dozen classes or more, as of characters."""
 LEAKS: Final = 0.3
@@ -79,7 +86,7 @@ def check(case: Case) -> Iterator[Finding]:
     if bigram is None and uniform is None:
         if case.counts_epochs:
             return  # a hundred epochs are not few
-        yield from list(_still_at_full_rate(case)) or _few_updates(case, training)
+        yield from _few_updates(case, training)
         return
     hardly_begun = is_short or (part is not None and part < FEWEST) or _at_full_speed(case, training)
     hardly_begun |= history.last_step <= FEW_UPDATES and not _came_down(case)
@@ -163,33 +170,6 @@ def _ended_before_plan(case: Case, training: Curve) -> Iterator[Finding]:
     )
 
 
-def _still_at_full_rate(case: Case) -> Iterator[Finding]:
-    """Where no level is known: each evaluation is better, the last quarter much, and the rate was never lowered."""
-    validation, rates = Curve.of(case.validation_loss()), Curve.of(case.history.get("learning_rate"))
-    if validation is None or rates is None or len(validation) < 6 or case.history.last_step > FEWEST_STEPS:
-        return
-    if (np.diff(validation.values) >= 0).any() or rates.values[-1] < 0.9 * float(rates.values.max()):
-        return
-    begin = validation.first_step + 0.75 * (validation.last_step - validation.first_step)
-    gained = float(np.interp(begin, validation.steps, validation.values) - validation.values[-1])
-    fell = float(validation.values[0] - validation.values[-1])
-    if gained < LAST_QUARTER * fell:
-        return
-    told = (
-        f"each of {len(validation)} evaluations is better than the one before, and the last quarter of the run made "
-        f"{gained / fell:.0%} of the whole progress"
-    )
-    yield Finding(
-        "stopped-too-early",
-        "warning",
-        0.6,
-        case.history.last_step,
-        f"{format.count(case.history.last_step)} steps are few: the loss was falling as before, at the full rate",
-        (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
-        remedies=tuple(_remedies(case, None)),
-    )
-
-
 def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
     """Of a log without levels, whose steps are updates and not epochs: so few that a loss of many classes, which got
     better to the end, cannot be done."""
@@ -210,17 +190,18 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
     is_low = rates is None or rates.values[-1] < FULL * float(rates.values.max())
     if gained < (AT_LOW_RATE if is_low else LAST_QUARTER) * fell:
         return
+    is_new = are_weights_new(case) and could_be_frequencies(case, start, float(levels[-1])) is not False
     told = (
         f"the validation loss came from {format.decimal(float(levels[0]))} to {format.decimal(float(levels[-1]))}, and "
         f"the last third of the run made {gained / fell:.0%} of that"
     )
     yield Finding(
         "stopped-too-early",
-        "warning",
-        0.65,
+        "warning" if is_new else "info",
+        0.65 if is_new else 0.5,
         last,
-        f"{format.count(last)} updates are far too few for a loss of so many classes, and each evaluation was better "
-        "than the one before",
+        f"{format.count(last)} updates are few for a loss of so many classes, and evaluations got better to the end"
+        + ("" if is_new else ": too few, unless the model was trained before"),
         (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
         remedies=tuple(_remedies(case, None)),
     )

@@ -8,9 +8,10 @@ Evidence: the level beside the yardstick, the progress of the last stretch, the 
 Remedy: a larger model (at a usual rate, where that of the small one is higher), less regularization, a longer or better
     schedule; where controllers cut the learning rate to less than half, leaving it alone.
 False alarms: tasks whose noise is irreducible. A run of fewer than 20 tokens for each parameter is short, whatever the
-    size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but where
-    both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess; where they lie
-    close together at three quarters of it and more they may still creep.
+    size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but
+    where both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess; where they
+    lie close together at three quarters of it and more they may still creep. That is a remark, as fine-tuning and hard
+    data do the same, and a warning where weights are new by their rate and classes are as many as letters.
 Source: own; the project's rules of thumb; Hoffmann et al. 2022, arXiv 2203.15556 (tokens for each parameter).
 """
 
@@ -25,7 +26,14 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases
 from trimtab.doctor.reading.evaluations import unchanged_since
-from trimtab.doctor.reading.levels import counted_loss, is_first_stand, judged, tokens_seen
+from trimtab.doctor.reading.levels import (
+    are_weights_new,
+    could_be_frequencies,
+    counted_loss,
+    is_first_stand,
+    judged,
+    tokens_seen,
+)
 from trimtab.doctor.reading.rates import usual_rate
 from trimtab.doctor.remedies import change, learning_rate_in_use, uses_adam
 from trimtab.events import Adjust
@@ -33,8 +41,8 @@ from trimtab.runs import format
 
 STILL = 0.05
 """Of the whole descent: a stretch that gains less stands still."""
-OF_WORDS = 2.5
-"""A first loss above that is of a dozen classes or more, as of characters."""
+OF_WORDS, OF_LETTERS = 2.5, 3.3
+"""A first loss above that is of a dozen classes or more, or of as many as an alphabet has letters."""
 FEWEST_TOKENS = 20.0
 """For each parameter: with fewer the steps are what is short, and not the model (Hoffmann et al. 2022)."""
 PLENTY = 100.0
@@ -170,6 +178,8 @@ def _of_curves_alone(case: Case, training: Curve) -> Finding | None:
         or not 0.0 < lowest < 0.9 * start
     ):
         return None
+    if could_be_frequencies(case, start, lowest) is False:
+        return None
     if lowest < OF_SINGLE * start or abs(float(validation.values[-1]) - training.end) > 0.1 * lowest:
         return None
     fell = float(np.interp(third, validation.steps, validation.values)) - float(validation.values[-1])
@@ -183,16 +193,18 @@ def _of_curves_alone(case: Case, training: Curve) -> Finding | None:
         return None
     text = (
         f"the validation loss fell by {format.decimal(fell)} from step {round(third):,} on, and stands at "
-        f"{format.decimal(lowest)}, {lowest / start:.0%} of the first loss: about as much as the frequencies of single "
-        "tokens give"
+        f"{format.decimal(lowest)}, {lowest / start:.0%} of the first loss: of texts the frequencies of single tokens "
+        "give about as much"
     )
+    is_text = start > OF_LETTERS and are_weights_new(case)
+    unless = "" if is_text else ", unless it was trained before or its data tell no more"
     return Finding(
         "underfitting",
-        "warning",
-        0.6,
+        "warning" if is_text else "info",
+        0.6 if is_text else 0.5,
         training.first_step,
         "both losses stand still where hardly more than frequencies is learned: the model is too small for its data, "
-        "or a part of it does not learn",
+        f"or a part of it does not learn{unless}",
         (Evidence("validation/loss", (round(third), validation.last_step), lowest, OF_SINGLE * start, text),),
         remedies=tuple(_remedies(case)),
     )

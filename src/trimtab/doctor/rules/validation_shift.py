@@ -13,9 +13,10 @@ Why it matters: choosing, stopping and reporting by such a set is by another tas
 Evidence: the gap, passes over the data then, and how well the two sets are told apart.
 Remedy: hold out validation samples of the same source (`data.validation_fraction`), and keep the other set as one of
     `evaluation.sets`.
-False alarms: another set on purpose: it is said all the same, as its loss is not comparable. Few validation documents
-    differ from others by their subjects: eight at least are asked for. Dropout and smoothing make the training loss
-    higher than it is, and so hide a gap but never make one.
+False alarms: another set on purpose: it is said all the same, as its loss is not comparable. A validation loss of
+    another scale, as of sums or of more candidates: where it falls with the training loss it is a remark. Few
+    validation documents differ from others by their subjects: eight at least are asked for. Dropout and smoothing make
+    the training loss higher than it is, and so hide a gap but never make one.
 Source: own; telling two sets apart by a classifier: Lopez-Paz and Oquab 2017, arXiv 1610.06545.
 """
 
@@ -55,6 +56,8 @@ OF_DESCENT: Final = 0.1
 """Of what was gained: where the passes are not known, a gap of less is what every small set leaves in the end."""
 TELLS: Final = 0.2
 """Above the share of the most frequent class: labels that counting tells have to do with their texts."""
+FALLS_WITH: Final = 0.25
+"""Of what the training loss fell by: a validation loss that falls by as much profits from what is learned."""
 MOST_PART: Final = 5.0
 """Times the loss: a part of more is of a loss near zero, and says nothing."""
 
@@ -103,6 +106,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if told_apart and not wide and part < 0.5 * GAP:
         return
+    # A sum, more candidates or another loss lie as far off, and fall with the training loss; as does what was learned
+    # before a log that begins in the middle.
+    begun = Curve.of(case.loss()) or training
+    is_foreign = case.target != "trimtab" and not is_slice
+    counted_otherwise = is_foreign and (not begun.from_start or _falls_with(validation, training))
+    doubtful = not told_apart and (again or counted_otherwise)
     evidence = []
     if told_apart and apart is not None:
         told = (
@@ -127,12 +136,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     own_source = case.target == "trimtab" and case.setting("data.validation_source.name") is not None
     yield Finding(
         CODE,
-        "warning" if wide and (told_apart or nothing or not again) else "info",
-        0.9 if told_apart and wide else 0.8 if wide and sure and is_slice else 0.4 if again else 0.6,
+        "warning" if wide and not doubtful else "info",
+        0.9 if told_apart and wide else 0.8 if wide and sure and is_slice else 0.4 if doubtful else 0.6,
         1,
-        "the validation data is of another kind than the training data, or harder: its loss was off as much at the "
-        "first evaluations as later"
-        if again
+        "the validation data is of another kind than the training data, or harder, or its loss is counted otherwise: "
+        "it was off as much at the first evaluations as later"
+        if doubtful
         else "the validation data is of another kind than the training data: its loss was off before anything could be "
         "learned by heart",
         tuple(evidence),
@@ -221,6 +230,18 @@ def _stays(validation: Curve, training: Curve, gap: float) -> bool:
     beside = np.interp(validation.steps, training.steps, training.smoothed if len(training) > 20 else training.values)
     gaps = (validation.values - beside)[len(validation) // 2 :]
     return len(validation) >= 5 and float(gaps.min()) > 0.6 * gap > 2.0 * noise_of_evaluations(validation.values)
+
+
+def _falls_with(validation: Curve, training: Curve) -> bool:
+    """Whether the validation loss falls by a good part of what the training loss falls by, each of its own level, and
+    does so to the end."""
+    if validation.end > float(np.median(validation.values)):
+        return False
+    beside = float(np.interp(validation.first_step, training.steps, training.smoothed))
+    first = float(validation.values[0])
+    if beside <= 0 or first <= 0:
+        return validation.end < first
+    return 1.0 - validation.end / first > max(FALLS_WITH * (1.0 - training.end / beside), 0.0)
 
 
 def _steady(validation: Curve, training: Curve, gap: float) -> bool:

@@ -3,7 +3,7 @@
 Looks for: so few validation samples that the figure itself is uncertain: at most thirty texts with one answer each, or
     three hundred tokens. In a log the values of the accuracy tell how many: all are multiples of one over that number.
     In the curves: a validation loss that jumps from evaluation to evaluation by a good part of all that it gained,
-    while the training loss between them is smooth.
+    while the training loss between them scatters by little more than single batches do.
 Why it matters: the best checkpoint, patience and every comparison are then chosen by luck. Of thirty texts an accuracy
     of 80 % is one of 62 to 91 %.
 Evidence: how many samples there are, the interval of the last figure, and how much evaluations scatter.
@@ -45,6 +45,8 @@ EACH: Final = 2.0
 """Answers for each class, at least."""
 BY_HEART: Final = 0.2
 """Of the validation loss: a training loss below that is of samples learned by heart."""
+TIMES: Final = 5.0
+"""What the training loss scatters by beyond the chance of its batches, and half of it with that."""
 JUMPS: Final = 0.1
 """Of all that the validation loss gained: evaluations that scatter so much choose by chance."""
 
@@ -74,8 +76,8 @@ def check(case: Case) -> Iterator[Finding]:
     yield Finding(
         CODE,
         "warning" if very_few or (jumps and not _rises(validation)) else "info",
-        0.9 if very_few else 0.7 if few else 0.6,
-        validation.first_step,
+        0.9 if very_few else 0.7 if few or _only_there(jumps[0]) else 0.6,
+        1,
         "the validation set is so small that its figures are chance"
         if few
         else "evaluations scatter by a good part of what was gained: what is judged is too little",
@@ -123,6 +125,11 @@ def _is_known_to_be_large(case: Case) -> bool:
     )
 
 
+def _only_there(jumps: Evidence) -> bool:
+    """Whether evaluations scatter by twice what is asked for: then no rate is too high that leaves training alone."""
+    return (jumps.observed or 0.0) >= 2.0 * (jumps.expected or 0.0)
+
+
 def _rises(validation: Curve) -> bool:
     """Whether it ends far above where it was best, by more than it scatters: that is no chance, and says more."""
     last, best = validation.values[-max(3, len(validation) // 4) :], float(np.median(np.sort(validation.values)[:3]))
@@ -131,8 +138,9 @@ def _rises(validation: Curve) -> bool:
 
 def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
     """Where evaluations scatter far more than the training loss between them."""
-    training = Curve.of(case.evaluated("training_slice/loss")) or Curve.of(case.loss())
-    if training is None or len(validation) < 8 or len(training) < len(validation):
+    on_slice = Curve.of(case.evaluated("training_slice/loss"))
+    training = on_slice or Curve.of(case.loss())
+    if training is None or len(validation) < 8 or len(training) < 8:
         return
     noise, gained = (
         min(noise_of_evaluations(validation.values), noise_of(validation.values)),  # the one of a bend, both of a spike
@@ -148,10 +156,14 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
     edges = np.concatenate([[training.first_step - 1], validation.steps])
     levels = [training.level(first + 1, last) for first, last in itertools.pairwise(edges.tolist())]
     beside = noise_of_evaluations(np.array([level for level in levels if math.isfinite(level)]))
-    if noise < 4.0 * beside:
+    # Less what batches scatter by, which a slice has nothing of, it is of the weights.
+    by_batches = 0.0 if on_slice is not None else training.error(max(1, len(training) // len(validation)))
+    moves = math.sqrt(max(beside**2 - by_batches**2, 0.0))
+    least = max(TIMES * moves, 0.5 * TIMES * beside, 0.02 * abs(validation.end), resolution(validation.values))
+    if noise < max(JUMPS * gained, least) or gained <= 0:
         return
     told = (
         f"from one evaluation to the next the validation loss scatters by {format.decimal(noise)}, where it fell by "
         f"{format.decimal(gained)} in all and the training loss scatters by {format.decimal(beside)}"
     )
-    yield Evidence("validation/loss", (validation.first_step, validation.last_step), noise, JUMPS * gained, told)
+    yield Evidence("validation/loss", (validation.first_step, validation.last_step), noise, least, told)

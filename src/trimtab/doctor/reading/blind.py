@@ -1,0 +1,94 @@
+"""Whether the answers of a log are guesses: no better than chance, from the first evaluation to the last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.reading.classes import num_classes, prior_loss, shares, usual_loss
+from trimtab.doctor.reading.curves import Curve, running_median
+from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
+
+FEWEST: Final = 5
+STANDS: Final = 0.975
+"""Of the first validation loss, or of what guessing costs: one that never came below has gained nothing."""
+NEAR_GUESS: Final = 0.9
+"""Of what guessing costs, as far as the number of classes is known."""
+AT_MOST: Final = 2.0
+"""Times an even share: an accuracy that a most frequent class may have by itself."""
+OF_TWO: Final = 0.15
+"""More than an even share: the same of two classes."""
+SURE: Final = 5.0
+"""Errors by which a validation loss has improved, where something carries over."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BlindAnswers:
+    """Evaluations that tell nothing: what a model gives that sees no input."""
+
+    first: float
+    lowest: float
+    last: float
+    """The validation loss at first, at best and in the last quarter."""
+    level: float
+    """What guessing costs."""
+    stand: bool
+    """Whether the loss ends where guessing leaves it, did not fall below by more than chance, and answers differ."""
+    right: float
+    """The median accuracy of the second half."""
+    before: float
+    chance: float
+    steps: tuple[int, int]
+
+    @property
+    def in_words(self) -> str:
+        """The accuracy as a sentence."""
+        return f"the validation accuracy was {self.before:.1%} at first and is {self.right:.1%} in the second half"
+
+
+def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
+    """The evaluations of a task of classes, where none of them is better than guessing; None where one is, or where
+    there are too few to tell."""
+    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), num_classes(case)
+    if accuracy is None or number is None or min(len(accuracy), len(validation)) < FEWEST:
+        return None
+    if int(validation.steps[0]) > 0.25 * case.planned_steps:
+        return None
+    first, lowest = float(validation.values[0]), float(running_median(validation.values, 3).min())
+    last = float(np.median(validation.values[-max(2, len(validation) // 4) :]))
+    level = prior_loss(case) or float(np.log(number))
+    before, after = accuracy.values[:2], accuracy.values[len(accuracy) // 2 :]
+    right, always = float(np.median(after)), float(np.ptp(accuracy.values)) < 0.01
+    most = max(shares(case), default=max(AT_MOST / number, 1.0 / number + OF_TWO if number < 3 else 0.0))
+    if (
+        min(first, level) - last > SURE * noise_of_evaluations(validation.values)
+        or lowest < STANDS * min(first, level)
+        or lowest < (0.8 * usual_loss(right, number) if always else NEAR_GUESS * level)
+        or right > 0.9
+        or (not always and right > most + 2.0 * error_of_share(most, judged_texts(case) or 300.0))
+        or right > float(before.max()) + max(0.02, 2.0 * noise_of_evaluations(accuracy.values))
+    ):
+        return None
+    half = len(validation) // 2
+    early, late = validation.values[:half], validation.values[half:]
+    off, there = (3.0 * float(np.std(part)) / math.sqrt(len(part)) for part in (early, late))
+    end = float(late.mean())
+    fell = end < level - there and end < float(early.mean()) - math.hypot(off, there)
+    stand = not fell and not always and last < level / STANDS
+    steps = (accuracy.first_step, accuracy.last_step)
+    return BlindAnswers(first, lowest, last, level, stand, right, float(before.max()), 1.0 / number, steps)
+
+
+def falls_below(training: Curve, level: float) -> float | None:
+    """The training loss of the last quarter, where it lies below `level` and below that of the second quarter by more
+    than chance; else None."""
+    quarter = max(1, len(training) // 4)
+    ends, second = training.values[-quarter:], training.values[quarter : max(quarter + 1, len(training) // 2)]
+    low, middle = float(np.mean(ends)), float(np.mean(second)) if len(second) else float("inf")
+    error = float(np.std(ends)) / float(np.sqrt(len(ends)))
+    return low if low <= level - max(3.0 * error, 0.005 * level) and low <= middle - error else None
