@@ -163,9 +163,11 @@ def _gains(case: Case, curve: Curve, levels: Floats) -> Floats:
 
 def creeping(case: Case) -> Iterator[Sign]:
     """Evaluation after evaluation is a little better, and all together come to less than a hundredth of the loss."""
-    validation = Curve.of(case.validation_loss())
+    validation, curve = Curve.of(case.validation_loss()), Curve.of(case.loss())
     if validation is None or len(validation) < 8:
         return
+    if curve is not None and curve.first_step > 0.05 * curve.last_step and not case.counts_epochs:
+        return  # what was learned before is not in the log
     falling = float((np.diff(validation.values) < 0).mean())
     fell = float(validation.values[0] - validation.values[-1]) / max(abs(float(validation.values[0])), 1e-12)
     gains = _gains(case, validation, validation.values)
