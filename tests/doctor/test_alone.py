@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import Array, case_of, noise_of
@@ -42,6 +44,14 @@ def test_what_each_rate_gains_tells_a_rate_that_is_too_low_under_a_schedule(is_l
     assert severity(slow, "learning-rate-too-low") == "warning"
     learned = case_of(done + 0.02 * noise_of(STEPS), rates=rates, validation=evaluations(done))
     assert severity(learned, "learning-rate-too-low") is None
+
+
+@pytest.mark.parametrize(("pace", "expected"), [(0.8, "info"), (8.0, None)])
+def test_a_loss_that_gains_to_the_end_is_a_remark(pace: float, expected: str | None) -> None:
+    applied = np.cumsum(cosine()) / cosine().sum()
+    loss = 0.5 + 1.5 * np.exp(-pace * applied)
+    case = case_of(loss + 0.02 * noise_of(STEPS), rates=1e-5 * cosine(), validation=evaluations(loss))
+    assert severity(replace(case, target="text"), "learning-rate-too-low") == expected
 
 
 @pytest.mark.parametrize(("until", "waves", "expected"), [(400, 0.0, "warning"), (200, 0.0, None), (400, 1.0, None)])

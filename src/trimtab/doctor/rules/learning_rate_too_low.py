@@ -4,6 +4,8 @@ Looks for: rates that cannot move the weights (AdamW moves a weight by about the
     rates bounds how far it can get); weights that did not change; a loss that still falls as steadily in the second
     half as in the first, at a level that is still near the guess; one that ends near where it began, and fell as much
     for each bit of the rates that were added up, to the end.
+    Fainter, as a remark: of another trainer's run, evaluations that all get better, and each quarter of the rates a
+    third of the best quarter's gain or more, with half of the loss left.
 Why it matters: the run is not stuck, only slow: the same budget at a higher rate gives far more.
 Evidence: the sum of the rates beside the size of the weights, both halves' progress, the level, the usual rate.
 Remedy: three to ten times the rate; a range test.
@@ -22,7 +24,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases
-from trimtab.doctor.reading.slow import bound, creeping, slow, steady, unmoved, usual
+from trimtab.doctor.reading.slow import bound, creeping, slow, steady, still_gains, unmoved, usual
 from trimtab.doctor.remedies import change, learning_rate_in_use, scaled_rate, sound_rate, uses_adam
 from trimtab.runs import format
 
@@ -55,6 +57,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     signs = [*bound(case), *unmoved(case), *fall, *creeping(case), *usual(case)]
     points = sum(weight for weight, _ in signs)
     if points < ENOUGH:
+        yield from _perhaps(case, curve)
         return
     sound, higher = sound_rate(case), scaled_rate(case, 10)
     if sound is not None and uses_adam(case) and (rate is None or rate < sound):
@@ -85,7 +88,7 @@ def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
     """What the loss alone tells: that it fell as steadily at the end as at the start, and hardly at all."""
     signs = list(slow(case, curve))
     if not signs:
-        yield Withheld("learning-rate-too-low", ("learning_rate",))
+        yield from list(_perhaps(case, curve)) or (Withheld("learning-rate-too-low", ("learning_rate",)),)
         return
     remedies = [Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of it")]
     if not case.history.has("learning_rate"):
@@ -99,6 +102,22 @@ def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
         "only, and each evaluation was as much better as a schedule lets expect, to the end",
         tuple(evidence for _, evidence in signs),
         remedies=tuple(remedies),
+    )
+
+
+def _perhaps(case: Case, curve: Curve) -> Iterator[Finding]:
+    """A remark on another trainer's run that gained to its end: a higher rate may give more, and so may more steps."""
+    evidence = still_gains(case)
+    if evidence is None or case.target == "trimtab" or case.history.last_step < case.planned_steps:
+        return
+    yield Finding(
+        "learning-rate-too-low",
+        "info",
+        0.5,
+        curve.first_step,
+        "the loss fell to the end as it did before: either a higher learning rate or more steps may give more",
+        (evidence,),
+        remedies=(Remedy("try three times the learning rate over the same steps"),),
     )
 
 
