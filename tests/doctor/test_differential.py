@@ -86,6 +86,19 @@ def test_the_gap_and_the_turn_of_the_validation_loss() -> None:
     assert onset_of("overfitting", case) == 300
 
 
+def test_a_validation_loss_that_only_falls_has_not_risen() -> None:
+    falls = {step: 3.0 - step / 1000 for step in range(100, 1001, 100)}
+    told = features_of(foreign(falling(1000), validation=falls))
+    assert (told["validation_rise"], told["validation_rise_of_descent"]) == (0.0, 0.0)
+
+
+def test_norms_that_stand_at_a_bound_are_counted_whatever_the_bound() -> None:
+    for bound in (1.0, 1 / 3, 0.1):
+        norms = np.minimum(bound * np.exp(0.3 * noise_of(200)), bound)
+        told = features_of(foreign(falling(200), grad_norm=norms))
+        assert told["gradient_same"] == pytest.approx(float((norms == bound).mean())), bound
+
+
 def test_what_the_rate_does() -> None:
     told = features_of(foreign(falling(1000), rates=cosine(1000, warmup=0.1)))
     assert told["rate_warmup"] == pytest.approx(0.1, abs=0.03)
@@ -99,10 +112,9 @@ def test_features_do_not_know_units() -> None:
     plain = features_of(foreign(loss, rates=rates, validation=validation, grad_norm=norms))
     other = {step: 7.0 * value for step, value in validation.items()}
     scaled = features_of(foreign(7.0 * loss, rates=3.0 * rates, validation=other, grad_norm=5.0 * norms))
-    levels = {"rate_peak"}
     assert plain.keys() == scaled.keys()
     assert len(plain) > 60
-    for name in plain.keys() - levels:
+    for name in plain.keys() - {"rate_peak"}:
         assert scaled[name] == pytest.approx(plain[name], rel=1e-6, abs=1e-6), name
 
 

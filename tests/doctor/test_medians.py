@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from trimtab.doctor.reading.curves import below_trailing_median, trailing_median
-from trimtab.doctor.reading.medians import growing_median, median, sliding_deviation, sliding_median
+from trimtab.doctor.reading.curves import Curve, below_trailing_median, running_median, trailing_median
+from trimtab.doctor.reading.medians import (
+    growing_median,
+    lower_quantile,
+    median,
+    medians,
+    quantile,
+    quantiles,
+    sliding_deviation,
+    sliding_median,
+    sliding_minimum,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,25 +35,35 @@ def test_they_are_those_of_numpy(seed: int, num: int, part: float, digits: int, 
     values = np.round(random.standard_cauchy(num) if tail else random.normal(size=num), digits)  # with many that agree
     width = 1 + int(part * (num - 1))
     windows = sliding_window_view(values, width)
-    medians = np.median(windows, axis=1)
-    assert sliding_median(values, width).tolist() == medians.tolist()
-    deviations = np.median(np.abs(windows - medians[:, np.newaxis]), axis=1)
+    middles = np.median(windows, axis=1)
+    assert sliding_median(values, width).tolist() == middles.tolist()
+    assert sliding_minimum(values, width).tolist() == windows.min(axis=1).tolist()
+    deviations = np.median(np.abs(windows - middles[:, np.newaxis]), axis=1)
     assert sliding_deviation(values, width).tolist() == deviations.tolist()
     assert median(values) == np.median(values)
+    assert medians(windows).tolist() == middles.tolist()
+    share = round(part, digits)
+    assert quantiles(windows, share).tolist() == np.quantile(windows, share, axis=1).tolist()
+    assert quantile(values, share) == np.quantile(values, share)
+    assert lower_quantile(values, share) == np.quantile(values, share, method="lower")
     grown = [float(np.median(values[: index + 1])) for index in range(num)]
     assert growing_median(values).tolist() == grown
     before = [float(np.median(values[max(0, index - width) : index])) for index in range(1, num)]
     assert trailing_median(values, width)[1:].tolist() == before
+    assert Curve(np.arange(num), values).trailing_median(width)[1:].tolist() == before
+    half = (num - 1) // 2 if num > 2 else 0
+    padded = sliding_window_view(np.pad(values, half, mode="reflect"), 2 * half + 1)
+    assert running_median(values, 2 * half + 1).tolist() == np.median(padded, axis=1).tolist()
 
 
-@pytest.mark.parametrize("width", [5, 6, 199, 200])
+@pytest.mark.parametrize("width", [3, 5, 6, 51, 199, 200])
 def test_what_is_no_number_stays_in_its_windows(width: int) -> None:
     values = np.random.default_rng(0).normal(size=300)
     values[150] = np.nan
     expected = np.isnan(sliding_window_view(values, width)).any(axis=1)
     assert (np.isnan(sliding_median(values, width)) == expected).all()
     assert (np.isnan(sliding_deviation(values, width)) == expected).all()
-    assert np.isnan(median(values[:0]))
+    assert np.isnan([median(values[:0]), median(values), median(values[145:155])]).all()
 
 
 @pytest.mark.parametrize(("number", "width"), [(30, 15), (400, 20), (1_000, 50), (4_000, 200), (50, 80)])

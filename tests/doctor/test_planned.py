@@ -40,3 +40,13 @@ def test_what_is_not_known_is_not_planned() -> None:
     assert known is not None
     assert [known(step) for step in (10, 20)] == [0.0, 0.0]  # a period is ten steps: the floor at the end of each
     assert known(11) > 0.9
+
+
+def test_a_plan_is_the_same_along_steps_that_were_asked_for_before() -> None:
+    config = flatten(load_config("gpt-1m", ["schedule.name=cosine", "schedule.warmup=1"]))
+    plans = [planned_factor(case_of(falling(50), config={**config, "schedule.warmup": warmup})) for warmup in (1, 1.0)]
+    for plan in plans:
+        assert plan is not None
+        for steps in ([1, 2, 3], [1, 2, 3, 4, 50], [1, 2, 5], [7], [7, 1], [1, 2, 3, 4, 5, 6]):
+            assert plan.along(np.array(steps)).tolist() == [plan(step) for step in steps]
+    assert plans[0] is not plans[1]  # one step and the whole run are equal numbers

@@ -24,6 +24,7 @@ def series_of(values: np.ndarray, cuts: list[int], capacity: int) -> Series:
     bounds = [0, *sorted(cut % (len(values) + 1) for cut in cuts), len(values)]
     for begin, end in itertools.pairwise(bounds):
         series.append(steps[begin:end], values[begin:end])
+        assert series.num_samples == end  # also as somebody reads them in between
     return series
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trimtab.doctor.finding import Target
+from trimtab.doctor.reading.once import once
 from trimtab.runs.counted import counted_in, counts_every_token
 from trimtab.runs.history import History, Series
 
@@ -22,6 +23,8 @@ class Case:
     """What facts.json holds; empty where nothing is known."""
     target: Target = "trimtab"
     """Whose words remedies are put in."""
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What `once` has read off it."""
 
     def loss(self) -> Series | None:
         """The training loss."""
@@ -31,6 +34,7 @@ class Case:
         """The loss on the main validation set, as `evaluated` gives it."""
         return self.evaluated("validation/loss")
 
+    @once
     def evaluated(self, metric: str) -> Series | None:
         """What evaluations measured: of the plain weights, or of their average where only that is judged.
 
@@ -68,6 +72,7 @@ class Case:
         value = self.fact(*path)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    @once
     def epochs(self) -> float:
         """How often the data was seen; 0 where that is not known."""
         tokens = self.history.get("tokens")

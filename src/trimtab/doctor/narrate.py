@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -83,9 +84,9 @@ def unit_of(case: Case) -> Literal["step", "epoch"]:
 
 def _not_finite_since(loss: Series) -> tuple[int, float, int] | None:
     """Step and value of the last finite loss and the step after which none was, where a run ends so."""
-    steps, values = loss.raw()
-    if not len(values) or np.isfinite(values[-1]):
+    if not loss.num_samples or math.isfinite(loss.last):
         return None
+    steps, values = loss.raw()
     good = np.flatnonzero(np.isfinite(values))
     if len(good):
         return int(steps[good[-1]]), float(values[good[-1]]), int(steps[good[-1] + 1])

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Remedy, Target
+from trimtab.doctor.reading.once import once
 from trimtab.doctor.reading.planned import planned_budget, planned_schedule
 from trimtab.doctor.reading.rates import usual_rate
 from trimtab.runs.metrics import selection_direction
@@ -47,6 +48,7 @@ def change(case: Case, summary: str, **values: Any) -> Remedy:
     return Remedy(summary, case.target, config)
 
 
+@once
 def learning_rate_in_use(case: Case) -> float | None:
     """The configured rate as it is applied, or else the highest that was applied."""
     configured = case.setting("optimizer.learning_rate")
@@ -103,6 +105,7 @@ def longer_warmup(case: Case) -> list[Remedy]:
         return []
 
 
+@once
 def sound_rate(case: Case) -> float | None:
     """A rate that AdamW is usually trained with at this size, and Lion with a fifth of it; None where the size is not
     known."""
@@ -146,6 +149,7 @@ def for_little_data(case: Case) -> list[Remedy]:
     return [Remedy(summary, "trimtab", {key: value for config in measures.values() for key, value in config.items()})]
 
 
+@once
 def uses_adam(case: Case) -> bool | None:
     """Whether an optimizer of Adam's kind made the updates, which move each weight by about the rate, as do Lion, by
     its sign, and Muon, where it is scaled so; None where that is not known."""

@@ -10,11 +10,13 @@ import math
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
-from trimtab.config.adaptive import AdaptiveLoggingConfig
 from trimtab.events import StepsEnded
 from trimtab.runs.statistics import StatisticsWriter
+
+if TYPE_CHECKING:
+    from trimtab.config.adaptive import AdaptiveLoggingConfig
 
 LEAST_WINDOWS: Final = 8
 """Before that many there is no band, and everything is written."""

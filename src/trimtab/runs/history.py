@@ -68,15 +68,15 @@ class Series:
         self.width = 1
         self.first_bad_step: int | None = None
         self.last_bad_step: int | None = None
-        self._closed: list[_Columns] = [_no_columns()]
-        """Parts, which are put together when somebody asks."""
+        self._table = _room_for(0)
+        """The closed buckets in its first rows; what follows is room for more, and for the open one."""
         self._num_closed = 0
         self._open: list[tuple[Steps, Floats]] = []  # samples of the bucket that is not full yet
         self._num_open = 0
         self._raw: deque[tuple[Steps, Floats]] = deque()
         self._num_raw = 0
         self._view: _Columns | None = None
-        self.derived: dict[str, Any] = {}
+        self.derived: dict[Any, Any] = {}
         """What readers computed of it, for the next who asks; forgotten as it grows."""
 
     def append(self, steps: Steps, values: Floats) -> None:
@@ -106,26 +106,38 @@ class Series:
         while len(steps) - taken >= self.width:
             room = self.capacity - self._num_closed
             if room == 0:
-                self._closed = [_halved(_concatenated(self._closed))]
-                self._num_closed = len(self._closed[0].first)
+                halved = _halved(_first(self._table, self._num_closed))
+                self._table, self._num_closed = _room_for(self.capacity + 1), 0
+                self._put(halved)
+                self._num_closed = len(halved.first)
                 self.width *= 2
                 continue
             num = min(room, (len(steps) - taken) // self.width)
             end = taken + num * self.width
-            self._closed.append(_buckets(steps[taken:end], values[taken:end], self.width))
+            self._put(_buckets(steps[taken:end], values[taken:end], self.width))
             self._num_closed, taken = self._num_closed + num, end
         self._open = [(steps[taken:], values[taken:])] if taken < len(steps) else []
         self._num_open = len(steps) - taken
 
+    def _put(self, buckets: _Columns) -> None:
+        """Write buckets behind the closed ones."""
+        end = self._num_closed + len(buckets.first)
+        if end > len(self._table.first):
+            room = _room_for(min(2 * end, self.capacity + 1))
+            for column, old in zip(room, self._table, strict=True):
+                column[: self._num_closed] = old[: self._num_closed]
+            self._table = room
+        for column, part in zip(self._table, buckets, strict=True):
+            column[self._num_closed : end] = part
+
     @property
     def columns(self) -> _Columns:
-        """All buckets, that of the newest samples included."""
+        """All buckets, that of the newest samples included, which is another one as the series grows."""
         if self._view is None:
-            self._closed = [_concatenated(self._closed)]
-            self._view = self._closed[0]
             if self._num_open:
                 steps, values = _joined(self._open)
-                self._view = _concatenated([*self._closed, _buckets(steps, values, len(steps))])
+                self._put(_buckets(steps, values, len(steps)))
+            self._view = _first(self._table, self._num_closed + bool(self._num_open))
         return self._view
 
     def __len__(self) -> int:
@@ -194,17 +206,19 @@ class Series:
         return float(self._raw[-1][1][-1]) if self._raw else float("nan")
 
 
-def _no_columns() -> _Columns:
-    steps, values = np.empty(0, np.int64), np.empty(0)
-    return _Columns(steps, steps, values, values, values, steps, steps)
+def _room_for(num: int) -> _Columns:
+    first, last, finite, samples = np.empty((4, num), np.int64)
+    total, low, high = np.empty((3, num))
+    return _Columns(first, last, total, low, high, finite, samples)
+
+
+def _first(columns: _Columns, num: int) -> _Columns:
+    first, last, total, low, high, finite, samples = columns
+    return _Columns(first[:num], last[:num], total[:num], low[:num], high[:num], finite[:num], samples[:num])
 
 
 def _joined(parts: Collection[tuple[Steps, Floats]]) -> tuple[Steps, Floats]:
     return np.concatenate([steps for steps, _ in parts]), np.concatenate([values for _, values in parts])
-
-
-def _concatenated(parts: Sequence[_Columns]) -> _Columns:
-    return parts[0] if len(parts) == 1 else _Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _halved(columns: _Columns) -> _Columns:
@@ -237,7 +251,7 @@ def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
 
 @final
 class Layers:
-    """Per-layer values: `values_WC` by window and column, `steps` where the windows end; NaN: not measured there.
+    """Per-layer values: a table by window and column, `steps` where the windows end; NaN: not measured there.
 
     Beyond 1,024 windows every second one of the older is left out.
     """
@@ -248,24 +262,29 @@ class Layers:
         self._where: NDArray[np.int64] = np.empty(0, np.int64)
         """The columns of `_names`, which hardly ever change from one window to the next."""
         self._steps: list[int] = []
-        self._rows: list[tuple[NDArray[np.int64], Floats]] = []
-        self._view: Floats | None = None
+        self._table_RC: Floats = np.empty((0, 0))
+        """The windows' values in its first rows; what follows is room for more."""
 
     def append(self, step: int, names: Sequence[str], values: Floats) -> None:
         """Add the window that ends at `step`."""
         if names != self._names:
             columns = (self._columns.setdefault(name, len(self._columns)) for name in names)
             self._names, self._where = names, np.fromiter(columns, np.int64, count=len(names))
-        self._view = None
         while self._steps and self._steps[-1] >= step:  # windows that a later branch measured again
             self._steps.pop()
-            self._rows.pop()
-        self._steps.append(step)
-        self._rows.append((self._where, values))
-        if len(self._rows) > LAYER_ROWS:
-            kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, len(self._rows))]
+        if len(self._steps) == LAYER_ROWS:
+            kept = [*range(0, LAYER_ROWS // 2, 2), *range(LAYER_ROWS // 2, LAYER_ROWS)]
             self._steps = [self._steps[index] for index in kept]
-            self._rows = [self._rows[index] for index in kept]
+            self._table_RC[: len(kept)] = self._table_RC[kept]
+        row = len(self._steps)
+        rows, columns = self._table_RC.shape
+        if row == rows or len(self._columns) > columns:
+            room = np.full((max(2 * row, 16) if row == rows else rows, len(self._columns)), np.nan)
+            room[:row, :columns] = self._table_RC[:row]
+            self._table_RC = room
+        self._table_RC[row] = np.nan
+        self._table_RC[row, self._where] = values
+        self._steps.append(step)
 
     def has(self, metric: str) -> bool:
         """Whether any layer has this metric."""
@@ -276,18 +295,7 @@ class Layers:
         ending = f"/{metric}"
         names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
         layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-        return np.array(self._steps, np.int64), layers, self._values_WC()[:, list(names.values())]
-
-    def _values_WC(self) -> Floats:
-        """All columns."""
-        if self._view is None:
-            self._view = np.full((len(self._rows), len(self._columns)), np.nan)
-            first = 0
-            for _, rows in itertools.groupby(self._rows, key=lambda row: id(row[0])):
-                (where, *_), values = zip(*rows, strict=True)
-                self._view[first : first + len(values), where] = values
-                first += len(values)
-        return self._view
+        return np.array(self._steps, np.int64), layers, self._table_RC[: len(self._steps), list(names.values())]
 
 
 @final

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
-from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig
 from trimtab.errors import StorageError
 from trimtab.events import (
     Adjust,
@@ -26,6 +25,9 @@ from trimtab.runs.directory import RunDirectory
 from trimtab.runs.examinations import columns_of
 from trimtab.runs.record import RecordWriter, lines_of
 from trimtab.runs.statistics import StatisticsWriter
+
+if TYPE_CHECKING:  # whoever reads a run needs no configuration
+    from trimtab.config.adaptive import AdaptiveConfig, AdaptiveLoggingConfig
 
 
 @final
@@ -52,10 +54,9 @@ class Recorder:
         the run's, without values of layers. Raises: StorageError."""
         if rank:
             return cls(RecordWriter(run.record_of_rank(rank), branch))
-        if not isinstance(adaptive, AdaptiveLoggingConfig):
-            adaptive = None
-        statistics = StatisticsWriter(run.statistics, every=1 if adaptive is None else adaptive.calm_every)
-        return cls(RecordWriter(run.record, branch), statistics, adaptive, run.examinations)
+        bands = None if adaptive is None or adaptive.name == "none" else adaptive
+        statistics = StatisticsWriter(run.statistics, every=1 if bands is None else bands.calm_every)
+        return cls(RecordWriter(run.record, branch), statistics, bands, run.examinations)
 
     @property
     def pending(self) -> int:

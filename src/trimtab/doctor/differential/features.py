@@ -128,7 +128,7 @@ FEATURES: Final[Mapping[str, Feature]] = {
     "gradient_noise": Feature(_GRADIENT, "the change of the gradient norm from one value to the next", "part"),
     "gradient_memory": Feature(_GRADIENT, "how much a gradient norm is that of the step before"),
     "gradient_follows": Feature(_GRADIENT, "the rank correlation of gradient norm and training loss"),
-    "rate_peak": Feature(_RATE, "the highest learning rate", "times"),
+    "rate_peak": Feature(_RATE, "the highest learning rate, or 0.001 where it is below that,", "times"),
     "rate_first": Feature(_RATE, "the first learning rate of the highest", "part"),
     "rate_last": Feature(_RATE, "the last learning rate of the highest", "part"),
     "rate_mean": Feature(_RATE, "the mean learning rate of the highest", "part"),

@@ -29,7 +29,7 @@ def _of_loss(case: Case, judged: Curve, training: Curve | None) -> Iterator[Meas
     values = judged.values
     num, best = len(values), int(values.argmin())
     lowest, noise = float(values[best]), noise_of_evaluations(values)
-    first, last = float(values[0]), float(np.median(values[-2:]))
+    first, last = float(values[0]), float(np.median(values[-2:])) if best < num - 1 else lowest
     descent = max(first - lowest, 0.0)
     yield "validation_fall", ratio(first, lowest)
     yield "validation_best_at", best / max(1, num - 1)

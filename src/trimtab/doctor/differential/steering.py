@@ -13,6 +13,9 @@ from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.trends import parts_of
 
+LOW_RATE = 1e-3
+"""Below it a rate tells nothing: large models and fine-tuning need it."""
+
 
 def of_gradients(case: Case) -> Iterator[Measured]:
     """The features of the gradient norm."""
@@ -29,7 +32,7 @@ def of_gradients(case: Case) -> Iterator[Measured]:
     yield "gradient_tail", ratio(float(values.max()), middle)
     yield "gradient_spread", ratio(float(np.quantile(values, 0.9)), float(np.quantile(values, 0.1)))
     yield "gradient_zeros", float((values <= 1e-9 * max(middle, 1e-12)).mean())
-    yield "gradient_same", float((values == np.round(values[num // 2 :].max(), 6)).mean())
+    yield "gradient_same", float(np.isclose(values, values[num // 2 :].max(), rtol=1e-4).mean())
     yield "gradient_bad", series.num_bad / series.num_samples
     positive = values > 0
     if positive.sum() >= 10:
@@ -50,7 +53,7 @@ def of_rate(case: Case) -> Iterator[Measured]:
         return
     values, num = curve.values, len(curve)
     peak = float(values.max())
-    yield "rate_peak", ratio(peak, 1.0)
+    yield "rate_peak", ratio(max(peak, LOW_RATE), 1.0)
     yield "rate_first", float(values[0]) / peak
     yield "rate_last", float(values[-1]) / peak
     yield "rate_mean", float(values.mean()) / peak

@@ -100,8 +100,8 @@ def _is_one_step(case: Case, step: int) -> bool:
     there, after = norms.between(step, step + 1), norms.between(step + 3, step + 10)
     if there is None or after is None:
         return False
-    usual = float(np.median(norms.values))
-    return float(there.values.max()) > 5.0 * usual and float(np.median(after.values)) < 2.0 * usual
+    usual = norms.median
+    return float(there.values.max()) > 5.0 * usual and after.median < 2.0 * usual
 
 
 def _steepest(curve: Curve, begin: int, end: int) -> int:

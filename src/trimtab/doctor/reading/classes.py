@@ -7,6 +7,7 @@ from typing import Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.once import once
 
 LANGUAGE: Final = ("causal_lm", "masked_lm", "seq2seq")
 _NEAR_LEVEL: Final = 0.12
@@ -23,6 +24,7 @@ def classifies(case: Case) -> bool:
     return number is not None and number <= _MOST_CLASSES
 
 
+@once
 def num_classes(case: Case) -> float | None:
     """Classes, or tokens of the vocabulary; of a log that does not say, as its first loss tells, if that is near ln K
     of a whole number."""

@@ -6,15 +6,24 @@ schedule from the rates that were applied. Nothing here knows what a good loss i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self, final
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.medians import deviations, growing_median, median, sliding_deviation, sliding_median
+from trimtab.doctor.reading.medians import (
+    deviations,
+    growing_median,
+    lower_quantile,
+    median,
+    medians,
+    sliding_deviation,
+    sliding_median,
+)
+from trimtab.doctor.reading.once import once
 from trimtab.runs.history import Series
 
 ERROR_OF_MEDIAN = 1.2533
@@ -28,24 +37,19 @@ NORMAL = 1.4826
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """The finite values of a metric over steps; each is the mean of a bucket when the run is long."""
 
     steps: Steps
     values: Floats
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    """What `once` has read off it."""
 
     @classmethod
     def of(cls, series: Series | None) -> Self | None:
-        """The curve of a series; None when it has no finite value."""
-        if series is None:
-            return None
-        if "curve" not in series.derived:  # rules ask for the same few, and for what they compute of themselves
-            steps, values = series.finite()
-            steps.flags.writeable = values.flags.writeable = False
-            series.derived["curve"] = cls(steps, values) if len(values) else None
-        curve: Self | None = series.derived["curve"]
-        return curve
+        """The curve of a series, the same for all who ask; None when it has no finite value."""
+        return None if series is None else _curve_of(series)
 
     def __len__(self) -> int:
         """Values."""
@@ -79,7 +83,34 @@ class Curve:
     @cached_property
     def smoothed(self) -> Floats:
         """Running median, centred."""
-        return running_median(self.values, self.width)
+        return self.running_median(self.width)
+
+    @once
+    def running_median(self, width: int) -> Floats:
+        """The running median over `width` (odd) values, centred."""
+        return running_median(self.values, width)
+
+    @once
+    def trailing_median(self, width: int) -> Floats:
+        """The median of the `width` values before each."""
+        level = self.below_trailing_median(width).copy()  # which is it at the start
+        if len(self) > width:
+            level[width:] = sliding_median(self.values[:-1], width)
+        return level
+
+    @once
+    def below_trailing_median(self, width: int) -> Floats:
+        """What that is nowhere below."""
+        return below_trailing_median(self.values, width)
+
+    @cached_property
+    def median(self) -> float:
+        """The median of all values."""
+        return median(self.values)
+
+    def local_noise(self, width: int, places: Steps) -> Floats:
+        """The noise of single values at a few `places`, that of all elsewhere."""
+        return local_noise(self.values, width, places, self.noise)
 
     @cached_property
     def start(self) -> float:
@@ -123,7 +154,7 @@ class Curve:
         num = min(num, len(self))
         size = len(self) // num
         tail = len(self) - size * num  # what does not fill a part is left out at the front
-        values = np.median(self.values[tail:].reshape(num, size), axis=1)
+        values = medians(self.values[tail:].reshape(num, size))
         return self.steps[tail:].reshape(num, size)[:, -1], values, size
 
     def progress(self, first: float, last: float) -> float:
@@ -153,20 +184,36 @@ class Phases:
     def of(cls, rates: Series | None, first: int, last: int) -> Self:
         """The phases of the learning rate; one without rates is taken as constant."""
         curve = Curve.of(rates)
-        if curve is None or float(curve.values.max()) <= 0:
-            return cls(0.0 if curve is not None else float("nan"), first, last, first, last)
-        # The height that a twentieth of the steps exceed: a short jump of the rate is no phase of the schedule.
-        # Of fewer than twenty values the highest may be all that is seen of it.
-        highest = float(curve.values.max())
-        peak = float(np.quantile(curve.values, 0.95, method="lower")) if len(curve) >= 20 else highest
-        peak = peak or highest
-        high = curve.steps[curve.values >= 0.5 * peak]
-        return cls(peak, int(curve.steps[curve.values >= 0.99 * peak][0]), int(high[-1]), first, last)
+        if curve is None:
+            return cls(float("nan"), first, last, first, last)
+        heights = _heights(curve)
+        return cls(*(heights or (0.0, first, last)), first, last)
 
     @property
     def decays(self) -> bool:
         """Whether the rate falls below half of its peak before the end."""
         return self.high_until < self.last - 0.02 * (self.last - self.first)
+
+
+@once
+def _curve_of(series: Series) -> Curve | None:
+    steps, values = series.finite()
+    steps.flags.writeable = values.flags.writeable = False
+    return Curve(steps, values) if len(values) else None
+
+
+@once
+def _heights(rates: Curve) -> tuple[float, int, int] | None:
+    """The peak of a rate, the first step near it, and the last with half of it; None where it is nowhere above 0."""
+    highest = float(rates.values.max())
+    if highest <= 0:
+        return None
+    # The height that a twentieth of the steps exceed: a short jump of the rate is no phase of the schedule.
+    # Of fewer than twenty values the highest may be all that is seen of it.
+    peak = lower_quantile(rates.values, 0.95) if len(rates) >= 20 else highest
+    peak = peak or highest
+    high = rates.steps[rates.values >= 0.5 * peak]
+    return peak, int(rates.steps[rates.values >= 0.99 * peak][0]), int(high[-1])
 
 
 def noise_of(values: Floats) -> float:
@@ -179,19 +226,19 @@ def noise_of(values: Floats) -> float:
 
 def resolution(values: Floats) -> float:
     """The last digit that was kept: a tenth to a ten-thousandth, of which all values are multiples; else 0."""
-    for decimals in range(1, 5):
-        if np.abs(values - np.round(values, decimals)).max(initial=0.0) < 1e-9:
+    for decimals in range(1, 5):  # the first few tell of most curves that there is none
+        if all(np.abs(part - np.round(part, decimals)).max(initial=0.0) < 1e-9 for part in (values[:32], values)):
             return float(10.0**-decimals)
     return 0.0
 
 
-def local_noise(values: Floats, width: int, places: Steps | None = None) -> Floats:
+def local_noise(values: Floats, width: int, places: Steps | None = None, whole: float | None = None) -> Floats:
     """The noise of single values in the `width` before each, or around the first; nowhere less than that of all.
 
     A loss that scatters at the start and lies flat in the end has no one noise. Where it is asked for a few `places`
-    alone, others get that of all.
+    alone, others get that of all, which is `whole` where that is known.
     """
-    whole = noise_of(values)
+    whole = noise_of(values) if whole is None else whole
     noise = np.full(len(values), whole)
     if len(values) < width + 2:
         return noise
@@ -212,7 +259,8 @@ def running_median(values: Floats, width: int) -> Floats:
     if len(values) < 3:
         return values
     width = min(width, len(values) - (len(values) + 1) % 2)
-    return sliding_median(np.pad(values, width // 2, mode="reflect"), width)
+    half = width // 2
+    return sliding_median(np.concatenate([values[half:0:-1], values, values[-2 : -half - 2 : -1]]), width)
 
 
 def below_trailing_median(values: Floats, width: int) -> Floats:

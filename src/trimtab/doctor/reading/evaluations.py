@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.classes import classifies
 from trimtab.doctor.reading.curves import NORMAL, Curve, resolution
+from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.once import once
 
 
 def noise_of_evaluations(values: NDArray[np.float64]) -> float:
@@ -18,12 +20,13 @@ def noise_of_evaluations(values: NDArray[np.float64]) -> float:
     if len(values) < 4:
         return 0.0
     second = np.diff(values, n=2)
-    robust = NORMAL * np.median(np.abs(second))
+    robust = NORMAL * median(np.abs(second))
     # A median of few values is often far too small; the mean square is not, but a bend makes it large.
     few = 0.8 * np.sqrt(np.mean(second**2)) if len(values) < 12 else 0.0
     return float(max(robust, few) / np.sqrt(6))
 
 
+@once
 def unchanged_since(case: Case) -> int | None:
     """The first of the last three evaluations or more that agree to the last digit over a fifth of the run, or None.
 
@@ -45,6 +48,7 @@ def unchanged_since(case: Case) -> int | None:
     return begin
 
 
+@once
 def no_gradient_since(case: Case, curve: Curve) -> int | None:
     """The step from which on the whole gradient is exactly 0, where that is a fifth of the run and more, to its end."""
     norms = Curve.of(case.history.get("grad_norm"))
@@ -55,6 +59,7 @@ def no_gradient_since(case: Case, curve: Curve) -> int | None:
     return since if norms.last_step - since >= 0.2 * (curve.last_step - curve.first_step) else None
 
 
+@once
 def judged_texts(case: Case) -> float | None:
     """How many texts are judged in an evaluation, of a task with one answer to a text; None where that is not known."""
     if case.fact("task") in ("classification", "regression"):

@@ -7,12 +7,14 @@ from typing import Final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.once import once
 from trimtab.runs.counted import counts_every_token
 
 FIRST_STAND: Final = 0.5
 """Tokens for each parameter: with fewer a loss may stand at frequencies of single tokens for a while."""
 
 
+@once
 def uniform_loss(case: Case) -> float | None:
     """ln V: every token, or every class, equally probable; None for tasks whose loss has no such level."""
     task = case.fact("task")
@@ -25,6 +27,7 @@ def uniform_loss(case: Case) -> float | None:
     return math.log(size) if size is not None and size > 1 else None
 
 
+@once
 def counted_loss(case: Case, yardstick: str) -> float | None:
     """What counting reaches on the validation text: `unigram` frequencies, or `bigram` counts."""
     bits, tokens, num_bytes = (

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.reading.once import once
 
 MOVING: Final = frozenset(
     (
@@ -52,6 +53,7 @@ BLOWN: Final = 1e3
 """Times what it was: so far no game goes."""
 
 
+@once
 def moved_by(case: Case) -> str | None:
     """The column that tells that the objective moves, None where none does."""
     return next((told for name in sorted(case.history.series) if (told := _moving(name)) is not None), None)

@@ -57,16 +57,13 @@ def difference(case: Case, rates: Curve) -> Difference | None:
     part = rates.between(begin + 1, rates.last_step)
     if len(rates) < FEWEST or part is None or len(part) < FEWEST or factor is None or full is None:
         return None
+    factors = factor.along(part.steps)
     if len(part) > MOST:
         few = np.linspace(0, len(part) - 1, MOST).astype(int)
-        part = Curve(part.steps[few], part.values[few])
+        part, factors = Curve(part.steps[few], part.values[few]), factors[few]
     put, is_settling = _factors(case, part)
 
-    def planned(pace: float = 1.0) -> Floats:
-        expected: Floats = full * put * np.array([factor(max(1, round(pace * step))) for step in part.steps.tolist()])
-        return expected
-
-    expected = planned()
+    expected = full * put * factors
     judged = (expected > LEAST * full) & ~is_settling
     if begin > 0:  # what controllers had put before an earlier attempt died is in no journal of this branch
         judged &= part.steps > begin + SETTLES
@@ -79,7 +76,7 @@ def difference(case: Case, rates: Curve) -> Difference | None:
         how = f"it is {usual:.3g} times as high all along"
     else:
         for pace in PACES:
-            other = planned(pace)
+            other = full * put * np.array([factor(max(1, round(pace * step))) for step in part.steps.tolist()])
             there = judged & (other > LEAST * full)
             if there.sum() >= FEWEST // 2 and (_distance(part.values, other) < OFF)[there].mean() > 0.9:
                 how = f"the schedule goes {pace:g} times as fast as the updates"

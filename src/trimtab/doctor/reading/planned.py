@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, final, get_args
+
+import numpy as np
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.reading.curves import Floats, Steps
+from trimtab.doctor.reading.once import once
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from trimtab.config import Budget, ScheduleConfig
 
 
@@ -19,6 +21,7 @@ _STEPS_KEPT: Final = 65_536
 """Steps of a schedule whose factors are not computed again: more than a curve has buckets, several times."""
 
 
+@once
 def planned_schedule(case: Case) -> ScheduleConfig | None:
     """The schedule in the settings; None where they have none, or one that this version does not know."""
     if case.setting("schedule.name") is None:
@@ -28,13 +31,14 @@ def planned_schedule(case: Case) -> ScheduleConfig | None:
     settings = {
         key.removeprefix("schedule."): value for key, value in case.config.items() if key.startswith("schedule.")
     }
+    kind = _kinds().get(str(settings["name"]))
     try:
-        schedule: ScheduleConfig = _schedules().validate_python(settings)
+        return None if kind is None else kind.model_validate(settings)
     except ValidationError:
         return None
-    return schedule
 
 
+@once
 def planned_budget(case: Case) -> Budget:
     """How long the run was to be, in the units that are known."""
     from trimtab.config import Budget
@@ -50,31 +54,55 @@ def planned_budget(case: Case) -> Budget:
     return Budget(case.planned_steps, per_step, None if per_epoch is None else int(per_epoch))
 
 
-def planned_factor(case: Case) -> Callable[[int], float] | None:
+@once
+def planned_factor(case: Case) -> Plan | None:
     """The part of the full rate at a step, counted from 1, as planned; None where that is not known."""
     schedule = planned_schedule(case)
     if schedule is None or case.planned_steps < 1:
         return None
-    return _factors(schedule.model_dump_json(), planned_budget(case))
+    return _plan(schedule.name, schedule.model_dump_json(), planned_budget(case))
+
+
+@final
+class Plan:
+    """The part of the full rate at each step, which a run that is judged again asks for the same steps."""
+
+    def __init__(self, factor: Callable[[int], float]) -> None:
+        self._factor = lru_cache(maxsize=_STEPS_KEPT)(factor)
+        self._steps: Steps = np.empty(0, np.int64)
+        self._factors: Floats = np.empty(0)
+
+    def __call__(self, step: int) -> float:
+        """At a step, counted from 1."""
+        return self._factor(step)
+
+    def along(self, steps: Steps) -> Floats:
+        """At many [N]; those that begin like the last that were asked for are known."""
+        num = min(len(steps), len(self._steps))
+        differing = np.flatnonzero(steps[:num] != self._steps[:num])
+        num = int(differing[0]) if len(differing) else num
+        more = np.array([self._factor(step) for step in steps[num:].tolist()])
+        self._steps, self._factors = steps, np.concatenate([self._factors[:num], more])
+        return self._factors
 
 
 @lru_cache(maxsize=8)
-def _factors(schedule: str, budget: Budget) -> Callable[[int], float] | None:
-    """The same for a schedule in JSON; a run that is judged again asks for the same steps."""
+def _plan(name: str, schedule: str, budget: Budget) -> Plan | None:
+    """The same of a schedule in JSON, which tells a warm-up of 1 step from one of 1.0 of the run."""
     from trimtab.config import UnknownLengthError
     from trimtab.schedules import build_schedule
 
     try:
-        built = build_schedule(_schedules().validate_json(schedule), budget)
+        built = build_schedule(_kinds()[name].model_validate_json(schedule), budget)
     except UnknownLengthError:
         return None
-    return lru_cache(maxsize=_STEPS_KEPT)(lambda step: built.factor(step - 1))
+    return Plan(lambda step: built.factor(step - 1))
 
 
 @cache
-def _schedules() -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
+def _kinds() -> dict[str, type[ScheduleConfig]]:
+    """Name -> its schedule; a validator of all of them at once would take a moment to build."""
     from trimtab.config import ScheduleConfig
 
-    return TypeAdapter(ScheduleConfig)
+    union, _ = get_args(ScheduleConfig)
+    return {kind.model_fields["name"].default: kind for kind in get_args(union)}

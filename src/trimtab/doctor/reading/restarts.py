@@ -35,7 +35,10 @@ def by_plan(case: Case, curve: Curve, spikes: list[Spike]) -> list[Spike]:
     if factor is None:
         rates = Curve.of(case.history.get("learning_rate"))
         return [] if rates is None else [spike for spike in spikes if _restarts(rates, curve, spike)]
-    factors = np.array([factor(step) for step in curve.steps.tolist()])
+    factors = factor.along(curve.steps)
+    rises, falls = (np.flatnonzero(signs) for signs in (factors[1:] > factors[:-1], factors[1:] < factors[:-1]))
+    if not len(rises) or not len(falls) or rises[-1] < falls[0]:
+        return []  # it rises once, and falls
     found = []
     for spike in spikes:
         begin = max(spike.first - width_before(curve), 0)

@@ -123,9 +123,11 @@ def slow(case: Case, curve: Curve) -> Iterator[Sign]:
     if judged is not curve and (np.diff(judged.values) >= 0).any():
         return
     levels = judged.smoothed if judged is curve else judged.values
+    if float(levels[-1]) < near * float(levels[0]):
+        return
     gains = _gains(case, judged, levels)
     error = 4.0 * curve.error(curve.width) if judged is curve else 0.0
-    if float(levels[-1]) < near * float(levels[0]) or gains.min() <= max(error, AS_MUCH * gains.max()):
+    if gains.min() <= max(error, AS_MUCH * gains.max()):
         return
     if _knew(case):
         return
@@ -189,9 +191,11 @@ def creeping(case: Case) -> Iterator[Sign]:
         return  # what was learned before is not in the log
     falling = float((np.diff(validation.values) < 0).mean())
     fell = float(validation.values[0] - validation.values[-1]) / max(abs(float(validation.values[0])), 1e-12)
+    if falling <= 0.95 or not 0 < fell < CREEPING:
+        return
     gains = _gains(case, validation, validation.values)
     stands = float(gains[2:].sum()) < 0.2 * float(gains[:2].sum())  # it came to where it can come, and crept on there
-    if falling > 0.95 and 0 < fell < CREEPING and not stands:
+    if not stands:
         yield (
             3.0,
             Evidence(

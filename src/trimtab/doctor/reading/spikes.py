@@ -9,17 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.curves import (
-    ERROR_OF_MEDIAN,
-    Curve,
-    Floats,
-    below_trailing_median,
-    local_noise,
-    noise_of,
-    running_median,
-    trailing_median,
-)
+from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Floats, running_median
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
+from trimtab.doctor.reading.medians import median, medians, quantile, quantiles
 
 NOISES: Final = 8.0
 NOW_AND_THEN: Final = 0.05
@@ -30,6 +22,10 @@ NEAR, CREPT = 4, 0.3
 """Values before a spike, and the part of its height that half of them have where it crept up."""
 BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
+SMOOTH: Final = 5
+"""Values whose median tells that the loss is back."""
+NEARBY: Final = 64
+"""Values after a spike's first in which its end is looked for before all others are."""
 
 
 class Spike(NamedTuple):
@@ -46,8 +42,6 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
     """The spikes after which the loss came back, by steps. Looked for in single values, and in medians of 5 and 15,
     since a low one that lasts is as sure as a high one that does not."""
     width = width_before(curve)
-    usual: Floats | None = None
-    below: Floats | None = None
     found: list[Spike] = []
     least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
     wanders, begun = NOISES * _wandering(curve), max(8, len(curve) // 50)
@@ -56,32 +50,28 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
             break
         half = scale // 2
         # The largest of a bucket is held against the largest of the buckets before, and against their noise.
-        by_peaks = scale == 1 and buckets
-        values = peaks if scale == 1 else running_median(curve.values, scale)
+        single = Curve(curve.steps, peaks) if scale == 1 and buckets else curve
+        values = single.values if scale == 1 else curve.running_median(scale)
         noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
         # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
-        enough = max(noises * (noise_of(peaks) if by_peaks else curve.noise), wanders, least)
-        low = below_trailing_median(peaks, width) if by_peaks else below
-        if low is None:
-            low = below = below_trailing_median(curve.values, width)
+        enough = max(noises * single.noise, wanders, least)
+        low = single.below_trailing_median(width)
         if not (values[half:] - low[: len(low) - half] > enough)[max(begun - half, 0) :].any():
             continue
-        if usual is None:
-            usual = trailing_median(curve.values, width)
-        level = trailing_median(peaks, width) if by_peaks else usual
+        level = single.trailing_median(width)
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
         high = excess > enough
         high[:begun] = False
         if not high.any():
             continue
-        noise = local_noise(peaks if by_peaks else curve.values, 2 * width, np.flatnonzero(high))
+        noise = single.local_noise(2 * width, np.flatnonzero(high))
         high &= excess > noises * noise
         if scale == 1:
             high &= excess > _tail(excess, noise)
             high[high] = excess[high] > _usual_reach(excess, 4 * width, np.flatnonzero(high))
         spans = _spans(curve, values, before, high, noise)
-        found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, usual, one))
+        found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, one))
     return _merged(found)
 
 
@@ -103,17 +93,17 @@ def _wandering(curve: Curve) -> float:
     for size in STRETCHES:
         num = len(settled) // size
         if num >= FEWEST_STRETCHES:
-            levels = np.median(settled[len(settled) - num * size :].reshape(num, size), axis=1)
+            levels = medians(settled[len(settled) - num * size :].reshape(num, size))
             wanders = noise_of_evaluations(levels)  # around a bend, which a descent has
             found = max(found, wanders if wanders > BELONG * curve.error(size) else 0.0)
     return found
 
 
-def _is_usual(curve: Curve, usual: Floats, spike: Spike) -> bool:
+def _is_usual(curve: Curve, spike: Spike) -> bool:
     """Whether single losses elsewhere lie so high now and then, as where few samples cost much: then some of them in a
     row are chance. Those in a stretch that is high are not single."""
     settled = max(8, len(curve) // 8)
-    excess = np.nan_to_num(curve.values - usual)
+    excess = np.nan_to_num(curve.values - curve.trailing_median(width_before(curve)))
     single = (excess > 0.5 * spike.height) & (running_median(excess, 5) < 0.5 * spike.height)
     elsewhere = np.delete(single, np.r_[: min(settled, spike.first), spike.first : spike.last + 1])
     return float(elsewhere.mean()) > NOW_AND_THEN if len(elsewhere) else False
@@ -122,7 +112,7 @@ def _is_usual(curve: Curve, usual: Floats, spike: Spike) -> bool:
 def _tail(excess: Floats, noise: Floats) -> Floats:
     """How far single values reach without being spikes: noise with heavy tails reaches as far down as up."""
     down = -float(excess[len(excess) // 5 :].min())
-    return np.maximum(np.minimum(3.0 * float(np.quantile(excess, 0.98)), 20 * noise), 1.4 * down)
+    return np.maximum(np.minimum(3.0 * quantile(excess, 0.98), 20 * noise), 1.4 * down)
 
 
 def _usual_reach(excess: Floats, width: int, places: NDArray[np.int64]) -> Floats:
@@ -132,7 +122,7 @@ def _usual_reach(excess: Floats, width: int, places: NDArray[np.int64]) -> Float
     late = places >= width
     if late.any():
         windows = sliding_window_view(excess, width)[places[late] - width]
-        reach[late] = 2.0 * np.quantile(windows, 0.95, axis=1)
+        reach[late] = 2.0 * quantiles(windows, 0.95)
     return reach
 
 
@@ -144,25 +134,46 @@ def _spans(
     noise: Floats,
 ) -> Iterator[Spike]:
     """From where the loss leaves to where it is back near its level before, where it comes back at all."""
-    index, width = 0, width_before(curve)
-    while index < len(high):
-        if not high[index]:
-            index += 1
+    begin, width, three_errors = 0, width_before(curve), 3 * curve.error(SMOOTH)
+    for index in np.flatnonzero(high).tolist():
+        if index < begin:
             continue
         level, last = float(usual[index]), index
         while last + 1 < len(high) and high[last + 1]:
             last += 1
         height = float(values[index : last + 1].max()) - level
-        back = level + max(3 * curve.error(5), 0.25 * height)
-        smooth = running_median(curve.values[index : index + len(high) // 3], 5)
-        over = np.flatnonzero(smooth <= back)
-        over = over[over > last - index]
-        if len(over):
-            last = max(last, index + int(over[0]) - 1)
+        back = level + max(three_errors, 0.25 * height)
+        over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
+        if over is not None:
+            last = max(last, over - 1)
             after = curve.values[last + 1 : last + 1 + width]
-            if len(after) >= 3 and float(np.median(after)) <= level + max(4 * curve.error(len(after)), 0.4 * height):
+            if len(after) >= 3 and median(after) <= level + max(4 * curve.error(len(after)), 0.4 * height):
                 yield Spike(index, last, height, level, float(noise[index]))
-        index = last + 2
+        begin = last + 2
+
+
+def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
+    """The index, from `first` on, where the running median of a part of the curve comes down to `bound`.
+
+    Inside it is that of the whole curve; two values at either end are not. Most are found soon.
+    """
+    values, smooth = curve.values[part], curve.running_median(SMOOTH)
+    begin = int(part.start)
+    end, edge = begin + len(values), SMOOTH // 2
+    if len(values) >= 2 * SMOOTH:
+        few = values[:SMOOTH].tolist()
+        for at in range(first - begin, edge):
+            if sorted(few[abs(near)] for near in range(at - edge, at + edge + 1))[edge] <= bound:
+                return begin + at
+        inside = max(first, begin + edge)
+        for until in (min(inside + NEARBY, end - edge), end - edge):
+            over = np.flatnonzero(smooth[inside:until] <= bound)
+            if len(over):
+                return inside + int(over[0])
+        first = max(first, end - edge)
+        values, begin = values[-SMOOTH:], end - SMOOTH
+    over = np.flatnonzero(running_median(values, SMOOTH)[max(first - begin, 0) :] <= bound)
+    return max(first, begin) + int(over[0]) if len(over) else None
 
 
 def _merged(spikes: list[Spike]) -> list[Spike]:

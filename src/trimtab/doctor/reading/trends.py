@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from trimtab.doctor.reading.curves import Curve, Floats, Steps
+from trimtab.doctor.reading.medians import quantiles
 
 
 class Parts(NamedTuple):
@@ -58,5 +59,5 @@ def parts_of(curve: Curve, num: int = 8, *, quantile: float = 0.5, skip: int = 0
     left out at the front."""
     size = (len(curve) - skip) // num
     first = len(curve) - size * num
-    levels = np.quantile(curve.values[first:].reshape(num, size), quantile, axis=1)
+    levels = quantiles(curve.values[first:].reshape(num, size), quantile)
     return Parts(curve.steps[first:].reshape(num, size)[:, -1], levels)

@@ -9,6 +9,8 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Phases
+from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.once import once
 from trimtab.doctor.remedies import uses_adam
 from trimtab.runs import format
 
@@ -21,14 +23,16 @@ TOGETHER = 0.6
 Sign = tuple[float, Evidence]
 
 
+@once
 def in_waves(curve: Curve) -> bool:
     """Whether losses of neighbours belong together, around the line through the last four fifths of the run: what comes
     and goes over many steps is in the data; what a rate does differs from batch to batch."""
     part = curve.values[len(curve) // 5 :]
     if len(part) < 24:
         return False
-    at = np.arange(len(part))
-    rest = part - np.polyval(np.polyfit(at, part, 1), at)
+    at = np.arange(len(part)) - 0.5 * (len(part) - 1)
+    rest = part - part.mean()
+    rest -= float(at @ rest) / float(at @ at) * at
     whole = float(np.square(rest).mean())
     return whole > 0 and float((rest[1:] * rest[:-1]).mean()) > TOGETHER * whole
 
@@ -45,7 +49,7 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     if in_waves(curve) or curve.end > 1.5 * curve.start:
         return
     changes = np.diff(validation.values)
-    much = np.abs(changes) > max(BOUNCE * float(np.median(validation.values)), BOUNCE * abs(curve.start))
+    much = np.abs(changes) > max(BOUNCE * validation.median, BOUNCE * abs(curve.start))
     turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
     rises = int((changes[much] > 0).sum())
     if rises < 2 or len(turns) < 3 or not much[-max(3, len(changes) // 4) :].any():
@@ -66,8 +70,8 @@ def knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
     validation = Curve.of(case.validation_loss())
     if len(rest) < 24:
         return
-    level, third = float(np.median(rest)), len(rest) // 3
-    moved = abs(float(np.median(rest[:third]) - np.median(rest[-third:])))
+    level, third = median(rest), len(rest) // 3
+    moved = abs(median(rest[:third]) - median(rest[-third:]))
     noise, top = Curve(curve.steps[cut:], rest).noise, int(np.argmax(early))
     if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
         return
@@ -81,7 +85,7 @@ def knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
         height > 2.0 * level
         and accuracy is not None
         and len(accuracy) >= 5
-        and float(np.median(accuracy.values[len(accuracy) // 2 :])) <= min(0.5, float(accuracy.values[0]) + 0.02)
+        and median(accuracy.values[len(accuracy) // 2 :]) <= min(0.5, float(accuracy.values[0]) + 0.02)
     )
     if height - level < 10.0 * noise or not (thrown or ignorant):
         return
@@ -150,7 +154,7 @@ def swings(curve: Curve, phases: Phases) -> Iterator[Sign]:
         return
     steps, levels, size = part.blocks(30)
     second = np.abs(np.diff(levels, n=2)) / np.sqrt(6)
-    swing = float(1.4826 * np.median(second))
+    swing = 1.4826 * median(second)
     ratio = swing / max(curve.error(size), 1e-12)
     if ratio > 3.0 and swing > 0.01 * max(curve.descent, 1e-12):
         told = (

@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
-from trimtab.doctor.reading.curves import Curve, local_noise, running_median, trailing_median
+from trimtab.doctor.reading.curves import Curve, running_median
+from trimtab.doctor.reading.medians import lower_quantile, quantile
+from trimtab.doctor.reading.once import once
 from trimtab.runs import format
 from trimtab.runs.history import Series
 from trimtab.runs.printable import printable
@@ -73,7 +75,7 @@ def check(case: Case) -> Iterator[Finding]:
     if every > MOST_APART or uneven.any() or case.history.has("loss_scale"):
         return
     witness = _witness(case, series)
-    high, usual, noise = outliers_of(values, EASED if witness else 1.0)
+    high, usual, noise = outliers_of(series, EASED if witness else 1.0)
     bad = _lone_bad(values)
     places = np.flatnonzero(high | bad)
     again = _period(case, places)
@@ -134,9 +136,12 @@ def unsteady_places(case: Case, steps: NDArray[np.int64], places: NDArray[np.int
 
 def early_until(rates: Curve | None) -> int:
     """The last step at which a rise of the loss may come of the rate's first height; 0 without a warm-up."""
-    if rates is None:
-        return 0
-    top = int(rates.steps[rates.values >= 0.99 * float(np.quantile(rates.values, 0.95, method="lower"))][0])
+    return 0 if rates is None else _early_until(rates)
+
+
+@once
+def _early_until(rates: Curve) -> int:
+    top = int(rates.steps[rates.values >= 0.99 * lower_quantile(rates.values, 0.95)][0])
     return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
 
 
@@ -156,27 +161,30 @@ def _witness(case: Case, series: Series) -> bool:
 
 
 def outliers_of(
-    values: NDArray[np.float64], ease: float = 1.0
+    series: Series, ease: float = 1.0
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
     """Single steps whose loss stands out while the next is as before; the level before, and the noise there.
 
     `ease` is what the bounds are multiplied by.
     """
+    values, curve = series.mean, Curve.of(series)
     finite = np.isfinite(values)
-    if not finite.any():
+    if curve is None:
         return ~finite & False, values, np.zeros(len(values))
-    filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
-    curve = Curve(np.arange(len(filled)), filled)
+    if len(curve) < len(values):
+        filled = np.interp(np.arange(len(values)), np.flatnonzero(finite), values[finite])
+        curve = Curve(np.arange(len(filled)), filled)
+    filled = curve.values
     none = np.zeros(len(filled), np.bool_)
-    above = filled - running_median(filled, 5)
+    above = filled - curve.running_median(5)
     if float(above.max()) < 0.9 * max(PART * curve.descent, 0.05 * abs(curve.end)):
         return none, filled, np.full(len(filled), curve.noise)  # what follows takes its time
     width = max(15, len(filled) // 20)
-    usual = trailing_median(filled, width)
+    usual = curve.trailing_median(width)
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
-    reach = max(2.5 * float(np.quantile(excess[width // 2 :], 0.98)), -2.0 * float(excess[len(excess) // 5 :].min()))
-    noise = local_noise(filled, 2 * width, np.flatnonzero(excess > 0.5 * NOISES * curve.noise))  # others are not high
+    reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
+    noise = curve.local_noise(2 * width, np.flatnonzero(excess > 0.5 * NOISES * curve.noise))  # others are not high
     least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
     high = excess > ease * least
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
@@ -219,6 +227,8 @@ def _evidence(
     places: NDArray[np.int64],
 ) -> Iterator[Evidence]:
     norms = case.history.get("grad_norm")
+    means = None if norms is None or norms.width > 1 else norms.mean
+    middle = 0.0 if means is None else float(np.nanmedian(means))
     for place in sorted(places.tolist(), key=lambda one: -np.nan_to_num(values[one], nan=np.inf))[:MOST]:
         step, level, value = int(steps[place]), float(usual[place]), float(values[place])
         following = (
@@ -232,8 +242,8 @@ def _evidence(
             )
         else:
             told = f"the loss was not finite in step {step:,} alone: {format.decimal(level)} before, and {following}"
-        if norms is not None and norms.width == 1 and len(at := np.flatnonzero(norms.steps == step)):
-            middle, there = float(np.nanmedian(norms.mean)), float(norms.mean[at[0]])
+        if norms is not None and means is not None and len(at := np.flatnonzero(norms.steps == step)):
+            there = float(means[at[0]])
             if middle > 0 and there > 2 * middle:
                 told += f"; the gradient norm was {there / middle:.0f} times its usual size"
         yield Evidence("train/loss", (step, step), value if np.isfinite(value) else None, level, told)

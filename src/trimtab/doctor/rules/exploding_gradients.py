@@ -24,6 +24,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.restarts import thrown_by_burst
 from trimtab.doctor.remedies import lower_rate
 from trimtab.doctor.rules.loss_spike import clipping
@@ -119,13 +120,13 @@ def _growths(norms: Curve | None, broken: int | None) -> Iterator[_Growth]:
     settled = max(6, len(smooth) // 12)  # what the first steps are like says nothing of the rest
     if len(smooth) <= settled + 2:
         return
-    begun = float(np.median(norms.values[:settled]))  # a norm that comes back to that had only been small
+    begun = median(norms.values[:settled])  # a norm that comes back to that had only been small
     told = -1
     risen = smooth[1:] - np.minimum.accumulate(smooth)[:-1] > np.log(GROWN)
     for at in (np.flatnonzero(risen[settled - 1 :]) + settled).tolist():
         before = values[max(0, at - max(40, len(values) // 3)) : at]
         whole = values[min(settled, at - 6) : at]  # of a growth that is slow the stretch before has grown, too
-        usual = float(min(np.median(before[: max(6, 3 * len(before) // 4)]), np.median(whole)))
+        usual = min(median(before[: max(6, 3 * len(before) // 4)]), median(whole))
         if smooth[at] - usual > np.log(GROWN):
             noise = noise_of(before)
             after = values[at:]

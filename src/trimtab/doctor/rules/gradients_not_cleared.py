@@ -27,6 +27,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 FEWEST: Final = 30
@@ -126,6 +127,9 @@ def _sawtooth(norms: Curve) -> tuple[int, float, float] | None:
     shortest = max(2, len(changes) // (2 * falls_back) if falls_back else len(changes))
     for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
         rows = changes[: len(changes) // period * period].reshape(-1, period)
+        sums = rows.sum(axis=0)
+        if float(sums @ sums) < 0.99 * SHARE * whole * period * len(rows) ** 2:
+            continue  # of most, without their exact share
         share = float(np.square(rows.mean(axis=0)).mean()) / whole
         if share <= SHARE:
             continue
@@ -154,7 +158,8 @@ def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
     first = norms.values[:SUMMED]
     rises = np.diff(first)
     times = float(first[-1] / first[0])
-    evenly = float(np.median(np.abs(rises - np.median(rises)))) < 0.6 * float(np.median(rises))
+    usual = median(rises)
+    evenly = median(np.abs(rises - usual)) < 0.6 * usual
     if not (2.2 < times < 2 * SUMMED) or (rises > 0).mean() < 0.85 or not evenly:
         return []
     told = ", ".join(format.decimal(float(norm)) for norm in first)
@@ -167,14 +172,13 @@ def _wanders(norms: Curve) -> list[tuple[float, Evidence]]:
     """The norm is many times the first, and neighbours hardly differ."""
     rest = norms.values[max(SUMMED, len(norms) // 10) :]
     changes = np.abs(np.diff(np.log(rest)))
-    usual = float(np.median(changes))
-    times = float(np.median(rest) / norms.values[0])
+    usual, level = median(changes), median(rest)
+    times = float(level / norms.values[0])
     found: list[tuple[float, Evidence]] = []
     steps = int(norms.steps[-len(rest)]), norms.last_step
     if times < MANY:
         return found
-    level = format.decimal(float(np.median(rest)))
-    text = f"the usual gradient norm is {level}, {times:,.0f} times that of the first step"
+    text = f"the usual gradient norm is {format.decimal(level)}, {times:,.0f} times that of the first step"
     if usual < SMOOTH:
         text += f", and changes by {usual:.1%} from one step to the next"
         found.append((2.0 if usual < SMOOTH / 2 else 1.5, Evidence("grad_norm", steps, usual, 0.1, text)))
@@ -209,7 +213,7 @@ def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
         return
     beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
     times = float((beside / own.values).min())
-    summed = judged is not None and float(np.median(loss.smoothed[len(loss) // 2 :])) > 1.8 * float(judged.values[-1])
+    summed = judged is not None and median(loss.smoothed[len(loss) // 2 :]) > 1.8 * float(judged.values[-1])
     if not times > OWN or summed:  # a loss that is summed has a gradient that is summed
         return
     text = (

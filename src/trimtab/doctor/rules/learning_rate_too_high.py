@@ -27,6 +27,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since
 from trimtab.doctor.reading.levels import counted_loss, judged
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.unsteady import (
     Sign,
     bounces,
@@ -196,7 +197,7 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
     jumps = rates.values[1:] / before
     jumps[: max(3, len(jumps) // 20)] = 1.0
     at = int(np.argmax(jumps))
-    stays = float(np.median(rates.values[at + 1 : at + 1 + max(10, len(jumps) // 10)])) > 1.5 * before[at]
+    stays = median(rates.values[at + 1 : at + 1 + max(10, len(jumps) // 10)]) > 1.5 * before[at]
     if jumps[at] < 2.0 or before[at] < 1e-3 * rates.values.max() or not stays:
         return
     step = int(rates.steps[at + 1])

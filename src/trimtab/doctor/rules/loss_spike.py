@@ -185,7 +185,7 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
     curve = Curve.of(norms)
     if curve is None or (part := curve.between(*steps)) is None:
         return ""
-    usual = float(np.median(curve.values))
+    usual = curve.median
     largest = float(part.values.max())
     return (
         f", and the gradient norm to {largest / usual:.0f} times its usual size"
@@ -199,14 +199,13 @@ def _adjusted(case: Case, spans: list[tuple[int, int]]) -> str:
     rates = Curve.of(case.history.get("learning_rate"))
     if rates is None or len(rates) < 8:
         return ""
+    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1])
+    steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))
     for first, last in spans:
-        before = rates.level(first - 20, first - 4)
         there = rates.between(first - 3, last)
-        if there is None or not np.isfinite(before) or before <= 0:
+        if there is None or not any(first - 4 <= begin and end <= last for begin, end in steps):
             continue
-        near = rates.between(first - 4, last)
-        jumped = near is not None and bool((near.values[1:] > JUMPED * near.values[:-1]).any())
-        peak = float(there.values.max())
-        if jumped and peak > 2 * before:
+        before, peak = rates.level(first - 20, first - 4), float(there.values.max())
+        if 0 < before < 0.5 * peak:
             return f"it had risen {peak / before:.0f}-fold, from {before:.2g} to {peak:.2g}"
     return ""

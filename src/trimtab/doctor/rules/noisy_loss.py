@@ -51,7 +51,7 @@ def check(case: Case) -> Iterator[Finding]:
     noise = curve.noise * float(np.sqrt(series.width))  # a bucket's mean is that much quieter than a step
     level = max(abs(curve.end), 0.5 * curve.descent)  # a loss near zero makes any noise look large
     tokens = Curve.of(case.history.get("tokens"))
-    batch = float(np.median(tokens.values)) if tokens is not None else case.number("tokens_per_step")
+    batch = tokens.median if tokens is not None else case.number("tokens_per_step")
     tiny = batch is not None and batch <= VERY_FEW_TOKENS
     if noise < (0.6 if tiny else 1.0) * NOISE_OF_LEVEL * level or (batch is not None and batch > FEW_TOKENS):
         return

@@ -162,11 +162,11 @@ def _seconds(case: Case) -> Curve | None:
         rate = Curve.of(case.history.get("tokens_per_second") or _speed(case))
         if rate is None or not (rate.values > SLOWEST).all():
             return None
-        usual = 1.0 if tokens is None else float(np.median(tokens.values))
+        usual = 1.0 if tokens is None else tokens.median
         return Curve(rate.steps, usual / rate.values)
     if tokens is None or len(tokens) != len(seconds) or not (tokens.values > 0).all():
         return seconds
-    return Curve(seconds.steps, seconds.values * np.median(tokens.values) / tokens.values)
+    return Curve(seconds.steps, seconds.values * tokens.median / tokens.values)
 
 
 def _speed(case: Case) -> Series | None:

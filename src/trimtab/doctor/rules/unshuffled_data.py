@@ -23,12 +23,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, running_median
+from trimtab.doctor.reading.medians import quantile, sliding_minimum
 from trimtab.runs import format
 
 CODE: Final = "unshuffled-data"
@@ -172,20 +172,21 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     """Rises of the loss within few steps, each followed by a fall over more; none where the rate rose with it."""
     if len(curve) < FEWEST_FOR_JUMPS:
         return []
-    values = running_median(curve.values, 5 if len(curve) >= 200 else 3)
-    height = max(HEIGHT * float(np.quantile(values, 0.98) - values.min()), 6.0 * curve.noise)
+    values = curve.running_median(5 if len(curve) >= 200 else 3)
+    height = max(HEIGHT * (quantile(values, 0.98) - float(values.min())), 6.0 * curve.noise)
     quick = max(6 if len(curve) >= FEWEST_STEPS else 3, len(curve) // 60)
     found: list[Jump] = []
-    lows = sliding_window_view(np.concatenate([np.full(quick, np.inf), values]), quick + 1).min(axis=1)
+    lows = sliding_minimum(np.concatenate([np.full(quick, np.inf), values]), quick + 1)
     if (values - lows < height).all():
         return found
+    each = values.tolist()
     low_at, index = 0, 1
     while index < len(values):
-        if values[index] <= values[low_at] or index - low_at > quick:
+        if each[index] <= each[low_at] or index - low_at > quick:
             # The low is the least of the last few: a rise that takes longer is none.
             start = max(0, index - quick)
             low_at = start + int(values[start : index + 1].argmin())
-        if values[index] - values[low_at] >= height:
+        if each[index] - each[low_at] >= height:
             end = min(len(values), index + quick)
             top_at = index + int(values[index:end].argmax())
             falls = np.flatnonzero(values[top_at:] <= values[low_at] + 0.4 * (values[top_at] - values[low_at]))
@@ -230,13 +231,14 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
     first = int(below[0])
     # The first of those that come near the highest: two epochs go together as one does.
     lag = first + int((together[first:] >= 0.9 * together[first:].max()).argmax())
-    size = float(np.std(running_median(rest, 3)))
+    smooth = running_median(rest, 3)
+    size = float(np.std(smooth))
     if lag < 8 or together[lag] < AGAIN or not _in_blocks(values, lag, curve.noise):
         return
     if float(together[:lag].min()) > -LEAST or size < max(SIZE * abs(float(np.median(trend))), SIZE * curve.descent):
         return
-    moves = np.diff(running_median(rest, 3))
-    up, down = float(np.quantile(moves, 0.98)), -float(np.quantile(moves, 0.02))
+    moves = np.diff(smooth)
+    up, down = quantile(moves, 0.98), -quantile(moves, 0.02)
     # Stairs go down where texts come again. One kind follows another at once, and a swing of the weights is smooth.
     if up < 0.6 * down or max(up, down) < AT_ONCE * size:
         return

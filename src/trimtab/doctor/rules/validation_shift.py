@@ -38,6 +38,7 @@ from trimtab.doctor.reading.evaluations import (
     learns_at_once,
     noise_of_evaluations,
 )
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "validation-shift"
@@ -212,7 +213,7 @@ def _early_gaps(
     gaps = (values - beside)[started]
     steps = (int(at[started][0]), int(at[started][-1]))
     widest = float(gaps[int(np.abs(gaps).argmax())])
-    return float(np.median(gaps)), float(np.median(beside[started])), steps, new, widest
+    return median(gaps), median(beside[started]), steps, new, widest
 
 
 def _stays(validation: Curve, training: Curve, gap: float) -> bool:

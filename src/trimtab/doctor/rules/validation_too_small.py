@@ -141,13 +141,12 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
         validation.values[half:]
     ):
         return  # a model that is sure of all it says moves the loss by a few wrong answers, however many are judged
+    if gained <= 0 or noise < max(JUMPS * gained, 0.02 * abs(validation.end), resolution(validation.values)):
+        return
     edges = np.concatenate([[training.first_step - 1], validation.steps])
     levels = [training.level(first + 1, last) for first, last in itertools.pairwise(edges.tolist())]
     beside = noise_of_evaluations(np.array([level for level in levels if math.isfinite(level)]))
-    if (
-        noise < max(JUMPS * gained, 4.0 * beside, 0.02 * abs(validation.end), resolution(validation.values))
-        or gained <= 0
-    ):
+    if noise < 4.0 * beside:
         return
     told = (
         f"from one evaluation to the next the validation loss scatters by {format.decimal(noise)}, where it fell by "

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.medians import median
 from trimtab.runs.printable import printable
 
 FEWEST_LAYERS: Final = 3
@@ -54,7 +56,9 @@ def check(case: Case) -> Iterator[Finding]:
         third = max(1, len(columns) // 3)
         logs = logs_WD[there_W]
         ratios_W = logs[:, :third].mean(axis=1) - logs[:, -third:].mean(axis=1)
-        usual = float(np.median(ratios_W))
+        usual = median(ratios_W)
+        if usual >= np.log10(FADED) and not _as_built(logs):
+            continue
         low = ratios_W < np.log10(FADED)
         profile = np.median(logs, axis=0)
         downward = float((np.diff(profile) > 0).mean())
@@ -99,7 +103,8 @@ def _as_built(logs_WD: NDArray[np.float64]) -> bool:
     return falls and first[0] - first[-1] < np.log10(GRAVE) and last[:half].max() - last[-1] < np.log10(GRAVE)
 
 
-def _stacks(names: Sequence[str]) -> dict[str, list[list[int]]]:
+@lru_cache(maxsize=8)
+def _stacks(names: tuple[str, ...]) -> dict[str, list[list[int]]]:
     """For each stack the columns of each of its layers, in their order: parameters that differ in a number alone.
 
     Biases and norms are left out where there are others: they are few values, and scatter.
@@ -115,7 +120,10 @@ def _stacks(names: Sequence[str]) -> dict[str, list[list[int]]]:
 
 def _logs(norms_WL: NDArray[np.float64], columns: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     """The logarithm (base 10) of each layer's norm in each window [W, D]; NaN where it is zero or was not measured."""
-    norms_WD = np.stack([np.sqrt(np.square(norms_WL[:, layer]).sum(axis=1)) for layer in columns], axis=1)
+    if all(len(layer) == 1 for layer in columns):
+        norms_WD = np.sqrt(np.square(norms_WL[:, [layer[0] for layer in columns]]))
+    else:
+        norms_WD = np.stack([np.sqrt(np.square(norms_WL[:, layer]).sum(axis=1)) for layer in columns], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(norms_WD > 0, np.log10(norms_WD), np.nan)
 
