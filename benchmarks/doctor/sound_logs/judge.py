@@ -29,8 +29,7 @@ def write(log: Table | str, file: Path) -> None:
         writer.writerow(log)
         for row in zip(*(column.tolist() for column in log.values()), strict=True):
             writer.writerow(
-                f"{value:.6g}" if value == value and isinstance(value, float) else "" if value != value else value
-                for value in row
+                str(value) if isinstance(value, int) else f"{value:.6g}".replace("nan", "") for value in row
             )
 
 
