@@ -33,7 +33,7 @@ def test_evaluations_that_take_longer_than_training(tmp_path: Path, seconds: flo
 @pytest.mark.parametrize("name", ["tokens_per_sec", "pace", "perf/images_per_second"])
 @pytest.mark.parametrize(("factor", "is_told"), [(2.0, True), (1.0, False)])
 def test_few_means_of_a_pace_that_falls(tmp_path: Path, factor: float, is_told: bool, name: str) -> None:
-    paces = 1000.0 / np.linspace(1.0, factor, 16) * (1 + 0.01 * noise_of(16))
+    paces = 1000.0 / np.linspace(1.0, factor, 18) * (1 + 0.01 * noise_of(18))
     lines = [f"step {50 * (at + 1)} loss {3 - at / 20:.3f} {name}={pace:.1f}" for at, pace in enumerate(paces)]
     assert ("throughput-decay" in loud(opened(tmp_path / "run.log", lines))) == is_told
 

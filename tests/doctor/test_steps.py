@@ -265,7 +265,7 @@ def test_a_schedule_is_told_from_few_rates_and_a_warm_up_by_its_stairs() -> None
         return Case(history, {}, {"planned_steps": planned}, "text")
 
     cut = 1e-3 * 0.5 * (1 + np.cos(np.pi * np.arange(400) / 3000))
-    stairs = 1e-3 * np.minimum(np.arange(400) // 50 + 1, 6) / 6
+    stairs = 1e-3 * np.minimum(np.arange(400) // 65 + 1, 6) / 6
     for rates in (cut, stairs):
         told = said(of(rates, 25), "schedule-mismatch")
         assert told is not None

@@ -60,15 +60,16 @@ def test_a_state_file_tells_that_a_run_ended_before_its_plan(total: int, first: 
     assert first_of(case) == first
 
 
-@pytest.mark.parametrize(("steps", "first"), [(600, "schedule-mismatch"), (590, "")])
-def test_a_cosine_that_hardly_came_down_at_a_round_number_was_laid_out_for_more(steps: int, first: str) -> None:
+@pytest.mark.parametrize("steps", [600, 590])
+def test_a_cosine_that_hardly_came_down_may_have_been_stopped(steps: int) -> None:
     at = np.arange(1, steps + 1)
     case = of_others(
         falling(steps, noise=0.05),
         rates=1e-3 * (0.5 + 0.5 * np.cos(np.pi * at / 3_000)),
         validation={int(step): float(falling(steps, noise=0.0)[step - 1]) for step in range(60, steps + 1, 60)},
     )
-    assert first_of(case) == first
+    told = next(one for one in diagnose(case).findings if one.code == "schedule-mismatch")
+    assert (told.severity, told.confidence < 0.6) == ("info", True)
 
 
 @pytest.mark.parametrize(("falls", "first"), [(True, "loss-spike"), (False, "divergence")])

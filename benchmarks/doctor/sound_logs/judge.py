@@ -15,15 +15,19 @@ from trimtab.doctor.load import open_foreign_case
 Column = NDArray[np.float64] | NDArray[np.int64]
 Table = Mapping[str, Column]
 """Columns by name; NaN is an empty cell."""
-Kind = Callable[[np.random.Generator], Table]
+Kind = Callable[[np.random.Generator], Table | str]
+"""A table, or the text of a log as it is printed."""
 
 
-def write(table: Table, file: Path) -> None:
-    """Writes a table as CSV, with six digits as most loggers do."""
+def write(log: Table | str, file: Path) -> None:
+    """Writes a table as CSV, with six digits as most loggers do, and a text as it is."""
+    if isinstance(log, str):
+        file.write_text(log)
+        return
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines)
-        writer.writerow(table)
-        for row in zip(*(column.tolist() for column in table.values()), strict=True):
+        writer.writerow(log)
+        for row in zip(*(column.tolist() for column in log.values()), strict=True):
             writer.writerow(
                 str(value) if isinstance(value, int) else f"{value:.6g}".replace("nan", "") for value in row
             )

@@ -6,6 +6,7 @@ evaluation, is in the weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -14,6 +15,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.planned import planned_factor
+from trimtab.doctor.reading.spikes import Spike
 
 FEWEST: Final = 5
 HIGH: Final = 0.18
@@ -22,6 +24,8 @@ ALIKE: Final = 0.6
 """The smaller of both rises over the larger."""
 BACK: Final = 0.35
 """Of the rise, that is left after one or two evaluations more."""
+FEW, PART = 3, 0.2
+"""Values of a rise that an evaluation may fall into; and how much of a rise is one."""
 NEAR: Final = 8
 """Steps before and after which the training loss is compared, to find where it begins."""
 
@@ -66,6 +70,26 @@ def bump_in_evaluations(case: Case) -> Bump | None:
     if factor is not None and factor(end) > 1.25 * factor(begin):
         return None  # the rate rises, as planned
     return Bump(_steepest(curve, begin, end), int(validation.steps[at + 2 + int(back[0])]), height, usual)
+
+
+def not_in_evaluations(case: Case, curve: Curve, spikes: Sequence[Spike]) -> bool:
+    """Whether evaluations fell into all the longer rises of the training loss, and the validation loss did not follow:
+    the weights were not hurt, and something else was asked of them."""
+    validation = Curve.of(case.validation_loss())
+    longer = [spike for spike in spikes if spike.last - spike.first >= FEW]
+    if validation is None or not longer:
+        return False
+    for spike in longer:
+        # What is evaluated at the step of a loss has its update already.
+        first, last = int(curve.steps[spike.first - 1]), int(curve.steps[spike.last])
+        before, there = validation.between(validation.first_step, first - 1), validation.between(first, last)
+        if before is None or there is None:
+            return False
+        excess = np.interp(there.steps, curve.steps[spike.first :], curve.smoothed[spike.first :]) - spike.usual
+        high = excess > PART * spike.height
+        if not high.any() or (there.values - before.values[-1] > PART * excess)[high].any():
+            return False
+    return True
 
 
 def _is_one_step(case: Case, step: int) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, resolution
 
 FEWEST: Final = 12
 """Rates: a cosine or a line is drawn by few of them."""
@@ -22,8 +21,6 @@ STAIRS, EVEN = 4, 0.05
 """The fewest of a warm-up, and of their height how far each may be off."""
 STAYS: Final = 0.9
 """Of the top, that a rate which stays does not fall below."""
-RARE: Final = 20
-"""Rows, of which one ends where a plan would."""
 
 
 class Fall(NamedTuple):
@@ -54,22 +51,9 @@ def is_done(case: Case) -> bool:
     if validation is None or len(validation) < 5 or validation.last_step < case.history.last_step:
         return False
     gaps = np.diff(validation.steps)
-    if _ends_as_planned(case, validation):
-        return True
     lowest = float(validation.values.min())
     is_best = float(validation.values[-1]) <= lowest + 0.02 * float(validation.values.max() - lowest)
     return is_best and int(gaps[-1]) < int(np.median(gaps))
-
-
-def _ends_as_planned(case: Case, validation: Curve) -> bool:
-    """Whether the last row has an evaluation and a round number, both of which few rows have: one that was stopped or
-    died ends anywhere."""
-    last, loss = case.history.last_step, Curve.of(case.loss())
-    tens = next((ten for ten in (1000, 500, 200, 100) if last % ten == 0), None)
-    if tens is None or loss is None or len(loss) < 2 or len(validation) < 5:
-        return False
-    every, between = int(np.median(np.diff(loss.steps))), int(np.median(np.diff(validation.steps)))
-    return math.lcm(max(between, 1), tens) // max(every, 1) >= RARE
 
 
 def half_cosine(rates: Curve) -> Fall | None:
@@ -132,6 +116,8 @@ def even_stairs(rates: Curve) -> Stairs | None:
     if len(levels) < STAIRS or (np.diff(rise) < -1e-3).any() or len(levels) > 0.7 * len(rise):
         return None
     heights = np.diff(levels)
+    if heights.mean() * peak < 1.5 * resolution(rates.values):
+        return None  # of the last digit that was printed
     if heights.min() < (1 - EVEN) * heights.max() - 2e-3:
         return None
     return Stairs(int(rates.steps[top]), len(levels), float(heights.mean()))

@@ -18,6 +18,8 @@ NOW_AND_THEN: Final = 0.05
 """Of the losses elsewhere, that are half as high above what was usual."""
 STRETCHES, FEWEST_STRETCHES = (5, 15), 12
 """Values whose medians tell how much levels wander, and how many such medians do."""
+NEAR, CREPT = 4, 0.3
+"""Values before a spike, and the part of its height that half of them have where it crept up."""
 BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
 SMOOTH: Final = 5
@@ -71,6 +73,16 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         spans = _spans(curve, values, before, high, noise)
         found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, one))
     return _merged(found)
+
+
+def crept(curve: Curve, spike: Spike) -> bool:
+    """Whether the last values before it were on their way up already: no jump, but the course of the loss."""
+    before = curve.values[max(0, spike.first - NEAR) : spike.first]
+    return (
+        spike.last > spike.first
+        and len(before) == NEAR
+        and float(np.median(before)) > spike.usual + CREPT * spike.height
+    )
 
 
 def _wandering(curve: Curve) -> float:

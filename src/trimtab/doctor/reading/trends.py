@@ -44,12 +44,13 @@ class Parts(NamedTuple):
         The earliest of the parts' ends whose fit by least squares is as good as that of the best, but for a tenth.
         """
         ends = [float(first), *self.steps[:-2].tolist()]
+        levels = self.levels / max(float(np.abs(self.levels).max()), 1e-300)
         errors = []
         for end in ends:
             basis = np.stack([np.ones(len(self.steps)), np.maximum(self.steps - end, 0.0)], axis=1)
-            fitted = basis @ np.linalg.lstsq(basis, self.levels, rcond=None)[0]
-            errors.append(float(np.square(fitted - self.levels).sum()))
-        good = 1.1 * min(errors) + 1e-3 * float(np.square(self.levels - self.levels.mean()).sum())
+            fitted = basis @ np.linalg.lstsq(basis, levels, rcond=None)[0]
+            errors.append(float(np.square(fitted - levels).sum()))
+        good = 1.1 * min(errors) + 1e-3 * float(np.square(levels - levels.mean()).sum())
         return int(next(end for end, error in zip(ends, errors, strict=True) if error <= good))
 
 

@@ -13,6 +13,7 @@ False alarms: cosines and lines come down at the very end, and warm-up-stable-de
     less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the
     run by plan: of these only less than a thousandth counts. A rate that was taken down in stairs because the loss
     stood still is a remark at most: the loss did not fall any more. Where the settings plan the stairs they did it.
+    One rate for some epochs and a far lower one for the rest, as when a new head is trained before all, is a remark.
     Rates that a log rounds to few digits read 0 long before they are near it: of these nothing is said.
 Source: own; Hoffmann et al. 2022, arXiv 2203.15556, figure A1: schedules as long as the run are best.
 """
@@ -95,10 +96,11 @@ def check(case: Case) -> Iterator[Finding]:
     planned = planned_schedule(case) is not None and not decided
     # As one that lowers the rate at plateaus does.
     cut = not still_falling and _in_stairs(rates) and falls >= 2 and not planned
+    staged = not planned and _two_phases(rates)
     yield Finding(
         "decayed-too-early",
-        "info" if cut else "warning",
-        float(np.clip(0.7 + 0.4 * (part - IDLE), 0.7, 0.95)),
+        "info" if cut or staged else "warning",
+        0.5 if staged else float(np.clip(0.7 + 0.4 * (part - IDLE), 0.7, 0.95)),
         half,
         f"the learning rate is {'at its lowest' if ended > NEAR_NOTHING else 'near nothing'} from step {dead_from:,} "
         f"on, for {part:.0%} of the run"
@@ -172,6 +174,12 @@ def _in_stairs(rates: Curve) -> bool:
     if len(rates) < MANY and changes[: int(changes.sum())].all():
         return False  # it fell in the first rows, and stays: in so few a smooth fall jumps, too
     return 2 <= int(changes.sum()) <= max(8, 0.02 * len(rates)) and len(np.unique(np.round(rates.values, 12))) <= 12
+
+
+def _two_phases(rates: Curve) -> bool:
+    """Whether the rate was one value for some rows and another for the rest: it was set, and is no schedule's."""
+    changes = np.flatnonzero(np.abs(np.diff(rates.values)) > SAME * rates.values.max())
+    return len(changes) == 1 and int(changes[0]) >= 1
 
 
 def _remedies(case: Case) -> Iterator[Remedy]:

@@ -11,10 +11,12 @@ Evidence: floor and end of the loss, the step where it left, and what the rate a
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
     keep the best weights, and look for what else changes them.
 False alarms: data that becomes harder by plan (a curriculum), when the loss then falls again from its new height.
-    The last batches, where the last evaluation of both sets is the best. Objectives of games and rewards, where the
-    log shows that they are (`doctor/reading/objectives.py`); of one without evaluations a loss that begins near 0 and
-    only rises is not taken. Where the gradient is exactly 0 nothing is
-    learned any more, and weight decay alone moves the loss: a plateau.
+    The last batches, where the last evaluation of both sets is the best.
+    Objectives of games and rewards, where the log shows that they are (`doctor/reading/objectives.py`); of one without
+    evaluations a loss that begins near 0 and only rises is not taken, and one that had hardly come down is a remark.
+    So is, in another trainer's log, a rise to less than the first loss beside a gradient that does not grow: a term
+    that is let in by plan does as much.
+    Where the gradient is exactly 0 nothing is learned any more, and weight decay alone moves the loss: a plateau.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
 
@@ -56,6 +58,8 @@ NOTHING, NEAR_NOTHING = 0.1, 0.1
 """A loss that begins so low, at such a part of where it ends, had nothing to predict yet."""
 MOST = 0.85
 """The same, of one that was far above where the run began."""
+GAINED, HUGE = 0.7, 5.0
+"""Of a rise, and times the first losses: less had been gained before, and more is no level of any game."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -157,14 +161,17 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
             f"{format.decimal(curve.end)} at the end, {risen / max(curve.noise, 1e-12):.0f} times the noise of a step",
         )
     ]
-    evidence += _company(case, onset)
+    company = [*_company(case, onset)]
+    evidence += company
     above = curve.end > curve.start
+    sure = case.target == "trimtab" or bool(company) or (above and not _is_level_of_its_own(case, curve))
     return Finding(
         "divergence",
-        "error",
-        0.95 if risen > 0.5 * curve.descent else 0.8,
+        "error" if sure else "info",
+        0.5 if not sure else 0.95 if risen > 0.5 * curve.descent else 0.8,
         onset,
-        f"the training loss left at step {onset:,} and did not come back: "
+        f"the training loss left at step {onset:,} and did not come back"
+        + (": " if sure else ", or what is minimized was changed there: ")
         + (
             f"it ends at {format.decimal(curve.end)}, above where it began"
             if above
@@ -189,6 +196,16 @@ def _by_design(case: Case, curve: Curve) -> bool:
     gained = curve.descent >= max(0.1 * (curve.end - curve.start), curve.noise)
     near_nothing = curve.start <= max(resolution(curve.values), min(NOTHING, NEAR_NOTHING * curve.end))
     return near_nothing and not gained and case.validation_loss() is None
+
+
+def _is_level_of_its_own(case: Case, curve: Curve) -> bool:
+    """Whether no evaluation tells that something was lost, next to nothing had been gained, and it has not blown up: so
+    rises what is played against another network."""
+    risen = curve.end - curve.floor
+    highest = float(np.abs(curve.values[:3]).max())
+    return (
+        case.validation_loss() is None and curve.descent < GAINED * risen and float(curve.values.max()) < HUGE * highest
+    )
 
 
 def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | None:

@@ -5,13 +5,15 @@ Looks for: parameters in the optimizer whose gradient is exactly zero in every w
 Why it matters: part of the model takes no part in learning, and no curve says so.
 Evidence: the names and the share of such parameters.
 Remedy: unfreeze them; look for a detach, a no_grad or a branch that is not used.
-False alarms: fine-tuning on purpose, with adapters or a new head, is a remark: its first loss is better than a guess.
-    So is what is unfrozen by and by, as `model.unfreeze` plans.
+False alarms: fine-tuning on purpose, with adapters or a new head, is a remark: its first loss is better than a guess,
+    or what is still has the names of a published model, and what learns those of a head or an adapter. So is what is
+    unfrozen by and by, as `model.unfreeze` plans.
 Source: own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,6 +26,13 @@ from trimtab.runs import format
 from trimtab.runs.printable import printable
 
 FEWEST_WINDOWS = 3
+_PRETRAINED = re.compile(
+    r"\b(?:backbone|base_model|pretrained|bert|roberta|distilbert|deberta|electra|vit|clip|whisper|wav2vec2|t5|llama)\b"
+    r"|\bencoder\.layers?\.\d|\bmodel\.layers\.\d|\btransformer\.h\.\d|\blayer[1-4]\.\d|\bfeatures\.\d",
+    re.IGNORECASE,
+)
+"""Names that published models give their parameters."""
+_HEAD = re.compile(r"\b(?:head|fc|classifier|score|projection|lora_\w*|adapter\w*|prompt\w*)\b|lora_", re.IGNORECASE)
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -72,6 +81,8 @@ def check(case: Case) -> Iterator[Finding]:
     planned = planned or case.setting("control.unfreezing.name") not in (None, "none")
     random = share > 0.05 and from_scratch is not None and not planned
     grave = len(dead) >= 2 or len(dead) > 0.1 * len(names) or random
+    backbone = _is_backbone(dead, [name for name in names if name not in dead])
+    grave = grave and not backbone
     what = (
         f"no gradient reaches {len(dead)} of {len(names)} parameter tensors"
         if dead
@@ -83,6 +94,7 @@ def check(case: Case) -> Iterator[Finding]:
         0.9 if dead and grave else 0.85 if grave else 0.6,
         int(steps[0]) if dead else 1,
         what
+        + (": a pretrained model under a new head, if that is meant" if backbone else "")
         + (", at random values, since the model is not pretrained" if not dead and from_scratch is not None else ""),
         tuple(evidence),
         remedies=(
@@ -91,6 +103,12 @@ def check(case: Case) -> Iterator[Finding]:
             else Remedy("set requires_grad to True for what should learn, before the trainer is built"),
         ),
     )
+
+
+def _is_backbone(dead: list[str], living: list[str]) -> bool:
+    """Whether all that is still is of a published model, and all that learns a head or an adapter."""
+    there = bool(dead) and bool(living)
+    return there and all(map(_PRETRAINED.search, dead)) and all(map(_HEAD.search, living))
 
 
 def _named(case: Case) -> str:

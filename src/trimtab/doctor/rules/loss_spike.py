@@ -10,7 +10,9 @@ Evidence: where, how high, how long, and what the gradient and the rate did ther
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
 False alarms: a step or two up to twice the warm-up, where the rate first is at its height: remarks. Data of mixed
     difficulty, whose hard batches look like spikes of one step: remarks, not warnings. A rate that rises again as the
-    schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most.
+    schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most. So is
+    what evaluations within it do not follow, as when a task begins, and what comes again at even distances where there
+    are none. A loss that crept up to its height did not jump.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
 """
 
@@ -23,14 +25,15 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.bumps import bump_in_evaluations
+from trimtab.doctor.reading.bumps import bump_in_evaluations, not_in_evaluations
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.restarts import JUMPED, by_plan
-from trimtab.doctor.reading.spikes import Spike, spikes_of
+from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
 from trimtab.doctor.reading.thrown import thrown_once
 from trimtab.doctor.reading.undone import undone
 from trimtab.doctor.remedies import change, lower_rate
 from trimtab.doctor.rules.corrupt_batch import early_until
+from trimtab.doctor.rules.unshuffled_data import comes_again
 from trimtab.runs import format
 from trimtab.runs.history import Series
 
@@ -53,6 +56,9 @@ def check(case: Case) -> Iterator[Finding]:
     if not spikes:
         yield from list(thrown_once(case)) or _in_evaluations(case)
         return
+    spikes = [spike for spike in spikes if case.target == "trimtab" or not crept(curve, spike)]
+    if not spikes:
+        return
     planned = by_plan(case, curve, spikes)
     others = [spike for spike in spikes if spike not in planned]
     if not others:
@@ -73,9 +79,10 @@ def check(case: Case) -> Iterator[Finding]:
         # The first meeting with the full rate: one step that is made good at once is no more than that.
         until = early_until(Curve.of(case.history.get("learning_rate")))
         grave = grave and any(int(curve.steps[spike.first]) > until for spike in spikes)
-        # Where each of several is made good in the next step, no update did it: those batches are the harder ones.
-        every = int(np.median(np.diff(curve.steps)))
-        grave = grave and not (len(spikes) >= HARD_BATCHES and every <= 1)
+        # Where each of several is made good in the next row, no update did it: those batches are the harder ones.
+        grave = grave and len(spikes) < HARD_BATCHES
+    alone = not_in_evaluations(case, curve, spikes)
+    grave = grave and not alone and not comes_again(case, curve)
     onset = int(curve.steps[spikes[0].first])
     last = int(curve.steps[spikes[0].last])
     length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"
@@ -93,6 +100,7 @@ def check(case: Case) -> Iterator[Finding]:
         0.9 if grave else 0.6,
         onset,
         f"the training loss jumped at step {onset:,}{length}{again}"
+        + ("; evaluations there did not follow: it was what was asked that changed" if alone else "")
         + (f"; the learning rate did it: {changes}" if changes else ""),
         _evidence(case, curve, spikes),
         remedies=tuple(remedies),

@@ -31,6 +31,8 @@ FEW: Final = 8
 """Values behind it that make a level, beside twice as many before; twice that where these scatter too much."""
 ERRORS: Final = 3.2
 """Of the difference: it is looked for at one step alone."""
+WANDERS: Final = 1.5
+"""Times the largest rise from one stretch to the next before."""
 WINDOWS: Final = 4
 """Before the resume, whose weights are compared."""
 FAR_OFF: Final = 5.0
@@ -103,10 +105,17 @@ def _jump(curve: Curve, step: int, few: int) -> Iterator[Evidence]:
         return
     near, there = before.values[-2 * few :], after.values[:few]
     noise = max(noise_of(near), curve.noise)
-    # The level goes on falling: where it stands at the step, by a line through the values before.
+    # A loss that falls, and falls less and less, lies between the median of the last values and a line through them.
     slope, height = _line(before.steps[-2 * few :] - step, near)
-    level, now = height + min(slope, 0.0), float(np.median(there))
-    error = ERRORS * 1.2533 * noise * float(np.sqrt(1 / len(near) * 4 + 1 / len(there)))
+    stood, now = float(np.median(near[-few:])), float(np.median(there))
+    onwards = float(np.median(after.steps[:few])) - step
+    level = stood if now > stood else min(height + min(slope, 0.0) * onwards, stood)
+    if (now - level) * (now - stood) <= 0:
+        return
+    error = ERRORS * 1.2533 * noise * float(np.sqrt(4 / len(near) + 1 / len(there)))
+    levels = before.blocks(max(1, len(before) // few))[1]
+    rises = np.diff(levels[len(levels) // 2 :])  # of neighbouring stretches, where losses are means of many steps
+    error = max(error, WANDERS * float((rises if now > stood else -rises).max(initial=0.0)))
     gained = max(before.start - before.floor, 0.0)
     difference = now - level
     if abs(difference) <= max(error, PART * gained, 0.01 * abs(level)):

@@ -13,8 +13,9 @@ Remedy: step the schedule once for each update, and lay it out for the number of
 False alarms: controllers' factors are in the journal and counted in; a rollback or a resume with other settings begins
     the comparison anew; another optimizer has its own rate and is not judged. Where other trainers print no schedule,
     or one that comes down sooner (decayed-too-early), nothing is said but of such lines and cosines. Of a run that was
-    stopped before its end they are a remark; one whose last row is both an evaluation and a round step is taken for
-    done. Cosines that come again and again and end low are planned, and so are those that jump up.
+    stopped before its end, or may have been, they are a remark, and so are cosines that come again and again, and a
+    warm-up of half of a short run. Cosines that jump up are planned. Rates that a log rounds go up in stairs of its
+    last digit.
 Source: own; the pace of schedulers under accumulation and in several processes is a usual mistake of loops.
 """
 
@@ -35,11 +36,11 @@ CODE: Final = "schedule-mismatch"
 LATE: Final = 1.25
 """Of the run: a schedule that ends no later was laid out for it."""
 ONCE: Final = 2.25
-"""Half waves: more of them are planned, where they end low."""
+"""Half waves: more of them are cycles, which many plan."""
 FAR: Final = 20
 """Runs: a line that ends beyond so many is as good as constant."""
-LONG: Final = 0.5
-"""Of a run that is done, which no warm-up takes."""
+LONG, MOST = 0.5, 0.8
+"""Of a run that is done: a warm-up seldom takes so much, and none takes the most."""
 LAY_OUT: Final = Remedy(
     "lay the schedule out for the number of updates (steps divided by accumulation and processes), so that it ends "
     "where the run does"
@@ -118,18 +119,21 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
         return
     length = fall.end - fall.begin
     halves, end = (rates.last_step - fall.begin) / length, int(fall.begin + round(length))
-    beyond = halves > LATE and (halves <= ONCE or fall.last > 0.5)
+    beyond, once = halves > LATE, halves <= ONCE
     if not beyond and length <= LATE * (rates.last_step - fall.begin):
         return
     done = beyond or is_done(case)
+    grave = once if beyond else done
     yield Finding(
         CODE,
-        "warning" if done else "info",
-        0.75 if beyond else 0.65 if done else 0.4,
+        "warning" if grave else "info",
+        (0.75 if beyond else 0.65) if grave else 0.4,
         end if beyond else rates.last_step,
         f"the rate is half a cosine that comes down at step {end:,}, and "
         + (
             "rises again from there: the schedule was stepped beyond its end"
+            if beyond and once
+            else "rises and falls again: a schedule that comes again, or one that was stepped beyond its end"
             if beyond
             else "the run is over long before"
         )
@@ -167,11 +171,12 @@ def _stairs(case: Case, rates: Curve) -> Iterator[Finding]:
     if until < LONG:
         return
     done = is_done(case)
+    grave = done and until >= MOST
     told = f"the rate stood at {stairs.number} levels, each {stairs.height:.0%} of the highest above the last"
     yield Finding(
         CODE,
-        "warning" if done else "info",
-        0.75 if done else 0.5,
+        "warning" if grave else "info",
+        0.75 if grave else 0.5,
         rates.first_step,
         f"the warm-up goes up in {stairs.number} even stairs to step {stairs.end:,}, {until:.0%} of the "
         + ("run" if done else "log")

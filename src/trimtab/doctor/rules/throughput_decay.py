@@ -16,13 +16,15 @@ Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what
     In a log whose values are few, or means over many steps, medians are enough, too, where nearly every value lies
     above those before it (tau of 0.65, by which chance is out of the question) and the growth is a fifth.
 False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
-    optimizer, make steps longer by plan, and are not judged. One jump to another level, as when another program begins,
-    is no more than a remark, and so is a growth beside a load that is above the cores and grows with it.
+    optimizer, make steps longer by plan, and are not judged; nor is a log whose samples, answers, episodes or pictures
+    grow, as a column of it tells. Remarks are a growth that fewer than 18 values tell, one jump to another level, as
+    when another program begins, and a growth beside a load that is above the cores and grows with it.
 Source: own; Mann 1945 for the trend test.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -45,11 +47,18 @@ ONE_JUMP: Final = 0.6
 QUICKEST: Final = 0.02
 """Of the steps of a part: those that nothing disturbed."""
 FEWEST: Final = 48
-FEWEST_MEANS: Final = 10
-"""Of a log that has a value for many steps."""
+FEWEST_MEANS, FEWEST_SURE = 10, 18
+"""Of a log that has a value for many steps; with fewer than two for each of eight parts, and one to begin with, it is a
+remark: so short a rise may be that of longer samples."""
+_SIZES: Final = re.compile(r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon)(?:$|[_/])")
+"""Columns of how much there is to do in a step."""
 STEADILY: Final = 0.65
 """Kendall's tau of all such values."""
 GROWN_STEADILY: Final = 1.2
+SLOWEST: Final = 1e-6
+"""Tokens a second: fewer are another unit, or none."""
+LONGER: Final = 1.1
+"""Times what samples were at first."""
 MOST_VALUES: Final = 200
 """That tau is taken of; of more their medians."""
 BEYOND_CHANCE: Final = 3.3
@@ -72,8 +81,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if curve is None:
         yield Withheld("throughput-decay", ("step_seconds or tokens_per_second",))
         return
-    if len(curve) < FEWEST_MEANS or _grows_by_plan(case):
+    if len(curve) < FEWEST_MEANS or _grows_by_plan(case) or _has_more_to_do(case):
         return
+    few = len(curve) < FEWEST_SURE
     skip = max(3 if len(curve) >= FEWEST else 1, len(curve) // 20)
     num = min(8, (len(curve) - skip) // 2)
     parts, medians = parts_of(curve, num, quantile=QUICKEST, skip=skip), parts_of(curve, num, skip=skip)
@@ -109,8 +119,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     where = f", and it is {shares[0][0]} that grows" if shares else ""
     yield Finding(
         "throughput-decay",
-        "info" if jumps or crowded else "warning",
-        0.5 if jumps or crowded else 0.85 if parts.growth > GROWN * GROWN else 0.75,
+        "info" if jumps or crowded or few else "warning",
+        0.5 if jumps or crowded or few else 0.85 if parts.growth > GROWN * GROWN else 0.75,
         onset,
         f"steps take {last / first:.1f} times as long at the end as in the beginning, "
         + (f"since a jump at step {onset:,}: something else began there" if jumps else f"longer and longer{where}"),
@@ -150,7 +160,7 @@ def _seconds(case: Case) -> Curve | None:
     tokens = Curve.of(case.history.get("tokens_read")) or Curve.of(case.history.get("tokens"))
     if seconds is None:
         rate = Curve.of(case.history.get("tokens_per_second") or _speed(case))
-        if rate is None or not (rate.values > 0).all():
+        if rate is None or not (rate.values > SLOWEST).all():
             return None
         usual = 1.0 if tokens is None else tokens.median
         return Curve(rate.steps, usual / rate.values)
@@ -173,6 +183,18 @@ def _grows_by_plan(case: Case) -> bool:
     planned = ("model.unfreeze", "control.unfreezing.name", "optimizer_switch", "data.curriculum")
     nothing: tuple[object, ...] = (None, False, (), [], {}, "none")
     return any(name.startswith(planned) and value not in nothing for name, value in case.config.items())
+
+
+def _has_more_to_do(case: Case) -> bool:
+    """Whether a column of a foreign log tells that samples become longer, or pictures or batches larger."""
+    for name, series in case.history.series.items():
+        if name.startswith("user/") and _SIZES.search(name.lower()) is not None:
+            size = Curve.of(series)
+            if size is not None and len(size) >= FEWEST_MEANS:
+                parts = parts_of(size, min(8, len(size) // 2))
+                if parts.growth > LONGER and parts.levels[-1] >= parts.levels.max():
+                    return True
+    return False
 
 
 def _shares(case: Case, grown: float) -> Iterator[tuple[str, Evidence]]:

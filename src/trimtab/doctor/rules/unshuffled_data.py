@@ -13,7 +13,8 @@ Evidence: how far neighbouring rows agree; the jumps, and the two losses side by
 Remedy: shuffle (`data.shuffle: true`; `shuffle=True` of a DataLoader; a larger window for a stream).
 False alarms: a curriculum, whose jumps are planned; warm restarts, where the rate jumps first; the staircase of
     epochs, in which the loss jumps down where texts come again; spikes, after which the loss is where the validation
-    loss is.
+    loss is. Means of whole epochs tell nothing of an order in them. Without evaluations it is a remark: targets that
+    are set anew by plan, and a rate that is not logged, do the same.
 Source: Bengio 2012, arXiv 1206.5533, section 2.2; own for the sign in the curves.
 """
 
@@ -46,9 +47,8 @@ AGAIN: Final = 0.5
 """The same with the step an epoch later."""
 AT_ONCE: Final = 0.5
 """Of the deviation from the trend: the farthest of its moves from one step to the next."""
-MORE: Final = 3
-SAME: Final = 0.03
-"""Jumps beside a validation loss, and of their distance how far it may deviate where they are so few."""
+REACHED: Final = 0.7
+"""Of the validation loss, a mean over what was just seen and what was not: samples of what was not cost more."""
 HEIGHT: Final = 0.25
 """Of the whole range of the loss: what a jump must have."""
 
@@ -81,10 +81,19 @@ def check(case: Case) -> Iterator[Finding]:
     remedy = Remedy("shuffle the training data: shuffle=True, or a larger window for a stream")
     if case.target == "trimtab" and case.setting("data.shuffle") is False:
         remedy = Remedy("shuffle the training data", "trimtab", {"data.shuffle": True})
+    alone = _is_alone(case)
     yield Finding(
         CODE,
-        "warning",
-        0.95 if by_rows and jumps else 0.9 if by_rows else 0.8 if case.setting("data.shuffle") is False else 0.7,
+        "info" if alone else "warning",
+        0.5
+        if alone
+        else 0.95
+        if by_rows and jumps
+        else 0.9
+        if by_rows
+        else 0.8
+        if case.setting("data.shuffle") is False
+        else 0.7,
         curve.first_step,
         "the data comes sorted: each kind of sample is learned when it comes and forgotten when the next does",
         tuple(evidence),
@@ -128,25 +137,36 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
         beside = np.interp(curve.steps[[one.low_at for one in jumps]], validation.steps, validation.values)
         height = float(np.median([one.top - one.low for one in jumps]))
         above = float(np.median(beside - lows))
+        if float(np.median([one.top for one in jumps])) < REACHED * float(np.median(beside)):
+            return False
         if case.setting("data.shuffle") is False:
             return len(jumps) >= 2 and above > max(0.2 * height, 0.15 * float(np.median(lows)))
         if len(jumps) >= 3 and above > max(0.5 * height, float(np.median(lows))):
             return True
-        return _are_even(jumps, MORE) and above > max(float(np.median(lows)), 4.0 * curve.noise)
-    return _are_even(jumps, 4)
+        return _are_even(jumps) and above > max(float(np.median(lows)), 4.0 * curve.noise)
+    return _are_even(jumps)
 
 
-def _are_even(jumps: list[Jump], fewest: int) -> bool:
-    """Whether jumps come at even distances, three at nearly the same; one that begins within another is not counted."""
+def _is_alone(case: Case) -> bool:
+    """Whether there are no evaluations: targets that are set anew by plan, and a rate that is not logged, do the same
+    to the training loss."""
+    return case.target != "trimtab" and case.validation_loss() is None
+
+
+def comes_again(case: Case, curve: Curve) -> bool:
+    """Whether the loss jumps at even distances, and no evaluation tells why."""
+    return _is_alone(case) and _are_even(jumps_of(curve, case))
+
+
+def _are_even(jumps: list[Jump]) -> bool:
+    """Whether four jumps and more come at even distances; one that begins within another is not counted."""
     lows, until = list[int](), -1
     for one in jumps:
         if one.low_at >= until:
             lows.append(one.low_at)
         until = max(until, one.top_at)
     gaps = np.diff(lows)
-    if len(lows) < fewest or float(gaps.mean()) < 8:
-        return False
-    return float(gaps.std()) < (0.2 if len(lows) >= 4 else SAME) * float(gaps.mean())
+    return len(lows) >= 4 and float(gaps.mean()) >= 8 and float(gaps.std()) < 0.2 * float(gaps.mean())
 
 
 def jumps_of(curve: Curve, case: Case) -> list[Jump]:
@@ -194,7 +214,7 @@ def _rate_rose(case: Case, curve: Curve, low_at: int, top_at: int) -> bool:
 def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
     """A course that comes again: neighbouring steps go together, and so do steps an epoch apart."""
     rates = Curve.of(case.history.get("learning_rate"))
-    if len(curve) < FEWEST_STEPS:
+    if len(curve) < FEWEST_STEPS or case.counts_epochs:  # a mean of an epoch has nothing of its order
         return
     begin = len(curve) // 8
     after = None if rates is None else rates.between(float(curve.steps[begin]), rates.last_step)

@@ -20,7 +20,7 @@ from trimtab.runs.importers.clocks import begins_anew
 from trimtab.runs.importers.plan import NAME_LIMIT, Plan, about_columns, asked_for, plan_of
 from trimtab.runs.importers.slices import add_gap
 from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
-from trimtab.runs.importers.units import to_ours
+from trimtab.runs.importers.units import once_each, to_ours
 from trimtab.runs.printable import printable
 
 _ROWS_WITHOUT_NUMBERS: Final = 200_000
@@ -152,6 +152,7 @@ def _add(
     """Add the kept rows of a table; the last step."""
     place = np.full(table.num_rows, -1, np.int64)
     place[kept] = np.arange(len(kept))
+    judged = _judged_rows(table, plan)
     layers: dict[str, tuple[Rows, Floats]] = {}
     for name, one in plan.meanings.items():
         if name not in table.columns:
@@ -162,6 +163,8 @@ def _add(
             rows, values = rows[there], values[there]
         at = place[rows]
         there = at >= 0
+        if judged is not None and one.ours.startswith("validation/"):
+            there &= np.isin(rows, judged)
         at, values = at[there], values[there]
         if len(kept) > 1 and len(at) > 1 and (np.diff(at) < 0).any():
             order = np.argsort(at, kind="stable")
@@ -180,6 +183,16 @@ def _add(
     if layers:
         _add_layers(history, layers, steps)
     return int(steps[-1]) if len(steps) else 0
+
+
+def _judged_rows(table: Table, plan: Plan) -> Rows | None:
+    """The rows of evaluations, where later rows say them again; None where they do not."""
+    name = next((name for name, one in plan.meanings.items() if one.ours == "validation/loss"), None)
+    if name is None or name not in table.columns:
+        return None
+    rows, values = table.column(name)
+    begins = once_each(values)
+    return None if begins is None else rows[begins]
 
 
 def _add_resumes(history: History, source: Source) -> None:

@@ -44,11 +44,13 @@ _LAYER: Final = re.compile(
 )
 _DEAD: Final = re.compile(
     r"(?:train(?:ing)?/)?(?:layers?/)?(?:(?P<a>.+)/)?"
-    r"(?:(?:dead|inactive)_(?:(?:unit|neuron|relu)s?_)?(?:fraction|frac|ratio|share)|(?:fraction|frac)_(?:of_)?dead)"
+    r"(?:(?:dead|inactive)_(?P<units>(?:unit|neuron|relu)s?_)?(?:fraction|frac|ratio|share)|(?:fraction|frac)_(?:of_)?dead)"
     r"(?:/(?P<b>.+))?",
     re.IGNORECASE,
 )
 """Units that give nothing, by layer: `dead_fraction/blocks.0`, `layer/blocks.0/dead_fraction`."""
+_IN_LAYER: Final = re.compile(r"\d|\.|layer|block|conv|dense|linear|relu|mlp|ffn|activation|hidden", re.IGNORECASE)
+"""What is dead elsewhere is an entry of a codebook, or who is played against."""
 _LOOKUP: Final[Mapping[str, tuple[str, bool, int]]] = {
     name: (ours, sided, rank)
     for known, sided in ((SIDED, True), (COMMON, False))
@@ -84,7 +86,8 @@ def meaning(name: str) -> Meaning | None:
         return Meaning(f"layer/{layer['a'] or layer['b']}/grad_norm")
     if "_" in name and (dead := _DEAD.fullmatch(name)) is not None:
         of = "/".join(part for part in (dead["a"], dead["b"]) if part)
-        return Meaning(f"layer/{of or 'all'}/dead_fraction")
+        if dead["units"] or name.startswith(("layer/", "layers/")) or _IN_LAYER.search(of):
+            return Meaning(f"layer/{of or 'all'}/dead_fraction")
     full = words(re.sub(r"/dataloader_idx_0$", "", name))
     found = _look_up(full, None, 0)
     if found is not None:

@@ -14,6 +14,7 @@ from trimtab.errors import DataError
 from trimtab.events import RunEnded
 from trimtab.runs.importers import database, parquet_file, wandb_file
 from trimtab.runs.importers.assemble import Assembled, assemble
+from trimtab.runs.importers.clocks import durations
 from trimtab.runs.importers.csv_file import open_table
 from trimtab.runs.importers.find import Found, find_log
 from trimtab.runs.importers.huggingface import facts_of_folder, restore_filtered
@@ -61,7 +62,9 @@ def read_foreign(path: Path, mapping: Mapping[str, str] = _NOTHING, progress: Pr
     timed = ((evaluation_seconds(name.removeprefix("user/")), name) for name in history.series)
     for factor, name_of_seconds in timed:
         if factor is not None:
-            history.evaluation_seconds.extend((factor * history.series[name_of_seconds].finite()[1]).tolist())
+            judged = history.get("validation/loss")
+            seconds = factor * history.series[name_of_seconds].finite()[1]
+            history.evaluation_seconds.extend(durations(seconds, judged.finite()[1] if judged else seconds).tolist())
             break
     history.total_steps = _planned(facts, assembled)
     if assembled.num_epochs is not None:

@@ -14,9 +14,10 @@ from trimtab.runs import format
 from trimtab.runs.importers.cells import Block, block_of_records, number
 from trimtab.runs.importers.json_lines import parse_printed
 from trimtab.runs.importers.names import meaning, words
+from trimtab.runs.importers.resumes import Resumes
 from trimtab.runs.importers.table import MAX_COLUMNS, TORN, Source
 from trimtab.runs.importers.text import Lines
-from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, number_of, pairs_in
+from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, pairs_in
 from trimtab.runs.importers.text_template import Templates
 from trimtab.runs.importers.vocabulary import EPOCHS, STEPS
 from trimtab.runs.printable import printable
@@ -30,13 +31,6 @@ _KERAS: Final = re.compile(r"^\s*(?P<done>\d+)/(?P<total>\d+)\s+(?:\[[=>.\s]*\]|
 _EPOCH_LINE: Final = re.compile(r"^\W*epoch\W{0,3}(?P<epoch>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE)
 _STEP_LINE: Final = re.compile(
     r"^\W*(?:global )?(?:step|iteration|iter)\W{0,3}(?P<step>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE
-)
-_RESUMED: Final = re.compile(
-    r"\bresum(?:ed|ing)\b(?!.*\b(?:none|false|no checkpoint)\b)|\b(?:loaded|restored) (?:from )?(?:the )?checkpoint\b",
-    re.IGNORECASE,
-)
-_AT_STEP: Final = re.compile(
-    r"\b(?:global_?step|step|iteration|iter|num_updates|updates?)\W{1,3}(?P<step>\d{1,12})\b", re.IGNORECASE
 )
 _HEADER: Final = re.compile(r"[A-Za-z_ ]+[,;\t|][A-Za-z_ ]+")
 
@@ -111,7 +105,7 @@ def _blocks(lines: Lines, reader: _Reader, source: Source) -> Iterator[Block]:
             source.cut_in = list(records[-1])[-1]
     if records:
         yield block_of_records(records, MAX_COLUMNS)
-    source.resumed_at += reader.resumed_at
+    source.resumed_at += reader.resumes.begun
     if len(reader.totals) == 1:
         source.facts.setdefault("planned_steps", next(iter(reader.totals)))
     if reader.num_passed_over:
@@ -136,11 +130,11 @@ class _Reader:
         self._waiting: dict[str, Any] | None = None
         self._bar: tuple[int, int] | None = None
         self._bar_total: int | None = None
+        self._full: dict[int, tuple[int, int]] = {}
         self._keras: dict[str, Any] | None = None
         self._templates = Templates()
-        self._newest_step: float | None = None
-        self.resumed_at: list[int] = []
-        """The first step behind each line that says that the run was resumed, of those behind a step that was told."""
+        self._tagged = False
+        self.resumes = Resumes()
         self.totals: set[int] = set()
         """What bars of the whole run count to."""
         self.num_passed_over = 0
@@ -158,9 +152,8 @@ class _Reader:
             out = self._of_bar(cleaned(line) if "\x1b" in line else line)
             if out is not None:
                 return out
-        if self._newest_step is not None and _RESUMED.search(line) is not None:
-            told = _AT_STEP.search(line)
-            self.resumed_at.append(int(self._newest_step if told is None else number_of(told["step"])) + 1)
+        self._tagged = self.resumes.hears(line)
+        if self._tagged and not self._is_row(line):
             return []
         if "{" in line and (printed := _printed(line)) is not None:
             return self._of_dict(printed)
@@ -174,6 +167,10 @@ class _Reader:
         if "/" in text and (found := _KERAS.match(text)) is not None:
             return self._of_keras(int(found["done"]), int(found["total"]), found["rest"])
         return self._of_pairs(text, key, line)
+
+    def _is_row(self, line: str) -> bool:
+        told = pairs_in(cleaned(line), self._wanted)
+        return told.is_measured and STEP in told.record and "checkpoint" not in line.lower()
 
     def rest(self) -> list[dict[str, Any]]:
         """What waited for a later line."""
@@ -194,9 +191,11 @@ class _Reader:
             self.last_was_read = True
             record = {**pairs_in(what, frozenset()).record, **told.record}
             # A bar of one epoch counts its batches; one of the whole run counts what other lines call steps.
-            if EPOCH not in record:
-                self.totals.add(total)
-            return [{"batch" if EPOCH in record else STEP: float(done), **record}]
+            if EPOCH in record:
+                return [{"batch": float(done), **record}]
+            passes = self._passes(done, total)
+            (self.totals.discard if passes else self.totals.add)(total)
+            return [{STEP: float(passes * total + done), **record}]
         if what.strip():
             return []
         bar = done, total
@@ -209,6 +208,14 @@ class _Reader:
         if self._bar_total in (None, total):
             self._bar = bar
         return out
+
+    def _passes(self, done: int, total: int) -> int:
+        """Bars of so many batches that came to their ends before this one: epochs, where no line counts these."""
+        last, passes = self._full.get(total, (0, 0))
+        if done < last and last >= 0.8 * total and done <= 0.2 * total:
+            passes += 1
+        self._full[total] = done, passes
+        return passes
 
     def _place(self, record: dict[str, Any], bar: tuple[int, int] | None) -> None:
         if bar is not None and (self._bar_total is None or bar[1] == self._bar_total) and STEP not in record:
@@ -273,7 +280,7 @@ class _Reader:
         if self._step is not None and STEP not in record:
             record[STEP] = self._step
         if STEP in record:
-            self._newest_step = record[STEP]
+            self.resumes.row(record[STEP], self._tagged)
         if EPOCH in record:
             self._last_epoch = record[EPOCH]
         elif self._epoch is not None:

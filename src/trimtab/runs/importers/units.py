@@ -13,6 +13,9 @@ from trimtab.runs.importers.vocabulary import MEASURED_IN
 SLOWEST_STEP_SECONDS: Final = 20.0
 """A usual step that took longer is taken for milliseconds where nothing else tells."""
 
+FEWEST_REPEATED, REPEATED = 12, 3
+"""Rows, and how often each evaluation is there."""
+
 
 def to_ours(name: str, values: Floats, meaning: Meaning, known_step_seconds: float | None) -> tuple[Floats, str | None]:
     """The values in our unit, and what was guessed for that. `known_step_seconds` comes from the log's own clock."""
@@ -54,6 +57,15 @@ def without_padding(values: Floats) -> NDArrayOfBool | None:
     if int((gaps > 1).sum()) < 2 or len(values) - 1 - int(there[-1]) > 2 * int(gaps.max()):
         return None
     return ~bad
+
+
+def once_each(values: Floats) -> NDArrayOfBool | None:
+    """Where evaluations begin in a column that says each again in all rows up to the next; None where it does not."""
+    if len(values) < FEWEST_REPEATED:
+        return None
+    begins = np.insert(np.diff(values) != 0, 0, True)
+    lengths = np.diff(np.flatnonzero(begins))
+    return begins if len(lengths) >= 3 and float(np.median(lengths)) >= REPEATED and lengths.min() > 1 else None
 
 
 NDArrayOfBool = np.ndarray[tuple[int], np.dtype[np.bool_]]

@@ -1,0 +1,92 @@
+"""Sound logs as lines: what is said of checkpoints between rows, and bars that begin anew with each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+
+from sound_logs.judge import Kind
+
+Generator = np.random.Generator
+Lines = Callable[[Generator], Iterator[str]]
+KINDS: Final[dict[str, Kind]] = {}
+
+
+def kind(function: Lines) -> Lines:
+    """Registers a kind by its name; its lines are a text."""
+    KINDS[function.__name__] = lambda random: "\n".join(function(random)) + "\n"
+    return function
+
+
+def rows(random: Generator, number: int = 60) -> Iterator[tuple[int, str]]:
+    """The number of each row and its line, of a loss that falls."""
+    within = random.uniform(8.0, 20.0)
+    for row in range(number):
+        loss = 2.0 + 3.0 * np.exp(-row / within) + random.normal(0.0, 0.03)
+        yield row, f"step {100 * (row + 1)} | loss {loss:.4f} | lr 3.0e-04"
+
+
+@kind
+def resumed_at_a_step_with_commas(random: Generator) -> Iterator[str]:
+    """A resume that lost nothing."""
+    at = int(random.integers(25, 40))
+    for row, line in rows(random):
+        yield line
+        if row == at:
+            yield f"Resuming from checkpoint at step {100 * (row + 1):,}"
+
+
+@kind
+def rows_that_say_they_are_resumed(random: Generator) -> Iterator[str]:
+    """Each row of a later process has a mark, before or behind."""
+    at, before = int(random.integers(25, 40)), bool(random.integers(2))
+    for row, line in rows(random, 80):
+        yield line if row < at else f"[resumed] {line}" if before else f"{line} | resumed=1"
+
+
+@kind
+def not_resumed(random: Generator) -> Iterator[str]:
+    """A line that says so."""
+    for row, line in rows(random):
+        yield line
+        if row == 30:
+            yield "not resuming: auto_resume is off"
+
+
+@kind
+def teacher_that_is_loaded(random: Generator) -> Iterator[str]:
+    """A checkpoint of another model, again and again."""
+    every = int(random.integers(4, 12))
+    for row, line in rows(random):
+        yield line
+        if row % every == every - 1:
+            yield "loaded checkpoint teacher.pt"
+
+
+@kind
+def best_that_is_loaded_for_a_test(random: Generator) -> Iterator[str]:
+    """The last line is no row of training."""
+    for _, line in rows(random):
+        yield line
+    yield f"loaded checkpoint best.pt (step {100 * int(random.integers(10, 50))}) for testing"
+
+
+@kind
+def training_that_goes_on_after_each_evaluation(random: Generator) -> Iterator[str]:
+    """What is resumed is the training, not the run."""
+    for row, line in rows(random):
+        yield line
+        if row % 10 == 9:
+            yield f"step {100 * (row + 1)} | val_loss {2.05 + 3.0 * np.exp(-row / 14):.4f} | resuming training"
+
+
+@kind
+def bars_of_epochs(random: Generator) -> Iterator[str]:
+    """A bar of batches for each epoch, which nothing else counts."""
+    total = int(random.integers(400, 1000))
+    for epoch in range(3):
+        for done in range(0, total, total // 20):
+            loss = 0.3 + 2.0 * np.exp(-(20 * epoch + 20 * done / total) / 15) + random.normal(0.0, 0.03)
+            yield f"{100 * done // total:3d}%|###   | {done}/{total} [00:10<00:20, 90.1it/s, loss={loss:.4f}]"
