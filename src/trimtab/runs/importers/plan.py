@@ -52,6 +52,7 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
 
 
 def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[str]) -> Plan:
+    """The axis of `table`, and the steps and epochs that were planned; what a reader should know goes to `notes`."""
     axis = find_axis(table, source.short, asked)
     if axis.kind == "epoch":
         notes.append("there is no step in it: epochs are used as steps")
