@@ -54,6 +54,13 @@ def test_a_loss_that_gains_to_the_end_is_a_remark(pace: float, expected: str | N
     assert severity(replace(case, target="text"), "learning-rate-too-low") == expected
 
 
+def test_a_loss_that_gains_more_from_each_rate_to_the_end_is_a_remark() -> None:
+    applied = np.cumsum(cosine()) / cosine().sum()
+    loss = 2.0 - 0.8 * applied**2.2
+    case = case_of(loss + 0.02 * noise_of(STEPS), rates=1e-5 * cosine(), validation=evaluations(loss))
+    assert severity(replace(case, target="text"), "learning-rate-too-low") == "info"
+
+
 @pytest.mark.parametrize(("until", "waves", "expected"), [(400, 0.0, "info"), (200, 0.0, None), (400, 1.0, None)])
 def test_evaluations_that_bounce_to_the_end_hint_at_a_rate_that_is_too_high(
     until: int, waves: float, expected: str | None
@@ -94,11 +101,13 @@ def test_a_rise_that_is_mostly_made_good_is_a_spike(left: float, code: str) -> N
     assert {code} == {one for one in ("loss-spike", "divergence") if severity(case, one) in ("warning", "error")}
 
 
-@pytest.mark.parametrize(("decays", "expected"), [(False, "warning"), (True, "info")])
-def test_noise_drowns_progress_at_a_rate_that_is_never_lowered(decays: bool, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("noise", "decays", "expected"), [(0.7, False, "warning"), (0.45, False, "warning"), (0.7, True, "info")]
+)
+def test_noise_drowns_progress_at_a_rate_that_is_never_lowered(noise: float, decays: bool, expected: str) -> None:
     level = 2.8 + 1.7 * np.exp(-AT / 20) + 0.1 * (1 - AT / STEPS)
     rates = cosine(0.0) if decays else np.ones(STEPS)
-    case = case_of(level + 0.7 * noise_of(STEPS), rates=1e-3 * rates, validation=evaluations(level))
+    case = case_of(level + noise * noise_of(STEPS), rates=1e-3 * rates, validation=evaluations(level))
     assert severity(case, "noisy-loss") == expected
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pytest
 from cases import Array, case_of, noise_of
 
 from trimtab.doctor import Case, Finding
+from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.rules import RULES
 
 
@@ -115,3 +117,16 @@ def test_a_validation_loss_that_falls_along_is_counted_otherwise_and_not_of_othe
     along = log(loss, 2.0 + towards(10, 4.0, 1.0, 2), facts=facts)
     assert not said("validation-shift", along)
     assert "validation-shift" in codes("validation-shift", along)
+
+
+@pytest.mark.parametrize(("others", "expected"), [(20.0, False), (5.0, True)])
+def test_wrong_answers_tell_how_many_classes_there_are_when_most_are_wrong(others: float, expected: bool) -> None:
+    """Of bytes few come into question in the end, and of 256 a guess costs 5.5 all the same."""
+    right, among = np.linspace(0.25, 0.6, 12), np.linspace(others, 5.0, 12)
+    judged = np.array(
+        [usual_loss(part, 2.0) + (1 - part) * np.log(few) for part, few in zip(right, among, strict=True)]
+    )
+    loss = np.concatenate([towards(20, 5.5, judged[0], 4), np.interp(np.arange(220), np.arange(12) * 20, judged)])
+    case = log(loss, judged, rates=np.full(240, 1e-3))
+    case.history.add("validation/accuracy", np.arange(20, 241, 20), right)
+    assert bool(said("bad-initialization", case)) == expected

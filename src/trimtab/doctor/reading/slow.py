@@ -27,7 +27,7 @@ GRADUALLY, GRADUAL = 0.75, 0.82
 """The same of a fall that was gradual; and what evaluations saw of it where it was."""
 FEWEST_EVALUATIONS: Final = 7
 LEFT, GAINING = 0.5, 1 / 3
-"""Of the first loss, and of the best quarter: what is left, and still gained, where a rate is perhaps too low."""
+"""Of the first loss, and of the best quarter so far: what is left, and still gained, of a rate perhaps too low."""
 CREEPING: Final = 0.01
 """Of the validation loss: what a run that learns gains more than."""
 
@@ -147,13 +147,13 @@ def slow(case: Case, curve: Curve) -> Iterator[Sign]:
 
 
 def still_gains(case: Case) -> Evidence | None:
-    """Each evaluation is better than the one before, each quarter of the rates gained a third of the best and more, and
-    half of the loss is left: of a budget that a run could use, the last quarter gains little."""
+    """Each evaluation is better than the one before, each quarter of the rates gained a third of the best before it and
+    more, and half of the loss is left: of a budget that a run could use, the last quarter gains little."""
     judged = Curve.of(case.validation_loss())
     if judged is None or len(judged) < FEWEST_EVALUATIONS or (np.diff(judged.values) >= 0).any() or _knew(case):
         return None
     gains, left = _gains(case, judged, judged.values), float(judged.values[-1] / judged.values[0])
-    if judged.values[-1] <= 0 or left < LEFT or gains.min() < GAINING * gains.max():
+    if judged.values[-1] <= 0 or left < LEFT or (gains < GAINING * np.maximum.accumulate(gains)).any():
         return None
     told = (
         "in quarters of all that the rates add up to, the loss fell by "

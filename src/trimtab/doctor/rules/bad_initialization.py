@@ -136,18 +136,23 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
 
 
 def _most_classes(case: Case) -> float:
-    """How many there are at most: where the loss of answers that are half right is low in the end, it is shared by few
-    others, and a tenth of all is a generous guess."""
+    """How many there are at most: where wrong answers are shared by few others, however many were wrong when it was
+    judged, a tenth of all is a generous guess. Of texts few others come into question in the end alone."""
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
         return LARGEST_VOCABULARY
     if not starts_steep(case):
         return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
-    right, cost = accuracy.end, loss.end
-    if not 0.2 < right < MOST_RIGHT:
+    if not 0.2 < accuracy.end < MOST_RIGHT:
         return LARGEST_VOCABULARY
-    others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
-    return 10.0 * (1.0 + others) if others < FEW else LARGEST_VOCABULARY
+    others = [
+        math.exp(min((cost - usual_loss(part, 2.0)) / (1.0 - part), 50.0))
+        for part, cost in zip(
+            accuracy.values.tolist(), np.interp(accuracy.steps, loss.steps, loss.values).tolist(), strict=True
+        )
+        if 0.2 < part < MOST_RIGHT
+    ]
+    return 10.0 * (1.0 + max(others)) if others and max(others) < FEW else LARGEST_VOCABULARY
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:

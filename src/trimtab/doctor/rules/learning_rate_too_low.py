@@ -5,7 +5,7 @@ Looks for: rates that cannot move the weights (AdamW moves a weight by about the
     half as in the first, at a level that is still near the guess; one that ends near where it began, and fell as much
     for each bit of the rates that were added up, to the end.
     Fainter, as a remark: of another trainer's run, evaluations that all get better, and each quarter of the rates a
-    third of the best quarter's gain or more, with half of the loss left.
+    third of what the best before it gained or more, with half of the loss left.
 Why it matters: the run is not stuck, only slow: the same budget at a higher rate gives far more.
 Evidence: the sum of the rates beside the size of the weights, both halves' progress, the level, the usual rate.
 Remedy: three to ten times the rate; a range test.

@@ -2,8 +2,7 @@
 
 Looks for: a noise of single steps that is a good part of the loss, in batches of few tokens, while the level does not
     fall any more at a high rate, so that what is learned in one step is undone in the next. Where batches are not
-    known, a noise of a fifth of the loss that is several times what the second half gained, at a rate that was
-    never lowered.
+    known, such a noise that is several times what the second half gained, at a rate that was never lowered.
 Why it matters: a larger batch averages the noise away; with a batch this small only a decaying rate can.
 Evidence: the noise beside the level and the descent, the tokens in a batch, the progress of the last stretch.
 Remedy: more samples in a batch, in micro-batches as large as fit, at a rate to match (higher by
@@ -79,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
-    drowned = batch is None and noise > 2 * NOISE_OF_LEVEL * level and _drowns(case, curve, phases, noise)
+    drowned = batch is None and _drowns(case, curve, phases, noise)
     # A level that a spike lifts has not come to rest; and what scatters more and more is not the batch.
     grave = (grave or drowned) and bump_in_evaluations(case) is None and outgrown(case) is None
     evidence = [
