@@ -208,3 +208,29 @@ def test_an_objective_of_a_game_or_of_rewards_that_only_rises_has_not_diverged(
     assert severity(case_of(loss), "divergence") == expected
     learned = -3.0 + 4.0 * np.exp(-AT / 30) + 6.0 * np.clip((AT - 250) / 100, 0, 1) + 0.1 * noise_of(STEPS)
     assert severity(case_of(learned), "divergence") == "error"  # below 0, but it had gained, and lost that
+
+
+@pytest.mark.parametrize(("follows", "expected"), [(0.8, "warning"), (0.0, None)])
+def test_a_single_rise_of_smooth_evaluations_is_a_spike_where_the_training_loss_rose_beside_it(
+    follows: float, expected: str | None
+) -> None:
+    fall, bump = 1.0 + np.exp(-AT / 60), 0.4 * np.exp(-np.maximum(AT - 201, 0) / 25) * (AT > 200)
+    case = case_of(fall + follows * bump + 0.25 * noise_of(STEPS), validation=evaluations(fall + bump, 20))
+    assert severity(replace(case, target="text"), "loss-spike") == expected
+
+
+@pytest.mark.parametrize(("waits", "expected"), [(0.1, "warning"), (0.8, "info")])
+def test_what_mostly_waits_from_the_start_has_not_decayed_first(waits: float, expected: str) -> None:
+    seconds = 0.01 * (1 + 0.6 * AT / STEPS)
+    case = case_of(2.0 - AT / STEPS)
+    case.history.add("step_seconds", AT, seconds)
+    case.history.add("data_seconds", AT, waits * seconds)
+    assert severity(case, "throughput-decay") == expected
+
+
+def test_steps_that_became_slower_and_stayed_so_are_a_remark() -> None:
+    case = case_of(2.0 - AT / STEPS)
+    case.history.add(
+        "step_seconds", AT, 0.01 * (1 + 6 * np.clip((AT - 60) / 60, 0, 1)) + 0.001 * np.abs(noise_of(STEPS))
+    )
+    assert severity(case, "throughput-decay") == "info"

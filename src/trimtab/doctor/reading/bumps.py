@@ -14,7 +14,9 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import noise_of_evaluations
 from trimtab.doctor.reading.planned import planned_factor
+from trimtab.doctor.reading.restarts import by_plan
 from trimtab.doctor.reading.spikes import Spike
 
 FEWEST: Final = 5
@@ -28,6 +30,12 @@ FEW, PART = 3, 0.2
 """Values of a rise that an evaluation may fall into; and how much of a rise is one."""
 NEAR: Final = 8
 """Steps before and after which the training loss is compared, to find where it begins."""
+
+
+FEWEST_ALONE: Final = 8
+HIGH_ALONE, NOISES, ERRORS = 0.1, 10.0, 2.0
+"""Of a log without such a slice: part of the descent and times the noise of evaluations that one must rise by, and
+standard errors that the training loss rises by beside it."""
 
 
 @final
@@ -70,6 +78,35 @@ def bump_in_evaluations(case: Case) -> Bump | None:
     if factor is not None and factor(end) > 1.25 * factor(begin):
         return None  # the rate rises, as planned
     return Bump(_steepest(curve, begin, end), int(validation.steps[at + 2 + int(back[0])]), height, usual)
+
+
+def bump_beside_training(case: Case) -> Bump | None:
+    """The only rise of the validation loss in another trainer's log, where the training loss rose with it, both came
+    back, and no schedule began anew."""
+    validation, curve = Curve.of(case.validation_loss()), Curve.of(case.loss())
+    if validation is None or curve is None or len(validation) < FEWEST_ALONE or case.target == "trimtab":
+        return None
+    rises, values = np.diff(validation.values), validation.values
+    at = int(np.argmax(rises))
+    height, usual, others = float(rises[at]), float(values[at]), np.delete(rises, at)
+    descent = max(curve.start, float(values[0])) - usual
+    least = max(HIGH_ALONE * descent, 3.0 * float(others.max(initial=0.0)), 0.02 * abs(usual))
+    if descent <= 0 or height <= max(least, NOISES * noise_of_evaluations(values)):
+        return None
+    back = np.flatnonzero(values[at + 2 : at + 4] <= usual + BACK * height)
+    if not len(back):
+        return None
+    begin, last = int(validation.steps[at]), int(validation.steps[at + 2 + int(back[0])])
+    there = np.flatnonzero((curve.steps > begin) & (curve.steps <= last))
+    before = curve.values[max(0, int(there[0]) - len(there)) : int(there[0])] if len(there) else there
+    if len(before) < FEW:
+        return None
+    error = curve.noise * float(np.sqrt(1 / len(there) + 1 / len(before)))
+    risen = float(curve.values[there].mean() - before.mean())
+    spike = Spike(int(there[0]), int(there[-1]), height, usual, curve.noise)
+    if risen < ERRORS * error or _is_one_step(case, int(validation.steps[at + 1])) or by_plan(case, curve, [spike]):
+        return None
+    return Bump(int(curve.steps[there[0]]), last, height, usual)
 
 
 def not_in_evaluations(case: Case, curve: Curve, spikes: Sequence[Spike]) -> bool:

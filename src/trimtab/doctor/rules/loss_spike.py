@@ -4,7 +4,8 @@ Looks for: losses far above the median of the steps before, by the noise of the 
     there, by how much levels of stretches wander, and by a part of all that was gained, after which the loss returns.
     The median of the past makes a fast early descent invisible, and noise is that of the steps before, as a loss that
     scatters at first may lie flat in the end. Where single steps scatter too much to tell, and layers are measured:
-    weights of all of them that jump between two updates, beside evaluations that rise with them and come back.
+    weights of all of them that jump between two updates, beside evaluations that rise with them and come back. Or one
+    rise of evaluations that are smooth but for it, where the training loss rose beside it.
 Why it matters: a spike costs the steps until it is made good, and often comes before a divergence.
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
@@ -25,7 +26,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.bumps import bump_in_evaluations, not_in_evaluations
+from trimtab.doctor.reading.bumps import bump_beside_training, bump_in_evaluations, not_in_evaluations
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.restarts import JUMPED, by_plan
 from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
@@ -109,12 +110,13 @@ def check(case: Case) -> Iterator[Finding]:
 
 def _in_evaluations(case: Case) -> Iterator[Finding]:
     """A warning where evaluations tell what single steps hide."""
-    bump = bump_in_evaluations(case)
+    sliced = bump_in_evaluations(case)
+    bump = sliced or bump_beside_training(case)
     if bump is None:
         return
     steps = bump.onset, bump.last
     told = (
-        f"the loss of the validation set and that of the training slice rose together by "
+        f"the loss of the validation set and that of the training {'slice' if sliced else 'batches'} rose together by "
         f"{format.decimal(bump.height)} from {format.decimal(bump.usual)}, and were back by step {bump.last:,}"
     )
     yield Finding(

@@ -18,7 +18,8 @@ Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what
 False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
     optimizer, make steps longer by plan, and are not judged; nor is a log whose samples, answers, episodes or pictures
     grow, as a column of it tells. Remarks are a growth that fewer than 18 values tell, one jump to another level, as
-    when another program begins, and a growth beside a load that is above the cores and grows with it.
+    when another program begins, or a rise to twice as much that is over, a growth beside a load that is above the cores
+    and grows with it, and one of steps that mostly wait for data from the start: those are input-bound.
 Source: own; Mann 1945 for the trend test.
 """
 
@@ -40,6 +41,8 @@ from trimtab.runs.importers.names import words
 from trimtab.runs.importers.vocabulary import SIDES, SPEEDS
 
 GROWN: Final = 1.3
+TWICE: Final = 2.0
+"""Times all before, in all that follow: something else began there, and did not end."""
 STEADY: Final = 0.9
 MEDIANS_STEADY: Final = 0.7
 ONE_JUMP: Final = 0.6
@@ -90,13 +93,16 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     undisturbed = len(curve) >= FEWEST and (
         parts.growth >= GROWN and parts.steadiness >= STEADY and medians.steadiness >= MEDIANS_STEADY
     )
+    steadily = False
     if not undisturbed:
-        if not (_waits_longer(case, medians, skip) or _grows_steadily(case, curve, medians, skip)):
+        steadily = _waits_longer(case, medians, skip) or _grows_steadily(case, curve, medians, skip)
+        if not (steadily or _stays_slower(medians)):
             return
         parts = medians
-    jumps, crowded = parts.largest_jump > ONE_JUMP, list(_load(case))
+    jumps, crowded = parts.largest_jump > ONE_JUMP or not (undisturbed or steadily), [*_load(case)]
     if jumps and parts.growth < GROWN * GROWN:
         return
+    unsure = jumps or few or bool(crowded) or _waits_from_the_start(case)
     onset = parts.began(int(curve.steps[0]))
     first, last = float(parts.levels[0]), float(parts.levels[-1])
     course = "in one jump" if jumps else f"in {round(100 * (parts.steadiness + 1) / 2)} % of all pairs of eight parts"
@@ -119,8 +125,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     where = f", and it is {shares[0][0]} that grows" if shares else ""
     yield Finding(
         "throughput-decay",
-        "info" if jumps or crowded or few else "warning",
-        0.5 if jumps or crowded or few else 0.85 if parts.growth > GROWN * GROWN else 0.75,
+        "info" if unsure else "warning",
+        0.5 if unsure else 0.85 if parts.growth > GROWN * GROWN else 0.75,
         onset,
         f"steps take {last / first:.1f} times as long at the end as in the beginning, "
         + (f"since a jump at step {onset:,}: something else began there" if jumps else f"longer and longer{where}"),
@@ -133,6 +139,22 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             *_profile(case),
         ),
     )
+
+
+def _stays_slower(medians: Parts) -> bool:
+    """Whether from one of the parts on all are far slower than all before."""
+    levels = medians.levels
+    return any(levels[at:].min() > TWICE * levels[:at].max() for at in range(1, len(levels) - 1))
+
+
+def _waits_from_the_start(case: Case) -> bool:
+    """Whether most of a step went by waiting for data in the first eighth already: then that is what is wrong."""
+    waits, steps = case.history.get("data_seconds"), case.history.get("step_seconds")
+    if waits is None or steps is None or len(waits) != len(steps) or len(waits) < FEWEST_MEANS:
+        return False
+    first = slice(1, max(3, len(waits) // 8))
+    share = float(np.median(waits.mean[first] / np.maximum(steps.mean[first], 1e-12)))
+    return 0.5 < share <= 1.0
 
 
 def _grows_steadily(case: Case, curve: Curve, medians: Parts, skip: int) -> bool:
