@@ -72,6 +72,16 @@ def test_evaluations_that_bounce_to_the_end_hint_at_a_rate_that_is_too_high(
     assert severity(case_of(loss, validation=judged), "learning-rate-too-high") == expected
 
 
+@pytest.mark.parametrize(("by", "expected"), [(0.6, "warning"), (0.2, None)])
+def test_evaluations_that_were_thrown_far_up_thrice_tell_a_rate_that_was_too_high_before_it_decayed(
+    by: float, expected: str | None
+) -> None:
+    bounces = by * (AT % 60 == 0) * (AT <= 200)
+    loss = 1.0 + 0.6 * np.exp(-AT / 40) + bounces + 0.2 * noise_of(STEPS)
+    judged = {step: 1.1 + by * (step % 60 == 0 and step <= 200) for step in range(30, 401, 30)}
+    assert severity(case_of(loss, rates=0.1 * cosine(), validation=judged), "learning-rate-too-high") == expected
+
+
 @pytest.mark.parametrize(("thrown", "expected"), [(3.0, "warning"), (0.0, None)])
 def test_a_loss_that_is_thrown_up_and_stands_from_there_was_knocked_out(thrown: float, expected: str | None) -> None:
     """A loss that stands at the noise of its targets without that is sound."""

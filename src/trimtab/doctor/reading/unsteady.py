@@ -8,7 +8,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
-from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Phases
+from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Floats, Phases
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.once import once
 from trimtab.doctor.remedies import uses_adam
@@ -16,6 +16,8 @@ from trimtab.runs import format
 
 BOUNCE = 0.08
 """Of the usual validation loss, and of the loss at the start: an evaluation that is so much off the one before."""
+WIDE, OFTEN = 0.15, 3
+"""The same of one, and how many such rises, that no sound run makes at a high rate, though it calm down afterwards."""
 UNSUSPECTED = 5e-3
 """Of another trainer's log: a rate below that is hardly what makes evaluations bounce."""
 TOGETHER = 0.6
@@ -42,7 +44,8 @@ def in_waves(curve: Curve) -> bool:
 def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
 
-    Where a decaying rate calms them by the end the rate was no higher than it should be; and a rate that no small model
+    Where a decaying rate calms them by the end the rate was no higher than it should be, unless they had been thrown
+    far up and down three times, at a rate that is known; and a rate that no small model
     suffers from has another reason for it. Where the training loss is far quieter, and does not go with them, they are
     made of too few samples.
     """
@@ -57,15 +60,22 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     much = np.abs(changes) > max(BOUNCE * validation.median, BOUNCE * abs(curve.start))
     turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
     rises = int((changes[much] > 0).sum())
-    if rises < 2 or len(turns) < 3 or not much[-max(3, len(changes) // 4) :].any():
+    calm = not much[-max(3, len(changes) // 4) :].any()
+    if rises < 2 or len(turns) < 3 or (calm and not (phases.peak > 0.0 and _wide(changes, curve, validation))):
         return
     step = int(validation.steps[int(np.flatnonzero(much & (changes > 0))[0])])
     largest = float(changes.max())
     told = (
-        f"the validation loss of the same samples goes up and down to the end: {rises} times it rose by much from "
-        f"one evaluation to the next, by {format.decimal(largest)} at most"
+        f"the validation loss of the same samples goes up and down{'' if calm else ' to the end'}: {rises} times it "
+        f"rose by much from one evaluation to the next, by {format.decimal(largest)} at most"
     )
     yield 3.0, Evidence("validation/loss", (step, validation.last_step), largest, BOUNCE * abs(curve.start), told)
+
+
+def _wide(changes: Floats, curve: Curve, validation: Curve) -> bool:
+    """Whether evaluations go up by far, and down again, three times and more."""
+    far = changes[np.abs(changes) > WIDE * max(validation.median, abs(curve.start))]
+    return int((far > 0).sum()) >= OFTEN and int((np.diff(np.sign(far)) != 0).sum()) >= 2 * OFTEN - 1
 
 
 def _alone(curve: Curve, validation: Curve) -> bool:

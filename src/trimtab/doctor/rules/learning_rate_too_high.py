@@ -3,10 +3,10 @@
 Looks for several signs that each may have another reason, and counts them: a hump (the loss rises while the rate
     rises or is at its height, early in the run); a loss that swings far more than the noise of its steps explains; a
     loss that stands at what counting tokens reaches while the rate is high; a fall that only begins when the rate
-    decays; evaluations of the same samples that go up and down by much to the end; a loss that the first steps throw
-    up and that stands from there to the end; weights that grow several-fold within the first steps, or layers that
-    give back a thousand times what they did; a rate far above what AdamW is usually trained with at this size; a loss
-    that left, or was no longer a number, when the rate was at its height.
+    decays; evaluations of the same samples that go up and down by much to the end, or three times by very much; a loss
+    that the first steps throw up and that stands from there to the end; weights that grow several-fold within the first
+    steps, or layers that give back a thousand times what they did; a rate far above what AdamW is usually trained with
+    at this size; a loss that left, or was no longer a number, when the rate was at its height.
 Why it matters: the run wastes its budget, or ends in a divergence; a lower rate costs nothing to try.
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
