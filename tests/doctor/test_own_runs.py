@@ -397,9 +397,9 @@ def test_steps_that_begin_empty_are_no_sum_of_fewer_than_lie_between_them(examin
 
 
 def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_follows() -> None:
-    def case(own: list[float]) -> Case:
+    def case(own: list[float], **config: object) -> Case:
         norms = np.exp(0.1 * noise_of(200, 2)) * 1.03 ** np.maximum(np.arange(200) - 80.0, 0.0)
-        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms)
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms, config=config)
         given.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array(own))
         return given
 
@@ -407,6 +407,7 @@ def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_fol
     assert found is not None
     assert (found.severity, found.evidence[0].metric) == ("warning", "probe/grad_norm")
     assert _told("exploding-gradients", case([1.0, 4.0, 20.0])) is None  # that of the batch grows as well
+    assert _told("exploding-gradients", case([1.0, 1.1, 0.9], **{"penalties.l2.strength": 0.1})) is None
 
 
 def test_a_single_layer_that_was_not_brought_back_is_enough() -> None:

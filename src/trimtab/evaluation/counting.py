@@ -97,7 +97,8 @@ def count_sets(
     chance that of two the right one looks more like it, 0.5 where they are alike; None of too few documents.
 
     As many of each side are compared, at most 400, each stretch of them by counts of all but itself and the two beside
-    it, on both sides, the first and the last being neighbours where one set goes on in the other: neighbours are of one subject, above all where they are pieces of one text, and must not tell each other.
+    it, on both sides, where the first and the last are neighbours, as one set may go on in the other: neighbours are of
+    one subject, above all where they are pieces of one text, and must not tell each other.
     """
     size = min(num_training, num_validation, 400)
     if size < FEWEST_DOCUMENTS:
