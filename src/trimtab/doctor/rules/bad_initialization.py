@@ -51,9 +51,9 @@ ENLARGES: Final = 2.0
 LARGE: Final = 10.0
 """Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
-MOST_RIGHT, FEW = 0.5, 6.0
-"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few: of texts of
-bytes eight and more, when half of them are right."""
+MOST_RIGHT, FEW = 0.5, 2.7
+"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few: so many
+times as many as guesses would be right among; of texts of bytes they are four times as many."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -150,7 +150,7 @@ def _most_classes(case: Case) -> float:
     last = int(mostly_wrong[-1])
     right, cost = float(accuracy.values[last]), float(np.interp(accuracy.steps[last], loss.steps, loss.values))
     others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
-    return 10.0 * (1.0 + others) if others < FEW else LARGEST_VOCABULARY
+    return 10.0 * (1.0 + others) if others * right < FEW else LARGEST_VOCABULARY
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:
