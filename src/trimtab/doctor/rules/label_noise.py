@@ -53,6 +53,8 @@ FEWEST: Final = 30
 FEWEST_TOLD: Final = 12
 SMOOTHED: Final = 0.2
 """Part of wrong labels that smoothing them on purpose looks like."""
+VAGUE: Final = 0.3
+"""Of the errors of the surest quarter, that their standard error may be."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -110,7 +112,8 @@ def _sure_errors(case: Case) -> Iterator[Evidence]:
     number = max(1.0, texts // 4)
     surest, following = float(errors[0]), float(errors[1])
     spread = math.sqrt(max(surest * (1 - surest), 0.25 / number) / number)
-    if surest - 2.0 * spread < LEAST or following > 1.7 * surest + 2.0 * spread:
+    # Of few texts too little is known of either quarter to say that errors do not grow with doubt.
+    if surest - 2.0 * spread < LEAST or spread > VAGUE * surest or following > 1.7 * surest + 2.0 * spread:
         return
     told = (
         f"of the surest quarter of what counting tells {surest:.1%} are labelled otherwise, and {following:.1%} of the "

@@ -67,7 +67,7 @@ def check(case: Case) -> Iterator[Finding]:
     restored = ended is not None and ended.restored_step is not None and ended.restored_step <= onset
     epochs = case.number("epochs")
     seen = None if epochs is None else epochs * onset / max(case.planned_steps, 1)
-    wasted = onset < 0.25 * case.planned_steps
+    wasted = onset < 0.5 * case.planned_steps
     # Noise that few evaluations show is often more than it seems; rises in a row are none.
     sure = rise >= SURE * error or bool((np.diff(after) > 0).all())
     grave = sure and rise >= SMALL_RISE * scale and (not restored or (wasted and rise >= 0.1 * scale))
