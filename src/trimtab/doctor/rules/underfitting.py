@@ -11,7 +11,7 @@ False alarms: tasks whose noise is irreducible. A run of fewer than 20 tokens fo
     size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but
     where both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess; where they
     lie close together at three quarters of it and more they may still creep. That is a remark, as fine-tuning and hard
-    data do the same, and a warning where weights are new by their rate and classes are as many as letters.
+    data do the same, and a warning where weights are new and classes are as many as letters.
 Source: own; the project's rules of thumb; Hoffmann et al. 2022, arXiv 2203.15556 (tokens for each parameter).
 """
 
@@ -56,6 +56,8 @@ HIGH, HIGHEST, CLOSE = 0.75, 0.86, 0.035
 """Of the first loss. What stands above the second has not learned frequencies even: that is a plateau."""
 FEWEST, FEWEST_ROWS = 24, 9
 """Training losses, to hold against a yardstick; and where only levels are compared."""
+DROWNED = 0.1
+"""Of the loss: steps that scatter by more are of batches too small for any model."""
 FIRST_STEPS = 30
 """A log that begins later does not tell what a guess costs."""
 DOUBLINGS = 5.0
@@ -196,7 +198,7 @@ def _of_curves_alone(case: Case, training: Curve) -> Finding | None:
         f"{format.decimal(lowest)}, {lowest / start:.0%} of the first loss: of texts the frequencies of single tokens "
         "give about as much"
     )
-    is_text = start > OF_LETTERS and are_weights_new(case)
+    is_text = start > OF_LETTERS and are_weights_new(case) and training.noise < DROWNED * lowest
     unless = "" if is_text else ", unless it was trained before or its data tell no more"
     return Finding(
         "underfitting",
