@@ -1,0 +1,37 @@
+"""What rises in a log of another trainer for good, for a while, or as its schedule plans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import Array, case_of, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.rules import RULES
+
+
+def found(code: str, loss: Array, **named: object) -> list[Finding]:
+    """What a rule finds in another trainer's log."""
+    case: Case = case_of(loss, **named)  # type: ignore[arg-type]
+    object.__setattr__(case, "target", "torch")
+    return [one for one in RULES[code](case) if isinstance(one, Finding)]
+
+
+@pytest.mark.parametrize(
+    ("start", "floor", "end", "severity"),
+    [
+        (2.3, 0.5, 2.2, "warning"),
+        (2.3, 0.5, 2.6, "error"),
+        (2.3, 0.5, 5.0, "error"),
+        (0.69, 0.2, 1.5, "error"),
+        (1.4, 1.0, 4.0, "info"),  # a player that begins to lose had hardly gained
+    ],
+)
+def test_a_loss_that_had_gained_much_and_leaves_is_a_divergence_however_high_it_goes(
+    start: float, floor: float, end: float, severity: str
+) -> None:
+    at = np.arange(160.0)
+    left = (end - floor) * -np.expm1(-np.maximum(at - 90, 0) / 10)
+    loss = floor + (start - floor) * np.exp(-at / 18) + left + 0.04 * max(floor, 0.3) * noise_of(160)
+    (one,) = found("divergence", loss, rates=np.full(160, 1e-3))
+    assert one.severity == severity
