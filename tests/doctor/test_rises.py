@@ -35,3 +35,15 @@ def test_a_loss_that_had_gained_much_and_leaves_is_a_divergence_however_high_it_
     loss = floor + (start - floor) * np.exp(-at / 18) + left + 0.04 * max(floor, 0.3) * noise_of(160)
     (one,) = found("divergence", loss, rates=np.full(160, 1e-3))
     assert one.severity == severity
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_a_norm_that_grows_in_each_cycle_is_no_sum_where_the_rate_restarts_and_a_remark_elsewhere(
+    restarts: bool,
+) -> None:
+    part = np.arange(200) % 40 / 40
+    norms = (1 + 1.6 * part) * np.exp(0.06 * noise_of(200))
+    rates = 5e-4 * (1 + np.cos(np.pi * part)) if restarts else np.full(200, 1e-3)
+    loss = 2 + 1.5 * np.exp(-np.arange(200) / 60) + 0.03 * noise_of(200, seed=1)
+    said = [one.severity for one in found("gradients-not-cleared", loss, rates=rates, grad_norm=norms)]
+    assert said == ([] if restarts else ["info"])
