@@ -47,3 +47,11 @@ def test_a_norm_that_grows_in_each_cycle_is_no_sum_where_the_rate_restarts_and_a
     loss = 2 + 1.5 * np.exp(-np.arange(200) / 60) + 0.03 * noise_of(200, seed=1)
     said = [one.severity for one in found("gradients-not-cleared", loss, rates=rates, grad_norm=norms)]
     assert said == ([] if restarts else ["info"])
+
+
+def test_a_loss_that_creeps_up_and_comes_back_is_remarked() -> None:
+    at = np.arange(200.0)
+    bump = np.where(at < 132, 1.2 * np.clip((at - 120) / 12, 0, 1), 1.2 * np.exp(-(at - 132) / 4))
+    loss = 3.2 + 7.3 * (1 + at / 8) ** -0.6 + bump + 0.08 * noise_of(200)
+    (one,) = found("loss-spike", loss, rates=np.full(200, 6e-4))
+    assert (one.severity, "crept" in one.cause) == ("info", True)
