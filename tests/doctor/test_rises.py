@@ -55,3 +55,14 @@ def test_a_loss_that_creeps_up_and_comes_back_is_remarked() -> None:
     loss = 3.2 + 7.3 * (1 + at / 8) ** -0.6 + bump + 0.08 * noise_of(200)
     (one,) = found("loss-spike", loss, rates=np.full(200, 6e-4))
     assert (one.severity, "crept" in one.cause) == ("info", True)
+
+
+def test_evaluations_that_rise_where_the_rate_restarts_are_no_sign_of_a_high_rate() -> None:
+    at = np.arange(60)
+    part = at % 10 / 10
+    judged = 0.5 + 1.2 * np.exp(-at / 25) + 0.25 * np.exp(-6 * part) * (at >= 10)
+    loss, validation = judged - 0.1 + 0.01 * noise_of(60), judged + 0.015 * noise_of(60, seed=1)
+    rates = 0.05 * (1 + np.cos(np.pi * part))
+    named = {"validation": dict(enumerate(validation.tolist(), start=1))}
+    assert not found("learning-rate-too-high", loss, rates=rates, **named)
+    assert found("learning-rate-too-high", loss, rates=np.full(60, 0.1), **named)

@@ -302,6 +302,17 @@ def tasks_one_after_another(random: Generator) -> Table:
 
 
 @kind
+def warm_restarts_of_a_rate(random: Generator) -> Table:
+    """Each restart lifts the losses for some epochs."""
+    every, lifts, row = int(random.choice([5, 10, 12])), random.uniform(0.12, 0.3), np.arange(60)
+    part = row % every / every
+    level = 0.4 + 1.2 * np.exp(-row / 25.0) + lifts * np.exp(-6.0 * part) * (row >= every)
+    val_loss = level + 0.12 + random.normal(0.0, 0.015, 60)
+    rate = 0.05 * (1.0 + np.cos(np.pi * part))
+    return {"epoch": row, "train_loss": level + random.normal(0.0, 0.01, 60), "val_loss": val_loss, "lr": rate}
+
+
+@kind
 def gradients_that_grow_as_a_rate_falls(random: Generator) -> Table:
     """And fall back where it restarts."""
     part = np.arange(200) % 40 / 40
