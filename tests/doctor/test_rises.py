@@ -66,3 +66,12 @@ def test_evaluations_that_rise_where_the_rate_restarts_are_no_sign_of_a_high_rat
     named = {"validation": dict(enumerate(validation.tolist(), start=1))}
     assert not found("learning-rate-too-high", loss, rates=rates, **named)
     assert found("learning-rate-too-high", loss, rates=np.full(60, 0.1), **named)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_speed_tells_no_length_of_a_step(grows: bool) -> None:
+    speed = np.linspace(5.2e4, 3.6e4, 120) * (1 + 0.01 * noise_of(120))
+    more = {"user/batch_tokens": np.repeat([512.0, 1024.0, 2048.0], 40)} if grows else {}
+    said = found("throughput-decay", np.full(120, 2.0), tokens_per_second=speed, **more)
+    assert [one.evidence[0].metric for one in said] == ([] if grows else ["tokens_per_second"])
+    assert not any("a step took" in one.evidence[0].text for one in said)

@@ -327,3 +327,12 @@ def batches_from_short_to_long_in_each_epoch(random: Generator) -> Table:
     norm = (1.0 + random.uniform(1.4, 2.0) * (np.arange(200) % 40) / 40) * np.exp(random.normal(0.0, 0.06, 200))
     loss = 2.0 + 1.5 * np.exp(-np.arange(200) / 60.0) + random.normal(0.0, 0.03, 200)
     return {"step": steps(200, 25), "loss": loss, "lr": np.full(200, 3e-4), "grad_norm": norm}
+
+
+@kind
+def speed_of_batches_that_grow(random: Generator) -> Table:
+    """More tokens in a batch, fewer in a second."""
+    speed = np.linspace(5.2e4, random.uniform(3.6e4, 4.1e4), 120) * (1.0 + random.normal(0.0, 0.01, 120))
+    size = np.repeat([512, 1024, 2048], 40)
+    loss = falling(random, 120)
+    return {"step": steps(120, 10), "loss": loss, "tokens_per_second": speed, "batch_tokens": size}
