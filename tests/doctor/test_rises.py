@@ -24,6 +24,7 @@ def found(code: str, loss: Array, **named: object) -> list[Finding]:
         (2.3, 0.5, 2.6, "error"),
         (2.3, 0.5, 5.0, "error"),
         (0.69, 0.2, 1.5, "error"),
+        (2.1, 1.6, 2.2, "error"),
         (1.4, 1.0, 4.0, "info"),  # a player that begins to lose had hardly gained
     ],
 )

@@ -58,8 +58,9 @@ NOTHING, NEAR_NOTHING = 0.1, 0.1
 """A loss that begins so low, at such a part of where it ends, had nothing to predict yet."""
 MOST = 0.85
 """The same, of one that was far above where the run began."""
-GAINED, HUGE = 0.5, 5.0
-"""Of the loss at the start, and times the first losses: less had been gained, and more is no level of any game."""
+GAINED, OF_RISE, HUGE = 0.5, 0.7, 5.0
+"""Of the loss at the start and of the rise, where less had been gained; and times the first losses, where more is no
+level of any game."""
 GUESSES = 0.85
 """Of what had been gained: a loss that loses that is back at what guessing costs."""
 LASTS = 0.12
@@ -207,7 +208,7 @@ def _is_level_of_its_own(case: Case, curve: Curve) -> bool:
     highest = float(np.abs(curve.values[:3]).max())
     return (
         case.validation_loss() is None
-        and curve.descent < GAINED * abs(curve.start)
+        and curve.descent < min(GAINED * abs(curve.start), OF_RISE * (curve.end - curve.floor))
         and float(curve.values.max()) < HUGE * highest
     )
 
