@@ -273,7 +273,7 @@ def test_no_verdict_and_no_exit_code_hangs_on_a_guess(sick: Scorecard, tmp_path:
     assert "(no findings)" in text
     assert "should it disappoint nevertheless" not in text, "so little is noise to a reader"
     log.write_text("step,loss\n" + "\n".join(f"{at},{loss:.4f}" for at, loss in enumerate(RISES, start=1)))
-    assert "divergence (7" in CliRunner().invoke(app, ["doctor", str(log)]).stdout
+    assert "over-regularised (" in CliRunner().invoke(app, ["doctor", str(log)]).stdout
 
 
 @pytest.mark.parametrize("rows", [12, 40, 300])

@@ -7,7 +7,8 @@ Looks for: gradients that are not zero as an examined step begins. In logs witho
     of many parts, where the norm of a batch's own gradient scatters; or it rises part by part to the last step, like a
     power of the steps done. Examinations, which take a batch's gradient apart from the training, have one that is less
     than half as large, each time. One that is cleared every so many steps rises and falls back in a sawtooth, and so it
-    does in a log of a row for many steps. A sum of many differs from row to row by less than the loss of its batches.
+    does in a log of a row for many steps: there a remark, as batches in the order of their length do as much. A sum of
+    many differs from row to row by less than the loss of its batches.
 Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
     never fades, and the run swings or leaves.
 Evidence: the first norms, the usual one beside them, and how little neighbours differ.
@@ -70,7 +71,8 @@ def check(case: Case) -> Iterator[Finding]:
     if sawtooth is not None and len(np.unique(empty % sawtooth[0])) <= 1:
         yield from _now_and_then(case, norms, *sawtooth)
         return
-    teeth = teeth_of(norms, Curve.of(case.loss())) if sawtooth is None else None
+    rates = Curve.of(case.history.get("learning_rate"))
+    teeth = teeth_of(norms, Curve.of(case.loss()), rates) if sawtooth is None else None
     if teeth is not None and (np.diff(empty) >= 0.9 * teeth.period).all():
         yield _cleared_rarely(norms, teeth)
         return
@@ -146,17 +148,18 @@ def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: fl
 
 
 def _cleared_rarely(norms: Curve, teeth: Teeth) -> Finding:
-    """A sum whose clearing shows between rows that are some steps apart."""
+    """A remark on what may be a sum whose clearing shows between rows that are some steps apart; batches that are
+    ordered alike in each epoch look the same."""
     told = (
         f"{teeth.falls} times, every {teeth.period:,.0f} steps counted from the first, the gradient norm falls back in "
         f"one row from {teeth.times:.1f} times what it then is, the loss does not, and then it grows again"
     )
     return Finding(
         "gradients-not-cleared",
-        "warning",
-        0.8,
+        "info",
+        0.5,
         norms.first_step,
-        f"the gradient is a sum that is cleared only every {teeth.period:,.0f} steps or so, as often as an epoch "
+        f"the gradient may be a sum that is cleared only every {teeth.period:,.0f} steps or so, as often as an epoch "
         "ends or a log is written, while the weights are updated more often",
         (Evidence("grad_norm", (norms.first_step, norms.last_step), teeth.times, 1.0, told),),
         remedies=(
