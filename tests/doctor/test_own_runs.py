@@ -68,11 +68,15 @@ def test_labels_that_are_counted_otherwise_in_validation_are_no_random_labels() 
         assert told is None or "mean other classes" not in told.cause
 
 
+PLAIN = {
+    **{"procedure.name": "plain", "sharpness.name": "none", "penalties.l2.strength": 0.0},
+    **{f"embedding.{name}": 0.0 for name in ("mixup.alpha", "noise.alpha", "cutout.rate")},
+}
+
+
 def _examined(times: float, **settings: Any) -> Case:
-    usual = {"procedure.name": "plain", "sharpness.name": "none", "penalties.l2.strength": 0.0}
-    usual |= {f"embedding.{name}": 0.0 for name in ("mixup.alpha", "noise.alpha", "cutout.rate")}
     norms = times * np.exp(0.3 * noise_of(200, 3))
-    case = case_of(falling(200), rates=cosine(200), grad_norm=norms, config=usual | settings)
+    case = case_of(falling(200), rates=cosine(200), grad_norm=norms, config=PLAIN | settings)
     case.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array([1.0, 0.9, 1.1]))
     return case
 
@@ -388,9 +392,9 @@ def test_gradients_that_are_zero_once_cleared_are_no_sum_whatever_they_look_like
 
 
 def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_follows() -> None:
-    def case(own: list[float]) -> Case:
+    def case(own: list[float], **mixed: float) -> Case:
         norms = np.exp(0.1 * noise_of(200, 2)) * 1.03 ** np.maximum(np.arange(200) - 80.0, 0.0)
-        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms)
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms, config=PLAIN | mixed)
         given.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array(own))
         return given
 
@@ -398,6 +402,7 @@ def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_fol
     assert found is not None
     assert (found.severity, found.evidence[0].metric) == ("warning", "probe/grad_norm")
     assert _told("exploding-gradients", case([1.0, 4.0, 20.0])) is None  # that of the batch grows as well
+    assert _told("exploding-gradients", case([1.0, 1.1, 0.9], **{"embedding.mixup.alpha": 0.4})) is None
 
 
 def test_a_single_layer_that_was_not_brought_back_is_enough() -> None:

@@ -21,13 +21,14 @@ Source: own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.another import trains_another_gradient
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.teeth import Teeth, sawtooth_of, teeth_of
@@ -233,7 +234,7 @@ def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
     own, loss, judged = (
         Curve.of(case.history.get(name)) for name in ("probe/grad_norm", "train/loss", "training_slice/loss")
     )
-    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or _is_another_gradient(case):
+    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or trains_another_gradient(case):
         return
     beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
     times = float((beside / own.values).min())
@@ -245,14 +246,6 @@ def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
         "gradient"
     )
     yield 3.0, Evidence("probe/grad_norm", (own.first_step, own.last_step), times, 1.0, text)
-
-
-def _is_another_gradient(case: Case) -> bool:
-    """Whether training takes the gradient of more than the loss that examinations take."""
-    usual = {"procedure.name": "plain", "sharpness.name": "none", "embedding.mixup.alpha": 0.0}
-    usual |= {"penalties.l2.strength": 0.0, "embedding.noise.alpha": 0.0, "embedding.cutout.rate": 0.0}
-    weights = case.setting("task.class_weights")  # whose gradient is that of the few samples that weigh
-    return isinstance(weights, Mapping) or any(case.setting(name) != value for name, value in usual.items())
 
 
 def _like_a_power(norms: Curve) -> bool:
