@@ -69,7 +69,9 @@ def test_labels_that_are_counted_otherwise_in_validation_are_no_random_labels() 
 
 
 PLAIN = {
-    **{"procedure.name": "plain", "sharpness.name": "none", "penalties.l2.strength": 0.0},
+    "procedure.name": "plain",
+    "sharpness.name": "none",
+    "penalties.l2.strength": 0.0,
     **{f"embedding.{name}": 0.0 for name in ("mixup.alpha", "noise.alpha", "cutout.rate")},
 }
 

@@ -52,8 +52,9 @@ ENLARGES: Final = 2.0
 LARGE: Final = 10.0
 """Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
-MOST_RIGHT, FEW = 0.75, 10.0
-"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few."""
+MOST_RIGHT, FEW = 0.5, 2.7
+"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few: so many
+times as many as guesses would be right among; of texts of bytes they are four times as many."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -139,23 +140,20 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
 
 
 def _most_classes(case: Case) -> float:
-    """How many there are at most: where wrong answers are shared by few others, however many were wrong when it was
-    judged, a tenth of all is a generous guess. Of texts few others come into question in the end alone."""
+    """How many there are at most: where wrong answers, while most are wrong, are shared by few others, a tenth of all
+    is a generous guess. Later it is not: of texts few others come into question in the end, and of bytes at last."""
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
         return LARGEST_VOCABULARY
     if not starts_steep(case):
         return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
-    if not 0.2 < accuracy.end < MOST_RIGHT:
+    mostly_wrong = np.flatnonzero((accuracy.values > 0.2) & (accuracy.values <= MOST_RIGHT))
+    if not len(mostly_wrong):
         return LARGEST_VOCABULARY
-    others = [
-        math.exp(min((cost - usual_loss(part, 2.0)) / (1.0 - part), 50.0))
-        for part, cost in zip(
-            accuracy.values.tolist(), np.interp(accuracy.steps, loss.steps, loss.values).tolist(), strict=True
-        )
-        if 0.2 < part < MOST_RIGHT
-    ]
-    return 10.0 * (1.0 + max(others)) if others and max(others) < FEW else LARGEST_VOCABULARY
+    last = int(mostly_wrong[-1])
+    right, cost = float(accuracy.values[last]), float(np.interp(accuracy.steps[last], loss.steps, loss.values))
+    others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
+    return 10.0 * (1.0 + others) if others * right < FEW else LARGEST_VOCABULARY
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:
