@@ -28,8 +28,8 @@ where it moves by more the numbers that are summed are large, and those are the 
 
 
 OUTDONE: Final = 2.0
-"""Times by which a first loss that is a mean exceeds what guessing costs, more than later ones what their accuracy does.
-A sum exceeds both by the number that it is of."""
+"""Times by which a first loss that is a mean exceeds what guessing costs, more than later ones what their accuracy
+does. A sum exceeds both by the number that it is of."""
 
 
 class HighStart(NamedTuple):

@@ -18,8 +18,9 @@ False alarms: a loss that is summed over micro-batches begins above ln V, too, a
     pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
     from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
     are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
-    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. Inputs far from unit scale begin as high, and targets do: where outputs move by
-    hundreds of times the rate in a step the inputs are likelier, as weights of usual size could not do that.
+    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. Inputs far
+    from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
+    are likelier, as weights of usual size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """

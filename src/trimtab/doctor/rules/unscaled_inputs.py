@@ -14,8 +14,8 @@ Remedy: subtract the mean and divide by the deviation of each feature, both of t
     layer.
 False alarms: inputs whose first weights are made for their scale: a remark where the loss begins as a guess does.
     Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. Sums over pixels,
-    labels or frames begin as high as they are long: without an accuracy that tells a mean the height is a remark. A loss that begins
-    as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
+    labels or frames begin as high as they are long: without an accuracy that tells a mean the height is a remark. A
+    loss that begins as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
     BatchNorm meets behind the first layer do no harm, and show nowhere.
 Source: LeCun et al. 1998, "Efficient BackProp", section 4.3.
 """
