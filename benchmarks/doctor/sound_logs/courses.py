@@ -115,6 +115,18 @@ def evaluations_repeated_in_each_row(random: Generator) -> Table:
 
 
 @kind
+def pace_that_falls_as_batches_grow(random: Generator) -> Table:
+    """The attention of longer sequences takes longer for each token, and the log has no time of a step."""
+    pace = np.linspace(5.2e4, random.uniform(2.5e4, 4.0e4), 120) * (1 + random.normal(0.0, 0.01, 120))
+    return {
+        "step": steps(120, 10),
+        "loss": falling(random, 120),
+        "tokens_per_second": pace,
+        "batch_tokens": np.repeat([512, 1024, 2048], 40),
+    }
+
+
+@kind
 def dead_entries_of_a_codebook(random: Generator) -> Table:
     """No units of a network."""
     dead = np.clip(random.uniform(0.6, 0.8) - 0.002 * np.arange(100), 0.0, 1.0)

@@ -14,8 +14,7 @@ False alarms: in a divergence the loss leads, and the gradient grows because of 
     the gradient grows a hundred times as much as the loss, which no loss does to it. A norm
     that grows slowly while the loss falls is healthy, and so are single large values. A norm that adds up from the
     first step on, evenly, is that of gradients that are not cleared; one that grows where all weights jump at once, or
-    are multiplied in each step, follows these. Where training takes the gradient of more than the batch's loss (mixed
-    samples, penalties, weights of classes, other weights than its own) that of the batch is no measure of it.
+    are multiplied in each step, follows these.
 Source: Pascanu et al. 2013, arXiv 1211.5063; own thresholds.
 """
 
@@ -28,7 +27,6 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.another import trains_another_gradient
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
 from trimtab.doctor.reading.leads import Lead, lead_of_gradient
 from trimtab.doctor.reading.medians import median
@@ -156,7 +154,7 @@ def _that_outran(case: Case, norms: Curve, loss: Curve, lead: Lead) -> Finding:
 
 def _multiplied(case: Case) -> Iterator[Finding]:
     """A warning before the loss follows, where examinations tell that the gradient is not that of the batches."""
-    if trains_another_gradient(case) or (found := outgrown(case)) is None:
+    if (found := outgrown(case)) is None:
         return
     told = (
         f"from step {found.begin:,} to {found.end:,} the gradient norm grew {found.times:,.0f}-fold, and that of the "

@@ -1,6 +1,6 @@
 """gradients-not-cleared: gradients of earlier steps are still in the sum.
 
-Looks for: gradients that are not zero once they were cleared, as examinations try it. In logs without these: a
+Looks for: gradients that are not zero as an examined step begins. In logs without these: a
     gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while little
     has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
     the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
@@ -28,10 +28,10 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.another import trains_another_gradient
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, Steps
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.teeth import Teeth, sawtooth_of, teeth_of
+from trimtab.doctor.reading.thrown import is_another_gradient
 from trimtab.runs import format
 
 FEWEST: Final = 30
@@ -65,16 +65,16 @@ def check(case: Case) -> Iterator[Finding]:
     norms = Curve.of(case.history.get("grad_norm"))
     if norms is None or not (norms.values > 0).all():
         return
+    empty = _begun_empty(case)
     sawtooth = sawtooth_of(norms) if len(norms) >= FEWEST else None
-    if sawtooth is not None:
+    if sawtooth is not None and len(np.unique(empty % sawtooth[0])) <= 1:
         yield from _now_and_then(case, norms, *sawtooth)
         return
-    if _are_clear(case):
-        return  # whatever the norms look like
-    teeth = teeth_of(norms, Curve.of(case.loss()))
-    if teeth is not None:
+    teeth = teeth_of(norms, Curve.of(case.loss())) if sawtooth is None else None
+    if teeth is not None and (np.diff(empty) >= 0.9 * teeth.period).all():
         yield _cleared_rarely(norms, teeth)
-    if teeth is not None or len(norms) < FEWEST:
+        return
+    if teeth is not None or len(norms) < FEWEST or len(empty) > 1:
         return
     adds_up = _adds_up(norms)
     wanders = [*_wanders(norms, Curve.of(case.loss())), *_beyond_own(case, norms)]
@@ -93,14 +93,12 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _left(case: Case) -> Iterator[Finding]:
-    """What examinations found in the gradients after they were cleared, which is nothing in a sound run."""
+    """What gradients held as examined steps began, which is nothing in a sound run."""
     left = Curve.of(case.history.get("probe/grad_left"))
     if left is None or not (left.values > 0).any():
         return
     at = int(np.argmax(left.values > 0))
-    told = (
-        f"at {int((left.values > 0).sum())} of {len(left)} examinations gradients were not zero after they were cleared"
-    )
+    told = f"in {int((left.values > 0).sum())} of {len(left)} examined steps gradients were not zero as the step began"
     yield Finding(
         "gradients-not-cleared",
         "warning",
@@ -112,10 +110,11 @@ def _left(case: Case) -> Iterator[Finding]:
     )
 
 
-def _are_clear(case: Case) -> bool:
-    """Whether examinations found nothing in the gradients once they were cleared."""
+def _begun_empty(case: Case) -> Steps:
+    """The examined steps that began without anything in the gradients: two of them are no sum since the first step, nor
+    one that is cleared every so many, unless these lie between them."""
     left = Curve.of(case.history.get("probe/grad_left"))
-    return left is not None and len(left) >= 2 and not (left.values > 0).any()
+    return np.empty(0, np.int64) if left is None else left.steps[~(left.values > 0)]
 
 
 def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
@@ -234,7 +233,7 @@ def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
     own, loss, judged = (
         Curve.of(case.history.get(name)) for name in ("probe/grad_norm", "train/loss", "training_slice/loss")
     )
-    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or trains_another_gradient(case):
+    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or is_another_gradient(case):
         return
     beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
     times = float((beside / own.values).min())

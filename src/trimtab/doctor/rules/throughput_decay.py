@@ -53,7 +53,9 @@ FEWEST: Final = 48
 FEWEST_MEANS, FEWEST_SURE = 10, 18
 """Of a log that has a value for many steps; with fewer than two for each of eight parts, and one to begin with, it is a
 remark: so short a rise may be that of longer samples."""
-_SIZES: Final = re.compile(r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon)(?:$|[_/])")
+_SIZES: Final = re.compile(
+    r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon|batch_tokens|tokens_per_(?:step|batch))(?:$|[_/])"
+)
 """Columns of how much there is to do in a step."""
 STEADILY: Final = 0.65
 """Kendall's tau of all such values."""
@@ -112,8 +114,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             (onset, curve.last_step),
             last,
             first,
-            f"a step took {format.step_time(first)} in the first eighth and {format.step_time(last)} in the last, "
-            f"{'undisturbed, ' if undisturbed else ''}{last / first:.1f} times as long; the later is the slower "
+            f"{_took(case, first, last)} "
+            f"{last / first:.1f} times as long{' undisturbed' if undisturbed else ''}; the later is the slower "
             f"{course}",
         )
     ]
@@ -139,6 +141,16 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             *_profile(case),
         ),
     )
+
+
+def _took(case: Case, first: float, last: float) -> str:
+    """What was measured: the time of a step, or how much was done in a second where the log says nothing else."""
+    if case.history.has("step_seconds"):
+        return f"a step took {format.step_time(first)} in the first eighth and {format.step_time(last)} in the last,"
+    tokens = Curve.of(case.history.get("tokens_read")) or Curve.of(case.history.get("tokens"))
+    usual = 1.0 if tokens is None else tokens.median
+    done = f"{format.short(usual / first)} a second were done in the first eighth and {format.short(usual / last)}"
+    return f"{done} in the last, where the same took"
 
 
 def _stays_slower(medians: Parts) -> bool:
