@@ -17,8 +17,10 @@ False alarms: a loss that is summed over micro-batches begins above ln V, too, a
     must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
     pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
     from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
-    are judged by activations alone. Inputs far from unit scale begin as high, and targets do: where outputs move by
-    hundreds of times the rate in a step the inputs are likelier, as weights of usual size could not do that.
+    are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
+    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. Inputs far
+    from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
+    are likelier, as weights of usual size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -60,6 +62,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
     signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case)], high_start(case)
+    by_height = not signs and start is not None and not start.is_mean
     if not signs and start is not None:
         begun = (
             f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
@@ -83,11 +86,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
     known = loss is None or uniform_loss(case) is not None
-    inputs = start is not None and start.is_fast  # then they are likelier
+    inputs = start is not None and start.is_fast and (start.is_mean or by_height)  # then they are likelier
+    remark = inputs or by_height  # the loss may be a sum, or a squared error of large targets
     yield Finding(
         "bad-initialization",
-        "info" if inputs else "warning",
-        0.3 if inputs else 0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
+        "info" if remark else "warning",
+        0.3 if inputs else 0.5 if remark else 0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
         1,
         " and ".join(told)
         + ": the weights are drawn at the wrong scale"
