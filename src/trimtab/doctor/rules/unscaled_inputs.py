@@ -13,6 +13,7 @@ Evidence: the size of the inputs, and the first loss beside that of a guess; or 
 Remedy: subtract the mean and divide by the deviation of each feature, both of the training set; or a norm as first
     layer.
 False alarms: inputs whose first weights are made for their scale: a remark where the loss begins as a guess does.
+    Fine-tuning, as a low rate tells it, has large gradients of any inputs: a remark.
     Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. Sums over pixels,
     labels or frames begin as high as they are long: without an accuracy that tells a mean the height is a remark. A
     loss that begins as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
@@ -50,6 +51,8 @@ LATER: Final = 20.0
 NEAR_ZERO: Final = 0.05
 DROPS: Final = 0.5
 """Of the first loss: below that it is after a tenth of the run."""
+OF_TUNING: Final = 2e-4
+"""A rate up to that is of fine-tuning, where gradients are as large of any inputs, of tokens, too."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -133,10 +136,12 @@ def _by_gradients(case: Case) -> Iterator[Finding | Withheld]:
     steps = (norms.first_step, norms.last_step)
     told = f"the gradient norm is {first:.2g} times the loss at first, and {later:.2g} times from the first tenth on"
     fell = f"the first loss is {format.decimal(float(beside[0]))}, and {format.decimal(level)} after a tenth of the run"
+    rates = Curve.of(case.history.get("learning_rate"))
+    new = rates is None or float(rates.values.max()) > OF_TUNING
     yield Finding(
         CODE,
-        "warning",
-        0.75,
+        "warning" if new else "info",
+        0.75 if new else 0.5,
         1,
         "the inputs are far from unit scale, as it seems: gradients are far larger than such a loss makes of inputs of "
         "usual size",
