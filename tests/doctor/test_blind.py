@@ -9,6 +9,7 @@ from test_textbook import first_of, of_others
 
 from trimtab.doctor import Case
 from trimtab.doctor.diagnose import ask
+from trimtab.runs.history import Series
 
 LEVEL = float(np.log(4.0))
 AT = np.arange(1, 401)
@@ -37,3 +38,22 @@ def test_losses_that_stand_at_what_guessing_costs_are_told(fell: float, told: bo
     validation = LEVEL - np.linspace(-0.01, fell, 12) + 0.01 * noise_of(12, 1)
     said = list(ask("random-labels", evaluated(loss, validation, 0.25)))
     assert len(said) == told
+
+
+def answers(right: Array) -> Case:
+    """Losses that stand at what guessing costs, and how many of 500 answers are right."""
+    case = evaluated(LEVEL + 0.02 * noise_of(400), LEVEL + 0.01 + 0.01 * noise_of(len(right), 1), 0.25)
+    at = case.history.series["validation/loss"].steps
+    told = Series()
+    told.append(at, right)
+    case.history.replace("validation/accuracy", told)
+    return case
+
+
+def test_labels_are_judged_neither_by_a_model_that_says_one_class_nor_by_one_that_told_them_once() -> None:
+    guesses = 0.25 + 0.002 * np.array([5, -7, 3, 9, -4, 0, 6, -2, 1, 8, -5, 2])
+    assert list(ask("random-labels", answers(guesses)))
+    one_class = np.where(np.arange(12) % 3, 0.272, 0.22)
+    assert not list(ask("random-labels", answers(one_class)))
+    once = np.concatenate([[0.8], guesses[1:]])
+    assert not list(ask("random-labels", answers(once)))

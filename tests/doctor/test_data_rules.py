@@ -181,6 +181,17 @@ def test_jumps_that_come_as_epochs_do_need_no_validation_loss_above_half_of_them
     assert found(case_of(spikes, validation=validation), "unshuffled-data") is None, "spikes come when they will"
 
 
+def test_two_jumps_do_where_the_validation_loss_goes_up_while_the_training_loss_falls_and_comes_back() -> None:
+    blocks = [2.4 + above * np.exp(-np.arange(40) / 9) for above in (2.2, 4.0, 2.4)]
+    loss = np.concatenate(blocks) + 0.05 * noise_of(120)
+    against = dict(zip(range(13, 121, 13), [3.3, 3.2, 4.9, 3.9, 4.4, 5.6, 4.3, 3.5, 3.3], strict=True))
+    assert found(case_of(loss, validation=against), "unshuffled-data") is not None
+    along = dict(zip(range(13, 121, 13), [3.3, 3.0, 2.5, 4.9, 3.0, 2.5, 4.1, 3.0, 2.5], strict=True))
+    assert found(case_of(loss, validation=along), "unshuffled-data") is None, "spikes"
+    stays = dict.fromkeys(against, 3.3)
+    assert found(case_of(loss, validation=stays), "unshuffled-data") is None, "nothing is forgotten"
+
+
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
     rates = np.tile(cosine(60, warmup=0.02), 5)
     assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None

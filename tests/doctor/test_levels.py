@@ -42,7 +42,8 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
     facts = {"epochs": 0.3}
     (found,) = said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates, facts=facts))
     assert found.onset_step == 40
-    assert not said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates)), "perhaps epochs"
+    assert said("stopped-too-early", log(loss, towards(8, 5.0, 2.5, 3), rates=rates)), "evaluated every five"
+    assert not said("stopped-too-early", log(loss, towards(40, 5.0, 2.5, 15), rates=rates)), "perhaps epochs"
     tuned = log(loss, towards(8, 5.0, 2.5, 3), rates=rates / 10, facts=facts)
     assert not said("stopped-too-early", tuned), "at a rate of fine-tuning"
     assert "stopped-too-early" in codes("stopped-too-early", tuned), "but it is remarked"
@@ -79,6 +80,10 @@ def test_a_short_log_whose_losses_stand_where_frequencies_lie_is_underfitting() 
     assert said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates))
     assert not said("underfitting", log(loss, towards(6, 3.6, 3.0, 3), rates=rates))
     assert not said("underfitting", log(loss, towards(6, 3.1, 3.0, 1), rates=rates / 15)), "at a rate of fine-tuning"
+    scatters = towards(60, 3.9, 3.0, 4) + np.array([[0.05], [0.5]]) * noise_of(60)
+    low, high = (log(one, towards(12, 3.1, 3.0, 1), rates=np.full(60, 3e-3)) for one in scatters)
+    assert said("underfitting", low)
+    assert not said("underfitting", high), "batches are too small for any model"
 
 
 def test_a_schedule_that_ends_in_the_first_rows_of_a_short_log_is_seen() -> None:
@@ -130,3 +135,12 @@ def test_wrong_answers_tell_how_many_classes_there_are_when_most_are_wrong(other
     case = log(loss, judged, rates=np.full(240, 1e-3))
     case.history.add("validation/accuracy", np.arange(20, 241, 20), right)
     assert bool(said("bad-initialization", case)) == expected
+
+
+def test_an_accuracy_that_was_never_high_is_not_spoilt_by_wrong_labels() -> None:
+    taught = {"train/accuracy": np.linspace(0.2, 0.99, 60)}
+    rises = np.concatenate([[1.3], np.linspace(1.1, 4.0, 11)])
+    for best, falls in ((0.8, True), (0.3, False)):
+        case = log(towards(60, 1.6, 0.05, 12), rises, **taught)
+        case.history.add("validation/accuracy", np.arange(5, 61, 5), np.linspace(best, best - 0.15, 12))
+        assert bool(said("label-noise", case)) == falls

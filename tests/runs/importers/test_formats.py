@@ -142,6 +142,12 @@ def test_units_and_names_of_printed_logs(tmp_path: Path) -> None:
     imported = read_foreign(FORMATS / "torchtitan.log")
     assert values(imported, "memory_bytes")[1][0] == 1.64 * 2**30
     assert values(imported, "grad_norm")[1][0] == 1.5
+    judged = tmp_path / "titan.log"
+    judged.write_text(
+        "".join(f"[titan] step: {s}  loss:  4.0\n[titan] validate step: {s}  loss:  4.5\n" for s in range(1, 9))
+    )
+    assert values(read_foreign(judged), "validation/loss")[1] == [4.5] * 8
+    assert values(read_foreign(judged), "train/loss")[1] == [4.0] * 8
     imported = read_foreign(FORMATS / "megatron.log")
     assert values(imported, "step_seconds")[1][0] == 1.2345
     assert values(imported, "validation/perplexity")[1][0] == pytest.approx(math.exp(loss(100) + 0.1), rel=1e-4)

@@ -38,7 +38,8 @@ class BlindAnswers:
     level: float
     """What guessing costs."""
     stand: bool
-    """Whether the loss ends where guessing leaves it, did not fall below by more than chance, and answers differ."""
+    """Whether the loss ends where guessing leaves it, did not fall below by more than chance, and half of all
+    evaluations and more differ in how many answers are right."""
     right: float
     """The median accuracy of the second half."""
     before: float
@@ -70,7 +71,10 @@ def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
         or lowest < STANDS * min(first, level)
         or lowest < (0.8 * usual_loss(right, number) if always else NEAR_GUESS * level)
         or right > 0.9
-        or (not always and right > most + 2.0 * error_of_share(most, judged_texts(case) or 300.0))
+        or (
+            not always
+            and max(right, float(before.max())) > most + 2.0 * error_of_share(most, judged_texts(case) or 300.0)
+        )
         or right > float(before.max()) + max(0.02, 2.0 * noise_of_evaluations(accuracy.values))
     ):
         return None
@@ -79,7 +83,9 @@ def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
     off, there = (3.0 * float(np.std(part)) / math.sqrt(len(part)) for part in (early, late))
     end = float(late.mean())
     fell = end < level - there and end < float(early.mean()) - math.hypot(off, there)
-    stand = not fell and not always and last < level / STANDS
+    # Where the same share is right again and again one class is said, whatever the input: no label tells of that.
+    again = int(np.unique(np.round(accuracy.values, 6), return_counts=True)[1].max())
+    stand = not fell and 2 * again < len(accuracy) and last < level / STANDS
     steps = (accuracy.first_step, accuracy.last_step)
     return BlindAnswers(first, lowest, last, level, stand, right, float(before.max()), 1.0 / number, steps)
 

@@ -6,8 +6,8 @@ Looks for: labels that contradict answers which ought to be sure. Counting runs 
     different labels (`contradictions`). In logs, a training loss that stays far above the validation loss, where one
     part of wrong labels explains both: so high a floor, and answers that are right and no surer than the rest of the
     labels is right, in steps that scatter as drawing wrong labels does, or with a training accuracy that is as much
-    too low. Or a validation accuracy that falls by far from an early best while the training accuracy goes on rising:
-    wrong labels are learned last, and learning them by heart spoils what was known.
+    too low. Or a validation accuracy that falls by far from an early best of three fifths and more, while the training
+    accuracy goes on rising: wrong labels are learned last, and learning them by heart spoils what was known.
 Why it matters: the wrong part is a floor of the loss, and a bound of every accuracy that is measured with such labels;
     a model that trains on learns it by heart.
 Evidence: errors of the surest answers, texts with two labels, accuracies before and after.
@@ -227,6 +227,8 @@ def _falling_accuracy(case: Case) -> Iterator[Evidence]:
         return
     best_at = int(validation.smoothed.argmax())
     best, last = float(validation.smoothed[best_at]), float(validation.values[-max(2, len(validation) // 6) :].mean())
+    if best < LEAST_RIGHT:
+        return  # nothing was known that wrong labels could spoil
     number = judged_texts(case)
     error = 2.0 * noise_of_evaluations(validation.values)
     if number:

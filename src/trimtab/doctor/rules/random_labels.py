@@ -15,8 +15,8 @@ Evidence: the best validation loss beside that of no input, the best accuracy be
 Remedy: look at ten samples with their labels; find the step after which the two no longer belong together.
 False alarms: a validation set of another kind or a few memorized texts look alike: there the validation loss first
     falls, if only from the shares of the classes. A rate far too low, or frozen parameters, leave the training loss
-    where it was. Of a log that does not say what it is of nothing is said without an accuracy, and nothing of thirty
-    validation texts or fewer.
+    where it was, and the same share of answers right in half of the evaluations. Of a log that does not say what it is
+    of nothing is said without an accuracy, and nothing of thirty validation texts or fewer.
 Source: Zhang et al. 2017, arXiv 1611.03530: networks learn random labels by heart.
 """
 

@@ -177,9 +177,8 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
     last, passes = case.history.last_step, case.number("epochs")
     if validation is None or len(validation) < 4 or last > FEW_UPDATES:
         return
-    # Epochs are logged and evaluated one by one; of updates many a log leaves some out.
-    apart = float(np.median(np.diff(training.steps))) > 1.0 and len(training) >= 2 * len(validation)
-    if passes > 1.0 if passes is not None else not apart:
+    # Epochs are logged and evaluated one by one.
+    if passes > 1.0 if passes is not None else len(training) < 2 * len(validation):
         return
     start, levels = max(training.start, float(validation.values[0])), validation.values
     fell = float(levels[0] - levels[-1])

@@ -56,6 +56,8 @@ HIGH, HIGHEST, CLOSE = 0.75, 0.86, 0.035
 """Of the first loss. What stands above the second has not learned frequencies even: that is a plateau."""
 FEWEST, FEWEST_ROWS = 24, 9
 """Training losses, to hold against a yardstick; and where only levels are compared."""
+DROWNED = 0.1
+"""Of the loss: steps that scatter by more are of batches too small for any model."""
 FIRST_STEPS = 30
 """A log that begins later does not tell what a guess costs."""
 DOUBLINGS = 5.0
@@ -196,7 +198,7 @@ def _of_curves_alone(case: Case, training: Curve) -> Finding | None:
         f"{format.decimal(lowest)}, {lowest / start:.0%} of the first loss: of texts the frequencies of single tokens "
         "give about as much"
     )
-    is_text = start > OF_LETTERS and are_weights_new(case)
+    is_text = start > OF_LETTERS and are_weights_new(case) and training.noise < DROWNED * lowest
     unless = "" if is_text else ", unless it was trained before or its data tell no more"
     return Finding(
         "underfitting",

@@ -3,7 +3,8 @@
 Looks for: rows sorted by their targets that are not shuffled (the fact `order`, of classes, numbers, or the first
     words of second texts, with `data.shuffle` false). In the
     curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
-    validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled): each kind
+    validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled, or where the
+    validation loss goes up while the training loss falls before the highest, and comes back): each kind
     of sample is learned when it comes, and forgotten when the next does. Where it lies above them by less than half of
     a jump, or there is none, the jumps must come at even distances, as epochs do: four at least without one. Or the
     loss goes up and down in the same way again and again, each time over many steps: the order of an epoch.
@@ -49,6 +50,8 @@ AT_ONCE: Final = 0.5
 """Of the deviation from the trend: the farthest of its moves from one step to the next."""
 REACHED: Final = 0.7
 """Of the validation loss, a mean over what was just seen and what was not: samples of what was not cost more."""
+SWING: Final = 0.25
+"""Of the highest jump: so far a validation loss goes up while one kind of samples alone is learned."""
 HEIGHT: Final = 0.25
 """Of the whole range of the loss: what a jump must have."""
 
@@ -139,12 +142,23 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
         above = float(np.median(beside - lows))
         if float(np.median([one.top for one in jumps])) < REACHED * float(np.median(beside)):
             return False
-        if case.setting("data.shuffle") is False:
+        if case.setting("data.shuffle") is False or _swings_against(validation, curve, jumps):
             return len(jumps) >= 2 and above > max(0.2 * height, 0.15 * float(np.median(lows)))
         if len(jumps) >= 3 and above > max(0.5 * height, float(np.median(lows))):
             return True
         return _are_even(jumps) and above > max(float(np.median(lows)), 4.0 * curve.noise)
     return _are_even(jumps)
+
+
+def _swings_against(validation: Curve, curve: Curve, jumps: list[Jump]) -> bool:
+    """Whether the validation loss rose while the training loss fell to the low of the highest jump, and came back."""
+    highest = max(jumps, key=lambda one: one.top - one.low)
+    at = int(curve.steps[highest.low_at])
+    before, after = validation.values[validation.steps < at], validation.values[validation.steps > at]
+    if len(before) < 2 or len(after) < 2:
+        return False
+    rose = float(np.interp(at, validation.steps, validation.values)) - max(float(before.min()), float(after.min()))
+    return rose > SWING * (highest.top - highest.low)
 
 
 def _is_alone(case: Case) -> bool:

@@ -37,7 +37,7 @@ TIMES: Final = _words(
 
 SIDES: Final[Mapping[str, Side]] = {
     **dict.fromkeys(_words("train training trn tr"), "train"),
-    **dict.fromkeys(_words("val valid validation eval evaluation dev"), "validation"),
+    **dict.fromkeys(_words("val valid validate validation eval evaluate evaluation dev"), "validation"),
     **dict.fromkeys(_words("test testing holdout"), "test"),
 }
 
