@@ -37,6 +37,7 @@ def test_a_sound_log_does_not_alarm_whatever_the_seed(tmp_path: Path, name: str)
         ("best_that_is_loaded_for_a_test", 60, 0),
         ("training_that_goes_on_after_each_evaluation", 60, 0),
         ("bars_of_epochs", 60, 0),
+        ("batches_of_evaluations", 120, 0),
     ],
 )
 def test_every_row_is_read_and_a_resume_is_what_the_rows_bear_out(

@@ -122,3 +122,14 @@ def schedules_that_are_told_to_end_high(random: Generator) -> Iterator[str]:
     ][int(random.integers(4))]
     yield from ("lr_scheduler_type: cosine", "train_iters: 1,000", head)
     yield from rated(random, rates)
+
+
+@kind
+def batches_of_evaluations(random: Generator) -> Iterator[str]:
+    """An epoch's evaluation counts batches of its own, in the place of those of training."""
+    for epoch in range(1, 11):
+        for done in range(50, 601, 50):
+            loss = 0.5 + 1.6 * np.exp(-(epoch - 1 + done / 600) / 1.5) + random.normal(0.0, 0.03)
+            yield f"Epoch(train)  [{epoch}][{done:>3}/600]  lr: 2.0000e-02  time: 0.35  loss: {loss:.4f}"
+        accuracy = 70.0 - 40.0 * np.exp(-epoch / 3)
+        yield f"Epoch(val) [{epoch}][100/100]    accuracy/top1: {accuracy:.4f}  data_time: 0.0010  time: 0.0500"
