@@ -133,3 +133,15 @@ def batches_of_evaluations(random: Generator) -> Iterator[str]:
             yield f"Epoch(train)  [{epoch}][{done:>3}/600]  lr: 2.0000e-02  time: 0.35  loss: {loss:.4f}"
         accuracy = 70.0 - 40.0 * np.exp(-epoch / 3)
         yield f"Epoch(val) [{epoch}][100/100]    accuracy/top1: {accuracy:.4f}  data_time: 0.0010  time: 0.0500"
+
+
+@kind
+def bars_of_evaluations(random: Generator) -> Iterator[str]:
+    """As many batches as an epoch has, or fewer, in bars that look like those of training."""
+    judged = int(random.choice([25, 100]))
+    for epoch in range(5):
+        for side, total in (("Train", 100), ("Val", judged)):
+            for done in range(1, total + 1):
+                at = 100 * epoch + (done if side == "Train" else 100)
+                loss = 0.4 + 2.0 * np.exp(-at / 150) + random.normal(0.3 * (side == "Val"), 0.05)
+                yield f"{side}: {100 * done // total:3d}%|###  | {done}/{total} [00:10<00:20, 9.8it/s, loss={loss:.3f}]"
