@@ -35,7 +35,7 @@ from trimtab.model.fp8 import prepare_fp8
 from trimtab.model.quantize import prepare_quantization, set_rounding
 from trimtab.monitor.probes import Examiner, add_capture, build_examiner, build_probes
 from trimtab.objective import Objective, build_objective, build_task, class_weights
-from trimtab.optimizer import build_average, build_penalties, build_transforms, clip_threshold, left_when_cleared
+from trimtab.optimizer import build_average, build_penalties, build_transforms, clip_threshold, left_over
 from trimtab.planning import one_shape
 from trimtab.runs import Lock, Recorder, RunDirectory
 from trimtab.runs.counted import counts_every_token
@@ -210,13 +210,14 @@ def build_parts(
         task=task,
         device=device,
         weights=lambda: step.optimizer.storage.weights,
-        left=lambda: left_when_cleared(step.optimizer.storage),
+        left=lambda: left_over(step.optimizer.storage),
         autocast=precision.autocast,
         scale=lambda: None if precision.scaler is None else precision.scaler.scale,
         is_due=Calendar.of(config).examines,
     )
     if examiner is not None:
         step.examinations = examiner.following
+        step.at_begun.append(examiner.begun)
     return Parts(
         model,
         task,

@@ -47,6 +47,10 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
     tuned = log(loss, towards(8, 5.0, 2.5, 3), rates=rates / 10, facts=facts)
     assert not said("stopped-too-early", tuned), "at a rate of fine-tuning"
     assert "stopped-too-early" in codes("stopped-too-early", tuned), "but it is remarked"
+    for first, is_new in ((0.006, True), (0.05, False)):
+        taught = {"train/accuracy": np.linspace(first, 0.3, 40)}
+        again = log(loss, towards(8, 5.0, 2.5, 3), rates=rates / 10, facts=facts, **taught)
+        assert bool(said("stopped-too-early", again)) == is_new, "whatever the rate, if first answers were guesses"
     assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates, facts=facts)), (
         "few classes"
     )
@@ -144,3 +148,11 @@ def test_an_accuracy_that_was_never_high_is_not_spoilt_by_wrong_labels() -> None
         case = log(towards(60, 1.6, 0.05, 12), rises, **taught)
         case.history.add("validation/accuracy", np.arange(5, 61, 5), np.linspace(best, best - 0.15, 12))
         assert bool(said("label-noise", case)) == falls
+
+
+def test_an_accuracy_that_stands_at_chance_is_of_one_class_though_the_training_loss_falls() -> None:
+    loss = towards(60, 1.8, 0.4, 5) + 0.01 * noise_of(60)
+    for level, told in ((0.17, True), (0.4, False)):
+        case = log(loss, 1.6 + 0.1 * noise_of(10))
+        case.history.add("validation/accuracy", np.arange(6, 61, 6), np.full(10, level))
+        assert bool(said("class-collapse", case)) == told

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import case_of, falling
 
+from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.once import once
 from trimtab.doctor.reading.spikes import NEARBY, over_at
@@ -42,6 +43,16 @@ def test_what_is_shared_cannot_be_written_and_is_new_as_the_series_grows() -> No
     assert grown is not None
     assert len(grown) == 101
     assert len(grown.running_median(5)) == 101
+
+
+def test_a_case_is_of_its_history_as_it_is_and_one_that_has_grown_is_another() -> None:
+    case = case_of(falling(100))
+    assert case.validation_loss() is None
+    case.history.add("validation/loss", np.array([50, 100]), np.array([3.0, 2.0]))
+    assert case.validation_loss() is None
+    grown = Case(case.history)
+    assert grown.validation_loss() is case.history.get("validation/loss")
+    assert grown.loss() is case.loss()  # with what was read off its curve
 
 
 def test_the_end_of_a_spike_is_the_same_whether_it_is_near_or_far() -> None:

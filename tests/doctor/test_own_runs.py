@@ -297,7 +297,7 @@ def test_weights_that_jump_at_once_are_a_spike_and_no_explosion() -> None:
     assert _told("exploding-gradients", case(2.5)) is None
 
 
-def test_gradients_that_are_not_zero_once_cleared_settle_it() -> None:
+def test_gradients_that_are_not_zero_as_a_step_begins_settle_it() -> None:
     def case(left: list[float]) -> Case:
         given = case_of(falling(120), rates=cosine(120), grad_norm=np.exp(0.2 * noise_of(120, 1)))
         given.history.add("probe/grad_left", np.array([40, 80, 120]), np.array(left))
@@ -375,7 +375,7 @@ def test_a_gradient_that_has_faded_for_most_of_the_run_counts_though_it_comes_ba
     assert _told("vanishing-gradients", case(40)) is None
 
 
-def test_gradients_that_are_zero_once_cleared_are_no_sum_whatever_they_look_like() -> None:
+def test_steps_that_begin_empty_are_no_sum_since_the_first_whatever_the_norm_looks_like() -> None:
     def case(known: bool) -> Case:
         norms = np.arange(1.0, 121.0) ** 0.9 * np.exp(0.01 * noise_of(120, 1))
         given = case_of(falling(120), rates=cosine(120), grad_norm=norms)
@@ -387,10 +387,19 @@ def test_gradients_that_are_zero_once_cleared_are_no_sum_whatever_they_look_like
     assert _told("gradients-not-cleared", case(known=True)) is None
 
 
+@pytest.mark.parametrize(("examined", "silent"), [([20, 40, 60], False), ([20, 30, 60], True)])
+def test_steps_that_begin_empty_are_no_sum_of_fewer_than_lie_between_them(examined: list[int], silent: bool) -> None:
+    """Examinations that come as often as gradients are cleared find them empty each time."""
+    norms = (1.0 + np.arange(160) % 20) ** 0.9 * np.exp(0.05 * noise_of(160, 1))
+    given = case_of(falling(160), rates=cosine(160), grad_norm=norms)
+    given.history.add("probe/grad_left", np.array(examined), np.zeros(3))
+    assert (_told("gradients-not-cleared", given) is None) == silent
+
+
 def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_follows() -> None:
-    def case(own: list[float]) -> Case:
+    def case(own: list[float], **config: object) -> Case:
         norms = np.exp(0.1 * noise_of(200, 2)) * 1.03 ** np.maximum(np.arange(200) - 80.0, 0.0)
-        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms)
+        given = case_of(falling(200, noise=0.02), rates=np.full(200, 0.1), grad_norm=norms, config=config)
         given.history.add("probe/grad_norm", np.array([60, 120, 180]), np.array(own))
         return given
 
@@ -398,6 +407,7 @@ def test_a_gradient_that_outgrows_that_of_the_batch_explodes_before_the_loss_fol
     assert found is not None
     assert (found.severity, found.evidence[0].metric) == ("warning", "probe/grad_norm")
     assert _told("exploding-gradients", case([1.0, 4.0, 20.0])) is None  # that of the batch grows as well
+    assert _told("exploding-gradients", case([1.0, 1.1, 0.9], **{"penalties.l2.strength": 0.1})) is None
 
 
 def test_a_single_layer_that_was_not_brought_back_is_enough() -> None:

@@ -49,4 +49,10 @@ def test_a_plan_is_the_same_along_steps_that_were_asked_for_before() -> None:
         assert plan is not None
         for steps in ([1, 2, 3], [1, 2, 3, 4, 50], [1, 2, 5], [7], [7, 1], [1, 2, 3, 4, 5, 6]):
             assert plan.along(np.array(steps)).tolist() == [plan(step) for step in steps]
+        steps = np.array([1, 2, 3])
+        given = plan.along(steps)
+        with pytest.raises(ValueError, match="read-only"):
+            given[0] = 0.0
+        steps[0] = 40  # what the caller writes there is another question
+        assert plan.along(steps).tolist() == [plan(40), plan(2), plan(3)]
     assert plans[0] is not plans[1]  # one step and the whole run are equal numbers

@@ -187,6 +187,20 @@ def test_skipped_steps_of_a_loss_scale_are_no_fault() -> None:
     assert found(case, "nan-loss") is None
 
 
+@pytest.mark.parametrize(("lost", "end", "severity"), [(3, 300, "info"), (60, 300, "error"), (3, 299, "warning")])
+def test_norms_alone_that_are_no_numbers_are_steps_that_another_trainer_skipped(
+    lost: int, end: int, severity: str
+) -> None:
+    norms = 1 + 0.1 * np.abs(noise_of(300))
+    norms[100 : 100 + lost] = np.nan
+    norms[end:] = np.nan
+    case = case_of(falling(300), rates=cosine(300), grad_norm=norms)
+    object.__setattr__(case, "target", "torch")
+    told = found(case, "nan-loss")
+    assert told is not None
+    assert told.severity == severity
+
+
 def test_an_exploding_gradient_is_seen_before_the_nan() -> None:
     loss, norms = falling(300), 1 + 0.1 * np.abs(noise_of(300))
     norms[195:200] = [5, 30, 200, 3000, 1e5]

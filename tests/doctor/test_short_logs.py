@@ -36,7 +36,21 @@ def test_evaluations_that_take_longer_than_training(tmp_path: Path, seconds: flo
 def test_few_means_of_a_pace_that_falls(tmp_path: Path, factor: float, is_told: bool, name: str) -> None:
     paces = 1000.0 / np.linspace(1.0, factor, 18) * (1 + 0.01 * noise_of(18))
     lines = [f"step {50 * (at + 1)} loss {3 - at / 20:.3f} {name}={pace:.1f}" for at, pace in enumerate(paces)]
-    assert ("throughput-decay" in loud(opened(tmp_path / "run.log", lines))) == is_told
+    case = opened(tmp_path / "run.log", lines)
+    assert ("throughput-decay" in loud(case)) == is_told
+    told = [one.evidence[0].text for one in findings_of(case)[0] if one.code == "throughput-decay"]
+    assert all(text.startswith("875 a second were done in the first eighth and 505 in the last") for text in told), told
+
+
+@pytest.mark.parametrize("name", ["batch_tokens", "tokens_per_step", "context_length"])
+def test_a_pace_that_falls_as_batches_grow(tmp_path: Path, name: str) -> None:
+    paces = np.linspace(5.2e4, 3.0e4, 120) * (1 + 0.01 * noise_of(120))
+    sizes = np.repeat([512, 1024, 2048], 40)
+    rows = [
+        f"step {10 * (at + 1)} loss {3 - at / 100:.3f} tokens_per_sec={pace:.1f} {name}={size}"
+        for at, (pace, size) in enumerate(zip(paces, sizes, strict=True))
+    ]
+    assert "throughput-decay" not in loud(opened(tmp_path / "run.log", rows))
 
 
 @pytest.mark.parametrize(("said", "is_told"), [("resumed from checkpoint at step 203", True), ("all is well", False)])

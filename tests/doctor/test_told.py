@@ -54,15 +54,18 @@ def test_steps_are_those_that_were_done(steps: range, said: str) -> None:
     assert summary(Case(history)).startswith(f"In {said} steps ")
 
 
-def test_restored_weights_are_told_beside_a_healthy_verdict() -> None:
-    validation = {at: 0.35 + 0.3 * abs(at - 150) / 250 for at in range(50, 401, 50)}
+@pytest.mark.parametrize(("best", "verdict"), [(250, "healthy"), (150, "attention")])
+def test_restored_weights_are_told_beside_a_healthy_verdict(best: int, verdict: str) -> None:
+    validation = {at: 0.35 + 0.3 * abs(at - best) / 250 for at in range(50, 401, 50)}
     loss = 0.001 + np.exp(-np.arange(1, 401) / 40)
     case = case_of(loss, validation=validation)
     assert diagnose(case).verdict == "attention"
-    case.history.observe(RunEnded(400, "finished", "done", 150, 0.35, 150, 1.0))
+    case.history.observe(RunEnded(400, "finished", "done", best, 0.35, best, 1.0))
     diagnosis = diagnose(case)
-    assert (diagnosis.verdict, diagnosis.findings[0].code) == ("healthy", "overfitting")
-    assert "It overfitted from step 150 on, and the best weights, of step 150, were restored" in diagnosis.summary
+    # Where more than half of the steps were spent after the best one, that is worth a warning.
+    assert (diagnosis.verdict, diagnosis.findings[0].code) == (verdict, "overfitting")
+    told = f"It overfitted from step {best} on, and the best weights, of step {best}, were restored"
+    assert (told in diagnosis.summary) == (verdict == "healthy")
 
 
 def few_texts(validation: dict[int, float], per_epoch: float) -> Case:

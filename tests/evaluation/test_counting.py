@@ -72,6 +72,15 @@ def test_sets_of_one_kind_are_not_told_apart_and_others_are() -> None:
     assert count_sets(ours.__getitem__, 120, other.__getitem__, 7) is None
 
 
+def test_the_end_of_one_set_does_not_tell_the_begin_of_the_other_that_goes_on_there() -> None:
+    """All documents are alike, but those at the border, which have one subject."""
+    usual, subject = np.arange(30), np.arange(100, 130)
+    ours, theirs = [usual] * 36 + [subject] * 4, [subject] * 4 + [usual] * 36
+    found = count_sets(ours.__getitem__, 40, theirs.__getitem__, 40)
+    assert found is not None
+    assert found["separability"] == pytest.approx(0.5, abs=0.02)
+
+
 def test_runs_are_told_from_their_tokens() -> None:
     one, other = features_of(np.array([1, 2, 3])), features_of(np.array([3, 2, 1]))
     assert len(one) == 6  # three tokens, two pairs, one of three

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from trimtab.config.keys import keys
 from trimtab.config.registry import load_target
 from trimtab.config.registry.examinations import EXAMINATIONS, INLINE, ExaminationSpec
 from trimtab.doctor.codes import CODES
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.load import open_case
 from trimtab.events import (
     AlertRaised,
     ArtifactLogged,
@@ -37,6 +40,7 @@ from trimtab.events import (
     Stop,
 )
 from trimtab.model import buffers_kept
+from trimtab.optimizer import FlatStorage
 from trimtab.runs import History, RunDirectory
 from trimtab.runs.examinations import read_examinations
 from trimtab.runs.goodput import goodput
@@ -44,6 +48,7 @@ from trimtab.runs.metrics import METRICS
 from trimtab.runs.record import event_from_json, event_to_json, lines_of
 from trimtab.signals import Examined, Readings
 from trimtab.training import Calendar
+from trimtab.training.step import Step
 
 SETTINGS: dict[str, Any] = {
     "data.tokenizer": {"name": "bytes"},
@@ -320,6 +325,49 @@ def test_one_that_raises_is_said_and_left_out(
     assert [event.step for event in events] == [2, 4, 6, 8, 10]
     assert all(event.metrics["probe/grad_norm"] > 0 for event in events)
     assert all(event.metrics["probe/grad_left"] == 0 for event in events)
+
+
+def _begins_without_clearing(patch: pytest.MonkeyPatch) -> None:
+    """Each step but the first leaves the clearing out of its beginning."""
+    begin, turn = Step.begin, count()
+
+    def begun(self: Step, *, in_parts: bool = False) -> None:
+        if next(turn) == 0:
+            begin(self, in_parts=in_parts)
+        torch._foreach_zero_(self.sums)
+
+    patch.setattr(Step, "begin", begun)
+
+
+def _storage_keeps(patch: pytest.MonkeyPatch) -> None:
+    clear, turn = FlatStorage.zero_gradients, count()
+
+    def cleared(self: FlatStorage, *, in_parts: bool = False) -> None:
+        if next(turn) == 0:
+            clear(self, in_parts=in_parts)
+
+    patch.setattr(FlatStorage, "zero_gradients", cleared)
+
+
+def test_a_step_that_does_not_clear_is_found_and_examinations_do_not_clear_for_it(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+    for number, (fault, every) in enumerate(
+        [(_storage_keeps, 1000), (_storage_keeps, 2), (_begins_without_clearing, 2)]
+    ):
+        run = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            fault(patch)
+            settings = {"logging.examine.every": every, "logging.examine.at_evaluations": False}
+            ended, examinations = trained(text, run, settings)
+        weights.append(ended)
+        if every == 2:
+            assert [event.metrics["probe/grad_left"] > 0 for event in examinations] == [True] * 5
+            first = diagnose(open_case(RunDirectory.open(run))).findings[0]
+            assert (first.code, first.confidence) == ("gradients-not-cleared", 0.95)
+    assert the_same(weights[0], weights[1])
+    assert the_same(weights[0], weights[2])
 
 
 @pytest.mark.parametrize("assigns", [False, True], ids=["in place", "a new tensor"])

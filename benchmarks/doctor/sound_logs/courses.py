@@ -115,6 +115,18 @@ def evaluations_repeated_in_each_row(random: Generator) -> Table:
 
 
 @kind
+def pace_that_falls_as_batches_grow(random: Generator) -> Table:
+    """The attention of longer sequences takes longer for each token, and the log has no time of a step."""
+    pace = np.linspace(5.2e4, random.uniform(2.5e4, 4.0e4), 120) * (1 + random.normal(0.0, 0.01, 120))
+    return {
+        "step": steps(120, 10),
+        "loss": falling(random, 120),
+        "tokens_per_second": pace,
+        "batch_tokens": np.repeat([512, 1024, 2048], 40),
+    }
+
+
+@kind
 def dead_entries_of_a_codebook(random: Generator) -> Table:
     """No units of a network."""
     dead = np.clip(random.uniform(0.6, 0.8) - 0.002 * np.arange(100), 0.0, 1.0)
@@ -299,3 +311,40 @@ def tasks_one_after_another(random: Generator) -> Table:
     every, row = int(random.integers(70, 90)), np.arange(240)
     loss = 0.2 + 1.6 * np.exp(-(row % every) / 15.0) + random.normal(0.0, 0.03, 240)
     return {"step": steps(240, 100), "loss": loss, "val_loss": now_and_then(0.6 + 1.2 * np.exp(-row / 60.0), 20)}
+
+
+@kind
+def warm_restarts_of_a_rate(random: Generator) -> Table:
+    """Each restart lifts the losses for some epochs."""
+    every, lifts, row = int(random.choice([5, 10, 12])), random.uniform(0.12, 0.3), np.arange(60)
+    part = row % every / every
+    level = 0.4 + 1.2 * np.exp(-row / 25.0) + lifts * np.exp(-6.0 * part) * (row >= every)
+    val_loss = level + 0.12 + random.normal(0.0, 0.015, 60)
+    rate = 0.05 * (1.0 + np.cos(np.pi * part))
+    return {"epoch": row, "train_loss": level + random.normal(0.0, 0.01, 60), "val_loss": val_loss, "lr": rate}
+
+
+@kind
+def gradients_that_grow_as_a_rate_falls(random: Generator) -> Table:
+    """And fall back where it restarts."""
+    part = np.arange(200) % 40 / 40
+    norm = (1.0 + random.uniform(1.2, 2.0) * part**2) * np.exp(random.normal(0.0, 0.06, 200))
+    loss = 2.0 + 1.5 * np.exp(-np.arange(200) / 60.0) + random.normal(0.0, 0.03, 200)
+    return {"step": steps(200, 25), "loss": loss, "lr": 5e-4 * (1.0 + np.cos(np.pi * part)), "grad_norm": norm}
+
+
+@kind
+def batches_from_short_to_long_in_each_epoch(random: Generator) -> Table:
+    """Longer samples have larger gradients, and no larger loss for each token."""
+    norm = (1.0 + random.uniform(1.4, 2.0) * (np.arange(200) % 40) / 40) * np.exp(random.normal(0.0, 0.06, 200))
+    loss = 2.0 + 1.5 * np.exp(-np.arange(200) / 60.0) + random.normal(0.0, 0.03, 200)
+    return {"step": steps(200, 25), "loss": loss, "lr": np.full(200, 3e-4), "grad_norm": norm}
+
+
+@kind
+def speed_of_batches_that_grow(random: Generator) -> Table:
+    """More tokens in a batch, fewer in a second."""
+    speed = np.linspace(5.2e4, random.uniform(3.6e4, 4.1e4), 120) * (1.0 + random.normal(0.0, 0.01, 120))
+    size = np.repeat([512, 1024, 2048], 40)
+    loss = falling(random, 120)
+    return {"step": steps(120, 10), "loss": loss, "tokens_per_second": speed, "batch_tokens": size}

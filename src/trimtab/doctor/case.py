@@ -14,7 +14,8 @@ from trimtab.runs.history import History, Series
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run, or the part of it up to now. Rules are pure functions of it."""
+    """One run, or the part of it up to now, as it is: another one is made of a history that has grown. Rules are pure
+    functions of it."""
 
     history: History
     config: Mapping[str, Any] = field(default_factory=dict)

@@ -97,7 +97,8 @@ def count_sets(
     chance that of two the right one looks more like it, 0.5 where they are alike; None of too few documents.
 
     As many of each side are compared, at most 400, each stretch of them by counts of all but itself and the two beside
-    it: neighbours are of one subject, above all where they are pieces of one text, and must not tell each other.
+    it, on both sides, where the first and the last are neighbours, as one set may go on in the other: neighbours are of
+    one subject, above all where they are pieces of one text, and must not tell each other.
     """
     size = min(num_training, num_validation, 400)
     if size < FEWEST_DOCUMENTS:
@@ -110,7 +111,8 @@ def count_sets(
     folds = np.tile(np.arange(size) * STRETCHES // size, 2)
     likeness = np.zeros(len(sets))
     for fold in np.unique(folds).tolist():
-        inside, near = np.flatnonzero(folds == fold), np.flatnonzero(np.abs(folds - fold) <= 1)
+        inside = np.flatnonzero(folds == fold)
+        near = np.flatnonzero((folds - fold + 1) % STRETCHES <= 2)
         rest_2F = counts_2F - _counts([sets[index] for index in near], sides[near], 2)
         logs_2F = _logs(rest_2F)
         ratio_F = logs_2F[1] - logs_2F[0]

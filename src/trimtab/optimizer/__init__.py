@@ -42,7 +42,7 @@ from trimtab.optimizer.parameter_groups import (
 )
 from trimtab.optimizer.penalties import build_penalties
 from trimtab.optimizer.running_norms import ClipByQuantile, ClipByZScore, SkipOutliers
-from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage, left_when_cleared
+from trimtab.optimizer.storage import FlatStorage, PerTensorStorage, Storage, left_over
 from trimtab.optimizer.transforms import (
     ClipByGroup,
     Noise,
@@ -103,7 +103,7 @@ __all__ = [
     "gradient_centralization",
     "kinds",
     "lamb",
-    "left_when_cleared",
+    "left_over",
     "lion",
     "muon",
     "parameter_groups",

@@ -117,6 +117,11 @@ class FlatStorage:
         if sums:
             flat.zero_()
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether backward's tensors take the place of what gradients hold."""
+        return self._hands_over and self.flat_gradient is self._own_gradient
+
     def expect(self) -> None:
         """On CUDA backward hands its tensors over; elsewhere it adds into the buffer."""
         if self._hands_over:
@@ -182,13 +187,13 @@ class PerTensorStorage:
 
 
 @torch.no_grad()
-def left_when_cleared(storage: Storage) -> Tensor | None:
-    """Clears the gradients of the step that is over, as the next one does, and gives the norm of what is left: 0-dim,
-    0 where nothing keeps them; None where backward's tensors take the place of the old."""
-    if isinstance(storage, FlatStorage) and storage._hands_over:
+def left_over(storage: Storage) -> Tensor | None:
+    """The norm of what gradients hold, once a step has begun and before its first backward pass: 0-dim, 0 where nothing
+    of an earlier step is left; None where backward's tensors take the place of the old. Changes nothing."""
+    if isinstance(storage, FlatStorage) and storage.is_replaced:
         return None
-    storage.zero_gradients()
-    left: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(storage.gradients.values()))))
+    norms_P = torch._foreach_norm(list(storage.gradients.values()), 2.0, torch.float32)
+    left: Tensor = torch.linalg.vector_norm(torch.stack(norms_P))
     return left
 
 

@@ -348,7 +348,11 @@ def _figures(
     told = {"validation/loss", "validation/bits_per_byte", None if best is None else best.metric}
     for name in leading_of(case.facts) or ("validation/accuracy",):
         if name not in told and (found := _best_of(name, curves)):
-            yield Figure(metric_name(name), metric_value(name, found.value), f"of {counted}, at best")
+            yield Figure(
+                metric_name(name),
+                metric_value(name, found.value),
+                f"of {counted}, at best" if case.fact("task") else "at best",
+            )
     parameters = case.number("parameters", "total")
     if parameters:
         frozen = case.number("parameters", "frozen") or 0

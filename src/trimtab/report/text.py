@@ -32,8 +32,8 @@ def render_text(
     lines = [render_verdict(diagnosis, width=width, colour=colour)]
     for finding in diagnosis.findings:
         lines += ["", *_finding(finding, settings or {}, width, paint, diagnosis.unit)]
-    if diagnosis.guesses:
-        lines += ["", *_guesses(diagnosis, width)]
+    if guesses := words.worth_telling(diagnosis):
+        lines += ["", *_guesses(diagnosis, guesses, width)]
     if len(diagnosis.order) > 1:
         lines += ["", "what broke first, which need not be the cause:"]
         for told in lag_lines(diagnosis.order, diagnosis.unit):
@@ -62,14 +62,14 @@ def _finding(finding: Finding, settings: Mapping[str, Any], width: int, paint: A
         yield from _remedy(remedy, settings, width)
 
 
-def _guesses(diagnosis: Diagnosis, width: int) -> Iterator[str]:
+def _guesses(diagnosis: Diagnosis, guesses: Sequence[Finding], width: int) -> Iterator[str]:
     """What else it could be: in a line where nothing asks for attention."""
     head = words.guesses_head(diagnosis)
     if diagnosis.verdict == "healthy":
-        yield from wrapped(f"{head}: {', '.join(map(words.chance_of, diagnosis.guesses))}", width, "  ", "")
+        yield from wrapped(f"{head}: {', '.join(map(words.chance_of, guesses))}", width, "  ", "")
         return
     yield f"{head}:"
-    for guess in diagnosis.guesses:
+    for guess in guesses:
         yield from wrapped(words.told_guess(guess), width, "    ", "  - ")
 
 

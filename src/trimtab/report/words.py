@@ -14,6 +14,8 @@ from trimtab.runs import format
 from trimtab.runs.described import describe_verdict
 from trimtab.runs.metrics import METRICS
 
+LEAST_TOLD: Final = 0.05
+"""Of a guess: what is less likely is noise to a reader."""
 SEVERITIES: Final = {"info": "remark", "warning": "warning", "error": "error"}
 TARGETS: Final = {
     "trimtab": "trimtab",
@@ -160,8 +162,13 @@ def count_of(findings: Sequence[Finding]) -> str:
 def guesses_head(diagnosis: Diagnosis) -> str:
     """What stands above the guesses."""
     if diagnosis.verdict == "healthy":
-        return "should it disappoint nevertheless, runs with curves like these had most often"
+        return "should it disappoint nevertheless, look first for"
     return "what else it could be, by its curves alone"
+
+
+def worth_telling(diagnosis: Diagnosis) -> tuple[Finding, ...]:
+    """Guesses that a reader has use for; `--json` has the others, too."""
+    return tuple(guess for guess in diagnosis.guesses if guess.confidence >= LEAST_TOLD)
 
 
 def told_guess(guess: Finding) -> str:

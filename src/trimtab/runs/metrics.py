@@ -372,7 +372,7 @@ METRICS: dict[str, Metric] = {
         "norm", "neither", "examination", "same", "monitor", "2-norm of the gradient of the probe batch"
     ),
     "probe/grad_left": Metric(
-        "norm", "lower", "examination", "same", "monitor", "2-norm of what is left of a step's gradient once cleared"
+        "norm", "lower", "examination", "same", "monitor", "2-norm of what gradients hold as the examined step begins"
     ),
     "probe/grad_mean": Metric("gradient", "neither", "examination", "same", "monitor", "mean of its values"),
     "probe/grad_variance": Metric("gradient²", "neither", "examination", "same", "monitor", "their variance"),

@@ -130,6 +130,8 @@ class Step:
         """What checkpoints keep of those that look at this model between steps."""
         self.at_step: list[Callable[[int], None]] = []
         """Each is called with the number of each step before it runs."""
+        self.at_begun: list[Callable[[int], None]] = []
+        """The same once its sums were emptied, before its first micro-batch."""
         self.is_updating = False
         """Whether `run` came to what changes weights or the optimizer's state, and is not over."""
         self.is_keeping_estimate = False
@@ -167,6 +169,8 @@ class Step:
         self.timer.begin(step, batches)
         self.timer.mark("optimizer" if self.captured is None else "update")
         self.begin(in_parts=in_parts)
+        for tell in self.at_begun:
+            tell(step)
         looks = self.parts_probe if in_parts and self.parts_probe and self.parts_probe.measures(step) else None
         if self.sharpness is None:
             gather(self, batches, step, looks)

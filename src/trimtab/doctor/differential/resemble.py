@@ -39,6 +39,17 @@ TIMED: Final = {
     "memory-leak": ("memory_bytes", "hardware/process_memory_bytes"),
 }
 """Of these no other curve tells."""
+JUDGED: Final = ("validation/loss", "validation/accuracy")
+OF: Final = TIMED | {
+    "loss-scale-collapse": ("loss_scale", "grad_norm"),
+    "overfitting": JUDGED,
+    "overconfident": JUDGED,
+    "validation-shift": JUDGED,
+    "validation-too-small": JUDGED,
+    "leakage": JUDGED,
+    "evaluated-in-training-mode": JUDGED,
+}
+"""What must have been logged for a code to be more than a name: any of these."""
 MOST_NAMED: Final = 3
 """With what the rules found."""
 LEAST: Final = 0.01
@@ -93,9 +104,11 @@ def heard_in(findings: Sequence[Finding]) -> Mapping[str, Heard]:
 
 
 def _can_be(case: Case, code: str) -> bool:
-    """Whether a code can be of this task, and what the machine does was measured."""
+    """Whether a code can be of this task, and what it is of was logged."""
     task, tasks = case.fact("task"), CODES[code].tasks
-    measured = code not in TIMED or any(case.history.has(metric) for metric in TIMED[code])
+    measured = code not in OF or any(case.evaluated(metric) is not None for metric in OF[code])
+    if code == "evaluation-bound":
+        measured = bool(case.history.evaluation_seconds)
     return measured and (task is None or not tasks or task in tasks)
 
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.case import Case
+from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.reading.curves import Curve
 
 FEWEST: Final = 12
@@ -26,13 +27,20 @@ and an output by as much for each unit of usual size that it is a sum of, of whi
 where it moves by more the numbers that are summed are large, and those are the inputs."""
 
 
+OUTDONE: Final = 2.0
+"""Times by which a first loss that is a mean exceeds what guessing costs, more than later ones what their accuracy
+does. A sum exceeds both by the number that it is of."""
+
+
 class HighStart(NamedTuple):
-    """A first loss, what it came to, the step at which it was a quarter, and how many times the rate outputs moved."""
+    """A first loss, what it came to, the step at which it was a quarter, how many times the rate outputs moved, and
+    whether it is known to be the mean of a cross-entropy, as any sum begins as high."""
 
     first: float
     level: float
     quarter: int
     moved: float
+    is_mean: bool
 
     @property
     def is_fast(self) -> bool:
@@ -60,7 +68,21 @@ def high_start(case: Case) -> HighStart | None:
         return None
     quarter = int(curve.steps[int(np.argmax(curve.values < first / 4))])
     moved = 0.5 * math.sqrt(first) / (highest * max(quarter, 1))
-    return HighStart(first, level, quarter, moved)
+    return HighStart(first, level, quarter, moved, is_mean(case, curve))
+
+
+def is_mean(case: Case, curve: Curve) -> bool:
+    """Whether accuracies tell that a loss is the mean of a cross-entropy: it comes down by far more than answers become
+    better, where a sum stays as many times above what they cost."""
+    accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
+    if accuracy is None or float(accuracy.values.max()) > 1.0:
+        return False
+    soon = curve.first_step + SOON * (curve.last_step - curve.first_step)
+    later = accuracy.between(soon, curve.last_step)
+    if later is None:
+        return False
+    right, level = float(later.values[0]), curve.at(later.first_step)
+    return float(curve.values[0]) / math.log(LARGEST_VOCABULARY) > OUTDONE * level / usual_loss(min(right, 0.999), 2.0)
 
 
 def starts_steep(case: Case) -> bool:

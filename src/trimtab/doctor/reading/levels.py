@@ -17,12 +17,23 @@ FIRST_STAND: Final = 0.5
 
 FROM_SCRATCH: Final = 1e-3
 """A rate above that is of weights that are new: fine-tuning takes less, and low-rank updates as much at most."""
+GUESSED: Final = 2.0
+"""Times the probability of a guess: first answers that are right less often know nothing."""
 
 
 def are_weights_new(case: Case) -> bool:
-    """Whether the rate in a log of another trainer is higher than models bear that were trained before."""
-    rates = Curve.of(case.history.get("learning_rate"))
-    return rates is not None and float(rates.values.max()) > FROM_SCRATCH
+    """Whether the rate in a log of another trainer is higher than models bear that were trained before, or hardly more
+    of the first answers were right than guesses among as many classes as the first loss tells.
+
+    Answers that cost as much, and are surer where they are right, are right more often (Jensen's inequality).
+    """
+    rates, right = (Curve.of(case.history.get(name)) for name in ("learning_rate", "train/accuracy"))
+    if rates is not None and float(rates.values.max()) > FROM_SCRATCH:
+        return True
+    loss = Curve.of(case.loss())
+    if right is None or loss is None or right.first_step > max(1, loss.first_step) or not loss.from_start:
+        return False
+    return float(right.values[0]) < GUESSED * math.exp(-float(loss.values[0]))
 
 
 def could_be_frequencies(case: Case, start: float, level: float) -> bool | None:

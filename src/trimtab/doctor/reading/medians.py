@@ -1,5 +1,8 @@
 """Medians and quantiles, of windows, too: what numpy gives of each, to the last bit, in a tenth of the time.
 
+That holds of numbers whose differences are finite, which curves have. A median is what numpy's is of infinite values
+and of NaN, too; a quantile of such values, and the growing median of NaN, are not.
+
 Values are replaced by their ranks, small integers, of which a processor's vectors hold more. np.median itself takes so
 long since it partitions around two places, which numpy cannot do with vector instructions, and np.quantile, of a
 thousand values or fewer, as it is made for any axes and methods.

@@ -69,21 +69,24 @@ class Plan:
 
     def __init__(self, factor: Callable[[int], float]) -> None:
         self._factor = lru_cache(maxsize=_STEPS_KEPT)(factor)
-        self._steps: Steps = np.empty(0, np.int64)
-        self._factors: Floats = np.empty(0)
+        self._known: tuple[Steps, Floats] = np.empty(0, np.int64), np.empty(0)
+        """The steps that were asked for last, and their factors: one value, as other threads may ask, too."""
 
     def __call__(self, step: int) -> float:
         """At a step, counted from 1."""
         return self._factor(step)
 
     def along(self, steps: Steps) -> Floats:
-        """At many [N]; those that begin like the last that were asked for are known."""
-        num = min(len(steps), len(self._steps))
-        differing = np.flatnonzero(steps[:num] != self._steps[:num])
+        """At many [N], which cannot be written; those that begin like the last that were asked for are known."""
+        known, factors = self._known
+        num = min(len(steps), len(known))
+        differing = np.flatnonzero(steps[:num] != known[:num])
         num = int(differing[0]) if len(differing) else num
         more = np.array([self._factor(step) for step in steps[num:].tolist()])
-        self._steps, self._factors = steps, np.concatenate([self._factors[:num], more])
-        return self._factors
+        found: Floats = np.concatenate([factors[:num], more])
+        found.flags.writeable = False
+        self._known = steps.copy(), found
+        return found
 
 
 @lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
@@ -14,6 +15,8 @@ from trimtab.doctor.reading.spikes import Spike, width_before
 
 RESTORED: Final = 1.05
 """Times the highest rate before: a restart of a schedule goes no higher."""
+AGAIN: Final = 1.01
+"""Times the rate of the row before: it rises."""
 JUMPED: Final = 1.5
 """So many times the rate of the step before: it was set, and did not rise by a schedule."""
 BURST, BRIEF = 3.0, 0.02
@@ -67,6 +70,27 @@ def _restarts(rates: Curve, curve: Curve, spike: Spike) -> bool:
     fell = len(before) >= NEAR and float(before[-1]) < before.max() / JUMPED
     held = len(after) >= NEAR and bool((after[1:] > after[:-1] / JUMPED).all())
     return fell and held and float(after.max()) <= RESTORED * float(before.max())
+
+
+def rises_again(rates: Curve | None, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Between which of neighbouring steps the rate rises to no more than it has been before: shape (steps - 1).
+
+    A schedule in cycles does, and lifts the loss of evaluations there as that of training."""
+    if rates is None or len(rates) < NEAR:
+        return np.zeros(max(len(steps) - 1, 0), dtype=np.bool_)
+    highest = np.maximum.accumulate(rates.values)
+    again = np.r_[False, (rates.values[1:] > AGAIN * rates.values[:-1]) & (rates.values[1:] <= RESTORED * highest[:-1])]
+    num_before = np.searchsorted(rates.steps, steps, side="right")
+    between: NDArray[np.int64] = np.diff(np.r_[0, np.cumsum(again)][num_before])
+    return between > 0
+
+
+def in_cycles(rates: Curve | None) -> bool:
+    """Whether the rate, having been at its height, falls and rises again: there is no one stretch at a high rate."""
+    if rates is None or len(rates) < NEAR:
+        return False
+    after = rates.values[int(np.argmax(rates.values >= rates.values.max() / RESTORED)) :]
+    return bool((after > JUMPED * np.minimum.accumulate(after)).any()) and float(after.min()) * JUMPED < after[0]
 
 
 def thrown_by_burst(case: Case, curve: Curve) -> bool:

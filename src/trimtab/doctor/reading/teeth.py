@@ -22,6 +22,9 @@ SHARE: Final = 0.4
 """Of the changes of the norm, that a sawtooth must explain."""
 SURE_SHARE: Final = 0.6
 """The same, of one that need not rise each time."""
+FEWEST_FALLS: Final = 3
+JUMPED: Final = 1.5
+"""Times the rate of the row before: it was set anew."""
 LOSS_TOO: Final = 3.0
 """The same of the loss: where that falls, too, the data take turns."""
 
@@ -71,15 +74,16 @@ def sawtooth_of(norms: Curve) -> tuple[int, float, float] | None:
     return None
 
 
-def teeth_of(curve: Curve, loss: Curve | None) -> Teeth | None:
+def teeth_of(curve: Curve, loss: Curve | None, rates: Curve | None = None) -> Teeth | None:
     """The teeth of a saw whose rows may be many steps apart; None where its falls are no further than rows differ, come
-    at no multiples of a period counted from the first step, do not rise again, or go with those of the loss."""
+    at no multiples of a period counted from the first step, do not rise again, or go with those of the loss or with
+    restarts of the rate."""
     if len(curve) < FEWEST or not (curve.values > 0).all():
         return None
     values = np.log(curve.values)
     changes = np.diff(values)
     falls = np.flatnonzero(changes < -HALVES)
-    if len(falls) < 2 or len(falls) > len(changes) // 4:
+    if len(falls) < FEWEST_FALLS or len(falls) > len(changes) // 4:
         return None
     rest = np.delete(changes, falls)
     noise = NORMAL * median(np.abs(rest - median(rest)))
@@ -92,6 +96,10 @@ def teeth_of(curve: Curve, loss: Curve | None) -> Teeth | None:
     regained = values[falls[1:]] - values[falls[:-1] + 1]
     if not (regained > -changes[falls[1:]] / 2).all() or _falls_there(loss, curve, falls):
         return None
+    if rates is not None:
+        beside = np.interp(curve.steps, rates.steps, rates.values)
+        if float((beside[falls + 1] > JUMPED * beside[falls]).mean()) > 0.5:
+            return None  # lower rates have larger gradients
     return Teeth((least + most) / 2, len(falls), float(np.exp(median(-changes[falls]))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -101,13 +101,21 @@ def outgrown(case: Case) -> Change | None:
     """A gradient that grows from examination to examination, while that of the examined batch, which is taken apart
     from the training, does not: something multiplies it on its way to the update."""
     norms, own = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("probe/grad_norm"))
-    if norms is None or own is None or len(own) < 3 or not (own.values > 0).all():
+    if norms is None or own is None or len(own) < 3 or not (own.values > 0).all() or is_another_gradient(case):
         return None
     beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
     ratios, times = beside / own.values, float(beside[-1] / beside[0])
     if not (np.diff(ratios) > 0).all() or own.values[-1] > 2.0 * own.values[0] or not times > FIVEFOLD:
         return None
     return Change(int(own.steps[0]), int(own.steps[-1]), times) if ratios[-1] > FIVEFOLD * ratios[0] else None
+
+
+def is_another_gradient(case: Case) -> bool:
+    """Whether training takes the gradient of more than the loss that examinations take."""
+    usual = {"procedure.name": "plain", "sharpness.name": "none", "embedding.mixup.alpha": 0.0}
+    usual |= {"penalties.l2.strength": 0.0, "embedding.noise.alpha": 0.0, "embedding.cutout.rate": 0.0}
+    weights = case.setting("task.class_weights")  # whose gradient is that of the few samples that weigh
+    return isinstance(weights, Mapping) or any(case.setting(name) not in (None, value) for name, value in usual.items())
 
 
 def thrown_once(case: Case) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Floats, Phases
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.once import once
+from trimtab.doctor.reading.restarts import rises_again
 from trimtab.doctor.remedies import uses_adam
 from trimtab.runs import format
 
@@ -45,9 +46,9 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
 
     Where a decaying rate calms them by the end the rate was no higher than it should be, unless they had been thrown
-    far up and down three times, at a rate that is known; and a rate that no small model
-    suffers from has another reason for it. Where the training loss is far quieter, and does not go with them, they are
-    made of too few samples.
+    far up and down three times, at a rate that is known; and a rate that no small model suffers from has another reason
+    for it, as have rises where the rate itself rises again. Where the training loss is far quieter, and does not go
+    with them, they are made of too few samples.
     """
     validation = Curve.of(case.validation_loss())
     if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and uses_adam(case) is not True):
@@ -57,6 +58,7 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     if _alone(curve, validation):
         return
     changes = np.diff(validation.values)
+    changes[(changes > 0) & rises_again(Curve.of(case.history.get("learning_rate")), validation.steps)] = 0.0
     much = np.abs(changes) > max(BOUNCE * validation.median, BOUNCE * abs(curve.start))
     turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
     rises = int((changes[much] > 0).sum())

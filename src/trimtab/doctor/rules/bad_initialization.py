@@ -17,8 +17,10 @@ False alarms: a loss that is summed over micro-batches begins above ln V, too, a
     must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
     pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
     from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
-    are judged by activations alone. Inputs far from unit scale begin as high, and targets do: where outputs move by
-    hundreds of times the rate in a step the inputs are likelier, as weights of usual size could not do that.
+    are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
+    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. Inputs far
+    from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
+    are likelier, as weights of usual size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -51,14 +53,16 @@ ENLARGES: Final = 2.0
 LARGE: Final = 10.0
 """Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
-MOST_RIGHT, FEW = 0.75, 10.0
-"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few."""
+MOST_RIGHT, FEW = 0.5, 2.7
+"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few: so many
+times as many as guesses would be right among; of texts of bytes they are four times as many."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning."""
     curve = Curve.of(case.loss())
     signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case)], high_start(case)
+    by_height = not signs and start is not None and not start.is_mean
     if not signs and start is not None:
         begun = (
             f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
@@ -82,11 +86,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
     known = loss is None or uniform_loss(case) is not None
-    inputs = start is not None and start.is_fast  # then they are likelier
+    inputs = start is not None and start.is_fast and (start.is_mean or by_height)  # then they are likelier
+    remark = inputs or by_height  # the loss may be a sum, or a squared error of large targets
     yield Finding(
         "bad-initialization",
-        "info" if inputs else "warning",
-        0.3 if inputs else 0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
+        "info" if remark else "warning",
+        0.3 if inputs else 0.5 if remark else 0.9 if known and len(evidence) > 1 else 0.8 if known else 0.6,
         1,
         " and ".join(told)
         + ": the weights are drawn at the wrong scale"
@@ -136,23 +141,20 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
 
 
 def _most_classes(case: Case) -> float:
-    """How many there are at most: where wrong answers are shared by few others, however many were wrong when it was
-    judged, a tenth of all is a generous guess. Of texts few others come into question in the end alone."""
+    """How many there are at most: where wrong answers, while most are wrong, are shared by few others, a tenth of all
+    is a generous guess. Later it is not: of texts few others come into question in the end, and of bytes at last."""
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
         return LARGEST_VOCABULARY
     if not starts_steep(case):
         return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
-    if not 0.2 < accuracy.end < MOST_RIGHT:
+    mostly_wrong = np.flatnonzero((accuracy.values > 0.2) & (accuracy.values <= MOST_RIGHT))
+    if not len(mostly_wrong):
         return LARGEST_VOCABULARY
-    others = [
-        math.exp(min((cost - usual_loss(part, 2.0)) / (1.0 - part), 50.0))
-        for part, cost in zip(
-            accuracy.values.tolist(), np.interp(accuracy.steps, loss.steps, loss.values).tolist(), strict=True
-        )
-        if 0.2 < part < MOST_RIGHT
-    ]
-    return 10.0 * (1.0 + max(others)) if others and max(others) < FEW else LARGEST_VOCABULARY
+    last = int(mostly_wrong[-1])
+    right, cost = float(accuracy.values[last]), float(np.interp(accuracy.steps[last], loss.steps, loss.values))
+    others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
+    return 10.0 * (1.0 + others) if others * right < FEW else LARGEST_VOCABULARY
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:

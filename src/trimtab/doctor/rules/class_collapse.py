@@ -2,9 +2,10 @@
 
 Looks for: in the last evaluations, and three at least, a macro-F1 that a single class gives, and a correlation of
     answers and classes (`validation/mcc`) near 0. In logs with neither: an accuracy that is the same to the last digit
-    over four evaluations while the loss moves, and that is so from the beginning, or lower than it was. Or a loss too
-    low for its accuracy, in validation or, far below the validation loss, in training, while evaluations are worse than
-    guessing and no more answers are right than at first: then one class weighs so much that the others hardly count.
+    over four evaluations while the loss moves, and that is so from the beginning, or lower than it was; where the
+    training loss falls far, only one of chance. Or a loss too low for its accuracy, in validation or, far below the
+    validation loss, in training, while evaluations are worse than guessing and no more answers are right than at first:
+    then one class weighs so much that the others hardly count.
     Where the settings weigh classes so, they say it.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
@@ -97,9 +98,10 @@ def check(case: Case) -> Iterator[Finding]:
     if correlation is None and len(earlier) > len(accuracy) // 4 and level > float(earlier.max()) - fell:
         return  # it learned until there, and has come to rest: of one class it would have fallen back to its share
     training = Curve.of(case.loss())
-    if correlation is None and training is not None and training.end < LEARNED * training.start:
-        return  # it tells its training samples apart: what it says of a small set has come to rest
     number, largest = num_classes(case), max(shares(case), default=None)
+    guesses = number is not None and level < 1.0 / number + error_of_share(1.0 / number, judged_texts(case) or 300.0)
+    if correlation is None and training is not None and training.end < LEARNED * training.start and not guesses:
+        return  # it tells its training samples apart: what it says of a small set has come to rest
     told = f"the validation accuracy is {level:.2%}, and so in the last {streak} evaluations, but for a text or two"
     evidence = [Evidence("validation/accuracy", (onset, last), level, largest, told)]
     if correlation:

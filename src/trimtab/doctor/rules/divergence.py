@@ -15,7 +15,7 @@ False alarms: data that becomes harder by plan (a curriculum), when the loss the
     Objectives of games and rewards, where the log shows that they are (`doctor/reading/objectives.py`); of one without
     evaluations a loss that begins near 0 and only rises is not taken, and one that had hardly come down is a remark.
     So is, in another trainer's log, a rise to less than the first loss beside a gradient that does not grow: a term
-    that is let in by plan does as much.
+    that is let in by plan does as much; a warning where nearly all of the large part that had been gained is lost.
     Where the gradient is exactly 0 nothing is learned any more, and weight decay alone moves the loss: a plateau.
 Source: own; the distinction from spikes after Chowdhery et al. 2022, arXiv 2204.02311, section 5.1.
 """
@@ -58,8 +58,11 @@ NOTHING, NEAR_NOTHING = 0.1, 0.1
 """A loss that begins so low, at such a part of where it ends, had nothing to predict yet."""
 MOST = 0.85
 """The same, of one that was far above where the run began."""
-GAINED, HUGE = 0.7, 5.0
-"""Of a rise, and times the first losses: less had been gained before, and more is no level of any game."""
+GAINED, OF_RISE, HUGE = 0.5, 0.7, 5.0
+"""Of the loss at the start and of the rise, where less had been gained; and times the first losses, where more is no
+level of any game."""
+GUESSES = 0.85
+"""Of what had been gained: a loss that loses that is back at what guessing costs."""
 LASTS = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -165,10 +168,11 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
     evidence += company
     above = curve.end > curve.start
     sure = case.target == "trimtab" or bool(company) or (above and not _is_level_of_its_own(case, curve))
+    guesses = risen > GUESSES * curve.descent and curve.descent > GAINED * abs(curve.start)
     return Finding(
         "divergence",
-        "error" if sure else "info",
-        0.5 if not sure else 0.95 if risen > 0.5 * curve.descent else 0.8,
+        "error" if sure else "warning" if guesses else "info",
+        (0.95 if risen > 0.5 * curve.descent else 0.8) if sure else 0.7 if guesses else 0.5,
         onset,
         f"the training loss left at step {onset:,} and did not come back"
         + (": " if sure else ", or what is minimized was changed there: ")
@@ -199,12 +203,13 @@ def _by_design(case: Case, curve: Curve) -> bool:
 
 
 def _is_level_of_its_own(case: Case, curve: Curve) -> bool:
-    """Whether no evaluation tells that something was lost, next to nothing had been gained, and it has not blown up: so
+    """Whether no evaluation tells that something was lost, less than half had been gained, and it has not blown up: so
     rises what is played against another network."""
-    risen = curve.end - curve.floor
     highest = float(np.abs(curve.values[:3]).max())
     return (
-        case.validation_loss() is None and curve.descent < GAINED * risen and float(curve.values.max()) < HUGE * highest
+        case.validation_loss() is None
+        and curve.descent < min(GAINED * abs(curve.start), OF_RISE * (curve.end - curve.floor))
+        and float(curve.values.max()) < HUGE * highest
     )
 
 

@@ -6,7 +6,10 @@ Looks for: answers that are probabilities before step 1 (the fact `first_batch.s
     begin near ln K. Or a validation loss that has the same sum with the accuracy, evaluation after evaluation, while
     that moves: answers of 0 and 1 cost ln(K - 1 + e) as logits, less 1 where they are right, and no sound loss falls by
     so little as answers become right. Where that sum scatters it must be that of as many classes as the first loss
-    tells, to a hundredth in the second half; of more than twenty to four.
+    tells, to a hundredth in the second half; of more than twenty to four. Both are seen once training has come to
+    rest: the loss of a model that is not sure yet falls as slowly at first, and adds up by chance. Where the sum is not
+    that of a whole number of classes, or falls faster or slower than the accuracy rises, it is a remark: penalties and
+    soft labels lift a loss, too.
 Why it matters: the loss has a floor, at 1.46 of 10 classes and one below ln K of many, and its gradient is so small
     that the model learns slowly. Nothing fails, and the accuracy still rises.
 Evidence: the share of answers that sum to one, or floor, loss and accuracy side by side.
@@ -37,6 +40,13 @@ ADDS_UP: Final = 0.2
 """Of what the accuracy scatters by over the evaluations: the scatter of its sum with the loss."""
 MOVES: Final = 0.02
 """Accuracy that moved by less shows nothing."""
+REST: Final = 0.1
+"""Of all that the loss fell by, in the last quarter of the run."""
+SLOPE: Final = 0.1
+"""How far the fall of the loss for each right answer may be off 1."""
+WHOLE, COUNTED, NEAR_GUESS, SAME = 0.15, 10.0, 0.06, 0.05
+"""Off a whole number of classes, up to how many that tells something; part of the guess by the first loss that more may
+be off it, and of what the accuracy scatters by, that a sum may where no guess agrees."""
 FEW: Final = 20.0
 """Classes: of more no sound model is where saturated probabilities are."""
 OFF, EXACT, OFF_FEW = 0.04, 0.012, 0.06
@@ -88,7 +98,7 @@ def check(case: Case) -> Iterator[Finding]:
         float(validation.values.min()) < 0.97 * floor or validation.end < curve.end - ALONE * curve.start
     ):
         return  # mixed samples or soft targets lift the training loss alone; a softmax too many would lift both
-    far = curve.end > 1.5 * usual + 0.1
+    far = curve.end > 1.5 * usual + 0.1 and _rests(curve)
     if not far and not (_stands(curve) and curve.end > 1.1 * usual and number > 20 and curve.end > floor + 0.1):
         return
     yield Finding(
@@ -128,10 +138,16 @@ def _adds_up(case: Case, curve: Curve) -> Finding | None:
     sums = loss.values + accuracy.values
     most = float(np.median(sums))
     scatter, moved = float(np.std(sums)), float(np.std(accuracy.values))
-    number, guess = math.exp(most) - math.e + 1.0, num_classes(case) or 0.0
+    number, guess = math.exp(min(most, 50.0)) - math.e + 1.0, num_classes(case) or 0.0
     alike = moved >= MOVES / 4 and scatter <= ADDS_UP * moved and number > max(2.5, 0.95 * guess)
     if not alike and (guess <= 2.0 or not _is_sum_of(guess, sums, accuracy, case)):
         return None
+    slope = -float(np.cov(loss.values, accuracy.values, bias=True)[0, 1]) / max(moved * moved, 1e-12)
+    same = scatter <= SAME * moved
+    whole = abs(number - round(number)) <= WHOLE if number <= COUNTED else abs(number - guess) <= NEAR_GUESS * guess
+    sure = not alike or (
+        abs(slope - 1.0) <= SLOPE and (whole or (same and number > COUNTED)) and (same or _rests(curve))
+    )
     told = (
         f"over {len(sums)} evaluations loss and accuracy add up to {format.decimal(most)}, to {scatter:.2g}, while the "
         f"accuracy went from {accuracy.values.min():.1%} to {accuracy.values.max():.1%}: ln(K - 1 + e) is that of "
@@ -139,8 +155,8 @@ def _adds_up(case: Case, curve: Curve) -> Finding | None:
     )
     return Finding(
         CODE,
-        "warning",
-        0.85,
+        "warning" if sure else "info",
+        0.85 if sure else 0.4,
         curve.first_step,
         f"the validation loss is what answers of 0 and 1 cost that are taken for logits of {number:.3g} classes: the "
         "logits are probabilities already",
@@ -158,6 +174,12 @@ def _is_sum_of(number: float, sums: Floats, accuracy: Curve, case: Case) -> bool
         still = norms is None or norms.end < STILL
         return late < OFF and accuracy.end > 3.0 / number and still and sums[-1] - accuracy.end > 0.9 * float(sums[-1])
     return late < EXACT and float(off.max()) < OFF_FEW and accuracy.end > max(0.5, float(accuracy.values[0]) + ROSE)
+
+
+def _rests(curve: Curve) -> bool:
+    """Whether it has fallen by little in the last quarter."""
+    smooth = curve.smoothed
+    return float(smooth[(len(smooth) - 1) * 3 // 4] - smooth[-1]) <= REST * float(smooth[0] - smooth[-1])
 
 
 def _stands(curve: Curve) -> bool:

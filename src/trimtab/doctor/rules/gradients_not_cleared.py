@@ -1,13 +1,14 @@
 """gradients-not-cleared: gradients of earlier steps are still in the sum.
 
-Looks for: gradients that are not zero once they were cleared, as examinations try it. In logs without these: a
+Looks for: gradients that are not zero as an examined step begins. In logs without these: a
     gradient norm that adds up from the first step on. Gradients of neighbouring steps point the same way while little
     has been learned, so that their sum grows evenly, by one gradient a step: the eighth norm is several times
     the first. Later the sum wanders: it is many times a single gradient, and changes from step to step by less than one
     of many parts, where the norm of a batch's own gradient scatters; or it rises part by part to the last step, like a
     power of the steps done. Examinations, which take a batch's gradient apart from the training, have one that is less
     than half as large, each time. One that is cleared every so many steps rises and falls back in a sawtooth, and so it
-    does in a log of a row for many steps. A sum of many differs from row to row by less than the loss of its batches.
+    does in a log of a row for many steps: there a remark, as batches in the order of their length do as much. A sum of
+    many differs from row to row by less than the loss of its batches.
 Why it matters: each update follows all batches since the beginning; with plain gradient descent that is a momentum that
     never fades, and the run swings or leaves.
 Evidence: the first norms, the usual one beside them, and how little neighbours differ.
@@ -21,16 +22,17 @@ Source: own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.curves import Curve, Steps
 from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.teeth import Teeth, sawtooth_of, teeth_of
+from trimtab.doctor.reading.thrown import is_another_gradient
 from trimtab.runs import format
 
 FEWEST: Final = 30
@@ -64,16 +66,17 @@ def check(case: Case) -> Iterator[Finding]:
     norms = Curve.of(case.history.get("grad_norm"))
     if norms is None or not (norms.values > 0).all():
         return
+    empty = _begun_empty(case)
     sawtooth = sawtooth_of(norms) if len(norms) >= FEWEST else None
-    if sawtooth is not None:
+    if sawtooth is not None and len(np.unique(empty % sawtooth[0])) <= 1:
         yield from _now_and_then(case, norms, *sawtooth)
         return
-    if _are_clear(case):
-        return  # whatever the norms look like
-    teeth = teeth_of(norms, Curve.of(case.loss()))
-    if teeth is not None:
+    rates = Curve.of(case.history.get("learning_rate"))
+    teeth = teeth_of(norms, Curve.of(case.loss()), rates) if sawtooth is None else None
+    if teeth is not None and (np.diff(empty) >= 0.9 * teeth.period).all():
         yield _cleared_rarely(norms, teeth)
-    if teeth is not None or len(norms) < FEWEST:
+        return
+    if teeth is not None or len(norms) < FEWEST or len(empty) > 1:
         return
     adds_up = _adds_up(norms)
     wanders = [*_wanders(norms, Curve.of(case.loss())), *_beyond_own(case, norms)]
@@ -92,14 +95,12 @@ def check(case: Case) -> Iterator[Finding]:
 
 
 def _left(case: Case) -> Iterator[Finding]:
-    """What examinations found in the gradients after they were cleared, which is nothing in a sound run."""
+    """What gradients held as examined steps began, which is nothing in a sound run."""
     left = Curve.of(case.history.get("probe/grad_left"))
     if left is None or not (left.values > 0).any():
         return
     at = int(np.argmax(left.values > 0))
-    told = (
-        f"at {int((left.values > 0).sum())} of {len(left)} examinations gradients were not zero after they were cleared"
-    )
+    told = f"in {int((left.values > 0).sum())} of {len(left)} examined steps gradients were not zero as the step began"
     yield Finding(
         "gradients-not-cleared",
         "warning",
@@ -111,10 +112,11 @@ def _left(case: Case) -> Iterator[Finding]:
     )
 
 
-def _are_clear(case: Case) -> bool:
-    """Whether examinations found nothing in the gradients once they were cleared."""
+def _begun_empty(case: Case) -> Steps:
+    """The examined steps that began without anything in the gradients: two of them are no sum since the first step, nor
+    one that is cleared every so many, unless these lie between them."""
     left = Curve.of(case.history.get("probe/grad_left"))
-    return left is not None and len(left) >= 2 and not (left.values > 0).any()
+    return np.empty(0, np.int64) if left is None else left.steps[~(left.values > 0)]
 
 
 def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: float) -> Iterator[Finding]:
@@ -146,17 +148,18 @@ def _now_and_then(case: Case, norms: Curve, period: int, share: float, times: fl
 
 
 def _cleared_rarely(norms: Curve, teeth: Teeth) -> Finding:
-    """A sum whose clearing shows between rows that are some steps apart."""
+    """A remark on what may be a sum whose clearing shows between rows that are some steps apart; batches that are
+    ordered alike in each epoch look the same."""
     told = (
         f"{teeth.falls} times, every {teeth.period:,.0f} steps counted from the first, the gradient norm falls back in "
         f"one row from {teeth.times:.1f} times what it then is, the loss does not, and then it grows again"
     )
     return Finding(
         "gradients-not-cleared",
-        "warning",
-        0.8,
+        "info",
+        0.5,
         norms.first_step,
-        f"the gradient is a sum that is cleared only every {teeth.period:,.0f} steps or so, as often as an epoch "
+        f"the gradient may be a sum that is cleared only every {teeth.period:,.0f} steps or so, as often as an epoch "
         "ends or a log is written, while the weights are updated more often",
         (Evidence("grad_norm", (norms.first_step, norms.last_step), teeth.times, 1.0, told),),
         remedies=(
@@ -233,7 +236,7 @@ def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
     own, loss, judged = (
         Curve.of(case.history.get(name)) for name in ("probe/grad_norm", "train/loss", "training_slice/loss")
     )
-    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or _is_another_gradient(case):
+    if own is None or len(own) < 2 or not (own.values > 0).all() or loss is None or is_another_gradient(case):
         return
     beside = np.array([norms.level(step - NEAR, step + NEAR) for step in own.steps])
     times = float((beside / own.values).min())
@@ -245,14 +248,6 @@ def _beyond_own(case: Case, norms: Curve) -> Iterator[tuple[float, Evidence]]:
         "gradient"
     )
     yield 3.0, Evidence("probe/grad_norm", (own.first_step, own.last_step), times, 1.0, text)
-
-
-def _is_another_gradient(case: Case) -> bool:
-    """Whether training takes the gradient of more than the loss that examinations take."""
-    usual = {"procedure.name": "plain", "sharpness.name": "none", "embedding.mixup.alpha": 0.0}
-    usual |= {"penalties.l2.strength": 0.0, "embedding.noise.alpha": 0.0, "embedding.cutout.rate": 0.0}
-    weights = case.setting("task.class_weights")  # whose gradient is that of the few samples that weigh
-    return isinstance(weights, Mapping) or any(case.setting(name) != value for name, value in usual.items())
 
 
 def _like_a_power(norms: Curve) -> bool:

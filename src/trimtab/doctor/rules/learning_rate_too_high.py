@@ -11,6 +11,7 @@ Why it matters: the run wastes its budget, or ends in a divergence; a lower rate
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
 False alarms: the late fall of warm-up-stable-decay schedules is healthy by itself; so is noise of small batches.
+    Where the rate rises again by a schedule (warm restarts, cycles) the loss rises with it.
     A training loss that ends below a hundredth of its start is not judged: its rate has kept it from nothing.
 Source: own; the usual rate from Kaplan et al. 2020, arXiv 2001.08361, equation D.1; humps and weight growth from
     Wortsman et al. 2023, arXiv 2309.14322.
@@ -28,6 +29,7 @@ from trimtab.doctor.reading.curves import Curve, Phases, resolution
 from trimtab.doctor.reading.evaluations import error_of_tokens, judged_tokens, no_gradient_since, unchanged_since
 from trimtab.doctor.reading.levels import counted_loss, judged
 from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.restarts import in_cycles, rises_again
 from trimtab.doctor.reading.thrown import growth, swells
 from trimtab.doctor.reading.unsteady import (
     Sign,
@@ -71,7 +73,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             yield Withheld("learning-rate-too-high", ("learning_rate",))
         return
     seen: list[Sign] = [*_left(case, curve, phases), *_late_rise(case, curve), *alone]
-    waves = in_waves(curve)  # as where data comes in an order
+    # As where data comes in an order, or where cycles of the rate lift the loss each time.
+    waves = in_waves(curve) or in_cycles(Curve.of(case.history.get("learning_rate")))
     if not waves:
         seen += early_jump(curve, phases)
     known: list[Sign] = [*growth(case), *_usual(case)]
@@ -206,6 +209,8 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
     stays = median(rates.values[at + 1 : at + 1 + max(10, len(jumps) // 10)]) > 1.5 * before[at]
     if jumps[at] < 2.0 or before[at] < 1e-3 * rates.values.max() or not stays:
         return
+    if rises_again(rates, rates.steps)[at] and float(rates.values[at + 1 :].min()) < 0.5 * rates.values[at + 1]:
+        return  # the restart of a schedule
     step = int(rates.steps[at + 1])
     usual = curve.level(step - 30, step - 1)
     after = curve.between(step, curve.last_step)

@@ -13,7 +13,7 @@ False alarms: a step or two up to twice the warm-up, where the rate first is at 
     difficulty, whose hard batches look like spikes of one step: remarks, not warnings. A rate that rises again as the
     schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most. So is
     what evaluations within it do not follow, as when a task begins, and what comes again at even distances where there
-    are none. A loss that crept up to its height did not jump.
+    are none. A loss that crept up to its height did not jump: a remark.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
 """
 
@@ -57,9 +57,11 @@ def check(case: Case) -> Iterator[Finding]:
     if not spikes:
         yield from list(thrown_once(case)) or _in_evaluations(case)
         return
-    spikes = [spike for spike in spikes if case.target == "trimtab" or not crept(curve, spike)]
-    if not spikes:
+    jumps = [spike for spike in spikes if case.target == "trimtab" or not crept(curve, spike)]
+    if not jumps:
+        yield _that_crept(case, curve, spikes)
         return
+    spikes = jumps
     planned = by_plan(case, curve, spikes)
     others = [spike for spike in spikes if spike not in planned]
     if not others:
@@ -105,6 +107,20 @@ def check(case: Case) -> Iterator[Finding]:
         + (f"; the learning rate did it: {changes}" if changes else ""),
         _evidence(case, curve, spikes),
         remedies=tuple(remedies),
+    )
+
+
+def _that_crept(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
+    """A remark on a loss that rose over some rows, and came back."""
+    onset, last = int(curve.steps[spikes[0].first]), int(curve.steps[spikes[0].last])
+    return Finding(
+        "loss-spike",
+        "info",
+        0.5,
+        onset,
+        f"the training loss crept up around step {onset:,} and was back after step {last:,}",
+        _evidence(case, curve, spikes),
+        remedies=(Remedy(f"look at the batches before step {onset:,}, and at what else changed there"),),
     )
 
 

@@ -2,12 +2,14 @@
 
 Looks for: losses that are NaN or infinite, in training or validation; updates that were skipped for that reason.
     With fp16 a skipped update alone is the loss scale being found, and no fault.
+    In logs of other trainers gradient norms alone, of few steps, are a remark where the loss stays finite and falls.
 Why it matters: whatever such a gradient touches is lost for good; a trainer that masks it hides a dead run.
 Evidence: the first such step, the loss before it, whether the gradient or the loss had grown before (a divergence too
     short to be seen as one), and whether the learning rate applied until then is one that no model of the size bears.
 Remedy: a lower learning rate or more warm-up where the gradient or the loss grew first, or the rate is far too high;
     clipping; bf16 in place of fp16; otherwise look for log(0), division by zero or a damaged sample at that step.
-False alarms: none for values; a log that filters NaN (Hugging Face's default) cannot show them.
+False alarms: none for values; a log that filters NaN (Hugging Face's default) cannot show them. A gradient that was no
+    number and was applied leaves no loss that is one: where that stays finite the step was skipped, as fp16 skips them.
 Source: own.
 """
 
@@ -33,6 +35,9 @@ LEFT = 3.0
 """So many times its lowest, and well above where it began, just before the first NaN: then the loss diverged."""
 RISEN = 1.5
 """So many times what it was at its lowest, just before the first NaN: then the loss left, it did not break off."""
+
+SKIPPED = 0.1
+"""Of all steps, that fp16 skips at most while it finds its scale, and whenever it tries a larger one."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -96,7 +101,10 @@ def check(case: Case) -> Iterator[Finding]:
     remedies = [lower_rate(case)] if exploded else [lower_rate(case, 0.1)] if diverged else []
     if too_high is not None and (rate := sound_rate(case)) is not None:
         remedies.append(change(case, f"lower the learning rate to {rate:.1g}", learning_rate=float(f"{rate:.1g}")))
-    if too_high is None and not diverged:
+    skipped = not exploded and too_high is None and _are_skipped(case, loss, evidence, lost)
+    if skipped:
+        why = "the loss stayed finite and fell, as where fp16 skips such steps while it finds its scale"
+    elif too_high is None and not diverged:
         where = f"look at the data and at custom layers at step {onset:,}: log(0), division by zero, a damaged sample"
         remedies.append(Remedy(where))
     if case.setting("training.precision.name") == "fp16":
@@ -106,15 +114,24 @@ def check(case: Case) -> Iterator[Finding]:
         remedies.insert(0, Remedy("clip the gradient to norm 1", case.target, {"gradients.clip.name": "norm"}))
     yield Finding(
         "nan-loss",
-        "error" if grave else "warning",
-        0.97,
+        "info" if skipped else "error" if grave else "warning",
+        0.5 if skipped else 0.97,
         onset,
         f"the loss or gradient is not finite from step {onset:,} on{level}; {why}"
-        if grave
+        if grave and not skipped
         else f"the loss or gradient was not finite at step {onset:,}, and the run went on; {why}",
         tuple(evidence),
         remedies=tuple(remedies),
     )
+
+
+def _are_skipped(case: Case, loss: Series, evidence: list[Evidence], lost: int) -> bool:
+    """Whether gradients alone are no numbers, in few steps, of another trainer whose losses are, and fall: it skipped
+    them, as no weights would be numbers otherwise."""
+    norms, curve = case.history.get("grad_norm"), Curve.of(loss)
+    if case.target == "trimtab" or norms is None or curve is None or any(e.metric != "grad_norm" for e in evidence):
+        return False
+    return bool(np.isfinite(norms.last)) and lost <= SKIPPED * norms.num_samples and curve.end < curve.start
 
 
 def _samples(case: Case) -> Iterator[Evidence]:

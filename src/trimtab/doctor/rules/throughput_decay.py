@@ -53,7 +53,10 @@ FEWEST: Final = 48
 FEWEST_MEANS, FEWEST_SURE = 10, 18
 """Of a log that has a value for many steps; with fewer than two for each of eight parts, and one to begin with, it is a
 remark: so short a rise may be that of longer samples."""
-_SIZES: Final = re.compile(r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon)(?:$|[_/])")
+_SIZES: Final = re.compile(
+    r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon)(?:$|[_/])"
+    r"|(?:batch|step|sequence|sample)_tokens$|tokens_(?:per|in|a)_(?:batch|step|sequence|sample)$"
+)
 """Columns of how much there is to do in a step."""
 STEADILY: Final = 0.65
 """Kendall's tau of all such values."""
@@ -106,17 +109,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     onset = parts.began(int(curve.steps[0]))
     first, last = float(parts.levels[0]), float(parts.levels[-1])
     course = "in one jump" if jumps else f"in {round(100 * (parts.steadiness + 1) / 2)} % of all pairs of eight parts"
-    evidence = [
-        Evidence(
-            "step_seconds",
-            (onset, curve.last_step),
-            last,
-            first,
-            f"a step took {format.step_time(first)} in the first eighth and {format.step_time(last)} in the last, "
-            f"{'undisturbed, ' if undisturbed else ''}{last / first:.1f} times as long; the later is the slower "
-            f"{course}",
-        )
-    ]
+    told = f"{'undisturbed, ' if undisturbed else ''}{last / first:.1f} times as long; the later is the slower {course}"
+    evidence = [_ends(case, (onset, curve.last_step), first, last, told)]
     shares = list(_shares(case, last - first))
     evidence += [item for _, item in shares]
     evidence += _memory(case)
@@ -139,6 +133,17 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             *_profile(case),
         ),
     )
+
+
+def _ends(case: Case, steps: tuple[int, int], first: float, last: float, told: str) -> Evidence:
+    """How long a step took first and last; of a log of a speed alone, which tells of no step, the speed."""
+    if any(case.history.has(name) for name in ("step_seconds", "tokens_read", "tokens")):
+        text = f"a step took {format.step_time(first)} in the first eighth and {format.step_time(last)} in the last"
+        return Evidence("step_seconds", steps, last, first, f"{text}, {told}")
+    name = "tokens_per_second" if case.history.has("tokens_per_second") else "speed"
+    much, little = (f"{speed:,.0f}" if speed >= 100 else format.decimal(speed) for speed in (1 / first, 1 / last))
+    text = f"{much} a second were done in the first eighth and {little} in the last: each took"
+    return Evidence(name, steps, 1 / last, 1 / first, f"{text} {told}")
 
 
 def _stays_slower(medians: Parts) -> bool:

@@ -11,7 +11,7 @@ False alarms: tasks whose noise is irreducible. A run of fewer than 20 tokens fo
     size of its model, and stands still where its rate has come down. Without a yardstick it is withheld, but
     where both losses stand from the first third on, at a high rate, at two thirds of the loss of a guess; where they
     lie close together at three quarters of it and more they may still creep. That is a remark, as fine-tuning and hard
-    data do the same, and a warning where weights are new by their rate and classes are as many as letters.
+    data do the same, and a warning where weights are new and classes are as many as letters.
 Source: own; the project's rules of thumb; Hoffmann et al. 2022, arXiv 2203.15556 (tokens for each parameter).
 """
 

@@ -13,8 +13,9 @@ Evidence: the size of the inputs, and the first loss beside that of a guess; or 
 Remedy: subtract the mean and divide by the deviation of each feature, both of the training set; or a norm as first
     layer.
 False alarms: inputs whose first weights are made for their scale: a remark where the loss begins as a guess does.
-    Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. A loss that begins
-    as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
+    Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. Sums over pixels,
+    labels or frames begin as high as they are long: without an accuracy that tells a mean the height is a remark. A
+    loss that begins as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
     BatchNorm meets behind the first layer do no harm, and show nowhere.
 Source: LeCun et al. 1998, "Efficient BackProp", section 4.3.
 """
@@ -94,15 +95,16 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 
 
 def _by_start(start: HighStart) -> Finding:
-    """A loss that begins far too high: a warning where it comes down faster than weights alone could bring it down."""
+    """A loss that begins far too high: a warning where it comes down faster than weights alone could bring it down, and
+    is no sum."""
     told = (
         f"the first loss is {format.decimal(start.first)}, and a quarter of that by step {start.quarter:,}: outputs "
         f"moved by {start.moved:,.0f} times the learning rate in a step"
     )
     return Finding(
         CODE,
-        "warning" if start.is_fast else "info",
-        0.65 if start.is_fast else 0.3,
+        "warning" if start.is_fast and start.is_mean else "info",
+        0.65 if start.is_fast and start.is_mean else 0.5 if start.is_fast else 0.3,
         1,
         "the inputs are far from unit scale, as it seems, or weights are drawn at the wrong scale"
         if start.is_fast

@@ -1,13 +1,13 @@
 """unshuffled-data: the data comes in an order that the loss follows.
 
 Looks for: rows sorted by their targets that are not shuffled (the fact `order`, of classes, numbers, or the first
-    words of second texts, with `data.shuffle` false). In the
-    curves: a training loss that jumps up again and again, at once, and then falls over many steps, while the
-    validation loss lies far above its lows (two jumps do where the settings say that nothing is shuffled, or where the
-    validation loss goes up while the training loss falls before the highest, and comes back): each kind
-    of sample is learned when it comes, and forgotten when the next does. Where it lies above them by less than half of
-    a jump, or there is none, the jumps must come at even distances, as epochs do: four at least without one. Or the
-    loss goes up and down in the same way again and again, each time over many steps: the order of an epoch.
+    words of second texts, with `data.shuffle` false). In the curves: a training loss that jumps up again and again, at
+    once, and then falls over many steps, while the validation loss lies far above its lows: each kind of sample is
+    learned when it comes, and forgotten when the next does. Two jumps do where the settings say that nothing is
+    shuffled, or where the validation loss goes up before the highest and comes back; one alone then does where an epoch
+    ends. Where it lies above them by less than half of a jump, or there is none, the jumps must come at even distances,
+    as epochs do: four at least without one. Or the loss goes up and down in the same way again and again, each time
+    over many steps: the order of an epoch.
 Why it matters: each step sees one kind of sample, and the next steps another. What was learned first is gone at the
     end.
 Evidence: how far neighbouring rows agree; the jumps, and the two losses side by side.
@@ -50,8 +50,8 @@ AT_ONCE: Final = 0.5
 """Of the deviation from the trend: the farthest of its moves from one step to the next."""
 REACHED: Final = 0.7
 """Of the validation loss, a mean over what was just seen and what was not: samples of what was not cost more."""
-SWING: Final = 0.25
-"""Of the highest jump: so far a validation loss goes up while one kind of samples alone is learned."""
+SWING: Final = 1.5
+"""Times what it was before and is afterwards: so far a validation loss goes up while one kind alone is learned."""
 HEIGHT: Final = 0.25
 """Of the whole range of the loss: what a jump must have."""
 
@@ -117,7 +117,7 @@ def _by_jumps(case: Case, curve: Curve, jumps: list[Jump]) -> Iterator[Evidence]
     first, last = (int(curve.steps[place]) for place in (jumps[0].low_at, jumps[-1].top_at))
     highest = max(jumps, key=lambda one: one.top - one.low)
     told = (
-        f"the training loss jumped up {len(jumps)} times between step {first:,} and {last:,}, from "
+        f"the training loss jumped up {format.counted(len(jumps), 'time')} between step {first:,} and {last:,}, from "
         f"{format.decimal(highest.low)} to {format.decimal(highest.top)} at most, and fell again over many steps"
     )
     yield Evidence("train/loss", (first, last), highest.top, highest.low, told)
@@ -142,8 +142,14 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
         above = float(np.median(beside - lows))
         if float(np.median([one.top for one in jumps])) < REACHED * float(np.median(beside)):
             return False
-        if case.setting("data.shuffle") is False or _swings_against(validation, curve, jumps):
-            return len(jumps) >= 2 and above > max(0.2 * height, 0.15 * float(np.median(lows)))
+        swings = _swings_against(validation, curve, jumps)
+        if swings and len(jumps) == 1:
+            return _ends_an_epoch(case, curve, jumps[0])
+        two = len(jumps) >= 2 and above > max(0.2 * height, 0.15 * float(np.median(lows)))
+        if two and swings:
+            return True
+        if case.setting("data.shuffle") is False:
+            return two
         if len(jumps) >= 3 and above > max(0.5 * height, float(np.median(lows))):
             return True
         return _are_even(jumps) and above > max(float(np.median(lows)), 4.0 * curve.noise)
@@ -153,12 +159,22 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
 def _swings_against(validation: Curve, curve: Curve, jumps: list[Jump]) -> bool:
     """Whether the validation loss rose while the training loss fell to the low of the highest jump, and came back."""
     highest = max(jumps, key=lambda one: one.top - one.low)
-    at = int(curve.steps[highest.low_at])
-    before, after = validation.values[validation.steps < at], validation.values[validation.steps > at]
-    if len(before) < 2 or len(after) < 2:
+    # An evaluation after the next row may have met the jump itself.
+    num = int((validation.steps <= curve.steps[min(highest.low_at + 1, len(curve) - 1)]).sum())
+    if num < 3 or len(validation) - num < 2:
         return False
-    rose = float(np.interp(at, validation.steps, validation.values)) - max(float(before.min()), float(after.min()))
-    return rose > SWING * (highest.top - highest.low)
+    lowest = max(float(validation.values[: num - 1].min()), float(validation.values[num:].min()))
+    return float(validation.values[num - 1]) > SWING * lowest
+
+
+def _ends_an_epoch(case: Case, curve: Curve, jump: Jump) -> bool:
+    """Whether the data begins anew there, as far as is known."""
+    passes, top = case.epochs(), int(curve.steps[jump.top_at])
+    begins = round(passes * int(curve.steps[jump.low_at]) / case.history.last_step) if passes >= 2.0 else 0
+    if begins < 1:
+        return False
+    low = int(curve.steps[max(jump.low_at - 1, 0)])
+    return low <= begins * case.history.last_step / passes <= top
 
 
 def _is_alone(case: Case) -> bool:

@@ -62,7 +62,7 @@ class Examiner:
         left: Callable[[], Tensor | None] = lambda: None,
     ) -> None:
         """`newest_at_once` is how many samples of the newest step are judged in one pass, at least as many as the probe
-        batch has; `left` clears the gradients of the step that is over, and gives the norm of what is left of them."""
+        batch has; `left` gives the norm of what gradients hold."""
         self.examinations = list(examinations)
         self._model, self._task, self._batch = model, task, batch
         self._weights, self._autocast, self._scale = weights, autocast, scale
@@ -72,6 +72,7 @@ class Examiner:
         self._newest_at_once = max(newest_at_once, len(batch.sample_ids_B))
         self._randomness = key(seed, 0, 0, "probe")
         self._is_begun, self._seconds_before = False, 0.0
+        self._left_over: Tensor | None = None
         self._alerts: list[AlertRaised] = []
 
     @property
@@ -97,6 +98,11 @@ class Examiner:
         self._seconds_before += seconds
         return seconds
 
+    def begun(self, step: int) -> None:
+        """Step number `step` has cleared the gradients of the one before; what is left of them is read on the device,
+        and fetched with the rest."""
+        self._left_over = self._left() if self._is_due(step) else None
+
     def _wait(self) -> None:
         if (device := self._batch.tokens_BT.device).type == "cuda":
             torch.cuda.synchronize(device)
@@ -113,6 +119,9 @@ class Examiner:
         alerts, self._alerts = self._alerts, []
         if readings is None:
             return list(alerts)
+        left, self._left_over = self._left_over, None
+        if left is not None:
+            readings.metrics["probe/grad_left"] = left
         metrics, layers = _fetched(readings.metrics, readings.layers)
         seconds, self._seconds_before = time.perf_counter() - begun + self._seconds_before, 0.0
         ended = ExaminationEnded(step, metrics, seconds, layers, readings.histograms, tuple(readings.samples))
@@ -133,8 +142,6 @@ class Examiner:
                         readings.take(one.read(examined))
                     except Exception as error:
                         self._leave_out(one, step, error)
-        if (left := self._left()) is not None:
-            readings.metrics["probe/grad_left"] = left
         return readings
 
     def _one_by_one(self, step: int, error: Exception) -> Readings | None:

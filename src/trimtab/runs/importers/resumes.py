@@ -8,7 +8,7 @@ from typing import Final, final
 from trimtab.runs.importers.text_line import number_of
 
 _SAID: Final = re.compile(
-    r"\bresum(?:ed|ing)(?: \w+){0,3} from\b(?=.*(?:checkpoint|ckpt|step|iter|epoch|update|[./]))"
+    r"\bresum(?:ed|ing)(?: \w+){0,3} from\b(?:(?<=training from)|(?=.*(?:checkpoint|ckpt|step|iter|epoch|update|[./])))"
     r"(?!.*\b(?:none|false|no checkpoint)\b)",
     re.IGNORECASE,
 )
