@@ -10,6 +10,7 @@ from cases import falling, noise_of
 
 from trimtab.doctor import Case, open_foreign_case
 from trimtab.doctor.diagnose import diagnose, findings_of
+from trimtab.runs.importers.printed import settings_in
 
 
 def opened(path: Path, lines: list[str]) -> Case:
@@ -141,6 +142,13 @@ HALF_WAVE = [0.5 * (1 + np.cos(np.pi * part)) for part in np.linspace(0.05, 1.0,
         ("max_steps: 200\nlr_scheduler_type: linear", np.maximum(np.linspace(1.0, -3.0, 20), 0.0), False),  # too soon
         ("max_steps: 200", np.minimum(np.linspace(0.1, 1.5, 20), 1.0), True),  # a warm-up of two thirds
         ("max_steps: 600", np.minimum(np.linspace(0.1, 1.5, 20), 1.0), False),
+        ("max_steps: 200\nnoise schedule: cosine", np.ones(20), False),
+        ("max_steps: 200\nlr_scheduler: cosine", np.ones(20), True),
+        ("max_steps: 200\nlr_schedule: linear", np.linspace(1.0, 0.5, 20), True),
+        ("max_steps: 200\nlr_schedule: linear\nmin_lr: 5e-4", np.linspace(1.0, 0.5, 20), False),
+        ("max_steps: 200\nlr_schedule: linear", np.linspace(1.0, 0.25, 20), False),
+        ("train_iters: 200\nlr_decay_iters: 400\nlr_decay_style: linear", np.linspace(1.0, 0.5, 20), False),
+        ("max_steps: 200\nlr_scheduler_type: linear\nscheduler: WarmupLR", np.ones(20), False),
     ],
 )
 def test_rates_beside_the_schedule_that_a_log_prints(
@@ -149,6 +157,27 @@ def test_rates_beside_the_schedule_that_a_log_prints(
     lines = [f"step: {10 * (at + 1)}, loss: {3 - at / 20:.3f}, lr: {1e-3 * rate:.3e}" for at, rate in enumerate(rates)]
     case = opened(tmp_path / "run.log", [*header.split("\n"), *lines])
     assert ("schedule-mismatch" in loud(case)) == is_told
+
+
+@pytest.mark.parametrize(
+    ("head", "planned"),
+    [
+        ("max_steps: 10,000", 10_000),
+        ("max_steps=251, total_steps=1_000_000)", 251),
+        ("total_steps: 1_000_000", 1_000_000),
+        ('{"max_steps":10,"seed":3}', 10),
+        ("TrainConfig(seed=1, max_steps=10)", 10),
+        ("env max_steps: 500", None),
+        ("EnvConfig(seed=1, max_steps=500)", None),
+        ("env:\n  max_steps: 500", None),
+        ("env:\n  seed: 1\ntrainer:\n  max_steps: 400", 400),
+        ("eval max_steps=50", None),
+        ("max_steps: 100 per episode", None),
+        ("LinearLR(start_factor=0.1, total_iters=5)", None),
+    ],
+)
+def test_steps_that_are_planned_are_those_of_the_run(head: str, planned: int | None) -> None:
+    assert settings_in(head).get("planned_steps") == planned
 
 
 @pytest.mark.parametrize(("waves", "is_told"), [(1.0, False), (0.4, False), (2.0, True)])

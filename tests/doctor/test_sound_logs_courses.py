@@ -12,6 +12,7 @@ from sound_logs.judge import alarms, write
 from trimtab.doctor.load import open_foreign_case
 from trimtab.runs.importers.clocks import durations
 from trimtab.runs.importers.read import read_foreign
+from trimtab.runs.importers.resumes import Resumes
 
 KINDS = courses.KINDS | printed.KINDS
 
@@ -37,6 +38,8 @@ def test_a_sound_log_does_not_alarm_whatever_the_seed(tmp_path: Path, name: str)
         ("best_that_is_loaded_for_a_test", 60, 0),
         ("training_that_goes_on_after_each_evaluation", 60, 0),
         ("bars_of_epochs", 60, 0),
+        ("batches_of_evaluations", 120, 0),
+        ("bars_of_evaluations", 500, 0),
     ],
 )
 def test_every_row_is_read_and_a_resume_is_what_the_rows_bear_out(
@@ -46,7 +49,31 @@ def test_every_row_is_read_and_a_resume_is_what_the_rows_bear_out(
     write(printed.KINDS[name](np.random.default_rng(1)), file)
     history = open_foreign_case(file)[0].history
     assert (len(history.series["train/loss"].finite()[0]) >= num_rows, len(history.starts)) == (True, num_resumes)
-    assert ("validation/loss" in history.series) == name.endswith("each_evaluation")
+    judged = name.endswith("each_evaluation") or name == "bars_of_evaluations"
+    assert ("validation/loss" in history.series) == judged
+
+
+@pytest.mark.parametrize(
+    ("said", "is_one"),
+    [
+        ("evaluation finished, training resumed", False),
+        ("data loader resumed", False),
+        ("profiler paused; resumed", False),
+        ("wandb: Syncing run resumed-lake-4", False),
+        ("Resuming training at step 200 after evaluation", False),
+        ("Resuming from idle: clocks restored", False),
+        ("Training resumed at step 200", True),
+        ("Resuming training from out", True),
+        ("resumed from checkpoint at step 200", True),
+    ],
+)
+def test_what_is_resumed_is_the_run(said: str, is_one: bool) -> None:
+    resumes = Resumes()
+    for step in range(10, 301, 10):
+        if step == 210:
+            resumes.hears(said)
+        resumes.row(float(step), tagged=False)
+    assert bool(resumes.begun) == is_one
 
 
 def test_a_checkpoint_that_rows_go_on_from_is_a_resume(tmp_path: Path) -> None:

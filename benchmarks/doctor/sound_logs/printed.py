@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sound_logs.judge import Kind
 
 Generator = np.random.Generator
+Floats = NDArray[np.float64]
 Lines = Callable[[Generator], Iterator[str]]
 KINDS: Final[dict[str, Kind]] = {}
 
@@ -90,3 +92,56 @@ def bars_of_epochs(random: Generator) -> Iterator[str]:
         for done in range(0, total, total // 20):
             loss = 0.3 + 2.0 * np.exp(-(20 * epoch + 20 * done / total) / 15) + random.normal(0.0, 0.03)
             yield f"{100 * done // total:3d}%|###   | {done}/{total} [00:10<00:20, 90.1it/s, loss={loss:.4f}]"
+
+
+def rated(random: Generator, rates: Floats) -> Iterator[str]:
+    """Rows of a loss that falls, each with its rate."""
+    for row, rate in enumerate(rates):
+        loss = 2.0 + 3.0 * np.exp(-row / 15.0) + random.normal(0.0, 0.03)
+        yield f"step {10 * (row + 1)}: loss {loss:.4f}, lr {3e-4 * rate:.3e}"
+
+
+@kind
+def schedules_of_other_things(random: Generator) -> Iterator[str]:
+    """Of noise, masks or momentum, beside a rate that stays."""
+    name = random.choice(["noise schedule", "beta_schedule", "mask schedule", "kl scheduler", "momentum scheduler"])
+    yield f"{name}: {random.choice(['cosine', 'linear'])}"
+    yield "max_steps: 1000"
+    yield from rated(random, np.ones(100))
+
+
+@kind
+def schedules_that_are_told_to_end_high(random: Generator) -> Iterator[str]:
+    """A minimum, a length of its own, or cycles."""
+    part = np.linspace(0.01, 1.0, 100)
+    head, rates = [
+        ("min_lr_ratio: 0.5", 0.75 + 0.25 * np.cos(np.pi * part)),
+        ("lr_decay_iters: 2,000", 0.5 + 0.5 * np.cos(np.pi * part / 2)),
+        ("num_cycles: 1", 0.5 + 0.5 * np.cos(2 * np.pi * part)),
+        ("scheduler: {'type': 'WarmupLR'}", np.minimum(10 * part, 1.0)),
+    ][int(random.integers(4))]
+    yield from ("lr_scheduler_type: cosine", "train_iters: 1,000", head)
+    yield from rated(random, rates)
+
+
+@kind
+def batches_of_evaluations(random: Generator) -> Iterator[str]:
+    """An epoch's evaluation counts batches of its own, in the place of those of training."""
+    for epoch in range(1, 11):
+        for done in range(50, 601, 50):
+            loss = 0.5 + 1.6 * np.exp(-(epoch - 1 + done / 600) / 1.5) + random.normal(0.0, 0.03)
+            yield f"Epoch(train)  [{epoch}][{done:>3}/600]  lr: 2.0000e-02  time: 0.35  loss: {loss:.4f}"
+        accuracy = 70.0 - 40.0 * np.exp(-epoch / 3)
+        yield f"Epoch(val) [{epoch}][100/100]    accuracy/top1: {accuracy:.4f}  data_time: 0.0010  time: 0.0500"
+
+
+@kind
+def bars_of_evaluations(random: Generator) -> Iterator[str]:
+    """As many batches as an epoch has, or fewer, in bars that look like those of training."""
+    judged = int(random.choice([25, 100]))
+    for epoch in range(5):
+        for side, total in (("Train", 100), ("Val", judged)):
+            for done in range(1, total + 1):
+                at = 100 * epoch + (done if side == "Train" else 100)
+                loss = 0.4 + 2.0 * np.exp(-at / 150) + random.normal(0.3 * (side == "Val"), 0.05)
+                yield f"{side}: {100 * done // total:3d}%|###  | {done}/{total} [00:10<00:20, 9.8it/s, loss={loss:.3f}]"

@@ -27,6 +27,9 @@ CLEAR: Final = 0.25
 FURTHEST: Final = 20.0
 """Times what was seen, or a part of it, that the end is looked for where the plan is not known."""
 
+LOWEST: Final = (*FLOORS, 0.2, 0.3, 0.4, 0.5)
+"""Of the full rate, that a schedule may be told to end at."""
+
 
 class Departure(NamedTuple):
     """Where rates leave the schedule that was named, and where they are furthest from it."""
@@ -46,7 +49,7 @@ def departure(case: Case, rates: Curve) -> Departure | None:
     One that only comes down sooner is another's matter: it decayed too early. An epoch's row may tell the rate of its
     first step or of its last.
     """
-    name, planned = case.fact("schedule", "name"), case.number("planned_steps")
+    name, planned = case.fact("schedule", "name"), _length(case)
     if (
         name is None
         or len(rates) < FEWEST
@@ -71,6 +74,13 @@ def departure(case: Case, rates: Curve) -> Departure | None:
     )
 
 
+def _length(case: Case) -> float | None:
+    """Steps of the schedule: its own where it has one and the log counts the same steps, else the run's."""
+    planned, own = case.number("planned_steps"), case.number("schedule", "length")
+    counts_same = planned is not None or (own is not None and not case.counts_epochs and own >= case.history.last_step)
+    return own if own is not None and counts_same else planned
+
+
 def _tried(case: Case, rates: Curve, name: str, planned: float | None) -> Iterator[tuple[Floats, Floats]]:
     """How far, of the full rate, the rates lie above each schedule of a name, and its rates."""
     highest = float(rates.values.max())
@@ -79,7 +89,7 @@ def _tried(case: Case, rates: Curve, name: str, planned: float | None) -> Iterat
         done = (rates.steps - begin).astype(np.float64)
         top = float(done[int(np.argmax(rates.values >= 0.99 * highest))])
         ends = done[-1] * np.geomspace(1 / FURTHEST, FURTHEST, 128) if planned is None else (planned,)
-        for end, floor, height in itertools.product(ends, FLOORS, {full, highest}):
+        for end, floor, height in itertools.product(ends, LOWEST, {full, highest}):
             shape = _shape(name, done, end, _warmup(case, end, top), floor)
             yield rates.values / height - shape, shape * height
 

@@ -14,8 +14,9 @@ False alarms: controllers' factors are in the journal and counted in; a rollback
     the comparison anew; another optimizer has its own rate and is not judged. Where other trainers print no schedule,
     or one that comes down sooner (decayed-too-early), nothing is said but of such lines and cosines. Of a run that was
     stopped before its end, or may have been, they are a remark, and so are cosines that come again and again, and a
-    warm-up of half of a short run. Cosines that jump up are planned. Rates that a log rounds go up in stairs of its
-    last digit.
+    warm-up of half of a short run; so is what ends below a third of the peak or has its end told. A setting counts
+    where its name speaks of the learning rate. Cosines that jump up are planned. Rates that a log rounds go up in
+    stairs of its last digit.
 Source: own; the pace of schedulers under accumulation and in several processes is a usual mistake of loops.
 """
 
@@ -39,6 +40,8 @@ ONCE: Final = 2.25
 """Half waves: more of them are cycles, which many plan."""
 FAR: Final = 20
 """Runs: a line that ends beyond so many is as good as constant."""
+LOW: Final = 0.32
+"""Of the peak: where a line may be told to end."""
 LONG, MOST = 0.5, 0.8
 """Of a run that is done: a warm-up seldom takes so much, and none takes the most."""
 LAY_OUT: Final = Remedy(
@@ -123,7 +126,7 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
     if not beyond and length <= LATE * (rates.last_step - fall.begin):
         return
     done = beyond or is_done(case)
-    grave = once if beyond else done
+    grave = (once if beyond else done) and not _is_meant(case)
     yield Finding(
         CODE,
         "warning" if grave else "info",
@@ -149,10 +152,11 @@ def _line(case: Case, rates: Curve) -> Iterator[Finding]:
     if fall is None or not rates.last_step + (LATE - 1.0) * whole <= fall.end <= FAR * rates.last_step:
         return
     done = is_done(case)
+    grave = done and fall.last > LOW and not _is_meant(case)
     yield Finding(
         CODE,
-        "warning" if done else "info",
-        0.7 if done else 0.5,
+        "warning" if grave else "info",
+        0.7 if grave else 0.5,
         int(max(fall.begin, rates.first_step)),
         f"the rate falls in a line that would reach zero at step {round(fall.end):,}, "
         f"{fall.end / rates.last_step:.1f} times as far as the run"
@@ -160,6 +164,11 @@ def _line(case: Case, rates: Curve) -> Iterator[Finding]:
         (_ended_high(fall, rates, float(rates.values[-1]), 0.0),),
         remedies=(LAY_OUT,),
     )
+
+
+def _is_meant(case: Case) -> bool:
+    """Whether the settings tell where a schedule ends, or that it has a course of its own."""
+    return any(case.fact("schedule", told) for told in ("length", "minimum", "has_own_course"))
 
 
 def _stairs(case: Case, rates: Curve) -> Iterator[Finding]:

@@ -8,12 +8,19 @@ from typing import Final, final
 from trimtab.runs.importers.text_line import number_of
 
 _SAID: Final = re.compile(
-    r"\bresum(?:ed\b|ing(?: \w+){0,3} (?:from|at)\b)(?!.*\b(?:none|false|no checkpoint)\b)", re.IGNORECASE
+    r"\bresum(?:ed|ing)(?: \w+){0,3} from\b(?:(?<=training from)|(?=.*(?:checkpoint|ckpt|step|iter|epoch|update|[./])))"
+    r"(?!.*\b(?:none|false|no checkpoint)\b)",
+    re.IGNORECASE,
 )
+_MARK: Final = re.compile(r"\[resumed\]|\bresumed\s*[:=]", re.IGNORECASE)
+"""Of each row of a later process."""
 _DENIED: Final = re.compile(
-    r"\b(?:not|never|cannot|without|if|unless)\b|n't\b|\bresumed\W{0,3}(?:0|no)\b", re.IGNORECASE
+    r"\b(?:not|never|cannot|without|if|unless)\b|n't\b|\bafter (?:\w+ )?(?:eval|valid)|\bresumed\W{0,3}(?:0|no)\b",
+    re.IGNORECASE,
 )
-_LOADED: Final = re.compile(r"\b(?:loaded|restored) (?:from )?(?:the )?checkpoint\b", re.IGNORECASE)
+_LOADED: Final = re.compile(
+    r"\bresum(?:ed|ing)(?: \w+){0,3} at\b|\b(?:loaded|restored) (?:from )?(?:the )?checkpoint\b", re.IGNORECASE
+)
 _AT_STEP: Final = re.compile(
     r"\b(?:global_?step|step|iteration|iter|num_updates|updates?)\W{1,3}(?P<step>\d{1,3}(?:,\d{3})+|\d{1,12})\b",
     re.IGNORECASE,
@@ -41,7 +48,7 @@ class Resumes:
         """Whether the line tells of one: then it is no row, unless it has a metric at a step of its own."""
         if self._newest is None or ("esum" not in line.lower() and " checkpoint" not in line.lower()):
             return False
-        said = _SAID.search(line)
+        said = _SAID.search(line) or _MARK.search(line)
         if (said is None and _LOADED.search(line) is None) or _DENIED.search(line) is not None:
             return False
         at = _AT_STEP.search(line)

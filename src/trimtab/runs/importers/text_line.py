@@ -125,9 +125,12 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
     if _SUMMARY.search(text):
         return told
     side: Side | None = None
-    at, step_rank = 0, 99
+    at, step_rank, is_judged = 0, 99, False
     for one in _PAIR.finditer(text):
         kind = _kind(one["name"])
+        if kind is not None and kind[0] in (EPOCH, STEP) and (said := SIDES.get(words(one["in"] or ""))) is not None:
+            side = said  # `Epoch(val) [1][100/100]`
+            is_judged = said != "train"
         # What stands before a name speaks of what follows: `Test set: Average loss: 0.05, Accuracy: 98%`.
         for word in words(text[at : one.start()]).split("_"):
             side = SIDES.get(word, side)
@@ -141,6 +144,8 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
             name = one["name"]
             if name in wanted or ((":" in one["sign"] or "=" in one["sign"]) and len(name) <= 40):
                 told.put(name, one, _factor(name, one["unit"]))
+        elif kind[0] in (STEP, "time") and is_judged:
+            continue  # it counts batches of an evaluation
         elif kind[0] == STEP:
             rank, value = STEPS[kind[1]], number_of(one["number"])
             if value == value // 1 and rank < step_rank:
@@ -159,7 +164,10 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
     if "data_time" in told.record and "time" in told.record:
         told.record["step_time"] = told.record.pop("time")
         told.places["step_time"] = told.places.pop("time")
-    if EPOCH in told.record and STEP not in told.record and (batch := _BATCH_OF.search(text)) is not None:
+    if is_judged:
+        told.record.pop("data_time", None)
+        told.places.pop("data_time", None)
+    elif EPOCH in told.record and STEP not in told.record and (batch := _BATCH_OF.search(text)) is not None:
         told.record["batch"] = float(batch[1])
         told.places["batch"] = batch.start(1), batch.end(1), 1.0
     return told

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from statistics import fmean
 from typing import Any, Final
 
 from trimtab.errors import DataError
@@ -19,7 +20,7 @@ from trimtab.runs.importers.table import MAX_COLUMNS, TORN, Source
 from trimtab.runs.importers.text import Lines
 from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned, pairs_in
 from trimtab.runs.importers.text_template import Templates
-from trimtab.runs.importers.vocabulary import EPOCHS, STEPS
+from trimtab.runs.importers.vocabulary import EPOCHS, SIDES, STEPS
 from trimtab.runs.printable import printable
 
 ROWS_A_BLOCK: Final = 10_000
@@ -130,6 +131,8 @@ class _Reader:
         self._waiting: dict[str, Any] | None = None
         self._bar: tuple[int, int] | None = None
         self._bar_total: int | None = None
+        self._place_of_bar: dict[str, float] = {}
+        self._judged: list[dict[str, float]] = []
         self._full: dict[int, tuple[int, int]] = {}
         self._keras: dict[str, Any] | None = None
         self._templates = Templates()
@@ -189,13 +192,17 @@ class _Reader:
         rest, what = found["rest"].partition(",")[2], found["what"] or ""
         if "=" in rest and (told := pairs_in(rest, self._wanted)).is_measured:
             self.last_was_read = True
+            if any(SIDES.get(word, "train") != "train" for word in words(what).split("_")):
+                return self._of_judged_bar(done, total, told.record)
             record = {**pairs_in(what, frozenset()).record, **told.record}
             # A bar of one epoch counts its batches; one of the whole run counts what other lines call steps.
             if EPOCH in record:
+                self._place_of_bar = {"batch": float(done), EPOCH: record[EPOCH]}
                 return [{"batch": float(done), **record}]
             passes = self._passes(done, total)
             (self.totals.discard if passes else self.totals.add)(total)
-            return [{STEP: float(passes * total + done), **record}]
+            self._place_of_bar = {STEP: float(passes * total + done)}
+            return [{**self._place_of_bar, **record}]
         if what.strip():
             return []
         bar = done, total
@@ -208,6 +215,17 @@ class _Reader:
         if self._bar_total in (None, total):
             self._bar = bar
         return out
+
+    def _of_judged_bar(self, done: int, total: int, record: Mapping[str, float]) -> list[dict[str, Any]]:
+        """A bar of an evaluation has one value, the mean of what it showed, at the step where training stood."""
+        named = {name if name.startswith("val") else f"val_{name}": value for name, value in record.items()}
+        self._judged.append({name: value for name, value in named.items() if _is_known(name)})
+        if done < total or not self._place_of_bar:
+            return []
+        shown, self._judged = self._judged, []
+        names = dict.fromkeys(name for one in shown for name in one)
+        means = {name: fmean(one[name] for one in shown if name in one) for name in names}
+        return [{**self._place_of_bar, **means}] if means else []
 
     def _passes(self, done: int, total: int) -> int:
         """Bars of so many batches that came to their ends before this one: epochs, where no line counts these."""

@@ -37,7 +37,9 @@ TIMES: Final = _words(
 
 SIDES: Final[Mapping[str, Side]] = {
     **dict.fromkeys(_words("train training trn tr"), "train"),
-    **dict.fromkeys(_words("val valid validate validation eval evaluate evaluation dev"), "validation"),
+    **dict.fromkeys(
+        _words("val valid validate validating validation eval evaluate evaluating evaluation dev"), "validation"
+    ),
     **dict.fromkeys(_words("test testing holdout"), "test"),
 }
 
