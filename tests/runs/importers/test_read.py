@@ -20,6 +20,7 @@ from trimtab.doctor import open_foreign_case
 from trimtab.errors import DataError, UsageError
 from trimtab.runs.importers import Imported, read_foreign
 from trimtab.runs.importers.csv_file import CELLS_A_BLOCK
+from trimtab.runs.importers.find import find_log
 
 LOGS = Path(__file__).with_name("logs")
 
@@ -415,3 +416,15 @@ def test_long_files_are_read_quickly(tmp_path: Path) -> None:
         assert time.process_time() - started < 1.0  # 0.5 s on a machine that does nothing else
         assert series is not None
         assert series.num_samples == num
+
+
+def test_a_name_that_is_spelt_nearly_so_is_told(tmp_path: Path) -> None:
+    (tmp_path / "hf_overfit.json").write_text("{}")
+    with pytest.raises(UsageError) as told:
+        find_log(tmp_path / "hf_overfitt.json")
+    assert told.value.hint is not None
+    assert told.value.hint.startswith("did you mean ")
+    assert "hf_overfit.json" in told.value.hint
+    with pytest.raises(UsageError) as told:
+        find_log(tmp_path / "elsewhere" / "a.csv")
+    assert told.value.hint is None

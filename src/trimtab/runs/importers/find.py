@@ -47,13 +47,22 @@ def find_log(path: Path) -> Found:
         if not path.exists():
             if path.parent.suffix in _STORES and path.parent.is_file():
                 return Found(path.parent, run=path.name)
-            raise UsageError(f"{name}: there is no such file or folder")
+            raise UsageError(f"{name}: there is no such file or folder", hint=_nearest(path))
         if not path.is_dir():
             raise UsageError(f"{name}: is neither a file nor a folder")
         return _in_folder(path, name)
     except (OSError, ValueError) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{name}: cannot be read ({what})") from error
+
+
+def _nearest(path: Path) -> str | None:
+    """What lies beside a name that is not there and is spelt nearly so."""
+    from difflib import get_close_matches
+
+    beside = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, n=2, cutoff=0.75)
+    return f"did you mean {' or '.join(printable(str(path.with_name(one))) for one in near)}?" if near else None
 
 
 def _in_folder(path: Path, name: str) -> Found:
