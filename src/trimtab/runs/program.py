@@ -26,15 +26,13 @@ def program() -> str:
 
 
 def command(*arguments: str) -> str:
-    """`program` with `arguments`, quoted for the shell; whole paths from the current folder where that is shorter."""
+    """`program` with `arguments`, quoted for the shell; whole paths that lie below the current folder from there."""
     return f"{program()} {shlex.join(map(from_here, arguments))}"
 
 
 def from_here(argument: str) -> str:
-    """A whole path as it is from the current folder, where that is shorter; everything else as it is."""
-    if not os.path.isabs(argument):
-        return argument
-    return min(argument, os.path.relpath(argument), key=len)
+    """A whole path as it is from the current folder, where it lies below it; everything else as it is."""
+    return os.path.relpath(argument) if Path(argument).is_relative_to(Path.cwd()) else argument
 
 
 def in_python(run: str) -> str:
