@@ -44,12 +44,6 @@ def num_classes(case: Case) -> float | None:
     return guess if abs(math.log(guess) - float(curve.values[0])) < _NEAR_LEVEL else None
 
 
-def knows_classes(case: Case) -> bool:
-    """Whether their number is known, not guessed from the first loss."""
-    known = case.fact("targets", "classes") or case.fact("tokenizer", "vocabulary_size") or case.fact("num_classes")
-    return bool(known)
-
-
 def shares(case: Case) -> list[float]:
     """The part of the training targets that each class has; empty where that is not known."""
     counts = case.fact("targets", "counts") or []
