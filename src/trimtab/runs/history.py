@@ -191,7 +191,7 @@ class Series:
         """Steps and means of the buckets that hold a finite sample."""
         mean = self.mean
         kept = np.isfinite(mean)
-        return self.steps[kept], mean[kept]
+        return (self.steps.copy(), mean) if kept.all() else (self.steps[kept], mean[kept])
 
     def raw(self) -> tuple[Steps, Floats]:
         """The newest 4,096 samples one by one, non-finite ones included."""
@@ -237,9 +237,10 @@ def _halved(columns: _Columns) -> _Columns:
 
 def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
     """Whole buckets of `width` samples. Sums go by pairs, as joining neighbours does: the same bits either way."""
-    finite = np.isfinite(values)
-    masked = np.where(finite, values, np.nan).reshape(-1, width)
-    total_NW, finite_NW = np.where(finite, values, 0.0).reshape(-1, width), finite.reshape(-1, width)
+    finite_NW, values_NW = np.isfinite(values).reshape(-1, width), values.reshape(-1, width)
+    masked = total_NW = values_NW
+    if not finite_NW.all():
+        masked, total_NW = np.where(finite_NW, values_NW, np.nan), np.where(finite_NW, values_NW, 0.0)
     while (size := total_NW.shape[1]) > 1:
         pairs = total_NW[:, 0 : size - 1 : 2] + total_NW[:, 1::2]
         total_NW = np.concatenate([pairs, total_NW[:, -1:]], axis=1) if size % 2 else pairs
