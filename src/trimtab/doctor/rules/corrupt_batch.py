@@ -29,7 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import lower_quantile, quantile
+from trimtab.doctor.reading.medians import lower_quantile, median, quantile
 from trimtab.doctor.reading.once import once
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -150,13 +150,19 @@ def _witness(case: Case, series: Series) -> bool:
     norms = case.history.get("grad_norm")
     if norms is None or norms.width > 1 or not np.array_equal(norms.steps, series.steps):
         return False
-    values = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0)
-    ratio = values / np.maximum(running_median(values, 15), 1e-12)
+    values, curve = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0), Curve.of(series)
     begin = len(values) // 4  # earlier the weights themselves are unsteady
-    late, loss = ratio[begin:], series.mean[begin:] - running_median(series.mean, 15)[begin:]
-    if len(late) < FEWEST or not np.isfinite(loss).any():
+    if curve is None or len(values) - begin < FEWEST:
+        return False
+    whole = len(curve) == len(series)
+    loss = (series.mean - (curve.running_median(15) if whole else running_median(series.mean, 15)))[begin:]
+    if not np.isfinite(loss).any():
         return False
     at = int(np.nanargmax(loss))
+    near = values[begin + at - 7 : begin + at + 8]
+    if len(near) == 15 and values[begin + at] / max(median(near), 1e-12) <= ALONE:
+        return False  # as nearly always, without the others
+    late = (values / np.maximum(running_median(values, 15), 1e-12))[begin:]
     return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
 
 
