@@ -190,8 +190,9 @@ def outliers_of(
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
-    noise = curve.local_noise(2 * width, np.flatnonzero(excess > 0.5 * NOISES * curve.noise))  # others are not high
-    least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
+    least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
+    noise = curve.local_noise(2 * width, np.flatnonzero(excess > ease * least))  # others are not high
+    least = np.maximum(NOISES * noise, least)
     high = excess > ease * least
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)
