@@ -192,8 +192,7 @@ def outliers_of(
     reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
     least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
     noise = curve.local_noise(2 * width, np.flatnonzero(excess > ease * least))  # others are not high
-    least = np.maximum(NOISES * noise, least)
-    high = excess > ease * least
+    high = excess > ease * np.maximum(NOISES * noise, least)
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)
     alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)
