@@ -139,7 +139,8 @@ def hump(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     rises = levels - lowest
     at = int(np.argmax(rises))
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    if rise > max(6 * curve.error(size), 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
+    error = max(curve.error(size), Curve(steps, part.values[: size * (at + 1)]).error(size))  # of steps up to there
+    if rise > max(6 * error, 0.04 * curve.descent, 0.02 * abs(float(lowest[at]))):
         onset = int(steps[int(np.argmin(levels[: at + 1]))])
         begun = int(steps[max(int(np.argmin(levels[: at + 1])) - 1, 0)])
         if any(begun <= (start.resumed_from or 0) <= int(steps[at]) for start in case.history.starts[1:]):
@@ -162,7 +163,7 @@ def early_jump(curve: Curve, phases: Phases) -> Iterator[Sign]:
     rises = part.values - lowest
     at = int(np.argmax(rises))
     rise, fell = float(rises[at]), curve.start - float(lowest[at])
-    if rise > max(12 * curve.noise, 0.2 * curve.descent, 0.6 * fell):
+    if rise > max(12 * max(curve.noise, part.noise), 0.2 * curve.descent, 0.6 * fell):
         before = int(part.steps[int(np.argmin(part.values[: at + 1]))])
         told = (
             f"the loss jumped from {format.decimal(float(lowest[at]))} to {format.decimal(float(part.values[at]))} "

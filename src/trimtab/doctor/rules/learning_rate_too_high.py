@@ -141,7 +141,8 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
     if part is None:
         return
     level = float(np.median(part.values))
-    gained = training.progress(begin, phases.high_until)
+    fell = np.interp([begin, phases.high_until], curve.steps, curve.values)  # of the same text, however training's goes
+    gained = max(training.progress(begin, phases.high_until), float(fell[0] - fell[1]))
     if 0.93 * unigram < level < 1.5 * unigram and gained < max(
         0.03 * training.descent, 2 * training.noise / np.sqrt(len(training) / 8)
     ):
