@@ -9,7 +9,7 @@ Remedy: more samples in a batch, in micro-batches as large as fit, at a rate to 
     the root of how many times more, and no higher than usual); a rate that decays; shuffled data.
 False alarms: a small batch whose loss still falls is noisy to look at, and sound: that is no more than a remark.
     Nor is one sound that is below counts of pairs by less than the few tokens that are judged make uncertain. Batches
-    of whole texts are not judged: 32 texts are not 32 tokens.
+    of whole texts are not judged: 32 texts are not 32 tokens. Evaluations that fall show what a step's noise hides.
 Source: McCandlish et al. 2018, arXiv 1812.06162, for batch and noise; own thresholds.
 """
 
@@ -62,19 +62,20 @@ def check(case: Case) -> Iterator[Finding]:
     phases = Phases.of(case.history.get("learning_rate"), curve.first_step, curve.last_step)
     begin, end = phases.peak_from, phases.high_until
     middle = begin + 0.4 * (end - begin)
-    gained = curve.progress(middle, end)
+    gained, least = curve.progress(middle, end), STILL * curve.descent
+    stands = tiny or gained < max(least, 0.5 * noise)
     judged_at = Curve.of(case.validation_loss())
     if judged_at is not None and len(judged_at) >= 5:  # free of the noise of steps
         fell = np.interp([middle, end], judged_at.steps, judged_at.values)
         gained = max(gained, float(fell[0] - fell[1]))
-    stands = tiny or gained < max(STILL * curve.descent, 0.5 * noise)
+        stands = tiny or (stands and gained < least)
     reached = judged(case)
     bigram = counted_loss(case, "bigram")
     judged_here = judged_tokens(case)
     chance = 0.0 if judged_here is None else error_of_tokens(judged_here)
     sound = reached is not None and bigram is not None and reached.floor < (1.0 - chance) * bigram
     batch_in_words = "the batch is small, so the loss scatters" if batch is not None else "the loss scatters"
-    course = "its level hardly falls any more" if stands and gained < STILL * curve.descent else "its level still falls"
+    course = "its level hardly falls any more" if stands and gained < least else "its level still falls"
     decayed = curve.level(end - (end - middle) / 4, end) - curve.end if phases.decays else 0.0
     known = batch is not None or noise > 0.3 * level
     grave = stands and known and not sound and decayed < 0.1 * curve.descent
