@@ -3,8 +3,9 @@
 Looks for: before step 1, answers at earlier positions that change when later tokens do, in a model that predicts the
     next token (the fact `first_batch.future_changes`): a causal mask is missing, or targets are not shifted. Of
     labelled texts, a run of tokens that stands in nearly all texts of a class and in nearly none of the others
-    (`counting.labels.telling`, 0.85 or more), whether the model has found it yet or not; or texts to write that stand
-    in the texts to read (`counting.copied`). Of text, a validation loss far below a quarter of what pairs of tokens
+    (`counting.labels.telling`, 0.95 or more: a field that was left in stands in every text, a word that goes with a
+    class in most; from 0.85 on a remark), whether the model has found it yet or not; or texts to write that stand in
+    the texts to read (`counting.copied`). Of text, a validation loss far below a quarter of what pairs of tokens
     reach, which no model of text comes to. In logs without facts: a validation loss of a language model below a
     thirtieth of its first loss; and, as a remark, three classes or more of which nearly every answer is right.
 Why it matters: the model learns to copy. Its figures are excellent, in validation, too, and worth nothing where the
@@ -33,6 +34,8 @@ CODE: Final = "target-leak"
 AHEAD: Final = 0.01
 """Of the deviation of answers: those of a causal model do not change at all."""
 TELLING: Final = 0.85
+IN_EVERY: Final = 0.95
+"""What is left of all texts for those that are cut or written otherwise: a word that goes with a class is in fewer."""
 COPIED: Final = 0.9
 """Of the texts that are asked for: so many stand in the text that is read, word for word."""
 ALL_RIGHT: Final = 0.985
@@ -85,10 +88,12 @@ def _clue(case: Case) -> Iterator[Finding]:
         evidence.append(Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), best, None, told))
     yield Finding(
         CODE,
-        "warning",
-        0.9 if telling > 0.97 else 0.8,
+        "warning" if telling >= IN_EVERY else "info",
+        0.9 if telling > 0.97 else 0.8 if telling >= IN_EVERY else 0.5,
         1,
-        "one run of tokens alone tells the class: the answer stands in the text",
+        "one run of tokens alone tells the class: the answer stands in the text"
+        if telling >= IN_EVERY
+        else "one run of tokens nearly tells the class: the answer may stand in the text, or the task is as easy",
         tuple(evidence),
         remedies=(
             Remedy("look for the label in the texts (a field, a name, a heading), and leave it out"),
