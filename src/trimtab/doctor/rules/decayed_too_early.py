@@ -169,8 +169,11 @@ def _fell_in_evaluations(case: Case, first: float, last: float) -> float:
 
 
 def _in_stairs(rates: Curve) -> bool:
-    """Whether the rate is one of a few values for most of the steps, and jumps between them."""
-    changes = np.abs(np.diff(rates.values)) > 1e-6 * rates.values.max()
+    """Whether the rate, once at its height, is one of a few values for most of the steps, and jumps between them."""
+    highest = float(rates.values.max())
+    begin = int((rates.values > (1.0 - 1e-6) * highest).argmax())
+    rates = Curve(rates.steps[begin:], rates.values[begin:])
+    changes = np.abs(np.diff(rates.values)) > 1e-6 * highest
     if len(rates) < MANY and changes[: int(changes.sum())].all():
         return False  # it fell in the first rows, and stays: in so few a smooth fall jumps, too
     return 2 <= int(changes.sum()) <= max(8, 0.02 * len(rates)) and len(np.unique(np.round(rates.values, 12))) <= 12
