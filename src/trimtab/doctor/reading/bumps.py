@@ -17,8 +17,10 @@ from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
 from trimtab.doctor.reading.planned import planned_factor
 from trimtab.doctor.reading.restarts import by_plan
-from trimtab.doctor.reading.spikes import Spike
+from trimtab.doctor.reading.spikes import Spike, width_before
 
+ONE_AND_A_HALF: Final = 1.5
+"""Answers: between one and two."""
 FEWEST: Final = 5
 HIGH: Final = 0.18
 """Of the descent up to there; and it is three times as high as any other rise of either."""
@@ -152,3 +154,14 @@ def _steepest(curve: Curve, begin: int, end: int) -> int:
     low, high = np.maximum(places - NEAR, 0), np.minimum(places + NEAR, len(curve))
     gains = (sums[high] - sums[places]) / (high - places) - (sums[places] - sums[low]) / (places - low)
     return int(curve.steps[places[int(np.argmax(gains))]])
+
+
+def of_one_answer(case: Case, curve: Curve, spike: Spike) -> bool:
+    """Whether in each of its steps but one answer more than usual was wrong: that is hard, and no update did it."""
+    rights, answers = Curve.of(case.history.get("train/accuracy")), Curve.of(case.history.get("tokens"))
+    if rights is None or answers is None or len(rights) != len(curve) or len(answers) != len(curve):
+        return False
+    there = slice(spike.first, spike.last + 1)
+    usual = rights.trailing_median(width_before(curve))[there]
+    wrong = (usual - rights.values[there]) * answers.values[there]
+    return bool((wrong < ONE_AND_A_HALF).all())

@@ -10,7 +10,8 @@ Why it matters: a spike costs the steps until it is made good, and often comes b
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
 False alarms: a step or two up to twice the warm-up, where the rate first is at its height: remarks. Data of mixed
-    difficulty, whose hard batches look like spikes of one step: remarks, not warnings. A rate that rises again as the
+    difficulty, whose hard batches look like spikes of one step: remarks, not warnings; so is a step in which one answer
+    more than usual was wrong, which is much where nothing else costs anything. A rate that rises again as the
     schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most. So is
     what evaluations within it do not follow, as when a task begins, and what comes again at even distances where there
     are none. A loss that crept up to its height did not jump: a remark.
@@ -26,7 +27,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.bumps import bump_beside_training, bump_in_evaluations, not_in_evaluations
+from trimtab.doctor.reading.bumps import bump_beside_training, bump_in_evaluations, not_in_evaluations, of_one_answer
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.restarts import JUMPED, by_plan
 from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
@@ -86,6 +87,7 @@ def check(case: Case) -> Iterator[Finding]:
         grave = grave and len(spikes) < HARD_BATCHES
     alone = not_in_evaluations(case, curve, spikes)
     grave = grave and not alone and not comes_again(case, curve)
+    grave = grave and not all(of_one_answer(case, curve, spike) for spike in spikes)
     onset = int(curve.steps[spikes[0].first])
     last = int(curve.steps[spikes[0].last])
     length = f" and took {last - onset + 1:,} steps to come back" if last > onset else " and came back"
