@@ -29,6 +29,8 @@ GRADUALLY, GRADUAL = 0.75, 0.82
 FEWEST_EVALUATIONS: Final = 7
 LEFT, GAINING = 0.5, 1 / 3
 """Of the first loss, and of the best quarter so far: what is left, and still gained, of a rate perhaps too low."""
+HALF: Final = 0.5
+"""Of the first loss: weights by which it came below that were moved."""
 CREEPING: Final = 0.01
 """Of the validation loss: what a run that learns gains more than."""
 
@@ -44,6 +46,9 @@ def bound(case: Case) -> Iterator[Sign]:
     rate, usual = learning_rate_in_use(case), sound_rate(case)
     if rate is not None and usual is not None and rate > usual / 4:
         return  # it is the steps that are few
+    loss = Curve.of(case.loss())
+    if loss is not None and 0.0 <= loss.end < HALF * loss.start:
+        return  # so far was far enough
     total = float((np.nan_to_num(rates.mean) * rates.columns.samples).sum())
     if total < 0.5 * size:
         yield (
