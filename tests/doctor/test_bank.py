@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from bank.archive import pack, unpack
-from bank.catalogue import FAULTS, ODDITIES
+from bank.catalogue import FAULTS, ODDITIES, PRACTICES
 from bank.cure import Attempt, table
 from bank.experiment import SIZES as LOOP_SIZES
 from bank.grounds import ground_of
 from bank.ours import prepare_run
 from bank.plan import GROUPS, NOT_SPREAD, plan
+from bank.practices import PRACTISE
 from bank.score import Judged, Said, calibration, judge, scores, wilson
 from bank.setup import SIZES, begin
 from bank.spread import between, sizes_of, sizes_of_loop
@@ -71,6 +72,15 @@ def test_the_part_spread_has_runs_of_every_logger_and_several_ways_to_plant_a_fa
     ours = {one.code for one in runs if one.code != "healthy" and one.logger == "trimtab"}
     several = {code for code in ours if len(ways(code)) > 1}
     assert len(several) >= 34
+
+
+def test_further_practices_are_in_the_part_spread_alone() -> None:
+    assert set(PRACTICES) == set(PRACTISE)
+    sound = {
+        part: {one.variant for one in plan(part, rounds=1) if one.code == "healthy"} for part in ("tuning", "spread")
+    }
+    assert sound["tuning"] == set(ODDITIES)
+    assert sound["spread"] == set(ODDITIES) | set(PRACTICES)
 
 
 def test_what_is_drawn_for_the_part_spread_is_between_mild_and_strong_and_of_no_other_part() -> None:

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from bank import clock
-from bank.catalogue import FAULTS, ODDITIES
+from bank.catalogue import FAULTS
 from bank.grounds import data_of
+from bank.plan import sound_kinds
 from bank.scenario import HEALTHY, Scenario, Truth
 
 TOOK_LONGER: Final = "took longer than"
@@ -150,7 +151,7 @@ def _run(scenario: Scenario, place: Path, data: Path, known: str, *, again: bool
     if scenario.code != "thread-oversubscription":  # whose time is that of many threads
         clock.install()
     steps, onset, failure = (_ours if scenario.logger == "trimtab" else _theirs)(scenario, place, data, again)
-    sentence = (ODDITIES if scenario.code == HEALTHY else FAULTS)[scenario.variant].sentence
+    sentence = (sound_kinds(scenario.part) if scenario.code == HEALTHY else FAULTS)[scenario.variant].sentence
     if failure:
         print(failure)
     truth = Truth(

@@ -129,7 +129,9 @@ def _prose_rows() -> list[dict[str, Any]]:
             for at in range(0, len(every), 14):
                 words = every[at : at + 14]
                 if len(words) > 6:
-                    rows.append((name, "".join(word.title() for word in words[:6]), " ".join(words), len(words)))
+                    rows.append(
+                        (name, "".join(word.title() for word in words[:6]), " ".join(words), sum(map(len, words)))
+                    )
     return rows_of(iter(rows), num_classes=6)
 
 

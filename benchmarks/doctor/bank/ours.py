@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from bank.ours_faults import PLANT
 from bank.ours_healthy import TURN
 from bank.patches import KilledOnce
+from bank.practices import PRACTISE
 from bank.scenario import HEALTHY, Scenario
 from bank.setup import Setup, begin
-from bank.spread import way_of
+from bank.spread import keep_sound, way_of
 from bank.twins import become_twin
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ def plant_in(setup: Setup) -> None:
     """What the run is named for; a fault of the part `spread` in another way in each round."""
     scenario = setup.scenario
     if scenario.code == HEALTHY:
-        TURN[scenario.variant](setup)
+        if scenario.variant in PRACTISE:
+            PRACTISE[scenario.variant](setup, scenario.draw("practice"))
+        else:
+            TURN[scenario.variant](setup)
+        if scenario.part == "spread":
+            keep_sound(setup)
     elif scenario.part == "spread":
         from bank.ways import ways
 

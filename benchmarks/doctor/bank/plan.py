@@ -7,7 +7,7 @@ from itertools import islice, zip_longest
 from random import Random
 from typing import Final
 
-from bank.catalogue import BARE, FAULTS, ODDITIES, Kind
+from bank.catalogue import BARE, FAULTS, ODDITIES, PRACTICES, Kind
 from bank.scenario import HEALTHY, Logger, Part, Scenario, Severity, Task
 
 GROUPS: Final[tuple[str, ...]] = ("trimtab", "bare", "huggingface", "lightning")
@@ -16,6 +16,11 @@ GROUPS: Final[tuple[str, ...]] = ("trimtab", "bare", "huggingface", "lightning")
 NOT_SPREAD: Final = ("missing-warmup",)
 """Of most drawn models, post-norm or trained by SGD without clipping, the run is no better with a warm-up (tried with
 0.7 and 1.5 times the rate, and with SGD at 0.1 to 0.4): nothing would be planted."""
+
+
+def sound_kinds(part: str) -> dict[str, Kind]:
+    """The sound runs of a part by their names."""
+    return ODDITIES | PRACTICES if part == "spread" else ODDITIES
 
 
 def plan(part: Part, groups: Sequence[str] = GROUPS, rounds: int = 2, first: int = 0) -> tuple[Scenario, ...]:
@@ -32,7 +37,7 @@ def plan(part: Part, groups: Sequence[str] = GROUPS, rounds: int = 2, first: int
 
 def _alternating(part: Part, group: str, number: int) -> list[Scenario]:
     """Two faults, a healthy run, two faults …, until both are used up."""
-    faults, sound = _of(part, group, number, FAULTS), _of(part, group, number, ODDITIES)
+    faults, sound = _of(part, group, number, FAULTS), _of(part, group, number, sound_kinds(part))
     found: list[Scenario] = []
     while True:
         more = [*islice(faults, 2), *islice(sound, 1)]
