@@ -64,7 +64,7 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
             hint="a log has one row or object a step, with names such as step, loss, val_loss, lr",
         )
     if plan.sums:
-        source.facts.setdefault("task", SEVERAL)
+        source.facts |= {"task": SEVERAL, "loss_parts": list(plan.sums["train/loss"][1])}
     history = History()
     source.resumed_at += begins_anew(table, source.short, plan.axis, plan.epoch)
     first = _steps_and_order(table, plan, notes)
