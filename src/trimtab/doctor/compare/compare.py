@@ -57,13 +57,17 @@ def _of_two_tasks(a: Side, b: Side, changes: tuple[Change, ...], why: str) -> Co
     speeds = tuple(speeds_of(a, b))
     remedy = Remedy("hold each against a run of its own task")
     told = "; ".join(f"{_speed(one, one.a)} in {a.name} and {_speed(one, one.b)} in {b.name}" for one in speeds)
-    fast = f"What can be held against each other is how fast they were: {told}." if told else "Nor did both log a speed."
+    fast = (
+        f"What can be held against each other is how fast they were: {told}." if told else "Nor did both log a speed."
+    )
     summary = f"They are not comparable: {why}. {fast} Next: {remedy.summary}."
     return Comparison(a, b, (why,), speeds, changes, (), _turns(a, b), (), (), summary, remedy)
 
 
 def _speed(one: Outcome, value: float) -> str:
-    return f"{format.decimal(value)} seconds a step" if one.metric == "step_seconds" else f"{value:,.0f} tokens a second"
+    return (
+        f"{format.decimal(value)} seconds a step" if one.metric == "step_seconds" else f"{value:,.0f} tokens a second"
+    )
 
 
 def _turns(a: Side, b: Side) -> tuple[Turn, ...]:

@@ -49,7 +49,10 @@ def other_tasks(a: Side, b: Side) -> str | None:
         return f"they learn different tasks: {tasks[0]} and {tasks[1]}" if tasks[0] != tasks[1] else None
     kinds = [_spoken_of(case) for case in cases]
     if all(kinds) and kinds[0].keys().isdisjoint(kinds[1]):
-        told = [f"{side.name} of {next(iter(kind))} ({next(iter(kind.values()))})" for side, kind in zip((a, b), kinds, strict=True)]
+        told = [
+            f"{side.name} of {next(iter(kind))} ({next(iter(kind.values()))})"
+            for side, kind in zip((a, b), kinds, strict=True)
+        ]
         return f"their metrics are of different tasks, those of {told[0]} and those of {told[1]}"
     return _begin_apart(cases)
 
