@@ -39,7 +39,7 @@ _BATCH_OF: Final = re.compile(r"\[\s*(\d+)\s*/\s*\d+(?=[\s\](])")
 _NOISE: Final = re.compile(
     r"\x1b\[[0-9;?]*[A-Za-z]"
     r"|\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)?"
-    r"|\b\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
+    r"|(?:\b\d\d[-/]\d\d[ T])?\b\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
 )
 _SUMMARY: Final = re.compile(
     r"\b(?:best|final|lowest|minimum|restor\w+|previous|improved from|target|early)\b", re.IGNORECASE
