@@ -130,6 +130,21 @@ def test_a_floor_is_one_only_where_the_accuracy_is_high(accuracy: float, expecte
     assert found(smoothed, "double-softmax") is None
 
 
+def test_a_sum_that_is_of_as_many_classes_as_the_first_loss_tells_is_sure_while_the_loss_still_falls() -> None:
+    at = np.arange(1, 241)
+    right = 0.4 + 0.12 * np.minimum(at / 80, 1.0) + 0.2 * np.clip((at - 190) / 50, 0.0, 1.0)  # a class comes late
+    off = 0.0055 * np.sign(np.sin(at * np.pi / 40 + 0.1))
+    sums = np.log(3.0 + np.e) + off
+    log = {"validation/loss": (sums - right)[19::20], "validation/accuracy": right[19::20]}
+    loss = np.concatenate([[np.log(4.0)], (sums - right)[1:]])
+    case = case_of(loss)
+    for name, values in log.items():
+        case.history.add(name, np.arange(20, 241, 20), values)
+    said = found(case, "double-softmax")
+    assert said is not None
+    assert said.severity == "warning"
+
+
 def test_two_evaluations_that_agree_are_no_fault() -> None:
     for facts, expected in (
         ({"repeats_differ": 0.0, "mates_differ": 1e-3}, False),  # half precision
