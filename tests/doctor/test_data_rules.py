@@ -211,6 +211,27 @@ def test_two_jumps_do_where_the_validation_loss_goes_up_while_the_training_loss_
     assert found(case_of(loss, validation=stays), "unshuffled-data") is None, "nothing is forgotten"
 
 
+def test_one_jump_does_that_evaluations_do_not_follow() -> None:
+    loss = np.concatenate([0.01 + top * np.exp(-np.arange(60) / 9) for top in (1.7, 9.0)]) + 0.002 * noise_of(120)
+    for beside, expected in (
+        ([1.9, 1.4, 1.2, 1.5, 2.4, 4.6, 2.1, 1.4, 1.2, 1.1, 1.1, 1.1], True),
+        ([1.9, 1.4, 1.2, 1.5, 2.4, 4.6, 9.9, 1.4, 1.2, 1.1, 1.1, 1.1], False),  # a spike of what was learned by heart
+        ([1.9, 1.7, 1.5, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5], False),  # tasks one after the other
+    ):
+        case = case_of(loss, validation=dict(zip(range(9, 121, 10), beside, strict=True)))
+        assert (found(case, "unshuffled-data") is not None) is expected
+
+
+def test_jumps_where_epochs_end_are_of_an_order_and_lows_above_a_guess_of_none() -> None:
+    loss = np.concatenate([0.01 + top * np.exp(-np.arange(60) / 9) for top in (1.7, 6.0, 5.0)]) + 0.002 * noise_of(180)
+    flat = dict.fromkeys(range(25, 181, 25), 1.6)
+    assert found(case_of(loss, validation=flat, facts={"epochs": 3.0}), "unshuffled-data") is not None
+    assert found(case_of(loss, validation=flat, facts={"epochs": 3.4}), "unshuffled-data") is None
+    higher = np.concatenate([np.full(60, 0.6), 2.2 + loss[60:], 2.2 + loss[60:]]) + 0.01 * noise_of(300)
+    beside = dict(zip(range(25, 301, 25), [1.0, 1.4, 6.0, 2.5, 2.6, 2.5, 6.0, 2.6, 3.0, 2.9, 2.8, 3.1], strict=True))
+    assert found(case_of(higher, validation=beside), "unshuffled-data") is None, "nothing was learned before it"
+
+
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
     rates = np.tile(cosine(60, warmup=0.02), 5)
     assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None
