@@ -232,6 +232,17 @@ def test_jumps_where_epochs_end_are_of_an_order_and_lows_above_a_guess_of_none()
     assert found(case_of(higher, validation=beside), "unshuffled-data") is None, "nothing was learned before it"
 
 
+def test_far_targets_are_told_of_few_rows_and_explain_an_early_jump_that_is_no_higher_than_later_ones() -> None:
+    random = np.random.default_rng(3)
+    far = np.where(random.random(80) < 0.3, random.uniform(400.0, 9_000.0, 80), random.uniform(0.3, 2.0, 80))
+    assert found(case_of(far), "outlier-dominated-loss") is not None
+    rates = np.full(200, 5e-3)
+    seldom = np.where(np.arange(200) % 9 == 4, random.uniform(10.0, 60.0, 200), random.uniform(0.6, 1.1, 200))
+    thrown = np.concatenate([[1.2], 300.0 * np.exp(-np.arange(12) / 3), 0.01 + 0.01 * seldom[13:]])
+    assert lead(case_of(seldom, rates=rates, grad_norm=2.0 * seldom)) == "outlier-dominated-loss"
+    assert found(case_of(thrown, rates=rates), "outlier-dominated-loss") is None
+
+
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
     rates = np.tile(cosine(60, warmup=0.02), 5)
     assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None

@@ -17,6 +17,7 @@ Source: Huber 1964, "Robust Estimation of a Location Parameter".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -47,6 +48,8 @@ UNEVEN: Final = 0.6
 """Of its mean: the deviation of such a training loss from step to step."""
 IN_NO_ORDER: Final = 0.3
 """Correlation of a step with the next."""
+THROWN: Final = 10.0
+"""Times the highest later loss."""
 TIMES: Final = 40.0
 FEWEST_STEPS: Final = 100
 
@@ -125,6 +128,8 @@ def _steps(case: Case) -> Iterator[Evidence]:
     # From where the early descent is over.
     begin = len(values) // 5
     late = values[begin:]
+    if float(values[:begin].max()) > THROWN * float(late.max()):
+        return  # the first updates threw the loss far higher than any sample makes it
     validation = Curve.of(case.validation_loss())
     if validation is not None and _is_far_above(late, validation.end):
         told = (
@@ -134,8 +139,6 @@ def _steps(case: Case) -> Iterator[Evidence]:
         )
         yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), float(late.mean()), validation.end, told)
         return
-    if len(values) < FEWEST_STEPS:
-        return
     if _is_heavy_tailed(late):
         top = float(np.sort(late)[-(len(late) // 10) :].sum() / late.sum())
         told = (
@@ -144,6 +147,8 @@ def _steps(case: Case) -> Iterator[Evidence]:
             f"mean is {format.decimal(float(late.mean()))}"
         )
         yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), top, TENTH, told)
+        return
+    if len(values) < FEWEST_STEPS:
         return
     excess = late - running_median(late, 31)
     high = excess > 6.0 * float(np.median(np.abs(excess))) * 1.4826 + 2.0 * np.maximum(running_median(late, 31), 0.0)
@@ -172,7 +177,7 @@ def _steps(case: Case) -> Iterator[Evidence]:
 def _is_heavy_tailed(late: NDArray[np.float64]) -> bool:
     """Whether in each quarter a tenth of the steps makes far more than a low one, and no step tells of the next."""
     for part in np.array_split(late, 4):
-        top, mean = np.sort(part)[-max(1, len(part) // 10) :], float(part.mean())
+        top, mean = np.sort(part)[-math.ceil(len(part) / 10) :], float(part.mean())
         few = float(top.sum()) >= TENTH * float(part.sum())
         if mean <= 0.0 or not few or float(np.quantile(part, 0.25)) > LOW * mean:
             return False
