@@ -243,6 +243,15 @@ def test_far_targets_are_told_of_few_rows_and_explain_an_early_jump_that_is_no_h
     assert found(case_of(thrown, rates=rates), "outlier-dominated-loss") is None
 
 
+@pytest.mark.parametrize(("epochs", "expected"), [(0.95, True), (3.0, False)])
+def test_a_gap_that_grows_in_a_single_pass_is_of_another_kind(epochs: float, expected: bool) -> None:
+    at = np.arange(200)
+    loss = 2.0 + 2.5 * np.exp(-at / 20) - 0.7 * at / 200 + 0.02 * noise_of(200)
+    beside = {step: float(2.1 + 1.5 * np.exp(-step / 20) + 0.1 * step / 200) for step in range(15, 200, 15)}
+    said = found(case_of(loss, validation=beside, facts={"epochs": epochs}), "validation-shift")
+    assert (said is not None) is expected
+
+
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
     rates = np.tile(cosine(60, warmup=0.02), 5)
     assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None
