@@ -252,6 +252,20 @@ def test_a_gap_that_grows_in_a_single_pass_is_of_another_kind(epochs: float, exp
     assert (said is not None) is expected
 
 
+@pytest.mark.parametrize(("moves", "first"), [(0.0, "class-collapse"), (0.03, "validation-shift")])
+def test_evaluations_that_say_one_class_tell_no_other_kind_of_data(moves: float, first: str) -> None:
+    at = np.arange(240)
+    loss = 0.35 + (np.log(6.0) - 0.35) * np.exp(-at / 9) + 0.05 * noise_of(240)
+    right = 0.17 + moves * np.sin(np.arange(10.0))
+    right[0] = 0.165
+    judged = 3.3 + 0.2 * np.sin(np.arange(10.0) * 2.0)
+    case = case_of(
+        np.concatenate([[np.log(6.0)], loss[1:]]), validation=dict(zip(range(24, 241, 24), judged, strict=True))
+    )
+    case.history.add("validation/accuracy", np.arange(24, 241, 24), right)
+    assert lead(case) == first
+
+
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
     rates = np.tile(cosine(60, warmup=0.02), 5)
     assert found(case_of(sorted_by_class(5), rates=rates), "unshuffled-data") is None

@@ -37,6 +37,7 @@ from trimtab.doctor.reading.evaluations import (
     learns_at_once,
 )
 from trimtab.doctor.reading.gaps import chance_of, early_gaps, falls_with, is_one_pass, stays, steady
+from trimtab.doctor.reading.one_class import is_same
 from trimtab.runs import format
 
 CODE: Final = "validation-shift"
@@ -106,7 +107,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     begun = Curve.of(case.loss()) or training
     is_foreign = case.target != "trimtab" and not is_slice
     counted_otherwise = is_foreign and (not begun.from_start or falls_with(validation, training))
-    doubtful = not told_apart and (again or counted_otherwise)
+    doubtful = not told_apart and (again or counted_otherwise or _says_one_class(case))
     evidence = []
     if told_apart and apart is not None:
         told = (
@@ -177,6 +178,13 @@ def _other_labels(case: Case) -> Finding | None:
         (Evidence("facts.counting.labels.validation_accuracy", (0, 0), elsewhere, chance, told),),
         remedies=(Remedy("number and name the classes of both sets by one table"),),
     )
+
+
+def _says_one_class(case: Case) -> bool:
+    """Whether a log's evaluations have as many right answers each, to the last digit, in the second half and four at
+    least: they cost what one class costs where classes are as frequent as they are there."""
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    return accuracy is not None and len(accuracy) >= 8 and bool(is_same(accuracy)[len(accuracy) // 2 :].all())
 
 
 def _seen_again(case: Case, step: int) -> bool:
