@@ -236,6 +236,11 @@ def test_far_targets_are_told_of_few_rows_and_explain_an_early_jump_that_is_no_h
     random = np.random.default_rng(3)
     far = np.where(random.random(80) < 0.3, random.uniform(400.0, 9_000.0, 80), random.uniform(0.3, 2.0, 80))
     assert found(case_of(far), "outlier-dominated-loss") is not None
+    few = np.where(np.arange(36) % 7 == 5, 5e4 + 1e4 * noise_of(36), 1.5 + 0.2 * noise_of(36))
+    judged = {step: 8e3 + step for step in range(4, 37, 4)}
+    assert lead(case_of(few, validation=judged)) == "outlier-dominated-loss", (
+        "whose validation loss is such a mean, too"
+    )
     rates = np.full(200, 5e-3)
     seldom = np.where(np.arange(200) % 9 == 4, random.uniform(10.0, 60.0, 200), random.uniform(0.6, 1.1, 200))
     thrown = np.concatenate([[1.2], 300.0 * np.exp(-np.arange(12) / 3), 0.01 + 0.01 * seldom[13:]])
@@ -264,6 +269,16 @@ def test_evaluations_that_say_one_class_tell_no_other_kind_of_data(moves: float,
     )
     case.history.add("validation/accuracy", np.arange(24, 241, 24), right)
     assert lead(case) == first
+
+
+@pytest.mark.parametrize(("floor", "severity"), [(2.05, "info"), (1.2, "warning")])
+def test_what_is_learned_by_heart_costs_less_than_what_holds_for_all(floor: float, severity: str) -> None:
+    at = np.arange(1, 201)
+    loss = floor + (2.3 - floor) * np.exp(-at / 60) + 0.02 * noise_of(200)
+    judged = [1.86, 2.02, 2.1, 2.13, 2.14, 2.15, 2.16, 2.17, 2.17, 2.18]  # statistics of batches are being found
+    said = found(case_of(loss, validation=dict(zip(range(20, 201, 20), judged, strict=True))), "overfitting")
+    assert said is not None
+    assert said.severity == severity
 
 
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:
