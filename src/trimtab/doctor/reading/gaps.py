@@ -23,23 +23,31 @@ def is_one_pass(case: Case) -> bool:
     return 0.0 < case.epochs() <= 1.0
 
 
+def has_turned(validation: Curve) -> bool:
+    """Whether each evaluation of the last third lies above the three around the best of all."""
+    best_at, late = int(np.argmin(validation.values)), validation.steps > 2 * validation.last_step / 3
+    around = median(validation.values[max(0, best_at - 1) : best_at + 2])
+    return bool((validation.values[late] > around).all())
+
+
 def chance_of(training: Curve) -> float:
     """What the training loss, as it is smoothed, is off by."""
     return 2.0 * (training.error(training.width) if len(training) > 20 else training.noise)
 
 
 def early_gaps(
-    case: Case, validation: Curve, training: Curve
+    case: Case, validation: Curve, training: Curve, *, at_end: bool = False
 ) -> tuple[float, float, tuple[int, int], bool, float] | None:
     """The median gap of the evaluations within the first pass over the data, or of the first few; the loss there, where
-    they are, whether they are within the first pass, and the widest gap."""
+    they are, whether they are within the first pass, and the widest gap. `at_end`: those of the last third instead, of
+    a run that is one pass."""
     epochs = case.epochs()
     last = case.history.last_step
     per_step = epochs / last if last else 0.0
     until = HALF / per_step if per_step > 0 else math.inf
     new = per_step > 0
     taken = validation.steps <= min(until, last)
-    if is_one_pass(case):  # what was learned by the end tells most of it
+    if at_end:
         taken = validation.steps > 2 * last / 3
     if not new or taken.sum() < 2:
         taken, new = np.arange(len(validation)) < max(2, len(validation) // 5), False

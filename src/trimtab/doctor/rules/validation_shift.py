@@ -4,10 +4,11 @@ Looks for: a gap between validation and training loss, both in eval mode, while 
     samples are as new to the model as validation samples, and only their kind can differ. Together with documents that
     counting runs of tokens tells apart (the fact `counting.sets.separability`: 0.5 where both are of one kind). In logs
     without these a gap that is there at the first evaluations already, and hardly grows afterwards, or one of two
-    fifths of the loss that comes before any sample was seen twice, and stays, or ends a single pass (a remark, where
-    all samples were seen before the first of them, as in logs by epochs); or a validation loss that gains nothing at
-    all, while the training loss falls at once, and so not by learning samples by heart. Or labels that counting tells
-    worse than chance, where it tells those of training: their classes are named or counted otherwise.
+    fifths of the loss that comes before any sample was seen twice, and stays, or ends a single pass in which the
+    validation loss turned (a remark, where all samples were seen before the first of them, as in logs by epochs); or a
+    validation loss that gains nothing at all, while the training loss falls at once, and so not by learning samples by
+    heart. Or labels that counting tells worse than chance, where it tells those of training: their classes are named or
+    counted otherwise.
 Why it matters: choosing, stopping and reporting by such a set is by another task than the one that is trained; its
     loss does not tell overfitting.
 Evidence: the gap, passes over the data then, and how well the two sets are told apart.
@@ -36,7 +37,7 @@ from trimtab.doctor.reading.evaluations import (
     judges_by_chance,
     learns_at_once,
 )
-from trimtab.doctor.reading.gaps import chance_of, early_gaps, falls_with, is_one_pass, stays, steady
+from trimtab.doctor.reading.gaps import chance_of, early_gaps, falls_with, has_turned, is_one_pass, stays, steady
 from trimtab.doctor.reading.one_class import is_same
 from trimtab.runs import format
 
@@ -75,6 +76,11 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if case.fact("counting") is not None and apart is not None and not told_apart:
         return
     early = early_gaps(case, validation, training)
+    # Little was learned of either kind at first; where no sample comes again the end tells more.
+    ending = early_gaps(case, validation, training, at_end=True) if is_one_pass(case) else None
+    wide = ending is not None and ending[0] >= 2.0 * LARGE_GAP * abs(ending[1])
+    parted = wide and has_turned(validation)
+    early = ending if parted else early
     if early is None:
         return
     gap, level, steps, new, widest = early
@@ -87,9 +93,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     wide = wide and (told_apart or new or gap >= OF_DESCENT * training.descent)
     # The same mode on samples that are new to the model: only their kind can differ. Without a slice dropout
     # could, but that makes the training loss the higher one; a gap that comes and goes is of the order of the data.
-    sure = new and (
-        is_slice or (gap >= 2.0 * LARGE_GAP * abs(level) and (is_one_pass(case) or stays(validation, training, gap)))
-    )
+    sure = new and (is_slice or parted or (gap >= 2.0 * LARGE_GAP * abs(level) and stays(validation, training, gap)))
     # What was seen again and again before the first evaluation may have been learned by heart until then.
     nothing = not again and gained_nothing(case, validation, training) and learns_at_once(case, training)
     if not told_apart and not nothing and (not wide or not (sure or steady(validation, training, gap))):
