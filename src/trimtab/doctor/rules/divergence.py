@@ -106,10 +106,13 @@ def _broke_off(case: Case, curve: Curve) -> Finding | None:
     noise = before.noise if len(before) >= 6 else 0.0
     if not steady or last < ROSE * abs(lowest) or last < before.start or last - lowest < NOISES * noise:
         return None
-    onset = int(before.steps[lowest_at])
+    # The lowest may be any of many that are as low: it left after the last of these.
+    level = lowest + max(0.03 * min(last - lowest, abs(lowest)), 2.5 * noise)
+    onset_at = int(np.flatnonzero(before.values <= level)[-1])
+    onset = int(before.steps[onset_at])
     told = (
-        f"the loss rose from {format.decimal(lowest)} at step {onset:,} to {format.decimal(last)} at step "
-        f"{before.last_step:,}, and was no number from step {series.first_bad_step:,} on"
+        f"the loss rose from {format.decimal(float(before.values[onset_at]))} at step {onset:,} to "
+        f"{format.decimal(last)} at step {before.last_step:,}, and was no number from step {series.first_bad_step:,} on"
     )
     return Finding(
         "divergence",
