@@ -27,9 +27,9 @@ and an output by as much for each unit of usual size that it is a sum of, of whi
 where it moves by more the numbers that are summed are large, and those are the inputs."""
 
 
-OUTDONE: Final = 2.0
-"""Times by which a first loss that is a mean exceeds what guessing costs, more than later ones what their accuracy
-does. A sum exceeds both by the number that it is of."""
+MANY, BESIDE = 1e3, 1.25
+"""Classes, and times the loss of answers among so many that know how often they are right: what a mean costs at most
+once it has come down. A sum, or a loss with other terms, costs more."""
 
 
 class HighStart(NamedTuple):
@@ -72,17 +72,14 @@ def high_start(case: Case) -> HighStart | None:
 
 
 def is_mean(case: Case, curve: Curve) -> bool:
-    """Whether accuracies tell that a loss is the mean of a cross-entropy: it comes down by far more than answers become
-    better, where a sum stays as many times above what they cost."""
+    """Whether a perplexity tells that a loss is the mean of a cross-entropy, or an accuracy: in the end it costs no
+    more than answers that are right as often, where a sum costs as many times more as it is of parts."""
+    if case.history.has("validation/perplexity") or case.history.has("validation/bits_per_byte"):
+        return True
     accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
     if accuracy is None or float(accuracy.values.max()) > 1.0:
         return False
-    soon = curve.first_step + SOON * (curve.last_step - curve.first_step)
-    later = accuracy.between(soon, curve.last_step)
-    if later is None:
-        return False
-    right, level = float(later.values[0]), curve.at(later.first_step)
-    return float(curve.values[0]) / math.log(LARGEST_VOCABULARY) > OUTDONE * level / usual_loss(min(right, 0.999), 2.0)
+    return curve.end <= BESIDE * usual_loss(min(accuracy.end, 0.999), MANY)
 
 
 def starts_steep(case: Case) -> bool:

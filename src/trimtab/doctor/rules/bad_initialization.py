@@ -1,10 +1,9 @@
 """bad-initialization: the first loss is far from that of a uniform guess, or activations grow or vanish with depth.
 
 Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
-    where the number of classes is not known, a first loss that no number of them explains beside the accuracy at the
-    start, or beside what wrong answers cost in the end, or that is above a guess among a million where no rate could
-    have thrown it there, and comes down soon; and before step 1 activations that grow or shrink a hundredfold
-    from the first block to the last.
+    where the number of classes is not known, a first loss that no number of them explains beside what wrong answers
+    cost while most are wrong, or that is above a guess among a million where no rate could have thrown it there, and
+    comes down soon; and before step 1 activations that grow or shrink a hundredfold from the first block to the last.
     Or a deviation, as it is set, at which each matrix makes what it gets twice as large and more, with blocks that give
     back ten times what is usual: norms hide that from the loss.
 Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
@@ -18,8 +17,9 @@ False alarms: a loss that is summed over micro-batches begins above ln V, too, a
     pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
     from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
     are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
-    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. Inputs far
-    from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
+    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. How many of
+    the first answers are right tells nothing of how many classes there are: frequent words are guessed at once. Inputs
+    far from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
     are likelier, as weights of usual size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
@@ -35,7 +35,13 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, starts_steep
+from trimtab.doctor.reading.beginnings import (
+    LARGEST_VOCABULARY,
+    falls_from_the_first,
+    high_start,
+    is_mean,
+    starts_steep,
+)
 from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import uniform_loss
@@ -46,8 +52,6 @@ MORE: Final = 1.0
 """Nats."""
 WAY: Final = 0.2
 """Of the run, within which the loss must have come down."""
-SAME: Final = 2
-"""Values after the first loss, whose accuracies are still of answers as good as its."""
 GROWS: Final = 100.0
 ENLARGES: Final = 2.0
 LARGE: Final = 10.0
@@ -63,6 +67,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     curve = Curve.of(case.loss())
     signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case)], high_start(case)
     by_height = not signs and start is not None and not start.is_mean
+    if [item.expected for item in signs] == [math.log(LARGEST_VOCABULARY)] and curve is not None:
+        by_height = not is_mean(case, curve)
     if not signs and start is not None:
         begun = (
             f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
@@ -116,24 +122,19 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
             return
         text = f"the first loss is {format.decimal(first)}, where guessing costs {format.decimal(uniform)} (ln V)"
     else:
-        accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
+        accuracy = case.history.has("train/accuracy") or case.evaluated("validation/accuracy") is not None
         perplexity = case.history.has("validation/perplexity") or case.history.has("validation/bits_per_byte")
-        if case.fact("task") is not None or (accuracy is None and not perplexity):
+        if case.fact("task") is not None or not (accuracy or perplexity):
             return
         if _is_summed(case, curve):
             return
-        until = max(3, 0.03 * case.planned_steps)
-        early = accuracy.between(0, until) if accuracy is not None else None
-        if early is not None and early.last_step > curve.first_step:  # answers of a model that has learned since
-            early = early.between(0, curve.steps[min(SAME, len(curve) - 1)])
-        chance = float(early.values.mean()) if early is not None else 0.0
-        uniform = -math.log(chance) if chance > 0.02 else math.log(_most_classes(case))
-        if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
+        # How often the first answers are right tells nothing: frequent words are guessed at once.
+        uniform = math.log(_most_classes(case))
+        if first <= uniform + MORE:
             return
-        text = f"the first loss is {format.decimal(first)}, and " + (
-            f"at an accuracy of {chance:.0%} an unsure guess costs {format.decimal(uniform)}"
-            if chance > 0.02
-            else f"guessing among {math.exp(uniform):,.0f} classes costs {format.decimal(uniform)}; more there are not"
+        text = (
+            f"the first loss is {format.decimal(first)}, and guessing among {math.exp(uniform):,.0f} classes costs "
+            f"{format.decimal(uniform)}; more there are not"
         )
     if not _comes_down(case, curve, uniform) and not _is_as_high_judged(case, curve, uniform):
         return
@@ -143,18 +144,24 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
 def _most_classes(case: Case) -> float:
     """How many there are at most: where wrong answers, while most are wrong, are shared by few others, a tenth of all
     is a generous guess. Later it is not: of texts few others come into question in the end, and of bytes at last."""
-    accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
-    if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
-        return LARGEST_VOCABULARY
     if not starts_steep(case):
         return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
-    mostly_wrong = np.flatnonzero((accuracy.values > 0.2) & (accuracy.values <= MOST_RIGHT))
-    if not len(mostly_wrong):
-        return LARGEST_VOCABULARY
-    last = int(mostly_wrong[-1])
-    right, cost = float(accuracy.values[last]), float(np.interp(accuracy.steps[last], loss.steps, loss.values))
-    others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
-    return 10.0 * (1.0 + others) if others * right < FEW else LARGEST_VOCABULARY
+    for told, of in (
+        (case.evaluated("validation/accuracy"), case.validation_loss()),
+        (case.history.get("train/accuracy"), case.loss()),
+    ):
+        accuracy, loss = Curve.of(told), Curve.of(of)
+        if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
+            continue
+        mostly_wrong = np.flatnonzero((accuracy.smoothed > 0.2) & (accuracy.smoothed <= MOST_RIGHT))
+        if not len(mostly_wrong):
+            continue
+        last = int(mostly_wrong[-1])
+        right, cost = float(accuracy.smoothed[last]), loss.at(int(accuracy.steps[last]))
+        others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
+        if others * right < FEW:
+            return 10.0 * (1.0 + others)
+    return LARGEST_VOCABULARY
 
 
 def _is_summed(case: Case, curve: Curve) -> bool:
