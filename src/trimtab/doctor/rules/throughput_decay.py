@@ -17,7 +17,7 @@ Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what
     above those before it (tau of 0.65, by which chance is out of the question) and the growth is a fifth.
 False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
     optimizer, make steps longer by plan, and are not judged; nor is a log whose samples, answers, episodes or pictures
-    grow, as a column of it tells. Remarks are a growth that fewer than 18 values tell, one jump to another level, as
+    grow, or what was read up to a step ever faster, as a column of it tells. Remarks are a growth that fewer than 18 values tell, one jump to another level, as
     when another program begins, or a rise to twice as much that is over, a growth beside a load that is above the cores
     and grows with it, and one of steps that mostly wait for data from the start: those are input-bound.
 Source: own; Mann 1945 for the trend test.
@@ -54,10 +54,10 @@ FEWEST_MEANS, FEWEST_SURE = 10, 18
 """Of a log that has a value for many steps; with fewer than two for each of eight parts, and one to begin with, it is a
 remark: so short a rise may be that of longer samples."""
 _SIZES: Final = re.compile(
-    r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon)(?:$|[_/])"
-    r"|(?:batch|step|sequence|sample)_tokens$|tokens_(?:per|in|a)_(?:batch|step|sequence|sample)$"
+    r"^(?!.*(?:per_s(?:$|[_/])|sec|speed|throughput)).*(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon"
+    r"|wpb|bsz|n?tokens|words|nodes|edges|frames|atoms)(?:$|[_/])"
 )
-"""Columns of how much there is to do in a step."""
+"""Columns of how much there is to do in a step, or was up to it."""
 STEADILY: Final = 0.65
 """Kendall's tau of all such values."""
 GROWN_STEADILY: Final = 1.2
@@ -217,7 +217,9 @@ def _has_more_to_do(case: Case) -> bool:
     for name, series in case.history.series.items():
         if name.startswith("user/") and _SIZES.search(name.lower()) is not None:
             size = Curve.of(series)
-            if size is not None and len(size) >= FEWEST_MEANS:
+            if size is not None and len(size) > FEWEST_MEANS:
+                if (np.diff(size.values) > 0).all() and size.values[-1] > size.values[0] * len(size) / 3:
+                    size = Curve(size.steps[1:], np.diff(size.values) / np.diff(size.steps))  # it counts on
                 parts = parts_of(size, min(8, len(size) // 2))
                 if parts.growth > LONGER and parts.levels[-1] >= parts.levels.max():
                     return True
