@@ -165,15 +165,25 @@ def test_a_gradient_that_comes_and_goes_does_not_explode(turns: bool, expected: 
     assert (severity(case, "exploding-gradients") is not None) == (expected is not None)
 
 
-def test_a_cosine_that_comes_back_to_its_peak_went_on_beyond_its_end() -> None:
+@pytest.mark.parametrize(("end", "expected"), [(204, "warning"), (320, "warning"), (392, None)])
+def test_a_cosine_that_rises_again_went_on_beyond_its_end(end: int, expected: str | None) -> None:
+    """Up to its peak, or by little: what stays down, or ends with the run, does not."""
     steps = np.arange(10, 401, 5)  # its top lies between two rows of the log
-    rates = 0.5 * (1 + np.cos(np.pi * (steps - 8) / 196))
+    rates = 0.5 * (1 + np.cos(np.pi * (steps - 8) / (end - 8)))
     case = case_of(2 + np.exp(-AT / 50))
     case.history.add("learning_rate", steps, 1e-3 * rates)
     told = found(Case(case.history, target="text"), "schedule-mismatch")
-    assert told is not None
-    assert told.severity == "warning"
-    assert 190 <= told.onset_step <= 220
+    assert (told and told.severity) == expected
+    assert told is None or abs(told.onset_step - end) < 16
+
+
+@pytest.mark.parametrize(("gains", "expected"), [(0.002, "warning"), (0.05, "info")])
+def test_a_second_rate_at_which_evaluations_stand_still_is_no_second_phase(gains: float, expected: str) -> None:
+    high = np.minimum(AT, 120)
+    loss = 1.0 + 1.5 * np.exp(-high / 80) - gains * np.maximum(AT - 120, 0) / 280
+    rates = np.where(AT <= 120, 3e-3, 3e-6)
+    case = case_of(loss + 0.01 * noise_of(STEPS), rates=rates, validation=evaluations(loss))
+    assert severity(replace(case, target="text"), "decayed-too-early") == expected
 
 
 @pytest.mark.parametrize(
