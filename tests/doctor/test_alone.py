@@ -46,6 +46,15 @@ def test_what_each_rate_gains_tells_a_rate_that_is_too_low_under_a_schedule(is_l
     assert severity(learned, "learning-rate-too-low") is None
 
 
+@pytest.mark.parametrize(("power", "expected"), [(1.5, "warning"), (2.2, "info")])
+def test_gains_that_grow_by_little_are_of_a_rate_that_is_too_low(power: float, expected: str) -> None:
+    """What grows by far had something else to get over first."""
+    applied = np.cumsum(cosine()) / cosine().sum()
+    loss = 4.6 - 0.5 * applied**power
+    case = case_of(loss + 0.02 * noise_of(STEPS), rates=1e-5 * cosine(), validation=evaluations(loss))
+    assert severity(replace(case, target="text"), "learning-rate-too-low") == expected
+
+
 @pytest.mark.parametrize(("pace", "expected"), [(0.8, "info"), (8.0, None)])
 def test_a_loss_that_gains_to_the_end_is_a_remark(pace: float, expected: str | None) -> None:
     applied = np.cumsum(cosine()) / cosine().sum()
