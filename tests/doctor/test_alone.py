@@ -263,3 +263,14 @@ def test_steps_that_became_slower_and_stayed_so_are_a_remark() -> None:
         "step_seconds", AT, 0.01 * (1 + 6 * np.clip((AT - 60) / 60, 0, 1)) + 0.001 * np.abs(noise_of(STEPS))
     )
     assert severity(case, "throughput-decay") == "info"
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(False, "info"), (True, "warning")])
+def test_few_rows_tell_that_steps_take_longer_where_they_count_tokens(tokens: bool, expected: str) -> None:
+    """Else the samples may have become longer."""
+    at, seconds = np.arange(25, 326, 25), np.linspace(0.2, 0.4, 13)
+    case = replace(case_of(2.0 - AT / STEPS), target="text")
+    case.history.add("step_seconds", at, seconds)
+    if tokens:
+        case.history.add("tokens_per_second", at, 500.0 / seconds)
+    assert severity(case, "throughput-decay") == expected
