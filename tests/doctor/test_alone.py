@@ -174,6 +174,17 @@ def test_a_gradient_that_comes_and_goes_does_not_explode(turns: bool, expected: 
     assert (severity(case, "exploding-gradients") is not None) == (expected is not None)
 
 
+@pytest.mark.parametrize(("ends", "expected"), [(0.02, None), (0.8, "error")])
+def test_a_gradient_that_jumps_with_the_loss_and_falls_from_there_did_not_explode(
+    ends: float, expected: str | None
+) -> None:
+    """Of samples of one kind alone nothing is left to learn, and both jump where the next kind comes."""
+    since = np.maximum(AT - 200, 0)
+    norms = np.where(AT < 200, 1e-3, 20.0 * np.maximum(np.exp(-since / 20), ends)) * np.exp(0.1 * noise_of(STEPS))
+    loss = np.where(AT < 200, 1e-4, 10.0 * np.maximum(np.exp(-since / 20), ends)) * np.exp(0.1 * noise_of(STEPS, 1))
+    assert severity(case_of(loss, grad_norm=norms), "exploding-gradients") == expected
+
+
 @pytest.mark.parametrize(("end", "expected"), [(204, "warning"), (320, "warning"), (392, None)])
 def test_a_cosine_that_rises_again_went_on_beyond_its_end(end: int, expected: str | None) -> None:
     """Up to its peak, or by little: what stays down, or ends with the run, does not."""
