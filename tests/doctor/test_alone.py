@@ -185,6 +185,17 @@ def test_a_gradient_that_jumps_with_the_loss_and_falls_from_there_did_not_explod
     assert severity(case_of(loss, grad_norm=norms), "exploding-gradients") == expected
 
 
+@pytest.mark.parametrize(("rises", "expected"), [(5.0, "error"), (0.0, None)])
+def test_a_validation_loss_that_grows_evenly_without_a_gradient_is_of_weights_that_are_multiplied(
+    rises: float, expected: str | None
+) -> None:
+    learns = AT <= 200
+    loss = np.where(learns, 1.5 * np.exp(-AT / 40), 0.0)
+    judged = np.where(learns, 0.02 + loss, 0.02 * np.exp(rises * (AT - 200) / 80))
+    case = case_of(loss, grad_norm=np.where(learns, 1.0, 0.0), validation=evaluations(judged))
+    assert severity(case, "divergence") == expected
+
+
 @pytest.mark.parametrize(("end", "expected"), [(204, "warning"), (320, "warning"), (392, None)])
 def test_a_cosine_that_rises_again_went_on_beyond_its_end(end: int, expected: str | None) -> None:
     """Up to its peak, or by little: what stays down, or ends with the run, does not."""

@@ -5,7 +5,8 @@ Looks for: a training loss whose smoothed end lies above its smoothed floor by f
     its way up for a few values and then no number for the rest of the run. Or a validation loss that ends at twice what
     it began with and more, while the training loss is on average above its start, too: where answers become huge most
     batches may be right for good and cost nothing, and some cost all. Where layers are measured also weights of all of
-    them that grow by one and the same part of themselves in each step to the end, once the loss is past its best.
+    them that grow by one and the same part of themselves in each step to the end, once the loss is past its best; or,
+    where the gradient is exactly 0, a validation loss that grows by the same factor at each evaluation.
 Why it matters: what was learned is lost, and every further step costs compute for nothing.
 Evidence: floor and end of the loss, the step where it left, and what the rate and the gradient did there.
 Remedy: go back to a checkpoint before, with a lower learning rate, more warm-up or clipping; where the rate is usual,
@@ -42,7 +43,7 @@ from trimtab.doctor.reading.departures import (
 )
 from trimtab.doctor.reading.evaluations import no_gradient_since
 from trimtab.doctor.reading.restarts import thrown_by_burst
-from trimtab.doctor.reading.thrown import multiplied
+from trimtab.doctor.reading.thrown import growing, grows_without_gradient
 from trimtab.doctor.remedies import (
     kept_checkpoint,
     learning_rate_in_use,
@@ -54,13 +55,14 @@ from trimtab.doctor.remedies import (
 from trimtab.doctor.rules.nan_loss import rate_too_high
 from trimtab.runs import format
 
+CODE: Final = "divergence"
 GUESSES: Final = 0.85
 """Of what had been gained: a loss that loses that is back at what guessing costs."""
 
 
 def check(case: Case) -> Iterator[Finding]:
     """An error: the loss left and stayed away, as training or evaluation tell, whichever saw it clearly earlier."""
-    if known := list(multiplied(case)):
+    if known := list(_multiplied(case)):
         yield from known
         return
     curve, validation = Curve.of(case.loss()), Curve.of(case.validation_loss())
@@ -78,6 +80,40 @@ def check(case: Case) -> Iterator[Finding]:
             return
     if trained is not None:
         yield trained
+
+
+def _multiplied(case: Case) -> Iterator[Finding]:
+    """Weights that all grow by the same part in each step to the end, once the loss is past its best."""
+    curve, judged = Curve.of(case.loss()), Curve.of(case.validation_loss()) or Curve.of(case.loss())
+    if judged is None or judged.end <= 1.01 * judged.floor:
+        return
+    lost = f"the loss was {format.decimal(judged.floor)} at best, and is {format.decimal(judged.end)} at the end"
+    past = Evidence("validation/loss", (judged.first_step, judged.last_step), judged.end, judged.floor, lost)
+    if (found := growing(case)) is not None:
+        each = found.times ** (1.0 / max(found.end - found.begin, 1)) - 1.0
+        onset, cause = found.begin + 1, "all weights grow by the same part of themselves in each step"
+        told = f"the weights of all layers grew {found.times:,.1f}-fold, by {each:.1%} in each step"
+        metric = "layer/*/weight_norm"
+    elif curve is not None and (found := grows_without_gradient(case, curve)) is not None:
+        onset = int(judged.steps[int(np.argmin(judged.values))])
+        cause, metric = "no gradient reaches any weight, and all weights grow", "validation/loss"
+        told = f"the validation loss grew {found.times:,.0f}-fold, evenly, where the norm of the whole gradient is 0"
+    else:
+        return
+    yield Finding(
+        CODE,
+        "error",
+        0.9,
+        onset,
+        f"{cause}, and the loss leaves with them: something multiplies them, as a weight decay of the wrong sign does",
+        (
+            Evidence(
+                metric, (found.begin, found.end), found.times, 1.0, f"from step {found.begin:,} to {found.end:,} {told}"
+            ),
+            past,
+        ),
+        remedies=(Remedy("look at the sign of the weight decay, and at what else writes the weights"),),
+    )
 
 
 def _broke_off(case: Case, curve: Curve) -> Finding | None:
@@ -115,7 +151,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
     sure = case.target == "trimtab" or bool(company) or (above and not is_level_of_its_own(case, curve))
     guesses = risen > GUESSES * curve.descent and curve.descent > GAINED * abs(curve.start)
     return Finding(
-        "divergence",
+        CODE,
         "error" if sure else "warning" if guesses else "info",
         (0.95 if risen > 0.5 * curve.descent else 0.8) if sure else 0.7 if guesses else 0.5,
         onset,
@@ -158,7 +194,7 @@ def _in_evaluation(case: Case, curve: Curve, validation: Curve) -> Finding | Non
 
 def _lost(case: Case, found: Departure, confidence: float, cause: str, *evidence: Evidence) -> Finding:
     return Finding(
-        "divergence",
+        CODE,
         "error",
         confidence,
         found.onset,
