@@ -11,6 +11,7 @@ from cases import Array, case_of, noise_of
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.rules import RULES
+from trimtab.runs.history import History
 
 
 def said(code: str, case: Case) -> list[Finding]:
@@ -67,6 +68,19 @@ def test_losses_that_stand_little_below_their_start_are_a_plateau() -> None:
     assert not said("plateau", log(loss, stands, rates=rates)), "it may be fine-tuning"
     assert "plateau" in codes("plateau", log(loss, stands, rates=rates)), "which is remarked"
     assert not codes("plateau", log(loss, stands, rates=rates, **{"train/accuracy": np.full(60, 0.45)})), "knows more"
+
+
+@pytest.mark.parametrize(("every", "expected"), [(3, True), (2, False)])
+def test_what_is_evaluated_between_two_rows_is_no_epoch(every: int, expected: bool) -> None:
+    loss, history = towards(40, 5.5, 2.5, 20), History()
+    at = np.arange(every, 40, every)
+    for name, steps, values in (
+        ("train/loss", np.arange(2, 41, 2), loss[1::2]),
+        ("learning_rate", np.arange(2, 41, 2), np.full(20, 3e-3)),
+        ("validation/loss", at, loss[at - 1]),
+    ):
+        history.add(name, steps, values)
+    assert bool(said("stopped-too-early", Case(history, target="torch"))) == expected
 
 
 def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regularised() -> None:

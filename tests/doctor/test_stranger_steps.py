@@ -33,6 +33,14 @@ def test_twice_the_validation_loss_is_a_sum_where_samples_are_no_harder(right: f
     assert is_warning(told("accumulation-not-normalised", 10, **metrics)) == expected
 
 
+@pytest.mark.parametrize(("times", "more", "expected"), [(4.0, 0.0, True), (1.0, 6.0, False)])
+def test_a_loss_that_falls_slowly_is_a_multiple_where_both_ends_tell(times: float, more: float, expected: bool) -> None:
+    """And where a constant lies between the two it is none."""
+    judged = np.linspace(2.0, 1.76, 30)
+    metrics = {"train__loss": times * judged + more + 0.02 * noise_of(30), "validation__loss": judged}
+    assert is_warning(told("accumulation-not-normalised", 10, **metrics)) == expected
+
+
 @pytest.mark.parametrize("led", [True, False])
 def test_of_twelve_rows_the_gradient_led_if_it_had_outgrown_the_loss_that_left(led: bool) -> None:
     loss = np.array([1.3, 1.1, 1.0, 0.9, 1.1, 1.05, 2.2, 6.3, 13.0, 33.0, 77.0, 137.0])

@@ -1,4 +1,5 @@
-"""Weights that were thrown, as the norms of all layers tell: by a rate that is too high, at once, or more each step."""
+"""Weights that were thrown: by a rate that is too high, at once, or more each step, as norms of layers tell, or a loss
+that no gradient moves."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import no_gradient_since
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.unsteady import Sign
 from trimtab.runs import format
 
@@ -156,30 +159,16 @@ def thrown_once(case: Case) -> Iterator[Finding]:
     )
 
 
-def multiplied(case: Case) -> Iterator[Finding]:
-    """An error where all weights grow by the same part in each step to the end, and the loss is past its best."""
-    found, judged = growing(case), Curve.of(case.validation_loss()) or Curve.of(case.loss())
-    if found is None or judged is None or judged.end <= 1.01 * judged.floor:
-        return
-    each = found.times ** (1.0 / max(found.end - found.begin, 1)) - 1.0
-    told = (
-        f"from step {found.begin:,} to {found.end:,} the weights of all layers grew {found.times:,.1f}-fold, by "
-        f"{each:.1%} in each step"
-    )
-    lost = f"the loss was {format.decimal(judged.floor)} at best, and is {format.decimal(judged.end)} at the end"
-    yield Finding(
-        "divergence",
-        "error",
-        0.9,
-        found.begin + 1,
-        "all weights grow by the same part of themselves in each step, and the loss leaves with them: something "
-        "multiplies them, as a weight decay of the wrong sign does",
-        (
-            Evidence("layer/*/weight_norm", (found.begin, found.end), found.times, 1.0, told),
-            Evidence("validation/loss", (judged.first_step, judged.last_step), judged.end, judged.floor, lost),
-        ),
-        remedies=(Remedy("look at the sign of the weight decay, and at what else writes the weights"),),
-    )
+def grows_without_gradient(case: Case, curve: Curve) -> Change | None:
+    """A validation loss that grows by much the same factor from evaluation to evaluation, to the end, though no
+    gradient reaches any weight: what moves them is not learned."""
+    since, judged = no_gradient_since(case, curve), Curve.of(case.validation_loss())
+    part = None if since is None or judged is None else judged.between(since, judged.last_step)
+    if part is None or len(part) < 4 or not (part.values > 0).all():
+        return None
+    grown, times = np.diff(np.log(part.values)), float(part.values[-1] / part.values[0])
+    evenly = grown.min() > 0.5 * median(grown)
+    return Change(part.first_step, part.last_step, times) if evenly and times > FIVEFOLD else None
 
 
 def _logs(case: Case, *, matrices: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

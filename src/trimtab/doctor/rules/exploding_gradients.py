@@ -217,11 +217,12 @@ def _comes_and_goes(norms: Curve, growth: _Growth) -> bool:
 
 
 def _is_thrown(norms: Curve, growth: _Growth, followed: int) -> bool:
-    """Whether gradient and loss jump in one step, and the gradient is largest there and near its usual size in the end:
-    then the weights were thrown, by whatever it was, and did not get there by ever larger gradients."""
+    """Whether gradient and loss jump in one step, and the gradient is largest there and a small part of that in the
+    end: then the weights were thrown, by whatever it was, and did not get there by ever larger gradients."""
     after = norms.values[norms.steps >= growth.began]
     end = float(np.median(after[-max(3, len(after) // 4) :]))
-    return followed == growth.began and int(np.argmax(after)) <= 1 and end < BEGINS * growth.usual
+    small = max(BEGINS * growth.usual, float(after.max()) / GROWN)
+    return followed == growth.began and int(np.argmax(after)) < STAYS and end < small
 
 
 def _grows_until(norms: Curve, growth: _Growth) -> int:

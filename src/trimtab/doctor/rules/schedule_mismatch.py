@@ -36,6 +36,8 @@ from trimtab.doctor.reading.plan_kept import OFF, difference, has_plan
 CODE: Final = "schedule-mismatch"
 LATE: Final = 1.25
 """Of the run: a schedule that ends no later was laid out for it."""
+BEYOND: Final = 1.1
+"""Half waves: what is planned to end at the bottom of one is not gone on with by so much of it."""
 ONCE: Final = 2.25
 """Half waves: more of them are cycles, which many plan."""
 FAR: Final = 20
@@ -122,7 +124,7 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
         return
     length = fall.end - fall.begin
     halves, end = (rates.last_step - fall.begin) / length, int(fall.begin + round(length))
-    beyond, once = halves > LATE, halves <= ONCE
+    beyond, once = halves > BEYOND, halves <= ONCE
     if not beyond and length <= LATE * (rates.last_step - fall.begin):
         return
     done = beyond or is_done(case)

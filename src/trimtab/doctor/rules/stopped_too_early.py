@@ -177,8 +177,9 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
     last, passes = case.history.last_step, case.number("epochs")
     if validation is None or len(validation) < 4 or last > FEW_UPDATES:
         return
-    # Epochs are logged and evaluated one by one.
-    if passes > 1.0 if passes is not None else len(training) < 2 * len(validation):
+    # Epochs are logged and evaluated one by one: what is evaluated between two rows is none.
+    beside = len(training) < 2 * len(validation) and bool(np.isin(validation.steps[:-1], training.steps).all())
+    if passes > 1.0 if passes is not None else beside:
         return
     start, levels = max(training.start, float(validation.values[0])), validation.values
     fell = float(levels[0] - levels[-1])

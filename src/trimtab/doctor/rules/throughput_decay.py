@@ -17,9 +17,10 @@ Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what
     above those before it (tau of 0.65, by which chance is out of the question) and the growth is a fifth.
 False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
     optimizer, make steps longer by plan, and are not judged; nor is a log whose samples, answers, episodes or pictures
-    grow, or what was read up to a step ever faster, as a column of it tells. Remarks are a growth that fewer than 18 values tell, one jump to another level, as
-    when another program begins, or a rise to twice as much that is over, a growth beside a load that is above the cores
-    and grows with it, and one of steps that mostly wait for data from the start: those are input-bound.
+    grow, or what was read up to a step ever faster, as a column of it tells. Remarks are a growth that fewer than 18
+    values tell, which count no tokens, one jump to another level, as when another program begins, or a rise to twice as
+    much that is over, a growth beside a load that is above the cores and grows with it, and one of steps that mostly
+    wait for data from the start: those are input-bound.
 Source: own; Mann 1945 for the trend test.
 """
 
@@ -89,7 +90,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         return
     if len(curve) < FEWEST_MEANS or _grows_by_plan(case) or _has_more_to_do(case):
         return
-    few = len(curve) < FEWEST_SURE
+    few = len(curve) < FEWEST_SURE and not _fewer_tokens(case)
     skip = max(3 if len(curve) >= FEWEST else 1, len(curve) // 20)
     num = min(8, (len(curve) - skip) // 2)
     parts, medians = parts_of(curve, num, quantile=QUICKEST, skip=skip), parts_of(curve, num, skip=skip)
@@ -133,6 +134,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
             *_profile(case),
         ),
     )
+
+
+def _fewer_tokens(case: Case) -> bool:
+    """Whether fewer tokens are done in a second: samples that become longer have as many more of them."""
+    done = Curve.of(case.history.get("tokens_per_second"))
+    return done is not None and len(done) >= FEWEST_MEANS and parts_of(done, 4, skip=1).growth < 1 / GROWN_STEADILY
 
 
 def _ends(case: Case, steps: tuple[int, int], first: float, last: float, told: str) -> Evidence:
