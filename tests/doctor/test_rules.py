@@ -670,6 +670,15 @@ def test_a_loss_scale_that_never_fitted_is_a_collapse() -> None:
     assert "100 % of the updates" in finding.cause
 
 
+@pytest.mark.parametrize(("later", "expected"), [(2.0**16, None), (2.0**4, "warning")])
+def test_a_search_for_the_scale_is_none_in_a_log_that_tells_no_skipped_updates_too(
+    later: float, expected: str | None
+) -> None:
+    scale = np.concatenate([2.0 ** np.arange(28, 16, -1), np.full(100, 2.0**16), np.full(20, later)])
+    told = found(case_of(falling(132), loss_scale=scale), "loss-scale-collapse")
+    assert (None if told is None else told.severity) == expected
+
+
 def test_a_long_run_in_fp16_that_found_its_scale_is_sound() -> None:
     scale = np.full(20_000, 128.0)
     scale[:9] = 2.0 ** np.arange(16, 7, -1)

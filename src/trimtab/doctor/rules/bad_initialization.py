@@ -19,8 +19,8 @@ False alarms: a loss that is summed over micro-batches begins above ln V, too, a
     are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
     squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. How many of
     the first answers are right tells nothing of how many classes there are: frequent words are guessed at once. Inputs
-    far from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
-    are likelier, as weights of usual size could not do that.
+    far from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the
+    inputs are likelier, as weights of usual size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
