@@ -43,6 +43,12 @@ def test_a_loss_that_had_gained_much_and_leaves_is_a_divergence_however_high_it_
     assert one.severity == ("info" if severity == "player" else severity)
 
 
+def test_the_mean_loss_of_a_player_that_loses_by_and_by_is_a_remark() -> None:
+    at = np.arange(200.0)
+    loss = 0.9 + 0.3 * np.exp(-at / 8) + 2.2 * (at / 200) + 0.04 * noise_of(200)
+    assert [one.severity for one in found("divergence", loss, rates=np.full(200, 2e-4))] == ["info"]
+
+
 @pytest.mark.parametrize("restarts", [True, False])
 def test_a_norm_that_grows_in_each_cycle_is_no_sum_where_the_rate_restarts_and_a_remark_elsewhere(
     restarts: bool,

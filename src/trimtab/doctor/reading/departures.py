@@ -27,8 +27,8 @@ MOST: Final = 0.85
 GAINED, OF_RISE, HUGE = 0.5, 0.7, 5.0
 """Of the loss at the start and of the rise, where less had been gained; and times the first losses, where more is no
 level of any game."""
-PLAYS: Final = 20.0
-"""Times the noise of a step: what is played against another network is gained and lost by less."""
+PLAYS, SWIFT = 20.0, 0.12
+"""Times the noise of a step, and part of the run: what is played against another network is lost by less, or by and by."""
 LASTS: Final = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
@@ -133,14 +133,21 @@ def _by_design(case: Case, curve: Curve) -> bool:
 
 def is_level_of_its_own(case: Case, curve: Curve) -> bool:
     """Whether no evaluation tells that something was lost, less than half had been gained, and it has not blown up nor
-    risen by far more than steps scatter: so rises what is played against another network."""
+    risen at once by far more than steps scatter: so rises what is played against another network."""
     risen, highest = curve.end - curve.floor, float(np.abs(curve.values[:3]).max())
     return (
         case.validation_loss() is None
         and curve.descent < min(GAINED * abs(curve.start), OF_RISE * risen)
         and float(curve.values.max()) < HUGE * highest
-        and risen < PLAYS * curve.noise
+        and not (risen > PLAYS * curve.noise and is_swift(curve))
     )
+
+
+def is_swift(curve: Curve) -> bool:
+    """Whether most of a rise from the floor, from a fifth to four fifths of it, took a small part of the run."""
+    after = curve.smoothed[int(np.argmin(curve.smoothed)) :]
+    begin, end = (curve.floor + part * (curve.end - curve.floor) for part in (0.2, 0.8))
+    return int(np.argmax(after >= end)) - int(np.flatnonzero(after <= begin)[-1]) <= SWIFT * len(curve)
 
 
 def _left_at(curve: Curve, floor_at: int, threshold: float) -> int:

@@ -15,7 +15,7 @@ False alarms: data that becomes harder by plan (a curriculum), when the loss the
     The last batches, where the last evaluation of both sets is the best.
     Objectives of games and rewards, where the log shows that they are (`doctor/reading/objectives.py`); of one without
     evaluations a loss that begins near 0 and only rises is not taken, and one that had hardly come down is a remark,
-    unless it rises by twenty times the noise of a step.
+    unless it rises at once and by twenty times the noise of a step.
     So is, in another trainer's log, a rise to less than the first loss beside a gradient that does not grow: a term
     that is let in by plan does as much; a warning where nearly all of the large part that had been gained is lost.
     Where the gradient is exactly 0 nothing is learned any more, and weight decay alone moves the loss: a plateau.
@@ -39,6 +39,7 @@ from trimtab.doctor.reading.departures import (
     begun_at,
     broke_off,
     is_level_of_its_own,
+    is_swift,
     latest,
     left,
     left_in_evaluations,
@@ -151,7 +152,8 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
     )
     company, above = [*_company(case, onset)], curve.end > curve.start
     sure = case.target == "trimtab" or bool(company) or (above and not is_level_of_its_own(case, curve))
-    guesses = risen > GUESSES * curve.descent and curve.descent > min(GAINED * abs(curve.start), PLAYS * curve.noise)
+    gained = curve.descent > GAINED * abs(curve.start) or (curve.descent > PLAYS * curve.noise and is_swift(curve))
+    guesses = gained and risen > GUESSES * curve.descent
     return Finding(
         CODE,
         "error" if sure else "warning" if guesses else "info",
