@@ -28,7 +28,8 @@ GAINED, OF_RISE, HUGE = 0.5, 0.7, 5.0
 """Of the loss at the start and of the rise, where less had been gained; and times the first losses, where more is no
 level of any game."""
 PLAYS, SWIFT = 20.0, 0.12
-"""Times the noise of a step, and part of the run: what is played against another network is lost by less, or by and by."""
+"""Times the noise of a step, and part of the run: what is played against another network is lost by less, or takes
+longer."""
 LASTS: Final = 0.12
 """Part of the run for which a low rise must have lasted: a loss that swings is unsteady, and has not left."""
 
