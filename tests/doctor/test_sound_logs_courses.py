@@ -68,6 +68,8 @@ def test_every_row_is_read_and_a_resume_is_what_the_rows_bear_out(
         ("resumed training from evaluation", False),
         ("[INFO] Training is resumed from epoch 2", True),
         ("Auto-resuming the run from ckpt/last.pt", True),
+        ("loaded checkpoint for evaluation at step 200", False),
+        ("loaded checkpoint at step 200", True),
         ("Training resumed at step 200", True),
         ("Resuming training from out", True),
         ("resumed from checkpoint at step 200", True),

@@ -74,7 +74,7 @@ def _guesses(diagnosis: Diagnosis, guesses: Sequence[Finding], width: int) -> It
 
 
 def _remedy(remedy: Remedy, settings: Mapping[str, Any], width: int) -> Iterator[str]:
-    where = f" (in {words.TARGETS[remedy.target]})" if remedy.target in ("huggingface", "lightning") else ""
+    where = f" (in {words.TARGETS[remedy.target]})" if remedy.config and remedy.target != "trimtab" else ""
     yield from wrapped(remedy.summary + where, width, "     ", "  => ")
     for (_, was, _), override in zip(words.changes(remedy, settings), words.overrides(remedy), strict=True):
         told = f"     {printable(override)}"

@@ -12,15 +12,16 @@ Evidence: the first loss beside ln V, the spread of the first logits, the growth
     down.
 Remedy: a smaller spread of weights (0.02; residual outputs divided by the square root of twice the depth), embeddings
     that are not drawn with a spread of 1 where the head shares them, a head that begins at nothing.
-False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here it
-    must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
-    pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
-    from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
-    are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
-    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. How many of
-    the first answers are right tells nothing of how many classes there are: frequent words are guessed at once. Inputs
-    far from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the
-    inputs are likelier, as weights of usual size could not do that.
+False alarms: a loss that is summed over micro-batches or samples begins above ln V, too, and stays as many times too
+    high: here it must have come down to what guessing costs within the first fifth, or be as high in our own first
+    evaluation, and in the end cost no more than answers that are right as often. A pretrained model begins below ln V,
+    and its activations are not judged where the run knows that its weights come from a folder, or answer better than
+    guesses. Tasks whose loss has no such level (regression), where that is known, are judged by activations alone. Sums
+    over pixels, labels, frames or boxes begin above any guess, too, and so do squared errors: without an accuracy that
+    tells a mean of cross-entropies the height alone is a remark. How many of the first answers are right tells nothing
+    of how many classes there are: frequent words are guessed at once. Inputs far from unit scale begin as high, and
+    targets do: where outputs move by hundreds of times the rate in a step the inputs are likelier, as weights of usual
+    size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -77,7 +78,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         signs = [Evidence("train/loss", (1, start.quarter), start.first, start.level, begun)]
     if not signs:
         if case.target != "trimtab" and curve is not None and curve.values[0] > math.log(LARGEST_VOCABULARY):
-            yield Withheld("bad-initialization", ("train/accuracy, or how many classes or tokens there are",))
+            is_told = case.history.has("train/accuracy")
+            needs = "a loss that is a mean" if is_told else "train/accuracy"
+            yield Withheld("bad-initialization", (f"{needs}, or how many classes or tokens there are",))
         return
     evidence = [*signs, *_logits(case), *_course(case, curve, signs)]
     growth = any(item.metric != "train/loss" for item in signs)

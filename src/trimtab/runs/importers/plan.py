@@ -12,6 +12,7 @@ from trimtab.runs.importers.axis import Axis, find_axis, find_epochs
 from trimtab.runs.importers.clocks import step_seconds
 from trimtab.runs.importers.names import Meaning, meaning, words
 from trimtab.runs.importers.slices import SLICE, training_slice
+from trimtab.runs.importers.sums import about_sums, add_sums, sums_in
 from trimtab.runs.importers.table import MAX_COLUMNS, Source, Table
 from trimtab.runs.importers.units import without_padding
 from trimtab.runs.importers.vocabulary import EPOCHS, STEPS, TIMES
@@ -33,6 +34,8 @@ class Plan:
     meanings: dict[str, Meaning]
     known_step_seconds: float | None = None
     padded: set[str] = field(default_factory=set)
+    sums: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Losses of ours to the column that is added for them, and the columns that it is the sum of."""
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
@@ -96,7 +99,10 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
     if (beside := training_slice(table, source, meanings)) is not None and beside not in asked:
         meanings[beside] = Meaning(SLICE, side="train")
     _make_distinct(meanings)
-    plan = Plan(axis, find_epochs(table, source.short, asked), meanings)
+    sums = sums_in(table, source, meanings)
+    add_sums(table, sums)
+    meanings |= {name: Meaning(ours) for ours, (name, _) in sums.items()}
+    plan = Plan(axis, find_epochs(table, source.short, asked), meanings, sums=sums)
     for name, one in meanings.items():
         if not one.ours.startswith("layer/") and without_padding(table.column(name)[1]) is not None:
             plan.padded.add(name)
@@ -145,6 +151,7 @@ def about_columns(table: Table, plan: Plan) -> Iterator[str]:
         yield f"numbers are written as text in {_listed(spelled)}: they were read as numbers"
     if plan.padded:
         yield f"NaN in {_listed(list(plan.padded))} stands where nothing was measured: it was left out"
+    yield from about_sums(plan.sums)
     loss = [name for name, one in plan.meanings.items() if one.ours == "train/loss"]
     if any(name in table.nulls for name in loss):
         yield f"null in {_listed(loss)} is taken for not measured; some writers put it for NaN"

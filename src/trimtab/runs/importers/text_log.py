@@ -22,6 +22,7 @@ from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned,
 from trimtab.runs.importers.text_template import Templates
 from trimtab.runs.importers.vocabulary import EPOCHS, SIDES, STEPS
 from trimtab.runs.printable import printable
+from trimtab.runs.unnamed_losses import is_loss
 
 ROWS_A_BLOCK: Final = 10_000
 _LOOKED_AT: Final = 400
@@ -53,7 +54,7 @@ def is_text_log(head: str, wanted: frozenset[str]) -> bool:
 
 
 def _known(record: Mapping[str, Any]) -> bool:
-    return any(_is_known(name) for name in record)
+    return any(_is_known(name) for name in record) or sum(map(is_loss, record)) > 1
 
 
 @lru_cache(maxsize=4096)
