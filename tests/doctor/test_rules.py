@@ -187,12 +187,21 @@ def test_skipped_steps_of_a_loss_scale_are_no_fault() -> None:
     assert found(case, "nan-loss") is None
 
 
-@pytest.mark.parametrize(("lost", "end", "severity"), [(3, 300, "info"), (60, 300, "error"), (3, 299, "warning")])
+@pytest.mark.parametrize(
+    ("begin", "lost", "end", "severity"),
+    [
+        (100, 3, 300, "info"),
+        (100, 60, 300, "error"),
+        (100, 3, 299, "warning"),
+        (0, 32, 300, "info"),
+        (0, 60, 300, "error"),
+    ],
+)
 def test_norms_alone_that_are_no_numbers_are_steps_that_another_trainer_skipped(
-    lost: int, end: int, severity: str
+    begin: int, lost: int, end: int, severity: str
 ) -> None:
     norms = 1 + 0.1 * np.abs(noise_of(300))
-    norms[100 : 100 + lost] = np.nan
+    norms[begin : begin + lost] = np.nan
     norms[end:] = np.nan
     case = case_of(falling(300), rates=cosine(300), grad_norm=norms)
     object.__setattr__(case, "target", "torch")
