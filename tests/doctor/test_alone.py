@@ -208,6 +208,16 @@ def test_a_cosine_that_rises_again_went_on_beyond_its_end(end: int, expected: st
     assert told is None or abs(told.onset_step - end) < 16
 
 
+@pytest.mark.parametrize(("length", "floor", "expected"), [(1.25, 0.0, "warning"), (1.0, 0.2, None), (1.08, 0.0, None)])
+def test_a_cosine_that_is_cut_off_while_it_falls_was_laid_out_for_more_steps(
+    length: float, floor: float, expected: str | None
+) -> None:
+    """However low it is by then: one that ends there by plan lies flat."""
+    rates = floor + (1 - floor) * 0.5 * (1 + np.cos(np.pi * AT / (length * STEPS)))
+    case = case_of(2 + np.exp(-AT / 50), rates=1e-3 * rates, facts={"planned_steps": STEPS})
+    assert severity(replace(case, target="text"), "schedule-mismatch") == expected
+
+
 @pytest.mark.parametrize(("gains", "expected"), [(0.002, "warning"), (0.05, "info")])
 def test_a_second_rate_at_which_evaluations_stand_still_is_no_second_phase(gains: float, expected: str) -> None:
     high = np.minimum(AT, 120)
