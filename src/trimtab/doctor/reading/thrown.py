@@ -160,13 +160,14 @@ def thrown_once(case: Case) -> Iterator[Finding]:
 
 
 def grows_without_gradient(case: Case, curve: Curve) -> Change | None:
-    """A validation loss that grows by much the same factor from evaluation to evaluation, to the end, though no
+    """A validation loss that grows by much the same part of itself in each step, to the end, though no
     gradient reaches any weight: what moves them is not learned."""
     since, judged = no_gradient_since(case, curve), Curve.of(case.validation_loss())
     part = None if since is None or judged is None else judged.between(since, judged.last_step)
     if part is None or len(part) < 4 or not (part.values > 0).all():
         return None
-    grown, times = np.diff(np.log(part.values)), float(part.values[-1] / part.values[0])
+    times = float(part.values[-1] / part.values[0])
+    grown = np.diff(np.log(part.values)) / np.diff(part.steps)
     evenly = grown.min() > 0.5 * median(grown)
     return Change(part.first_step, part.last_step, times) if evenly and times > FIVEFOLD else None
 
