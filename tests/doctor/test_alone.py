@@ -192,7 +192,8 @@ def test_a_validation_loss_that_grows_evenly_without_a_gradient_is_of_weights_th
     learns = AT <= 200
     loss = np.where(learns, 1.5 * np.exp(-AT / 40), 0.0)
     judged = np.where(learns, 0.02 + loss, 0.02 * np.exp(rises * (AT - 200) / 80))
-    case = case_of(loss, grad_norm=np.where(learns, 1.0, 0.0), validation=evaluations(judged))
+    closing = {step: float(judged[step - 1]) for step in (*range(40, STEPS + 1, 40), 377)}  # which comes soon after
+    case = case_of(loss, grad_norm=np.where(learns, 1.0, 0.0), validation=dict(sorted(closing.items())))
     assert severity(case, "divergence") == expected
 
 
@@ -218,11 +219,15 @@ def test_a_cosine_that_is_cut_off_while_it_falls_was_laid_out_for_more_steps(
     assert severity(replace(case, target="text"), "schedule-mismatch") == expected
 
 
-@pytest.mark.parametrize(("gains", "expected"), [(0.002, "warning"), (0.05, "info")])
-def test_a_second_rate_at_which_evaluations_stand_still_is_no_second_phase(gains: float, expected: str) -> None:
-    high = np.minimum(AT, 120)
-    loss = 1.0 + 1.5 * np.exp(-high / 80) - gains * np.maximum(AT - 120, 0) / 280
-    rates = np.where(AT <= 120, 3e-3, 3e-6)
+@pytest.mark.parametrize(
+    ("until", "gains", "expected"), [(120, 0.002, "warning"), (60, 0.002, "warning"), (120, 0.05, "info")]
+)
+def test_a_second_rate_at_which_evaluations_stand_still_is_no_second_phase(
+    until: int, gains: float, expected: str
+) -> None:
+    """Also where the loss fell so fast that it stands far below the last steps at the full rate."""
+    loss = 2.5 - 1.5 * np.minimum(AT / until, 1.0) - gains * np.maximum(AT - until, 0) / (STEPS - until)
+    rates = np.where(until >= AT, 3e-3, 3e-6)
     case = case_of(loss + 0.01 * noise_of(STEPS), rates=rates, validation=evaluations(loss))
     assert severity(replace(case, target="text"), "decayed-too-early") == expected
 
