@@ -154,9 +154,14 @@ def test_a_schedule_that_is_over_long_before_the_run(until: float, expected: str
     assert severity(case, "decayed-too-early") == expected
 
 
-@pytest.mark.parametrize(("wobble", "expected"), [(0.0005, "warning"), (0.03, None)])
-def test_evaluations_that_hardly_differ_at_the_full_rate_are_a_plateau(wobble: float, expected: str | None) -> None:
-    level = 1.5 + 1.0 * np.exp(-AT / 10)
+@pytest.mark.parametrize(
+    ("rest", "wobble", "expected"),
+    [(1.5, 0.0005, "warning"), (1.5, 0.03, None), (0.2, 0.0002, "warning"), (0.2, 0.01, None)],
+)
+def test_evaluations_that_hardly_differ_at_the_full_rate_are_a_plateau(
+    rest: float, wobble: float, expected: str | None
+) -> None:
+    level = rest + 1.0 * np.exp(-AT / 10)
     judged = level + wobble * noise_of(STEPS)
     case = case_of(level + 0.1 * noise_of(STEPS), rates=np.ones(STEPS), validation=evaluations(judged, 20))
     assert severity(case, "plateau") == expected
