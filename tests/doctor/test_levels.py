@@ -52,6 +52,11 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
         taught = {"train/accuracy": np.linspace(first, 0.3, 40)}
         again = log(loss, towards(8, 5.0, 2.5, 3), rates=rates / 10, facts=facts, **taught)
         assert bool(said("stopped-too-early", again)) == is_new, "whatever the rate, if first answers were guesses"
+    for second, is_new in ((0.24, True), (0.27, False)):
+        told = log(loss, towards(8, 5.0, 2.5, 3), facts=facts)
+        right = np.array([0.24, second, *np.linspace(0.28, 0.3, 6)])
+        told.history.add("validation/accuracy", np.arange(5, 41, 5), right)
+        assert bool(said("stopped-too-early", told)) == is_new, "without rates, if answers cost less and are the same"
     assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates, facts=facts)), (
         "few classes"
     )
