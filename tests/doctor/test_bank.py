@@ -15,12 +15,13 @@ import pytest
 from bank.archive import pack, unpack
 from bank.catalogue import FAULTS, ODDITIES
 from bank.cure import Attempt, table
+from bank.experiment import SIZES as LOOP_SIZES
 from bank.grounds import ground_of
 from bank.ours import prepare_run
 from bank.plan import GROUPS, NOT_SPREAD, plan
 from bank.score import Judged, Said, calibration, judge, scores, wilson
 from bank.setup import SIZES, begin
-from bank.spread import between, sizes_of
+from bank.spread import between, sizes_of, sizes_of_loop
 from bank.ways import ways
 
 from trimtab.doctor.codes import CODES
@@ -63,11 +64,12 @@ def test_strata_are_filled_evenly(part: str) -> None:
         assert one.task in (kind.ours if one.logger == "trimtab" and kind.ours else kind.tasks)
 
 
-def test_the_part_spread_has_our_own_runs_and_several_ways_to_plant_a_fault() -> None:
+def test_the_part_spread_has_runs_of_every_logger_and_several_ways_to_plant_a_fault() -> None:
     runs = plan("spread", rounds=2)
-    assert {one.logger for one in runs} == {"trimtab"}
-    assert {one.code for one in runs} - {"healthy"} == set(FAULTS) - {"unscaled-inputs", *NOT_SPREAD}
-    several = {one.code for one in runs if one.code != "healthy" and len(ways(one.code)) > 1}
+    assert {one.logger for one in runs} == {"trimtab", "csv", "jsonl", "huggingface", "lightning"}
+    assert {one.code for one in runs} - {"healthy"} == set(FAULTS) - set(NOT_SPREAD)
+    ours = {one.code for one in runs if one.code != "healthy" and one.logger == "trimtab"}
+    several = {code for code in ours if len(ways(code)) > 1}
     assert len(several) >= 34
 
 
@@ -76,6 +78,9 @@ def test_what_is_drawn_for_the_part_spread_is_between_mild_and_strong_and_of_no_
     sizes = [sizes_of(one) for one in runs]
     assert {one["width"] for one in sizes}.isdisjoint({one["width"] for one in SIZES.values()})
     assert {one["sequence_length"] for one in sizes}.isdisjoint({one["sequence_length"] for one in SIZES.values()})
+    loops = [sizes_of_loop(one) for one in runs]
+    for size in ("width", "length", "batch", "steps"):
+        assert {one[size] for one in loops}.isdisjoint({one[size] for one in LOOP_SIZES.values()}), size
     for one in runs:
         assert 6.0 <= between(one, 14.0, 6.0) <= 14.0
         assert between(one, 4, 8) in range(4, 9)

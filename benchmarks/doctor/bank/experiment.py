@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bank import clock
+from bank import clock, spread
 from bank.scenario import Scenario
 from bank.texts import read_rows
 
@@ -92,6 +92,8 @@ class Experiment:
 
     def strong(self, strong: Any, mild: Any) -> Any:
         """One of two values, by the severity."""
+        if self.scenario.part == "spread":
+            return spread.between(self.scenario, strong, mild)
         return strong if self.scenario.severity == "strong" else mild
 
     def at(self, part: float) -> int:
@@ -379,7 +381,8 @@ def pair_samples(rows: Sequence[dict[str, Any]]) -> Batch:
 
 def begin(scenario: Scenario, data: Path) -> Experiment:
     """A sound experiment of this part and task, with what is drawn for it."""
-    sizes, draw, task = SIZES[scenario.part], scenario.draw("base"), scenario.task
+    is_spread, draw, task = scenario.part == "spread", scenario.draw("base"), scenario.task
+    sizes = spread.sizes_of_loop(scenario) if is_spread else SIZES[scenario.part]
     steps = round(sizes["steps"] * draw.uniform(0.8, 1.3))
     num_classes = 0
     if task == "lm":
@@ -423,4 +426,7 @@ def begin(scenario: Scenario, data: Path) -> Experiment:
         "memory": draw.random() < 0.3,
         "accuracy": draw.random() < 0.8,
     }
+    if is_spread:
+        for name, value in spread.loop_of(scenario).items():
+            setattr(found, name, value)
     return found

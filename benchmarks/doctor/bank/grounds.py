@@ -4,6 +4,8 @@ library  the standard library's sources; its docstrings, by package
 torch    torch's sources; its docstrings, by package
 names    the names of Unicode's characters, by kind
 prose    what packages say of themselves; their paragraphs, by package
+
+Pictures are the same on each: shapes that are drawn.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ def data_of(scenario: Scenario, folder: Path) -> Path:
     (place / "other.txt").write_text(shuffled(_cut(GROUNDS[other].texts(), CHARACTERS // 2)), encoding="utf-8")
     rows = GROUNDS[ground].rows()
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pictures, classes = shapes()
+    np.savez_compressed(place / "pictures.npz", pictures=pictures, classes=classes)
     (place / "complete").write_text("")
     return place
 
@@ -127,6 +131,39 @@ def _prose_rows() -> list[dict[str, Any]]:
                 if len(words) > 6:
                     rows.append((name, "".join(word.title() for word in words[:6]), " ".join(words), len(words)))
     return rows_of(iter(rows), num_classes=6)
+
+
+def shapes() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Pictures [N, 10, 10] from 0 to 1 and their classes: six shapes of any size and place, under noise."""
+    from PIL import Image, ImageDraw
+
+    random = np.random.default_rng(23)
+    pictures, classes = [], []
+    for index in range(1_800):
+        image = Image.new("L", (10, 10))
+        pen, (width, height) = ImageDraw.Draw(image), random.integers(4, 8, 2)
+        left, top = int(random.integers(0, 10 - width)), int(random.integers(0, 10 - height))
+        right, bottom = left + int(width), top + int(height)
+        middle = (left + right) // 2
+        match index % 6:
+            case 0:
+                pen.ellipse((left, top, right, bottom), outline=255)
+            case 1:
+                pen.rectangle((left, top, right, bottom), outline=255)
+            case 2:
+                pen.polygon([(middle, top), (right, bottom), (left, bottom)], outline=255)
+            case 3:
+                pen.line((left, top, right, bottom), fill=255)
+                pen.line((left, bottom, right, top), fill=255)
+            case 4:
+                pen.line((left, bottom, right, top), fill=255, width=2)
+            case _:
+                pen.line((middle, top, middle, bottom), fill=255)
+                pen.line((left, top, right, top), fill=255)
+        noisy = np.asarray(image, dtype=np.float32) / 255.0 + random.normal(0, 0.15, (10, 10)).astype(np.float32)
+        pictures.append(np.clip(noisy, 0.0, 1.0))
+        classes.append(index % 6)
+    return np.stack(pictures), np.asarray(classes)
 
 
 class Ground:

@@ -24,7 +24,6 @@ def plan(part: Part, groups: Sequence[str] = GROUPS, rounds: int = 2, first: int
     Rounds from another `first` on are a fresh draw: nothing that is drawn for them was drawn for the others.
     """
     found: list[Scenario] = []
-    groups = [group for group in groups if part != "spread" or group == "trimtab"]
     for number in range(first, first + rounds):
         rows = [_alternating(part, group, number) for group in groups]
         found += [one for row in zip_longest(*rows) for one in row if one is not None]

@@ -15,7 +15,7 @@ Task = Literal["lm", "classification", "seq2seq", "regression", "mlp", "cnn"]
 Severity = Literal["mild", "strong", "none"]
 
 PARTS: Final[tuple[Part, ...]] = ("tuning", "test", "spread")
-"""Rules may be fitted to all but `test`. `spread` has runs of trimtab's own trainer alone."""
+"""Rules may be fitted to all but `test`."""
 
 
 @final

@@ -1,11 +1,13 @@
 """The part `spread`: runs that have in common with no other part, and little with each other, what they are made of.
 
 Model, lengths, batch, optimizer, schedule, clipping, decay and the number of evaluations are drawn for each run, each
-in a range in which runs are sound; faults are drawn between their mild and their strong form.
+in a range in which runs are sound; faults are drawn between their mild and their strong form. So are those of runs that
+other loggers write.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any, Final
@@ -90,6 +92,42 @@ def vary(scenario: Scenario, settings: dict[str, Any]) -> None:
     settings["gradients.clip"] = {"name": "norm", "threshold": clip}
     if draw.random() < 0.3 and "dropout" not in settings["model"]:
         settings["model"]["dropout"] = {"residual": 0.1, "feed_forward": 0.1}
+
+
+def sizes_of_loop(scenario: Scenario) -> dict[str, Any]:
+    """What `bank.experiment.SIZES` has for the other parts."""
+    draw = scenario.draw("sizes")
+    heads = draw.choice([2, 4])
+    return {
+        "width": heads * draw.choice([10, 12, 20, 24]),
+        "layers": draw.choice([1, 2, 3]),
+        "heads": heads,
+        "length": draw.choice([28, 40, 56, 64]),
+        "batch": draw.choice([8, 10, 16, 20]),
+        "steps": draw.choice([160, 200, 280, 360]),
+        "hidden": draw.choice([48, 72, 96, 128]),
+        "maps": draw.choice([6, 10, 16]),
+    }
+
+
+def loop_of(scenario: Scenario) -> dict[str, Any]:
+    """Schedule, betas, decay and clipping of an experiment that others drive, as fields of it."""
+    draw = scenario.draw("vary")
+    floor, tail = draw.choice([0.0, 0.05, 0.1, 0.2]), draw.choice([0.15, 0.3])
+    shapes: list[Callable[[float], float]] = [
+        lambda part: floor + (1.0 - floor) * (0.5 + 0.5 * math.cos(math.pi * part)),
+        lambda part: 1.0 - (1.0 - floor) * part,
+        lambda part: 1.0,
+        lambda part: min(1.0, max(floor, (1.0 - part) / tail)),
+    ]
+    return {
+        "shape": draw.choice(shapes),
+        "warmup": draw.choice([2, 6, 15, 25]),
+        "beta2": draw.choice([0.95, 0.98, 0.999]),
+        "weight_decay": draw.choice([0.0, 0.01, 0.1]),
+        "clip": draw.choice([None, 0.5, 1.0, 1.0, 5.0]),
+        "dropout": draw.choice([0.0, 0.0, 0.1]),
+    }
 
 
 def between(scenario: Scenario, strong: Any, mild: Any) -> Any:
