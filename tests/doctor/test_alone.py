@@ -154,9 +154,14 @@ def test_a_schedule_that_is_over_long_before_the_run(until: float, expected: str
     assert severity(case, "decayed-too-early") == expected
 
 
-@pytest.mark.parametrize(("wobble", "expected"), [(0.0005, "warning"), (0.03, None)])
-def test_evaluations_that_hardly_differ_at_the_full_rate_are_a_plateau(wobble: float, expected: str | None) -> None:
-    level = 1.5 + 1.0 * np.exp(-AT / 10)
+@pytest.mark.parametrize(
+    ("rest", "wobble", "expected"),
+    [(1.5, 0.0005, "warning"), (1.5, 0.03, None), (0.2, 0.0002, "warning"), (0.2, 0.01, None)],
+)
+def test_evaluations_that_hardly_differ_at_the_full_rate_are_a_plateau(
+    rest: float, wobble: float, expected: str | None
+) -> None:
+    level = rest + 1.0 * np.exp(-AT / 10)
     judged = level + wobble * noise_of(STEPS)
     case = case_of(level + 0.1 * noise_of(STEPS), rates=np.ones(STEPS), validation=evaluations(judged, 20))
     assert severity(case, "plateau") == expected
@@ -192,7 +197,8 @@ def test_a_validation_loss_that_grows_evenly_without_a_gradient_is_of_weights_th
     learns = AT <= 200
     loss = np.where(learns, 1.5 * np.exp(-AT / 40), 0.0)
     judged = np.where(learns, 0.02 + loss, 0.02 * np.exp(rises * (AT - 200) / 80))
-    case = case_of(loss, grad_norm=np.where(learns, 1.0, 0.0), validation=evaluations(judged))
+    closing = {step: float(judged[step - 1]) for step in (*range(40, STEPS + 1, 40), 377)}  # which comes soon after
+    case = case_of(loss, grad_norm=np.where(learns, 1.0, 0.0), validation=dict(sorted(closing.items())))
     assert severity(case, "divergence") == expected
 
 
@@ -208,11 +214,25 @@ def test_a_cosine_that_rises_again_went_on_beyond_its_end(end: int, expected: st
     assert told is None or abs(told.onset_step - end) < 16
 
 
-@pytest.mark.parametrize(("gains", "expected"), [(0.002, "warning"), (0.05, "info")])
-def test_a_second_rate_at_which_evaluations_stand_still_is_no_second_phase(gains: float, expected: str) -> None:
-    high = np.minimum(AT, 120)
-    loss = 1.0 + 1.5 * np.exp(-high / 80) - gains * np.maximum(AT - 120, 0) / 280
-    rates = np.where(AT <= 120, 3e-3, 3e-6)
+@pytest.mark.parametrize(("length", "floor", "expected"), [(1.25, 0.0, "warning"), (1.0, 0.2, None), (1.08, 0.0, None)])
+def test_a_cosine_that_is_cut_off_while_it_falls_was_laid_out_for_more_steps(
+    length: float, floor: float, expected: str | None
+) -> None:
+    """However low it is by then: one that ends there by plan lies flat."""
+    rates = floor + (1 - floor) * 0.5 * (1 + np.cos(np.pi * AT / (length * STEPS)))
+    case = case_of(2 + np.exp(-AT / 50), rates=1e-3 * rates, facts={"planned_steps": STEPS})
+    assert severity(replace(case, target="text"), "schedule-mismatch") == expected
+
+
+@pytest.mark.parametrize(
+    ("until", "gains", "expected"), [(120, 0.002, "warning"), (60, 0.002, "warning"), (120, 0.05, "info")]
+)
+def test_a_second_rate_at_which_evaluations_stand_still_is_no_second_phase(
+    until: int, gains: float, expected: str
+) -> None:
+    """Also where the loss fell so fast that it stands far below the last steps at the full rate."""
+    loss = 2.5 - 1.5 * np.minimum(AT / until, 1.0) - gains * np.maximum(AT - until, 0) / (STEPS - until)
+    rates = np.where(until >= AT, 3e-3, 3e-6)
     case = case_of(loss + 0.01 * noise_of(STEPS), rates=rates, validation=evaluations(loss))
     assert severity(replace(case, target="text"), "decayed-too-early") == expected
 

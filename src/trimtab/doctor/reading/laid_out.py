@@ -17,6 +17,8 @@ OF_FALL: Final = 0.1
 """Of all that the rate fell, that a cosine may be off."""
 FLOORS: Final = (0.0, 0.02, 0.05, 0.1)
 """Of the peak, that a cosine usually ends at."""
+DOWN: Final = 0.06
+"""Of the peak: a cosine that ends below has come down, or nearly."""
 RISEN: Final = 0.02
 """Of the peak: a rate that comes up so far from its lowest was not down at the end of a run."""
 STAIRS, EVEN = 4, 0.05
@@ -66,7 +68,7 @@ def half_cosine(rates: Curve) -> Fall | None:
     if fall is None or len(fall) < FEWEST // 2 + 2 or peak <= 0:
         return None
     last = float(fall.values[-1])
-    if last < 0.25 * peak and last - float(fall.values.min()) < RISEN * peak:
+    if last < DOWN * peak and last - float(fall.values.min()) < RISEN * peak:
         return None
     fitted = _waves(fall, peak)
     if fitted is None or (fitted[1] > fall.last_step - fitted[0] and len(fall) < FEWEST):

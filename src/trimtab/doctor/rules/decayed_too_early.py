@@ -82,7 +82,9 @@ def check(case: Case) -> Iterator[Finding]:
     begin = min(phases.peak_from, half)
     error = loss.error(max(3, len(loss) // 40))
     fell = loss.progress((begin + half) / 2, half) if half - begin >= 8 else loss.start - loss.level(begin, half)
-    level = loss.level(dead_from - max(8, 0.05 * whole), dead_from)
+    # Of a loss that still falls the level before is that of the steps at the full rate.
+    near = max(8, 0.05 * whole)
+    level = min(loss.level(dead_from - near, dead_from), loss.level(dead_from, dead_from + near))
     gained = level - loss.end
     judged = _fell_in_evaluations(case, (begin + half) / 2, half)
     still_falling = fell > max(FELL * loss.descent, 3 * error) or judged > FELL * loss.descent
