@@ -32,6 +32,7 @@ def test_a_log_without_a_known_loss_is_not_judged_and_fails(tmp_path: Path) -> N
     assert diagnosis.verdict == "attention"
     assert [finding.code for finding in diagnosis.findings] == ["no-loss"]
     assert render_text(diagnosis).splitlines()[0].endswith(": not judged (1 warning)")
+    assert "log train/loss" not in render_text(diagnosis)  # what to map is said above
     for told in (diagnosis.summary, " ".join(imported.notes)):
         assert "--map trn_objective=train/loss" in told
         assert "--map dev_objective=validation/loss" in told

@@ -35,6 +35,7 @@ TIMES_AT_ONCE: Final = 1.5
 MORE: Final = 0.7
 """The same in nats."""
 EARLY: Final = 0.03
+LAST_ROWS: Final = 5
 SPEEDS: Final = ("tokens_per_second", "step_seconds")
 
 
@@ -84,10 +85,12 @@ def _spoken_of(case: Case) -> dict[str, str]:
 
 
 def _begin_apart(cases: tuple[Case, Case]) -> str | None:
-    """First losses, of runs of which no task is known, that no two models pay that know nothing of the same answers."""
+    """First losses, of runs of which no task is known, that no two models pay that know nothing of the same answers;
+    unless the one comes down to where the other began, as a model that is new does beside one that was trained."""
     if any(case.fact("task") or case.setting("task.name") or case.counts_epochs for case in cases):
         return None
     first: list[float] = []
+    last: list[float] = []
     times = TIMES_AT_ONCE
     for case in cases:
         curve = Curve.of(case.loss())
@@ -96,7 +99,10 @@ def _begin_apart(cases: tuple[Case, Case]) -> str | None:
         if curve.first_step > 2:
             times = TIMES
         first.append(float(curve.values[0]))
+        last.append(float(np.median(curve.values[-LAST_ROWS:])))
     low, high = sorted(first)
+    if last[first.index(high)] <= low:
+        return None
     if low <= 0.0 or high > math.log(LARGEST_VOCABULARY) or high < max(times * low, low + MORE):
         return None
     return (

@@ -21,7 +21,7 @@ from trimtab.runs.importers.plan import NAME_LIMIT, Plan, about_columns, asked_f
 from trimtab.runs.importers.slices import add_gap
 from trimtab.runs.importers.sums import add_sums
 from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
-from trimtab.runs.importers.units import once_each, to_ours
+from trimtab.runs.importers.units import of_each_step, once_each, to_ours
 from trimtab.runs.printable import printable
 from trimtab.runs.unnamed_losses import SEVERAL
 
@@ -181,6 +181,8 @@ def _add(
             guesses[name] = guess
         values = np.where(np.abs(values) > LARGEST, np.copysign(np.inf, values), values)
         where, values = _one_a_step(steps[at], values)
+        if one.ours == "skipped":
+            values = of_each_step(values, where)
         history.add(one.ours, where, values)
     for step in resumed_at:
         history.starts.append(RunStarted(step, len(history.starts) + 2, len(history.starts) + 1, step, 0))

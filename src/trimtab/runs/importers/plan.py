@@ -9,7 +9,7 @@ from typing import Final
 
 from trimtab.errors import UsageError
 from trimtab.runs.importers.axis import Axis, find_axis, find_epochs
-from trimtab.runs.importers.clocks import step_seconds
+from trimtab.runs.importers.clocks import step_seconds, time_of_steps
 from trimtab.runs.importers.names import Meaning, meaning, words
 from trimtab.runs.importers.slices import SLICE, training_slice
 from trimtab.runs.importers.sums import about_sums, add_sums, sums_in
@@ -63,7 +63,7 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
         notes.append("there is no step in it: its rows are counted as steps")
     candidates: dict[str, list[tuple[bool, int, int, str, Meaning]]] = {}
     meanings: dict[str, Meaning] = {}
-    left_out = set(source.left_out)
+    left_out, of_steps = set(source.left_out), time_of_steps(table, source.short)
     for name in table.columns:
         short = source.short.get(name, name)
         if name == axis.name or (name in left_out and name not in asked):
@@ -74,6 +74,8 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
             if (known := meaning(short)) is not None and known.ours == named.ours:
                 named = known
             meanings[name] = named
+        elif name == of_steps:
+            candidates.setdefault("step_seconds", []).append((False, 999, 0, name, Meaning("step_seconds", 999, 1.0)))
         elif plain in STEPS or plain in EPOCHS or plain in TIMES:
             continue
         elif (known := meaning(short)) is None:
@@ -82,6 +84,7 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
             test = known.side == "test"
             rows = len(table.column(name)[0])
             candidates.setdefault(known.ours, []).append((test, known.rank, -rows, name, known))
+    _of_evaluations(candidates, notes)
     taken = set(asked.values())
     for ours, found in candidates.items():
         found.sort(key=lambda one: one[:3])
@@ -108,6 +111,20 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
             plan.padded.add(name)
     plan.known_step_seconds = step_seconds(table, source.short, axis)
     return plan
+
+
+def _of_evaluations(candidates: dict[str, list[tuple[bool, int, int, str, Meaning]]], notes: list[str]) -> None:
+    """Beside losses that both say whose they are, an accuracy that does not is of the evaluation, as in notebooks of
+    Hugging Face's Trainer: what is measured of a model is measured there."""
+    sides = {one[4].side for ours in ("train/loss", "validation/loss") for one in candidates.get(ours, ())}
+    found = candidates.get("train/accuracy", ())
+    if None in sides or len(sides) < 2 or "validation/accuracy" in candidates or any(one[4].side for one in found):
+        return
+    if found:
+        candidates["validation/accuracy"] = [
+            (*one[:4], replace(one[4], ours="validation/accuracy")) for one in candidates.pop("train/accuracy")
+        ]
+        notes.append(f"{printable(found[0][3], limit=60)} does not say whose it is: it is taken for the evaluation's")
 
 
 def _make_distinct(meanings: dict[str, Meaning]) -> None:

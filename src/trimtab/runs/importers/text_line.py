@@ -35,6 +35,8 @@ _PAIR: Final = re.compile(
     rf"\s?(?P<unit>(?:{_UNIT}))?(?![\w.])"
     r"(?P<of>\s*/\s*\d+(?:\.\d+)?)?"
 )
+_REDUCED: Final = re.compile(rf"\breducing (?:loss scale )?to (?P<number>{_NUMBER})")
+"""What an overflow leaves of the scale of fp16, as DeepSpeed and Apex tell it."""
 _BATCH_OF: Final = re.compile(r"\[\s*(\d+)\s*/\s*\d+(?=[\s\](])")
 _NOISE: Final = re.compile(
     r"\x1b\[[0-9;?]*[A-Za-z]"
@@ -143,6 +145,8 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
         unit = one["unit"] or one["in"]
         if kind is None:
             name = one["name"]
+            if name.endswith(".py"):
+                continue  # `[logging.py:96:log_dist]`
             if name in wanted or ((":" in one["sign"] or "=" in one["sign"]) and len(name) <= 40):
                 told.put(name, one, _factor(name, one["unit"]))
         elif kind[0] in (STEP, "time") and is_judged:
@@ -162,6 +166,9 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
                 told.put(kind[1], one)
         else:
             _put_metric(told, one, kind[1], kind[2], side)
+    if "loss scale" in text and (scale := _REDUCED.search(text)) is not None:
+        told.put("loss_scale", scale)
+        told.is_measured = True
     told.is_measured |= sum(map(is_loss, told.record)) > 1
     if "data_time" in told.record and "time" in told.record:
         told.record["step_time"] = told.record.pop("time")

@@ -13,8 +13,10 @@ SIGNS: Final[Mapping[Trainer, re.Pattern[str]]] = {
     "megatron": re.compile(r"\biteration +\d+/ *\d+ \| consumed samples: "),
     "fairseq": re.compile(r"\| (?:INFO|DEBUG) \| (?:train|train_inner|valid) \||\bfairseq\.(?:tasks|trainer|data)"),
     "mmengine": re.compile(r" - (?:mmengine|mm[a-z]{3,10}) - (?:INFO|WARNING) - "),
+    "keras": re.compile(r"^(?:\x1b\[\dm)?\s*\d+/\d+(?:\x1b\[\d+m)* (?:\x1b\[\d+m)*(?:━|\[=)", re.MULTILINE),
     "ultralytics": re.compile(r"^ *epoch,.*train/\w+_loss,.*metrics/", re.MULTILINE),
     "huggingface": re.compile(
+        r"^(?:Epoch|Step)\tTraining Loss(?:\tValidation Loss|\s*$)|"
         r"\{'loss': '?[\d.a-z]+'?, (?:'grad_norm': '?[\d.a-z]+'?, )?'learning_rate': |"
         r'^\{"current_steps": \d+, "total_steps": \d+, "loss": ',
         re.MULTILINE,
