@@ -25,6 +25,8 @@ from trimtab.doctor.differential.features import FEATURES, features_of
 from trimtab.doctor.differential.onset import onset_of
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.schema import DOCTOR_SCHEMA
+from trimtab.report import render_text
+from trimtab.report.words import told_guess, worth_telling
 
 KEPT = Path(__file__).parents[2] / "benchmarks" / "doctor" / "scorecard-runs.npz"
 
@@ -272,8 +274,19 @@ def test_no_verdict_and_no_exit_code_hangs_on_a_guess(sick: Scorecard, tmp_path:
     text = CliRunner().invoke(app, ["doctor", str(log)]).stdout
     assert "(no findings)" in text
     assert "should it disappoint nevertheless" not in text, "so little is noise to a reader"
-    log.write_text("step,loss\n" + "\n".join(f"{at},{loss:.4f}" for at, loss in enumerate(RISES, start=1)))
-    assert "over-regularised (" in CliRunner().invoke(app, ["doctor", str(log)]).stdout
+
+
+def test_beside_a_healthy_verdict_a_likely_guess_is_named_without_a_chance() -> None:
+    """Among runs of which most have a fault it is one, and among a reader's it is another."""
+    diagnosis = diagnose(foreign(FALLS))
+    likely, unlikely = (replace(diagnosis.guesses[0], confidence=chance) for chance in (0.12, 0.07))
+    text = render_text(replace(diagnosis, guesses=(likely, unlikely)))
+    assert f"look first for: {likely.code}\n" in text
+    assert "%" not in text
+    assert "look first" not in render_text(replace(diagnosis, guesses=(unlikely,)))
+    attention = replace(diagnosis, verdict="attention", guesses=(likely, unlikely))
+    assert worth_telling(attention) == (likely, unlikely)
+    assert told_guess(attention, unlikely).startswith(f"{unlikely.code} (7%): ")
 
 
 @pytest.mark.parametrize("rows", [12, 40, 300])

@@ -11,6 +11,7 @@ from cases import Array, case_of, noise_of
 from trimtab.doctor import Case, Finding
 from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.rules import RULES
+from trimtab.runs.history import History
 
 
 def said(code: str, case: Case) -> list[Finding]:
@@ -51,6 +52,11 @@ def test_few_updates_of_a_loss_that_got_better_to_the_end_are_too_few() -> None:
         taught = {"train/accuracy": np.linspace(first, 0.3, 40)}
         again = log(loss, towards(8, 5.0, 2.5, 3), rates=rates / 10, facts=facts, **taught)
         assert bool(said("stopped-too-early", again)) == is_new, "whatever the rate, if first answers were guesses"
+    for second, is_new in ((0.24, True), (0.27, False)):
+        told = log(loss, towards(8, 5.0, 2.5, 3), facts=facts)
+        right = np.array([0.24, second, *np.linspace(0.28, 0.3, 6)])
+        told.history.add("validation/accuracy", np.arange(5, 41, 5), right)
+        assert bool(said("stopped-too-early", told)) == is_new, "without rates, if answers cost less and are the same"
     assert not said("stopped-too-early", log(loss / 4, towards(8, 1.2, 0.6, 3), rates=rates, facts=facts)), (
         "few classes"
     )
@@ -67,6 +73,22 @@ def test_losses_that_stand_little_below_their_start_are_a_plateau() -> None:
     assert not said("plateau", log(loss, stands, rates=rates)), "it may be fine-tuning"
     assert "plateau" in codes("plateau", log(loss, stands, rates=rates)), "which is remarked"
     assert not codes("plateau", log(loss, stands, rates=rates, **{"train/accuracy": np.full(60, 0.45)})), "knows more"
+
+
+@pytest.mark.parametrize(("every", "seconds", "expected"), [(3, 9.0, True), (2, 9.0, False), (2, 0.03, True)])
+def test_what_is_evaluated_between_two_rows_or_done_at_once_is_no_epoch(
+    every: int, seconds: float, expected: bool
+) -> None:
+    loss, history = towards(40, 5.5, 2.5, 20), History()
+    at = np.arange(every, 40, every)
+    for name, steps, values in (
+        ("train/loss", np.arange(2, 41, 2), loss[1::2]),
+        ("learning_rate", np.arange(2, 41, 2), np.full(20, 3e-3)),
+        ("step_seconds", np.arange(2, 41, 2), np.full(20, seconds)),
+        ("validation/loss", at, loss[at - 1]),
+    ):
+        history.add(name, steps, values)
+    assert bool(said("stopped-too-early", Case(history, target="torch"))) == expected
 
 
 def test_a_training_loss_that_cannot_fall_below_smoothed_labels_is_over_regularised() -> None:

@@ -25,7 +25,11 @@ def found(code: str, loss: Array, **named: object) -> list[Finding]:
         (2.3, 0.5, 5.0, "error"),
         (0.69, 0.2, 1.5, "error"),
         (2.1, 1.6, 2.2, "error"),
-        (1.4, 1.0, 4.0, "info"),  # a player that begins to lose had hardly gained
+        (4.6, 3.0, 6.5, "error"),
+        (10.8, 7.0, 13.0, "error"),
+        (10.8, 7.0, 10.7, "warning"),  # as high as a guess
+        (10.8, 3.5, 7.5, "info"),
+        (1.4, 1.0, 4.0, "player"),  # one that begins to lose had hardly gained, and scatters
     ],
 )
 def test_a_loss_that_had_gained_much_and_leaves_is_a_divergence_however_high_it_goes(
@@ -33,9 +37,16 @@ def test_a_loss_that_had_gained_much_and_leaves_is_a_divergence_however_high_it_
 ) -> None:
     at = np.arange(160.0)
     left = (end - floor) * -np.expm1(-np.maximum(at - 90, 0) / 10)
-    loss = floor + (start - floor) * np.exp(-at / 18) + left + 0.04 * max(floor, 0.3) * noise_of(160)
+    scatter = 0.25 if severity == "player" else 0.04 * min(max(floor, 0.3), 3.0)
+    loss = floor + (start - floor) * np.exp(-at / 18) + left + scatter * noise_of(160)
     (one,) = found("divergence", loss, rates=np.full(160, 1e-3))
-    assert one.severity == severity
+    assert one.severity == ("info" if severity == "player" else severity)
+
+
+def test_the_mean_loss_of_a_player_that_loses_by_and_by_is_a_remark() -> None:
+    at = np.arange(200.0)
+    loss = 0.9 + 0.3 * np.exp(-at / 8) + 2.2 * (at / 200) + 0.04 * noise_of(200)
+    assert [one.severity for one in found("divergence", loss, rates=np.full(200, 2e-4))] == ["info"]
 
 
 @pytest.mark.parametrize("restarts", [True, False])

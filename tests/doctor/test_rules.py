@@ -187,12 +187,21 @@ def test_skipped_steps_of_a_loss_scale_are_no_fault() -> None:
     assert found(case, "nan-loss") is None
 
 
-@pytest.mark.parametrize(("lost", "end", "severity"), [(3, 300, "info"), (60, 300, "error"), (3, 299, "warning")])
+@pytest.mark.parametrize(
+    ("begin", "lost", "end", "severity"),
+    [
+        (100, 3, 300, "info"),
+        (100, 60, 300, "error"),
+        (100, 3, 299, "warning"),
+        (0, 32, 300, "info"),
+        (0, 60, 300, "error"),
+    ],
+)
 def test_norms_alone_that_are_no_numbers_are_steps_that_another_trainer_skipped(
-    lost: int, end: int, severity: str
+    begin: int, lost: int, end: int, severity: str
 ) -> None:
     norms = 1 + 0.1 * np.abs(noise_of(300))
-    norms[100 : 100 + lost] = np.nan
+    norms[begin : begin + lost] = np.nan
     norms[end:] = np.nan
     case = case_of(falling(300), rates=cosine(300), grad_norm=norms)
     object.__setattr__(case, "target", "torch")
@@ -668,6 +677,15 @@ def test_a_loss_scale_that_never_fitted_is_a_collapse() -> None:
     assert finding is not None
     assert finding.severity == "error"
     assert "100 % of the updates" in finding.cause
+
+
+@pytest.mark.parametrize(("later", "expected"), [(2.0**16, None), (2.0**4, "warning")])
+def test_a_search_for_the_scale_is_none_in_a_log_that_tells_no_skipped_updates_too(
+    later: float, expected: str | None
+) -> None:
+    scale = np.concatenate([2.0 ** np.arange(28, 16, -1), np.full(100, 2.0**16), np.full(20, later)])
+    told = found(case_of(falling(132), loss_scale=scale), "loss-scale-collapse")
+    assert (None if told is None else told.severity) == expected
 
 
 def test_a_long_run_in_fp16_that_found_its_scale_is_sound() -> None:

@@ -42,7 +42,7 @@ def test_few_means_of_a_pace_that_falls(tmp_path: Path, factor: float, is_told: 
     assert all(text.startswith("875 a second were done in the first eighth and 505 in the last") for text in told), told
 
 
-@pytest.mark.parametrize("name", ["batch_tokens", "tokens_per_step", "context_length"])
+@pytest.mark.parametrize("name", ["batch_tokens", "tokens_per_step", "context_length", "wpb", "num_tokens"])
 def test_a_pace_that_falls_as_batches_grow(tmp_path: Path, name: str) -> None:
     paces = np.linspace(5.2e4, 3.0e4, 120) * (1 + 0.01 * noise_of(120))
     sizes = np.repeat([512, 1024, 2048], 40)
@@ -51,6 +51,17 @@ def test_a_pace_that_falls_as_batches_grow(tmp_path: Path, name: str) -> None:
         for at, (pace, size) in enumerate(zip(paces, sizes, strict=True))
     ]
     assert "throughput-decay" not in loud(opened(tmp_path / "run.log", rows))
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_what_was_read_up_to_a_step_tells_what_there_was_to_do_in_it(tmp_path: Path, grows: bool) -> None:
+    more = np.linspace(1.0, 1.8, 120)
+    seen = np.cumsum(2000 * (more if grows else np.ones(120)))
+    rows = [
+        f"step {at + 1} loss {3 - at / 100:.3f} step_time={0.1 * more[at]:.4f} tokens_seen={seen[at]:.0f}"
+        for at in range(120)
+    ]
+    assert ("throughput-decay" in loud(opened(tmp_path / "run.log", rows))) != grows
 
 
 @pytest.mark.parametrize(("said", "is_told"), [("resumed from checkpoint at step 203", True), ("all is well", False)])
@@ -147,6 +158,9 @@ HALF_WAVE = [0.5 * (1 + np.cos(np.pi * part)) for part in np.linspace(0.05, 1.0,
         ("max_steps: 200\nlr_schedule: linear", np.linspace(1.0, 0.5, 20), True),
         ("max_steps: 200\nlr_schedule: linear\nmin_lr: 5e-4", np.linspace(1.0, 0.5, 20), False),
         ("max_steps: 200\nlr_schedule: linear", np.linspace(1.0, 0.25, 20), False),
+        ("max_steps: 200\nlr_schedule: linear\nend_factor: 0.5", np.linspace(1.0, 0.5, 20), False),
+        ("max_steps: 200\ndiscriminator:\n  optimizer:\n    lr_scheduler: linear", np.ones(20), False),
+        ("max_steps: 200\ntraining:\n  optimizer:\n    lr_scheduler: linear", np.ones(20), True),
         ("train_iters: 200\nlr_decay_iters: 400\nlr_decay_style: linear", np.linspace(1.0, 0.5, 20), False),
         ("max_steps: 200\nlr_scheduler_type: linear\nscheduler: WarmupLR", np.ones(20), False),
     ],

@@ -62,6 +62,12 @@ def test_every_row_is_read_and_a_resume_is_what_the_rows_bear_out(
         ("wandb: Syncing run resumed-lake-4", False),
         ("Resuming training at step 200 after evaluation", False),
         ("Resuming from idle: clocks restored", False),
+        ("Data loader resumed from worker 3.", False),
+        ("profiler resumed from step 200", False),
+        ("Resumed sampling from the order of epoch 3", False),
+        ("resumed training from evaluation", False),
+        ("[INFO] Training is resumed from epoch 2", True),
+        ("Auto-resuming the run from ckpt/last.pt", True),
         ("loaded checkpoint for evaluation at step 200", False),
         ("loaded checkpoint at step 200", True),
         ("Training resumed at step 200", True),
@@ -105,3 +111,12 @@ def test_an_evaluation_that_is_written_in_each_row_is_read_once(tmp_path: Path) 
     write(courses.KINDS["evaluations_repeated_in_each_row"](np.random.default_rng(0)), file)
     steps, _ = read_foreign(file).history.series["validation/loss"].finite()
     assert steps.tolist() == [10, 110, 210, 310, 410, 510]
+
+
+@pytest.mark.parametrize("said", ["Resuming from checkpoint out/step_260.pt", "Training resumed from step 260"])
+def test_a_resume_whose_steps_go_back_is_told_by_these_alone(tmp_path: Path, said: str) -> None:
+    lines = [f"step {10 * row} | loss {3 / row:.4f}" for row in (*range(1, 31), *range(27, 41))]
+    lines.insert(30, said)
+    file = tmp_path / "run.log"
+    file.write_text("\n".join(lines) + "\n")
+    assert [start.resumed_from for start in read_foreign(file).history.starts] == [270]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from cases import noise_of
+from cases import case_of, noise_of
 from test_textbook import first_of, of_others
 
+from trimtab.doctor import Finding
 from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.rules import RULES
 
 
 @pytest.mark.parametrize(("right", "first"), [(0.25, "class-collapse"), (0.97, "validation-shift")])
@@ -93,3 +97,12 @@ def test_a_loss_that_falls_as_the_accuracy_rises_is_of_probabilities_of_however_
     case.history.add("validation/loss", np.arange(1, 21), loss)
     case.history.add("validation/accuracy", np.arange(1, 21), right)
     assert (first_of(case) == "double-softmax") is twice
+
+
+@pytest.mark.parametrize(("rate", "told"), [(3e-3, True), (1e-5, False)])
+def test_a_small_rise_to_a_level_is_of_a_pull_where_the_weights_are_new(rate: float, told: bool) -> None:
+    """And where they are not, of a rate that was warmed up again."""
+    loss = 4.5 - 0.2 * np.exp(-((np.arange(33) - 2.0) ** 2) / 2)
+    case = case_of(loss, rates=np.full(33, rate), validation=dict(enumerate([4.41, *[4.5] * 15], 2)))
+    found = next(iter(RULES["over-regularised"](replace(case, target="text"))), None)
+    assert (isinstance(found, Finding) and found.severity == "warning") == told

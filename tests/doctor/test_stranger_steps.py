@@ -33,6 +33,14 @@ def test_twice_the_validation_loss_is_a_sum_where_samples_are_no_harder(right: f
     assert is_warning(told("accumulation-not-normalised", 10, **metrics)) == expected
 
 
+@pytest.mark.parametrize(("times", "more", "expected"), [(4.0, 0.0, True), (1.0, 6.0, False)])
+def test_a_loss_that_falls_slowly_is_a_multiple_where_both_ends_tell(times: float, more: float, expected: bool) -> None:
+    """And where a constant lies between the two it is none."""
+    judged = np.linspace(2.0, 1.76, 30)
+    metrics = {"train__loss": times * judged + more + 0.02 * noise_of(30), "validation__loss": judged}
+    assert is_warning(told("accumulation-not-normalised", 10, **metrics)) == expected
+
+
 @pytest.mark.parametrize("led", [True, False])
 def test_of_twelve_rows_the_gradient_led_if_it_had_outgrown_the_loss_that_left(led: bool) -> None:
     loss = np.array([1.3, 1.1, 1.0, 0.9, 1.1, 1.05, 2.2, 6.3, 13.0, 33.0, 77.0, 137.0])
@@ -115,8 +123,23 @@ def test_one_damaged_batch_is_no_outlier_that_comes_again_and_again(times: int) 
     assert is_warning(found) == (times > 1)
 
 
-@pytest.mark.parametrize(("first", "expected"), [(2.2, False), (9.0, True)])
-def test_a_first_loss_is_held_against_answers_of_its_own_time(first: float, expected: bool) -> None:
-    loss = 0.3 + (first - 0.3) * np.exp(-np.arange(300) / 4.0) + 0.01 * np.abs(noise_of(300))
-    right = 0.8 - 0.5 * np.exp(-np.arange(300) / 2.0)
-    assert is_warning(told("bad-initialization", train__loss=loss, train__accuracy=right)) == expected
+@pytest.mark.parametrize("seen", ["train/accuracy", "validation/accuracy"])
+def test_a_language_model_whose_first_answers_are_right_now_and_then_begins_as_a_guess(seen: str) -> None:
+    """Frequent words are guessed at once, and ln V is no more than a guess costs."""
+    gone = np.exp(-np.arange(300) / 8.0)
+    loss, right = 3.5 + 7.3 * gone + 0.03 * noise_of(300), 0.4 - 0.37 * gone
+    curves = {"train__loss": loss, "validation__loss": loss, "learning_rate": np.full(300, 3e-4)}
+    assert not is_warning(told("bad-initialization", **{seen.replace("/", "__"): right}, **curves))
+
+
+@pytest.mark.parametrize(("parts", "expected"), [(1.0, True), (5.0, False)])
+def test_a_loss_that_is_a_sum_is_no_bad_initialization_though_an_accuracy_is_logged(
+    parts: float, expected: bool
+) -> None:
+    """In the end a mean costs what answers cost that are right as often."""
+    loss = parts * (0.4 + (60.0 / parts) * np.exp(-np.arange(200) / 10.0))
+    right = 0.9 - 0.8 * np.exp(-np.arange(200) / 15.0)
+    rates = np.full(200, 1e-3)
+    found = told("bad-initialization", 5, train__loss=loss, train__accuracy=right, learning_rate=rates)
+    assert found is not None
+    assert is_warning(found) == expected

@@ -184,7 +184,7 @@ def _next(case: Case, verdict: Verdict, findings: Sequence[Finding], withheld: S
         epochs = case.epochs()
         if epochs > AS_GOOD_AS_NEW:
             return (
-                f"The validation loss was still falling at the end, after {epochs:.2g} epochs of the same data: more "
+                f"The validation loss was still falling at the end, after {epochs:,.0f} epochs of the same data: more "
                 "data would very likely lower it further than more steps."
             )
         return "The validation loss was still falling at the end: more steps would very likely lower it."

@@ -44,7 +44,7 @@ def all_findings(report: Report) -> Markup:
         parts += [_card(report, index, finding) for index, finding in enumerate(findings, start=1)]
         parts.append(lag_diagram(report.diagnosis.order, report.diagnosis.unit))
     if guesses := words.worth_telling(report.diagnosis):
-        told = [element("li", words.told_guess(guess)) for guess in guesses]
+        told = [element("li", words.told_guess(report.diagnosis, guess)) for guess in guesses]
         parts.append(folded("Not excluded", words.guesses_head(report.diagnosis), element("ul", told)))
     parts.append(withheld(report))
     return join(parts)

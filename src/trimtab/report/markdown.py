@@ -42,7 +42,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _finding(report, index, finding)
     if guesses := words.worth_telling(diagnosis):
         yield from ("", "## Not excluded", "", escaped(f"{words.guesses_head(diagnosis)}:"), "")
-        yield from (f"- {escaped(words.told_guess(guess))}" for guess in guesses)
+        yield from (f"- {escaped(words.told_guess(diagnosis, guess))}" for guess in guesses)
     if len(diagnosis.order) > 1:
         yield from ("", "## What broke first", "")
         yield from (f"- {escaped(told)}" for told in lag_lines(diagnosis.order, diagnosis.unit))

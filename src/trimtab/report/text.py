@@ -70,11 +70,11 @@ def _guesses(diagnosis: Diagnosis, guesses: Sequence[Finding], width: int) -> It
     """What else it could be: in a line where nothing asks for attention."""
     head = words.guesses_head(diagnosis)
     if diagnosis.verdict == "healthy":
-        yield from wrapped(f"{head}: {', '.join(map(words.chance_of, guesses))}", width, "  ", "")
+        yield from wrapped(f"{head}: {', '.join(guess.code for guess in guesses)}", width, "  ", "")
         return
     yield f"{head}:"
     for guess in guesses:
-        yield from wrapped(words.told_guess(guess), width, "    ", "  - ")
+        yield from wrapped(words.told_guess(diagnosis, guess), width, "    ", "  - ")
 
 
 def _remedy(remedy: Remedy, settings: Mapping[str, Any], width: int) -> Iterator[str]:

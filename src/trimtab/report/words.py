@@ -14,8 +14,9 @@ from trimtab.runs import format
 from trimtab.runs.described import describe_verdict
 from trimtab.runs.metrics import METRICS
 
-LEAST_TOLD: Final = 0.05
-"""Of a guess: what is less likely is noise to a reader."""
+LEAST_TOLD, LEAST_OF_SOUND = 0.05, 0.1
+"""Of a guess: what is less likely is noise to a reader; and the same where nothing asks for attention, as every second
+sound log resembles something by a twentieth."""
 SEVERITIES: Final = {"info": "remark", "warning": "warning", "error": "error"}
 TARGETS: Final = {
     "trimtab": "trimtab",
@@ -174,18 +175,16 @@ def guesses_head(diagnosis: Diagnosis) -> str:
 
 def worth_telling(diagnosis: Diagnosis) -> tuple[Finding, ...]:
     """Guesses that a reader has use for; `--json` has the others, too."""
-    return tuple(guess for guess in diagnosis.guesses if guess.confidence >= LEAST_TOLD)
+    least = LEAST_OF_SOUND if diagnosis.verdict == "healthy" else LEAST_TOLD
+    return tuple(guess for guess in diagnosis.guesses if guess.confidence >= least)
 
 
-def told_guess(guess: Finding) -> str:
-    """A guess in a line: how likely it is, what it means, and what speaks for it."""
+def told_guess(diagnosis: Diagnosis, guess: Finding) -> str:
+    """A guess in a line: how likely it is, what it means, and what speaks for it. Beside a healthy verdict nothing is
+    said of how likely: the probability is one among runs of which most have a fault, and no reader's."""
     reasons = [item.text.partition(": ")[2] for item in guess.evidence if item.text.startswith("for ")]
-    return f"{chance_of(guess)}: {meaning(guess.code)}" + "".join(f". For it: {one}" for one in reasons[:1])
-
-
-def chance_of(guess: Finding) -> str:
-    """Its code and how likely it is."""
-    return f"{guess.code} ({guess.confidence:.0%})"
+    chance = "" if diagnosis.verdict == "healthy" else f" ({guess.confidence:.0%})"
+    return f"{guess.code}{chance}: {meaning(guess.code)}" + "".join(f". For it: {one}" for one in reasons[:1])
 
 
 def title_of(diagnosis: Diagnosis) -> str:

@@ -430,6 +430,28 @@ def test_a_name_that_is_spelt_nearly_so_is_told(tmp_path: Path) -> None:
     assert told.value.hint is None
 
 
+@pytest.mark.parametrize(
+    "settings",
+    ["{'model': 'resnet18', 'layers': [2, 2]}", '{"model": "resnet18", "seed": 3}', '{\n  "model": {"depth": 3}\n}'],
+)
+def test_settings_that_are_printed_before_the_rows_make_no_document(tmp_path: Path, settings: str) -> None:
+    rows = [f"step {step} | loss {3 - step / 100:.2f}" for step in range(10, 210, 10)]
+    imported = read_foreign(write(tmp_path / "run.log", "\n".join([settings, *rows])))
+    assert values(imported, "train/loss")[0] == list(range(10, 210, 10))
+
+
+def test_a_bar_whose_name_has_a_stroke_is_of_the_side_that_it_names(tmp_path: Path) -> None:
+    rows = [
+        f"Epoch {epoch} | {side} {10 * done:3d}%|{'#' * done:10}| {done}/10 [00:01<00:02, 9.1it/s, loss={loss:.3f}]"
+        for epoch in (1, 2, 3)
+        for side, loss in (("train", 1 / epoch), ("test", 2 / epoch))
+        for done in range(1, 11)
+    ]
+    imported = read_foreign(write(tmp_path / "run.log", "\n".join(rows)))
+    assert len(values(imported, "train/loss")[0]) == 30
+    assert values(imported, "validation/loss") == ([10, 20, 30], [2.0, 1.0, pytest.approx(0.667)])
+
+
 BY_STEP = [10, 20, 30, 40]
 
 

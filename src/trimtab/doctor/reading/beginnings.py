@@ -29,14 +29,9 @@ and an output by as much for each unit of usual size that it is a sum of, of whi
 where it moves by more the numbers that are summed are large, and those are the inputs."""
 
 
-OUTDONE: Final = 2.0
-"""Times by which a first loss that is a mean exceeds what guessing costs, more than later ones what their accuracy
-does. A sum exceeds both by the number that it is of."""
-
-ABOVE: Final = 1.6
-"""Times what answers cost that are right as often, from which on a loss is no mean."""
-STAYS: Final = 4.0
-"""Parts of what it was that are left of such a number of times, while answers are learned."""
+MANY, BESIDE = 1e3, 1.25
+"""Classes, and times the loss of answers among so many that know how often they are right: what a mean costs at most
+once it has come down. A sum, or a loss with other terms, costs more."""
 
 
 class HighStart(NamedTuple):
@@ -73,9 +68,6 @@ def high_start(case: Case) -> HighStart | None:
     level = float(np.median(rest.values[: max(3, len(rest) // 8)]))
     if level > first / FALLS:
         return None
-    accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
-    if accuracy is not None and is_sum(curve, accuracy, math.log(LARGEST_VOCABULARY)):
-        return None
     quarter = int(curve.steps[int(np.argmax(curve.values < first / 4))])
     moved = 0.5 * math.sqrt(first) / (highest * max(quarter, 1))
     # A sum rests as many times above its terms as it began: none is learned to so small a part at once, and no further.
@@ -84,27 +76,14 @@ def high_start(case: Case) -> HighStart | None:
 
 
 def is_mean(case: Case, curve: Curve) -> bool:
-    """Whether accuracies tell that a loss is the mean of a cross-entropy: it comes down by far more than answers become
-    better, where a sum stays as many times above what they cost."""
+    """Whether a perplexity tells that a loss is the mean of a cross-entropy, or an accuracy: in the end it costs no
+    more than answers that are right as often, where a sum costs as many times more as it is of parts."""
+    if case.history.has("validation/perplexity") or case.history.has("validation/bits_per_byte"):
+        return True
     accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
     if accuracy is None or float(accuracy.values.max()) > 1.0:
         return False
-    soon = curve.first_step + SOON * (curve.last_step - curve.first_step)
-    later = accuracy.between(soon, curve.last_step)
-    if later is None:
-        return False
-    right, level = float(later.values[0]), curve.at(later.first_step)
-    return float(curve.values[0]) / math.log(LARGEST_VOCABULARY) > OUTDONE * level / usual_loss(min(right, 0.999), 2.0)
-
-
-def is_sum(curve: Curve, accuracy: Curve, guess: float) -> bool:
-    """Whether a loss is the sum over a batch, where guessing costs `guess`: when half of the answers are learned that
-    will be, it is still about as many times above what they cost. A mean that began too high is about that by then."""
-    right = accuracy.smoothed
-    at = int(np.argmax(right >= (float(right[0]) + float(right.max())) / 2))
-    usual = usual_loss(min(float(right[at]), 0.999), math.exp(guess))
-    times = curve.at(int(accuracy.steps[at])) / usual
-    return times > ABOVE and float(curve.values[0]) / guess < STAYS * times
+    return curve.end <= BESIDE * usual_loss(min(accuracy.end, 0.999), MANY)
 
 
 def starts_steep(case: Case) -> bool:

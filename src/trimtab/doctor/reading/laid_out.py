@@ -17,6 +17,10 @@ OF_FALL: Final = 0.1
 """Of all that the rate fell, that a cosine may be off."""
 FLOORS: Final = (0.0, 0.02, 0.05, 0.1)
 """Of the peak, that a cosine usually ends at."""
+DOWN: Final = 0.06
+"""Of the peak: a cosine that ends below has come down, or nearly."""
+RISEN: Final = 0.02
+"""Of the peak: a rate that comes up so far from its lowest was not down at the end of a run."""
 STAIRS, EVEN = 4, 0.05
 """The fewest of a warm-up, and of their height how far each may be off."""
 STAYS: Final = 0.9
@@ -57,17 +61,20 @@ def is_done(case: Case) -> bool:
 
 
 def half_cosine(rates: Curve) -> Fall | None:
-    """The half wave that the rates follow from their peak on; None where they follow none, or are low in the end."""
+    """The half wave that the rates follow from their peak on; None where they follow none, or are down in the end."""
     early = rates.values[: max(2, len(rates) // 2)]  # one that rises again may come back to its peak
     peak = float(early.max())
     fall = rates.between(int(rates.steps[int(np.argmax(early))]), rates.last_step)
-    if fall is None or len(fall) < FEWEST // 2 + 2 or peak <= 0 or float(fall.values[-1]) < 0.25 * peak:
+    if fall is None or len(fall) < FEWEST // 2 + 2 or peak <= 0:
+        return None
+    last = float(fall.values[-1])
+    if last < DOWN * peak and last - float(fall.values.min()) < RISEN * peak:
         return None
     fitted = _waves(fall, peak)
     if fitted is None or (fitted[1] > fall.last_step - fitted[0] and len(fall) < FEWEST):
         return None
     begin, length = fitted
-    return Fall(begin, begin + length, float(fall.values[-1]) / peak, int(begin))
+    return Fall(begin, begin + length, last / peak, int(begin))
 
 
 def _waves(fall: Curve, peak: float) -> tuple[float, float] | None:

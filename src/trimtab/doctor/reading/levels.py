@@ -17,6 +17,8 @@ FIRST_STAND: Final = 0.5
 
 FROM_SCRATCH: Final = 1e-3
 """A rate above that is of weights that are new: fine-tuning takes less, and low-rank updates as much at most."""
+SAME, FALLS = 0.01, 0.05
+"""Of the first evaluation: how far its answers may be better in the next, and how much less these must cost."""
 GUESSED: Final = 2.0
 """Times the probability of a guess: first answers that are right less often know nothing."""
 
@@ -25,15 +27,27 @@ def are_weights_new(case: Case) -> bool:
     """Whether the rate in a log of another trainer is higher than models bear that were trained before, or hardly more
     of the first answers were right than guesses among as many classes as the first loss tells.
 
-    Answers that cost as much, and are surer where they are right, are right more often (Jensen's inequality).
+    Answers that cost as much, and are surer where they are right, are right more often (Jensen's inequality). Or the
+    first evaluations get better by no answer: it is learned how frequent each is, which what was trained before knows.
     """
     rates, right = (Curve.of(case.history.get(name)) for name in ("learning_rate", "train/accuracy"))
     if rates is not None and float(rates.values.max()) > FROM_SCRATCH:
         return True
     loss = Curve.of(case.loss())
+    if _learns_frequencies(case):
+        return True
     if right is None or loss is None or right.first_step > max(1, loss.first_step) or not loss.from_start:
         return False
     return float(right.values[0]) < GUESSED * math.exp(-float(loss.values[0]))
+
+
+def _learns_frequencies(case: Case) -> bool:
+    """Whether as many of the first answers are right as of the next, though these cost far less."""
+    right, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
+    if right is None or loss is None or len(right) < 4 or len(right) != len(loss):
+        return False
+    same, falls = SAME * right.values[0], FALLS * loss.values[0]
+    return bool(abs(right.values[1] - right.values[0]) <= same and loss.values[0] - loss.values[1] > falls)
 
 
 def could_be_frequencies(case: Case, start: float, level: float) -> bool | None:

@@ -3,6 +3,7 @@ burst of it threw up."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -111,3 +112,20 @@ def thrown_by_burst(case: Case, curve: Curve) -> bool:
         if height > earlier.descent and later.values[top] - curve.end > REGAINED * height:
             return True
     return False
+
+
+def raised_before(rates: Curve | None, spans: Sequence[tuple[int, int]]) -> tuple[float, float] | None:
+    """The rate before and after the jump that came just before one of these spans; a warm-up rises step by step, and is
+    none."""
+    if rates is None or len(rates) < 8:
+        return None
+    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1])
+    steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))
+    for first, last in spans:
+        there = rates.between(first - 3, last)
+        if there is None or not any(first - 4 <= begin and end <= last for begin, end in steps):
+            continue
+        before, peak = rates.level(first - 20, first - 4), float(there.values.max())
+        if 0 < before < 0.5 * peak:
+            return before, peak
+    return None

@@ -20,6 +20,8 @@ AS_STEADY: Final = 0.45
 """Of what the first half gained: a second half that gains as much falls as steadily."""
 AS_MUCH: Final = 0.65
 """Of the most that a quarter of the rates gained: where each gained as much, none came near what can be learned."""
+AS_MUCH_RISING: Final = 0.5
+"""The same where the last gained most: that is further from being done."""
 KNEW: Final = 0.6
 """Accuracy at the first evaluation, of a model that knew its task: then little is left to be gained."""
 NEAR_START: Final = 0.84
@@ -130,7 +132,8 @@ def slow(case: Case, curve: Curve) -> Iterator[Sign]:
         return
     gains = _gains(case, judged, levels)
     error = 4.0 * curve.error(curve.width) if judged is curve else 0.0
-    if gains.min() <= max(error, AS_MUCH * gains.max()):
+    most = int(np.argmax(gains))
+    if gains.min() <= max(error, (AS_MUCH if most < 3 else AS_MUCH_RISING) * gains[most]):
         return
     if _knew(case):
         return

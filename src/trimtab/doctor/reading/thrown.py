@@ -1,4 +1,5 @@
-"""Weights that were thrown, as the norms of all layers tell: by a rate that is too high, at once, or more each step."""
+"""Weights that were thrown: by a rate that is too high, at once, or more each step, as norms of layers tell, or a loss
+that no gradient moves."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
-from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import no_gradient_since
 from trimtab.doctor.reading.medians import median, medians, quantiles
 from trimtab.doctor.reading.once import once
 from trimtab.doctor.reading.unsteady import Sign
-from trimtab.runs import format
 
 SWOLLEN: Final = 1e3
 """Times its first size: what layers give back after training at a sound rate stays well below that."""
@@ -38,6 +39,16 @@ class Change(NamedTuple):
     begin: int
     end: int
     times: float
+
+
+class Thrown(NamedTuple):
+    """Weights that jumped, the evaluations before that and the last, and what they gave before, at most and last."""
+
+    weights: Change
+    steps: tuple[int, int]
+    was: float
+    top: float
+    end: float
 
 
 def growth(case: Case) -> Iterator[Sign]:
@@ -124,68 +135,31 @@ def is_another_gradient(case: Case) -> bool:
     return isinstance(weights, Mapping) or any(case.setting(name) not in (None, value) for name, value in usual.items())
 
 
-def thrown_once(case: Case) -> Iterator[Finding]:
-    """A warning where the weights of all layers jump between two updates, the loss rises with them, and comes back."""
+def thrown_once(case: Case) -> Thrown | None:
+    """Where the weights of all layers jump between two updates, the loss rises with them, and comes back."""
     found, judged = jump(case), Curve.of(case.validation_loss())
     if found is None or judged is None:
-        return
+        return None
     before, after = judged.between(0, found.begin), judged.between(found.begin + 1, judged.last_step)
     if before is None or after is None or len(after) < 3:
-        return
+        return None
     was, top = float(before.values[-1]), float(after.values[: max(2, len(after) // 2)].max())
     if top <= was or judged.end > was + 0.75 * (top - was):
-        return
-    told = f"from step {found.begin:,} to {found.end:,} the median weight grew {found.times:.1f}-fold"
-    rose = f"the validation loss was {format.decimal(was)} before, {format.decimal(top)} then, and {{}} at the end"
-    yield Finding(
-        "loss-spike",
-        "warning",
-        0.85,
-        found.begin + 1,
-        "the weights of all layers were thrown at once, by what no update does, and the loss with them; it came back",
-        (
-            Evidence("layer/*/weight_norm", (found.begin, found.end), found.times, 1.0, told),
-            Evidence(
-                "validation/loss",
-                (before.last_step, judged.last_step),
-                top,
-                was,
-                rose.format(format.decimal(judged.end)),
-            ),
-        ),
-        remedies=(
-            Remedy(
-                "look for what writes weights beside the optimizer at that step: a callback, an average that is copied "
-                "back, memory that is not sound"
-            ),
-        ),
-    )
+        return None
+    return Thrown(found, (before.last_step, judged.last_step), was, top, judged.end)
 
 
-def multiplied(case: Case) -> Iterator[Finding]:
-    """An error where all weights grow by the same part in each step to the end, and the loss is past its best."""
-    found, judged = growing(case), Curve.of(case.validation_loss()) or Curve.of(case.loss())
-    if found is None or judged is None or judged.end <= 1.01 * judged.floor:
-        return
-    each = found.times ** (1.0 / max(found.end - found.begin, 1)) - 1.0
-    told = (
-        f"from step {found.begin:,} to {found.end:,} the weights of all layers grew {found.times:,.1f}-fold, by "
-        f"{each:.1%} in each step"
-    )
-    lost = f"the loss was {format.decimal(judged.floor)} at best, and is {format.decimal(judged.end)} at the end"
-    yield Finding(
-        "divergence",
-        "error",
-        0.9,
-        found.begin + 1,
-        "all weights grow by the same part of themselves in each step, and the loss leaves with them: something "
-        "multiplies them, as a weight decay of the wrong sign does",
-        (
-            Evidence("layer/*/weight_norm", (found.begin, found.end), found.times, 1.0, told),
-            Evidence("validation/loss", (judged.first_step, judged.last_step), judged.end, judged.floor, lost),
-        ),
-        remedies=(Remedy("look at the sign of the weight decay, and at what else writes the weights"),),
-    )
+def grows_without_gradient(case: Case, curve: Curve) -> Change | None:
+    """A validation loss that grows by much the same part of itself in each step, to the end, though no
+    gradient reaches any weight: what moves them is not learned."""
+    since, judged = no_gradient_since(case, curve), Curve.of(case.validation_loss())
+    part = None if since is None or judged is None else judged.between(since, judged.last_step)
+    if part is None or len(part) < 4 or not (part.values > 0).all():
+        return None
+    times = float(part.values[-1] / part.values[0])
+    grown = np.diff(np.log(part.values)) / np.diff(part.steps)
+    evenly = grown.min() > 0.5 * median(grown)
+    return Change(part.first_step, part.last_step, times) if evenly and times > FIVEFOLD else None
 
 
 @once

@@ -125,8 +125,7 @@ def _beside_validation(
     if float(np.quantile(np.abs(early / usual - 1), 0.75)) > SCATTER or float(early[0]) < LEAST:
         return None
     # A constant between the two lifts the training loss as much at every level of the other.
-    pairs = list(itertools.combinations(zip(judged[: len(early) + 1], here[: len(early) + 1], strict=True), 2))
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > APART * a[0]]
+    slopes = _slopes(judged[: len(early) + 1], here) or _slopes(judged, here)
     if not slopes or float(np.median(slopes)) < 1 + STEEP * (times - 1):
         return None
     ratios = early
@@ -137,6 +136,12 @@ def _beside_validation(
     )
     evidence.append(Evidence("validation/loss", (int(steps[0]), int(steps[-1])), usual, 1.0, text))
     return times
+
+
+def _slopes(judged: Floats, here: Floats) -> list[float]:
+    """How many times as much the training loss differs, between any two evaluations that lie apart."""
+    pairs = itertools.combinations(zip(judged, here, strict=False), 2)
+    return [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs if abs(b[0] - a[0]) > APART * a[0]]
 
 
 def _beside(loss: Curve, steps: Steps, judged: Floats) -> Floats:

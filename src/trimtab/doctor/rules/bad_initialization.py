@@ -1,10 +1,9 @@
 """bad-initialization: the first loss is far from that of a uniform guess, or activations grow or vanish with depth.
 
 Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
-    where the number of classes is not known, a first loss that no number of them explains beside the accuracy at the
-    start, or beside what wrong answers cost in the end, or that is above a guess among a million where no rate could
-    have thrown it there, and comes down soon; and before step 1 activations that grow or shrink a hundredfold
-    from the first block to the last.
+    where the number of classes is not known, a first loss that no number of them explains beside what wrong answers
+    cost while most are wrong, or that is above a guess among a million where no rate could have thrown it there, and
+    comes down soon; and before step 1 activations that grow or shrink a hundredfold from the first block to the last.
     Or a deviation, as it is set, at which each matrix makes what it gets twice as large and more, with blocks that give
     back ten times what is usual: norms hide that from the loss.
 Why it matters: the first steps are spent on unlearning answers that were drawn at random, at a loss and a gradient that
@@ -15,13 +14,14 @@ Remedy: a smaller spread of weights (0.02; residual outputs divided by the squar
     that are not drawn with a spread of 1 where the head shares them, a head that begins at nothing.
 False alarms: a loss that is summed over micro-batches or samples begins above ln V, too, and stays as many times too
     high: here it must have come down to what guessing costs within the first fifth, or be as high in our own first
-    evaluation, and beside an accuracy be no more times above what half learned answers cost. A
-    pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
-    from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
-    are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
-    squared errors: without an accuracy that tells a mean of cross-entropies the height alone is a remark. Inputs far
-    from unit scale begin as high, and targets do: where outputs move by hundreds of times the rate in a step the inputs
-    are likelier, as weights of usual size could not do that.
+    evaluation, and in the end cost no more than answers that are right as often. A pretrained model begins below ln V,
+    and its activations are not judged where the run knows that its weights come from a folder, or answer better than
+    guesses. Tasks whose loss has no such level (regression), where that is known, are judged by activations alone. Sums
+    over pixels, labels, frames or boxes begin above any guess, too, and so do squared errors: without an accuracy that
+    tells a mean of cross-entropies the height alone is a remark. How many of the first answers are right tells nothing
+    of how many classes there are: frequent words are guessed at once. Inputs far from unit scale begin as high, and
+    targets do: where outputs move by hundreds of times the rate in a step the inputs are likelier, as weights of usual
+    size could not do that.
 Source: Glorot and Bengio 2010; Radford et al. 2019, section 2.3 (residual scale); Karpathy 2019, "A Recipe for Training
     Neural Networks" (verify loss at init).
 """
@@ -36,33 +36,17 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.reading.beginnings import (
-    LARGEST_VOCABULARY,
-    falls_from_the_first,
-    high_start,
-    is_sum,
-    starts_steep,
-)
-from trimtab.doctor.reading.classes import usual_loss
+from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, is_mean
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.first_losses import MORE, TIMES, comes_down, is_as_high_judged, is_summed, most_classes
 from trimtab.doctor.reading.levels import uniform_loss
 from trimtab.runs import format
 
-TIMES: Final = 1.2
-MORE: Final = 1.0
-"""Nats."""
-WAY: Final = 0.2
-"""Of the run, within which the loss must have come down."""
-SAME: Final = 2
-"""Values after the first loss, whose accuracies are still of answers as good as its."""
 GROWS: Final = 100.0
 ENLARGES: Final = 2.0
 LARGE: Final = 10.0
 """Root mean square of what a block gives back; of blocks that add to what they got it begins below 1."""
 SURE_LOGITS: Final = 3.0
-MOST_RIGHT, FEW = 0.5, 2.7
-"""An accuracy up to which the loss tells among how many others the wrong answers are, and how many are few: so many
-times as many as guesses would be right among; of texts of bytes they are four times as many."""
 
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
@@ -70,6 +54,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     curve = Curve.of(case.loss())
     signs, start = [*_first_loss(case, curve), *_growth(case), *_as_set(case)], high_start(case)
     by_height = not signs and start is not None and not start.is_mean
+    if [item.expected for item in signs] == [math.log(LARGEST_VOCABULARY)] and curve is not None:
+        by_height = not is_mean(case, curve)
     if not signs and start is not None:
         begun = (
             f"the first loss is {format.decimal(start.first)}, more than guessing among a million costs, and "
@@ -125,83 +111,23 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
             return
         text = f"the first loss is {format.decimal(first)}, where guessing costs {format.decimal(uniform)} (ln V)"
     else:
-        accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
+        accuracy = case.history.has("train/accuracy") or case.evaluated("validation/accuracy") is not None
         perplexity = case.history.has("validation/perplexity") or case.history.has("validation/bits_per_byte")
-        if case.fact("task") is not None or (accuracy is None and not perplexity):
+        if case.fact("task") is not None or not (accuracy or perplexity):
             return
-        if _is_summed(case, curve):
+        if is_summed(case, curve):
             return
-        until = max(3, 0.03 * case.planned_steps)
-        early = accuracy.between(0, until) if accuracy is not None else None
-        if early is not None and early.last_step > curve.first_step:  # answers of a model that has learned since
-            early = early.between(0, curve.steps[min(SAME, len(curve) - 1)])
-        chance = float(early.values.mean()) if early is not None else 0.0
-        uniform = -math.log(chance) if chance > 0.02 else math.log(_most_classes(case))
-        if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
+        # How often the first answers are right tells nothing: frequent words are guessed at once.
+        uniform = math.log(most_classes(case))
+        if first <= uniform + MORE:
             return
-        if accuracy is not None and is_sum(curve, accuracy, uniform):
-            return
-        text = f"the first loss is {format.decimal(first)}, and " + (
-            f"at an accuracy of {chance:.0%} an unsure guess costs {format.decimal(uniform)}"
-            if chance > 0.02
-            else f"guessing among {math.exp(uniform):,.0f} classes costs {format.decimal(uniform)}; more there are not"
+        text = (
+            f"the first loss is {format.decimal(first)}, and guessing among {math.exp(uniform):,.0f} classes costs "
+            f"{format.decimal(uniform)}; more there are not"
         )
-    if not _comes_down(case, curve, uniform) and not _is_as_high_judged(case, curve, uniform):
+    if not comes_down(case, curve, uniform) and not is_as_high_judged(case, curve, uniform):
         return
     yield Evidence("train/loss", (curve.first_step, curve.first_step), first, uniform, text)
-
-
-def _most_classes(case: Case) -> float:
-    """How many there are at most: where wrong answers, while most are wrong, are shared by few others, a tenth of all
-    is a generous guess. Later it is not: of texts few others come into question in the end, and of bytes at last."""
-    accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
-    if accuracy is None or loss is None or len(accuracy) < 5 or float(accuracy.values.max()) > 1.0:
-        return LARGEST_VOCABULARY
-    if not starts_steep(case):
-        return LARGEST_VOCABULARY  # first updates at far too high a rate lift a first loss that is a mean of some steps
-    mostly_wrong = np.flatnonzero((accuracy.values > 0.2) & (accuracy.values <= MOST_RIGHT))
-    if not len(mostly_wrong):
-        return LARGEST_VOCABULARY
-    last = int(mostly_wrong[-1])
-    right, cost = float(accuracy.values[last]), float(np.interp(accuracy.steps[last], loss.steps, loss.values))
-    others = math.exp(min((cost - usual_loss(right, 2.0)) / (1.0 - right), 50.0))
-    return 10.0 * (1.0 + others) if others * right < FEW else LARGEST_VOCABULARY
-
-
-def _is_summed(case: Case, curve: Curve) -> bool:
-    """Whether the training loss is a multiple of the validation loss at the first evaluations."""
-    validation = Curve.of(case.validation_loss())
-    if validation is None:
-        return False
-    ratios = [
-        curve.level(step - max(4, step // 4), step) / value
-        for step, value in zip(validation.steps[:3].tolist(), validation.values[:3].tolist(), strict=True)
-        if value > 0
-    ]
-    ratios = [ratio for ratio in ratios if np.isfinite(ratio)]  # none where evaluations come before the first loss
-    return bool(ratios) and float(np.median(ratios)) > 1.6
-
-
-def _comes_down(case: Case, curve: Curve, uniform: float) -> bool:
-    """Whether it is near what guessing costs soon: a loss that is summed is not."""
-    until = curve.first_step + WAY * max(case.planned_steps - curve.first_step, 1)
-    early = curve.between(curve.first_step, until)
-    first = float(curve.values[0])
-    if early is None or len(early) < 4:
-        return False
-    lowest = float(early.smoothed.min())
-    return lowest < uniform + 0.5 * (first - uniform) and lowest < max(
-        1.1 * uniform, uniform + 0.25 * (first - uniform)
-    )
-
-
-def _is_as_high_judged(case: Case, curve: Curve, uniform: float) -> bool:
-    """Whether our own first evaluation, which sums nothing, is as far above as training is there."""
-    validation = Curve.of(case.validation_loss())
-    if case.target != "trimtab" or validation is None:
-        return False
-    first = float(validation.values[0])
-    return first > TIMES * uniform + MORE and 0.5 < curve.at(validation.first_step) / first < 1.8
 
 
 def _growth(case: Case) -> Iterator[Evidence]:

@@ -13,7 +13,8 @@ False alarms: cosines and lines come down at the very end, and warm-up-stable-de
     less than a fifth of the steps. Rates that fall in stairs (step decay) may lie at a hundredth for a third of the
     run by plan: of these only less than a thousandth counts. A rate that was taken down in stairs because the loss
     stood still is a remark at most: the loss did not fall any more. Where the settings plan the stairs they did it.
-    One rate for some epochs and a far lower one for the rest, as when a new head is trained before all, is a remark.
+    One rate for some epochs and a far lower one for the rest, as when a new head is trained before all, is a remark,
+    but where evaluations stand still from there on though the loss was falling.
     Rates that a log rounds to few digits read 0 long before they are near it: of these nothing is said.
 Source: own; Hoffmann et al. 2022, arXiv 2203.15556, figure A1: schedules as long as the run are best.
 """
@@ -51,6 +52,8 @@ ABSURD: Final = 0.5
 SOON: Final = 0.75
 """Of the steps, after the end of a schedule: it is over so soon that what is still gained is but a part of what the
 rest could give."""
+STANDS: Final = 0.01
+"""Of the whole descent: evaluations that gain less say that nothing is learned."""
 GAINED: Final = 0.1
 """Of the whole descent: a rest that gains more is not idle."""
 
@@ -79,7 +82,9 @@ def check(case: Case) -> Iterator[Finding]:
     begin = min(phases.peak_from, half)
     error = loss.error(max(3, len(loss) // 40))
     fell = loss.progress((begin + half) / 2, half) if half - begin >= 8 else loss.start - loss.level(begin, half)
-    level = loss.level(dead_from - max(8, 0.05 * whole), dead_from)
+    # Of a loss that still falls the level before is that of the steps at the full rate.
+    near = max(8, 0.05 * whole)
+    level = min(loss.level(dead_from - near, dead_from), loss.level(dead_from, dead_from + near))
     gained = level - loss.end
     judged = _fell_in_evaluations(case, (begin + half) / 2, half)
     still_falling = fell > max(FELL * loss.descent, 3 * error) or judged > FELL * loss.descent
@@ -96,7 +101,7 @@ def check(case: Case) -> Iterator[Finding]:
     planned = planned_schedule(case) is not None and not decided
     # As one that lowers the rate at plateaus does.
     cut = not still_falling and _in_stairs(rates) and falls >= 2 and not planned
-    staged = not planned and _two_phases(rates)
+    staged = not planned and _two_phases(rates) and not (still_falling and _stands(case, dead_from, loss.descent))
     yield Finding(
         "decayed-too-early",
         "info" if cut or staged else "warning",
@@ -166,6 +171,13 @@ def _fell_in_evaluations(case: Case, first: float, last: float) -> float:
         return 0.0
     at = np.interp([first, last], curve.steps, curve.values)
     return float(at[0] - at[1])
+
+
+def _stands(case: Case, dead_from: int, descent: float) -> bool:
+    """Whether evaluations gained next to nothing from there on, as no second phase is meant to."""
+    curve = Curve.of(case.validation_loss())
+    rest = None if curve is None else curve.between(dead_from, case.history.last_step)
+    return rest is not None and len(rest) >= 4 and 0.0 <= rest.values[0] - rest.values[-1] < STANDS * descent
 
 
 def _in_stairs(rates: Curve) -> bool:

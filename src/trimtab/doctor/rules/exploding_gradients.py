@@ -21,15 +21,24 @@ Source: Pascanu et al. 2013, arXiv 1211.5063; own thresholds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
-from trimtab.doctor.reading.curves import Curve, noise_of, running_median
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.growths import (
+    comes_and_goes,
+    followed_by,
+    grows_until,
+    growths,
+    is_thrown,
+    left_before,
+    outgrows,
+    rises_from,
+)
 from trimtab.doctor.reading.leads import Lead, lead_of_gradient
-from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.restarts import thrown_by_burst
 from trimtab.doctor.reading.thrown import growing, jump, outgrown
 from trimtab.doctor.remedies import lower_rate
@@ -38,33 +47,11 @@ from trimtab.runs import format
 from trimtab.runs.printable import printable
 
 FEWEST: Final = 12
-GROWN: Final = 10.0
-BEGINS: Final = 2.0
-"""Times the usual: there it began to grow."""
-STAYS: Final = 3
-"""Values for which it must be so large, or to the last."""
-LEADS: Final = 2.5
-"""Times the usual, of the gradient where the validation loss leaves."""
-CLEARLY: Final = 0.01
-"""Of the lowest validation loss, that one must lie above it to be no tie."""
-OUTGROWS: Final = 100.0
-"""Times as much as the loss must the gradient grow, to be what explodes where both begin together."""
 TOGETHER: Final = 0.03
 """Part of the run: gradient and loss that begin to grow so near to each other do so at once."""
-NOISES: Final = 4.0
-"""Of single norms, on a logarithmic scale."""
 SOON: Final = 20
 LATEST: Final = 0.1
 """Steps, and part of all, within which the loss must follow: a gradient that grew long before has another reason."""
-
-
-class _Growth(NamedTuple):
-    """Where the norm began to grow, where it was ten times as large, what was usual, and the largest."""
-
-    began: int
-    large: int
-    usual: float
-    largest: float
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -80,10 +67,10 @@ def check(case: Case) -> Iterator[Finding]:
     if broken is not None and (case.history.has("loss_scale") or broken <= norms.first_step):
         broken = bad if bad is not None and bad > norms.first_step else None
     soon = max(SOON, LATEST * (norms.last_step - norms.first_step))
-    for growth in _growths(norms if broken is None else norms.between(norms.first_step, broken - 1), broken):
-        led = _led(case, norms, growth) and not _outgrows(norms, loss, growth)
-        left = None if led else _left(loss, growth.began, broken)
-        if left is not None and growth.began <= left[0] <= max(growth.large + soon, _grows_until(norms, growth)):
+    for growth in growths(norms if broken is None else norms.between(norms.first_step, broken - 1), broken):
+        led = left_before(case, norms, growth) and not outgrows(norms, loss, growth)
+        left = None if led else followed_by(loss, growth.began, broken)
+        if left is not None and growth.began <= left[0] <= max(growth.large + soon, grows_until(norms, growth)):
             break
     else:
         lead = lead_of_gradient(loss, Curve.of(case.validation_loss()), norms) if broken is None else None
@@ -92,15 +79,15 @@ def check(case: Case) -> Iterator[Finding]:
         else:
             yield from _multiplied(case)
         return
-    if (not left[1] and _comes_and_goes(norms, growth)) or (broken is None and _is_thrown(norms, growth, left[0])):
+    if (not left[1] and comes_and_goes(norms, growth)) or (broken is None and is_thrown(norms, growth, left[0])):
         return
     if broken is None and thrown_by_burst(case, loss):
         return
     if (thrown := jump(case)) is not None and thrown.begin <= growth.began <= thrown.end + 1:
         return  # by what was written into the weights
     (began, large, usual, largest), (followed, lost, said) = growth, left
-    leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or _outgrows(norms, loss, growth)
-    onset = _rises_from(norms, growth) if leads else began
+    leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or outgrows(norms, loss, growth)
+    onset = rises_from(norms, growth) if leads else began
     steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
     evidence = [
         Evidence(
@@ -168,136 +155,6 @@ def _multiplied(case: Case) -> Iterator[Finding]:
         (Evidence("probe/grad_norm", (found.begin, found.end), found.times, 1.0, told),),
         remedies=(Remedy("look at hooks, scales and clipping that change gradients"), *clipping(case)),
     )
-
-
-def _growths(norms: Curve | None, broken: int | None) -> Iterator[_Growth]:
-    """Where the norm came to ten times its usual size and stayed large for a while, in the order of the steps."""
-    if norms is None or len(norms) < 12:
-        return
-    width = 1 if broken is not None and len(norms) < 60 else STAYS
-    values = np.log(np.maximum(norms.values, 1e-30))
-    smooth = values if width == 1 else np.minimum.reduce([values[k : len(values) - 2 + k] for k in range(3)])
-    settled = max(6, len(smooth) // 12)  # what the first steps are like says nothing of the rest
-    if len(smooth) <= settled + 2:
-        return
-    begun = median(norms.values[:settled])  # a norm that comes back to that had only been small
-    told = -1
-    risen = smooth[1:] - np.minimum.accumulate(smooth)[:-1] > np.log(GROWN)
-    for at in (np.flatnonzero(risen[settled - 1 :]) + settled).tolist():
-        before = values[max(0, at - max(40, len(values) // 3)) : at]
-        whole = values[min(settled, at - 6) : at]  # of a growth that is slow the stretch before has grown, too
-        usual = min(median(before[: max(6, 3 * len(before) // 4)]), median(whole))
-        if smooth[at] - usual > np.log(GROWN):
-            noise = noise_of(before)
-            after = values[at:]
-            stays = (
-                len(after) <= STAYS or float(np.median(after[: max(10, len(values) // 20)])) - usual > np.log(GROWN) / 2
-            )
-            if smooth[at] - usual < NOISES * noise or not stays:
-                continue
-            calm = np.flatnonzero(values[:at] - usual < np.log(BEGINS))
-            began = int(calm[-1]) + 1 if len(calm) else 0
-            largest = float(np.exp(after[: max(10, len(values) // 10)].max()))
-            if began != told and float(np.exp(smooth[at : at + max(10, len(values) // 10)].max())) > begun:
-                yield _Growth(int(norms.steps[began]), int(norms.steps[at]), float(np.exp(usual)), largest)
-                told = began
-
-
-def _comes_and_goes(norms: Curve, growth: _Growth) -> bool:
-    """Whether the norm is near its usual size again and again after it was large, and large again in between: what
-    comes in turns is in the data."""
-    after = norms.values[norms.steps > growth.large]
-    high, low = after > 0.5 * GROWN * growth.usual, after < BEGINS * growth.usual
-    state, turns = True, 0
-    for is_high, is_low in zip(high.tolist(), low.tolist(), strict=True):
-        if (state and is_low) or (not state and is_high):
-            state, turns = not state, turns + 1
-    return turns >= 3
-
-
-def _is_thrown(norms: Curve, growth: _Growth, followed: int) -> bool:
-    """Whether gradient and loss jump in one step, and the gradient is largest there and near its usual size in the end:
-    then the weights were thrown, by whatever it was, and did not get there by ever larger gradients."""
-    after = norms.values[norms.steps >= growth.began]
-    end = float(np.median(after[-max(3, len(after) // 4) :]))
-    return followed == growth.began and int(np.argmax(after)) <= 1 and end < BEGINS * growth.usual
-
-
-def _grows_until(norms: Curve, growth: _Growth) -> int:
-    """The last step of a growth that goes on and on: to where the norm is at its largest, if each third of the way
-    there lies above the one before; else where it was large."""
-    until = int(norms.steps[int(np.argmax(norms.values))])
-    third = (until - growth.began) / 3
-    levels = [norms.level(growth.began + third * at, growth.began + third * (at + 1)) for at in range(3)]
-    return until if levels[0] < levels[1] < levels[2] else growth.large
-
-
-def _led(case: Case, norms: Curve, growth: _Growth) -> bool:
-    """Whether the validation loss had left when the gradient was still near its usual size: then it is a divergence,
-    whose gradient follows."""
-    validation = Curve.of(case.validation_loss())
-    before = None if validation is None else validation.between(validation.first_step, growth.large)
-    if before is None or len(before) < 3:
-        return False
-    lowest_at = int(np.argmin(before.values))
-    lowest, highest = float(before.values[lowest_at]), float(before.values[: lowest_at + 1].max())
-    since = validation.values[lowest_at:]  # type: ignore[union-attr]
-    if len(since) >= 3 and float(since[-1]) > highest and (np.diff(since) > 0).all():
-        # From the first evaluation after the best on it rose, to above where it began: there it left, or as soon as it
-        # is clearly above its best.
-        left = max(1, int(np.argmax(since > lowest + CLEARLY * abs(lowest))))
-        if lowest_at + left >= len(before.values):
-            return False
-    else:
-        high = np.flatnonzero(before.values[lowest_at:] > lowest + max(0.2 * (highest - lowest), 0.05 * abs(lowest)))
-        if not len(high):
-            return False
-        left = int(high[0])
-    step = int(validation.steps[lowest_at + left])  # type: ignore[union-attr]
-    near = norms.between(step - 8, step)
-    return near is not None and float(np.median(near.values)) < LEADS * growth.usual
-
-
-def _outgrows(norms: Curve, loss: Curve, growth: _Growth) -> bool:
-    """Whether the gradient grows so much more than the loss that it is no consequence of it: what a loss that leaves
-    does to its gradient is of the order of what it does itself."""
-    level = loss.level(loss.first_step, growth.began)
-    times = float(loss.values[loss.steps >= growth.began].max(initial=0.0)) / level if level > 0 else 0.0
-    largest = float(norms.values[norms.steps >= growth.began].max())
-    return times > 0 and largest / growth.usual > OUTGROWS * times
-
-
-def _rises_from(norms: Curve, growth: _Growth) -> int:
-    """The last step before the growth at which the norm, smoothed, was at its usual size."""
-    smooth = running_median(norms.values, 5)
-    calm = np.flatnonzero((norms.steps <= growth.began) & (smooth <= 1.2 * growth.usual))
-    return int(norms.steps[calm[-1]]) if len(calm) else growth.began
-
-
-def _left(loss: Curve, began: int, broken: int | None) -> tuple[int, bool, str] | None:
-    """Where the loss followed, whether it was lost, and what it did; None where it did not follow, or led."""
-    before = loss.between(loss.first_step, began - 1)
-    if before is None or len(before) < 6:
-        return None
-    near = before.values[-max(6, len(before) // 8) :]
-    level, noise = float(np.median(near)), max(before.noise, 1e-12)
-    bound = level + max(4 * noise, 0.05 * max(before.start - before.floor, 0.0), 0.01 * abs(level))
-    if float(np.median(before.values[-3:])) > bound:
-        return None  # the loss led
-    after = loss.between(began, loss.last_step)
-    high = np.flatnonzero(after.values > bound) if after is not None else np.empty(0, np.int64)
-    if broken is not None:
-        first = int(after.steps[high[0]]) if after is not None and len(high) else broken
-        return min(first, broken), True, f"the loss or the gradient is no number from step {broken:,} on"
-    if after is None or len(high) < min(3, len(after)):
-        return None
-    runs = [index for index in high if (after.values[index : index + 3] > bound).all()]
-    if not runs:
-        return None
-    first, top = int(after.steps[runs[0]]), float(after.values.max())
-    stays = loss.end > bound
-    said = f"the loss followed at step {first:,}, from {format.decimal(level)} to {format.decimal(top)}"
-    return first, stays, said + ("" if stays else ", and came back")
 
 
 def _layers(case: Case, began: int) -> Iterator[Evidence]:

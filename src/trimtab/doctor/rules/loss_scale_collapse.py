@@ -37,6 +37,8 @@ def check(case: Case) -> Iterator[Finding]:
     made = np.flatnonzero(lost < 1.0) if lost is not None else np.arange(len(ends))
     # A bucket of several steps may hold the search for the scale, and what follows.
     begin = min(int(made[0]) + (scales.width > 1), len(ends) - 1) if len(made) else 0
+    if lost is None and lowest[found := int(np.argmin([*(np.diff(lowest) < 0), False]))] > FLOOR * FALLEN:
+        begin = found  # halved from the first row on, until updates were made
     peaks = np.maximum.accumulate(highest[begin:])
     low = (lowest[begin:] <= peaks / FALLEN) & (peaks > FLOOR)
     if lost is not None:

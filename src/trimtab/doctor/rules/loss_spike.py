@@ -29,7 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.bumps import bump_beside_training, bump_in_evaluations, not_in_evaluations, of_one_answer
 from trimtab.doctor.reading.curves import Curve
-from trimtab.doctor.reading.restarts import JUMPED, by_plan
+from trimtab.doctor.reading.restarts import by_plan, raised_before
 from trimtab.doctor.reading.spikes import Spike, crept, spikes_of
 from trimtab.doctor.reading.thrown import thrown_once
 from trimtab.doctor.reading.undone import undone
@@ -56,7 +56,7 @@ def check(case: Case) -> Iterator[Finding]:
     peaks = series.maximum[np.isfinite(series.mean)]
     spikes = spikes_of(curve, peaks, buckets=series.width > 1)
     if not spikes:
-        yield from list(thrown_once(case)) or _in_evaluations(case)
+        yield from list(_thrown(case)) or _in_evaluations(case)
         return
     jumps = [spike for spike in spikes if case.target == "trimtab" or not crept(curve, spike)]
     if not jumps:
@@ -72,7 +72,10 @@ def check(case: Case) -> Iterator[Finding]:
     highest = max(spike.height for spike in spikes)
     longest = max(spike.last - spike.first + 1 for spike in spikes)
     part = highest / curve.descent if curve.descent > 0 else float("inf")
-    changes = _adjusted(case, [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes])
+    spans = [(int(curve.steps[spike.first]), int(curve.steps[spike.last])) for spike in spikes]
+    raised, changes = raised_before(Curve.of(case.history.get("learning_rate")), spans), ""
+    if raised is not None:
+        changes = f"it had risen {raised[1] / raised[0]:.0f}-fold, from {raised[0]:.2g} to {raised[1]:.2g}"
     grave = (
         (part >= 0.2 and (longest >= 3 or len(spikes) >= 3))
         or any(spike.height >= 0.5 * curve.descent and spike.height > 12 * spike.noise for spike in spikes)
@@ -123,6 +126,32 @@ def _that_crept(case: Case, curve: Curve, spikes: list[Spike]) -> Finding:
         f"the training loss crept up around step {onset:,} and was back after step {last:,}",
         _evidence(case, curve, spikes),
         remedies=(Remedy(f"look at the batches before step {onset:,}, and at what else changed there"),),
+    )
+
+
+def _thrown(case: Case) -> Iterator[Finding]:
+    """A warning where weights were thrown, whatever single steps show."""
+    if (found := thrown_once(case)) is None:
+        return
+    (begin, end, times), steps, was, top, last = found
+    told = f"from step {begin:,} to {end:,} the median weight grew {times:.1f}-fold"
+    rose = f"the validation loss was {format.decimal(was)} before, {format.decimal(top)} then, and"
+    yield Finding(
+        "loss-spike",
+        "warning",
+        0.85,
+        begin + 1,
+        "the weights of all layers were thrown at once, by what no update does, and the loss with them; it came back",
+        (
+            Evidence("layer/*/weight_norm", (begin, end), times, 1.0, told),
+            Evidence("validation/loss", steps, top, was, f"{rose} {format.decimal(last)} at the end"),
+        ),
+        remedies=(
+            Remedy(
+                "look for what writes weights beside the optimizer at that step: a callback, an average that is copied "
+                "back, memory that is not sound"
+            ),
+        ),
     )
 
 
@@ -214,20 +243,3 @@ def _gradient(norms: Series | None, steps: tuple[int, int]) -> str:
         if usual > 0 and largest > 3 * usual
         else ""
     )
-
-
-def _adjusted(case: Case, spans: list[tuple[int, int]]) -> str:
-    """The jump of the rate that came just before a spike, in words; a warm-up rises step by step, and is none."""
-    rates = Curve.of(case.history.get("learning_rate"))
-    if rates is None or len(rates) < 8:
-        return ""
-    jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1])
-    steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))
-    for first, last in spans:
-        there = rates.between(first - 3, last)
-        if there is None or not any(first - 4 <= begin and end <= last for begin, end in steps):
-            continue
-        before, peak = rates.level(first - 20, first - 4), float(there.values.max())
-        if 0 < before < 0.5 * peak:
-            return f"it had risen {peak / before:.0f}-fold, from {before:.2g} to {peak:.2g}"
-    return ""

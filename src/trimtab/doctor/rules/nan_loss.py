@@ -36,8 +36,9 @@ LEFT = 3.0
 RISEN = 1.5
 """So many times what it was at its lowest, just before the first NaN: then the loss left, it did not break off."""
 
-SKIPPED = 0.1
-"""Of all steps, that fp16 skips at most while it finds its scale, and whenever it tries a larger one."""
+SKIPPED, HALVINGS = 0.1, 32
+"""Of all steps, that fp16 skips at most while it finds its scale, and whenever it tries a larger one; and of the first,
+from 2^32 on."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -131,7 +132,10 @@ def _are_skipped(case: Case, loss: Series, evidence: list[Evidence], lost: int) 
     norms, curve = case.history.get("grad_norm"), Curve.of(loss)
     if case.target == "trimtab" or norms is None or curve is None or any(e.metric != "grad_norm" for e in evidence):
         return False
-    return bool(np.isfinite(norms.last)) and lost <= SKIPPED * norms.num_samples and curve.end < curve.start
+    steps, values = norms.raw()
+    found = not np.isfinite(values[:lost]).any() and steps[0] <= 1  # the first of all, where the scale is found
+    few = lost <= SKIPPED * norms.num_samples or (found and lost <= HALVINGS)
+    return bool(np.isfinite(norms.last)) and few and curve.end < curve.start
 
 
 def _samples(case: Case) -> Iterator[Evidence]:

@@ -11,6 +11,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
+from trimtab.doctor.reading.levels import are_weights_new
 from trimtab.runs import format
 
 CODE: Final = "over-regularised"
@@ -33,6 +34,9 @@ OF_WORDS: Final = 2.5
 ROSE, SURELY, AT_LEVEL, BESIDE = 0.03, 6.0, 0.35, 0.12
 """Of the first validation loss, and of the scatter: how far it rose. Of that rise: what it moves by in the second half.
 Of the level: how far the training loss may be off it."""
+ROSE_OF_NEW: Final = 0.012
+"""Of the first, where the weights are new: one that was trained before rises as much when its rate is warmed up again.
+"""
 
 
 def of_curves_alone(case: Case, loss: Curve) -> Iterator[Finding | Withheld]:
@@ -52,7 +56,8 @@ def _pulled_back(case: Case, loss: Curve, validation: Curve) -> Iterator[Finding
     first, half = float(validation.values[0]), validation.values[len(validation) // 2 :]
     level = float(np.median(half))
     rise, scatter = level - first, max(noise_of_evaluations(validation.values), loss.noise)
-    if not max(ROSE * first, SURELY * scatter) < rise < first or float(np.ptp(half)) > AT_LEVEL * rise:
+    rose = ROSE_OF_NEW if are_weights_new(case) else ROSE
+    if not max(rose * first, SURELY * scatter) < rise < first or float(np.ptp(half)) > AT_LEVEL * rise:
         return
     if abs(loss.end - level) > BESIDE * level or float(loss.values.max()) > 2.0 * loss.end:
         return

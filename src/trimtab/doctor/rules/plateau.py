@@ -32,6 +32,8 @@ from trimtab.runs import format
 FEWEST_STEPS = 100
 STILL = 0.005
 """Of the level, and of what had been gained: evaluations that differ by less hardly differ."""
+STILL_OF_LITTLE, STILL_OF_GAINED = 0.012, 0.002
+"""The same where little of the loss is left: what has learned so much wavers by more of it at the full rate."""
 FELL = (0.055, 0.25)
 """Of the first loss: what the frequencies of the answers alone take from it. Less is no fall, and more was learned."""
 MOST_OF_WORDS = 0.14
@@ -124,7 +126,10 @@ def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | Non
         return None
     level, start = float(np.median(part.values)), max(curve.start, float(validation.values[0]))
     spread = float(part.values.max() - part.values.min())
-    if level < 0.3 * start or spread > STILL * min(level, max(start - level, 0.0)):
+    gained = max(start - level, 0.0)
+    if not (level >= 0.3 * start and spread <= STILL * min(level, gained)) and spread > min(
+        STILL_OF_LITTLE * level, STILL_OF_GAINED * gained
+    ):
         return None
     if spread <= 2.0 * resolution(validation.values):
         return None  # too few digits were kept to tell

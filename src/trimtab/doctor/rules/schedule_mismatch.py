@@ -14,9 +14,9 @@ False alarms: controllers' factors are in the journal and counted in; a rollback
     the comparison anew; another optimizer has its own rate and is not judged. Where other trainers print no schedule,
     or one that comes down sooner (decayed-too-early), nothing is said but of such lines and cosines. Of a run that was
     stopped before its end, or may have been, they are a remark, and so are cosines that come again and again, and a
-    warm-up of half of a short run; so is what ends below a third of the peak or has its end told. A setting counts
-    where its name speaks of the learning rate. Cosines that jump up are planned. Rates that a log rounds go up in
-    stairs of its last digit.
+    warm-up of half of a short run; so is a line that ends below a third of the peak, and what has its end told. A
+    setting counts where its name speaks of the learning rate. Cosines that jump up are planned. Rates that a log rounds
+    go up in stairs of its last digit.
 Source: own; the pace of schedulers under accumulation and in several processes is a usual mistake of loops.
 """
 
@@ -35,7 +35,9 @@ from trimtab.doctor.reading.plan_kept import OFF, difference, has_plan
 
 CODE: Final = "schedule-mismatch"
 LATE: Final = 1.25
-"""Of the run: a schedule that ends no later was laid out for it."""
+"""Of the run: a line that ends no later was laid out for it."""
+CUT, BEYOND = 0.85, 1.1
+"""Half waves: what is planned to end at the bottom of one is not cut off so long before, nor gone on with so far."""
 ONCE: Final = 2.25
 """Half waves: more of them are cycles, which many plan."""
 FAR: Final = 20
@@ -122,8 +124,8 @@ def _cosine(case: Case, rates: Curve) -> Iterator[Finding]:
         return
     length = fall.end - fall.begin
     halves, end = (rates.last_step - fall.begin) / length, int(fall.begin + round(length))
-    beyond, once = halves > LATE, halves <= ONCE
-    if not beyond and length <= LATE * (rates.last_step - fall.begin):
+    beyond, once = halves > BEYOND, halves <= ONCE
+    if not beyond and halves >= CUT:
         return
     done = beyond or is_done(case)
     grave = (once if beyond else done) and not _is_meant(case)

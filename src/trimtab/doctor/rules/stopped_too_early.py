@@ -64,6 +64,8 @@ FEW_UPDATES: Final = 75
 """No model of many tokens is done after so few, but one that was trained before."""
 OF_WORDS: Final = 2.5
 """A first loss above that is of a dozen classes or more, as of characters."""
+QUICK: Final = 0.2
+"""Seconds."""
 LEAKS: Final = 0.3
 """Of the first loss: to learn that much so soon a model must have been told the answers."""
 AT_LOW_RATE: Final = 0.015
@@ -178,10 +180,12 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
     last, passes = case.history.last_step, case.number("epochs")
     if validation is None or len(validation) < 4 or last > FEW_UPDATES:
         return
-    # Epochs are logged and evaluated one by one.
-    if passes > 1.0 if passes is not None else len(training) < 2 * len(validation):
+    # Epochs are logged and evaluated one by one, and take their time: what is evaluated between two rows is none.
+    beside = len(training) < 2 * len(validation) and bool(np.isin(validation.steps[:-1], training.steps).all())
+    if passes > 1.0 if passes is not None else beside and not _is_quick(case):
         return
-    start, levels = max(training.start, float(validation.values[0])), validation.values
+    start = max(training.start, float(validation.values[0]))
+    levels = validation.values if len(validation) < FEW_VALUES else validation.smoothed  # neighbours waver
     fell = float(levels[0] - levels[-1])
     if start < OF_WORDS or levels[-1] < LEAKS * start or fell <= 0 or (np.diff(levels) > AT_LOW_RATE * fell).any():
         return
@@ -205,6 +209,12 @@ def _few_updates(case: Case, training: Curve) -> Iterator[Finding]:
         (Evidence("validation/loss", (int(begin), validation.last_step), gained, LAST_QUARTER * fell, told),),
         remedies=tuple(_remedies(case, None)),
     )
+
+
+def _is_quick(case: Case) -> bool:
+    """Whether a step takes less time than an epoch over tokens can."""
+    seconds = Curve.of(case.history.get("step_seconds"))
+    return seconds is not None and seconds.median < QUICK
 
 
 def _at_full_speed(case: Case, training: Curve) -> bool:

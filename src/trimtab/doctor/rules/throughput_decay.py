@@ -17,58 +17,42 @@ Remedy: find what grows (`profile.steps`, or py-spy on the process); detach what
     above those before it (tau of 0.65, by which chance is out of the question) and the growth is a fifth.
 False alarms: a batch that grows by plan is counted out by its tokens; layers that are unfrozen by and by, or another
     optimizer, make steps longer by plan, and are not judged; nor is a log whose samples, answers, episodes or pictures
-    grow, as a column of it tells. Remarks are a growth that fewer than 18 values tell, one jump to another level, as
-    when another program begins, or a rise to twice as much that is over, a growth beside a load that is above the cores
-    and grows with it, and one of steps that mostly wait for data from the start: those are input-bound.
+    grow, or what was read up to a step ever faster, as a column of it tells. Remarks are a growth that fewer than 18
+    values tell, which count no tokens, one jump to another level, as when another program begins, or a rise to twice as
+    much that is over, a growth beside a load that is above the cores and grows with it, and one of steps that mostly
+    wait for data from the start: those are input-bound.
 Source: own; Mann 1945 for the trend test.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
-
-import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.pace import (
+    FEWEST,
+    FEWEST_MEANS,
+    FEWEST_SURE,
+    GROWN,
+    MEDIANS_STEADY,
+    ONE_JUMP,
+    STEADY,
+    fewer_tokens,
+    grows_steadily,
+    has_more_to_do,
+    seconds,
+    stays_slower,
+    waits_from_the_start,
+    waits_longer,
+)
 from trimtab.doctor.reading.trends import Parts, parts_of
 from trimtab.runs import format
-from trimtab.runs.history import Series
-from trimtab.runs.importers.names import words
-from trimtab.runs.importers.vocabulary import SIDES, SPEEDS
 
-GROWN: Final = 1.3
-TWICE: Final = 2.0
-"""Times all before, in all that follow: something else began there, and did not end."""
-STEADY: Final = 0.9
-MEDIANS_STEADY: Final = 0.7
-ONE_JUMP: Final = 0.6
-"""Of the whole growth between two neighbouring parts: then it is a jump, and no decay."""
 QUICKEST: Final = 0.02
 """Of the steps of a part: those that nothing disturbed."""
-FEWEST: Final = 48
-FEWEST_MEANS, FEWEST_SURE = 10, 18
-"""Of a log that has a value for many steps; with fewer than two for each of eight parts, and one to begin with, it is a
-remark: so short a rise may be that of longer samples."""
-_SIZES: Final = re.compile(
-    r"(?:^|[_/])(?:len|lengths?|seqlen|size|resolution|horizon)(?:$|[_/])"
-    r"|(?:batch|step|sequence|sample)_tokens$|tokens_(?:per|in|a)_(?:batch|step|sequence|sample)$"
-)
-"""Columns of how much there is to do in a step."""
-STEADILY: Final = 0.65
-"""Kendall's tau of all such values."""
-GROWN_STEADILY: Final = 1.2
-SLOWEST: Final = 1e-6
-"""Tokens a second: fewer are another unit, or none."""
-LONGER: Final = 1.1
-"""Times what samples were at first."""
-MOST_VALUES: Final = 200
-"""That tau is taken of; of more their medians."""
-BEYOND_CHANCE: Final = 3.3
-"""Standard deviations that tau has without a trend."""
 _PARTS: Final = {
     "data_seconds": "waiting for data",
     "time/forward_seconds": "the forward pass",
@@ -83,13 +67,13 @@ _PARTS: Final = {
 
 def check(case: Case) -> Iterator[Finding | Withheld]:
     """A warning for a steady growth, a remark for one jump."""
-    curve = _seconds(case)
+    curve = seconds(case)
     if curve is None:
         yield Withheld("throughput-decay", ("step_seconds or tokens_per_second",))
         return
-    if len(curve) < FEWEST_MEANS or _grows_by_plan(case) or _has_more_to_do(case):
+    if len(curve) < FEWEST_MEANS or _grows_by_plan(case) or has_more_to_do(case):
         return
-    few = len(curve) < FEWEST_SURE
+    few = len(curve) < FEWEST_SURE and not fewer_tokens(case)
     skip = max(3 if len(curve) >= FEWEST else 1, len(curve) // 20)
     num = min(8, (len(curve) - skip) // 2)
     parts, medians = parts_of(curve, num, quantile=QUICKEST, skip=skip), parts_of(curve, num, skip=skip)
@@ -98,14 +82,14 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     )
     steadily = False
     if not undisturbed:
-        steadily = _waits_longer(case, medians, skip) or _grows_steadily(case, curve, medians, skip)
-        if not (steadily or _stays_slower(medians)):
+        steadily = waits_longer(case, medians, skip) or grows_steadily(case, curve, medians, skip)
+        if not (steadily or stays_slower(medians)):
             return
         parts = medians
     jumps, crowded = parts.largest_jump > ONE_JUMP or not (undisturbed or steadily), [*_load(case)]
     if jumps and parts.growth < GROWN * GROWN:
         return
-    unsure = jumps or few or bool(crowded) or _waits_from_the_start(case)
+    unsure = jumps or few or bool(crowded) or waits_from_the_start(case)
     onset = parts.began(int(curve.steps[0]))
     first, last = float(parts.levels[0]), float(parts.levels[-1])
     course = "in one jump" if jumps else f"in {round(100 * (parts.steadiness + 1) / 2)} % of all pairs of eight parts"
@@ -146,82 +130,10 @@ def _ends(case: Case, steps: tuple[int, int], first: float, last: float, told: s
     return Evidence(name, steps, 1 / last, 1 / first, f"{text} {told}")
 
 
-def _stays_slower(medians: Parts) -> bool:
-    """Whether from one of the parts on all are far slower than all before."""
-    levels = medians.levels
-    return any(levels[at:].min() > TWICE * levels[:at].max() for at in range(1, len(levels) - 1))
-
-
-def _waits_from_the_start(case: Case) -> bool:
-    """Whether most of a step went by waiting for data in the first eighth already: then that is what is wrong."""
-    waits, steps = case.history.get("data_seconds"), case.history.get("step_seconds")
-    if waits is None or steps is None or len(waits) != len(steps) or len(waits) < FEWEST_MEANS:
-        return False
-    first = slice(1, max(3, len(waits) // 8))
-    share = float(np.median(waits.mean[first] / np.maximum(steps.mean[first], 1e-12)))
-    return 0.5 < share <= 1.0
-
-
-def _grows_steadily(case: Case, curve: Curve, medians: Parts, skip: int) -> bool:
-    """Whether the values of another trainer's log, each of many steps, lie above those before them nearly all."""
-    if case.target == "trimtab" or medians.growth < GROWN_STEADILY or medians.steadiness < MEDIANS_STEADY:
-        return False
-    values = parts_of(curve, min(len(curve) - skip, MOST_VALUES), skip=skip)
-    num = len(values.levels)
-    chance = float(np.sqrt(2 * (2 * num + 5) / (9 * num * (num - 1))))
-    return values.steadiness > max(STEADILY, BEYOND_CHANCE * chance) and medians.largest_jump <= ONE_JUMP
-
-
-def _waits_longer(case: Case, medians: Parts, skip: int) -> bool:
-    """Whether it is the wait for data that grows, steadily."""
-    waits = Curve.of(case.history.get("data_seconds"))
-    if waits is None or len(waits) < FEWEST or medians.growth < GROWN or medians.steadiness < STEADY:
-        return False
-    parts = parts_of(waits, skip=skip)
-    return parts.steadiness >= STEADY and float(np.ptp(parts.levels[[0, -1]])) > 0.5 * float(np.ptp(medians.levels))
-
-
-def _seconds(case: Case) -> Curve | None:
-    """Seconds of a step, as if all had as many tokens; of a log that has a speed alone, what that makes."""
-    seconds = Curve.of(case.history.get("step_seconds"))
-    tokens = Curve.of(case.history.get("tokens_read")) or Curve.of(case.history.get("tokens"))
-    if seconds is None:
-        rate = Curve.of(case.history.get("tokens_per_second") or _speed(case))
-        if rate is None or not (rate.values > SLOWEST).all():
-            return None
-        usual = 1.0 if tokens is None else tokens.median
-        return Curve(rate.steps, usual / rate.values)
-    if tokens is None or len(tokens) != len(seconds) or not (tokens.values > 0).all():
-        return seconds
-    return Curve(seconds.steps, seconds.values * tokens.median / tokens.values)
-
-
-def _speed(case: Case) -> Series | None:
-    """A column of another trainer's log that counts what is done in a second: samples, images, or it does not say."""
-    for name in sorted(case.history.series):
-        *rooms, last = name.removeprefix("user/").split("/")
-        ours = all(SIDES.get(words(room), "train") == "train" for room in rooms)
-        if name.startswith("user/") and words(last) in SPEEDS and ours:
-            return case.history.get(name)
-    return None
-
-
 def _grows_by_plan(case: Case) -> bool:
     planned = ("model.unfreeze", "control.unfreezing.name", "optimizer_switch", "data.curriculum")
     nothing: tuple[object, ...] = (None, False, (), [], {}, "none")
     return any(name.startswith(planned) and value not in nothing for name, value in case.config.items())
-
-
-def _has_more_to_do(case: Case) -> bool:
-    """Whether a column of a foreign log tells that samples become longer, or pictures or batches larger."""
-    for name, series in case.history.series.items():
-        if name.startswith("user/") and _SIZES.search(name.lower()) is not None:
-            size = Curve.of(series)
-            if size is not None and len(size) >= FEWEST_MEANS:
-                parts = parts_of(size, min(8, len(size) // 2))
-                if parts.growth > LONGER and parts.levels[-1] >= parts.levels.max():
-                    return True
-    return False
 
 
 def _shares(case: Case, grown: float) -> Iterator[tuple[str, Evidence]]:

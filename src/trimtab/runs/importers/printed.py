@@ -44,11 +44,16 @@ _RATE: Final = re.compile(
     r"['\"]?(?P<value>\d[\d.]*(?:[eE]-?\d+)?)(?![\w.])"
 )
 _OWNER: Final = re.compile(r"(\w+)['\"]?\s*(?:[:=]\s*)?[({][^(){}]*$|(\w+) +$")
-_SECTION: Final = re.compile(r"(?P<indent> *)(?P<name>\w+):\s*$")
+_SECTION: Final = re.compile(r" *(?P<name>\w+):\s*$")
 _OTHERS: Final = re.compile(
     r"env|eval|val|test|episode|rollout|generat|sampl|noise|diffusion|infer|decod|search|curriculum|lr$"
 )
 """Whose steps are not those of the run."""
+_OF_RUN: Final = re.compile(
+    r"(?:train\w*|fit|run\w*|job|experiment|main|common|general|global|config\w*|cfg|settings|options|args|arguments|model"
+    r"|h?param\w*|hyper\w*|optim\w*|lr\w*|learning_rate\w*|sched\w*|solver)"
+)
+"""Sections of settings that are the run's; those of a discriminator, a teacher or an environment are not."""
 _IN_FRONT: Final = re.compile(r"(?:info|debug|warning|with|and|for|config|settings|arg\w*|\w*param\w*|train\w*)$", re.I)
 """Words that stand before a setting and say nothing of it."""
 _CLASS: Final = re.compile(r"\b[A-Z]\w*LR\b")
@@ -58,7 +63,7 @@ _SHAPED: Final = re.compile(
 )
 """What gives a schedule another course than its name says."""
 _MINIMUM: Final = re.compile(
-    r"(?<![A-Za-z])(?:min(?:imum)?_(?:lr|learning_rate)|lr_min|eta_min|end_lr|lr_end|lrf)\w*"
+    r"(?<![A-Za-z])(?:(?:min(?:imum)?|end|final)_(?:lr|learning_rate|factor)|(?:lr|learning_rate)_(?:min|end)|eta_min|lrf)\w*"
     r"['\"]?\s*[:=]\s*['\"]?(?P<value>\d[\w.-]*)"
 )
 
@@ -67,15 +72,15 @@ def settings_in(head: str) -> dict[str, Any]:
     """`planned_steps`, the one `learning_rate` that is `set`, and of the `schedule` its `name`, lengths in steps and
     `minimum`, as far as told."""
     told: dict[str, set[str]] = {}
-    indent, section = 0, ""
+    sections: list[tuple[int, str]] = []
     for line in head.split("\n")[:LINES]:
         begins = len(line) - len(line.lstrip())
-        if begins <= indent:
-            section = ""
+        while sections and begins <= sections[-1][0]:
+            sections.pop()
         if (heads := _SECTION.fullmatch(line)) is not None:
-            indent, section = begins, heads["name"]
+            sections.append((begins, words(heads["name"])))
         for one in _SETTING.finditer(line):
-            if not _OTHERS.search(words(section)) and _is_of_run(line[: one.start()]):
+            if all(_OF_RUN.fullmatch(name) for _, name in sections) and _is_of_run(line[: one.start()]):
                 told.setdefault(one["name"], set()).add(one["value"])
     first = {name: next(iter(values)) for name, values in told.items() if len(values) == 1}
     classes = set(_CLASS.findall(head))

@@ -122,7 +122,7 @@ def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
     head = lines.head().lstrip()
     if are_json_lines(head) or lines.path.suffix in (".jsonl", ".ndjson"):
         return _with_settings(open_json_lines(lines), head)
-    if head.startswith("{") or _LIST.match(head):
+    if (head.startswith("{") or _LIST.match(head)) and not _is_followed(head):
         return open_document(lines)
     if is_text_log(head, wanted):
         return _with_settings(open_text_log(lines, wanted), head)
@@ -137,6 +137,16 @@ def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
         except DataError:
             pass
         raise
+
+
+def _is_followed(head: str) -> bool:
+    """Whether lines follow upon the first object, as where a script prints its settings before it begins."""
+    depth = 0
+    for at, sign in enumerate(head):
+        depth += (sign in "{[") - (sign in "]}")
+        if depth == 0:
+            return head[at + 1 :].lstrip()[:1] not in ("", ",", "{", "[")
+    return False
 
 
 def _with_settings(source: Source, head: str) -> Source:

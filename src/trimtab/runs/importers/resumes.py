@@ -7,11 +7,15 @@ from typing import Final, final
 
 from trimtab.runs.importers.text_line import number_of
 
+_RUN: Final = r"(?:the|training|train|run|job|experiment|model|trainer|weights|states?|optimizer|and|scheduler|it|fit)"
 _SAID: Final = re.compile(
-    r"\bresum(?:ed|ing)(?: \w+){0,3} from\b(?:(?<=training from)|(?=.*(?:checkpoint|ckpt|step|iter|epoch|update|[./])))"
-    r"(?!.*\b(?:none|false|no checkpoint)\b)",
+    rf"(?:^|[^\w\s]\s*|\b(?:{_RUN}|is|was|info|we|now|successfully|automatically|auto)[\s-]+)"
+    rf"resum(?:ed|ing)(?: (?:{_RUN}|automatically|successfully)){{0,5}} from\b"
+    r"(?:(?<=training from)|(?=.*(?:checkpoint|ckpt|step|iter|epoch|update|[./]\w)))"
+    r"(?!.*\b(?:none|false|no checkpoint)\b)(?! (?:the )?(?:eval|valid|test))",
     re.IGNORECASE,
 )
+"""A line whose subject, or object, is the run: data loaders, profilers and discriminators are resumed, too."""
 _MARK: Final = re.compile(r"\[resumed\]|\bresumed\s*[:=]", re.IGNORECASE)
 """Of each row of a later process."""
 _DENIED: Final = re.compile(
@@ -61,7 +65,8 @@ class Resumes:
     def row(self, step: float, tagged: bool) -> None:
         """A row came; `tagged` where its own line said that it was resumed."""
         newest, told, self._told = self._newest, self._told, None
-        if told is not None and newest is not None and not (tagged and self._of_row):
+        # Of steps that go back the steps themselves tell, and where.
+        if told is not None and newest is not None and step > newest and not (tagged and self._of_row):
             begin, said = (newest, True) if tagged else told
             if said or begin <= step <= begin + max(2.0 * self._every, 1.0):
                 self._found.append(int(begin) + 1)

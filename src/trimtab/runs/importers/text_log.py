@@ -27,7 +27,7 @@ from trimtab.runs.unnamed_losses import is_loss
 ROWS_A_BLOCK: Final = 10_000
 _LOOKED_AT: Final = 400
 _BAR: Final = re.compile(
-    r"^(?:(?P<what>[^|%]{0,80}?):?\s*)?\d{1,3}%\s?\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s*\[(?P<rest>[^\]]*)"
+    r"^(?:(?P<what>[^%]{0,80}?):?\s*)?\d{1,3}%\s?\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s*\[(?P<rest>[^\]]*)"
 )
 _KERAS: Final = re.compile(r"^\s*(?P<done>\d+)/(?P<total>\d+)\s+(?:\[[=>.\s]*\]|[━╸╺─\s]+|-)\s*(?P<rest>.*)$")
 _EPOCH_LINE: Final = re.compile(r"^\W*epoch\W{0,3}(?P<epoch>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE)
