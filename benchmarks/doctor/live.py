@@ -28,8 +28,8 @@ from trimtab.control import Acts, Doctor, Tripwire
 from trimtab.control import doctor as module
 from trimtab.control.doctor import MOST_TIMES
 from trimtab.doctor.case import Case
-from trimtab.doctor.diagnose import diagnose
-from trimtab.doctor.finding import Diagnosis
+from trimtab.doctor.diagnose import findings_of
+from trimtab.doctor.finding import Finding, Withheld
 from trimtab.doctor.reading.planned import planned_factor
 from trimtab.events import Decision, EvaluationEnded, Event, RunStarted, StepsEnded
 from trimtab.runs.history import History
@@ -103,7 +103,7 @@ class Timed:
         (self.consultations if self._asked else self.windows).append(took)
         return answer
 
-    def diagnose(self, case: Case) -> Diagnosis:
+    def findings_of(self, case: Case) -> tuple[list[Finding], list[Withheld]]:
         """What it is asked; noted."""
         self._asked = True
         begun = time.thread_time()
@@ -111,11 +111,11 @@ class Timed:
         for _ in range(self._again):
             alike = replace(case, history=copy.deepcopy(case.history))
             before = time.thread_time()
-            diagnose(alike)
+            findings_of(alike)
             times.append(time.thread_time() - before)
         self.least += [min(times)] if times else []
         self._beside += time.thread_time() - begun
-        return diagnose(case)
+        return findings_of(case)
 
     def now(self) -> float:
         """Seconds of the thread, but for what is made again."""
@@ -127,7 +127,7 @@ def replay(
 ) -> tuple[Timed, float]:
     """A run that is told, and how long it would have taken."""
     timed, lasted = Timed(Doctor(Tripwire(), Acts() if acts else None, now=lambda: timed.now()), again=again), 0.0
-    module.diagnose = timed.diagnose
+    module.findings_of = timed.findings_of
     for event in run_of(steps, troubled=troubled, step_seconds=step_seconds):
         if isinstance(event, StepsEnded):
             list(lines_of(event))
@@ -135,7 +135,7 @@ def replay(
         elif isinstance(event, EvaluationEnded):
             lasted += event.seconds
         timed.decide(event)
-    module.diagnose = diagnose
+    module.findings_of = findings_of
     return timed, lasted
 
 
@@ -163,7 +163,7 @@ def train(steps: int) -> str:
     def timing(doctor: Doctor, event: Event) -> Decision | None:
         if doctor not in timed:
             timed[doctor] = Timed(doctor, decide)
-            module.diagnose = timed[doctor].diagnose
+            module.findings_of = timed[doctor].findings_of
         return timed[doctor].decide(event)
 
     sources = sorted(Path(argparse.__file__).parent.glob("[a-d]*.py"))

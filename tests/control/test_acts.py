@@ -14,7 +14,7 @@ from trimtab.config import load_config
 from trimtab.control import Acts, Doctor, Tripwire, build_controllers
 from trimtab.control import doctor as module
 from trimtab.doctor import Case
-from trimtab.doctor.finding import Diagnosis, Finding
+from trimtab.doctor.finding import Finding, Withheld
 from trimtab.errors import ConfigError
 from trimtab.events import (
     Adjust,
@@ -123,13 +123,12 @@ def saying(monkeypatch: pytest.MonkeyPatch, *rows: tuple[int, int, Finding]) -> 
     """A doctor that finds, between two steps, what is given; the steps at which it was asked."""
     asked: list[int] = []
 
-    def diagnose(case: Case) -> Diagnosis:
+    def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:
         step = case.history.last_step
         asked.append(step)
-        findings = tuple(finding for first, last, finding in rows if first <= step <= last)
-        return Diagnosis("", "failed", findings, (), "")
+        return [finding for first, last, finding in rows if first <= step <= last], []
 
-    monkeypatch.setattr(module, "diagnose", diagnose)
+    monkeypatch.setattr(module, "findings_of", findings_of)
     return asked
 
 
@@ -231,7 +230,7 @@ def test_a_real_run_goes_back_and_slower_and_after_a_kill_to_the_same_bits(
     text = tmp_path / "text.py"
     text.write_text(Path(json.__file__).read_text() * 3)
 
-    def diagnose(case: Case) -> Diagnosis:
+    def findings_of(case: Case) -> tuple[list[Finding], list[Withheld]]:
         """Of the newest rate alone, so that an act is what ends the finding."""
         rates, step = case.history.get("learning_rate"), case.history.last_step
         assert rates is not None
@@ -240,9 +239,9 @@ def test_a_real_run_goes_back_and_slower_and_after_a_kill_to_the_same_bits(
             findings.append(found("divergence", 15))
         if step >= 30 and rate > 1e-3:
             findings.append(found("learning-rate-too-high", 28, "warning"))
-        return Diagnosis("", "failed", tuple(findings), (), "")
+        return findings, []
 
-    monkeypatch.setattr(module, "diagnose", diagnose)
+    monkeypatch.setattr(module, "findings_of", findings_of)
 
     def run(name: str, kills: int | None = None) -> LanguageModelTrainer:
         trainer = LanguageModelTrainer(

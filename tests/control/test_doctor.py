@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from trimtab.control import Acts, Doctor, Tripwire
 from trimtab.control import doctor as module
-from trimtab.doctor import Case, Diagnosis
+from trimtab.doctor import Case, Finding, Withheld
 from trimtab.doctor.diagnose import diagnose
 from trimtab.doctor.load import open_case
 from trimtab.events import Advise, CheckpointSaved, EvaluationEnded, Event, ExaminationEnded, RunStarted, StepsEnded
@@ -120,15 +120,15 @@ def test_its_findings_are_those_of_the_record_up_to_there_also_after_a_kill(
         (run.path / "facts.json").write_text(json.dumps({"schema": 1, **told[0].facts}))  # type: ignore[union-attr]
         recorder = Recorder.open(run)
 
-        def compared(case: Case) -> Diagnosis:
+        def compared(case: Case) -> tuple[list[Finding], list[Withheld]]:
             asked.append(case.history.last_step)
             recorder.sync()
             live, afterwards = diagnose(case), diagnose(open_case(run))
             if repr(live) != repr(afterwards):
                 others.append((case.history.last_step, live, afterwards))
-            return live
+            return list(live.findings), list(live.withheld)
 
-        patch.setattr(module, "diagnose", compared)
+        patch.setattr(module, "findings_of", compared)
         first, saved = Doctor(Tripwire(), now=lambda: 0.0), cut * EVERY
         kept = [event for event in told[1:] if step_of(event) <= saved]
         later = [event for event in told[1:] if step_of(event) > saved]
@@ -149,13 +149,13 @@ def seconds_of(step_seconds: float, cost: float, acts: Acts | None = None) -> tu
     """Where a doctor is asked whose every answer takes `cost` seconds, and the part of the run that all took."""
     clock, asked = [0.0], []
 
-    def costly(case: Case) -> Diagnosis:
+    def costly(case: Case) -> tuple[list[Finding], list[Withheld]]:
         asked.append(case.history.last_step)
         clock[0] += cost
-        return Diagnosis("", "healthy", (), (), "")
+        return [], []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "diagnose", costly)
+        patch.setattr(module, "findings_of", costly)
         doctor = Doctor(None, acts, now=lambda: clock[0])
         for event in events(Path("nowhere")):
             if isinstance(event, StepsEnded):

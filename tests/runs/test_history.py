@@ -140,6 +140,9 @@ def test_layers_are_told_apart_by_metric_and_thinned() -> None:
     assert len(steps) <= 1024
     np.testing.assert_array_equal(values_WL[:, 0] * 10, steps)
     assert steps[-1] == 29_990
+    layers.append(30_000, ("layer/a/grad_norm",), np.array([7.0]))  # what was asked before is not what it holds now
+    steps, _, values_WL = layers.values("grad_norm")
+    assert (steps[-1], values_WL[-1, 0]) == (30_000, 7.0)
 
 
 NUMBERS = st.floats(-9.0, 9.0) | st.integers(-9, 9) | st.just(math.nan) | st.none()

@@ -13,7 +13,7 @@ import numpy as np
 from trimtab.control.acts import Acts
 from trimtab.control.tripwire import Tripwire
 from trimtab.doctor.case import Case
-from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.diagnose import findings_of
 from trimtab.doctor.finding import SEVERITIES, Finding, finding_to_json
 from trimtab.doctor.load import settings_of
 from trimtab.events import Advise, Decision, DecisionTaken, EvaluationEnded, Event, RunStarted, StepsEnded
@@ -97,7 +97,7 @@ class Doctor:
         if is_asked:
             self._times += 1
             case = Case(self._history, settings_of(self._facts), self._facts)
-            findings = diagnose(case).findings
+            findings, _ = findings_of(case)
             self._to_tell = [finding_to_json(finding) for finding in findings if self._is_news(finding)]
             if self._acts is not None:
                 self._acts.consider(findings, self._history.last_step)

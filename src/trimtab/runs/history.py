@@ -40,7 +40,7 @@ from trimtab.runs.statistics import read_statistics
 MAX_BUCKETS: Final = 4096
 RAW_SAMPLES: Final = 4096
 LAYER_ROWS: Final = 1024
-WAITING_WINDOWS: Final = 64
+WAITING_LINES: Final = 64
 
 
 class _Columns(NamedTuple):
@@ -191,7 +191,7 @@ class Series:
         """Steps and means of the buckets that hold a finite sample."""
         mean = self.mean
         kept = np.isfinite(mean)
-        return self.steps[kept], mean[kept]
+        return (self.steps.copy(), mean) if kept.all() else (self.steps[kept], mean[kept])
 
     def raw(self) -> tuple[Steps, Floats]:
         """The newest 4,096 samples one by one, non-finite ones included."""
@@ -237,9 +237,10 @@ def _halved(columns: _Columns) -> _Columns:
 
 def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
     """Whole buckets of `width` samples. Sums go by pairs, as joining neighbours does: the same bits either way."""
-    finite = np.isfinite(values)
-    masked = np.where(finite, values, np.nan).reshape(-1, width)
-    total_NW, finite_NW = np.where(finite, values, 0.0).reshape(-1, width), finite.reshape(-1, width)
+    finite_NW, values_NW = np.isfinite(values).reshape(-1, width), values.reshape(-1, width)
+    masked = total_NW = values_NW
+    if not finite_NW.all():
+        masked, total_NW = np.where(finite_NW, values_NW, np.nan), np.where(finite_NW, values_NW, 0.0)
     while (size := total_NW.shape[1]) > 1:
         pairs = total_NW[:, 0 : size - 1 : 2] + total_NW[:, 1::2]
         total_NW = np.concatenate([pairs, total_NW[:, -1:]], axis=1) if size % 2 else pairs
@@ -264,9 +265,12 @@ class Layers:
         self._steps: list[int] = []
         self._table_RC: Floats = np.empty((0, 0))
         """The windows' values in its first rows; what follows is room for more."""
+        self._views: dict[str, tuple[Steps, tuple[str, ...], Floats]] = {}
+        """What `values` gave; forgotten as it grows."""
 
     def append(self, step: int, names: Sequence[str], values: Floats) -> None:
         """Add the window that ends at `step`."""
+        self._views = {}
         if names != self._names:
             columns = (self._columns.setdefault(name, len(self._columns)) for name in names)
             self._names, self._where = names, np.fromiter(columns, np.int64, count=len(names))
@@ -291,11 +295,15 @@ class Layers:
         return any(name.endswith(f"/{metric}") for name in self._columns)
 
     def values(self, metric: str) -> tuple[Steps, tuple[str, ...], Floats]:
-        """Steps [W], layer names [L] and values [W, L] of one metric."""
-        ending = f"/{metric}"
-        names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
-        layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-        return np.array(self._steps, np.int64), layers, self._table_RC[: len(self._steps), list(names.values())]
+        """Steps [W], layer names [L] and values [W, L] of one metric, not to be written."""
+        if metric not in self._views:
+            ending = f"/{metric}"
+            names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
+            layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
+            steps, values_WL = np.array(self._steps, np.int64), self._table_RC[: len(self._steps), list(names.values())]
+            steps.flags.writeable = values_WL.flags.writeable = False
+            self._views[metric] = steps, layers, values_WL
+        return self._views[metric]
 
 
 @final
@@ -311,8 +319,8 @@ class History:
         self.examined = Layers()
         """The same of examinations, whose metrics of the whole model are series `probe/…`."""
         self._series: dict[str, Series] = {}
-        self._waiting: list[tuple[StepsEnded, Iterable[dict[str, Any]]]] = []
-        """Windows and their lines, as the record rounds."""
+        self._waiting: list[dict[str, Any]] = []
+        """Lines of windows, as the record rounds."""
         self.starts: list[RunStarted] = []
         self.ended_before: list[RunEnded | None] = []
         """For each of `starts` how the attempt before ended; None where it wrote no end."""
@@ -391,10 +399,13 @@ class History:
         columns.flush()
 
     def observe(self, event: Event) -> None:
-        """Add an event of a run that is going on; a window is only put aside until somebody asks."""
+        """Add an event of a run that is going on; a window's metrics are only put aside until somebody asks."""
         if isinstance(event, StepsEnded):
-            self._waiting.append((event, lines_of(event)))
-            if len(self._waiting) >= WAITING_WINDOWS:
+            self._waiting += [decoded_line(dict(line)) for line in lines_of(event)]
+            if event.layers:
+                row = np.fromiter(event.layers.values(), np.float32, count=len(event.layers))  # as its file holds
+                self.layers.append(event.last_step, tuple(event.layers), row.astype(np.float64))
+            if len(self._waiting) >= WAITING_LINES:
                 self._settle()
         else:
             self._note(event)
@@ -416,20 +427,15 @@ class History:
         return self._series
 
     def _settle(self) -> None:
-        """Take in the windows that were put aside."""
-        if not self._waiting:
-            return
-        waiting, self._waiting = self._waiting, []
-        self.extend(decoded_line(dict(line)) for _, lines in waiting for line in lines)
-        for event, _ in waiting:
-            if event.layers:
-                row = np.fromiter(event.layers.values(), np.float32, count=len(event.layers))  # as its file holds
-                self.layers.append(event.last_step, tuple(event.layers), row.astype(np.float64))
+        """Take in the lines that were put aside."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self.extend(waiting)
 
     @property
     def last_step(self) -> int:
         """The newest step that anything is known of."""
-        return max(self._last_step, self._waiting[-1][0].last_step if self._waiting else 0)
+        return max(self._last_step, self._waiting[-1]["last_step"] if self._waiting else 0)
 
     def _note(self, event: Event) -> None:
         self.rollbacks.note(event)

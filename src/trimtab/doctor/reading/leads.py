@@ -71,9 +71,11 @@ def _away(loss: Curve) -> _Away | None:
     if lowest < 2 or lowest > len(values) - 4:
         return None
     base = float(np.mean(values[lowest - 2 : lowest + 1]))
+    if not base > 0 or float(values[-3:].min()) <= AWAY * base:
+        return None
     noise = noise_of(loss.values[: lowest + 1])
     bound = max(AWAY * base, base + max(NOISES * noise, 0.05 * max(loss.start - base, 0.0)))
-    below = int(np.flatnonzero(values <= bound)[-1]) if base > 0 else len(values)
+    below = int(np.flatnonzero(values <= bound)[-1])
     if below >= len(values) - 3:
         return None
     return _Away(loss, int(loss.steps[lowest]), base, int(loss.steps[below + 1]), float(values[below + 1]))

@@ -25,6 +25,8 @@ _FEW: Final = 64
 """Values that are quicker sorted as a list."""
 _NARROW: Final = 24
 """Values in a window of which ranks are not worth their making."""
+_TOGETHER: Final = 8
+"""Neighbouring windows that are looked at together."""
 _WIDE: Final = 128
 """Values in a window whose deviations are quicker found in a list that is kept in order."""
 
@@ -53,8 +55,7 @@ def medians(rows: Floats) -> Floats:
     parts = np.partition(rows, half, axis=1)
     upper = parts[:, half]
     result: Floats = upper if width % 2 else (parts[:, :half].max(axis=1) + upper) / 2
-    bad = np.isnan(rows).any(axis=1)
-    return np.where(bad, np.nan, result) if bad.any() else result
+    return np.where(np.isnan(rows).any(axis=1), np.nan, result) if np.isnan(rows.max(initial=0.0)) else result
 
 
 def quantile(values: Floats, part: float) -> float:
@@ -91,10 +92,10 @@ def sliding_median(values: Floats, width: int) -> Floats:
     order = np.argsort(values)
     ranks = np.empty(len(values), np.int32)
     ranks[order] = np.arange(len(values), dtype=np.int32)
-    ordered, half = values[order], width // 2
-    parts = np.partition(sliding_window_view(ranks, width), half, axis=1)
-    upper: Floats = ordered[parts[:, half]]
-    return upper if width % 2 else (ordered[parts[:, :half].max(axis=1)] + upper) / 2
+    ordered = values[order]
+    parts = np.partition(_middles(ranks, width), _TOGETHER, axis=1)[: len(values) - width + 1]
+    upper: Floats = ordered[parts[:, _TOGETHER]]
+    return upper if width % 2 else (ordered[parts[:, :_TOGETHER].max(axis=1)] + upper) / 2
 
 
 def sliding_minimum(values: Floats, width: int) -> Floats:
@@ -149,6 +150,24 @@ def _windows(values: Floats, width: int) -> Iterator[list[float]]:
         del window[bisect_left(window, old)]
         insort(window, new)
         yield window
+
+
+def _middles(ranks: NDArray[np.int32], width: int) -> NDArray[np.int32]:
+    """Of each `width` neighbours the sixteen in their middle [N - width + 1, and some more to fill the last eight, 16].
+
+    Eight windows in a row share all but seven values of each. Of what they share only the nine in the middle can be
+    next to a window's middle, which seven others move by seven places at most.
+    """
+    beside, low = _TOGETHER - 1, width // 2 - _TOGETHER
+    ranks = np.append(ranks, np.repeat(ranks[-1:], (width - 1 - len(ranks)) % _TOGETHER))
+    windows = sliding_window_view(ranks, width)[::_TOGETHER]
+    shared = np.partition(windows[:, beside:], low, axis=1)[:, low:]
+    shared.partition(_TOGETHER, axis=1)
+    others = np.concatenate([windows[:, :beside], sliding_window_view(ranks, beside)[width::_TOGETHER]], axis=1)
+    found = np.empty((len(windows), _TOGETHER, 2 * _TOGETHER), np.int32)
+    found[:, :, : _TOGETHER + 1] = shared[:, np.newaxis, : _TOGETHER + 1]
+    found[:, :, _TOGETHER + 1 :] = sliding_window_view(others, beside, axis=1)
+    return found.reshape(-1, 2 * _TOGETHER)
 
 
 def _middle(window: list[float]) -> float:

@@ -11,6 +11,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.curves import Curve, Floats, Phases
 from trimtab.doctor.reading.levels import uniform_loss
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.unsteady import Sign
 from trimtab.doctor.remedies import learning_rate_in_use, sound_rate, uses_adam
 from trimtab.runs import format
@@ -65,13 +66,10 @@ def unmoved(case: Case) -> Iterator[Sign]:
     steps, names, norms_WL = case.history.layers.values("weight_norm")
     if len(steps) < 4:
         return
-    first, last = norms_WL[0], norms_WL[-1]
-    changes = [
-        abs(float(b / a) - 1.0)
-        for name, a, b in zip(names, first, last, strict=True)
-        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
-    ]
-    if changes and (moved := float(np.median(changes))) < 0.01:
+    matrices = [at for at, name in enumerate(names) if "norm" not in name and "bias" not in name]
+    first, last = norms_WL[0, matrices], norms_WL[-1, matrices]
+    there = np.isfinite(first) & np.isfinite(last) & (first > 0)
+    if there.any() and (moved := median(np.abs(last[there] / first[there] - 1.0))) < 0.01:
         yield (
             1.0,
             Evidence(

@@ -63,6 +63,8 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         excess = np.where(np.isfinite(before), values - before, 0.0)
         high = excess > enough
         high[:begun] = False
+        if scale == 1:
+            high &= excess > _tail(excess, single.noise)  # which the noise of no place is below
         if not high.any():
             continue
         noise = single.local_noise(2 * width, np.flatnonzero(high))
@@ -109,7 +111,7 @@ def _is_usual(curve: Curve, spike: Spike) -> bool:
     return float(elsewhere.mean()) > NOW_AND_THEN if len(elsewhere) else False
 
 
-def _tail(excess: Floats, noise: Floats) -> Floats:
+def _tail(excess: Floats, noise: Floats | float) -> Floats:
     """How far single values reach without being spikes: noise with heavy tails reaches as far down as up."""
     down = -float(excess[len(excess) // 5 :].min())
     return np.maximum(np.minimum(3.0 * quantile(excess, 0.98), 20 * noise), 1.4 * down)

@@ -13,7 +13,8 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import no_gradient_since
-from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.medians import median, medians, quantiles
+from trimtab.doctor.reading.once import once
 from trimtab.doctor.reading.unsteady import Sign
 
 SWOLLEN: Final = 1e3
@@ -25,6 +26,8 @@ ALONE: Final = 4.0
 TOGETHER: Final = 0.003
 """Of each weight in a step: so all of them grow threefold in four hundred."""
 GROWN: Final = 1.4
+LATELY: Final = 4
+"""Windows in which it must have grown so to the end."""
 NEAR: Final = 8
 """Steps before and after an examination."""
 FIVEFOLD: Final = 5.0
@@ -54,14 +57,11 @@ def growth(case: Case) -> Iterator[Sign]:
     if len(steps) < 4:
         return
     until = max(3, int(np.searchsorted(steps, 0.1 * case.planned_steps)))
-    first, then = norms_WL[0], norms_WL[min(until, len(steps) - 1)]
-    grown = [
-        float(b / a)
-        for name, a, b in zip(names, first, then, strict=True)
-        if np.isfinite(a) and np.isfinite(b) and a > 0 and "norm" not in name and "bias" not in name
-    ]
+    matrices = [at for at, name in enumerate(names) if "norm" not in name and "bias" not in name]
+    first, then = norms_WL[0, matrices], norms_WL[min(until, len(steps) - 1), matrices]
+    there = np.isfinite(first) & np.isfinite(then) & (first > 0)
     end = int(steps[min(until, len(steps) - 1)])
-    if grown and (factor := float(np.median(grown))) > 2.5:
+    if there.any() and (factor := median(then[there] / first[there])) > 2.5:
         told = f"the weights of the median layer grew {factor:.1f}-fold by step {end:,}"
         yield 1.0 if factor < 5 else 1.5, Evidence("layer/*/weight_norm", (int(steps[0]), end), factor, 1.5, told)
 
@@ -78,13 +78,15 @@ def swells(case: Case) -> Iterator[Sign]:
         yield 1.5, Evidence("layer/*/activation_rms", (int(steps[0]), int(steps[-1])), times, SWOLLEN, told)
 
 
+@once
 def jump(case: Case) -> Change | None:
     """The one window in which the weights of all layers grew at once, as no update grows them; not where the run was
     resumed there, which is the reason then."""
-    steps, logs_WL = _logs(case, matrices=True)
-    if len(steps) < 5:
+    steps, names, logs_WL = _logs(case)
+    logs_WL = logs_WL[:, [at for at, name in enumerate(names) if "norm" not in name]]
+    if len(steps) < 5 or not logs_WL.size:
         return None
-    changes = np.median(np.diff(logs_WL, axis=0), axis=1)
+    changes = medians(np.diff(logs_WL, axis=0))
     at = int(np.argmax(changes))
     begin, end = int(steps[at]), int(steps[at + 1])
     others = float(np.abs(np.delete(changes, at)).max(initial=0.0))
@@ -95,18 +97,21 @@ def jump(case: Case) -> Change | None:
     return Change(begin, end, float(np.exp(changes[at])))
 
 
+@once
 def growing(case: Case) -> Change | None:
     """Weights of all layers, and what norms multiply by, too, that grow by one and the same part of themselves in each
     step from some step to the end: something multiplies them."""
-    steps, logs_WL = _logs(case, matrices=False)
-    if len(steps) < 6:
+    steps, _, logs_WL = _logs(case)
+    if len(steps) < 6 or not logs_WL.size:
         return None
     per_step_WL = np.diff(logs_WL, axis=0) / np.maximum(np.diff(steps), 1)[:, None]
-    usual, least = np.median(per_step_WL, axis=1), np.quantile(per_step_WL, 0.1, axis=1)
+    if (medians(per_step_WL[-LATELY:]) < TOGETHER).any():
+        return None  # which is soon seen of nearly all runs
+    usual, least = medians(per_step_WL), quantiles(per_step_WL, 0.1)
     apart = np.flatnonzero((usual < TOGETHER) | (least < 0.5 * usual))
     first = int(apart[-1]) + 1 if len(apart) else 0
     times = float(np.exp(np.median(logs_WL[-1] - logs_WL[first])))
-    return Change(int(steps[first]), int(steps[-1]), times) if len(usual) - first >= 4 and times > GROWN else None
+    return Change(int(steps[first]), int(steps[-1]), times) if len(usual) - first >= LATELY and times > GROWN else None
 
 
 def outgrown(case: Case) -> Change | None:
@@ -157,10 +162,12 @@ def grows_without_gradient(case: Case, curve: Curve) -> Change | None:
     return Change(part.first_step, part.last_step, times) if evenly and times > FIVEFOLD else None
 
 
-def _logs(case: Case, *, matrices: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Steps, and the logarithms of the norms of all weights that were measured at each [W, L]; of `matrices` alone."""
+@once
+def _logs(case: Case) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[np.float64]]:
+    """Steps, the names of weights that were measured at each, and the logarithms of their norms [W, L]."""
     steps, names, norms_WL = case.history.layers.values("weight_norm")
-    kept = [at for at, name in enumerate(names) if "bias" not in name and not (matrices and "norm" in name)]
-    norms_WL = norms_WL[:, kept] if len(steps) else np.empty((0, 0))
-    norms_WL = norms_WL[:, (np.isfinite(norms_WL) & (norms_WL > 0)).all(axis=0)] if len(steps) else norms_WL
-    return (steps, np.log(norms_WL)) if norms_WL.size else (steps[:0], np.empty((0, 0)))
+    if not norms_WL.size:
+        return steps[:0], (), np.empty((0, 0))
+    there_L = (norms_WL.min(axis=0) > 0) & (norms_WL.max(axis=0) < np.inf)
+    kept = [at for at, name in enumerate(names) if there_L[at] and "bias" not in name]
+    return steps, tuple(names[at] for at in kept), np.log(norms_WL[:, kept])

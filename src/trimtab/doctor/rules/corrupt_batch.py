@@ -29,7 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import lower_quantile, quantile
+from trimtab.doctor.reading.medians import lower_quantile, median, quantile
 from trimtab.doctor.reading.once import once
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -150,13 +150,19 @@ def _witness(case: Case, series: Series) -> bool:
     norms = case.history.get("grad_norm")
     if norms is None or norms.width > 1 or not np.array_equal(norms.steps, series.steps):
         return False
-    values = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0)
-    ratio = values / np.maximum(running_median(values, 15), 1e-12)
+    values, curve = np.nan_to_num(norms.mean, nan=0.0, posinf=0.0), Curve.of(series)
     begin = len(values) // 4  # earlier the weights themselves are unsteady
-    late, loss = ratio[begin:], series.mean[begin:] - running_median(series.mean, 15)[begin:]
-    if len(late) < FEWEST or not np.isfinite(loss).any():
+    if curve is None or len(values) - begin < FEWEST:
+        return False
+    whole = len(curve) == len(series)
+    loss = (series.mean - (curve.running_median(15) if whole else running_median(series.mean, 15)))[begin:]
+    if not np.isfinite(loss).any():
         return False
     at = int(np.nanargmax(loss))
+    near = values[begin + at - 7 : begin + at + 8]
+    if len(near) == 15 and values[begin + at] / max(median(near), 1e-12) <= ALONE:
+        return False  # as nearly always, without the others
+    late = (values / np.maximum(running_median(values, 15), 1e-12))[begin:]
     return bool(late[at] > ALONE and late[at] > CLEAR * np.delete(late, at).max())
 
 
@@ -184,9 +190,9 @@ def outliers_of(
     excess = np.where(np.isfinite(usual), filled - usual, 0.0)
     # What 98 in 100 steps stay below, twice; and twice as far as the noise reaches down.
     reach = max(2.5 * quantile(excess[width // 2 :], 0.98), -2.0 * float(excess[len(excess) // 5 :].min()))
-    noise = curve.local_noise(2 * width, np.flatnonzero(excess > 0.5 * NOISES * curve.noise))  # others are not high
-    least = np.maximum(NOISES * noise, max(PART * curve.descent, reach, 0.05 * abs(curve.end)))
-    high = excess > ease * least
+    least = max(NOISES * curve.noise, PART * curve.descent, reach, 0.05 * abs(curve.end))
+    noise = curve.local_noise(2 * width, np.flatnonzero(excess > ease * least))  # others are not high
+    high = excess > ease * np.maximum(NOISES * noise, least)
     next_excess, before = np.append(excess[1:], 0.0), np.insert(excess[:-1], 0, 0.0)
     after_next = np.append(next_excess[1:], 0.0)
     alone = (next_excess < 0.3 * excess) & (after_next < 0.3 * excess) & (before < 0.3 * excess)

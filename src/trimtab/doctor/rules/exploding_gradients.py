@@ -63,7 +63,6 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if growing(case) is not None:
         return  # all weights are multiplied, and the gradient follows them
-    thrown = jump(case)
     bad = case.loss().first_bad_step  # type: ignore[union-attr]
     broken = min((step for step in (bad, series.first_bad_step) if step is not None), default=None)
     if broken is not None and (case.history.has("loss_scale") or broken <= norms.first_step):
@@ -85,7 +84,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if broken is None and thrown_by_burst(case, loss):
         return
-    if thrown is not None and thrown.begin <= growth.began <= thrown.end + 1:
+    if (thrown := jump(case)) is not None and thrown.begin <= growth.began <= thrown.end + 1:
         return  # by what was written into the weights
     (began, large, usual, largest), (followed, lost, said) = growth, left
     leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or outgrows(norms, loss, growth)

@@ -255,6 +255,10 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
     trend = np.interp(np.arange(len(values)), ends - length / 2, medians)
     rest = np.clip(values - trend, -8.0 * curve.noise - 1e-12, None)
     rest = rest - rest.mean()
+    smooth = running_median(rest, 3)
+    size = float(np.std(smooth))
+    if size < max(SIZE * abs(float(np.median(trend))), SIZE * curve.descent):
+        return
     together = autocorrelation(rest, len(values) // 2)
     below = np.flatnonzero(together < 0.1)
     if not len(below):
@@ -262,11 +266,9 @@ def _by_period(case: Case, curve: Curve) -> Iterator[Evidence]:
     first = int(below[0])
     # The first of those that come near the highest: two epochs go together as one does.
     lag = first + int((together[first:] >= 0.9 * together[first:].max()).argmax())
-    smooth = running_median(rest, 3)
-    size = float(np.std(smooth))
     if lag < 8 or together[lag] < AGAIN or not _in_blocks(values, lag, curve.noise):
         return
-    if float(together[:lag].min()) > -LEAST or size < max(SIZE * abs(float(np.median(trend))), SIZE * curve.descent):
+    if float(together[:lag].min()) > -LEAST:
         return
     moves = np.diff(smooth)
     up, down = quantile(moves, 0.98), -quantile(moves, 0.02)
