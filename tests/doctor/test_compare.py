@@ -291,6 +291,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert "judge both alike first" in found.recommendation.summary
     found = compare(run_of("a", task="causal_lm"), run_of("b", task="classification"))
     assert "different tasks" in found.obstacles[0]
+    assert not found.outcomes
     for names, expected in (
         (("mse", "huber"), ("their losses are not of one kind: objective.name is mse and huber",)),
         (("mse", "rmse"), ()),  # both are told as squares
@@ -298,6 +299,34 @@ def test_what_cannot_be_compared_is_said() -> None:
     ):
         a, b = ({**CONFIG, "objective.name": name} for name in names)
         assert compare(run_of("a", config=a), run_of("b", config=b, worse=-0.5)).obstacles == expected
+
+
+def log_of(folder: Path, name: str, columns: str, first: float, floor: float = 0.3) -> Side:
+    rows = [f"{step},{floor + (first - floor) * 0.97**step:.4f},{step / 100:.2f},0.5" for step in range(100)]
+    (folder / name).write_text("\n".join([f"step,loss,{columns}", *rows]) + "\n")
+    return open_side(folder / name)
+
+
+def test_logs_of_different_tasks_are_not_ranked_and_their_speed_is(tmp_path: Path) -> None:
+    text = log_of(tmp_path, "text.csv", "perplexity,step_time", 10.8)
+    boxes = log_of(tmp_path, "boxes.csv", "mAP50,step_time", 10.7)
+    digits = log_of(tmp_path, "digits.csv", "right,step_time", 2.3)
+    more = log_of(tmp_path, "more.csv", "right,step_time", 10.8, floor=3.3)
+    new = log_of(tmp_path, "new.csv", "right,step_time", 10.8)
+    for one, other, why in (
+        (text, boxes, "metrics are of different tasks"),
+        (digits, more, "begin at 2.3000 and 10.800"),
+    ):
+        found = compare(one, other)
+        assert why in found.obstacles[0]
+        assert [outcome.metric for outcome in found.outcomes] == ["step_seconds"]
+        assert "not comparable" in found.summary
+        assert "better" not in render_comparison(found)
+        assert why in render_comparison_page(found)
+    for one, other in ((more, boxes), (digits, new)):  # the new one comes down to where the other began
+        found = compare(one, other)
+        assert found.obstacles == ()
+        assert found.outcomes[0].metric == "train/loss"
 
 
 def test_budgets_are_made_equal() -> None:

@@ -54,6 +54,23 @@ def test_the_bad_way_of_an_accuracy_is_down() -> None:
     assert list(breaks_of("train/accuracy", STEPS, 1 - accuracy, "down")) == []
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_divergence_that_ends_in_no_number_is_one_event_with_one_onset(seed: int) -> None:
+    """Where the loss stood low for long before, the lowest of its values says nothing of when it left."""
+    rise = np.expm1(0.15 * np.maximum(np.arange(400) - 320, 0))
+    loss = 1.0 + np.exp(-np.arange(400) / 30) + 0.05 * noise_of(400, seed) + rise
+    norms = np.exp(0.2 * noise_of(400, seed + 9)) * (1.0 + 20.0 * rise)
+    loss[352:] = norms[352:] = np.nan
+    case = case_of(loss, grad_norm=norms)
+    diagnosis = with_order(case, diagnose(case))
+    (error,) = (finding for finding in diagnosis.findings if finding.severity == "error")
+    assert {"divergence", "nan-loss"} <= {error.code, *error.consequences}
+    assert 300 <= error.onset_step <= 330
+    for one in diagnosis.order:
+        if one.metric == error.evidence[0].metric and one.direction == "up":
+            assert one.earliest <= error.onset_step <= one.latest
+
+
 def test_metrics_are_put_in_order() -> None:
     norms, loss = 1.0 + 0.05 * noise_of(400, 1), falling(400, noise=0.05)
     norms[239:] += 3.0

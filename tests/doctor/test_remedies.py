@@ -16,17 +16,21 @@ from trimtab.config import ClipConfig, Config, dump_config, flatten, load_config
 from trimtab.config.registry.schedules import SCHEDULES
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import diagnose
-from trimtab.doctor.finding import Remedy
+from trimtab.doctor.finding import Remedy, Target
+from trimtab.doctor.fix import fix_elsewhere
 from trimtab.doctor.lint import lint
+from trimtab.doctor.load import open_foreign_case
 from trimtab.doctor.narrate import summarize
 from trimtab.doctor.reading.levels import uniform_loss
-from trimtab.doctor.remedies import brain_float, for_little_data, kept_checkpoint, longer_warmup, sound_rate
+from trimtab.doctor.remedies import NAMES, brain_float, for_little_data, kept_checkpoint, longer_warmup, sound_rate
 from trimtab.doctor.rules import RULES
 from trimtab.doctor.rules.loss_spike import clipping
 from trimtab.doctor.rules.noisy_loss import _more as more_samples
 from trimtab.doctor.rules.stopped_too_early import _remedies
 from trimtab.doctor.rules.underfitting import _remedies as larger_model
 from trimtab.events import CheckpointSaved, FindingsChanged, RunEnded, RunStarted
+from trimtab.report import words
+from trimtab.report.fixed import fixed_file
 from trimtab.report.words import sentences
 
 RATE = "optimizer.learning_rate"
@@ -287,3 +291,45 @@ def test_what_stopped_too_early_is_not_told_to_learn_by_heart(per_epoch: float, 
     assert any(one.summary.startswith("more text, as") for one in remedies) == (per_epoch < 1e9)
     steps = [one.config["training.steps"] for one in remedies if "training.steps" in one.config]
     assert all(number * 1000.0 <= 4.0 * per_epoch for number in steps)
+
+
+TRAINERS = {
+    "nanogpt": ("learning_rate = 0.01", "iter {step}: loss {loss}, time 135.20ms, mfu 37.50%", "learning_rate"),
+    "megatron": (
+        "using torch.bfloat16",
+        "iteration {step:>8}/ 4000 | consumed samples: {step} | learning rate: 1.0E-02 | lm loss: {loss} |",
+        "--lr",
+    ),
+    "mmengine": (
+        "",
+        "07/01 20:41:31 - mmengine - INFO - Iter(train) [{step:>5}/4000]  lr: 1.0e-02  loss: {loss}",
+        "optimizer.lr",
+    ),
+    "huggingface": (
+        "",
+        "{{'loss': {loss}, 'grad_norm': 1.5, 'learning_rate': 0.01, 'epoch': {step}}}",
+        "learning_rate",
+    ),
+    "text": ("", "step {step} | loss {loss} | lr 1.00e-02", "lr"),
+}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_rate_is_set_in_the_words_of_the_trainer_that_printed_the_log(tmp_path: Path, trainer: str) -> None:
+    above, line, name = TRAINERS[trainer]
+    noise = np.random.default_rng(1).normal(0, 0.03, 400)
+    loss = 3.0 + 5.0 * np.exp(-np.arange(400) / 40) + noise + np.clip(0.05 * (np.arange(400) - 200), 0, 8)
+    rows = [line.format(step=10 * at + 10, loss=f"{value:.4f}") for at, value in enumerate(loss)]
+    (tmp_path / "a.log").write_text("\n".join([above, *rows]) + "\n")
+    case, _ = open_foreign_case(tmp_path / "a.log")
+    assert case.target == trainer
+    finding = diagnose(case).findings[0]
+    assert finding.code == "divergence"
+    changed = {key: value for remedy in finding.remedies for key, value in remedy.config.items()}
+    assert [value for key, value in changed.items() if key.endswith(name)] == [0.003]
+    assert name in fixed_file(fix_elsewhere(diagnose(case)), diagnose(case), case.target)
+
+
+def test_every_target_has_names_that_a_report_can_tell() -> None:
+    targets = set(get_args(Target))
+    assert {target for names in NAMES.values() for target in names} == targets == words.TARGETS.keys()

@@ -62,6 +62,8 @@ def test_every_row_is_read_and_a_resume_is_what_the_rows_bear_out(
         ("wandb: Syncing run resumed-lake-4", False),
         ("Resuming training at step 200 after evaluation", False),
         ("Resuming from idle: clocks restored", False),
+        ("loaded checkpoint for evaluation at step 200", False),
+        ("loaded checkpoint at step 200", True),
         ("Training resumed at step 200", True),
         ("Resuming training from out", True),
         ("resumed from checkpoint at step 200", True),

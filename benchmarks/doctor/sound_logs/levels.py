@@ -243,6 +243,35 @@ def divided_by_micro_batches(random: Generator) -> Table:
 
 
 @kind
+def summed_over_a_batch(random: Generator) -> Table:
+    """`reduction="sum"` beside an accuracy that rises soon: the loss begins and stays as many times too high."""
+    number, batch, classes = 400, int(random.choice([8, 32, 128, 512])), int(random.choice([4, 10, 100]))
+    within, late = random.uniform(0.03, 0.2), random.uniform(0.05, 0.6)
+    loss = settling(number, np.log(classes), late, within)
+    right = settling(number, 1.0 / classes, np.exp(-late), within)
+    return {
+        **steps(number, 1),
+        "loss": batch * loss * np.exp(random.normal(0.0, 0.08, number)),
+        "train_acc": random.binomial(batch, right) / batch,
+        **rates(random, number, float(random.choice([1e-4, 1e-3, 3e-3]))),
+    }
+
+
+@kind
+def parts_of_one_loss(random: Generator) -> Table:
+    """Boxes, classes and more of a detector, an epoch a row, and nothing that is the whole: levels of any height."""
+    number, within = int(random.choice([50, 100, 300])), random.uniform(0.1, 0.4)
+    parts: Table = {}
+    for name in ("box", "cls", "dfl", "obj")[: int(random.integers(2, 5))]:
+        start = 10.0 ** random.uniform(-1.5, 1.0)
+        fall = settling(number, start, random.uniform(0.2, 0.6) * start, within)
+        parts[f"train/{name}_loss"] = noisy(random, fall, 0.01 * start)
+        parts[f"val/{name}_loss"] = noisy(random, 1.1 * fall + 0.05 * start, 0.008 * start)
+    precise = 0.6 * (1.0 - np.exp(-part(number) / within))
+    return {**epochs(number), **parts, "metrics/mAP50(B)": precise, "lr/pg0": 0.01 * (1.02 - part(number))}
+
+
+@kind
 def focal_or_averaged(random: Generator) -> Table:
     """A focal loss, or one averaged over pixels that are mostly background, beside a plain one in evaluation."""
     number = int(random.choice([30, 60]))

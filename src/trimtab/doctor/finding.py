@@ -10,7 +10,10 @@ SCHEMA: Final = 1
 
 Severity = Literal["info", "warning", "error"]
 Verdict = Literal["healthy", "attention", "failed"]
-Target = Literal["trimtab", "huggingface", "lightning", "text"]
+Target = Literal[
+    "trimtab", "huggingface", "lightning", "nanogpt", "megatron", "fairseq", "mmengine", "ultralytics", "keras", "text"
+]
+"""Whose words a remedy's settings are in; "text": of a trainer that is not known, in those of torch."""
 
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 """The mildest first."""

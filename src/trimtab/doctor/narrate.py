@@ -61,7 +61,7 @@ def _course(case: Case) -> str:
             f"the best validation loss{whose} is {format.decimal(float(values[best]))}, at {unit} {at[best]:,}"
             f"{_worse_than_counting(case)}{_chosen_by(case, unit)}"
         )
-    none = "no loss was logged" if loss is None or not len(loss.steps) else "no loss was finite"
+    none = "no loss is known" if loss is None or not len(loss.steps) else "no loss was finite"
     return f"In {steps} " + (" and ".join(parts).rstrip(",") if parts else none) + "."
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.codes import CODES
-from trimtab.doctor.finding import SEVERITIES, Break, Diagnosis
+from trimtab.doctor.finding import SEVERITIES, Break, Diagnosis, Finding
 from trimtab.doctor.reading.curves import local_noise, trailing_median
 from trimtab.runs.history import Series
 
@@ -71,7 +71,16 @@ def with_order(case: Case, diagnosis: Diagnosis) -> Diagnosis:
     if lead is None or SEVERITIES.index(lead.severity) == 0 or lead.onset_step <= 1:
         return diagnosis
     of_machine = {name for name, _ in MACHINE} & {*CODES[lead.code].signals, *(one.metric for one in lead.evidence)}
-    return replace(diagnosis, order=order_of(case, lead.onset_step, of_machine=bool(of_machine)))
+    order = order_of(case, lead.onset_step, of_machine=bool(of_machine))
+    return replace(diagnosis, order=tuple(_as_found(one, lead) for one in order))
+
+
+def _as_found(one: Break, lead: Finding) -> Break:
+    """A break of the metric that the finding begins with, of which its onset is a part: one event has one beginning."""
+    is_same = lead.evidence and lead.evidence[0].metric == one.metric and one.direction != "not finite"
+    if not is_same or one.latest < lead.onset_step:
+        return one
+    return replace(one, earliest=min(one.earliest, lead.onset_step))
 
 
 def order_of(case: Case, onset: int, *, of_machine: bool = False) -> tuple[Break, ...]:

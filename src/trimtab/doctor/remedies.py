@@ -14,25 +14,82 @@ from trimtab.doctor.reading.rates import usual_rate
 from trimtab.runs.metrics import selection_direction
 
 NAMES: Final[Mapping[str, Mapping[Target, str]]] = {
-    "learning_rate": {"trimtab": "optimizer.learning_rate", "huggingface": "learning_rate"},
-    "warmup": {"trimtab": "schedule.warmup", "huggingface": "warmup_ratio"},
+    "learning_rate": {
+        "trimtab": "optimizer.learning_rate",
+        "huggingface": "learning_rate",
+        "lightning": "lr",
+        "nanogpt": "learning_rate",
+        "megatron": "--lr",
+        "fairseq": "--lr",
+        "mmengine": "optim_wrapper.optimizer.lr",
+        "ultralytics": "lr0",
+        "keras": "learning_rate",
+        "text": "lr",
+    },
+    "warmup": {"trimtab": "schedule.warmup", "huggingface": "warmup_ratio", "megatron": "--lr-warmup-fraction"},
+    "warmup_steps": {"nanogpt": "warmup_iters", "fairseq": "--warmup-updates"},
     "clip": {
         "trimtab": "gradients.clip.threshold",
         "huggingface": "max_grad_norm",
         "lightning": "gradient_clip_val",
+        "nanogpt": "grad_clip",
+        "megatron": "--clip-grad",
+        "fairseq": "--clip-norm",
+        "mmengine": "optim_wrapper.clip_grad.max_norm",
+        "keras": "global_clipnorm",
+        "text": "max_norm",
     },
-    "weight_decay": {"trimtab": "optimizer.weight_decay", "huggingface": "weight_decay"},
+    "weight_decay": {
+        "trimtab": "optimizer.weight_decay",
+        "huggingface": "weight_decay",
+        "lightning": "weight_decay",
+        "nanogpt": "weight_decay",
+        "megatron": "--weight-decay",
+        "fairseq": "--weight-decay",
+        "mmengine": "optim_wrapper.optimizer.weight_decay",
+        "ultralytics": "weight_decay",
+        "keras": "weight_decay",
+        "text": "weight_decay",
+    },
     "accumulation": {
         "trimtab": "training.accumulation",
         "huggingface": "gradient_accumulation_steps",
         "lightning": "accumulate_grad_batches",
+        "nanogpt": "gradient_accumulation_steps",
+        "fairseq": "--update-freq",
+        "mmengine": "optim_wrapper.accumulative_counts",
+        "keras": "gradient_accumulation_steps",
     },
-    "precision": {"trimtab": "training.precision.name"},
-    "batch_size": {"trimtab": "training.batch_size"},
-    "workers": {"trimtab": "data.prefetch", "huggingface": "dataloader_num_workers"},
+    "precision": {"trimtab": "training.precision.name", "lightning": "precision", "nanogpt": "dtype"},
+    "bf16": {"huggingface": "bf16", "megatron": "--bf16", "fairseq": "--bf16"},
+    "fp16": {"huggingface": "fp16"},
+    "batch_size": {"trimtab": "training.batch_size", "huggingface": "per_device_train_batch_size"},
+    "workers": {
+        "trimtab": "data.prefetch",
+        "huggingface": "dataloader_num_workers",
+        "lightning": "num_workers",
+        "megatron": "--num-workers",
+        "fairseq": "--num-workers",
+        "mmengine": "train_dataloader.num_workers",
+        "ultralytics": "workers",
+        "text": "num_workers",
+    },
+    "steps": {
+        "trimtab": "training.steps",
+        "huggingface": "max_steps",
+        "lightning": "max_steps",
+        "nanogpt": "max_iters",
+        "megatron": "--train-iters",
+        "fairseq": "--max-update",
+        "mmengine": "train_cfg.max_iters",
+    },
 }
-"""What we mean -> target -> its name for it: settings of trimtab, TrainingArguments, arguments of Lightning's Trainer.
-What has no such name (a rate in Lightning is the user's own code) is said in words alone."""
+"""What we mean -> target -> its name for it: settings of trimtab, TrainingArguments, arguments of Lightning's Trainer
+and of the optimizer and loader that it is given, variables of nanoGPT, flags of Megatron and fairseq, keys of mmengine
+and Ultralytics, arguments of Keras' optimizers, and of torch where the trainer is not known.
+What has no such name is said in words alone."""
+BRAIN_FLOAT: Final[Mapping[Target, str]] = {"lightning": "bf16-mixed", "nanogpt": "bfloat16"}
+"""What `precision` is called there, where it is not bf16."""
 
 
 def change(case: Case, summary: str, **values: Any) -> Remedy:
@@ -63,7 +120,8 @@ def learning_rate_in_use(case: Case) -> float | None:
 
 def brain_float(case: Case) -> Remedy:
     """Train in bf16 in place of fp16."""
-    return change(case, "train in bf16, which has the range of fp32 and needs no scale", precision="bf16")
+    told = "train in bf16, which has the range of fp32 and needs no scale"
+    return change(case, told, precision=BRAIN_FLOAT.get(case.target, "bf16"), bf16=True, fp16=False)
 
 
 def _scale(case: Case) -> float:
@@ -72,8 +130,8 @@ def _scale(case: Case) -> float:
 
 
 def scaled_rate(case: Case, factor: float) -> float | None:
-    """The rate in use times a factor, in one digit or two: `3e-4`."""
-    rate = learning_rate_in_use(case)
+    """The rate in use, or the one that stands above the log, times a factor, in one digit or two: `3e-4`."""
+    rate = learning_rate_in_use(case) or case.number("learning_rate", "set")
     return None if rate is None else float(f"{rate * factor:.1e}")
 
 
@@ -82,13 +140,19 @@ def lower_rate(case: Case, factor: float = 0.3) -> Remedy:
     rate = scaled_rate(case, factor)
     if rate is None:
         parts = {0.1: "a tenth", 0.3: "a third", 0.5: "half"}
-        return Remedy(f"lower the learning rate to {parts.get(factor, f'{factor:g} times what it is')}", "text")
+        return Remedy(f"lower the learning rate to {parts.get(factor, f'{factor:g} times what it is')}")
     return change(case, f"lower the learning rate to {rate:g}", learning_rate=rate)
+
+
+def warm_up(case: Case) -> Remedy:
+    """Warm up over a tenth of the run, in steps where the trainer counts them."""
+    steps = {} if case.counts_epochs else {"warmup_steps": max(1, round(0.1 * case.planned_steps))}
+    return change(case, "warm up over a tenth of the run", warmup=0.1, **steps)
 
 
 def longer_warmup(case: Case) -> list[Remedy]:
     """A warm-up over a tenth of the run, where it is shorter now, or where nothing is known of the schedule."""
-    remedies = [change(case, "warm up over a tenth of the run", warmup=0.1)]
+    remedies = [warm_up(case)]
     if case.setting("schedule.name") is None:
         return remedies
     from trimtab.config import UnknownLengthError, rise_of, steps_of

@@ -5,10 +5,10 @@ Within one number of `schema` nothing is renamed or taken away; what is added is
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from trimtab.doctor.codes import CODES
-from trimtab.doctor.finding import SCHEMA, SEVERITIES
+from trimtab.doctor.finding import SCHEMA, SEVERITIES, Target
 
 _TEXT: Final = {"type": "string"}
 _NUMBER: Final = {"oneOf": [{"type": "number"}, {"type": "null"}, {"enum": ["nan", "inf", "-inf"]}]}
@@ -61,7 +61,7 @@ DIAGNOSIS_SCHEMA: Final[dict[str, Any]] = {
                         remedies=_array(
                             _object(
                                 summary=_TEXT,
-                                target={"enum": ["trimtab", "huggingface", "lightning", "text"]},
+                                target={"enum": list(get_args(Target))},
                                 config={"type": "object"},
                             )
                         ),

@@ -17,6 +17,7 @@ from trimtab.runs import format
 from trimtab.runs.described import describe_decision
 from trimtab.runs.leading import leading_of
 from trimtab.runs.record import event_to_json
+from trimtab.runs.unnamed_losses import SEVERAL
 
 LANE: Final = 22
 MOST_PANELS: Final = 24
@@ -123,7 +124,7 @@ def _loss_panel(report: Report, height: int, wanted: Iterable[str] = ("train/los
 def _unit_of_loss(report: Report) -> str:
     """What the loss is in: of a regression and where no task is known, nobody says."""
     task = report.facts.get("task")
-    if task in (None, "regression"):
+    if task in (None, "regression", SEVERAL):
         return ""
     return f"nats per {report.counted.removesuffix('s')}"
 

@@ -34,8 +34,7 @@ def fixed_file(fix: Fix, diagnosis: Diagnosis, target: Target) -> str:
     if fix.config is not None:
         return "\n".join([*lines, dump_config(fix.config, notes)])
     if fix.changes:
-        named = TARGETS[target] or target
-        lines += [f"# Settings of {named}; all others stay as they are."]
+        lines += _comment(f"Settings in {TARGETS[target]}; all others stay as they are.")
     for one in fix.changes:
         lines += [*(line for told in notes[one.key] for line in _comment(told)), f"{one.key}: {yaml_value(one.now)}"]
     return "\n".join(lines) + "\n"

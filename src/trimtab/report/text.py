@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from trimtab.doctor import Diagnosis, Finding, Remedy, Withheld
+from trimtab.doctor.codes import UNJUDGED
 from trimtab.doctor.finding import that_can_be_logged
 from trimtab.report import words
 from trimtab.report.lags import lag_lines
@@ -38,7 +39,10 @@ def render_text(
         lines += ["", "what broke first, which need not be the cause:"]
         for told in lag_lines(diagnosis.order, diagnosis.unit):
             lines += wrapped(told, width, "    ", "  - ")
-    if withheld := diagnosis.withheld if settings else that_can_be_logged(diagnosis.withheld):
+    withheld = diagnosis.withheld if settings else that_can_be_logged(diagnosis.withheld)
+    if any(finding.code == UNJUDGED for finding in diagnosis.findings):
+        withheld = tuple(one for one in withheld if "train/loss" not in ", ".join(one.needs))  # which it says above
+    if withheld:
         lines += ["", *_withheld(withheld, width)]
     return "\n".join(lines)
 
@@ -74,7 +78,7 @@ def _guesses(diagnosis: Diagnosis, guesses: Sequence[Finding], width: int) -> It
 
 
 def _remedy(remedy: Remedy, settings: Mapping[str, Any], width: int) -> Iterator[str]:
-    where = f" (in {words.TARGETS[remedy.target]})" if remedy.target in ("huggingface", "lightning") else ""
+    where = f" (in {words.TARGETS[remedy.target]})" if remedy.config and remedy.target != "trimtab" else ""
     yield from wrapped(remedy.summary + where, width, "     ", "  => ")
     for (_, was, _), override in zip(words.changes(remedy, settings), words.overrides(remedy), strict=True):
         told = f"     {printable(override)}"

@@ -21,7 +21,13 @@ TARGETS: Final = {
     "trimtab": "trimtab",
     "huggingface": "Hugging Face TrainingArguments",
     "lightning": "Lightning",
-    "text": "",
+    "nanogpt": "nanoGPT",
+    "megatron": "Megatron",
+    "fairseq": "fairseq",
+    "mmengine": "mmengine",
+    "ultralytics": "Ultralytics",
+    "keras": "Keras",
+    "text": "torch's names, yours may differ",
 }
 
 _METRICS: Final = {

@@ -162,6 +162,9 @@ def test_units_and_names_of_printed_logs(tmp_path: Path) -> None:
     imported = read_foreign(tmp_path / "alone.log")
     assert imported.names == {"train loss": "train/loss", "val loss": "validation/loss"}
     assert values(read_foreign(FORMATS / "mmdetection.log"), "data_seconds")[1][0] == 0.051
+    padded = [f"mmengine - INFO - Iter(train) [{step:>6}/2000]  lr: 1.0e-02  loss: 2.5" for step in range(50, 451, 50)]
+    (tmp_path / "padded.log").write_text("\n".join(padded) + "\n")
+    assert values(read_foreign(tmp_path / "padded.log"), "train/loss")[0] == list(range(50, 451, 50))
 
 
 def test_the_runs_of_a_store() -> None:

@@ -428,3 +428,50 @@ def test_a_name_that_is_spelt_nearly_so_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as told:
         find_log(tmp_path / "elsewhere" / "a.csv")
     assert told.value.hint is None
+
+
+BY_STEP = [10, 20, 30, 40]
+
+
+@pytest.mark.parametrize(
+    ("line", "metric", "steps"),
+    [
+        (
+            "[batch={step}/40]:\n\t Train loss/train/total: {loss}\n\t Train lr-AdamW/group0: 0.001",
+            "learning_rate",
+            BY_STEP,
+        ),
+        ('{{"current_steps": {step}, "total_steps": 40, "loss": {loss}, "lr": 1e-4}}', "train/loss", BY_STEP),
+        ('{{"iteration": {step}, "total_loss": {loss}, "data_time": 0.004, "time": 0.35}}', "step_seconds", BY_STEP),
+        ("Step {step} | loss:{loss} lr:2e-05 tokens_per_second_per_gpu:2900.5", "tokens_per_second", BY_STEP),
+        (
+            "[logging.py:96:log_dist] [Rank 0] step={step}, loss={loss}, skipped=0, lr=[1e-4]\n"
+            "[deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 65536, reducing to 32768",
+            "loss_scale",
+            BY_STEP,
+        ),
+    ],
+)
+def test_lines_as_other_trainers_print_them(tmp_path: Path, line: str, metric: str, steps: list[int]) -> None:
+    text = "\n".join(line.format(step=step, loss=5.0 - step / 10) for step in BY_STEP)
+    imported = read_foreign(write(tmp_path / "run.log", text + "\n"))
+    assert values(imported, "train/loss") == (BY_STEP, [4.0, 3.0, 2.0, 1.0])
+    known = {"learning_rate": 1e-3, "step_seconds": 0.35, "tokens_per_second": 2900.5, "loss_scale": 32768.0}
+    assert values(imported, metric) == (steps, [known.get(metric, 4.0 - at) for at in range(4)])
+    assert not any(".py" in name for name in imported.names)
+
+
+def test_a_table_of_a_notebook_below_what_was_printed_before_it(tmp_path: Path) -> None:
+    banner = "==((====))==  Unsloth | Num GPUs used = 1\n\\\\   /|    Total steps = 60\n\n"
+    rows = [f"{epoch}\t{1 / epoch}\t{0.5 + epoch / 100}\t{0.9}" for epoch in range(1, 7)]
+    header = "Epoch\tTraining Loss\tValidation Loss\tAccuracy\n"
+    imported = read_foreign(write(tmp_path / "table.txt", banner + header + "\n".join(rows) + "\n"))
+    assert imported.target == "huggingface"
+    assert values(imported, "train/loss")[1] == [1 / epoch for epoch in range(1, 7)]
+    assert values(imported, "validation/accuracy")[1] == [0.9] * 6
+    assert any("2 lines above the header" in note for note in imported.notes)
+
+
+def test_updates_that_are_counted_up_are_skipped_once_each(tmp_path: Path) -> None:
+    text = "step,loss,skipped\n" + "".join(f"{step},1.0,{step // 20}\n" for step in range(10, 101, 10))
+    assert sum(values(read_foreign(write(tmp_path / "a.csv", text)), "skipped")[1]) == pytest.approx(0.5)

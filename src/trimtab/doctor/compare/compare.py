@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from trimtab.doctor.compare.changes import changes_between
-from trimtab.doctor.compare.comparison import Change, Comparison, Outcome, Parting, Reason, Side
+from trimtab.doctor.compare.comparison import Change, Comparison, Outcome, Parting, Reason, Side, Turn
 from trimtab.doctor.compare.outcomes import AT_END, SURE, metric_of, obstacles_between, outcomes_of
 from trimtab.doctor.compare.partings import partings_of
 from trimtab.doctor.compare.reasons import ACT, Known, reasons_of
+from trimtab.doctor.compare.tasks import other_tasks, speeds_of
 from trimtab.doctor.compare.turns import turns_of
 from trimtab.doctor.effects import Effect, RunOutcome, effect_of, outcomes_in, quantile_of_t, seed_spread
 from trimtab.doctor.finding import Remedy
@@ -34,13 +35,14 @@ def compare(
     if a.name == b.name:
         a, b = replace(a, name=_with_folder(a)), replace(b, name=_with_folder(b))
     changes = changes_between(a, b)
+    if (others_learned := other_tasks(a, b)) is not None:
+        return _of_two_tasks(a, b, changes, others_learned)
     obstacles = obstacles_between(a, b, changes)
     metric = metric_of(a.case, b.case, other_tokens=any("bits per byte" in one for one in obstacles))
     outcomes = tuple(outcomes_of(a, b, metric, _noise([*others, *themselves], metric))) if metric is not None else ()
     if is_chance_alone(changes):  # whatever they differ by is chance
         outcomes = tuple(replace(one, better=None, noise=None, source="") for one in outcomes)
-    partings = partings_of(a.case, b.case)
-    turns = tuple(sorted([*turns_of(a, "a"), *turns_of(b, "b")], key=lambda turn: (turn.step, turn.side)))
+    partings, turns = partings_of(a.case, b.case), _turns(a, b)
     earlier = _earlier(changes, others)
     known = Known(a, b, changes, _leading(outcomes), partings, turns, earlier)
     reasons = reasons_of(known)
@@ -48,6 +50,28 @@ def compare(
     told = tuple(_told(name, effect) for name, effect in earlier.items())
     summary = _summary(known, obstacles, reasons, remedy)
     return Comparison(a, b, obstacles, outcomes, changes, partings, turns, reasons, told, summary, remedy)
+
+
+def _of_two_tasks(a: Side, b: Side, changes: tuple[Change, ...], why: str) -> Comparison:
+    """What can be said of runs that learned different things: how fast they were, and what happened in each."""
+    speeds = tuple(speeds_of(a, b))
+    remedy = Remedy("hold each against a run of its own task")
+    told = "; ".join(f"{_speed(one, one.a)} in {a.name} and {_speed(one, one.b)} in {b.name}" for one in speeds)
+    fast = (
+        f"What can be held against each other is how fast they were: {told}." if told else "Nor did both log a speed."
+    )
+    summary = f"They are not comparable: {why}. {fast} Next: {remedy.summary}."
+    return Comparison(a, b, (why,), speeds, changes, (), _turns(a, b), (), (), summary, remedy)
+
+
+def _speed(one: Outcome, value: float) -> str:
+    return (
+        f"{format.decimal(value)} seconds a step" if one.metric == "step_seconds" else f"{value:,.0f} tokens a second"
+    )
+
+
+def _turns(a: Side, b: Side) -> tuple[Turn, ...]:
+    return tuple(sorted([*turns_of(a, "a"), *turns_of(b, "b")], key=lambda turn: (turn.step, turn.side)))
 
 
 def _with_folder(side: Side) -> str:

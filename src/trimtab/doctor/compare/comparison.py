@@ -67,7 +67,8 @@ class Outcome:
         if not self.metric.startswith("train/") and (a.leaks or b.leaks):
             who = "both were" if a.leaks and b.leaks else f"{'a' if a.leaks else 'b'} was"
             return f"not comparable: {who} judged on training data"
-        return "the same but for chance" if self.better is None else f"{self.better} is better"
+        how = "faster" if self.metric in ("tokens_per_second", "step_seconds") else "better"
+        return "the same but for chance" if self.better is None else f"{self.better} is {how}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,6 @@ def obstacles_between(a: Side, b: Side, changes: tuple[Change, ...]) -> tuple[st
         for side in (a, b)
         if (share := leaked_share(side.case.facts, side.case.config, least=MANY)) is not None
     ]
-    tasks = [side.case.fact("task") or side.case.setting("task.name") for side in (a, b)]
-    if all(tasks) and tasks[0] != tasks[1]:
-        told.append(f"they learn different tasks: {tasks[0]} and {tasks[1]}")
     tokenizers = [side.case.fact("tokenizer", "fingerprint") for side in (a, b)]
     other_tokens = all(tokenizers) and tokenizers[0] != tokenizers[1]
     if other_tokens:

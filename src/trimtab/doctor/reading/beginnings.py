@@ -31,6 +31,11 @@ OUTDONE: Final = 2.0
 """Times by which a first loss that is a mean exceeds what guessing costs, more than later ones what their accuracy
 does. A sum exceeds both by the number that it is of."""
 
+ABOVE: Final = 1.6
+"""Times what answers cost that are right as often, from which on a loss is no mean."""
+STAYS: Final = 4.0
+"""Parts of what it was that are left of such a number of times, while answers are learned."""
+
 
 class HighStart(NamedTuple):
     """A first loss, what it came to, the step at which it was a quarter, how many times the rate outputs moved, and
@@ -66,6 +71,9 @@ def high_start(case: Case) -> HighStart | None:
     level = float(np.median(rest.values[: max(3, len(rest) // 8)]))
     if level > first / FALLS:
         return None
+    accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
+    if accuracy is not None and is_sum(curve, accuracy, math.log(LARGEST_VOCABULARY)):
+        return None
     quarter = int(curve.steps[int(np.argmax(curve.values < first / 4))])
     moved = 0.5 * math.sqrt(first) / (highest * max(quarter, 1))
     return HighStart(first, level, quarter, moved, is_mean(case, curve))
@@ -83,6 +91,16 @@ def is_mean(case: Case, curve: Curve) -> bool:
         return False
     right, level = float(later.values[0]), curve.at(later.first_step)
     return float(curve.values[0]) / math.log(LARGEST_VOCABULARY) > OUTDONE * level / usual_loss(min(right, 0.999), 2.0)
+
+
+def is_sum(curve: Curve, accuracy: Curve, guess: float) -> bool:
+    """Whether a loss is the sum over a batch, where guessing costs `guess`: when half of the answers are learned that
+    will be, it is still about as many times above what they cost. A mean that began too high is about that by then."""
+    right = accuracy.smoothed
+    at = int(np.argmax(right >= (float(right[0]) + float(right.max())) / 2))
+    usual = usual_loss(min(float(right[at]), 0.999), math.exp(guess))
+    times = curve.at(int(accuracy.steps[at])) / usual
+    return times > ABOVE and float(curve.values[0]) / guess < STAYS * times
 
 
 def starts_steep(case: Case) -> bool:

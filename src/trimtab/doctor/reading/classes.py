@@ -8,6 +8,7 @@ from typing import Final
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.once import once
+from trimtab.runs.unnamed_losses import SEVERAL
 
 LANGUAGE: Final = ("causal_lm", "masked_lm", "seq2seq")
 _NEAR_LEVEL: Final = 0.12
@@ -33,7 +34,7 @@ def num_classes(case: Case) -> float | None:
     task = case.fact("task")
     if task in LANGUAGE or (task is None and case.fact("tokenizer", "vocabulary_size") is not None):
         return case.number("tokenizer", "vocabulary_size")
-    if task == "regression":
+    if task in ("regression", SEVERAL):
         return None
     if (known := case.number("num_classes")) is not None:
         return known

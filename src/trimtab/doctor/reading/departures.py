@@ -101,8 +101,10 @@ def broke_off(curve: Curve, bad: int) -> Departure | None:
     noise = before.noise if len(before) >= 6 else 0.0
     if not steady or last < ROSE * abs(lowest) or last < before.start or last - lowest < NOISES * noise:
         return None
-    onset = int(before.steps[lowest_at])
-    return Departure(onset, onset, lowest, last, before.last_step)
+    # The lowest may be any of many that are as low: it left after the last of these.
+    level = lowest + max(0.03 * min(last - lowest, abs(lowest)), 2.5 * noise)
+    onset = int(before.steps[int(np.flatnonzero(before.values <= level)[-1])])
+    return Departure(int(before.steps[lowest_at]), onset, lowest, last, before.last_step)
 
 
 def _is_best_judged(case: Case, curve: Curve) -> bool:

@@ -13,8 +13,9 @@ Evidence: the first loss beside ln V, the spread of the first logits, the growth
     down.
 Remedy: a smaller spread of weights (0.02; residual outputs divided by the square root of twice the depth), embeddings
     that are not drawn with a spread of 1 where the head shares them, a head that begins at nothing.
-False alarms: a loss that is summed over micro-batches begins above ln V, too, and stays as many times too high: here it
-    must have come down to what guessing costs within the first fifth, or be as high in our own first evaluation. A
+False alarms: a loss that is summed over micro-batches or samples begins above ln V, too, and stays as many times too
+    high: here it must have come down to what guessing costs within the first fifth, or be as high in our own first
+    evaluation, and beside an accuracy be no more times above what half learned answers cost. A
     pretrained model begins below ln V, and its activations are not judged where the run knows that its weights come
     from a folder, or answer better than guesses. Tasks whose loss has no such level (regression), where that is known,
     are judged by activations alone. Sums over pixels, labels, frames or boxes begin above any guess, too, and so do
@@ -35,7 +36,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
-from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start
+from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, is_sum
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.first_losses import MORE, TIMES, comes_down, is_as_high_judged, is_summed, most_classes
 from trimtab.doctor.reading.levels import uniform_loss
@@ -63,7 +64,9 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         signs = [Evidence("train/loss", (1, start.quarter), start.first, start.level, begun)]
     if not signs:
         if case.target != "trimtab" and curve is not None and curve.values[0] > math.log(LARGEST_VOCABULARY):
-            yield Withheld("bad-initialization", ("train/accuracy, or how many classes or tokens there are",))
+            is_told = case.history.has("train/accuracy")
+            needs = "a loss that is a mean" if is_told else "train/accuracy"
+            yield Withheld("bad-initialization", (f"{needs}, or how many classes or tokens there are",))
         return
     evidence = [*signs, *_logits(case), *_course(case, curve, signs)]
     growth = any(item.metric != "train/loss" for item in signs)
@@ -121,6 +124,8 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
         chance = float(early.values.mean()) if early is not None else 0.0
         uniform = -math.log(chance) if chance > 0.02 else math.log(most_classes(case))
         if first <= (2 * uniform if chance > 0.02 else uniform) + MORE:
+            return
+        if accuracy is not None and is_sum(curve, accuracy, uniform):
             return
         text = f"the first loss is {format.decimal(first)}, and " + (
             f"at an accuracy of {chance:.0%} an unsure guess costs {format.decimal(uniform)}"

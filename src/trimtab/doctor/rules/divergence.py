@@ -125,9 +125,10 @@ def _broke_off(case: Case, curve: Curve) -> Finding | None:
         return None  # which says more of why
     if (found := broke_off(curve, bad)) is None:
         return None
+    begun = format.decimal(curve.level(found.onset, found.onset))
     told = (
-        f"the loss rose from {format.decimal(found.lowest)} at step {found.onset:,} to {format.decimal(found.end)} at "
-        f"step {found.last:,}, and was no number from step {bad:,} on"
+        f"the loss rose from {begun} at step {found.onset:,} to {format.decimal(found.end)} at step {found.last:,}, "
+        f"and was no number from step {bad:,} on"
     )
     return _lost(
         case,

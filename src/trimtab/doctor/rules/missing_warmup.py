@@ -29,7 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.reading.curves import Curve, Floats, Phases, running_median
 from trimtab.doctor.reading.levels import counted_loss
-from trimtab.doctor.remedies import change, learning_rate_in_use, longer_warmup, sound_rate, uses_adam
+from trimtab.doctor.remedies import learning_rate_in_use, longer_warmup, sound_rate, uses_adam, warm_up
 from trimtab.runs import format
 
 RISES: Final = 0.7
@@ -77,7 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
         onset,
         "the rate is at its full height from the first step, and the first updates do damage",
         (first, *evidence, *_gradient(case, onset, loss)),
-        remedies=tuple(longer_warmup(case) or [change(case, "warm up over a tenth of the run", warmup=0.1)]),
+        remedies=tuple(longer_warmup(case) or [warm_up(case)]),
     )
 
 

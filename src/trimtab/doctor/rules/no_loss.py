@@ -1,7 +1,8 @@
 """no-loss: no training loss is known, so that the run is not judged.
 
 Looks for: steps, and no metric that is known for a training loss. Columns whose names look like one are named, for the
-    training and for the validation.
+    training and for the validation. Several that are minimized together (`box_loss`, `cls_loss`) are read as their sum;
+    those of a game or of rewards (`loss_G`, `loss_D`) are not, as each is measured by what another one learns.
 Why it matters: nearly every rule reads the loss. That nothing was found says nothing where nothing could be.
 Evidence: the columns that there are.
 Remedy: name the columns: `trimtab doctor LOG --map <column>=train/loss --map <column>=validation/loss`; in a loop of
@@ -19,7 +20,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.codes import UNJUDGED
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.runs.printable import printable
-from trimtab.runs.unnamed_losses import unnamed_losses
+from trimtab.runs.unnamed_losses import played, unnamed_losses
 
 MOST_SHOWN: Final = 12
 
@@ -37,8 +38,15 @@ def check(case: Case) -> Iterator[Finding]:
         return
     known = [name for name in history.series if not name.startswith("user/")]
     shown = ", ".join(printable(name, limit=60) for name in [*others, *known][:MOST_SHOWN]) or "none"
+    game = [printable(name, limit=60) for name in played(others)]
+    why = "no column is known for a training loss" + ("" if is_evaluated else ", nor for a validation loss")
+    when = "if {} is it"
+    if len(game) > 1:
+        two = " and ".join(game[:2])
+        why = f"{two} are of a game or of rewards: each is measured by what another learns, and a sum says nothing"
+        when = "to have {} alone watched for what nothing excuses, such as losses that are no numbers"
     remedies = [
-        Remedy(f"if {theirs} is it: --map {theirs}={ours}")
+        Remedy(f"{when.format(theirs)}: --map {theirs}={ours}")
         for theirs, ours in ((printable(name, limit=60), ours) for name, ours in like.items())
     ]
     if "train/loss" not in like.values():
@@ -50,7 +58,7 @@ def check(case: Case) -> Iterator[Finding]:
         "warning" if grave else "info",
         0.99,
         0,
-        "not judged: no column is known for a training loss" + ("" if is_evaluated else ", nor for a validation loss"),
+        f"not judged: {why}",
         (Evidence("train/loss", (0, history.last_step), None, None, f"the columns are {shown}"),),
         remedies=tuple(remedies),
     )

@@ -39,6 +39,7 @@ from trimtab.doctor.reading.levels import (
     tokens_seen,
     uniform_loss,
 )
+from trimtab.doctor.remedies import change
 from trimtab.runs import format
 
 STILL: Final = 0.05
@@ -260,7 +261,7 @@ def _remedies(case: Case, part: float | None) -> Iterator[Remedy]:
     if more_text and wanted < 1.5 * case.history.last_step:
         yield from more_text
     else:
-        config = {"training.steps": int(wanted)} if case.target == "trimtab" else {}
-        yield Remedy(f"train longer, for about {format.count(wanted)} steps", case.target if config else "text", config)
+        steps = {} if case.counts_epochs else {"steps": int(wanted)}
+        yield change(case, f"train longer, for about {format.count(wanted)} steps", **steps)
         yield from more_text
     yield Remedy("a smaller model makes more of few tokens", "text")

@@ -19,9 +19,11 @@ from trimtab.runs.importers.cells import Floats, Rows
 from trimtab.runs.importers.clocks import begins_anew
 from trimtab.runs.importers.plan import NAME_LIMIT, Plan, about_columns, asked_for, plan_of
 from trimtab.runs.importers.slices import add_gap
+from trimtab.runs.importers.sums import add_sums
 from trimtab.runs.importers.table import BUDGET_VALUES, TORN, Source, Table
-from trimtab.runs.importers.units import once_each, to_ours
+from trimtab.runs.importers.units import of_each_step, once_each, to_ours
 from trimtab.runs.printable import printable
+from trimtab.runs.unnamed_losses import SEVERAL
 
 _ROWS_WITHOUT_NUMBERS: Final = 200_000
 """After so many nothing more is hoped for."""
@@ -61,6 +63,8 @@ def assemble(source: Source, mapping: Mapping[str, str], path: str) -> Assembled
             f"{path}: {what} that could be read as a log" + "".join(f"; {note}" for note in source.notes[:1]),
             hint="a log has one row or object a step, with names such as step, loss, val_loss, lr",
         )
+    if plan.sums:
+        source.facts |= {"task": SEVERAL, "loss_parts": list(plan.sums["train/loss"][1])}
     history = History()
     source.resumed_at += begins_anew(table, source.short, plan.axis, plan.epoch)
     first = _steps_and_order(table, plan, notes)
@@ -177,6 +181,8 @@ def _add(
             guesses[name] = guess
         values = np.where(np.abs(values) > LARGEST, np.copysign(np.inf, values), values)
         where, values = _one_a_step(steps[at], values)
+        if one.ours == "skipped":
+            values = of_each_step(values, where)
         history.add(one.ours, where, values)
     for step in resumed_at:
         history.starts.append(RunStarted(step, len(history.starts) + 2, len(history.starts) + 1, step, 0))
@@ -228,6 +234,7 @@ def _add_layers(history: History, layers: Mapping[str, tuple[Rows, Floats]], ste
 
 def _follow(history: History, table: Table, plan: Plan, last: int) -> tuple[int, int]:
     """Add a later part of a long file, as far as its steps go on; the last step, and how many rows were left out."""
+    add_sums(table, plan.sums)
     steps = steps_of_rows(table, plan.axis, [])
     highest = np.maximum.accumulate(np.concatenate([[last], steps[:-1]]))
     kept = np.flatnonzero(steps >= highest)

@@ -52,9 +52,16 @@ def begins_anew(table: Table, short: Mapping[str, str], axis: Axis, epoch: str |
     return [int(step) for step in steps[back]]
 
 
+def time_of_steps(table: Table, short: Mapping[str, str]) -> str | None:
+    """The column `time` beside `data_time`: what a step took, of which the data took a part."""
+    by_words = {words(short.get(name, name)): name for name in table.columns}
+    return by_words.get("time") if "data_time" in by_words else None
+
+
 def _clock(table: Table, short: Mapping[str, str], axis: Axis) -> tuple[Rows, Floats, Floats]:
     """The rows that have both a time and a step, and these; none where there is no clock."""
-    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES), None)
+    of_steps = time_of_steps(table, short)
+    clock = next((name for name in table.columns if words(short.get(name, name)) in TIMES and name != of_steps), None)
     if clock is None or axis.name is None or axis.name not in table.columns:
         return np.empty(0, np.int64), np.empty(0), np.empty(0)
     (rows, seconds), (step_rows, steps) = table.column(clock), table.column(axis.name)

@@ -25,6 +25,8 @@ from trimtab.runs.printable import printable
 
 CELLS_A_BLOCK: Final = 60_000
 _DELIMITERS: Final = ",;\t|"
+_BANNER: Final = 60
+"""Lines among which a header is looked for."""
 _EMPTY: Final = frozenset(("", "NA", "N/A", "n/a", "null", "NULL", "None", "none", "-", "--", '""'))
 _TAG: Final = re.compile(r"tag[-_](.+)$")
 
@@ -49,6 +51,8 @@ def _open(lines: Lines) -> Source:
         num_comments += 1
     if num_comments and (num_comments == len(head) or _is_numeric(head[num_comments])):
         num_comments -= 1
+    above = _banner(head[num_comments:])
+    num_comments += above
     head = head[num_comments:]
     delimiter = _delimiter(head)
     header = _header(head[0].lstrip("#").strip(), delimiter) if head else []
@@ -66,6 +70,8 @@ def _open(lines: Lines) -> Source:
     elif source.format == "tensorboard":
         tag = _TAG.search(lines.path.stem)
         source.short["Value"] = tag[1] if tag else lines.path.stem
+    if above:
+        source.notes.append(f"{format.counted(above, 'line')} above the header of the table: passed over")
     source.blocks = _blocks(lines, header, delimiter, num_comments, source)
     return source
 
@@ -82,6 +88,17 @@ def _delimiter(head: Sequence[str]) -> str:
         if score > most:
             best, most = sign, score
     return best
+
+
+def _banner(head: Sequence[str]) -> int:
+    """How many lines stand above the header of a table: the first that holds a known name over as many numbers."""
+    for at, (line, row) in enumerate(itertools.pairwise(head[:_BANNER])):
+        for sign in _DELIMITERS:
+            is_table = 0 < line.count(sign) == row.count(sign) < MAX_COLUMNS
+            is_known = is_table and any(meaning(name) is not None for name in line.split(sign))
+            if is_known and all(number(cell) is not None for cell in row.split(sign)):
+                return at
+    return 0
 
 
 def _header(line: str, delimiter: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trimtab.runs.history import History
+from trimtab.runs.importers.trainers import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Imported:
     """Their names of the columns that are not in it."""
     notes: tuple[str, ...] = ()
     """What was lost, guessed or changed, and what the log cannot tell; one sentence each."""
-    target: Literal["huggingface", "lightning", "text"] = "text"
+    target: Trainer | Literal["text"] = "text"
     """Whose words remedies are put in."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else the file tells: ours (`planned_steps`, `epochs` …) and theirs, under `log`."""

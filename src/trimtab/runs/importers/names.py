@@ -27,7 +27,7 @@ from trimtab.runs.importers.vocabulary import (
 )
 
 _RATES: Final = re.compile(
-    r"(?:(?:optimizer|optim|opt|cur|curr|effective|actual|used|step)_)?(?:lr|learning_rate)(?:_.+)?"
+    r"(?:(?:optimizer|optim|opt|cur|curr|effective|actual|used|step)_)?(?:lr|learning_rate)\d{0,2}(?:_.+)?"
 )
 _NO_RATES: Final = re.compile(r"momentum|decay|schedul|factor|mult|scale|warmup|init|max|min|target")
 _GRADIENT: Final = ("grad", "grads", "gradient", "gradients", "gradnorm", "gnorm")
@@ -97,6 +97,8 @@ def meaning(name: str) -> Meaning | None:
         side = SIDES.get(parts[at])
         if side is not None and len(parts) > 1:
             rest = "_".join(parts[1:] if at == 0 else parts[:-1])
+            if at == 0 and parts[1] in WRAPPERS:
+                return meaning(rest.partition("_")[2])  # Composer's `Train metrics/train/LanguageCrossEntropy`
             if (found := _look_up(rest, side, 0)) is None and side == "train" and at == 0:
                 found = _under_a_heading(re.split(r"[/.:]", name, maxsplit=1)[-1])  # `train/perf/tokens_per_second`
             return found

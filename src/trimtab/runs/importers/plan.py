@@ -9,9 +9,10 @@ from typing import Final
 
 from trimtab.errors import UsageError
 from trimtab.runs.importers.axis import Axis, find_axis, find_epochs
-from trimtab.runs.importers.clocks import step_seconds
+from trimtab.runs.importers.clocks import step_seconds, time_of_steps
 from trimtab.runs.importers.names import Meaning, meaning, words
 from trimtab.runs.importers.slices import SLICE, training_slice
+from trimtab.runs.importers.sums import about_sums, add_sums, sums_in
 from trimtab.runs.importers.table import MAX_COLUMNS, Source, Table
 from trimtab.runs.importers.units import without_padding
 from trimtab.runs.importers.vocabulary import EPOCHS, STEPS, TIMES
@@ -33,6 +34,8 @@ class Plan:
     meanings: dict[str, Meaning]
     known_step_seconds: float | None = None
     padded: set[str] = field(default_factory=set)
+    sums: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Losses of ours to the column that is added for them, and the columns that it is the sum of."""
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:
@@ -60,7 +63,7 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
         notes.append("there is no step in it: its rows are counted as steps")
     candidates: dict[str, list[tuple[bool, int, int, str, Meaning]]] = {}
     meanings: dict[str, Meaning] = {}
-    left_out = set(source.left_out)
+    left_out, of_steps = set(source.left_out), time_of_steps(table, source.short)
     for name in table.columns:
         short = source.short.get(name, name)
         if name == axis.name or (name in left_out and name not in asked):
@@ -71,6 +74,8 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
             if (known := meaning(short)) is not None and known.ours == named.ours:
                 named = known
             meanings[name] = named
+        elif name == of_steps:
+            candidates.setdefault("step_seconds", []).append((False, 999, 0, name, Meaning("step_seconds", 999, 1.0)))
         elif plain in STEPS or plain in EPOCHS or plain in TIMES:
             continue
         elif (known := meaning(short)) is None:
@@ -79,6 +84,7 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
             test = known.side == "test"
             rows = len(table.column(name)[0])
             candidates.setdefault(known.ours, []).append((test, known.rank, -rows, name, known))
+    _of_evaluations(candidates, notes)
     taken = set(asked.values())
     for ours, found in candidates.items():
         found.sort(key=lambda one: one[:3])
@@ -96,12 +102,29 @@ def plan_of(table: Table, source: Source, asked: Mapping[str, str], notes: list[
     if (beside := training_slice(table, source, meanings)) is not None and beside not in asked:
         meanings[beside] = Meaning(SLICE, side="train")
     _make_distinct(meanings)
-    plan = Plan(axis, find_epochs(table, source.short, asked), meanings)
+    sums = sums_in(table, source, meanings)
+    add_sums(table, sums)
+    meanings |= {name: Meaning(ours) for ours, (name, _) in sums.items()}
+    plan = Plan(axis, find_epochs(table, source.short, asked), meanings, sums=sums)
     for name, one in meanings.items():
         if not one.ours.startswith("layer/") and without_padding(table.column(name)[1]) is not None:
             plan.padded.add(name)
     plan.known_step_seconds = step_seconds(table, source.short, axis)
     return plan
+
+
+def _of_evaluations(candidates: dict[str, list[tuple[bool, int, int, str, Meaning]]], notes: list[str]) -> None:
+    """Beside losses that both say whose they are, an accuracy that does not is of the evaluation, as in notebooks of
+    Hugging Face's Trainer: what is measured of a model is measured there."""
+    sides = {one[4].side for ours in ("train/loss", "validation/loss") for one in candidates.get(ours, ())}
+    found = candidates.get("train/accuracy", ())
+    if None in sides or len(sides) < 2 or "validation/accuracy" in candidates or any(one[4].side for one in found):
+        return
+    if found:
+        candidates["validation/accuracy"] = [
+            (*one[:4], replace(one[4], ours="validation/accuracy")) for one in candidates.pop("train/accuracy")
+        ]
+        notes.append(f"{printable(found[0][3], limit=60)} does not say whose it is: it is taken for the evaluation's")
 
 
 def _make_distinct(meanings: dict[str, Meaning]) -> None:
@@ -145,6 +168,7 @@ def about_columns(table: Table, plan: Plan) -> Iterator[str]:
         yield f"numbers are written as text in {_listed(spelled)}: they were read as numbers"
     if plan.padded:
         yield f"NaN in {_listed(list(plan.padded))} stands where nothing was measured: it was left out"
+    yield from about_sums(plan.sums)
     loss = [name for name, one in plan.meanings.items() if one.ours == "train/loss"]
     if any(name in table.nulls for name in loss):
         yield f"null in {_listed(loss)} is taken for not measured; some writers put it for NaN"

@@ -1,4 +1,4 @@
-"""The settings that a trainer prints above its log: how many steps are planned, and by which schedule.
+"""The settings that a trainer prints above its log: how many steps are planned, at which rate and by which schedule.
 
 `max_steps: 685` in lines, `Namespace(max_steps=251, lr_scheduler_type='cosine')`, `{"config": {"warmup_steps": 0}}`. A
 name that comes again with another value is no setting, and says nothing; nor do steps of an environment or of an
@@ -39,6 +39,10 @@ _SETTING: Final = re.compile(
     rf"(?<![\w./])(?<!\w-)(?P<name>{'|'.join((*PLANNED, *LENGTH, *WARMUP, *SCHEDULE))})['\"]?\s*[:=]\s*"
     r"['\"]?(?:[A-Za-z_]+\.)?(?P<value>[A-Za-z_]+|(?:\d{1,3}(?:[,_]\d{3})+|\d{1,15})(?![\w.]|,\d|\s*/|\s+per\b))"
 )
+_RATE: Final = re.compile(
+    r"(?<![\w./])(?<!\w-)(?:learning_rate|lr|base_lr|max_lr|peak_lr)['\"]?\s*[:=]\s*"
+    r"['\"]?(?P<value>\d[\d.]*(?:[eE]-?\d+)?)(?![\w.])"
+)
 _OWNER: Final = re.compile(r"(\w+)['\"]?\s*(?:[:=]\s*)?[({][^(){}]*$|(\w+) +$")
 _SECTION: Final = re.compile(r"(?P<indent> *)(?P<name>\w+):\s*$")
 _OTHERS: Final = re.compile(
@@ -60,7 +64,8 @@ _MINIMUM: Final = re.compile(
 
 
 def settings_in(head: str) -> dict[str, Any]:
-    """`planned_steps`, and of the `schedule` its `name`, its lengths in steps and its `minimum`, as far as told."""
+    """`planned_steps`, the one `learning_rate` that is `set`, and of the `schedule` its `name`, lengths in steps and
+    `minimum`, as far as told."""
     told: dict[str, set[str]] = {}
     indent, section = 0, ""
     for line in head.split("\n")[:LINES]:
@@ -80,6 +85,9 @@ def settings_in(head: str) -> dict[str, Any]:
     planned = _number(first, PLANNED)
     if planned:
         facts["planned_steps"] = planned
+    rates = {_size(one["value"]) for line in head.split("\n")[:LINES] for one in _RATE.finditer(line)} - {0.0}
+    if len(rates) == 1:
+        facts["learning_rate"] = {"set": rates.pop()}
     kind = next((KINDS.get(words(first[name])) for name in SCHEDULE if name in first), None)
     if kind is None:
         return facts

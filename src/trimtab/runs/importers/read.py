@@ -30,6 +30,7 @@ from trimtab.runs.importers.table import Source
 from trimtab.runs.importers.tensorboard_events import event_files, is_event_file, open_events
 from trimtab.runs.importers.text import Lines, first_bytes, open_lines
 from trimtab.runs.importers.text_log import is_text_log, open_text_log
+from trimtab.runs.importers.trainers import Trainer, trainer_of
 from trimtab.runs.printable import printable
 
 _LIST: Final = re.compile(r"\[\s*(?:[{\[\]]|$)")
@@ -126,7 +127,7 @@ def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
     if is_text_log(head, wanted):
         return _with_settings(open_text_log(lines, wanted), head)
     try:
-        return open_table(lines)
+        return _with_trainer(open_table(lines), head)
     except DataError:
         if not wanted and lines.path.suffix in (".csv", ".tsv"):
             raise
@@ -140,14 +141,20 @@ def _open_text(lines: Lines, wanted: frozenset[str]) -> Source:
 
 def _with_settings(source: Source, head: str) -> Source:
     source.facts |= settings_in(head)
+    return _with_trainer(source, head)
+
+
+def _with_trainer(source: Source, head: str) -> Source:
+    source.trainer = trainer_of(head)
     return source
 
 
-def _target(source: Source, assembled: Assembled) -> Literal["huggingface", "lightning", "text"]:
+def _target(source: Source, assembled: Assembled) -> Trainer | Literal["text"]:
     """Whose trainer it was: told by the format, or by columns that only it writes."""
     columns: Sequence[str] = assembled.columns
-    if source.format in ("huggingface", "lightning"):
-        return "huggingface" if source.format == "huggingface" else "lightning"
+    of_format: Mapping[str, Trainer] = {"huggingface": "huggingface", "lightning": "lightning", "keras": "keras"}
+    if source.trainer is not None or source.format in of_format:
+        return source.trainer or of_format[source.format]
     if any(name in ("train/global_step", "eval/samples_per_second", "eval_samples_per_second") for name in columns):
         return "huggingface"
     if "trainer/global_step" in columns:

@@ -15,7 +15,8 @@ _SAID: Final = re.compile(
 _MARK: Final = re.compile(r"\[resumed\]|\bresumed\s*[:=]", re.IGNORECASE)
 """Of each row of a later process."""
 _DENIED: Final = re.compile(
-    r"\b(?:not|never|cannot|without|if|unless)\b|n't\b|\bafter (?:\w+ )?(?:eval|valid)|\bresumed\W{0,3}(?:0|no)\b",
+    r"\b(?:not|never|cannot|without|if|unless)\b|n't\b|\bafter (?:\w+ )?(?:eval|valid)|\bresumed\W{0,3}(?:0|no)\b"
+    r"|\b(?:for|to) (?:\w+ ){0,2}(?:eval|valid|test|infer|sampl|generat|predict|export|merg)",
     re.IGNORECASE,
 )
 _LOADED: Final = re.compile(

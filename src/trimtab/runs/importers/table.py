@@ -11,6 +11,7 @@ import numpy as np
 from trimtab.runs.importers.cells import Block, Floats, Rows
 from trimtab.runs.importers.meter import Meter
 from trimtab.runs.importers.names import words
+from trimtab.runs.importers.trainers import Trainer
 from trimtab.runs.importers.vocabulary import EPOCHS, METRIC_COLUMNS, SIDE_COLUMNS, SIDES, STEPS, TIMES, VALUE_COLUMNS
 
 MAX_COLUMNS: Final = 10_000
@@ -34,6 +35,8 @@ class Source:
     """Columns that the reader passes over."""
     finished: bool = False
     """Whether the file says that the run came to its end."""
+    trainer: Trainer | None = None
+    """Whose words the first lines are in."""
     cut_in: str | None = None
     """The last column of a file that ends without the end of a line: its last cell may lack characters. Known when the
     last block is given."""

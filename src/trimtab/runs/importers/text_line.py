@@ -14,6 +14,7 @@ from typing import Final
 from trimtab.runs.importers.cells import SPELLINGS
 from trimtab.runs.importers.names import meaning, words
 from trimtab.runs.importers.vocabulary import EPOCHS, MEASURED_IN, SIDES, STEPS, TIMES, UNITS, Side
+from trimtab.runs.unnamed_losses import is_loss
 
 Record = dict[str, float]
 EPOCH: Final = "epoch"
@@ -29,16 +30,18 @@ _PAIR: Final = re.compile(
     r"(?<![\w@])(?P<name>[A-Za-z_@][\w./@#^-]{0,59}(?: [A-Za-z_@(][\w./@#^-]{0,39}\)?){0,4})"
     r"(?:\s?[(\[](?P<in>[A-Za-z/%]{1,8})[)\]])?"
     r"(?P<sign>\s*(?:[:=]|->|→|\bis\b)\s*|\s+|(?=\[))"
-    r"[\[(]?(?:tensor\(|np\.float\d+\()?['\"]?"
+    r"(?:[\[(] *)?(?:tensor\(|np\.float\d+\()?['\"]?"
     rf"(?P<number>{_NUMBER})"
     rf"\s?(?P<unit>(?:{_UNIT}))?(?![\w.])"
     r"(?P<of>\s*/\s*\d+(?:\.\d+)?)?"
 )
+_REDUCED: Final = re.compile(rf"\breducing (?:loss scale )?to (?P<number>{_NUMBER})")
+"""What an overflow leaves of the scale of fp16, as DeepSpeed and Apex tell it."""
 _BATCH_OF: Final = re.compile(r"\[\s*(\d+)\s*/\s*\d+(?=[\s\](])")
 _NOISE: Final = re.compile(
     r"\x1b\[[0-9;?]*[A-Za-z]"
     r"|\d{4}[-/]\d\d[-/]\d\d(?:[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)?"
-    r"|\b\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
+    r"|(?:\b\d\d[-/]\d\d[ T])?\b\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
 )
 _SUMMARY: Final = re.compile(
     r"\b(?:best|final|lowest|minimum|restor\w+|previous|improved from|target|early)\b", re.IGNORECASE
@@ -106,7 +109,7 @@ class Told:
     record: Record = field(default_factory=dict)
     """`step` and `epoch` are called so whatever the line calls them."""
     is_measured: bool = False
-    """Whether a loss or another metric of a side is in it."""
+    """Whether a loss or another metric of a side is in it, or several losses that make up one."""
     places: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     """Where in the text each number begins and ends, and what it was multiplied by."""
     is_plain: bool = True
@@ -142,6 +145,8 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
         unit = one["unit"] or one["in"]
         if kind is None:
             name = one["name"]
+            if name.endswith(".py"):
+                continue  # `[logging.py:96:log_dist]`
             if name in wanted or ((":" in one["sign"] or "=" in one["sign"]) and len(name) <= 40):
                 told.put(name, one, _factor(name, one["unit"]))
         elif kind[0] in (STEP, "time") and is_judged:
@@ -161,6 +166,10 @@ def pairs_in(text: str, wanted: frozenset[str]) -> Told:
                 told.put(kind[1], one)
         else:
             _put_metric(told, one, kind[1], kind[2], side)
+    if "loss scale" in text and (scale := _REDUCED.search(text)) is not None:
+        told.put("loss_scale", scale)
+        told.is_measured = True
+    told.is_measured |= sum(map(is_loss, told.record)) > 1
     if "data_time" in told.record and "time" in told.record:
         told.record["step_time"] = told.record.pop("time")
         told.places["step_time"] = told.places.pop("time")

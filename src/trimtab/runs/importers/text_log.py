@@ -22,6 +22,7 @@ from trimtab.runs.importers.text_line import EPOCH, LONGEST_LINE, STEP, cleaned,
 from trimtab.runs.importers.text_template import Templates
 from trimtab.runs.importers.vocabulary import EPOCHS, SIDES, STEPS
 from trimtab.runs.printable import printable
+from trimtab.runs.unnamed_losses import is_loss
 
 ROWS_A_BLOCK: Final = 10_000
 _LOOKED_AT: Final = 400
@@ -31,7 +32,7 @@ _BAR: Final = re.compile(
 _KERAS: Final = re.compile(r"^\s*(?P<done>\d+)/(?P<total>\d+)\s+(?:\[[=>.\s]*\]|[━╸╺─\s]+|-)\s*(?P<rest>.*)$")
 _EPOCH_LINE: Final = re.compile(r"^\W*epoch\W{0,3}(?P<epoch>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE)
 _STEP_LINE: Final = re.compile(
-    r"^\W*(?:global )?(?:step|iteration|iter)\W{0,3}(?P<step>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE
+    r"^\W*(?:global )?(?:step|iteration|iter|batch(?==))\W{0,3}(?P<step>\d+)(?:\s*/\s*\d+)?\W*$", re.IGNORECASE
 )
 _HEADER: Final = re.compile(r"[A-Za-z_ ]+[,;\t|][A-Za-z_ ]+")
 
@@ -53,7 +54,7 @@ def is_text_log(head: str, wanted: frozenset[str]) -> bool:
 
 
 def _known(record: Mapping[str, Any]) -> bool:
-    return any(_is_known(name) for name in record)
+    return any(_is_known(name) for name in record) or sum(map(is_loss, record)) > 1
 
 
 @lru_cache(maxsize=4096)
@@ -285,7 +286,7 @@ class _Reader:
             return []
         told = pairs_in(text, self._wanted)
         record = told.record
-        placed = STEP in record or EPOCH in record or "batch" in record
+        placed = STEP in record or EPOCH in record or "batch" in record or self._step is not None
         if not (told.is_measured or (placed and _known(record)) or not self._wanted.isdisjoint(record)):
             self._templates.keep(key, line, None)
             self.num_passed_over += 1

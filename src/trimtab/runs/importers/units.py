@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trimtab.runs.importers.cells import Floats
 from trimtab.runs.importers.names import Meaning
@@ -41,6 +42,13 @@ def to_ours(name: str, values: Floats, meaning: Meaning, known_step_seconds: flo
     if meaning.ours.endswith("/accuracy") and len(finite) and 1.5 < float(finite.max()) <= 100.0:
         return values / 100.0, f"{name} is taken for percent"
     return values, None
+
+
+def of_each_step(counted: Floats, steps: NDArray[np.int64]) -> Floats:
+    """Skipped updates of each step, of a column that counts them up, as DeepSpeed's; flags as they are."""
+    if not len(counted) or not (np.isfinite(counted).all() and counted.max() > 1.0 and (np.diff(counted) >= 0).all()):
+        return counted
+    return np.diff(counted, prepend=counted[:1]) / np.maximum(np.diff(steps, prepend=0), 1)
 
 
 def without_padding(values: Floats) -> NDArrayOfBool | None:

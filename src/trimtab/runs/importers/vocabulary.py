@@ -17,7 +17,7 @@ STEPS: Final[Mapping[str, int]] = {
     for rank, names in enumerate(
         (
             "trainer_global_step train_global_step global_step optimizer_step",
-            "training_step train_step step steps step_num",
+            "training_step train_step step steps step_num current_step current_steps",
             "global_iteration global_iter iteration iterations train_iter iter iters n_iter it num_updates "
             "train_num_updates update updates",
             "batch batch_idx batch_index",
@@ -49,7 +49,7 @@ WRAPPERS: Final = _words("metrics metric logs scalars monitoring")
 HEADINGS: Final = _words(
     "optim optimizer optimizers optimization opt grad grads gradient gradients sched schedule scheduler lr_scheduler "
     "perf performance throughput speed time times timing timer profile profiler system sys hardware gpu cuda memory "
-    "mem stats misc info debug diagnostics monitor global trainer model params hparams amp scaler"
+    "mem stats misc info debug diagnostics monitor global trainer model params hparams amp scaler x"
 )
 """Of rooms that metrics stand in which do not depend on whose they are."""
 
@@ -64,7 +64,7 @@ VALUE_COLUMNS: Final = _words("value val metric_value scalar")
 SIDED: Final[Mapping[str, str]] = {
     "loss": (
         "loss total_loss loss_total lm_loss lm_loss_value ce_loss nll_loss cross_entropy_loss cross_entropy "
-        "crossentropy nll ce bce_loss mse_loss xent xent_loss xe_loss cost"
+        "crossentropy nll ce bce_loss mse_loss xent xent_loss xe_loss cost loss_train_total language_cross_entropy"
     ),
     "accuracy": (
         "accuracy acc mean_token_accuracy token_accuracy masked_accuracy sparse_categorical_accuracy "
@@ -84,7 +84,8 @@ COMMON: Final[Mapping[str, str]] = {
         "grad_norm_preclip gradients_norm grads_norm norm_grad"
     ),
     "tokens_per_second": (
-        "tokens_per_second tokens_per_sec tokens_per_s tokens_second tokens_sec tokens_s toks_per_sec toks_s "
+        "tokens_per_second tokens_per_sec tokens_per_s tokens_per_second_per_gpu tokens_per_sec_per_gpu tokens_second "
+        "tokens_sec tokens_s toks_per_sec toks_s "
         "tok_per_sec tok_sec tok_s throughput_tokens tps wps"
     ),
     "step_seconds": (
