@@ -40,6 +40,14 @@ def test_losses_that_stand_at_what_guessing_costs_are_told(fell: float, told: bo
     assert len(said) == told
 
 
+@pytest.mark.parametrize(("right", "told"), [(0.25, True), (0.33, False)])
+def test_what_guessing_costs_is_told_by_evaluations_where_the_first_loss_is_off(right: float, told: bool) -> None:
+    loss = LEVEL + 0.5 * np.exp(-AT / 5) + 0.02 * noise_of(400)  # near that of seven classes
+    validation = LEVEL + 0.01 + 0.005 * noise_of(12, 1)
+    said = list(ask("random-labels", evaluated(loss, validation, right)))
+    assert bool(said) is told
+
+
 def answers(right: Array) -> Case:
     """Losses that stand at what guessing costs, and how many of 500 answers are right."""
     case = evaluated(LEVEL + 0.02 * noise_of(400), LEVEL + 0.01 + 0.01 * noise_of(len(right), 1), 0.25)

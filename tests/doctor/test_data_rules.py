@@ -130,6 +130,21 @@ def test_a_floor_is_one_only_where_the_accuracy_is_high(accuracy: float, expecte
     assert found(smoothed, "double-softmax") is None
 
 
+def test_a_sum_that_is_of_as_many_classes_as_the_first_loss_tells_is_sure_while_the_loss_still_falls() -> None:
+    at = np.arange(1, 241)
+    right = 0.4 + 0.12 * np.minimum(at / 80, 1.0) + 0.2 * np.clip((at - 190) / 50, 0.0, 1.0)  # a class comes late
+    off = 0.0055 * np.sign(np.sin(at * np.pi / 40 + 0.1))
+    sums = np.log(3.0 + np.e) + off
+    log = {"validation/loss": (sums - right)[19::20], "validation/accuracy": right[19::20]}
+    loss = np.concatenate([[np.log(4.0)], (sums - right)[1:]])
+    case = case_of(loss)
+    for name, values in log.items():
+        case.history.add(name, np.arange(20, 241, 20), values)
+    said = found(case, "double-softmax")
+    assert said is not None
+    assert said.severity == "warning"
+
+
 def test_two_evaluations_that_agree_are_no_fault() -> None:
     for facts, expected in (
         ({"repeats_differ": 0.0, "mates_differ": 1e-3}, False),  # half precision
@@ -194,6 +209,76 @@ def test_two_jumps_do_where_the_validation_loss_goes_up_while_the_training_loss_
     assert found(case_of(one, validation=swings, facts={"epochs": 2.8}), "unshuffled-data") is None
     stays = dict.fromkeys(against, 3.3)
     assert found(case_of(loss, validation=stays), "unshuffled-data") is None, "nothing is forgotten"
+
+
+def test_one_jump_does_that_evaluations_do_not_follow() -> None:
+    loss = np.concatenate([0.01 + top * np.exp(-np.arange(60) / 9) for top in (1.7, 9.0)]) + 0.002 * noise_of(120)
+    for beside, expected in (
+        ([1.9, 1.4, 1.2, 1.5, 2.4, 4.6, 2.1, 1.4, 1.2, 1.1, 1.1, 1.1], True),
+        ([1.9, 1.4, 1.2, 1.5, 2.4, 4.6, 9.9, 1.4, 1.2, 1.1, 1.1, 1.1], False),  # a spike of what was learned by heart
+        ([1.9, 1.7, 1.5, 1.3, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5], False),  # tasks one after the other
+    ):
+        case = case_of(loss, validation=dict(zip(range(9, 121, 10), beside, strict=True)))
+        assert (found(case, "unshuffled-data") is not None) is expected
+
+
+def test_jumps_where_epochs_end_are_of_an_order_and_lows_above_a_guess_of_none() -> None:
+    loss = np.concatenate([0.01 + top * np.exp(-np.arange(60) / 9) for top in (1.7, 6.0, 5.0)]) + 0.002 * noise_of(180)
+    flat = dict.fromkeys(range(25, 181, 25), 1.6)
+    assert found(case_of(loss, validation=flat, facts={"epochs": 3.0}), "unshuffled-data") is not None
+    assert found(case_of(loss, validation=flat, facts={"epochs": 3.4}), "unshuffled-data") is None
+    higher = np.concatenate([np.full(60, 0.6), 2.2 + loss[60:], 2.2 + loss[60:]]) + 0.01 * noise_of(300)
+    beside = dict(zip(range(25, 301, 25), [1.0, 1.4, 6.0, 2.5, 2.6, 2.5, 6.0, 2.6, 3.0, 2.9, 2.8, 3.1], strict=True))
+    assert found(case_of(higher, validation=beside), "unshuffled-data") is None, "nothing was learned before it"
+
+
+def test_far_targets_are_told_of_few_rows_and_explain_an_early_jump_that_is_no_higher_than_later_ones() -> None:
+    random = np.random.default_rng(3)
+    far = np.where(random.random(80) < 0.3, random.uniform(400.0, 9_000.0, 80), random.uniform(0.3, 2.0, 80))
+    assert found(case_of(far), "outlier-dominated-loss") is not None
+    few = np.where(np.arange(36) % 7 == 5, 5e4 + 1e4 * noise_of(36), 1.5 + 0.2 * noise_of(36))
+    judged = {step: 8e3 + step for step in range(4, 37, 4)}
+    assert lead(case_of(few, validation=judged)) == "outlier-dominated-loss", (
+        "whose validation loss is such a mean, too"
+    )
+    rates = np.full(200, 5e-3)
+    seldom = np.where(np.arange(200) % 9 == 4, random.uniform(10.0, 60.0, 200), random.uniform(0.6, 1.1, 200))
+    thrown = np.concatenate([[1.2], 300.0 * np.exp(-np.arange(12) / 3), 0.01 + 0.01 * seldom[13:]])
+    assert lead(case_of(seldom, rates=rates, grad_norm=2.0 * seldom)) == "outlier-dominated-loss"
+    assert found(case_of(thrown, rates=rates), "outlier-dominated-loss") is None
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(0.95, True), (3.0, False)])
+def test_a_gap_that_grows_in_a_single_pass_is_of_another_kind(epochs: float, expected: bool) -> None:
+    at = np.arange(200)
+    loss = 2.0 + 2.5 * np.exp(-at / 20) - 0.7 * at / 200 + 0.02 * noise_of(200)
+    beside = {step: float(2.1 + 1.5 * np.exp(-step / 20) + 0.1 * step / 200) for step in range(15, 200, 15)}
+    said = found(case_of(loss, validation=beside, facts={"epochs": epochs}), "validation-shift")
+    assert (said is not None) is expected
+
+
+@pytest.mark.parametrize(("moves", "first"), [(0.0, "class-collapse"), (0.03, "validation-shift")])
+def test_evaluations_that_say_one_class_tell_no_other_kind_of_data(moves: float, first: str) -> None:
+    at = np.arange(240)
+    loss = 0.35 + (np.log(6.0) - 0.35) * np.exp(-at / 9) + 0.05 * noise_of(240)
+    right = 0.17 + moves * np.sin(np.arange(10.0))
+    right[0] = 0.165
+    judged = 3.3 + 0.2 * np.sin(np.arange(10.0) * 2.0)
+    case = case_of(
+        np.concatenate([[np.log(6.0)], loss[1:]]), validation=dict(zip(range(24, 241, 24), judged, strict=True))
+    )
+    case.history.add("validation/accuracy", np.arange(24, 241, 24), right)
+    assert lead(case) == first
+
+
+@pytest.mark.parametrize(("floor", "severity"), [(2.05, "info"), (1.2, "warning")])
+def test_what_is_learned_by_heart_costs_less_than_what_holds_for_all(floor: float, severity: str) -> None:
+    at = np.arange(1, 201)
+    loss = floor + (2.3 - floor) * np.exp(-at / 60) + 0.02 * noise_of(200)
+    judged = [1.86, 2.02, 2.1, 2.13, 2.14, 2.15, 2.16, 2.17, 2.17, 2.18]  # statistics of batches are being found
+    said = found(case_of(loss, validation=dict(zip(range(20, 201, 20), judged, strict=True))), "overfitting")
+    assert said is not None
+    assert said.severity == severity
 
 
 def test_restarts_of_the_rate_are_no_order_of_the_data() -> None:

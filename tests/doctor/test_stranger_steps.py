@@ -89,6 +89,8 @@ def test_how_fast_a_first_loss_comes_down_tells_large_inputs_from_large_weights(
         summed = told(code, 5, **curves)
         assert not is_warning(summed), "it may be a sum"
         assert (summed is None) == (warned is None), "which is remarked"
+    curves["train__loss"] = np.where(loss > 3.0, 30.0 * loss, loss)
+    assert is_warning(told("unscaled-inputs", 5, **curves)) == (warned == "unscaled-inputs"), "no sum rests so far down"
 
 
 @pytest.mark.parametrize("together", [True, False])

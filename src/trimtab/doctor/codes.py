@@ -234,6 +234,7 @@ CODES: dict[str, Code] = {
         ("train/loss",),
         (
             "loss-spike",
+            "missing-warmup",
             "divergence",
             "learning-rate-too-high",
             "noisy-loss",

@@ -19,6 +19,8 @@ NEVER_BACK: Final = 3.0
 """Times below its first value, that it stays from there on: what comes again is in the data."""
 UNSUSPECTED: Final = 5e-3
 """A rate at which no first updates throw a loss up."""
+RESTS: Final = 1e5
+"""Times below its first value, at which a loss that is no sum may come to rest."""
 STEEP: Final = 20.0
 """Times the usual gradient."""
 FAST: Final = 200.0
@@ -76,7 +78,9 @@ def high_start(case: Case) -> HighStart | None:
         return None
     quarter = int(curve.steps[int(np.argmax(curve.values < first / 4))])
     moved = 0.5 * math.sqrt(first) / (highest * max(quarter, 1))
-    return HighStart(first, level, quarter, moved, is_mean(case, curve))
+    # A sum rests as many times above its terms as it began: none is learned to so small a part at once, and no further.
+    rests = first > RESTS * level and curve.end > level / 2
+    return HighStart(first, level, quarter, moved, rests or is_mean(case, curve))
 
 
 def is_mean(case: Case, curve: Curve) -> bool:

@@ -22,6 +22,8 @@ AT_MOST: Final = 2.0
 """Times an even share: an accuracy that a most frequent class may have by itself."""
 OF_TWO: Final = 0.15
 """More than an even share: the same of two classes."""
+NEAR_LEVEL: Final = 0.05
+"""Off what guessing among a whole number of classes costs."""
 SURE: Final = 5.0
 """Errors by which a validation loss has improved, where something carries over."""
 
@@ -55,7 +57,8 @@ class BlindAnswers:
 def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
     """The evaluations of a task of classes, where none of them is better than guessing; None where one is, or where
     there are too few to tell."""
-    accuracy, number = Curve.of(case.evaluated("validation/accuracy")), num_classes(case)
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    number = None if accuracy is None else _guessed_among(case, accuracy, validation) or num_classes(case)
     if accuracy is None or number is None or min(len(accuracy), len(validation)) < FEWEST:
         return None
     if int(validation.steps[0]) > 0.25 * case.planned_steps:
@@ -88,6 +91,18 @@ def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
     stand = not fell and 2 * again < len(accuracy) and last < level / STANDS
     steps = (accuracy.first_step, accuracy.last_step)
     return BlindAnswers(first, lowest, last, level, stand, right, float(before.max()), 1.0 / number, steps)
+
+
+def _guessed_among(case: Case, accuracy: Curve, validation: Curve) -> float | None:
+    """So many classes that the loss is what guessing among them costs, and as many answers right as by guessing: both
+    tell it where a first loss is off, as random weights are often sure of something."""
+    if case.fact("targets", "classes") or case.number("num_classes") is not None:
+        return None
+    loss, right = (float(np.median(one.values[len(one) // 2 :])) for one in (validation, accuracy))
+    number = round(math.exp(min(loss, 10.0)))
+    even = 1.0 / max(number, 1)
+    alike = abs(right - even) < 2.0 * error_of_share(even, judged_texts(case) or 300.0)
+    return float(number) if number > 2 and alike and abs(loss - math.log(number)) < NEAR_LEVEL else None
 
 
 def falls_below(training: Curve, level: float) -> float | None:

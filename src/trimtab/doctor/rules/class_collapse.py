@@ -24,31 +24,23 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import classifies, num_classes, shares
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.reading.one_class import is_same, of_one_class
 from trimtab.runs.printable import printable
 
 CODE: Final = "class-collapse"
 FEWEST: Final = 3
-SAME: Final = 1e-6
-LIKE_ONE: Final = 1.2
-"""Times the macro-F1 of a single class: a few texts may get another."""
-HARDLY_MORE: Final = 1.4
-"""Times the same: a model that said one class, and says a few others, as little to the purpose."""
 ALL_OF_IT: Final = 0.9
 """Of the loss, by its weight and its share: the others hardly count."""
 LITTLE_MORE: Final = 0.2
 """Of accuracy, above the share of that class."""
 LEARNED: Final = 0.6
 """Of its first loss: a model of one class stays above."""
-MOST_OF_ALL: Final = 0.85
-RARE: Final = 0.4
-"""Macro-F1 of a model that hardly ever says a rare class."""
 FELL: Final = 0.05
 """Of accuracy: a model that learned, and says one class in the end, is worse than it was."""
 FAR_BELOW: Final = 0.2
@@ -58,8 +50,6 @@ ALIKE: Final = 0.15
 """Accuracies of samples that were learned and of others, or of the end and the start: nothing was learned."""
 WORSE: Final = 2.0
 """Times -ln of the share of right answers: evaluations cost more where a model is sure of answers that are wrong."""
-UNRELATED: Final = 0.1
-"""Correlation of answers and classes."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -77,10 +67,10 @@ def check(case: Case) -> Iterator[Finding]:
         yield weighed
         return
     level = float(accuracy.values[-1])
-    one_class = _of_one_class(case, accuracy)
+    one_class = of_one_class(case, accuracy)
     correlation = None if one_class is None else True
     if one_class is None:
-        one_class = np.abs(accuracy.values - level) < SAME
+        one_class = is_same(accuracy)
     streak = len(one_class) if one_class.all() else int(np.argmin(one_class[::-1]))
     # In a log that tells the accuracy alone one that is high may be of a model that is right everywhere.
     if streak < (FEWEST if correlation else FEWEST + 1) or (level > 0.97 and not correlation):
@@ -188,7 +178,7 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
             "its own samples are answered right"
         )
         evidence = Evidence("train/accuracy", steps, late, least, told)
-    elif taught is None and len(accuracy) > 2 * FEWEST and float(np.ptp(accuracy.values)) < SAME:
+    elif taught is None and len(accuracy) > 2 * FEWEST and is_same(accuracy).all():
         told = (
             f"the validation accuracy is {right:.2%} in all {len(accuracy)} evaluations, where the training loss is "
             f"{seen:.2g} and the validation loss {judged:.2g}"
@@ -237,33 +227,3 @@ def _weighed(case: Case, accuracy: Curve, loss: Curve) -> Finding | None:
         (Evidence("validation/accuracy", (int(loss.steps[0]), loss.last_step), share, float(least[at]), told),),
         remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),
     )
-
-
-def _of_one_class(case: Case, accuracy: Curve) -> NDArray[np.bool_] | None:
-    """Which evaluations say one class, but for a few: their macro-F1 is what one class gives, and answers and classes
-    hardly go together; None where that was not measured."""
-    correlation, score = Curve.of(case.evaluated("validation/mcc")), Curve.of(case.evaluated("validation/macro_f1"))
-    number = num_classes(case)
-    if score is None or number is None or len(score) != len(accuracy):
-        return None
-    expected = 2.0 * accuracy.values / (1.0 + accuracy.values) / number
-    alike: NDArray[np.bool_] = score.values < LIKE_ONE * expected
-    if correlation is not None and len(correlation) == len(accuracy):
-        # The mean is over the classes that occur, which may be fewer; a correlation of exactly 0 is of one answer.
-        alike = (alike & (np.abs(correlation.values) < UNRELATED)) | (np.abs(correlation.values) < SAME)
-        if float(alike.mean()) >= 1 / 3:  # what comes after may say a few others, as little to the purpose
-            still = (score.values < HARDLY_MORE * expected) & _near_a_share(case, accuracy)
-            alike |= (np.abs(correlation.values) < UNRELATED) & still
-    # Where one class has nearly all texts, a text or two of another change all figures but these.
-    largest = max(shares(case), default=0.0)
-    if largest > MOST_OF_ALL:
-        alike |= (score.values < RARE) & (accuracy.values < largest + 0.02)
-    return alike
-
-
-def _near_a_share(case: Case, accuracy: Curve) -> NDArray[np.bool_]:
-    """Which accuracies are what always saying some class may give; all where the shares are not known."""
-    known, texts = shares(case), judged_texts(case) or 100.0
-    near = [np.abs(accuracy.values - share) < 3.0 * error_of_share(share, texts) for share in known]
-    found: NDArray[np.bool_] = np.logical_or.reduce(near) if near else np.ones(len(accuracy), np.bool_)
-    return found

@@ -140,12 +140,13 @@ def _adds_up(case: Case, curve: Curve) -> Finding | None:
     scatter, moved = float(np.std(sums)), float(np.std(accuracy.values))
     number, guess = math.exp(min(most, 50.0)) - math.e + 1.0, num_classes(case) or 0.0
     alike = moved >= MOVES / 4 and scatter <= ADDS_UP * moved and number > max(2.5, 0.95 * guess)
-    if not alike and (guess <= 2.0 or not _is_sum_of(guess, sums, accuracy, case)):
+    is_of_guess = guess > 2.0 and _is_sum_of(guess, sums, accuracy, case)
+    if not alike and not is_of_guess:
         return None
     slope = -float(np.cov(loss.values, accuracy.values, bias=True)[0, 1]) / max(moved * moved, 1e-12)
     same = scatter <= SAME * moved
     whole = abs(number - round(number)) <= WHOLE if number <= COUNTED else abs(number - guess) <= NEAR_GUESS * guess
-    sure = not alike or (
+    sure = is_of_guess or (
         abs(slope - 1.0) <= SLOPE and (whole or (same and number > COUNTED)) and (same or _rests(curve))
     )
     told = (

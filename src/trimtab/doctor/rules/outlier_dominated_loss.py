@@ -4,7 +4,8 @@ Looks for: under a squared error, targets whose farthest hundredth makes three q
     `outliers.share`; of a normal distribution it makes 0.085), or its farthest twentieth nearly all, or samples of a
     step whose highest loss is far above all others again and again (`probe/sample_loss`). In logs: a loss that is low
     in most steps and so high in few, here and there, that those few make most of the sum, and it is back in the next
-    step each time; or it is many times the validation loss, and another in each step. Never of a log with an accuracy.
+    step each time; or it is many times the validation loss, and another in each step; or the validation loss stands at
+    the mean of a training loss that few steps make alone. Never of a log with an accuracy.
 Why it matters: the gradient is that of those few samples. The model learns them, or nothing, and the rest stays as it
     was.
 Evidence: the share of the farthest hundredth, quantiles of the samples' losses, or the share of the highest steps.
@@ -17,6 +18,7 @@ Source: Huber 1964, "Robust Estimation of a Location Parameter".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -47,7 +49,14 @@ UNEVEN: Final = 0.6
 """Of its mean: the deviation of such a training loss from step to step."""
 IN_NO_ORDER: Final = 0.3
 """Correlation of a step with the next."""
+THROWN: Final = 10.0
+"""Times the highest later loss."""
 TIMES: Final = 40.0
+LIKE_MEAN: Final = 3.0
+"""Times the validation loss, and as small a part of it: a mean of few steps."""
+STANDS: Final = 0.1
+"""Of itself, by which a validation loss moves that far targets make."""
+FEWEST: Final = 20
 FEWEST_STEPS: Final = 100
 
 
@@ -118,13 +127,15 @@ def _steps(case: Case) -> Iterator[Evidence]:
     series = case.loss()
     assert series is not None
     steps, values = series.finite()
-    if len(values) < FEWEST_STEPS // 2 or series.width > 1 or float(values.min()) < 0.0:
+    if len(values) < FEWEST or series.width > 1 or float(values.min()) < 0.0:
         return
     if case.history.has("train/accuracy") or case.history.has("validation/accuracy"):
         return  # classes have no outliers; what is learned by heart leaves a few hard batches
     # From where the early descent is over.
     begin = len(values) // 5
     late = values[begin:]
+    if float(values[:begin].max()) > THROWN * float(late.max()):
+        return  # the first updates threw the loss far higher than any sample makes it
     validation = Curve.of(case.validation_loss())
     if validation is not None and _is_far_above(late, validation.end):
         told = (
@@ -134,7 +145,14 @@ def _steps(case: Case) -> Iterator[Evidence]:
         )
         yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), float(late.mean()), validation.end, told)
         return
-    if len(values) < FEWEST_STEPS:
+    if validation is not None and _is_mean_of_few(late, validation):
+        told = (
+            f"from step {int(steps[begin]):,} on the median step has {format.decimal(float(np.median(late)))}, and the "
+            f"mean is {format.decimal(float(late.mean()))}, as is the validation loss, {format.decimal(validation.end)}"
+        )
+        yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), float(late.mean()), validation.end, told)
+        return
+    if len(values) < FEWEST_STEPS // 2:
         return
     if _is_heavy_tailed(late):
         top = float(np.sort(late)[-(len(late) // 10) :].sum() / late.sum())
@@ -144,6 +162,8 @@ def _steps(case: Case) -> Iterator[Evidence]:
             f"mean is {format.decimal(float(late.mean()))}"
         )
         yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), top, TENTH, told)
+        return
+    if len(values) < FEWEST_STEPS:
         return
     excess = late - running_median(late, 31)
     high = excess > 6.0 * float(np.median(np.abs(excess))) * 1.4826 + 2.0 * np.maximum(running_median(late, 31), 0.0)
@@ -172,7 +192,7 @@ def _steps(case: Case) -> Iterator[Evidence]:
 def _is_heavy_tailed(late: NDArray[np.float64]) -> bool:
     """Whether in each quarter a tenth of the steps makes far more than a low one, and no step tells of the next."""
     for part in np.array_split(late, 4):
-        top, mean = np.sort(part)[-max(1, len(part) // 10) :], float(part.mean())
+        top, mean = np.sort(part)[-math.ceil(len(part) / 10) :], float(part.mean())
         few = float(top.sum()) >= TENTH * float(part.sum())
         if mean <= 0.0 or not few or float(np.quantile(part, 0.25)) > LOW * mean:
             return False
@@ -183,6 +203,15 @@ def _is_far_above(late: NDArray[np.float64], judged: float) -> bool:
     """Whether the training loss lies at many times the validation loss in each quarter, and another in each step."""
     mean, deviation = min(float(part.mean()) for part in np.array_split(late, 4)), float(late.std())
     return judged > 0.0 and mean > FAR_ABOVE * judged and deviation > UNEVEN * float(late.mean()) and _in_no_order(late)
+
+
+def _is_mean_of_few(late: NDArray[np.float64], validation: Curve) -> bool:
+    """Whether the validation loss stands at the mean of the training loss, which a few single steps make alone."""
+    mean, middle = float(late.mean()), float(np.median(late))
+    high = late > mean
+    stands = float(np.ptp(validation.values)) < STANDS * validation.median
+    like = 1.0 / LIKE_MEAN < mean / max(validation.median, 1e-12) < LIKE_MEAN
+    return middle < mean / TIMES and stands and like and int(high.sum()) >= 3 and not (high[1:] & high[:-1]).any()
 
 
 def _in_no_order(late: NDArray[np.float64]) -> bool:

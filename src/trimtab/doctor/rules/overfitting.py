@@ -8,7 +8,8 @@ Evidence: best and last validation loss, the training loss at both, passes over 
 Remedy: stop there and keep the best weights; more data; dropout, weight decay; a smaller model. Where the data are read
     ten times and more, all together at once.
 False alarms: a noisy small validation set: a rise of less than five errors, or of a fiftieth, is a remark.
-    Validation data of another kind. A steady gap is healthy, however wide.
+    Validation data of another kind. A steady gap is healthy, however wide. A training loss that ends above the best
+    validation loss is a remark: what is learned by heart costs less.
     When the best weights were restored in the end it is a remark, unless most of the budget was spent in vain.
 Source: Prechelt 1998, "Early Stopping - But When?"; the project's rules of thumb.
 """
@@ -70,7 +71,9 @@ def check(case: Case) -> Iterator[Finding]:
     wasted = onset < 0.5 * case.planned_steps
     # Noise that few evaluations show is often more than it seems; rises in a row are none.
     sure = rise >= SURE * error or bool((np.diff(after) > 0).all())
-    grave = sure and rise >= SMALL_RISE * scale and (not restored or (wasted and rise >= 0.1 * scale))
+    # What is learned by heart costs less than what holds for all did at best.
+    learned = _end_of(training) < around
+    grave = sure and learned and rise >= SMALL_RISE * scale and (not restored or (wasted and rise >= 0.1 * scale))
     confidence = 0.75 + 0.1 * (rise > 0.1 * scale) + 0.07 * (len(after) >= 4) + 0.05 * ((epochs or 0) > 2)
     if epochs is not None and epochs <= 1:
         confidence -= 0.4  # nothing was seen twice, so nothing can have been learned by heart

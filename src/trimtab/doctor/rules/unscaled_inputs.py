@@ -15,7 +15,8 @@ Remedy: subtract the mean and divide by the deviation of each feature, both of t
 False alarms: inputs whose first weights are made for their scale: a remark where the loss begins as a guess does.
     Fine-tuning, as a low rate tells it, has large gradients of any inputs: a remark.
     Squared errors have gradients of any size: without an accuracy nothing is read off the gradient. Sums over pixels,
-    labels or frames begin as high as they are long: without an accuracy that tells a mean the height is a remark. A
+    labels or frames begin as high as they are long: without an accuracy that tells a mean, and where the loss does not
+    rest a hundred thousand times below, the height is a remark. A
     loss that begins as high and comes down slowly is rather of weights at the wrong scale: a remark. Inputs that a
     BatchNorm meets behind the first layer do no harm, and show nowhere.
 Source: LeCun et al. 1998, "Efficient BackProp", section 4.3.

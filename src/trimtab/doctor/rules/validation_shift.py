@@ -4,10 +4,11 @@ Looks for: a gap between validation and training loss, both in eval mode, while 
     samples are as new to the model as validation samples, and only their kind can differ. Together with documents that
     counting runs of tokens tells apart (the fact `counting.sets.separability`: 0.5 where both are of one kind). In logs
     without these a gap that is there at the first evaluations already, and hardly grows afterwards, or one of two
-    fifths of the loss that comes before any sample was seen twice, and stays (a remark, where all samples were seen
-    before the first of them, as in logs by epochs); or a validation loss that gains nothing at all, while the training
-    loss falls at once, and so not by learning samples by heart. Or labels that counting tells worse than chance, where
-    it tells those of training: their classes are named or counted otherwise.
+    fifths of the loss that comes before any sample was seen twice, and stays, or ends a single pass in which the
+    validation loss turned (a remark, where all samples were seen before the first of them, as in logs by epochs); or a
+    validation loss that gains nothing at all, while the training loss falls at once, and so not by learning samples by
+    heart. Or labels that counting tells worse than chance, where it tells those of training: their classes are named or
+    counted otherwise.
 Why it matters: choosing, stopping and reporting by such a set is by another task than the one that is trained; its
     loss does not tell overfitting.
 Evidence: the gap, passes over the data then, and how well the two sets are told apart.
@@ -26,8 +27,6 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve
@@ -37,9 +36,9 @@ from trimtab.doctor.reading.evaluations import (
     gained_nothing,
     judges_by_chance,
     learns_at_once,
-    noise_of_evaluations,
 )
-from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.gaps import chance_of, early_gaps, falls_with, has_turned, is_one_pass, stays, steady
+from trimtab.doctor.reading.one_class import is_same
 from trimtab.runs import format
 
 CODE: Final = "validation-shift"
@@ -48,16 +47,12 @@ SURELY: Final = 0.95
 """Told apart in nearly all pairs: then one wide gap is enough."""
 GAP: Final = 0.05
 """Of the loss: a gap that is no chance where the sets are told apart, too."""
-HALF: Final = 0.6
-"""Of a pass over the data: up to there most training samples were seen at most once."""
 LARGE_GAP: Final = 0.2
 """The same where that is not known."""
 OF_DESCENT: Final = 0.1
 """Of what was gained: where the passes are not known, a gap of less is what every small set leaves in the end."""
 TELLS: Final = 0.2
 """Above the share of the most frequent class: labels that counting tells have to do with their texts."""
-FALLS_WITH: Final = 0.25
-"""Of what the training loss fell by: a validation loss that falls by as much profits from what is learned."""
 MOST_PART: Final = 5.0
 """Times the loss: a part of more is of a loss near zero, and says nothing."""
 
@@ -80,7 +75,12 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     told_apart = apart is not None and apart >= SEPARABLE and apart - 0.5 > 3.5 * error
     if case.fact("counting") is not None and apart is not None and not told_apart:
         return
-    early = _early_gaps(case, validation, training)
+    early = early_gaps(case, validation, training)
+    # Little was learned of either kind at first; where no sample comes again the end tells more.
+    ending = early_gaps(case, validation, training, at_end=True) if is_one_pass(case) else None
+    wide = ending is not None and ending[0] >= 2.0 * LARGE_GAP * abs(ending[1])
+    parted = wide and has_turned(validation)
+    early = ending if parted else early
     if early is None:
         return
     gap, level, steps, new, widest = early
@@ -93,16 +93,16 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     wide = wide and (told_apart or new or gap >= OF_DESCENT * training.descent)
     # The same mode on samples that are new to the model: only their kind can differ. Without a slice dropout
     # could, but that makes the training loss the higher one; a gap that comes and goes is of the order of the data.
-    sure = new and (is_slice or (gap >= 2.0 * LARGE_GAP * abs(level) and _stays(validation, training, gap)))
+    sure = new and (is_slice or parted or (gap >= 2.0 * LARGE_GAP * abs(level) and stays(validation, training, gap)))
     # What was seen again and again before the first evaluation may have been learned by heart until then.
     nothing = not again and gained_nothing(case, validation, training) and learns_at_once(case, training)
-    if not told_apart and not nothing and (not wide or not (sure or _steady(validation, training, gap))):
+    if not told_apart and not nothing and (not wide or not (sure or steady(validation, training, gap))):
         return
     if not told_apart and judges_by_chance(case):
         yield Withheld(CODE, (f"a loss on more than {FEW_TEXTS} validation texts",))
         return
     wide = wide or nothing
-    if not told_apart and not nothing and gap < _chance(training):
+    if not told_apart and not nothing and gap < chance_of(training):
         return
     if told_apart and not wide and part < 0.5 * GAP:
         return
@@ -110,8 +110,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     # before a log that begins in the middle.
     begun = Curve.of(case.loss()) or training
     is_foreign = case.target != "trimtab" and not is_slice
-    counted_otherwise = is_foreign and (not begun.from_start or _falls_with(validation, training))
-    doubtful = not told_apart and (again or counted_otherwise)
+    counted_otherwise = is_foreign and (not begun.from_start or falls_with(validation, training))
+    doubtful = not told_apart and (again or counted_otherwise or _says_one_class(case))
     evidence = []
     if told_apart and apart is not None:
         told = (
@@ -184,71 +184,14 @@ def _other_labels(case: Case) -> Finding | None:
     )
 
 
+def _says_one_class(case: Case) -> bool:
+    """Whether a log's evaluations have as many right answers each, to the last digit, in the second half and four at
+    least: they cost what one class costs where classes are as frequent as they are there."""
+    accuracy = Curve.of(case.evaluated("validation/accuracy"))
+    return accuracy is not None and len(accuracy) >= 8 and bool(is_same(accuracy)[len(accuracy) // 2 :].all())
+
+
 def _seen_again(case: Case, step: int) -> bool:
     """Whether all samples were seen before the first evaluation that is held against the training loss."""
     epochs, last = case.epochs(), case.history.last_step
     return case.counts_epochs or (last > 0 and step * epochs / last >= 1.0 - 1e-6)
-
-
-def _chance(training: Curve) -> float:
-    """What the training loss, as it is smoothed, is off by."""
-    return 2.0 * (training.error(training.width) if len(training) > 20 else training.noise)
-
-
-def _early_gaps(
-    case: Case, validation: Curve, training: Curve
-) -> tuple[float, float, tuple[int, int], bool, float] | None:
-    """The median gap of the evaluations within the first pass over the data, or of the first few; the loss there, where
-    they are, whether they are within the first pass, and the widest gap."""
-    epochs = case.epochs()
-    last = case.history.last_step
-    per_step = epochs / last if last else 0.0
-    until = HALF / per_step if per_step > 0 else math.inf
-    new = per_step > 0
-    taken = validation.steps <= min(until, last)
-    if not new or taken.sum() < 2:
-        taken, new = np.arange(len(validation)) < max(2, len(validation) // 5), False
-    # Before a model has learned anything it is as good on whatever it is asked.
-    at = validation.steps[taken]
-    values = validation.values[taken]
-    beside = np.interp(at, training.steps, training.smoothed if len(training) > 20 else training.values)
-    seen = Curve.of(case.loss())
-    begin = training.start if seen is None else max(training.start, seen.start)  # a slice is judged later than that
-    started = beside < begin - 0.1 * max(begin - training.floor, 0.0)
-    if not started.any():
-        return None
-    if new and seen is not None:  # the loss of samples just before they are learned is that of new ones
-        beside = np.maximum(beside, np.interp(at, seen.steps, seen.smoothed))
-    gaps = (values - beside)[started]
-    steps = (int(at[started][0]), int(at[started][-1]))
-    widest = float(gaps[int(np.abs(gaps).argmax())])
-    return median(gaps), median(beside[started]), steps, new, widest
-
-
-def _stays(validation: Curve, training: Curve, gap: float) -> bool:
-    """Whether the gap is there in each evaluation of the second half, and far above how evaluations scatter."""
-    beside = np.interp(validation.steps, training.steps, training.smoothed if len(training) > 20 else training.values)
-    gaps = (validation.values - beside)[len(validation) // 2 :]
-    return len(validation) >= 5 and float(gaps.min()) > 0.6 * gap > 2.0 * noise_of_evaluations(validation.values)
-
-
-def _falls_with(validation: Curve, training: Curve) -> bool:
-    """Whether the validation loss falls by a good part of what the training loss falls by, each of its own level, and
-    does so to the end."""
-    if validation.end > float(np.median(validation.values)):
-        return False
-    beside = float(np.interp(validation.first_step, training.steps, training.smoothed))
-    first = float(validation.values[0])
-    if beside <= 0 or first <= 0:
-        return validation.end < first
-    return 1.0 - validation.end / first > max(FALLS_WITH * (1.0 - training.end / beside), 0.0)
-
-
-def _steady(validation: Curve, training: Curve, gap: float) -> bool:
-    """Whether the gap was there from the beginning and hardly grew, and the validation loss does not turn up."""
-    beside = np.interp(validation.steps, training.steps, training.smoothed if len(training) > 20 else training.values)
-    gaps = validation.values - beside
-    last = float(gaps[-max(1, len(gaps) // 5) :].mean())
-    turned = float(validation.values[-1]) > 1.02 * float(validation.values.min())
-    quiet = noise_of_evaluations(validation.values) < 0.3 * gap
-    return len(validation) >= 5 and not turned and quiet and 0.6 < last / gap < 1.5
