@@ -11,6 +11,8 @@ from cases import Array, case_of, noise_of
 from trimtab.doctor.case import Case
 from trimtab.doctor.diagnose import ask
 from trimtab.doctor.finding import Finding
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.growths import Growth, lowest_before
 
 STEPS = 400
 AT = np.arange(1, STEPS + 1)
@@ -188,6 +190,13 @@ def test_a_gradient_that_jumps_with_the_loss_and_falls_from_there_did_not_explod
     norms = np.where(AT < 200, 1e-3, 20.0 * np.maximum(np.exp(-since / 20), ends)) * np.exp(0.1 * noise_of(STEPS))
     loss = np.where(AT < 200, 1e-4, 10.0 * np.maximum(np.exp(-since / 20), ends)) * np.exp(0.1 * noise_of(STEPS, 1))
     assert severity(case_of(loss, grad_norm=norms), "exploding-gradients") == expected
+
+
+def test_a_growth_begins_where_the_norm_was_lowest_of_one_that_had_been_falling() -> None:
+    """What is usual before lies far above, and is passed late."""
+    norms = Curve(AT, np.exp(-AT / 40 + 0.08 * np.maximum(AT - 200, 0)) * np.exp(0.1 * noise_of(STEPS)))
+    growth = Growth(220, 240, norms.level(160, 200), float(norms.values.max()))
+    assert 196 <= lowest_before(norms, growth) <= 206
 
 
 @pytest.mark.parametrize(("rises", "expected"), [(5.0, "error"), (0.0, None)])

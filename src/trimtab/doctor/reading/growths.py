@@ -23,6 +23,8 @@ CLEARLY: Final = 0.01
 """Of the lowest validation loss, that one must lie above it to be no tie."""
 OUTGROWS: Final = 100.0
 """Times as much as the loss must the gradient grow, to be what explodes where both begin together."""
+JUST: Final = 0.05
+"""Of the run, before the growth."""
 NOISES: Final = 4.0
 """Of single norms, on a logarithmic scale."""
 
@@ -139,6 +141,13 @@ def rises_from(norms: Curve, growth: Growth) -> int:
     smooth = running_median(norms.values, 5)
     calm = np.flatnonzero((norms.steps <= growth.began) & (smooth <= 1.2 * growth.usual))
     return int(norms.steps[calm[-1]]) if len(calm) else growth.began
+
+
+def lowest_before(norms: Curve, growth: Growth) -> int:
+    """The step at which the norm, smoothed, was lowest shortly before the growth: what grows by some part in each step
+    was soon twice as large, but not of what a norm that had been falling was usually."""
+    near = (norms.steps <= growth.began) & (norms.steps >= growth.began - JUST * (norms.last_step - norms.first_step))
+    return int(norms.steps[near][int(np.argmin(running_median(norms.values, 5)[near]))])
 
 
 def followed_by(loss: Curve, began: int, broken: int | None) -> tuple[int, bool, str] | None:

@@ -35,6 +35,7 @@ from trimtab.doctor.reading.growths import (
     growths,
     is_thrown,
     left_before,
+    lowest_before,
     outgrows,
     rises_from,
 )
@@ -87,7 +88,7 @@ def check(case: Case) -> Iterator[Finding]:
         return  # by what was written into the weights
     (began, large, usual, largest), (followed, lost, said) = growth, left
     leads = followed - began > TOGETHER * (loss.last_step - loss.first_step) or outgrows(norms, loss, growth)
-    onset = rises_from(norms, growth) if leads else began
+    onset = rises_from(norms, growth) if leads else lowest_before(norms, growth)
     steps = (began, min(large + max(1, (norms.last_step - large) // 10), norms.last_step))
     evidence = [
         Evidence(
