@@ -143,3 +143,14 @@ def test_a_loss_that_is_a_sum_is_no_bad_initialization_though_an_accuracy_is_log
     found = told("bad-initialization", 5, train__loss=loss, train__accuracy=right, learning_rate=rates)
     assert found is not None
     assert is_warning(found) == expected
+
+
+@pytest.mark.parametrize(("rest", "expected"), [(12.0, True), (60.0, False)])
+def test_no_sum_falls_further_than_from_the_dearest_guess_to_the_cheapest_answers(rest: float, expected: bool) -> None:
+    """Of answers of which one in seven is right: a thirtieth. Other terms may keep the loss high."""
+    loss = rest + (600.0 - rest) * np.exp(-np.arange(200) / 10.0)
+    right = 0.15 - 0.1 * np.exp(-np.arange(200) / 15.0)
+    rates = np.full(200, 1e-3)
+    found = told("bad-initialization", 5, train__loss=loss, train__accuracy=right, learning_rate=rates)
+    assert found is not None
+    assert is_warning(found) == expected
