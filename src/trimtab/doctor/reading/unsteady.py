@@ -42,6 +42,11 @@ def in_waves(curve: Curve) -> bool:
     return whole > 0 and float((rest[1:] * rest[:-1]).mean()) > TOGETHER * whole
 
 
+def _is_adam_told(case: Case) -> bool:
+    """Not only as a trainer's default, which may have been changed."""
+    return (case.fact("optimizer") or case.setting("optimizer.name")) is not None and bool(uses_adam(case))
+
+
 def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     """Evaluations that go up and down by much to the end: the samples are the same, so that the weights do it.
 
@@ -51,7 +56,7 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     with them, they are made of too few samples.
     """
     validation = Curve.of(case.validation_loss())
-    if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and uses_adam(case) is not True):
+    if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and not _is_adam_told(case)):
         return
     if in_waves(curve) or curve.end > 1.5 * curve.start:
         return
