@@ -5,7 +5,8 @@ Looks for: in the last evaluations, and three at least, a macro-F1 that a single
     over four evaluations while the loss moves, and that is so from the beginning, or lower than it was; where the
     training loss falls far, only one of chance. Or a loss too low for its accuracy, in validation or, far below the
     validation loss, in training, while evaluations are worse than guessing and no more answers are right than at first:
-    then one class weighs so much that the others hardly count.
+    then one class weighs so much that the others hardly count. Or one accuracy in all evaluations, whose wrong answers
+    would cost more if all weighed the same.
     Where the settings weigh classes so, they say it.
 Why it matters: the accuracy looks like something where one class is frequent, and the model knows nothing of its
     input.
@@ -13,7 +14,8 @@ Evidence: accuracy, correlation and loss of those evaluations, and the share of 
 Remedy: what keeps it from learning comes first: a rate that is too high or too low, labels that tell nothing. Where
     classes are rare: weights (`task.class_weights: balanced`), and choosing by macro-F1.
 False alarms: the first evaluations of a sound run, which begins so: it must be past a quarter of its steps. A model
-    that is right everywhere. A training loss that is divided by micro-batches, or no cross-entropy, tells nothing.
+    that is right everywhere. A text that is not read, where the most frequent token is said: that is underfitting. A
+    training loss that is divided by micro-batches, or no cross-entropy, tells nothing.
 Source: own.
 """
 
@@ -48,6 +50,10 @@ FAR_BELOW: Final = 0.2
 MOST_RIGHT: Final = 0.75
 ALIKE: Final = 0.15
 """Accuracies of samples that were learned and of others, or of the end and the start: nothing was learned."""
+SO_MANY: Final = 60
+"""Answers at first, as tokens are."""
+CHEAP: Final = 0.5
+"""Times what wrong answers cost at least: a half or less is the probability of the right one, which costs ln 2."""
 WORSE: Final = 2.0
 """Times -ln of the share of right answers: evaluations cost more where a model is sure of answers that are wrong."""
 
@@ -57,7 +63,7 @@ def check(case: Case) -> Iterator[Finding]:
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or len(accuracy) < FEWEST:
         return
-    if case.fact("task") is None and (uneven := _one_answer(case, accuracy, loss)) is not None:
+    if case.fact("task") is None and (uneven := _too_cheap(accuracy, loss) or _one_answer(case, accuracy, loss)):
         yield uneven
         return
     if not classifies(case):
@@ -92,6 +98,8 @@ def check(case: Case) -> Iterator[Finding]:
     guesses = number is not None and level < 1.0 / number + error_of_share(1.0 / number, judged_texts(case) or 300.0)
     if correlation is None and training is not None and training.end < LEARNED * training.start and not guesses:
         return  # it tells its training samples apart: what it says of a small set has come to rest
+    if case.fact("task") is None and training is not None and training.values[0] > math.log(SO_MANY):
+        return  # the most frequent token for all is what a text costs that is not read
     told = f"the validation accuracy is {level:.2%}, and so in the last {streak} evaluations, but for a text or two"
     evidence = [Evidence("validation/accuracy", (onset, last), level, largest, told)]
     if correlation:
@@ -186,15 +194,23 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
         evidence = Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), right, None, told)
     else:
         return None
-    return Finding(
-        CODE,
-        "warning",
-        0.85,
-        min(1, training.first_step) if training.from_start else training.first_step,
-        "most inputs get the class that weighs most: the training loss is low where answers are wrong",
-        (evidence,),
-        remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),
+    return _cheap(0.85, _begin(training), "training loss", evidence)
+
+
+def _too_cheap(accuracy: Curve, loss: Curve | None) -> Finding | None:
+    """Evaluations that answer one class for all, and cost less than their wrong answers do where all weigh the same."""
+    right = float(np.median(accuracy.values))
+    if loss is None or len(accuracy) <= 2 * FEWEST or not 0.0 < right < MOST_RIGHT or not is_same(accuracy).all():
+        return None
+    least = math.log(2.0) * (1.0 - right)
+    if not 0.0 <= loss.median < CHEAP * least:
+        return None
+    told = (
+        f"the validation accuracy is {right:.2%} in all {len(accuracy)} evaluations, which costs {least:.2g} at least "
+        f"where all answers weigh the same; the loss is {loss.median:.2g}"
     )
+    steps = (accuracy.first_step, accuracy.last_step)
+    return _cheap(0.85, 1, "loss", Evidence("validation/accuracy", steps, right, None, told))
 
 
 def _weighed(case: Case, accuracy: Curve, loss: Curve) -> Finding | None:
@@ -218,12 +234,21 @@ def _weighed(case: Case, accuracy: Curve, loss: Curve) -> Finding | None:
         f"at step {step:,} the validation loss is {value:.3g}, which takes {least[at]:.0%} of right answers at least, "
         f"and {share:.0%} are right"
     )
+    steps = (int(loss.steps[0]), loss.last_step)
+    return _cheap(0.65, _begin(training), "loss", Evidence("validation/accuracy", steps, share, float(least[at]), told))
+
+
+def _begin(training: Curve) -> int:
+    return min(1, training.first_step) if training.from_start else training.first_step
+
+
+def _cheap(confidence: float, onset: int, what: str, evidence: Evidence) -> Finding:
     return Finding(
         CODE,
         "warning",
-        0.65,
-        min(1, training.first_step) if training.from_start else training.first_step,
-        "most inputs get the class that weighs most: the loss is low where answers are wrong",
-        (Evidence("validation/accuracy", (int(loss.steps[0]), loss.last_step), share, float(least[at]), told),),
+        confidence,
+        onset,
+        f"most inputs get the class that weighs most: the {what} is low where answers are wrong",
+        (evidence,),
         remedies=(Remedy("weigh classes less unevenly, at most by the inverse of how often they are there"),),
     )

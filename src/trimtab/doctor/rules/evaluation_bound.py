@@ -81,7 +81,7 @@ def _finding(case: Case, spent: float, whole: float, severity: Severity) -> Find
         "evaluation-bound",
         severity,
         # Where it cost less than a minute, other warnings matter more.
-        0.95 if spent >= LEAST_SECONDS else 0.65,
+        0.95 if spent >= LEAST_SECONDS else 0.6,
         0,
         f"evaluations took {format.duration(spent)}, {spent / whole:.0%} of the time",
         (Evidence("evaluation_seconds", (0, case.history.last_step), spent / whole, SOUND, text),),
