@@ -28,7 +28,8 @@ def test_evaluations_that_take_longer_than_training(tmp_path: Path, seconds: flo
     for step in range(10, 301, 10):
         lines.append(f'{{"step": {step}, "loss": {3 + 10 / step:.3f}, "step_time": 0.1}}')
         lines.append(f'{{"step": {step}, "val_loss": {3 + 10 / step:.3f}, "dev_time": {seconds}}}')
-    assert ("evaluation-bound" in loud(opened(tmp_path / "log.jsonl", lines))) == is_told
+    told = [one for one in findings_of(opened(tmp_path / "log.jsonl", lines))[0] if one.code == "evaluation-bound"]
+    assert [(one.severity, one.confidence) for one in told] == [("warning", 0.6)] * is_told, "other warnings go before"
 
 
 @pytest.mark.parametrize("name", ["tokens_per_sec", "pace", "perf/images_per_second"])
