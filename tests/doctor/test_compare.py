@@ -425,3 +425,14 @@ def test_a_remedy_that_leads_away_from_the_other_run_is_no_link() -> None:
     for rate, is_linked in ((1e-3, True), (0.2, False)):
         a = run_of("a", config={**CONFIG, "optimizer.learning_rate": rate})
         assert ("the doctor finds learning-rate-too-high" in compare(a, high).reasons[0].text) == is_linked
+
+
+def test_first_losses_that_scatter_tell_no_task(tmp_path: Path) -> None:
+    sides = []
+    for name, first in (("a.csv", 3.0), ("b.csv", 0.9)):
+        values = 0.95 + np.exp(0.8 * np.random.default_rng(4).normal(size=100))
+        values[0] = first
+        rows = [f"{step},{value:.4f}" for step, value in enumerate(values)]
+        (tmp_path / name).write_text("\n".join(["step,loss", *rows]) + "\n")
+        sides.append(open_side(tmp_path / name))
+    assert compare(*sides).obstacles == ()

@@ -100,7 +100,9 @@ def test_parts_of_one_loss_are_judged_as_their_sum(tmp_path: Path) -> None:
     assert list(mapped.values()).count("train/loss") == 1
 
 
-@pytest.mark.parametrize("names", ["loss_G,loss_D", "generator_loss,discriminator_loss", "policy_loss,value_loss"])
+@pytest.mark.parametrize(
+    "names", ["loss_G,loss_D", "generator_loss,discriminator_loss", "policy_loss,value_loss", "pg_loss,vf_loss"]
+)
 def test_losses_of_a_game_are_not_added(tmp_path: Path, names: str) -> None:
     diagnosis = diagnose(open_foreign_case(log(tmp_path, f"it,{names}"))[0])
     assert [finding.code for finding in diagnosis.findings] == ["no-loss"]
@@ -112,5 +114,7 @@ def test_what_is_no_part_of_one_loss_is_not_added() -> None:
     assert added_losses([*both, "loss_ce_unscaled", "val/loss_ce"]) == {"train/loss": tuple(both)}
     assert added_losses(["cls_loss", "val/box_loss"]) == {}
     assert added_losses(["adam_loss", "sgd_loss"]) == {}
+    assert added_losses(["loss_rank0", "loss_rank1"]) == {}
+    assert added_losses([*both, "overall_loss"]) == {"train/loss": tuple(both)}
     steps = ["box_loss_step", "cls_loss_step"]
     assert added_losses([*steps, "box_loss_epoch", "cls_loss_epoch"]) == {"train/loss": tuple(steps)}

@@ -20,14 +20,37 @@ _HELD_OUT: Final = frozenset(
     {"val", "valid", "validation", "eval", "evaluation", "dev", "test", "testing", "holdout", "heldout"}
 )
 
-_NOT_ADDED: Final = frozenset({"unscaled", "unweighted", "raw", "scaled", "target", "teacher"})
-"""What is logged beside the same loss as it is minimized."""
+_NOT_ADDED: Final = frozenset(
+    {
+        *("unscaled", "unweighted", "raw", "scaled", "target", "teacher"),
+        *("overall", "full", "combined", "final", "sum", "avg", "running", "ema", "smoothed", "weighted"),
+    }
+)
+"""What is logged beside the same loss as it is minimized, and sums and averages of its parts."""
 _APART: Final = frozenset(
-    {"adam", "adamw", "baseline", "client", "exp", "experiment", "fold", "model", "ours", "run", "seed", "sgd", "trial"}
+    {
+        *(
+            "adam",
+            "adamw",
+            "baseline",
+            "bs",
+            "client",
+            "exp",
+            "experiment",
+            "fold",
+            "fp",
+            "lr",
+            "model",
+            "ours",
+            "rank",
+        ),
+        *("run", "seed", "sgd", "trial"),
+    }
 )
 """Of losses side by side in one table that are no parts of one."""
 _PLAYED: Final = re.compile(
-    r"(?:[dg]|gen|disc|adv|fake|real|critic|actor|policy|value|td|q|qf?\d?|teacher|\w*(?:gan|generat|discrim|advers)\w*)"
+    r"(?:[dgv]|gen|disc|adv|fake|real|critic|actor|policy|value|pg|vf|pi|clip|surrogate|rew|td|q|qf?\d?|teacher|"
+    r"\w*(?:gan|generat|discrim|advers)\w*)"
 )
 """Words of losses that are minimized one against another, or apart from each other."""
 
@@ -59,7 +82,7 @@ def added_losses(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         words = _words(name)
         if not is_loss(name) or set(words) & _NOT_ADDED or name.replace("epoch", "step") in known.keys() - {name}:
             continue
-        if set(words) & _APART:
+        if {word.rstrip("0123456789") for word in words} & _APART:
             return {}
         ours = "validation/loss" if set(words) & _HELD_OUT else "train/loss"
         term = "_".join(word for word in words if word not in _HELD_OUT | {"loss", "train", "training"})

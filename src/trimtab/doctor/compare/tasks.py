@@ -34,6 +34,8 @@ TIMES_AT_ONCE: Final = 1.5
 """The same of the first steps."""
 MORE: Final = 0.7
 """The same in nats."""
+NOISES: Final = 6.0
+"""The same in noises of a step: a first loss is a single one."""
 EARLY: Final = 0.03
 LAST_ROWS: Final = 5
 SPEEDS: Final = ("tokens_per_second", "step_seconds")
@@ -91,6 +93,7 @@ def _begin_apart(cases: tuple[Case, Case]) -> str | None:
         return None
     first: list[float] = []
     last: list[float] = []
+    noise = 0.0
     times = TIMES_AT_ONCE
     for case in cases:
         curve = Curve.of(case.loss())
@@ -99,9 +102,11 @@ def _begin_apart(cases: tuple[Case, Case]) -> str | None:
         if curve.first_step > 2:
             times = TIMES
         first.append(float(curve.values[0]))
+        quarter = max(len(curve) // 4, 1)
+        noise = max(noise, curve.noise, Curve(curve.steps[:quarter], curve.values[:quarter]).noise)
         last.append(float(np.median(curve.values[-LAST_ROWS:])))
     low, high = sorted(first)
-    if last[first.index(high)] <= low:
+    if high - low < NOISES * noise or last[first.index(high)] <= low:
         return None
     if low <= 0.0 or high > math.log(LARGEST_VOCABULARY) or high < max(times * low, low + MORE):
         return None

@@ -17,7 +17,7 @@ LARGEST: Final = 1e6
 
 def ratio(of: float, to: float) -> float | None:
     """Natural logarithm of a ratio of two positive numbers; None of others."""
-    return math.log(of / to) if 0.0 < of < math.inf and 0.0 < to < math.inf else None
+    return math.log(of) - math.log(to) if 0.0 < of < math.inf and 0.0 < to < math.inf else None
 
 
 def share(of: float, to: float) -> float | None:

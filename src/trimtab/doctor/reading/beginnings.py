@@ -76,18 +76,25 @@ def high_start(case: Case) -> HighStart | None:
 
 
 def is_mean(case: Case, curve: Curve) -> bool:
-    """Whether a perplexity tells that a loss is the mean of a cross-entropy, or an accuracy: in the end it costs no
-    more than answers that are right as often, where a sum costs as many times more as it is of parts; or it fell
-    further than any sum, from the dearest of guesses to the cheapest of answers that are right as often."""
+    """Whether a perplexity tells that a loss is the mean of a cross-entropy, or an accuracy on the same samples: in
+    the end it costs no more than answers that are right as often, where a sum costs as many times more as it is of
+    parts; or it fell further than any sum, from the dearest of guesses to the cheapest of answers that are right as
+    often."""
     if case.history.has("validation/perplexity") or case.history.has("validation/bits_per_byte"):
         return True
-    accuracy = Curve.of(case.history.get("train/accuracy")) or Curve.of(case.evaluated("validation/accuracy"))
+    accuracy = Curve.of(case.history.get("train/accuracy"))
+    end = curve.end
+    if accuracy is None:
+        accuracy, judged = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
+        if judged is None:
+            return False
+        end = judged.end
     if accuracy is None or float(accuracy.values.max()) > 1.0:
         return False
     right = min(accuracy.end, 0.999)
-    fell = float(curve.values[0]) / max(curve.end, 1e-9)
+    fell = float(curve.values[0]) / max(end, 1e-9)
     furthest = math.log(LARGEST_VOCABULARY) / usual_loss(right, 2.0)
-    return fell > furthest or curve.end <= BESIDE * usual_loss(right, MANY)
+    return fell > furthest or end <= BESIDE * usual_loss(right, MANY)
 
 
 def starts_steep(case: Case) -> bool:

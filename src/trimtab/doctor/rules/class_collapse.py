@@ -52,6 +52,8 @@ ALIKE: Final = 0.15
 """Accuracies of samples that were learned and of others, or of the end and the start: nothing was learned."""
 SO_MANY: Final = 60
 """Answers at first, as tokens are."""
+RAREST: Final = 0.02
+"""Of right answers: numbers that are met exactly are fewer."""
 CHEAP: Final = 0.5
 """Times what wrong answers cost at least: a half or less is the probability of the right one, which costs ln 2."""
 WORSE: Final = 2.0
@@ -63,7 +65,7 @@ def check(case: Case) -> Iterator[Finding]:
     accuracy, loss = Curve.of(case.evaluated("validation/accuracy")), Curve.of(case.validation_loss())
     if accuracy is None or len(accuracy) < FEWEST:
         return
-    if case.fact("task") is None and (uneven := _too_cheap(accuracy, loss) or _one_answer(case, accuracy, loss)):
+    if case.fact("task") is None and (uneven := _too_cheap(case, accuracy, loss) or _one_answer(case, accuracy, loss)):
         yield uneven
         return
     if not classifies(case):
@@ -197,11 +199,14 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
     return _cheap(0.85, _begin(training), "training loss", evidence)
 
 
-def _too_cheap(accuracy: Curve, loss: Curve | None) -> Finding | None:
+def _too_cheap(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | None:
     """Evaluations that answer one class for all, and cost less than their wrong answers do where all weigh the same."""
     right = float(np.median(accuracy.values))
     if loss is None or len(accuracy) <= 2 * FEWEST or not 0.0 < right < MOST_RIGHT or not is_same(accuracy).all():
         return None
+    training = Curve.of(case.loss())
+    if training is None or float(training.values.max()) < math.log(2.0) or right < RAREST:
+        return None  # no cross-entropy: the accuracy of numbers is of the few that are met exactly
     least = math.log(2.0) * (1.0 - right)
     if not 0.0 <= loss.median < CHEAP * least:
         return None

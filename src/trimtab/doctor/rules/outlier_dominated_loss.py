@@ -58,6 +58,8 @@ STANDS: Final = 0.1
 """Of itself, by which a validation loss moves that far targets make."""
 FEWEST: Final = 20
 FEWEST_STEPS: Final = 100
+FEW_UNEVEN: Final = 1.6
+"""Times the median of few rows, as their mean."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -137,7 +139,9 @@ def _steps(case: Case) -> Iterator[Evidence]:
     if float(values[:begin].max()) > THROWN * float(late.max()):
         return  # the first updates threw the loss far higher than any sample makes it
     validation = Curve.of(case.validation_loss())
-    if validation is not None and _is_far_above(late, validation.end):
+    # Of few rows a sum that scatters is as uneven.
+    is_uneven = len(values) >= FEWEST_STEPS // 2 or float(late.mean()) >= FEW_UNEVEN * float(np.median(late))
+    if validation is not None and is_uneven and _is_far_above(late, validation.end):
         told = (
             f"from step {int(steps[begin]):,} on the training loss is {format.decimal(float(late.mean()))} on average, "
             f"and its steps deviate by {format.decimal(float(late.std()))}, while the validation loss is "

@@ -27,6 +27,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
 from trimtab.doctor.reading.levels import could_be_frequencies
+from trimtab.doctor.reading.trends import parts_of
 from trimtab.runs import format
 
 FEWEST_STEPS = 100
@@ -133,6 +134,8 @@ def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | Non
         return None
     if spread <= 2.0 * resolution(validation.values):
         return None  # too few digits were kept to tell
+    if level < 0.3 * start and parts_of(part, len(part)).steadiness < -0.5:
+        return None  # they still fall, one after the other: little is left to learn
     usual = float(np.median(curve.values[len(curve) // 2 :]))
     since = int(curve.steps[int(np.flatnonzero(curve.smoothed <= usual + curve.error(curve.width))[0])])
     told = (
