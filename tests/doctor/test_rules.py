@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Array, case_of, cosine, falling, noise_of
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from trimtab.config import flatten, load_config
@@ -608,6 +608,7 @@ def test_a_best_validation_loss_of_zero_is_no_crash() -> None:
     validation=st.lists(st.floats(width=32), max_size=12),
     rates=st.lists(st.floats(0, 1, width=32), max_size=120),
 )
+@example(loss=[0.0] * 10, validation=[], rates=[1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_numbers_make_a_rule_fail(loss: list[float], validation: list[float], rates: list[float]) -> None:
     rates = (rates * (len(loss) + 1))[: len(loss)] if rates else [1e-3] * len(loss)

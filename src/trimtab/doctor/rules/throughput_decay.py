@@ -86,6 +86,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         if not (steadily or stays_slower(medians)):
             return
         parts = medians
+    if parts.levels[0] <= 0.0:
+        return  # a clock too coarse for the first steps tells no ratio
     jumps, crowded = parts.largest_jump > ONE_JUMP or not (undisturbed or steadily), [*_load(case)]
     if jumps and parts.growth < GROWN * GROWN:
         return
