@@ -115,7 +115,8 @@ def _language(kind: str, rng: random.Random, seed: int, own: bool) -> Case:
     }
     data = {"package": rng.choice(("sympy", "networkx", "torch", "numpy")), "characters": 400_000}
     if own:
-        return Case(kind, seed, data, settings, ("gru", {"vocabulary_size": 257, "width": width}))
+        settings |= {"data.sequence_length": 32, "training.micro_batch_size": 8}
+        return Case(kind, seed, data, settings, ("gru", {"vocabulary_size": 257, "width": 48}))
     settings |= {
         "model.num_layers": rng.choice((1, 2)),
         "model.hidden_size": width,

@@ -11,8 +11,7 @@ import json
 import math
 import random
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -134,13 +133,6 @@ KINDS: Final[dict[str, Callable[[random.Random, Options], tuple[list[Row], list[
     "numbers": numbers,
     "words": words,
 }
-
-
-def slowly(path: str, pause: float) -> Iterator[Row]:
-    """The rows of a file, each after a pause."""
-    for line in Path(path).read_text().splitlines():
-        time.sleep(pause)
-        yield json.loads(line)
 
 
 def write(folder: Path, kind: str, seed: int, options: Options) -> tuple[Path, Path]:

@@ -100,13 +100,9 @@ def few_judged(rng: random.Random, case: Case, strong: bool) -> Case:
 
 def by_heart(rng: random.Random, case: Case, strong: bool) -> Case:
     """Few rows, many passes, nothing against it."""
-    rows = {"packages": 300, "digits": 120, "numbers": 100}.get(case.kind)
-    data = (
-        {"rows": rows if not strong else rows // 2}
-        if rows
-        else {"characters": 60_000 if case.kind == "code" else 36_000}
-    )
-    case = case.with_data(**data).but(training__steps=max(450, case.steps))
+    rows = {"packages": 300, "digits": 120, "numbers": 100}[case.kind]
+    case = case.with_data(rows=rows // 2 if strong else rows)
+    case = case.but(training__steps=max(450, case.steps), training__micro_batch_size=16)
     if case.kind == "packages" and case.module is None and "model" not in case.settings:
         case = case.but(model__dropout__residual=0.0)
     return case.at_rate(2.0)
@@ -117,7 +113,8 @@ PLANTS: Final = (
     Plant("wrong-labels-2", "label-noise", CLASSES, wrong_labels),
     Plant("wrong-join", "random-labels", (*ROWS, "words"), shuffled),
     Plant("wrong-join-classes", "random-labels", CLASSES, shuffled),
-    Plant("swamped", "class-collapse", CLASSES, swamped, harm=collapsed, has_twin=False),
+    Plant("swamped", "class-collapse", CLASSES, swamped, harm=collapsed, has_twin=False,
+          also=("learning-rate-too-low",)),
     Plant("sorted-rows", "unshuffled-data", ROWS, in_order),
     Plant("sorted-classes", "unshuffled-data", CLASSES, in_order),
     Plant("torn-file", "corrupt-batch", ("numbers", "packages"), corrupt, harm=spikes, prepare=unshuffled,
@@ -132,6 +129,6 @@ PLANTS: Final = (
     Plant("other-validation-rows", "validation-shift", ROWS, shifted),
     Plant("few-judged", "validation-too-small", ROWS, few_judged, harm=scatters, prepare=restless),
     Plant("few-judged-classes", "validation-too-small", CLASSES, few_judged, harm=scatters, prepare=restless),
-    Plant("by-heart", "overfitting", (*LANGUAGE, *ROWS), by_heart, harm=overfits, has_twin=False),
-    Plant("by-heart-rows", "overfitting", ROWS, by_heart, harm=overfits, has_twin=False),
+    Plant("by-heart", "overfitting", CLASSES, by_heart, harm=overfits, prepare=hard, has_twin=False),
+    Plant("by-heart-rows", "overfitting", ROWS, by_heart, harm=overfits, prepare=hard, has_twin=False),
 )  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from own_examiner.case import LANGUAGE, Case
-from own_examiner.plant import Plant, grows, jumps, lasts, waits
+from own_examiner.plant import Plant, grows, jumps, lasts
 
 VECTORS: Final = ("digits", "numbers")
 
@@ -85,17 +85,6 @@ def unscaled(rng: random.Random, case: Case, strong: bool) -> Case:
     return case.with_module(factors=(big, 1.0, 0.01, 1.0, big / 5, 1.0, 0.1, 1.0))
 
 
-def recurrent(rng: random.Random, case: Case) -> Case:
-    """A GRU under SGD."""
-    optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9}
-    return replace(case, module=("gru", {"vocabulary_size": 257, "width": 64})).but(optimizer=optimizer)
-
-
-def explodes(rng: random.Random, case: Case, strong: bool) -> Case:
-    """No clipping, and recurrent weights far too large."""
-    return case.with_module(gain=1.5 if strong else 0.8).but(gradients__clip={"name": "none"}).at_rate(4)
-
-
 def logarithm(rng: random.Random, case: Case, strong: bool) -> Case:
     """A logarithm of what becomes negative at some step."""
     return case.with_whole(nan_after=round(case.steps * rng.uniform(0.4, 0.7)))
@@ -118,7 +107,7 @@ def keeps(rng: random.Random, case: Case, strong: bool) -> Case:
 
 def slows(rng: random.Random, case: Case, strong: bool) -> Case:
     """A history that is gone through in every step."""
-    return case.with_whole(slower_by=(0.02 if strong else 0.008) / case.steps)
+    return case.with_whole(slower_by=(0.025 if strong else 0.012) / case.steps)
 
 
 def crowded(rng: random.Random, case: Case, strong: bool) -> Case:
@@ -144,11 +133,6 @@ def other_inputs(rng: random.Random, case: Case, strong: bool) -> Case:
     return replace(case, resumed={"module": {"scale": scale * (0.25 if strong else 0.5)}})
 
 
-def slow_source(rng: random.Random, case: Case, strong: bool) -> Case:
-    """A source that gives its rows slowly, as over a network."""
-    return case.with_data(slow_source=0.004 if strong else 0.002)
-
-
 def resumed_at(case: Case) -> int | None:
     """Where it went on."""
     every = int(case.settings["evaluation.every"])
@@ -166,24 +150,21 @@ PLANTS: Final = (
     Plant("frozen-pattern", "frozen-parameters", LANGUAGE, frozen, own=False),
     Plant("sigmoids", "vanishing-gradients", VECTORS, vanishing, prepare=without_norm),
     Plant("sigmoids-2", "vanishing-gradients", VECTORS, vanishing, prepare=without_norm),
-    Plant("dropout-left-on", "evaluated-in-training-mode", (*VECTORS, "packages", "code"), always_dropped,
+    Plant("dropout-left-on", "evaluated-in-training-mode", (*VECTORS, "packages"), always_dropped,
           prepare=dropped, own=True),
     Plant("dropout-left-on-2", "evaluated-in-training-mode", VECTORS, always_dropped, prepare=dropped, own=True),
     Plant("raw-inputs", "unscaled-inputs", VECTORS, unscaled),
     Plant("raw-columns", "unscaled-inputs", ("numbers",), unscaled),
-    Plant("explodes", "exploding-gradients", LANGUAGE, explodes, prepare=recurrent, own=True,
-          also=("divergence", "nan-loss", "bad-initialization")),
     Plant("logarithm", "nan-loss", (*VECTORS, "packages"), logarithm, own=True,
           onset=lambda case: int(case.whole["nan_after"])),
     Plant("half-overflows", "loss-scale-collapse", ("digits", "packages"), overflows, prepare=half, own=True),
-    Plant("kept-outputs", "memory-leak", (*VECTORS, "code"), keeps, harm=grows, own=True, has_twin=False),
+    Plant("kept-outputs", "memory-leak", (*VECTORS, "packages"), keeps, harm=grows, own=True, has_twin=False),
     Plant("kept-outputs-2", "memory-leak", VECTORS, keeps, harm=grows, own=True, has_twin=False),
-    Plant("longer-history", "throughput-decay", (*VECTORS, "code"), slows, harm=lasts("grows", 1.8), own=True,
+    Plant("longer-history", "throughput-decay", (*VECTORS, "packages"), slows, harm=lasts("grows", 1.8), own=True,
           has_twin=False),
     Plant("longer-history-2", "throughput-decay", VECTORS, slows, harm=lasts("grows", 1.8), own=True, has_twin=False),
     Plant("crowded", "thread-oversubscription", (*LANGUAGE, "words"), crowded, harm=lasts("twin", 1.3), own=False),
-    Plant("slow-source", "input-bound", ("packages", "digits"), slow_source, harm=waits, has_twin=False),
-    Plant("rate-after-resume", "resume-discontinuity", ("code", "digits", "numbers"), other_rate, harm=jumps,
+    Plant("rate-after-resume", "resume-discontinuity", ("code", "digits", "words"), other_rate, harm=jumps,
           prepare=interrupted, onset=resumed_at, has_twin=False),
     Plant("inputs-after-resume", "resume-discontinuity", VECTORS, other_inputs, harm=jumps, prepare=interrupted,
           onset=resumed_at, has_twin=False),

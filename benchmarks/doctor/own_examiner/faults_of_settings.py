@@ -98,8 +98,8 @@ def too_much_dropout(rng: random.Random, case: Case, strong: bool) -> Case:
 def burst(rng: random.Random, case: Case, strong: bool) -> Case:
     """A schedule with a jump to a far higher rate for some steps: a level was mistyped."""
     at = round(rng.uniform(0.45, 0.6), 2)
-    schedule = {"name": "piecewise", "warmup": 0.02, "levels": [0.02, 1.0, 0.02], "lengths": [at, 0.03], "join": 0}
-    return case.at_rate(60 if strong else 40).but(schedule=schedule)
+    schedule = {"name": "piecewise", "warmup": 0.02, "levels": [0.05, 1.0, 0.05], "lengths": [at, 0.015], "join": 0}
+    return case.at_rate(30 if strong else 20).but(schedule=schedule)
 
 
 def burst_step(case: Case) -> int:

@@ -35,7 +35,6 @@ class Layers(nn.Module):
         scale: float = 6.0,
         factors: tuple[float, ...] = (),
         deviation: float | None = None,
-        gain: float | None = None,
         bias: float | None = None,
         residual: bool = False,
         dropout: float = 0.0,
@@ -54,8 +53,6 @@ class Layers(nn.Module):
         for layer in self.layers:
             if deviation is not None:
                 nn.init.normal_(layer.weight, std=deviation)
-            if gain is not None:
-                nn.init.xavier_normal_(layer.weight, gain)
             if bias is not None:
                 nn.init.constant_(layer.bias, bias)
         if deviation is not None:
@@ -101,7 +98,7 @@ class Gru(nn.Module):
     """A language model: tokens [batch, time] to logits [batch, time, vocabulary]."""
 
     def __init__(self, vocabulary_size: int = 257, *, width: int = 64, deviation: float | None = None,
-                 gain: float | None = None, dropout: float = 0.0, always: bool = False) -> None:  # fmt: skip
+                 dropout: float = 0.0, always: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.dropout, self.always = dropout, always
         self.embedding = nn.Embedding(vocabulary_size, width)
@@ -110,10 +107,6 @@ class Gru(nn.Module):
         if deviation is not None:
             nn.init.normal_(self.embedding.weight, std=deviation)
             nn.init.normal_(self.head.weight, std=deviation)
-        if gain is not None:
-            for name, weight in self.gru.named_parameters():
-                if "weight" in name:
-                    nn.init.normal_(weight, std=gain)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.gru(self.embedding(tokens))[0]

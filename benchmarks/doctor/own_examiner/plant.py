@@ -132,7 +132,7 @@ def scatters(case: Case, bad: Outcome, good: Outcome | None) -> str:
         losses = [loss for _, loss in outcome["validation"]]
         late = losses[len(losses) // 3 :]
         changes = [b - a for a, b in pairwise(late)]
-        return pstdev(changes) / max(1e-6, abs(late[0] - min(late)) + 0.1 * mean(late)) if len(changes) > 2 else 0.0
+        return pstdev(changes) / mean(late) if len(changes) > 2 else 0.0
 
     return f"jumps of {jumps(bad):.2f} against {jumps(good):.2f}" if jumps(bad) > max(0.25, 2 * jumps(good)) else ""
 
@@ -140,7 +140,8 @@ def scatters(case: Case, bad: Outcome, good: Outcome | None) -> str:
 def collapsed(case: Case, bad: Outcome, good: Outcome | None) -> str:
     """The accuracy is at one class's share and stays there, in every late evaluation."""
     values = [value for _, value in bad["accuracy"]][-4:]
-    return f"accuracy {values} stands still" if len(values) > 2 and pstdev(values) < 0.004 else ""
+    stands = len(values) > 2 and pstdev(values) < 0.004 and last(bad) > 0.6 * bad["validation"][0][1]
+    return f"accuracy {values[-1]:.3f} in each of the last evaluations" if stands else ""
 
 
 def lasts(step: str, factor: float) -> Callable[[Case, Outcome, Outcome | None], str]:
@@ -163,17 +164,12 @@ def grows(case: Case, bad: Outcome, good: Outcome | None) -> str:
     return f"memory grew by {rise:.0f} MiB in the last two thirds" if rise > 100 else ""
 
 
-def waits(case: Case, bad: Outcome, good: Outcome | None) -> str:
-    """A large part of the time goes by in waiting for data."""
-    waited, spent = sum(bad["data_seconds"]), sum(bad["seconds"])
-    return f"{waited:.1f} s of {waited + spent:.1f} s waited for data" if waited > 0.3 * (waited + spent) else ""
-
-
 def jumps(case: Case, bad: Outcome, good: Outcome | None) -> str:
     """The training loss just after resuming is far above that just before."""
-    at = case.killed_at or 0
-    before = [loss for step, loss in bad["train"] if at - 30 <= step <= at - 5]
-    after = [loss for step, loss in bad["train"] if at <= step <= at + 40]
-    if before and after and mean(after[:20]) > 1.15 * mean(before) + 0.05:
-        return f"training loss {mean(before):.3f} before, {mean(after[:20]):.3f} after it was resumed"
+    every = int(case.settings["evaluation.every"])
+    at, losses = (case.killed_at or 0) // every * every, dict(bad["train"])
+    before = [losses[step] for step in range(at - 24, at + 1) if step in losses]
+    after = [losses[step] for step in range(at + 1, at + 21) if step in losses]
+    if before and after and mean(after) > 1.15 * mean(before) + 0.05:
+        return f"training loss {mean(before):.3f} before, {mean(after):.3f} after it was resumed"
     return ""

@@ -33,7 +33,7 @@ class Kill:
         self.step = step
 
     def observe(self, event: Event) -> None:
-        if isinstance(event, StepsEnded) and event.step >= self.step:
+        if isinstance(event, StepsEnded) and event.last_step >= self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -101,12 +101,8 @@ def _in_process(function: Any, *arguments: Any) -> None:
 def _fit(case: Case, folder: Path, killed_at: int | None) -> None:
     torch.set_num_threads(1)
     training, validation = write(folder / "data", case.kind, case.seed, case.data)
-    source: dict[str, Any] = {"name": "jsonl", "path": str(training)}
-    if pause := case.data.get("slow_source"):
-        arguments = {"path": str(training), "pause": pause}
-        source = {"name": "stream", "target": "own_examiner.data:slowly", "arguments": arguments, "resume": "replay"}
     settings = {
-        "data.source": source,
+        "data.source": {"name": "jsonl", "path": str(training)},
         "data.validation_source": {"name": "jsonl", "path": str(validation)},
         **case.settings,
     }
