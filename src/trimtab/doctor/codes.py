@@ -183,13 +183,21 @@ CODES: dict[str, Code] = {
         "frozen-parameters",
         "symptom",
         ("layer/*/grad_norm",),
-        ("learning-rate-too-low", "learning-rate-too-high", "underfitting", "plateau", "random-labels", SHORT),
+        (
+            "learning-rate-too-low",
+            "learning-rate-too-high",
+            "class-collapse",
+            "underfitting",
+            "plateau",
+            "random-labels",
+            SHORT,
+        ),
     ),
     "dead-units": Code(
         "units whose output is zero for every input",
         "symptom",
         ("layer/*/dead_fraction",),
-        ("loss-spike", "underfitting", "plateau", SHORT),
+        ("loss-spike", "class-collapse", "underfitting", "plateau", SHORT),
     ),
     "bad-initialization": Code(
         "the first loss is far above that of a uniform guess, or activations grow or vanish with depth; a loss that "

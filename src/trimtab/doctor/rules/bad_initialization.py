@@ -1,6 +1,7 @@
 """bad-initialization: the first loss is far from that of a uniform guess, or activations grow or vanish with depth.
 
-Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained;
+Looks for: a first loss a fifth and a whole nat above ln V, what guessing costs, of a model that is not pretrained, or
+    in a regression of ours ten times that of always saying the mean, where inputs are of usual size;
     where the number of classes is not known, a first loss that no number of them explains beside what wrong answers
     cost while most are wrong, or that is above a guess among a million where no rate could have thrown it there, and
     comes down soon; and before step 1 activations that grow or shrink a hundredfold from the first block to the last.
@@ -39,7 +40,9 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, falls_from_the_first, high_start, is_mean
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.first_losses import MORE, TIMES, comes_down, is_as_high_judged, is_summed, most_classes
-from trimtab.doctor.reading.levels import uniform_loss
+from trimtab.doctor.reading.levels import constant_loss, uniform_loss
+from trimtab.doctor.rules.unscaled_inputs import LARGE as LARGE_INPUTS
+from trimtab.doctor.rules.unscaled_inputs import OF_NUMBERS
 from trimtab.runs import format
 
 GROWS: Final = 100.0
@@ -80,7 +83,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         told.append(
             "activations change a hundredfold or more from the first block to the last before anything is learned"
         )
-    known = loss is None or uniform_loss(case) is not None
+    known = loss is None or uniform_loss(case) is not None or constant_loss(case) is not None
     inputs = start is not None and start.is_fast and (start.is_mean or by_height)  # then they are likelier
     remark = inputs or by_height  # the loss may be a sum, or a squared error of large targets
     yield Finding(
@@ -104,6 +107,12 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
     if case.counts_epochs:
         return  # the first loss is a mean over an epoch in which much was learned
     first, uniform = float(curve.values[0]), uniform_loss(case)
+    if (constant := constant_loss(case)) is not None:
+        inputs = case.number("first_batch", "input_rms")
+        if first > OF_NUMBERS * constant and inputs is not None and inputs <= LARGE_INPUTS:
+            text = f"the first loss is {format.decimal(first)}, where always saying the mean costs 1"
+            yield Evidence("train/loss", (curve.first_step, curve.first_step), first, constant, text)
+        return
     added = any(case.setting(f"objective.{one}") for one in ("label_smoothing", "z_loss", "distillation.teacher"))
     text = ""
     if uniform is not None and case.setting("objective.name") in (None, "cross_entropy"):

@@ -4,7 +4,7 @@ Looks for: parameters in the optimizer whose gradient is exactly zero in every w
     parameters without a gradient at all, in a model whose first loss is that of a guess: what is frozen is random.
 Why it matters: part of the model takes no part in learning, and no curve says so.
 Evidence: the names and the share of such parameters.
-Remedy: unfreeze them; look for a detach, a no_grad or a branch that is not used.
+Remedy: unfreeze them; look for a detach, a no_grad, a branch that is not used, or units that give 0 for every input.
 False alarms: fine-tuning on purpose, with adapters or a new head, is a remark: its first loss is better than a guess,
     or what is still has the names of a published model, and what learns those of a head or an adapter. So is what is
     unfrozen by and by, as `model.unfreeze` plans.
@@ -98,7 +98,10 @@ def check(case: Case) -> Iterator[Finding]:
         + (", at random values, since the model is not pretrained" if not dead and from_scratch is not None else ""),
         tuple(evidence),
         remedies=(
-            Remedy("look for detach(), no_grad() or a branch that is not used on the way from the loss to them")
+            Remedy(
+                "look for detach(), no_grad(), a branch that is not used, or units that give 0 for every input, as dead "
+                "ReLUs do, on the way from the loss to them"
+            )
             if dead
             else Remedy("set requires_grad to True for what should learn, before the trainer is built"),
         ),

@@ -36,6 +36,10 @@ from trimtab.doctor.reading.curves import Curve, noise_of
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
 
 CODE: Final = "label-noise"
+TELLS, TELLS_A_LITTLE = 0.3, 0.15
+"""Of what the share of the most frequent class leaves to be told."""
+SURELY_FLAT: Final = 0.02
+"""The most that the standard error of a quarter's errors may be, for them to be called equal."""
 LEAST: Final = 0.03
 """Of the surest answers: fewer errors are those of a good guess."""
 CONTRADICTED: Final = 0.02
@@ -110,21 +114,23 @@ def _accuracy_of_counting(case: Case) -> float:
 
 def _sure_errors(case: Case) -> Iterator[Evidence]:
     errors, texts = case.fact("counting", "labels", "sure_errors"), case.number("counting", "labels", "texts")
-    if not isinstance(errors, list) or not texts or _accuracy_of_counting(case) < 0.3:
+    if not isinstance(errors, list) or not texts or (told := _accuracy_of_counting(case)) < TELLS_A_LITTLE:
         return
     number = max(1.0, texts // 4)
     surest, following = float(errors[0]), float(errors[1])
     spread = math.sqrt(max(surest * (1 - surest), 0.25 / number) / number)
+    if told < TELLS and (spread > SURELY_FLAT or following - surest > 1.5 * spread):
+        return  # where counting tells little, its errors must be as many to a hair
     # Of few texts too little is known of either quarter to say that errors do not grow with doubt.
     if surest - 2.0 * spread < LEAST or spread > VAGUE * surest or following > 1.7 * surest + 2.0 * spread:
         return
     if following / max(1.0 - following, 1e-9) > GROWS * surest / max(1.0 - surest, 1e-9):
         return  # of many errors no part can be 1.7 times as large
-    told = (
+    text = (
         f"of the surest quarter of what counting tells {surest:.1%} are labelled otherwise, and {following:.1%} of the "
         "next: errors do not grow with doubt"
     )
-    yield Evidence("facts.counting.labels.sure_errors", (0, 0), surest, 0.01, told)
+    yield Evidence("facts.counting.labels.sure_errors", (0, 0), surest, 0.01, text)
 
 
 def _better_elsewhere(case: Case) -> Iterator[Evidence]:

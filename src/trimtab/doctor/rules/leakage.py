@@ -1,15 +1,16 @@
 """leakage: validation samples are in the training data.
 
-Looks for: at least one in a hundred validation documents that the training set has, too: equal (the fact `leakage`,
-    counted after duplicates were left out), or nearly equal where that was looked for (`duplicates.near`).
+Looks for: validation documents that the training set has, too: equal ones (the fact `leakage`, counted after duplicates
+    were left out), two in a hundred of which are a warning, or nearly equal ones where these were looked for
+    (`duplicates.near`), one in twenty of which is.
 Why it matters: the validation loss then measures what was learned by heart. It goes on falling where the model gets no
     better, so that overfitting is not seen, and the best checkpoint and the moment to stop are chosen wrongly.
 Evidence: how many documents, and of how many; whether the validation loss lies at or below the training loss after
     several passes, which it could not otherwise.
 Remedy: leave the copies out of the training set (`data.duplicates.exact: drop`, `data.duplicates.near: drop`), or take
     validation text from elsewhere.
-False alarms: short texts that are frequent by nature, such as greetings: below one in ten it is said, and no more than
-    a remark where they are a part of less than one in a hundred.
+False alarms: texts that are frequent by nature, such as greetings, or alike, such as pieces of source code: fewer than
+    that are a remark, from one in a hundred on.
 Source: Lee et al. 2022, arXiv 2107.06499, section 5; own.
 """
 
@@ -25,12 +26,14 @@ from trimtab.runs import format
 from trimtab.runs.leaked import leaked_documents, leaked_share
 
 CODE: Final = "leakage"
+EQUAL, NEARLY = 0.02, 0.05
+"""Of the validation documents: fewer hardly move its loss."""
 MANY: Final = 0.15
 """From there on nothing else that the validation loss shows is worth reading."""
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A warning from one in a hundred on."""
+    """A warning; a remark of few."""
     share = leaked_share(case.facts, case.config)
     if share is None:
         return
@@ -39,11 +42,11 @@ def check(case: Case) -> Iterator[Finding]:
     kinds = [f"{format.count(number)} {word}" for number, word in ((exact, "equal"), (near, "nearly equal")) if number]
     told = f"{' and '.join(kinds)} of {format.count(documents)} validation documents are in the training set, too"
     evidence = [Evidence("facts.leakage", (0, 0), share, 0.0, told), *_no_gap(case)]
-    kind = "near" if near else "exact"
+    kind, few = "near" if near else "exact", exact < EQUAL * documents and exact + near < NEARLY * documents
     config = {f"data.duplicates.{kind}": "drop"} if case.target == "trimtab" else {}
     yield Finding(
         CODE,
-        "warning",
+        "info" if few else "warning",
         0.95 if share >= MANY else 0.75,
         1,
         f"{share:.1%} of the validation documents are in the training set, too: the validation loss "

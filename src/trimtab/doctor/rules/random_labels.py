@@ -6,8 +6,8 @@ Looks for: a validation loss that never comes below what is known without any in
     too, it is found only if counting runs of tokens tells nothing of the labels either (the fact `counting.labels`).
     In logs answers that are no better than chance from the first evaluation to the last, near what guessing costs,
     while the training loss falls below, and not within three passes over the data; where that stands, too, it is less
-    sure, and a remark of two classes. Of pairs of texts, second texts that go with any first one as well as with their
-    own (the fact `counting.related`).
+    sure, and a remark of two classes. Of a regression of ours, three passes in which nothing is explained. Of pairs of
+    texts, second texts that go with any first one as well as with their own (the fact `counting.related`).
 Why it matters: there is nothing to learn. Labels were shuffled against their inputs, a join went wrong, or a column is
     not what it seems.
 Evidence: the best validation loss beside that of no input, the best accuracy beside the largest class, what counting
@@ -40,7 +40,7 @@ from trimtab.doctor.reading.evaluations import (
     judges_by_chance,
     learns_at_once,
 )
-from trimtab.doctor.reading.levels import counted_loss
+from trimtab.doctor.reading.levels import constant_loss, counted_loss
 from trimtab.runs import format
 
 CODE: Final = "random-labels"
@@ -58,6 +58,13 @@ SCATTER: Final = 0.5
 """Nats, from text to text, of a loss that knows the classes' shares alone."""
 MUCH: Final = 0.2
 """Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
+EXPLAINED, STANDS, PASSES = 0.06, 0.95, 3.0
+"""A regression that never explains more of its validation targets, and whose training loss stays within that part of
+what always saying the mean costs, in so many passes over the data, has learned nothing."""
+NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
+GUESSES: Final = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
+OF_TWO_KINDS: Final = 0.95
+"""Separability of the two sets."""
 BY_HEART: Final = 0.75
 """Of that loss: training losses below are of samples learned by heart."""
 
@@ -103,19 +110,11 @@ def _of_a_log(case: Case, validation: Curve, training: Curve) -> Iterator[Findin
     ]
     if by_heart is not None:
         evidence.append(_learned_by_heart(training, by_heart, blind.last))
-        sure, cause = 0.7, "labels have nothing to do with their inputs: nothing carries over to validation samples"
+        sure, cause = 0.7, NOTHING
     else:
         sure = 0.5 if blind.chance > 0.4 else 0.6  # of two classes a weak relation looks the same
-        cause = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
-    yield Finding(
-        CODE,
-        "warning" if sure > 0.5 else "info",
-        sure,
-        1,
-        cause,
-        tuple(evidence),
-        remedies=REMEDIES,
-    )
+        cause = GUESSES
+    yield Finding(CODE, "warning" if sure > 0.5 else "info", sure, 1, cause, tuple(evidence), remedies=REMEDIES)
 
 
 def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> Iterator[Finding | Withheld]:
@@ -124,8 +123,8 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     tells_nothing = _tells_nothing(counting)
     # Of few texts the loss is off by chance; where counting tells nothing either, that is no sign of learning.
     chance = 2.5 * SCATTER / math.sqrt(judged_texts(case) or math.inf) if tells_nothing else 0.0
-    lowest = float(validation.values.min())
-    if lowest < NEAR * blind - chance:
+    lowest, numbers = float(validation.values.min()), case.fact("task") == "regression"
+    if lowest < NEAR * blind - chance and not numbers:  # of which more is known, by how much is explained
         return
     accuracy, largest = Curve.of(case.evaluated("validation/accuracy")), max(shares(case), default=None)
     if largest is not None and largest > UNEVEN:
@@ -136,9 +135,13 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         if float(accuracy.values.max()) > largest + 3.5 * error_of_share(largest, number):
             return
     by_heart = min(float(training.smoothed.min()), training.end) < BY_HEART * blind
+    apart = case.number("counting", "sets", "separability") or 0.0
+    if apart > OF_TWO_KINDS and not tells_nothing:
+        return  # what is learned of one kind need not carry over to the other, whatever its labels
     if (tells_nothing is False and not by_heart) or _tells_much(counting):
         return
-    if not by_heart and (tells_nothing is None or _stands_for_another_reason(case)):
+    stands = numbers and STANDS < training.end / blind < 1.0 / STANDS and case.epochs() >= PASSES
+    if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case)):
         return
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
@@ -165,9 +168,9 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     yield Finding(
         CODE,
         "warning",
-        0.93 if by_heart and tells_nothing else 0.8 if by_heart else 0.75,
+        0.93 if by_heart and tells_nothing else 0.8 if by_heart else 0.75 if not stands else 0.6,
         1,
-        "labels have nothing to do with their inputs: nothing carries over to validation samples",
+        GUESSES if stands and not by_heart else NOTHING,
         tuple(evidence),
         remedies=REMEDIES,
     )
@@ -213,8 +216,7 @@ def _blind(case: Case) -> float | None:
         return unigram if unigram is not None and bigram is not None and bigram > NEAR * unigram else None
     if task == "regression":
         explained = Curve.of(case.evaluated("validation/r2"))
-        is_squared = case.setting("objective.name") in (None, "mse")
-        return 1.0 if explained is not None and float(explained.values.max()) < 0.02 and is_squared else None
+        return constant_loss(case) if explained is not None and float(explained.values.max()) < EXPLAINED else None
     return None
 
 

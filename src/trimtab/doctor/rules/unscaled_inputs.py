@@ -35,6 +35,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.beginnings import HighStart, high_start
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.levels import constant_loss
 from trimtab.runs import format
 
 CODE: Final = "unscaled-inputs"
@@ -52,6 +53,8 @@ LATER: Final = 20.0
 NEAR_ZERO: Final = 0.05
 DROPS: Final = 0.5
 """Of the first loss: below that it is after a tenth of the run."""
+OF_NUMBERS: Final = 10.0
+"""Times what always saying the mean costs: outputs three times as far from it as targets are."""
 OF_TUNING: Final = 2e-4
 """A rate up to that is of fine-tuning, where gradients are as large of any inputs, of tokens, too."""
 
@@ -76,11 +79,11 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if uneven and spread is not None:
         told = f"the largest feature is {spread:.3g} times as large as the middle one"
         evidence.append(Evidence("facts.first_batch.input_spread", (0, 1), spread, 1.0, told))
-    curve, number = Curve.of(case.loss()), num_classes(case)
+    curve, number, constant = Curve.of(case.loss()), num_classes(case), constant_loss(case)
     high = False
-    if curve is not None and number is not None and number > 1:
-        guess = math.log(number)
-        high = float(curve.values[0]) > 1.3 * guess
+    if curve is not None and (constant is not None or (number is not None and number > 1)):
+        guess = math.log(number) if constant is None and number is not None else 1.0
+        high = float(curve.values[0]) > (1.3 * guess if constant is None else OF_NUMBERS)
         told = (
             f"the first loss is {format.decimal(float(curve.values[0]))}, where guessing costs {format.decimal(guess)}"
         )

@@ -1,0 +1,136 @@
+"""Faults of our own runs as a program by other code planted them, each beside a look-alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import case_of, noise_of
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.rules import RULES
+
+STEPS = 500
+EVALUATED = np.arange(50, STEPS + 1, 50)
+NUMBERS: Mapping[str, Any] = {
+    "task": "regression",
+    "targets": {"classes": [], "mean": 5.7, "deviation": 2.8, "total": 4000},
+    "outliers": {"share": 0.07},
+    "epochs": 8.0,
+    "first_batch": {"input_rms": 1.04, "input_spread": 1.5},
+}
+
+
+def found(case: Case, code: str) -> Finding | None:
+    return next((said for said in RULES[code](case) if isinstance(said, Finding)), None)
+
+
+def regression(first: float, last: float, explained: float, facts: Mapping[str, Any] = NUMBERS, **config: Any) -> Case:
+    """A loss that falls from `first` to `last` soon, and what it explains of the validation targets at best."""
+    steps = np.arange(STEPS)
+    loss = (last + (first - last) * np.exp(-steps / 40)) * (1 + 0.1 * noise_of(STEPS))
+    judged = dict(zip(EVALUATED.tolist(), (last * (1 + 0.01 * noise_of(len(EVALUATED)))).tolist(), strict=True))
+    case = case_of(loss, rates=np.full(STEPS, 3e-3), validation=judged, facts=facts, config=config)
+    case.history.add("validation/r2", EVALUATED, explained - 0.02 * np.abs(noise_of(len(EVALUATED))))
+    return case
+
+
+@pytest.mark.parametrize(
+    ("first", "facts", "config", "warned"),
+    [
+        (6.5e7, {}, {}, True),
+        (40.0, {}, {}, True),
+        (1.4, {}, {}, False),
+        (40.0, {"outliers": {"share": 0.8}}, {}, False),
+        (40.0, {"first_batch": {"input_rms": 60.0, "input_spread": 2.0}}, {}, False),
+        (40.0, {}, {"objective.name": "mae"}, False),
+        (40.0, {"targets": {}}, {}, False),
+    ],
+    ids=["millions", "tens", "a guess", "far targets", "unscaled inputs", "another loss", "targets that are not known"],
+)
+def test_a_regression_begins_at_what_the_mean_costs(
+    first: float, facts: Mapping[str, Any], config: Mapping[str, Any], warned: bool
+) -> None:
+    case = regression(first, 0.1, 0.9, {**NUMBERS, **facts}, **config)
+    finding = found(case, "bad-initialization")
+    assert (finding is not None and finding.severity == "warning") == warned
+
+
+def test_unscaled_inputs_of_a_regression_are_grave_where_its_loss_begins_high() -> None:
+    for first, grave in ((40.0, True), (1.2, False)):
+        facts = {**NUMBERS, "first_batch": {"input_rms": 14.0, "input_spread": 2.0}}
+        finding = found(regression(first, 0.1, 0.9, facts), "unscaled-inputs")
+        assert finding is not None
+        assert (finding.severity == "warning") == grave
+
+
+@pytest.mark.parametrize(
+    ("last", "explained", "facts", "warned"),
+    [
+        (0.98, 0.046, {}, True),
+        (0.3, 0.7, {}, False),
+        (0.88, 0.11, {}, False),
+        (0.98, 0.046, {"epochs": 1.0}, False),
+        (0.98, 0.046, {"parameters": {"total": 1000, "frozen": 900}}, False),
+        (40.0, -30.0, {}, False),
+    ],
+    ids=["nothing is learned", "learned", "little is learned", "one pass", "frozen", "far above what the mean costs"],
+)
+def test_a_regression_that_explains_nothing(
+    last: float, explained: float, facts: Mapping[str, Any], warned: bool
+) -> None:
+    finding = found(regression(1.0, last, explained, {**NUMBERS, **facts}), "random-labels")
+    assert (finding is not None and finding.severity == "warning") == warned
+
+
+def classes(counting: Mapping[str, Any]) -> Case:
+    """Ten classes, learned in training, and answers that are guesses on the validation set."""
+    names = [f"d{number}" for number in range(10)]
+    facts = {
+        "task": "classification",
+        "targets": {"classes": names, "counts": [280] * 10, "total": 2800},
+        "training": {"documents": 2800},
+        "validation": {"documents": 360},
+        "counting": counting,
+    }
+    loss = 2.3 * np.exp(-np.arange(STEPS) / 60) + 0.03
+    judged = dict(zip(EVALUATED.tolist(), np.linspace(2.4, 4.4, len(EVALUATED)).tolist(), strict=True))
+    case = case_of(loss, rates=np.full(STEPS, 3e-3), validation=judged, facts=facts)
+    case.history.add("validation/accuracy", EVALUATED, 0.05 + 0.01 * np.abs(noise_of(len(EVALUATED))))
+    case.history.add("training_slice/loss", EVALUATED, loss[EVALUATED - 1])
+    return case
+
+
+def test_labels_are_not_random_where_the_two_sets_are_of_different_kinds() -> None:
+    labels = {"texts": 2800, "accuracy": 0.23, "majority": 0.1, "sure_errors": [0.61, 0.79], "telling": 0.1}
+    labels |= {"validation_texts": 360, "validation_accuracy": 0.13}
+    for apart, expected in ((1.0, "validation-shift"), (0.5, "random-labels")):
+        case = classes({"sets": {"separability": apart, "documents": 360}, "labels": labels})
+        assert diagnose(case).findings[0].code == expected
+
+
+def test_few_copies_are_a_remark() -> None:
+    for equal, near, severity in ((0, 6, "info"), (4, 0, "info"), (8, 0, "warning"), (0, 20, "warning"), (3, 0, None)):
+        facts = {"leakage": equal, "validation": {"documents": 400}, "duplicates": {"near": {"leaked": near}}}
+        finding = found(case_of(np.linspace(2.0, 1.0, 200), facts=facts), "leakage")
+        assert (None if finding is None else finding.severity) == severity, (equal, near)
+
+
+def test_where_counting_tells_little_its_errors_must_be_as_many_to_a_hair() -> None:
+    for errors, texts, expected in (
+        ([0.419, 0.433], 4000, True),
+        ([0.36, 0.44], 4000, False),  # a hard task is right where it is sure
+        ([0.419, 0.433], 400, False),  # too few to say
+    ):
+        labels = {"texts": texts, "accuracy": 0.53, "majority": 0.34, "sure_errors": errors, "telling": 0.1}
+        labels |= {"validation_texts": 400, "validation_accuracy": 0.55}
+        facts = {
+            "task": "classification",
+            "targets": {"classes": ["a", "b", "c"], "counts": [1360, 1320, 1320], "total": 4000},
+            "counting": {"labels": labels},
+        }
+        case = case_of(1.1 - 0.2 * np.arange(300) / 300, facts=facts)
+        assert (found(case, "label-noise") is not None) == expected
