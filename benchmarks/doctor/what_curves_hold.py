@@ -2,9 +2,10 @@
 
     python what_curves_hold.py --table scorecard-runs.npz --generator bank
 
-The scorecard's regression is fitted to four fifths of the runs, those of the same generator among them, and asked of the
-last fifth, five times; healthy is what it calls healthy at the share of false alarms that is allowed. It sees the ninety
-features of the curves, and what the rules said. What neither names is not in the curves, or at least not in these features.
+The scorecard's regression is fitted to four fifths of the runs, those of the same generator among them, and asked of
+the last fifth, five times; healthy is what it calls healthy at the share of false alarms that is allowed. It sees the
+ninety features of the curves, and what the rules said. What neither names is not in the curves, or at least not in
+these features.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ ALLOWED: Final = 0.05
 
 
 def named(table: Table, start: str, allowed: float = ALLOWED) -> tuple[Table, Floats]:
-    """The whole logs of generators whose names begin so, and the code that the classifier names of each, -1: none [N]."""
+    """The whole logs of generators whose names begin so, and the code that the classifier names, -1: none [N]."""
     rows, logits = held_out(table)
     rows, logits = rows[order := np.argsort(rows)], logits[order]
     asked = np.char.startswith(table.generator_N[rows], start)

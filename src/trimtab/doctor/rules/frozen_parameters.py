@@ -99,8 +99,8 @@ def check(case: Case) -> Iterator[Finding]:
         tuple(evidence),
         remedies=(
             Remedy(
-                "look for detach(), no_grad(), a branch that is not used, or units that give 0 for every input, as dead "
-                "ReLUs do, on the way from the loss to them"
+                "look for detach(), no_grad(), a branch that is not used, or units that give 0 for every input, as "
+                "dead ReLUs do, on the way from the loss to them"
             )
             if dead
             else Remedy("set requires_grad to True for what should learn, before the trainer is built"),
