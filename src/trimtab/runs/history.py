@@ -76,6 +76,7 @@ class Series:
         self._raw: deque[tuple[Steps, Floats]] = deque()
         self._num_raw = 0
         self._view: _Columns | None = None
+        self._mean: Floats | None = None
         self.derived: dict[Any, Any] = {}
         """What readers computed of it, for the next who asks; forgotten as it grows."""
 
@@ -83,7 +84,7 @@ class Series:
         """Add samples, in the order of their steps."""
         if not len(steps):
             return
-        self._view, self.derived = None, {}
+        self._view, self._mean, self.derived = None, None, {}
         bad = ~np.isfinite(values)
         if bad.any():
             if self.first_bad_step is None:
@@ -166,11 +167,13 @@ class Series:
 
     @property
     def mean(self) -> Floats:
-        """The mean of each bucket's finite samples [N]; NaN where there are none."""
-        total, finite = self.columns.total, self.columns.finite
-        mean = np.full(len(total), np.nan)
-        np.divide(total, finite, out=mean, where=finite > 0)
-        return mean
+        """The mean of each bucket's finite samples [N], not to be written; NaN where there are none."""
+        if self._mean is None:
+            total, finite = self.columns.total, self.columns.finite
+            with np.errstate(invalid="ignore"):  # 0 / 0, which is NaN
+                self._mean = total / finite
+            self._mean.flags.writeable = False
+        return self._mean
 
     @property
     def minimum(self) -> Floats:
@@ -237,6 +240,9 @@ def _halved(columns: _Columns) -> _Columns:
 
 def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
     """Whole buckets of `width` samples. Sums go by pairs, as joining neighbours does: the same bits either way."""
+    if width == 1 and (finite := np.isfinite(values)).all():
+        ones = np.ones(len(steps), np.int64)
+        return _Columns(steps, steps, values, values, values, ones, ones)
     finite_NW, values_NW = np.isfinite(values).reshape(-1, width), values.reshape(-1, width)
     masked = total_NW = values_NW
     if not finite_NW.all():
@@ -300,7 +306,10 @@ class Layers:
             ending = f"/{metric}"
             names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
             layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-            steps, values_WL = np.array(self._steps, np.int64), self._table_RC[: len(self._steps), list(names.values())]
+            steps, values_WL = (
+                np.array(self._steps, np.int64),
+                self._table_RC[: len(self._steps)].take([*names.values()], axis=1),
+            )
             steps.flags.writeable = values_WL.flags.writeable = False
             self._views[metric] = steps, layers, values_WL
         return self._views[metric]
@@ -477,7 +486,10 @@ class History:
     def get(self, *names: str) -> Series | None:
         """The first of `names` that was measured."""
         series = self.series
-        return next((series[name] for name in names if name in series), None)
+        for name in names:
+            if name in series:
+                return series[name]
+        return None
 
     def has(self, name: str) -> bool:
         """Whether a metric was measured; `layer/*/<metric>` asks for any layer's, by examinations, too."""

@@ -6,6 +6,7 @@ schedule from the rates that were applied. Nothing here knows what a good loss i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self, final
@@ -73,7 +74,8 @@ class Curve:
     @cached_property
     def from_start(self) -> bool:
         """Whether it begins with the run: what begins later does not tell what a guess costs, nor what was gained."""
-        return len(self) < 2 or self.first_step <= 2.0 * median(np.diff(self.steps))
+        apart = np.diff(self.steps)
+        return not len(apart) or self.first_step <= 2 * int(apart.min()) or self.first_step <= 2.0 * median(apart)
 
     @cached_property
     def noise(self) -> float:
@@ -113,9 +115,23 @@ class Curve:
         """The median of all values."""
         return median(self.values)
 
+    @once
+    def lower_quantile(self, part: float) -> float:
+        """The value that a `part` of all lies below, the nearest from below."""
+        return lower_quantile(self.values, part)
+
     def local_noise(self, width: int, places: Steps) -> Floats:
         """The noise of single values at a few `places`, that of all elsewhere."""
         return local_noise(self.values, width, places, self.noise)
+
+    @once
+    def noise_before(self, place: int, width: int) -> float:
+        """The local noise at one place."""
+        if len(self) < width + 2:
+            return self.noise
+        begin = max(place - width - 1, 0)
+        differences = np.diff(self.values[begin : begin + width + 1])
+        return max(NORMAL * median(np.abs(differences - median(differences))) / float(np.sqrt(2)), self.noise)
 
     @cached_property
     def start(self) -> float:
@@ -142,7 +158,7 @@ class Curve:
         if not self._in_order:
             kept = (self.steps >= first) & (self.steps <= last)
             return Curve(self.steps[kept], self.values[kept]) if kept.any() else None
-        begin, end = int(self.steps.searchsorted(first)), int(self.steps.searchsorted(last, side="right"))
+        begin, end = _place(self.steps, first), _place(self.steps, last, after=True)
         return Curve(self.steps[begin:end], self.values[begin:end]) if begin < end else None
 
     def level(self, first: float, last: float) -> float:
@@ -215,10 +231,17 @@ def _heights(rates: Curve) -> tuple[float, int, int] | None:
         return None
     # The height that a twentieth of the steps exceed: a short jump of the rate is no phase of the schedule.
     # Of fewer than twenty values the highest may be all that is seen of it.
-    peak = lower_quantile(rates.values, 0.95) if len(rates) >= 20 else highest
+    peak = rates.lower_quantile(0.95) if len(rates) >= 20 else highest
     peak = peak or highest
     high = rates.steps[rates.values >= 0.5 * peak]
     return peak, int(rates.steps[rates.values >= 0.99 * peak][0]), int(high[-1])
+
+
+def _place(steps: Steps, step: float, *, after: bool = False) -> int:
+    """Where `step` belongs among steps in order, `after` those that are alike or before."""
+    if math.isfinite(step):  # a whole one, so that they need not be converted
+        step = math.floor(step) if after else math.ceil(step)
+    return int(steps.searchsorted(step, side="right" if after else "left"))
 
 
 def noise_of(values: Floats) -> float:

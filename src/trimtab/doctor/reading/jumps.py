@@ -8,7 +8,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
-from trimtab.doctor.reading.medians import quantile, sliding_minimum
+from trimtab.doctor.reading.medians import median, quantile, sliding_minimum
 
 FEWEST: Final = 36
 MANY: Final = 60
@@ -40,7 +40,7 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     many = len(curve) >= MANY
     quick = max(6 if many else 3, len(curve) // 60)
     # A row of several steps may hold all of a rise, and two of them a fall over many.
-    least = 4 if many else 3 if float(np.median(np.diff(curve.steps))) < 4.0 else 2
+    least = 4 if many else 3 if median(np.diff(curve.steps)) < 4.0 else 2
     found: list[Jump] = []
     lows = sliding_minimum(np.concatenate([np.full(quick, np.inf), values]), quick + 1)
     if (values - lows < height).all():

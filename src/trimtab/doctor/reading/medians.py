@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -33,7 +33,7 @@ _WIDE: Final = 128
 """Values in a window whose deviations are quicker found in a list that is kept in order."""
 
 
-def median(values: Floats) -> float:
+def median(values: NDArray[np.number[Any]]) -> float:
     """The median; NaN where there are none, or one of them is."""
     num = len(values)
     half = num // 2
@@ -48,6 +48,12 @@ def median(values: Floats) -> float:
     if math.isnan(parts[half:].max()):
         return float("nan")
     return upper if num % 2 else (float(parts[:half].max()) + upper) / 2
+
+
+def is_median_at_most(values: Floats, bound: float) -> bool:
+    """Whether their median, of one finite value or more, is no more than `bound`: by counting, in a third of its time."""
+    low, half = int(np.count_nonzero(values <= bound)), len(values) // 2
+    return median(values) <= bound if low == half and len(values) % 2 == 0 else low > half
 
 
 def medians(rows: Floats) -> Floats:
@@ -93,7 +99,8 @@ def sliding_median(values: Floats, width: int) -> Floats:
         return medians(sliding_window_view(values, width))
     together = next(num for num in _TOGETHER if width < _WIDTHS * num or num == _TOGETHER[-1])
     lower, upper = _middles(values, width, together)
-    return upper if width % 2 else (lower + upper) / 2
+    middle: Floats = upper if width % 2 else (lower + upper) / 2
+    return middle
 
 
 def sliding_minimum(values: Floats, width: int) -> Floats:

@@ -73,7 +73,7 @@ def swells(case: Case) -> Iterator[Sign]:
         return
     first, last = rms_WL[0], rms_WL[-1]
     there = np.isfinite(first) & np.isfinite(last) & (first > 0)
-    if there.any() and (times := float(np.median(last[there] / first[there]))) > SWOLLEN:
+    if there.any() and (times := median(last[there] / first[there])) > SWOLLEN:
         told = f"what the median layer gives back grew {times:,.0f}-fold by step {int(steps[-1]):,}"
         yield 1.5, Evidence("layer/*/activation_rms", (int(steps[0]), int(steps[-1])), times, SWOLLEN, told)
 
@@ -110,7 +110,7 @@ def growing(case: Case) -> Change | None:
     usual, least = medians(per_step_WL), quantiles(per_step_WL, 0.1)
     apart = np.flatnonzero((usual < TOGETHER) | (least < 0.5 * usual))
     first = int(apart[-1]) + 1 if len(apart) else 0
-    times = float(np.exp(np.median(logs_WL[-1] - logs_WL[first])))
+    times = float(np.exp(median(logs_WL[-1] - logs_WL[first])))
     return Change(int(steps[first]), int(steps[-1]), times) if len(usual) - first >= LATELY and times > GROWN else None
 
 

@@ -29,7 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import lower_quantile, median, quantile
+from trimtab.doctor.reading.medians import median, quantile
 from trimtab.doctor.reading.once import once
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -66,7 +66,7 @@ def check(case: Case) -> Iterator[Finding]:
     if series is None or series.width > 1 or len(series) < FEWEST:
         return
     steps, values = series.steps, series.mean
-    every = int(np.median(np.diff(steps)))
+    every = int(median(np.diff(steps)))
     # A row more or less at the ends is none of the rhythm, and so is one of an evaluation where rows are counted.
     gaps = np.diff(steps)[1:-1]
     uneven = gaps != every
@@ -141,7 +141,7 @@ def early_until(rates: Curve | None) -> int:
 
 @once
 def _early_until(rates: Curve) -> int:
-    top = int(rates.steps[rates.values >= 0.99 * lower_quantile(rates.values, 0.95)][0])
+    top = int(rates.steps[rates.values >= 0.99 * rates.lower_quantile(0.95)][0])
     return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
 
 
@@ -218,7 +218,7 @@ def _period(case: Case, places: NDArray[np.int64]) -> int | None:
     if len(places) < 3:
         return None
     gaps = np.diff(places)
-    middle = float(np.median(gaps))
+    middle = median(gaps)
     if middle < 5 or float(np.abs(gaps - middle).max()) > max(1.0, 0.02 * middle):
         return None
     return round(middle)

@@ -188,13 +188,12 @@ def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
 def _wanders(norms: Curve, loss: Curve | None) -> list[tuple[float, Evidence]]:
     """The norm is many times the first, and neighbours hardly differ."""
     rest = norms.values[max(SUMMED, len(norms) // 10) :]
-    changes = np.abs(np.diff(np.log(rest)))
-    usual, level = median(changes), median(rest)
+    level = median(rest)
     times = float(level / norms.values[0])
     found: list[tuple[float, Evidence]] = []
-    steps = int(norms.steps[-len(rest)]), norms.last_step
     if times < MANY:
         return found
+    usual, steps = median(np.abs(np.diff(np.log(rest)))), (int(norms.steps[-len(rest)]), norms.last_step)
     text = f"the usual gradient norm is {format.decimal(level)}, {times:,.0f} times that of the first step"
     if usual < SMOOTH:
         text += f", and changes by {usual:.1%} from one step to the next"
@@ -215,7 +214,7 @@ def _wanders(norms: Curve, loss: Curve | None) -> list[tuple[float, Evidence]]:
 def _scatter(loss: Curve) -> float:
     """The usual change of the loss from one row to the next, of what it is, after the first steps."""
     rest = loss.values[max(SUMMED, len(loss) // 10) :]
-    return float(np.median(np.abs(np.diff(np.log(rest))))) if len(rest) > SUMMED and (rest > 0).all() else 0.0
+    return median(np.abs(np.diff(np.log(rest)))) if len(rest) > SUMMED and (rest > 0).all() else 0.0
 
 
 def _throughout(norms: Curve) -> float | None:
