@@ -49,7 +49,9 @@ def course_of(case: Case, curve: Curve) -> Course | None:
     rest = rest - rest.mean()
     smooth = running_median(rest, 3)
     size = float(np.std(smooth))
-    if size < max(SIZE * abs(median(trend)), SIZE * curve.descent):
+    if size < SIZE * curve.descent:
+        return None
+    if size < SIZE * float(np.abs(trend).max()) and size < SIZE * abs(median(trend)):
         return None
     together = autocorrelation(rest, len(values) // 2)
     below = np.flatnonzero(together < 0.1)

@@ -254,7 +254,10 @@ def noise_of(values: Floats) -> float:
 
 def resolution(values: Floats) -> float:
     """The last digit that was kept: a tenth to a ten-thousandth, of which all values are multiples; else 0."""
-    for decimals in range(1, 5):  # the first few tell of most curves that there is none
+    few = values[:32]
+    if np.abs(few - np.round(few, 4)).max(initial=0.0) > 1e-6 + 1e-12 * np.abs(few).max(initial=0.0):
+        return 0.0  # as of most curves, the first few tell
+    for decimals in range(1, 5):
         if all(np.abs(part - np.round(part, decimals)).max(initial=0.0) < 1e-9 for part in (values[:32], values)):
             return float(10.0**-decimals)
     return 0.0

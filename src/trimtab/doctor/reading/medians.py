@@ -51,7 +51,7 @@ def median(values: NDArray[np.number[Any]]) -> float:
 
 
 def is_median_at_most(values: Floats, bound: float) -> bool:
-    """Whether their median, of one finite value or more, is no more than `bound`: by counting, in a third of its time."""
+    """Whether their median, of one finite value or more, is no more than `bound`: by counting, not in order."""
     low, half = int(np.count_nonzero(values <= bound)), len(values) // 2
     return median(values) <= bound if low == half and len(values) % 2 == 0 else low > half
 

@@ -125,8 +125,9 @@ def raised_before(rates: Curve | None, spans: Sequence[tuple[int, int]]) -> tupl
         return None
     steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))
     for first, last in spans:
-        there = rates.between(first - 3, last)
-        if there is None or not any(first - 4 <= begin and end <= last for begin, end in steps):
+        if not any(first - 4 <= begin and end <= last for begin, end in steps):
+            continue
+        if (there := rates.between(first - 3, last)) is None:
             continue
         before, peak = rates.level(first - 20, first - 4), float(there.values.max())
         if 0 < before < 0.5 * peak:

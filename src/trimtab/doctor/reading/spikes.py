@@ -190,7 +190,7 @@ def _spans(
         level, last = float(usual[index]), index
         while last + 1 < len(high) and high[last + 1]:
             last += 1
-        height = float(values[index : last + 1].max()) - level
+        height = float(values[index] if last == index else values[index : last + 1].max()) - level
         back = level + max(three_errors, 0.25 * height)
         over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
         if over is not None:

@@ -51,8 +51,8 @@ def sawtooth_of(norms: Curve) -> tuple[int, float, float] | None:
     ones = np.ones(len(changes))
     for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
         rows = changes[: len(changes) // period * period].reshape(-1, period)
-        sums = ones[: len(rows)] @ rows
-        if float(sums @ sums) < 0.99 * SHARE * whole * period * len(rows) ** 2:
+        sums = ones[: len(rows)].dot(rows)
+        if float(sums.dot(sums)) < 0.99 * SHARE * whole * period * len(rows) ** 2:
             continue  # of most, without their exact share
         share = float(np.square(rows.mean(axis=0)).mean()) / whole
         if share <= SHARE:

@@ -30,7 +30,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Steps
-from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.medians import is_median_at_most, median
 from trimtab.doctor.reading.teeth import Teeth, sawtooth_of, teeth_of
 from trimtab.doctor.reading.thrown import is_another_gradient
 from trimtab.runs import format
@@ -188,9 +188,11 @@ def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
 def _wanders(norms: Curve, loss: Curve | None) -> list[tuple[float, Evidence]]:
     """The norm is many times the first, and neighbours hardly differ."""
     rest = norms.values[max(SUMMED, len(norms) // 10) :]
+    found: list[tuple[float, Evidence]] = []
+    if is_median_at_most(rest, 0.999 * MANY * float(norms.values[0])):
+        return found  # as nearly always
     level = median(rest)
     times = float(level / norms.values[0])
-    found: list[tuple[float, Evidence]] = []
     if times < MANY:
         return found
     usual, steps = median(np.abs(np.diff(np.log(rest)))), (int(norms.steps[-len(rest)]), norms.last_step)

@@ -74,4 +74,5 @@ def _ahead(case: Case) -> list[Remedy]:
 
 def _totals(series: Series) -> NDArray[np.float64]:
     """The sum of each bucket."""
-    return np.nan_to_num(series.mean) * (series.columns.samples - series.bad)
+    mean = series.mean
+    return (mean if np.isfinite(mean).all() else np.nan_to_num(mean)) * (series.columns.samples - series.bad)
