@@ -100,10 +100,7 @@ class Curve:
     @once
     def trailing_median(self, width: int) -> Floats:
         """The median of the `width` values before each."""
-        level = self.below_trailing_median(width).copy()  # which is it at the start
-        if len(self) > width:
-            level[width:] = sliding_median(self.values[:-1], width)
-        return level
+        return trailing_median(self.values, width)
 
     @once
     def below_trailing_median(self, width: int) -> Floats:
@@ -122,16 +119,22 @@ class Curve:
 
     def local_noise(self, width: int, places: Steps) -> Floats:
         """The noise of single values at a few `places`, that of all elsewhere."""
-        return local_noise(self.values, width, places, self.noise)
+        known, noise = self._noises(width), np.full(len(self), self.noise)
+        new = np.array([place for place in places.tolist() if place not in known], np.int64)
+        if len(new):
+            known.update(zip(new.tolist(), local_noise(self.values, width, new, self.noise)[new].tolist(), strict=True))
+        noise[places] = [known[place] for place in places.tolist()]
+        return noise
+
+    def noise_at(self, place: int, width: int) -> float:
+        """The same at one place."""
+        known = self._noises(width)
+        return known[place] if place in known else float(self.local_noise(width, np.array([place]))[place])
 
     @once
-    def noise_before(self, place: int, width: int) -> float:
-        """The local noise at one place."""
-        if len(self) < width + 2:
-            return self.noise
-        begin = max(place - width - 1, 0)
-        differences = np.diff(self.values[begin : begin + width + 1])
-        return max(NORMAL * median(np.abs(differences - median(differences))) / float(np.sqrt(2)), self.noise)
+    def _noises(self, width: int) -> dict[int, float]:
+        """What is known of the noise at single places, which `local_noise` adds to."""
+        return {}
 
     @cached_property
     def start(self) -> float:
@@ -295,8 +298,7 @@ def running_median(values: Floats, width: int) -> Floats:
 
 
 def below_trailing_median(values: Floats, width: int) -> Floats:
-    """What `trailing_median` is nowhere below, and is at the start, in a tenth of its time; -inf where nothing is known
-    so quickly.
+    """What `trailing_median` is nowhere below, in a tenth of its time; -inf where nothing is known so quickly.
 
     Each window holds some whole blocks. Where enough of each block's values lie at or above a bound, so does the middle
     of the window.
@@ -307,7 +309,7 @@ def below_trailing_median(values: Floats, width: int) -> Floats:
     number = len(values) // size if size else 0
     bound = np.full(len(values), -np.inf)
     bound[:1] = np.nan
-    bound[1:width] = growing_median(values[: width - 1])[: len(values) - 1]
+    bound[1:width] = np.minimum.accumulate(values[: width - 1])[: len(values) - 1]
     if spare < 0 or number < whole:
         return bound
     blocks = np.partition(values[: number * size].reshape(number, size), spare, axis=1)[:, spare]

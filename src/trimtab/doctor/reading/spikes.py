@@ -24,7 +24,7 @@ BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
 SMOOTH: Final = 5
 """Values whose median tells that the loss is back."""
-LITTLE, FEW = 0.2, 12
+LITTLE, FEW = 0.2, 24
 """Times the noise of all steps, that the middle of differences hardly is off; and places that are no more work."""
 NEARBY: Final = 64
 """Values after a spike's first in which its end is looked for before all others are."""
@@ -43,7 +43,7 @@ class Spike(NamedTuple):
     @property
     def noise(self) -> float:
         """The noise of a step there."""
-        return self.seen.noise_before(self.at, 2 * width_before(self.seen))
+        return self.seen.noise_at(self.at, 2 * width_before(self.seen))
 
 
 def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
@@ -192,7 +192,12 @@ def _spans(
             last += 1
         height = float(values[index] if last == index else values[index : last + 1].max()) - level
         back = level + max(three_errors, 0.25 * height)
-        over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
+        over = None
+        if last == index and width < len(high) - index:  # as most often: one value alone
+            first, second, third, fourth = curve.values[index : index + 4].tolist()
+            over = index + 1 if sorted((second, first, second, third, fourth))[2] <= back else None
+        if over is None:
+            over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
         if over is not None:
             last = max(last, over - 1)
             after = curve.values[last + 1 : last + 1 + width]
