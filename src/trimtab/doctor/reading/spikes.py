@@ -133,10 +133,11 @@ def _bound(noise: Floats | float, noises: float, reach: tuple[float, float]) -> 
 
 
 def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Floats) -> NDArray[np.bool_]:
-    """Whether the local noise at `places` is below `bounds` by counting alone; not so where it takes more to know.
+    """Whether the local noise at `places` is below `bounds`, which exceed that of all steps; False where counting does
+    not tell.
 
     Where more than half of the differences before lie below a little, and above minus that, so does their median; and
-    where more than half are nearer to 0 than the bound by so much, half of them are near enough to the median.
+    where more than half are nearer to 0 than the bound by so much, they are near enough to the median.
     """
     if len(places) <= FEW or len(curve) < width + 2:
         return np.zeros(len(places), np.bool_)
@@ -154,8 +155,7 @@ def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Float
 def _may_rise(smooth: Floats, low: Floats, begin: int, half: int, least: float) -> bool:
     """Whether medians of 15 may come to `least` above what the level is nowhere below: half of 15 values are above
     what no half of any of its three fives is above."""
-    edge = smooth[-2:-7:-1]
-    beside = np.concatenate([smooth[5:0:-1], smooth, edge])
+    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
     most = np.maximum(np.maximum(beside[:-10], beside[10:]), smooth)
     return bool((most[begin:] - low[begin - half : len(low) - half] > least).any())
 

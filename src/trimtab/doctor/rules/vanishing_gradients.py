@@ -53,10 +53,9 @@ def check(case: Case) -> Iterator[Finding]:
         if len(columns) < FEWEST_LAYERS:
             continue
         norms_WD, third = _norms(norms_WL, columns), max(1, len(columns) // 3)
-        if norms_WD.min() > 0 and norms_WD.max() < np.inf:
-            there_W = np.ones(len(norms_WD), np.bool_)
-        else:
-            there_W = ((norms_WD > 0) & (norms_WD < np.inf)).all(axis=1)
+        there_W: NDArray[np.bool_] = np.ones(len(norms_WD), np.bool_)
+        if not (norms_WD.min() > 0 and norms_WD.max() < np.inf):
+            there_W &= ((norms_WD > 0) & (norms_WD < np.inf)).all(axis=1)
         if there_W.sum() < FEWEST_WINDOWS:
             continue
         norms_WD = norms_WD[there_W]
