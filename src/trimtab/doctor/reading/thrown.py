@@ -83,12 +83,13 @@ def jump(case: Case) -> Change | None:
     """The one window in which the weights of all layers grew at once, as no update grows them; not where the run was
     resumed there, which is the reason then."""
     steps, names, norms_WL = _weights(case)
-    if len(steps) < 5 or not norms_WL.size or not (norms_WL[1:] > 0.999 * JUMPED * norms_WL[:-1]).any():
-        return None  # as nearly always, without their logarithms
-    _, _, logs_WL = _logs(case)
-    logs_WL = logs_WL[:, [at for at, name in enumerate(names) if "norm" not in name]]
-    if not logs_WL.size:
+    columns = [at for at, name in enumerate(names) if "norm" not in name]
+    if len(steps) < 5 or not columns:
         return None
+    num_W = np.count_nonzero(norms_WL[1:] > 0.999 * JUMPED * norms_WL[:-1], axis=1)
+    if 2 * int(num_W.max()) < len(columns):
+        return None  # as nearly always, without their logarithms
+    logs_WL = _logs(case)[2][:, columns]
     changes = medians(np.diff(logs_WL, axis=0))
     at = int(np.argmax(changes))
     begin, end = int(steps[at]), int(steps[at + 1])
