@@ -5,20 +5,20 @@
 
 A replayed run tells eight metrics of every step and 48 values of layers in windows of ten steps, and forty evaluations.
 The lines of a window are made before, as the record makes them. Troubled: spikes, steps that scatter, heavy tails.
-What else the machine does makes a consultation slower, never quicker: with `--again 5` each is made so many times more,
-of copies of the same history, and the least is shown beside.
+Of 4,000 steps every bucket holds one, which is the most that there is to read.
+What else the machine does makes a consultation slower, never quicker: each run is replayed five times (`--rounds`), and
+of each consultation the quickest counts. Runs before them import what is needed.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import itertools
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,9 @@ from trimtab.events import Decision, EvaluationEnded, Event, RunStarted, StepsEn
 from trimtab.runs.history import History
 from trimtab.runs.record import lines_of
 
-LENGTHS, WINDOW = (100, 1_000, 10_000, 100_000), 10
+LENGTHS, WINDOW = (100, 1_000, 4_000, 10_000, 100_000), 10
+BAR = 5.0
+"""Milliseconds that a consultation may take."""
 SETTINGS = {
     "schedule.name": "cosine",
     "schedule.warmup": 0.01,
@@ -86,47 +88,34 @@ def run_of(steps: int, *, troubled: bool, step_seconds: float) -> Iterator[Event
 class Timed:
     """A doctor, and what each event took it, in seconds of the thread."""
 
-    def __init__(
-        self, doctor: Doctor, decide: Callable[[Doctor, Event], Decision | None] = Doctor.decide, again: int = 0
-    ) -> None:
+    def __init__(self, doctor: Doctor, decide: Callable[[Doctor, Event], Decision | None] = Doctor.decide) -> None:
         self.windows: list[float] = []
-        self.consultations: list[float] = []
-        self.least: list[float] = []
-        self._doctor, self._decide, self._asked, self._again, self._beside = doctor, decide, False, again, 0.0
+        self.consultations: dict[tuple[str, int], float] = {}
+        """By the kind of event and its step."""
+        self._doctor, self._decide, self._asked = doctor, decide, False
 
     def decide(self, event: Event) -> Decision | None:
         """What the doctor says."""
         self._asked = False
-        begun = self.now()
+        begun = time.thread_time()
         answer = self._decide(self._doctor, event)
-        took = self.now() - begun
-        (self.consultations if self._asked else self.windows).append(took)
+        took = time.thread_time() - begun
+        if self._asked:
+            step = event.last_step if isinstance(event, StepsEnded) else getattr(event, "step", 0)
+            self.consultations[type(event).__name__, step] = took
+        else:
+            self.windows.append(took)
         return answer
 
     def findings_of(self, case: Case) -> tuple[list[Finding], list[Withheld]]:
         """What it is asked; noted."""
         self._asked = True
-        begun = time.thread_time()
-        times = []
-        for _ in range(self._again):
-            alike = replace(case, history=copy.deepcopy(case.history))
-            before = time.thread_time()
-            findings_of(alike)
-            times.append(time.thread_time() - before)
-        self.least += [min(times)] if times else []
-        self._beside += time.thread_time() - begun
         return findings_of(case)
 
-    def now(self) -> float:
-        """Seconds of the thread, but for what is made again."""
-        return time.thread_time() - self._beside
 
-
-def replay(
-    steps: int, *, troubled: bool, step_seconds: float, acts: bool = False, again: int = 0
-) -> tuple[Timed, float]:
+def replay(steps: int, *, troubled: bool, step_seconds: float, acts: bool = False) -> tuple[Timed, float]:
     """A run that is told, and how long it would have taken."""
-    timed, lasted = Timed(Doctor(Tripwire(), Acts() if acts else None, now=lambda: timed.now()), again=again), 0.0
+    timed, lasted = Timed(Doctor(Tripwire(), Acts() if acts else None)), 0.0
     module.findings_of = timed.findings_of
     for event in run_of(steps, troubled=troubled, step_seconds=step_seconds):
         if isinstance(event, StepsEnded):
@@ -139,16 +128,19 @@ def replay(
     return timed, lasted
 
 
-def told(timed: Timed, lasted: float) -> str:
-    """One row."""
-    asked = [1e3 * one for one in timed.consultations] or [0.0]
-    late = asked[-max(1, len(asked) // 4) :]
-    least = [1e3 * one for one in timed.least]
-    again = f" ({statistics.median(least[-len(late) :]):.1f} at least)" if least else ""
-    every = statistics.mean(timed.windows)
-    share = (sum(timed.windows) + sum(timed.consultations)) / lasted
+def told(rounds: list[Timed], lasted: float) -> str:
+    """One row of a run that was told so many times."""
+    least: dict[tuple[str, int], float] = {}
+    for when, took in itertools.chain.from_iterable(timed.consultations.items() for timed in rounds):
+        least[when] = min(1e3 * took, least.get(when, math.inf))
+    asked = [least[when] for when in sorted(least, key=lambda when: when[1])] or [0.0]
+    late, above = asked[-max(1, len(asked) // 4) :], sum(one > BAR for one in asked)
+    once = 1e3 * max(max(timed.consultations.values(), default=0.0) for timed in rounds)
+    every = statistics.mean(itertools.chain.from_iterable(timed.windows for timed in rounds))
+    share = statistics.median(sum(timed.windows) + sum(timed.consultations.values()) for timed in rounds) / lasted
     return (
-        f"asked {len(asked):2} times, {statistics.median(late):4.1f} ms at its end{again}, {max(asked):5.1f} at most; "
+        f"asked {len(asked):2} times, {statistics.median(late):4.1f} ms at its end, {max(asked):4.1f} at most"
+        f"{f' ({above} above {BAR:.0f})' if above else ''}, {once:4.1f} with all else; "
         f"{1e6 * every:3.0f} us for another event; {share:.3%} of {lasted:,.0f} s"
     )
 
@@ -180,7 +172,7 @@ def train(steps: int) -> str:
         begun = time.perf_counter()
         LanguageModelTrainer(text, settings=settings, run=Path(folder) / "run", progress=False).fit()
         lasted = time.perf_counter() - begun
-    return "\n            ".join(told(one, lasted) for one in timed.values())
+    return "\n            ".join(told([one], lasted) for one in timed.values())
 
 
 def main() -> None:
@@ -188,10 +180,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=int, default=0, metavar="STEPS")
     parser.add_argument("--step-seconds", type=float, default=0.1)
-    parser.add_argument("--again", type=int, default=0, metavar="TIMES")
+    parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
+    for troubled in (False, True):
+        replay(100, troubled=troubled, step_seconds=given.step_seconds)
     for steps, troubled in itertools.product(LENGTHS, (False, True)):
-        row = told(*replay(steps, troubled=troubled, step_seconds=given.step_seconds, again=given.again))
+        rounds = [replay(steps, troubled=troubled, step_seconds=given.step_seconds) for _ in range(given.rounds)]
+        row = told([timed for timed, _ in rounds], rounds[0][1])
         print(f"{steps:7,} steps, {'troubled' if troubled else 'sound':8}: {row}", flush=True)
     if given.train:
         print(f"a real run: {train(given.train)}")

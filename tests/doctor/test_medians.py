@@ -72,6 +72,5 @@ def test_what_a_trailing_median_is_nowhere_below(number: int, width: int) -> Non
     exact, below = trailing_median(values, width), below_trailing_median(values, width)
     assert np.isnan(below[0])
     assert (below[1:] <= exact[1:]).all()
-    assert (below[1:width] == exact[1:width]).all()
     late = below[width:]
     assert width < 50 or not len(late) or float(np.median(exact[width:] - late)) < 1.5

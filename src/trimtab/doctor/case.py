@@ -65,7 +65,7 @@ class Case:
         """A fact by its path, or None where it is not known."""
         value: Any = self.facts
         for key in path:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            value = value.get(key) if type(value) is dict or isinstance(value, Mapping) else None
         return value
 
     def number(self, *path: str) -> float | None:

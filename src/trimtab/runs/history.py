@@ -76,6 +76,7 @@ class Series:
         self._raw: deque[tuple[Steps, Floats]] = deque()
         self._num_raw = 0
         self._view: _Columns | None = None
+        self._mean: Floats | None = None
         self.derived: dict[Any, Any] = {}
         """What readers computed of it, for the next who asks; forgotten as it grows."""
 
@@ -83,7 +84,7 @@ class Series:
         """Add samples, in the order of their steps."""
         if not len(steps):
             return
-        self._view, self.derived = None, {}
+        self._view, self._mean, self.derived = None, None, {}
         bad = ~np.isfinite(values)
         if bad.any():
             if self.first_bad_step is None:
@@ -166,11 +167,16 @@ class Series:
 
     @property
     def mean(self) -> Floats:
-        """The mean of each bucket's finite samples [N]; NaN where there are none."""
-        total, finite = self.columns.total, self.columns.finite
-        mean = np.full(len(total), np.nan)
-        np.divide(total, finite, out=mean, where=finite > 0)
-        return mean
+        """The mean of each bucket's finite samples [N], not to be written; NaN where there are none."""
+        if self._mean is None:
+            total, finite = self.columns.total, self.columns.finite
+            if self.width == 1 and len(total) and finite.min() > 0:
+                self._mean = total.copy()
+            else:
+                with np.errstate(invalid="ignore"):  # 0 / 0, which is NaN
+                    self._mean = total / finite
+            self._mean.flags.writeable = False
+        return self._mean
 
     @property
     def minimum(self) -> Floats:
@@ -237,9 +243,13 @@ def _halved(columns: _Columns) -> _Columns:
 
 def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
     """Whole buckets of `width` samples. Sums go by pairs, as joining neighbours does: the same bits either way."""
+    if width == 1 and np.isfinite(values).all():
+        ones = np.ones(len(steps), np.int64)
+        return _Columns(steps, steps, values, values, values, ones, ones)
     finite_NW, values_NW = np.isfinite(values).reshape(-1, width), values.reshape(-1, width)
     masked = total_NW = values_NW
-    if not finite_NW.all():
+    is_finite = bool(finite_NW.all())
+    if not is_finite:
         masked, total_NW = np.where(finite_NW, values_NW, np.nan), np.where(finite_NW, values_NW, 0.0)
     while (size := total_NW.shape[1]) > 1:
         pairs = total_NW[:, 0 : size - 1 : 2] + total_NW[:, 1::2]
@@ -247,7 +257,7 @@ def _buckets(steps: Steps, values: Floats, width: int) -> _Columns:
     first, last = steps.reshape(-1, width)[:, 0], steps.reshape(-1, width)[:, -1]
     count = np.full(len(first), width, np.int64)
     low, high = np.fmin.reduce(masked, axis=1), np.fmax.reduce(masked, axis=1)
-    return _Columns(first, last, total_NW[:, 0], low, high, finite_NW.sum(axis=1), count)
+    return _Columns(first, last, total_NW[:, 0], low, high, count if is_finite else finite_NW.sum(axis=1), count)
 
 
 @final
@@ -265,6 +275,8 @@ class Layers:
         self._steps: list[int] = []
         self._table_RC: Floats = np.empty((0, 0))
         """The windows' values in its first rows; what follows is room for more."""
+        self._layers: dict[str, tuple[int, tuple[str, ...], list[int]]] = {}
+        """For each metric the columns that there were, and its own."""
         self._views: dict[str, tuple[Steps, tuple[str, ...], Floats]] = {}
         """What `values` gave; forgotten as it grows."""
 
@@ -292,15 +304,31 @@ class Layers:
 
     def has(self, metric: str) -> bool:
         """Whether any layer has this metric."""
-        return any(name.endswith(f"/{metric}") for name in self._columns)
+        return bool(self._named(metric)[0])
+
+    def _named(self, metric: str) -> tuple[tuple[str, ...], list[int]]:
+        """The names of the layers that have this metric, and its columns."""
+        num, known = len(self._columns), self._layers.get(metric)
+        if known is None or known[0] != num:
+            ending = f"/{metric}"
+            names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
+            layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
+            known = self._layers[metric] = num, layers, [*names.values()]
+        return known[1:]
+
+    def _in(self, columns: list[int]) -> Floats:
+        """The values in some columns, which most often are as far from one to the next as the metrics are many."""
+        table_RC = self._table_RC[: len(self._steps)]
+        apart = columns[1] - columns[0] if len(columns) > 1 else 0
+        if apart > 0 and columns == list(range(columns[0], columns[-1] + 1, apart)):
+            return table_RC[:, columns[0] : columns[-1] + 1 : apart].copy()
+        return table_RC.take(columns, axis=1)
 
     def values(self, metric: str) -> tuple[Steps, tuple[str, ...], Floats]:
         """Steps [W], layer names [L] and values [W, L] of one metric, not to be written."""
         if metric not in self._views:
-            ending = f"/{metric}"
-            names = {name: column for name, column in self._columns.items() if name.endswith(ending)}
-            layers = tuple(name.removeprefix("layer/").removesuffix(ending) for name in names)
-            steps, values_WL = np.array(self._steps, np.int64), self._table_RC[: len(self._steps), list(names.values())]
+            layers, columns = self._named(metric)
+            steps, values_WL = np.array(self._steps, np.int64), self._in(columns)
             steps.flags.writeable = values_WL.flags.writeable = False
             self._views[metric] = steps, layers, values_WL
         return self._views[metric]
@@ -477,7 +505,10 @@ class History:
     def get(self, *names: str) -> Series | None:
         """The first of `names` that was measured."""
         series = self.series
-        return next((series[name] for name in names if name in series), None)
+        for name in names:
+            if name in series:
+                return series[name]
+        return None
 
     def has(self, name: str) -> bool:
         """Whether a metric was measured; `layer/*/<metric>` asks for any layer's, by examinations, too."""

@@ -10,6 +10,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 
 FEWEST: Final = 12
 LARGEST_VOCABULARY: Final = 1_000_000
@@ -65,7 +66,7 @@ def high_start(case: Case) -> HighStart | None:
     rest = curve.between(curve.first_step + SOON * (curve.last_step - curve.first_step), curve.last_step)
     if rest is None or float(rest.values.max()) > first / NEVER_BACK:
         return None
-    level = float(np.median(rest.values[: max(3, len(rest) // 8)]))
+    level = median(rest.values[: max(3, len(rest) // 8)])
     if level > first / FALLS:
         return None
     quarter = int(curve.steps[int(np.argmax(curve.values < first / 4))])
@@ -103,7 +104,7 @@ def starts_steep(case: Case) -> bool:
     norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
     if rates is not None and float(rates.values.max()) > 0.0:
         return float(rates.values.max()) <= UNSUSPECTED
-    return norms is not None and len(norms) >= 12 and float(norms.values[0]) > STEEP * float(np.median(norms.values))
+    return norms is not None and len(norms) >= 12 and float(norms.values[0]) > STEEP * median(norms.values)
 
 
 def falls_from_the_first(case: Case, curve: Curve) -> bool:

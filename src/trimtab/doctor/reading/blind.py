@@ -12,6 +12,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.reading.classes import num_classes, prior_loss, shares, usual_loss
 from trimtab.doctor.reading.curves import Curve, running_median
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.reading.medians import median
 
 FEWEST: Final = 5
 STANDS: Final = 0.975
@@ -64,10 +65,10 @@ def blind_answers(case: Case, validation: Curve) -> BlindAnswers | None:
     if int(validation.steps[0]) > 0.25 * case.planned_steps:
         return None
     first, lowest = float(validation.values[0]), float(running_median(validation.values, 3).min())
-    last = float(np.median(validation.values[-max(2, len(validation) // 4) :]))
+    last = median(validation.values[-max(2, len(validation) // 4) :])
     level = prior_loss(case) or float(np.log(number))
     before, after = accuracy.values[:2], accuracy.values[len(accuracy) // 2 :]
-    right, always = float(np.median(after)), float(np.ptp(accuracy.values)) < 0.01
+    right, always = median(after), float(np.ptp(accuracy.values)) < 0.01
     most = max(shares(case), default=max(AT_MOST / number, 1.0 / number + OF_TWO if number < 3 else 0.0))
     if (
         min(first, level) - last > SURE * noise_of_evaluations(validation.values)
@@ -98,7 +99,7 @@ def _guessed_among(case: Case, accuracy: Curve, validation: Curve) -> float | No
     tell it where a first loss is off, as random weights are often sure of something."""
     if case.fact("targets", "classes") or case.number("num_classes") is not None:
         return None
-    loss, right = (float(np.median(one.values[len(one) // 2 :])) for one in (validation, accuracy))
+    loss, right = (median(one.values[len(one) // 2 :]) for one in (validation, accuracy))
     number = round(math.exp(min(loss, 10.0)))
     even = 1.0 / max(number, 1)
     alike = abs(right - even) < 2.0 * error_of_share(even, judged_texts(case) or 300.0)

@@ -105,7 +105,7 @@ def bump_beside_training(case: Case) -> Bump | None:
         return None
     error = curve.noise * float(np.sqrt(1 / len(there) + 1 / len(before)))
     risen = float(curve.values[there].mean() - before.mean())
-    spike = Spike(int(there[0]), int(there[-1]), height, usual, curve.noise)
+    spike = Spike(int(there[0]), int(there[-1]), height, usual, int(there[0]), curve)
     if risen < ERRORS * error or _is_one_step(case, int(validation.steps[at + 1])) or by_plan(case, curve, [spike]):
         return None
     return Bump(int(curve.steps[there[0]]), last, height, usual)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import quantile
+from trimtab.doctor.reading.medians import median, quantile
 
 FEWEST: Final = 60
 LEAST: Final = 0.15
@@ -49,7 +49,9 @@ def course_of(case: Case, curve: Curve) -> Course | None:
     rest = rest - rest.mean()
     smooth = running_median(rest, 3)
     size = float(np.std(smooth))
-    if size < max(SIZE * abs(float(np.median(trend))), SIZE * curve.descent):
+    if size < SIZE * curve.descent:
+        return None
+    if size < SIZE * float(np.abs(trend).max()) and size < SIZE * abs(median(trend)):
         return None
     together = autocorrelation(rest, len(values) // 2)
     below = np.flatnonzero(together < 0.1)

@@ -6,6 +6,7 @@ schedule from the rates that were applied. Nothing here knows what a good loss i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self, final
@@ -73,7 +74,8 @@ class Curve:
     @cached_property
     def from_start(self) -> bool:
         """Whether it begins with the run: what begins later does not tell what a guess costs, nor what was gained."""
-        return len(self) < 2 or self.first_step <= 2.0 * median(np.diff(self.steps))
+        apart = np.diff(self.steps)
+        return not len(apart) or self.first_step <= 2 * int(apart.min()) or self.first_step <= 2.0 * median(apart)
 
     @cached_property
     def noise(self) -> float:
@@ -98,10 +100,7 @@ class Curve:
     @once
     def trailing_median(self, width: int) -> Floats:
         """The median of the `width` values before each."""
-        level = self.below_trailing_median(width).copy()  # which is it at the start
-        if len(self) > width:
-            level[width:] = sliding_median(self.values[:-1], width)
-        return level
+        return trailing_median(self.values, width)
 
     @once
     def below_trailing_median(self, width: int) -> Floats:
@@ -113,9 +112,29 @@ class Curve:
         """The median of all values."""
         return median(self.values)
 
+    @once
+    def lower_quantile(self, part: float) -> float:
+        """The value that a `part` of all lies below, the nearest from below."""
+        return lower_quantile(self.values, part)
+
     def local_noise(self, width: int, places: Steps) -> Floats:
         """The noise of single values at a few `places`, that of all elsewhere."""
-        return local_noise(self.values, width, places, self.noise)
+        known, noise = self._noises(width), np.full(len(self), self.noise)
+        new = np.array([place for place in places.tolist() if place not in known], np.int64)
+        if len(new):
+            known.update(zip(new.tolist(), local_noise(self.values, width, new, self.noise)[new].tolist(), strict=True))
+        noise[places] = [known[place] for place in places.tolist()]
+        return noise
+
+    def noise_at(self, place: int, width: int) -> float:
+        """The same at one place."""
+        known = self._noises(width)
+        return known[place] if place in known else float(self.local_noise(width, np.array([place]))[place])
+
+    @once
+    def _noises(self, width: int) -> dict[int, float]:
+        """What is known of the noise at single places, which `local_noise` adds to."""
+        return {}
 
     @cached_property
     def start(self) -> float:
@@ -142,7 +161,7 @@ class Curve:
         if not self._in_order:
             kept = (self.steps >= first) & (self.steps <= last)
             return Curve(self.steps[kept], self.values[kept]) if kept.any() else None
-        begin, end = int(self.steps.searchsorted(first)), int(self.steps.searchsorted(last, side="right"))
+        begin, end = _place(self.steps, first), _place(self.steps, last, after=True)
         return Curve(self.steps[begin:end], self.values[begin:end]) if begin < end else None
 
     def level(self, first: float, last: float) -> float:
@@ -215,10 +234,17 @@ def _heights(rates: Curve) -> tuple[float, int, int] | None:
         return None
     # The height that a twentieth of the steps exceed: a short jump of the rate is no phase of the schedule.
     # Of fewer than twenty values the highest may be all that is seen of it.
-    peak = lower_quantile(rates.values, 0.95) if len(rates) >= 20 else highest
+    peak = rates.lower_quantile(0.95) if len(rates) >= 20 else highest
     peak = peak or highest
     high = rates.steps[rates.values >= 0.5 * peak]
     return peak, int(rates.steps[rates.values >= 0.99 * peak][0]), int(high[-1])
+
+
+def _place(steps: Steps, step: float, *, after: bool = False) -> int:
+    """Where `step` belongs among steps in order, `after` those that are alike or before."""
+    if math.isfinite(step):  # a whole one, so that they need not be converted
+        step = math.floor(step) if after else math.ceil(step)
+    return int(steps.searchsorted(step, side="right" if after else "left"))
 
 
 def noise_of(values: Floats) -> float:
@@ -231,7 +257,10 @@ def noise_of(values: Floats) -> float:
 
 def resolution(values: Floats) -> float:
     """The last digit that was kept: a tenth to a ten-thousandth, of which all values are multiples; else 0."""
-    for decimals in range(1, 5):  # the first few tell of most curves that there is none
+    few = values[:32]
+    if np.abs(few - np.round(few, 4)).max(initial=0.0) > 1e-6 + 1e-12 * np.abs(few).max(initial=0.0):
+        return 0.0  # as of most curves, the first few tell
+    for decimals in range(1, 5):
         if all(np.abs(part - np.round(part, decimals)).max(initial=0.0) < 1e-9 for part in (values[:32], values)):
             return float(10.0**-decimals)
     return 0.0
@@ -269,11 +298,11 @@ def running_median(values: Floats, width: int) -> Floats:
 
 
 def below_trailing_median(values: Floats, width: int) -> Floats:
-    """What `trailing_median` is nowhere below, and is at the start, in a tenth of its time; -inf where nothing is known
-    so quickly.
+    """What `trailing_median` is nowhere below, in a tenth of its time; -inf where nothing is known so quickly.
 
     Each window holds some whole blocks. Where enough of each block's values lie at or above a bound, so does the middle
-    of the window.
+    of the window. At the start so many values as are whole blocks of sixteen are sorted: the next fifteen move the
+    middle down by eight of them at most.
     """
     size = width // 8
     whole = width // size - 1 if size else 0
@@ -281,7 +310,10 @@ def below_trailing_median(values: Floats, width: int) -> Floats:
     number = len(values) // size if size else 0
     bound = np.full(len(values), -np.inf)
     bound[:1] = np.nan
-    bound[1:width] = growing_median(values[: width - 1])[: len(values) - 1]
+    first = values[: width - 1]
+    bound[1:width] = np.minimum.accumulate(first)[: len(values) - 1]
+    for num in range(16, len(first) + 1, 16):
+        bound[num : min(num + 16, width)] = np.sort(first[:num])[num // 2 - 8]
     if spare < 0 or number < whole:
         return bound
     blocks = np.partition(values[: number * size].reshape(number, size), spare, axis=1)[:, spare]

@@ -8,6 +8,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve, resolution
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.objectives import BLOWN, moved_by
 
 PART_OF_DESCENT: Final = 0.2
@@ -172,8 +173,7 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
     if (
         len(since) >= 8
         and highest - curve.end > NEARLY * (highest - curve.floor)
-        and curve.error(len(late) // 2) * 3.0
-        < float(np.median(late[: len(late) // 2]) - np.median(late[len(late) // 2 :]))
+        and curve.error(len(late) // 2) * 3.0 < float(median(late[: len(late) // 2]) - median(late[len(late) // 2 :]))
     ):
         return True  # nearly all is made good, and the rest goes on to be
     if (
@@ -183,7 +183,7 @@ def _comes_back(curve: Curve, onset_at: int, risen: float) -> bool:
             or (curve.end < curve.start and highest - curve.end > MOST * (highest - curve.floor))
         )
         and len(since) >= 8
-        and float(np.median(since[len(since) // 2 :])) < float(np.median(since[: len(since) // 2]))
+        and median(since[len(since) // 2 :]) < median(since[: len(since) // 2])
     ):
         return True
     peak = float(after.max())

@@ -11,6 +11,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.reading.beginnings import LARGEST_VOCABULARY, starts_steep
 from trimtab.doctor.reading.classes import usual_loss
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 
 MORE: Final = 1.0
 """Nats."""
@@ -56,7 +57,7 @@ def is_summed(case: Case, curve: Curve) -> bool:
         if value > 0
     ]
     ratios = [ratio for ratio in ratios if np.isfinite(ratio)]  # none where evaluations come before the first loss
-    return bool(ratios) and float(np.median(ratios)) > 1.6
+    return bool(ratios) and median(np.array(ratios)) > 1.6
 
 
 def comes_down(case: Case, curve: Curve, uniform: float) -> bool:

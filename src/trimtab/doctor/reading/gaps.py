@@ -78,7 +78,7 @@ def stays(validation: Curve, training: Curve, gap: float) -> bool:
 def falls_with(validation: Curve, training: Curve) -> bool:
     """Whether the validation loss falls by a good part of what the training loss falls by, each of its own level, and
     does so to the end."""
-    if validation.end > float(np.median(validation.values)):
+    if validation.end > median(validation.values):
         return False
     beside = float(np.interp(validation.first_step, training.steps, training.smoothed))
     first = float(validation.values[0])

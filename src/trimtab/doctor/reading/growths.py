@@ -58,9 +58,7 @@ def growths(norms: Curve | None, broken: int | None) -> Iterator[Growth]:
         if smooth[at] - usual > np.log(GROWN):
             noise = noise_of(before)
             after = values[at:]
-            stays = (
-                len(after) <= STAYS or float(np.median(after[: max(10, len(values) // 20)])) - usual > np.log(GROWN) / 2
-            )
+            stays = len(after) <= STAYS or median(after[: max(10, len(values) // 20)]) - usual > np.log(GROWN) / 2
             if smooth[at] - usual < NOISES * noise or not stays:
                 continue
             calm = np.flatnonzero(values[:at] - usual < np.log(BEGINS))
@@ -87,7 +85,7 @@ def is_thrown(norms: Curve, growth: Growth, followed: int) -> bool:
     """Whether gradient and loss jump in one step, and the gradient is largest there and a small part of that in the
     end: then the weights were thrown, by whatever it was, and did not get there by ever larger gradients."""
     after = norms.values[norms.steps >= growth.began]
-    end = float(np.median(after[-max(3, len(after) // 4) :]))
+    end = median(after[-max(3, len(after) // 4) :])
     small = max(BEGINS * growth.usual, float(after.max()) / GROWN)
     return followed == growth.began and int(np.argmax(after)) < STAYS and end < small
 
@@ -124,7 +122,7 @@ def left_before(case: Case, norms: Curve, growth: Growth) -> bool:
         left = int(high[0])
     step = int(validation.steps[lowest_at + left])  # type: ignore[union-attr]
     near = norms.between(step - 8, step)
-    return near is not None and float(np.median(near.values)) < LEADS * growth.usual
+    return near is not None and median(near.values) < LEADS * growth.usual
 
 
 def outgrows(norms: Curve, loss: Curve, growth: Growth) -> bool:
@@ -156,9 +154,9 @@ def followed_by(loss: Curve, began: int, broken: int | None) -> tuple[int, bool,
     if before is None or len(before) < 6:
         return None
     near = before.values[-max(6, len(before) // 8) :]
-    level, noise = float(np.median(near)), max(before.noise, 1e-12)
+    level, noise = median(near), max(before.noise, 1e-12)
     bound = level + max(4 * noise, 0.05 * max(before.start - before.floor, 0.0), 0.01 * abs(level))
-    if float(np.median(before.values[-3:])) > bound:
+    if median(before.values[-3:]) > bound:
         return None  # the loss led
     after = loss.between(began, loss.last_step)
     high = np.flatnonzero(after.values > bound) if after is not None else np.empty(0, np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
-from trimtab.doctor.reading.medians import quantile, sliding_minimum
+from trimtab.doctor.reading.medians import median, quantile, sliding_minimum
 
 FEWEST: Final = 36
 MANY: Final = 60
@@ -40,17 +40,24 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
     many = len(curve) >= MANY
     quick = max(6 if many else 3, len(curve) // 60)
     # A row of several steps may hold all of a rise, and two of them a fall over many.
-    least = 4 if many else 3 if float(np.median(np.diff(curve.steps))) < 4.0 else 2
+    least = 4 if many else 3 if median(np.diff(curve.steps)) < 4.0 else 2
     found: list[Jump] = []
     lows = sliding_minimum(np.concatenate([np.full(quick, np.inf), values]), quick + 1)
-    if (values - lows < height).all():
+    rises = np.flatnonzero(values - lows >= height)
+    if not len(rises):
         return found
     each = values.tolist()
-    low_at, index = 0, 1
+    low_at, index, is_least = 0, 1, True
     while index < len(values):
-        if each[index] <= each[low_at] or index - low_at > quick:
-            # The low is the least of the last few: a rise that takes longer is none.
-            start = max(0, index - quick)
+        # The low is the least of the last few: a rise that takes longer is none. After a jump it is where that ended,
+        # until another one is as low, or it is too long ago.
+        if is_least:
+            later = int(rises.searchsorted(index))
+            if later == len(rises):
+                break
+            index = int(rises[later])
+        if is_least or each[index] <= each[low_at] or index - low_at > quick:
+            start, is_least = max(0, index - quick), True
             low_at = start + int(values[start : index + 1].argmin())
         if each[index] - each[low_at] >= height:
             end = min(len(values), index + quick)
@@ -60,6 +67,7 @@ def jumps_of(curve: Curve, case: Case) -> list[Jump]:
             if back_at - top_at >= least and not _rate_rose(case, curve, low_at, top_at):
                 found.append(Jump(low_at, top_at, back_at, float(values[low_at]), float(values[top_at])))
             index = low_at = max(back_at, top_at + 1)
+            is_least = False
         index += 1
     return found
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve, resolution
+from trimtab.doctor.reading.medians import median
 
 FEWEST: Final = 12
 """Rates: a cosine or a line is drawn by few of them."""
@@ -57,7 +58,7 @@ def is_done(case: Case) -> bool:
     gaps = np.diff(validation.steps)
     lowest = float(validation.values.min())
     is_best = float(validation.values[-1]) <= lowest + 0.02 * float(validation.values.max() - lowest)
-    return is_best and int(gaps[-1]) < int(np.median(gaps))
+    return is_best and int(gaps[-1]) < int(median(gaps))
 
 
 def half_cosine(rates: Curve) -> Fall | None:
@@ -82,7 +83,7 @@ def _waves(fall: Curve, peak: float) -> tuple[float, float] | None:
     if float(fall.values.min()) >= peak * (1.0 - 1e-3):
         return None
     few = np.unique(np.linspace(0, len(fall) - 1, 96).astype(int))  # of a smooth curve
-    between = int(np.median(np.diff(fall.steps)))  # of a log of some steps only the top may lie between two values
+    between = int(median(np.diff(fall.steps)))  # of a log of some steps only the top may lie between two values
     steps, values = fall.steps[few], fall.values[few] / peak
     allowed = min(0.01, OF_FALL * (1.0 - float(values.min())))
     best: tuple[float, float, float] | None = None

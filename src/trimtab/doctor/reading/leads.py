@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from trimtab.doctor.reading.curves import Curve, noise_of, running_median
+from trimtab.doctor.reading.medians import median
 
 SPARSE: Final = 60
 """Values, of which each counts: more are smoothed."""
@@ -46,7 +47,7 @@ def lead_of_gradient(loss: Curve, validation: Curve | None, norms: Curve) -> Lea
     quiet, until = norms.values[norms.steps <= away.lowest], norms.values[norms.steps <= away.left]
     if len(quiet) < 2 or len(until) <= len(quiet) or not (until > 0).all():
         return None
-    usual, norm = float(np.median(quiet)), float(np.median(until[-near:]))
+    usual, norm = median(quiet), median(until[-near:])
     scatter = float(np.exp(SCATTER * noise_of(np.log(quiet))))
     if norm < GROWN * usual or norm / usual < OUTRUNS * scatter * away.height / away.base:
         return None

@@ -3,9 +3,8 @@
 That holds of numbers whose differences are finite, which curves have. A median is what numpy's is of infinite values
 and of NaN, too; a quantile of such values, and the growing median of NaN, are not.
 
-Values are replaced by their ranks, small integers, of which a processor's vectors hold more. np.median itself takes so
-long since it partitions around two places, which numpy cannot do with vector instructions, and np.quantile, of a
-thousand values or fewer, as it is made for any axes and methods.
+np.median itself takes so long since it partitions around two places, which numpy cannot do with vector instructions,
+and np.quantile, of a thousand values or fewer, as it is made for any axes and methods.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -24,14 +23,17 @@ Floats = NDArray[np.float64]
 _FEW: Final = 64
 """Values that are quicker sorted as a list."""
 _NARROW: Final = 24
-"""Values in a window of which ranks are not worth their making."""
-_TOGETHER: Final = 8
-"""Neighbouring windows that are looked at together."""
+"""Values in a window of which few, up to `_SHORT` in all, are quicker looked at one by one."""
+_SHORT: Final = 800
+_TOGETHER: Final = (4, 8, 16)
+"""Neighbouring windows that are looked at together: the more, the wider they are."""
+_WIDTHS: Final = 16
+"""Values in a window for each of them, beyond which twice as many are."""
 _WIDE: Final = 128
 """Values in a window whose deviations are quicker found in a list that is kept in order."""
 
 
-def median(values: Floats) -> float:
+def median(values: NDArray[np.number[Any]]) -> float:
     """The median; NaN where there are none, or one of them is."""
     num = len(values)
     half = num // 2
@@ -46,6 +48,12 @@ def median(values: Floats) -> float:
     if math.isnan(parts[half:].max()):
         return float("nan")
     return upper if num % 2 else (float(parts[:half].max()) + upper) / 2
+
+
+def is_median_at_most(values: Floats, bound: float) -> bool:
+    """Whether their median, of one finite value or more, is no more than `bound`: by counting, not in order."""
+    low, half = int(np.count_nonzero(values <= bound)), len(values) // 2
+    return median(values) <= bound if low == half and len(values) % 2 == 0 else low > half
 
 
 def medians(rows: Floats) -> Floats:
@@ -87,15 +95,12 @@ def sliding_median(values: Floats, width: int) -> Floats:
     """The median of each `width` neighbours [N - width + 1]."""
     if width in (3, 5):
         return _of_few([values[begin : len(values) - width + 1 + begin] for begin in range(width)])
-    if width <= _NARROW or np.isnan(values).any():
+    if width < 2 * _TOGETHER[0] or (width <= _NARROW and len(values) < _SHORT) or np.isnan(values).any():
         return medians(sliding_window_view(values, width))
-    order = np.argsort(values)
-    ranks = np.empty(len(values), np.int32)
-    ranks[order] = np.arange(len(values), dtype=np.int32)
-    ordered = values[order]
-    parts = np.partition(_middles(ranks, width), _TOGETHER, axis=1)[: len(values) - width + 1]
-    upper: Floats = ordered[parts[:, _TOGETHER]]
-    return upper if width % 2 else (ordered[parts[:, :_TOGETHER].max(axis=1)] + upper) / 2
+    together = next(num for num in _TOGETHER if width < _WIDTHS * num or num == _TOGETHER[-1])
+    lower, upper = _middles(values, width, together)
+    middle: Floats = upper if width % 2 else (lower + upper) / 2
+    return middle
 
 
 def sliding_minimum(values: Floats, width: int) -> Floats:
@@ -152,22 +157,30 @@ def _windows(values: Floats, width: int) -> Iterator[list[float]]:
         yield window
 
 
-def _middles(ranks: NDArray[np.int32], width: int) -> NDArray[np.int32]:
-    """Of each `width` neighbours the sixteen in their middle [N - width + 1, and some more to fill the last eight, 16].
+def _middles(values: Floats, width: int, together: int) -> Floats:
+    """The values next below and above the middle of each `width` neighbours [2, N - width + 1]; odd: below and at it.
 
-    Eight windows in a row share all but seven values of each. Of what they share only the nine in the middle can be
-    next to a window's middle, which seven others move by seven places at most.
+    Windows in a row, `together` of them, share all but a few values, which are sorted but once. What a window lacks
+    moves its middle by one place for each value at most, so that of what all share only so many need be kept; each
+    value that is put in its place moves out the lowest and the highest. The windows are then halved, and each half
+    takes what its windows share besides, until every window is by itself.
     """
-    beside, low = _TOGETHER - 1, width // 2 - _TOGETHER
-    ranks = np.append(ranks, np.repeat(ranks[-1:], (width - 1 - len(ranks)) % _TOGETHER))
-    windows = sliding_window_view(ranks, width)[::_TOGETHER]
-    shared = np.partition(windows[:, beside:], low, axis=1)[:, low:]
-    shared.partition(_TOGETHER, axis=1)
-    others = np.concatenate([windows[:, :beside], sliding_window_view(ranks, beside)[width::_TOGETHER]], axis=1)
-    found = np.empty((len(windows), _TOGETHER, 2 * _TOGETHER), np.int32)
-    found[:, :, : _TOGETHER + 1] = shared[:, np.newaxis, : _TOGETHER + 1]
-    found[:, :, _TOGETHER + 1 :] = sliding_window_view(others, beside, axis=1)
-    return found.reshape(-1, 2 * _TOGETHER)
+    num = len(values) - width + 1
+    groups = -(-num // together)
+    values = np.concatenate([values, np.full(groups * together - num, values[-1])])
+    shared = sliding_window_view(values[together - 1 :], width - together + 1)[::together]
+    kept = np.sort(shared, axis=1)[:, width // 2 - together : width // 2 + 1].T.copy()  # a column for each group
+    while together > 1:
+        half, groups = together // 2, kept.shape[1]
+        halves = np.empty((half + 1, groups, 2))
+        for side, begin in enumerate((half - 1, width)):
+            inner = kept
+            for first in range(begin, begin + half):
+                other = values[first : first + (groups - 1) * together + 1 : together]
+                inner = np.maximum(inner[:-1], np.minimum(inner[1:], other))
+            halves[:, :, side] = inner
+        kept, together = halves.reshape(half + 1, 2 * groups), half
+    return kept[:, :num]
 
 
 def _middle(window: list[float]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.trends import Parts, parts_of
 from trimtab.runs.history import Series
 from trimtab.runs.importers.names import words
@@ -61,7 +62,7 @@ def waits_from_the_start(case: Case) -> bool:
     if waits is None or steps is None or len(waits) != len(steps) or len(waits) < FEWEST_MEANS:
         return False
     first = slice(1, max(3, len(waits) // 8))
-    share = float(np.median(waits.mean[first] / np.maximum(steps.mean[first], 1e-12)))
+    share = median(waits.mean[first] / np.maximum(steps.mean[first], 1e-12))
     return 0.5 < share <= 1.0
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve, Floats
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.planned import planned_factor
 from trimtab.doctor.remedies import learning_rate_in_use
 from trimtab.events import Adjust
@@ -71,7 +72,7 @@ def difference(case: Case, rates: Curve) -> Difference | None:
     if judged.sum() < FEWEST or off.sum() < max(PART * judged.sum(), 8):
         return None
     ratios = part.values[judged] / np.maximum(expected[judged], 1e-30)
-    usual, how = float(np.median(ratios)), ""
+    usual, how = median(ratios), ""
     if usual > 0 and _distance(ratios, np.full(len(ratios), usual)).max() < OFF:
         how = f"it is {usual:.3g} times as high all along"
     else:

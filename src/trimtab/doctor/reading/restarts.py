@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.planned import planned_factor
 from trimtab.doctor.reading.spikes import Spike, width_before
 
@@ -107,7 +108,7 @@ def thrown_by_burst(case: Case, curve: Curve) -> bool:
         later = curve.between(rates.steps[at], curve.last_step)
         if earlier is None or later is None or before <= 0 or not (after < before * JUMPED).any():
             continue
-        usual, top = float(np.median(earlier.values[-2 * NEAR :])), int(np.argmax(later.values))
+        usual, top = median(earlier.values[-2 * NEAR :]), int(np.argmax(later.values))
         height = float(later.values[top]) - usual
         if height > earlier.descent and later.values[top] - curve.end > REGAINED * height:
             return True
@@ -120,10 +121,13 @@ def raised_before(rates: Curve | None, spans: Sequence[tuple[int, int]]) -> tupl
     if rates is None or len(rates) < 8:
         return None
     jumps = np.flatnonzero(rates.values[1:] > JUMPED * rates.values[:-1])
+    if not len(jumps):
+        return None
     steps = list(zip(rates.steps[jumps].tolist(), rates.steps[jumps + 1].tolist(), strict=True))
     for first, last in spans:
-        there = rates.between(first - 3, last)
-        if there is None or not any(first - 4 <= begin and end <= last for begin, end in steps):
+        if not any(first - 4 <= begin and end <= last for begin, end in steps):
+            continue
+        if (there := rates.between(first - 3, last)) is None:
             continue
         before, peak = rates.level(first - 20, first - 4), float(there.values.max())
         if 0 < before < 0.5 * peak:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, Curve, Floats, running_median
+from trimtab.doctor.reading.curves import ERROR_OF_MEDIAN, NORMAL, Curve, Floats, running_median
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
-from trimtab.doctor.reading.medians import median, medians, quantile, quantiles
+from trimtab.doctor.reading.medians import is_median_at_most, median, medians, quantile, quantiles
 
 NOISES: Final = 8.0
 NOW_AND_THEN: Final = 0.05
@@ -24,18 +24,26 @@ BELONG: Final = 1.5
 """Times what single steps explain: above, the losses of neighbours belong together."""
 SMOOTH: Final = 5
 """Values whose median tells that the loss is back."""
+LITTLE, FEW = 0.2, 24
+"""Times the noise of all steps, that the middle of differences hardly is off; and places that are no more work."""
 NEARBY: Final = 64
 """Values after a spike's first in which its end is looked for before all others are."""
 
 
 class Spike(NamedTuple):
-    """Index of the first and the last value, how high it was, the level before, and the noise of a step there."""
+    """Index of the first and the last value, how high it was, and the level before; where, and in what it was seen."""
 
     first: int
     last: int
     height: float
     usual: float
-    noise: float
+    at: int
+    seen: Curve
+
+    @property
+    def noise(self) -> float:
+        """The noise of a step there."""
+        return self.seen.noise_at(self.at, 2 * width_before(self.seen))
 
 
 def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
@@ -44,35 +52,41 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
     width = width_before(curve)
     found: list[Spike] = []
     least = max(0.08 * curve.descent, 0.02 * abs(curve.end))
-    wanders, begun = NOISES * _wandering(curve), max(8, len(curve) // 50)
+    begun = max(8, len(curve) // 50)
     for scale in (1, 5, 15):
         if len(curve) < 6 * scale:
             break
         half = scale // 2
         # The largest of a bucket is held against the largest of the buckets before, and against their noise.
         single = Curve(curve.steps, peaks) if scale == 1 and buckets else curve
-        values = single.values if scale == 1 else curve.running_median(scale)
         noises = NOISES * (1.0 if scale == 1 else ERROR_OF_MEDIAN / np.sqrt(scale))
         # Nowhere is the noise less than that of all steps, so that in most runs no more needs to be known of it.
-        enough = max(noises * single.noise, wanders, least)
-        low = single.below_trailing_median(width)
-        if not (values[half:] - low[: len(low) - half] > enough)[max(begun - half, 0) :].any():
+        low, enough = single.below_trailing_median(width), max(noises * single.noise, least)
+        if scale == 15 and not _may_rise(curve.running_median(5), low, max(begun, half), half, enough):
+            break
+        values = single.values if scale == 1 else curve.running_median(scale)
+        highest = float((values[half:] - low[: len(low) - half])[max(begun - half, 0) :].max())
+        if not highest > enough or not highest > (enough := max(enough, NOISES * _wandering(curve))):
             continue
         level = single.trailing_median(width)
         before = np.concatenate([np.full(half, np.nan), level])[: len(level)]
         excess = np.where(np.isfinite(before), values - before, 0.0)
         high = excess > enough
         high[:begun] = False
-        if scale == 1:
-            high &= excess > _tail(excess, single.noise)  # which the noise of no place is below
+        reach = _reach(excess) if scale == 1 else (0.0, 0.0)
+        high &= excess > _bound(single.noise, noises, reach)  # which the noise of no place is below
+        places = np.flatnonzero(high)
+        # Of most the noise is soon known to be little enough, and of the others it is then looked at.
+        allowed = excess[places] / np.where(excess[places] > reach[0], noises, max(noises, 20.0))
+        unsure = places[~_is_quiet(single, 2 * width, places, allowed)]
+        if len(unsure):
+            noise = single.local_noise(2 * width, unsure)[unsure]
+            high[unsure] = excess[unsure] > _bound(noise, noises, reach)
         if not high.any():
             continue
-        noise = single.local_noise(2 * width, np.flatnonzero(high))
-        high &= excess > noises * noise
         if scale == 1:
-            high &= excess > _tail(excess, noise)
-            high[high] = excess[high] > _usual_reach(excess, 4 * width, np.flatnonzero(high))
-        spans = _spans(curve, values, before, high, noise)
+            high[high] = _is_beyond_usual(excess, 4 * width, np.flatnonzero(high))
+        spans = _spans(curve, values, before, high, single)
         found += spans if scale == 1 else (one for one in spans if not _is_usual(curve, one))
     return _merged(found)
 
@@ -80,11 +94,7 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
 def crept(curve: Curve, spike: Spike) -> bool:
     """Whether the last values before it were on their way up already: no jump, but the course of the loss."""
     before = curve.values[max(0, spike.first - NEAR) : spike.first]
-    return (
-        spike.last > spike.first
-        and len(before) == NEAR
-        and float(np.median(before)) > spike.usual + CREPT * spike.height
-    )
+    return spike.last > spike.first and len(before) == NEAR and median(before) > spike.usual + CREPT * spike.height
 
 
 def _wandering(curve: Curve) -> float:
@@ -111,21 +121,57 @@ def _is_usual(curve: Curve, spike: Spike) -> bool:
     return float(elsewhere.mean()) > NOW_AND_THEN if len(elsewhere) else False
 
 
-def _tail(excess: Floats, noise: Floats | float) -> Floats:
+def _reach(excess: Floats) -> tuple[float, float]:
     """How far single values reach without being spikes: noise with heavy tails reaches as far down as up."""
-    down = -float(excess[len(excess) // 5 :].min())
-    return np.maximum(np.minimum(3.0 * quantile(excess, 0.98), 20 * noise), 1.4 * down)
+    return 3.0 * quantile(excess, 0.98), -1.4 * float(excess[len(excess) // 5 :].min())
 
 
-def _usual_reach(excess: Floats, width: int, places: NDArray[np.int64]) -> Floats:
-    """Twice what one in twenty of the `width` values before each of `places` exceeds: batches of mixed difficulty
-    reach so far."""
-    reach = np.zeros(len(places))
-    late = places >= width
-    if late.any():
-        windows = sliding_window_view(excess, width)[places[late] - width]
-        reach[late] = 2.0 * quantiles(windows, 0.95)
-    return reach
+def _bound(noise: Floats | float, noises: float, reach: tuple[float, float]) -> Floats:
+    """What a value must exceed where the noise is `noise`."""
+    up, down = reach
+    return np.maximum(np.maximum(np.minimum(up, 20 * noise), down), noises * noise)
+
+
+def _is_quiet(curve: Curve, width: int, places: NDArray[np.int64], bounds: Floats) -> NDArray[np.bool_]:
+    """Whether the local noise at `places` is below `bounds`, which exceed that of all steps; False where counting does
+    not tell.
+
+    Where more than half of the differences before lie below a little, and above minus that, so does their median; and
+    where more than half are nearer to 0 than the bound by so much, they are near enough to the median.
+    """
+    if len(places) <= FEW or len(curve) < width + 2:
+        return np.zeros(len(places), np.bool_)
+    differences, begins, little = np.diff(curve.values), np.maximum(places - width - 1, 0), LITTLE * curve.noise
+    quiet = np.ones(len(places), np.bool_)
+    for side in (differences <= little, differences >= -little):
+        num = np.concatenate([[0], np.cumsum(side)])
+        quiet &= 2 * (num[begins + width] - num[begins]) > width
+    near = bounds * (np.sqrt(2) / NORMAL * (1 - 1e-9)) - little
+    windows = sliding_window_view(np.abs(differences), width)[begins]
+    quiet &= 2 * np.count_nonzero(windows < near[:, np.newaxis], axis=1) > width
+    return quiet
+
+
+def _may_rise(smooth: Floats, low: Floats, begin: int, half: int, least: float) -> bool:
+    """Whether medians of 15 may come to `least` above what the level is nowhere below: half of 15 values are above
+    what no half of any of its three fives is above."""
+    beside = np.concatenate([smooth[5:0:-1], smooth, smooth[-2:-7:-1]])
+    most = np.maximum(np.maximum(beside[:-10], beside[10:]), smooth)
+    return bool((most[begin:] - low[begin - half : len(low) - half] > least).any())
+
+
+def _is_beyond_usual(excess: Floats, width: int, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each of `places` exceeds twice what one in twenty of the `width` values before it does: batches of mixed
+    difficulty reach so far. By counting, but where it is between two of them."""
+    beyond = np.ones(len(places), np.bool_)
+    late = np.flatnonzero(places >= width)
+    if len(late):
+        windows, half = sliding_window_view(excess, width)[places[late] - width], 0.5 * excess[places[late]]
+        num_below, at = np.count_nonzero(windows < half[:, np.newaxis], axis=1), int((width - 1) * 0.95)
+        beyond[late] = num_below > at + 1
+        near = np.flatnonzero(num_below == at + 1)
+        beyond[late[near]] = half[near] > quantiles(windows[near], 0.95)
+    return beyond
 
 
 def _spans(
@@ -133,24 +179,31 @@ def _spans(
     values: Floats,
     usual: Floats,
     high: NDArray[np.bool_],
-    noise: Floats,
+    seen: Curve,
 ) -> Iterator[Spike]:
     """From where the loss leaves to where it is back near its level before, where it comes back at all."""
     begin, width, three_errors = 0, width_before(curve), 3 * curve.error(SMOOTH)
+    four_errors = 4 * curve.error(width)
     for index in np.flatnonzero(high).tolist():
         if index < begin:
             continue
         level, last = float(usual[index]), index
         while last + 1 < len(high) and high[last + 1]:
             last += 1
-        height = float(values[index : last + 1].max()) - level
+        height = float(values[index] if last == index else values[index : last + 1].max()) - level
         back = level + max(three_errors, 0.25 * height)
-        over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
+        over = None
+        if last == index and width < len(high) - index:  # as most often: one value alone
+            first, second, third, fourth = curve.values[index : index + 4].tolist()
+            over = index + 1 if sorted((second, first, second, third, fourth))[2] <= back else None
+        if over is None:
+            over = over_at(curve, slice(index, index + len(high) // 3), last + 1, back)
         if over is not None:
             last = max(last, over - 1)
             after = curve.values[last + 1 : last + 1 + width]
-            if len(after) >= 3 and median(after) <= level + max(4 * curve.error(len(after)), 0.4 * height):
-                yield Spike(index, last, height, level, float(noise[index]))
+            errors = four_errors if len(after) == width else 4 * curve.error(len(after))
+            if len(after) >= 3 and is_median_at_most(after, level + max(errors, 0.4 * height)):
+                yield Spike(index, last, height, level, index, seen)
         begin = last + 2
 
 
@@ -168,6 +221,8 @@ def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
             if sorted(few[abs(near)] for near in range(at - edge, at + edge + 1))[edge] <= bound:
                 return begin + at
         inside = max(first, begin + edge)
+        if inside < end - edge and smooth[inside] <= bound:
+            return inside
         for until in (min(inside + NEARBY, end - edge), end - edge):
             over = np.flatnonzero(smooth[inside:until] <= bound)
             if len(over):
@@ -181,11 +236,11 @@ def over_at(curve: Curve, part: slice, first: int, bound: float) -> int | None:
 def _merged(spikes: list[Spike]) -> list[Spike]:
     """Those that overlap joined into one: the longest stretch, the greatest height."""
     merged: list[Spike] = []
-    for spike in sorted(spikes):
+    for spike in sorted(spikes, key=lambda one: one[:4]):
         if merged and spike.first <= merged[-1].last + 2:
             old = merged.pop()
             higher = max(old, spike, key=lambda one: one.height)
-            spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual, higher.noise)
+            spike = Spike(old.first, max(old.last, spike.last), higher.height, old.usual, higher.at, higher.seen)
         merged.append(spike)
     return merged
 

@@ -51,8 +51,8 @@ def sawtooth_of(norms: Curve) -> tuple[int, float, float] | None:
     ones = np.ones(len(changes))
     for period in range(shortest, min(LONGEST, len(changes) // 8) + 1):
         rows = changes[: len(changes) // period * period].reshape(-1, period)
-        sums = ones[: len(rows)] @ rows
-        if float(sums @ sums) < 0.99 * SHARE * whole * period * len(rows) ** 2:
+        sums = ones[: len(rows)].dot(rows)
+        if float(sums.dot(sums)) < 0.99 * SHARE * whole * period * len(rows) ** 2:
             continue  # of most, without their exact share
         share = float(np.square(rows.mean(axis=0)).mean()) / whole
         if share <= SHARE:
@@ -86,13 +86,13 @@ def teeth_of(curve: Curve, loss: Curve | None, rates: Curve | None = None) -> Te
     falls = np.flatnonzero(changes < -HALVES)
     if len(falls) < FEWEST_FALLS or len(falls) > len(changes) // 4:
         return None
-    rest = np.delete(changes, falls)
-    noise = NORMAL * median(np.abs(rest - median(rest)))
-    if float(-changes[falls].max()) < FAR * noise:
-        return None
     number = np.arange(1, len(falls) + 1)
     least, most = float((curve.steps[falls] / number).max()), float((curve.steps[falls + 1] / number).min())
     if least > most or most * (len(falls) + 1) < curve.last_step:  # or it was cleared only for a while
+        return None
+    rest = np.delete(changes, falls)
+    noise = NORMAL * median(np.abs(rest - median(rest)))
+    if float(-changes[falls].max()) < FAR * noise:
         return None
     regained = values[falls[1:]] - values[falls[:-1] + 1]
     if not (regained > -changes[falls[1:]] / 2).all() or _falls_there(loss, curve, falls):

@@ -73,7 +73,7 @@ def swells(case: Case) -> Iterator[Sign]:
         return
     first, last = rms_WL[0], rms_WL[-1]
     there = np.isfinite(first) & np.isfinite(last) & (first > 0)
-    if there.any() and (times := float(np.median(last[there] / first[there]))) > SWOLLEN:
+    if there.any() and (times := median(last[there] / first[there])) > SWOLLEN:
         told = f"what the median layer gives back grew {times:,.0f}-fold by step {int(steps[-1]):,}"
         yield 1.5, Evidence("layer/*/activation_rms", (int(steps[0]), int(steps[-1])), times, SWOLLEN, told)
 
@@ -82,10 +82,14 @@ def swells(case: Case) -> Iterator[Sign]:
 def jump(case: Case) -> Change | None:
     """The one window in which the weights of all layers grew at once, as no update grows them; not where the run was
     resumed there, which is the reason then."""
-    steps, names, logs_WL = _logs(case)
-    logs_WL = logs_WL[:, [at for at, name in enumerate(names) if "norm" not in name]]
-    if len(steps) < 5 or not logs_WL.size:
+    steps, names, norms_WL = _weights(case)
+    columns = [at for at, name in enumerate(names) if "norm" not in name]
+    if len(steps) < 5 or not columns:
         return None
+    num_W = np.count_nonzero(norms_WL[1:] > 0.999 * JUMPED * norms_WL[:-1], axis=1)
+    if 2 * int(num_W.max()) < len(columns):
+        return None  # as nearly always, without their logarithms
+    logs_WL = _logs(case)[2][:, columns]
     changes = medians(np.diff(logs_WL, axis=0))
     at = int(np.argmax(changes))
     begin, end = int(steps[at]), int(steps[at + 1])
@@ -101,16 +105,18 @@ def jump(case: Case) -> Change | None:
 def growing(case: Case) -> Change | None:
     """Weights of all layers, and what norms multiply by, too, that grow by one and the same part of themselves in each
     step from some step to the end: something multiplies them."""
-    steps, _, logs_WL = _logs(case)
-    if len(steps) < 6 or not logs_WL.size:
+    steps, _, norms_WL = _weights(case)
+    if len(steps) < 6 or not norms_WL.size:
         return None
-    per_step_WL = np.diff(logs_WL, axis=0) / np.maximum(np.diff(steps), 1)[:, None]
-    if (medians(per_step_WL[-LATELY:]) < TOGETHER).any():
+    lately = np.diff(np.log(norms_WL[-LATELY - 1 :]), axis=0) / np.maximum(np.diff(steps[-LATELY - 1 :]), 1)[:, None]
+    if (medians(lately) < TOGETHER).any():
         return None  # which is soon seen of nearly all runs
+    _, _, logs_WL = _logs(case)
+    per_step_WL = np.diff(logs_WL, axis=0) / np.maximum(np.diff(steps), 1)[:, None]
     usual, least = medians(per_step_WL), quantiles(per_step_WL, 0.1)
     apart = np.flatnonzero((usual < TOGETHER) | (least < 0.5 * usual))
     first = int(apart[-1]) + 1 if len(apart) else 0
-    times = float(np.exp(np.median(logs_WL[-1] - logs_WL[first])))
+    times = float(np.exp(median(logs_WL[-1] - logs_WL[first])))
     return Change(int(steps[first]), int(steps[-1]), times) if len(usual) - first >= LATELY and times > GROWN else None
 
 
@@ -165,9 +171,18 @@ def grows_without_gradient(case: Case, curve: Curve) -> Change | None:
 @once
 def _logs(case: Case) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[np.float64]]:
     """Steps, the names of weights that were measured at each, and the logarithms of their norms [W, L]."""
+    steps, names, norms_WL = _weights(case)
+    return steps, names, np.log(norms_WL)
+
+
+@once
+def _weights(case: Case) -> tuple[NDArray[np.int64], tuple[str, ...], NDArray[np.float64]]:
+    """The same with the norms themselves."""
     steps, names, norms_WL = case.history.layers.values("weight_norm")
     if not norms_WL.size:
         return steps[:0], (), np.empty((0, 0))
-    there_L = (norms_WL.min(axis=0) > 0) & (norms_WL.max(axis=0) < np.inf)
+    there_L = np.ones(len(names), np.bool_)
+    if not (norms_WL.min() > 0 and norms_WL.max() < np.inf):
+        there_L = (norms_WL.min(axis=0) > 0) & (norms_WL.max(axis=0) < np.inf)
     kept = [at for at, name in enumerate(names) if there_L[at] and "bias" not in name]
-    return steps, tuple(names[at] for at in kept), np.log(norms_WL[:, kept])
+    return steps, tuple(names[at] for at in kept), norms_WL[:, kept]

@@ -58,13 +58,13 @@ def bounces(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     validation = Curve.of(case.validation_loss())
     if validation is None or len(validation) < 8 or (0.0 < phases.peak < UNSUSPECTED and not _is_adam_told(case)):
         return
-    if in_waves(curve) or curve.end > 1.5 * curve.start:
+    changes, bound = np.diff(validation.values), max(BOUNCE * validation.median, BOUNCE * abs(curve.start))
+    if int((changes > bound).sum()) < 2 or in_waves(curve) or curve.end > 1.5 * curve.start:
         return
     if _alone(curve, validation):
         return
-    changes = np.diff(validation.values)
     changes[(changes > 0) & rises_again(Curve.of(case.history.get("learning_rate")), validation.steps)] = 0.0
-    much = np.abs(changes) > max(BOUNCE * validation.median, BOUNCE * abs(curve.start))
+    much = np.abs(changes) > bound
     turns = np.flatnonzero(np.diff(np.sign(changes[much])) != 0)
     rises = int((changes[much] > 0).sum())
     calm = not much[-max(3, len(changes) // 4) :].any()
@@ -103,24 +103,28 @@ def knocked_out(case: Case, curve: Curve) -> Iterator[Sign]:
     validation = Curve.of(case.validation_loss())
     if len(rest) < 24:
         return
-    level, third = median(rest), len(rest) // 3
-    moved = abs(median(rest[:third]) - median(rest[-third:]))
-    noise, top = Curve(curve.steps[cut:], rest).noise, int(np.argmax(early))
-    if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
-        return
-    late = None if validation is None else validation.between(curve.steps[cut], curve.last_step)
-    if late is not None and float(late.values[-1]) < 0.97 * float(late.values[0]):
-        return
+    top, accuracy = int(np.argmax(early)), Curve.of(case.evaluated("validation/accuracy"))
     height = float(early[top])
+    if accuracy is None and height <= 1.25 * float(early[0]):
+        return  # as nearly always, without what follows
+    level, third = median(rest), len(rest) // 3
     thrown = height > max(1.25 * float(early[0]), 1.3 * level) and level > 0.4 * abs(float(early[0]))
-    accuracy = Curve.of(case.evaluated("validation/accuracy"))
     ignorant = (
         height > 2.0 * level
         and accuracy is not None
         and len(accuracy) >= 5
         and median(accuracy.values[len(accuracy) // 2 :]) <= min(0.5, float(accuracy.values[0]) + 0.02)
     )
-    if height - level < 10.0 * noise or not (thrown or ignorant):
+    if not (thrown or ignorant):
+        return
+    moved = abs(median(rest[:third]) - median(rest[-third:]))
+    noise = Curve(curve.steps[cut:], rest).noise
+    if moved > max(0.02 * abs(level), 4.0 * ERROR_OF_MEDIAN * noise / np.sqrt(third)) or noise > 0.2 * abs(level):
+        return
+    late = None if validation is None else validation.between(curve.steps[cut], curve.last_step)
+    if late is not None and float(late.values[-1]) < 0.97 * float(late.values[0]):
+        return
+    if height - level < 10.0 * noise:
         return
     told = (
         f"the loss was {format.decimal(height)} at step {int(curve.steps[top]):,}, and stands near "

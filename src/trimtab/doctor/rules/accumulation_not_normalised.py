@@ -28,6 +28,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve, Floats, Steps
 from trimtab.doctor.reading.levels import uniform_loss
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 LEAST: Final = 1.9
@@ -118,7 +119,7 @@ def _beside_validation(
     here = _beside(loss, steps, judged)
     ratios = here / judged
     early = ratios[: max(FEWEST, (len(ratios) + 1) // 2)]  # later a model may overfit, and the ratio with it
-    usual = float(np.median(early))
+    usual = median(early)
     times = accumulation or round(usual)
     if usual < LEAST or abs(usual / times - 1) > WHOLE:
         return None
@@ -126,7 +127,7 @@ def _beside_validation(
         return None
     # A constant between the two lifts the training loss as much at every level of the other.
     slopes = _slopes(judged[: len(early) + 1], here) or _slopes(judged, here)
-    if not slopes or float(np.median(slopes)) < 1 + STEEP * (times - 1):
+    if not slopes or median(np.array(slopes)) < 1 + STEEP * (times - 1):
         return None
     ratios = early
     text = (
@@ -149,7 +150,7 @@ def _beside(loss: Curve, steps: Steps, judged: Floats) -> Floats:
     as many steps earlier: it is read so where the ratio is steadier for it."""
     if len(loss) >= SPARSE:
         return np.interp(steps, loss.steps, loss.smoothed)
-    half = float(np.median(np.diff(loss.steps))) / 2
+    half = median(np.diff(loss.steps)) / 2
     read = [np.interp(steps, loss.steps - back, loss.values) for back in (0.0, half)]
     return min(read, key=lambda here: float(np.std((here / judged)[: max(FEWEST, (len(judged) + 1) // 2)])))
 
@@ -160,7 +161,7 @@ def _is_as_good(case: Case, evidence: list[Evidence]) -> bool:
     if training is None or judged is None or len(judged) < FEWEST or len(training) < FEWEST_ROWS:
         return False
     beside = np.interp(judged.steps, training.steps, training.values if len(training) < SPARSE else training.smoothed)
-    less = float(np.median(judged.values - beside))
+    less = median(judged.values - beside)
     if less > AS_GOOD:
         return False
     text = f"training samples are answered as well as those of validation ({format.decimal(-less)} better)"

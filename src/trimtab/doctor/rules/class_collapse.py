@@ -32,6 +32,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import classifies, num_classes, shares
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.one_class import is_same, of_one_class
 from trimtab.runs.printable import printable
 
@@ -136,7 +137,7 @@ def _by_weights(case: Case, accuracy: Curve) -> Finding | None:
     parts = [float(weights.get(name, 1.0)) * share for name, share in zip(classes, counts, strict=True)]
     at = int(np.argmax(parts))
     part = parts[at] / sum(parts) if sum(parts) > 0 else 0.0
-    right = float(np.median(accuracy.values[len(accuracy) // 2 :]))
+    right = median(accuracy.values[len(accuracy) // 2 :])
     if part < ALL_OF_IT or counts[at] > 0.5 or right > counts[at] + LITTLE_MORE:
         return None
     name = printable(str(classes[at]), limit=60)
@@ -173,7 +174,7 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
     seen, judged, right = (
         training.level(begin, math.inf),
         loss.level(begin, math.inf),
-        float(np.median(accuracy.values)),
+        median(accuracy.values),
     )
     if not 0.0 <= seen < FAR_BELOW * judged or not 0.0 < right < MOST_RIGHT:
         return None
@@ -201,7 +202,7 @@ def _one_answer(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | No
 
 def _too_cheap(case: Case, accuracy: Curve, loss: Curve | None) -> Finding | None:
     """Evaluations that answer one class for all, and cost less than their wrong answers do where all weigh the same."""
-    right = float(np.median(accuracy.values))
+    right = median(accuracy.values)
     if loss is None or len(accuracy) <= 2 * FEWEST or not 0.0 < right < MOST_RIGHT or not is_same(accuracy).all():
         return None
     training = Curve.of(case.loss())

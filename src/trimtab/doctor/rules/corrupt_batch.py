@@ -29,7 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve, running_median
-from trimtab.doctor.reading.medians import lower_quantile, median, quantile
+from trimtab.doctor.reading.medians import median, quantile
 from trimtab.doctor.reading.once import once
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -66,9 +66,10 @@ def check(case: Case) -> Iterator[Finding]:
     if series is None or series.width > 1 or len(series) < FEWEST:
         return
     steps, values = series.steps, series.mean
-    every = int(np.median(np.diff(steps)))
+    apart = np.diff(steps)
+    every = int(apart[0]) if (apart == apart[0]).all() else int(median(apart))
     # A row more or less at the ends is none of the rhythm, and so is one of an evaluation where rows are counted.
-    gaps = np.diff(steps)[1:-1]
+    gaps = apart[1:-1]
     uneven = gaps != every
     if every == 1 and case.target != "trimtab" and (gaps <= 2).all():
         uneven &= float(uneven.mean()) > BETWEEN
@@ -93,7 +94,7 @@ def check(case: Case) -> Iterator[Finding]:
         evidence.append(Evidence("train/loss", (onset, int(steps[places[-1]])), float(again), None, told))
     if samples := _samples(case, {int(steps[place]) for place in places.tolist()}):
         evidence.append(Evidence("alerts", (onset, onset), None, None, samples))
-    part = max(float(np.nan_to_num(values[place] - usual[place], nan=np.inf)) for place in places.tolist())
+    part = float(np.nan_to_num(values[places] - usual[places], nan=np.inf).max())
     descent = max(float(np.nanmedian(values[: max(1, len(values) // 100)]) - np.nanmin(values)), 0.0)
     heights = (values[places] - usual[places]) / np.maximum(noise[places], 1e-12)
     # Squared errors have a tail of their own; probabilities have hardly one.
@@ -141,7 +142,7 @@ def early_until(rates: Curve | None) -> int:
 
 @once
 def _early_until(rates: Curve) -> int:
-    top = int(rates.steps[rates.values >= 0.99 * lower_quantile(rates.values, 0.95)][0])
+    top = int(rates.steps[rates.values >= 0.99 * rates.lower_quantile(0.95)][0])
     return 2 * top if top >= LEAST_WARMUP and rates.values[0] < 0.5 * float(rates.values.max()) else 0
 
 
@@ -218,7 +219,7 @@ def _period(case: Case, places: NDArray[np.int64]) -> int | None:
     if len(places) < 3:
         return None
     gaps = np.diff(places)
-    middle = float(np.median(gaps))
+    middle = median(gaps)
     if middle < 5 or float(np.abs(gaps - middle).max()) > max(1.0, 0.02 * middle):
         return None
     return round(middle)
@@ -234,8 +235,9 @@ def _evidence(
 ) -> Iterator[Evidence]:
     norms = case.history.get("grad_norm")
     means = None if norms is None or norms.width > 1 else norms.mean
-    middle = 0.0 if means is None else float(np.nanmedian(means))
-    for place in sorted(places.tolist(), key=lambda one: -np.nan_to_num(values[one], nan=np.inf))[:MOST]:
+    middle = 0.0 if means is None else median(means[~np.isnan(means)])
+    order = np.argsort(-np.nan_to_num(values[places], nan=np.inf), kind="stable")
+    for place in places[order][:MOST].tolist():
         step, level, value = int(steps[place]), float(usual[place]), float(values[place])
         following = (
             f"{format.decimal(float(values[place + 1]))} in the next" if place + 1 < len(values) else "nothing after"

@@ -45,6 +45,7 @@ from trimtab.doctor.reading.departures import (
     left_in_evaluations,
 )
 from trimtab.doctor.reading.evaluations import no_gradient_since
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.restarts import thrown_by_burst
 from trimtab.doctor.reading.thrown import growing, grows_without_gradient
 from trimtab.doctor.remedies import (
@@ -77,7 +78,7 @@ def check(case: Case) -> Iterator[Finding]:
     judged = None if validation is None else _in_evaluation(case, curve, validation)
     trained = _in_training(case, curve)
     if judged is not None and validation is not None:
-        slack = 2 * float(np.median(np.diff(validation.steps)))
+        slack = 2 * median(np.diff(validation.steps))
         if trained is None or judged.onset_step < trained.onset_step - slack:
             yield judged
             return
@@ -216,7 +217,7 @@ def _company(case: Case, onset: int) -> Iterator[Evidence]:
     before, after = norms.between(norms.first_step, onset), norms.between(onset, norms.last_step)
     if before is None or after is None or len(before) < 4:
         return
-    usual, largest = float(np.median(before.values)), float(after.values.max())
+    usual, largest = median(before.values), float(after.values.max())
     if usual > 0 and largest > 3 * usual:
         yield Evidence(
             "grad_norm",

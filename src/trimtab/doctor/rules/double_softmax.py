@@ -33,6 +33,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import num_classes, usual_loss
 from trimtab.doctor.reading.curves import Curve, Floats
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "double-softmax"
@@ -136,7 +137,7 @@ def _adds_up(case: Case, curve: Curve) -> Finding | None:
     if loss is None or accuracy is None or len(loss) != len(accuracy) or len(loss) < 5:
         return None
     sums = loss.values + accuracy.values
-    most = float(np.median(sums))
+    most = median(sums)
     scatter, moved = float(np.std(sums)), float(np.std(accuracy.values))
     number, guess = math.exp(min(most, 50.0)) - math.e + 1.0, num_classes(case) or 0.0
     alike = moved >= MOVES / 4 and scatter <= ADDS_UP * moved and number > max(2.5, 0.95 * guess)

@@ -22,6 +22,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Severity
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 MUCH: Final = 0.3
@@ -69,9 +70,9 @@ def _training_seconds(case: Case) -> float | None:
     lasted, loss = Curve.of(case.history.get("step_seconds")), Curve.of(case.loss())
     if lasted is None or loss is None or len(lasted) < FEWEST or case.counts_epochs:
         return None
-    every = int(np.median(np.diff(lasted.steps)))
+    every = int(median(np.diff(lasted.steps)))
     steps = max(lasted.last_step, loss.last_step) - lasted.first_step + every
-    return float(np.median(lasted.values)) * steps
+    return median(lasted.values) * steps
 
 
 def _finding(case: Case, spent: float, whole: float, severity: Severity) -> Finding:

@@ -43,8 +43,9 @@ def check(case: Case) -> Iterator[Finding]:
         return
     if len(steps) < FEWEST_WINDOWS or (rates is not None and float(rates.values.max()) <= 0):
         return
-    seen_L = np.isfinite(norms_WL).sum(axis=0) >= FEWEST_WINDOWS
-    dead_L = seen_L & ~(np.abs(norms_WL) > 0).any(axis=0)
+    dead_L = np.zeros(len(names), np.bool_)
+    if not norms_WL.size or not norms_WL.min() > 0:
+        dead_L = (np.isfinite(norms_WL).sum(axis=0) >= FEWEST_WINDOWS) & ~(np.abs(norms_WL) > 0).any(axis=0)
     dead = [name for name, is_dead in zip(names, dead_L, strict=True) if is_dead]
     total, frozen = case.number("parameters", "total"), case.number("parameters", "frozen") or 0.0
     share = frozen / total if total else 0.0

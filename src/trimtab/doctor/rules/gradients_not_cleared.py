@@ -30,7 +30,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Steps
-from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.medians import is_median_at_most, median
 from trimtab.doctor.reading.teeth import Teeth, sawtooth_of, teeth_of
 from trimtab.doctor.reading.thrown import is_another_gradient
 from trimtab.runs import format
@@ -188,13 +188,14 @@ def _adds_up(norms: Curve) -> list[tuple[float, Evidence]]:
 def _wanders(norms: Curve, loss: Curve | None) -> list[tuple[float, Evidence]]:
     """The norm is many times the first, and neighbours hardly differ."""
     rest = norms.values[max(SUMMED, len(norms) // 10) :]
-    changes = np.abs(np.diff(np.log(rest)))
-    usual, level = median(changes), median(rest)
-    times = float(level / norms.values[0])
     found: list[tuple[float, Evidence]] = []
-    steps = int(norms.steps[-len(rest)]), norms.last_step
+    if is_median_at_most(rest, 0.999 * MANY * float(norms.values[0])):
+        return found  # as nearly always
+    level = median(rest)
+    times = float(level / norms.values[0])
     if times < MANY:
         return found
+    usual, steps = median(np.abs(np.diff(np.log(rest)))), (int(norms.steps[-len(rest)]), norms.last_step)
     text = f"the usual gradient norm is {format.decimal(level)}, {times:,.0f} times that of the first step"
     if usual < SMOOTH:
         text += f", and changes by {usual:.1%} from one step to the next"
@@ -215,7 +216,7 @@ def _wanders(norms: Curve, loss: Curve | None) -> list[tuple[float, Evidence]]:
 def _scatter(loss: Curve) -> float:
     """The usual change of the loss from one row to the next, of what it is, after the first steps."""
     rest = loss.values[max(SUMMED, len(loss) // 10) :]
-    return float(np.median(np.abs(np.diff(np.log(rest))))) if len(rest) > SUMMED and (rest > 0).all() else 0.0
+    return median(np.abs(np.diff(np.log(rest)))) if len(rest) > SUMMED and (rest > 0).all() else 0.0
 
 
 def _throughout(norms: Curve) -> float | None:

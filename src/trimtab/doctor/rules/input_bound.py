@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.remedies import change
 from trimtab.runs import format
 from trimtab.runs.history import Series
@@ -40,7 +41,7 @@ def check(case: Case) -> Iterator[Finding]:
     if part < WORTH_SAYING or part > 1.0:  # more than the whole: the two are not in the same unit
         return
     begin, end = int(waited.first_steps[skip]), int(waited.steps[-1])
-    usual = float(np.median(waits / np.maximum(steps, 1e-12)))
+    usual = median(waits / np.maximum(steps, 1e-12))
     yield Finding(
         "input-bound",
         "warning" if part >= GRAVE else "info",
@@ -73,4 +74,5 @@ def _ahead(case: Case) -> list[Remedy]:
 
 def _totals(series: Series) -> NDArray[np.float64]:
     """The sum of each bucket."""
-    return np.nan_to_num(series.mean) * (series.columns.samples - series.bad)
+    mean = series.mean
+    return (mean if np.isfinite(mean).all() else np.nan_to_num(mean)) * (series.columns.samples - series.bad)

@@ -34,6 +34,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import classifies, num_classes, usual_loss
 from trimtab.doctor.reading.curves import Curve, noise_of
 from trimtab.doctor.reading.evaluations import error_of_share, judged_texts, noise_of_evaluations
+from trimtab.doctor.reading.medians import median
 
 CODE: Final = "label-noise"
 TELLS, TELLS_A_LITTLE = 0.3, 0.15
@@ -196,7 +197,7 @@ def _floor(case: Case) -> Iterator[Evidence]:
     # Steps that draw wrong labels by chance scatter by this in batches of 1024, and by more in smaller ones.
     rise = math.log(max((1.0 - share) * (number - 1.0) / max(share, 1e-9), 1.0))
     least = math.sqrt(share * (1.0 - share) / MOST_IN_A_BATCH) * rise
-    every = float(np.median(np.diff(loss.steps))) if case.target == "huggingface" else 1.0  # it logs means
+    every = median(np.diff(loss.steps)) if case.target == "huggingface" else 1.0  # it logs means
     scatter = noise_of(loss.values[late:]) * math.sqrt(every)
     if (
         share < LEAST_SHARE

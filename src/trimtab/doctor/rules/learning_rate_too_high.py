@@ -140,7 +140,7 @@ def _stands(case: Case, phases: Phases) -> Iterator[Sign]:
     part = curve.between(begin, phases.high_until)
     if part is None:
         return
-    level = float(np.median(part.values))
+    level = median(part.values)
     fell = np.interp([begin, phases.high_until], curve.steps, curve.values)  # of the same text, however training's goes
     gained = max(training.progress(begin, phases.high_until), float(fell[0] - fell[1]))
     if 0.93 * unigram < level < 1.5 * unigram and gained < max(
@@ -163,7 +163,7 @@ def _lingers(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
     if len(there) > 0.2 * len(curve):
         first, last = int(part.steps[there[0]]), int(part.steps[there[-1]])
         text = f"from step {first:,} to {last:,} the loss stays near what unigram frequencies reach ({unigram:.3g})"
-        yield 1.5, Evidence("train/loss", (first, last), float(np.median(part.values[there])), unigram, text)
+        yield 1.5, Evidence("train/loss", (first, last), median(part.values[there]), unigram, text)
 
 
 def _poor(case: Case) -> Iterator[Sign]:
@@ -217,7 +217,7 @@ def _late_rise(case: Case, curve: Curve) -> Iterator[Sign]:
     after = curve.between(step, curve.last_step)
     if after is None or not np.isfinite(usual):
         return
-    rise = float(np.median(after.values[: max(5, len(after) // 2)])) - usual
+    rise = median(after.values[: max(5, len(after) // 2)]) - usual
     if rise > max(6 * curve.error(5), 0.1 * curve.descent):
         told = f"the rate jumped {jumps[at]:.0f}-fold at step {step:,}, and the loss rose by {format.decimal(rise)}"
         yield (

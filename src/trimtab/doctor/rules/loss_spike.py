@@ -201,7 +201,8 @@ def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, 
     """Where the highest were, and how high."""
     norms = case.history.get("grad_norm")
     evidence = []
-    for first, last, height, usual, noise in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
+    for spike in sorted(spikes, key=lambda spike: -spike.height)[:MOST_SHOWN]:
+        first, last, height, usual = spike[:4]
         steps = int(curve.steps[first]), int(curve.steps[last])
         evidence.append(
             Evidence(
@@ -210,7 +211,7 @@ def _evidence(case: Case, curve: Curve, spikes: list[Spike]) -> tuple[Evidence, 
                 usual + height,
                 usual,
                 f"the loss jumped from {format.decimal(usual)} to {format.decimal(usual + height)} "
-                f"{_where(steps)}, {height / max(noise, 1e-12):.0f} times the noise of a step there"
+                f"{_where(steps)}, {height / max(spike.noise, 1e-12):.0f} times the noise of a step there"
                 f"{_gradient(norms, steps)}",
             )
         )

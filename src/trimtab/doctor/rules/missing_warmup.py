@@ -29,6 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding
 from trimtab.doctor.reading.curves import Curve, Floats, Phases, running_median
 from trimtab.doctor.reading.levels import counted_loss
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.remedies import learning_rate_in_use, longer_warmup, sound_rate, uses_adam, warm_up
 from trimtab.runs import format
 
@@ -189,7 +190,7 @@ def _gradient(case: Case, onset: int, loss: Curve) -> Iterator[Evidence]:
     rest = norms.between(onset + 0.2 * (loss.last_step - loss.first_step), norms.last_step)
     if early is None or rest is None:
         return
-    largest, usual = float(early.values.max()), float(np.median(rest.values))
+    largest, usual = float(early.values.max()), median(rest.values)
     if usual > 0 and largest > 5 * usual:
         text = (
             f"the gradient norm reached {format.decimal(largest)} there, {largest / usual:.0f} times what it was later"

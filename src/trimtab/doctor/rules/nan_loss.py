@@ -22,6 +22,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.undone import undone
 from trimtab.doctor.remedies import brain_float, change, lower_rate, sound_rate, uses_adam
 from trimtab.runs import format
@@ -157,7 +158,7 @@ def _growth(norms: Series | None, onset: int) -> tuple[float, int, float] | None
     curve = Curve.of(norms)
     if curve is None or (part := curve.between(curve.first_step, onset - 1)) is None or len(part) < 2:
         return None
-    usual = float(np.median(part.values)) if len(part) >= 8 else float(part.values[0])
+    usual = median(part.values) if len(part) >= 8 else float(part.values[0])
     newest = part.values[-3:] if len(part) >= 8 else part.values[1:]
     return (float(newest.max()) / usual, int(part.steps[-len(newest)]), float(newest.max())) if usual > 0 else None
 

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, running_median
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "outlier-dominated-loss"
@@ -118,11 +119,11 @@ def _samples(case: Case) -> Iterator[Evidence]:
     if case.fact("task") != "regression" or highest is None or usual is None or len(highest) != len(usual):
         return
     ratio = highest.values / np.maximum(usual.values, 1e-9)
-    if len(ratio) >= 2 and float(np.median(ratio)) > TIMES:
-        times = float(np.median(ratio))
+    if len(ratio) >= 2 and median(ratio) > TIMES:
+        times = median(ratio)
         told = f"the highest loss of a step's samples is {times:.0f} times that of which three quarters stay below"
         steps = (highest.first_step, highest.last_step)
-        yield Evidence("probe/sample_loss/maximum", steps, float(np.median(ratio)), TIMES, told)
+        yield Evidence("probe/sample_loss/maximum", steps, median(ratio), TIMES, told)
 
 
 def _steps(case: Case) -> Iterator[Evidence]:
@@ -140,7 +141,7 @@ def _steps(case: Case) -> Iterator[Evidence]:
         return  # the first updates threw the loss far higher than any sample makes it
     validation = Curve.of(case.validation_loss())
     # Of few rows a sum that scatters is as uneven.
-    is_uneven = len(values) >= FEWEST_STEPS // 2 or float(late.mean()) >= FEW_UNEVEN * float(np.median(late))
+    is_uneven = len(values) >= FEWEST_STEPS // 2 or float(late.mean()) >= FEW_UNEVEN * median(late)
     if validation is not None and is_uneven and _is_far_above(late, validation.end):
         told = (
             f"from step {int(steps[begin]):,} on the training loss is {format.decimal(float(late.mean()))} on average, "
@@ -151,7 +152,7 @@ def _steps(case: Case) -> Iterator[Evidence]:
         return
     if validation is not None and _is_mean_of_few(late, validation):
         told = (
-            f"from step {int(steps[begin]):,} on the median step has {format.decimal(float(np.median(late)))}, and the "
+            f"from step {int(steps[begin]):,} on the median step has {format.decimal(median(late))}, and the "
             f"mean is {format.decimal(float(late.mean()))}, as is the validation loss, {format.decimal(validation.end)}"
         )
         yield Evidence("train/loss", (int(steps[begin]), int(steps[-1])), float(late.mean()), validation.end, told)
@@ -170,7 +171,7 @@ def _steps(case: Case) -> Iterator[Evidence]:
     if len(values) < FEWEST_STEPS:
         return
     excess = late - running_median(late, 31)
-    high = excess > 6.0 * float(np.median(np.abs(excess))) * 1.4826 + 2.0 * np.maximum(running_median(late, 31), 0.0)
+    high = excess > 6.0 * median(np.abs(excess)) * 1.4826 + 2.0 * np.maximum(running_median(late, 31), 0.0)
     inside = np.insert(high[:-1], 0, False) & high & np.append(high[1:], False)
     high &= ~(
         inside | np.insert(inside[:-1], 0, False) | np.append(inside[1:], False)
@@ -181,11 +182,11 @@ def _steps(case: Case) -> Iterator[Evidence]:
     if share < HALF or apart < 6 or len(places) > 0.2 * len(late) or apart < 0.6 * len(places):
         return
     parts = [excess[high & (np.arange(len(late)) * 4 // len(late) == part)] for part in range(4)]
-    heights = [float(np.median(part)) for part in parts if len(part)]
+    heights = [median(part) for part in parts if len(part)]
     # Of a loss that goes to zero the last hard batches stand out, too, and ever less.
     if len(heights) < 3 or heights[-1] < 0.2 * heights[0]:
         return
-    middle, highest = (format.decimal(float(value)) for value in (np.median(late), late.max()))
+    middle, highest = (format.decimal(float(value)) for value in (median(late), late.max()))
     told = (
         f"from step {int(steps[begin]):,} on {len(places)} of {len(late)} steps make {share:.0%} of the summed loss; "
         f"the median step has {middle}, and the highest {highest}"
@@ -211,7 +212,7 @@ def _is_far_above(late: NDArray[np.float64], judged: float) -> bool:
 
 def _is_mean_of_few(late: NDArray[np.float64], validation: Curve) -> bool:
     """Whether the validation loss stands at the mean of the training loss, which a few single steps make alone."""
-    mean, middle = float(late.mean()), float(np.median(late))
+    mean, middle = float(late.mean()), median(late)
     high = late > mean
     stands = float(np.ptp(validation.values)) < STANDS * validation.median
     like = 1.0 / LIKE_MEAN < mean / max(validation.median, 1e-12) < LIKE_MEAN

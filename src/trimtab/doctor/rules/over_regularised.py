@@ -29,6 +29,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.remedies import OF_LION, learning_rate_in_use
 from trimtab.doctor.rules.over_regularised_curves import DECAY_KEY, FEWEST, of_curves_alone, remedies_for
 from trimtab.runs import format
@@ -91,7 +92,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         gap is not None
         and seen_again
         and not below
-        and float(np.median(gap.values[-5:])) > (2 * OPEN if far else OPEN) * abs(level)
+        and median(gap.values[-5:]) > (2 * OPEN if far else OPEN) * abs(level)
     ):
         return
     signs: list[Sign] = []
@@ -178,7 +179,7 @@ def _shrunk(case: Case, decay: float) -> Iterator[Sign]:
         return
     first, last = norms_WL[0, matrices], norms_WL[-1, matrices]
     there = np.isfinite(first) & np.isfinite(last) & (first > 0)
-    if there.any() and (kept := float(np.median(last[there] / first[there]))) < SHRUNK:
+    if there.any() and (kept := median(last[there] / first[there])) < SHRUNK:
         text = f"weights shrank to {kept:.0%} of what they began with, under a decay of {decay:g}"
         yield 1.25, Evidence("layer/*/weight_norm", (int(steps[0]), int(steps[-1])), kept, 1.0, text)
 

@@ -12,6 +12,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import noise_of_evaluations
 from trimtab.doctor.reading.levels import are_weights_new
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "over-regularised"
@@ -54,7 +55,7 @@ def _pulled_back(case: Case, loss: Curve, validation: Curve) -> Iterator[Finding
     if min(len(loss), len(validation)) < FEWEST_PULLED or loss.end < STAYS * loss.start or not loss.from_start:
         return
     first, half = float(validation.values[0]), validation.values[len(validation) // 2 :]
-    level = float(np.median(half))
+    level = median(half)
     rise, scatter = level - first, max(noise_of_evaluations(validation.values), loss.noise)
     rose = ROSE_OF_NEW if are_weights_new(case) else ROSE
     if not max(rose * first, SURELY * scatter) < rise < first or float(np.ptp(half)) > AT_LEVEL * rise:

@@ -18,13 +18,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.classes import classifies
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import judged_texts, noise_of_evaluations
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.remedies import for_little_data
 from trimtab.runs import format
 
@@ -49,9 +48,9 @@ def check(case: Case) -> Iterator[Finding]:
     if after < 2:
         return
     num_last = max(2, after // 2)
-    risen = float(loss.values[-num_last:].mean()) - float(np.median(loss.values[max(0, best_at - 1) : best_at + 2]))
+    risen = float(loss.values[-num_last:].mean()) - median(loss.values[max(0, best_at - 1) : best_at + 2])
     then, now = (
-        float(np.median(accuracy.values[max(0, best_at - 1) : best_at + 2])),
+        median(accuracy.values[max(0, best_at - 1) : best_at + 2]),
         float(accuracy.values[-num_last:].mean()),
     )
     # The same texts are judged each time, so that the difference scatters less than two samples would.

@@ -25,6 +25,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import accuracy_rose, noise_of_evaluations
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.remedies import change, for_little_data
 from trimtab.runs import format
 
@@ -48,7 +49,7 @@ def check(case: Case) -> Iterator[Finding]:
     last = float(np.mean(after[-num_last:]))
     near = validation.values[max(0, best_at - 1) :]  # the bend of the first descent is no noise
     noise = noise_of_evaluations(near if len(near) >= 5 else validation.values)
-    around = float(np.median(validation.values[max(0, best_at - 1) : best_at + 2]))  # the best is lucky, too
+    around = median(validation.values[max(0, best_at - 1) : best_at + 2])  # the best is lucky, too
     rise, highest = last - around, float(after.max()) - around
     scale = max(abs(best), 0.1 * float(validation.values.max() - best))
     error = noise * float(np.sqrt(1 / num_last + 1 / 3))  # of the last values beside the three around the best
@@ -140,7 +141,7 @@ def _end_of(training: Curve) -> float:
 def _stop_in_hugging_face(case: Case) -> Remedy:
     """Keeping the best needs checkpoints where evaluations are; stopping needs a callback, which is no setting."""
     curve = Curve.of(case.validation_loss())
-    every = int(np.median(np.diff(curve.steps))) if curve is not None and len(curve) > 1 else 0
+    every = int(median(np.diff(curve.steps))) if curve is not None and len(curve) > 1 else 0
     config: dict[str, Any] = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
     for what in ("eval", "save"):
         config |= {f"{what}_strategy": "steps"} | ({f"{what}_steps": every} if every else {})

@@ -27,6 +27,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Phases, resolution
 from trimtab.doctor.reading.evaluations import no_gradient_since, noise_of_evaluations, unchanged_since
 from trimtab.doctor.reading.levels import could_be_frequencies
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.trends import parts_of
 from trimtab.runs import format
 
@@ -73,16 +74,16 @@ def check(case: Case) -> Iterator[Finding]:
     error = max(4.5 * curve.error(size), 1e-6 * abs(float(levels[0])))
     if fell > error or float(levels[-1] - levels[0]) > error or _learns(case) or _fell_at_once(curve):
         return
-    if resolution(curve.values) > 0.05 * abs(float(np.median(levels))):
+    if resolution(curve.values) > 0.05 * abs(median(levels)):
         return  # too few digits were kept to tell
     knows = not curve.from_start or could_be_frequencies(case, float(levels[0]), float(levels[-1])) is False
-    blurred = knows or error > BLURRED * abs(float(np.median(levels)))
+    blurred = knows or error > BLURRED * abs(median(levels))
     yield Finding(
         "plateau",
         "info" if blurred else "warning",
         0.5 if blurred else 0.8,
         curve.first_step,
-        f"the loss stays near {format.decimal(float(np.median(levels)))} all along, but for the noise of single steps "
+        f"the loss stays near {format.decimal(median(levels))} all along, but for the noise of single steps "
         f"({format.decimal(curve.noise)}): nothing is learned",
         (
             Evidence(
@@ -125,7 +126,7 @@ def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | Non
     part, full = validation.between(begin, validation.last_step), rates.between(begin, rates.last_step)
     if part is None or full is None or len(part) < 5 or float(full.values.min()) < 0.9 * float(rates.values.max()) > 0:
         return None
-    level, start = float(np.median(part.values)), max(curve.start, float(validation.values[0]))
+    level, start = median(part.values), max(curve.start, float(validation.values[0]))
     spread = float(part.values.max() - part.values.min())
     gained = max(start - level, 0.0)
     if not (level >= 0.3 * start and spread <= STILL * min(level, gained)) and spread > min(
@@ -136,7 +137,7 @@ def _still_at_full_rate(case: Case, curve: Curve, rates: Curve) -> Finding | Non
         return None  # too few digits were kept to tell
     if level < 0.3 * start and parts_of(part, len(part)).steadiness < -0.5:
         return None  # they still fall, one after the other: little is left to learn
-    usual = float(np.median(curve.values[len(curve) // 2 :]))
+    usual = median(curve.values[len(curve) // 2 :])
     since = int(curve.steps[int(np.flatnonzero(curve.smoothed <= usual + curve.error(curve.width))[0])])
     told = (
         f"{len(part)} evaluations from step {part.first_step:,} on lie between {part.values.min():.5g} and "
@@ -216,13 +217,13 @@ def _learns(case: Case) -> bool:
     if validation is None or len(validation) < 5:
         return False
     noise = noise_of_evaluations(validation.values)
-    fell = float(np.median(validation.values[:2]) - np.median(validation.values[-3:]))
+    fell = float(median(validation.values[:2]) - median(validation.values[-3:]))
     return fell > max(4.0 * noise, STILL * abs(float(validation.values[0])))
 
 
 def _fell_at_once(curve: Curve) -> bool:
     """Whether the first few values lie above the rest by more than chance: it fell within the first eighth."""
-    rest = float(np.median(curve.values[len(curve) // 4 :]))
+    rest = median(curve.values[len(curve) // 4 :])
     most = max(2, len(curve) // 16)
     means = np.cumsum(curve.values[:most]) / np.arange(1, most + 1)
     return bool((means - rest > 4.0 * curve.noise / np.sqrt(np.arange(1, most + 1)) + 0.01 * abs(rest)).any())

@@ -26,8 +26,6 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy, Withheld
 from trimtab.doctor.reading.blind import blind_answers, falls_below
@@ -41,6 +39,7 @@ from trimtab.doctor.reading.evaluations import (
     learns_at_once,
 )
 from trimtab.doctor.reading.levels import constant_loss, counted_loss
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "random-labels"
@@ -243,6 +242,6 @@ def _tells_much(counting: object) -> bool:
 def _stands_for_another_reason(case: Case) -> bool:
     """Whether hardly anything was changed: rates are 0, or gradients are."""
     norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
-    still = norms is not None and float(np.median(norms.values)) < 1e-6
+    still = norms is not None and median(norms.values) < 1e-6
     slow = rates is not None and float(rates.values.max()) < 1e-5
     return still or slow or (case.number("parameters", "frozen") or 0) > 0

@@ -23,6 +23,7 @@ import numpy as np
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve, Floats, Steps, noise_of
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.planned import planned_factor
 from trimtab.runs import format
 from trimtab.runs.printable import printable
@@ -107,8 +108,8 @@ def _jump(curve: Curve, step: int, few: int) -> Iterator[Evidence]:
     noise = max(noise_of(near), curve.noise)
     # A loss that falls, and falls less and less, lies between the median of the last values and a line through them.
     slope, height = _line(before.steps[-2 * few :] - step, near)
-    stood, now = float(np.median(near[-few:])), float(np.median(there))
-    onwards = float(np.median(after.steps[:few])) - step
+    stood, now = median(near[-few:]), median(there)
+    onwards = median(after.steps[:few]) - step
     level = stood if now > stood else min(height + min(slope, 0.0) * onwards, stood)
     if (now - level) * (now - stood) <= 0:
         return
@@ -137,8 +138,8 @@ def _line(steps: Steps, values: Floats) -> tuple[float, float]:
     """
     first, second = np.triu_indices(len(steps), 1)
     apart = steps[second] - steps[first]
-    slope = float(np.median((values[second] - values[first])[apart > 0] / apart[apart > 0])) if apart.any() else 0.0
-    return slope, float(np.median(values - slope * steps))
+    slope = median((values[second] - values[first])[apart > 0] / apart[apart > 0]) if apart.any() else 0.0
+    return slope, median(values - slope * steps)
 
 
 def _weights(case: Case, step: int) -> Iterator[Evidence]:
@@ -153,8 +154,8 @@ def _weights(case: Case, step: int) -> Iterator[Evidence]:
     if not np.isfinite(changes_WL).all():
         return
     there_L, usual_L = changes_WL[-1], changes_WL[:-1].max(axis=0)
-    farthest = int(np.argmax(there_L - FAR_OFF * np.maximum(usual_L, np.median(usual_L))))
-    there, usual = float(there_L[farthest]), float(max(usual_L[farthest], np.median(usual_L)))
+    farthest = int(np.argmax(there_L - FAR_OFF * np.maximum(usual_L, median(usual_L))))
+    there, usual = float(there_L[farthest]), float(max(usual_L[farthest], median(usual_L)))
     if there <= max(FAR_OFF * usual, LOST):
         return
     name = printable(names[matrices[farthest]], limit=80)
@@ -193,7 +194,7 @@ def _gradient(case: Case, step: int) -> Iterator[Evidence]:
     before, after = norms.between(step - 40, step), norms.between(step + 1, step + 10)
     if before is None or after is None or len(before) < 4:
         return
-    usual, largest = float(np.median(before.values)), float(after.values.max())
+    usual, largest = median(before.values), float(after.values.max())
     if usual > 0 and largest > 2.5 * usual:
         text = f"the gradient norm went from {format.decimal(usual)} to {format.decimal(largest)} there"
         yield Evidence("grad_norm", (step, int(after.steps[-1])), largest, usual, text)

@@ -17,11 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
-
 from trimtab.doctor.case import Case
 from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 GRAVE: Final = 1.5
@@ -75,7 +74,7 @@ def check(case: Case) -> Iterator[Finding]:
 
 def _load(case: Case, cores: float) -> list[Evidence]:
     curve = Curve.of(case.history.get("hardware/load"))
-    if curve is None or len(curve) < 4 or (usual := float(np.median(curve.values))) < CROWDED * cores:
+    if curve is None or len(curve) < 4 or (usual := median(curve.values)) < CROWDED * cores:
         return []
     text = f"{usual:.1f} processes run or wait for {cores:.0f} cores, as a median"
     return [Evidence("hardware/load", (curve.first_step, curve.last_step), usual, cores, text)]
@@ -84,7 +83,7 @@ def _load(case: Case, cores: float) -> list[Evidence]:
 def _part_of(case: Case, threads: float) -> float:
     """The part of its threads' time that the process got, as a median; 1 where that is not known."""
     percent = Curve.of(case.history.get("hardware/process_cpu_percent"))
-    return 1.0 if percent is None else float(np.median(percent.values)) / (100.0 * threads)
+    return 1.0 if percent is None else median(percent.values) / (100.0 * threads)
 
 
 def _seconds(case: Case) -> float:

@@ -76,11 +76,11 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     few = len(curve) < FEWEST_SURE and not fewer_tokens(case)
     skip = max(3 if len(curve) >= FEWEST else 1, len(curve) // 20)
     num = min(8, (len(curve) - skip) // 2)
-    parts, medians = parts_of(curve, num, quantile=QUICKEST, skip=skip), parts_of(curve, num, skip=skip)
-    undisturbed = len(curve) >= FEWEST and (
-        parts.growth >= GROWN and parts.steadiness >= STEADY and medians.steadiness >= MEDIANS_STEADY
-    )
-    steadily = False
+    medians = parts_of(curve, num, skip=skip)
+    undisturbed = steadily = False
+    if len(curve) >= FEWEST and medians.steadiness >= MEDIANS_STEADY:
+        parts = parts_of(curve, num, quantile=QUICKEST, skip=skip)
+        undisturbed = parts.growth >= GROWN and parts.steadiness >= STEADY
     if not undisturbed:
         steadily = waits_longer(case, medians, skip) or grows_steadily(case, curve, medians, skip)
         if not (steadily or stays_slower(medians)):

@@ -34,6 +34,7 @@ from trimtab.doctor.reading.levels import (
     judged,
     tokens_seen,
 )
+from trimtab.doctor.reading.medians import median
 from trimtab.doctor.reading.rates import usual_rate
 from trimtab.doctor.remedies import change, learning_rate_in_use, uses_adam
 from trimtab.events import Adjust
@@ -101,7 +102,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     if (gained > still and not far) or left:
         return
     gap = Curve.of(case.evaluated("generalization_gap"))
-    if gap is not None and gap.end - max(0.0, float(np.median(gap.values[:2]))) > 0.1 * abs(lowest):
+    if gap is not None and gap.end - max(0.0, median(gap.values[:2])) > 0.1 * abs(lowest):
         return  # one that was there from the beginning is of validation text that is harder
     if gap is None and is_judged and float(level.values[-1]) - training.end > 0.1 * abs(lowest):
         return  # the training samples are learned all the same

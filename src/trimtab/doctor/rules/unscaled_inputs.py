@@ -36,6 +36,7 @@ from trimtab.doctor.reading.beginnings import HighStart, high_start
 from trimtab.doctor.reading.classes import num_classes
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import constant_loss
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "unscaled-inputs"
@@ -133,9 +134,9 @@ def _by_gradients(case: Case) -> Iterator[Finding | Withheld]:
     beside = np.interp(norms.steps, loss.steps, loss.values)
     early, tenth = max(1, len(norms) // 30), max(3, len(norms) // 10)
     counted = beside[tenth:] > NEAR_ZERO
-    first = float(np.median(norms.values[:early] / np.maximum(beside[:early], 1e-12)))
-    later = float(np.median(norms.values[tenth:][counted] / beside[tenth:][counted])) if counted.any() else 0.0
-    level = float(np.median(beside[tenth : 2 * tenth]))
+    first = median(norms.values[:early] / np.maximum(beside[:early], 1e-12))
+    later = median(norms.values[tenth:][counted] / beside[tenth:][counted]) if counted.any() else 0.0
+    level = median(beside[tenth : 2 * tenth])
     if first < AT_FIRST or later < LATER or level > DROPS * float(beside[0]) or counted.sum() < FEWEST // 2:
         yield Withheld(CODE, ("facts.first_batch",))  # smaller inputs, or those that a norm follows, do not show here
         return

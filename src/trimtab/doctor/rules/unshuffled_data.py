@@ -32,6 +32,7 @@ from trimtab.doctor.finding import Evidence, Finding, Remedy
 from trimtab.doctor.reading.courses import course_of
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.jumps import Jump, are_even, ends_an_epoch, jumps_of
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "unshuffled-data"
@@ -105,7 +106,7 @@ def _by_jumps(case: Case, curve: Curve, jumps: list[Jump]) -> Iterator[Evidence]
     yield Evidence("train/loss", (first, last), highest.top, highest.low, told)
     validation = Curve.of(case.validation_loss())
     if validation is not None:
-        low = float(np.median([one.low for one in jumps]))
+        low = median(np.array([one.low for one in jumps]))
         told = (
             f"before these jumps it was {format.decimal(low)}, and the validation loss {format.decimal(validation.end)}"
         )
@@ -120,10 +121,10 @@ def _forgets(case: Case, curve: Curve, jumps: list[Jump]) -> bool:
     validation = Curve.of(case.validation_loss())
     if validation is None:
         return are_even(jumps)
-    low, height = float(np.median(lows)), float(np.median(tops - lows))
+    low, height = median(lows), median(tops - lows)
     beside = np.interp(curve.steps[[one.low_at for one in jumps]], validation.steps, validation.values)
-    above = float(np.median(beside - lows))
-    if float(np.quantile(tops, 0.75)) < REACHED * float(np.median(beside)) or (curve.from_start and low > curve.start):
+    above = median(beside - lows)
+    if float(np.quantile(tops, 0.75)) < REACHED * median(beside) or (curve.from_start and low > curve.start):
         return False  # what is learned of one kind costs less than a guess
     if any(_parts(validation, curve, one) for one in jumps):
         return True

@@ -35,6 +35,7 @@ from trimtab.doctor.reading.evaluations import (
     judged_tokens,
     noise_of_evaluations,
 )
+from trimtab.doctor.reading.medians import median
 from trimtab.runs import format
 
 CODE: Final = "validation-too-small"
@@ -132,8 +133,8 @@ def _only_there(jumps: Evidence) -> bool:
 
 def _rises(validation: Curve) -> bool:
     """Whether it ends far above where it was best, by more than it scatters: that is no chance, and says more."""
-    last, best = validation.values[-max(3, len(validation) // 4) :], float(np.median(np.sort(validation.values)[:3]))
-    return float(np.median(last)) - best > 3.0 * noise_of_evaluations(validation.values)
+    last, best = validation.values[-max(3, len(validation) // 4) :], median(np.sort(validation.values)[:3])
+    return median(last) - best > 3.0 * noise_of_evaluations(validation.values)
 
 
 def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
@@ -147,9 +148,7 @@ def _jumps(case: Case, validation: Curve) -> Iterator[Evidence]:
         float(validation.values[:2].max() - validation.values.min()),
     )
     half = len(validation) // 2
-    if training.level(float(validation.steps[half]), training.last_step) < BY_HEART * np.median(
-        validation.values[half:]
-    ):
+    if training.level(float(validation.steps[half]), training.last_step) < BY_HEART * median(validation.values[half:]):
         return  # a model that is sure of all it says moves the loss by a few wrong answers, however many are judged
     if gained <= 0 or noise < max(JUMPS * gained, 0.02 * abs(validation.end), resolution(validation.values)):
         return

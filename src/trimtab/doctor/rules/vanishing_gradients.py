@@ -52,12 +52,17 @@ def check(case: Case) -> Iterator[Finding]:
     for stack, columns in _stacks(names).items():
         if len(columns) < FEWEST_LAYERS:
             continue
-        logs_WD = _logs(norms_WL, columns)
-        there_W = np.isfinite(logs_WD).all(axis=1)
+        norms_WD, third = _norms(norms_WL, columns), max(1, len(columns) // 3)
+        there_W: NDArray[np.bool_] = np.ones(len(norms_WD), np.bool_)
+        if not (norms_WD.min() > 0 and norms_WD.max() < np.inf):
+            there_W &= ((norms_WD > 0) & (norms_WD < np.inf)).all(axis=1)
         if there_W.sum() < FEWEST_WINDOWS:
             continue
-        third = max(1, len(columns) // 3)
-        logs = logs_WD[there_W]
+        norms_WD = norms_WD[there_W]
+        least_W, most_W = norms_WD[:, :third].min(axis=1), norms_WD[:, -third:].max(axis=1)
+        if 2 * (least_W >= 1.001 * FADED * most_W).sum() > len(norms_WD) and not _as_built(np.log10(norms_WD[[0, -1]])):
+            continue  # as nearly always, without the others' logarithms
+        logs = np.log10(norms_WD)
         ratios_W = logs[:, :third].mean(axis=1) - logs[:, -third:].mean(axis=1)
         usual = median(ratios_W)
         if usual >= np.log10(FADED) and not _as_built(logs):
@@ -122,14 +127,12 @@ def _stacks(names: tuple[str, ...]) -> dict[str, list[list[int]]]:
     return {stack: [layers[depth] for depth in sorted(layers)] for stack, layers in found.items()}
 
 
-def _logs(norms_WL: NDArray[np.float64], columns: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    """The logarithm (base 10) of each layer's norm in each window [W, D]; NaN where it is zero or was not measured."""
+def _norms(norms_WL: NDArray[np.float64], columns: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    """Each layer's norm in each window [W, D]; NaN where it was not measured."""
     if all(len(layer) == 1 for layer in columns):
-        norms_WD = np.sqrt(np.square(norms_WL[:, [layer[0] for layer in columns]]))
-    else:
-        norms_WD = np.stack([np.sqrt(np.square(norms_WL[:, layer]).sum(axis=1)) for layer in columns], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(norms_WD > 0, np.log10(norms_WD), np.nan)
+        norms_WD: NDArray[np.float64] = np.sqrt(np.square(norms_WL[:, [layer[0] for layer in columns]]))
+        return norms_WD
+    return np.stack([np.sqrt(np.square(norms_WL[:, layer]).sum(axis=1)) for layer in columns], axis=1)
 
 
 def _remedies(case: Case) -> Iterator[Remedy]:

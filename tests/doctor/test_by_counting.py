@@ -1,0 +1,72 @@
+"""What is decided by counting, or seen early, is what the whole computation says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimtab.doctor.reading.curves import Curve, local_noise
+from trimtab.doctor.reading.medians import is_median_at_most
+from trimtab.doctor.reading.spikes import _is_beyond_usual, _is_quiet, _may_rise
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+@given(values=st.lists(st.integers(-3, 3), min_size=1, max_size=12), bound=FINITE | st.integers(-3, 3).map(float))
+def test_a_median_is_at_most_a_bound(values: list[int], bound: float) -> None:
+    assert is_median_at_most(np.array(values, np.float64), bound) == (np.median(values) <= bound)
+
+
+def rough(seed: int, num: int) -> Curve:
+    random = np.random.default_rng(seed)
+    values = np.exp(-np.arange(num) / num) + 0.1 * random.standard_t(2, num) * np.linspace(1.0, 1.0 + seed % 3, num)
+    return Curve(np.arange(1, num + 1), values)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), num=st.integers(120, 900), times=st.floats(0.5, 4.0))
+def test_a_place_is_quiet_only_where_its_noise_is_less(seed: int, num: int, times: float) -> None:
+    curve, width = rough(seed, num), 60
+    places = np.unique(np.random.default_rng(seed).integers(8, num, 40))
+    noise = local_noise(curve.values, width)[places]
+    bounds = noise * np.random.default_rng(seed + 1).uniform(0.7, times + 0.7, len(places))
+    bounds = np.maximum(bounds, 1.001 * curve.noise)
+    assert (noise < bounds)[_is_quiet(curve, width, places, bounds)].all()
+
+
+def test_most_places_are_known_to_be_quiet() -> None:
+    curve = rough(0, 2000)
+    places = np.arange(500, 2000, 20)
+    bounds = 2.0 * local_noise(curve.values, 200)[places]
+    assert _is_quiet(curve, 200, places, bounds).mean() > 0.9
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 99), width=st.integers(60, 300), digits=st.integers(1, 8))
+def test_what_is_beyond_what_one_in_twenty_exceeds(seed: int, width: int, digits: int) -> None:
+    excess = np.round(np.random.default_rng(seed).standard_t(2, 900), digits)
+    places = np.flatnonzero(excess > 1.0)
+    expected = [
+        at < width or bool(excess[at] > 2.0 * np.quantile(excess[at - width : at], 0.95)) for at in places.tolist()
+    ]
+    assert _is_beyond_usual(excess, width, places).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_medians_of_fifteen_rise_only_where_they_may(seed: int) -> None:
+    curve = rough(seed, 200)
+    low, values = curve.below_trailing_median(15), curve.running_median(15)
+    for least in (0.02, 0.1, 0.2, 0.4):
+        rises = bool((values[8:] - low[1 : len(low) - 7] > least).any())
+        assert _may_rise(curve.running_median(5), low, 8, 7, least) or not rises
+
+
+def test_the_noise_of_a_place_is_known_once() -> None:
+    curve = rough(1, 400)
+    places = np.array([50, 390])
+    expected = local_noise(curve.values, 40, places, curve.noise)
+    assert (curve.local_noise(40, places) == expected).all()
+    assert curve.noise_at(390, 40) == expected[390]
+    assert curve.noise_at(100, 40) == local_noise(curve.values, 40)[100]
