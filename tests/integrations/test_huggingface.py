@@ -176,6 +176,12 @@ def test_a_loss_that_is_not_the_models_is_taken_from_the_log(tmp_path: Path) -> 
     assert values(history_of(tmp_path / "run"), "learning_rate").keys() == set(range(1, 31))
 
 
+def test_an_evaluation_between_two_logs_leaves_the_comparison_whole(tmp_path: Path) -> None:
+    callback = TrimtabCallback(tmp_path / "run", report=False)
+    fit(tmp_path / "out", callback, eval_steps=7, learning_rate=1.0, max_grad_norm=0.0)
+    assert list(values(history_of(tmp_path / "run"), "train/loss")) == list(range(1, 31))
+
+
 def test_stopping_early_and_training_again(tmp_path: Path) -> None:
     class Stop(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

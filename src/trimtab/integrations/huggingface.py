@@ -151,15 +151,17 @@ class TrimtabCallback(TrainerCallback):
             watch.value(name, value)
         if mean is not None and self._hook is None:
             watch.value("train/loss", mean)
+        if mean is None:  # of an evaluation, or of the user's own: the steps since the last mean are still to be compared
+            watch.close()
+            return
         seen = watch.take_losses()
-        if mean is not None and self._hook is not None and seen and all(map(math.isfinite, seen)):
+        if self._hook is not None and seen and all(map(math.isfinite, seen)):
             ours = sum(seen) / len(seen)
             if abs(ours - mean) > _NEAR * max(abs(mean), 0.01):
                 self._remove_hook()
                 watch.take_losses_back(mean)
             watch.unverified = None
-        if mean is not None:
-            watch.paused()
+        watch.paused()
 
     def _evaluated(self, watch: Watch, metrics: dict[str, Any]) -> None:
         seconds = next((value for name, value in metrics.items() if name.endswith("_runtime")), 0.0)
