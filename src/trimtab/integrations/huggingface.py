@@ -151,7 +151,9 @@ class TrimtabCallback(TrainerCallback):
             watch.value(name, value)
         if mean is not None and self._hook is None:
             watch.value("train/loss", mean)
-        if mean is None:  # of an evaluation, or of the user's own: the steps since the last mean are still to be compared
+        if (
+            mean is None
+        ):  # of an evaluation, or of the user's own: the steps since the last mean are still to be compared
             watch.close()
             return
         seen = watch.take_losses()

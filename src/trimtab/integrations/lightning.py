@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from trimtab.integrations.facts import facts_of_model, identity
 from trimtab.integrations.first_batch import parts_of, trains_in, watch_first_batch
 from trimtab.integrations.guard import Guard
+from trimtab.integrations.measuring import at_fetches
 from trimtab.integrations.metrics import of_evaluation, of_training
 from trimtab.integrations.recording import Recording, described
 from trimtab.integrations.watch import EVERY, Watch
@@ -44,7 +45,8 @@ class TrimtabCallback(Callback):
         self._began_evaluation: float | None = None
         self._newest_checkpoint = ""
         self._told_mode = False
-        self._first: Any = None
+        self._ends: list[Callable[[], None]] = []
+        """What takes back each change to the model or the trainer."""
 
     @property
     def run(self) -> Path | None:
@@ -102,6 +104,7 @@ class TrimtabCallback(Callback):
             self._guard.call(self._end, self._watch, trainer)
 
     def _begin(self, trainer: Any, module: Any) -> None:
+        self._take_back()
         planned = trainer.estimated_stepping_batches
         recording = Recording.open(
             self.directory,
@@ -113,22 +116,24 @@ class TrimtabCallback(Callback):
             report=self._report,
         )
         if trainer.world_size == 1 and trainer.global_step == 0:
-            self._first = watch_first_batch(
+            first = watch_first_batch(
                 parts_of(module), lambda facts: self._guard.call(recording.tell_facts, {"first_batch": facts})
             )
+            self._ends.append(first)
         self._told_mode = False
         self._updates = int(trainer.global_step)
         self._newest_checkpoint = _checkpoint(trainer)
         on_cpu = module.device.type != "cuda"
-        self._watch = Watch(recording, module, every=self._every, layers=self._layers, exact_times=on_cpu)
-        self._watch.paused()
+        self._watch = watch = Watch(recording, module, every=self._every, layers=self._layers, exact_times=on_cpu)
+        self._ends.append(at_fetches(trainer.profiler, lambda: self._guard.call(watch.asks_for_data)))
+        watch.paused()
 
     def _batch_ended(self, watch: Watch, trainer: Any, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         if isinstance(loss, Tensor):
             watch.loss(loss)
         if trainer.global_step == self._updates:
-            watch.micro_batch_ended()
+            watch.asks_for_data()
             return
         self._updates = trainer.global_step
         watch.step_ended()
@@ -161,13 +166,13 @@ class TrimtabCallback(Callback):
         watch.evaluated(metrics, seconds)
 
     def _broke_off(self, watch: Watch, exception: BaseException) -> None:
+        self._take_back()
         watch.close()
         by_hand = isinstance(exception, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(exception).__name__
         watch.recording.end("interrupted" if by_hand else "failed", described(exception), time_split=watch.time_split)
 
     def _end(self, watch: Watch, trainer: Any) -> None:
-        if self._first is not None:
-            self._first()
+        self._take_back()
         watch.close()
         self._look_for_checkpoint(watch, trainer)
         done = trainer.global_step >= (watch.recording.started.total_steps or math.inf)
@@ -184,8 +189,14 @@ class TrimtabCallback(Callback):
         )
 
     def _let_go(self) -> None:
+        self._take_back()
         if self._watch is not None:
             self._watch.recording.abandon()
+
+    def _take_back(self) -> None:
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
 
 
 def _checkpoint(trainer: Any) -> str:
