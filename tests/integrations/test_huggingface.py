@@ -128,7 +128,7 @@ def test_the_run_is_served_like_one_of_ours(tmp_path: Path, capsys: pytest.Captu
     assert first["repeats_differ"] == 0.0
     assert first["future_changes"] < 1e-4
     assert first["sum_to_one"] == 0.0
-    assert case.fact("evaluated_in_training_mode") is None
+    assert case.fact("evaluated_in_training_mode") is False
     assert case.number("parameters", "frozen") == 0
     assert case.number("epochs") == pytest.approx(30 / 16)
     assert case.setting("optimizer.learning_rate") == 3e-3

@@ -141,7 +141,7 @@ def test_the_run_is_served_like_one_of_ours(tmp_path: Path, capsys: pytest.Captu
     assert case.fact("optimizer") == "AdamW"
     assert case.number("first_batch", "repeats_differ") == 0.0
     assert 0.5 < (case.number("first_batch", "input_rms") or 0.0) < 2.0
-    assert case.fact("evaluated_in_training_mode") is None
+    assert case.fact("evaluated_in_training_mode") is False
     assert case.number("epochs") == 2
     assert case.setting("optimizer.learning_rate") == 1e-2
     assert case.fact("batch_size") == 4

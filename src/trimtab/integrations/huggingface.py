@@ -47,6 +47,7 @@ class TrimtabCallback(TrainerCallback):
         self._hook: Any = None
         self._first: Any = None
         self._evaluates = False
+        self._mode: bool | None = None
         self._averages = False
         self._clip: float | None = None
 
@@ -129,12 +130,14 @@ class TrimtabCallback(TrainerCallback):
         self._watch.paused()
 
     def _saw(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
-        if not module.training or self._watch is None or self._guard.silent:
+        if self._watch is None or self._guard.silent:
             return
-        if not torch.is_grad_enabled():
-            if self._evaluates:
-                self._evaluates = False
-                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": True})
+        if self._evaluates and not torch.is_grad_enabled():
+            self._evaluates = False
+            if self._mode != module.training:
+                self._mode = module.training
+                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": self._mode})
+        if not module.training or not torch.is_grad_enabled():
             return
         loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
         if isinstance(loss, Tensor):
