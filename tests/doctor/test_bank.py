@@ -20,12 +20,13 @@ from bank.grounds import ground_of
 from bank.ours import prepare_run
 from bank.plan import GROUPS, NOT_SPREAD, plan
 from bank.practices import PRACTISE
-from bank.score import Judged, Said, calibration, judge, scores, wilson
+from bank.score import Judged, Said, calibration, judge, log_of, scores, wilson
 from bank.setup import SIZES, begin
 from bank.spread import between, sizes_of, sizes_of_loop
 from bank.ways import ways
 
 from trimtab.doctor.codes import CODES
+from trimtab.runs.importers import read_foreign
 from trimtab.runs.record import read_record
 
 BANK = Path(__file__).parents[2] / "benchmarks" / "doctor"
@@ -247,6 +248,26 @@ def test_packed_runs_are_read_the_same(folder: Path, tmp_path: Path) -> None:
         "seed",
         "source",
     }
+
+
+@pytest.mark.slow
+def test_a_watched_run_has_the_same_log_and_what_the_callback_wrote(folder: Path) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("lightning")
+    groups = ("--group", "huggingface", "--group", "lightning", "--rounds", "1")
+    for name, more in (("plain", ()), ("watched", ("--watched",))):
+        made = bank(folder, "make", "--into", folder / name, "--only", "*-stopped-too-early-*", *groups, *more)
+        assert "2 runs made" in made
+    for place in sorted((folder / "plain").iterdir()):
+        logs = [read_foreign(log_of(folder / name / place.name)).history for name in ("plain", "watched")]
+        for metric in ("train/loss", "validation/loss"):
+            one, other = (log.get(metric) for log in logs)
+            assert one is not None
+            assert other is not None
+            assert [part.tolist() for part in one.raw()] == [part.tolist() for part in other.raw()]
+    judged = judge(folder / "watched", "tuning", watched=True)
+    assert [(one.logger, one.error) for one in judged] == [("huggingface", ""), ("lightning", "")]
+    assert {one.error != "" for one in judge(folder / "plain", "tuning", watched=True)} == {True}
 
 
 @pytest.mark.slow

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trimtab.integrations.first_answers import is_continued
 from trimtab.integrations.first_batch import parts_of, trains_in, watch_first_batch
+from trimtab.integrations.first_look import FirstLook
 
 
 class OddForCausalLM(nn.Module):
@@ -142,3 +144,71 @@ def test_the_parts_that_may_be_called_and_what_trains() -> None:
     assert trains_in(inner)
     assert not trains_in(inner.eval())
     assert not trains_in(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
+
+
+class Reader(nn.Module):
+    """Next tokens without a word of it in its name; the loss is taken elsewhere."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self.fault = fault
+        self.embedding, self.head = nn.Embedding(40, 16), nn.Linear(16, 40)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        features = self.embedding(tokens_BT)
+        if self.fault == "ahead":
+            features = features + features.mean(1, keepdim=True)
+        logits: Tensor = self.head(features)
+        return logits.softmax(-1) if self.fault == "softmax" else logits
+
+
+@pytest.mark.parametrize("fault", ["", "ahead", "softmax"])
+def test_where_the_loss_is_taken_outside_the_batch_tells_what_is_asked(fault: str) -> None:
+    torch.manual_seed(0)
+    told: dict[str, Any] = {}
+    model = Reader(fault)
+    look = FirstLook([model], told.update)
+    text = torch.randint(0, 40, (8, 13))
+    for _ in range(2):
+        batch = {"of": (text[:, :-1], text[:, 1:])}
+        look.batch_came(batch)
+        loss = F.cross_entropy(model(batch["of"][0]).flatten(0, 1), batch["of"][1].flatten())
+        look.batch_ended(loss)
+    assert told["tokenizer"] == {"vocabulary_size": 40}
+    assert told["first_batch"]["sum_to_one"] == float(fault == "softmax")
+    assert (told["first_batch"]["future_changes"] > 0.01) == (fault == "ahead")
+    assert not model._forward_hooks
+    assert not model._forward_pre_hooks
+
+
+def test_answers_of_another_loss_are_not_taken_for_logits() -> None:
+    told: dict[str, Any] = {}
+    model = nn.Linear(4, 3)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(8, 4), torch.arange(8) % 3
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.mse_loss(model(inputs), F.one_hot(classes, 3).float()))
+    assert told.keys() == {"first_batch"}
+    assert told["first_batch"]["sum_to_one"] is None
+
+
+@pytest.mark.parametrize("loss", [None, torch.zeros(2), torch.tensor(float("nan")), torch.tensor(1.0)])
+def test_whatever_the_loss_is_the_look_ends_with_the_batch(loss: Tensor | None) -> None:
+    told: dict[str, Any] = {}
+    model = nn.Linear(4, 3)
+    look = FirstLook([model], told.update)
+    look.batch_came([torch.randn(8, 4), torch.full((8,), -1), torch.full((8,), 3), torch.full((8,), -100)])
+    model(torch.randn(8, 4))
+    look.batch_ended(loss)
+    assert not model._forward_hooks
+    assert "failed" not in told.get("first_batch", {})
+
+
+def test_tokens_go_on_where_another_tensor_holds_the_next_of_each() -> None:
+    text = torch.randint(0, 40, (4, 9))
+    targets = text[:, 1:].clone()
+    targets[:, -3:] = -100
+    assert is_continued(text[:, :-1], [targets])
+    assert not is_continued(text, [text])  # labels that the model shifts, or that it has to fill in
+    assert not is_continued(torch.zeros(4, 8, dtype=torch.int64), [torch.zeros(4, 8, dtype=torch.int64)])
+    assert not is_continued(text[:, :-1], [torch.full((4, 8), -100)])

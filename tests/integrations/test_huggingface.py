@@ -128,7 +128,7 @@ def test_the_run_is_served_like_one_of_ours(tmp_path: Path, capsys: pytest.Captu
     assert first["repeats_differ"] == 0.0
     assert first["future_changes"] < 1e-4
     assert first["sum_to_one"] == 0.0
-    assert case.fact("evaluated_in_training_mode") is None
+    assert case.fact("evaluated_in_training_mode") is False
     assert case.number("parameters", "frozen") == 0
     assert case.number("epochs") == pytest.approx(30 / 16)
     assert case.setting("optimizer.learning_rate") == 3e-3
@@ -174,6 +174,12 @@ def test_a_loss_that_is_not_the_models_is_taken_from_the_log(tmp_path: Path) -> 
     losses = values(history_of(tmp_path / "run"), "train/loss")
     assert losses == pytest.approx(logged)
     assert values(history_of(tmp_path / "run"), "learning_rate").keys() == set(range(1, 31))
+
+
+def test_an_evaluation_between_two_logs_leaves_the_comparison_whole(tmp_path: Path) -> None:
+    callback = TrimtabCallback(tmp_path / "run", report=False)
+    fit(tmp_path / "out", callback, eval_steps=7, learning_rate=1.0, max_grad_norm=0.0)
+    assert list(values(history_of(tmp_path / "run"), "train/loss")) == list(range(1, 31))
 
 
 def test_stopping_early_and_training_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_the_run_is_served_like_one_of_ours(tmp_path: Path, capsys: pytest.Captu
     assert case.fact("optimizer") == "AdamW"
     assert case.number("first_batch", "repeats_differ") == 0.0
     assert 0.5 < (case.number("first_batch", "input_rms") or 0.0) < 2.0
-    assert case.fact("evaluated_in_training_mode") is None
+    assert case.fact("evaluated_in_training_mode") is False
     assert case.number("epochs") == 2
     assert case.setting("optimizer.learning_rate") == 1e-2
     assert case.fact("batch_size") == 4
@@ -154,6 +155,18 @@ def test_the_weights_are_the_same_with_and_without(tmp_path: Path) -> None:
     _, without = fit(tmp_path / "b")
     for one, other in zip(with_it.state_dict().values(), without.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_what_the_trainer_does_between_steps_is_no_waiting_for_data(tmp_path: Path) -> None:
+    class Slow(lightning.Callback):  # type: ignore[misc, name-defined]
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            time.sleep(0.02)
+
+    made, _ = fit(tmp_path, TrimtabCallback(tmp_path / "run", report=False), Slow())
+    history = history_of(tmp_path / "run")
+    assert np.median(list(values(history, "step_seconds").values())) > 0.02
+    assert np.median(list(values(history, "data_seconds").values())) < 0.005
+    assert "start" not in vars(made.profiler)
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")])

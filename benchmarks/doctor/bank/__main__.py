@@ -1,8 +1,8 @@
 """Makes, scores and packs the bank.
 
 PYTHONPATH=benchmarks/doctor python -m bank make --part tuning --into DIR [--minutes M] [--group trimtab …]
-    [--rounds N] [--first ROUND]
-PYTHONPATH=benchmarks/doctor python -m bank score --part tuning --from DIR [--json FILE] [--wrong]
+    [--rounds N] [--first ROUND] [--watched]
+PYTHONPATH=benchmarks/doctor python -m bank score --part tuning --from DIR [--json FILE] [--wrong] [--watched]
 PYTHONPATH=benchmarks/doctor python -m bank cure --from DIR [--only PATTERN] [--seeds 3] [--minutes M] [--json FILE]
 PYTHONPATH=benchmarks/doctor python -m bank plan --part tuning
 """
@@ -36,6 +36,8 @@ def main() -> None:
     make.add_argument("--into", type=Path, required=True, metavar="DIR")
     make.add_argument("--minutes", type=float, default=10.0)
     make.add_argument("--twins", action="store_true", help="the faulty runs of trimtab without their fault, too")
+    make.add_argument("--watched", action="store_true", help="with trimtab's callback: huggingface and lightning")
+    score.add_argument("--watched", action="store_true", help="what the callback wrote, in place of the logs")
     score.add_argument("--from", type=Path, required=True, metavar="DIR", dest="folder")
     score.add_argument("--json", type=Path, metavar="FILE")
     score.add_argument("--wrong", action="store_true", help="each run that is not right, and what was said of it")
@@ -72,10 +74,12 @@ def main() -> None:
     if arguments.command == "score":
         from bank.score import main as scores
 
-        scores(arguments.folder, arguments.part, arguments.only, arguments.json, arguments.wrong)
+        scores(arguments.folder, arguments.part, arguments.only, arguments.json, arguments.wrong, arguments.watched)
         return
     if arguments.part == "spread" and getattr(arguments, "twins", False):
         parser.error("of the part spread there are no twins: its faults are planted in many ways")
+    if getattr(arguments, "watched", False) and not set(arguments.group or GROUPS) <= {"huggingface", "lightning"}:
+        parser.error("--watched needs --group huggingface, --group lightning or both: the others have no callback")
     scenarios = plan(arguments.part, arguments.group or GROUPS, arguments.rounds, arguments.first)
     if arguments.only:
         scenarios = tuple(one for one in scenarios if fnmatch.fnmatch(one.name, arguments.only))
@@ -89,6 +93,7 @@ def main() -> None:
         arguments.into,
         minutes=arguments.minutes,
         twins=arguments.twins,
+        watched=arguments.watched,
         report=lambda told: print(told, flush=True),
     )
     print(f"{made} runs made")

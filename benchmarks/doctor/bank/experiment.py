@@ -188,11 +188,14 @@ class Running:
         if self.it.kept_bytes:
             self._kept.append(np.ones(self.it.kept_bytes, dtype=np.uint8))
 
-    def evaluate(self) -> dict[str, float]:
-        """Loss and accuracy on the held-out samples, over counted targets."""
-        was = self.model.training
+    def evaluate(
+        self, model: nn.Module | None = None, ask: Callable[[Batch], tuple[Tensor, Tensor]] | None = None
+    ) -> dict[str, float]:
+        """Loss and accuracy on the held-out samples, over counted targets; `ask`: through `model`, which holds ours."""
+        model, ask = model or self.model, ask or self.loss
+        was = model.training
         if not self.it.evaluates_in_training_mode:
-            self.model.eval()
+            model.eval()
         total, count, right = 0.0, 0, 0
         inputs, targets = self.it.held_out
         size = 64
@@ -201,12 +204,12 @@ class Running:
             for begin in range(0, limit, size):
                 part = slice(begin, min(begin + size, limit))
                 batch = (tuple(one[part] for one in inputs), targets[part])
-                loss, answers = self.loss(batch)
+                loss, answers = ask(batch)
                 counted = int((batch[1] != -100).sum()) if not self.it.is_regression else len(batch[1])
                 total, count = total + float(loss) * counted, count + counted
                 if not self.it.is_regression:
                     right += int(((answers.argmax(-1) == batch[1]) & (batch[1] != -100)).sum())
-        self.model.train(was)
+        model.train(was)
         found = {"loss": total / max(1, count)}
         return found if self.it.is_regression else found | {"accuracy": right / max(1, count)}
 

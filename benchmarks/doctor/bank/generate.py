@@ -69,9 +69,13 @@ def generate(
     *,
     minutes: float,
     twins: bool = False,
+    watched: bool = False,
     report: Callable[[str], None] = print,
 ) -> int:
-    """Make those that are not there yet, for so many minutes; gives how many were made."""
+    """Make those that are not there yet, for so many minutes; gives how many were made.
+
+    `watched`: with trimtab's callback in the trainers that have one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     scenarios = list(scenarios)
     preload({one.logger for one in scenarios})
@@ -83,19 +87,22 @@ def generate(
         if (place / "truth.json").exists() or (place / "failed.txt").exists():
             continue
         data = data_of(scenario, folder.parent)
-        seconds = make(scenario, place, data, known, twins=twins)
+        seconds = make(scenario, place, data, known, twins=twins, watched=watched)
         made += 1
         told = f"{seconds:6.1f} s" if (place / "truth.json").exists() else "failed  "
         report(f"{told}  {scenario.name}")
     return made
 
 
-def make(scenario: Scenario, place: Path, data: Path, known: str, *, twins: bool = False) -> float:
-    """One run in `place`: the log in `run`, what is true of it in truth.json. Gives the seconds that it took."""
+def make(
+    scenario: Scenario, place: Path, data: Path, known: str, *, twins: bool = False, watched: bool = False
+) -> float:
+    """One run in `place`: the log in `run`, what is true of it in truth.json, and what a callback of trimtab wrote in
+    `watched`. Gives the seconds that it took."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     begun = time.monotonic()
-    problem = in_a_fork(lambda: _run(scenario, place, data, known), place)
+    problem = in_a_fork(lambda: _run(scenario, place, data, known, watched=watched), place)
     if problem is None and not (place / "truth.json").exists():  # killed, as planned: it goes on
         problem = in_a_fork(lambda: _run(scenario, place, data, known, again=True), place)
     if problem is None and twins and scenario.code != HEALTHY:
@@ -146,11 +153,16 @@ def in_a_fork(act: Callable[[], None], place: Path, limit_seconds: float = LIMIT
     return None
 
 
-def _run(scenario: Scenario, place: Path, data: Path, known: str, *, again: bool = False) -> None:
+def _run(
+    scenario: Scenario, place: Path, data: Path, known: str, *, again: bool = False, watched: bool = False
+) -> None:
     begun = time.monotonic()
     if scenario.code != "thread-oversubscription":  # whose time is that of many threads
         clock.install()
-    steps, onset, failure = (_ours if scenario.logger == "trimtab" else _theirs)(scenario, place, data, again)
+    if scenario.logger == "trimtab":
+        steps, onset, failure = _ours(scenario, place, data, again)
+    else:
+        steps, onset, failure = _theirs(scenario, place, data, watched)
     sentence = (sound_kinds(scenario.part) if scenario.code == HEALTHY else FAULTS)[scenario.variant].sentence
     if failure:
         print(failure)
@@ -186,7 +198,7 @@ def _ours(scenario: Scenario, place: Path, data: Path, again: bool) -> tuple[int
     return setup.steps, onset, failure
 
 
-def _theirs(scenario: Scenario, place: Path, data: Path, again: bool) -> tuple[int, int | None, str]:
+def _theirs(scenario: Scenario, place: Path, data: Path, watched: bool) -> tuple[int, int | None, str]:
     from bank import experiment_faults, experiment_healthy
     from bank.experiment import begin
 
@@ -196,12 +208,15 @@ def _theirs(scenario: Scenario, place: Path, data: Path, again: bool) -> tuple[i
     else:
         experiment_faults.PLANT[scenario.variant](it)
     if scenario.logger in ("csv", "jsonl"):
-        from bank.bare import train as drive
-    elif scenario.logger == "huggingface":
-        from bank.huggingface import train as drive
+        from bank import bare
+
+        bare.train(it, place / "run")
     else:
-        from bank.lightning import train as drive
-    drive(it, place / "run")
+        if scenario.logger == "huggingface":
+            from bank.huggingface import train as drive
+        else:
+            from bank.lightning import train as drive
+        drive(it, place / "run", place / "watched" if watched else None)
     onset = it.onset
     if it.onset_is_turn:
         onset = _turn(scenario, next(one for one in place.iterdir() if one.stem == "run"))

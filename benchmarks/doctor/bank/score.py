@@ -226,9 +226,13 @@ def diagnosis_of(run: Path, logger: str) -> tuple[Said, ...]:
 
 
 def judge(
-    folder: Path, part: str, only: str | None = None, ask: Callable[[Path, str], tuple[Said, ...]] = diagnosis_of
+    folder: Path,
+    part: str,
+    only: str | None = None,
+    ask: Callable[[Path, str], tuple[Said, ...]] = diagnosis_of,
+    watched: bool = False,
 ) -> list[Judged]:
-    """What `ask`, the doctor, says of every run of `part` in `folder`."""
+    """What `ask`, the doctor, says of every run of `part` in `folder`; `watched`: of what trimtab's callback wrote."""
     from trimtab.errors import TrimtabError
 
     found: list[Judged] = []
@@ -238,7 +242,8 @@ def judge(
             continue
         said, error = (), ""
         try:
-            said = ask(log_of(path.parent), truth["logger"])
+            run = (path.parent / "watched", "trimtab") if watched else (log_of(path.parent), truth["logger"])
+            said = ask(*run)
         except TrimtabError as problem:
             error = str(problem)
         cured = cured_of(path.parent) if ask is diagnosis_of else None
@@ -309,10 +314,10 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def main(folder: Path, part: str, only: str | None, file: Path | None, wrong: bool) -> None:
+def main(folder: Path, part: str, only: str | None, file: Path | None, wrong: bool, watched: bool = False) -> None:
     """Judge, print, and write JSON."""
     begun = time.perf_counter()
-    judged = judge(folder, part, only)
+    judged = judge(folder, part, only, watched=watched)
     if wrong:
         for one in judged:
             if not one.is_right:

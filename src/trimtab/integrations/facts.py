@@ -7,20 +7,24 @@ from typing import Any, Final
 
 from torch import nn
 
+from trimtab.model.mode import largest_dropout
 from trimtab.model.size import parameter_counts
 
+_CLASSIFIERS: Final = tuple(f"For{kind}Classification" for kind in ("Sequence", "Image", "Audio", "Video"))
 _LANGUAGE_MODELS: Final = ("ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration")
 
 
 def facts_of_model(model: nn.Module) -> dict[str, Any]:
     """Parameters, and the size of the vocabulary or the number of classes where the model's configuration tells."""
     facts: dict[str, Any] = {"parameters": parameter_counts(model), "model": type(model).__name__}
+    facts |= largest_dropout(model)
     config = getattr(model, "config", None)
     size = getattr(config, "vocab_size", None)
     if isinstance(size, int) and type(model).__name__.endswith(_LANGUAGE_MODELS):
         facts["tokenizer"] = {"vocabulary_size": size}
     labels = getattr(config, "num_labels", None)
-    if isinstance(labels, int) and labels > 1 and type(model).__name__.endswith("ForSequenceClassification"):
+    one_of_them = getattr(config, "problem_type", None) in (None, "single_label_classification")
+    if isinstance(labels, int) and labels > 1 and one_of_them and type(model).__name__.endswith(_CLASSIFIERS):
         facts["num_classes"] = labels
     return facts
 

@@ -13,21 +13,22 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from trimtab.integrations.first_answers import costs, is_continued, tensors_in
 from trimtab.model.answers import difference, first_input, scale_of, sum_to_one
 from trimtab.model.mode import buffers_kept, evaluating, uncompiled
 
 SAMPLES: Final = 2
 _LOOKS_BACK: Final = ("ForCausalLM", "LMHeadModel")
-_NEAR: Final = 1e-3
 
 
-def watch_first_batch(models: Sequence[nn.Module], tell: Callable[[Mapping[str, Any]], None]) -> Callable[[], None]:
+def watch_first_batch(
+    models: Sequence[nn.Module], tell: Callable[[Mapping[str, Any]], None], batch: Callable[[], Any] = lambda: ()
+) -> Callable[[], None]:
     """Hand the facts of the first training batch to `tell`, once, as the first of `models` that is called is given it;
-    later steps are not touched. Gives what ends the watch.
+    later steps are not touched. Gives what ends the watch. `batch`: all that came with it, where that is more.
 
     Two samples are asked four times before the batch itself: generators, buffers and attributes are as they were, so
     that the training is the same to the bit. A model that cannot be asked so still trains: `failed` says
@@ -39,7 +40,7 @@ def watch_first_batch(models: Sequence[nn.Module], tell: Callable[[Mapping[str, 
             return
         end()
         try:
-            facts = _found(module, given, named)
+            facts = _found(module, given, named, batch())
         except Exception as error:
             facts = {"failed": f"{type(error).__name__}: {error}"[:200]}
         tell(facts)
@@ -63,7 +64,7 @@ def trains_in(module: nn.Module) -> bool:
     return any(isinstance(one, _BatchNorm) or (isinstance(one, _DropoutNd) and one.p > 0.0) for one in active)
 
 
-def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batch: Any) -> dict[str, Any]:
     """The same facts as of a run of our own, as far as answers without a task tell them."""
     size = next((len(one) for one in (*given, *named.values()) if isinstance(one, Tensor) and one.ndim), 0)
     if size < SAMPLES:
@@ -79,7 +80,9 @@ def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> d
             return {}
         again, _, _ = ask(range(SAMPLES))
         alone = [ask([number])[0] for number in range(SAMPLES)]
-        ahead = ask.exchanged() if type(model).__name__.endswith(_LOOKS_BACK) and answers.ndim == 3 else None
+        said = type(model).__name__.endswith(_LOOKS_BACK)
+        spoken = [one for one in (*given, *named.values()) if said or is_continued(one, tensors_in((named, batch)))]
+        ahead = ask.exchanged(spoken) if spoken and answers.ndim == 3 else None
     repeats = None if again is None else difference(answers, again)
     mates = difference(answers, torch.cat([one for one in alone if one is not None])) if None not in alone else None
     future = None
@@ -136,14 +139,18 @@ class _Asked:
         self._model, self._given, self._named, self._size = model, given, named, size
 
     def __call__(
-        self, numbers: Sequence[int], change: Callable[[Tensor], Tensor] | None = None
+        self,
+        numbers: Sequence[int],
+        change: Callable[[Tensor], Tensor] | None = None,
+        changed: Sequence[Any] = (),
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Answers in fp32, loss and targets of some samples, as far as there are any."""
 
         def part(one: Any) -> Any:
             taken = one[list(numbers)] if isinstance(one, Tensor) and one.ndim and len(one) == self._size else one
-            if change is not None and isinstance(taken, Tensor) and taken.ndim == 2 and not taken.is_floating_point():
-                return change(taken)
+            chosen = change is not None and any(one is other for other in changed)
+            if chosen and isinstance(taken, Tensor) and taken.ndim == 2 and not taken.is_floating_point():
+                return change(taken)  # type: ignore[misc]
             return taken
 
         named = {
@@ -157,8 +164,8 @@ class _Asked:
             answers = logits.float()
         return answers, loss if isinstance(loss, Tensor) else None, named.get("labels")
 
-    def exchanged(self) -> Tensor | None:
-        """The answers where the second half of all tokens is another's."""
+    def exchanged(self, spoken: Sequence[Any]) -> Tensor | None:
+        """The answers where the second half of the tokens in `spoken` is another's."""
 
         def change(tokens_BT: Tensor) -> Tensor:
             cut = tokens_BT.shape[1] // 2
@@ -166,7 +173,7 @@ class _Asked:
             changed_BT[:, cut:] = tokens_BT[:, cut:].flip(0, 1)
             return changed_BT
 
-        return self(range(SAMPLES), change)[0]
+        return self(range(SAMPLES), change, spoken)[0]
 
 
 def _takes_logits(answers: Tensor, loss: Tensor | None, targets: Tensor | None) -> bool:
@@ -174,9 +181,4 @@ def _takes_logits(answers: Tensor, loss: Tensor | None, targets: Tensor | None) 
 
     Probabilities are at fault only where a softmax is taken of them.
     """
-    if loss is None or targets is None or targets.is_floating_point() or targets.shape != answers.shape[:-1]:
-        return False
-    values = [F.cross_entropy(answers.flatten(0, -2), targets.flatten())]
-    if targets.ndim == 2:
-        values.append(F.cross_entropy(answers[:, :-1].flatten(0, 1), targets[:, 1:].flatten()))
-    return any(float((value - loss.float()).abs()) < _NEAR * max(1.0, float(loss)) for value in values)
+    return loss is not None and targets is not None and costs(answers, targets, float(loss))

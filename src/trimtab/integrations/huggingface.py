@@ -47,6 +47,7 @@ class TrimtabCallback(TrainerCallback):
         self._hook: Any = None
         self._first: Any = None
         self._evaluates = False
+        self._mode: bool | None = None
         self._averages = False
         self._clip: float | None = None
 
@@ -129,12 +130,14 @@ class TrimtabCallback(TrainerCallback):
         self._watch.paused()
 
     def _saw(self, module: nn.Module, inputs: Any, named: dict[str, Any], output: Any) -> None:
-        if not module.training or self._watch is None or self._guard.silent:
+        if self._watch is None or self._guard.silent:
             return
-        if not torch.is_grad_enabled():
-            if self._evaluates:
-                self._evaluates = False
-                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": True})
+        if self._evaluates and not torch.is_grad_enabled():
+            self._evaluates = False
+            if self._mode != module.training:
+                self._mode = module.training
+                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": self._mode})
+        if not module.training or not torch.is_grad_enabled():
             return
         loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
         if isinstance(loss, Tensor):
@@ -151,15 +154,19 @@ class TrimtabCallback(TrainerCallback):
             watch.value(name, value)
         if mean is not None and self._hook is None:
             watch.value("train/loss", mean)
+        if (
+            mean is None
+        ):  # of an evaluation, or of the user's own: the steps since the last mean are still to be compared
+            watch.close()
+            return
         seen = watch.take_losses()
-        if mean is not None and self._hook is not None and seen and all(map(math.isfinite, seen)):
+        if self._hook is not None and seen and all(map(math.isfinite, seen)):
             ours = sum(seen) / len(seen)
             if abs(ours - mean) > _NEAR * max(abs(mean), 0.01):
                 self._remove_hook()
                 watch.take_losses_back(mean)
             watch.unverified = None
-        if mean is not None:
-            watch.paused()
+        watch.paused()
 
     def _evaluated(self, watch: Watch, metrics: dict[str, Any]) -> None:
         seconds = next((value for name, value in metrics.items() if name.endswith("_runtime")), 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from trimtab.integrations.facts import facts_of_model, identity
-from trimtab.integrations.first_batch import parts_of, trains_in, watch_first_batch
+from trimtab.integrations.first_batch import parts_of, trains_in
+from trimtab.integrations.first_look import FirstLook
 from trimtab.integrations.guard import Guard
+from trimtab.integrations.measuring import at_fetches
 from trimtab.integrations.metrics import of_evaluation, of_training
 from trimtab.integrations.recording import Recording, described
 from trimtab.integrations.watch import EVERY, Watch
@@ -44,7 +46,10 @@ class TrimtabCallback(Callback):
         self._began_evaluation: float | None = None
         self._newest_checkpoint = ""
         self._told_mode = False
-        self._first: Any = None
+        self._first: FirstLook | None = None
+        """While the first batch lasts."""
+        self._ends: list[Callable[[], None]] = []
+        """What takes back each change to the model or the trainer."""
 
     @property
     def run(self) -> Path | None:
@@ -61,7 +66,7 @@ class TrimtabCallback(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A batch is there."""
         if self._watch is not None:
-            self._guard.call(self._batch_came, self._watch, trainer)
+            self._guard.call(self._batch_came, self._watch, trainer, batch)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Gradients are whole, and not clipped yet."""
@@ -83,8 +88,8 @@ class TrimtabCallback(Callback):
         """The first batch of an evaluation tells whether the model trains in it."""
         if batch_idx == 0 and self._watch is not None and not trainer.sanity_checking and not self._told_mode:
             self._told_mode = True
-            if trains_in(pl_module):
-                self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": True})
+            facts = {"evaluated_in_training_mode": trains_in(pl_module)}
+            self._guard.call(self._watch.recording.tell_facts, facts)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """An evaluation is over."""
@@ -102,6 +107,7 @@ class TrimtabCallback(Callback):
             self._guard.call(self._end, self._watch, trainer)
 
     def _begin(self, trainer: Any, module: Any) -> None:
+        self._take_back()
         planned = trainer.estimated_stepping_batches
         recording = Recording.open(
             self.directory,
@@ -113,22 +119,25 @@ class TrimtabCallback(Callback):
             report=self._report,
         )
         if trainer.world_size == 1 and trainer.global_step == 0:
-            self._first = watch_first_batch(
-                parts_of(module), lambda facts: self._guard.call(recording.tell_facts, {"first_batch": facts})
-            )
+            self._first = FirstLook(parts_of(module), lambda facts: self._guard.call(recording.tell_facts, facts))
+            self._ends.append(self._first.end)
         self._told_mode = False
         self._updates = int(trainer.global_step)
         self._newest_checkpoint = _checkpoint(trainer)
         on_cpu = module.device.type != "cuda"
-        self._watch = Watch(recording, module, every=self._every, layers=self._layers, exact_times=on_cpu)
-        self._watch.paused()
+        self._watch = watch = Watch(recording, module, every=self._every, layers=self._layers, exact_times=on_cpu)
+        self._ends.append(at_fetches(trainer.profiler, lambda: self._guard.call(watch.asks_for_data)))
+        watch.paused()
 
     def _batch_ended(self, watch: Watch, trainer: Any, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if self._first is not None:
+            self._first.batch_ended(loss, trainer.accumulate_grad_batches)
+            self._first = None
         if isinstance(loss, Tensor):
             watch.loss(loss)
         if trainer.global_step == self._updates:
-            watch.micro_batch_ended()
+            watch.asks_for_data()
             return
         self._updates = trainer.global_step
         watch.step_ended()
@@ -140,7 +149,9 @@ class TrimtabCallback(Callback):
             watch.close()
             watch.paused()
 
-    def _batch_came(self, watch: Watch, trainer: Any) -> None:
+    def _batch_came(self, watch: Watch, trainer: Any, batch: Any) -> None:
+        if self._first is not None:
+            self._first.batch_came(batch)
         self._look_for_checkpoint(watch, trainer)
         watch.data_came()
 
@@ -161,13 +172,13 @@ class TrimtabCallback(Callback):
         watch.evaluated(metrics, seconds)
 
     def _broke_off(self, watch: Watch, exception: BaseException) -> None:
+        self._take_back()
         watch.close()
         by_hand = isinstance(exception, KeyboardInterrupt | SystemExit) or "SIGTERM" in type(exception).__name__
         watch.recording.end("interrupted" if by_hand else "failed", described(exception), time_split=watch.time_split)
 
     def _end(self, watch: Watch, trainer: Any) -> None:
-        if self._first is not None:
-            self._first()
+        self._take_back()
         watch.close()
         self._look_for_checkpoint(watch, trainer)
         done = trainer.global_step >= (watch.recording.started.total_steps or math.inf)
@@ -184,8 +195,14 @@ class TrimtabCallback(Callback):
         )
 
     def _let_go(self) -> None:
+        self._take_back()
         if self._watch is not None:
             self._watch.recording.abandon()
+
+    def _take_back(self) -> None:
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
 
 
 def _checkpoint(trainer: Any) -> str:

@@ -1,10 +1,10 @@
-"""What a logger measures of a loop that asks for it: norms of layers, and where the time of a step goes."""
+"""What is measured of a loop: norms of layers, and where the time of a step goes."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from trimtab.integrations.late import Late, Vector, snapshot
@@ -71,3 +71,21 @@ class Stopwatch:
             self._device_is_behind = torch.cuda.Event()
             self._device_is_behind.record()
         return seconds
+
+
+def at_fetches(profiler: Any, act: Callable[[], None]) -> Callable[[], None]:
+    """Call `act` each time that Lightning begins to fetch a batch, of which it tells its profiler alone: what it does
+    between a step and that, logging for example, is no waiting for data. Gives what ends it."""
+    start = profiler.start
+
+    def started(action_name: str) -> None:
+        if action_name.endswith("train_dataloader_next"):
+            act()
+        start(action_name)
+
+    def end() -> None:
+        if vars(profiler).get("start") is started:
+            del profiler.start
+
+    profiler.start = started
+    return end

@@ -65,7 +65,7 @@ class Watch:
         self._device_is_behind: torch.cuda.Event | None = None
 
     def data_came(self) -> None:
-        """A batch is there: the time since the step before was waiting for it."""
+        """A batch is there: the time since it was asked for, or since the step before, was waiting for it."""
         if self.is_due:
             self.close()
         now = time.perf_counter()
@@ -106,8 +106,8 @@ class Watch:
         self.is_due = ends or closes
         self.paused()
 
-    def micro_batch_ended(self) -> None:
-        """A micro-batch without an update is over."""
+    def asks_for_data(self) -> None:
+        """From here on the loop waits for a batch."""
         self._mark = time.perf_counter()
 
     def paused(self, cause: str | None = None) -> None:

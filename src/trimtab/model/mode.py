@@ -1,4 +1,4 @@
-"""Eval mode for a while, and buffers as they were."""
+"""Eval mode for a while, buffers as they were, and what acts in training mode alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 
 @contextmanager
@@ -54,3 +55,9 @@ def uncompiled() -> AbstractContextManager[None]:
 def in_backward() -> bool:
     """Whether a backward pass is running in this thread: there layers that are computed again run once more."""
     return torch._C._current_graph_task_id() != -1
+
+
+def largest_dropout(model: nn.Module) -> dict[str, float]:
+    """`largest_dropout` of torch's modules, as a fact of a model from elsewhere; nothing where there are none."""
+    rates = [float(module.p) for module in model.modules() if isinstance(module, _DropoutNd)]
+    return {"largest_dropout": max(rates)} if rates else {}

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from trimtab.config import Config, OptimizerConfig, effective
 from trimtab.config.fit import leading_curves
@@ -16,6 +15,7 @@ from trimtab.config.secrets import hidden
 from trimtab.data import PackedSequences, PreparedData, fingerprint_of_sets
 from trimtab.evaluation import yardsticks
 from trimtab.model import parameter_counts
+from trimtab.model.mode import largest_dropout
 from trimtab.optimizer import ForeignOptimizer, Optimizer, ParameterGroup, planned_groups
 from trimtab.runs.environment import usable_cores, versions
 from trimtab.schedules import build_stairs
@@ -69,7 +69,7 @@ def facts_of(config: Config, data: PreparedData, model: nn.Module, task: Task, o
         "leading": leading_curves(config),
         "parameters": counts,
         **_batch_norm(model),
-        **_dropout(model),
+        **largest_dropout(model),
         "frozen_parameters": [name for name, p in model.named_parameters() if not p.requires_grad][:20],
         "optimizer": _optimizer_name(config, optimizer),
         "parameter_groups": _told(optimizer.groups),
@@ -116,12 +116,6 @@ def _batch_norm(model: nn.Module) -> dict[str, Any]:
         return {}
     kinds = {type(module).__name__.lower() for module in model.modules()}
     return {"batch_norm": {"layers": layers, "beside_attention": any("attention" in kind for kind in kinds)}}
-
-
-def _dropout(model: nn.Module) -> dict[str, Any]:
-    """`largest_dropout` of torch's modules in a model from elsewhere; nothing where there are none."""
-    rates = [float(module.p) for module in model.modules() if isinstance(module, _DropoutNd)]
-    return {"largest_dropout": max(rates)} if rates else {}
 
 
 def planned_tokens(config: Config, data: PreparedData) -> dict[str, Any]:

@@ -10,8 +10,8 @@ Evidence: the features with the most points for the fault that is named and the 
 Remedy: none by itself: that of the rule for the code that is named, where it turns out to be right.
 False alarms: none: it never warns, and no verdict hangs on it. Sound runs of a program that it was not fitted to look
     odd to it, so that no threshold would tell them from faults. Its confidence is the probability of the code among
-    runs such as it was fitted to, of which more than half had a fault. A run whose settings are known (trimtab's own)
-    is left to the rules, also while it goes on.
+    runs such as it was fitted to, of which more than half had a fault. A run of trimtab's own trainer, whose settings
+    are known, is left to the rules, also while it goes on; what a callback saw not to be so is not named.
 Source: own; a multinomial logistic regression on real short runs with known faults
     (`benchmarks/doctor/fit_scorecard.py`).
 """
@@ -61,11 +61,12 @@ LEAST_POINTS: Final = 0.15
 def guesses_of(case: Case, findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """What else `case` resembles, the likeliest first: with `findings`, which are the rules', three at most.
 
-    Runs whose settings are known are left to the rules, which know more than curves.
+    Runs of our own, whose settings are known, are left to the rules, which know more than curves; and what the facts of
+    a run exclude is not named.
     """
     loss = Curve.of(case.loss())
     free = MOST_NAMED - len(findings)
-    if free <= 0 or case.target == "trimtab" or case.config or loss is None or len(loss) < FEWEST_ROWS:
+    if free <= 0 or case.target == "trimtab" or loss is None or len(loss) < FEWEST_ROWS:
         return ()
     card, features, heard = the_scorecard(), features_of(case), heard_in(findings)
     _, odds = probabilities(card.logits(features, heard))
@@ -109,7 +110,20 @@ def _can_be(case: Case, code: str) -> bool:
     measured = code not in OF or any(case.evaluated(metric) is not None for metric in OF[code])
     if code == "evaluation-bound":
         measured = bool(case.history.evaluation_seconds)
-    return measured and (task is None or not tasks or task in tasks)
+    return measured and code not in _excluded(case) and (task is None or not tasks or task in tasks)
+
+
+def _excluded(case: Case) -> set[str]:
+    """What a callback has seen not to be so."""
+    found = set()
+    if case.number("first_batch", "sum_to_one") == 0.0:
+        found.add("double-softmax")
+    if case.fact("evaluated_in_training_mode") is False:
+        found.add("evaluated-in-training-mode")
+    norms_WL = case.history.layers.values("grad_norm")[2]
+    if case.number("parameters", "frozen") == 0.0 and norms_WL.size and (norms_WL > 0).any(axis=0).all():
+        found.add("frozen-parameters")
+    return found
 
 
 def _reasons(

@@ -1,7 +1,8 @@
 """evaluation-bound: evaluations take a large part of the time.
 
 Looks for: at least three tenths of a run's time spent in evaluations, the start left out, and a minute or more. Of
-    another trainer's log a quarter, by what each took beside what a usual step took, however short the run was.
+    another trainer's log, where no callback measured, a quarter, by what each took beside what a usual step took,
+    however short the run was.
 Why it matters: that time trains nothing. A few hundred evaluations tell no more than twenty, and a part of the text as
     much as all of it.
 Evidence: seconds of evaluations and of the whole run, over all attempts.
@@ -39,12 +40,12 @@ SOUND: Final = 0.1
 
 
 def check(case: Case) -> Iterator[Finding]:
-    """A remark, once the run is over; a warning on a log of another trainer."""
-    if case.target != "trimtab":
-        yield from _foreign(case)
-        return
+    """A remark, once the run is over, also of one that a callback watched; a warning on a log of another trainer."""
     ended = case.history.ended
     split = {} if ended is None else dict(ended.time_split)
+    if case.target != "trimtab" and not split:
+        yield from _foreign(case)
+        return
     whole, spent = sum(split.values()) - split.get("start", 0.0), split.get("evaluation", 0.0)
     if spent < LEAST_SECONDS or spent < MUCH * whole:
         return

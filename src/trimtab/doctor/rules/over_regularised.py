@@ -20,6 +20,7 @@ Source: the project's rules of thumb; Srivastava et al. 2014 (dropout); Szegedy 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -197,6 +198,8 @@ def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
     judged = validation if validation is not None and len(validation) >= 2 else loss
     lowest = float(judged.values.min()) if validation is not None else loss.floor
     bigram, uniform = counted_loss(case, "bigram"), uniform_loss(case)
+    if uniform is None and (number := case.number("num_classes")) is not None:  # as a callback saw, or a file says
+        uniform = math.log(number)
     steps = judged.first_step, judged.last_step
     if bigram is not None and lowest > 0.97 * bigram:
         text = f"the loss comes to {format.decimal(lowest)}, where counting pairs reaches {format.decimal(bigram)}"

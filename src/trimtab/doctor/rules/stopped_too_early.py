@@ -86,7 +86,8 @@ def check(case: Case) -> Iterator[Finding]:
     part = None if tokens is None or not parameters else tokens / parameters
     is_short = history.last_step < FEW_VALUES
     unigram, bigram, uniform = counted_loss(case, "unigram"), counted_loss(case, "bigram"), uniform_loss(case)
-    if bigram is None and uniform is None:
+    below = uniform is None or (case.target != "trimtab" and lowest < NEAR * uniform)
+    if bigram is None and below:
         if case.counts_epochs:
             return  # a hundred epochs are not few
         yield from _few_updates(case, training)
