@@ -134,3 +134,53 @@ def test_where_counting_tells_little_its_errors_must_be_as_many_to_a_hair() -> N
         }
         case = case_of(1.1 - 0.2 * np.arange(300) / 300, facts=facts)
         assert (found(case, "label-noise") is not None) == expected
+
+
+@pytest.mark.parametrize(
+    ("wait", "every", "severity"),
+    [(0.05, 50, "info"), (0.5, 50, "warning"), (0.001, 1, "warning")],
+    ids=["two seconds in all are not reached", "seconds of them", "in every step"],
+)
+def test_waits_that_are_seldom_and_short_are_a_remark(wait: float, every: int, severity: str) -> None:
+    """Of a model whose steps take milliseconds a few waits are a quarter of the time."""
+    steps = np.arange(1000)
+    waits = np.where(steps % every == 0, wait, 0.0)
+    case = case_of(1.0 + np.exp(-steps / 300), step_seconds=waits + 2.0 * wait / every)
+    case.history.add("data_seconds", steps + 1, waits)
+    finding = found(case, "input-bound")
+    assert finding is not None
+    assert finding.severity == severity
+
+
+def test_a_rate_that_is_too_low_is_seen_through_the_noise_of_steps() -> None:
+    """Evaluations tell, each a little better than the one before, where steps scatter by a sixth."""
+    for rate, gain, expected in ((2e-5, 0.03, True), (2e-3, 0.5, False)):
+        shape = (1.0 - (1.0 - np.arange(STEPS) / STEPS) ** 2) * gain  # as a rate that falls to nothing has it
+        rates = rate * (1.0 - np.arange(STEPS) / STEPS)
+        loss = 1.0 - shape + 0.15 * noise_of(STEPS)
+        loss[:30] += 0.17
+        judged = {step: float(1.0 - shape[step - 1]) for step in range(40, STEPS + 1, 40)}
+        config = {"optimizer.learning_rate": rate, "optimizer.name": "adamw"}
+        facts = {**NUMBERS, "optimizer": "adamw", "parameters": {"total": 5000, "non_embedding": 5000, "frozen": 0}}
+        case = case_of(loss, rates=rates, validation=judged, facts=facts, config=config)
+        assert (found(case, "learning-rate-too-low") is not None) == expected
+
+
+def test_a_jump_in_the_warm_up_that_is_soon_made_good_is_a_remark() -> None:
+    steps = np.arange(STEPS)
+    for onset, severity in ((12, "info"), (200, "warning")):
+        loss = 0.02 + np.exp(-steps / 20) + 0.002 * noise_of(STEPS)
+        loss[onset : onset + 4] += 0.5
+        finding = found(case_of(loss, rates=3e-3 * np.minimum(1.0, (steps + 1) / 25)), "loss-spike")
+        assert finding is not None
+        assert finding.severity == severity, onset
+
+
+def test_dropout_of_three_quarters_under_a_loss_that_stands() -> None:
+    facts = {"task": "causal_lm", "tokenizer": {"vocabulary_size": 257}, "epochs": 2.4}
+    for level, dropout, expected in ((3.0, 0.75, True), (3.0, 0.1, False), (0.5, 0.75, False)):
+        loss = level + (5.5 - level) * np.exp(-np.arange(STEPS) / 15) + 0.03 * noise_of(STEPS)
+        judged = {int(step): float(level + 0.01 * np.exp(-step / 40)) for step in EVALUATED}
+        case = case_of(loss, validation=judged, facts=facts, config={"model.dropout.residual": dropout})
+        case.history.add("generalization_gap", EVALUATED, np.full(len(EVALUATED), 0.01))
+        assert (found(case, "over-regularised") is not None) == expected

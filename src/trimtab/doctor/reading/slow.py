@@ -123,7 +123,10 @@ def slow(case: Case, curve: Curve) -> Iterator[Sign]:
         start - judged.values[-1]
     )
     near = GRADUALLY if gradual else NEAR_START
-    if (curve.first_step > 0.05 * curve.last_step and not case.counts_epochs) or curve.end < near * curve.start:
+    chance = 2.0 * curve.error(curve.width) if judged is validation else 0.0  # evaluations have less of it
+    if curve.first_step > 0.05 * curve.last_step and not case.counts_epochs:
+        return
+    if curve.end + chance < near * curve.start:
         return
     if judged is not curve and (np.diff(judged.values) >= 0).any():
         return

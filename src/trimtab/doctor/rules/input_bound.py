@@ -4,7 +4,8 @@ Looks for: the part of a step's time that is spent waiting for the next batch, o
 Why it matters: the device stands idle for as long; nothing else makes a run faster until this is mended.
 Evidence: seconds waited against seconds of the steps, summed, so that a rare long wait counts for what it costs.
 Remedy: prepare more batches ahead or in more workers, tokenize before training, store the data nearer.
-False alarms: a first epoch that fills a cache; it shows only as long as it lasts.
+False alarms: a first epoch that fills a cache; it shows only as long as it lasts. Of a model whose steps take
+    milliseconds a few waits are a large part: with less than two seconds of them it is a remark.
 Source: own.
 """
 
@@ -25,6 +26,8 @@ from trimtab.runs.history import Series
 GRAVE, WORTH_SAYING = 0.25, 0.1
 MOST = 0.5
 """Of the time: so much is no matter of a few steps, however rare the waits are."""
+SELDOM, LONG = 0.05, 2.0
+"""Of a usual step: waits of less are seldom. Then so many seconds of them in all are worth a warning."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -44,7 +47,7 @@ def check(case: Case) -> Iterator[Finding]:
     usual = median(waits / np.maximum(steps, 1e-12))
     yield Finding(
         "input-bound",
-        "warning" if part >= GRAVE else "info",
+        "warning" if part >= GRAVE and (part >= MOST or usual >= SELDOM or float(waits.sum()) >= LONG) else "info",
         0.95 if usual >= GRAVE or part >= MOST else 0.8,
         int(waited.first_steps[0]),
         f"{100 * part:.0f} % of the time of training goes by waiting for data",

@@ -28,6 +28,8 @@ from trimtab.runs.leaked import leaked_documents, leaked_share
 CODE: Final = "leakage"
 EQUAL, NEARLY = 0.02, 0.05
 """Of the validation documents: fewer hardly move its loss."""
+FEWEST: Final = 3.0
+"""Nearly equal ones, of however few."""
 MANY: Final = 0.15
 """From there on nothing else that the validation loss shows is worth reading."""
 
@@ -42,7 +44,8 @@ def check(case: Case) -> Iterator[Finding]:
     kinds = [f"{format.count(number)} {word}" for number, word in ((exact, "equal"), (near, "nearly equal")) if number]
     told = f"{' and '.join(kinds)} of {format.count(documents)} validation documents are in the training set, too"
     evidence = [Evidence("facts.leakage", (0, 0), share, 0.0, told), *_no_gap(case)]
-    kind, few = "near" if near else "exact", exact < EQUAL * documents and exact + near < NEARLY * documents
+    kind = "near" if near else "exact"
+    few = exact < EQUAL * documents and exact + near < max(FEWEST, NEARLY * documents)
     config = {f"data.duplicates.{kind}": "drop"} if case.target == "trimtab" else {}
     yield Finding(
         CODE,

@@ -52,6 +52,8 @@ WELL_BELOW: Final = 0.75
 """Of what counting tells right: a model that tells less is held back, whatever its gap."""
 SEEN: Final = (1.5, 3.0)
 """Epochs: before the first no gap is of learning by heart, from the second on a closed one asks for regularization."""
+FEWEST_STANDING, HIGH, STANDS = 8, 0.3, 0.98
+"""Evaluations; of a guess; and of the loss at a quarter of the run: one that does not come below stands."""
 ENOUGH: Final = 2.0
 Sign = tuple[float, Evidence]
 
@@ -207,6 +209,14 @@ def _high(case: Case, loss: Curve, validation: Curve | None) -> Iterator[Sign]:
     elif uniform is not None and lowest > 0.75 * uniform:
         text = f"the loss comes to {format.decimal(lowest)}, where guessing costs {format.decimal(uniform)}"
         yield 1.0, Evidence("validation/loss" if validation is not None else "train/loss", steps, lowest, uniform, text)
+    elif uniform is not None and validation is not None and len(validation) >= FEWEST_STANDING:
+        quarter, rest = float(validation.values[len(validation) // 4]), validation.values[len(validation) // 4 :]
+        if quarter > HIGH * uniform and float(rest.min()) > STANDS * quarter:
+            text = (
+                f"the validation loss stands at {format.decimal(quarter)} from a quarter of the run on, where guessing "
+                f"costs {format.decimal(uniform)}"
+            )
+            yield 1.0, Evidence("validation/loss", steps, float(rest.min()), quarter, text)
 
 
 def _below_counting(case: Case) -> Iterator[Sign]:

@@ -57,9 +57,9 @@ SCATTER: Final = 0.5
 """Nats, from text to text, of a loss that knows the classes' shares alone."""
 MUCH: Final = 0.2
 """Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
-EXPLAINED, STANDS, PASSES = 0.06, 0.95, 3.0
-"""A regression that never explains more of its validation targets, and whose training loss stays within that part of
-what always saying the mean costs, in so many passes over the data, has learned nothing."""
+EXPLAINED, MOST, PASSES = 0.06, 1.05, 3.0
+"""A regression that never explains more of its validation targets, and costs no more than that many times what always
+saying the mean does, has learned nothing in so many passes over the data."""
 NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
 GUESSES: Final = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
 OF_TWO_KINDS: Final = 0.95
@@ -139,7 +139,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
         return  # what is learned of one kind need not carry over to the other, whatever its labels
     if (tells_nothing is False and not by_heart) or _tells_much(counting):
         return
-    stands = numbers and STANDS < training.end / blind < 1.0 / STANDS and case.epochs() >= PASSES
+    stands = numbers and training.end < MOST * blind and case.epochs() >= PASSES
     if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case)):
         return
     if judges_by_chance(case):
@@ -215,7 +215,9 @@ def _blind(case: Case) -> float | None:
         return unigram if unigram is not None and bigram is not None and bigram > NEAR * unigram else None
     if task == "regression":
         explained = Curve.of(case.evaluated("validation/r2"))
-        return constant_loss(case) if explained is not None and float(explained.values.max()) < EXPLAINED else None
+        if explained is None or (best := float(explained.values.max())) >= EXPLAINED:
+            return None
+        return constant_loss(case) if float(explained.values[-2:].max()) < best else None  # else it still gains
     return None
 
 
