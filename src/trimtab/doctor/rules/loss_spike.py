@@ -10,11 +10,11 @@ Why it matters: a spike costs the steps until it is made good, and often comes b
 Evidence: where, how high, how long, and what the gradient and the rate did there.
 Remedy: skip such updates, clip lower, look at the batches of those steps; a lower rate when spikes come again.
 False alarms: a step or two up to twice the warm-up, where the rate first is at its height, and jumps of up to five
-    rows that are made good by then: remarks. Data of mixed difficulty, whose hard batches look like spikes of one step: remarks, not warnings; so is a step in which one answer
-    more than usual was wrong, which is much where nothing else costs anything. A rate that rises again as the
-    schedule plans (warm restarts, triangles) lifts the loss until it falls: a remark at most. So is
-    what evaluations within it do not follow, as when a task begins, and what comes again at even distances where there
-    are none. A loss that crept up to its height did not jump: a remark.
+    rows that are made good by then: remarks. Data of mixed difficulty, whose hard batches look like spikes of one step:
+    remarks, not warnings; so is a step in which one answer more than usual was wrong, which is much where nothing else
+    costs anything. A rate that rises again as the schedule plans (warm restarts, triangles) lifts the loss until it
+    falls: a remark at most. So is what evaluations within it do not follow, as when a task begins, and what comes again
+    at even distances where there are none. A loss that crept up to its height did not jump: a remark.
 Source: own; Chowdhery et al. 2022, arXiv 2204.02311, section 5.1 for what spikes are like in large runs.
 """
 
