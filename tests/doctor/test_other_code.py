@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from cases import case_of, noise_of
 
 from trimtab.doctor import Case, Finding
-from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.diagnose import diagnose, in_causal_order
+from trimtab.doctor.finding import Severity
+from trimtab.doctor.load import open_foreign_case
 from trimtab.doctor.rules import RULES
 
 STEPS = 500
@@ -184,3 +187,35 @@ def test_dropout_of_three_quarters_under_a_loss_that_stands() -> None:
         case = case_of(loss, validation=judged, facts=facts, config={"model.dropout.residual": dropout})
         case.history.add("generalization_gap", EVALUATED, np.full(len(EVALUATED), 0.01))
         assert (found(case, "over-regularised") is not None) == expected
+
+
+def test_a_lower_rate_is_below_the_one_at_which_the_loss_left() -> None:
+    """In the middle of a warm-up to 20: three tenths of 20 is where it left."""
+    steps = np.arange(1, 201)
+    rates = 20.0 * np.minimum(1.0, steps / 50)
+    loss = np.where(steps < 8, 3.6, np.minimum(3.6 * np.exp(1.5 * (steps - 8.0)), 1e9))
+    loss[13:] = np.nan
+    finding = next(one for one in diagnose(case_of(loss, rates=rates)).findings if one.severity == "error")
+    asked = [rate for one in finding.remedies for key, rate in one.config.items() if "learning_rate" in key]
+    assert asked
+    assert max(asked) < rates[7]
+
+
+def test_a_damaged_batch_explains_nothing_that_begins_long_after_it() -> None:
+    def finding(code: str, onset: int, severity: Severity) -> Finding:
+        return Finding(code, severity, 0.8, onset, "", ())
+
+    batch = finding("corrupt-batch", 100, "warning")
+    for onset, explained in ((104, True), (900, False)):
+        ordered = in_causal_order([batch, finding("nan-loss", onset, "error")], 1000)
+        assert ("nan-loss" in ordered[0].consequences) == explained
+
+
+@pytest.mark.parametrize(("name", "expected"), [("rate_too_high", "learning-rate-too-high"), ("rate_that_fits", None)])
+def test_evaluations_that_never_come_back_tell_of_a_rate_whatever_the_optimizer(
+    name: str, expected: str | None
+) -> None:
+    """Real logs of a small transformer on text, at rates of 0.09 and 0.002, which do not say what the optimizer is."""
+    case, _ = open_foreign_case(Path(__file__).parent / "logs" / f"{name}.csv")
+    loud = [one.code for one in diagnose(case).findings if one.severity != "info"]
+    assert next(iter(loud), None) == expected

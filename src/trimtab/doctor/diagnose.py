@@ -20,6 +20,8 @@ PROBABLE = 0.6
 """The least confidence of a warning."""
 SLACK_STEPS = 0.05
 """A cause may begin to show this part of the run after its consequence: detectors differ in how early they see."""
+AT_ONCE = ("corrupt-batch",)
+"""What explains nothing that begins long after it."""
 
 
 def diagnose(case: Case, run: str = "") -> Diagnosis:
@@ -124,6 +126,7 @@ def in_causal_order(findings: Sequence[Finding], planned_steps: int) -> list[Fin
                     or (cause.onset_step, -cause.confidence) < later
                 )
                 and cause_index not in explained
+                and (cause.code not in AT_ONCE or abs(effect.onset_step - cause.onset_step) <= slack)
                 and SEVERITIES.index(cause.severity) > 0
             ):
                 explained[effect_index] = cause_index

@@ -135,9 +135,14 @@ def scaled_rate(case: Case, factor: float) -> float | None:
     return None if rate is None else float(f"{rate * factor:.1e}")
 
 
-def lower_rate(case: Case, factor: float = 0.3) -> Remedy:
-    """Lower the learning rate by `factor`."""
-    rate = scaled_rate(case, factor)
+def lower_rate(case: Case, factor: float = 0.3, *, onset: int | None = None) -> Remedy:
+    """Lower the learning rate by `factor`: of what it had come to by the step `onset` of the trouble, where that is
+    given, as a warm-up may not have been over."""
+    rate, applied = scaled_rate(case, factor), case.history.get("learning_rate")
+    if rate is not None and onset is not None and applied is not None:
+        steps, rates = applied.finite()
+        if (until := steps <= onset).any() and 0.0 < (reached := float(rates[until].max())) < float(rates.max()):
+            rate = float(f"{rate * reached / float(rates.max()):.1e}")
     if rate is None:
         parts = {0.1: "a tenth", 0.3: "a third", 0.5: "half"}
         return Remedy(f"lower the learning rate to {parts.get(factor, f'{factor:g} times what it is')}")

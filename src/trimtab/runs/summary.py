@@ -240,7 +240,7 @@ def render(summary: Mapping[str, Any], width: int | None = None) -> str:
         label, verdict = ("soup", "") if summary["is_soup"] else ("verdict", verdict)
         rows.append((label, verdict + diagnosis["summary"]))
     findings = summary["findings"] if diagnosis is None else diagnosis["findings"]
-    rows += [("finding", describe_finding(finding)) for finding in findings]
+    rows += [("finding", describe_finding(one)) for one in findings if not one.get("guess")]  # `trimtab doctor` tells
     if summary["damaged_lines"]:
         rows.append(("damaged", f"{format.counted(summary['damaged_lines'], 'line')} of the record left out"))
     lines = [f"{printable(summary['name'])}: {summary['status']}"]

@@ -110,7 +110,7 @@ def check(case: Case) -> Iterator[Finding]:
         f"the batch of step {onset:,} is damaged or of another kind: the loss jumped in that step alone"
         if every == 1
         else f"a batch about step {onset:,} is damaged or of another kind: the loss jumped in one logged value alone"
-        + (f", and in {len(places) - 1} others" if len(places) > 1 else ""),
+        + (f", and in {format.count(len(places) - 1)} more" if len(places) > 1 else ""),
         tuple(evidence),
         remedies=(
             Remedy(f"look at the samples of step {onset:,}, and leave out those that are damaged"),

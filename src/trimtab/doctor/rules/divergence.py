@@ -168,7 +168,7 @@ def _in_training(case: Case, curve: Curve) -> Finding | None:
             else f"{100 * min(risen / curve.descent, 99):.0f} % of what it had gained is lost"
         ),
         (Evidence("train/loss", (onset, found.last), found.end, found.lowest, told), *company),
-        remedies=(_back(case, onset), *_best_kept(case), lower_rate(case), *longer_warmup(case)),
+        remedies=(_back(case, onset), *_best_kept(case), lower_rate(case, onset=onset), *longer_warmup(case)),
     )
 
 
@@ -205,7 +205,7 @@ def _lost(case: Case, found: Departure, confidence: float, cause: str, *evidence
         found.onset,
         cause,
         (*evidence, *_company(case, found.onset)),
-        remedies=(_back(case, found.onset), lower_rate(case), *longer_warmup(case)),
+        remedies=(_back(case, found.onset), lower_rate(case, onset=found.onset), *longer_warmup(case)),
     )
 
 

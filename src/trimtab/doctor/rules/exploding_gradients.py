@@ -109,7 +109,7 @@ def check(case: Case) -> Iterator[Finding]:
         onset,
         f"the gradient grew {largest / usual:,.0f}-fold from step {onset:,} on, and {said}",
         tuple(evidence),
-        remedies=(*clipping(case), lower_rate(case)),
+        remedies=(*clipping(case), lower_rate(case, onset=followed)),
     )
 
 
@@ -135,7 +135,7 @@ def _that_outran(case: Case, norms: Curve, loss: Curve, lead: Lead) -> Finding:
             *_layers(case, lead.began),
             Evidence("train/loss", (lead.left, loss.last_step), loss.end, lead.usual_loss, followed),
         ),
-        remedies=(*clipping(case), lower_rate(case)),
+        remedies=(*clipping(case), lower_rate(case, onset=lead.left)),
     )
 
 

@@ -6,7 +6,8 @@ Looks for several signs that each may have another reason, and counts them: a hu
     decays; evaluations of the same samples that go up and down by much to the end, or three times by very much; a loss
     that the first steps throw up and that stands from there to the end; weights that grow several-fold within the first
     steps, or layers that give back a thousand times what they did; a rate far above what AdamW is usually trained with
-    at this size; a loss that left, or was no longer a number, when the rate was at its height.
+    at this size; a loss that left, or was no longer a number, when the rate was at its height; both losses that rose
+    then, and evaluations that never came back to what they had been.
 Why it matters: the run wastes its budget, or ends in a divergence; a lower rate costs nothing to try.
 Evidence: each sign with its numbers.
 Remedy: a third of the rate, or more warm-up when all of it happens at the start.
@@ -51,6 +52,8 @@ ENOUGH = 3.0
 """Points that the signs must make together."""
 UNCERTAIN = 0.07
 """Of the loss: an evaluation that is off by so much by chance tells no level, and no rise."""
+LOST = 0.25
+"""Of what evaluations rose by: what is still lost of it in the end, when the rate has come down."""
 LEARNED = 0.01
 """Of the loss at the start: a training loss that ends below that has not been kept from anything by its rate."""
 
@@ -86,6 +89,8 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
         if not waves and (support > 0 or seen):
             seen += [*hump(case, curve, phases), *swings(curve, phases), *late_fall(curve, phases)]
             seen += [] if few else validation_rises(case, phases)
+        elif not waves and not few:
+            seen += _lost_ground(case, curve, phases)
         if support >= 2.5:  # many sound runs of a usual rate do these
             seen += [*_lingers(case, curve, phases), *_poor(case)]
     points = sum(weight for weight, _ in seen) + sum(weight for weight, _ in known)
@@ -128,6 +133,18 @@ def _of_curves_alone(curve: Curve, signs: list[Sign]) -> Finding:
         tuple(evidence for _, evidence in signs),
         remedies=(Remedy("a third or a tenth of the learning rate"), Remedy("log the learning rate")),
     )
+
+
+def _lost_ground(case: Case, curve: Curve, phases: Phases) -> Iterator[Sign]:
+    """Both losses rose while the rate was high, and evaluations never came back to what they had been."""
+    validation = Curve.of(case.validation_loss())
+    if validation is None or len(validation) < 5 or not phases.decays:
+        return
+    risen, judged_so = list(hump(case, curve, phases)), list(validation_rises(case, phases))
+    best = float(validation.values.min())
+    lost = float(validation.values[-1]) - best > LOST * (float(validation.values.max()) - best)
+    if risen and judged_so and lost and int(validation.steps[int(validation.values.argmin())]) < phases.high_until:
+        yield from (*risen, *judged_so)
 
 
 def _stands(case: Case, phases: Phases) -> Iterator[Sign]:

@@ -88,7 +88,9 @@ def _without_rates(case: Case, curve: Curve) -> Iterator[Finding | Withheld]:
     """What the loss alone tells: that it fell as steadily at the end as at the start, and hardly at all."""
     signs = list(slow(case, curve))
     if not signs:
-        yield from list(_perhaps(case, curve)) or (Withheld("learning-rate-too-low", ("learning_rate",)),)
+        few = case.history.has("learning_rate") and len(curve) < FEWEST
+        needs = f"{FEWEST} training losses or more" if few else "learning_rate"
+        yield from list(_perhaps(case, curve)) or (Withheld("learning-rate-too-low", (needs,)),)
         return
     remedies = [Remedy("find the range by a short test: raise the rate until the loss rises, and take a third of it")]
     if not case.history.has("learning_rate"):

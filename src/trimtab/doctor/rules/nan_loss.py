@@ -100,7 +100,7 @@ def check(case: Case) -> Iterator[Finding]:
         why = "the loss had diverged before"
     elif too_high is not None:
         why = "the learning rate is far too high"
-    remedies = [lower_rate(case)] if exploded else [lower_rate(case, 0.1)] if diverged else []
+    remedies = [lower_rate(case, 0.3 if exploded else 0.1, onset=onset)] if exploded or diverged else []
     if too_high is not None and (rate := sound_rate(case)) is not None:
         remedies.append(change(case, f"lower the learning rate to {rate:.1g}", learning_rate=float(f"{rate:.1g}")))
     skipped = not exploded and too_high is None and _are_skipped(case, loss, evidence, lost)
