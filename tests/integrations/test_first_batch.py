@@ -86,22 +86,42 @@ class Own(nn.Module):
         super().__init__()
         self.kind, self.layer = kind, nn.Linear(2, 2)
         self.calls, self.mean, self.total = 0, torch.zeros(2), torch.zeros(2)
+        self.of_torch, self.of_numpy = torch.Generator().manual_seed(1), np.random.default_rng(1)
+        self.of_python, self.old_of_numpy = random.Random(1), np.random.RandomState(1)
+        self.listed: list[float] = []
+        self.counted: dict[str, Any] = {"calls": 0, "in": [torch.zeros(())]}
+        self.array = np.zeros(1)
 
     def forward(self, values: Tensor) -> Tensor:
         self.calls += 1
         self.mean = 0.9 * self.mean + 0.1 * values.mean(0)
         self.total += values.sum(0)
+        self.listed.append(1.0)
+        self.counted["calls"] += 1
+        self.counted["in"][0] += 1.0
+        self.array += 1.0
         factors: dict[str, Callable[[], Any]] = {
             "numpy": np.random.rand,
             "python": random.random,
             "counter": lambda: self.calls,
             "mean": lambda: self.mean,
             "in place": lambda: self.total.clone(),
+            "torch's": lambda: torch.rand((), generator=self.of_torch),
+            "numpy's": self.of_numpy.random,
+            "numpy's old": self.old_of_numpy.rand,
+            "python's": self.of_python.random,
+            "list": lambda: sum(self.listed),
+            "dict": lambda: self.counted["calls"],
+            "nested": lambda: self.counted["in"][0].clone(),
+            "array": lambda: float(self.array[0]),
         }
         return self.layer(values) * factors[self.kind]()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", ["numpy", "python", "counter", "mean", "in place"])
+KINDS = ["numpy", "python", "counter", "mean", "in place", "torch's", "numpy's", "numpy's old", "python's", "list"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "dict", "nested", "array"])
 def test_what_a_layer_keeps_and_draws_by_itself_is_as_it_was(kind: str) -> None:
     def answers(told: list[Mapping[str, Any]] | None) -> Tensor:
         torch.manual_seed(1)
@@ -116,6 +136,22 @@ def test_what_a_layer_keeps_and_draws_by_itself_is_as_it_was(kind: str) -> None:
     assert torch.equal(answers(told), answers(None))
     assert told
     assert "failed" not in told[0]
+
+
+def test_what_can_be_iterated_over_once_is_left_to_the_model() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, values: Tensor, factors: Any) -> Tensor:
+            return self.layer(values) * sum(factors)  # type: ignore[no-any-return]
+
+    told: list[Mapping[str, Any]] = []
+    model = Reads()
+    watch_first_batch([model], told.append)
+    assert torch.equal(model(torch.ones(4, 2), iter([1.0, 2.0])), model(torch.ones(4, 2), iter([3.0])))
+    assert told == [{}]
 
 
 def test_a_model_that_cannot_be_asked_again_still_trains() -> None:

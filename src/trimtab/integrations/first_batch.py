@@ -5,18 +5,17 @@ Shape suffixes: B sequences or samples · T positions · V vocabulary, or classe
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_leaves
 
 from trimtab.integrations.first_answers import costs, is_continued, tensors_in
+from trimtab.integrations.kept import attributes_kept, generators_kept
 from trimtab.model.answers import difference, first_input, scale_of, sum_to_one
 from trimtab.model.mode import buffers_kept, evaluating, uncompiled
 
@@ -67,13 +66,13 @@ def trains_in(module: nn.Module) -> bool:
 def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batch: Any) -> dict[str, Any]:
     """The same facts as of a run of our own, as far as answers without a task tell them."""
     size = next((len(one) for one in (*given, *named.values()) if isinstance(one, Tensor) and one.ndim), 0)
-    if size < SAMPLES:
-        return {}
+    if size < SAMPLES or any(isinstance(one, Iterator) for one in tree_leaves((given, named))):
+        return {}  # what is iterated over once is not ours to ask for
     device = next(model.parameters()).device
     ask = _Asked(model, given, {name: one for name, one in named.items() if name != "num_items_in_batch"}, size)
     devices = [device] if device.type == "cuda" else []
-    kept = evaluating(model), buffers_kept(model), _attributes_kept(model)
-    with kept[0], kept[1], kept[2], torch.random.fork_rng(devices=devices), _other_generators_kept(), uncompiled():
+    kept = evaluating(model), buffers_kept(model), attributes_kept(model)
+    with kept[0], kept[1], kept[2], torch.random.fork_rng(devices=devices), generators_kept(), uncompiled():
         with first_input(model) as seen:
             answers, loss, targets = ask(range(SAMPLES))
         if answers is None:
@@ -97,39 +96,6 @@ def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batc
         "sum_to_one": sum_to_one(answers) if _takes_logits(answers, loss, targets) else None,
         **scale_of(seen),
     }
-
-
-@contextmanager
-def _other_generators_kept() -> Iterator[None]:
-    """After it the generators of Python and numpy are as they were: layers of one's own draw from them, too."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-
-
-@contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """After it each module has the attributes that it had: a counter or a mean need not be a buffer."""
-    held = [(module, dict(vars(module))) for module in model.modules()]
-    tensors = [
-        (one, one._version, one.detach().clone())
-        for _, attributes in held
-        for one in attributes.values()
-        if isinstance(one, Tensor) and not one.is_inference()
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for module, attributes in held:
-                vars(module).clear()
-                vars(module).update(attributes)
-            for one, version, was in tensors:
-                if one._version != version:
-                    one.copy_(was)
 
 
 class _Asked:
