@@ -228,6 +228,45 @@ def test_answers_of_another_loss_are_not_taken_for_logits() -> None:
     assert told["first_batch"]["sum_to_one"] is None
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
+def test_even_probabilities_are_not_taken_for_logits(scale: float) -> None:
+    torch.manual_seed(0)
+    told: dict[str, Any] = {}
+    model = nn.Sequential(nn.Linear(4, 5), nn.Softmax(-1))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(scale)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(64, 4), torch.randint(0, 5, (64,))
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.nll_loss(model(inputs).log(), classes))
+    assert told["first_batch"]["sum_to_one"] is None
+
+
+def test_a_last_layer_of_zeros_gives_logits() -> None:
+    told: dict[str, Any] = {}
+    model = nn.Linear(4, 5)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(64, 4), torch.randint(0, 5, (64,))
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.cross_entropy(model(inputs), classes))
+    assert told["num_classes"] == 5
+    assert told["first_batch"]["sum_to_one"] == 0.0
+
+
+def test_answers_that_fill_the_memory_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.integrations.first_look._MOST", 15)
+    told: dict[str, Any] = {}
+    model = nn.Linear(4, 2)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(8, 4), torch.arange(8) % 2
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.cross_entropy(model(inputs), classes))
+    assert told.keys() == {"first_batch"}
+
+
 @pytest.mark.parametrize("loss", [None, torch.zeros(2), torch.tensor(float("nan")), torch.tensor(1.0)])
 def test_whatever_the_loss_is_the_look_ends_with_the_batch(loss: Tensor | None) -> None:
     told: dict[str, Any] = {}

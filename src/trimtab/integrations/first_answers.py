@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from trimtab.model.answers import sum_to_one
+
 _NEAR: Final = 1e-3
 _LEFT_OUT: Final = -100
 """The target of what is not asked, as torch's cross-entropy has it."""
@@ -39,6 +41,12 @@ def costs(answers: Tensor, targets: Tensor, loss: float) -> bool:
     if targets.ndim == 2 and targets.shape[1] > 1:
         values.append(F.cross_entropy(answers[:, :-1].flatten(0, 1), targets[:, 1:].flatten()))
     return any(abs(float(value) - loss) < _NEAR * max(1.0, loss) for value in values)
+
+
+def are_logits(answers: Tensor, targets: Tensor, loss: float) -> bool:
+    """Whether `loss` is their cross-entropy, and not the mean logarithm of the probabilities that they are: of even
+    ones, as of a last layer that begins at zero, both are alike."""
+    return costs(answers, targets, loss) and not (sum_to_one(answers) and costs(answers.log(), targets, loss))
 
 
 def is_continued(tokens: Any, others: Iterable[Tensor]) -> bool:

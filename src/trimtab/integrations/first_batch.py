@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
-from trimtab.integrations.first_answers import costs, is_continued, tensors_in
+from trimtab.integrations.first_answers import are_logits, is_continued, tensors_in
 from trimtab.integrations.kept import attributes_kept, generators_kept
 from trimtab.model.answers import difference, first_input, scale_of, sum_to_one
 from trimtab.model.mode import buffers_kept, evaluating, uncompiled
@@ -147,4 +147,4 @@ def _takes_logits(answers: Tensor, loss: Tensor | None, targets: Tensor | None) 
 
     Probabilities are at fault only where a softmax is taken of them.
     """
-    return loss is not None and targets is not None and costs(answers, targets, float(loss))
+    return loss is not None and targets is not None and are_logits(answers, targets, float(loss))
