@@ -177,9 +177,27 @@ def test_the_parts_that_may_be_called_and_what_trains() -> None:
     inner = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     whole = nn.Sequential(inner, nn.ReLU())
     assert parts_of(whole) == [whole, inner]
-    assert trains_in(inner)
-    assert not trains_in(inner.eval())
-    assert not trains_in(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
+    assert trains_in(inner) is True
+    assert trains_in(inner.eval()) is False
+    for acts in (nn.LSTM(2, 2, 2, dropout=0.1), nn.MultiheadAttention(2, 1, dropout=0.1)):
+        assert trains_in(nn.Sequential(acts)) is True
+    for may_act in (nn.Linear(2, 2), nn.Dropout(0.0), nn.LSTM(2, 2)):  # beside a function, or a module of one's own
+        assert trains_in(nn.Sequential(may_act)) is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_compiled_is_left_alone(whole: bool) -> None:
+    told: dict[str, Any] = {}
+    model = nn.Sequential(nn.Linear(4, 2))
+    asked = torch.compile(model, backend="eager", fullgraph=True) if whole else model
+    if not whole:
+        model.compile(backend="eager", fullgraph=True)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(8, 4), torch.arange(8) % 2
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.cross_entropy(asked(inputs), classes))
+    assert not told
+    assert not model._forward_hooks
 
 
 class Reader(nn.Module):

@@ -35,8 +35,8 @@ def watch_first_batch(
     """
 
     def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if not module.training or not torch.is_grad_enabled():
-            return
+        if torch.compiler.is_compiling() or not module.training or not torch.is_grad_enabled():
+            return  # nothing of it belongs into a graph
         end()
         try:
             facts = _found(module, given, named, batch())
@@ -57,10 +57,20 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     return [module, *(one for one in module.children() if next(one.parameters(), None) is not None)]
 
 
-def trains_in(module: nn.Module) -> bool:
-    """Whether dropout or the statistics of batches are active in it."""
+def trains_in(module: nn.Module) -> bool | None:
+    """Whether dropout or the statistics of batches are active in it; None where a part is in training mode that may or
+    may not act otherwise then."""
     active = [one for one in module.modules() if one.training]
-    return any(isinstance(one, _BatchNorm) or (isinstance(one, _DropoutNd) and one.p > 0.0) for one in active)
+    return any(map(_acts, active)) or (None if active else False)
+
+
+def _acts(one: nn.Module) -> bool:
+    """Whether a module of torch gives other answers in training mode."""
+    if isinstance(one, nn.RNNBase):
+        return one.dropout > 0.0 and one.num_layers > 1
+    if isinstance(one, nn.MultiheadAttention):
+        return bool(one.dropout > 0.0)
+    return isinstance(one, _BatchNorm) or (isinstance(one, _DropoutNd) and one.p > 0.0)
 
 
 def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batch: Any) -> dict[str, Any]:

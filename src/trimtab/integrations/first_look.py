@@ -65,6 +65,8 @@ class FirstLook:
         self._tell({"first_batch": self._facts})
 
     def _answered(self, module: nn.Module, _: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return  # nothing of it belongs into a graph
         is_told = module.training and torch.is_grad_enabled() and isinstance(output, Tensor)
         if is_told and output.is_floating_point() and output.numel() <= _MOST:
             self._answers.setdefault(id(module), output.detach())
