@@ -59,6 +59,13 @@ def test_a_regression_begins_at_what_the_mean_costs(
     assert (finding is not None and finding.severity == "warning") == warned
 
 
+@pytest.mark.parametrize(("outliers", "high"), [({"share": 0.45}, 1), (None, 3)], ids=["far", "most are equal"])
+def test_far_targets_in_the_first_batches_are_no_bad_initialization(outliers: Any, high: int) -> None:
+    loss = 0.3 + 0.7 * np.exp(-np.arange(STEPS) / 40)
+    loss[:high] = 31.0
+    assert found(case_of(loss, facts={**NUMBERS, "outliers": outliers}), "bad-initialization") is None
+
+
 def test_unscaled_inputs_of_a_regression_are_grave_where_its_loss_begins_high() -> None:
     for first, grave in ((40.0, True), (1.2, False)):
         facts = {**NUMBERS, "first_batch": {"input_rms": 14.0, "input_spread": 2.0}}
