@@ -154,6 +154,27 @@ def test_what_can_be_iterated_over_once_is_left_to_the_model() -> None:
     assert told == [{}]
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_steps_that_come_first_are_no_mates(batch_first: bool) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self, fault: bool) -> None:
+            super().__init__()
+            self.fault, self.layer = fault, nn.LSTM(3, 4, batch_first=batch_first)
+
+        def forward(self, values: Tensor) -> Tensor:
+            answers = self.layer(values.transpose(0, 1) if batch_first is False and self.fault else values)[0]
+            answers = answers.transpose(0, 1) if batch_first is False and self.fault else answers
+            return answers - answers.mean(0) if self.fault else answers  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    for fault in (False, True):
+        told: list[Mapping[str, Any]] = []
+        model = Recurrent(fault)
+        watch_first_batch([model], told.append)
+        model(torch.randn(6, 5, 3))
+        assert ((told[0]["mates_differ"] or 0.0) > 0.1) == fault
+
+
 def test_a_model_that_cannot_be_asked_again_still_trains() -> None:
     class Once(nn.Module):
         def __init__(self) -> None:

@@ -29,9 +29,9 @@ def watch_first_batch(
     """Hand the facts of the first training batch to `tell`, once, as the first of `models` that is called is given it;
     later steps are not touched. Gives what ends the watch. `batch`: all that came with it, where that is more.
 
-    Two samples are asked four times before the batch itself: generators, buffers and attributes are as they were, so
-    that the training is the same to the bit. A model that cannot be asked so still trains: `failed` says
-    why there is nothing.
+    Two samples are asked four or five times before the batch itself: generators, buffers and attributes are as they
+    were, so that the training is the same to the bit. A model that cannot be asked so still trains: `failed` says why
+    there is nothing.
     """
 
     def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -55,6 +55,11 @@ def watch_first_batch(
 def parts_of(module: nn.Module) -> list[nn.Module]:
     """A Lightning module, whose forward may never be called, and its parts."""
     return [module, *(one for one in module.children() if next(one.parameters(), None) is not None)]
+
+
+def _may_begin_with_steps(model: nn.Module) -> bool:
+    """Whether a layer takes the positions of a sequence first, and the samples after them."""
+    return any(getattr(one, "batch_first", True) is False for one in model.modules())
 
 
 def trains_in(module: nn.Module) -> bool | None:
@@ -89,11 +94,14 @@ def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batc
             return {}
         again, _, _ = ask(range(SAMPLES))
         alone = [ask([number])[0] for number in range(SAMPLES)]
+        turned = ask(range(SAMPLES)[::-1])[0] if _may_begin_with_steps(model) else None
         said = type(model).__name__.endswith(_LOOKS_BACK)
         spoken = [one for one in (*given, *named.values()) if said or is_continued(one, tensors_in((named, batch)))]
         ahead = ask.exchanged(spoken) if spoken and answers.ndim == 3 else None
     repeats = None if again is None else difference(answers, again)
     mates = difference(answers, torch.cat([one for one in alone if one is not None])) if None not in alone else None
+    if turned is not None and (difference(answers, turned.flip(0)) or 0.0) > 1e-2:
+        mates = None  # of what comes first the order counts: these are no samples, but steps
     future = None
     if ahead is not None and not (repeats or 0.0) > 1e-2 and not (mates or 0.0) > 1e-1:
         cut = answers.shape[1] // 2
