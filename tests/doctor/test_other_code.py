@@ -93,6 +93,17 @@ def test_a_regression_that_explains_nothing(
     assert (finding is not None and finding.severity == "warning") == warned
 
 
+@pytest.mark.parametrize(
+    ("rate", "config"), [(2e-5, {}), (3e-3, {"optimizer.weight_decay": 10.0})], ids=["slow", "pulled"]
+)
+def test_a_regression_that_could_not_learn_tells_nothing_of_its_labels(rate: float, config: Mapping[str, Any]) -> None:
+    judged = dict.fromkeys(EVALUATED.tolist(), 0.98)
+    loss = (1.0 - 0.02 * np.arange(STEPS) / STEPS) * (1 + 0.1 * noise_of(STEPS))
+    case = case_of(loss, rates=np.full(STEPS, rate), validation=judged, facts=NUMBERS, config=config)
+    case.history.add("validation/r2", EVALUATED, 0.01 * np.ones(len(EVALUATED)))
+    assert found(case, "random-labels") is None
+
+
 def classes(counting: Mapping[str, Any]) -> Case:
     """Ten classes, learned in training, and answers that are guesses on the validation set."""
     names = [f"d{number}" for number in range(10)]

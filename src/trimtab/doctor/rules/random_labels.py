@@ -60,6 +60,8 @@ MUCH: Final = 0.2
 EXPLAINED, STANDS, PASSES = 0.06, 0.95, 3.0
 """A regression that never explains more of its validation targets, and whose training loss stays within that part of
 what always saying the mean costs, in so many passes over the data, has learned nothing."""
+SLOW, PULLED = 1e-4, 1.0
+"""Rates below and weight decay above that may be why a regression has not learned."""
 NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
 GUESSES: Final = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
 OF_TWO_KINDS: Final = 0.95
@@ -140,7 +142,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     if (tells_nothing is False and not by_heart) or _tells_much(counting):
         return
     stands = numbers and STANDS < training.end / blind < 1.0 / STANDS and case.epochs() >= PASSES
-    if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case)):
+    if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case, numbers)):
         return
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
@@ -239,9 +241,11 @@ def _tells_much(counting: object) -> bool:
     return isinstance(counting, dict) and float(counting["accuracy"]) > float(counting["majority"]) + MUCH
 
 
-def _stands_for_another_reason(case: Case) -> bool:
-    """Whether hardly anything was changed: rates are 0, or gradients are."""
+def _stands_for_another_reason(case: Case, numbers: bool = False) -> bool:
+    """Whether hardly anything was changed: rates are 0, or gradients are. Of `numbers`, where a loss that stands is all
+    that there is to see, rates that are low, or weights that are pulled to 0."""
     norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
     still = norms is not None and median(norms.values) < 1e-6
-    slow = rates is not None and float(rates.values.max()) < 1e-5
-    return still or slow or (case.number("parameters", "frozen") or 0) > 0
+    slow = rates is not None and float(rates.values.max()) < (SLOW if numbers else 1e-5)
+    pulled = numbers and float(case.setting("optimizer.weight_decay") or 0.0) >= PULLED
+    return still or slow or pulled or (case.number("parameters", "frozen") or 0) > 0
