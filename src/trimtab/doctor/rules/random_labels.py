@@ -242,8 +242,7 @@ def _tells_much(counting: object) -> bool:
 
 
 def _stands_for_another_reason(case: Case, numbers: bool = False) -> bool:
-    """Whether hardly anything was changed: rates are 0, or gradients are. Of `numbers`, where a loss that stands is all
-    that there is to see, rates that are low, or weights that are pulled to 0."""
+    """Whether hardly anything was changed: rates are 0, or gradients are; of `numbers` also slowly, or back again."""
     norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
     still = norms is not None and median(norms.values) < 1e-6
     slow = rates is not None and float(rates.values.max()) < (SLOW if numbers else 1e-5)
