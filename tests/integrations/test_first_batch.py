@@ -282,7 +282,8 @@ def test_even_probabilities_are_not_taken_for_logits(scale: float) -> None:
     assert told["first_batch"]["sum_to_one"] is None
 
 
-def test_a_last_layer_of_zeros_gives_logits() -> None:
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_last_layer_of_zeros_tells_the_classes_alone(softmax: bool) -> None:
     told: dict[str, Any] = {}
     model = nn.Linear(4, 5)
     nn.init.zeros_(model.weight)
@@ -290,9 +291,10 @@ def test_a_last_layer_of_zeros_gives_logits() -> None:
     look = FirstLook([model], told.update)
     inputs, classes = torch.randn(64, 4), torch.randint(0, 5, (64,))
     look.batch_came((inputs, classes))
-    look.batch_ended(F.cross_entropy(model(inputs), classes))
+    answers = model(inputs)
+    look.batch_ended(F.cross_entropy(answers.softmax(-1) if softmax else answers, classes))
     assert told["num_classes"] == 5
-    assert told["first_batch"]["sum_to_one"] == 0.0
+    assert told["first_batch"]["sum_to_one"] is None
 
 
 def test_answers_that_fill_the_memory_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,9 +44,10 @@ def costs(answers: Tensor, targets: Tensor, loss: float) -> bool:
 
 
 def are_logits(answers: Tensor, targets: Tensor, loss: float) -> bool:
-    """Whether `loss` is their cross-entropy, and not the mean logarithm of the probabilities that they are: of even
-    ones, as of a last layer that begins at zero, both are alike."""
-    return costs(answers, targets, loss) and not (sum_to_one(answers) and costs(answers.log(), targets, loss))
+    """Whether `loss` is their cross-entropy, and neither that of their softmax nor the logarithm of probabilities that
+    they are: where answers are even, as of a last layer that begins at zero, all are alike."""
+    others = answers.float().log() if sum_to_one(answers) else answers.float().softmax(-1)
+    return costs(answers, targets, loss) and not costs(others, targets, loss)
 
 
 def is_continued(tokens: Any, others: Iterable[Tensor]) -> bool:

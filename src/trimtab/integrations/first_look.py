@@ -8,7 +8,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from trimtab.integrations.first_answers import are_logits, classes_of, tensors_in
+from trimtab.integrations.first_answers import are_logits, classes_of, costs, tensors_in
 from trimtab.integrations.first_batch import watch_first_batch
 from trimtab.model.answers import sum_to_one
 
@@ -48,8 +48,10 @@ class FirstLook:
     def _compare(self, loss: float) -> None:
         tensors = tensors_in(self._batch)
         for answers in self._answers.values():
-            if any(are_logits(answers, one, loss) for one in tensors):
-                self._found({"sum_to_one": sum_to_one(answers.float())})
+            targets = [one for one in tensors if costs(answers, one, loss)]
+            if targets:
+                if all(are_logits(answers, one, loss) for one in targets):
+                    self._found({"sum_to_one": sum_to_one(answers.float())})
                 self._tell(classes_of(answers, tensors))
                 return
 
