@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trimtab.doctor.reading.curves import Curve, local_noise
 from trimtab.doctor.reading.medians import is_median_at_most
-from trimtab.doctor.reading.spikes import _is_beyond_usual, _is_quiet, _may_rise
+from trimtab.doctor.reading.spikes import _is_beyond_usual, _is_quiet, _may_rise, spikes_of
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -70,3 +70,9 @@ def test_the_noise_of_a_place_is_known_once() -> None:
     assert (curve.local_noise(40, places) == expected).all()
     assert curve.noise_at(390, 40) == expected[390]
     assert curve.noise_at(100, 40) == local_noise(curve.values, 40)[100]
+
+
+@pytest.mark.parametrize("num", range(6, 10))
+def test_of_few_values_none_is_a_spike(num: int) -> None:
+    values = 1.0 + 0.1 * np.random.default_rng(num).normal(size=num)
+    assert not spikes_of(Curve(np.arange(num), values), values, buckets=False)

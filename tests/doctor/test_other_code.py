@@ -22,6 +22,7 @@ NUMBERS: Mapping[str, Any] = {
     "task": "regression",
     "targets": {"classes": [], "mean": 5.7, "deviation": 2.8, "total": 4000},
     "outliers": {"share": 0.07},
+    "validation": {"documents": 400},
     "epochs": 8.0,
     "first_batch": {"input_rms": 1.04, "input_spread": 1.5},
 }
@@ -62,6 +63,13 @@ def test_a_regression_begins_at_what_the_mean_costs(
     assert (finding is not None and finding.severity == "warning") == warned
 
 
+@pytest.mark.parametrize(("outliers", "high"), [({"share": 0.45}, 1), (None, 3)], ids=["far", "most are equal"])
+def test_far_targets_in_the_first_batches_are_no_bad_initialization(outliers: Any, high: int) -> None:
+    loss = 0.3 + 0.7 * np.exp(-np.arange(STEPS) / 40)
+    loss[:high] = 31.0
+    assert found(case_of(loss, facts={**NUMBERS, "outliers": outliers}), "bad-initialization") is None
+
+
 def test_unscaled_inputs_of_a_regression_are_grave_where_its_loss_begins_high() -> None:
     for first, grave in ((40.0, True), (1.2, False)):
         facts = {**NUMBERS, "first_batch": {"input_rms": 14.0, "input_spread": 2.0}}
@@ -77,16 +85,36 @@ def test_unscaled_inputs_of_a_regression_are_grave_where_its_loss_begins_high() 
         (0.3, 0.7, {}, False),
         (0.88, 0.11, {}, False),
         (0.98, 0.046, {"epochs": 1.0}, False),
+        (0.98, 0.046, {"validation": {"documents": 4000}}, False),
         (0.98, 0.046, {"parameters": {"total": 1000, "frozen": 900}}, False),
         (40.0, -30.0, {}, False),
     ],
-    ids=["nothing is learned", "learned", "little is learned", "one pass", "frozen", "far above what the mean costs"],
+    ids=[
+        "nothing is learned",
+        "learned",
+        "little is learned",
+        "one pass",
+        "more than chance of many texts",
+        "frozen",
+        "far above what the mean costs",
+    ],
 )
 def test_a_regression_that_explains_nothing(
     last: float, explained: float, facts: Mapping[str, Any], warned: bool
 ) -> None:
     finding = found(regression(1.0, last, explained, {**NUMBERS, **facts}), "random-labels")
     assert (finding is not None and finding.severity == "warning") == warned
+
+
+@pytest.mark.parametrize(
+    ("rate", "config"), [(2e-5, {}), (3e-3, {"optimizer.weight_decay": 10.0})], ids=["slow", "pulled"]
+)
+def test_a_regression_that_could_not_learn_tells_nothing_of_its_labels(rate: float, config: Mapping[str, Any]) -> None:
+    judged = dict.fromkeys(EVALUATED.tolist(), 0.98)
+    loss = (1.0 - 0.02 * np.arange(STEPS) / STEPS) * (1 + 0.1 * noise_of(STEPS))
+    case = case_of(loss, rates=np.full(STEPS, rate), validation=judged, facts=NUMBERS, config=config)
+    case.history.add("validation/r2", EVALUATED, 0.01 * np.ones(len(EVALUATED)))
+    assert found(case, "random-labels") is None
 
 
 def classes(counting: Mapping[str, Any]) -> Case:

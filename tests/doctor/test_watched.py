@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from trimtab.doctor import Case
 from trimtab.doctor.differential import guesses_of
+from trimtab.doctor.differential.resemble import _can_be
 from trimtab.doctor.rules import RULES
 from trimtab.events import EvaluationEnded, RunEnded
 
@@ -45,11 +47,17 @@ def test_seconds_of_evaluations_weigh_as_in_runs_of_our_own() -> None:
     assert finding.severity == "info"
 
 
-def test_what_was_seen_not_to_be_is_no_guess() -> None:
-    case = short({"first_batch": {"sum_to_one": 0.0}, "evaluated_in_training_mode": False, "parameters": {"frozen": 0}})
-    named = {guess.code for guess in guesses_of(case, [])}
-    assert named
-    assert named.isdisjoint({"double-softmax", "evaluated-in-training-mode"})
+@pytest.mark.parametrize(
+    ("code", "seen", "unknown"),
+    [
+        ("double-softmax", {"first_batch": {"sum_to_one": 0.0}}, {"first_batch": {"sum_to_one": None}}),
+        ("evaluated-in-training-mode", {"evaluated_in_training_mode": False}, {"evaluated_in_training_mode": None}),
+    ],
+)
+def test_what_was_seen_not_to_be_is_no_guess(code: str, seen: Mapping[str, Any], unknown: Mapping[str, Any]) -> None:
+    assert guesses_of(short(dict(seen)), [])
+    assert _can_be(short(dict(unknown)), code)
+    assert not _can_be(short(dict(seen)), code)
 
 
 @pytest.mark.parametrize("dropout", [0.8, 0.1])

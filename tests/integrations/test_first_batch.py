@@ -86,22 +86,42 @@ class Own(nn.Module):
         super().__init__()
         self.kind, self.layer = kind, nn.Linear(2, 2)
         self.calls, self.mean, self.total = 0, torch.zeros(2), torch.zeros(2)
+        self.of_torch, self.of_numpy = torch.Generator().manual_seed(1), np.random.default_rng(1)
+        self.of_python, self.old_of_numpy = random.Random(1), np.random.RandomState(1)
+        self.listed: list[float] = []
+        self.counted: dict[str, Any] = {"calls": 0, "in": [torch.zeros(())]}
+        self.array = np.zeros(1)
 
     def forward(self, values: Tensor) -> Tensor:
         self.calls += 1
         self.mean = 0.9 * self.mean + 0.1 * values.mean(0)
         self.total += values.sum(0)
+        self.listed.append(1.0)
+        self.counted["calls"] += 1
+        self.counted["in"][0] += 1.0
+        self.array += 1.0
         factors: dict[str, Callable[[], Any]] = {
             "numpy": np.random.rand,
             "python": random.random,
             "counter": lambda: self.calls,
             "mean": lambda: self.mean,
             "in place": lambda: self.total.clone(),
+            "torch's": lambda: torch.rand((), generator=self.of_torch),
+            "numpy's": self.of_numpy.random,
+            "numpy's old": self.old_of_numpy.rand,
+            "python's": self.of_python.random,
+            "list": lambda: sum(self.listed),
+            "dict": lambda: self.counted["calls"],
+            "nested": lambda: self.counted["in"][0].clone(),
+            "array": lambda: float(self.array[0]),
         }
         return self.layer(values) * factors[self.kind]()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("kind", ["numpy", "python", "counter", "mean", "in place"])
+KINDS = ["numpy", "python", "counter", "mean", "in place", "torch's", "numpy's", "numpy's old", "python's", "list"]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "dict", "nested", "array"])
 def test_what_a_layer_keeps_and_draws_by_itself_is_as_it_was(kind: str) -> None:
     def answers(told: list[Mapping[str, Any]] | None) -> Tensor:
         torch.manual_seed(1)
@@ -116,6 +136,43 @@ def test_what_a_layer_keeps_and_draws_by_itself_is_as_it_was(kind: str) -> None:
     assert torch.equal(answers(told), answers(None))
     assert told
     assert "failed" not in told[0]
+
+
+def test_what_can_be_iterated_over_once_is_left_to_the_model() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, values: Tensor, factors: Any) -> Tensor:
+            return self.layer(values) * sum(factors)  # type: ignore[no-any-return]
+
+    told: list[Mapping[str, Any]] = []
+    model = Reads()
+    watch_first_batch([model], told.append)
+    assert torch.equal(model(torch.ones(4, 2), iter([1.0, 2.0])), model(torch.ones(4, 2), iter([3.0])))
+    assert told == [{}]
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_steps_that_come_first_are_no_mates(batch_first: bool) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self, fault: bool) -> None:
+            super().__init__()
+            self.fault, self.layer = fault, nn.LSTM(3, 4, batch_first=batch_first)
+
+        def forward(self, values: Tensor) -> Tensor:
+            answers = self.layer(values.transpose(0, 1) if batch_first is False and self.fault else values)[0]
+            answers = answers.transpose(0, 1) if batch_first is False and self.fault else answers
+            return answers - answers.mean(0) if self.fault else answers  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    for fault in (False, True):
+        told: list[Mapping[str, Any]] = []
+        model = Recurrent(fault)
+        watch_first_batch([model], told.append)
+        model(torch.randn(6, 5, 3))
+        assert ((told[0]["mates_differ"] or 0.0) > 0.1) == fault
 
 
 def test_a_model_that_cannot_be_asked_again_still_trains() -> None:
@@ -141,9 +198,27 @@ def test_the_parts_that_may_be_called_and_what_trains() -> None:
     inner = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
     whole = nn.Sequential(inner, nn.ReLU())
     assert parts_of(whole) == [whole, inner]
-    assert trains_in(inner)
-    assert not trains_in(inner.eval())
-    assert not trains_in(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
+    assert trains_in(inner) is True
+    assert trains_in(inner.eval()) is False
+    for acts in (nn.LSTM(2, 2, 2, dropout=0.1), nn.MultiheadAttention(2, 1, dropout=0.1)):
+        assert trains_in(nn.Sequential(acts)) is True
+    for may_act in (nn.Linear(2, 2), nn.Dropout(0.0), nn.LSTM(2, 2)):  # beside a function, or a module of one's own
+        assert trains_in(nn.Sequential(may_act)) is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_compiled_is_left_alone(whole: bool) -> None:
+    told: dict[str, Any] = {}
+    model = nn.Sequential(nn.Linear(4, 2))
+    asked = torch.compile(model, backend="eager", fullgraph=True) if whole else model
+    if not whole:
+        model.compile(backend="eager", fullgraph=True)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(8, 4), torch.arange(8) % 2
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.cross_entropy(asked(inputs), classes))
+    assert not told
+    assert not model._forward_hooks
 
 
 class Reader(nn.Module):
@@ -190,6 +265,47 @@ def test_answers_of_another_loss_are_not_taken_for_logits() -> None:
     look.batch_ended(F.mse_loss(model(inputs), F.one_hot(classes, 3).float()))
     assert told.keys() == {"first_batch"}
     assert told["first_batch"]["sum_to_one"] is None
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
+def test_even_probabilities_are_not_taken_for_logits(scale: float) -> None:
+    torch.manual_seed(0)
+    told: dict[str, Any] = {}
+    model = nn.Sequential(nn.Linear(4, 5), nn.Softmax(-1))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(scale)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(64, 4), torch.randint(0, 5, (64,))
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.nll_loss(model(inputs).log(), classes))
+    assert told["first_batch"]["sum_to_one"] is None
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_last_layer_of_zeros_tells_the_classes_alone(softmax: bool) -> None:
+    told: dict[str, Any] = {}
+    model = nn.Linear(4, 5)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(64, 4), torch.randint(0, 5, (64,))
+    look.batch_came((inputs, classes))
+    answers = model(inputs)
+    look.batch_ended(F.cross_entropy(answers.softmax(-1) if softmax else answers, classes))
+    assert told["num_classes"] == 5
+    assert told["first_batch"]["sum_to_one"] is None
+
+
+def test_answers_that_fill_the_memory_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimtab.integrations.first_look._MOST", 15)
+    told: dict[str, Any] = {}
+    model = nn.Linear(4, 2)
+    look = FirstLook([model], told.update)
+    inputs, classes = torch.randn(8, 4), torch.arange(8) % 2
+    look.batch_came((inputs, classes))
+    look.batch_ended(F.cross_entropy(model(inputs), classes))
+    assert told.keys() == {"first_batch"}
 
 
 @pytest.mark.parametrize("loss", [None, torch.zeros(2), torch.tensor(float("nan")), torch.tensor(1.0)])

@@ -318,3 +318,46 @@ def test_an_evaluation_in_training_mode_is_seen(tmp_path: Path) -> None:
     case = open_case(RunDirectory.open(tmp_path / "run"))
     assert case.fact("evaluated_in_training_mode") is True
     assert [one.confidence for one in RULES["evaluated-in-training-mode"](case)] == [0.9]
+
+
+def test_a_second_training_after_one_that_raised_is_watched_as_the_first(tmp_path: Path) -> None:
+    class Raises(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 12:
+                raise ValueError("asked to")
+
+    raises, callback = Raises(), TrimtabCallback(tmp_path / "run", report=False)
+    made = trainer(tmp_path / "out", callback, raises)
+    with pytest.raises(ValueError, match="asked to"):
+        made.train()
+    made.remove_callback(raises)
+    made.train()
+    assert not made.model._forward_hooks
+    assert not made.model._forward_pre_hooks
+    run = RunDirectory(tmp_path / "run")
+    assert run.read_json(run.facts)["evaluated_in_training_mode"] is False
+    losses = values(history_of(tmp_path / "run"), "train/loss")
+    entry = next(entry for entry in reversed(made.state.log_history) if "loss" in entry)
+    assert np.mean([losses[step] for step in range(26, 31)]) == pytest.approx(entry["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [torch.ones(3), 2])
+def test_labels_that_are_asked_one_by_one_are_no_classes(tmp_path: Path, labels: Any) -> None:
+    made = trainer(tmp_path / "out", TrimtabCallback(tmp_path / "run", report=False), steps=2)
+    settings = {"vocab_size": 61, "n_embd": 16, "n_layer": 1, "n_head": 2, "num_labels": 3, "pad_token_id": 0}
+    made.model = made.model_wrapped = transformers.GPT2ForSequenceClassification(transformers.GPT2Config(**settings))
+    made.train_dataset = made.eval_dataset = [{"input_ids": row, "labels": labels} for row in TOKENS]
+    made.train()
+    run = RunDirectory(tmp_path / "run")
+    assert run.read_json(run.facts)["num_classes"] == (None if isinstance(labels, torch.Tensor) else 3)
+
+
+def test_a_model_that_is_compiled_where_it_is_trains_as_without(tmp_path: Path) -> None:
+    logged = []
+    for callbacks in ([], [TrimtabCallback(tmp_path / "run", report=False)]):
+        made = trainer(tmp_path / "out", *callbacks, steps=5)
+        made.model.compile(backend="eager")
+        made.train()
+        logged.append([entry["loss"] for entry in made.state.log_history if "loss" in entry])
+    assert logged[0] == logged[1]
+    assert values(history_of(tmp_path / "run"), "train/loss") == {5: logged[0][0]}

@@ -22,8 +22,10 @@ from trimtab.runs.summary import render, summarize
 lightning = pytest.importorskip("lightning")
 
 from lightning.pytorch.loggers import CSVLogger  # noqa: E402
+from lightning.pytorch.profilers import PassThroughProfiler  # noqa: E402
 
 from trimtab.integrations.lightning import TrimtabCallback  # noqa: E402
+from trimtab.integrations.measuring import at_fetches  # noqa: E402
 
 INPUTS = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
 TARGETS = (INPUTS.sum(dim=1) > 0).long()
@@ -240,3 +242,41 @@ def _fits_with_one_warning(folder: Path) -> bool:
         made.fit(module, loader, loader)
     told = [warning for warning in caught if "no longer observes" in str(warning.message)]
     return len(told) == 1 and made.global_step == 16
+
+
+class Moody(Classifier):
+    """Is in training mode while it is evaluated, or has a dropout that no module tells of."""
+
+    def __init__(self, mood: str) -> None:
+        super().__init__()
+        self.mood = mood
+        self.layers.append(nn.Dropout(0.0 if mood == "function" else 0.3))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
+        if self.mood:
+            self.train()
+        super().validation_step(batch, number)
+
+
+@pytest.mark.parametrize(("mood", "told"), [("", False), ("trains", True), ("function", None)])
+def test_whether_an_evaluation_trains_is_told_as_far_as_it_shows(tmp_path: Path, mood: str, told: bool | None) -> None:
+    fit(tmp_path, TrimtabCallback(tmp_path / "run"), module=Moody(mood))
+    assert (
+        RunDirectory(tmp_path / "run").read_json(tmp_path / "run" / "facts.json")["evaluated_in_training_mode"] is told
+    )
+
+
+def test_a_profiler_that_another_has_changed_is_as_it_was() -> None:
+    profiler = PassThroughProfiler()
+    started, acted = [], []
+    profiler.start = own = started.append
+    ends = [at_fetches(profiler, lambda number=number: acted.append(number)) for number in range(2)]
+    profiler.start("x.train_dataloader_next")
+    ends[0]()
+    ends[1]()
+    profiler.start("y")
+    assert (started, sorted(acted)) == (["x.train_dataloader_next", "y"], [0, 1])
+    ends = [at_fetches(profiler, lambda: acted.append(2)) for _ in range(2)]
+    ends[1]()
+    ends[0]()
+    assert vars(profiler)["start"] is own

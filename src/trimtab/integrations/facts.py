@@ -22,11 +22,17 @@ def facts_of_model(model: nn.Module) -> dict[str, Any]:
     size = getattr(config, "vocab_size", None)
     if isinstance(size, int) and type(model).__name__.endswith(_LANGUAGE_MODELS):
         facts["tokenizer"] = {"vocabulary_size": size}
+    return facts | classes_of_model(model)
+
+
+def classes_of_model(model: nn.Module) -> dict[str, Any]:
+    """`num_classes`, of which one is said; nothing of another model, or where each label is asked by itself."""
+    config = getattr(model, "config", None)
     labels = getattr(config, "num_labels", None)
     one_of_them = getattr(config, "problem_type", None) in (None, "single_label_classification")
     if isinstance(labels, int) and labels > 1 and one_of_them and type(model).__name__.endswith(_CLASSIFIERS):
-        facts["num_classes"] = labels
-    return facts
+        return {"num_classes": labels}
+    return {}
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:

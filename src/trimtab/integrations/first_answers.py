@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from trimtab.model.answers import sum_to_one
+
 _NEAR: Final = 1e-3
 _LEFT_OUT: Final = -100
 """The target of what is not asked, as torch's cross-entropy has it."""
@@ -39,6 +41,13 @@ def costs(answers: Tensor, targets: Tensor, loss: float) -> bool:
     if targets.ndim == 2 and targets.shape[1] > 1:
         values.append(F.cross_entropy(answers[:, :-1].flatten(0, 1), targets[:, 1:].flatten()))
     return any(abs(float(value) - loss) < _NEAR * max(1.0, loss) for value in values)
+
+
+def are_logits(answers: Tensor, targets: Tensor, loss: float) -> bool:
+    """Whether `loss` is their cross-entropy, and neither that of their softmax nor the logarithm of probabilities that
+    they are: where answers are even, as of a last layer that begins at zero, all are alike."""
+    others = answers.float().log() if sum_to_one(answers) else answers.float().softmax(-1)
+    return costs(answers, targets, loss) and not costs(others, targets, loss)
 
 
 def is_continued(tokens: Any, others: Iterable[Tensor]) -> bool:

@@ -5,18 +5,17 @@ Shape suffixes: B sequences or samples · T positions · V vocabulary, or classe
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._pytree import tree_leaves
 
-from trimtab.integrations.first_answers import costs, is_continued, tensors_in
+from trimtab.integrations.first_answers import are_logits, is_continued, tensors_in
+from trimtab.integrations.kept import attributes_kept, generators_kept
 from trimtab.model.answers import difference, first_input, scale_of, sum_to_one
 from trimtab.model.mode import buffers_kept, evaluating, uncompiled
 
@@ -30,14 +29,14 @@ def watch_first_batch(
     """Hand the facts of the first training batch to `tell`, once, as the first of `models` that is called is given it;
     later steps are not touched. Gives what ends the watch. `batch`: all that came with it, where that is more.
 
-    Two samples are asked four times before the batch itself: generators, buffers and attributes are as they were, so
-    that the training is the same to the bit. A model that cannot be asked so still trains: `failed` says
-    why there is nothing.
+    Two samples are asked four or five times before the batch itself: generators, buffers and attributes are as they
+    were, so that the training is the same to the bit. A model that cannot be asked so still trains: `failed` says why
+    there is nothing.
     """
 
     def look(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if not module.training or not torch.is_grad_enabled():
-            return
+        if torch.compiler.is_compiling() or not module.training or not torch.is_grad_enabled():
+            return  # nothing of it belongs into a graph
         end()
         try:
             facts = _found(module, given, named, batch())
@@ -58,33 +57,51 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     return [module, *(one for one in module.children() if next(one.parameters(), None) is not None)]
 
 
-def trains_in(module: nn.Module) -> bool:
-    """Whether dropout or the statistics of batches are active in it."""
+def _may_begin_with_steps(model: nn.Module) -> bool:
+    """Whether a layer takes the positions of a sequence first, and the samples after them."""
+    return any(getattr(one, "batch_first", True) is False for one in model.modules())
+
+
+def trains_in(module: nn.Module) -> bool | None:
+    """Whether dropout or the statistics of batches are active in it; None where a part is in training mode that may or
+    may not act otherwise then."""
     active = [one for one in module.modules() if one.training]
-    return any(isinstance(one, _BatchNorm) or (isinstance(one, _DropoutNd) and one.p > 0.0) for one in active)
+    return any(map(_acts, active)) or (None if active else False)
+
+
+def _acts(one: nn.Module) -> bool:
+    """Whether a module of torch gives other answers in training mode."""
+    if isinstance(one, nn.RNNBase):
+        return one.dropout > 0.0 and one.num_layers > 1
+    if isinstance(one, nn.MultiheadAttention):
+        return bool(one.dropout > 0.0)
+    return isinstance(one, _BatchNorm) or (isinstance(one, _DropoutNd) and one.p > 0.0)
 
 
 def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batch: Any) -> dict[str, Any]:
     """The same facts as of a run of our own, as far as answers without a task tell them."""
     size = next((len(one) for one in (*given, *named.values()) if isinstance(one, Tensor) and one.ndim), 0)
-    if size < SAMPLES:
-        return {}
+    if size < SAMPLES or any(isinstance(one, Iterator) for one in tree_leaves((given, named))):
+        return {}  # what is iterated over once is not ours to ask for
     device = next(model.parameters()).device
     ask = _Asked(model, given, {name: one for name, one in named.items() if name != "num_items_in_batch"}, size)
     devices = [device] if device.type == "cuda" else []
-    kept = evaluating(model), buffers_kept(model), _attributes_kept(model)
-    with kept[0], kept[1], kept[2], torch.random.fork_rng(devices=devices), _other_generators_kept(), uncompiled():
+    kept = evaluating(model), buffers_kept(model), attributes_kept(model)
+    with kept[0], kept[1], kept[2], torch.random.fork_rng(devices=devices), generators_kept(), uncompiled():
         with first_input(model) as seen:
             answers, loss, targets = ask(range(SAMPLES))
         if answers is None:
             return {}
         again, _, _ = ask(range(SAMPLES))
         alone = [ask([number])[0] for number in range(SAMPLES)]
+        turned = ask(range(SAMPLES)[::-1])[0] if _may_begin_with_steps(model) else None
         said = type(model).__name__.endswith(_LOOKS_BACK)
         spoken = [one for one in (*given, *named.values()) if said or is_continued(one, tensors_in((named, batch)))]
         ahead = ask.exchanged(spoken) if spoken and answers.ndim == 3 else None
     repeats = None if again is None else difference(answers, again)
     mates = difference(answers, torch.cat([one for one in alone if one is not None])) if None not in alone else None
+    if turned is not None and (difference(answers, turned.flip(0)) or 0.0) > 1e-2:
+        mates = None  # of what comes first the order counts: these are no samples, but steps
     future = None
     if ahead is not None and not (repeats or 0.0) > 1e-2 and not (mates or 0.0) > 1e-1:
         cut = answers.shape[1] // 2
@@ -97,39 +114,6 @@ def _found(model: nn.Module, given: tuple[Any, ...], named: dict[str, Any], batc
         "sum_to_one": sum_to_one(answers) if _takes_logits(answers, loss, targets) else None,
         **scale_of(seen),
     }
-
-
-@contextmanager
-def _other_generators_kept() -> Iterator[None]:
-    """After it the generators of Python and numpy are as they were: layers of one's own draw from them, too."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-
-
-@contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """After it each module has the attributes that it had: a counter or a mean need not be a buffer."""
-    held = [(module, dict(vars(module))) for module in model.modules()]
-    tensors = [
-        (one, one._version, one.detach().clone())
-        for _, attributes in held
-        for one in attributes.values()
-        if isinstance(one, Tensor) and not one.is_inference()
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for module, attributes in held:
-                vars(module).clear()
-                vars(module).update(attributes)
-            for one, version, was in tensors:
-                if one._version != version:
-                    one.copy_(was)
 
 
 class _Asked:
@@ -181,4 +165,4 @@ def _takes_logits(answers: Tensor, loss: Tensor | None, targets: Tensor | None) 
 
     Probabilities are at fault only where a softmax is taken of them.
     """
-    return loss is not None and targets is not None and costs(answers, targets, float(loss))
+    return loss is not None and targets is not None and are_logits(answers, targets, float(loss))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.integrations.first_answers import classes_of, costs, tensors_in
+from trimtab.integrations.first_answers import are_logits, classes_of, costs, tensors_in
 from trimtab.integrations.first_batch import watch_first_batch
 from trimtab.model.answers import sum_to_one
+
+_MOST: Final = 1 << 26
+"""Numbers of an answer that is kept until the step is over, which may need its memory: of 256 MB in fp32."""
 
 
 @final
@@ -37,7 +40,7 @@ class FirstLook:
             return
         try:
             if isinstance(loss, Tensor) and loss.numel() == 1:
-                self._compare(float(loss) * times)
+                self._compare(float(loss.detach()) * times)
         except Exception as error:  # all else is still observed
             self._found({"failed": f"{type(error).__name__}: {error}"[:200]})
         self.end()
@@ -45,8 +48,10 @@ class FirstLook:
     def _compare(self, loss: float) -> None:
         tensors = tensors_in(self._batch)
         for answers in self._answers.values():
-            if any(costs(answers, one, loss) for one in tensors):
-                self._found({"sum_to_one": sum_to_one(answers.float())})
+            targets = [one for one in tensors if costs(answers, one, loss)]
+            if targets:
+                if all(are_logits(answers, one, loss) for one in targets):
+                    self._found({"sum_to_one": sum_to_one(answers.float())})
                 self._tell(classes_of(answers, tensors))
                 return
 
@@ -62,5 +67,8 @@ class FirstLook:
         self._tell({"first_batch": self._facts})
 
     def _answered(self, module: nn.Module, _: Any, output: Any) -> None:
-        if module.training and torch.is_grad_enabled() and isinstance(output, Tensor) and output.is_floating_point():
+        if torch.compiler.is_compiling():
+            return  # nothing of it belongs into a graph
+        is_told = module.training and torch.is_grad_enabled() and isinstance(output, Tensor)
+        if is_told and output.is_floating_point() and output.numel() <= _MOST:
             self._answers.setdefault(id(module), output.detach())

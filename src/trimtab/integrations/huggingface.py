@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
-from trimtab.integrations.facts import facts_of_model, identity
-from trimtab.integrations.first_batch import watch_first_batch
+from trimtab.integrations.facts import classes_of_model, facts_of_model, identity
+from trimtab.integrations.first_batch import trains_in, watch_first_batch
 from trimtab.integrations.guard import Guard
 from trimtab.integrations.metrics import of_evaluation, of_training
 from trimtab.integrations.recording import Recording
@@ -106,6 +107,8 @@ class TrimtabCallback(TrainerCallback):
         self._remove_hook()
 
     def _begin(self, args: Any, state: Any, kwargs: Any) -> None:
+        self._remove_hook()  # of a training that raised, of which Trainer tells nothing
+        self._evaluates, self._mode = False, None
         model: nn.Module = kwargs["model"]
         self._clip = float(args.max_grad_norm) if args.max_grad_norm and args.max_grad_norm > 0 else None
         recording = Recording.open(
@@ -120,11 +123,10 @@ class TrimtabCallback(TrainerCallback):
         every = self._every
         self._watch = Watch(recording, model, every=every, layers=self._layers, exact_times=True)
         alone = args.world_size == 1 and args.n_gpu <= 1
-        if alone and not args.torch_compile and state.global_step == 0:
-            self._first = watch_first_batch(
-                [model], lambda facts: self._guard.call(recording.tell_facts, {"first_batch": facts})
-            )
-        if alone and not args.torch_compile and not args.label_smoothing_factor:
+        alone = alone and not args.torch_compile and model._compiled_call_impl is None
+        if alone and state.global_step == 0:
+            self._first = watch_first_batch([model], lambda facts: self._guard.call(_tell, recording, model, facts))
+        if alone and not args.label_smoothing_factor:
             self._watch.unverified = []
             self._hook = model.register_forward_hook(self._saw, with_kwargs=True)
         self._watch.paused()
@@ -134,8 +136,8 @@ class TrimtabCallback(TrainerCallback):
             return
         if self._evaluates and not torch.is_grad_enabled():
             self._evaluates = False
-            if self._mode != module.training:
-                self._mode = module.training
+            if self._mode != (mode := trains_in(module)):
+                self._mode = mode
                 self._guard.call(self._watch.recording.tell_facts, {"evaluated_in_training_mode": self._mode})
         if not module.training or not torch.is_grad_enabled():
             return
@@ -154,9 +156,7 @@ class TrimtabCallback(TrainerCallback):
             watch.value(name, value)
         if mean is not None and self._hook is None:
             watch.value("train/loss", mean)
-        if (
-            mean is None
-        ):  # of an evaluation, or of the user's own: the steps since the last mean are still to be compared
+        if mean is None:  # of an evaluation, or the user's own: the steps since the last mean are still to be compared
             watch.close()
             return
         seen = watch.take_losses()
@@ -199,6 +199,15 @@ class TrimtabCallback(TrainerCallback):
             self._hook = None
         if self._first is not None:
             self._first()
+            self._first = None
+
+
+def _tell(recording: Recording, model: nn.Module, found: Mapping[str, Any]) -> None:
+    """The first batch; that classes are not one of so many shows by then: transformers tells it by the labels."""
+    facts: dict[str, Any] = {"first_batch": found}
+    if "num_classes" in recording.started.facts and not classes_of_model(model):
+        facts["num_classes"] = None
+    recording.tell_facts(facts)
 
 
 def _facts(args: Any, state: Any, kwargs: Any) -> dict[str, Any]:

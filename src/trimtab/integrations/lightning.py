@@ -45,7 +45,8 @@ class TrimtabCallback(Callback):
         self._updates = 0
         self._began_evaluation: float | None = None
         self._newest_checkpoint = ""
-        self._told_mode = False
+        self._modes: list[bool | None] = []
+        """Before and after the first batch of an evaluation."""
         self._first: FirstLook | None = None
         """While the first batch lasts."""
         self._ends: list[Callable[[], None]] = []
@@ -82,14 +83,14 @@ class TrimtabCallback(Callback):
         """An evaluation begins."""
         self._began_evaluation = time.perf_counter()
 
-    def on_validation_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, *_: Any) -> None:
         """The first batch of an evaluation tells whether the model trains in it."""
-        if batch_idx == 0 and self._watch is not None and not trainer.sanity_checking and not self._told_mode:
-            self._told_mode = True
-            facts = {"evaluated_in_training_mode": trains_in(pl_module)}
-            self._guard.call(self._watch.recording.tell_facts, facts)
+        if batch_idx == 0 and self._watch is not None and not trainer.sanity_checking and len(self._modes) < 2:
+            self._guard.call(self._look_at_mode, self._watch, pl_module)
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *given: Any) -> None:
+        """So does what validation_step left."""
+        self.on_validation_batch_start(trainer, pl_module, *given)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """An evaluation is over."""
@@ -121,13 +122,18 @@ class TrimtabCallback(Callback):
         if trainer.world_size == 1 and trainer.global_step == 0:
             self._first = FirstLook(parts_of(module), lambda facts: self._guard.call(recording.tell_facts, facts))
             self._ends.append(self._first.end)
-        self._told_mode = False
+        self._modes = []
         self._updates = int(trainer.global_step)
         self._newest_checkpoint = _checkpoint(trainer)
         on_cpu = module.device.type != "cuda"
         self._watch = watch = Watch(recording, module, every=self._every, layers=self._layers, exact_times=on_cpu)
         self._ends.append(at_fetches(trainer.profiler, lambda: self._guard.call(watch.asks_for_data)))
         watch.paused()
+
+    def _look_at_mode(self, watch: Watch, module: Any) -> None:
+        self._modes.append(trains_in(module))
+        told = True if True in self._modes else None if None in self._modes else False
+        watch.recording.tell_facts({"evaluated_in_training_mode": told})
 
     def _batch_ended(self, watch: Watch, trainer: Any, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs

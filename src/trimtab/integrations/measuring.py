@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, final
 
 from trimtab.integrations.late import Late, Vector, snapshot
@@ -76,16 +77,31 @@ class Stopwatch:
 def at_fetches(profiler: Any, act: Callable[[], None]) -> Callable[[], None]:
     """Call `act` each time that Lightning begins to fetch a batch, of which it tells its profiler alone: what it does
     between a step and that, logging for example, is no waiting for data. Gives what ends it."""
-    start = profiler.start
-
-    def started(action_name: str) -> None:
-        if action_name.endswith("train_dataloader_next"):
-            act()
-        start(action_name)
+    started = profiler.start = _Started(vars(profiler).get("start"), profiler.start, act)
 
     def end() -> None:
-        if vars(profiler).get("start") is started:
-            del profiler.start
+        started.is_over = True
+        # What was put there since is left, and takes this one with it when it ends.
+        while isinstance(top := vars(profiler).get("start"), _Started) and top.is_over:
+            if top.before is None:
+                del profiler.start
+            else:
+                profiler.start = top.before
 
-    profiler.start = started
     return end
+
+
+@dataclass
+class _Started:
+    """What stands for a profiler's `start`, and what stood there before."""
+
+    before: Any
+    start: Callable[[str], None]
+    act: Callable[[], None]
+    is_over: bool = False
+
+    def __call__(self, action_name: str) -> None:
+        """`start`; as a fetch begins, `act` before it."""
+        if not self.is_over and action_name.endswith("train_dataloader_next"):
+            self.act()
+        self.start(action_name)

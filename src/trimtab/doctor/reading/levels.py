@@ -77,8 +77,8 @@ def uniform_loss(case: Case) -> float | None:
 
 def constant_loss(case: Case) -> float | None:
     """What always saying the mean costs, of a regression of ours by squared errors: targets are divided by their
-    deviation. None where that is not known, or a few far targets are most of it."""
-    far = case.number("outliers", "share")
+    deviation. None where that is not known, or a few far targets are most of it, as where most others are equal."""
+    far = 1.0 if case.fact("outliers") is None and "outliers" in case.facts else case.number("outliers", "share")
     known = case.fact("task") == "regression" and case.number("targets", "deviation") is not None
     squared = case.setting("objective.name") in (None, "mse")
     return 1.0 if known and squared and case.target == "trimtab" and not (far or 0.0) > FAR_TARGETS else None

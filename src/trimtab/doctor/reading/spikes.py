@@ -65,7 +65,7 @@ def spikes_of(curve: Curve, peaks: Floats, *, buckets: bool) -> list[Spike]:
         if scale == 15 and not _may_rise(curve.running_median(5), low, max(begun, half), half, enough):
             break
         values = single.values if scale == 1 else curve.running_median(scale)
-        highest = float((values[half:] - low[: len(low) - half])[max(begun - half, 0) :].max())
+        highest = float((values[half:] - low[: len(low) - half])[max(begun - half, 0) :].max(initial=-np.inf))
         if not highest > enough or not highest > (enough := max(enough, NOISES * _wandering(curve))):
             continue
         level = single.trailing_median(width)

@@ -109,7 +109,8 @@ def _first_loss(case: Case, curve: Curve | None) -> Iterator[Evidence]:
     first, uniform = float(curve.values[0]), uniform_loss(case)
     if (constant := constant_loss(case)) is not None:
         inputs = case.number("first_batch", "input_rms")
-        if first > OF_NUMBERS * constant and inputs is not None and inputs <= LARGE_INPUTS:
+        again = float(curve.values[:2].min())  # a target far from others may be all that the first batch costs
+        if again > OF_NUMBERS * constant and inputs is not None and inputs <= LARGE_INPUTS:
             text = f"the first loss is {format.decimal(first)}, where always saying the mean costs 1"
             yield Evidence("train/loss", (curve.first_step, curve.first_step), first, constant, text)
         return

@@ -57,9 +57,12 @@ SCATTER: Final = 0.5
 """Nats, from text to text, of a loss that knows the classes' shares alone."""
 MUCH: Final = 0.2
 """Of accuracy, above the most frequent class: labels that are told so have to do with their inputs."""
-EXPLAINED, MOST, PASSES = 0.06, 1.05, 3.0
-"""A regression that never explains more of its validation targets, and costs no more than that many times what always
-saying the mean does, has learned nothing in so many passes over the data."""
+EXPLAINED, CHANCE, MOST, PASSES = 0.02, 20.0, 1.05, 3.0
+"""A regression that never explains more of its validation targets, nor more than the best of some evaluations does by
+chance, which is that many over the number of texts, and that costs no more than so many times what always saying the
+mean does, has learned nothing in so many passes over the data."""
+SLOW, PULLED = 1e-4, 1.0
+"""Rates below and weight decay above that may be why a regression has not learned."""
 NOTHING: Final = "labels have nothing to do with their inputs: nothing carries over to validation samples"
 GUESSES: Final = "answers are guesses to the end: labels do not belong to their inputs, or these do not reach the model"
 OF_TWO_KINDS: Final = 0.95
@@ -140,7 +143,7 @@ def _of_facts(case: Case, validation: Curve, training: Curve, blind: float) -> I
     if (tells_nothing is False and not by_heart) or _tells_much(counting):
         return
     stands = numbers and training.end < MOST * blind and case.epochs() >= PASSES
-    if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case)):
+    if not by_heart and ((tells_nothing is None and not stands) or _stands_for_another_reason(case, numbers)):
         return
     if judges_by_chance(case):
         yield Withheld(CODE, (f"an accuracy on more than {FEW_TEXTS} validation texts",))
@@ -215,7 +218,10 @@ def _blind(case: Case) -> float | None:
         return unigram if unigram is not None and bigram is not None and bigram > NEAR * unigram else None
     if task == "regression":
         explained = Curve.of(case.evaluated("validation/r2"))
-        if explained is None or (best := float(explained.values.max())) >= EXPLAINED:
+        if explained is None:
+            return None
+        best, bound = float(explained.values.max()), max(EXPLAINED, CHANCE / max(judged_texts(case) or math.inf, 1.0))
+        if best >= bound:
             return None
         return constant_loss(case) if float(explained.values[-2:].max()) < best else None  # else it still gains
     return None
@@ -241,9 +247,10 @@ def _tells_much(counting: object) -> bool:
     return isinstance(counting, dict) and float(counting["accuracy"]) > float(counting["majority"]) + MUCH
 
 
-def _stands_for_another_reason(case: Case) -> bool:
-    """Whether hardly anything was changed: rates are 0, or gradients are."""
+def _stands_for_another_reason(case: Case, numbers: bool = False) -> bool:
+    """Whether hardly anything was changed: rates are 0, or gradients are; of `numbers` also slowly, or back again."""
     norms, rates = Curve.of(case.history.get("grad_norm")), Curve.of(case.history.get("learning_rate"))
     still = norms is not None and median(norms.values) < 1e-6
-    slow = rates is not None and float(rates.values.max()) < 1e-5
-    return still or slow or (case.number("parameters", "frozen") or 0) > 0
+    slow = rates is not None and float(rates.values.max()) < (SLOW if numbers else 1e-5)
+    pulled = numbers and float(case.setting("optimizer.weight_decay") or 0.0) >= PULLED
+    return still or slow or pulled or (case.number("parameters", "frozen") or 0) > 0
