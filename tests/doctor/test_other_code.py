@@ -151,12 +151,14 @@ def test_few_copies_are_a_remark() -> None:
 
 
 def test_where_counting_tells_little_its_errors_must_be_as_many_to_a_hair() -> None:
-    for errors, texts, expected in (
-        ([0.419, 0.433], 4000, True),
-        ([0.36, 0.44], 4000, False),  # a hard task is right where it is sure
-        ([0.419, 0.433], 400, False),  # too few to say
+    for errors, texts, right, expected in (
+        ([0.419, 0.433], 4000, 0.53, True),
+        ([0.36, 0.44], 4000, 0.53, False),  # a hard task is right where it is sure
+        ([0.419, 0.433], 400, 0.53, False),  # too few to say
+        ([0.25, 0.27], 4000, 0.6, True),
+        ([0.25, 0.4], 4000, 0.6, False),  # errors that grow with doubt are those of counting
     ):
-        labels = {"texts": texts, "accuracy": 0.53, "majority": 0.34, "sure_errors": errors, "telling": 0.1}
+        labels = {"texts": texts, "accuracy": right, "majority": 0.34, "sure_errors": errors, "telling": 0.1}
         labels |= {"validation_texts": 400, "validation_accuracy": 0.55}
         facts = {
             "task": "classification",

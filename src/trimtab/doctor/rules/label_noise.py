@@ -63,6 +63,8 @@ VAGUE: Final = 0.3
 GROWS: Final = 2.4
 """Times the odds of an error in the surest quarter, that those of the next are: where counting tells little, as of many
 classes by few texts each, it is wrong where it is sure, too, and still far less often than where it is not."""
+TELLS_MUCH, GROWS_LITTLE = 0.5, 1.6
+"""Where counting tells less than that, a hard task is hard in its surest answers, too."""
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -125,7 +127,8 @@ def _sure_errors(case: Case) -> Iterator[Evidence]:
     # Of few texts too little is known of either quarter to say that errors do not grow with doubt.
     if surest - 2.0 * spread < LEAST or spread > VAGUE * surest or following > 1.7 * surest + 2.0 * spread:
         return
-    if following / max(1.0 - following, 1e-9) > GROWS * surest / max(1.0 - surest, 1e-9):
+    grows = GROWS if told > TELLS_MUCH else GROWS_LITTLE
+    if following / max(1.0 - following, 1e-9) > grows * surest / max(1.0 - surest, 1e-9):
         return  # of many errors no part can be 1.7 times as large
     text = (
         f"of the surest quarter of what counting tells {surest:.1%} are labelled otherwise, and {following:.1%} of the "
