@@ -249,3 +249,36 @@ def test_evaluations_that_never_come_back_tell_of_a_rate_whatever_the_optimizer(
     case, _ = open_foreign_case(Path(__file__).parent / "logs" / f"{name}.csv")
     loud = [one.code for one in diagnose(case).findings if one.severity != "info"]
     assert next(iter(loud), None) == expected
+
+
+def test_a_decay_that_takes_a_fifth_of_each_weight_in_a_step() -> None:
+    """Whatever the curves show, and after several passes, too."""
+    facts = {"task": "classification", "targets": {"classes": ["a", "b", "c"]}, "epochs": 3.2, "optimizer": "adamw"}
+    for decay, expected in ((116.0, True), (0.1, False)):
+        loss = 0.73 + 0.37 * np.exp(-np.arange(STEPS) / 150) + 0.03 * noise_of(STEPS)
+        judged = {int(step): float(0.73 + 0.2 * np.exp(-step / 150)) for step in EVALUATED}
+        config = {"optimizer.weight_decay": decay, "optimizer.learning_rate": 1.7e-3, "optimizer.name": "adamw"}
+        case = case_of(loss, rates=np.full(STEPS, 1.7e-3), validation=judged, facts=facts, config=config)
+        case.history.add("generalization_gap", EVALUATED, np.full(len(EVALUATED), 0.016))
+        assert (found(case, "over-regularised") is not None) == expected
+
+
+def test_targets_that_explain_nothing_under_another_loss_than_squares() -> None:
+    """Of Huber's loss nobody says what the mean costs; what explains nothing costs the same."""
+    for explained, expected in ((-0.005, True), (0.6, False)):
+        case = regression(0.44, 0.43, explained, **{"objective.name": "huber"})
+        assert (found(case, "random-labels") is not None) == expected
+
+
+def test_one_class_after_a_loss_that_was_thrown_is_no_fault_of_classes() -> None:
+    names = [f"d{number}" for number in range(10)]
+    facts = {"task": "classification", "targets": {"classes": names, "counts": [280] * 10, "total": 2800}}
+    for height, expected in ((0.0, True), (1e6, False)):
+        loss = np.full(STEPS, 2.31) + 0.01 * noise_of(STEPS)
+        loss[15:25] += height
+        judged = dict.fromkeys(EVALUATED.tolist(), 2.31)
+        case = case_of(loss, rates=np.full(STEPS, 1e-2), validation=judged, facts=facts)
+        case.history.add("validation/accuracy", EVALUATED, np.full(len(EVALUATED), 0.1))
+        case.history.add("validation/macro_f1", EVALUATED, np.full(len(EVALUATED), 0.018))
+        case.history.add("validation/mcc", EVALUATED, np.zeros(len(EVALUATED)))
+        assert (found(case, "class-collapse") is not None) == expected

@@ -10,13 +10,16 @@ import numpy as np
 from torch import Tensor, nn
 
 _SUM: Final = 1e-3
+_EVEN: Final = 1e-3
 
 
 def difference(one: Tensor, other: Tensor) -> float | None:
-    """Root mean square of the difference over the deviation of `one`; None where there is no such number."""
+    """Root mean square of the difference over the deviation of `one`; None where there is no such number. Answers that
+    hardly differ from each other have no deviation to speak of: there over a thousandth of their own size."""
     if one.shape != other.shape:
         return None
     gap, deviation = (one - other).square().mean().sqrt(), one.std(correction=0)
+    deviation = deviation.clamp(min=_EVEN * float(one.square().mean().sqrt()))
     ratio = float(gap / deviation) if float(deviation) > 0 else float("nan")
     return ratio if np.isfinite(ratio) else None
 

@@ -60,6 +60,9 @@ CHEAP: Final = 0.5
 WORSE: Final = 2.0
 """Times -ln of the share of right answers: evaluations cost more where a model is sure of answers that are wrong."""
 
+THROWN: Final = 100.0
+"""Times the first loss: a model that was so far away answers alike ever after, whatever its classes."""
+
 
 def check(case: Case) -> Iterator[Finding]:
     """A warning."""
@@ -69,7 +72,7 @@ def check(case: Case) -> Iterator[Finding]:
     if case.fact("task") is None and (uneven := _too_cheap(case, accuracy, loss) or _one_answer(case, accuracy, loss)):
         yield uneven
         return
-    if not classifies(case):
+    if not classifies(case) or _was_thrown(case):
         return
     weighed = _by_weights(case, accuracy) or (None if loss is None else _weighed(case, accuracy, loss))
     if weighed is not None:
@@ -127,6 +130,12 @@ def check(case: Case) -> Iterator[Finding]:
             Remedy("choose by macro-F1, which a model of one class cannot raise"),
         ),
     )
+
+
+def _was_thrown(case: Case) -> bool:
+    series = case.loss()
+    curve = Curve.of(series)
+    return series is not None and curve is not None and float(np.nanmax(series.maximum)) > THROWN * abs(curve.start)
 
 
 def _by_weights(case: Case, accuracy: Curve) -> Finding | None:
