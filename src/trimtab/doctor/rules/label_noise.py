@@ -63,7 +63,7 @@ VAGUE: Final = 0.3
 GROWS: Final = 2.4
 """Times the odds of an error in the surest quarter, that those of the next are: where counting tells little, as of many
 classes by few texts each, it is wrong where it is sure, too, and still far less often than where it is not."""
-TELLS_MUCH, GROWS_LITTLE = 0.5, 1.6
+TELLS_MUCH, GROWS_LITTLE = 0.5, 1.9
 """Where counting tells less than that, a hard task is hard in its surest answers, too."""
 
 
