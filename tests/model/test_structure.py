@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from trimtab.config import DecoderConfig, EncoderConfig
 from trimtab.model import build_model, wrap_model
-from trimtab.model.structure import Function, activations_read, layers_of, streams_read
+from trimtab.model.activation_functions import Function, activations_read
+from trimtab.model.structure import layers_of, streams_read
 from trimtab.signals import Outputs
 
 LAYERS = {
@@ -47,7 +48,8 @@ def test_layers_of_transformers(name: str) -> None:
 
     def keep(called: str, argument: Tensor, function: Function) -> None:
         functions.append(called)
-        assert argument.shape == (2, 9, 64 if name != "gpt2" else 128)
+        if called in LAYERS[name]:
+            assert argument.shape == (2, 9, 64 if name != "gpt2" else 128)
         assert torch.isfinite(function(argument)).all()
 
     inputs = {"input_ids": TOKENS} | ({"decoder_input_ids": TOKENS} if name in ("t5", "bart") else {})
@@ -57,7 +59,9 @@ def test_layers_of_transformers(name: str) -> None:
         activations_read(model, keep),
     ):
         output = model(**inputs, output_hidden_states=True)
-    assert tuple(streams) == LAYERS[name] == tuple(functions)
+    heads = {"bert": "cls.predictions.transform.dense", "roberta": "lm_head.dense", "distilbert": "vocab_transform"}
+    assert tuple(streams) == LAYERS[name]
+    assert tuple(functions) == (*LAYERS[name], *(heads[one] for one in (name,) if one in heads))
     key = "encoder_hidden_states" if name in ("t5", "bart") else "hidden_states"
     layers = [one for one in LAYERS[name] if "decoder" not in one]
     for hidden, layer in zip(output[key], layers, strict=False):
@@ -118,6 +122,58 @@ def test_an_activation_function_is_told_once_and_its_own_hooks_are_left_alone() 
     assert [name for name, _ in found] == ["0"]
     torch.testing.assert_close(found[0][1], F.relu(model[0][0](x)))
     torch.testing.assert_close(found[0][1], output)
+
+
+class Called(nn.Module):
+    """As people write them: functions that are called, one module used twice, no list of layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 6, 3, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.act = nn.ReLU(inplace=True)
+        self.fc1 = nn.Linear(6 * 4, 12)
+        self.fc2 = nn.Linear(12, 5)
+        self.head = nn.Linear(5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.act(self.norm(self.conv(x))), 2)
+        x = self.act(self.fc1(x.flatten(1)))
+        x = F.leaky_relu(self.fc2(x), 0.1, True)
+        return torch.sigmoid(self.head(x))
+
+
+def test_functions_outside_of_layers_belong_to_the_matrix_before_them() -> None:
+    torch.manual_seed(0)
+    model, x = Called().eval(), torch.randn(7, 1, 4, 4)
+    whole = model(x)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    with activations_read(
+        model, lambda name, before, function: found.update({name: (before.clone(), function(before))})
+    ):
+        torch.testing.assert_close(model(x), whole)
+    assert {name: tuple(before.shape) for name, (before, _) in found.items()} == {
+        "conv": (7, 4, 4, 6),
+        "fc1": (7, 12),
+        "fc2": (7, 5),
+    }
+    torch.testing.assert_close(found["conv"][0], model.norm(model.conv(x)).movedim(1, -1))
+    torch.testing.assert_close(found["fc1"][1], found["fc1"][0].relu())
+    before, after = found["fc2"]
+    torch.testing.assert_close(after, torch.where(before > 0, before, 0.1 * before))
+    assert not any(one._forward_hooks or one._forward_pre_hooks for one in model.modules())
+
+
+def test_nothing_is_told_outside_of_the_model_or_after_a_pass_that_failed() -> None:
+    model = Called()
+    names: list[str] = []
+    with activations_read(model, lambda name, before, function: names.append(name)):
+        with pytest.raises(RuntimeError):
+            model(torch.randn(7, 1, 3, 3))
+        names.clear()
+        F.relu(torch.randn(3, 3))
+        nn.ReLU()(torch.randn(3, 3))
+    assert not names
 
 
 def test_a_layer_that_runs_twice_has_a_number_the_second_time() -> None:

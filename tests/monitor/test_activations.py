@@ -49,21 +49,30 @@ def test_units_of_relu_that_never_are_positive() -> None:
     assert units.saturated_fraction == pytest.approx(7 / 9)
 
 
-def test_units_of_gelu_that_are_always_near_nothing() -> None:
-    """-4 gives -1.3e-4, 0.001 gives 5e-4: nothing; -1 gives -0.16. The slope is flat at -4 alone."""
+def test_units_of_gelu_that_are_always_flat() -> None:
+    """-4 gives -1.3e-4 and passes no gradient; 0.001 gives 5e-4 and passes half of it; -1 gives -0.16."""
     units = Units()
     units.add(torch.tensor([[-4.0, 0.001, -1.0, 1.0], [-5.0, -0.001, -4.0, 1.0]]), F.gelu)
-    assert units.dead_fraction == 0.5
+    assert units.dead_fraction == 0.25
     slopes = [0.5 * (1 + math.erf(x / math.sqrt(2))) + x * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) for x in
               (-4.0, 0.001, -1.0, 1.0, -5.0, -0.001, -4.0, 1.0)]  # fmt: skip
     assert units.saturated_fraction == sum(abs(slope) < FLAT for slope in slopes) / 8 == 3 / 8
 
 
-def test_units_of_tanh_are_saturated_at_both_ends() -> None:
+def test_units_of_tanh_are_saturated_at_both_ends_and_alive_at_zero() -> None:
     units = Units()
     units.add(torch.tensor([[-5.0, 5.0, 0.0, 1.0]]), torch.tanh)
     assert units.saturated_fraction == 0.5
-    assert units.dead_fraction == 0.25
+    assert units.dead_fraction == 0.0
+
+
+def test_functions_of_other_widths_have_units_of_their_own() -> None:
+    units = Units()
+    units.add(torch.tensor([[-1.0, 1.0]]), F.relu)
+    units.add(torch.tensor([[-1.0, -1.0, -1.0, 1.0]]), F.relu)
+    units.add(torch.tensor([[1.0, -1.0]]), F.relu)
+    assert units.dead_fraction == pytest.approx(3 / 6)
+    assert units.saturated_fraction == pytest.approx(5 / 8)
 
 
 def test_nothing_counted_is_not_a_number() -> None:

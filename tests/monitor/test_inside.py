@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from trimtab.config import EncoderConfig
 from trimtab.events import ExaminationEnded
 from trimtab.model import EncoderDecoder, Translator, build_model, evaluating, wrap_model
+from trimtab.model.activation_functions import activations_read
 from trimtab.model.attention_maps import attention_read
 from trimtab.model.recompute import Recompute, set_recompute
-from trimtab.model.structure import activations_read, streams_read
+from trimtab.model.structure import streams_read
 from trimtab.monitor.probes.activations import FLAT, ActivationExamination
 from trimtab.monitor.probes.attention import AttentionExamination
 from trimtab.monitor.probes.examiner import Examiner
@@ -27,6 +28,14 @@ from trimtab.objective import ClassificationTask, CrossEntropy, Regression, Regr
 from trimtab.signals import IGNORED, Batch, Outputs, SpecialTokens, Task
 
 LENGTHS = (5, 9, 2)
+NAMES = (
+    "activation_mean",
+    "probe_activation_rms",
+    "activation_kurtosis",
+    "residual_growth",
+    "dead_fraction",
+    "saturated_fraction",
+)
 
 
 def encoder(activation: str = "gelu", outputs: int = 3) -> nn.Module:
@@ -114,7 +123,9 @@ def test_layers_of_texts_without_their_padding(activation: str) -> None:
             "probe_activation_rms": rms,
             "activation_kurtosis": kurtosis,
             "residual_growth": rms / moments(into)[1],
-            "dead_fraction": float((said.abs().amax(0) <= near).double().mean()),
+            "dead_fraction": float(
+                ((said.abs().amax(0) <= near) & ((slope.abs().amax(0) < FLAT) | (near == 0))).double().mean()
+            ),
             "saturated_fraction": float((slope.abs() < FLAT).double().mean()),
         }
         found = {key: event.layers[f"layer/{name}/{key}"] for key in expected}
@@ -244,14 +255,42 @@ def test_a_model_of_transformers_has_layers_and_heads_too() -> None:
     prefix = "layer/module.bert.encoder.layer"
     assert sum(event.histograms[f"{prefix}.1/activation"].counts) == 16 * sum(LENGTHS)
     assert {name for name in event.layers if name.startswith(f"{prefix}.0/")} == {
-        f"{prefix}.0/{metric}"
-        for metric in (
-            "activation_mean",
-            "probe_activation_rms",
-            "activation_kurtosis",
-            "residual_growth",
-            "dead_fraction",
-            "saturated_fraction",
-        )
+        f"{prefix}.0/{metric}" for metric in NAMES
     }
     assert 0 < event.layers[f"{prefix}.0.attention.self.head_1/attention_relative_entropy"] <= 1
+
+
+def test_a_residual_net_that_writes_in_place_is_examined() -> None:
+    """Of each layer its channels, of both widths; functions that write into what they are given leave it alone here."""
+
+    class Layer(nn.Module):
+        def __init__(self, into: int, wide: int, out: int) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(into, wide, 1), nn.Conv2d(wide, out, 1)
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.relu(self.second(self.relu(self.first(x))))
+
+    torch.manual_seed(0)
+    layers = nn.Sequential(Layer(1, 8, 4), Layer(4, 6, 4))
+    with torch.no_grad():
+        layers[0].first.bias[:6] = -1e3
+        layers[1].second.bias[:] = -1e3
+    net = nn.Sequential(nn.Unflatten(1, (1, 3, 3)), layers, nn.Flatten(), nn.Linear(36, 3))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.net(tokens.float())
+
+    outputs = Outputs(3, pooled=True, task="classification", classes=("a", "b", "c"))
+    model = wrap_model(Model(), 23, outputs, longest_sequence=9)
+    task = ClassificationTask(CrossEntropy(), 3, "classification")
+    event = examined(model, task, padded(), ActivationExamination(0))
+    assert not event.layers.keys() - {f"layer/module.net.1.{at}/{name}" for at in (0, 1) for name in NAMES}
+    assert event.layers["layer/module.net.1.0/dead_fraction"] >= 6 / 12
+    assert event.layers["layer/module.net.1.1/dead_fraction"] >= 4 / 10

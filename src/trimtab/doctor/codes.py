@@ -196,8 +196,18 @@ CODES: dict[str, Code] = {
     "dead-units": Code(
         "units whose output is zero for every input",
         "symptom",
-        ("layer/*/dead_fraction",),
-        ("loss-spike", "class-collapse", "underfitting", "plateau", SHORT),
+        ("layer/*/dead_fraction or layer/*/grad_norm",),
+        (
+            "frozen-parameters",
+            "vanishing-gradients",
+            "random-labels",
+            "learning-rate-too-low",
+            "loss-spike",
+            "class-collapse",
+            "underfitting",
+            "plateau",
+            SHORT,
+        ),
     ),
     "bad-initialization": Code(
         "the first loss is far above that of a uniform guess, or activations grow or vanish with depth; a loss that "

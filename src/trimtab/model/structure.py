@@ -1,6 +1,6 @@
 """Where a model's layers are, and what passes through them: of ours by their class, of others by how they are built.
 
-Shape suffixes: B sequences · T positions · D hidden size · F feed-forward size.
+Shape suffixes: B sequences · T positions · D hidden size.
 """
 
 from __future__ import annotations
@@ -8,43 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from trimtab.model.block import Block
-from trimtab.model.feed_forward import Activation, FeedForward
 from trimtab.model.mode import in_backward, uncompiled
-
-Function = Callable[[Tensor], Tensor]
-"""An activation function: elementwise."""
-
-_OURS: Final[Mapping[Activation, Function]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "swiglu": F.silu,
-    "relu_squared": lambda x: F.relu(x).square(),
-}
-"""Of swiglu the function of its gate."""
-_TORCHS: Final = (
-    nn.CELU,
-    nn.ELU,
-    nn.GELU,
-    nn.Hardswish,
-    nn.LeakyReLU,
-    nn.Mish,
-    nn.PReLU,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.SELU,
-    nn.SiLU,
-    nn.Sigmoid,
-    nn.Softplus,
-    nn.Tanh,
-)
 
 
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -93,46 +63,4 @@ def streams_read(model: nn.Module, tell: Callable[[str, Tensor, Tensor], None]) 
         for name, layer in layers_of(model).items():
             handle = layer.register_forward_hook(watch(name), with_kwargs=True)
             stack.callback(handle.remove)
-        yield
-
-
-@contextmanager
-def activations_read(model: nn.Module, tell: Callable[[str, Tensor, Function], None]) -> Iterator[None]:
-    """Inside, `tell` is told of each activation function, as it runs, the layer it belongs to, what goes in, detached,
-    and the function.
-
-    Of our models these are [B, T, F] of the feed-forward blocks, the gate alone of gated ones; of others what goes into
-    modules that are activation functions of torch or transformers. One that is no module is not seen.
-    """
-
-    def read(name: str, function: Function, before: Tensor) -> None:
-        if in_backward():
-            return
-        with torch.no_grad():
-            tell(name, before.detach(), function)
-
-    def ours(name: str, block: FeedForward) -> Callable[..., None]:
-        def ran(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
-            argument = output.chunk(2, dim=-1)[0] if block.activation == "swiglu" else output
-            read(name, _OURS[block.activation], argument)
-
-        return ran
-
-    def theirs(name: str, function: Function) -> Callable[..., None]:
-        return lambda module, given, output: read(name, function, given[0])
-
-    with ExitStack() as stack:
-        stack.enter_context(uncompiled())
-        for name, layer in layers_of(model).items():
-            for module in layer.modules():
-                if isinstance(module, FeedForward):
-                    stack.callback(setattr, module, "fuses", module.fuses)
-                    module.fuses = False  # there the argument would stay inside of a kernel
-                    handle = module.up.register_forward_hook(ours(name, module))
-                elif isinstance(module, _TORCHS) or type(module).__module__ == "transformers.activations":
-                    # Not `module` itself: its hooks would be called once more.
-                    handle = module.register_forward_hook(theirs(name, module.forward))
-                else:
-                    continue
-                stack.callback(handle.remove)
         yield

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from trimtab.model import Transformer
-from trimtab.model.structure import Function, activations_read, streams_read
+from trimtab.model.activation_functions import Function, activations_read
+from trimtab.model.structure import streams_read
 from trimtab.monitor.probes.histogram import binned, histograms, read_histograms
 from trimtab.monitor.probes.positions import Positions
 from trimtab.signals import Examined, Readings, of_layers
@@ -55,28 +56,30 @@ def described(moments_L3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @final
 class Units:
-    """Which of a layer's units say anything, and where its activation function is flat, from several portions.
+    """Which of a layer's units say anything, and where its activation functions are flat, from several portions.
 
-    A unit is dead that at no counted position gives more than `FLAT` from 0; where the function is exactly 0 below 0,
-    as of ReLU, one that never gives anything but 0. A value is saturated where the slope of the function is below
-    `FLAT`: nothing that is before it would learn from it.
+    A unit is dead that at no counted position gives more than `FLAT` from 0 nor passes a gradient; where the function
+    is exactly 0 below 0, as of ReLU, one that never gives anything but 0. A value is saturated where the slope of the
+    function is below `FLAT`: nothing that is before it would learn from it. Functions of other widths have units of
+    their own.
     Source: Lu et al. 2019, arXiv 1903.06733 (dead ReLUs); the rest is own.
     """
 
     def __init__(self) -> None:
-        self._largest_F: Tensor | None = None
-        self._near: Tensor | None = None
+        self._living: dict[int, Tensor] = {}
+        """By width: where a unit has said something, [F]."""
         self._num_flat: Tensor | None = None
         self._num_values = 0
 
     def add(self, argument_NF: Tensor, function: Function) -> None:
         """A portion: what goes into `function`, at counted positions alone. Does not wait for the device."""
-        if not len(argument_NF):
+        num, width = argument_NF.shape
+        if not num or not width:
             return
         with torch.no_grad():
             minus_one = torch.full_like(argument_NF[:1], -1.0, dtype=torch.float32)
-            self._near = torch.where(function(minus_one).any(), FLAT, 0.0)
-        for part_NF in torch.split(argument_NF, max(1, _AT_ONCE // argument_NF.shape[1])):
+            near = torch.where(function(minus_one).any(), FLAT, 0.0)
+        for part_NF in torch.split(argument_NF, max(1, _AT_ONCE // width)):
             # Hooks of its own: a checkpoint that is around the layer must not count what is kept here.
             with torch.enable_grad(), saved_tensors_hooks(_itself, _itself):
                 given_NF = part_NF.detach().float().requires_grad_()
@@ -84,19 +87,21 @@ class Units:
                 (slope_NF,) = torch.autograd.grad(output_NF.sum(), given_NF)
             with torch.no_grad():
                 largest_F = torch.linalg.vector_norm(output_NF.detach(), math.inf, 0)
+                steepest_F = torch.linalg.vector_norm(slope_NF, math.inf, 0)
+                living_F = (largest_F > near) | ((steepest_F >= FLAT) & (near > 0))
+                known_F = self._living.get(width)
+                self._living[width] = living_F if known_F is None else known_F | living_F
                 num_flat = (slope_NF.abs() < FLAT).sum()
-                if self._largest_F is not None and self._num_flat is not None:
-                    largest_F, num_flat = torch.maximum(self._largest_F, largest_F), self._num_flat + num_flat
-                self._largest_F, self._num_flat = largest_F, num_flat
+                self._num_flat = num_flat if self._num_flat is None else self._num_flat + num_flat
                 self._num_values += slope_NF.numel()
 
     @property
     def fractions(self) -> tuple[Tensor, Tensor] | None:
         """Of the units those that are dead, and of the values those that are saturated, where they lie; None before
         there is a portion."""
-        if self._largest_F is None or self._near is None or self._num_flat is None:
+        if self._num_flat is None:
             return None
-        return (self._largest_F <= self._near).double().mean(), self._num_flat.double() / self._num_values
+        return 1 - torch.cat(list(self._living.values())).double().mean(), self._num_flat.double() / self._num_values
 
     @property
     def dead_fraction(self) -> float:

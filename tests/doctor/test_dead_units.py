@@ -1,0 +1,102 @@
+"""Units that are dead by the gradients alone: of modules of one's own, in runs too short for an examination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from cases import case_of, cosine
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trimtab.doctor import Case, Finding
+from trimtab.doctor.diagnose import diagnose
+from trimtab.doctor.rules import RULES
+
+STEPS = 120
+
+
+class Net(nn.Module):
+    """Two hidden layers under a head; `cut` takes the head off what is before it."""
+
+    def __init__(self, *, cut: bool = False, only: int = 8) -> None:
+        super().__init__()
+        self.cut, self.only = cut, only
+        self.first, self.second, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.second(F.relu(self.first(x * (torch.arange(8) < self.only)))))
+        return self.head(hidden.detach() if self.cut else hidden)
+
+
+def trained(net: Net, spoil: Callable[[Net, int], None] = lambda net, step: None) -> Case:
+    """A regression by plain descent, with the norms of all gradients in windows of six steps."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.05)
+    names = tuple(f"layer/{name}/grad_norm" for name, _ in net.named_parameters())
+    losses: list[float] = []
+    norms: list[list[float]] = []
+    for step in range(1, STEPS + 1):
+        spoil(net, step)
+        x = torch.randn(32, 8, generator=generator)
+        loss = F.mse_loss(net(x)[:, 0], x[:, 0].abs() + 0.1 * torch.randn(32, generator=generator))
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        norms.append([0.0 if one.grad is None else float(one.grad.norm()) for one in net.parameters()])
+    case = case_of(np.array(losses), rates=cosine(STEPS), facts={"task": "regression"})
+    for end in range(6, STEPS + 1, 6):
+        case.history.layers.append(end, names, np.array(norms[end - 6 : end]).mean(axis=0))
+    return case
+
+
+def said(case: Case) -> Finding | None:
+    return next((one for one in RULES["dead-units"](case) if isinstance(one, Finding)), None)
+
+
+def killed_at(when: int) -> Callable[[Net, int], None]:
+    def spoil(net: Net, step: int) -> None:
+        if step == when:
+            with torch.no_grad():
+                net.second.bias.fill_(-50.0)
+
+    return spoil
+
+
+@pytest.mark.parametrize("when", [1, 40])
+def test_units_that_are_dead_lead_and_explain_what_gets_no_gradient(when: int) -> None:
+    torch.manual_seed(0)
+    case = trained(Net(), killed_at(when))
+    told = said(case)
+    assert told is not None
+    assert told.severity == "warning"
+    assert "goes into head" in told.cause
+    assert abs(told.onset_step - when) <= 6
+    first = diagnose(case, "run").findings[0]
+    assert first.code == "dead-units"
+
+
+def test_a_head_that_is_cut_off_is_frozen_and_not_dead() -> None:
+    torch.manual_seed(0)
+    case = trained(Net(cut=True))
+    assert said(case) is None
+    assert diagnose(case, "run").findings[0].code == "frozen-parameters"
+
+
+def test_units_that_live_and_inputs_that_are_zero_are_not_dead() -> None:
+    torch.manual_seed(0)
+    assert said(trained(Net())) is None
+    assert said(trained(Net(only=0))) is None  # nothing comes in: the first matrix gets nothing, all others learn
+
+
+def test_units_that_come_back_are_not_dead() -> None:
+    def spoil(net: Net, step: int) -> None:
+        if step in (20, 80):
+            with torch.no_grad():
+                net.second.bias.fill_(-50.0 if step == 20 else 0.1)
+
+    torch.manual_seed(0)
+    assert said(trained(Net(), spoil)) is None
