@@ -404,6 +404,21 @@ def test_a_hard_task_is_not_noise_of_labels() -> None:
         assert (found(case, "label-noise") is not None) == expected
 
 
+def test_a_place_that_tells_one_of_many_classes_is_a_leak() -> None:
+    for placed, expected in ((1.0, True), (0.9, False)):
+        labels = {"texts": 800, "accuracy": 0.5, "majority": 0.4, "sure_errors": [0.1, 0.2], "telling": 0.3}
+        labels |= {"validation_texts": 200, "validation_accuracy": 0.5, "placed": placed}
+        facts = {**FACTS, "counting": {"labels": labels}}
+        told = found(case_of(classes_of(200, end=0.5), facts=facts), "target-leak")
+        assert (told is not None and told.severity == "warning") == expected
+
+
+@pytest.mark.parametrize(("placed", "expected"), [(0.999, True), (0.99, False)])
+def test_a_column_that_tells_a_number_is_a_leak_and_a_digit_of_it_is_none(placed: float, expected: bool) -> None:
+    facts = {"task": "regression", "counting": {"placed": placed}}
+    assert (found(case_of(falling(200, start=1.0), facts=facts), "target-leak") is not None) == expected
+
+
 def test_a_leak_is_counted_by_documents() -> None:
     for leaked, near, config, expected in (
         (0, 0, {}, None),

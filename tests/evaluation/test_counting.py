@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trimtab.evaluation.counting import _spread, copied, count_labels, count_sets, features_of, related
+from trimtab.evaluation.counting import copied, count_labels, count_sets, features_of, related, spread
+from trimtab.evaluation.places import tells_number
 
 Rows = list[NDArray[np.int64]]
 
@@ -57,6 +58,46 @@ def test_a_token_that_tells_the_class_is_found() -> None:
     # One of a class of few texts stands for it by chance.
     few = np.where(np.arange(300) < 3, 2, np.arange(300) % 2)
     assert counted(training, few)["telling"] < 0.5
+
+
+def test_a_place_that_tells_the_class_is_found() -> None:
+    """A column among others of the same values, at either end; none where labels are shuffled or of the classes."""
+    draw = np.random.default_rng(5)
+    labels = draw.integers(0, 3, size=400)
+    columns = draw.integers(10, 20, size=(400, 12))
+    assert counted(list(columns), labels)["placed"] < 0.55
+    for place in (3, 11):
+        leaking = columns.copy()
+        leaking[:, place] = labels + 12
+        found = counted(list(leaking), labels)
+        assert found["placed"] == 1.0
+        assert found["telling"] < 0.8
+        assert counted(list(leaking), draw.permutation(labels))["placed"] < 0.55
+    texts = [
+        np.append(row[: 3 + at % 9], 12 + label) for at, (row, label) in enumerate(zip(columns, labels, strict=True))
+    ]
+    assert counted(texts, labels)["placed"] == 1.0
+
+
+def test_one_class_that_is_nearly_all_is_no_clue() -> None:
+    labels = (np.arange(400) % 20 == 0).astype(np.int64)
+    columns = np.random.default_rng(6).integers(10, 20, size=(400, 12))
+    assert counted(list(columns), labels)["placed"] <= 0.6
+
+
+def test_a_column_that_tells_a_number_is_found_and_its_first_digit_tells_less() -> None:
+    draw = np.random.default_rng(7)
+    columns = draw.integers(0, 90, size=(800, 8))
+    targets = columns[:, 2] * 0.3 + 5.0
+    assert tells_number(list(columns).__getitem__, np.arange(800), targets) == pytest.approx(1.0)
+    shuffled = tells_number(list(columns).__getitem__, np.arange(800), draw.permutation(targets))
+    assert shuffled is not None
+    assert shuffled < 0.2
+    digits = np.array([[int(one) for one in f"{value:03d}"] for value in draw.integers(0, 1000, size=800)])
+    first = tells_number(list(digits).__getitem__, np.arange(800), digits @ np.array([100.0, 10.0, 1.0]))
+    assert first == pytest.approx(0.99, abs=0.003)
+    assert tells_number(list(columns).__getitem__, np.arange(30), targets[:30]) is None
+    assert tells_number(list(columns).__getitem__, np.arange(800), np.ones(800)) is None
 
 
 def test_sets_of_one_kind_are_not_told_apart_and_others_are() -> None:
@@ -150,12 +191,12 @@ def test_empty_documents_tell_nothing() -> None:
 def test_rows_that_take_turns_are_all_looked_at() -> None:
     """One of each hundred, where each hundredth is of one class."""
     for turns in (2, 10, 100):
-        taken = _spread(40_000, 400) % turns
+        taken = spread(40_000, 400) % turns
         counts = np.bincount(taken, minlength=turns) * turns / 400
         assert counts.min() > 0.4
         assert counts.max() < 1.6
-    assert len(set(_spread(40_001, 4_000).tolist())) == 4_000
-    assert (np.diff(_spread(4_100, 4_000)) > 0).all()
+    assert len(set(spread(40_001, 4_000).tolist())) == 4_000
+    assert (np.diff(spread(4_100, 4_000)) > 0).all()
 
 
 def test_pieces_of_one_text_do_not_tell_each_other() -> None:

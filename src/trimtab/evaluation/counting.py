@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from trimtab.evaluation.places import tells_class
+
 Tokens = NDArray[np.integer[Any]]
 Floats = NDArray[np.float64]
 
@@ -51,11 +53,12 @@ def count_labels(
     - `validation_accuracy`, of all training texts on the validation texts, and `validation_texts`
     - `telling`: how well one run of tokens alone stands for a class, the part of the class's texts that have it less
       that of all others; the lowest of all classes but the hardest
+    - `placed`: the same of a token at one place, as in a column of a table
     Source: own; clues of single words after Gururangan et al. 2018, arXiv 1803.02324. The difference is Youden's J.
     """
     if num_classes < 2 or num_classes > MOST_CLASSES or len(classes_N) < FEWEST_TEXTS:
         return None
-    taken = _spread(len(classes_N))
+    taken = spread(len(classes_N))
     sets = [features_of(rows(index)) for index in taken]
     wanted = classes_N[taken]
     counts_KF = _counts(sets, wanted, num_classes)
@@ -70,7 +73,7 @@ def count_labels(
             right[index], margins[index] = answer == wanted[index], margin
     surest = np.argsort(-margins, kind="stable")
     quarter = max(1, len(sets) // 4)
-    held_out = _spread(len(validation_N))
+    held_out = spread(len(validation_N))
     told = list(
         _answers(
             counts_KF,
@@ -87,6 +90,7 @@ def count_labels(
         "validation_texts": len(held_out),
         "validation_accuracy": float(np.mean([answer == validation_N[held_out[at]] for at, answer, _ in told])),
         "telling": _telling(counts_KF, wanted, num_classes),
+        "placed": tells_class(rows, taken, wanted),
     }
 
 
@@ -105,7 +109,7 @@ def count_sets(
         return None
     sets: list[NDArray[np.int64]] = []
     for read, number in ((training, num_training), (validation, num_validation)):
-        sets += [features_of(read(index)) for index in _spread(number, size)]
+        sets += [features_of(read(index)) for index in spread(number, size)]
     sides = np.repeat([0, 1], size)
     counts_2F = _counts(sets, sides, 2)
     folds = np.tile(np.arange(size) * STRETCHES // size, 2)
@@ -129,7 +133,7 @@ def count_sets(
 def copied(first: Callable[[int], Tokens], second: Callable[[int], Tokens], number: int) -> float | None:
     """The part of second texts that stand in the first, token by token; of texts of three tokens at least, None where
     these are few."""
-    pairs = [(first(index), second(index)) for index in _spread(number)]
+    pairs = [(first(index), second(index)) for index in spread(number)]
     pairs = [(one, other) for one, other in pairs if len(other) >= 3]
     if len(pairs) < FEWEST_TEXTS:
         return None
@@ -151,7 +155,7 @@ def related(first: Callable[[int], Tokens], second: Callable[[int], Tokens], num
     another, as a text may stand there with several answers. Source: own; the measure is that of Church and Hanks 1990,
     Computational Linguistics 16(1).
     """
-    taken = _spread(number, MOST_PAIRS)
+    taken = spread(number, MOST_PAIRS)
     if len(taken) < FEWEST_PAIRS:
         return None
     ones_NH, others_NH = (_presence([features_of(read(index)) % HASHED for index in taken]) for read in (first, second))
@@ -167,8 +171,8 @@ def related(first: Callable[[int], Tokens], second: Callable[[int], Tokens], num
     before = changes[np.searchsorted(changes, np.arange(len(ones_NH)), side="right") - 1] - 1
     scores_NH = ones_NH @ gain_HH
     gained = (scores_NH * (others_NH - others_NH[before])).sum(1) / np.maximum(ones_NH.sum(1), 1.0)
-    spread = float(gained.std()) / len(gained) ** 0.5
-    return float(gained.mean()) / spread if spread > 0 else None
+    error = float(gained.std()) / len(gained) ** 0.5
+    return float(gained.mean()) / error if error > 0 else None
 
 
 def _presence(sets: list[NDArray[np.int64]]) -> NDArray[np.float32]:
@@ -226,7 +230,7 @@ def _telling(counts_KF: Floats, classes_N: NDArray[np.int64], num_classes: int) 
     return float(np.sort(best_K)[1]) if len(best_K) > 1 else 0.0
 
 
-def _spread(number: int, most: int = MOST_TEXTS) -> NDArray[np.int64]:
+def spread(number: int, most: int = MOST_TEXTS) -> NDArray[np.int64]:
     """At most so many of [0, number), one of each of as many equal parts; not at the same place of each, as rows may
     take turns."""
     if number <= most:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from trimtab.config import Classification, Config, Regression, SequenceToSequence
 from trimtab.data import LabelledTexts, MaskedSequences, PackedSequences, PreparedData, Sequences
 from trimtab.evaluation import count_labels, count_sets
-from trimtab.evaluation.counting import FEWEST_DOCUMENTS, MOST_TOKENS, Tokens, copied, related
+from trimtab.evaluation.counting import FEWEST_DOCUMENTS, MOST_TOKENS, Tokens, copied, related, spread
+from trimtab.evaluation.places import tells_number
 
 PIECE: Final = 256
 """Tokens of a piece, where a text is no set of documents."""
@@ -30,7 +31,7 @@ def counting_facts(config: Config, data: PreparedData) -> dict[str, Any]:
     training, validation = data.training, data.validation
     if isinstance(config.task, Regression) and isinstance(training, LabelledTexts) and training.targets is not None:
         facts["outliers"] = outliers_of(training.targets)
-    found = data.cached_json("counting-3", lambda: _counted(config, training, validation))
+    found = data.cached_json("counting-4", lambda: _counted(config, training, validation))
     return facts | ({"counting": found} if found else {})
 
 
@@ -70,6 +71,11 @@ def _counted(config: Config, training: Sequences, validation: Sequences) -> dict
             found["labels"] = count_labels(
                 training.row, classes_N, int(classes_N.max()) + 1, validation.row, np.asarray(validation.targets)
             )
+        if isinstance(config.task, Regression) and training.targets is not None:
+            targets_N = np.asarray(training.targets, np.float64)
+            if targets_N.ndim == 1:
+                taken = spread(len(training))
+                found["placed"] = tells_number(training.row, taken, targets_N[taken])
     else:
         packed = [one.packed if isinstance(one, MaskedSequences) else one for one in (training, validation)]
         if all(isinstance(one, PackedSequences) for one in packed):

@@ -4,10 +4,12 @@ Looks for: before step 1, answers at earlier positions that change when later to
     next token (the fact `first_batch.future_changes`): a causal mask is missing, or targets are not shifted. Of
     labelled texts, a run of tokens that stands in nearly all texts of a class and in nearly none of the others
     (`counting.labels.telling`, 0.95 or more: a field that was left in stands in every text, a word that goes with a
-    class in most; from 0.85 on a remark), whether the model has found it yet or not; or texts to write that stand in
-    the texts to read (`counting.copied`). Of text, a validation loss far below a quarter of what pairs of tokens
-    reach, which no model of text comes to. In logs without facts: a validation loss of a language model below a
-    thirtieth of its first loss; and, as a remark, three classes or more of which nearly every answer is right.
+    class in most; from 0.85 on a remark), or a token at one place (`placed`, 0.97: a column of a table, or a pixel),
+    whether the model has found it yet or not; of a number, a token at one place that explains all of its spread but
+    a two-hundredth (`counting.placed`); or texts to write that stand in the texts to read (`counting.copied`). Of
+    text, a validation loss far below a quarter of what pairs of tokens reach, which no model of text comes to. In logs
+    without facts: a validation loss of a language model below a thirtieth of its first loss; and, as a remark, three
+    classes or more of which nearly every answer is right.
 Why it matters: the model learns to copy. Its figures are excellent, in validation, too, and worth nothing where the
     answer is not given.
 Evidence: how far answers move with the future, how well one clue tells the class, or the loss beside its yardstick.
@@ -36,6 +38,10 @@ AHEAD: Final = 0.01
 TELLING: Final = 0.85
 IN_EVERY: Final = 0.95
 """What is left of all texts for those that are cut or written otherwise: a word that goes with a class is in fewer."""
+PLACED: Final = 0.97
+OF_NUMBERS: Final = 0.995
+"""Of the spread: a digit tells 0.99 of the number that it begins."""
+_RUN: Final = "of each class but one some run of tokens stands"
 COPIED: Final = 0.9
 """Of the texts that are asked for: so many stand in the text that is read, word for word."""
 ALL_RIGHT: Final = 0.985
@@ -53,6 +59,8 @@ def check(case: Case) -> Iterator[Finding]:
     if classifies(case):
         yield from _clue(case)
         yield from _all_right(case)
+    elif case.fact("task") == "regression":
+        yield from _column(case)
     elif case.fact("task") == "seq2seq":
         yield from _copied(case)
     else:
@@ -76,11 +84,14 @@ def _looks_ahead(ahead: float) -> Finding:
 
 
 def _clue(case: Case) -> Iterator[Finding]:
-    telling, number = case.number("counting", "labels", "telling"), case.number("counting", "labels", "texts")
-    if telling is None or telling < TELLING:
+    telling, placed, number = (case.number("counting", "labels", name) for name in ("telling", "placed", "texts"))
+    fact = "placed" if placed is not None and placed >= PLACED else "telling"
+    share = placed if placed is not None and fact == "placed" else telling
+    if share is None or share < TELLING:
         return
-    told = f"of each class but one some run of tokens stands in {telling:.0%} more of its texts than of all others"
-    evidence = [Evidence("facts.counting.labels.telling", (0, 0), telling, None, f"{told} ({number:,.0f} texts)")]
+    told = "for each class but one some token stands at its place" if fact == "placed" else _RUN
+    told += f" in {share:.0%} more of its texts than of all others"
+    evidence = [Evidence(f"facts.counting.labels.{fact}", (0, 0), share, None, f"{told} ({number or 0:,.0f} texts)")]
     accuracy = Curve.of(case.evaluated("validation/accuracy"))
     if accuracy is not None:
         best = float(accuracy.values.max())
@@ -88,17 +99,33 @@ def _clue(case: Case) -> Iterator[Finding]:
         evidence.append(Evidence("validation/accuracy", (accuracy.first_step, accuracy.last_step), best, None, told))
     yield Finding(
         CODE,
-        "warning" if telling >= IN_EVERY else "info",
-        0.9 if telling > 0.97 else 0.8 if telling >= IN_EVERY else 0.5,
+        "warning" if share >= IN_EVERY else "info",
+        0.9 if share > 0.97 else 0.8 if share >= IN_EVERY else 0.5,
         1,
-        "one run of tokens alone tells the class: the answer stands in the text"
-        if telling >= IN_EVERY
+        f"one {'place' if fact == 'placed' else 'run of tokens'} alone tells the class: the answer stands in the text"
+        if share >= IN_EVERY
         else "one run of tokens nearly tells the class: the answer may stand in the text, or the task is as easy",
         tuple(evidence),
         remedies=(
             Remedy("look for the label in the texts (a field, a name, a heading), and leave it out"),
             Remedy("if it is there where the model is to be used, too, a rule does instead of a model"),
         ),
+    )
+
+
+def _column(case: Case) -> Iterator[Finding]:
+    placed = case.number("counting", "placed")
+    if placed is None or placed < OF_NUMBERS:
+        return
+    told = f"what stands at one place explains {placed:.1%} of how the targets differ, in texts that were not counted"
+    yield Finding(
+        CODE,
+        "warning",
+        0.85,
+        1,
+        "one place alone tells the number: the target, or what was made of it, is among what is read",
+        (Evidence("facts.counting.placed", (0, 0), placed, OF_NUMBERS, told),),
+        remedies=(Remedy("look for the column that holds the target, and leave it out where it is not there in use"),),
     )
 
 
