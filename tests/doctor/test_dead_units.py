@@ -75,6 +75,7 @@ def test_units_that_are_dead_lead_and_explain_what_gets_no_gradient(when: int) -
     assert told.severity == "warning"
     assert "goes into head" in told.cause
     assert abs(told.onset_step - when) <= 6
+    assert ("began dead" in told.remedies[0].summary) == (when == 1)
     first = diagnose(case, "run").findings[0]
     assert first.code == "dead-units"
 

@@ -152,3 +152,15 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_writable_directory_is_left_as_it_was(tmp_path: Path) -> None:
     RunDirectory(tmp_path).check_writable()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_record_of_a_run_stands_for_it_and_a_record_alone_is_a_log(tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    for folder in (run, alone):
+        folder.mkdir()
+        (folder / "record.jsonl").write_text("")
+    (run / "facts.json").write_text("{}")
+    assert RunDirectory.path_of(run / "record.jsonl") == run
+    assert RunDirectory.path_of(run) == run
+    assert RunDirectory.path_of(alone / "record.jsonl") == alone / "record.jsonl"
+    assert RunDirectory.path_of(run / "facts.json") == run / "facts.json"

@@ -25,9 +25,11 @@ def compare(
     from trimtab.doctor.compare import compare as compared
     from trimtab.doctor.compare import open_side, runs_beside
     from trimtab.report.comparison import render_comparison
+    from trimtab.runs import RunDirectory
     from trimtab.runs.files import write_text
     from trimtab.runs.program import command
 
+    a, b = RunDirectory.path_of(a), RunDirectory.path_of(b)
     names = names_given(mapping or [])
     others, themselves = runs_beside(a, b)
     found = compared(open_side(a, names), open_side(b, names), others, themselves=themselves)

@@ -209,13 +209,14 @@ def doctor(
     from trimtab.report import render_text
     from trimtab.report.explained import more_on
     from trimtab.report.text import render_verdict
+    from trimtab.runs import RunDirectory
     from trimtab.runs.described import wrapped
 
     if fail_on is not None and fail_on not in SEVERITIES:
         raise UsageError(f"--fail-on: must be {', '.join(SEVERITIES)}. Received: {fail_on!r}")
     if (full or seeds is not None) and not prove:
         raise UsageError(f"{'--full' if full else '--seeds'}: goes with --prove")
-    paths = paths or [tell_newest("doctor")]
+    paths = [RunDirectory.path_of(path) for path in paths or [tell_newest("doctor")]]
     acts = fix is not None or prove or examine
     if acts and len(paths) > 1:
         raise UsageError(f"--fix, --prove and --examine are for one run. Received: {len(paths)} paths")
@@ -284,6 +285,7 @@ def report(
 
     if form not in ("html", "markdown", "text"):
         raise UsageError(f"--format: must be html, markdown or text. Received: {form!r}")
+    path = RunDirectory.path_of(path)
     run = RunDirectory(path) if RunDirectory.is_run(path) else None
     if run is not None and output is None and form == "html":
         write_report(run)

@@ -28,6 +28,7 @@ _SOURCES: Final[Mapping[str, Source]] = {
     "loop": "loop",
 }
 _SIGNS = ("config.yaml", "record.jsonl", "environment.json", "lock.json")
+_OURS = ("environment.json", "facts.json", "lock.json")
 """A directory with one of these is a run; with lock.json alone, one that was killed before it began."""
 _ENDS: dict[str, Status] = {
     "finished": "finished",
@@ -99,6 +100,12 @@ class RunDirectory:
     def is_run(path: Path) -> bool:
         """Whether there is a run at `path`."""
         return any((path / sign).is_file() for sign in _SIGNS)
+
+    @classmethod
+    def path_of(cls, path: Path) -> Path:
+        """The run whose record is at `path`, where beside it lies what makes it a run of ours; else `path` itself."""
+        of_ours = path.name == "record.jsonl" and path.is_file() and any((path.parent / one).is_file() for one in _OURS)
+        return path.parent if of_ours else path
 
     @property
     def name(self) -> str:

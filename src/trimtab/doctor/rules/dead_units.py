@@ -88,7 +88,7 @@ def _without_input(case: Case) -> Finding | None:
                 f"{of}, no gradient comes at all",
             ),
         ),
-        remedies=tuple(_remedies(case, no_more_die=first == 0)),
+        remedies=tuple(_remedies(case, no_more_die=first == 0, from_the_first=first == 0)),
     )
 
 
@@ -139,11 +139,14 @@ def _examined(case: Case) -> Iterator[Finding]:
     )
 
 
-def _remedies(case: Case, *, no_more_die: bool) -> Iterator[Remedy]:
+def _remedies(case: Case, *, no_more_die: bool, from_the_first: bool = False) -> Iterator[Remedy]:
     if no_more_die and case.setting("model.bias") is True:  # they may have begun so
         yield Remedy("no biases, so that none can hold a unit down", "trimtab", {"model.bias": False})
-    yield lower_rate(case)
-    yield from longer_warmup(case)
+    if from_the_first:
+        yield Remedy("begin with biases of 0 and weights that keep the scale (He, Xavier): these units began dead")
+    else:
+        yield lower_rate(case)
+        yield from longer_warmup(case)
     if case.target == "trimtab" and case.setting("model.activation") == "relu_squared":
         yield Remedy("GELU, which is nowhere flat above its dip", "trimtab", {"model.activation": "gelu"})
     else:
