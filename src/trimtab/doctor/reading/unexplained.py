@@ -1,0 +1,59 @@
+"""Whether a regression explains nothing of its validation targets, though it could learn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from trimtab.doctor.case import Case
+from trimtab.doctor.reading.blind import hardly_moves, is_learned_by_heart, of_two_kinds
+from trimtab.doctor.reading.curves import Curve
+from trimtab.doctor.reading.evaluations import judged_texts
+from trimtab.doctor.reading.levels import constant_loss
+from trimtab.doctor.reading.medians import median
+
+EXPLAINED, CHANCE, MOST, PASSES = 0.02, 20.0, 1.05, 3.0
+"""A regression that never explains more of its validation targets, nor more than the best of some evaluations does by
+chance, which is that many over the number of texts, and that costs no more than so many times what always saying the
+mean does, has learned nothing in so many passes over the data."""
+SLOW, PULLED = 1e-4, 1.0
+"""Rates below and weight decay above that may be why a regression has not learned."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unexplained:
+    """Evaluations that explain nothing."""
+
+    blind: float
+    """What answers cost that know no input."""
+    by_heart: bool
+    """Whether the training loss fell far below that; else it stands there."""
+
+
+def unexplained(case: Case, validation: Curve, training: Curve) -> Unexplained | None:
+    """None where something is explained, or another reason than the labels is known."""
+    blind = _blind(case, validation)
+    if blind is None or of_two_kinds(case):
+        return None
+    if is_learned_by_heart(training, blind):
+        return Unexplained(blind, True)
+    stands = training.end < MOST * blind and case.epochs() >= PASSES
+    pulled = float(case.setting("optimizer.weight_decay") or 0.0) >= PULLED
+    return None if not stands or pulled or hardly_moves(case, SLOW) else Unexplained(blind, False)
+
+
+def _blind(case: Case, validation: Curve) -> float | None:
+    """What always saying the mean costs, where evaluations explain nothing and do not gain; None elsewhere."""
+    explained = Curve.of(case.evaluated("validation/r2"))
+    if explained is None:
+        return None
+    best, bound = float(explained.values.max()), max(EXPLAINED, CHANCE / max(judged_texts(case) or math.inf, 1.0))
+    if best >= bound:
+        return None
+    if float(explained.values[-2:].max()) >= best:
+        return None  # it still gains
+    known = case.target == "trimtab" and case.number("targets", "deviation") is not None
+    # Of another loss than squares, what answers cost that explain nothing.
+    return constant_loss(case) or (float(median(validation.values)) if known else None)
