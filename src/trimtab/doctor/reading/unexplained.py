@@ -13,10 +13,15 @@ from trimtab.doctor.reading.evaluations import judged_texts
 from trimtab.doctor.reading.levels import constant_loss
 from trimtab.doctor.reading.medians import median
 
-EXPLAINED, CHANCE, MOST, PASSES = 0.02, 20.0, 1.05, 3.0
-"""A regression that never explains more of its validation targets, nor more than the best of some evaluations does by
-chance, which is that many over the number of texts, and that costs no more than so many times what always saying the
-mean does, has learned nothing in so many passes over the data."""
+EXPLAINED: Final = 0.06
+"""Of the validation targets: more is a relation, however few texts there are."""
+TAUGHT, JUDGED = 3.0, 20.0
+"""What random labels teach goes by chance with the inputs: with a few directions in these it explains up to about that
+many over the root of the number of training texts. And the best of some evaluations explains by chance less than that
+many over the number of validation texts."""
+MOST, PASSES = 1.05, 3.0
+"""A regression that costs no more than so many times what always saying the mean does has learned nothing in so many
+passes over the data."""
 SLOW, PULLED = 1e-4, 1.0
 """Rates below and weight decay above that may be why a regression has not learned."""
 
@@ -49,11 +54,17 @@ def _blind(case: Case, validation: Curve) -> float | None:
     explained = Curve.of(case.evaluated("validation/r2"))
     if explained is None:
         return None
-    best, bound = float(explained.values.max()), max(EXPLAINED, CHANCE / max(judged_texts(case) or math.inf, 1.0))
-    if best >= bound:
+    best = float(explained.values.max())
+    if best >= _by_chance(case):
         return None
     if float(explained.values[-2:].max()) >= best:
         return None  # it still gains
     known = case.target == "trimtab" and case.number("targets", "deviation") is not None
     # Of another loss than squares, what answers cost that explain nothing.
     return constant_loss(case) or (float(median(validation.values)) if known else None)
+
+
+def _by_chance(case: Case) -> float:
+    """The most that is explained where inputs have nothing to do with targets."""
+    taught, judged = case.number("targets", "total") or 1.0, judged_texts(case) or 1.0
+    return min(EXPLAINED, TAUGHT / math.sqrt(taught), JUDGED / judged)
