@@ -31,3 +31,20 @@ MANY = {"targets": {"classes": [], "mean": 0.0, "deviation": 1.0, "total": 2_000
 def test_what_a_regression_explains_is_beside_chance(explained: float, facts: Mapping[str, Any]) -> None:
     """A fifth of the variance of 100 texts is no chance, nor are two hundredths of 100,000."""
     assert found(regression(1.0, 0.98, explained, {**NUMBERS, **facts}), "random-labels") is None
+
+
+@pytest.mark.parametrize(
+    ("level", "explained", "facts", "config"),
+    [
+        (0.12, -0.2, {}, {"objective.name": "quantile", "objective.quantile": 0.9}),
+        (0.12, 0.005, {"outliers": {"share": 0.8}}, {"objective.name": "mae"}),
+        (0.95, 0.005, {"outliers": {"share": 0.8}}, {}),
+        (40.0, -900.0, {}, {"objective.name": "huber"}),
+    ],
+    ids=["a quantile", "medians of far targets", "far targets", "far above what the mean costs"],
+)
+def test_answers_that_explain_no_squares_may_know_their_inputs(
+    level: float, explained: float, facts: Mapping[str, Any], config: Mapping[str, Any]
+) -> None:
+    case = regression(1.2 * level, level, explained, {**NUMBERS, **facts}, **config)
+    assert found(case, "random-labels") is None

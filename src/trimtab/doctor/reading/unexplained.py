@@ -10,7 +10,7 @@ from trimtab.doctor.case import Case
 from trimtab.doctor.reading.blind import hardly_moves, is_learned_by_heart, of_two_kinds
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import judged_texts
-from trimtab.doctor.reading.levels import constant_loss
+from trimtab.doctor.reading.levels import constant_loss, few_are_most
 from trimtab.doctor.reading.medians import median
 
 EXPLAINED: Final = 0.06
@@ -52,16 +52,16 @@ def unexplained(case: Case, validation: Curve, training: Curve) -> Unexplained |
 def _blind(case: Case, validation: Curve) -> float | None:
     """What always saying the mean costs, where evaluations explain nothing and do not gain; None elsewhere."""
     explained = Curve.of(case.evaluated("validation/r2"))
-    if explained is None:
-        return None
+    if explained is None or few_are_most(case) or case.setting("objective.name") == "quantile":
+        return None  # which are judged by far targets alone, or say a quantile and no mean
     best = float(explained.values.max())
     if best >= _by_chance(case):
         return None
     if float(explained.values[-2:].max()) >= best:
         return None  # it still gains
     known = case.target == "trimtab" and case.number("targets", "deviation") is not None
-    # Of another loss than squares, what answers cost that explain nothing.
-    return constant_loss(case) or (float(median(validation.values)) if known else None)
+    # Of another loss than squares, what answers cost that are near the mean.
+    return constant_loss(case) or (median(validation.values) if known and best > 1.0 - MOST else None)
 
 
 def _by_chance(case: Case) -> float:
