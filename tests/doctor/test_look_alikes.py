@@ -48,3 +48,26 @@ def test_answers_that_explain_no_squares_may_know_their_inputs(
 ) -> None:
     case = regression(1.2 * level, level, explained, {**NUMBERS, **facts}, **config)
     assert found(case, "random-labels") is None
+
+
+@pytest.mark.parametrize("end", [0.15, 0.4])
+def test_the_rate_of_fine_tuning_is_not_too_low(end: float) -> None:
+    """A model of 66 millions with a new head, at 2e-5: its weights hardly move, and it learns with each evaluation."""
+    course = end + (0.69 - end) * np.exp(-STEP / 120)
+    facts = {
+        "task": "classification",
+        "targets": {"classes": ["no", "yes"]},
+        "optimizer": "adamw",
+        "parameters": {"total": 66e6, "non_embedding": 42e6, "frozen": 0},
+    }
+    case = case_of(
+        course * (1 + 0.05 * noise_of(STEPS)),
+        rates=2e-5 * (1 - STEP / STEPS),
+        validation={int(step): float(course[step - 1]) + 0.03 for step in EVALUATED},
+        facts=facts,
+        config={"optimizer.name": "adamw", "optimizer.learning_rate": 2e-5},
+    )
+    names = tuple(f"layer/blocks.{number}.up.weight/weight_norm" for number in range(6))
+    for window, step in enumerate(range(25, STEPS + 1, 25)):
+        case.history.layers.append(step, names, np.full(6, 20.0) * (1 + 0.003 * window / 20))
+    assert found(case, "learning-rate-too-low") is None
