@@ -10,11 +10,6 @@ import pytest
 from cases import case_of, noise_of
 from test_other_code import EVALUATED, NUMBERS, STEPS, found, regression
 
-from trimtab.doctor import Case, Finding
-from trimtab.doctor.diagnose import in_causal_order
-from trimtab.doctor.finding import Evidence
-from trimtab.doctor.remedies import lower_rate
-
 STEP = np.arange(STEPS)
 MANY = {"targets": {"classes": [], "mean": 0.0, "deviation": 1.0, "total": 2_000_000}}
 
@@ -71,3 +66,20 @@ def test_the_rate_of_fine_tuning_is_not_too_low(end: float) -> None:
     for window, step in enumerate(range(25, STEPS + 1, 25)):
         case.history.layers.append(step, names, np.full(6, 20.0) * (1 + 0.003 * window / 20))
     assert found(case, "learning-rate-too-low") is None
+
+
+@pytest.mark.parametrize(
+    ("start", "high"), [(2.31, (400, 401, 500.0)), (0.02, (30, 31, 3.0))], ids=["a batch long after it", "a small loss"]
+)
+def test_one_class_beside_a_batch_that_threw_nothing(start: float, high: tuple[int, int, float]) -> None:
+    begin, end, height = high
+    facts = {
+        "task": "classification",
+        "targets": {"classes": [f"d{number}" for number in range(10)], "counts": [280] * 10, "total": 2800},
+    }
+    loss = np.full(STEPS, start) + 0.01 * noise_of(STEPS)
+    loss[begin:end] += height
+    case = case_of(loss, rates=np.full(STEPS, 1e-3), validation=dict.fromkeys(EVALUATED.tolist(), 2.31), facts=facts)
+    for name, value in (("accuracy", 0.1), ("macro_f1", 0.018), ("mcc", 0.0)):
+        case.history.add(f"validation/{name}", EVALUATED, np.full(len(EVALUATED), value))
+    assert found(case, "class-collapse") is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from trimtab.doctor.case import Case
 from trimtab.doctor.reading.blind import hardly_moves, is_learned_by_heart, of_two_kinds
