@@ -83,3 +83,17 @@ def test_one_class_beside_a_batch_that_threw_nothing(start: float, high: tuple[i
     for name, value in (("accuracy", 0.1), ("macro_f1", 0.018), ("mcc", 0.0)):
         case.history.add(f"validation/{name}", EVALUATED, np.full(len(EVALUATED), value))
     assert found(case, "class-collapse") is not None
+
+
+@pytest.mark.parametrize(
+    ("thrown", "config"), [(1e5, {}), (0.0, {"model.dropout.residual": 0.95})], ids=["thrown", "dropped"]
+)
+def test_a_regression_that_was_thrown_or_dropped_tells_nothing_of_its_labels(
+    thrown: float, config: Mapping[str, Any]
+) -> None:
+    loss = 1.0 + 0.1 * noise_of(STEPS)
+    loss[5:20] += thrown
+    judged = dict.fromkeys(EVALUATED.tolist(), 1.0)
+    case = case_of(loss, rates=np.full(STEPS, 3e-3), validation=judged, facts=NUMBERS, config=config)
+    case.history.add("validation/r2", EVALUATED, -0.001 - 0.01 * np.abs(noise_of(len(EVALUATED))))
+    assert found(case, "random-labels") is None

@@ -12,6 +12,8 @@ from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.evaluations import judged_texts
 from trimtab.doctor.reading.levels import constant_loss, few_are_most
 from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.regularizers import largest_decay, largest_dropout
+from trimtab.doctor.reading.thrown import was_thrown
 
 EXPLAINED: Final = 0.06
 """Of the validation targets: more is a relation, however few texts there are."""
@@ -22,8 +24,8 @@ many over the number of validation texts."""
 MOST, PASSES = 1.05, 3.0
 """A regression that costs no more than so many times what always saying the mean does has learned nothing in so many
 passes over the data."""
-SLOW, PULLED = 1e-4, 1.0
-"""Rates below and weight decay above that may be why a regression has not learned."""
+SLOW, PULLED, DROPPED = 1e-4, 1.0, 0.5
+"""Rates below, and weight decay and dropout above that, may be why a regression has not learned."""
 
 
 @final
@@ -45,8 +47,9 @@ def unexplained(case: Case, validation: Curve, training: Curve) -> Unexplained |
     if is_learned_by_heart(training, blind):
         return Unexplained(blind, True)
     stands = training.end < MOST * blind and case.epochs() >= PASSES
-    pulled = float(case.setting("optimizer.weight_decay") or 0.0) >= PULLED
-    return None if not stands or pulled or hardly_moves(case, SLOW) else Unexplained(blind, False)
+    held = (largest_decay(case) or 0.0) >= PULLED or (largest_dropout(case) or 0.0) > DROPPED
+    known = held or hardly_moves(case, SLOW) or was_thrown(case, training.last_step)
+    return Unexplained(blind, False) if stands and not known else None
 
 
 def _blind(case: Case, validation: Curve) -> float | None:

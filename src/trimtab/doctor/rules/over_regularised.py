@@ -31,6 +31,7 @@ from trimtab.doctor.finding import Evidence, Finding, Withheld
 from trimtab.doctor.reading.curves import Curve
 from trimtab.doctor.reading.levels import counted_loss, uniform_loss
 from trimtab.doctor.reading.medians import median
+from trimtab.doctor.reading.regularizers import largest_decay, largest_dropout
 from trimtab.doctor.remedies import OF_LION, learning_rate_in_use
 from trimtab.doctor.rules.over_regularised_curves import DECAY_KEY, FEWEST, of_curves_alone, remedies_for
 from trimtab.runs import format
@@ -65,7 +66,7 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
     loss = Curve.of(case.loss())
     if loss is None or case.history.last_step < 0.5 * case.planned_steps:
         return
-    dropout, decay, smoothing = _dropout(case), _decay(case), _number(case, "objective.label_smoothing")
+    dropout, decay, smoothing = largest_dropout(case), largest_decay(case), _number(case, "objective.label_smoothing")
     if dropout is None and decay is None and smoothing is None:
         yield from of_curves_alone(case, loss)
         return
@@ -138,23 +139,6 @@ def check(case: Case) -> Iterator[Finding | Withheld]:
 
 def _number(case: Case, name: str) -> float | None:
     return float(value) if isinstance(value := case.setting(name), int | float) else None
-
-
-def _dropout(case: Case) -> float | None:
-    """The strongest rate of any place."""
-    rates = [
-        float(value)
-        for name, value in case.config.items()
-        if name.startswith("model.dropout") and isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    named = [("settings", name) for name in ("dropout", "dropout_rate", "hidden_dropout_prob", "p_drop")]
-    found = (case.number(*path) for path in (*named, ("largest_dropout",)))  # of a model that was given
-    return max([*rates, *(value for value in found if value is not None)], default=None)
-
-
-def _decay(case: Case) -> float | None:
-    values = (_number(case, DECAY_KEY), _number(case, "penalties.l2.strength"), case.number("settings", "weight_decay"))
-    return max((value for value in values if value is not None), default=None)
 
 
 def _far(name: str, value: float, usual: float, far: float) -> Sign:
