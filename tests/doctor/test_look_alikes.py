@@ -10,6 +10,10 @@ import pytest
 from cases import case_of, noise_of
 from test_other_code import EVALUATED, NUMBERS, STEPS, found, regression
 
+from trimtab.doctor import Finding
+from trimtab.doctor.diagnose import in_causal_order
+from trimtab.doctor.finding import Evidence
+
 STEP = np.arange(STEPS)
 MANY = {"targets": {"classes": [], "mean": 0.0, "deviation": 1.0, "total": 2_000_000}}
 
@@ -97,3 +101,10 @@ def test_a_regression_that_was_thrown_or_dropped_tells_nothing_of_its_labels(
     case = case_of(loss, rates=np.full(STEPS, 3e-3), validation=judged, facts=NUMBERS, config=config)
     case.history.add("validation/r2", EVALUATED, -0.001 - 0.01 * np.abs(noise_of(len(EVALUATED))))
     assert found(case, "random-labels") is None
+
+
+def test_the_second_of_two_damaged_batches_explains_what_follows_it() -> None:
+    batches = tuple(Evidence("train/loss", (step, step), 9.0, 1.0, "") for step in (100, 900))
+    cause = Finding("corrupt-batch", "warning", 0.8, 100, "", batches)
+    ordered = in_causal_order([cause, Finding("nan-loss", "error", 0.8, 902, "", ())], 1000)
+    assert ordered[0].consequences == ("nan-loss",)
