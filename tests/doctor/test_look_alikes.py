@@ -108,3 +108,13 @@ def test_the_second_of_two_damaged_batches_explains_what_follows_it() -> None:
     cause = Finding("corrupt-batch", "warning", 0.8, 100, "", batches)
     ordered = in_causal_order([cause, Finding("nan-loss", "error", 0.8, 902, "", ())], 1000)
     assert ordered[0].consequences == ("nan-loss",)
+
+
+@pytest.mark.parametrize(("warmup", "onset"), [(300, 450), (300, 550), (500, 700)])
+def test_a_jump_long_after_a_long_warm_up_is_no_part_of_it(warmup: int, onset: int) -> None:
+    steps = np.arange(1000)
+    loss = 0.3 + 2.0 * np.exp(-steps / 60) + 0.02 * noise_of(1000)
+    loss[onset : onset + 4] += 1.0
+    finding = found(case_of(loss, rates=1e-3 * np.minimum(1.0, (steps + 1) / warmup)), "loss-spike")
+    assert finding is not None
+    assert finding.severity == "warning"
